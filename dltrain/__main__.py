@@ -1,0 +1,5 @@
+"""`python -m dltrain` is `dltrain`."""
+
+from dltrain.cli import main
+
+main()

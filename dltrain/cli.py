@@ -1,0 +1,54 @@
+"""The doorway: which command is meant. Nothing here imports torch or Hydra."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+STARTED = time.perf_counter()
+
+VERBS = ("evaluate", "resume", "rerun")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a command line and exit with its code (TRUST.md's table); a mistake is told in a few lines."""
+    from dltrain.errors import UserError
+
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code = dispatch(arguments)
+    except UserError as error:
+        if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+            raise
+        print(f"dltrain: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("dltrain: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Run the command that the arguments name; the default is to train."""
+    verb = arguments[0] if arguments and arguments[0] in VERBS else None
+    if {"-h", "--help"} & set(arguments):
+        from dltrain.commands.help import print_help
+
+        return print_help(verb, arguments)
+    if "--version" in arguments:
+        import dltrain
+
+        print(f"dltrain {dltrain.__version__}")
+        return 0
+    if verb is not None:
+        from importlib import import_module
+
+        run = import_module(f"dltrain.commands.{verb}").run
+        return int(run(arguments[1:]))
+    from dltrain.commands.train import run as train
+
+    return train(arguments)

@@ -1,0 +1,170 @@
+"""`dltrain --help`: what a newcomer needs, made from the catalogue as it is."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+
+from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, Param
+from dltrain.config.search_path import catalogue_dir, user_dirs
+
+EXAMPLES = (
+    ("dltrain", "the default: digits, a small MLP, Adam, early stopping; seconds"),
+    ("dltrain optimizer=nesterov lr=0.05 schedule=cosine epochs=20", "other choices, other numbers"),
+    ("dltrain dataset=digits model=cnn augmentation=[shift,mixup] regularization=[dropout]", "several words in one group"),
+    ("dltrain -m optimizer=momentum,adam lr=0.1,0.01", "a sweep: every combination, one after the other"),
+    ("dltrain experiment=tabular", "a recipe, with the result that it should reach"),
+)
+VERBS = {
+    "evaluate": ("evaluate RUN…", "score the best weights of runs; of several, also their ensemble"),
+    "resume": ("resume RUN", "go on from the newest checkpoint of a run that was cut short"),
+    "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, perhaps with changes"),
+}
+ABOUT = {
+    "dataset": "what to learn from",
+    "model": "what learns",
+    "initializer": "where the weights start",
+    "optimizer": "how a step is made from a gradient",
+    "wrap": "around any optimizer; several at once: wrap=[…]",
+    "averaging": "of the weights over steps; what is validated and kept",
+    "schedule": "of the learning rate over steps",
+    "momentum_schedule": "of the momentum",
+    "penalty_schedule": "of the strength of regularization",
+    "regularization": "several at once: regularization=[l2,dropout]",
+    "augmentation": "several at once: augmentation=[flip,crop,mixup]",
+    "loss": "what is made small",
+    "sampler": "which samples come together",
+    "early_stopping": "when to stop, and which weights are the best",
+    "diagnostics": "what to look at while training",
+    "sweep": "how -m searches",
+    "experiment": "recipes: a diff over all of the above",
+    "debug": "a quick look: fast, overfit, profile",
+}
+
+
+def print_help(verb: str | None, arguments: list[str]) -> int:
+    """Print the page, or with a verb its two lines; a group named before `--help` is shown word by word."""
+    catalogue = Catalogue(catalogue_dir(), user_dirs(_option(arguments, "--config-dir", "-cd")))
+    asked = [a for a in arguments if a in catalogue.words]
+    words = [a.partition("=") for a in arguments if a.partition("=")[0] in catalogue.words and "=" in a]
+    if verb is not None:
+        usage, meaning = VERBS[verb]
+        print(f"dltrain {usage}\n    {meaning}")
+    elif asked or words:
+        print("\n".join(line for group in asked for line in group_page(catalogue, group)) if asked else "", end="")
+        for group, _, name in words:
+            print("\n".join(word_page(catalogue, group, name)))
+    else:
+        print("\n".join(page(catalogue)))
+    return 0
+
+
+def _option(arguments: list[str], *names: str) -> str | None:
+    return next((after for before, after in zip(arguments, arguments[1:], strict=False) if before in names), None)
+
+
+def page(catalogue: Catalogue) -> Iterator[str]:
+    """The whole page."""
+    yield "dltrain turns choices into an experiment: one word for each choice, one folder for each run."
+    yield ""
+    yield f"  {bold('dltrain')} {'[group=word …] [knob=value …]':<32} train; with -m and a,b,c every combination of them"
+    for usage, meaning in VERBS.values():
+        yield f"  {bold('dltrain')} {usage:<32} {meaning}"
+    yield f"  {bold('tensorboard')} {'--logdir outputs':<28} look at the curves"
+    yield ""
+    yield bold("Examples")
+    for command, meaning in EXAMPLES:
+        yield f"  {command}"
+        yield f"      {meaning}"
+    yield ""
+    yield bold("Groups and their words") + "  (the default first; `dltrain GROUP --help` explains the words)"
+    for group in [g for g in GROUPS if catalogue.words.get(g)] + sorted(set(catalogue.words) - set(GROUPS)):
+        yield from group_lines(catalogue, group)
+    yield ""
+    yield bold("Knobs") + "  (knob=value)"
+    for param in catalogue.knobs.values():
+        if param.rule is not None:
+            yield from knob_lines(param)
+    yield ""
+    yield bold("Keys of a choice") + "  group.key=value, such as optimizer.betas=[0.8,0.99] or model.hidden=[256,128];"
+    yield "  `dltrain optimizer=adam --help` lists those of a word, with their rules."
+    yield bold("Your own words") + "  conf/GROUP/WORD.yaml in the working folder, or --config-dir FOLDER."
+    yield bold("Hydra's flags") + "  --cfg job, --info, --config-dir, --multirun, --shell-completion, --hydra-help, --version"
+
+
+def group_lines(catalogue: Catalogue, group: str) -> Iterator[str]:
+    """A group with all its words, wrapped."""
+    default = default_word(catalogue, group)
+    words = sorted(catalogue.words[group], key=lambda word: (word != default, word))
+    about = ABOUT.get(group, "")
+    yield f"  {bold(group)}{'=[…]' if group in LIST_GROUPS else '='}{'  ' + about if about else ''}"
+    yield from textwrap.wrap(" ".join(words), width() - 6, initial_indent="      ", subsequent_indent="      ")
+
+
+def default_word(catalogue: Catalogue, group: str) -> str:
+    """The default that config.yaml's list names."""
+    text = (catalogue.root / "config.yaml").read_text(encoding="utf-8")
+    line = next((line for line in text.splitlines() if line.strip().startswith(f"- {group}:")), "")
+    word = line.partition(":")[2].strip()
+    return "none" if word in ("", "[]") else word
+
+
+def group_page(catalogue: Catalogue, group: str) -> Iterator[str]:
+    """Every word of a group with its sentence."""
+    yield bold(group) + f"  {ABOUT.get(group, '')}"
+    names = sorted(catalogue.words[group])
+    longest = max(map(len, names))
+    default = default_word(catalogue, group)
+    for name in names:
+        summary = catalogue.words[group][name].notes["summary"]
+        yield f"  {name:<{longest}}  {summary}{'  (default)' if name == default else ''}"
+    yield ""
+
+
+def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:
+    """A word with its rule, its source and its keys."""
+    from dltrain.errors import UserError, nearest
+
+    if name not in catalogue.words[group]:
+        raise UserError(f"`{group}={name}`: there is no such word.{nearest(name, catalogue.words[group])}")
+    word = catalogue.words[group][name]
+    yield f"{bold(f'{group}={name}')}  {word.notes['summary']}"
+    for note in ("rule", "symbols", "paper", "lecture", "use", "default"):
+        if note in word.notes:
+            yield from textwrap.wrap(word.notes[note], width() - 12, initial_indent=f"  {note:<9} ", subsequent_indent=" " * 12)
+    for param in catalogue.params({group: [name]} if group not in OVERLAYS else {}).values():
+        if param.path.startswith(f"{group}."):
+            yield from knob_lines(param)
+    yield ""
+
+
+def knob_lines(param: Param) -> Iterator[str]:
+    """A key with its default, its meaning and its rule."""
+    head = f"  {param.path}={param.default}" if param.default not in ("null", "") else f"  {param.path}="
+    text = f"{param.meaning}{_shown(param)}"
+    indent = " " * 34
+    lines = textwrap.wrap(text, max(width() - 34, 30)) or [""]
+    if len(head) < 33:
+        yield f"{head:<34}{lines[0]}"
+    else:
+        yield head
+        yield indent + lines[0]
+    yield from (indent + line for line in lines[1:])
+
+
+def _shown(param: Param) -> str:
+    """The rule as a newcomer reads it: null is the same as leaving a key out, and types alone say little."""
+    text = re.sub(r"( or cuda:\d)+", " or cuda:N", param.rule.text if param.rule else "")
+    text = text.replace(" or null", "")
+    return f" ({text})" if text not in ("", "str", "path", "bool", "list of str") else ""
+
+
+def width() -> int:
+    return min(shutil.get_terminal_size((100, 24)).columns, 120)
+
+
+def bold(text: str) -> str:
+    return f"\033[1m{text}\033[0m" if sys.stdout.isatty() else text

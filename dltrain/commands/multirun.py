@@ -1,0 +1,116 @@
+"""`dltrain -m key=a,b …`: one job for each combination, by Hydra's sweeper and launcher."""
+
+from __future__ import annotations
+
+import traceback
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from dltrain.cli import STARTED
+from dltrain.commands.train import command_line, job_config, run_name
+from dltrain.config.compose import CONFIG_NAME, Composition, check_words, choices_of, compose, parse
+from dltrain.config.door import Door, shipped_targets
+from dltrain.config.validation import check_sweep, validate
+from dltrain.errors import UserError
+from dltrain.training.folder_names import check_writable, new_folder
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+
+    from dltrain.config.catalogue import Catalogue
+
+SOME_FAILED = 7
+
+
+def run_all(args: Namespace, arguments: list[str], catalogue: Catalogue, hydra: Hydra) -> int:
+    """Check the sweep's axes, run every job, and tell how each ended; 7 when some failed."""
+    parsed = parse(args.overrides)
+    check_words(parsed, catalogue)
+    first = compose([first_of(o) for o in parsed], catalogue, hydra)
+    config = validate(first)
+    check_sweep(first, parsed)
+    check_writable(config.output)
+    folder = new_folder(config.output, run_name(config))
+    overrides = [*args.overrides, f"hydra.sweep.dir={_quoted(folder)}", "hydra.mode=MULTIRUN"]
+    hydra.multirun(args.config_name or CONFIG_NAME, Job(catalogue, command_line(arguments)), overrides)
+    return report(folder)
+
+
+def first_of(override: Override) -> str:
+    """The override with the first value of its sweep."""
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    if not override.is_discrete_sweep():
+        raise UserError(f"`{override.input_line}` is an interval; a grid needs values: {override.key_or_group}=0.1,0.01 or range(1,5).")
+    values = list(override.sweep_string_iterator())
+    if not values:
+        raise UserError(f"`{override.input_line}` gives no value. Write the values with commas: {override.key_or_group}=a,b")
+    return f"{override.get_key_element()}={values[0]}"
+
+
+def _quoted(folder: Path) -> str:
+    return "'" + str(folder).replace("'", "\\'") + "'"
+
+
+class Job:
+    """The task of one job of the sweep. A job that fails says so in its summary; the others still run."""
+
+    def __init__(self, catalogue: Catalogue, command: str) -> None:
+        self.catalogue, self.command = catalogue, command
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        from hydra.core.hydra_config import HydraConfig
+
+        from dltrain import experiment
+
+        hydra_cfg = HydraConfig.get()
+        folder, overrides = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
+        print(f"\n#{hydra_cfg.job.num}  {' '.join(overrides)}", flush=True)
+        try:
+            whole = job_config(cfg)
+            config = validate(Composition(whole, choices_of(whole), overrides, self.catalogue))
+            if not any(o.startswith("evaluation.test=") for o in overrides):  # a choice among jobs must not see the test split
+                whole.evaluation.test = False
+                config = validate(Composition(whole, choices_of(whole), overrides, self.catalogue))
+            door = Door(shipped_targets(self.catalogue), config.trust)
+            built = experiment.prepare(config, door, self.command, overrides, {"since_start": STARTED})
+            return experiment.run(built, folder)
+        except Exception as error:
+            record_failure(folder, error, overrides)
+            return None
+
+
+def record_failure(folder: Path, error: Exception, overrides: list[str]) -> None:
+    """A summary for a job that failed before its run could write one, and the reason on the terminal."""
+    import json
+
+    known = isinstance(error, UserError)
+    text = str(error) if known else traceback.format_exc()
+    print(f"failed: {text}", flush=True)
+    summary = folder / "summary.json"
+    if not summary.is_file() or json.loads(summary.read_text())["status"] == "running":
+        content = {"status": "failed", "stop_reason": str(error), "error": text, "overrides": overrides}
+        summary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def report(folder: Path) -> int:
+    """How each job ended, the best first; returns the exit code."""
+    import json
+
+    jobs: list[dict[str, Any]] = []
+    for file in folder.glob("*/summary.json"):
+        jobs.append({"number": int(file.parent.name), **json.loads(file.read_text(encoding="utf-8"))})
+    jobs.sort(key=lambda job: (job.get("objective") is None, job.get("objective") or 0.0, job["number"]))
+    width = max((len(" ".join(job["overrides"])) for job in jobs), default=10)
+    print(f"\n{'job':>5}  {'overrides':<{width}}  {'objective':>10}  {'best epoch':>10}  status")
+    for job in jobs:
+        objective = f"{job['objective']:10.4f}" if job.get("objective") is not None else " " * 10
+        best_epoch = f"{job.get('best_epoch', 0):10g}" if job.get("objective") is not None else " " * 10
+        print(f"{job['number']:>5}  {' '.join(job['overrides']):<{width}}  {objective}  {best_epoch}  {job['status']}")
+    failed = [job for job in jobs if job["status"] == "failed"]
+    print(f"\n{len(jobs) - len(failed)} of {len(jobs)} jobs done in {folder}\ntensorboard --logdir {folder}")
+    return SOME_FAILED if failed else 0

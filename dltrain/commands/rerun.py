@@ -1,0 +1,35 @@
+"""`dltrain rerun RUN [key=value …]`: repeat a run from its config.yaml, in a folder of its own."""
+
+from __future__ import annotations
+
+import shlex
+import time
+
+from dltrain.cli import STARTED
+from dltrain.commands.resume import split_arguments
+from dltrain.commands.train import run_name
+from dltrain.config import saved
+from dltrain.config.compose import open_catalogue
+from dltrain.config.door import Door, all_targets
+from dltrain.errors import UserError
+from dltrain.training.folder_names import check_writable, new_folder
+
+
+def run(arguments: list[str]) -> int:
+    """Train the configuration of a run again; equal seeds give equal weights."""
+    paths, overrides = split_arguments(arguments)
+    if len(paths) != 1:
+        raise UserError("Name one run folder: dltrain rerun outputs/NAME/DATE_TIME-xxxx")
+    catalogue = open_catalogue()
+    config = saved.read(paths[0], catalogue, overrides)
+    check_writable(config.output)
+    startup = {"compose": round(time.perf_counter() - STARTED, 4)}
+
+    from dltrain import experiment
+
+    door = Door(all_targets(catalogue), config.trust, local=False)
+    built = experiment.prepare(config, door, shlex.join(["dltrain", "rerun", *arguments]), overrides, startup)
+    folder = new_folder(config.output, run_name(config))
+    with experiment.logging_to(folder):
+        experiment.run(built, folder)
+    return 0

@@ -1,0 +1,110 @@
+"""`dltrain key=value …`: train one configuration, or with `-m` each of several."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig, open_dict, read_write
+
+from dltrain.cli import STARTED
+from dltrain.config.compose import CONFIG_NAME, Composition, compose, open_catalogue, open_hydra
+from dltrain.config.door import Door, shipped_targets
+from dltrain.config.schema import Config
+from dltrain.config.validation import validate
+from dltrain.training.folder_names import check_writable, new_folder
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+
+    from dltrain.config.catalogue import Catalogue
+
+
+def run(arguments: list[str]) -> int:
+    """Hydra's own flags go to Hydra; a training run is checked whole before anything is made."""
+    args = get_args_parser().parse_args(arguments)
+    catalogue = open_catalogue(args.config_dir)
+    hydra = open_hydra(catalogue)
+    if args.multirun:
+        from dltrain.commands.multirun import run_all
+
+        return run_all(args, arguments, catalogue, hydra)
+    if args.cfg or args.info or args.shell_completion or args.hydra_help:
+        return _hydra_says(args, hydra, catalogue)
+    return train(args.overrides, catalogue, hydra, args.config_name or CONFIG_NAME, command_line(arguments))
+
+
+def command_line(arguments: list[str]) -> str:
+    return shlex.join(["dltrain", *arguments])
+
+
+def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name: str, command: str) -> int:
+    """Compose, check, build, and only then make the folder and train."""
+    composition = compose(overrides, catalogue, hydra, config_name)
+    config = validate(composition)
+    check_writable(config.output)
+    startup = {"compose": round(time.perf_counter() - STARTED, 4)}
+
+    from dltrain import experiment  # torch comes in here
+
+    startup["import"] = round(time.perf_counter() - STARTED, 4)
+    door = Door(shipped_targets(catalogue), config.trust)
+    built = experiment.prepare(config, door, command, overrides, startup)
+    folder = new_folder(config.output, run_name(config))
+    _run_in(folder, composition, hydra, lambda cfg: experiment.run(built, folder))
+    return 0
+
+
+def run_name(config: Config) -> str:
+    return config.name or f"{config.words['dataset']}_{config.words['model']}"
+
+
+def _run_in(folder: Path, composition: Composition, hydra: Hydra, task: object) -> None:
+    """Let Hydra run the job in its folder, with its logging, its callbacks and its `.hydra`."""
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.utils import JobStatus, run_job
+    from hydra.types import HydraContext, RunMode
+
+    cfg = composition.cfg
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
+        cfg.hydra.run.dir = str(folder)
+        cfg.hydra.mode = RunMode.RUN
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name=CONFIG_NAME)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    done = run_job(task, cfg, "hydra.run.dir", None, context)  # type: ignore[arg-type]
+    callbacks.on_run_end(config=cfg, config_name=CONFIG_NAME, job_return=done)
+    if done.status is JobStatus.FAILED:
+        raise done._return_value
+
+
+def _hydra_says(args: Namespace, hydra: Hydra, catalogue: Catalogue) -> int:
+    """What Hydra's own flags print: the composed config, its origin, completion, Hydra's help."""
+    name = args.config_name or CONFIG_NAME
+    if args.hydra_help:
+        hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=args)
+    elif args.shell_completion:
+        hydra.shell_completion(config_name=name, overrides=args.overrides)
+    elif args.cfg:
+        if args.cfg == "job":
+            validate(compose(args.overrides, catalogue, hydra, name))
+        hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
+    else:
+        hydra.show_info(args.info, config_name=name, overrides=args.overrides)
+    sys.stdout.flush()
+    return 0
+
+
+def job_config(cfg: DictConfig) -> DictConfig:
+    """A job's configuration with Hydra's node put back, so that it is checked like a single run's."""
+    from hydra.core.hydra_config import HydraConfig
+
+    whole = cfg.copy()
+    with open_dict(whole):
+        whole["hydra"] = HydraConfig.get()
+    return whole

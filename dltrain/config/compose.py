@@ -1,0 +1,188 @@
+"""Words and overrides → one composed configuration, with Hydra's grammar and our own words for every mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
+from dltrain.config.search_path import catalogue_dir, user_dirs
+from dltrain.errors import UserError, nearest
+
+CONFIG_NAME = "config"
+
+
+@dataclass
+class Composition:
+    """A composed configuration, its `hydra` node apart, and the words that were chosen."""
+
+    cfg: DictConfig
+    choices: dict[str, list[str]]
+    overrides: list[str]
+    catalogue: Catalogue
+
+
+def open_catalogue(config_dir: str | None = None) -> Catalogue:
+    return Catalogue(catalogue_dir(), user_dirs(config_dir))
+
+
+def search_path(catalogue: Catalogue) -> ConfigSearchPath:
+    path = create_config_search_path(str(catalogue.root))
+    for folder in catalogue.user_dirs:
+        path.append(provider="user", path=f"file://{folder.resolve()}")
+    return path
+
+
+def open_hydra(catalogue: Catalogue) -> Hydra:
+    """Hydra over our search path, without `hydra.main` (which would make the folder before anything is checked)."""
+    GlobalHydra.instance().clear()
+    return Hydra.create_main_hydra2(task_name="dltrain", config_search_path=search_path(catalogue))
+
+
+def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str = CONFIG_NAME) -> Composition:
+    """Compose one run's configuration. Raises UserError, in the user's words, for whatever Hydra cannot compose."""
+    parsed = parse(overrides)
+    check_words(parsed, catalogue)
+    try:
+        cfg = hydra.compose_config(name, list(overrides), run_mode=RunMode.RUN, with_log_configuration=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        _explain(error, parsed, catalogue, hydra)
+    return Composition(cfg, choices_of(cfg), list(overrides), catalogue)
+
+
+def choices_of(cfg: DictConfig) -> dict[str, list[str]]:
+    """The chosen words by group; those of the groups that take several are the keys of their nodes."""
+    choices = {g: [w] for g, w in cfg.hydra.runtime.choices.items() if isinstance(w, str) and "/" not in g}
+    choices.update({group: [str(key) for key in (cfg.get(group) or {})] for group in LIST_GROUPS})
+    return choices
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """Read the command line's overrides. Raises UserError for what is not `key=value`."""
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise UserError(f"`{text}` is not `key=value`.{_verb_hint(text)} `dltrain --help` lists words and knobs.")
+        try:
+            parsed += parser.parse_overrides([text])
+        except OverrideParseException as error:
+            reason = str(error).splitlines()[-1].split("See http")[0].strip()
+            raise UserError(f"`{text}` cannot be read: {reason}\nQuote it: '{_quoted(text)}'.") from None
+    return parsed
+
+
+def _verb_hint(text: str) -> str:
+    return nearest(text, ("evaluate", "resume", "rerun", "--help", "--multirun", "--cfg")) or " Write the key, `=` and the value."
+
+
+def _quoted(text: str) -> str:
+    key, _, value = text.partition("=")
+    return f'{key}="{value}"'
+
+
+def values_of(override: Override) -> list[Any]:
+    """The values that an override gives, one by one: a sweep's several, else the one."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return [_plain(item) for item in value.list]
+    return [_plain(value)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
+    """Every group's word must exist, and every key must begin with a knob or a group."""
+    heads = {path.split(".")[0] for path in catalogue.knobs} | set(catalogue.words)
+    for override in parsed:
+        key = override.key_or_group
+        if key.split(".")[0].split("/")[0] == "hydra":
+            continue
+        if key in catalogue.words and override.type is not OverrideType.DEL:
+            for value in values_of(override):
+                _check_word(key, value, catalogue)
+        elif key.split(".")[0] not in heads:
+            raise UserError(f"`{key}` is neither a knob nor a group.{nearest(key, heads)} `dltrain --help` lists them all.")
+
+
+def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
+    words = catalogue.words[group]
+    if isinstance(value, list) and group not in LIST_GROUPS:
+        raise UserError(f"`{group}` takes one word, not the list {value}. To try each of them: dltrain -m {group}={','.join(map(str, value))}")
+    for word in value if isinstance(value, list) else [value]:
+        if str(word) not in words or isinstance(word, bool):
+            cure = f" Write {group}=none." if word in (None, False, "off") and "none" in words else nearest(str(word), words)
+            raise UserError(f"`{group}={word}`: there is no such word.{cure}\nWords of {group}: {', '.join(sorted(words))}")
+
+
+def _explain(error: Exception, parsed: list[Override], catalogue: Catalogue, hydra: Hydra) -> None:
+    """Turn Hydra's refusal into a UserError that names key, rule, cure and the nearest name."""
+    for override in parsed:
+        if override.is_sweep_override():
+            raise UserError(
+                f"`{override.input_line}` gives several values. To run each of them, add -m: dltrain -m {override.input_line}"
+            ) from None
+    words = [o.input_line for o in parsed if o.key_or_group in catalogue.words and o.input_line]
+    try:
+        base = hydra.compose_config(CONFIG_NAME, words, run_mode=RunMode.RUN, with_log_configuration=False)
+    except (HydraException, OmegaConfBaseException) as inner:
+        raise UserError(_first_lines(inner)) from None
+    choices = choices_of(base)
+    table = catalogue.params(choices)
+    for override in parsed:
+        key = override.key_or_group
+        if key in catalogue.words or key.startswith("hydra"):
+            continue
+        if override.is_add() and OmegaConf.select(base, key, default=None) is not None:
+            raise UserError(f"`{override.input_line}`: `{key}` exists already; write it without `+`.") from None
+        if key not in table:
+            raise UserError(unknown_key(key, "", table, choices)) from None
+    raise UserError(_first_lines(error)) from None
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "provider=" not in line]
+    return "\n".join(lines[:3])
+
+
+def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[str, list[str]]) -> str:
+    """The refusal of a key that nothing takes: where it stands, what was meant, which keys there are."""
+    head = key.split(".")[0]
+    siblings = [path for path in table if path.startswith(head + ".")]
+    where = f" ({source})" if source else ""
+    if head in LIST_GROUPS and "." in key and key.split(".")[1] not in choices.get(head, []):
+        word = key.split(".")[1]
+        return f"`{key}`{where} is set, but {head} has no `{word}` chosen.{nearest(word, choices.get(head, []))} Add it: {head}=[{word}]"
+    if "." not in key:
+        return f"`{key}`{where} is neither a knob nor a group.{nearest(key, {p.split('.')[0] for p in table})}"
+    chosen = f"{head}={choices[head][0]}" if head in choices and head not in LIST_GROUPS and choices[head] else head
+    listed = ", ".join(sorted(path[len(head) + 1 :] for path in siblings)) or "none"
+    return f"`{key}`{where} is no key of {chosen}.{nearest(key, siblings)}\nKeys of {chosen}: {listed}"
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted path of a plain configuration with its value; dictionaries are entered, lists are values."""
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from leaves(value, path + ".")
+        else:
+            yield path, value

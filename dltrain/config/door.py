@@ -1,0 +1,106 @@
+"""The trusted door from a node of the configuration to an object.
+
+A node names what it builds by `_target_`. Three kinds of names pass: those of the shipped catalogue, code that lies
+in the user's own working folder, and modules that the user trusts by name (`trust=[timm]`). Everything else is
+refused before anything is imported, and what a name resolves to is checked again after the import.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.schema import Node
+from dltrain.errors import UserError, nearest
+
+
+def all_targets(catalogue: Catalogue) -> set[str]:
+    """The targets of every word of today, the user's own included: what a saved configuration may name."""
+    return {word.target for group in catalogue.words.values() for word in group.values() if word.target}
+
+
+def shipped_targets(catalogue: Catalogue) -> set[str]:
+    """The targets of the shipped catalogue alone."""
+    words = (word for group in catalogue.words.values() for word in group.values())
+    return {word.target for word in words if word.target and catalogue.root in word.file.parents}
+
+
+class Door:
+    """Builds objects from nodes. `local` says whether code of the working folder may be named freely."""
+
+    def __init__(self, targets: set[str], trust: list[str], local: bool = True) -> None:
+        self.targets = targets
+        self.trust = tuple(trust)
+        self.local = local
+
+    def build(self, node: Node, key: str, *runtime: Any) -> Any:
+        """The object of a node: `target(*runtime, **keys)`, or the partial of it where `_partial_` is true.
+
+        Raises UserError, naming the node's key, for a name that is not trusted, for keys that the target does not
+        take, and for values that it refuses.
+        """
+        target = self.locate(node["_target_"], key)
+        keys = {k: v for k, v in node.items() if not k.startswith("_")}
+        self.check_signature(target, keys, len(runtime), key)
+        if node.get("_partial_"):
+            return functools.partial(target, **keys)
+        try:
+            return target(*runtime, **keys)
+        except UserError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{key}: {error}") from error
+
+    def locate(self, name: str, key: str) -> Callable[..., Any]:
+        """Import what a dotted name names, if it is trusted."""
+        module_name, _, attribute = name.rpartition(".")
+        if name not in self.targets and not self._trusted(module_name) and not self._is_local(module_name):
+            raise UserError(
+                f"`{key}._target_` is {name}, which is neither in the catalogue nor in the working folder.{nearest(name, self.targets)}\n"
+                f"If you trust that code, say so: trust=[{module_name.split('.')[0] or name}]"
+            )
+        try:
+            found = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"`{key}._target_` is {name}, which cannot be imported: {error}") from error
+        if not callable(found):
+            raise UserError(f"`{key}._target_` is {name}, which is {type(found).__name__}; it must be a class or function.")
+        return found  # type: ignore[no-any-return]
+
+    def _trusted(self, module: str) -> bool:
+        return any(module == name or module.startswith(name + ".") for name in self.trust)
+
+    def _is_local(self, module: str) -> bool:
+        """Whether a module lies in the working folder; found by its file, without importing it."""
+        if not self.local or not module:
+            return False
+        here = Path.cwd()
+        base = here.joinpath(*module.split("."))
+        if not (base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()):
+            return False
+        if str(here) not in sys.path:
+            sys.path.insert(0, str(here))
+        spec = importlib.util.find_spec(module.split(".")[0])
+        return spec is not None and Path(spec.origin or here / "x").resolve().is_relative_to(here.resolve())
+
+    def check_signature(self, target: Callable[..., Any], keys: dict[str, Any], num_runtime: int, key: str) -> None:
+        """Refuse keys that the target does not take; for a user's own code this is the only check."""
+        try:
+            parameters = inspect.signature(target).parameters
+        except ValueError:
+            return
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return
+        names = list(parameters)[num_runtime:]
+        for unknown in (k for k in keys if k not in names):
+            raise UserError(
+                f"`{key}.{unknown}` is no argument of {getattr(target, '__name__', target)}.{nearest(unknown, names)}\n"
+                f"Its arguments: {', '.join(names) or 'none'}"
+            )

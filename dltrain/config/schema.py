@@ -1,0 +1,87 @@
+"""The typed configuration: what the doorway hands to `build` after validation, with Hydra left behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+Node = dict[str, Any]  # a `_target_` and the keys of what it names; empty where nothing was chosen
+
+
+@dataclass(frozen=True)
+class Log:
+    every_steps: int | None
+    profile: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    every_epochs: int | None
+    every_steps: int | None
+    batch_size: int | None
+    test: bool
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    every_epochs: int | None
+    every_steps: int | None
+    every_minutes: float | None
+    keep: int
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. The knobs are those of conf/config.yaml, where their rules and meanings stand."""
+
+    lr: float | str | None
+    epochs: int | None
+    steps: int | None
+    batch_size: int | str | None
+    seed: int
+    device: str
+    precision: str
+    accumulate: int
+    shuffle: str
+    folds: int | None
+    fold: int | None
+    name: str | None
+    tags: list[str]
+    notes: str | None
+    output: str
+    deterministic: bool
+    compile: bool
+    threads: int | None
+    workers: int
+    quiet: bool
+    trust: list[str]
+    log: Log
+    evaluation: Evaluation
+    checkpoint: Checkpoint
+    dataset: Node
+    model: Node
+    initializer: Node
+    optimizer: Node
+    wrap: dict[str, Node]
+    averaging: Node
+    schedule: Node
+    momentum_schedule: Node
+    penalty_schedule: Node
+    regularization: dict[str, Node]
+    augmentation: dict[str, Node]
+    loss: Node
+    sampler: Node
+    early_stopping: Node
+    words: dict[str, Any]  # the chosen word of each group, a list for the groups that take several
+    plain: Node  # the same configuration as nested plain data, as it is saved
+
+
+def to_config(plain: Node, words: dict[str, Any]) -> Config:
+    """Build the typed configuration from validated plain data."""
+    values: dict[str, Any] = {f.name: plain.get(f.name) or {} for f in fields(Config)}
+    values |= {key: value for key, value in plain.items() if key in values and value is not None}
+    knobs = {f.name for f in fields(Config) if "None" in str(f.type)}
+    values |= {key: plain.get(key) for key in knobs}
+    values["tags"], values["trust"] = plain.get("tags") or [], plain.get("trust") or []
+    values |= {"log": Log(**plain["log"]), "evaluation": Evaluation(**plain["evaluation"]), "checkpoint": Checkpoint(**plain["checkpoint"])}
+    return Config(**values | {"words": words, "plain": plain})

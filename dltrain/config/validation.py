@@ -1,0 +1,154 @@
+"""What the configuration alone can tell: unknown keys, values outside their rule, choices that cannot go together.
+
+Nothing here imports torch: a mistake is refused in well under a second.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param
+from dltrain.config.compose import Composition, leaves, unknown_key, values_of
+from dltrain.config.schema import Config, Node, to_config
+from dltrain.errors import UserError, nearest
+
+
+def validate(composition: Composition) -> Config:
+    """Check a composition and return the typed configuration. Raises UserError with all that the rule and cure need."""
+    plain = plain_config(composition)
+    check_values(plain, composition.choices, composition.catalogue)
+    check_together(plain, composition.choices)
+    return to_config(plain, _words(composition.choices))
+
+
+def plain_config(composition: Composition) -> Node:
+    """The configuration without its `hydra` node, resolved, as plain data."""
+    cfg = composition.cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0]) from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key not in OVERLAYS}
+
+
+def _words(choices: dict[str, list[str]]) -> dict[str, Any]:
+    return {group: words if group in LIST_GROUPS else words[0] for group, words in sorted(choices.items())}
+
+
+def check_values(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
+    """Every key must be one that a chosen word takes, and its value must keep the key's rule."""
+    table = catalogue.params(choices)
+    for path, value in leaves(plain):
+        name = path.rsplit(".", 1)[-1]
+        if name.startswith("_") or path in choices or (value == {} and path not in table):
+            continue
+        if path not in table:
+            within = next((p for p in table if path.startswith(p + ".")), None)
+            if within is None:
+                raise UserError(unknown_key(path, _source(path, choices, catalogue), table, choices))
+            continue
+        check_value(table[path], value)
+
+
+def check_value(param: Param, value: Any) -> None:
+    """One value against its rule; the message names key, value, rule, meaning and the nearest word."""
+    if param.rule is None or param.rule.accepts(value):
+        return
+    shown = "nan" if isinstance(value, float) and math.isnan(value) else value
+    kind = f" (the text {value!r})" if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+|true|false|null", value) else ""
+    hint = nearest(str(value), param.rule.words) if isinstance(value, str) else ""
+    default = f" Leave it out for {param.default}." if param.default not in ("", "null") else ""
+    raise UserError(f"`{param.path}` is {shown}{kind}; it must be: {param.rule.text}.{hint}\n{param.path}: {param.meaning}.{default}")
+
+
+def check_sweep(composition: Composition, overrides: list[Any]) -> None:
+    """Every value of every swept axis against the key's rule, before the first job runs."""
+    table = composition.catalogue.params(composition.choices)
+    for override in overrides:
+        if override.key_or_group in table and override.is_discrete_sweep():
+            for value in values_of(override):
+                if isinstance(value, int | float | str):
+                    check_value(table[override.key_or_group], value)
+
+
+def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> str:
+    """The file that sets a key, looked for among the chosen words."""
+    key = path.rsplit(".", 1)[-1]
+    for group, names in choices.items():
+        for name in names:
+            word = catalogue.words.get(group, {}).get(name)
+            if word is not None and re.search(rf"^\s*{re.escape(key)}:", word.text, re.MULTILINE):
+                return str(word.file)
+    return ""
+
+
+# What cannot go together, each with its reason: (does it occur?, the message).
+_Conflict = tuple[Callable[[Node, dict[str, list[str]]], bool], str]
+
+
+def _has(plain: Node, group: str, *keys: str) -> bool:
+    return any(key in (plain.get(group) or {}) for key in keys)
+
+
+CONFLICTS: tuple[_Conflict, ...] = (
+    (
+        lambda c, w: c["epochs"] is not None and c["steps"] is not None,
+        "`epochs` is {epochs} and `steps` is {steps}: both say how long to train. Give one (the other as null).",
+    ),
+    (
+        lambda c, w: (c["fold"] is not None) and (c["folds"] is None),
+        "`fold` is {fold} but `folds` is not set: say of how many. Add folds=5.",
+    ),
+    (
+        lambda c, w: c["folds"] is not None and c["fold"] is None,
+        "`folds` is {folds} but `fold` is not set: say which one validates. Add fold=0 (or -m with fold=0,1,…).",
+    ),
+    (
+        lambda c, w: None not in (c["folds"], c["fold"]) and c["fold"] >= c["folds"],
+        "`fold` is {fold}; with folds={folds} it must be below {folds}. Folds count from 0.",
+    ),
+    (
+        lambda c, w: c["evaluation"]["every_epochs"] is None and c["evaluation"]["every_steps"] is None,
+        "`evaluation.every_epochs` and `evaluation.every_steps` are both null: early stopping and the best weights need a "
+        "validation. Set one of them.",
+    ),
+    (
+        lambda c, w: _has(c, "regularization", "weight_decay") and (c["optimizer"].get("weight_decay") or 0) > 0,
+        "`optimizer.weight_decay` is {optimizer[weight_decay]} beside regularization=[weight_decay]: the weights would decay "
+        "twice.\nSet optimizer.weight_decay=0, or leave weight_decay out of `regularization`.",
+    ),
+    (
+        lambda c, w: w["momentum_schedule"] != ["none"] and not _has(c, "optimizer", "momentum", "betas"),
+        "`momentum_schedule` schedules momentum, and optimizer={words[optimizer]} has none. Use optimizer=momentum, or "
+        "momentum_schedule=none.",
+    ),
+    (
+        lambda c, w: w["penalty_schedule"] != ["none"] and not c.get("regularization"),
+        "`penalty_schedule` schedules the strength of penalties, and `regularization` is empty. Add regularization=[l2], or "
+        "penalty_schedule=none.",
+    ),
+    (
+        lambda c, w: w["dataset"] == ["none"] and bool(c.get("augmentation")),
+        "`augmentation` transforms samples, and dataset=none has none. Use augmentation=none.",
+    ),
+    (
+        lambda c, w: c["shuffle"] == "replacement" and w["sampler"] == ["balanced"],
+        "`shuffle=replacement` draws each batch freely, and sampler=balanced fixes what is in it. Use one of them.",
+    ),
+)
+
+
+def check_together(plain: Node, choices: dict[str, list[str]]) -> None:
+    """Refuse the pairs of choices that contradict each other."""
+    for occurs, message in CONFLICTS:
+        if occurs(plain, choices):
+            raise UserError(message.format(**plain, words={g: ",".join(w) for g, w in choices.items()}))

@@ -1,0 +1,52 @@
+"""What a user's mistake becomes: one to three lines and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; the message names key, value, rule and cure."""
+
+    exit_code = 2
+
+
+class DataProblem(UserError):
+    """The data are missing, damaged or do not fit what was asked."""
+
+    exit_code = 3
+
+
+class CheckpointProblem(UserError):
+    """A run folder or checkpoint cannot be used as asked."""
+
+    exit_code = 4
+
+
+class NumericalFailure(UserError):
+    """The loss or a gradient stopped being finite."""
+
+    exit_code = 5
+
+
+class ResourceProblem(UserError):
+    """Disk or memory gave out."""
+
+    exit_code = 6
+
+
+class FolderInUse(UserError):
+    """Another process works in this run folder."""
+
+    exit_code = 9
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word closest to a misspelt one, as the end of a sentence: ' Did you mean `adam`?' or ''."""
+    known = list(known)
+    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.55)
+    if not matches:  # lr for learning_rate: the last part of a dotted key may still be near
+        tails = {name.rsplit(".", 1)[-1]: name for name in known}
+        matches = [tails[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, n=1, cutoff=0.7)]
+    return f" Did you mean `{matches[0]}`?" if matches else ""

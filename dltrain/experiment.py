@@ -1,0 +1,312 @@
+"""One run: build, fit, score, summarise."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import dltrain
+from dltrain.build import build
+from dltrain.config import saved
+from dltrain.config.door import Door
+from dltrain.config.schema import Config
+from dltrain.data.errors import DataError
+from dltrain.errors import CheckpointProblem, DataProblem, NumericalFailure, ResourceProblem
+from dltrain.seeding import Stream
+from dltrain.training.callbacks import Callback, Result, RunInfo
+from dltrain.training.evaluation import confusion
+from dltrain.training.guard import NonFinite
+from dltrain.training.parts import Parts, Plan
+from dltrain.training.run_folder import RunFolder, read_summary
+from dltrain.training.tensorboard import TensorBoard
+from dltrain.training.terminal import Terminal
+from dltrain.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Experiment:
+    """A built run: nothing is on the disk yet, and nothing is trained."""
+
+    config: Config
+    parts: Parts
+    plan: Plan
+    command: str = ""
+    overrides: tuple[str, ...] = ()
+    startup: dict[str, float] = field(default_factory=dict)  # seconds from the start of the process to each milestone
+
+
+def prepare(config: Config, door: Door, command: str, overrides: list[str], startup: Mapping[str, float]) -> Experiment:
+    """Build everything of a run. What the data or the machine refuse is refused here, before the folder exists."""
+    begun = time.perf_counter()
+    parts, plan = build(config, door)
+    timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
+    return Experiment(config, parts, plan, command, tuple(overrides), timings)
+
+
+def run(experiment: Experiment, path: Path, resume: bool = False) -> float | None:
+    """Train in a folder and leave everything there; returns the objective.
+
+    Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`.
+    """
+    config, parts, plan = experiment.config, experiment.parts, experiment.plan
+    folder = RunFolder(path, config.checkpoint.keep, {"dltrain": dltrain.__version__, "fingerprint": parts.fingerprint})
+    try:
+        if not resume:
+            saved.write(config, path / "config.yaml")
+        trainer = Trainer(parts, plan, folder, [])
+        if resume:
+            take_up(trainer)
+        info = describe(experiment, path, trainer.step)
+        trainer.callbacks += observers(config, path, trainer.step if resume else None)
+        folder.write_summary({"status": "running", **facts(experiment)})
+        return _fit(experiment, trainer, info)
+    finally:
+        folder.close()
+
+
+def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | None:
+    """Fit, score and report; whatever happens, the summary says how it ended."""
+    try:
+        for callback in trainer.callbacks:
+            callback.on_fit_start(info)
+        trainer.fit()
+        result = conclude(experiment, trainer)
+        trainer.folder.write_summary({**summary_of(result), **facts(experiment)})
+        for callback in trainer.callbacks:
+            callback.on_fit_end(result)
+        return result.objective
+    except BaseException as error:
+        report = explain(error, experiment)
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        trainer.folder.write_summary(
+            {"status": status, "stop_reason": str(report), "error": f"{type(report).__name__}: {report}", "steps": trainer.step, **facts(experiment)}
+        )
+        _log.exception("the run ended with an error")
+        for callback in trainer.callbacks:
+            callback.on_exception(report)
+        if report is error:
+            raise
+        raise report from error
+
+
+def explain(error: BaseException, experiment: Experiment) -> BaseException:
+    """The words for what can go wrong while training; other errors are returned as they are."""
+    if isinstance(error, NonFinite):
+        first = f" The first gradient that is not finite is that of {error.first}." if error.first else ""
+        return NumericalFailure(
+            f"The loss or a gradient is not finite at step {error.step + 1} (loss {error.loss:g}); the weights before it are kept.{first}\n"
+            f"Most often lr is too large: lr is {experiment.parts.optimizer.param_groups[0]['lr']:g}. Try a tenth of it, or "
+            "regularization=[gradient_clipping]."
+        )
+    if isinstance(error, DataError):
+        return DataProblem(str(error))
+    if isinstance(error, torch.OutOfMemoryError):
+        return ResourceProblem(
+            f"The memory of {experiment.plan.device} is not enough for batch_size={experiment.plan.batch_size}. "
+            f"Try batch_size={max(experiment.plan.batch_size // 2, 1)}, or accumulate=2 for the same steps in two halves."
+        )
+    if isinstance(error, OSError) and error.errno == 28:
+        return ResourceProblem(f"The disk is full: {error.filename or 'writing'} failed. Make room and `dltrain resume` the run.")
+    return error
+
+
+def take_up(trainer: Trainer) -> None:
+    """Load the newest complete checkpoint, and drop the rows that come after it."""
+    checkpoint = trainer.folder.newest_checkpoint()
+    step = 0
+    if checkpoint is not None:
+        if checkpoint.manifest.get("fingerprint") != trainer.folder.facts["fingerprint"]:
+            raise CheckpointProblem(f"{trainer.folder.path}: the data are not those that the run was trained on. Put the former ones back.")
+        step = int(checkpoint.manifest["step"])
+        best = trainer.folder.best_weights(int(checkpoint.manifest["best_step"]))
+        trainer.load_state(checkpoint.state(), checkpoint.weights(), best)
+    trainer.folder.rewind_rows(step)
+
+
+def observers(config: Config, path: Path, resumed_step: int | None) -> list[Callback]:
+    """Who watches this run."""
+    callbacks: list[Callback] = [Terminal(config.quiet), TensorBoard(path, None if resumed_step is None else resumed_step + 1)]
+    if config.log.profile:
+        from dltrain.training.profiler import Profiler
+
+        callbacks.append(Profiler(path))
+    return callbacks
+
+
+def conclude(experiment: Experiment, trainer: Trainer) -> Result:
+    """Score the test split once, with the best weights, and put the result together."""
+    config, parts, plan = experiment.config, experiment.parts, experiment.plan
+    assert trainer.stop is not None
+    test = trainer.score(parts.test) if parts.test is not None and config.evaluation.test else {}
+    scored = parts.test if test else parts.val
+    table = None
+    if parts.spec.task == "classification" and scored is not None:
+        table = confusion(parts.model, scored, parts.spec.num_classes, plan.evaluation_batch_size, plan.device, plan.precision)
+    if trainer.best_weights:
+        trainer.folder.write_best(trainer.best_weights)
+    best_step = trainer.best_row.get("step", 0.0)
+    return Result(
+        status=trainer.stop[0],
+        stop_reason=trainer.stop[1],
+        best_epoch=best_step / plan.steps_per_epoch,
+        best=dict(trainer.best_row),
+        test=test,
+        objective=parts.early_stopping.best,
+        epochs=trainer.step / plan.steps_per_epoch,
+        steps=trainer.step,
+        seconds=trainer.clock.seconds,
+        images_per_second=trainer.images_per_second,
+        peak_memory_bytes=peak_memory(plan.device),
+        confusion=table,
+    )
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory held so far, in bytes: of the GPU, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+# The summary and what describes a run -----------------------------------------------------------------------------
+
+
+def summary_of(result: Result) -> dict[str, Any]:
+    """summary.json's fields about the result; metrics without their split's prefix under `test`."""
+    names = ("status", "stop_reason", "best_epoch", "best", "test", "objective", "epochs", "steps", "seconds")
+    names += ("images_per_second", "peak_memory_bytes")
+    return {name: getattr(result, name) for name in names}
+
+
+def facts(experiment: Experiment) -> dict[str, Any]:
+    """What is known of a run whatever comes of it."""
+    config, parts, plan = experiment.config, experiment.parts, experiment.plan
+    return {
+        "startup": experiment.startup,
+        "parameters": sum(p.numel() for p in parts.model.parameters()),
+        "seed": plan.seed,
+        "overrides": list(experiment.overrides),
+        "command": experiment.command,
+        "name": config.name,
+        "tags": config.tags,
+        "notes": config.notes,
+        "git": git_state(),
+        "versions": {"dltrain": dltrain.__version__, "python": platform.python_version(), "torch": torch.__version__},
+        "device": device_name(plan.device),
+        "threads": torch.get_num_threads(),
+        "written": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def git_state() -> dict[str, Any]:
+    """The commit of the working folder and whether it has uncommitted changes; empty outside a checkout."""
+    head = Path.cwd() / ".git"
+    if not head.exists():
+        return {}
+    try:
+        answer = subprocess.run(
+            ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    commit = next((line.split()[-1] for line in answer.splitlines() if line.startswith("# branch.oid")), None)
+    return {"commit": commit, "dirty": any(not line.startswith("#") for line in answer.splitlines())}
+
+
+def describe(experiment: Experiment, path: Path, step: int) -> RunInfo:
+    """What the header, TensorBoard and the report say of the run before its first step."""
+    config, parts, plan, words = experiment.config, experiment.parts, experiment.plan, experiment.config.words
+    images, labels = sample_images(parts, plan)
+    return RunInfo(
+        name=config.name or "",
+        folder=path,
+        command=experiment.command,
+        overrides=experiment.overrides,
+        **{group: str(words[group]) for group in ("dataset", "model", "optimizer", "schedule")},
+        sizes={name: len(split) for name, split in (("train", parts.train), ("val", parts.val), ("test", parts.test)) if split is not None},
+        input_shape=parts.spec.input_shape,
+        num_classes=parts.spec.num_classes,
+        task=parts.spec.task,
+        class_names=parts.spec.class_names,
+        parameters=sum(p.numel() for p in parts.model.parameters()),
+        device=device_name(plan.device),
+        precision=plan.precision,
+        threads=torch.get_num_threads(),
+        seed=plan.seed,
+        max_epochs=-(-plan.total_steps // plan.steps_per_epoch),
+        total_steps=plan.total_steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        batch_size=plan.batch_size,
+        lr=parts.optimizer.param_groups[0]["initial_lr"],
+        resumed_step=step,
+        metric=parts.early_stopping.metric,
+        mode=parts.early_stopping.mode,
+        hparams=hparams(config, parts, plan),
+        sample_images=images,
+        sample_labels=labels,
+    )
+
+
+def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float | str | bool]:
+    """The choices of a run, flat, for TensorBoard's HParams tab."""
+    words = {g: w if isinstance(w, str) else ",".join(w) or "none" for g, w in config.words.items() if g not in ("debug", "experiment")}
+    numbers = {"lr": parts.optimizer.param_groups[0]["initial_lr"], "batch_size": plan.batch_size, "seed": plan.seed}
+    keys = {f"optimizer.{key}": value for key, value in config.optimizer.items() if isinstance(value, int | float) and key != "lr"}
+    rules = {f"regularization.{w}.{k}": v for w, node in config.regularization.items() for k, v in node.items() if isinstance(v, int | float)}
+    return {**words, **numbers, **keys, **rules}
+
+
+@torch.no_grad()
+def sample_images(parts: Parts, plan: Plan, count: int = 16) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The first training images as the model will see them, augmented with draws of their own, in [0, 1]."""
+    if len(parts.spec.input_shape) != 3 or parts.spec.input_shape[0] not in (1, 3):
+        return None, ()
+    order = torch.arange(min(count, len(parts.train)))
+    inputs, targets, indices = next(iter(parts.train.batches(order, count)))
+    labels = tuple(parts.spec.class_names[int(t)] for t in targets) if parts.spec.class_names and targets.dim() == 1 else ()
+    if parts.augmentation is not None:
+        inputs, _ = parts.augmentation(inputs, targets, Stream(plan.seed, "samples", plan.device).at(0), indices, 0)
+    raw = inputs.float() * parts.spec.std.to(inputs.device) + parts.spec.mean.to(inputs.device)
+    return raw.clamp(0, 1).cpu(), labels
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Log to run.log of a folder, as Hydra does for the runs that it starts."""
+    handler = logging.FileHandler(path / "run.log", encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def check_resumable(path: Path) -> dict[str, Any]:
+    """The summary of a run that can go on. Raises CheckpointProblem for one that is finished or is no run."""
+    summary = read_summary(path)
+    if summary["status"] in ("completed", "early_stopped", "converged"):
+        raise CheckpointProblem(f"{path} is finished ({summary['status']}): there is nothing to resume. To repeat it: dltrain rerun {path}")
+    return summary
+
+

@@ -1,0 +1,53 @@
+"""Random streams by name: every draw is a function of (seed, stream, counter), so that resuming needs no saved state.
+
+Streams: `init` (weights), `shuffle` (order), `augment` (transforms), `dropout` (torch's global generator: `nn.Dropout`
+takes no other), `noise` (gradient noise).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+_MASK = (1 << 64) - 1
+
+
+def derive(seed: int, stream: str, counter: int = 0) -> int:
+    """The seed of a stream at a counter, such as the step: 63 well-mixed bits."""
+    return _mix(_base(seed, stream) + counter * 0x9E3779B97F4A7C15)
+
+
+def _base(seed: int, stream: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{stream}:{seed}".encode(), digest_size=8).digest(), "little")
+
+
+def _mix(x: int) -> int:
+    """SplitMix64's finaliser (Steele et al. 2014): torch's CPU generator looks at the low 32 bits only."""
+    x &= _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return (x ^ (x >> 31)) >> 1
+
+
+class Stream:
+    """One named stream on a device: `at(counter)` is its generator, set to that counter."""
+
+    def __init__(self, seed: int, name: str, device: torch.device | str = "cpu") -> None:
+        self.base = _base(seed, name)
+        self.generator = torch.Generator(device)
+
+    def at(self, counter: int) -> torch.Generator:
+        self.generator.manual_seed(_mix(self.base + counter * 0x9E3779B97F4A7C15))
+        return self.generator
+
+
+class GlobalStream(Stream):
+    """The stream behind `nn.Dropout`: torch's global generator of the device."""
+
+    def __init__(self, seed: int, name: str, device: torch.device) -> None:
+        self.base = _base(seed, name)
+        self.generator = torch.default_generator
+        if device.type == "cuda":
+            torch.cuda.init()
+            self.generator = torch.cuda.default_generators[device.index or 0]

@@ -1,0 +1,70 @@
+"""Scoring a split: exact means over its samples, and nothing of the training disturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.training.parts import Metric
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode inside, in the mode that it had after."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 where asked for; a context that does nothing for fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def outputs_of(
+    model: nn.Module, split: Any, batch_size: int, device: torch.device, precision: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The logits (float32) and targets of a split, batch by batch, in its own order."""
+    for batch in split.batches(torch.arange(len(split)), batch_size):
+        with autocast(device, precision):
+            logits = model(batch.inputs)
+        yield logits.float() if logits.dtype is torch.bfloat16 else logits, batch.targets
+
+
+def evaluate(
+    model: nn.Module,
+    split: Any,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    metrics: dict[str, Metric],
+    batch_size: int,
+    device: torch.device,
+    precision: str = "fp32",
+) -> dict[str, float]:
+    """The mean loss and metrics over all samples of a split.
+
+    Sums over samples in float64 divided by their number: a mean of batch means would be wrong for a ragged last batch.
+    """
+    scores = {"loss": loss, **metrics}
+    sums = torch.zeros(len(scores), dtype=torch.float64, device=device)
+    with evaluating(model):
+        for logits, targets in outputs_of(model, split, batch_size, device, precision):
+            sums += torch.stack([score(logits, targets).sum(dtype=torch.float64) for score in scores.values()])
+    means = (sums / len(split)).tolist()  # one host sync for the whole split
+    return dict(zip(scores, means, strict=True))
+
+
+def confusion(model: nn.Module, split: Any, num_classes: int, batch_size: int, device: torch.device, precision: str) -> Tensor:
+    """Counts (C, C) of true class (row) against predicted class (column)."""
+    counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
+    with evaluating(model):
+        for logits, targets in outputs_of(model, split, batch_size, device, precision):
+            counts += torch.bincount(targets * num_classes + logits.argmax(1), minlength=num_classes**2)
+    return counts.view(num_classes, num_classes).cpu()

@@ -1,0 +1,39 @@
+"""Where a run goes: a folder that no other run has. Needs no torch, so that a refusal comes at once."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from datetime import datetime
+from pathlib import Path
+
+from dltrain.errors import UserError
+
+
+def new_folder(output: str, name: str) -> Path:
+    """Make `output/name/date_time-suffix`, which no other run has. Raises UserError when it cannot be written."""
+    while True:
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        folder = Path(output) / name / f"{stamp}-{secrets.token_hex(2)}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if not folder.is_dir():
+                raise UserError(f"`output` is {output}, and {name} in it is a file. Choose another: output=FOLDER") from None
+        except OSError as error:
+            raise UserError(_unwritable(output, error)) from None
+
+
+def check_writable(output: str) -> None:
+    """Raise UserError when no folder can be made in `output`; creates nothing."""
+    folder = Path(output).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(_unwritable(output, None if folder.is_dir() else NotADirectoryError(20, "Not a directory")))
+
+
+def _unwritable(output: str, error: OSError | None) -> str:
+    reason = error.strerror if error is not None and error.strerror else "Permission denied"
+    return f"`output` is {output}, where no folder can be made ({reason}). Choose one that you may write to: output=FOLDER"

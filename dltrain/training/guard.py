@@ -1,0 +1,87 @@
+"""Watching for numbers that are not finite, before they reach the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def gradient_norm(parameters: list[Tensor]) -> Tensor:
+    """The 2-norm of all gradients together, a scalar on the device."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+
+class NonFinite(Exception):
+    """The loss or a gradient of this step is not finite; the weights are those before it."""
+
+    def __init__(self, step: int, loss: float, first: str | None) -> None:
+        super().__init__(f"step {step}: loss {loss}")
+        self.step, self.loss, self.first = step, loss, first
+
+
+class HostGuard:
+    """On a CPU: looks at every step, and raises NonFinite before the update (reading a number there waits for nobody)."""
+
+    def __init__(self, model: torch.nn.Module, optimizer: Any) -> None:
+        self.model = model
+
+    def before_update(self, loss: Tensor, norm: Tensor, step: int) -> None:
+        if not torch.isfinite(loss + norm).item():
+            raise NonFinite(step, float(loss), first_non_finite(self.model))
+
+    def after_update(self) -> None:
+        """Nothing to undo."""
+
+    def read(self) -> None:
+        """Nothing is pending."""
+
+
+class DeviceGuard:
+    """On a GPU: a flag on the device freezes the update from the first bad step; the host reads it at log points.
+
+    torch's fused optimizers skip the update by their own `found_inf`; for the others the weights before the step are
+    kept and put back, which costs one copy of the weights a step.
+    """
+
+    def __init__(self, model: torch.nn.Module, optimizer: Any) -> None:
+        self.model = model
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.bad_step = torch.full((), -1.0, device=self.parameters[0].device)
+        self.bad_loss = torch.zeros_like(self.bad_step)
+        self.optimizer = optimizer if getattr(optimizer, "_step_supports_amp_scaling", False) else None
+        self.before: list[Tensor] = []
+
+    def before_update(self, loss: Tensor, norm: Tensor, step: int) -> None:
+        first = (self.bad_step < 0) & ~torch.isfinite(loss + norm)
+        self.bad_step = torch.where(first, float(step), self.bad_step)
+        self.bad_loss = torch.where(first, loss.float(), self.bad_loss)
+        if self.optimizer is not None:
+            self.optimizer.grad_scale = None
+            self.optimizer.found_inf = (self.bad_step >= 0).float()
+        else:
+            self.before = [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        frozen = self.bad_step >= 0
+        for parameter, before in zip(self.parameters, self.before, strict=False):
+            torch.where(frozen, before, parameter, out=parameter.data)
+
+    def read(self) -> None:
+        """Raise NonFinite if a step was bad: the one host sync, at a log point."""
+        step = int(self.bad_step.item())
+        if step >= 0:
+            raise NonFinite(step, float(self.bad_loss), first_non_finite(self.model))
+
+
+def first_non_finite(model: torch.nn.Module) -> str | None:
+    """The name of the first parameter, in the model's order, whose gradient is not finite."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            return name
+    return None

@@ -1,0 +1,95 @@
+"""What `build` hands to the trainer: the parts of one experiment, and its plan in steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.data.spec import DataSpec
+
+Schedule = Callable[[int], float]
+Metric = Callable[[Tensor, Tensor], Tensor]
+
+
+class Order(Protocol):
+    """The order of the samples of an epoch: a function of the seed and the epoch alone."""
+
+    def order(self, epoch: int) -> Tensor: ...
+
+
+class EarlyStopping(Protocol):
+    """Which evaluation is the best so far, and whether to stop."""
+
+    metric: str
+    mode: str
+    stop_reason: str | None
+    best: float | None
+    best_step: int
+    tolerance: float | None
+
+    def observe(self, row: Mapping[str, float], step: int) -> bool: ...
+    def converged(self, update_norm: float) -> bool: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Rules:
+    """Regularization by where it acts: on the loss, on the gradients, before and after the update."""
+
+    penalties: list[Any] = field(default_factory=list)
+    gradients: list[Any] = field(default_factory=list)
+    decays: list[Any] = field(default_factory=list)
+    weights: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Parts:
+    """Everything that changes the weights, built and on its device."""
+
+    model: nn.Module
+    spec: DataSpec
+    train: Any
+    val: Any
+    test: Any
+    order: Any
+    order_observes: bool  # whether the order wants to see each sample's loss
+    loss: Callable[[Tensor, Tensor], Tensor]  # per-sample losses (B,)
+    metrics: dict[str, Metric]
+    optimizer: Any
+    schedule: Schedule
+    momentum_schedule: Schedule | None
+    penalty_schedule: Schedule | None
+    plateaus: list[Any]  # the schedules with a memory: they observe every evaluation
+    rules: Rules
+    augmentation: Callable[..., tuple[Tensor, Tensor]] | None
+    averaging: Any | None
+    early_stopping: EarlyStopping
+    fingerprint: str  # of the data
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how often, how precisely; every time is a number of steps."""
+
+    seed: int
+    device: torch.device
+    precision: str  # fp32 | bf16
+    batch_size: int
+    steps_per_epoch: int
+    total_steps: int
+    accumulate: int
+    evaluate_every: int
+    evaluation_batch_size: int
+    checkpoint_every: int | None
+    checkpoint_seconds: float | None
+    log_every: int | None
+    compile: bool
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that a step belongs to, both from 0."""
+        return step // self.steps_per_epoch

@@ -1,0 +1,296 @@
+"""The loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.seeding import GlobalStream, Stream
+from dltrain.training.callbacks import Callback, Progress
+from dltrain.training.closure import Closure
+from dltrain.training.evaluation import evaluate
+from dltrain.training.guard import DeviceGuard, HostGuard
+from dltrain.training.parts import Parts, Plan
+from dltrain.training.run_folder import RunFolder
+
+
+class Trainer:
+    """Fits the parts of one experiment by their plan. Callbacks observe; they cannot change a result."""
+
+    def __init__(self, parts: Parts, plan: Plan, folder: RunFolder, callbacks: list[Callback]) -> None:
+        self.parts, self.plan, self.folder, self.callbacks = parts, plan, folder, callbacks
+        self.parameters = [p for p in parts.model.parameters() if p.requires_grad]
+        self.batch_norms = [m for m in parts.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.forward = torch.compile(parts.model) if plan.compile else parts.model
+        self.guard = (DeviceGuard if plan.device.type == "cuda" else HostGuard)(parts.model, parts.optimizer)
+        self.augment = Stream(plan.seed, "augment", plan.device)
+        self.noise = Stream(plan.seed, "noise", plan.device)
+        self.dropout = GlobalStream(plan.seed, "dropout", plan.device)
+        self.sums = torch.zeros(2 + len(parts.metrics), dtype=torch.float64, device=plan.device)
+        self.grad_norm = torch.zeros((), device=plan.device)
+        self.step = 0
+        self.lr = 0.0
+        self.penalty_scale = 1.0
+        self.best_row: dict[str, float] = {}
+        self.best_weights: dict[str, Tensor] = {}
+        self.stop: tuple[str, str] | None = None  # status and reason, once it is decided
+        self.images_per_second = 0.0
+        self.clock = _Clock()
+        self.improved = False  # since the last checkpoint
+
+    # The loop, in the order of the mathematics --------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Train until the plan's end, early stopping or convergence; then put back the best weights."""
+        self.parts.model.train()
+        self.progress = Progress(0, self.step, self.plan.total_steps, self.lr, self.plan.batch_size, None, "train")
+        self.clock.start(self.step, self.clock.earlier)
+        while self.stop is None and self.step < self.plan.total_steps:
+            self.train_epoch(self.plan.epoch_of(self.step))
+        self.stop = self.stop or ("completed", f"all {self.plan.total_steps} steps done")
+        self.save_checkpoint()
+        self.restore_best()
+
+    def train_epoch(self, epoch: int) -> None:
+        """One pass over the training split, or what is left of it after a resume."""
+        plan, parts = self.plan, self.parts
+        start = self.step - epoch * plan.steps_per_epoch
+        for batch in parts.train.batches(parts.order.order(epoch), plan.batch_size, start):
+            self.set_rates()
+            inputs, targets = self.transform(*batch, epoch)
+            closure = Closure(self, inputs, targets)  # loss + penalties → gradient → clipping → decay
+            self.indices = batch.indices
+            with self.before_and_after() as update_norm:
+                parts.optimizer.step(closure)
+                closure.decay()
+                self.guard.after_update()
+                for rule in parts.rules.weights:
+                    rule.after_update(parts.optimizer.param_groups, self.penalty_scale)
+            self.step += 1
+            if parts.averaging is not None:
+                parts.averaging.update(self.step)
+            self.observe(update_norm)
+            if self.stop is not None or self.step >= plan.total_steps:
+                return
+
+    def set_rates(self) -> None:
+        """Learning rate, momentum and strength of the penalties as functions of the step."""
+        parts = self.parts
+        factor = parts.schedule(self.step)
+        for group in parts.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        self.lr = parts.optimizer.param_groups[0]["lr"]
+        if parts.momentum_schedule is not None:
+            set_momentum(parts.optimizer, parts.momentum_schedule(self.step))
+        if parts.penalty_schedule is not None:
+            self.penalty_scale = parts.penalty_schedule(self.step)
+
+    def transform(self, inputs: Tensor, targets: Tensor, indices: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Augment a batch with draws that depend on (seed, step) alone."""
+        if self.parts.augmentation is not None:
+            generator = self.augment.at(self.step)
+            inputs, targets = self.parts.augmentation(inputs, targets, generator, indices, epoch)
+        if inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)  # 1.4 times the speed of convolutions on a CPU
+        return inputs, targets
+
+    # What happens between steps -----------------------------------------------------------------------------------
+
+    def observe(self, update_norm: list[Tensor]) -> None:
+        """Log, evaluate and save where this step is a point for it."""
+        plan, step = self.plan, self.step
+        last = step >= plan.total_steps
+        self.progress.step, self.progress.lr, self.progress.epoch = step, self.lr, (step - 1) // plan.steps_per_epoch
+        self.progress.values = self.log_point() if plan.log_every and step % plan.log_every == 0 else None
+        for callback in self.callbacks:
+            callback.on_step_end(self.progress)
+        if step % plan.evaluate_every == 0 or last:
+            self.evaluate_and_judge()
+        if update_norm and self.stop is None and self.parts.early_stopping.converged(float(update_norm[0])):
+            self.stop = ("converged", f"the weights moved by less than {self.parts.early_stopping.tolerance:g} at step {step}")
+        if self.checkpoint_is_due():
+            self.save_checkpoint()
+
+    def log_point(self) -> dict[str, float]:
+        """The running means of this interval; the one place between evaluations where the host reads the device."""
+        self.guard.read()
+        return {**self.train_means(), "grad_norm": float(self.grad_norm), "lr": self.lr}
+
+    def evaluate_and_judge(self) -> None:
+        """Validate, write the row, and let early stopping and plateau schedules see it."""
+        self.guard.read()
+        steps_per_second = self.clock.end_lap(self.step)
+        row = {"epoch": self.step / self.plan.steps_per_epoch, "step": float(self.step), "lr": self.lr}
+        row |= {f"train/{name}": value for name, value in self.train_means().items()}
+        self.progress.phase = "val"
+        row |= {f"val/{name}": value for name, value in self.validate().items()}
+        self.progress.phase = "train"
+        row["grad_norm"] = float(self.grad_norm)
+        row |= self.extra_columns()
+        self.images_per_second = steps_per_second * len(self.parts.order) / self.plan.steps_per_epoch
+        row |= {"images_per_second": self.images_per_second, "seconds": self.clock.lap}
+        self.sums.zero_()
+        self.judge(row)
+        self.folder.append_row(row)
+        for callback in self.callbacks:
+            callback.on_epoch_end(row)
+        self.clock.start_lap(self.step)
+
+    def judge(self, row: dict[str, float]) -> None:
+        """Keep the weights of the best evaluation, and decide whether to stop."""
+        stopping = self.parts.early_stopping
+        if stopping.observe(row, self.step):
+            self.best_row, self.improved = row, True
+            self.best_weights = self.evaluated_weights()
+        for plateau in self.parts.plateaus:
+            plateau.observe(row[plateau.metric])
+        if stopping.stop_reason and self.stop is None:
+            self.stop = ("early_stopped", stopping.stop_reason)
+
+    def validate(self) -> dict[str, float]:
+        """The scores of the validation split, with the averaged weights where averaging is on."""
+        if self.parts.val is None:
+            return {}
+        with self.averaged():
+            return self.score(self.parts.val)
+
+    def score(self, split: Any) -> dict[str, float]:
+        parts, plan = self.parts, self.plan
+        return evaluate(
+            parts.model, split, parts.loss, parts.metrics, plan.evaluation_batch_size, plan.device, plan.precision
+        )
+
+    def extra_columns(self) -> dict[str, float]:
+        """What the rules can tell of themselves, such as the share of exact zeros."""
+        shares = [rule.zero_share() for rule in self.parts.rules.weights if hasattr(rule, "zero_share")]
+        return {"zero_share": float(shares[0])} if shares else {}
+
+    # Records ------------------------------------------------------------------------------------------------------
+
+    def record(self, logits: Tensor, targets: Tensor, losses: Tensor) -> None:
+        """Add up loss and metrics on the device; reading them here would make the host wait at every step."""
+        self.sums[0] += len(losses)
+        self.sums[1] += losses.sum()
+        for i, metric in enumerate(self.parts.metrics.values(), start=2):
+            self.sums[i] += metric(logits, targets).sum()
+        if self.parts.order_observes:  # sampler=hard
+            self.parts.order.observe(self.indices, losses)
+
+    def train_means(self) -> dict[str, float]:
+        count, *sums = self.sums.tolist()
+        return {name: value / max(count, 1.0) for name, value in zip(("loss", *self.parts.metrics), sums, strict=True)}
+
+    # Weights ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with its averaged weights inside, where averaging is on and has begun."""
+        averaging = self.parts.averaging
+        with averaging.swapped() if averaging is not None and averaging.started else nullcontext():
+            yield
+
+    def evaluated_weights(self) -> dict[str, Tensor]:
+        """A copy of the weights that were just validated."""
+        with self.averaged():
+            return {name: tensor.detach().clone() for name, tensor in self.parts.model.state_dict().items()}
+
+    def restore_best(self) -> None:
+        if self.best_weights:
+            self.parts.model.load_state_dict(self.best_weights)
+
+    @contextmanager
+    def before_and_after(self) -> Iterator[list[Tensor]]:
+        """Measures ‖W_{t+1} − W_t‖ where a tolerance asks for it, at the cost of a copy of the weights a step."""
+        norm: list[Tensor] = []
+        if self.parts.early_stopping.tolerance is None:
+            yield norm
+            return
+        before = [p.detach().clone() for p in self.parameters]
+        yield norm
+        moved = torch._foreach_sub([p.detach() for p in self.parameters], before)
+        norm.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(moved))))
+
+    # Checkpoints --------------------------------------------------------------------------------------------------
+
+    def checkpoint_is_due(self) -> bool:
+        plan = self.plan
+        if self.improved or (plan.checkpoint_every and self.step % plan.checkpoint_every == 0):
+            return True
+        return plan.checkpoint_seconds is not None and self.folder.seconds_since_checkpoint() >= plan.checkpoint_seconds
+
+    def save_checkpoint(self) -> None:
+        """Save model, best weights and state; the best evaluation always has a checkpoint of its own."""
+        averaged = self.best_weights if self.improved and self.parts.averaging is not None else None
+        self.folder.save_checkpoint(self.step, self.state(), self.parts.model.state_dict(), averaged)
+        self.improved = False
+
+    def state(self) -> dict[str, Any]:
+        """All that resuming needs, as plain data and tensors (the streams need none: they follow from seed and step)."""
+        parts = self.parts
+        stateful = {"early_stopping": parts.early_stopping, "averaging": parts.averaging, "order": parts.order}
+        return {
+            "step": self.step,
+            "sums": self.sums,
+            "grad_norm": self.grad_norm,
+            "seconds": self.clock.seconds,
+            "best_row": dict(self.best_row),
+            "stop": list(self.stop) if self.stop else None,
+            "optimizer": parts.optimizer.state_dict(),
+            "plateaus": [plateau.state_dict() for plateau in parts.plateaus],
+            **{name: part.state_dict() for name, part in stateful.items() if hasattr(part, "state_dict")},
+        }
+
+    def load_state(self, state: dict[str, Any], weights: dict[str, Tensor], best_weights: dict[str, Tensor]) -> None:
+        """Take up a checkpoint: everything is built already, and state is loaded last."""
+        parts = self.parts
+        parts.model.load_state_dict(weights)
+        parts.optimizer.load_state_dict(state["optimizer"])
+        for plateau, saved in zip(parts.plateaus, state["plateaus"], strict=True):
+            plateau.load_state_dict(saved)
+        for name, part in {"early_stopping": parts.early_stopping, "averaging": parts.averaging, "order": parts.order}.items():
+            if name in state and part is not None:
+                part.load_state_dict(state[name])
+        self.sums.copy_(state["sums"])
+        self.grad_norm = state["grad_norm"].to(self.plan.device)
+        self.step, self.clock.earlier, self.best_row = state["step"], state["seconds"], dict(state["best_row"])
+        self.best_weights = {name: tensor.to(self.plan.device) for name, tensor in best_weights.items()}
+        self.stop = tuple(state["stop"]) if state["stop"] else None
+
+
+def set_momentum(optimizer: Any, momentum: float) -> None:
+    """Set the momentum of an optimizer, which Adam's family calls its first beta."""
+    for group in optimizer.param_groups:
+        if "momentum" in group:
+            group["momentum"] = momentum
+        else:
+            group["betas"] = (momentum, *group["betas"][1:])
+
+
+class _Clock:
+    """Training time, by a clock that cannot jump; `seconds` counts all sessions of a run."""
+
+    def __init__(self) -> None:
+        self.earlier = 0.0
+        self.begun = self.lap_begun = time.monotonic()
+        self.lap_step, self.lap = 0, 0.0
+
+    def start(self, step: int, earlier: float = 0.0) -> None:
+        self.earlier, self.begun = earlier, time.monotonic()
+        self.start_lap(step)
+
+    def start_lap(self, step: int) -> None:
+        self.lap_begun, self.lap_step = time.monotonic(), step
+
+    def end_lap(self, step: int) -> float:
+        """Steps a second since the lap began."""
+        self.lap = time.monotonic() - self.lap_begun
+        return (step - self.lap_step) / max(self.lap, 1e-9)
+
+    @property
+    def seconds(self) -> float:
+        return self.earlier + time.monotonic() - self.begun

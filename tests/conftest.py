@@ -1,0 +1,106 @@
+"""What every test may use: a working folder of its own, and runs of the real program in this process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from torch import Tensor
+
+from dltrain.cli import dispatch
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read."""
+
+    path: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.path / "summary.json").read_text())
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        with open(self.path / "metrics.csv") as stream:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+
+    @property
+    def timeless_rows(self) -> list[dict[str, float]]:
+        """The rows without their time columns, which no two runs share."""
+        return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in self.rows]
+
+    @property
+    def best_weights(self) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        return load_file(self.path / "checkpoints" / "best.safetensors")
+
+    def last_state(self) -> dict[str, Any]:
+        from dltrain.training import checkpoint
+
+        newest = checkpoint.newest(self.path / "checkpoints")
+        assert newest is not None
+        return {"weights": newest.weights(), **newest.state()}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, which the test works in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def dltrain(workdir: Path) -> Callable[..., int]:
+    """The command line in this process: returns the exit code, raises UserError for a refusal."""
+    return lambda *arguments: dispatch([str(a) for a in arguments])
+
+
+@pytest.fixture
+def train(workdir: Path) -> Callable[..., Run]:
+    """Train with overrides, quietly; returns the run."""
+
+    def run(*overrides: str) -> Run:
+        before = run_folders(workdir)
+        assert dispatch([*overrides, "quiet=true"]) == 0
+        (new,) = run_folders(workdir) - before
+        return Run(new)
+
+    return run
+
+
+def run_folders(workdir: Path) -> set[Path]:
+    return {file.parent for file in workdir.glob("**/summary.json")}
+
+
+def assert_equal(left: Any, right: Any) -> None:
+    """Equality to the last bit of nested dicts and lists of tensors and numbers."""
+    if isinstance(left, Tensor):
+        assert isinstance(right, Tensor)
+        assert left.dtype == right.dtype
+        assert torch.equal(left, right)
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_equal(left[key], right[key])
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right)
+        for a, b in zip(left, right, strict=True):
+            assert_equal(a, b)
+    else:
+        assert left == right or (left != left and right != right)

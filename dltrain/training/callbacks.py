@@ -1,0 +1,99 @@
+"""What may watch a run: the `Callback` protocol and the three records that it is shown.
+
+Callbacks only observe. Whatever they do, and in whatever order, the weights of the run stay the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known before the first step."""
+
+    name: str
+    folder: Path
+    command: str
+    overrides: tuple[str, ...]
+    dataset: str
+    model: str
+    optimizer: str
+    schedule: str
+    sizes: dict[str, int]  # samples of each split, e.g. {"train": 1294, "val": 143, "test": 360}
+    input_shape: tuple[int, ...]
+    num_classes: int
+    task: str  # "classification" | "regression" | "objective"
+    class_names: tuple[str, ...]
+    parameters: int
+    device: str
+    precision: str
+    threads: int
+    seed: int
+    max_epochs: int
+    total_steps: int
+    steps_per_epoch: int
+    batch_size: int
+    lr: float
+    resumed_step: int  # 0 for a fresh run
+    metric: str  # the objective, e.g. "val/loss"
+    mode: str  # "min" | "max"
+    hparams: dict[str, int | float | str | bool]  # flat, for TensorBoard
+    sample_images: Tensor | None  # (K, C, H, W) in [0, 1] after augmentation
+    sample_labels: tuple[str, ...]
+
+
+@dataclass
+class Progress:
+    """Where the fit is now: one object for the whole fit, updated by the trainer at every step."""
+
+    epoch: int
+    step: int
+    total_steps: int
+    lr: float
+    batch_size: int
+    values: dict[str, float] | None  # set at log points only (`log.every_steps`), e.g. loss and grad_norm
+    phase: str  # "train" | "val"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of the run; seconds are wall time, the peak memory is that of the device in bytes."""
+
+    status: str  # as in summary.json: "completed", "early_stopped", "interrupted", …
+    stop_reason: str
+    best_epoch: float
+    best: dict[str, float]  # the row of the best evaluation, e.g. {"val/loss": …}
+    test: dict[str, float]  # empty where there is no test split
+    objective: float | None
+    epochs: float
+    steps: int
+    seconds: float
+    images_per_second: float
+    peak_memory_bytes: int
+    confusion: Tensor | None  # (C, C) int64 counts, rows = truth; None unless classification
+
+
+class Callback(Protocol):
+    """An observer of the fit. It reads what it is given and changes nothing of it."""
+
+    def on_fit_start(self, info: RunInfo) -> None:
+        """Called once, before the first step."""
+
+    def on_step_end(self, progress: Progress) -> None:
+        """Called after every step: at most 2 µs when nothing is due."""
+
+    def on_epoch_end(self, row: Mapping[str, float]) -> None:
+        """Called after every evaluation with the row of metrics.csv (`epoch`, `step`, `lr`, `train/loss`, …)."""
+
+    def on_fit_end(self, result: Result) -> None:
+        """Called once, after the test split was scored."""
+
+    def on_exception(self, error: BaseException) -> None:
+        """Called instead of `on_fit_end` when the fit raises; the error is raised again afterwards."""

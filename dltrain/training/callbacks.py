@@ -48,13 +48,30 @@ class RunInfo:
     sample_images: Tensor | None  # (K, C, H, W) in [0, 1] after augmentation
     sample_labels: tuple[str, ...]
 
+    def summary(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The run in words: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
+        outputs = {"classification": "classes", "regression": "targets"}.get(self.task, "values")
+        shape = "×".join(map(str, self.input_shape)) + f" inputs → {self.num_classes} {outputs}"
+        length = f"{self.max_epochs:,} epochs of {self.steps_per_epoch:,} steps"
+        if self.max_epochs * self.steps_per_epoch != self.total_steps:  # the run was given in steps
+            length = f"{self.total_steps:,} steps, {self.steps_per_epoch:,} an epoch"
+        training = (self.optimizer, f"lr {self.lr:g}", f"schedule {self.schedule}")
+        machine = (self.device, self.precision, f"{self.threads} threads", f"seed {self.seed}")
+        resumed = (f"resumed at step {self.resumed_step:,}",) if self.resumed_step else ()
+        return [
+            ("data", (self.dataset, *(f"{n:,} {split}" for split, n in self.sizes.items()), shape)),
+            ("model", (self.model, f"{self.parameters:,} parameters")),
+            ("training", (*training, f"batch {self.batch_size:,}", f"at most {length}", *resumed)),
+            ("machine", machine),
+        ]
+
 
 @dataclass
 class Progress:
     """Where the fit is now: one object for the whole fit, updated by the trainer at every step."""
 
-    epoch: int
-    step: int
+    epoch: int  # the pass that is running, from 1
+    step: int  # updates done, those before a resume included
     total_steps: int
     lr: float
     batch_size: int
@@ -90,7 +107,7 @@ class Callback(Protocol):
         """Called after every step: at most 2 µs when nothing is due."""
 
     def on_epoch_end(self, row: Mapping[str, float]) -> None:
-        """Called after every evaluation with the row of metrics.csv (`epoch`, `step`, `lr`, `train/loss`, …)."""
+        """Called after every evaluation with the row of metrics.csv: `epoch`, `step`, `train/loss`, …"""
 
     def on_fit_end(self, result: Result) -> None:
         """Called once, after the test split was scored."""

@@ -1,4 +1,4 @@
-"""Pictures as (H, W, 3) uint8 arrays, drawn with Pillow alone: matplotlib would cost half a second at start."""
+"""Pictures as (H, W, 3) uint8 arrays, drawn with Pillow alone: matplotlib costs half a second."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RIGHT, WRONG = 255.0, 45.0  # hues in degrees of OKLab's circle: blue for hits, 
 def confusion_matrix(counts: Tensor, class_names: Sequence[str] = (), title: str = "") -> Image8:
     """Draw a confusion matrix: (C, C) counts with rows = truth; returns (H, W, 3) uint8.
 
-    A cell's colour is its share of the row, blue on the diagonal and orange beside it; its number is the count.
+    A cell's colour is its share of the row, blue on the diagonal, orange beside it; its number the count.
     The colours run through OKLab (Ottosson 2020) at even steps of lightness, so that equal shares look equal.
     Raises ValueError when `counts` is not square or the number of names is another.
     """
@@ -43,7 +43,7 @@ def image_grid(images: Tensor, labels: Sequence[str] = (), scale: int | None = N
     """Lay images (K, C, H, W) in [0, 1] out as one picture, labels below; returns (H', W', 3) uint8.
 
     Small images are enlarged by a whole factor (`scale`; by default to about 96 pixels), without smoothing.
-    One channel is grey, three are RGB; of any other number the first is shown. Raises ValueError without images.
+    One channel is grey, three are RGB; else the first is shown. Raises ValueError without images.
     """
     from PIL import Image, ImageDraw
 
@@ -83,13 +83,13 @@ def paint_matrix(table: NDArray[np.int64], names: Sequence[str], title: str) -> 
     from PIL import Image, ImageDraw
 
     size = len(table)
-    cell = int(np.clip(640 // size, 16, 84))
+    cell = int(np.clip(640 // size, 16, 96))
     text = font(int(np.clip(cell * 0.7, 10, 15)))
     labels = [shortened(name, text, 150) for name in names]
     widest = math.ceil(max(text.getlength(label) for label in labels))
     upright = widest > cell - 4  # labels of the columns are turned where they are wider than a cell
-    left, top = widest + 44, (widest if upright else 16) + 84
-    width, height = max(left + size * cell + 24, 420), top + size * cell + 20
+    left, top = widest + 44, (widest if upright else 16) + 100
+    width, height = max(left + size * cell + 24, 440), top + size * cell + 20
     canvas = Image.new("RGB", (width, height), "white")
     canvas.paste(Image.fromarray(cells(table, cell)), (left, top))
     draw = ImageDraw.Draw(canvas)
@@ -108,7 +108,7 @@ def paint_matrix(table: NDArray[np.int64], names: Sequence[str], title: str) -> 
 def verdict(table: NDArray[np.int64]) -> str:
     right, total = int(np.trace(table)), int(table.sum())
     share = f"{right / total:.2%} right" if total else "no samples"
-    return f"{share}: {right:,} of {total:,}. Colour: share of the row (all samples of one true class)"
+    return f"{share}: {right:,} of {total:,} · colour: share of the row"
 
 
 def cells(table: NDArray[np.int64], size: int) -> Image8:
@@ -124,9 +124,9 @@ def cells(table: NDArray[np.int64], size: int) -> Image8:
 
 def ramp(share: NDArray[np.float64], hue: float) -> Image8:
     """(…,) in [0, 1] to (…, 3) sRGB: lightness falls evenly from near white, chroma rises with the share."""
-    # Mistakes are rare: a root lifts a share of 1 % into sight, and the same root keeps the two ramps comparable.
+    # Mistakes are rare: the root lifts a share of 1 % into sight.
     depth = np.sqrt(np.clip(share, 0, 1))
-    chroma, angle = 0.145 * depth, math.radians(hue)
+    chroma, angle = 0.16 * depth**0.8, math.radians(hue)
     lightness = 0.985 - 0.47 * depth
     return oklab_to_rgb(lightness, chroma * math.cos(angle), chroma * math.sin(angle))
 
@@ -161,7 +161,7 @@ def paint_labels(
             name = turned(label, text, INK)
             canvas.paste(name, (round(left + middle - name.width / 2), top - 6 - name.height))
         else:
-            draw.text((left + middle, top - 6), label, INK, text, anchor="mb")
+            draw.text((left + middle, top - 9), label, INK, text, anchor="ms")  # on one baseline
 
 
 def paint_counts(draw: ImageDraw, table: NDArray[np.int64], place: tuple[int, int, int]) -> None:
@@ -178,7 +178,7 @@ def paint_counts(draw: ImageDraw, table: NDArray[np.int64], place: tuple[int, in
 
 @lru_cache
 def fitting_font(digits: int, cell: int) -> FreeTypeFont | None:
-    """The largest font, 8 to 17 pixels, in which so many digits fit into a cell; None when not even 8 does."""
+    """The largest font, 8 to 17 pixels, in which so many digits fit into a cell; None where none fits."""
     for size in range(min(17, cell - 4), 7, -1):
         if font(size).getlength("0" * digits) <= cell - 3:
             return font(size)

@@ -5,6 +5,7 @@ Callbacks only observe. Whatever they do, and in whatever order, the weights of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,26 @@ class Result:
     images_per_second: float
     peak_memory_bytes: int
     confusion: Tensor | None  # (C, C) int64 counts, rows = truth; None unless classification
+
+
+class Best:
+    """The best evaluation so far by `metric` ("gap" = val/loss − train/loss) and `mode` (min or max)."""
+
+    def __init__(self, metric: str, mode: str) -> None:
+        self.metric = metric
+        self.sign = 1.0 if mode == "min" else -1.0
+        self.score = math.inf
+
+    def improves(self, row: Mapping[str, float]) -> bool:
+        """Whether this row is the best so far; NaN never is, nor a row without the metric."""
+        if self.metric == "gap" and "gap" not in row:
+            value = row.get("val/loss", math.nan) - row.get("train/loss", math.nan)
+        else:
+            value = row.get(self.metric, math.nan)
+        better = self.sign * value < self.score
+        if better:
+            self.score = self.sign * value
+        return better
 
 
 class Callback(Protocol):

@@ -83,7 +83,7 @@ def paint_matrix(table: NDArray[np.int64], names: Sequence[str], title: str) -> 
     from PIL import Image, ImageDraw
 
     size = len(table)
-    cell = int(np.clip(640 // size, 16, 96))
+    cell = int(np.clip(480 // size, 16, 84))
     text = font(int(np.clip(cell * 0.7, 10, 15)))
     labels = [shortened(name, text, 150) for name in names]
     widest = math.ceil(max(text.getlength(label) for label in labels))

@@ -17,7 +17,7 @@ class Profiler:
     """Record `active` steps after `wait` unwatched and `warmup` discarded ones, into folder/tensorboard.
 
     Two things come out: `profile.pt.trace.json`, the time line of every operator and kernel, to be opened at
-    https://ui.perfetto.dev or chrome://tracing (both read it in the browser, nothing is sent anywhere), and the
+    https://ui.perfetto.dev or chrome://tracing (both read it in the browser and send nothing), and the
     table of the costliest operators, in TensorBoard's text tab under `profile`.
     Raises ValueError when a number is out of range, or when the run ends before the recording would begin.
     """

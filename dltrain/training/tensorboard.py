@@ -1,7 +1,7 @@
-"""TensorBoard's files: curves, one chart for train and val, hparams, pictures and words in folder/tensorboard.
+"""TensorBoard's files: curves, train and val in one chart, hparams, pictures and words in folder/tensorboard.
 
-The records are written through TensorBoard's own protocol buffers and record writer, without a thread and without
-`EventFileWriter`, which imports the whole of TensorFlow where it happens to be installed.
+The records are written through TensorBoard's own protocol buffers and record writer, without a thread and
+without `EventFileWriter`, which imports the whole of TensorFlow where it happens to be installed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dltrain.training.callbacks import Progress, Result, RunInfo
+from dltrain.training.callbacks import Best, Progress, Result, RunInfo
 from dltrain.training.figures import Image8, confusion_matrix, image_grid, png
 
 SUBFOLDER = "tensorboard"
+TITLES = {
+    "lr": "Learning rate",
+    "grad_norm": "Gradient norm",
+    "seconds": "Seconds per epoch",
+    "images_per_second": "Samples per second",
+}
 FINISHED = ("completed", "early_stopped", "converged", "pruned")
 
 
@@ -33,9 +39,9 @@ class EventFile:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.event = Event
-        # TensorBoard reads the files of a folder in the order of their names: the time comes first.
         now = time.time()
-        name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{int(now % 1 * 1e6):06d}"
+        # TensorBoard reads the files of a folder in the order of their names: the time comes first.
+        name = f"events.out.tfevents.{now:017.6f}.{socket.gethostname()}.{os.getpid()}"
         self.records = RecordWriter((folder / name).open("ab"))
         self.append(Event(wall_time=now, file_version="brain.Event:2"))
         if purge_step is not None:
@@ -63,9 +69,10 @@ class EventFile:
 class TensorBoard:
     """Write the run into folder/tensorboard; the scalars have the tags and steps of metrics.csv.
 
-    `purge_step`: the first step that is written anew after a resume (the last kept row's step + 1), else None.
-    Values of log points come under `steps/`, the best and the test metrics under `best/` and `test/`.
-    Raises OSError from any method when the disk refuses; the run itself needs nothing of what is written here.
+    `purge_step`: the first step that is written anew after a resume (step of the last kept row + 1).
+    Values of log points come under `steps/`, the val metrics of the best evaluation so far under `best/` (the
+    HParams tab shows their last values, also of a run that was killed), the test metrics under `test/`.
+    Raises OSError from any method when the disk refuses; the run needs nothing of what is written here.
     """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
@@ -73,12 +80,14 @@ class TensorBoard:
         self.purge_step = purge_step
         self.file: EventFile | None = None
         self.laid_out = False
+        self.shown: dict[str, float] = {}  # the newest values under best/
 
     def on_fit_start(self, info: RunInfo) -> None:
         self.info = info
+        self.best = Best(info.metric, info.mode)
         self.file = EventFile(self.folder, self.purge_step)
         values = [text("run", markdown(info)), hparams_start(info)]
-        if info.sample_images is not None:
+        if info.sample_images is not None and not info.resumed_step:
             values.append(image("samples", image_grid(info.sample_images, info.sample_labels)))
         self.file.write(info.resumed_step, values)
         self.file.flush()
@@ -95,14 +104,22 @@ class TensorBoard:
         if not self.laid_out:
             self.file.write(step, [layout(row)])
             self.laid_out = True
-        # The step itself is the axis of every chart.
-        self.file.write(step, (scalar(key, v) for key, v in row.items() if key != "step" and v is not None))
+        values = {key: value for key, value in row.items() if key != "step"}  # the step is every chart's axis
+        self.file.write(step, (scalar(key, value) for key, value in (values | self.best_so_far(row)).items()))
         self.file.flush()
+
+    def best_so_far(self, row: Mapping[str, float]) -> dict[str, float]:
+        """best/val/loss, …; nothing after a resume, since the rows from before it are not known here."""
+        if self.best.improves(row) and not self.info.resumed_step:
+            self.shown = best_tags(row)
+        return self.shown
 
     def on_fit_end(self, result: Result) -> None:
         if self.file is None:
             return
-        values = [scalar(key, value) for key, value in final_metrics(result).items()]
+        best = best_tags(result.best)
+        test = {f"test/{key.removeprefix('test/')}": value for key, value in result.test.items()}
+        values = [scalar(key, value) for key, value in ((best if best != self.shown else {}) | test).items()]
         if result.confusion is not None:
             split = "test" if result.test else "validation"
             title = f"Confusion matrix, {split} split"
@@ -119,11 +136,8 @@ class TensorBoard:
             self.file.close()
 
 
-def final_metrics(result: Result) -> dict[str, float]:
-    """The numbers that stand for the run in the HParams tab: best/val/loss, …, test/accuracy, …"""
-    best = {f"best/{key}": value for key, value in result.best.items() if "/" in key}
-    test = {f"test/{key.removeprefix('test/')}": value for key, value in result.test.items()}
-    return best | test
+def best_tags(row: Mapping[str, float]) -> dict[str, float]:
+    return {f"best/{key}": value for key, value in row.items() if key.startswith("val/")}
 
 
 def scalar(tag: str, value: float) -> Any:
@@ -149,7 +163,7 @@ def text(tag: str, content: str) -> Any:
 
 
 def layout(row: Mapping[str, float]) -> Any:
-    """The custom scalars of these columns: train and val of a metric in one chart, then lr, gradient and speed."""
+    """The custom scalars: train and val of each metric in one chart, then lr, gradient and speed."""
     from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
 
     def chart(title: str, tags: Sequence[str]) -> Any:
@@ -158,8 +172,7 @@ def layout(row: Mapping[str, float]) -> Any:
 
     names = dict.fromkeys(key.split("/", 1)[1] for key in row if key.startswith(("train/", "val/")))
     pairs = [chart(words(name), (f"train/{name}", f"val/{name}")) for name in names]
-    single = ("lr", "grad_norm", "seconds", "images_per_second")
-    others = [chart(words(key), (key,)) for key in single if key in row]
+    others = [chart(words(key), (key,)) for key in TITLES if key in row]
     content = Layout(
         category=[Category(title="Train and val", chart=pairs), Category(title="Progress", chart=others)]
     )
@@ -167,8 +180,8 @@ def layout(row: Mapping[str, float]) -> Any:
 
 
 def words(name: str) -> str:
-    """grad_norm → Grad norm."""
-    return (name[:1].upper() + name[1:]).replace("_", " ")
+    """A chart's title: grad_norm → Gradient norm, top5_accuracy → Top5 accuracy."""
+    return TITLES.get(name) or (name[:1].upper() + name[1:]).replace("_", " ")
 
 
 def hparams_start(info: RunInfo) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
-from dltrain.training.callbacks import Progress, Result, RunInfo
+from dltrain.training.callbacks import Best, Progress, Result, RunInfo
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -275,9 +275,8 @@ class Table:
     """
 
     def __init__(self, info: RunInfo) -> None:
-        self.metric, self.sign = info.metric, 1 if info.mode == "min" else -1
+        self.best = Best(info.metric, info.mode)
         self.max_epochs = info.max_epochs
-        self.best = math.inf
         self.seen = 0
         self.open = 0  # evaluations in the group that is not printed yet
         self.kept: tuple[Mapping[str, float], bool] | None = None
@@ -286,7 +285,7 @@ class Table:
 
     def add(self, row: Mapping[str, float], width: int | None) -> list[Line]:
         """Take one evaluation in; returns the lines that are ready to be printed."""
-        improved = self.improves(row)
+        improved = self.best.improves(row)
         if improved or self.kept is None or not self.kept[1]:
             self.kept = (dict(row), improved)
         self.latest = dict(row)
@@ -295,16 +294,6 @@ class Table:
         self.open += 1
         due = self.max_epochs <= 12 or self.open >= 1 + (self.seen - 1) // 4
         return lines + (self.flush(width) if due else [])
-
-    def improves(self, row: Mapping[str, float]) -> bool:
-        value = row.get(self.metric)
-        if value is None and self.metric == "gap":
-            value = row.get("val/loss", math.nan) - row.get("train/loss", math.nan)
-        score = math.nan if value is None else self.sign * value
-        if not score < self.best:  # also for NaN
-            return False
-        self.best = score
-        return True
 
     def start(self, row: Mapping[str, float], width: int) -> list[Line]:
         self.columns = fitting_columns(row, width)
@@ -331,7 +320,7 @@ class Table:
         facts = [f"epoch {row.get('epoch', math.nan):g}/{self.max_epochs}", f"step {row.get('step', 0):g}"]
         facts += [f"{key} {number(row[key])}" for key in names]
         facts += [f"{name} {cell(key, row[key])}" for key, name in TIMES.items() if key in row]
-        return [("  ".join(facts), ""), ("  best" if self.improves(row) else "", "")]
+        return [("  ".join(facts), ""), ("  best" if self.best.improves(row) else "", "")]
 
 
 def open_screen(stream: SafeStream) -> Screen:

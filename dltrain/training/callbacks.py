@@ -51,17 +51,17 @@ class RunInfo:
 
     def summary(self) -> list[tuple[str, tuple[str, ...]]]:
         """The run in words: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
-        outputs = {"classification": "classes", "regression": "targets"}.get(self.task, "values")
-        shape = "×".join(map(str, self.input_shape)) + f" inputs → {self.num_classes} {outputs}"
-        length = f"{self.max_epochs:,} epochs of {self.steps_per_epoch:,} steps"
+        kind = {"classification": "class", "regression": "target"}.get(self.task, "value")
+        shape = "×".join(map(str, self.input_shape)) + f" inputs → {count(self.num_classes, kind)}"
+        length = f"{count(self.max_epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}"
         if self.max_epochs * self.steps_per_epoch != self.total_steps:  # the run was given in steps
-            length = f"{self.total_steps:,} steps, {self.steps_per_epoch:,} an epoch"
+            length = f"{count(self.total_steps, 'step')}, {self.steps_per_epoch:,} an epoch"
         training = (self.optimizer, f"lr {self.lr:g}", f"schedule {self.schedule}")
-        machine = (self.device, self.precision, f"{self.threads} threads", f"seed {self.seed}")
+        machine = (self.device, self.precision, count(self.threads, "thread"), f"seed {self.seed}")
         resumed = (f"resumed at step {self.resumed_step:,}",) if self.resumed_step else ()
         return [
             ("data", (self.dataset, *(f"{n:,} {split}" for split, n in self.sizes.items()), shape)),
-            ("model", (self.model, f"{self.parameters:,} parameters")),
+            ("model", (self.model, count(self.parameters, "parameter"))),
             ("training", (*training, f"batch {self.batch_size:,}", f"at most {length}", *resumed)),
             ("machine", machine),
         ]
@@ -96,6 +96,13 @@ class Result:
     images_per_second: float
     peak_memory_bytes: int
     confusion: Tensor | None  # (C, C) int64 counts, rows = truth; None unless classification
+
+
+def count(number: float, noun: str) -> str:
+    """1 epoch, 2,000 epochs, 0.5 epochs, 10 classes."""
+    size = f"{number:,}" if number == int(number) else f"{number:.4g}"
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{size.removesuffix('.0')} {noun if number == 1 else plural}"
 
 
 class Best:

@@ -70,8 +70,8 @@ class TensorBoard:
     """Write the run into folder/tensorboard; the scalars have the tags and steps of metrics.csv.
 
     `purge_step`: the first step that is written anew after a resume (step of the last kept row + 1).
-    Values of log points come under `steps/`, the val metrics of the best evaluation so far under `best/` (the
-    HParams tab shows their last values, also of a run that was killed), the test metrics under `test/`.
+    Values of log points come under `steps/`, what the best weights reach so far under `best/val/` and at the
+    end under `best/test/`: the HParams tab shows their last values first, also of a run that was killed.
     Raises OSError from any method when the disk refuses; the run needs nothing of what is written here.
     """
 
@@ -118,8 +118,10 @@ class TensorBoard:
         if self.file is None:
             return
         best = best_tags(result.best)
-        test = {f"test/{key.removeprefix('test/')}": value for key, value in result.test.items()}
-        values = [scalar(key, value) for key, value in ((best if best != self.shown else {}) | test).items()]
+        final = {f"best/test/{key.removeprefix('test/')}": value for key, value in result.test.items()}
+        if best != self.shown:  # resumed: nothing was shown so far
+            final |= best
+        values = [scalar(key, value) for key, value in final.items()]
         if result.confusion is not None:
             split = "test" if result.test else "validation"
             title = f"Confusion matrix, {split} split"

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
-from dltrain.training.callbacks import Best, Progress, Result, RunInfo
+from dltrain.training.callbacks import Best, Progress, Result, RunInfo, count
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -172,8 +172,9 @@ class Terminal:
         self.meter = Meter(info)
         for line in header(info, self.screen.width):
             self.screen.print(line)
+        self.progress = before_first_step(info)
+        self.due = 0.0
         if self.screen.is_live:
-            self.progress = before_first_step(info)
             self.draw()
 
     def on_step_end(self, progress: Progress) -> None:
@@ -202,7 +203,7 @@ class Terminal:
     def on_exception(self, error: BaseException) -> None:
         if self.screen is not None:
             self.finish(self.screen)
-            where = f"{type(error).__name__} at epoch {self.meter.epoch:g}, step {self.meter.step:,}"
+            where = f"{type(error).__name__} at epoch {self.progress.epoch}, step {self.progress.step:,}"
             self.screen.print([("✗ ", "red"), (where, "bold"), (f"  {short_path(self.info.folder)}", "")])
 
     def finish(self, screen: Screen) -> None:
@@ -214,6 +215,9 @@ class Terminal:
 
     def draw(self) -> None:
         assert self.screen is not None
+        if not self.screen.is_live:
+            self.due = math.inf
+            return
         waiting = self.table.waiting(self.screen.width)
         self.screen.live([*waiting, self.meter.line(self.progress, self.screen.width or 80)])
         self.due = perf_counter() + REFRESH_SECONDS
@@ -230,7 +234,6 @@ class Meter:
     def __init__(self, info: RunInfo) -> None:
         self.max_epochs = info.max_epochs
         self.first_step = self.step = info.resumed_step
-        self.epoch = 0.0
         self.loss = math.nan
         self.speed = 0.0  # samples per second, smoothed
         self.start = self.last = perf_counter()
@@ -260,7 +263,7 @@ class Meter:
             self.speed = 0.7 * self.speed + 0.3 * current if self.speed else current
         if progress.values is not None:
             self.loss = progress.values.get("loss", self.loss)
-        self.step, self.epoch, self.last = progress.step, progress.epoch, now
+        self.step, self.last = progress.step, now
 
     def left(self, progress: Progress) -> str:
         done = progress.step - self.first_step
@@ -369,7 +372,7 @@ def outcome(info: RunInfo, result: Result, width: int | None) -> list[Line]:
 
 
 def effort(result: Result) -> list[str]:
-    facts = [clock(result.seconds), f"{result.epochs:g} epochs", f"{result.steps:,} steps"]
+    facts = [clock(result.seconds), count(result.epochs, "epoch"), count(result.steps, "step")]
     if result.images_per_second > 0:
         facts.append(f"{rate(result.images_per_second)} samples/s")
     if result.peak_memory_bytes > 0:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 if TYPE_CHECKING:
     from PIL import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
+    from torch import Tensor
 
 Image8 = NDArray[np.uint8]
 INK, FAINT, GRID = (31, 35, 40), (125, 133, 144), (225, 228, 232)

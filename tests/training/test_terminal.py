@@ -12,7 +12,7 @@ import pytest
 from test_callbacks import fit, result, rows, run_info
 
 from dltrain.training.callbacks import Progress
-from dltrain.training.terminal import SafeStream, Terminal, clock, logdir, minutes, number, rate
+from dltrain.training.terminal import SafeStream, Table, Terminal, clock, logdir, minutes, number, rate
 
 HEADER = """\
 digits-mlp
@@ -236,9 +236,11 @@ def test_closed_stdout_in_a_real_process(redirect: str, code: int, tmp_path: Pat
     script = "from test_callbacks import *; fit(Terminal(False), run_info(max_epochs=3000), result())"
     command = f"set -o pipefail; {sys.executable} -c '{script}' {redirect}"
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
-    )
+    # Buffered, as people run it: what the buffer still holds must not fail at exit.
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | {
+        "PYTHONPATH": paths
+    }
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env)
     assert (done.returncode, done.stderr) == (code, "")
 
 
@@ -325,6 +327,18 @@ def test_rich_is_not_imported_for_plain_and_quiet_output() -> None:
         capture_output=True,
         env={**os.environ, "PYTHONPATH": paths},
     )
+
+
+@pytest.mark.parametrize("epochs", [1, 7, 30, 100])
+def test_the_best_evaluation_is_always_in_the_table(epochs: int) -> None:
+    for best in range(1, epochs + 1):
+        table = Table(run_info(max_epochs=epochs))
+        lines = []
+        for epoch in range(1, epochs + 1):
+            lines += table.add({"epoch": epoch, "val/loss": abs(epoch - best)}, 80)
+        lines += table.flush(80)
+        starred = [line[1][0].split()[0] for line in lines if line and line[0][0] == "★ "]
+        assert starred[-1] == str(best)
 
 
 def test_rows_of_the_helper_are_best_at_20() -> None:

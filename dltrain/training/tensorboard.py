@@ -1,0 +1,238 @@
+"""TensorBoard's files: curves, train and val in one chart, hparams, pictures and words in folder/tensorboard.
+
+The records are written through TensorBoard's own protocol buffers and record writer, without a thread and
+without `EventFileWriter`, which imports the whole of TensorFlow where it happens to be installed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dltrain.training.callbacks import Best, Progress, Result, RunInfo
+from dltrain.training.figures import Image8, confusion_matrix, image_grid, png
+
+SUBFOLDER = "tensorboard"
+TITLES = {
+    "lr": "Learning rate",
+    "grad_norm": "Gradient norm",
+    "seconds": "Seconds per epoch",
+    "images_per_second": "Samples per second",
+}
+FINISHED = ("completed", "early_stopped", "converged", "pruned")
+
+
+class EventFile:
+    """One event file in `folder`; every call of `write` appends one record, `flush` hands all to the system.
+
+    With `purge_step`, what earlier files of the folder hold from that step on is forgotten by TensorBoard.
+    Raises OSError when the disk refuses.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.event = Event
+        now = time.time()
+        # TensorBoard reads the files of a folder in the order of their names: the time comes first.
+        name = f"events.out.tfevents.{now:017.6f}.{socket.gethostname()}.{os.getpid()}"
+        self.records = RecordWriter((folder / name).open("ab"))
+        self.append(Event(wall_time=now, file_version="brain.Event:2"))
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self.append(Event(wall_time=now, step=purge_step, session_log=start))
+        self.flush()
+
+    def append(self, event: Any) -> None:
+        self.records.write(event.SerializeToString())
+
+    def write(self, step: int, values: Iterable[Any]) -> None:
+        """Append `Summary.Value`s of one step."""
+        event = self.event(wall_time=time.time(), step=step)
+        event.summary.value.extend(values)
+        self.append(event)
+
+    def flush(self) -> None:
+        self.records.flush()
+
+    def close(self) -> None:
+        if not self.records.closed:
+            self.records.close()
+
+
+class TensorBoard:
+    """Write the run into folder/tensorboard; the scalars have the tags and steps of metrics.csv.
+
+    `purge_step`: the first step that is written anew after a resume (step of the last kept row + 1).
+    Values of log points come under `steps/`, what the best weights reach so far under `best/val/` and at the
+    end under `best/test/`: the HParams tab shows their last values first, also of a run that was killed.
+    Raises OSError from any method when the disk refuses; the run needs nothing of what is written here.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        self.folder = folder / SUBFOLDER
+        self.purge_step = purge_step
+        self.file: EventFile | None = None
+        self.laid_out = False
+        self.shown: dict[str, float] = {}  # the newest values under best/
+
+    def on_fit_start(self, info: RunInfo) -> None:
+        self.info = info
+        self.best = Best(info.metric, info.mode)
+        self.file = EventFile(self.folder, self.purge_step)
+        values = [text("run", markdown(info)), hparams_start(info)]
+        if info.sample_images is not None and not info.resumed_step:
+            values.append(image("samples", image_grid(info.sample_images, info.sample_labels)))
+        self.file.write(info.resumed_step, values)
+        self.file.flush()
+
+    def on_step_end(self, progress: Progress) -> None:
+        if progress.values is None or self.file is None:
+            return
+        self.file.write(progress.step, (scalar(f"steps/{key}", v) for key, v in progress.values.items()))
+
+    def on_epoch_end(self, row: Mapping[str, float]) -> None:
+        if self.file is None:
+            return
+        step = int(row["step"])
+        if not self.laid_out:
+            self.file.write(step, [layout(row)])
+            self.laid_out = True
+        values = {key: value for key, value in row.items() if key != "step"}  # the step is every chart's axis
+        self.file.write(step, (scalar(key, value) for key, value in (values | self.best_so_far(row)).items()))
+        self.file.flush()
+
+    def best_so_far(self, row: Mapping[str, float]) -> dict[str, float]:
+        """best/val/loss, …; nothing after a resume, since the rows from before it are not known here."""
+        if self.best.improves(row) and not self.info.resumed_step:
+            self.shown = best_tags(row)
+        return self.shown
+
+    def on_fit_end(self, result: Result) -> None:
+        if self.file is None:
+            return
+        best = best_tags(result.best)
+        final = {f"best/test/{key.removeprefix('test/')}": value for key, value in result.test.items()}
+        if best != self.shown:  # resumed: nothing was shown so far
+            final |= best
+        values = [scalar(key, value) for key, value in final.items()]
+        if result.confusion is not None:
+            split = "test" if result.test else "validation"
+            title = f"Confusion matrix, {split} split"
+            values.append(
+                image("confusion_matrix", confusion_matrix(result.confusion, self.info.class_names, title))
+            )
+        if result.status in FINISHED:  # an interrupted run may be resumed, and the first ending would stay
+            values.append(hparams_end())
+        self.file.write(result.steps, values)
+        self.file.close()
+
+    def on_exception(self, error: BaseException) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+def best_tags(row: Mapping[str, float]) -> dict[str, float]:
+    return {f"best/{key}": value for key, value in row.items() if key.startswith("val/")}
+
+
+def scalar(tag: str, value: float) -> Any:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Summary.Value(tag=tag, simple_value=value)
+
+
+def image(tag: str, picture: Image8) -> Any:
+    """A picture (H, W, 3) uint8."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    height, width = picture.shape[:2]
+    encoded = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png(picture))
+    return Summary.Value(tag=tag, image=encoded)
+
+
+def text(tag: str, content: str) -> Any:
+    """Markdown for the text tab."""
+    from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData
+
+    return plugin_value(tag, "text", TextPluginData(version=0).SerializeToString(), content.encode())
+
+
+def layout(row: Mapping[str, float]) -> Any:
+    """The custom scalars: train and val of each metric in one chart, then lr, gradient and speed."""
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
+
+    def chart(title: str, tags: Sequence[str]) -> Any:
+        patterns = [f"^{tag}$" for tag in tags if tag in row]
+        return Chart(title=title, multiline=MultilineChartContent(tag=patterns))
+
+    names = dict.fromkeys(key.split("/", 1)[1] for key in row if key.startswith(("train/", "val/")))
+    pairs = [chart(words(name), (f"train/{name}", f"val/{name}")) for name in names]
+    others = [chart(words(key), (key,)) for key in TITLES if key in row]
+    content = Layout(
+        category=[Category(title="Train and val", chart=pairs), Category(title="Progress", chart=others)]
+    )
+    return plugin_value("custom_scalars__config__", "custom_scalars", b"", content.SerializeToString())
+
+
+def words(name: str) -> str:
+    """A chart's title: grad_norm → Gradient norm, top5_accuracy → Top5 accuracy."""
+    return TITLES.get(name) or (name[:1].upper() + name[1:]).replace("_", " ")
+
+
+def hparams_start(info: RunInfo) -> Any:
+    """The run's choices. No list of hparams and metrics (an "experiment") is written beside them: TensorBoard
+    would use the first run's list for all, where without one it shows the union, what differs first.
+    """
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
+
+    start = SessionStartInfo(start_time_secs=time.time(), group_name="")
+    for key, value in info.hparams.items():
+        if isinstance(value, bool):
+            start.hparams[key].bool_value = value
+        elif isinstance(value, int | float):
+            start.hparams[key].number_value = value
+        else:
+            start.hparams[key].string_value = str(value)
+    data = HParamsPluginData(version=0, session_start_info=start)
+    return plugin_value("_hparams_/session_start_info", "hparams", data.SerializeToString(), None)
+
+
+def hparams_end() -> Any:
+    from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
+
+    end = SessionEndInfo(status=STATUS_SUCCESS, end_time_secs=time.time())
+    data = HParamsPluginData(version=0, session_end_info=end)
+    return plugin_value("_hparams_/session_end_info", "hparams", data.SerializeToString(), None)
+
+
+def plugin_value(tag: str, plugin: str, metadata: bytes, content: bytes | None) -> Any:
+    """A value for one of TensorBoard's plugins: `content` as a string tensor, or nothing but the metadata."""
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+
+    about = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=metadata))
+    size = TensorShapeProto(dim=[TensorShapeProto.Dim(size=0 if content is None else 1)])
+    if content is None:
+        tensor = TensorProto(dtype="DT_FLOAT", tensor_shape=size)
+    else:
+        tensor = TensorProto(dtype="DT_STRING", tensor_shape=size, string_val=[content])
+    return Summary.Value(tag=tag, metadata=about, tensor=tensor)
+
+
+def markdown(info: RunInfo) -> str:
+    """The command and the run in words, for the text tab."""
+    lines = [f"**{info.name}**", "", "```", info.command, "```", ""]
+    lines += [f"- {label}: {' · '.join(facts)}" for label, facts in info.summary()]
+    lines += [f"- objective: {info.metric} ({info.mode})", f"- folder: `{info.folder}`"]
+    if info.overrides:
+        lines.append("- overrides: " + " ".join(f"`{override}`" for override in info.overrides))
+    return "\n".join(lines)

@@ -1,0 +1,81 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_callbacks import result, rows, run_info
+
+from dltrain.training.callbacks import Progress
+from dltrain.training.profiler import Profiler
+
+
+def profile(profiler: Profiler, folder: Path, steps: int) -> None:
+    """A run of matrix products, the width of the product telling the step."""
+    profiler.on_fit_start(run_info(folder, total_steps=30))
+    progress = Progress(1, 0, 30, 0.1, 1, None, "train")
+    for step in range(1, steps + 1):
+        torch.ones(2, 3) @ torch.ones(3, 100 + step)
+        progress.step = step
+        profiler.on_step_end(progress)
+
+
+def recorded_steps(folder: Path) -> list[int]:
+    events = json.loads((folder / "tensorboard/profile.pt.trace.json").read_text())["traceEvents"]
+    shapes = [event["args"]["Input Dims"] for event in events if event.get("name") == "aten::mm"]
+    return [shape[1][1] - 100 for shape in shapes]
+
+
+def test_active_steps_are_recorded_and_the_rest_is_not(tmp_path: Path) -> None:
+    profiler = Profiler(tmp_path, wait=2, warmup=1, active=3)
+    profile(profiler, tmp_path, steps=8)
+    assert profiler.recorder is None  # done: the rest of the run is not slowed down
+    profiler.on_epoch_end(next(rows(1)))
+    profiler.on_fit_end(result())
+    assert recorded_steps(tmp_path) == [4, 5, 6]
+
+
+@pytest.mark.parametrize("ending", [result(), KeyboardInterrupt()])
+def test_an_early_end_exports_what_there_is(ending: Any, tmp_path: Path) -> None:
+    profiler = Profiler(tmp_path, wait=1, warmup=1, active=20)
+    profile(profiler, tmp_path, steps=5)
+    (profiler.on_exception if isinstance(ending, BaseException) else profiler.on_fit_end)(ending)
+    assert recorded_steps(tmp_path) == [3, 4, 5]
+
+
+def test_the_costliest_operators_are_in_the_text_tab(tmp_path: Path) -> None:
+    profile(Profiler(tmp_path, wait=0, warmup=1, active=2), tmp_path, steps=4)
+    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    (event,) = found.Tensors("profile")
+    assert "aten::mm" in event.tensor_proto.string_val[0].decode()
+    assert event.step == 3
+
+
+def test_nothing_is_profiled_before_the_start(tmp_path: Path) -> None:
+    profiler = Profiler(tmp_path)
+    profiler.on_step_end(Progress(1, 1, 1, 0.1, 1, None, "train"))
+    profiler.on_exception(ValueError())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("changes", [{"total_steps": 10}, {"total_steps": 100, "resumed_step": 95}])
+def test_a_run_that_is_too_short_is_refused(changes: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"waits 5 \+ 5 steps and the run has \d+: train longer, or lower wait"
+    ):
+        Profiler(tmp_path).on_fit_start(run_info(tmp_path, **changes))
+
+
+def test_the_cure_for_a_short_run_works(tmp_path: Path) -> None:
+    profiler = Profiler(tmp_path, wait=1, warmup=1)
+    profiler.on_fit_start(run_info(tmp_path, total_steps=10))
+    profiler.stop()
+
+
+@pytest.mark.parametrize("key, value, cure", [("wait", -1, 0), ("warmup", -3, 0), ("active", 0, 1)])
+def test_numbers_out_of_range(key: str, value: int, cure: int, tmp_path: Path) -> None:
+    message = f"profiler.{key} is {value}; it must be ≥ {cure}, for example {key}={cure}"
+    with pytest.raises(ValueError, match=message):
+        Profiler(tmp_path, **{key: value})
+    Profiler(tmp_path, **{key: cure})

@@ -85,23 +85,22 @@ def set_machine(config: Config) -> None:
     torch.set_float32_matmul_precision("high" if config.precision != "fp32" else "highest")
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(asked: str) -> torch.device:
     """The device of a name; `auto` takes the GPU where there is one. Raises UserError for one that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    fastest = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(fastest if asked == "auto" else asked)
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     count = there.get(device.type, 0)
     if (device.index or 0) >= count:
         devices = ", ".join(["cpu"] + [f"cuda:{i}" for i in range(there["cuda"])] + ["mps"] * there["mps"])
-        raise UserError(f"`device` is {name}, which this machine does not have. There is: {devices}. Or leave it: device=auto")
+        raise UserError(f"`device` is {asked}, which this machine does not have. There is: {devices}. Or leave it: device=auto")
     return torch.device(device.type, device.index or 0) if device.type == "cuda" else device
 
 
-def choose_precision(name: str, device: torch.device) -> str:
+def choose_precision(asked: str, device: torch.device) -> str:
     """`auto` is bf16 on a GPU that has it, else fp32."""
-    if name != "auto":
-        return name
+    if asked != "auto":
+        return asked
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 

@@ -32,6 +32,7 @@ from dltrain.training.run_folder import RunFolder, read_summary
 from dltrain.training.tensorboard import TensorBoard
 from dltrain.training.terminal import Terminal
 from dltrain.training.trainer import Trainer
+from dltrain.tuning import settle
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Experiment:
 def prepare(config: Config, door: Door, command: str, overrides: list[str], startup: Mapping[str, float]) -> Experiment:
     """Build everything of a run. What the data or the machine refuse is refused here, before the folder exists."""
     begun = time.perf_counter()
+    config = settle(config, door)
     parts, plan = build(config, door)
     timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
     return Experiment(config, parts, plan, command, tuple(overrides), timings)

@@ -117,10 +117,10 @@ def group_page(catalogue: Catalogue, group: str) -> Iterator[str]:
     yield bold(group) + f"  {ABOUT.get(group, '')}"
     names = sorted(catalogue.words[group])
     longest = max(map(len, names))
-    default = default_word(catalogue, group)
+    default = (default_word(catalogue, group),)
     for name in names:
-        summary = catalogue.words[group][name].notes["summary"]
-        yield f"  {name:<{longest}}  {summary}{'  (default)' if name == default else ''}"
+        mark = "  (default)" * (name in default)
+        yield f"  {name:<{longest}}  {catalogue.words[group][name].notes['summary']}{mark}"
     yield ""
 
 

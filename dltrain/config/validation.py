@@ -61,6 +61,8 @@ def check_values(plain: Node, choices: dict[str, list[str]], catalogue: Catalogu
 
 def check_value(param: Param, value: Any) -> None:
     """One value against its rule; the message names key, value, rule, meaning and the nearest word."""
+    if isinstance(value, str) and value == "???":
+        raise UserError(f"`{param.path}` must be given: {param.meaning}. Write {param.path}=VALUE")
     if param.rule is None or param.rule.accepts(value):
         return
     shown = "nan" if isinstance(value, float) and math.isnan(value) else value

@@ -37,6 +37,7 @@ class Trainer:
         self.lr = 0.0
         self.penalty_scale = 1.0
         self.best_row: dict[str, float] = {}
+        self.last_row: dict[str, float] = {}
         self.best_weights: dict[str, Tensor] = {}
         self.stop: tuple[str, str] | None = None  # status and reason, once it is decided
         self.images_per_second = 0.0
@@ -48,7 +49,7 @@ class Trainer:
     def fit(self) -> None:
         """Train until the plan's end, early stopping or convergence; then put back the best weights."""
         self.parts.model.train()
-        self.progress = Progress(0, self.step, self.plan.total_steps, self.lr, self.plan.batch_size, None, "train")
+        self.progress = Progress(1, self.step, self.plan.total_steps, self.lr, self.plan.batch_size, None, "train")
         self.clock.start(self.step, self.clock.earlier)
         while self.stop is None and self.step < self.plan.total_steps:
             self.train_epoch(self.plan.epoch_of(self.step))
@@ -105,7 +106,7 @@ class Trainer:
         """Log, evaluate and save where this step is a point for it."""
         plan, step = self.plan, self.step
         last = step >= plan.total_steps
-        self.progress.step, self.progress.lr, self.progress.epoch = step, self.lr, (step - 1) // plan.steps_per_epoch
+        self.progress.step, self.progress.lr, self.progress.epoch = step, self.lr, 1 + (step - 1) // plan.steps_per_epoch
         self.progress.values = self.log_point() if plan.log_every and step % plan.log_every == 0 else None
         for callback in self.callbacks:
             callback.on_step_end(self.progress)
@@ -135,6 +136,7 @@ class Trainer:
         self.images_per_second = steps_per_second * len(self.parts.order) / self.plan.steps_per_epoch
         row |= {"images_per_second": self.images_per_second, "seconds": self.clock.lap}
         self.sums.zero_()
+        self.last_row = row
         self.judge(row)
         self.folder.append_row(row)
         for callback in self.callbacks:

@@ -123,7 +123,7 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ValueError(
-            f"initializer.path={file} is no plain file of tensors ({str(error).splitlines()[0][:99]}); "
+            f"initializer.path={file} is no plain file of tensors ({type(error).__name__}); "
             "save it with torch.save(model.state_dict(), path) or as .safetensors"
         ) from error
     for wrapper in ("state_dict", "model"):  # as training scripts often save it, beside other things

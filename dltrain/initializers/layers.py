@@ -1,0 +1,81 @@
+"""Which tensors of a module are weights, and with which gain its activation asks for them to be scaled."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+# torch.nn.init.calculate_gain's values; gelu and silu, which it does not know, are close to relu
+GAINS = {
+    "identity": 1.0,
+    "sigmoid": 1.0,
+    "tanh": 5 / 3,
+    "relu": math.sqrt(2),
+    "leaky_relu": math.sqrt(2 / (1 + 0.01**2)),
+    "gelu": math.sqrt(2),
+    "silu": math.sqrt(2),
+}
+ACTIVATION_MODULES: dict[type[nn.Module], str] = {
+    nn.Sigmoid: "sigmoid",
+    nn.Tanh: "tanh",
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu",
+    nn.LeakyReLU: "leaky_relu",
+    nn.GELU: "gelu",
+    nn.SiLU: "silu",
+    nn.Hardswish: "silu",
+}
+
+
+class WeightLayer(NamedTuple):
+    """A module with a weight of two or more axes, and the bias that belongs to it."""
+
+    name: str
+    module: nn.Module
+    weight: Tensor
+    bias: Tensor | None
+
+
+def weight_layers(module: nn.Module) -> list[WeightLayer]:
+    """Return the weight layers in `modules()` order, a shared weight once; normalisation and embeddings of
+    positions (parameters not named `…weight`) are none.
+    """
+    layers: dict[int, WeightLayer] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, NORMS):
+            continue
+        for key, weight in layer.named_parameters(recurse=False):
+            if key.endswith("weight") and weight.ndim >= 2:
+                bias = getattr(layer, key.removesuffix("weight") + "bias", None)
+                layers.setdefault(id(weight), WeightLayer(f"{name}.{key}".lstrip("."), layer, weight, bias))
+    return list(layers.values())
+
+
+def fans(weight: Tensor) -> tuple[int, int]:
+    """Return (fan in, fan out) of a weight (out, in, *kernel)."""
+    kernel = math.prod(weight.shape[2:])
+    return weight.shape[1] * kernel, weight.shape[0] * kernel
+
+
+def resolve_gain(module: nn.Module, gain: float | str) -> float:
+    """Return the gain; `auto` is that of the module's `activation`, or of the first activation layer in
+    it, or 1.
+    """
+    if isinstance(gain, (int, float)) and gain > 0:
+        return float(gain)
+    if gain != "auto":
+        raise ValueError(
+            f"initializer.gain is {gain!r}; it must be a number > 0, or auto (by the model's activation)"
+        )
+    activation = getattr(module, "activation", None)
+    if not isinstance(activation, str):
+        found = (
+            ACTIVATION_MODULES[type(layer)] for layer in module.modules() if type(layer) in ACTIVATION_MODULES
+        )
+        activation = next(found, "identity")
+    return GAINS[activation]

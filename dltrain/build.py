@@ -45,11 +45,14 @@ def build(config: Config, door: Door) -> tuple[Parts, Plan]:
     splits = build_data(config, door, device)
     batch_size = choose_batch_size(config.batch_size, len(splits.train))
     order = build_order(config, door, splits, batch_size)
-    plan = make_plan(config, batch_size, len(order), device)
-    model = build_model(config, door, splits, plan)
+    model = build_model(config, door, splits, device, batch_size)
+    plan = make_plan(config, device, batch_size, steps_of_an_epoch(len(order), batch_size, model))
     rules = build_rules(config, door, model)
     optimizer = build_optimizer(config, door, model, plan)
-    schedules = [build_schedule(config, door, group, plan) for group in ("schedule", "momentum_schedule", "penalty_schedule")]
+    schedules = [
+        build_schedule(config, door, group, plan)
+        for group in ("schedule", "momentum_schedule", "penalty_schedule")
+    ]
     loss = door.build(config.loss, "loss", splits.spec)
     check_outputs(model, loss, splits, config)
     parts = Parts(
@@ -69,7 +72,9 @@ def build(config: Config, door: Door) -> tuple[Parts, Plan]:
         plateaus=[schedule for schedule in schedules if hasattr(schedule, "observe")],
         rules=rules,
         augmentation=build_augmentation(config, door, splits.spec),
-        averaging=door.build(config.averaging, "averaging", model) if config.averaging.get("_target_") else None,
+        averaging=door.build(config.averaging, "averaging", model)
+        if config.averaging.get("_target_")
+        else None,
         early_stopping=door.build(config.early_stopping, "early_stopping"),
         fingerprint=splits.fingerprint(),
     )
@@ -80,7 +85,9 @@ def set_machine(config: Config) -> None:
     """Threads and determinism: process-wide switches of torch."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    if config.deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports torch._dynamo: 1 to 5 s
+    if (
+        config.deterministic != torch.are_deterministic_algorithms_enabled()
+    ):  # the call imports torch._dynamo: 1 to 5 s
         torch.use_deterministic_algorithms(config.deterministic)
     torch.set_float32_matmul_precision("high" if config.precision != "fp32" else "highest")
 
@@ -93,7 +100,9 @@ def choose_device(asked: str) -> torch.device:
     count = there.get(device.type, 0)
     if (device.index or 0) >= count:
         devices = ", ".join(["cpu"] + [f"cuda:{i}" for i in range(there["cuda"])] + ["mps"] * there["mps"])
-        raise UserError(f"`device` is {asked}, which this machine does not have. There is: {devices}. Or leave it: device=auto")
+        raise UserError(
+            f"`device` is {asked}, which this machine does not have. There is: {devices}. Or leave it: device=auto"
+        )
     return torch.device(device.type, device.index or 0) if device.type == "cuda" else device
 
 
@@ -113,7 +122,9 @@ def build_data(config: Config, door: Door, device: torch.device) -> Splits:
     own = {key: value for key, value in config.dataset.items() if key not in common}
     with data_problems():
         raw = door.build(own, "dataset")
-        return prepare(raw, **common, folds=config.folds, fold=config.fold, device=device, workers=config.workers)
+        return prepare(
+            raw, **common, folds=config.folds, fold=config.fold, device=device, workers=config.workers
+        )
 
 
 @contextmanager
@@ -129,11 +140,19 @@ def data_problems() -> Iterator[None]:
         raise
 
 
-def make_plan(config: Config, batch_size: int, samples_per_epoch: int, device: torch.device) -> Plan:
+def steps_of_an_epoch(samples: int, batch_size: int, model: nn.Module) -> int:
+    """All batches, the ragged last one too, unless it is a single sample, for which batch norm is undefined."""
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    lonely = normed and batch_size > 1 and samples > batch_size and samples % batch_size == 1
+    return math.ceil(samples / batch_size) - lonely
+
+
+def make_plan(config: Config, device: torch.device, batch_size: int, steps_per_epoch: int) -> Plan:
     """Every duration as a number of steps."""
     if config.accumulate > batch_size:
-        raise UserError(f"`accumulate` is {config.accumulate}, more than the {batch_size} samples of a batch. Use at most that.")
-    steps_per_epoch = math.ceil(samples_per_epoch / batch_size)
+        raise UserError(
+            f"`accumulate` is {config.accumulate}, more than the {batch_size} samples of a batch. Use at most that."
+        )
     total = config.steps or (config.epochs or DEFAULT_EPOCHS) * steps_per_epoch
 
     def steps(node: Any) -> int | None:
@@ -179,37 +198,45 @@ def build_order(config: Config, door: Door, splits: Splits, batch_size: int) -> 
 
 
 def build_augmentation(config: Config, door: Door, spec: DataSpec) -> Augmentation | None:
-    transforms = [door.build(node, f"augmentation.{word}", spec) for word, node in config.augmentation.items()]
+    transforms = [
+        door.build(node, f"augmentation.{word}", spec) for word, node in config.augmentation.items()
+    ]
     return Augmentation(transforms) if transforms else None
 
 
 # Model ------------------------------------------------------------------------------------------------------------
 
 
-def build_model(config: Config, door: Door, splits: Splits, plan: Plan) -> nn.Module:
+def build_model(
+    config: Config, door: Door, splits: Splits, device: torch.device, batch_size: int
+) -> nn.Module:
     """The model, sized from the data, with its initial weights, on its device."""
     spec = splits.spec
-    torch.manual_seed(derive(plan.seed, "init") % 2**63)  # torch's own initial weights draw from the global generator
+    torch.manual_seed(
+        derive(config.seed, "init")
+    )  # torch's own initial weights draw from the global generator
     model: nn.Module = door.build(config.model, "model", spec.input_shape, spec.num_classes)
     if config.initializer.get("_target_"):
         initialize = door.build(config.initializer, "initializer")
-        batch = first_batch(splits, plan)
+        batch = first_batch(splits, batch_size)
         try:
-            initialize(model, Stream(plan.seed, "init").at(1), batch)
+            initialize(model, Stream(config.seed, "init").at(1), batch)
         except ValueError as error:
             raise UserError(f"initializer: {error}") from error
-    model.to(plan.device)
+    model.to(device)
     return model.to(memory_format=torch.channels_last) if len(spec.input_shape) == 3 else model
 
 
-def first_batch(splits: Splits, plan: Plan) -> Batch:
+def first_batch(splits: Splits, batch_size: int) -> Batch:
     """A batch of training samples on the CPU, for initializers that look at data."""
-    count = min(max(plan.batch_size, 256), len(splits.train))
+    count = min(max(batch_size, 512), len(splits.train))
     batch = next(iter(splits.train.batches(torch.arange(count), count)))
     return Batch(*(tensor.cpu() for tensor in batch))
 
 
-def check_outputs(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], splits: Splits, config: Config) -> None:
+def check_outputs(
+    model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], splits: Splits, config: Config
+) -> None:
     """Two samples through model and loss, so that shapes that do not fit are refused before anything is created."""
     was_training = model.training
     model.eval()
@@ -226,7 +253,9 @@ def check_outputs(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], sp
     finally:
         model.train(was_training)
     if losses.shape != (len(batch.inputs),):
-        raise UserError(f"loss={config.words['loss']} gives shape {tuple(losses.shape)}; it must be one loss a sample, shape (B,).")
+        raise UserError(
+            f"loss={config.words['loss']} gives shape {tuple(losses.shape)}; it must be one loss a sample, shape (B,)."
+        )
 
 
 # Optimizer and regularization -------------------------------------------------------------------------------------
@@ -240,7 +269,9 @@ def build_rules(config: Config, door: Door, model: nn.Module) -> Rules:
             continue
         rule = door.build(node, f"regularization.{word}", model)
         for kind, members in zip(
-            (Penalty, GradientRule, DecayRule, WeightRule), (rules.penalties, rules.gradients, rules.decays, rules.weights), strict=True
+            (Penalty, GradientRule, DecayRule, WeightRule),
+            (rules.penalties, rules.gradients, rules.decays, rules.weights),
+            strict=True,
         ):
             if isinstance(rule, kind):
                 members.append(rule)
@@ -255,7 +286,9 @@ def build_optimizer(config: Config, door: Door, model: nn.Module, plan: Plan) ->
     groups = parameter_groups(model, config.optimizer.get("weight_decay") or 0.0)
     if not groups:
         raise UserError(f"model={config.words['model']} has no parameter to train.")
-    optimizer = _fastest(partial(door.build, config.optimizer, "optimizer"), target, groups, door, config.optimizer)
+    optimizer = _fastest(
+        partial(door.build, config.optimizer, "optimizer"), target, groups, door, config.optimizer
+    )
     for word, node in config.wrap.items():
         optimizer = door.build(node, f"wrap.{word}", optimizer)
     for group in optimizer.param_groups:
@@ -263,7 +296,9 @@ def build_optimizer(config: Config, door: Door, model: nn.Module, plan: Plan) ->
     return optimizer
 
 
-def _fastest(construct: Callable[..., Any], target: Callable[..., Any], groups: list[Any], door: Door, node: Node) -> Any:
+def _fastest(
+    construct: Callable[..., Any], target: Callable[..., Any], groups: list[Any], door: Door, node: Node
+) -> Any:
     """torch's fused kernels where the optimizer has them on this device; they are 1.3 times the speed of its loop."""
     if "fused" in inspect.signature(target).parameters:
         try:

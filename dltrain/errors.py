@@ -48,5 +48,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(word, known, n=1, cutoff=0.55)
     if not matches:  # lr for learning_rate: the last part of a dotted key may still be near
         tails = {name.rsplit(".", 1)[-1]: name for name in known}
-        matches = [tails[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, n=1, cutoff=0.7)]
+        matches = [
+            tails[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, n=1, cutoff=0.7)
+        ]
     return f" Did you mean `{matches[0]}`?" if matches else ""

@@ -46,10 +46,14 @@ class Experiment:
     plan: Plan
     command: str = ""
     overrides: tuple[str, ...] = ()
-    startup: dict[str, float] = field(default_factory=dict)  # seconds from the start of the process to each milestone
+    startup: dict[str, float] = field(
+        default_factory=dict
+    )  # seconds from the start of the process to each milestone
 
 
-def prepare(config: Config, door: Door, command: str, overrides: list[str], startup: Mapping[str, float]) -> Experiment:
+def prepare(
+    config: Config, door: Door, command: str, overrides: list[str], startup: Mapping[str, float]
+) -> Experiment:
     """Build everything of a run. What the data or the machine refuse is refused here, before the folder exists."""
     begun = time.perf_counter()
     config = settle(config, door)
@@ -64,7 +68,9 @@ def run(experiment: Experiment, path: Path, resume: bool = False) -> float | Non
     Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`.
     """
     config, parts, plan = experiment.config, experiment.parts, experiment.plan
-    folder = RunFolder(path, config.checkpoint.keep, {"dltrain": dltrain.__version__, "fingerprint": parts.fingerprint})
+    folder = RunFolder(
+        path, config.checkpoint.keep, {"dltrain": dltrain.__version__, "fingerprint": parts.fingerprint}
+    )
     try:
         if not resume:
             saved.write(config, path / "config.yaml")
@@ -94,7 +100,13 @@ def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | Non
         report = explain(error, experiment)
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         trainer.folder.write_summary(
-            {"status": status, "stop_reason": str(report), "error": f"{type(report).__name__}: {report}", "steps": trainer.step, **facts(experiment)}
+            {
+                "status": status,
+                "stop_reason": str(report),
+                "error": f"{type(report).__name__}: {report}",
+                "steps": trainer.step,
+                **facts(experiment),
+            }
         )
         _log.exception("the run ended with an error")
         for callback in trainer.callbacks:
@@ -121,7 +133,9 @@ def explain(error: BaseException, experiment: Experiment) -> BaseException:
             f"Try batch_size={max(experiment.plan.batch_size // 2, 1)}, or accumulate=2 for the same steps in two halves."
         )
     if isinstance(error, OSError) and error.errno == 28:
-        return ResourceProblem(f"The disk is full: {error.filename or 'writing'} failed. Make room and `dltrain resume` the run.")
+        return ResourceProblem(
+            f"The disk is full: {error.filename or 'writing'} failed. Make room and `dltrain resume` the run."
+        )
     return error
 
 
@@ -131,7 +145,9 @@ def take_up(trainer: Trainer) -> None:
     step = 0
     if checkpoint is not None:
         if checkpoint.manifest.get("fingerprint") != trainer.folder.facts["fingerprint"]:
-            raise CheckpointProblem(f"{trainer.folder.path}: the data are not those that the run was trained on. Put the former ones back.")
+            raise CheckpointProblem(
+                f"{trainer.folder.path}: the data are not those that the run was trained on. Put the former ones back."
+            )
         step = int(checkpoint.manifest["step"])
         best = trainer.folder.best_weights(int(checkpoint.manifest["best_step"]))
         trainer.load_state(checkpoint.state(), checkpoint.weights(), best)
@@ -140,7 +156,10 @@ def take_up(trainer: Trainer) -> None:
 
 def observers(config: Config, path: Path, resumed_step: int | None) -> list[Callback]:
     """Who watches this run."""
-    callbacks: list[Callback] = [Terminal(config.quiet), TensorBoard(path, None if resumed_step is None else resumed_step + 1)]
+    callbacks: list[Callback] = [
+        Terminal(config.quiet),
+        TensorBoard(path, None if resumed_step is None else resumed_step + 1),
+    ]
     if config.log.profile:
         from dltrain.training.profiler import Profiler
 
@@ -156,7 +175,14 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
     scored = parts.test if test else parts.val
     table = None
     if parts.spec.task == "classification" and scored is not None:
-        table = confusion(parts.model, scored, parts.spec.num_classes, plan.evaluation_batch_size, plan.device, plan.precision)
+        table = confusion(
+            parts.model,
+            scored,
+            parts.spec.num_classes,
+            plan.evaluation_batch_size,
+            plan.device,
+            plan.precision,
+        )
     if trainer.best_weights:
         trainer.folder.write_best(trainer.best_weights)
     best_step = trainer.best_row.get("step", 0.0)
@@ -208,7 +234,11 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "tags": config.tags,
         "notes": config.notes,
         "git": git_state(),
-        "versions": {"dltrain": dltrain.__version__, "python": platform.python_version(), "torch": torch.__version__},
+        "versions": {
+            "dltrain": dltrain.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
         "device": device_name(plan.device),
         "threads": torch.get_num_threads(),
         "written": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -226,7 +256,11 @@ def git_state() -> dict[str, Any]:
         return {}
     try:
         answer = subprocess.run(
-            ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"], capture_output=True, text=True, timeout=5, check=True
+            ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
@@ -244,7 +278,11 @@ def describe(experiment: Experiment, path: Path, step: int) -> RunInfo:
         command=experiment.command,
         overrides=experiment.overrides,
         **{group: str(words[group]) for group in ("dataset", "model", "optimizer", "schedule")},
-        sizes={name: len(split) for name, split in (("train", parts.train), ("val", parts.val), ("test", parts.test)) if split is not None},
+        sizes={
+            name: len(split)
+            for name, split in (("train", parts.train), ("val", parts.val), ("test", parts.test))
+            if split is not None
+        },
         input_shape=parts.spec.input_shape,
         num_classes=parts.spec.num_classes,
         task=parts.spec.task,
@@ -270,10 +308,27 @@ def describe(experiment: Experiment, path: Path, step: int) -> RunInfo:
 
 def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float | str | bool]:
     """The choices of a run, flat, for TensorBoard's HParams tab."""
-    words = {g: w if isinstance(w, str) else ",".join(w) or "none" for g, w in config.words.items() if g not in ("debug", "experiment")}
-    numbers = {"lr": parts.optimizer.param_groups[0]["initial_lr"], "batch_size": plan.batch_size, "seed": plan.seed}
-    keys = {f"optimizer.{key}": value for key, value in config.optimizer.items() if isinstance(value, int | float) and key != "lr"}
-    rules = {f"regularization.{w}.{k}": v for w, node in config.regularization.items() for k, v in node.items() if isinstance(v, int | float)}
+    words = {
+        g: w if isinstance(w, str) else ",".join(w) or "none"
+        for g, w in config.words.items()
+        if g not in ("debug", "experiment")
+    }
+    numbers = {
+        "lr": parts.optimizer.param_groups[0]["initial_lr"],
+        "batch_size": plan.batch_size,
+        "seed": plan.seed,
+    }
+    keys = {
+        f"optimizer.{key}": value
+        for key, value in config.optimizer.items()
+        if isinstance(value, int | float) and key != "lr"
+    }
+    rules = {
+        f"regularization.{w}.{k}": v
+        for w, node in config.regularization.items()
+        for k, v in node.items()
+        if isinstance(v, int | float)
+    }
     return {**words, **numbers, **keys, **rules}
 
 
@@ -284,9 +339,15 @@ def sample_images(parts: Parts, plan: Plan, count: int = 16) -> tuple[Tensor | N
         return None, ()
     order = torch.arange(min(count, len(parts.train)))
     inputs, targets, indices = next(iter(parts.train.batches(order, count)))
-    labels = tuple(parts.spec.class_names[int(t)] for t in targets) if parts.spec.class_names and targets.dim() == 1 else ()
+    labels = (
+        tuple(parts.spec.class_names[int(t)] for t in targets)
+        if parts.spec.class_names and targets.dim() == 1
+        else ()
+    )
     if parts.augmentation is not None:
-        inputs, _ = parts.augmentation(inputs, targets, Stream(plan.seed, "samples", plan.device).at(0), indices, 0)
+        inputs, _ = parts.augmentation(
+            inputs, targets, Stream(plan.seed, "samples", plan.device).at(0), indices, 0
+        )
     raw = inputs.float() * parts.spec.std.to(inputs.device) + parts.spec.mean.to(inputs.device)
     return raw.clamp(0, 1).cpu(), labels
 
@@ -308,7 +369,7 @@ def check_resumable(path: Path) -> dict[str, Any]:
     """The summary of a run that can go on. Raises CheckpointProblem for one that is finished or is no run."""
     summary = read_summary(path)
     if summary["status"] in ("completed", "early_stopped", "converged"):
-        raise CheckpointProblem(f"{path} is finished ({summary['status']}): there is nothing to resume. To repeat it: dltrain rerun {path}")
+        raise CheckpointProblem(
+            f"{path} is finished ({summary['status']}): there is nothing to resume. To repeat it: dltrain rerun {path}"
+        )
     return summary
-
-

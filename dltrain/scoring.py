@@ -36,7 +36,10 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
         parts, plan = build(config, door)
         parts.model.load_state_dict(best_weights(path))
         outputs.append({name: predict(parts, plan, split) for name, split in splits_of(parts).items()})
-        scores += [Score(str(path), name, len(split), measure(parts, *outputs[-1][name])) for name, split in splits_of(parts).items()]
+        scores += [
+            Score(str(path), name, len(split), measure(parts, *outputs[-1][name]))
+            for name, split in splits_of(parts).items()
+        ]
     return scores + (ensemble(parts, outputs) if len(paths) > 1 else [])
 
 
@@ -50,7 +53,9 @@ def best_weights(path: Path) -> dict[str, Tensor]:
 
     file = path / "checkpoints" / "best.safetensors"
     if not file.is_file():
-        raise CheckpointProblem(f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: dltrain resume {path}")
+        raise CheckpointProblem(
+            f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: dltrain resume {path}"
+        )
     return load_file(file)
 
 
@@ -71,8 +76,13 @@ def ensemble(parts: Parts, outputs: list[dict[str, tuple[Tensor, Tensor]]]) -> l
     scores = []
     for name, (first, targets) in outputs[0].items():
         logits = [output[name][0] for output in outputs]
-        if any(other.shape != first.shape or not torch.equal(output[name][1], targets) for output, other in zip(outputs, logits, strict=True)):
-            raise UserError(f"The runs do not share their {name} split (other data, or another dataset.split_seed): no ensemble of them.")
+        if any(
+            other.shape != first.shape or not torch.equal(output[name][1], targets)
+            for output, other in zip(outputs, logits, strict=True)
+        ):
+            raise UserError(
+                f"The runs do not share their {name} split (other data, or another dataset.split_seed): no ensemble of them."
+            )
         stacked = torch.stack(logits)
         classes = parts.spec.task == "classification"
         mean = stacked.softmax(-1).mean(0).clamp_min(1e-12).log() if classes else stacked.mean(0)

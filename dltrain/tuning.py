@@ -29,7 +29,10 @@ _log = logging.getLogger(__name__)
 def settle(config: Config, door: Door) -> Config:
     """The configuration with every `auto` that needs a trial replaced by its number."""
     if config.batch_size == "auto":
-        config = with_values(config, batch_size=find_batch_size(with_values(config, batch_size=None, lr=_some_lr(config)), door))
+        config = with_values(
+            config,
+            batch_size=find_batch_size(with_values(config, batch_size=None, lr=_some_lr(config)), door),
+        )
     if config.lr == "auto":
         config = with_values(config, lr=find_lr(config, door))
     return config
@@ -64,7 +67,9 @@ def find_lr(config: Config, door: Door, report: Callable[[float, float], None] |
             report(lr, losses[lr])
     best = min(losses, key=lambda lr: losses[lr])
     if not math.isfinite(losses[best]):
-        raise UserError("`lr` is auto, and none of 1e-4 … 1 gives a finite loss. Look at the data and the model: debug=overfit")
+        raise UserError(
+            "`lr` is auto, and none of 1e-4 … 1 gives a finite loss. Look at the data and the model: debug=overfit"
+        )
     return best
 
 

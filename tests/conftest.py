@@ -37,7 +37,9 @@ class Run:
     @property
     def timeless_rows(self) -> list[dict[str, float]]:
         """The rows without their time columns, which no two runs share."""
-        return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in self.rows]
+        return [
+            {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in self.rows
+        ]
 
     @property
     def best_weights(self) -> dict[str, Tensor]:

@@ -76,13 +76,18 @@ def test_hydra_stops_at_the_door():
     wrong = [
         str(file.relative_to(ROOT))
         for file in FILES
-        if layer_of(room_of(file)) >= 2 and any(m.split(".")[0] in ("hydra", "omegaconf") for m in imports_of(file))
+        if layer_of(room_of(file)) >= 2
+        and any(m.split(".")[0] in ("hydra", "omegaconf") for m in imports_of(file))
     ]
     assert wrong == []
 
 
 def test_backward_occurs_once():
-    places = [str(f.relative_to(ROOT)) for f in FILES if re.search(r"\bloss\.backward\(\)", f.read_text(encoding="utf-8"))]
+    places = [
+        str(f.relative_to(ROOT))
+        for f in FILES
+        if re.search(r"\bloss\.backward\(\)", f.read_text(encoding="utf-8"))
+    ]
     assert places == ["training/closure.py"]
 
 

@@ -14,7 +14,10 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 EXAMPLES = (
     ("dltrain", "the default: digits, a small MLP, Adam, early stopping; seconds"),
     ("dltrain optimizer=nesterov lr=0.05 schedule=cosine epochs=20", "other choices, other numbers"),
-    ("dltrain dataset=digits model=cnn augmentation=[shift,mixup] regularization=[dropout]", "several words in one group"),
+    (
+        "dltrain dataset=digits model=cnn augmentation=[shift,mixup] regularization=[dropout]",
+        "several words in one group",
+    ),
     ("dltrain -m optimizer=momentum,adam lr=0.1,0.01", "a sweep: every combination, one after the other"),
     ("dltrain experiment=tabular", "a recipe, with the result that it should reach"),
 )
@@ -54,7 +57,10 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
         usage, meaning = VERBS[verb]
         print(f"dltrain {usage}\n    {meaning}")
     elif asked or words:
-        print("\n".join(line for group in asked for line in group_page(catalogue, group)) if asked else "", end="")
+        print(
+            "\n".join(line for group in asked for line in group_page(catalogue, group)) if asked else "",
+            end="",
+        )
         for group, _, name in words:
             print("\n".join(word_page(catalogue, group, name)))
     else:
@@ -63,7 +69,9 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
 
 
 def _option(arguments: list[str], *names: str) -> str | None:
-    return next((after for before, after in zip(arguments, arguments[1:], strict=False) if before in names), None)
+    return next(
+        (after for before, after in zip(arguments, arguments[1:], strict=False) if before in names), None
+    )
 
 
 def page(catalogue: Catalogue) -> Iterator[str]:
@@ -89,10 +97,16 @@ def page(catalogue: Catalogue) -> Iterator[str]:
         if param.rule is not None:
             yield from knob_lines(param)
     yield ""
-    yield bold("Keys of a choice") + "  group.key=value, such as optimizer.betas=[0.8,0.99] or model.hidden=[256,128];"
+    yield (
+        bold("Keys of a choice")
+        + "  group.key=value, such as optimizer.betas=[0.8,0.99] or model.hidden=[256,128];"
+    )
     yield "  `dltrain optimizer=adam --help` lists those of a word, with their rules."
     yield bold("Your own words") + "  conf/GROUP/WORD.yaml in the working folder, or --config-dir FOLDER."
-    yield bold("Hydra's flags") + "  --cfg job, --info, --config-dir, --multirun, --shell-completion, --hydra-help, --version"
+    yield (
+        bold("Hydra's flags")
+        + "  --cfg job, --info, --config-dir, --multirun, --shell-completion, --hydra-help, --version"
+    )
 
 
 def group_lines(catalogue: Catalogue, group: str) -> Iterator[str]:
@@ -101,7 +115,9 @@ def group_lines(catalogue: Catalogue, group: str) -> Iterator[str]:
     words = sorted(catalogue.words[group], key=lambda word: (word != default, word))
     about = ABOUT.get(group, "")
     yield f"  {bold(group)}{'=[…]' if group in LIST_GROUPS else '='}{'  ' + about if about else ''}"
-    yield from textwrap.wrap(" ".join(words), width() - 6, initial_indent="      ", subsequent_indent="      ")
+    yield from textwrap.wrap(
+        " ".join(words), width() - 6, initial_indent="      ", subsequent_indent="      "
+    )
 
 
 def default_word(catalogue: Catalogue, group: str) -> str:
@@ -134,7 +150,9 @@ def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:
     yield f"{bold(f'{group}={name}')}  {word.notes['summary']}"
     for note in ("rule", "symbols", "paper", "lecture", "use", "default"):
         if note in word.notes:
-            yield from textwrap.wrap(word.notes[note], width() - 12, initial_indent=f"  {note:<9} ", subsequent_indent=" " * 12)
+            yield from textwrap.wrap(
+                word.notes[note], width() - 12, initial_indent=f"  {note:<9} ", subsequent_indent=" " * 12
+            )
     for param in catalogue.params({group: [name]} if group not in OVERLAYS else {}).values():
         if param.path.startswith(f"{group}."):
             yield from knob_lines(param)

@@ -45,10 +45,14 @@ def first_of(override: Override) -> str:
     if not override.is_sweep_override():
         return str(override.input_line)
     if not override.is_discrete_sweep():
-        raise UserError(f"`{override.input_line}` is an interval; a grid needs values: {override.key_or_group}=0.1,0.01 or range(1,5).")
+        raise UserError(
+            f"`{override.input_line}` is an interval; a grid needs values: {override.key_or_group}=0.1,0.01 or range(1,5)."
+        )
     values = list(override.sweep_string_iterator())
     if not values:
-        raise UserError(f"`{override.input_line}` gives no value. Write the values with commas: {override.key_or_group}=a,b")
+        raise UserError(
+            f"`{override.input_line}` gives no value. Write the values with commas: {override.key_or_group}=a,b"
+        )
     return f"{override.get_key_element()}={values[0]}"
 
 
@@ -73,7 +77,9 @@ class Job:
         try:
             whole = job_config(cfg)
             config = validate(Composition(whole, choices_of(whole), overrides, self.catalogue))
-            if not any(o.startswith("evaluation.test=") for o in overrides):  # a choice among jobs must not see the test split
+            if not any(
+                o.startswith("evaluation.test=") for o in overrides
+            ):  # a choice among jobs must not see the test split
                 whole.evaluation.test = False
                 config = validate(Composition(whole, choices_of(whole), overrides, self.catalogue))
             door = Door(shipped_targets(self.catalogue), config.trust)
@@ -110,7 +116,9 @@ def report(folder: Path) -> int:
     for job in jobs:
         objective = f"{job['objective']:10.4f}" if job.get("objective") is not None else " " * 10
         best_epoch = f"{job.get('best_epoch', 0):10g}" if job.get("objective") is not None else " " * 10
-        print(f"{job['number']:>5}  {' '.join(job['overrides']):<{width}}  {objective}  {best_epoch}  {job['status']}")
+        print(
+            f"{job['number']:>5}  {' '.join(job['overrides']):<{width}}  {objective}  {best_epoch}  {job['status']}"
+        )
     failed = [job for job in jobs if job["status"] == "failed"]
     print(f"\n{len(jobs) - len(failed)} of {len(jobs)} jobs done in {folder}\ntensorboard --logdir {folder}")
     return SOME_FAILED if failed else 0

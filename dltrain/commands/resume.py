@@ -36,7 +36,9 @@ def run(arguments: list[str]) -> int:
 
     earlier = experiment.check_resumable(paths[0])
     door = Door(all_targets(catalogue), config.trust, local=False)
-    built = experiment.prepare(config, door, earlier.get("command", ""), earlier.get("overrides", []), startup)
+    built = experiment.prepare(
+        config, door, earlier.get("command", ""), earlier.get("overrides", []), startup
+    )
     with experiment.logging_to(paths[0]):
         experiment.run(built, paths[0], resume=True)
     return 0

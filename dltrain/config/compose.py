@@ -75,7 +75,9 @@ def parse(overrides: list[str]) -> list[Override]:
     parsed = []
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
-            raise UserError(f"`{text}` is not `key=value`.{_verb_hint(text)} `dltrain --help` lists words and knobs.")
+            raise UserError(
+                f"`{text}` is not `key=value`.{_verb_hint(text)} `dltrain --help` lists words and knobs."
+            )
         try:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
@@ -85,7 +87,10 @@ def parse(overrides: list[str]) -> list[Override]:
 
 
 def _verb_hint(text: str) -> str:
-    return nearest(text, ("evaluate", "resume", "rerun", "--help", "--multirun", "--cfg")) or " Write the key, `=` and the value."
+    return (
+        nearest(text, ("evaluate", "resume", "rerun", "--help", "--multirun", "--cfg"))
+        or " Write the key, `=` and the value."
+    )
 
 
 def _quoted(text: str) -> str:
@@ -120,17 +125,27 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
             for value in values_of(override):
                 _check_word(key, value, catalogue)
         elif key.split(".")[0] not in heads:
-            raise UserError(f"`{key}` is neither a knob nor a group.{nearest(key, heads)} `dltrain --help` lists them all.")
+            raise UserError(
+                f"`{key}` is neither a knob nor a group.{nearest(key, heads)} `dltrain --help` lists them all."
+            )
 
 
 def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
     words = catalogue.words[group]
     if isinstance(value, list) and group not in LIST_GROUPS:
-        raise UserError(f"`{group}` takes one word, not the list {value}. To try each of them: dltrain -m {group}={','.join(map(str, value))}")
+        raise UserError(
+            f"`{group}` takes one word, not the list {value}. To try each of them: dltrain -m {group}={','.join(map(str, value))}"
+        )
     for word in value if isinstance(value, list) else [value]:
         if str(word) not in words or isinstance(word, bool):
-            cure = f" Write {group}=none." if word in (None, False, "off") and "none" in words else nearest(str(word), words)
-            raise UserError(f"`{group}={word}`: there is no such word.{cure}\nWords of {group}: {', '.join(sorted(words))}")
+            cure = (
+                f" Write {group}=none."
+                if word in (None, False, "off") and "none" in words
+                else nearest(str(word), words)
+            )
+            raise UserError(
+                f"`{group}={word}`: there is no such word.{cure}\nWords of {group}: {', '.join(sorted(words))}"
+            )
 
 
 def _explain(error: Exception, parsed: list[Override], catalogue: Catalogue, hydra: Hydra) -> None:
@@ -152,7 +167,9 @@ def _explain(error: Exception, parsed: list[Override], catalogue: Catalogue, hyd
         if key in catalogue.words or key.startswith("hydra"):
             continue
         if override.is_add() and OmegaConf.select(base, key, default=None) is not None:
-            raise UserError(f"`{override.input_line}`: `{key}` exists already; write it without `+`.") from None
+            raise UserError(
+                f"`{override.input_line}`: `{key}` exists already; write it without `+`."
+            ) from None
         if key not in table:
             raise UserError(unknown_key(key, "", table, choices)) from None
     raise UserError(_first_lines(error)) from None
@@ -172,8 +189,14 @@ def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[st
         word = key.split(".")[1]
         return f"`{key}`{where} is set, but {head} has no `{word}` chosen.{nearest(word, choices.get(head, []))} Add it: {head}=[{word}]"
     if "." not in key:
-        return f"`{key}`{where} is neither a knob nor a group.{nearest(key, {p.split('.')[0] for p in table})}"
-    chosen = f"{head}={choices[head][0]}" if head in choices and head not in LIST_GROUPS and choices[head] else head
+        return (
+            f"`{key}`{where} is neither a knob nor a group.{nearest(key, {p.split('.')[0] for p in table})}"
+        )
+    chosen = (
+        f"{head}={choices[head][0]}"
+        if head in choices and head not in LIST_GROUPS and choices[head]
+        else head
+    )
     listed = ", ".join(sorted(path[len(head) + 1 :] for path in siblings)) or "none"
     return f"`{key}`{where} is no key of {chosen}.{nearest(key, siblings)}\nKeys of {chosen}: {listed}"
 

@@ -71,7 +71,9 @@ class Door:
         except (ImportError, AttributeError) as error:
             raise UserError(f"`{key}._target_` is {name}, which cannot be imported: {error}") from error
         if not callable(found):
-            raise UserError(f"`{key}._target_` is {name}, which is {type(found).__name__}; it must be a class or function.")
+            raise UserError(
+                f"`{key}._target_` is {name}, which is {type(found).__name__}; it must be a class or function."
+            )
         return found  # type: ignore[no-any-return]
 
     def _trusted(self, module: str) -> bool:
@@ -90,7 +92,9 @@ class Door:
         spec = importlib.util.find_spec(module.split(".")[0])
         return spec is not None and Path(spec.origin or here / "x").resolve().is_relative_to(here.resolve())
 
-    def check_signature(self, target: Callable[..., Any], keys: dict[str, Any], num_runtime: int, key: str) -> None:
+    def check_signature(
+        self, target: Callable[..., Any], keys: dict[str, Any], num_runtime: int, key: str
+    ) -> None:
         """Refuse keys that the target does not take; for a user's own code this is the only check."""
         try:
             parameters = inspect.signature(target).parameters

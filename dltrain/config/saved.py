@@ -28,14 +28,18 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
     """
     file = run / "config.yaml"
     if not file.is_file():
-        raise CheckpointProblem(f"{run} is not a run folder: it has no config.yaml. Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx.")
+        raise CheckpointProblem(
+            f"{run} is not a run folder: it has no config.yaml. Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."
+        )
     content = load_bounded(file)
     words: dict[str, Any] = content.pop("words", {})
     choices = {g: list(w) if g in LIST_GROUPS else [str(w)] for g, w in words.items()}
     for group, names in choices.items():
         for name in names:
             if name not in catalogue.words.get(group, {}):
-                raise UserError(f"{file} chose {group}={name}, and there is no such word now.{nearest(name, catalogue.words.get(group, {}))}")
+                raise UserError(
+                    f"{file} chose {group}={name}, and there is no such word now.{nearest(name, catalogue.words.get(group, {}))}"
+                )
     table = catalogue.params(choices)
     for text in overrides:
         set_value(content, text, table)

@@ -83,5 +83,9 @@ def to_config(plain: Node, words: dict[str, Any]) -> Config:
     knobs = {f.name for f in fields(Config) if "None" in str(f.type)}
     values |= {key: plain.get(key) for key in knobs}
     values["tags"], values["trust"] = plain.get("tags") or [], plain.get("trust") or []
-    values |= {"log": Log(**plain["log"]), "evaluation": Evaluation(**plain["evaluation"]), "checkpoint": Checkpoint(**plain["checkpoint"])}
+    values |= {
+        "log": Log(**plain["log"]),
+        "evaluation": Evaluation(**plain["evaluation"]),
+        "checkpoint": Checkpoint(**plain["checkpoint"]),
+    }
     return Config(**values | {"words": words, "plain": plain})

@@ -26,7 +26,9 @@ def user_dirs(config_dir: str | None = None) -> tuple[Path, ...]:
     if config_dir is not None:
         given = Path(config_dir).resolve()
         if not given.is_dir():
-            raise UserError(f"`--config-dir` is {config_dir}, which is no folder. Give the folder that holds your group folders.")
+            raise UserError(
+                f"`--config-dir` is {config_dir}, which is no folder. Give the folder that holds your group folders."
+            )
         if given not in (catalogue_dir(), *(p.resolve() for p in found)):
             found.append(given)
     return tuple(found)

@@ -66,10 +66,16 @@ def check_value(param: Param, value: Any) -> None:
     if param.rule is None or param.rule.accepts(value):
         return
     shown = "nan" if isinstance(value, float) and math.isnan(value) else value
-    kind = f" (the text {value!r})" if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+|true|false|null", value) else ""
+    kind = (
+        f" (the text {value!r})"
+        if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+|true|false|null", value)
+        else ""
+    )
     hint = nearest(str(value), param.rule.words) if isinstance(value, str) else ""
     default = f" Leave it out for {param.default}." if param.default not in ("", "null") else ""
-    raise UserError(f"`{param.path}` is {shown}{kind}; it must be: {param.rule.text}.{hint}\n{param.path}: {param.meaning}.{default}")
+    raise UserError(
+        f"`{param.path}` is {shown}{kind}; it must be: {param.rule.text}.{hint}\n{param.path}: {param.meaning}.{default}"
+    )
 
 
 def check_sweep(composition: Composition, overrides: list[Any]) -> None:
@@ -124,7 +130,9 @@ CONFLICTS: tuple[_Conflict, ...] = (
         "validation. Set one of them.",
     ),
     (
-        lambda c, w: _has(c, "regularization", "weight_decay") and (c["optimizer"].get("weight_decay") or 0) > 0,
+        lambda c, w: (
+            _has(c, "regularization", "weight_decay") and (c["optimizer"].get("weight_decay") or 0) > 0
+        ),
         "`optimizer.weight_decay` is {optimizer[weight_decay]} beside regularization=[weight_decay]: the weights would decay "
         "twice.\nSet optimizer.weight_decay=0, or leave weight_decay out of `regularization`.",
     ),

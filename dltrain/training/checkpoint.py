@@ -100,7 +100,9 @@ def verified(folder: Path) -> Checkpoint:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointProblem(f"{folder} has no readable manifest ({type(error).__name__})") from error
     if version > FORMAT:
-        raise CheckpointProblem(f"{folder} has format {version}, and this dltrain knows up to {FORMAT}: use a newer dltrain")
+        raise CheckpointProblem(
+            f"{folder} has format {version}, and this dltrain knows up to {FORMAT}: use a newer dltrain"
+        )
     for name, digest in hashes.items():
         file = folder / Path(name).name
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
@@ -113,7 +115,9 @@ def prune(parent: Path, keep: int, best_step: int) -> None:
     folders = sorted(parent.glob("step-*"), reverse=True)
     for folder in folders[keep:]:
         if folder.name != f"step-{best_step:08d}":
-            (folder / "manifest.json").unlink(missing_ok=True)  # incomplete first, so that a kill here leaves no half
+            (folder / "manifest.json").unlink(
+                missing_ok=True
+            )  # incomplete first, so that a kill here leaves no half
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -151,7 +155,9 @@ def _safetensors(weights: dict[str, Tensor]) -> bytes:
     seen: dict[int, str] = {}
     plain = {}
     for name, tensor in weights.items():
-        shared = tensor.data_ptr() in seen and tensor.numel() > 0  # tied weights: safetensors wants each its own memory
+        shared = (
+            tensor.data_ptr() in seen and tensor.numel() > 0
+        )  # tied weights: safetensors wants each its own memory
         plain[name] = tensor.detach().clone().contiguous() if shared else tensor.detach().contiguous()
         seen[tensor.data_ptr()] = name
     return serialize(plain)

@@ -62,14 +62,20 @@ class Closure:
     def gradients(self, params: list[Tensor], create_graph: bool = True) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss and its gradients by `params`, with their graph (second-order optimizers build on it)."""
         with torch.enable_grad():
-            loss = sum(self._loss(inputs, targets) * share for share, inputs, targets in self._micro_batches())
+            loss = sum(
+                self._loss(inputs, targets) * share for share, inputs, targets in self._micro_batches()
+            )
             assert isinstance(loss, Tensor)
-            grads = torch.autograd.grad(loss, params, create_graph=create_graph, allow_unused=True, materialize_grads=True)
+            grads = torch.autograd.grad(
+                loss, params, create_graph=create_graph, allow_unused=True, materialize_grads=True
+            )
         if self.calls == 0:
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([g.detach() for g in grads])))
             self.trainer.grad_norm = norm
             self.trainer.guard.before_update(loss.detach(), norm, self.trainer.step)
-        self.calls += 1  # the decay waits for the end of the step: it would change weights that the graph still needs
+        self.calls += (
+            1  # the decay waits for the end of the step: it would change weights that the graph still needs
+        )
         return loss, grads
 
     def _micro_batches(self) -> Iterator[tuple[float, Tensor, Tensor]]:
@@ -85,7 +91,10 @@ class Closure:
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of a (micro-)batch plus the penalties."""
         trainer = self.trainer
-        with autocast(trainer.plan.device, trainer.plan.precision), still_statistics(trainer.batch_norms, self.calls > 0):
+        with (
+            autocast(trainer.plan.device, trainer.plan.precision),
+            still_statistics(trainer.batch_norms, self.calls > 0),
+        ):
             logits = trainer.forward(inputs)
         if logits.dtype is torch.bfloat16:
             logits = logits.float()

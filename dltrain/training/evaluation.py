@@ -56,12 +56,16 @@ def evaluate(
     sums = torch.zeros(len(scores), dtype=torch.float64, device=device)
     with evaluating(model):
         for logits, targets in outputs_of(model, split, batch_size, device, precision):
-            sums += torch.stack([score(logits, targets).sum(dtype=torch.float64) for score in scores.values()])
+            sums += torch.stack(
+                [score(logits, targets).sum(dtype=torch.float64) for score in scores.values()]
+            )
     means = (sums / len(split)).tolist()  # one host sync for the whole split
     return dict(zip(scores, means, strict=True))
 
 
-def confusion(model: nn.Module, split: Any, num_classes: int, batch_size: int, device: torch.device, precision: str) -> Tensor:
+def confusion(
+    model: nn.Module, split: Any, num_classes: int, batch_size: int, device: torch.device, precision: str
+) -> Tensor:
     """Counts (C, C) of true class (row) against predicted class (column)."""
     counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
     with evaluating(model):

@@ -20,7 +20,9 @@ def new_folder(output: str, name: str) -> Path:
             return folder
         except FileExistsError:
             if not folder.is_dir():
-                raise UserError(f"`output` is {output}, and {name} in it is a file. Choose another: output=FOLDER") from None
+                raise UserError(
+                    f"`output` is {output}, and {name} in it is a file. Choose another: output=FOLDER"
+                ) from None
         except OSError as error:
             raise UserError(_unwritable(output, error)) from None
 
@@ -31,7 +33,9 @@ def check_writable(output: str) -> None:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(_unwritable(output, None if folder.is_dir() else NotADirectoryError(20, "Not a directory")))
+        raise UserError(
+            _unwritable(output, None if folder.is_dir() else NotADirectoryError(20, "Not a directory"))
+        )
 
 
 def _unwritable(output: str, error: OSError | None) -> str:

@@ -39,7 +39,9 @@ class RunFolder:
             owner = self._lock.read().strip() or "another process"
             raise FolderInUse(f"{self.path} is in use by {owner}. Wait for it to end, or stop it.") from None
         self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
+        self._lock.write(
+            f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n"
+        )
         self._lock.flush()
 
     def close(self) -> None:
@@ -70,7 +72,9 @@ class RunFolder:
             return []
         text = self.metrics_file.read_text(encoding="utf-8")
         complete = text[: text.rfind("\n") + 1]
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(complete))]
+        return [
+            {key: float(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(complete))
+        ]
 
     def rewind_rows(self, step: int) -> None:
         """Drop the rows after a step: the resumed run writes them again."""
@@ -86,8 +90,13 @@ class RunFolder:
         self, step: int, state: dict[str, Any], weights: dict[str, Tensor], averaged: dict[str, Tensor] | None
     ) -> None:
         best_step = int(state["best_row"].get("step", 0))
-        if averaged is None and (kept := self.checkpoints / f"step-{step:08d}" / "averaged.safetensors").is_file():
-            averaged = checkpoint.Checkpoint(kept.parent, {}).weights(averaged=True)  # the final save of the best step
+        if (
+            averaged is None
+            and (kept := self.checkpoints / f"step-{step:08d}" / "averaged.safetensors").is_file()
+        ):
+            averaged = checkpoint.Checkpoint(kept.parent, {}).weights(
+                averaged=True
+            )  # the final save of the best step
         facts = {**self.facts, "best_step": best_step, "best": state["best_row"]}
         checkpoint.save(self.checkpoints, step, state, weights, averaged, facts)
         checkpoint.prune(self.checkpoints, self.keep, best_step)

@@ -25,7 +25,9 @@ class Trainer:
     def __init__(self, parts: Parts, plan: Plan, folder: RunFolder, callbacks: list[Callback]) -> None:
         self.parts, self.plan, self.folder, self.callbacks = parts, plan, folder, callbacks
         self.parameters = [p for p in parts.model.parameters() if p.requires_grad]
-        self.batch_norms = [m for m in parts.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.batch_norms = [
+            m for m in parts.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        ]
         self.forward = torch.compile(parts.model) if plan.compile else parts.model
         self.guard = (DeviceGuard if plan.device.type == "cuda" else HostGuard)(parts.model, parts.optimizer)
         self.augment = Stream(plan.seed, "augment", plan.device)
@@ -49,7 +51,9 @@ class Trainer:
     def fit(self) -> None:
         """Train until the plan's end, early stopping or convergence; then put back the best weights."""
         self.parts.model.train()
-        self.progress = Progress(1, self.step, self.plan.total_steps, self.lr, self.plan.batch_size, None, "train")
+        self.progress = Progress(
+            1, self.step, self.plan.total_steps, self.lr, self.plan.batch_size, None, "train"
+        )
         self.clock.start(self.step, self.clock.earlier)
         while self.stop is None and self.step < self.plan.total_steps:
             self.train_epoch(self.plan.epoch_of(self.step))
@@ -61,7 +65,8 @@ class Trainer:
         """One pass over the training split, or what is left of it after a resume."""
         plan, parts = self.plan, self.parts
         start = self.step - epoch * plan.steps_per_epoch
-        for batch in parts.train.batches(parts.order.order(epoch), plan.batch_size, start):
+        order = parts.order.order(epoch)[: plan.steps_per_epoch * plan.batch_size]
+        for batch in parts.train.batches(order, plan.batch_size, start):
             self.set_rates()
             inputs, targets = self.transform(*batch, epoch)
             closure = Closure(self, inputs, targets)  # loss + penalties → gradient → clipping → decay
@@ -91,13 +96,17 @@ class Trainer:
         if parts.penalty_schedule is not None:
             self.penalty_scale = parts.penalty_schedule(self.step)
 
-    def transform(self, inputs: Tensor, targets: Tensor, indices: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+    def transform(
+        self, inputs: Tensor, targets: Tensor, indices: Tensor, epoch: int
+    ) -> tuple[Tensor, Tensor]:
         """Augment a batch with draws that depend on (seed, step) alone."""
         if self.parts.augmentation is not None:
             generator = self.augment.at(self.step)
             inputs, targets = self.parts.augmentation(inputs, targets, generator, indices, epoch)
         if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)  # 1.4 times the speed of convolutions on a CPU
+            inputs = inputs.contiguous(
+                memory_format=torch.channels_last
+            )  # 1.4 times the speed of convolutions on a CPU
         return inputs, targets
 
     # What happens between steps -----------------------------------------------------------------------------------
@@ -106,14 +115,21 @@ class Trainer:
         """Log, evaluate and save where this step is a point for it."""
         plan, step = self.plan, self.step
         last = step >= plan.total_steps
-        self.progress.step, self.progress.lr, self.progress.epoch = step, self.lr, 1 + (step - 1) // plan.steps_per_epoch
+        self.progress.step, self.progress.lr, self.progress.epoch = (
+            step,
+            self.lr,
+            1 + (step - 1) // plan.steps_per_epoch,
+        )
         self.progress.values = self.log_point() if plan.log_every and step % plan.log_every == 0 else None
         for callback in self.callbacks:
             callback.on_step_end(self.progress)
         if step % plan.evaluate_every == 0 or last:
             self.evaluate_and_judge()
         if update_norm and self.stop is None and self.parts.early_stopping.converged(float(update_norm[0])):
-            self.stop = ("converged", f"the weights moved by less than {self.parts.early_stopping.tolerance:g} at step {step}")
+            self.stop = (
+                "converged",
+                f"the weights moved by less than {self.parts.early_stopping.tolerance:g} at step {step}",
+            )
         if self.checkpoint_is_due():
             self.save_checkpoint()
 
@@ -164,7 +180,13 @@ class Trainer:
     def score(self, split: Any) -> dict[str, float]:
         parts, plan = self.parts, self.plan
         return evaluate(
-            parts.model, split, parts.loss, parts.metrics, plan.evaluation_batch_size, plan.device, plan.precision
+            parts.model,
+            split,
+            parts.loss,
+            parts.metrics,
+            plan.evaluation_batch_size,
+            plan.device,
+            plan.precision,
         )
 
     def extra_columns(self) -> dict[str, float]:
@@ -185,7 +207,10 @@ class Trainer:
 
     def train_means(self) -> dict[str, float]:
         count, *sums = self.sums.tolist()
-        return {name: value / max(count, 1.0) for name, value in zip(("loss", *self.parts.metrics), sums, strict=True)}
+        return {
+            name: value / max(count, 1.0)
+            for name, value in zip(("loss", *self.parts.metrics), sums, strict=True)
+        }
 
     # Weights ------------------------------------------------------------------------------------------------------
 
@@ -223,7 +248,10 @@ class Trainer:
         plan = self.plan
         if self.improved or (plan.checkpoint_every and self.step % plan.checkpoint_every == 0):
             return True
-        return plan.checkpoint_seconds is not None and self.folder.seconds_since_checkpoint() >= plan.checkpoint_seconds
+        return (
+            plan.checkpoint_seconds is not None
+            and self.folder.seconds_since_checkpoint() >= plan.checkpoint_seconds
+        )
 
     def save_checkpoint(self) -> None:
         """Save model, best weights and state; the best evaluation always has a checkpoint of its own."""
@@ -234,7 +262,11 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that resuming needs, as plain data and tensors (the streams need none: they follow from seed and step)."""
         parts = self.parts
-        stateful = {"early_stopping": parts.early_stopping, "averaging": parts.averaging, "order": parts.order}
+        stateful = {
+            "early_stopping": parts.early_stopping,
+            "averaging": parts.averaging,
+            "order": parts.order,
+        }
         return {
             "step": self.step,
             "sums": self.sums,
@@ -247,19 +279,29 @@ class Trainer:
             **{name: part.state_dict() for name, part in stateful.items() if hasattr(part, "state_dict")},
         }
 
-    def load_state(self, state: dict[str, Any], weights: dict[str, Tensor], best_weights: dict[str, Tensor]) -> None:
+    def load_state(
+        self, state: dict[str, Any], weights: dict[str, Tensor], best_weights: dict[str, Tensor]
+    ) -> None:
         """Take up a checkpoint: everything is built already, and state is loaded last."""
         parts = self.parts
         parts.model.load_state_dict(weights)
         parts.optimizer.load_state_dict(state["optimizer"])
         for plateau, saved in zip(parts.plateaus, state["plateaus"], strict=True):
             plateau.load_state_dict(saved)
-        for name, part in {"early_stopping": parts.early_stopping, "averaging": parts.averaging, "order": parts.order}.items():
+        for name, part in {
+            "early_stopping": parts.early_stopping,
+            "averaging": parts.averaging,
+            "order": parts.order,
+        }.items():
             if name in state and part is not None:
                 part.load_state_dict(state[name])
         self.sums.copy_(state["sums"])
         self.grad_norm = state["grad_norm"].to(self.plan.device)
-        self.step, self.clock.earlier, self.best_row = state["step"], state["seconds"], dict(state["best_row"])
+        self.step, self.clock.earlier, self.best_row = (
+            state["step"],
+            state["seconds"],
+            dict(state["best_row"]),
+        )
         self.best_weights = {name: tensor.to(self.plan.device) for name, tensor in best_weights.items()}
         self.stop = tuple(state["stop"]) if state["stop"] else None
 

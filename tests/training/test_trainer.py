@@ -28,16 +28,41 @@ def test_default_run_learns_digits(train):
 
 
 def test_same_seed_same_weights_and_another_seed_others(train):
-    first, second, other = train("seed=0", "epochs=2"), train("seed=0", "epochs=2"), train("seed=1", "epochs=2")
+    first, second, other = (
+        train("seed=0", "epochs=2"),
+        train("seed=0", "epochs=2"),
+        train("seed=1", "epochs=2"),
+    )
     assert_equal(first.best_weights, second.best_weights)
     assert_equal(first.timeless_rows, second.timeless_rows)
     assert not torch.equal(first.best_weights["layers.0.0.weight"], other.best_weights["layers.0.0.weight"])
 
 
-@pytest.mark.parametrize("interval", ["evaluation.every_epochs=2", "evaluation.every_steps=5", "log.every_steps=3", "checkpoint.every_steps=7"])
+@pytest.mark.parametrize(
+    "interval",
+    [
+        "evaluation.every_epochs=2",
+        "evaluation.every_steps=5",
+        "log.every_steps=3",
+        "checkpoint.every_steps=7",
+    ],
+)
 def test_intervals_leave_training_weights_bit_equal(train, interval):
-    usual = train("epochs=4", "model=cnn", "regularization=[dropout]", "augmentation=[shift,mixup]", "early_stopping=none")
-    changed = train("epochs=4", "model=cnn", "regularization=[dropout]", "augmentation=[shift,mixup]", "early_stopping=none", interval)
+    usual = train(
+        "epochs=4",
+        "model=cnn",
+        "regularization=[dropout]",
+        "augmentation=[shift,mixup]",
+        "early_stopping=none",
+    )
+    changed = train(
+        "epochs=4",
+        "model=cnn",
+        "regularization=[dropout]",
+        "augmentation=[shift,mixup]",
+        "early_stopping=none",
+        interval,
+    )
     assert_equal(usual.last_state()["weights"], changed.last_state()["weights"])
 
 

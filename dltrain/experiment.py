@@ -121,7 +121,8 @@ def explain(error: BaseException, experiment: Experiment) -> BaseException:
     if isinstance(error, NonFinite):
         first = f" The first gradient that is not finite is that of {error.first}." if error.first else ""
         return NumericalFailure(
-            f"The loss or a gradient is not finite at step {error.step + 1} (loss {error.loss:g}); the weights before it are kept.{first}\n"
+            f"The loss or a gradient is not finite at step {error.step + 1} (loss {error.loss:g}); "
+            f"the weights before it are kept.{first}\n"
             f"Most often lr is too large: lr is {experiment.parts.optimizer.param_groups[0]['lr']:g}. Try a tenth of it, or "
             "regularization=[gradient_clipping]."
         )

@@ -12,7 +12,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString
-from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -187,7 +187,8 @@ def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[st
     where = f" ({source})" if source else ""
     if head in LIST_GROUPS and "." in key and key.split(".")[1] not in choices.get(head, []):
         word = key.split(".")[1]
-        return f"`{key}`{where} is set, but {head} has no `{word}` chosen.{nearest(word, choices.get(head, []))} Add it: {head}=[{word}]"
+        hint = nearest(word, choices.get(head, []))
+        return f"`{key}`{where} is set, but {head} has no `{word}` chosen.{hint} Add it: {head}=[{word}]"
     if "." not in key:
         return (
             f"`{key}`{where} is neither a knob nor a group.{nearest(key, {p.split('.')[0] for p in table})}"

@@ -63,7 +63,8 @@ class Door:
         module_name, _, attribute = name.rpartition(".")
         if name not in self.targets and not self._trusted(module_name) and not self._is_local(module_name):
             raise UserError(
-                f"`{key}._target_` is {name}, which is neither in the catalogue nor in the working folder.{nearest(name, self.targets)}\n"
+                f"`{key}._target_` is {name}, which is neither in the catalogue nor in the working folder."
+                f"{nearest(name, self.targets)}\n"
                 f"If you trust that code, say so: trust=[{module_name.split('.')[0] or name}]"
             )
         try:

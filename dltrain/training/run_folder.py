@@ -139,7 +139,8 @@ def read_summary(path: Path) -> dict[str, Any]:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     except OSError:
         raise CheckpointProblem(
-            f"{path} is not a run folder: it has no summary.json. Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."
+            f"{path} is not a run folder: it has no summary.json. "
+            "Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."
         ) from None
     except ValueError as error:
         raise CheckpointProblem(f"{path}/summary.json cannot be read: {error}") from None

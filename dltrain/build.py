@@ -313,7 +313,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     trained = [p for p in model.parameters() if p.requires_grad]
     if weight_decay == 0:
         return [{"params": trained}] if trained else []
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.dim() >= 2]},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]

@@ -217,9 +217,8 @@ def peak_memory(device: torch.device) -> int:
 
 def summary_of(result: Result) -> dict[str, Any]:
     """summary.json's fields about the result; metrics without their split's prefix under `test`."""
-    names = ("status", "stop_reason", "best_epoch", "best", "test", "objective", "epochs", "steps", "seconds")
-    names += ("images_per_second", "peak_memory_bytes")
-    return {name: getattr(result, name) for name in names}
+    names = "status stop_reason best_epoch best test objective epochs steps seconds images_per_second peak_memory_bytes"
+    return {name: getattr(result, name) for name in names.split()}
 
 
 def facts(experiment: Experiment) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
     return scores + (ensemble(parts, outputs) if len(paths) > 1 else [])
 
 
-def splits_of(parts: Parts) -> dict[str, object]:
+def splits_of(parts: Parts) -> dict[str, Any]:
     return {name: split for name, split in (("val", parts.val), ("test", parts.test)) if split is not None}
 
 
@@ -59,7 +60,7 @@ def best_weights(path: Path) -> dict[str, Tensor]:
     return load_file(file)
 
 
-def predict(parts: Parts, plan: Plan, split: object) -> tuple[Tensor, Tensor]:
+def predict(parts: Parts, plan: Plan, split: Any) -> tuple[Tensor, Tensor]:
     """All logits (N, C) and targets (N, …) of a split."""
     with evaluating(parts.model):
         pairs = list(outputs_of(parts.model, split, plan.evaluation_batch_size, plan.device, plan.precision))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -110,7 +110,7 @@ class Closure:
 class still_statistics:  # noqa: N801 - a context manager, named like one
     """Keeps running statistics where they are while a closure is called again."""
 
-    def __init__(self, norms: list[nn.Module], active: bool) -> None:
+    def __init__(self, norms: Sequence[nn.Module], active: bool) -> None:
         self.norms = norms if active else []
 
     def __enter__(self) -> None:

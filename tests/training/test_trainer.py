@@ -72,9 +72,9 @@ def test_augmentation_leaves_the_order_of_samples(train, monkeypatch):
     seen: list[list[int]] = []
     original = Trainer.transform
 
-    def spy(self, inputs, targets, indices, epoch):
-        seen[-1].extend(indices.tolist())
-        return original(self, inputs, targets, indices, epoch)
+    def spy(self, batch, epoch):
+        seen[-1].extend(batch.indices.tolist())
+        return original(self, batch, epoch)
 
     monkeypatch.setattr(Trainer, "transform", spy)
     for words in ("none", "[mixup,shift]"):

@@ -13,7 +13,7 @@ Mode = Literal["min", "max"]
 class KeepBest:
     """Keep track of the best evaluation and never stop.
 
-    metric: a column of metrics.csv, or "gap" for val/loss - train/loss (L1). A NaN is never the best.
+    metric: a column of metrics.csv, or "gap" for val/loss - train/loss (L1). NaN and inf are never the best.
     """
 
     def __init__(self, metric: str = "val/loss", mode: Mode = "min") -> None:
@@ -54,7 +54,7 @@ class Patience(KeepBest):
     The best evaluation is the best outright; `min_delta` (absolute, whatever the metric's sign) only decides
     whether the count begins anew. `smoothing` s replaces the score by its moving average m ← s m + (1 - s) score,
     against stopping on one bad evaluation of a fluctuating curve (L1). `tolerance` ends the run as converged when
-    ‖W_{t+1} - W_t‖ falls below it (L4). A NaN is no improvement and does not enter the moving average.
+    ‖W_{t+1} - W_t‖ falls below it (L4). NaN and inf are no improvement and do not enter the moving average.
     """
 
     _STATE = ("best", "best_step", "stop_reason", "reference", "stale", "smoothed")
@@ -100,7 +100,7 @@ class Patience(KeepBest):
         return "" if self.best is None else f" (best {self.best:.6g} at step {self.best_step})"
 
     def _smooth(self, score: float) -> float:
-        if math.isnan(score):
+        if not math.isfinite(score):
             return score
         before = score if self.smoothed is None else self.smoothed
         self.smoothed = self.smoothing * before + (1 - self.smoothing) * score
@@ -108,9 +108,9 @@ class Patience(KeepBest):
 
 
 def _better(score: float, best: float | None, mode: Mode, min_delta: float) -> bool:
-    """NaN compares false with everything, so it is never better, except that the first one needs its own word."""
-    if best is None:
-        return not math.isnan(score)
+    """Whether a score beats the best by more than `min_delta`; NaN and inf never do."""
+    if best is None or not math.isfinite(score):
+        return math.isfinite(score)
     return score < best - min_delta if mode == "min" else score > best + min_delta
 
 

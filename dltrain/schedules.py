@@ -120,7 +120,7 @@ def multistep(
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     given = [0.5, 0.75] if milestones is None else milestones
     scale = {"share": span.length, "epochs": steps_per_epoch, "steps": 1}[unit]
-    at = [round(milestone * scale) for milestone in given]
+    at = [math.ceil(milestone * scale - 1e-9) for milestone in given]
     for milestone, position in zip(given, at, strict=True):
         if not 0 < position < span.length:
             raise ValueError(
@@ -322,9 +322,9 @@ def triangular(
 
 
 def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.0) -> bool:
-    """Whether a metric is better than the best by more than `min_delta`, which is absolute; NaN never is."""
-    if best is None:
-        return not math.isnan(value)
+    """Whether a metric is better than the best by more than `min_delta`, which is absolute; NaN and inf never are."""
+    if best is None or not math.isfinite(value):
+        return math.isfinite(value)
     return value < best - min_delta if mode == "min" else value > best + min_delta
 
 
@@ -332,7 +332,7 @@ class Plateau:
     """Multiply by `factor` after `patience` evaluations in a row without improvement (L2, L3).
 
     The only schedule with memory: the loop calls `observe` with the value of `metric` after each evaluation. An
-    improvement is one of more than `min_delta`, absolute; NaN is none. After a change the count begins anew.
+    improvement is one of more than `min_delta`, absolute; NaN and inf are none. After a change the count begins anew.
     """
 
     def __init__(

@@ -16,11 +16,12 @@ class NewtonCG(torch.optim.Optimizer):
 
     Hessian-free (Martens 2010; truncated as in Nash 1984): CG ends when the residual is below `tolerance` times
     ‖g‖, or at a direction of curvature that is not positive, with what it has so far, or -g if it has nothing.
-    With `adaptive` the damping follows Levenberg and Marquardt: the loss of the same batch is computed again, a
-    step that raises it is taken back, and damping grows by 3/2 where the model promised over four times what came,
-    and shrinks by 2/3 where it promised less than 4/3 of it. One step solves a quadratic (damping 0).
-    Costs a gradient, `max_iter` Hessian-vector products and, if adaptive, a loss; it reads no value on the host
-    except on a CPU, where CG ends as soon as it may (the result is the same).
+    With `adaptive` the loss of the same batch is computed again: a step that raises it is cut to a quarter, up to
+    three times, and else taken back; and the damping follows Levenberg and Marquardt: it grows by 3/2 (by 4 after
+    harm) where less than a quarter of the promised gain came, and shrinks by 2/3 where more than three quarters did.
+    One step solves a quadratic (damping 0). Costs a gradient, `max_iter` Hessian-vector products and, if adaptive,
+    one more product and one to four gradients. It reads values on the host on a CPU only, where it ends as soon as
+    it may; the result is the same.
     """
 
     def __init__(
@@ -50,15 +51,14 @@ class NewtonCG(torch.optim.Optimizer):
                 hessian_vector(graph, parameters, vector), torch._foreach_mul(vector, damping)
             )
 
-        direction = conjugate_gradients(
-            product, grads, self.defaults["max_iter"], self.defaults["tolerance"]
-        )
+        direction = conjugate_gradients(product, grads, self.defaults["max_iter"], self.defaults["tolerance"])
         step = [d * lr for d, lr in zip(direction, lrs, strict=True)]
-        before = [parameter.clone() for parameter in parameters]
-        torch._foreach_add_(parameters, step)
-        if self.defaults["adaptive"]:
-            promised = -(dot(grads, step) + 0.5 * dot(step, product(step)))
-            self._judge(closure, parameters, before, loss.detach(), promised, damping)
+        if not self.defaults["adaptive"]:
+            torch._foreach_add_(parameters, step)
+            return loss.detach()
+        promised = -(dot(grads, step) + 0.5 * dot(step, hessian_vector(graph, parameters, step)))
+        gained = self._back_off(closure, parameters, step, loss.detach())
+        _adapt(damping, gained, promised)
         return loss.detach()
 
     def _damping(self, first: Tensor) -> Tensor:
@@ -67,17 +67,31 @@ class NewtonCG(torch.optim.Optimizer):
             state["damping"] = torch.tensor(self.defaults["damping"], dtype=first.dtype, device=first.device)
         return state["damping"]
 
-    def _judge(
-        self, closure: Any, parameters: Vector, before: Vector, loss: Tensor, promised: Tensor, damping: Tensor
-    ) -> None:
-        """Compare the change of the loss with the model's, adapt the damping, take back a step that did harm."""
-        gained = loss - closure.gradients(parameters, create_graph=False)[0].detach()
-        harmful = ~(gained >= 0)  # a loss of NaN is harmful too
+    def _back_off(self, closure: Any, parameters: Vector, step: Vector, loss: Tensor) -> Tensor:
+        """Take the longest of the step and a few parts of it that does no harm; what the whole step gained."""
+        before = [parameter.clone() for parameter in parameters]
+        taken, gains = torch.zeros_like(loss, dtype=torch.bool), []
+        for part in _PARTS:
+            for parameter, old, whole in zip(parameters, before, step, strict=True):
+                parameter.copy_(torch.where(taken, parameter, old + part * whole))
+            gains.append(loss - closure.gradients(parameters, create_graph=False)[0].detach())
+            taken = taken | (gains[-1] >= 0)  # a loss of NaN is harmful
+            if not taken.is_cuda and bool(taken):
+                break
         for parameter, old in zip(parameters, before, strict=True):
-            parameter.copy_(torch.where(harmful, old, parameter))
-        ratio = gained / promised
-        factor = torch.where(ratio > 0.75, 2 / 3, torch.where(ratio < 0.25, 1.5, 1.0))
-        damping.mul_(torch.where(harmful, 4.0, factor))
+            parameter.copy_(torch.where(taken, parameter, old))
+        return gains[0]
+
+
+_PARTS = (1.0, 1 / 4, 1 / 16, 1 / 64)
+
+
+def _adapt(damping: Tensor, gained: Tensor, promised: Tensor) -> None:
+    """Trust the model more where it kept its promise, less where it did not (Marquardt's rule)."""
+    ratio = gained / promised
+    factor = torch.where(ratio > 0.75, 2 / 3, torch.where(ratio < 0.25, 1.5, 1.0))
+    harmed = (damping * 4).clamp(min=1e-3)
+    damping.copy_(torch.where(gained >= 0, damping * factor, harmed))
 
 
 class _Search(NamedTuple):

@@ -23,9 +23,10 @@ class Shampoo(torch.optim.Optimizer):
 
     Each of the k axes longer than 1 sums its own second moments, Hᵢ = eps I + Σ GᵢGᵢᵀ with Gᵢ the gradient unfolded
     along it; a vector's is full-matrix Adagrad. An axis longer than `max_size` keeps the diagonal only, as in the
-    paper. With `beta` < 1 the sum is a moving average that forgets. Roots are computed in the first step and then
-    every `update_every` steps, by eigenvalues in the parameters' dtype, at a cost of about 10 n³ for an axis of
-    length n, and one host sync on a GPU.
+    paper. With `beta` < 1 the sum is a moving average that forgets. Roots are renewed in the first `update_every`
+    steps and then every `update_every` steps, by eigenvalues, at a cost of about 10 n³ for an axis of length n, and
+    a host sync on a GPU. A direction that is new since then would be stretched by eps^(-1/2): in between, the
+    update is shortened to √(size / longest axis), the length that fresh roots do not exceed.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Shampoo(torch.optim.Optimizer):
             state.update({"steps": 0, "momentum": torch.zeros_like(parameter)})
             for axis in axes:
                 state[f"moments{axis}"] = _initial(grad, axis, group["eps"], group["max_size"])
-        renew = state["steps"] % group["update_every"] == 0
+        renew = state["steps"] < group["update_every"] or state["steps"] % group["update_every"] == 0
         state["steps"] += 1
         update = grad
         for axis in axes:
@@ -76,6 +77,7 @@ class Shampoo(torch.optim.Optimizer):
             if renew:
                 state[f"root{axis}"] = _inverse_root(moments, 2 * len(axes), group["eps"])
             update = _apply(update, state[f"root{axis}"], axis)
+        update = update if renew else _shorten(update)
         state["momentum"].lerp_(update.reshape(parameter.shape), 1 - group["momentum"])
         parameter.sub_(state["momentum"], alpha=group["lr"])
 
@@ -101,8 +103,10 @@ def _inverse_root(moments: Tensor, order: int, eps: float) -> Tensor:
     """H^(-1/order), with eigenvalues below eps lifted to it: by rounding, or forgetting with beta < 1, some fall."""
     if moments.ndim == 1:
         return moments.clamp(min=eps) ** (-1 / order)
-    values, vectors = torch.linalg.eigh(moments)
-    return (vectors * values.clamp(min=eps) ** (-1 / order)) @ vectors.T
+    full = moments.to(torch.promote_types(moments.dtype, torch.float32))  # eigenvalues exist from float32 on
+    finite = full.nan_to_num(0.0, 0.0, 0.0)  # a run that diverges is the trainer's to report, not LAPACK's
+    values, vectors = torch.linalg.eigh(finite)
+    return ((vectors * values.clamp(min=eps) ** (-1 / order)) @ vectors.T).to(moments.dtype)
 
 
 def _apply(update: Tensor, root: Tensor, axis: int) -> Tensor:
@@ -111,3 +115,8 @@ def _apply(update: Tensor, root: Tensor, axis: int) -> Tensor:
         shape[axis] = -1
         return update * root.view(shape)
     return torch.tensordot(update, root, dims=([axis], [0])).movedim(-1, axis)
+
+
+def _shorten(update: Tensor) -> Tensor:
+    longest = (update.numel() / max(update.shape)) ** 0.5
+    return update * (longest / torch.linalg.vector_norm(update)).clamp(max=1.0)

@@ -166,11 +166,15 @@ def shampoo(w, g, s, lr, t, momentum=0.9, beta=1.0, eps=1e-4, update_every=1, ma
         new = (1 if beta == 1 else 1 - beta) * unfolded @ unfolded.T
         new = new if length <= max_size else np.diag(np.diag(new))
         s[axis] = beta * s.get(axis, eps * np.eye(length)) + new
-        if (t - 1) % update_every == 0:
+        fresh = t <= update_every or (t - 1) % update_every == 0
+        if fresh:
             values, vectors = np.linalg.eigh(s[axis])
             s["root", axis] = vectors @ np.diag(np.maximum(values, eps) ** (-1 / order)) @ vectors.T
         whole = np.kron(whole, s["root", axis])
-    s["m"] = momentum * s.get("m", 0.0) + (1 - momentum) * (whole @ g.ravel()).reshape(g.shape)
+    update = (whole @ g.ravel()).reshape(g.shape)
+    if not fresh:
+        update = update * min(1.0, np.sqrt(g.size / max(g.shape)) / np.linalg.norm(update))
+    s["m"] = momentum * s.get("m", 0.0) + (1 - momentum) * update
     return w - lr * s["m"]
 
 

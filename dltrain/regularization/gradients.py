@@ -34,7 +34,9 @@ class ClipValue:
         self.parameters, self.limit = list(model.parameters()), limit
 
     def change_gradients(self, generator: torch.Generator, scale: float = 1.0, step: int = 0) -> None:
-        nn.utils.clip_grad_value_(self.parameters, self.limit)
+        moving = [parameter for parameter in self.parameters if parameter.grad is not None]
+        if moving:  # torch's own fails on none
+            nn.utils.clip_grad_value_(moving, self.limit)
 
 
 class ClipAdaptive:

@@ -243,7 +243,8 @@ def test_alternating_flip_shows_both_sides_in_any_two_epochs() -> None:
     flip, indices = AlternatingFlip(SPEC), torch.arange(N)
     generator = torch.Generator().manual_seed(0)
     even, odd, later = (
-        flip.parameters(Draw(N, 17, 12, generator, torch.device("cpu"), indices, epoch)) for epoch in (0, 1, 2)
+        flip.parameters(Draw(N, 17, 12, generator, torch.device("cpu"), indices, epoch))
+        for epoch in (0, 1, 2)
     )
     assert torch.equal(even, ~odd) and torch.equal(even, later)
     assert abs(even.float().mean() - 0.5) < 4 * 0.5 / math.sqrt(N)

@@ -39,7 +39,7 @@ class Geometric:
         raise NotImplementedError
 
     def displacement(self, draw: Draw) -> Tensor | None:
-        """(B, H, W, 2) pixels added to the positions in the old picture, or None."""
+        """(B, 2, H, W), x and y: pixels added to the positions in the old picture, or None."""
         return None
 
     def __call__(
@@ -69,6 +69,7 @@ class Fused:
         self.gathers = all(member.whole_pixels for member in members)
         self.reflects = any(member.border == "reflect" for member in members)
         self.projective = any(member.projective for member in members)
+        self.memory: Tensor | None = None
 
     def __call__(
         self,
@@ -81,9 +82,20 @@ class Fused:
         draw = draw_for(inputs, generator, indices, epoch)
         self.black = self.black.to(inputs)  # copies at the first call only
         matrix, displacement = self.compose(draw)
+        if self.reflects:
+            return geometry.pick_mirrored(inputs, matrix), targets
         if self.gathers:
-            return geometry.pick(inputs, matrix, self.black, self.reflects), targets
-        return geometry.warp(inputs, matrix, self.black, displacement, self.projective), targets
+            memory = self.kept((*inputs.shape[:2], inputs.shape[2] * inputs.shape[3] + 1), inputs)
+            return geometry.pick(inputs, matrix, self.black, memory), targets
+        memory = self.kept(inputs.shape, inputs)
+        return geometry.warp(inputs, matrix, self.black, displacement, self.projective, memory), targets
+
+    def kept(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Memory kept from call to call; on a CPU fresh pages cost more than the arithmetic."""
+        kept = self.memory
+        if kept is None or (kept.shape, kept.dtype, kept.device) != (shape, like.dtype, like.device):
+            kept = self.memory = like.new_empty(shape)
+        return kept
 
     def compose(self, draw: Draw) -> tuple[Tensor, Tensor | None]:
         """The product of the members' matrices (B, 3, 3) and the sum of their displacements."""
@@ -310,7 +322,7 @@ class Distort(Geometric):
         self.smooth_x, self.smooth_y = self.smooth_x.to(draw.device), self.smooth_y.to(draw.device)
         shape = (draw.size, 2, self.height, self.width)
         noise = torch.randn(shape, generator=draw.generator, device=draw.device)
-        return (self.elastic * (self.smooth_y @ noise @ self.smooth_x.T)).permute(0, 2, 3, 1)
+        return self.elastic * (self.smooth_y @ noise @ self.smooth_x.T)
 
 
 def smoother(length: int, sigma: float) -> Tensor:

@@ -115,9 +115,7 @@ def move(pixels: Tensor, operation: Tensor, amount: Tensor, space: Space) -> Ten
     matrix = matrix @ geometry.rotation(picked(ROTATE, amount * (space.rotate * math.pi / 180)))
     # whole pixels, rounded towards the middle
     right, down = picked(TRANSLATE_X, (amount * x).trunc()), picked(TRANSLATE_Y, (amount * y).trunc())
-    moved = geometry.warp(
-        pixels, matrix @ geometry.shifting(right, down), pixels.new_zeros(pixels.shape[1], 1, 1)
-    )
+    moved = geometry.warp(pixels, matrix @ geometry.shifting(right, down))
     geometric = (operation >= SHEAR_X) & (operation <= ROTATE)
     return torch.where(color.column(geometric, pixels) > 0, moved, pixels)
 

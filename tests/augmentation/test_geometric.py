@@ -113,7 +113,7 @@ def test_elastic_agrees_with_torchvision() -> None:
     transform.parameters(draw)
     pixels = transform.displacement(draw)
     assert pixels is not None
-    fraction = pixels * 2 / torch.tensor([12.0, 17.0])
+    fraction = pixels.permute(0, 2, 3, 1) * 2 / torch.tensor([12.0, 17.0])
     twin = torch.stack([tv.elastic(p, d[None], fill=None) for p, d in zip(raw, fraction, strict=True)])
     torch.testing.assert_close(apply(transform, raw), twin, atol=1e-5, rtol=0)
 
@@ -144,7 +144,7 @@ def test_gather_and_warp_agree_on_whole_pixels() -> None:
     black = -MEAN / STD
     moved = geometry.pick(inputs, matrix, black)
     torch.testing.assert_close(moved, geometry.warp(inputs, matrix, black), atol=1e-4, rtol=0)
-    projected = geometry.warp(inputs, matrix, black, torch.zeros(32, 17, 12, 2), projective=True)
+    projected = geometry.warp(inputs, matrix, black, torch.zeros(32, 2, 17, 12), projective=True)
     torch.testing.assert_close(moved, projected, atol=1e-4, rtol=0)
 
 

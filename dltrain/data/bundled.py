@@ -1,4 +1,4 @@
-"""The small datasets that come with scikit-learn's package, read without importing it (the import costs 2.5 s)."""
+"""The small datasets of scikit-learn's package, read without importing it (the import costs 2.5 s)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _DIABETES = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 
 
 def digits() -> RawData:
-    """1797 grey images (1, 8, 8) of handwritten digits, brightness 0 to 16 scaled to [0, 1] (UCI, Alpaydin 1998)."""
+    """1797 grey images (1, 8, 8) of handwritten digits, 17 levels scaled to [0, 1] (UCI, Alpaydin 1998)."""
     numbers = small_integers(_text("digits.csv.gz")).reshape(-1, 65)
     images = torch.from_numpy(numbers[:, :64].astype(np.float32)).view(-1, 1, 8, 8) / 16
     return RawData(
@@ -77,7 +77,7 @@ def iris() -> RawData:
 
 
 def diabetes() -> RawData:
-    """442 patients, 10 measurements, progression of the disease after one year: 25 to 346 (Efron et al. 2004)."""
+    """442 patients, 10 measurements, progression of diabetes after a year, 25 to 346 (Efron et al. 2004)."""
     features = np.loadtxt(_text("diabetes_data_raw.csv.gz").decode().splitlines())
     targets = np.loadtxt(_text("diabetes_target.csv.gz").decode().splitlines())
     return RawData(_floats(features), _floats(targets), "regression", feature_names=_DIABETES)
@@ -122,6 +122,7 @@ def _text(file: str) -> bytes:
         if path.is_file():
             return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     raise DataError(
-        f"{file} of scikit-learn's package is not there; install it (pip install 'scikit-learn>=1.5') or use a "
+        f"{file} of scikit-learn's package is not there; install it (pip install 'scikit-learn>=1.5') or use "
+        "a "
         "dataset of your own: dataset=csv dataset.path=FILE"
     )

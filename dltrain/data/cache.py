@@ -14,11 +14,13 @@ from torch import Tensor
 _FORMAT = 1  # raise it when a decoder changes: caches of older decoders are then made anew
 
 
-def decoded(path: Path, sources: Sequence[Path], decode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def decoded(
+    path: Path, sources: Sequence[Path], decode: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
     """What `decode()` returns, from the file `path` when that was made from the `sources` as they are now.
 
-    The tensors are mapped from the file: reading starts at once and costs no memory until they are used. Where the
-    folder cannot be written to, they are decoded each time.
+    The tensors are mapped from the file: reading starts at once and costs no memory until they are used.
+    Where the folder cannot be written to, they are decoded each time.
     """
     made_from = fingerprint(sources)
     cached = _read(path, made_from)

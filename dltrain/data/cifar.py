@@ -24,7 +24,7 @@ _MIRRORS = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kr
 
 @dataclass(frozen=True)
 class _Archive:
-    """One of the two archives: its folder inside, its members with their numbers of images, bytes of label each."""
+    """One of the two archives: the folder inside it, and its members with their numbers of images."""
 
     remote: RemoteFile
     folder: str
@@ -68,7 +68,7 @@ def cifar10(root: str = "data", download: bool = True) -> RawData:
 
 
 def cifar100(root: str = "data", download: bool = True, labels: str = "fine") -> RawData:
-    """60 000 colour images (3, 32, 32) of 100 classes (`labels=fine`) or their 20 kinds (`coarse`) (Krizhevsky 2009)."""
+    """60 000 colour images (3, 32, 32), labels: fine (100 classes) or coarse (20 kinds) (Krizhevsky 2009)."""
     if labels not in ("fine", "coarse"):
         raise DataError(f"dataset.labels is {labels!r}; it must be fine (100 classes) or coarse (20)")
     return _load(_CIFAR100, Path(root), download, column=("coarse", "fine").index(labels))
@@ -99,7 +99,8 @@ def _locate(archive: _Archive, root: Path, may_download: bool) -> Path:
     hint = f"or set dataset.root to the folder that holds {archive.remote.name}"
     if not may_download:
         raise DataError(
-            f"{archive.remote.name} is not in {root} (the Python version of the archive is a pickle and is not read); "
+            f"{archive.remote.name} is not in {root} (the Python version of the archive is a pickle and is "
+            "not read); "
             f"set dataset.download=true, {hint}"
         )
     return download.fetch(archive.remote, root, hint)
@@ -121,7 +122,7 @@ def _decode(archive: _Archive, source: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def _members(archive: _Archive, source: Path) -> Iterator[Callable[[str, int | None], bytes]]:
-    """A function from (name, size) to content, out of the folder or the archive; nothing is unpacked to disk."""
+    """A function from (name, size) to content, out of folder or archive; nothing is unpacked to disk."""
     if source.is_dir():
         yield lambda name, size: _whole(source / name, _read_file(source / name), size)
         return
@@ -130,7 +131,9 @@ def _members(archive: _Archive, source: Path) -> Iterator[Callable[[str, int | N
             inside = archive.folder
             yield lambda name, size: _whole(source / name, _read_member(tar, f"{inside}/{name}", size), size)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"cannot read {source} ({error}); remove it and let it be downloaded again") from error
+        raise DataError(
+            f"cannot read {source} ({error}); remove it and let it be downloaded again"
+        ) from error
 
 
 def _read_file(path: Path) -> bytes:
@@ -152,7 +155,8 @@ def _read_member(tar: tarfile.TarFile, name: str, size: int | None) -> bytes:
 def _whole(path: Path, content: bytes, size: int | None) -> bytes:
     if not content or (size is not None and len(content) != size):
         raise DataError(
-            f"{path} holds {len(content)} bytes in place of {size or 'some'}; remove the archive or folder and let it "
+            f"{path} holds {len(content)} bytes in place of {size or 'some'}; remove the archive or folder "
+            "and let it "
             "be downloaded again"
         )
     return content

@@ -26,14 +26,16 @@ class RemoteFile:
 
 
 def fetch(file: RemoteFile, folder: Path, hint: str) -> Path:
-    """Path of the file in `folder`, from the first mirror that gives the right bytes; else DataError ending in `hint`.
+    """Path of the file in `folder`, from the first mirror with the right bytes; else DataError with `hint`.
 
     What is incomplete or has another hash is removed again, so that a file in `folder` is whole.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"cannot make the folder {folder} ({error.strerror}); set dataset.root to another") from error
+        raise DataError(
+            f"cannot make the folder {folder} ({error.strerror}); set dataset.root to another"
+        ) from error
     reasons: list[str] = []
     for mirror in file.mirrors:
         reason = _fetch_from(mirror + file.name, file, folder)
@@ -41,8 +43,10 @@ def fetch(file: RemoteFile, folder: Path, hint: str) -> Path:
             return folder / file.name
         reasons.append(reason)
     raise DataError(
-        f"could not download {file.name} from any of {len(file.mirrors)} addresses (the last: {reasons[-1]}).\n"
-        f"Put {file.name} (from {file.mirrors[0]}{file.name}, SHA-256 {file.sha256[:16]}…) into {folder} by hand; "
+        f"could not download {file.name} from any of {len(file.mirrors)} addresses (the last: "
+        f"{reasons[-1]}).\n"
+        f"Put {file.name} (from {file.mirrors[0]}{file.name}, SHA-256 {file.sha256[:16]}…) into {folder} by "
+        "hand; "
         f"{hint}"
     )
 
@@ -73,7 +77,8 @@ def _copy(answer: IO[bytes], target: IO[bytes], file: RemoteFile) -> str | None:
         digest.update(part)
         size += len(part)
     if size != file.size:
-        return f"got {'more than ' if size > file.size else ''}{min(size, file.size)} bytes in place of {file.size}"
+        got = f"more than {file.size}" if size > file.size else str(size)
+        return f"got {got} bytes in place of {file.size}"
     if digest.hexdigest() != file.sha256:
         return f"SHA-256 is {digest.hexdigest()[:16]}… in place of {file.sha256[:16]}…"
     return None

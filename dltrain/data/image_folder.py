@@ -19,20 +19,24 @@ _MODES = {"rgb": ("RGB", 3), "grey": ("L", 1)}
 
 
 def image_folder(root: str, size: int | list[int] | None = None, color: str = "rgb") -> RawData:
-    """Images of ROOT/CLASS/…, or of ROOT/train/CLASS/…, ROOT/val/CLASS/… and ROOT/test/CLASS/… as splits of their own.
+    """Images of ROOT/CLASS/…, or of ROOT/train/CLASS/…, ROOT/val/CLASS/… and ROOT/test/CLASS/… as splits.
 
-    size: side of a square or [height, width], to which images are cropped around their centre and scaled; None wants
-    all images to have the size of the first. color: rgb (3, H, W) or grey (1, H, W).
+    size: side of a square or [height, width], to which images are cropped around their centre and scaled;
+    None wants all images to have the size of the first. color: rgb (3, H, W) or grey (1, H, W).
     """
     if color not in _MODES:
         raise DataError(f"dataset.color is {color!r}; it must be rgb or grey")
     wanted = _height_and_width(size)
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise DataError(f"dataset.root is {root}, which is not a folder; set it to the folder that holds the images")
+        raise DataError(
+            f"dataset.root is {root}, which is not a folder; set it to the folder that holds the images"
+        )
     parts = [name for name in SPLIT_NAMES if (folder / name).is_dir()]
     if parts and "train" not in parts:
-        raise DataError(f"{folder} holds {some(parts)} but no train; name the folder with the training images train")
+        raise DataError(
+            f"{folder} holds {some(parts)} but no train; name the folder with the training images train"
+        )
     found = list(_found(folder, parts))
     if not found:
         raise DataError(
@@ -83,7 +87,9 @@ def _height_and_width(size: int | list[int] | None) -> tuple[int, int] | None:
         return None
     sides = [size, size] if isinstance(size, int) else list(size)
     if len(sides) != 2 or min(sides) < 1:
-        raise DataError(f"dataset.size is {size}; it must be one side of a square or [height, width], at least 1 each")
+        raise DataError(
+            f"dataset.size is {size}; it must be one side of a square or [height, width], at least 1 each"
+        )
     return sides[0], sides[1]
 
 
@@ -133,17 +139,20 @@ class ImageFiles:
 
         channels, height, width = self.shape
         try:
-            with Image.open(path) as image:
-                if self.resize and image.size != (width, height):
+            with Image.open(path) as file:
+                if self.resize:
                     # a JPEG can be decoded at a fraction of its size: up to 8 times faster for photographs
-                    image.draft(self.mode, (2 * width, 2 * height))
-                    image = ImageOps.fit(image.convert(self.mode), (width, height), Image.Resampling.BILINEAR)
-                pixels = np.asarray(image.convert(self.mode))
+                    file.draft(self.mode, (2 * width, 2 * height))
+                image = file.convert(self.mode)
+            if self.resize and image.size != (width, height):
+                image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+            pixels = np.asarray(image)
         except Exception as error:  # PIL raises many kinds: unidentified, truncated, too large, broken chunks
             raise _unreadable(path, error) from error
         if pixels.shape[:2] != (height, width):
             raise DataError(
-                f"the image {path} is {pixels.shape[1]} wide and {pixels.shape[0]} high, but the first one is {width} "
+                f"the image {path} is {pixels.shape[1]} wide and {pixels.shape[0]} high, but the first one "
+                f"is {width} "
                 f"and {height}; set dataset.size=[{height},{width}] to bring all to one size"
             )
         return pixels.reshape(height, width, channels)

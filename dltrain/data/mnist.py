@@ -78,7 +78,7 @@ _KMNIST = _Family(
 
 
 def mnist(root: str = "data", download: bool = True) -> RawData:
-    """70 000 grey images (1, 28, 28) of handwritten digits, 10 000 of them for the test (LeCun et al. 1998)."""
+    """70 000 grey images (1, 28, 28) of handwritten digits, 10 000 for the test (LeCun et al. 1998)."""
     return _load(_MNIST, Path(root), download)
 
 
@@ -101,7 +101,9 @@ def _load(family: _Family, root: Path, may_download: bool) -> RawData:
         targets=tensors["labels"].long(),
         task="classification",
         class_names=family.class_names,
-        split=given_splits({TRAIN: int(tensors["train_size"]), TEST: len(tensors["labels"]) - int(tensors["train_size"])}),
+        split=given_splits(
+            {TRAIN: int(tensors["train_size"]), TEST: len(tensors["labels"]) - int(tensors["train_size"])}
+        ),
     )
 
 
@@ -118,10 +120,14 @@ def _locate(file: RemoteFile, folder: Path, may_download: bool) -> Path:
 
 def _decode(paths: list[Path]) -> dict[str, Tensor]:
     train_images, train_labels, test_images, test_labels = map(read_idx, paths)
-    for images, labels, path in ((train_images, train_labels, paths[0]), (test_images, test_labels, paths[2])):
+    for images, labels, path in (
+        (train_images, train_labels, paths[0]),
+        (test_images, test_labels, paths[2]),
+    ):
         if images.ndim != 3 or len(images) != len(labels):
             raise DataError(
-                f"{path} holds {tuple(images.shape)} images for {len(labels)} labels; there must be one each: "
+                f"{path} holds {tuple(images.shape)} images for {len(labels)} labels; there must be one "
+                "each: "
                 "remove both files and let them be downloaded again"
             )
     return {
@@ -132,7 +138,7 @@ def _decode(paths: list[Path]) -> dict[str, Tensor]:
 
 
 def read_idx(path: Path) -> Tensor:
-    """uint8 tensor of a file in IDX form (LeCun): magic number, the axes as big-endian 32-bit numbers, the bytes."""
+    """uint8 tensor of a file in IDX form (LeCun): magic number, lengths of the axes, the bytes."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -142,7 +148,8 @@ def read_idx(path: Path) -> Tensor:
     shape = tuple(int.from_bytes(content[4 * i : 4 * i + 4], "big") for i in range(1, axes + 1))
     if magic not in (_IMAGES, _LABELS) or len(content) != 4 * (axes + 1) + int(np.prod(shape)):
         raise DataError(
-            f"{path} is not a whole file of images or labels (its {len(content)} bytes begin with {content[:4].hex()}); "
+            f"{path} is not a whole file of images or labels (its {len(content)} bytes begin with "
+            f"{content[:4].hex()}); "
             "remove it and let it be downloaded again"
         )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 * (axes + 1)).copy()).view(shape)

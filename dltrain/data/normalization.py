@@ -29,8 +29,8 @@ class Normalizer:
 def normalizer(inputs: Tensor, mode: str, dtype: torch.dtype = torch.float32) -> Normalizer:
     """Statistics of training inputs (N, C, H, W) or (N, F) for `mode`: unit, center or none (lecture L3, L4).
 
-    `unit`: mean 0 and variance 1 per channel or feature (a constant one is only centred); `center`: mean 0; `none`:
-    as they are, bytes divided by 255.
+    `unit`: mean 0 and variance 1 per channel or feature (a constant one is only centred); `center`: mean 0;
+    `none`: as they are, bytes divided by 255.
     """
     if mode not in ("unit", "center", "none"):
         raise ValueError(f"dataset.normalize is {mode!r}; it must be unit, center or none")

@@ -30,9 +30,9 @@ def npz(
 ) -> RawData:
     """Arrays of one `.npz` file by their names; the first axis counts the samples.
 
-    inputs: (N, F), (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or numbers; channels: first or last (auto: the axis
-    that has 1, 3 or 4 entries). targets: (N,) whole numbers or text for classes, (N,) or (N, K) floats for quantities
-    (task auto). split: (N,) 0 train, 1 val, 2 test. groups: (N,).
+    inputs: (N, F), (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or numbers; channels: first or last (auto:
+    the axis that has 1, 3 or 4 entries). targets: (N,) whole numbers or text for classes, (N,) or (N, K)
+    floats for quantities (task auto). split: (N,) 0 train, 1 val, 2 test. groups: (N,).
     """
     arrays = _read(Path(path).expanduser(), [name for name in (inputs, targets, split, groups) if name])
     names = {"inputs": inputs, "targets": targets, "split": split, "groups": groups}
@@ -44,7 +44,9 @@ def npz(
         task=kind,
         class_names=class_names,
         split=_split(arrays[split]) if split else None,
-        groups=torch.from_numpy(np.unique(arrays[groups], return_inverse=True)[1].astype(np.int64)) if groups else None,
+        groups=torch.from_numpy(np.unique(arrays[groups], return_inverse=True)[1].astype(np.int64))
+        if groups
+        else None,
     )
 
 
@@ -56,7 +58,8 @@ def _read(path: Path, names: list[str]) -> dict[str, Array]:
             for name in names:
                 if name not in archive:
                     raise DataError(
-                        f"{path} holds no array {name!r}{nearest(name, archive.files)}; its arrays: {some(archive.files)} "
+                        f"{path} holds no array {name!r}{nearest(name, archive.files)}; its arrays: "
+                        f"{some(archive.files)} "
                         "(dataset.inputs, dataset.targets, dataset.split and dataset.groups name them)"
                     )
             return {name: archive[name] for name in names}
@@ -70,7 +73,9 @@ def _check_lengths(path: str, arrays: dict[str, Array]) -> None:
     lengths = {key: len(array) if array.ndim else 0 for key, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         facts = ", ".join(f"{key} {length}" for key, length in lengths.items())
-        raise DataError(f"the arrays of {path} have different lengths ({facts}); all must have one entry a sample")
+        raise DataError(
+            f"the arrays of {path} have different lengths ({facts}); all must have one entry a sample"
+        )
 
 
 def _inputs(array: Array, channels: str) -> Tensor:
@@ -78,7 +83,8 @@ def _inputs(array: Array, channels: str) -> Tensor:
         raise DataError(f"dataset.channels is {channels!r}; it must be first, last or auto")
     if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4):
         raise DataError(
-            f"the inputs have shape {array.shape} and kind {array.dtype}; they must be numbers of shape (N, F), "
+            f"the inputs have shape {array.shape} and kind {array.dtype}; they must be numbers of shape (N, "
+            "F), "
             "(N, H, W), (N, C, H, W) or (N, H, W, C)"
         )
     tensor = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
@@ -99,12 +105,19 @@ def _targets(array: Array, task: str) -> tuple[Task, Tensor, tuple[str, ...]]:
         raise DataError(f"dataset.task is {task!r}; it must be classification, regression or auto")
     if task == "classification" or (task == "auto" and array.dtype.kind in "iubU" and array.ndim == 1):
         if array.ndim != 1:
-            raise DataError(f"the targets have shape {array.shape}; those of a classification have shape (N,)")
+            raise DataError(
+                f"the targets have shape {array.shape}; those of a classification have shape (N,)"
+            )
         values, codes = np.unique(array, return_inverse=True)
-        return "classification", torch.from_numpy(codes.astype(np.int64)), tuple(str(value) for value in values.tolist())
+        return (
+            "classification",
+            torch.from_numpy(codes.astype(np.int64)),
+            tuple(str(value) for value in values.tolist()),
+        )
     if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
         raise DataError(
-            f"the targets have shape {array.shape} and kind {array.dtype}; those of a regression are numbers of shape "
+            f"the targets have shape {array.shape} and kind {array.dtype}; those of a regression are numbers "
+            "of shape "
             "(N,) or (N, K)"
         )
     return "regression", torch.from_numpy(array.astype(np.float32)), ()

@@ -18,7 +18,9 @@ from dltrain.data.spec import DataSpec
 from dltrain.data.splits import hashed_order, split
 
 _STATISTICS_SAMPLES = 4096  # of a streamed training split: reading all of it would cost an epoch
-_COPIED_AT_ONCE = 512  # samples normalised at a time: what the processor's cache holds, 8 times faster than all
+_COPIED_AT_ONCE = (
+    512  # samples normalised at a time: what the processor's cache holds, 8 times faster than all
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Splits:
         return {"mean": self.spec.mean.cpu(), "std": self.spec.std.cpu()}
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change when the data do: shape, kind, all targets and a sample of the inputs."""
+        """16 hexadecimal digits of a hash over shape, kind, all targets and a sample of the inputs."""
         return self.data_fingerprint
 
 
@@ -58,9 +60,9 @@ def prepare(
 ) -> Splits:
     """Split, normalise and place the data; see `split` and `normalizer` for the rules.
 
-    The samples live on the device when they take at most `resident_share` of its free memory, else they stream through
-    `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used in place of new ones.
-    Raises DataError where the data cannot be used so.
+    The samples live on the device when they take at most `resident_share` of its free memory, else they
+    stream through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used
+    in place of new ones. Raises DataError where the data cannot be used so.
     """
     device = torch.device(device)
     raw = _checked(raw)
@@ -78,15 +80,17 @@ def prepare(
     normalizing = _normalizer(raw, positions[TRAIN], split_seed, normalize, dtype, statistics)
     spec = _spec(raw, positions, normalizing, class_weights)
     placing = _Placing(raw, normalizing, device, resident_share, workers)
-    parts = [placing.place(chosen) if len(chosen) else None for chosen in positions]
-    assert parts[TRAIN] is not None
-    return Splits(parts[TRAIN], parts[VAL], parts[TEST], spec, _fingerprint(raw))
+    train = placing.place(positions[TRAIN])
+    val, test = (placing.place(chosen) if len(chosen) else None for chosen in positions[VAL:])
+    return Splits(train, val, test, spec, _fingerprint(raw))
 
 
 def _checked(raw: RawData) -> RawData:
     """The same data with targets (N,) int64 or (N, K) float32, after checks that cost no pass over images."""
     if len(raw.inputs) != len(raw.targets):
-        raise DataError(f"there are {len(raw.inputs)} inputs but {len(raw.targets)} targets; there must be one each")
+        raise DataError(
+            f"there are {len(raw.inputs)} inputs but {len(raw.targets)} targets; there must be one each"
+        )
     if len(raw) == 0:
         raise DataError("the dataset holds no sample")
     if isinstance(raw.inputs, Tensor) and raw.inputs.is_floating_point():
@@ -118,7 +122,8 @@ def _check_classes(raw: RawData) -> None:
 
 
 def _refuse_non_finite(raw: RawData, values: Tensor, what: str) -> None:
-    # the sum is finite when all are, and costs no boolean copy; only when it is not, the culprit is looked for
+    # the sum is finite when all are, and costs no boolean copy; only when it is not, the culprit is looked
+    # for
     if bool(torch.isfinite(values.sum())):
         return
     bad = (~torch.isfinite(values.reshape(len(values), -1))).nonzero()
@@ -127,7 +132,9 @@ def _refuse_non_finite(raw: RawData, values: Tensor, what: str) -> None:
     row, column = bad[0].tolist()
     name = f" (feature {raw.feature_names[column]!r})" if what == "input" and raw.feature_names else ""
     value = values.reshape(len(values), -1)[row, column].item()
-    raise DataError(f"{raw.describe(row)} has the {what} value {value}{name}; all values must be finite numbers")
+    raise DataError(
+        f"{raw.describe(row)} has the {what} value {value}{name}; all values must be finite numbers"
+    )
 
 
 def _normalizer(
@@ -160,13 +167,15 @@ def _spec(raw: RawData, positions: list[Tensor], normalizing: Normalizer, class_
 
 
 def _class_weights(raw: RawData, train: Tensor, mode: str) -> Tensor | None:
-    """`balanced`: N / (C · n_c), so that every class weighs the same and a training sample weighs 1 on average."""
+    """`balanced`: N / (C · n_c): every class weighs the same, and a training sample 1 on average."""
     if mode == "none":
         return None
     if mode != "balanced":
         raise ValueError(f"dataset.class_weights is {mode!r}; it must be none or balanced")
     if raw.task != "classification":
-        raise DataError("dataset.class_weights=balanced needs classes, but this is a regression; set it to none")
+        raise DataError(
+            "dataset.class_weights=balanced needs classes, but this is a regression; set it to none"
+        )
     counts = torch.bincount(raw.targets[train], minlength=class_numbers(raw))
     return len(train) / (len(counts) * counts.float())
 
@@ -178,7 +187,9 @@ class _Placing:
         self, raw: RawData, normalizing: Normalizer, device: torch.device, resident_share: float, workers: int
     ) -> None:
         if not 0 <= resident_share <= 1:
-            raise ValueError(f"dataset.resident_share is {resident_share}; it must be in [0, 1] (0 always streams)")
+            raise ValueError(
+                f"dataset.resident_share is {resident_share}; it must be in [0, 1] (0 always streams)"
+            )
         self.raw, self.device, self.workers = raw, device, workers
         self.normalize = normalizing
         values = len(raw) * torch.Size(_sample_shape(raw.inputs)).numel()
@@ -190,7 +201,9 @@ class _Placing:
         """The split that holds the samples at the positions `chosen`."""
         targets = to_device(self.raw.targets[chosen], self.device)
         if not (self.as_floats or self.as_raw):
-            reader = _TensorReader(self.raw.inputs) if isinstance(self.raw.inputs, Tensor) else self.raw.inputs
+            reader = (
+                _TensorReader(self.raw.inputs) if isinstance(self.raw.inputs, Tensor) else self.raw.inputs
+            )
             # samples that are in memory already are not worth a process: copying them between two costs more
             workers = 0 if isinstance(self.raw.inputs, Tensor) else self.workers
             return StreamingSplit(reader, chosen, targets, self.normalize.to(self.device), workers)
@@ -208,7 +221,7 @@ def _normalized(inputs: Tensor, normalize: Normalizer, device: torch.device) -> 
 
 
 def _values(inputs: Tensor | Reader, chosen: Tensor, threads: int) -> Tensor:
-    """The raw samples at `chosen` in one tensor; files are read by threads (decoding an image frees Python's lock)."""
+    """The raw samples at `chosen` in one tensor; files are read by threads (decoding frees Python's lock)."""
     if isinstance(inputs, Tensor):
         return inputs[chosen]
     from concurrent.futures import ThreadPoolExecutor
@@ -232,7 +245,7 @@ class _TensorReader:
 
 
 def _objective(raw: RawData, device: torch.device, dtype: torch.dtype) -> Splits:
-    """The dummy sample of a model that is itself the objective: train is val, there is no test, nothing to scale."""
+    """The dummy sample of a model that is itself the objective: train is val, there is no test."""
     assert isinstance(raw.inputs, Tensor)
     only = ResidentSplit(to_device(raw.inputs.to(dtype), device), to_device(raw.targets, device))
     features = raw.inputs.shape[1]

@@ -1,15 +1,14 @@
 """The form in which a dataset hands over its samples: the only thing that a dataset of your own must return.
 
-A dataset is a function `(**keys) -> RawData` in a module that can be imported, and one file `conf/dataset/WORD.yaml`
-with `dataset: {_target_: module.function, key: value}`. Splitting, normalising, moving to the device and batching are
-done for it by `dltrain.data.prepare`:
+A dataset is a function `(**keys) -> RawData` in a module that can be imported, and one file
+`conf/dataset/WORD.yaml` with `dataset: {_target_: module.function, key: value}`. Splitting, normalising,
+moving to the device and batching are done for it by `dltrain.data.prepare`:
 
 >>> import torch
 >>> from dltrain.data.raw import RawData
 >>> def parity() -> RawData:
-...     numbers = torch.arange(100)
-...     bits = (numbers[:, None] >> torch.arange(7)) % 2
-...     return RawData(inputs=bits.float(), targets=numbers % 2, task="classification", class_names=("even", "odd"))
+...     numbers = torch.arange(100) ...     bits = (numbers[:, None] >> torch.arange(7)) % 2 ...     return
+RawData(inputs=bits.float(), targets=numbers % 2, task="classification", class_names=("even", "odd"))
 >>> len(parity())
 100
 """
@@ -32,7 +31,8 @@ SPLIT_NAMES = ("train", "val", "test")
 class Reader(Protocol):
     """Samples that are read when they are needed, such as image files; it is pickled to the worker processes.
 
-    Keep lists of many Python strings out of it: counting references to them copies their memory into every worker.
+    Keep lists of many Python strings out of it: counting references to them copies their memory into every
+    worker.
     """
 
     @property
@@ -56,9 +56,10 @@ def sample_name(index: int) -> str:
 class RawData:
     """A dataset before splitting and normalising.
 
-    inputs: images as uint8 (N, C, H, W), or floats (N, C, H, W) in [0, 1]; tables as floats (N, F); or a `Reader`.
-    targets: (N,) int64 classes from 0, or (N,) or (N, K) floats. split: (N,) int8, 0 train, 1 val, 2 test, where the
-    data bring their own; groups: (N,) int64, samples of a group stay in one split. `describe(i)` names a sample.
+    inputs: images as uint8 (N, C, H, W), or floats (N, C, H, W) in [0, 1]; tables as floats (N, F); or a
+    `Reader`. targets: (N,) int64 classes from 0, or (N,) or (N, K) floats. split: (N,) int8, 0 train, 1 val,
+    2 test, where the data bring their own; groups: (N,) int64, samples of a group stay in one split.
+    `describe(i)` names a sample.
     """
 
     inputs: Tensor | Reader

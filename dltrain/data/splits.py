@@ -1,7 +1,8 @@
 """Which sample belongs to train, val and test: a function of the data and `split_seed` alone.
 
-The order in which samples are drawn comes from a hash of (split_seed, stream, position) and not from a library's
-generator, so that a split stays what it is on every machine and under every version of torch and numpy.
+The order in which samples are drawn comes from a hash of (split_seed, stream, position) and not from a
+library's generator, so that a split stays what it is on every machine and under every version of torch and
+numpy.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ def split(
 ) -> Tensor:
     """(N,) int8 marks: 0 train, 1 val, 2 test.
 
-    Splits that the data bring are kept, and those missing are cut out of train: first test, a share `test_fraction` of
-    it, then val, a share `val_fraction` of what is left. With `folds`, all that is not test is divided into so many
-    parts and part `fold` is val. Classes keep their shares, groups stay together. Raises DataError where a class or a
-    group is too small for that.
+    Splits that the data bring are kept, and those missing are cut out of train: first test, a share
+    `test_fraction` of it, then val, a share `val_fraction` of what is left. With `folds`, all that is not
+    test is divided into so many parts and part `fold` is val. Classes keep their shares, groups stay
+    together. Raises DataError where a class or a group is too small for that.
     """
     _check_fractions(val_fraction, test_fraction)
     marks = np.zeros(len(raw), np.int8) if raw.split is None else raw.split.cpu().numpy().astype(np.int8)
@@ -56,7 +57,7 @@ def split(
 
 def hashed_order(count: int, *keys: int) -> Ints:
     """A permutation of range(count) that depends on `keys` alone (splitmix64, Steele et al. 2014)."""
-    state = np.uint64(0)
+    state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
         for key in keys:
             state = _mix(state + np.uint64(key % 2**64))
@@ -64,8 +65,8 @@ def hashed_order(count: int, *keys: int) -> Ints:
     return np.argsort(hashes, kind="stable")
 
 
-def _mix(state: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
-    mixed = np.asarray(state, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mixed = state + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
@@ -78,7 +79,12 @@ def _strata(raw: RawData) -> Strata:
 
 
 def _cut(
-    marks: NDArray[np.int8], mark: int, fraction: float, seed: tuple[int, int], strata: Strata, groups: Ints | None
+    marks: NDArray[np.int8],
+    mark: int,
+    fraction: float,
+    seed: tuple[int, int],
+    strata: Strata,
+    groups: Ints | None,
 ) -> None:
     """Give `fraction` of the training samples the new mark, in place."""
     pool = np.flatnonzero(marks == TRAIN)
@@ -90,7 +96,7 @@ def _cut(
 
 
 def _stratified_share(strata: Strata, fraction: float, seed: tuple[int, int]) -> Ints:
-    """Positions of `fraction` of the samples; every class is within one sample of its share and has at least one."""
+    """Positions of `fraction` of the samples; every class within one sample of its share, and at least one."""
     order = hashed_order(len(strata), *seed)
     order = order[np.argsort(strata[order], kind="stable")]  # class by class, shuffled within each
     sizes = np.bincount(strata)
@@ -101,7 +107,7 @@ def _stratified_share(strata: Strata, fraction: float, seed: tuple[int, int]) ->
 
 
 def _whole_counts(sizes: Ints, fraction: float) -> Ints:
-    """Shares of `sizes` rounded by largest remainder to a total of round(fraction · N), at least 1 where it can be."""
+    """Shares of `sizes`, by largest remainder to a total of round(fraction · N), at least 1 where possible."""
     exact = sizes * fraction
     counts = np.floor(exact).astype(np.int64)
     missing = round(float(exact.sum())) - int(counts.sum())
@@ -142,7 +148,7 @@ def _mark_fold(
     groups: Ints | None,
     raw: RawData,
 ) -> None:
-    """Divide all that is not test into `folds` parts and mark part `fold` as val, the rest as train, in place."""
+    """Divide all that is not test into `folds` parts; part `fold` becomes val, the rest train, in place."""
     if folds < 2:
         raise DataError(f"folds is {folds}; it must be at least 2 (leave it unset for one split)")
     if fold is None or not 0 <= fold < folds:
@@ -186,16 +192,22 @@ def _check_fractions(val_fraction: float, test_fraction: float) -> None:
 def _check_folds(strata: Strata, groups: Ints | None, folds: int, raw: RawData) -> None:
     count = len(set(groups.tolist())) if groups is not None else folds
     if count < folds:
-        raise DataError(f"folds is {folds}, but there are only {count} groups outside the test split; use fewer folds")
+        raise DataError(
+            f"folds is {folds}, but there are only {count} groups outside the test split; use fewer folds"
+        )
     if raw.task != "classification":
         if len(strata) < folds:
-            raise DataError(f"folds is {folds}, but there are only {len(strata)} samples outside the test split; use fewer folds")
+            raise DataError(
+                f"folds is {folds}, but there are only {len(strata)} samples outside the test split; use "
+                "fewer folds"
+            )
         return
     sizes = np.bincount(strata, minlength=class_numbers(raw))
     small = int(np.argmin(sizes))
     if sizes[small] < folds:
         raise DataError(
-            f"folds is {folds}, but class {_class_name(raw, small)} has only {sizes[small]} samples outside the test "
+            f"folds is {folds}, but class {_class_name(raw, small)} has only {sizes[small]} samples outside "
+            "the test "
             f"split; every fold needs one: set folds to {max(int(sizes[small]), 2)} or fewer, or add samples"
         )
 
@@ -227,7 +239,8 @@ def _check_classes(marks: NDArray[np.int8], raw: RawData, part: int, cure: str) 
         first = int(missing[0])
         where = [f"{int(((targets == first) & (marks == p)).sum())} in {SPLIT_NAMES[p]}" for p in range(3)]
         raise DataError(
-            f"class {_class_name(raw, first)} is missing from the {SPLIT_NAMES[part]} split ({', '.join(where)}; "
+            f"class {_class_name(raw, first)} is missing from the {SPLIT_NAMES[part]} split "
+            f"({', '.join(where)}; "
             f"missing there: {some(_class_name(raw, int(c)) for c in missing)}); {cure}"
         )
 

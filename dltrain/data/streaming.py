@@ -21,12 +21,13 @@ class WorkerPool:
     def __init__(self, reader: Reader, workers: int, pin: bool) -> None:
         self._reader, self._workers, self._pin = reader, workers, pin
         self._asked = _Asked()
-        self._loader: DataLoader[Tensor] | None = None
+        self._loader: DataLoader[Tensor | str] | None = None
         self._busy = False
 
     def read(self, positions: list[Tensor]) -> Iterator[Tensor]:
-        """One host tensor (B, ...) for each entry of `positions`; raises DataError when a sample cannot be read."""
-        # a second reading while one is under way (say, an evaluation in mid-epoch) must not take over its workers
+        """One host tensor (B, ...) for each of `positions`; raises DataError when a sample cannot be read."""
+        # a second reading while one is under way (say, an evaluation in mid-epoch) must not take over its
+        # workers
         if self._workers == 0 or self._busy:
             return self._read_here(positions)
         return self._read_there(positions)
@@ -46,11 +47,13 @@ class WorkerPool:
         except RuntimeError as error:
             # torch's word for a worker that was killed or hangs
             reason = str(error).splitlines()[0]
-            raise DataError(f"a worker process that reads the data is gone: {reason}; try workers=0") from error
+            raise DataError(
+                f"a worker process that reads the data is gone: {reason}; try workers=0"
+            ) from error
         finally:
             self._busy = False
 
-    def _start(self) -> DataLoader[Tensor]:
+    def _start(self) -> DataLoader[Tensor | str]:
         return DataLoader(
             _Reading(self._reader),
             batch_size=None,
@@ -66,12 +69,14 @@ class WorkerPool:
 
 
 def _context() -> str:
-    """Fork server: a plain fork of a process with threads (CUDA's, TensorBoard's) can hang; spawn costs 3 s a worker."""
+    """Fork server: a fork of a process with threads (CUDA's, TensorBoard's) can hang; spawn costs seconds."""
     methods = torch.multiprocessing.get_all_start_methods()
     if "forkserver" not in methods:
         return "spawn"
     # torch is imported once, in the server, and not once in each worker
-    torch.multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "dltrain.data.streaming"])
+    torch.multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["torch", "dltrain.data.streaming"]
+    )
     return "forkserver"
 
 
@@ -88,7 +93,7 @@ class _Asked:
 
 
 class _Reading(torch.utils.data.Dataset[Tensor | str]):
-    """A reader as torch's loader wants it; trouble with the data comes back as text, not as a worker's traceback."""
+    """A reader as torch's loader wants it; trouble with the data comes back as text, not as a traceback."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader

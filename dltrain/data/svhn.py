@@ -23,7 +23,7 @@ _TEST = RemoteFile(
 
 
 def svhn(root: str = "data", download: bool = True) -> RawData:
-    """99 289 colour images (3, 32, 32) of house number digits, 26 032 of them for the test (Netzer et al. 2011)."""
+    """99 289 colour images (3, 32, 32) of house number digits, 26 032 for the test (Netzer et al. 2011)."""
     folder = Path(root)
     paths = [_locate(file, folder, download) for file in (_TRAIN, _TEST)]
     tensors = cache.decoded(folder / "svhn.dltrain-cache.pt", paths, lambda: _decode(paths))
@@ -68,7 +68,9 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
     except Exception as error:  # scipy raises all kinds for a damaged file
         raise DataError(f"cannot read {path} ({error}); remove it and let it be downloaded again") from error
     if images.shape != (32, 32, 3, len(labels)):
-        raise DataError(f"{path} holds images of shape {images.shape} for {len(labels)} labels; download it again")
+        raise DataError(
+            f"{path} holds images of shape {images.shape} for {len(labels)} labels; download it again"
+        )
     return (
         torch.from_numpy(np.ascontiguousarray(images.transpose(3, 2, 0, 1))),
         torch.from_numpy((labels % 10).astype(np.uint8)),

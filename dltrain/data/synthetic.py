@@ -12,7 +12,7 @@ from dltrain.data.raw import RawData
 
 
 def two_moons(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> RawData:
-    """Two interleaving half circles of radius 1 in the plane, with Gaussian noise of standard deviation `noise`.
+    """Two interleaving half circles of radius 1, with Gaussian noise of standard deviation `noise`.
 
     Without noise a line cannot separate them and a net with one hidden layer can, without error.
     """
@@ -42,8 +42,9 @@ def teacher(
 ) -> RawData:
     """Gaussian inputs (N, features) labelled by a fixed network with one hidden layer (`teacher_network`).
 
-    Known answer: a student of the same form can reach a training error of 0 (classification: the class with the
-    largest output; regression: the outputs themselves, of variance 1), or `noise`² as the mean squared error.
+    Known answer: a student of the same form can reach a training error of 0 (classification: the class with
+    the largest output; regression: the outputs themselves, of variance 1), or `noise`² as the mean squared
+    error.
     """
     for key, value, low in (("samples", samples, 2), ("features", features, 1), ("hidden", hidden, 1)):
         _at_least(key, value, low)
@@ -74,14 +75,13 @@ def teacher_network(features: int, hidden: int, outputs: int, generator: torch.G
         _gaussian(first, 2.0 / math.sqrt(features), generator)  # wide enough that tanh bends
         _gaussian(last, 1.0, generator)
         std, mean = torch.std_mean(network(torch.randn(10_000, features, generator=generator)), 0)
-        last.weight /= std[:, None]
-        last.bias -= mean
-        last.bias /= std
+        last.weight.div_(std[:, None])
+        last.bias.sub_(mean).div_(std)
     return network
 
 
 def none() -> RawData:
-    """No data: one dummy sample for models that are themselves the objective (quadratic, rosenbrock, saddle)."""
+    """No data: one dummy sample for models that are themselves the objective (quadratic, saddle, …)."""
     return RawData(torch.zeros(1, 1), torch.zeros(1), "objective")
 
 

@@ -37,7 +37,8 @@ class Table:
         """The column that the user named under `dataset.<key>`."""
         if name not in self.columns:
             raise DataError(
-                f"dataset.{key} names the column {name!r}, which {self.path} does not have{nearest(name, self.columns)}; "
+                f"dataset.{key} names the column {name!r}, which {self.path} does not "
+                f"have{nearest(name, self.columns)}; "
                 f"its columns: {some(self.columns, 20)}"
             )
         return self.columns[name]
@@ -59,10 +60,11 @@ def csv(
 ) -> RawData:
     """Rows of a CSV file with a header, or of a Parquet file (`.parquet`), as samples.
 
-    features: columns to learn from (None: all that have no other role). categorical: columns that become one column of
-    0 and 1 for each of their values ("auto": those with text). split_column: its values are train, val and test.
-    group_column: rows of equal value stay in one split. task auto: text, or whole numbers with at most 20 different
-    values, are classes, all else is a quantity. Raises DataError for a missing file, column or value.
+    features: columns to learn from (None: all that have no other role). categorical: columns that become one
+    column of 0 and 1 for each of their values ("auto": those with text). split_column: its values are train,
+    val and test. group_column: rows of equal value stay in one split. task auto: text, or whole numbers with
+    at most 20 different values, are classes, all else is a quantity. Raises DataError for a missing file,
+    column or value.
     """
     table = _read(Path(path).expanduser(), delimiter)
     targets = [target] if isinstance(target, str) else list(target)
@@ -91,7 +93,9 @@ def _feature_names(table: Table, features: list[str] | None, roles: Sequence[str
         raise DataError(f"no column of {table.path} is left to learn from; name them: dataset.features=[…]")
     twice = [name for name in names if name in roles]
     if twice:
-        raise DataError(f"dataset.features names {twice[0]!r}, which is the target, split or group; leave it out there")
+        raise DataError(
+            f"dataset.features names {twice[0]!r}, which is the target, split or group; leave it out there"
+        )
     return names
 
 
@@ -106,7 +110,9 @@ def _inputs(table: Table, names: list[str], categorical: list[str] | str) -> tup
             block, values = _one_hot(table, name, column, automatic=categorical == "auto")
             feature_names += [f"{name}={value}" for value in values]
         else:
-            block = _numbers(table, name, column, "give it to dataset.categorical or leave it out of dataset.features")
+            block = _numbers(
+                table, name, column, "give it to dataset.categorical or leave it out of dataset.features"
+            )
             feature_names.append(name)
         blocks.append(block.astype(np.float32).reshape(len(table), -1))
     return torch.from_numpy(np.concatenate(blocks, axis=1)), tuple(feature_names)
@@ -115,21 +121,28 @@ def _inputs(table: Table, names: list[str], categorical: list[str] | str) -> tup
 def _categorical(table: Table, names: list[str], categorical: list[str] | str) -> set[str]:
     if isinstance(categorical, str):
         if categorical != "auto":
-            raise DataError(f"dataset.categorical is {categorical!r}; it must be auto or a list of columns ([] for none)")
+            raise DataError(
+                f"dataset.categorical is {categorical!r}; it must be auto or a list of columns ([] for none)"
+            )
         return {name for name in names if _is_text(table.column(name, "features"))}
     for name in categorical:
         table.column(name, "categorical")
         if name not in names:
-            raise DataError(f"dataset.categorical names {name!r}, which is not among the features; add it there")
+            raise DataError(
+                f"dataset.categorical names {name!r}, which is not among the features; add it there"
+            )
     return set(categorical)
 
 
-def _one_hot(table: Table, name: str, column: Column, automatic: bool) -> tuple[NDArray[np.float64], list[str]]:
+def _one_hot(
+    table: Table, name: str, column: Column, automatic: bool
+) -> tuple[NDArray[np.float64], list[str]]:
     _refuse_missing(table, name, column)
     values, codes = np.unique(column, return_inverse=True)
     if automatic and len(values) > _CATEGORIES:
         raise DataError(
-            f"column {name!r} of {table.path} holds {len(values)} different texts (the first: {column[0]!r}), too many "
+            f"column {name!r} of {table.path} holds {len(values)} different texts (the first: "
+            f"{column[0]!r}), too many "
             "for a category; leave it out of dataset.features, or name it in dataset.categorical to keep it"
         )
     return np.eye(len(values))[codes], _names(values)
@@ -143,7 +156,9 @@ def _targets(table: Table, targets: list[str], task: str) -> tuple[Task, Tensor,
         raise DataError(f"dataset.task is {task!r}; it must be classification, regression or auto")
     if task == "classification" or (task == "auto" and len(columns) == 1 and _looks_like_classes(columns[0])):
         if len(columns) > 1:
-            raise DataError(f"dataset.target names {len(columns)} columns; a classification has one target column")
+            raise DataError(
+                f"dataset.target names {len(columns)} columns; a classification has one target column"
+            )
         values, codes = np.unique(columns[0], return_inverse=True)
         return "classification", torch.from_numpy(codes.astype(np.int64)), tuple(_names(values))
     cure = "set dataset.task=classification or name another dataset.target"
@@ -166,7 +181,8 @@ def _split(table: Table, name: str) -> Tensor:
     if (marks < 0).any():
         row = int(np.flatnonzero(marks < 0)[0])
         raise DataError(
-            f"column {name!r} has {table.columns[name][row]!r} in {table.row(row)}; a split column holds train, val and "
+            f"column {name!r} has {table.columns[name][row]!r} in {table.row(row)}; a split column holds "
+            "train, val and "
             "test only"
         )
     return torch.from_numpy(marks)
@@ -194,12 +210,16 @@ def _numbers(table: Table, name: str, column: Column, cure: str) -> NDArray[np.f
     _refuse_missing(table, name, column)
     if _is_text(column):
         row = next(i for i, text in enumerate(column) if not _is_number(text))
-        raise DataError(f"column {name!r} has {str(column[row])!r} in {table.row(row)}, which is not a number; {cure}")
+        raise DataError(
+            f"column {name!r} has {str(column[row])!r} in {table.row(row)}, which is not a number; {cure}"
+        )
     numbers = column.astype(np.float64)
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
         row = int(infinite[0])
-        raise DataError(f"column {name!r} has {numbers[row]} in {table.row(row)}; all values must be finite numbers")
+        raise DataError(
+            f"column {name!r} has {numbers[row]} in {table.row(row)}; all values must be finite numbers"
+        )
     return numbers
 
 
@@ -212,7 +232,8 @@ def _refuse_missing(table: Table, name: str, column: Column) -> None:
     if len(rows):
         more = f" ({len(rows)} rows lack it)" if len(rows) > 1 else ""
         raise DataError(
-            f"column {name!r} has no value in {table.row(int(rows[0]))}{more}; fill it in, remove the row, or leave the "
+            f"column {name!r} has no value in {table.row(int(rows[0]))}{more}; fill it in, remove the row, "
+            "or leave the "
             "column out of dataset.features"
         )
 
@@ -239,14 +260,18 @@ def _read_csv(path: Path, delimiter: str) -> dict[str, Column]:
         raise DataError(f"dataset.delimiter is {delimiter!r}; it must be one character")
     try:
         with open(path, newline="", encoding="utf-8-sig") as lines:
-            rows = [row for row in csv_module.reader(lines, delimiter=delimiter, skipinitialspace=True) if row]
+            rows = [
+                row for row in csv_module.reader(lines, delimiter=delimiter, skipinitialspace=True) if row
+            ]
     except (UnicodeDecodeError, csv_module.Error) as error:
         raise DataError(f"{path} is not a CSV file in UTF-8 ({error}); save it again in that form") from error
     if not rows:
         raise DataError(f"{path} is empty; its first line must name the columns")
     header = [name.strip() for name in rows[0]]
     _check_shape(path, header, rows, delimiter)
-    return {name: _typed(list(column)) for name, column in zip(header, zip(*rows[1:], strict=True), strict=False)}
+    return {
+        name: _typed(list(column)) for name, column in zip(header, zip(*rows[1:], strict=True), strict=False)
+    }
 
 
 def _check_shape(path: Path, header: list[str], rows: list[list[str]], delimiter: str) -> None:
@@ -255,10 +280,15 @@ def _check_shape(path: Path, header: list[str], rows: list[list[str]], delimiter
         raise DataError(f"{path} has two columns named {twice!r}; give each its own name")
     other = next((mark for mark in ";\t|," if mark != delimiter and mark in header[0]), None)
     if len(header) == 1 and other:
-        raise DataError(f"{path} has one column, {header[0]!r}; is its separator {other!r}? Set dataset.delimiter={other!r}")
+        raise DataError(
+            f"{path} has one column, {header[0]!r}; is its separator {other!r}? Set "
+            f"dataset.delimiter={other!r}"
+        )
     for number, row in enumerate(rows[1:], 1):
         if len(row) != len(header):
-            raise DataError(f"row {number} of {path} has {len(row)} values for {len(header)} columns; repair that line")
+            raise DataError(
+                f"row {number} of {path} has {len(row)} values for {len(header)} columns; repair that line"
+            )
 
 
 def _typed(texts: list[str]) -> Column:
@@ -274,17 +304,25 @@ def _read_parquet(path: Path) -> dict[str, Column]:
     try:
         from pyarrow import ArrowException, parquet  # an extra: only Parquet needs it
     except ImportError as error:
-        raise DataError(f"{path} needs pyarrow; run: pip install 'dltrain[parquet]', or save it as CSV") from error
+        raise DataError(
+            f"{path} needs pyarrow; run: pip install 'dltrain[parquet]', or save it as CSV"
+        ) from error
     try:
         table = parquet.read_table(path)
     except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}); write it again") from error
+        raise DataError(
+            f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}); write it again"
+        ) from error
     return {name: _from_arrow(column) for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
 def _from_arrow(column: Any) -> Column:
     """Numbers with NaN for null; everything else as text with an empty text for null."""
-    values = column.to_numpy(zero_copy_only=False) if column.null_count == 0 else np.array(column.to_pylist(), object)
+    values = (
+        column.to_numpy(zero_copy_only=False)
+        if column.null_count == 0
+        else np.array(column.to_pylist(), object)
+    )
     if values.dtype.kind in "fiu":
         return values
     if values.dtype.kind == "b":

@@ -203,7 +203,7 @@ class Hard:
 
 
 def _systematic(shares: Tensor, random: torch.Generator) -> Tensor:
-    """N draws, each sample floor(N·p) or ceil(N·p) times: N points at equal distances on the sum of shares."""
+    """N draws, each sample floor(N·p) or ceil(N·p) times: N points evenly spread over the sum of shares."""
     count = len(shares)
     offset = torch.rand(1, generator=random, dtype=torch.float64)
     points = (torch.arange(count) + offset) / count

@@ -27,7 +27,7 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
-        """Batches of `batch_size` samples in `order`, on the device, from batch `start` on; the last is ragged.
+        """Batches of `batch_size` samples in `order`, on the device, from batch `start` on; the last ragged.
 
         order: (M,) int64 positions within the split, on the CPU; None is the split's own order, whose batches
         may be views into the cache: read them, do not write into them.
@@ -50,6 +50,8 @@ class ResidentSplit:
         room = _BYTES_AT_ONCE.get(self.targets.device.type, 4 * 2**20)
         affordable = room // (batch_size * _sample_bytes(self.inputs))
         chunk = batch_size * max(1, min(_BATCHES_AT_ONCE, affordable))
+        if start * batch_size >= (len(self) if order is None else len(order)):
+            return
         for inputs, targets, indices in self._chunks(order, chunk, start * batch_size):
             if self.normalize is not None:
                 inputs = self.normalize(inputs)

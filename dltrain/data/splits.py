@@ -61,7 +61,7 @@ def hashed_order(count: int, *keys: int) -> Ints:
     with np.errstate(over="ignore"):
         for key in keys:
             state = _mix(state + np.uint64(key % 2**64))
-        hashes = _mix(state + np.arange(count, dtype=np.uint64))
+        hashes = _mix(state + np.arange(count).astype(np.uint64))
     return np.argsort(hashes, kind="stable")
 
 
@@ -96,7 +96,7 @@ def _cut(
 
 
 def _stratified_share(strata: Strata, fraction: float, seed: tuple[int, int]) -> Ints:
-    """Positions of `fraction` of the samples; every class within one sample of its share, and at least one."""
+    """Positions of `fraction` of the samples; each class within one of its share, and at least one."""
     order = hashed_order(len(strata), *seed)
     order = order[np.argsort(strata[order], kind="stable")]  # class by class, shuffled within each
     sizes = np.bincount(strata)
@@ -107,7 +107,7 @@ def _stratified_share(strata: Strata, fraction: float, seed: tuple[int, int]) ->
 
 
 def _whole_counts(sizes: Ints, fraction: float) -> Ints:
-    """Shares of `sizes`, by largest remainder to a total of round(fraction · N), at least 1 where possible."""
+    """Shares of `sizes`, by largest remainder to a total of round(fraction · N), at least 1 if possible."""
     exact = sizes * fraction
     counts = np.floor(exact).astype(np.int64)
     missing = round(float(exact.sum())) - int(counts.sum())
@@ -250,10 +250,10 @@ def _class_name(raw: RawData, index: int) -> str:
 
 
 def _cure(part: int, grouped: bool, folds: int | None) -> str:
+    if part != TEST and folds is not None:
+        return "use fewer folds, or another dataset.split_seed"
     if part == TRAIN:
         return "add samples to it, or give less to val and test (dataset.val_fraction, dataset.test_fraction)"
-    if part == VAL and folds is not None:
-        return "use fewer folds, or another dataset.split_seed"
     key = f"dataset.{SPLIT_NAMES[part]}_fraction"
     more = ", or try another dataset.split_seed" if grouped else ""
     return f"add samples, raise {key}, or do without this split: {key}=0{more}"

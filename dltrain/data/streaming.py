@@ -12,7 +12,6 @@ from dltrain.data.errors import DataError
 from dltrain.data.raw import Reader
 
 _PREFETCH = 4  # batches ahead of each worker
-_TIMEOUT = 300.0  # seconds without a batch after which a worker counts as hung
 
 
 class WorkerPool:
@@ -45,7 +44,7 @@ class WorkerPool:
                 self._loader = self._start()
             yield from map(_unwrapped, self._loader)
         except RuntimeError as error:
-            # torch's word for a worker that was killed or hangs
+            # torch's word for a worker that was killed; it looks every 5 s (and, given a time-out, only then)
             reason = str(error).splitlines()[0]
             raise DataError(
                 f"a worker process that reads the data is gone: {reason}; try workers=0"
@@ -62,7 +61,6 @@ class WorkerPool:
             pin_memory=self._pin,
             prefetch_factor=_PREFETCH,
             persistent_workers=True,
-            timeout=_TIMEOUT,
             multiprocessing_context=_context(),
             generator=torch.Generator(),  # else the loader would draw from the global one
         )

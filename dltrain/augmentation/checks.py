@@ -1,0 +1,22 @@
+"""Refusals of bad parameters, in words."""
+
+from __future__ import annotations
+
+from dltrain.data.spec import DataSpec
+
+
+def require(ok: bool, key: str, value: object, rule: str, cure: str) -> None:
+    """Raise a ValueError with the key, its value, the rule and the cure unless `ok`."""
+    if not ok:
+        raise ValueError(f"augmentation.{key} is {value}; it must be {rule} ({cure})")
+
+
+def picture_shape(spec: DataSpec, word: str) -> tuple[int, int, int]:
+    """The pictures' (C, H, W); ValueError for data that are not pictures."""
+    if len(spec.input_shape) != 3:
+        raise ValueError(
+            f"augmentation={word} needs pictures of shape (C, H, W), but this dataset's samples have shape "
+            f"{tuple(spec.input_shape)}; for tables use augmentation=noise, mixup or none"
+        )
+    channels, height, width = spec.input_shape
+    return channels, height, width

@@ -1,0 +1,142 @@
+"""Policies that give each sample its own random operations: RandAugment and TrivialAugment."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dltrain.augmentation import color, geometry
+from dltrain.augmentation.checks import picture_shape, require
+from dltrain.augmentation.draws import Draw, draw_for
+from dltrain.augmentation.protocols import COLOUR
+from dltrain.data.spec import DataSpec
+
+# fmt: off
+OPERATIONS = (
+    "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "saturation",
+    "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize",
+)
+(
+    IDENTITY, SHEAR_X, SHEAR_Y, TRANSLATE_X, TRANSLATE_Y, ROTATE, BRIGHTNESS, SATURATION,
+    CONTRAST, SHARPNESS, POSTERIZE, SOLARIZE, AUTOCONTRAST, EQUALIZE,
+) = range(len(OPERATIONS))
+# fmt: on
+NUM_LEVELS = 31  # strengths 0..30, as in both papers
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the greatest strength does: tangent of shear, pixels (x, y), degrees, blend, bits taken."""
+
+    shear: float
+    translate: tuple[float, float]
+    rotate: float
+    blend: float
+    bits: int
+
+
+class RandAugment:
+    """A few random operations of one strength in a row (Cubuk et al. 2020, arXiv:1909.13719).
+
+    `magnitude` is 0..30. Fourteen operations with torchvision's strengths; every sample draws its own, and
+    its own direction. Sampling is bilinear around the centre (torchvision: nearest; shear around the corner).
+    """
+
+    stage = COLOUR
+
+    def __init__(self, spec: DataSpec, num_ops: int = 2, magnitude: int = 9) -> None:
+        _, height, width = picture_shape(spec, "randaugment")
+        require(num_ops >= 1, "randaugment.num_ops", num_ops, "a whole number >= 1", "2 is the paper's")
+        rule = f"a whole number in 0..{NUM_LEVELS - 1}"
+        require(0 <= magnitude < NUM_LEVELS, "randaugment.magnitude", magnitude, rule, "9 is the usual one")
+        self.num_ops, self.level = num_ops, magnitude / (NUM_LEVELS - 1)
+        self.space = Space(0.3, (150 / 331 * width, 150 / 331 * height), 30.0, 0.9, 4)
+        self.mean, self.std = spec.mean, spec.std
+
+    def __call__(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        draw = draw_for(inputs, generator)
+        self.mean, self.std = self.mean.to(inputs), self.std.to(inputs)  # copies at the first call only
+        pixels = inputs * self.std + self.mean
+        for _ in range(self.num_ops):
+            operation, sign = operations_and_signs(draw)
+            pixels = operate(pixels, operation, torch.full_like(sign, self.level), sign, self.space)
+        return (pixels - self.mean) / self.std, targets
+
+
+class TrivialAugment:
+    """One random operation of random strength (Müller & Hutter 2021, arXiv:2103.10158), in its wide space.
+
+    Nothing to tune. Operations and conventions as in `RandAugment`.
+    """
+
+    stage = COLOUR
+
+    def __init__(self, spec: DataSpec) -> None:
+        picture_shape(spec, "trivialaugment")
+        self.space = Space(0.99, (32.0, 32.0), 135.0, 0.99, 6)
+        self.mean, self.std = spec.mean, spec.std
+
+    def __call__(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        draw = draw_for(inputs, generator)
+        self.mean, self.std = self.mean.to(inputs), self.std.to(inputs)  # copies at the first call only
+        operation, sign = operations_and_signs(draw)
+        level = draw.integers(0, NUM_LEVELS - 1) / (NUM_LEVELS - 1)
+        pixels = operate(inputs * self.std + self.mean, operation, level, sign, self.space)
+        return (pixels - self.mean) / self.std, targets
+
+
+def operations_and_signs(draw: Draw) -> tuple[Tensor, Tensor]:
+    """The number of each sample's operation, and its direction, −1.0 or 1.0, (B,) each."""
+    return draw.integers(0, len(OPERATIONS) - 1), 1 - 2 * draw.chance(0.5).float()
+
+
+def operate(pixels: Tensor, operation: Tensor, level: Tensor, sign: Tensor, space: Space) -> Tensor:
+    """Apply to each raw picture in [0, 1] its operation (B,) with strength `level` (B,) in [0, 1].
+
+    All operations are computed for all samples and one is kept for each: grouping the samples by operation
+    would wait for the device.
+    """
+    pixels = move(pixels, operation, level * sign, space)
+    pixels = shade(pixels, operation, level * sign * space.blend)
+    return tone(pixels, operation, level, space)
+
+
+def move(pixels: Tensor, operation: Tensor, amount: Tensor, space: Space) -> Tensor:
+    """The five geometric operations, one warp; others come out unchanged. amount: (B,) in [−1, 1]."""
+
+    def picked(number: int, value: Tensor) -> Tensor:
+        return torch.where(operation == number, value, 0.0)
+
+    x, y = space.translate
+    matrix = geometry.shearing(picked(SHEAR_X, amount * space.shear), picked(SHEAR_Y, amount * space.shear))
+    matrix = matrix @ geometry.rotation(picked(ROTATE, amount * (space.rotate * math.pi / 180)))
+    # whole pixels, rounded towards the middle
+    right, down = picked(TRANSLATE_X, (amount * x).trunc()), picked(TRANSLATE_Y, (amount * y).trunc())
+    moved = geometry.warp(pixels, matrix @ geometry.shifting(right, down))
+    geometric = (operation >= SHEAR_X) & (operation <= ROTATE)
+    return torch.where(color.column(geometric, pixels) > 0, moved, pixels)
+
+
+def shade(pixels: Tensor, operation: Tensor, amount: Tensor) -> Tensor:
+    """The four blends with black, gray, mean gray and a smoothed picture; others come out unchanged."""
+    number = operation.view(-1, 1, 1, 1)
+    gray = color.gray(pixels)
+    other = torch.where(number == SHARPNESS, color.smooth(pixels), torch.zeros_like(pixels))
+    other = torch.where(number == SATURATION, gray, other)
+    other = torch.where(number == CONTRAST, gray.mean((1, 2, 3), keepdim=True), other)
+    blends = (operation >= BRIGHTNESS) & (operation <= SHARPNESS)
+    return torch.where(color.column(blends, pixels) > 0, color.blend(pixels, other, 1 + amount), pixels)
+
+
+def tone(pixels: Tensor, operation: Tensor, level: Tensor, space: Space) -> Tensor:
+    """The four maps of the tones; others come out unchanged. level: (B,) in [0, 1]."""
+    number = operation.view(-1, 1, 1, 1)
+    result = torch.where(
+        number == POSTERIZE, color.posterize(pixels, 8 - (level * space.bits).round()), pixels
+    )
+    result = torch.where(number == SOLARIZE, color.solarize(pixels, 1 - level), result)
+    result = torch.where(number == AUTOCONTRAST, color.autocontrast(pixels), result)
+    return torch.where(number == EQUALIZE, color.equalize(pixels), result)

@@ -1,0 +1,134 @@
+"""Batches in a given order: from a cache that lives on the device, or streamed through workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dltrain.data.normalization import Normalizer
+from dltrain.data.raw import Reader
+from dltrain.data.spec import Batch
+from dltrain.data.streaming import WorkerPool
+
+_BATCHES_AT_ONCE = 8  # gathered with one call: measured 2 to 4 % faster than one call a batch (SPEED.md)
+# but no more than this: on a CPU what its cache holds (more than that was up to 2 times slower), and on a GPU
+# no more than keeps a huge batch from being held eight times
+_BYTES_AT_ONCE = {"cpu": 4 * 2**20, "cuda": 64 * 2**20}
+
+
+class Split(Protocol):
+    """One of train, val and test, ready for the loop."""
+
+    targets: Tensor
+
+    def __len__(self) -> int: ...
+
+    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of `batch_size` samples in `order`, on the device, from batch `start` on; the last ragged.
+
+        order: (M,) int64 positions within the split, on the CPU; None is the split's own order, whose batches
+        may be views into the cache: read them, do not write into them.
+        """
+        ...
+
+
+class ResidentSplit:
+    """A split whose samples live on the device: as normalised floats where they fit, else in raw form."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor, normalize: Normalizer | None = None) -> None:
+        """inputs: (N, ...) on the device, normalised unless `normalize` does it later; targets: (N, ...)."""
+        self.inputs, self.targets, self.normalize = inputs, targets, normalize
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """See `Split.batches`."""
+        room = _BYTES_AT_ONCE.get(self.targets.device.type, 4 * 2**20)
+        affordable = room // (batch_size * _sample_bytes(self.inputs))
+        chunk = batch_size * max(1, min(_BATCHES_AT_ONCE, affordable))
+        if start * batch_size >= (len(self) if order is None else len(order)):
+            return
+        for inputs, targets, indices in self._chunks(order, chunk, start * batch_size):
+            if self.normalize is not None:
+                inputs = self.normalize(inputs)
+            yield from map(Batch, *(t.split(batch_size) for t in (inputs, targets, indices)))
+
+    def _chunks(
+        self, order: Tensor | None, chunk: int, first: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        if order is None:
+            everything = torch.arange(len(self), device=self.targets.device)
+            parts = (tensor[first:].split(chunk) for tensor in (self.inputs, self.targets, everything))
+            yield from zip(*parts, strict=True)
+            return
+        for indices in to_device(order[first:], self.targets.device).split(chunk):
+            yield self.inputs.index_select(0, indices), self.targets.index_select(0, indices), indices
+
+
+class StreamingSplit:
+    """A split too large for the device: its samples are read by worker processes, in the order asked for."""
+
+    def __init__(
+        self, reader: Reader, positions: Tensor, targets: Tensor, normalize: Normalizer, workers: int
+    ) -> None:
+        """positions: (N,) places of the split's samples in the reader; targets: (N, ...) on the device."""
+        self.targets, self.normalize = targets, normalize
+        self._positions, self._pool = (
+            positions,
+            WorkerPool(reader, workers, pin=targets.device.type == "cuda"),
+        )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """See `Split.batches`."""
+        whole = torch.arange(len(self)) if order is None else order
+        indices = whole[start * batch_size :].split(batch_size) if len(whole) > start * batch_size else ()
+        read = self._pool.read([self._positions[chosen] for chosen in indices])
+        # one transfer for all indices of the epoch, none for each batch
+        on_device = to_device(whole, self.targets.device)[start * batch_size :].split(batch_size)
+        for inputs, chosen in zip(self._normalized(read), on_device, strict=False):
+            yield Batch(inputs, self.targets[chosen], chosen)
+
+    def _normalized(self, host_batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        if self.targets.device.type == "cuda":
+            return prefetched(host_batches, self.normalize, self.targets.device)
+        return map(self.normalize, host_batches)
+
+
+def prefetched(
+    host_batches: Iterable[Tensor], normalize: Normalizer, device: torch.device
+) -> Iterator[Tensor]:
+    """Copy and normalise batch k+1 on a CUDA stream of its own while batch k is worked on (lecture L1)."""
+    side = torch.cuda.Stream(device)
+    ahead: Tensor | None = None
+    for host in host_batches:
+        current, ahead = ahead, _copy_on(side, host, normalize, device)
+        if current is not None:
+            yield current
+        # what follows on the main stream waits for the copy; the host does not
+        torch.cuda.current_stream(device).wait_stream(side)
+        ahead.record_stream(torch.cuda.current_stream(device))
+    if ahead is not None:
+        yield ahead
+
+
+def _copy_on(side: torch.cuda.Stream, host: Tensor, normalize: Normalizer, device: torch.device) -> Tensor:
+    with torch.cuda.stream(side):
+        return normalize(host.to(device, non_blocking=True))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device` without making the host wait, through pinned memory where the device is a GPU."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def _sample_bytes(inputs: Tensor) -> int:
+    return max(1, inputs[0].numel() * inputs.element_size()) if len(inputs) else 1

@@ -1,0 +1,89 @@
+"""Files from the net, verified by SHA-256 before anything reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from dltrain.data.errors import DataError
+
+_TIMEOUT = 30.0  # seconds without an answer
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A published file: its name below each mirror, its SHA-256 and its size in bytes."""
+
+    name: str
+    sha256: str
+    size: int
+    mirrors: tuple[str, ...]
+
+
+def fetch(file: RemoteFile, folder: Path, hint: str) -> Path:
+    """Path of the file in `folder`, from the first mirror with the right bytes; else DataError with `hint`.
+
+    What is incomplete or has another hash is removed again, so that a file in `folder` is whole.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot make the folder {folder} ({error.strerror}); set dataset.root to another"
+        ) from error
+    reasons: list[str] = []
+    for mirror in file.mirrors:
+        reason = _fetch_from(mirror + file.name, file, folder)
+        if reason is None:
+            return folder / file.name
+        reasons.append(reason)
+    raise DataError(
+        f"could not download {file.name} from any of {len(file.mirrors)} addresses (the last: "
+        f"{reasons[-1]}).\n"
+        f"Put {file.name} (from {file.mirrors[0]}{file.name}, SHA-256 {file.sha256[:16]}…) into {folder} by "
+        "hand; "
+        f"{hint}"
+    )
+
+
+def _fetch_from(url: str, file: RemoteFile, folder: Path) -> str | None:
+    """None when the file is there and right, else what went wrong."""
+    from http.client import HTTPException
+    from urllib.request import urlopen  # 40 ms, needed by downloads only
+
+    unfinished = folder / f"{file.name}.{os.getpid()}.part"
+    try:
+        with urlopen(url, timeout=_TIMEOUT) as answer, open(unfinished, "wb") as target:
+            reason = _copy(answer, target, file)
+        if reason is None:
+            os.replace(unfinished, folder / file.name)
+        return reason
+    except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors
+        return f"{url}: {getattr(error, 'reason', None) or error}"
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _copy(answer: IO[bytes], target: IO[bytes], file: RemoteFile) -> str | None:
+    """Copy at most the expected number of bytes, and compare number and hash."""
+    digest, size = hashlib.sha256(), 0
+    while (part := answer.read(_CHUNK)) and size <= file.size:
+        target.write(part)
+        digest.update(part)
+        size += len(part)
+    if size != file.size:
+        got = f"more than {file.size}" if size > file.size else str(size)
+        return f"got {got} bytes in place of {file.size}"
+    if digest.hexdigest() != file.sha256:
+        return f"SHA-256 is {digest.hexdigest()[:16]}… in place of {file.sha256[:16]}…"
+    return None
+
+
+def find(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first of `names` that is a file in `folder`."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)

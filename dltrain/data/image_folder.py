@@ -1,0 +1,158 @@
+"""Images on disk in one folder a class: read when they are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dltrain.data.errors import DataError, some
+from dltrain.data.raw import SPLIT_NAMES, RawData
+
+_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_MODES = {"rgb": ("RGB", 3), "grey": ("L", 1)}
+
+
+def image_folder(root: str, size: int | list[int] | None = None, color: str = "rgb") -> RawData:
+    """Images of ROOT/CLASS/…, or of ROOT/train/CLASS/…, ROOT/val/CLASS/… and ROOT/test/CLASS/… as splits.
+
+    size: side of a square or [height, width], to which images are cropped around their centre and scaled;
+    None wants all images to have the size of the first. color: rgb (3, H, W) or grey (1, H, W).
+    """
+    if color not in _MODES:
+        raise DataError(f"dataset.color is {color!r}; it must be rgb or grey")
+    wanted = _height_and_width(size)
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"dataset.root is {root}, which is not a folder; set it to the folder that holds the images"
+        )
+    parts = [name for name in SPLIT_NAMES if (folder / name).is_dir()]
+    if parts and "train" not in parts:
+        raise DataError(
+            f"{folder} holds {some(parts)} but no train; name the folder with the training images train"
+        )
+    found = list(_found(folder, parts))
+    if not found:
+        raise DataError(
+            f"no image in {folder}; put them at {folder}/CLASS/NAME.jpg or {folder}/train/CLASS/NAME.jpg "
+            f"(endings read: {' '.join(_ENDINGS)})"
+        )
+    return _raw(folder, found, bool(parts), wanted, color)
+
+
+def _raw(
+    folder: Path, found: list[tuple[int, str, str]], split: bool, wanted: tuple[int, int] | None, color: str
+) -> RawData:
+    class_names = sorted({class_name for _, class_name, _ in found})
+    number = {name: i for i, name in enumerate(class_names)}
+    paths = np.array([os.fsencode(path) for _, _, path in found])
+    height, width = wanted or _size_of_first(folder / found[0][2])
+    reader = ImageFiles(str(folder), paths, height, width, color, resize=wanted is not None)
+    return RawData(
+        inputs=reader,
+        targets=torch.tensor([number[name] for _, name, _ in found]),
+        task="classification",
+        class_names=tuple(class_names),
+        split=torch.tensor([part for part, _, _ in found], dtype=torch.int8) if split else None,
+        describe=reader.path,
+    )
+
+
+def _found(folder: Path, parts: list[str]) -> Iterator[tuple[int, str, str]]:
+    """(split, class, path below the folder) of every image, in the order of their names."""
+    for part in parts or [""]:
+        for class_folder in sorted(path for path in (folder / part).iterdir() if path.is_dir()):
+            if class_folder.name.startswith("."):
+                continue
+            for path in _images_below(str(class_folder)):
+                yield SPLIT_NAMES.index(part) if part else 0, class_folder.name, os.path.relpath(path, folder)
+
+
+def _images_below(folder: str) -> Iterator[str]:
+    for here, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            if name.lower().endswith(_ENDINGS) and not name.startswith("."):
+                yield os.path.join(here, name)
+
+
+def _height_and_width(size: int | list[int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides = [size, size] if isinstance(size, int) else list(size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise DataError(
+            f"dataset.size is {size}; it must be one side of a square or [height, width], at least 1 each"
+        )
+    return sides[0], sides[1]
+
+
+def _size_of_first(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path | str, error: Exception) -> DataError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DataError(f"cannot read the image {path} ({reason}); replace it or take it out of the folder")
+
+
+class ImageFiles:
+    """A `Reader` of image files; it keeps their paths in one array, which costs its workers no copies."""
+
+    def __init__(
+        self, folder: str, paths: NDArray[np.bytes_], height: int, width: int, color: str, resize: bool
+    ) -> None:
+        """paths: (N,) below the folder, in the file system's encoding."""
+        self.folder, self.paths, self.resize = folder, paths, resize
+        self.mode, channels = _MODES[color]
+        self.shape = (channels, height, width)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, index: int) -> str:
+        """The file of one sample."""
+        return os.path.join(self.folder, os.fsdecode(bytes(self.paths[index])))
+
+    def read(self, indices: Tensor) -> Tensor:
+        """uint8 images (B, C, H, W); raises DataError naming the file that cannot be read."""
+        channels, height, width = self.shape
+        images = np.empty((len(indices), height, width, channels), np.uint8)
+        for image, index in zip(images, indices.tolist(), strict=True):
+            image[:] = self._pixels(self.path(index))
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+    def _pixels(self, path: str) -> NDArray[np.uint8]:
+        from PIL import Image, ImageOps
+
+        channels, height, width = self.shape
+        try:
+            with Image.open(path) as file:
+                if self.resize:
+                    # a JPEG can be decoded at a fraction of its size: up to 8 times faster for photographs
+                    file.draft(self.mode, (2 * width, 2 * height))
+                image = file.convert(self.mode)
+            if self.resize and image.size != (width, height):
+                image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+            pixels = np.asarray(image)
+        except Exception as error:  # PIL raises many kinds: unidentified, truncated, too large, broken chunks
+            raise _unreadable(path, error) from error
+        if pixels.shape[:2] != (height, width):
+            raise DataError(
+                f"the image {path} is {pixels.shape[1]} wide and {pixels.shape[0]} high, but the first one "
+                f"is {width} "
+                f"and {height}; set dataset.size=[{height},{width}] to bring all to one size"
+            )
+        return pixels.reshape(height, width, channels)

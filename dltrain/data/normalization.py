@@ -1,0 +1,71 @@
+"""Statistics of the training split, and the map from raw inputs to what a model sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BYTE = 255.0  # uint8 images are read as fractions of full brightness, so that statistics are in [0, 1]
+
+
+class Normalizer:
+    """`(x - mean) / std` with x the raw value (bytes divided by 255); mean and std: (C, 1, 1) or (F,)."""
+
+    def __init__(self, mean: Tensor, std: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        self.mean, self.std, self.dtype = mean, std, dtype
+        self._shift, self._scale, self._byte_scale = -mean / std, 1.0 / std, 1.0 / (BYTE * std)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Normalised floats of `inputs` (B, ...), uint8 or floating; on the device of `inputs`."""
+        scale = self._byte_scale if inputs.dtype == torch.uint8 else self._scale
+        # computed in float32, whatever the precision of the result
+        return torch.addcmul(self._shift, inputs.float(), scale).to(self.dtype)
+
+    def to(self, device: torch.device) -> Normalizer:
+        """The same map with its statistics on `device`."""
+        return Normalizer(self.mean.to(device), self.std.to(device), self.dtype)
+
+
+def normalizer(inputs: Tensor, mode: str, dtype: torch.dtype = torch.float32) -> Normalizer:
+    """Statistics of training inputs (N, C, H, W) or (N, F) for `mode`: unit, center or none (lecture L3, L4).
+
+    `unit`: mean 0 and variance 1 per channel or feature (a constant one is only centred); `center`: mean 0;
+    `none`: as they are, bytes divided by 255.
+    """
+    if mode not in ("unit", "center", "none"):
+        raise ValueError(f"dataset.normalize is {mode!r}; it must be unit, center or none")
+    mean, std = moments(inputs)
+    if mode == "none":
+        mean = torch.zeros_like(mean)
+    if mode != "unit":
+        std = torch.ones_like(std)
+    return Normalizer(mean, std, dtype)
+
+
+def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel (C, 1, 1) or feature (F,), in float32 from sums in float64."""
+    if inputs.dtype == torch.uint8:
+        mean, variance = _byte_moments(inputs)
+    else:
+        axes = (0, *range(2, inputs.ndim))
+        variance, mean = torch.var_mean(inputs.double(), axes, correction=0)
+    # rounding leaves a constant feature a tiny variance, by which nothing must be divided
+    constant = variance <= (1e-7 * mean.abs().clamp_min(1e-30)).square()
+    std = torch.where(constant, 1.0, variance.sqrt())
+    shape = (-1,) + (1,) * (inputs.ndim - 2)
+    return mean.float().view(shape), std.float().view(shape)
+
+
+def _byte_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Exact mean and variance of bytes from the count of each: no float copy of the images is made."""
+    means, variances = [], []
+    values = torch.arange(256, dtype=torch.float64) / BYTE
+    for channel in inputs.unbind(1):
+        counts = torch.zeros(256, dtype=torch.float64)
+        for part in channel.split(4096):
+            counts += torch.bincount(part.flatten(), minlength=256)
+        share = counts / counts.sum()
+        mean = (share * values).sum()
+        means.append(mean)
+        variances.append((share * (values - mean) ** 2).sum())
+    return torch.stack(means), torch.stack(variances)

@@ -1,0 +1,129 @@
+"""Arrays that the user saved with `numpy.savez`."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dltrain.data.errors import DataError, nearest, some
+from dltrain.data.raw import RawData
+from dltrain.data.spec import Task
+
+Array = NDArray[Any]
+_COLORS = (1, 3, 4)  # an axis of this length holds colours
+
+
+def npz(
+    path: str,
+    inputs: str = "inputs",
+    targets: str = "targets",
+    split: str | None = None,
+    groups: str | None = None,
+    channels: str = "auto",
+    task: str = "auto",
+) -> RawData:
+    """Arrays of one `.npz` file by their names; the first axis counts the samples.
+
+    inputs: (N, F), (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or numbers; channels: first or last (auto:
+    the axis that has 1, 3 or 4 entries). targets: (N,) whole numbers or text for classes, (N,) or (N, K)
+    floats for quantities (task auto). split: (N,) 0 train, 1 val, 2 test. groups: (N,).
+    """
+    arrays = _read(Path(path).expanduser(), [name for name in (inputs, targets, split, groups) if name])
+    names = {"inputs": inputs, "targets": targets, "split": split, "groups": groups}
+    _check_lengths(path, {key: arrays[name] for key, name in names.items() if name})
+    kind, values, class_names = _targets(arrays[targets], task)
+    return RawData(
+        inputs=_inputs(arrays[inputs], channels),
+        targets=values,
+        task=kind,
+        class_names=class_names,
+        split=_split(arrays[split]) if split else None,
+        groups=torch.from_numpy(np.unique(arrays[groups], return_inverse=True)[1].astype(np.int64))
+        if groups
+        else None,
+    )
+
+
+def _read(path: Path, names: list[str]) -> dict[str, Array]:
+    if not path.is_file():
+        raise DataError(f"dataset.path is {path}, which is not a file; set it to a file of numpy.savez")
+    try:
+        with np.load(path, allow_pickle=False) as archive:  # a pickled array could run code
+            for name in names:
+                if name not in archive:
+                    raise DataError(
+                        f"{path} holds no array {name!r}{nearest(name, archive.files)}; its arrays: "
+                        f"{some(archive.files)} "
+                        "(dataset.inputs, dataset.targets, dataset.split and dataset.groups name them)"
+                    )
+            return {name: archive[name] for name in names}
+    except DataError:
+        raise
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"cannot read {path} ({error}); save plain arrays again with numpy.savez") from error
+
+
+def _check_lengths(path: str, arrays: dict[str, Array]) -> None:
+    lengths = {key: len(array) if array.ndim else 0 for key, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        facts = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        raise DataError(
+            f"the arrays of {path} have different lengths ({facts}); all must have one entry a sample"
+        )
+
+
+def _inputs(array: Array, channels: str) -> Tensor:
+    if channels not in ("first", "last", "auto"):
+        raise DataError(f"dataset.channels is {channels!r}; it must be first, last or auto")
+    if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4):
+        raise DataError(
+            f"the inputs have shape {array.shape} and kind {array.dtype}; they must be numbers of shape (N, "
+            "F), "
+            "(N, H, W), (N, C, H, W) or (N, H, W, C)"
+        )
+    tensor = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
+    if tensor.ndim == 3:
+        return tensor[:, None]
+    if tensor.ndim == 4 and (channels == "last" or (channels == "auto" and _colors_are_last(array.shape))):
+        return tensor.permute(0, 3, 1, 2).contiguous()
+    # bytes of a table are numbers, not brightness
+    return tensor.float() if tensor.ndim == 2 else tensor
+
+
+def _colors_are_last(shape: tuple[int, ...]) -> bool:
+    return shape[3] in _COLORS and shape[1] not in _COLORS
+
+
+def _targets(array: Array, task: str) -> tuple[Task, Tensor, tuple[str, ...]]:
+    if task not in ("classification", "regression", "auto"):
+        raise DataError(f"dataset.task is {task!r}; it must be classification, regression or auto")
+    if task == "classification" or (task == "auto" and array.dtype.kind in "iubU" and array.ndim == 1):
+        if array.ndim != 1:
+            raise DataError(
+                f"the targets have shape {array.shape}; those of a classification have shape (N,)"
+            )
+        values, codes = np.unique(array, return_inverse=True)
+        return (
+            "classification",
+            torch.from_numpy(codes.astype(np.int64)),
+            tuple(str(value) for value in values.tolist()),
+        )
+    if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
+        raise DataError(
+            f"the targets have shape {array.shape} and kind {array.dtype}; those of a regression are numbers "
+            "of shape "
+            "(N,) or (N, K)"
+        )
+    return "regression", torch.from_numpy(array.astype(np.float32)), ()
+
+
+def _split(array: Array) -> Tensor:
+    if array.ndim != 1 or not np.isin(array, (0, 1, 2)).all():
+        raise DataError("the split array must have shape (N,) and hold 0 (train), 1 (val) and 2 (test) only")
+    return torch.from_numpy(array.astype(np.int8))

@@ -1,0 +1,304 @@
+"""From the raw samples of a dataset to splits on the device, and to the facts that a model is sized from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dltrain.data.batches import ResidentSplit, Split, StreamingSplit, to_device
+from dltrain.data.errors import DataError
+from dltrain.data.normalization import Normalizer, normalizer
+from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, RawData, Reader, class_numbers
+from dltrain.data.spec import DataSpec
+from dltrain.data.splits import hashed_order, split
+
+_STATISTICS_SAMPLES = 4096  # of a streamed training split: reading all of it would cost an epoch
+_COPIED_AT_ONCE = (
+    512  # samples normalised at a time: what the processor's cache holds, 8 times faster than all
+)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data of a run: val and test are None where there is no such split."""
+
+    train: Split
+    val: Split | None
+    test: Split | None
+    spec: DataSpec
+    data_fingerprint: str
+
+    def statistics(self) -> dict[str, Tensor]:
+        """What normalised the inputs, to be saved with the run: `mean` and `std` on the CPU."""
+        return {"mean": self.spec.mean.cpu(), "std": self.spec.std.cpu()}
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of a hash over shape, kind, all targets and a sample of the inputs."""
+        return self.data_fingerprint
+
+
+def prepare(
+    raw: RawData,
+    *,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    normalize: str = "unit",
+    class_weights: str = "none",
+    folds: int | None = None,
+    fold: int | None = None,
+    device: torch.device | str = "cpu",
+    resident_share: float = 0.5,
+    workers: int = 0,
+    dtype: torch.dtype = torch.float32,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> Splits:
+    """Split, normalise and place the data; see `split` and `normalizer` for the rules.
+
+    The samples live on the device when they take at most `resident_share` of its free memory, else they
+    stream through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used
+    in place of new ones. Raises DataError where the data cannot be used so.
+    """
+    device = torch.device(device)
+    raw = _checked(raw)
+    if raw.task == "objective":
+        return _objective(raw, device, dtype)
+    marks = split(
+        raw,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        folds=folds,
+        fold=fold,
+    )
+    positions = [(marks == part).nonzero().flatten() for part in (TRAIN, VAL, TEST)]
+    normalizing = _normalizer(raw, positions[TRAIN], split_seed, normalize, dtype, statistics)
+    spec = _spec(raw, positions, normalizing, class_weights)
+    placing = _Placing(raw, normalizing, device, resident_share, workers)
+    train = placing.place(positions[TRAIN])
+    val, test = (placing.place(chosen) if len(chosen) else None for chosen in positions[VAL:])
+    return Splits(train, val, test, spec, _fingerprint(raw))
+
+
+def _checked(raw: RawData) -> RawData:
+    """The same data with targets (N,) int64 or (N, K) float32, after checks that cost no pass over images."""
+    if len(raw.inputs) != len(raw.targets):
+        raise DataError(
+            f"there are {len(raw.inputs)} inputs but {len(raw.targets)} targets; there must be one each"
+        )
+    if len(raw) == 0:
+        raise DataError("the dataset holds no sample")
+    if isinstance(raw.inputs, Tensor) and raw.inputs.is_floating_point():
+        _refuse_non_finite(raw, raw.inputs, "input")
+    if raw.task == "classification":
+        _check_classes(raw)
+        return _with_targets(raw, raw.targets.long())
+    _refuse_non_finite(raw, raw.targets, "target")
+    targets = raw.targets.float()
+    return _with_targets(raw, targets.view(len(raw), -1) if raw.task == "regression" else targets)
+
+
+def _with_targets(raw: RawData, targets: Tensor) -> RawData:
+    return replace(raw, targets=targets)
+
+
+def _check_classes(raw: RawData) -> None:
+    low, high = int(raw.targets.min()), int(raw.targets.max())
+    if raw.targets.is_floating_point() or raw.targets.ndim != 1 or low < 0:
+        raise DataError(
+            f"the targets of a classification must be whole class numbers from 0 (lowest here: {low}, kind: "
+            f"{raw.targets.dtype}, shape: {tuple(raw.targets.shape)}); number the classes 0, 1, …, or use "
+            "task=regression"
+        )
+    if raw.class_names and high >= len(raw.class_names):
+        raise DataError(f"class number {high} occurs, but there are only {len(raw.class_names)} class names")
+    if class_numbers(raw) < 2:
+        raise DataError("there is only one class; a classification needs at least two")
+
+
+def _refuse_non_finite(raw: RawData, values: Tensor, what: str) -> None:
+    # the sum is finite when all are, and costs no boolean copy; only when it is not, the culprit is looked
+    # for
+    if bool(torch.isfinite(values.sum())):
+        return
+    bad = (~torch.isfinite(values.reshape(len(values), -1))).nonzero()
+    if not len(bad):
+        return
+    row, column = bad[0].tolist()
+    name = f" (feature {raw.feature_names[column]!r})" if what == "input" and raw.feature_names else ""
+    value = values.reshape(len(values), -1)[row, column].item()
+    raise DataError(
+        f"{raw.describe(row)} has the {what} value {value}{name}; all values must be finite numbers"
+    )
+
+
+def _normalizer(
+    raw: RawData,
+    train: Tensor,
+    split_seed: int,
+    mode: str,
+    dtype: torch.dtype,
+    statistics: Mapping[str, Tensor] | None,
+) -> Normalizer:
+    if statistics is not None:
+        return Normalizer(statistics["mean"], statistics["std"], dtype)
+    if isinstance(raw.inputs, Tensor):
+        return normalizer(raw.inputs[train], mode, dtype)
+    chosen = train[torch.from_numpy(hashed_order(len(train), split_seed))[:_STATISTICS_SAMPLES]]
+    return normalizer(raw.inputs.read(chosen.sort().values), mode, dtype)
+
+
+def _spec(raw: RawData, positions: list[Tensor], normalizing: Normalizer, class_weights: str) -> DataSpec:
+    return DataSpec(
+        input_shape=_sample_shape(raw.inputs),
+        num_classes=class_numbers(raw) if raw.task == "classification" else raw.targets.shape[1],
+        task=raw.task,
+        mean=normalizing.mean,
+        std=normalizing.std,
+        class_names=raw.class_names,
+        class_weights=_class_weights(raw, positions[TRAIN], class_weights),
+        sizes={name: len(chosen) for name, chosen in zip(SPLIT_NAMES, positions, strict=True)},
+    )
+
+
+def _class_weights(raw: RawData, train: Tensor, mode: str) -> Tensor | None:
+    """`balanced`: N / (C · n_c): every class weighs the same, and a training sample 1 on average."""
+    if mode == "none":
+        return None
+    if mode != "balanced":
+        raise ValueError(f"dataset.class_weights is {mode!r}; it must be none or balanced")
+    if raw.task != "classification":
+        raise DataError(
+            "dataset.class_weights=balanced needs classes, but this is a regression; set it to none"
+        )
+    counts = torch.bincount(raw.targets[train], minlength=class_numbers(raw))
+    return len(train) / (len(counts) * counts.float())
+
+
+class _Placing:
+    """Where the samples go: floats on the device, raw values on the device, or a stream."""
+
+    def __init__(
+        self, raw: RawData, normalizing: Normalizer, device: torch.device, resident_share: float, workers: int
+    ) -> None:
+        if not 0 <= resident_share <= 1:
+            raise ValueError(
+                f"dataset.resident_share is {resident_share}; it must be in [0, 1] (0 always streams)"
+            )
+        self.raw, self.device, self.workers = raw, device, workers
+        self.normalize = normalizing
+        values = len(raw) * torch.Size(_sample_shape(raw.inputs)).numel()
+        room = resident_share * free_memory(device) if resident_share else -1.0
+        self.as_floats = values * normalizing.dtype.itemsize <= room
+        self.as_raw = values * _item_bytes(raw.inputs) <= room
+
+    def place(self, chosen: Tensor) -> Split:
+        """The split that holds the samples at the positions `chosen`."""
+        targets = to_device(self.raw.targets[chosen], self.device)
+        if not (self.as_floats or self.as_raw):
+            reader = (
+                _TensorReader(self.raw.inputs) if isinstance(self.raw.inputs, Tensor) else self.raw.inputs
+            )
+            # samples that are in memory already are not worth a process: copying them between two costs more
+            workers = 0 if isinstance(self.raw.inputs, Tensor) else self.workers
+            return StreamingSplit(reader, chosen, targets, self.normalize.to(self.device), workers)
+        inputs = _values(self.raw.inputs, chosen, self.workers or torch.get_num_threads())
+        if not self.as_floats:
+            return ResidentSplit(to_device(inputs, self.device), targets, self.normalize.to(self.device))
+        return ResidentSplit(_normalized(inputs, self.normalize.to(self.device), self.device), targets)
+
+
+def _normalized(inputs: Tensor, normalize: Normalizer, device: torch.device) -> Tensor:
+    cache = torch.empty(inputs.shape, dtype=normalize.dtype, device=device)
+    for kept, part in zip(cache.split(_COPIED_AT_ONCE), inputs.split(_COPIED_AT_ONCE), strict=True):
+        kept.copy_(normalize(part.to(device)))
+    return cache
+
+
+def _values(inputs: Tensor | Reader, chosen: Tensor, threads: int) -> Tensor:
+    """The raw samples at `chosen` in one tensor; files are read by threads (decoding frees Python's lock)."""
+    if isinstance(inputs, Tensor):
+        return inputs[chosen]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(threads) as pool:
+        return torch.cat(list(pool.map(inputs.read, chosen.split(64))))
+
+
+class _TensorReader:
+    """Samples that lie in the host's memory (or are mapped into it from a file)."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        self.inputs = inputs
+        self.shape = tuple(inputs.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def read(self, indices: Tensor) -> Tensor:
+        return self.inputs[indices]
+
+
+def _objective(raw: RawData, device: torch.device, dtype: torch.dtype) -> Splits:
+    """The dummy sample of a model that is itself the objective: train is val, there is no test."""
+    assert isinstance(raw.inputs, Tensor)
+    only = ResidentSplit(to_device(raw.inputs.to(dtype), device), to_device(raw.targets, device))
+    features = raw.inputs.shape[1]
+    spec = DataSpec(
+        input_shape=(features,),
+        num_classes=1,
+        task="objective",
+        mean=torch.zeros(features),
+        std=torch.ones(features),
+        sizes={"train": len(raw), "val": len(raw), "test": 0},
+    )
+    return Splits(only, only, None, spec, _fingerprint(raw))
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that the device can still give: a GPU's free memory, or the host's within its control group."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return min(_available_in_host(), _left_in_group(Path("/sys/fs/cgroup")))
+
+
+def _available_in_host() -> float:
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 4.0 * 2**30  # not a Linux: a modest guess, raised by dataset.resident_share
+
+
+def _left_in_group(folder: Path) -> float:
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return float("inf")
+    return float("inf") if limit == "max" else max(float(limit) - float(used), 0.0)
+
+
+def _fingerprint(raw: RawData) -> str:
+    digest = hashlib.sha256()
+    shape = (len(raw), *_sample_shape(raw.inputs))
+    digest.update(f"{raw.task} {shape} {_item_bytes(raw.inputs)} {raw.class_names}".encode())
+    digest.update(raw.targets.cpu().contiguous().numpy().tobytes())
+    # samples spread evenly over the data; of files only a few, since each must be decoded
+    count = 64 if isinstance(raw.inputs, Tensor) else 4
+    chosen = torch.linspace(0, len(raw) - 1, min(count, len(raw))).long()
+    inputs = raw.inputs[chosen] if isinstance(raw.inputs, Tensor) else raw.inputs.read(chosen)
+    digest.update(inputs.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _sample_shape(inputs: Tensor | Reader) -> tuple[int, ...]:
+    return tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else inputs.shape
+
+
+def _item_bytes(inputs: Tensor | Reader) -> int:
+    return inputs.element_size() if isinstance(inputs, Tensor) else 1

@@ -1,0 +1,86 @@
+"""The form in which a dataset hands over its samples: the only thing that a dataset of your own must return.
+
+A dataset is a function `(**keys) -> RawData` in a module that can be imported, and one file
+`conf/dataset/WORD.yaml` with `dataset: {_target_: module.function, key: value}`. Splitting, normalising,
+moving to the device and batching are done for it by `dltrain.data.prepare`:
+
+>>> import torch
+>>> from dltrain.data.raw import RawData
+>>> def parity() -> RawData:
+...     numbers = torch.arange(100) ...     bits = (numbers[:, None] >> torch.arange(7)) % 2 ...     return
+RawData(inputs=bits.float(), targets=numbers % 2, task="classification", class_names=("even", "odd"))
+>>> len(parity())
+100
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dltrain.data.spec import Task
+
+TRAIN, VAL, TEST = 0, 1, 2
+SPLIT_NAMES = ("train", "val", "test")
+
+
+class Reader(Protocol):
+    """Samples that are read when they are needed, such as image files; it is pickled to the worker processes.
+
+    Keep lists of many Python strings out of it: counting references to them copies their memory into every
+    worker.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample, (C, H, W)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Tensor) -> Tensor:
+        """uint8 samples (B, C, H, W) at the positions `indices` (B,), in that order; raises DataError."""
+        ...
+
+
+def sample_name(index: int) -> str:
+    """`sample 7`: how error messages name a sample that has no better name."""
+    return f"sample {index}"
+
+
+@dataclass(frozen=True)
+class RawData:
+    """A dataset before splitting and normalising.
+
+    inputs: images as uint8 (N, C, H, W), or floats (N, C, H, W) in [0, 1]; tables as floats (N, F); or a
+    `Reader`. targets: (N,) int64 classes from 0, or (N,) or (N, K) floats. split: (N,) int8, 0 train, 1 val,
+    2 test, where the data bring their own; groups: (N,) int64, samples of a group stay in one split.
+    `describe(i)` names a sample.
+    """
+
+    inputs: Tensor | Reader
+    targets: Tensor
+    task: Task
+    class_names: tuple[str, ...] = ()
+    split: Tensor | None = None
+    groups: Tensor | None = None
+    describe: Callable[[int], str] = sample_name
+    feature_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def class_numbers(raw: RawData) -> int:
+    """Number of classes: of the names where there are names, else the largest target plus one."""
+    return len(raw.class_names) or int(raw.targets.max()) + 1
+
+
+def given_splits(sizes: dict[int, int]) -> Tensor:
+    """(N,) int8 split marks for samples that come in blocks, from {TRAIN: n, TEST: m} in order."""
+    marks = torch.tensor(list(sizes), dtype=torch.int8)
+    return marks.repeat_interleave(torch.tensor(list(sizes.values())))

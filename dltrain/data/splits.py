@@ -1,0 +1,259 @@
+"""Which sample belongs to train, val and test: a function of the data and `split_seed` alone.
+
+The order in which samples are drawn comes from a hash of (split_seed, stream, position) and not from a
+library's generator, so that a split stays what it is on every machine and under every version of torch and
+numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dltrain.data.errors import DataError, some
+from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, RawData, class_numbers
+
+Ints = NDArray[np.int64]
+Strata = Ints  # the class of each sample; all zero for a regression
+_TEST_STREAM, _VAL_STREAM, _FOLD_STREAM = 1, 2, 3
+
+
+def split(
+    raw: RawData,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+    folds: int | None = None,
+    fold: int | None = None,
+) -> Tensor:
+    """(N,) int8 marks: 0 train, 1 val, 2 test.
+
+    Splits that the data bring are kept, and those missing are cut out of train: first test, a share
+    `test_fraction` of it, then val, a share `val_fraction` of what is left. With `folds`, all that is not
+    test is divided into so many parts and part `fold` is val. Classes keep their shares, groups stay
+    together. Raises DataError where a class or a group is too small for that.
+    """
+    _check_fractions(val_fraction, test_fraction)
+    marks = np.zeros(len(raw), np.int8) if raw.split is None else raw.split.cpu().numpy().astype(np.int8)
+    marks = marks.copy()
+    strata = _strata(raw)
+    groups = None if raw.groups is None else torch.unique(raw.groups, return_inverse=True)[1].cpu().numpy()
+    given = {part for part in (TRAIN, VAL, TEST) if (marks == part).any()}
+    if TEST not in given and test_fraction > 0:
+        _cut(marks, TEST, test_fraction, (split_seed, _TEST_STREAM), strata, groups)
+    if folds is not None:
+        _mark_fold(marks, folds, fold, split_seed, strata, groups, raw)
+    elif VAL not in given and val_fraction > 0:
+        _cut(marks, VAL, val_fraction, (split_seed, _VAL_STREAM), strata, groups)
+    parts = _parts_to_check(marks, given, val_fraction, test_fraction)
+    _check_parts(marks, raw, parts, folds)
+    return torch.from_numpy(marks)
+
+
+def hashed_order(count: int, *keys: int) -> Ints:
+    """A permutation of range(count) that depends on `keys` alone (splitmix64, Steele et al. 2014)."""
+    state = np.zeros((), np.uint64)
+    with np.errstate(over="ignore"):
+        for key in keys:
+            state = _mix(state + np.uint64(key % 2**64))
+        hashes = _mix(state + np.arange(count).astype(np.uint64))
+    return np.argsort(hashes, kind="stable")
+
+
+def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mixed = state + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _strata(raw: RawData) -> Strata:
+    if raw.task != "classification":
+        return np.zeros(len(raw), np.int64)
+    return raw.targets.cpu().numpy().astype(np.int64)
+
+
+def _cut(
+    marks: NDArray[np.int8],
+    mark: int,
+    fraction: float,
+    seed: tuple[int, int],
+    strata: Strata,
+    groups: Ints | None,
+) -> None:
+    """Give `fraction` of the training samples the new mark, in place."""
+    pool = np.flatnonzero(marks == TRAIN)
+    if groups is None:
+        chosen = _stratified_share(strata[pool], fraction, seed)
+    else:
+        chosen = _grouped_share(strata[pool], groups[pool], fraction, seed)
+    marks[pool[chosen]] = mark
+
+
+def _stratified_share(strata: Strata, fraction: float, seed: tuple[int, int]) -> Ints:
+    """Positions of `fraction` of the samples; each class within one of its share, and at least one."""
+    order = hashed_order(len(strata), *seed)
+    order = order[np.argsort(strata[order], kind="stable")]  # class by class, shuffled within each
+    sizes = np.bincount(strata)
+    wanted = _whole_counts(sizes, fraction)
+    first = np.cumsum(sizes) - sizes
+    rank = np.arange(len(strata)) - first[strata[order]]
+    return order[rank < wanted[strata[order]]]
+
+
+def _whole_counts(sizes: Ints, fraction: float) -> Ints:
+    """Shares of `sizes`, by largest remainder to a total of round(fraction · N), at least 1 if possible."""
+    exact = sizes * fraction
+    counts = np.floor(exact).astype(np.int64)
+    missing = round(float(exact.sum())) - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
+    return np.where(sizes >= 2, np.clip(counts, 1, np.maximum(sizes - 1, 1)), counts)  # and leave one behind
+
+
+def _grouped_share(strata: Strata, groups: Ints, fraction: float, seed: tuple[int, int]) -> Ints:
+    """Positions of whole groups that together come near `fraction` of every class, largest groups first."""
+    table = _group_table(strata, groups)
+    target, taken = table.sum(0) * fraction, np.zeros(table.shape[1])
+    chosen = np.zeros(len(table), bool)
+    for group in _large_first(table, seed):
+        with_it = taken + table[group]
+        if ((with_it - target) ** 2).sum() < ((taken - target) ** 2).sum():
+            taken, chosen[group] = with_it, True
+    return np.flatnonzero(chosen[groups])
+
+
+def _group_table(strata: Strata, groups: Ints) -> NDArray[np.float64]:
+    """(groups, classes): how many samples of each class a group holds."""
+    table = np.zeros((int(groups.max(initial=-1)) + 1, int(strata.max(initial=0)) + 1))
+    np.add.at(table, (groups, strata), 1.0)
+    return table
+
+
+def _large_first(table: NDArray[np.float64], seed: tuple[int, int]) -> Ints:
+    order = hashed_order(len(table), *seed)
+    return order[np.argsort(-table[order].sum(1), kind="stable")]
+
+
+def _mark_fold(
+    marks: NDArray[np.int8],
+    folds: int,
+    fold: int | None,
+    split_seed: int,
+    strata: Strata,
+    groups: Ints | None,
+    raw: RawData,
+) -> None:
+    """Divide all that is not test into `folds` parts; part `fold` becomes val, the rest train, in place."""
+    if folds < 2:
+        raise DataError(f"folds is {folds}; it must be at least 2 (leave it unset for one split)")
+    if fold is None or not 0 <= fold < folds:
+        raise DataError(f"fold is {fold}; with folds={folds} it must be from 0 to {folds - 1}")
+    pool = np.flatnonzero(marks != TEST)
+    _check_folds(strata[pool], None if groups is None else groups[pool], folds, raw)
+    seed = (split_seed, _FOLD_STREAM)
+    if groups is None:
+        part = _stratified_folds(strata[pool], folds, seed)
+    else:
+        part = _grouped_folds(strata[pool], groups[pool], folds, seed)
+    marks[pool] = np.where(part == fold, VAL, TRAIN)
+
+
+def _stratified_folds(strata: Strata, folds: int, seed: tuple[int, int]) -> Ints:
+    order = hashed_order(len(strata), *seed)
+    order = order[np.argsort(strata[order], kind="stable")]
+    part = np.empty(len(strata), np.int64)
+    # dealing out class after class like cards keeps each class and each fold within one sample of even
+    part[order] = np.arange(len(strata)) % folds
+    return part
+
+
+def _grouped_folds(strata: Strata, groups: Ints, folds: int, seed: tuple[int, int]) -> Ints:
+    """Each group, largest first, goes to the fold where it leaves the classes most even."""
+    table = _group_table(strata, groups)
+    filled = np.zeros((folds, table.shape[1]))
+    part = np.zeros(len(table), np.int64)
+    for group in _large_first(table, seed):
+        part[group] = int(np.argmin((2 * filled * table[group]).sum(1)))  # the growth of the sum of squares
+        filled[part[group]] += table[group]
+    return part[groups]
+
+
+def _check_fractions(val_fraction: float, test_fraction: float) -> None:
+    for key, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= value < 1:
+            raise DataError(f"dataset.{key} is {value}; it must be in [0, 1) (0 makes no such split)")
+
+
+def _check_folds(strata: Strata, groups: Ints | None, folds: int, raw: RawData) -> None:
+    count = len(set(groups.tolist())) if groups is not None else folds
+    if count < folds:
+        raise DataError(
+            f"folds is {folds}, but there are only {count} groups outside the test split; use fewer folds"
+        )
+    if raw.task != "classification":
+        if len(strata) < folds:
+            raise DataError(
+                f"folds is {folds}, but there are only {len(strata)} samples outside the test split; use "
+                "fewer folds"
+            )
+        return
+    sizes = np.bincount(strata, minlength=class_numbers(raw))
+    small = int(np.argmin(sizes))
+    if sizes[small] < folds:
+        raise DataError(
+            f"folds is {folds}, but class {_class_name(raw, small)} has only {sizes[small]} samples outside "
+            "the test "
+            f"split; every fold needs one: set folds to {max(int(sizes[small]), 2)} or fewer, or add samples"
+        )
+
+
+def _parts_to_check(
+    marks: NDArray[np.int8], given: set[int], val_fraction: float, test_fraction: float
+) -> list[int]:
+    """Train and what was cut from it: a val or test split that the data bring may lack a class."""
+    parts = [TRAIN]
+    parts += [VAL] if VAL not in given and (val_fraction > 0 or (marks == VAL).any()) else []
+    parts += [TEST] if TEST not in given and test_fraction > 0 else []
+    return parts
+
+
+def _check_parts(marks: NDArray[np.int8], raw: RawData, parts: Sequence[int], folds: int | None) -> None:
+    """Refuse an empty part, and a part that lacks one of the classes."""
+    for part in parts:
+        cure = _cure(part, raw.groups is not None, folds)
+        if not (marks == part).any():
+            raise DataError(f"the {SPLIT_NAMES[part]} split of {len(raw)} samples is empty; {cure}")
+        if raw.task == "classification":
+            _check_classes(marks, raw, part, cure)
+
+
+def _check_classes(marks: NDArray[np.int8], raw: RawData, part: int, cure: str) -> None:
+    targets = raw.targets.cpu().numpy()
+    missing = np.flatnonzero(np.bincount(targets[marks == part], minlength=class_numbers(raw)) == 0)
+    if len(missing):
+        first = int(missing[0])
+        where = [f"{int(((targets == first) & (marks == p)).sum())} in {SPLIT_NAMES[p]}" for p in range(3)]
+        raise DataError(
+            f"class {_class_name(raw, first)} is missing from the {SPLIT_NAMES[part]} split "
+            f"({', '.join(where)}; "
+            f"missing there: {some(_class_name(raw, int(c)) for c in missing)}); {cure}"
+        )
+
+
+def _class_name(raw: RawData, index: int) -> str:
+    return repr(raw.class_names[index]) if raw.class_names else str(index)
+
+
+def _cure(part: int, grouped: bool, folds: int | None) -> str:
+    if part != TEST and folds is not None:
+        return "use fewer folds, or another dataset.split_seed"
+    if part == TRAIN:
+        return "add samples to it, or give less to val and test (dataset.val_fraction, dataset.test_fraction)"
+    key = f"dataset.{SPLIT_NAMES[part]}_fraction"
+    more = ", or try another dataset.split_seed" if grouped else ""
+    return f"add samples, raise {key}, or do without this split: {key}=0{more}"

@@ -1,0 +1,109 @@
+"""Reading samples ahead of their use, in worker processes that live as long as the split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from dltrain.data.errors import DataError
+from dltrain.data.raw import Reader
+
+_PREFETCH = 4  # batches ahead of each worker
+
+
+class WorkerPool:
+    """Reads lists of positions through `workers` processes (0: in this one), keeping their order."""
+
+    def __init__(self, reader: Reader, workers: int, pin: bool) -> None:
+        self._reader, self._workers, self._pin = reader, workers, pin
+        self._asked = _Asked()
+        self._loader: DataLoader[Tensor | str] | None = None
+        self._busy = False
+
+    def read(self, positions: list[Tensor]) -> Iterator[Tensor]:
+        """One host tensor (B, ...) for each of `positions`; raises DataError when a sample cannot be read."""
+        # a second reading while one is under way (say, an evaluation in mid-epoch) must not take over its
+        # workers
+        if self._workers == 0 or self._busy:
+            return self._read_here(positions)
+        return self._read_there(positions)
+
+    def _read_here(self, positions: list[Tensor]) -> Iterator[Tensor]:
+        for chosen in positions:
+            inputs = self._reader.read(chosen)
+            yield inputs.pin_memory() if self._pin else inputs
+
+    def _read_there(self, positions: list[Tensor]) -> Iterator[Tensor]:
+        self._busy = True
+        try:
+            self._asked.positions = positions
+            if self._loader is None:
+                self._loader = self._start()
+            yield from map(_unwrapped, self._loader)
+        except RuntimeError as error:
+            # torch's word for a worker that was killed; it looks every 5 s (and, given a time-out, only then)
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"a worker process that reads the data is gone: {reason}; try workers=0"
+            ) from error
+        finally:
+            self._busy = False
+
+    def _start(self) -> DataLoader[Tensor | str]:
+        return DataLoader(
+            _Reading(self._reader),
+            batch_size=None,
+            sampler=self._asked,
+            num_workers=self._workers,
+            pin_memory=self._pin,
+            prefetch_factor=_PREFETCH,
+            persistent_workers=True,
+            multiprocessing_context=_context(),
+            generator=torch.Generator(),  # else the loader would draw from the global one
+        )
+
+
+def _context() -> str:
+    """Fork server: a fork of a process with threads (CUDA's, TensorBoard's) can hang; spawn costs seconds."""
+    methods = torch.multiprocessing.get_all_start_methods()
+    if "forkserver" not in methods:
+        return "spawn"
+    # torch is imported once, in the server, and not once in each worker
+    torch.multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["torch", "dltrain.data.streaming"]
+    )
+    return "forkserver"
+
+
+class _Asked:
+    """The positions of the epoch at hand: the loader outlives an epoch, its order does not."""
+
+    positions: list[Tensor]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class _Reading(torch.utils.data.Dataset[Tensor | str]):
+    """A reader as torch's loader wants it; trouble with the data comes back as text, not as a traceback."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def __getitem__(self, positions: Tensor) -> Tensor | str:
+        try:
+            return self.reader.read(positions)
+        except DataError as error:
+            return str(error)
+
+
+def _unwrapped(read: Tensor | str) -> Tensor:
+    if isinstance(read, str):
+        raise DataError(read)
+    return read

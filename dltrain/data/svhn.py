@@ -1,0 +1,77 @@
+"""Street View House Numbers, from its MATLAB files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dltrain.data import cache, download
+from dltrain.data.download import RemoteFile
+from dltrain.data.errors import DataError
+from dltrain.data.raw import TEST, TRAIN, RawData, given_splits
+
+_MIRRORS = ("http://ufldl.stanford.edu/housenumbers/", "https://ufldl.stanford.edu/housenumbers/")
+_TRAIN = RemoteFile(
+    "train_32x32.mat", "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8", 182040794, _MIRRORS
+)
+_TEST = RemoteFile(
+    "test_32x32.mat", "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b", 64275384, _MIRRORS
+)
+
+
+def svhn(root: str = "data", download: bool = True) -> RawData:
+    """99 289 colour images (3, 32, 32) of house number digits, 26 032 for the test (Netzer et al. 2011)."""
+    folder = Path(root)
+    paths = [_locate(file, folder, download) for file in (_TRAIN, _TEST)]
+    tensors = cache.decoded(folder / "svhn.dltrain-cache.pt", paths, lambda: _decode(paths))
+    train_size = int(tensors["train_size"])
+    return RawData(
+        inputs=tensors["images"],
+        targets=tensors["labels"].long(),
+        task="classification",
+        class_names=tuple("0123456789"),
+        split=given_splits({TRAIN: train_size, TEST: len(tensors["labels"]) - train_size}),
+    )
+
+
+def _locate(file: RemoteFile, folder: Path, may_download: bool) -> Path:
+    present = download.find(folder, (file.name,))
+    if present:
+        return present
+    hint = f"or set dataset.root to the folder that holds {file.name}"
+    if not may_download:
+        raise DataError(f"{file.name} is not in {folder}; set dataset.download=true, {hint}")
+    return download.fetch(file, folder, hint)
+
+
+def _decode(paths: list[Path]) -> dict[str, Tensor]:
+    train, test = map(_read, paths)
+    return {
+        "images": torch.cat((train[0], test[0])),
+        "labels": torch.cat((train[1], test[1])),
+        "train_size": torch.tensor(len(train[1])),
+    }
+
+
+def _read(path: Path) -> tuple[Tensor, Tensor]:
+    """Images (N, 3, 32, 32) and labels (N,) in uint8; the files call the digit 0 "10"."""
+    try:
+        from scipy.io import loadmat  # an extra: only this dataset needs it
+    except ImportError as error:
+        raise DataError("dataset=svhn reads MATLAB files and needs scipy; run: pip install scipy") from error
+    try:
+        content = loadmat(path)
+        images, labels = content["X"], content["y"].reshape(-1)
+    except Exception as error:  # scipy raises all kinds for a damaged file
+        raise DataError(f"cannot read {path} ({error}); remove it and let it be downloaded again") from error
+    if images.shape != (32, 32, 3, len(labels)):
+        raise DataError(
+            f"{path} holds images of shape {images.shape} for {len(labels)} labels; download it again"
+        )
+    return (
+        torch.from_numpy(np.ascontiguousarray(images.transpose(3, 2, 0, 1))),
+        torch.from_numpy((labels % 10).astype(np.uint8)),
+    )

@@ -1,0 +1,95 @@
+"""Datasets with a known answer, made from a seed of their own."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from dltrain.data.errors import DataError
+from dltrain.data.raw import RawData
+
+
+def two_moons(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> RawData:
+    """Two interleaving half circles of radius 1, with Gaussian noise of standard deviation `noise`.
+
+    Without noise a line cannot separate them and a net with one hidden layer can, without error.
+    """
+    _at_least("samples", samples, 2)
+    if not noise >= 0:
+        raise DataError(f"dataset.noise is {noise}; it must be >= 0 (0 gives the bare half circles)")
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(samples) % 2
+    angle = math.pi * torch.rand(samples, generator=generator, dtype=torch.float64)
+    upper = torch.stack((angle.cos(), angle.sin()), 1)
+    lower = torch.stack((1 - angle.cos(), 0.5 - angle.sin()), 1)
+    points = torch.where(targets[:, None] == 0, upper, lower)
+    points += noise * torch.randn(samples, 2, generator=generator, dtype=torch.float64)
+    return RawData(
+        points.float(), targets, "classification", class_names=("upper", "lower"), feature_names=("x", "y")
+    )
+
+
+def teacher(
+    samples: int = 2000,
+    features: int = 10,
+    hidden: int = 8,
+    outputs: int = 3,
+    task: str = "classification",
+    noise: float = 0.0,
+    seed: int = 0,
+) -> RawData:
+    """Gaussian inputs (N, features) labelled by a fixed network with one hidden layer (`teacher_network`).
+
+    Known answer: a student of the same form can reach a training error of 0 (classification: the class with
+    the largest output; regression: the outputs themselves, of variance 1), or `noise`² as the mean squared
+    error.
+    """
+    for key, value, low in (("samples", samples, 2), ("features", features, 1), ("hidden", hidden, 1)):
+        _at_least(key, value, low)
+    _at_least("outputs", outputs, 2 if task == "classification" else 1)
+    if task not in ("classification", "regression"):
+        raise DataError(f"dataset.task is {task!r}; it must be classification or regression")
+    if not noise >= 0:
+        raise DataError(f"dataset.noise is {noise}; it must be >= 0 (0 lets a student reach a loss of 0)")
+    generator = torch.Generator().manual_seed(seed)
+    network = teacher_network(features, hidden, outputs, generator)
+    inputs = torch.randn(samples, features, generator=generator)
+    with torch.no_grad():
+        answers = network(inputs)
+    answers = answers + noise * torch.randn(answers.shape, generator=generator)
+    if task == "regression":
+        return RawData(inputs, answers, "regression")
+    return RawData(inputs, answers.argmax(1), "classification", class_names=tuple(map(str, range(outputs))))
+
+
+def teacher_network(features: int, hidden: int, outputs: int, generator: torch.Generator) -> nn.Sequential:
+    """Linear, tanh, linear with Gaussian weights, shifted and scaled to outputs of mean 0 and variance 1."""
+    network = nn.Sequential(
+        nn.Linear(features, hidden, device="meta"), nn.Tanh(), nn.Linear(hidden, outputs, device="meta")
+    ).to_empty(device="cpu")
+    first, last = network[0], network[2]
+    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+    with torch.no_grad():
+        _gaussian(first, 2.0 / math.sqrt(features), generator)  # wide enough that tanh bends
+        _gaussian(last, 1.0, generator)
+        std, mean = torch.std_mean(network(torch.randn(10_000, features, generator=generator)), 0)
+        last.weight.div_(std[:, None])
+        last.bias.sub_(mean).div_(std)
+    return network
+
+
+def none() -> RawData:
+    """No data: one dummy sample for models that are themselves the objective (quadratic, saddle, …)."""
+    return RawData(torch.zeros(1, 1), torch.zeros(1), "objective")
+
+
+def _gaussian(layer: nn.Linear, std: float, generator: torch.Generator) -> None:
+    layer.weight.copy_(std * torch.randn(layer.weight.shape, generator=generator))
+    layer.bias.copy_(0.1 * torch.randn(layer.bias.shape, generator=generator))
+
+
+def _at_least(key: str, value: int, low: int) -> None:
+    if value < low:
+        raise DataError(f"dataset.{key} is {value}; it must be at least {low}")

@@ -1,0 +1,167 @@
+"""Losses: (logits, targets) → one number for each sample.
+
+logits: (B, K); targets: (B,) class indices, (B, K) probabilities, or real (B,) or (B, K). The trainer takes
+the mean over the batch. Numbers in half precision are computed in float32.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dltrain.data.spec import DataSpec
+
+
+class CrossEntropy(nn.Module):
+    """−Σ_k w_k·y_k·log softmax(logits)_k for class indices or probabilities y; (B, C) → (B,).
+
+    w are `spec.class_weights` or 1; `label_smoothing` ε makes y into (1 − ε)·y + ε/C (Szegedy et al. 2016,
+    arXiv:1512.00567). ValueError unless the task is a classification.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, spec: DataSpec, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        refuse_task(spec, "cross_entropy", "classification")
+        self.label_smoothing = smoothing_share(label_smoothing)
+        self.register_buffer("weight", spec.class_weights, persistent=False)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        smoothing = self.label_smoothing
+        logits, weight = precise(logits), self.weight
+        if weight is not None:
+            weight = weight.to(logits)
+        if targets.is_floating_point():
+            targets = targets.to(logits.dtype)
+        return F.cross_entropy(logits, targets, weight, reduction="none", label_smoothing=smoothing)
+
+
+class BCE(nn.Module):
+    """Mean over the classes of the sigmoids' binary cross-entropy, one against the rest; (B, C) → (B,).
+
+    Targets as in `CrossEntropy`, smoothed alike (Wightman et al. 2021, arXiv:2110.00476). ValueError unless
+    the task is a classification.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, spec: DataSpec, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        refuse_task(spec, "bce", "classification")
+        self.label_smoothing = smoothing_share(label_smoothing)
+        self.register_buffer("weight", spec.class_weights, persistent=False)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        logits = precise(logits)
+        wanted = probabilities(logits, targets) * (1 - self.label_smoothing)
+        wanted = wanted + self.label_smoothing / logits.shape[1]
+        weight = None if self.weight is None else self.weight.to(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, wanted, weight, reduction="none")
+        return losses.mean(1)
+
+
+class MSE(nn.Module):
+    """Mean over the target columns of (logits − targets)²; (B, K) → (B,). ValueError unless a regression."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        refuse_task(spec, "mse", "regression")
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return residuals(logits, targets).square().mean(1)
+
+
+class MAE(nn.Module):
+    """Mean over the target columns of |logits − targets|; (B, K) → (B,). ValueError unless a regression."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        refuse_task(spec, "mae", "regression")
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return residuals(logits, targets).abs().mean(1)
+
+
+class Huber(nn.Module):
+    """e²/2 for errors |e| ≤ delta, delta·(|e| − delta/2) beyond; mean over the columns, (B, K) → (B,).
+
+    Huber 1964. `delta` is in the units of the targets. ValueError unless the task is a regression and delta >
+    0.
+    """
+
+    def __init__(self, spec: DataSpec, delta: float = 1.0) -> None:
+        super().__init__()
+        refuse_task(spec, "huber", "regression")
+        if not 0 < delta < math.inf:
+            raise ValueError(f"loss.delta is {delta}; it must be > 0 (loss=mae is the limit of small deltas)")
+        self.delta = delta
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        error = residuals(logits, targets)
+        return F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.delta).mean(1)
+
+
+class Objective(nn.Module):
+    """The model's own output, for study problems (dataset=none); (B,) → (B,)."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        refuse_task(spec, "auto", "objective")
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return logits.reshape(len(logits), -1).sum(1)
+
+
+def auto(spec: DataSpec, label_smoothing: float = 0.0) -> nn.Module:
+    """The loss that fits the task: cross-entropy, mean squared error, or the model's own output.
+
+    ValueError for label smoothing where there are no labels.
+    """
+    if spec.task == "classification":
+        return CrossEntropy(spec, label_smoothing)
+    if label_smoothing != 0:
+        raise ValueError(
+            f"loss.label_smoothing is {label_smoothing}, but this dataset's task is {spec.task}, which "
+            "has no labels to smooth; leave label_smoothing away"
+        )
+    return MSE(spec) if spec.task == "regression" else Objective(spec)
+
+
+def refuse_task(spec: DataSpec, word: str, task: str) -> None:
+    """ValueError if the loss `word`, made for `task`, does not fit the data."""
+    if spec.task != task:
+        raise ValueError(
+            f"loss={word} is for the task {task}, but this dataset's task is {spec.task}; "
+            "use loss=auto, which fits it"
+        )
+
+
+def smoothing_share(label_smoothing: float) -> float:
+    """The key as it is; ValueError outside [0, 1)."""
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"loss.label_smoothing is {label_smoothing}; it must be in [0, 1) (0 switches it off)"
+        )
+    return label_smoothing
+
+
+def precise(logits: Tensor) -> Tensor:
+    """Half precision as float32: a logarithm of a sum needs more than eight bits."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def probabilities(logits: Tensor, targets: Tensor) -> Tensor:
+    """Class indices (B,) as one-hot rows (B, C); probabilities as they are."""
+    if targets.ndim == logits.ndim:
+        return targets.to(logits.dtype)
+    return torch.zeros_like(logits).scatter_(1, targets[:, None], 1.0)
+
+
+def residuals(logits: Tensor, targets: Tensor) -> Tensor:
+    """Outputs minus targets (B, K); a target (B,) is one column, never broadcast against (B, 1) to (B, B)."""
+    logits = precise(logits).reshape(len(logits), -1)
+    return logits - targets.to(logits.dtype).reshape(logits.shape)

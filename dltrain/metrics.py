@@ -1,0 +1,41 @@
+"""Metrics: (logits, targets) → one number for each sample, so that sums over ragged batches are exact."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from dltrain.data.spec import Task
+
+
+class Metric(Protocol):
+    """logits: (B, K); targets as the losses take them; returns (B,) floats on the same device."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor: ...
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """1 where the largest logit is the class, else 0; of mixed targets (B, C) the heaviest class counts."""
+    classes = targets.argmax(1) if targets.ndim == logits.ndim else targets
+    return (logits.argmax(1) == classes).float()
+
+
+def absolute_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """|logits − targets|, mean over the target columns."""
+    return (logits.float() - targets.float().reshape(logits.shape)).abs().mean(1)
+
+
+def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """(logits − targets)², mean over the target columns."""
+    return (logits.float() - targets.float().reshape(logits.shape)).square().mean(1)
+
+
+def default_metrics(task: Task) -> dict[str, Metric]:
+    """What is reported beside the loss, by the name of its column."""
+    by_task: dict[Task, dict[str, Metric]] = {
+        "classification": {"accuracy": accuracy},
+        "regression": {"mae": absolute_error},
+        "objective": {},
+    }
+    return by_task[task]

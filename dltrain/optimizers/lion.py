@@ -1,0 +1,54 @@
+"""Lion: the sign of an interpolated momentum."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dltrain.optimizers.groups import (
+    Closure,
+    Params,
+    buffers,
+    evaluate,
+    gradients,
+    require_betas,
+    require_decay,
+    require_lr,
+    with_gradient,
+)
+
+
+class Lion(torch.optim.Optimizer):
+    """w ← w - lr (sign(β₁ m + (1 - β₁) g) + λ w), then m ← β₂ m + (1 - β₂) g (Chen et al. 2023, arXiv:2302.06675).
+
+    Decay is decoupled and applied to the old weights. One state tensor for each parameter.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+    ) -> None:
+        require_lr(lr)
+        require_betas(betas)
+        require_decay(weight_decay)
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
+        loss = evaluate(closure)
+        for group in self.param_groups:
+            parameters = with_gradient(group)
+            if not parameters:
+                continue
+            (beta1, beta2), lr = group["betas"], group["lr"]
+            grads, momenta = gradients(parameters), buffers(self, parameters, "momentum")
+            directions = torch._foreach_lerp(momenta, grads, 1 - beta1)
+            torch._foreach_sign_(directions)
+            if group["weight_decay"]:
+                torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
+            torch._foreach_add_(parameters, directions, alpha=-lr)
+            torch._foreach_lerp_(momenta, grads, 1 - beta2)
+        return loss

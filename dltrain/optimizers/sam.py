@@ -1,0 +1,85 @@
+"""Sharpness-aware minimisation: the gradient of the worst point nearby."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dltrain.optimizers.groups import Closure, SteppingOptimizer, gradients, require, with_gradient
+from dltrain.optimizers.newton_cg import NewtonCG
+from dltrain.optimizers.steepest import Steepest
+
+
+class SAM:
+    """Step with the gradient at w + rho g/‖g‖, taken at w (Foret et al. 2021, arXiv:2010.01412).
+
+    Two passes over the batch a step: the closure is called twice, and the loss returned is the first one, at w.
+    `adaptive` scales the ascent by the size of each weight (ASAM: Kwon et al. 2021, arXiv:2102.11600; rho about ten
+    times larger). Goes around any first-order optimizer and looks like one. Raises ValueError around others: they
+    evaluate the curvature at w, or walk along a line on which the gradients must belong to one loss.
+    """
+
+    def __init__(self, optimizer: SteppingOptimizer, rho: float = 0.05, adaptive: bool = False) -> None:
+        require(rho > 0, "rho", rho, "a number > 0", "0.05 is usual; leave wrap=[sam] out to switch it off")
+        _require_first_order(optimizer)
+        self.optimizer, self.rho, self.adaptive = optimizer, rho, adaptive
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
+
+    @property
+    def state(self) -> Any:
+        return self.optimizer.state  # type: ignore[attr-defined]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return self.optimizer.defaults  # type: ignore[attr-defined]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
+    def step(self, closure: Closure | None = None) -> Tensor | None:
+        """Two passes, one step. Raises ValueError without a closure, since the second pass needs it."""
+        if closure is None:
+            raise ValueError("wrap=[sam] got no closure; it must be called as step(closure): it needs a second pass")
+
+        def at_the_worst_point_nearby() -> Tensor:
+            loss = closure()
+            with torch.no_grad():
+                parameters = [parameter for group in self.param_groups for parameter in with_gradient(group)]
+                kept = [parameter.clone() for parameter in parameters]
+                torch._foreach_add_(parameters, self._ascent(parameters))
+            closure()
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, kept)
+            return loss
+
+        return self.optimizer.step(at_the_worst_point_nearby)
+
+    def _ascent(self, parameters: list[Tensor]) -> list[Tensor]:
+        grads = gradients(parameters)
+        if self.adaptive:
+            scales = torch._foreach_abs(parameters)
+            grads = list(torch._foreach_mul(grads, scales))
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        ascent = torch._foreach_mul(grads, self.rho / (norm + 1e-12))
+        return list(torch._foreach_mul(ascent, scales) if self.adaptive else ascent)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+
+
+def _require_first_order(optimizer: object) -> None:
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    if isinstance(optimizer, (torch.optim.LBFGS, NewtonCG, Steepest)):
+        raise ValueError(
+            f"wrap=[sam] is around {type(optimizer).__name__}, which uses curvature or a line search; it must be "
+            "around a first-order optimizer: choose another, such as optimizer=momentum, or leave sam out"
+        )

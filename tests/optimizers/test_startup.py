@@ -1,0 +1,88 @@
+"""No `torch._dynamo` in a run's start, and a way on where torch's private doors are gone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dltrain.optimizers import startup
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import sys, time, torch
+import torch.optim.swa_utils, torch.optim.lr_scheduler
+from dltrain.optimizers.startup import skip_dynamo_import
+{skip}
+before = time.perf_counter()
+for name, optimizer in list(vars(torch.optim).items()):
+    if not isinstance(optimizer, type) or name in ("Optimizer", "SparseAdam"):
+        continue
+    weight = torch.nn.Parameter(torch.ones(3, 3))
+    stepper = optimizer([weight])
+    def closure():
+        stepper.zero_grad()
+        loss = (weight**2).sum()
+        loss.backward()
+        return loss.detach()
+    for _ in range(2):
+        stepper.step(closure)
+    stepper.load_state_dict(stepper.state_dict())
+    assert weight.detach().max() < 1, name
+print(time.perf_counter() - before, "torch._dynamo" in sys.modules)
+"""
+
+
+def run(skip: str) -> tuple[float, bool]:
+    script = SCRIPT.format(skip=skip)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, imported = done.stdout.split()
+    return float(seconds), imported == "True"
+
+
+def test_all_of_torch_optim_constructs_and_steps_without_dynamo():
+    seconds, imported = run("skip_dynamo_import(); skip_dynamo_import()")
+    assert not imported
+    assert seconds < 0.2
+
+
+@pytest.mark.slow
+def test_without_the_trick_torch_imports_dynamo():
+    _, imported = run("")
+    assert imported  # once this fails, torch needs the trick no more
+
+
+def test_every_module_of_the_room_leaves_dynamo_out():
+    names = [f"dltrain.optimizers.{path.stem}" for path in (ROOT / "dltrain" / "optimizers").glob("[a-z]*.py")]
+    names += ["dltrain.schedules", "dltrain.averaging", "dltrain.early_stopping"]
+    script = f"import sys, {', '.join(names)}; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_unknown_forms_of_torch_are_left_alone():
+    class Optimizer:
+        def step(self) -> str:
+            return "as ever"
+
+        add_param_group = 3
+
+    startup._answer_beforehand(Optimizer.add_param_group)
+    startup._answer_beforehand(Optimizer.step)
+    startup._step_without_graph_breaks(Optimizer)  # type: ignore[arg-type]
+    startup._step_without_graph_breaks(object)  # type: ignore[arg-type]
+    assert Optimizer().step() == "as ever"
+
+
+def test_differentiable_steps_still_carry_a_graph():
+    def step(self: torch.optim.Optimizer) -> bool:
+        return torch.is_grad_enabled()
+
+    wrapped = startup._graph_only_if_differentiable(step)
+    for differentiable in (False, True):
+        optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], differentiable=differentiable)
+        assert wrapped(optimizer) == differentiable
+        assert torch.is_grad_enabled()

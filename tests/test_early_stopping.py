@@ -1,0 +1,123 @@
+"""Early stopping on recorded curves: which evaluation is the best, and when it stops."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dltrain.early_stopping import KeepBest, Patience
+
+CONF = Path(__file__).parents[1] / "conf" / "early_stopping"
+NAN, INF = math.nan, math.inf
+
+# keys, scores, index of the best evaluation, index at which it stops
+CURVES = [
+    ({"patience": 2}, [5, 4, 3, 2], 3, None),
+    ({"patience": 2}, [5, 4, 4, 4, 1], 1, 3),
+    ({"patience": 3}, [5, 4, 6, 4, 3, 7, 7, 7], 4, 7),
+    ({"patience": 1}, [1, 1], 0, 1),
+    ({"patience": 2, "mode": "max"}, [0.1, 0.5, 0.4, 0.3], 1, 3),
+    ({"patience": 2}, [-1.0, -0.95, -0.9], 0, 2),
+    ({"patience": 2, "min_delta": 0.1}, [-1.0, -0.95, -1.05], 2, 2),
+    ({"patience": 2, "min_delta": 0.1, "mode": "max"}, [-1.0, -0.95, -0.85, -0.8, -0.8], 3, 4),
+    ({"patience": 2, "min_delta": 0.5}, [5, 4.8, 4.4, 4.3, 4.2], 4, 4),  # the best is the best outright
+    ({"patience": 2}, [NAN, NAN, 1], None, 1),
+    ({"patience": 2}, [5, NAN, 4, NAN, NAN], 2, 4),
+    ({"patience": 3, "mode": "max"}, [NAN, 5, NAN], 1, None),
+    ({"patience": 2}, [INF, 5, INF, INF], 1, 3),
+    ({"patience": 2, "smoothing": 0.5}, [4, 2, 6, 0, 8, 8], 3, 5),  # 4, 3, 4.5, 2.25, 5.1, 6.6
+    ({"patience": 1, "smoothing": 0.9}, [5, 4, 4.5, 4.4], 3, None),  # one bad evaluation does not stop it
+    ({"patience": 3, "smoothing": 0.5}, [4, NAN, 2], 2, None),  # NaN does not enter the average
+]
+
+
+@pytest.mark.parametrize(("keys", "scores", "best", "stop"), CURVES)
+def test_best_and_stop_on_a_recorded_curve(keys, scores, best, stop):
+    stopping, bests, stops = Patience(**keys), [], []
+    for index, score in enumerate(scores):
+        if stopping.observe({"val/loss": score}, step=10 * index):
+            bests.append(index)
+        if stopping.stop_reason:
+            stops.append(index)
+            break
+    assert (bests[-1] if bests else None) == best
+    assert stopping.best_step == (None if best is None else 10 * best)
+    assert (stops[0] if stops else None) == stop
+
+
+def test_the_reason_names_metric_count_and_best():
+    stopping = Patience(patience=2)
+    for step, score in enumerate([0.5, 0.6, 0.7]):
+        stopping.observe({"val/loss": score}, step)
+    assert stopping.stop_reason == "val/loss has not improved for 2 evaluations (best 0.5 at step 0)"
+
+
+def test_the_smoothed_score_is_the_moving_average():
+    stopping = Patience(smoothing=0.5)
+    for step, score in enumerate([4.0, 2.0, 6.0]):
+        stopping.observe({"val/loss": score}, step)
+    assert stopping.smoothed == 4.5 and stopping.best == 3.0
+
+
+def test_gap_is_validation_less_training_loss():
+    stopping = Patience(metric="gap", patience=1)
+    stopping.observe({"val/loss": 1.0, "train/loss": 0.75}, 0)
+    assert stopping.best == 0.25
+    stopping.observe({"val/loss": 0.9, "train/loss": 0.25}, 1)
+    assert stopping.stop_reason == "gap has not improved for 1 evaluations (best 0.25 at step 0)"
+
+
+def test_tolerance_on_the_update():
+    stopping = Patience(tolerance=1e-3)
+    assert not stopping.converged(1e-2) and not stopping.converged(1e-3) and not stopping.converged(NAN)
+    assert stopping.stop_reason is None
+    assert stopping.converged(5e-4)
+    assert stopping.stop_reason == "one step moved the weights by 0.0005, below tolerance 0.001"
+    assert not Patience().converged(0.0) and not KeepBest().converged(0.0)
+
+
+def test_none_keeps_the_best_and_never_stops():
+    stopping = KeepBest(metric="val/accuracy", mode="max")
+    scores = [0.1, NAN, 0.9, *[0.1] * 100]
+    bests = [stopping.observe({"val/accuracy": score}, step) for step, score in enumerate(scores)]
+    assert [index for index, best in enumerate(bests) if best] == [0, 2]
+    assert (stopping.best, stopping.best_step, stopping.stop_reason) == (0.9, 2, None)
+
+
+@pytest.mark.parametrize(("keys", "scores", "best", "stop"), CURVES)
+def test_resumes_from_every_evaluation(keys, scores, best, stop):
+    for cut in range(len(scores)):
+        straight, resumed = Patience(**keys), Patience(**keys)
+        for step, score in enumerate(scores):
+            if step == cut:
+                resumed.load_state_dict(json.loads(json.dumps(straight.state_dict())))
+            expected = straight.observe({"val/loss": score}, step)
+            if step >= cut:
+                assert resumed.observe({"val/loss": score}, step) == expected
+        assert str(resumed.state_dict()) == str(straight.state_dict())
+
+
+def test_a_metric_that_is_not_measured_is_refused_with_the_nearest():
+    row = {"epoch": 1, "val/loss": 0.5, "val/accuracy": 0.9}
+    for stopping in (KeepBest(metric="val/acuracy"), Patience(metric="val/acuracy")):
+        with pytest.raises(ValueError, match=r"'val/acuracy', .* one of epoch, .*gap; did you mean val/accuracy\?"):
+            stopping.observe(row, 0)
+    with pytest.raises(ValueError, match=r"is 'zzz', which this run does not measure; it must be one of .*, gap$"):
+        KeepBest(metric="zzz").observe(row, 0)
+    with pytest.raises(ValueError, match="'train/loss', which this run does not measure"):
+        Patience(metric="gap").observe(row, 0)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_builds_and_lists_all_keys(path):
+    node = yaml.safe_load(path.read_text())
+    module, _, name = node.pop("_target_").rpartition(".")
+    factory = getattr(importlib.import_module(module), name)
+    assert set(node) == set(inspect.signature(factory).parameters)
+    assert factory(**node).stop_reason is None

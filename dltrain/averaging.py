@@ -111,7 +111,9 @@ class Polyak(_RunningAverage):
     arXiv:1212.1824), which leaves the poor iterates of the start behind.
     """
 
-    def __init__(self, model: nn.Module, forget: float = 0.0, start_step: int = 0, every_steps: int = 1) -> None:
+    def __init__(
+        self, model: nn.Module, forget: float = 0.0, start_step: int = 0, every_steps: int = 1
+    ) -> None:
         super().__init__(model, start_step, every_steps)
         self.forget = forget
 

@@ -11,13 +11,13 @@ Mode = Literal["min", "max"]
 
 
 class KeepBest:
-    """Keep track of the best evaluation and never stop.
+    """Keep track of the best evaluation; stop only when the weights stand still, where `tolerance` is given (L4).
 
     metric: a column of metrics.csv, or "gap" for val/loss - train/loss (L1). NaN and inf are never the best.
     """
 
-    def __init__(self, metric: str = "val/loss", mode: Mode = "min") -> None:
-        self.metric, self.mode = metric, mode
+    def __init__(self, metric: str = "val/loss", mode: Mode = "min", tolerance: float | None = None) -> None:
+        self.metric, self.mode, self.tolerance = metric, mode, tolerance
         self.best: float | None = None
         self.best_step: int | None = None
         self.stop_reason: str | None = None
@@ -30,8 +30,13 @@ class KeepBest:
         return self._is_best(_score(row, self.metric), step)
 
     def converged(self, update_norm: float) -> bool:
-        """Whether training stands still; without a tolerance never."""
-        return False
+        """Whether one step moved the weights by less than `tolerance` (L4); sets `stop_reason`."""
+        if self.tolerance is None or not update_norm < self.tolerance:
+            return False
+        self.stop_reason = (
+            f"one step moved the weights by {update_norm:.3g}, below tolerance {self.tolerance:g}"
+        )
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key in self._STATE}
@@ -68,8 +73,8 @@ class Patience(KeepBest):
         smoothing: float = 0.0,
         tolerance: float | None = None,
     ) -> None:
-        super().__init__(metric, mode)
-        self.patience, self.min_delta, self.smoothing, self.tolerance = patience, min_delta, smoothing, tolerance
+        super().__init__(metric, mode, tolerance)
+        self.patience, self.min_delta, self.smoothing = patience, min_delta, smoothing
         self.reference: float | None = None  # the score that must be beaten by min_delta
         self.stale = 0  # evaluations since it was
         self.smoothed: float | None = None
@@ -88,13 +93,6 @@ class Patience(KeepBest):
         if self.stale >= self.patience:
             self.stop_reason = f"{self.metric} has not improved for {self.stale} evaluations{self._where()}"
         return best
-
-    def converged(self, update_norm: float) -> bool:
-        """Whether one step moved the weights by less than `tolerance` (L4); sets `stop_reason`."""
-        if self.tolerance is None or not update_norm < self.tolerance:
-            return False
-        self.stop_reason = f"one step moved the weights by {update_norm:.3g}, below tolerance {self.tolerance:g}"
-        return True
 
     def _where(self) -> str:
         return "" if self.best is None else f" (best {self.best:.6g} at step {self.best_step})"

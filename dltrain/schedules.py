@@ -70,7 +70,11 @@ def _between(start: float, end: float, shape: float) -> float:
 
 
 def constant(
-    total_steps: int, steps_per_epoch: int, start: float = 1.0, warmup_steps: int = 0, warmup_epochs: float = 0.0
+    total_steps: int,
+    steps_per_epoch: int,
+    start: float = 1.0,
+    warmup_steps: int = 0,
+    warmup_epochs: float = 0.0,
 ) -> Schedule:
     """The same value throughout (L3)."""
     return _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs).schedule(lambda step: start)
@@ -128,7 +132,9 @@ def multistep(
                 f"inside the run, {_inside(unit, span)}: change it, train for more epochs, or choose "
                 "unit=share|epochs|steps"
             )
-    return span.schedule(lambda step: _between(start, end, factor ** sum(step >= position for position in at)))
+    return span.schedule(
+        lambda step: _between(start, end, factor ** sum(step >= position for position in at))
+    )
 
 
 def _inside(unit: str, span: _Span) -> str:

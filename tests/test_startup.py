@@ -22,7 +22,9 @@ def run_and_list(workdir, arguments, modules):
         "import sys\nfrom dltrain.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    code = end.code\n"
         f"print('IMPORTED', code, *[m for m in {modules!r} if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=workdir, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=workdir, capture_output=True, text=True, check=False
+    )
     last = done.stdout.strip().splitlines()[-1].split()
     assert last[0] == "IMPORTED", done.stdout + done.stderr
     return int(last[1]), last[2:]

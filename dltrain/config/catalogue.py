@@ -63,7 +63,7 @@ class Word:
 
     @property
     def target(self) -> str | None:
-        match = re.search(r"^\s*_target_: *([\w.]+)", self.text, re.MULTILINE)
+        match = re.search(r"^\s*_target_: *(?!null)([\w.]+)", self.text, re.MULTILINE)
         return match[1] if match else None
 
     @cached_property

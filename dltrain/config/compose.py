@@ -63,9 +63,14 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
 
 
 def choices_of(cfg: DictConfig) -> dict[str, list[str]]:
-    """The chosen words by group; those of the groups that take several are the keys of their nodes."""
+    """The chosen words by group; those of the groups that take several are the nodes with a `_target_`.
+
+    A node without one is a recipe's setting of a word that the user has replaced: it is not chosen.
+    """
     choices = {g: [w] for g, w in cfg.hydra.runtime.choices.items() if isinstance(w, str) and "/" not in g}
-    choices.update({group: [str(key) for key in (cfg.get(group) or {})] for group in LIST_GROUPS})
+    for group in LIST_GROUPS:
+        nodes = cfg.get(group) or {}
+        choices[group] = [str(word) for word in nodes if "_target_" in nodes[word]]
     return choices
 
 

@@ -37,7 +37,21 @@ def plain_config(composition: Composition) -> Node:
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from None
     assert isinstance(plain, dict)
+    drop_replaced(plain, composition)
     return {str(key): value for key, value in plain.items() if key not in OVERLAYS}
+
+
+def drop_replaced(plain: Node, composition: Composition) -> None:
+    """Take out a recipe's settings of words that are not chosen any more. Raises UserError where there is no such word."""
+    for group in LIST_GROUPS:
+        for word in [w for w in plain[group] if w not in composition.choices[group]]:
+            known = composition.catalogue.words[group]
+            if word not in known:
+                source = _source(f"{group}.{word}", composition.choices, composition.catalogue)
+                raise UserError(
+                    f"`{group}.{word}` ({source}): there is no such word.{nearest(str(word), known)}"
+                )
+            del plain[group][word]
 
 
 def _words(choices: dict[str, list[str]]) -> dict[str, Any]:

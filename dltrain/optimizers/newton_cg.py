@@ -36,7 +36,9 @@ class NewtonCG(torch.optim.Optimizer):
         require_lr(lr)
         require(damping >= 0, "damping", damping, "a number >= 0", "0 trusts the curvature fully, try 1e-2")
         require(max_iter >= 1, "max_iter", max_iter, "an integer >= 1", "10 to 50 products a step are usual")
-        require(tolerance >= 0, "tolerance", tolerance, "a number >= 0", "1e-3 is usual, 0 uses all iterations")
+        require(
+            tolerance >= 0, "tolerance", tolerance, "a number >= 0", "1e-3 is usual, 0 uses all iterations"
+        )
         settings = {"damping": damping, "adaptive": adaptive, "max_iter": max_iter, "tolerance": tolerance}
         super().__init__(params, {"lr": lr, **settings})
 

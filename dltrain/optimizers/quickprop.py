@@ -27,7 +27,9 @@ class Quickprop(torch.optim.Optimizer):
     Meant for full batches: the parabola assumes that both slopes belong to one function.
     """
 
-    def __init__(self, params: Params, lr: float = 0.1, growth: float = 1.75, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, params: Params, lr: float = 0.1, growth: float = 1.75, weight_decay: float = 0.0
+    ) -> None:
         require_lr(lr)
         require_decay(weight_decay)
         require(growth > 0, "growth", growth, "a number > 0", "Fahlman's value is 1.75")
@@ -53,7 +55,10 @@ class Quickprop(torch.optim.Optimizer):
 
 def _next_step(last: Tensor, slope: Tensor, before: Tensor, lr: float, growth: float) -> Tensor:
     """Fahlman's three cases for all weights at once; where there was no last step, the gradient step alone."""
-    downhill, downhill_before = -last.sign() * slope, -last.sign() * before  # positive: on in the same direction
+    downhill, downhill_before = (
+        -last.sign() * slope,
+        -last.sign() * before,
+    )  # positive: on in the same direction
     parabola = (slope / (before - slope)).clamp_(-growth, growth)
     factor = torch.where(downhill >= growth / (1 + growth) * downhill_before, growth, parabola)
     gradient_step = torch.where((downhill > 0) | (last == 0), slope, 0.0)

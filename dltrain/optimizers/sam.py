@@ -44,7 +44,9 @@ class SAM:
     def step(self, closure: Closure | None = None) -> Tensor | None:
         """Two passes, one step. Raises ValueError without a closure, since the second pass needs it."""
         if closure is None:
-            raise ValueError("wrap=[sam] got no closure; it must be called as step(closure): it needs a second pass")
+            raise ValueError(
+                "wrap=[sam] got no closure; it must be called as step(closure): it needs a second pass"
+            )
 
         def at_the_worst_point_nearby() -> Tensor:
             loss = closure()

@@ -46,7 +46,9 @@ class Shampoo(torch.optim.Optimizer):
         require(0 < beta <= 1, "beta", beta, "in (0, 1]", "1 sums as in the paper, 0.99 forgets")
         require(eps > 0, "eps", eps, "a number > 0", "1e-4 is usual")
         require(update_every >= 1, "update_every", update_every, "an integer >= 1", "10 is usual")
-        require(max_size >= 1, "max_size", max_size, "an integer >= 1", "longer axes keep a diagonal: 256 to 8192")
+        require(
+            max_size >= 1, "max_size", max_size, "an integer >= 1", "longer axes keep a diagonal: 256 to 8192"
+        )
         statistics = {"beta": beta, "eps": eps, "update_every": update_every, "max_size": max_size}
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, **statistics})
 
@@ -60,7 +62,11 @@ class Shampoo(torch.optim.Optimizer):
 
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
         assert parameter.grad is not None
-        grad = parameter.grad.add(parameter, alpha=group["weight_decay"]) if group["weight_decay"] else parameter.grad
+        grad = (
+            parameter.grad.add(parameter, alpha=group["weight_decay"])
+            if group["weight_decay"]
+            else parameter.grad
+        )
         state = self.state[parameter]
         axes = [axis for axis, length in enumerate(grad.shape) if length > 1] or [0]
         grad = grad.reshape(1) if grad.ndim == 0 else grad

@@ -39,7 +39,9 @@ def _answer_beforehand(method: Any) -> None:
 
 def _step_without_graph_breaks(optimizer: type[torch.optim.Optimizer]) -> None:
     step = vars(optimizer).get("step")
-    if getattr(getattr(step, "__code__", None), "co_name", "") == "_use_grad" and hasattr(step, "__wrapped__"):
+    if getattr(getattr(step, "__code__", None), "co_name", "") == "_use_grad" and hasattr(
+        step, "__wrapped__"
+    ):
         optimizer.step = _graph_only_if_differentiable(step.__wrapped__)  # type: ignore[union-attr,method-assign]
 
 

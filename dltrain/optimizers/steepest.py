@@ -22,7 +22,9 @@ class Steepest(torch.optim.Optimizer):
     def __init__(self, params: Params, lr: float = 1.0, fallback: float = 0.1, max_step: float = 1e3) -> None:
         require_lr(lr)
         require(fallback > 0, "fallback", fallback, "a number > 0", "give a plain learning rate, such as 0.1")
-        require(max_step > 0, "max_step", max_step, "a number > 0", "give the largest step to trust, such as 1e3")
+        require(
+            max_step > 0, "max_step", max_step, "a number > 0", "give the largest step to trust, such as 1e3"
+        )
         super().__init__(params, {"lr": lr, "fallback": fallback, "max_step": max_step})
 
     @torch.no_grad()

@@ -35,7 +35,7 @@ class Closure:
         with torch.enable_grad():
             total = self._backward()
         for rule in parts.rules.gradients:
-            rule.change_gradients(trainer.noise.at(trainer.step))
+            rule.change_gradients(trainer.noise.at(trainer.step), trainer.penalty_scale, trainer.step)
         if self.calls == 0:
             trainer.grad_norm = gradient_norm(trainer.parameters)
             trainer.guard.before_update(total, trainer.grad_norm, trainer.step)

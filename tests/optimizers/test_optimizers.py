@@ -23,7 +23,12 @@ from dltrain.optimizers.shampoo import Shampoo
 from dltrain.optimizers.steepest import Steepest
 
 WORDS = FIRST_ORDER + SECOND_ORDER
-WRAPS = {"plain": lambda inner: inner, "lookahead": Lookahead, "sam": SAM, "both": lambda inner: SAM(Lookahead(inner))}
+WRAPS = {
+    "plain": lambda inner: inner,
+    "lookahead": Lookahead,
+    "sam": SAM,
+    "both": lambda inner: SAM(Lookahead(inner)),
+}
 
 
 def fit(word: str, lr: float, steps: int, loss, weights: list[torch.Tensor]) -> float:
@@ -80,7 +85,9 @@ def test_comes_down_the_valley_of_rosenbrock(word):
 
 def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 3, 2), nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 2)).to(dtype)
+    return nn.Sequential(nn.Conv2d(1, 3, 2), nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 2)).to(
+        dtype
+    )
 
 
 class Training:
@@ -102,7 +109,10 @@ class Training:
 
     def saved(self) -> io.BytesIO:
         file = io.BytesIO()
-        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "seen": self.seen}, file)
+        torch.save(
+            {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "seen": self.seen},
+            file,
+        )
         file.seek(0)
         return file
 
@@ -325,7 +335,10 @@ def test_shampoo_equals_full_matrix_adagrad_on_a_vector_and_on_a_matrix_of_rank_
     for grads in ([draw(5) for _ in range(6)], [draw(1) * torch.outer(left, right) for _ in range(6)]):
         weights = torch.zeros_like(grads[0]).requires_grad_()
         optimizer = Shampoo([weights], lr=0.1, momentum=0.0, eps=1e-12, update_every=1)
-        whole, expected = torch.zeros(grads[0].numel(), grads[0].numel(), dtype=torch.float64), torch.zeros(())
+        whole, expected = (
+            torch.zeros(grads[0].numel(), grads[0].numel(), dtype=torch.float64),
+            torch.zeros(()),
+        )
         for grad in grads:
             weights.grad = grad.clone()
             optimizer.step()
@@ -337,7 +350,9 @@ def test_shampoo_equals_full_matrix_adagrad_on_a_vector_and_on_a_matrix_of_rank_
 
 
 def test_muon_equals_torchs_on_matrices():
-    ours, theirs = (torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2))
+    ours, theirs = (
+        torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2)
+    )
     settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
     mine = Muon([ours], last=True, **settings)
     reference = torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **settings)
@@ -425,7 +440,10 @@ ONE = [torch.ones(1, requires_grad=True)]
 REFUSED = [
     (lambda: Lion(ONE, lr=-1), r"lr is -1; it must be a number >= 0: give a positive step size"),
     (lambda: Lion(ONE, betas=(0.9, 1.0)), r"betas is \[0.9, 1.0\]; it must be two numbers in \[0, 1\)"),
-    (lambda: Lion(ONE, weight_decay=-0.1), "weight_decay is -0.1; it must be a number >= 0: 0 switches it off"),
+    (
+        lambda: Lion(ONE, weight_decay=-0.1),
+        "weight_decay is -0.1; it must be a number >= 0: 0 switches it off",
+    ),
     (lambda: Quickprop(ONE, growth=0), "growth is 0; it must be a number > 0: Fahlman's value is 1.75"),
     (lambda: Steepest(ONE, fallback=0), "fallback is 0; it must be a number > 0: give a plain learning rate"),
     (lambda: Steepest(ONE, max_step=-1), "max_step is -1; it must be a number > 0: give the largest step"),
@@ -445,11 +463,20 @@ REFUSED = [
     (lambda: Muon(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-8 is usual"),
     (lambda: ranger(ONE, k=0), "k is 0; it must be an integer >= 1: 5 to 10 fast steps"),
     (lambda: Lookahead(Lion(ONE), alpha=0), r"alpha is 0; it must be in \(0, 1\]: 0.5 is usual"),
-    (lambda: SAM(Lion(ONE), rho=0), r"rho is 0; it must be a number > 0: 0.05 is usual; leave wrap=\[sam\] out"),
+    (
+        lambda: SAM(Lion(ONE), rho=0),
+        r"rho is 0; it must be a number > 0: 0.05 is usual; leave wrap=\[sam\] out",
+    ),
     (lambda: SAM(Lion(ONE)).step(), r"wrap=\[sam\] got no closure; it must be called as step\(closure\)"),
-    (lambda: SAM(Lookahead(Steepest(ONE))), r"sam\] is around Steepest, which .* must be around a first-order opt"),
+    (
+        lambda: SAM(Lookahead(Steepest(ONE))),
+        r"sam\] is around Steepest, which .* must be around a first-order opt",
+    ),
     (lambda: SAM(torch.optim.LBFGS(ONE)), r"is around LBFGS, .*choose another, such as optimizer=momentum"),
-    (lambda: Steepest(ONE).step(lambda: ONE[0]), r"optimizer=steepest needs second derivatives, .* use no wrap"),
+    (
+        lambda: Steepest(ONE).step(lambda: ONE[0]),
+        r"optimizer=steepest needs second derivatives, .* use no wrap",
+    ),
     (lambda: NewtonCG(ONE).step(lambda: ONE[0]), r"optimizer=newton_cg needs second .*create_graph=True\)"),
 ]
 

@@ -62,7 +62,9 @@ def test_batches_follow_the_order(batch_size: int, order: Tensor | None) -> None
 
 @pytest.mark.parametrize("split", [resident(), streaming()], ids=["resident", "streaming"])
 @pytest.mark.parametrize("start", [0, 1, 3, 10, 15, 16, 99])
-def test_starting_in_mid_epoch_gives_the_same_batches(split: ResidentSplit | StreamingSplit, start: int) -> None:
+def test_starting_in_mid_epoch_gives_the_same_batches(
+    split: ResidentSplit | StreamingSplit, start: int
+) -> None:
     whole = list(split.batches(ORDER, 64))
     rest = list(split.batches(ORDER, 64, start))
     assert len(rest) == max(len(whole) - start, 0)
@@ -100,7 +102,9 @@ def with_workers() -> StreamingSplit:
     return streaming(workers=2, bad=40)
 
 
-def test_workers_keep_the_order_over_epochs_and_touch_no_global_generator(with_workers: StreamingSplit) -> None:
+def test_workers_keep_the_order_over_epochs_and_touch_no_global_generator(
+    with_workers: StreamingSplit,
+) -> None:
     readable = ORDER[ORDER != 20]
     before = torch.get_rng_state()
     for start in (0, 3):

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dltrain.data import prepare as prepare_module
 from dltrain.data.batches import ResidentSplit, StreamingSplit
-from dltrain.data.errors import DataError
 from dltrain.data.normalization import moments, normalizer
 from dltrain.data.prepare import prepare
 from dltrain.data.raw import RawData
@@ -24,7 +23,10 @@ def images(count: int = 200, channels: int = 3) -> RawData:
 
 
 def table(count: int = 200) -> RawData:
-    inputs = torch.randn(count, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 100.0, 0.01]) + 5
+    inputs = (
+        torch.randn(count, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 100.0, 0.01])
+        + 5
+    )
     return RawData(inputs, inputs.sum(1), "regression", feature_names=("x", "y", "z"))
 
 
@@ -52,7 +54,9 @@ def test_statistics_come_from_the_training_split_only(raw: RawData, mode: str) -
     order = back.reshape(len(back), -1).sum(1).sort().values
     known = raw.inputs.float() / unit
     test = {round(value, 3) for value in known.reshape(len(known), -1).sum(1).tolist()}
-    assert all(round(value, 3) in test or min(abs(value - t) for t in test) < 1e-2 for value in order[:20].tolist())
+    assert all(
+        round(value, 3) in test or min(abs(value - t) for t in test) < 1e-2 for value in order[:20].tolist()
+    )
 
 
 def test_the_statistics_of_bytes_equal_those_of_floats() -> None:
@@ -78,7 +82,9 @@ def test_normalisation_is_the_formula() -> None:
     raw = images()
     assert isinstance(raw.inputs, Tensor)
     normal = normalizer(raw.inputs, "unit")
-    torch.testing.assert_close(normal(raw.inputs), (raw.inputs / 255 - normal.mean) / normal.std, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        normal(raw.inputs), (raw.inputs / 255 - normal.mean) / normal.std, atol=1e-6, rtol=1e-6
+    )
     black = normal(torch.zeros(1, 3, 5, 4, dtype=torch.uint8))
     torch.testing.assert_close(black, (-normal.mean / normal.std).expand_as(black))
 
@@ -131,7 +137,9 @@ def test_objective_data_are_one_dummy_sample() -> None:
 
 
 @pytest.mark.parametrize("raw", [images(), table()], ids=["images", "table"])
-def test_floats_bytes_and_streams_give_the_same_batches(raw: RawData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_floats_bytes_and_streams_give_the_same_batches(
+    raw: RawData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     resident = prepare(raw)
     monkeypatch.setattr(prepare_module, "free_memory", lambda device: 30_000.0)
     compact = prepare(raw, resident_share=0.5)  # 12 000 values: 48 000 bytes as floats, 12 000 as bytes
@@ -194,8 +202,16 @@ REFUSED = [
     (broken(images(), targets=torch.zeros(3)), {}, "there are 200 inputs but 3 targets"),
     (broken(images(), targets=torch.full((200,), -1)), {}, "whole class numbers from 0 .lowest here: -1"),
     (broken(images(), targets=torch.rand(200)), {}, "use task=regression"),
-    (broken(images(), targets=torch.full((200,), 9)), {}, "class number 9 occurs, but there are only 4 class names"),
-    (broken(images(), targets=torch.zeros(200).long(), class_names=()), {}, "only one class; .* at least two"),
+    (
+        broken(images(), targets=torch.full((200,), 9)),
+        {},
+        "class number 9 occurs, but there are only 4 class names",
+    ),
+    (
+        broken(images(), targets=torch.zeros(200).long(), class_names=()),
+        {},
+        "only one class; .* at least two",
+    ),
     (RawData(torch.zeros(0, 2), torch.zeros(0), "regression"), {}, "the dataset holds no sample"),
     (table(), {"class_weights": "balanced"}, "class_weights=balanced needs classes.*set it to none"),
     (images(), {"class_weights": "even"}, "dataset.class_weights is 'even'; it must be none or balanced"),
@@ -219,7 +235,8 @@ def test_huge_finite_inputs_are_not_taken_for_infinite() -> None:
 def test_the_default_data_import_nothing_heavy() -> None:
     code = (
         "import sys; from dltrain.data.prepare import prepare; from dltrain.data.bundled import digits;"
-        "prepare(digits()); heavy = ('sklearn', 'torchvision', 'scipy', 'PIL', 'pyarrow', 'pandas', 'torch._dynamo', 'numpy.ma');"
+        "prepare(digits()); heavy = ('sklearn', 'torchvision', 'scipy', 'PIL', 'pyarrow', 'pandas', "
+        "'torch._dynamo', 'numpy.ma');"
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,6 +16,7 @@ from dltrain.data.normalization import Normalizer, normalizer
 from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, RawData, Reader, class_numbers
 from dltrain.data.spec import DataSpec
 from dltrain.data.splits import hashed_order, split
+from dltrain.data.streaming import read_in_threads
 
 _STATISTICS_SAMPLES = 4096  # of a streamed training split: reading all of it would cost an epoch
 _COPIED_AT_ONCE = (
@@ -207,7 +208,10 @@ class _Placing:
             # samples that are in memory already are not worth a process: copying them between two costs more
             workers = 0 if isinstance(self.raw.inputs, Tensor) else self.workers
             return StreamingSplit(reader, chosen, targets, self.normalize.to(self.device), workers)
-        inputs = _values(self.raw.inputs, chosen, self.workers or torch.get_num_threads())
+        if isinstance(self.raw.inputs, Tensor):
+            inputs = self.raw.inputs[chosen]
+        else:
+            inputs = read_in_threads(self.raw.inputs, chosen, self.workers)
         if not self.as_floats:
             return ResidentSplit(to_device(inputs, self.device), targets, self.normalize.to(self.device))
         return ResidentSplit(_normalized(inputs, self.normalize.to(self.device), self.device), targets)
@@ -218,16 +222,6 @@ def _normalized(inputs: Tensor, normalize: Normalizer, device: torch.device) -> 
     for kept, part in zip(cache.split(_COPIED_AT_ONCE), inputs.split(_COPIED_AT_ONCE), strict=True):
         kept.copy_(normalize(part.to(device)))
     return cache
-
-
-def _values(inputs: Tensor | Reader, chosen: Tensor, threads: int) -> Tensor:
-    """The raw samples at `chosen` in one tensor; files are read by threads (decoding frees Python's lock)."""
-    if isinstance(inputs, Tensor):
-        return inputs[chosen]
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(threads) as pool:
-        return torch.cat(list(pool.map(inputs.read, chosen.split(64))))
 
 
 class _TensorReader:

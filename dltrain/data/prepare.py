@@ -56,6 +56,7 @@ def prepare(
     device: torch.device | str = "cpu",
     resident_share: float = 0.5,
     workers: int = 0,
+    limit: int | None = None,
     dtype: torch.dtype = torch.float32,
     statistics: Mapping[str, Tensor] | None = None,
 ) -> Splits:
@@ -63,7 +64,8 @@ def prepare(
 
     The samples live on the device when they take at most `resident_share` of its free memory, else they
     stream through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used
-    in place of new ones. Raises DataError where the data cannot be used so.
+    in place of new ones; `limit` keeps that many training samples only. Raises DataError where the data
+    cannot be used so.
     """
     device = torch.device(device)
     raw = _checked(raw)
@@ -78,12 +80,29 @@ def prepare(
         fold=fold,
     )
     positions = [(marks == part).nonzero().flatten() for part in (TRAIN, VAL, TEST)]
+    if limit is not None:
+        if limit < 1:
+            raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")
+        positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
     normalizing = _normalizer(raw, positions[TRAIN], split_seed, normalize, dtype, statistics)
     spec = _spec(raw, positions, normalizing, class_weights)
     placing = _Placing(raw, normalizing, device, resident_share, workers)
     train = placing.place(positions[TRAIN])
     val, test = (placing.place(chosen) if len(chosen) else None for chosen in positions[VAL:])
     return Splits(train, val, test, spec, _fingerprint(raw))
+
+
+def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor:
+    """At most `limit` of the training samples, of every class as many as there can be equally."""
+    shuffled = train[torch.from_numpy(hashed_order(len(train), split_seed))]
+    if raw.task == "classification":
+        # by rank within the class: first one of each class, then a second of each, …
+        classes = raw.targets[shuffled]
+        by_class = classes.argsort(stable=True)
+        counts = torch.bincount(classes)
+        first = (counts.cumsum(0) - counts)[classes[by_class]]
+        shuffled = shuffled[by_class[(torch.arange(len(train)) - first).argsort(stable=True)]]
+    return shuffled[:limit].sort().values
 
 
 def _checked(raw: RawData) -> RawData:

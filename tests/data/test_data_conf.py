@@ -40,7 +40,8 @@ def test_keys_and_defaults_are_those_of_the_signature(path: Path) -> None:
 def test_every_key_has_a_rule_and_a_meaning(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert re.fullmatch(r"# .{10,88}\.", lines[0])
-    assert any(line.startswith("# use: ") for line in lines)
+    for word in ("paper", "lecture", "use", "default"):
+        assert sum(line.startswith(f"# {word}: ") for line in lines) == 1, word
     for line in lines:
         if not line.startswith(("#", "_target_")):
             assert re.fullmatch(r"\w+: \S+ ? # [^:]+: .+", line), line

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -57,6 +58,7 @@ def _write(path: Path, tensors: dict[str, Tensor], made_from: str) -> bool:
         torch.save({**tensors, "made_from": made_from}, unfinished)
         os.replace(unfinished, path)
     except (OSError, RuntimeError):  # torch reports a full disk as RuntimeError
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         return False
     return True

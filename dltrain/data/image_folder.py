@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +13,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dltrain.data.cache import decoded
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import SPLIT_NAMES, RawData
+from dltrain.data.streaming import read_in_threads
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_CACHED_AT_MOST = 2 * 2**30  # bytes; more would surprise whoever looks at the disk
 _MODES = {"rgb": ("RGB", 3), "grey": ("L", 1)}
 
 
-def image_folder(root: str, size: int | list[int] | None = None, color: str = "rgb") -> RawData:
+def image_folder(
+    root: str, size: int | list[int] | None = None, color: str = "rgb", cache: bool = True
+) -> RawData:
     """Images of ROOT/CLASS/…, or of ROOT/train/CLASS/…, ROOT/val/CLASS/… and ROOT/test/CLASS/… as splits.
 
     size: side of a square or [height, width], to which images are cropped around their centre and scaled;
-    None wants all images to have the size of the first. color: rgb (3, H, W) or grey (1, H, W).
+    None wants all images to have the size of the first. color: rgb (3, H, W) or grey (1, H, W). cache: keep
+    the decoded images in ROOT/.dltrain-cache-….pt when they take at most 2 GiB.
     """
     if color not in _MODES:
         raise DataError(f"dataset.color is {color!r}; it must be rgb or grey")
@@ -43,7 +51,21 @@ def image_folder(root: str, size: int | list[int] | None = None, color: str = "r
             f"no image in {folder}; put them at {folder}/CLASS/NAME.jpg or {folder}/train/CLASS/NAME.jpg "
             f"(endings read: {' '.join(_ENDINGS)})"
         )
-    return _raw(folder, found, bool(parts), wanted, color)
+    raw = _raw(folder, found, bool(parts), wanted, color)
+    return _decoded_once(raw, folder) if cache else raw
+
+
+def _decoded_once(raw: RawData, folder: Path) -> RawData:
+    """The same data with all images in one tensor that is mapped from a file, where that is not too large."""
+    reader = raw.inputs
+    assert isinstance(reader, ImageFiles)
+    if len(reader) * math.prod(reader.shape) > _CACHED_AT_MOST:
+        return raw
+    sources = [Path(reader.path(index)) for index in range(len(reader))]
+    path = folder / f".dltrain-cache-{'x'.join(map(str, reader.shape))}.pt"
+    everything = torch.arange(len(reader))
+    tensors = decoded(path, sources, lambda: {"images": read_in_threads(reader, everything, threads=0)})
+    return replace(raw, inputs=tensors["images"])
 
 
 def _raw(

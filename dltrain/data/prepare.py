@@ -16,6 +16,7 @@ from dltrain.data.normalization import Normalizer, normalizer
 from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, RawData, Reader, class_numbers
 from dltrain.data.spec import DataSpec
 from dltrain.data.splits import hashed_order, split
+from dltrain.data.streaming import read_in_threads
 
 _STATISTICS_SAMPLES = 4096  # of a streamed training split: reading all of it would cost an epoch
 _COPIED_AT_ONCE = (
@@ -63,7 +64,8 @@ def prepare(
 
     The samples live on the device when they take at most `resident_share` of its free memory, else they
     stream through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used
-    in place of new ones; `limit` keeps that many training samples only. Raises DataError where the data cannot be used so.
+    in place of new ones; `limit` keeps that many training samples only. Raises DataError where the data
+    cannot be used so.
     """
     device = torch.device(device)
     raw = _checked(raw)
@@ -79,6 +81,8 @@ def prepare(
     )
     positions = [(marks == part).nonzero().flatten() for part in (TRAIN, VAL, TEST)]
     if limit is not None:
+        if limit < 1:
+            raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")
         positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
     normalizing = _normalizer(raw, positions[TRAIN], split_seed, normalize, dtype, statistics)
     spec = _spec(raw, positions, normalizing, class_weights)
@@ -91,9 +95,8 @@ def prepare(
 def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor:
     """At most `limit` of the training samples, of every class as many as there can be equally."""
     shuffled = train[torch.from_numpy(hashed_order(len(train), split_seed))]
-    if (
-        raw.task == "classification"
-    ):  # by rank within the class: first one of each class, then a second of each, …
+    if raw.task == "classification":
+        # by rank within the class: first one of each class, then a second of each, …
         classes = raw.targets[shuffled]
         by_class = classes.argsort(stable=True)
         counts = torch.bincount(classes)
@@ -224,7 +227,10 @@ class _Placing:
             # samples that are in memory already are not worth a process: copying them between two costs more
             workers = 0 if isinstance(self.raw.inputs, Tensor) else self.workers
             return StreamingSplit(reader, chosen, targets, self.normalize.to(self.device), workers)
-        inputs = _values(self.raw.inputs, chosen, self.workers or torch.get_num_threads())
+        if isinstance(self.raw.inputs, Tensor):
+            inputs = self.raw.inputs[chosen]
+        else:
+            inputs = read_in_threads(self.raw.inputs, chosen, self.workers)
         if not self.as_floats:
             return ResidentSplit(to_device(inputs, self.device), targets, self.normalize.to(self.device))
         return ResidentSplit(_normalized(inputs, self.normalize.to(self.device), self.device), targets)
@@ -235,16 +241,6 @@ def _normalized(inputs: Tensor, normalize: Normalizer, device: torch.device) -> 
     for kept, part in zip(cache.split(_COPIED_AT_ONCE), inputs.split(_COPIED_AT_ONCE), strict=True):
         kept.copy_(normalize(part.to(device)))
     return cache
-
-
-def _values(inputs: Tensor | Reader, chosen: Tensor, threads: int) -> Tensor:
-    """The raw samples at `chosen` in one tensor; files are read by threads (decoding frees Python's lock)."""
-    if isinstance(inputs, Tensor):
-        return inputs[chosen]
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(threads) as pool:
-        return torch.cat(list(pool.map(inputs.read, chosen.split(64))))
 
 
 class _TensorReader:

@@ -1,14 +1,15 @@
 """The form in which a dataset hands over its samples: the only thing that a dataset of your own must return.
 
 A dataset is a function `(**keys) -> RawData` in a module that can be imported, and one file
-`conf/dataset/WORD.yaml` with `dataset: {_target_: module.function, key: value}`. Splitting, normalising,
-moving to the device and batching are done for it by `dltrain.data.prepare`:
+`conf/dataset/WORD.yaml` with a line `_target_: module.function` and a line for each key. Splitting,
+normalising, moving to the device and batching are done for it by `dltrain.data.prepare`:
 
 >>> import torch
 >>> from dltrain.data.raw import RawData
 >>> def parity() -> RawData:
-...     numbers = torch.arange(100) ...     bits = (numbers[:, None] >> torch.arange(7)) % 2 ...     return
-RawData(inputs=bits.float(), targets=numbers % 2, task="classification", class_names=("even", "odd"))
+...     numbers = torch.arange(100)
+...     bits = (numbers[:, None] >> torch.arange(7)) % 2
+...     return RawData(bits.float(), numbers % 2, "classification", class_names=("even", "odd"))
 >>> len(parity())
 100
 """

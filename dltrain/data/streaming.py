@@ -11,7 +11,16 @@ from torch.utils.data import DataLoader
 from dltrain.data.errors import DataError
 from dltrain.data.raw import Reader
 
+_READ_AT_ONCE = 64  # samples a thread reads at a time; decoding an image frees Python's lock
 _PREFETCH = 4  # batches ahead of each worker
+
+
+def read_in_threads(reader: Reader, positions: Tensor, threads: int) -> Tensor:
+    """The samples at `positions` (N,) in one tensor; threads: 0 for as many as torch computes with."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
+        return torch.cat(list(pool.map(reader.read, positions.split(_READ_AT_ONCE))))
 
 
 class WorkerPool:

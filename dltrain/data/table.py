@@ -180,8 +180,9 @@ def _split(table: Table, name: str) -> Tensor:
         marks[column == word] = mark
     if (marks < 0).any():
         row = int(np.flatnonzero(marks < 0)[0])
+        value = str(table.columns[name][row])
         raise DataError(
-            f"column {name!r} has {table.columns[name][row]!r} in {table.row(row)}; a split column holds "
+            f"column {name!r} has {value!r} in {table.row(row)}; a split column holds "
             "train, val and "
             "test only"
         )

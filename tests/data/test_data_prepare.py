@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dltrain.data import prepare as prepare_module
 from dltrain.data.batches import ResidentSplit, StreamingSplit
-
 from dltrain.data.normalization import moments, normalizer
 from dltrain.data.prepare import prepare
 from dltrain.data.raw import RawData
@@ -164,6 +163,20 @@ def test_the_cache_has_the_dtype_that_is_asked_for() -> None:
     torch.testing.assert_close(batch.inputs, everything(prepare(images()).train)[:8].bfloat16())
 
 
+@pytest.mark.parametrize("limit", [1, 10, 40, 100, 9999])
+def test_a_limit_keeps_some_of_every_class_and_leaves_val_and_test(limit: int) -> None:
+    targets = torch.tensor([0] * 150 + [1] * 40 + [2] * 10)
+    raw = RawData(torch.arange(200.0)[:, None], targets, "classification")
+    whole, few = prepare(raw), prepare(raw, limit=limit)
+    assert len(few.train) == min(limit, len(whole.train)) == few.spec.sizes["train"]
+    counts, all_counts = (torch.bincount(splits.train.targets, minlength=3) for splits in (few, whole))
+    level = int(counts.max())  # every class has as many as the others, or all it has
+    assert all(count >= min(level - 1, whole) for count, whole in zip(counts, all_counts, strict=True))
+    assert few.test is not None and whole.test is not None and few.test.targets.equal(whole.test.targets)
+    assert few.fingerprint() == whole.fingerprint()
+    assert len(prepare(table(), limit=7).train) == 7
+
+
 def test_statistics_of_an_earlier_run_are_used_again() -> None:
     first = prepare(table())
     statistics = first.statistics()
@@ -215,6 +228,7 @@ REFUSED = [
     ),
     (RawData(torch.zeros(0, 2), torch.zeros(0), "regression"), {}, "the dataset holds no sample"),
     (table(), {"class_weights": "balanced"}, "class_weights=balanced needs classes.*set it to none"),
+    (images(), {"limit": 0}, "limit is 0; it must be at least 1"),
     (images(), {"class_weights": "even"}, "dataset.class_weights is 'even'; it must be none or balanced"),
     (images(), {"normalize": "whiten"}, "dataset.normalize is 'whiten'; it must be unit, center or none"),
     (images(), {"resident_share": 2.0}, r"dataset.resident_share is 2.0; it must be in \[0, 1\]"),
@@ -236,7 +250,8 @@ def test_huge_finite_inputs_are_not_taken_for_infinite() -> None:
 def test_the_default_data_import_nothing_heavy() -> None:
     code = (
         "import sys; from dltrain.data.prepare import prepare; from dltrain.data.bundled import digits;"
-        "prepare(digits()); heavy = ('sklearn', 'torchvision', 'scipy', 'PIL', 'pyarrow', 'pandas', 'torch._dynamo', 'numpy.ma');"
+        "prepare(digits()); heavy = ('sklearn', 'torchvision', 'scipy', 'PIL', 'pyarrow', 'pandas', "
+        "'torch._dynamo', 'numpy.ma');"
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,123 @@
+"""Arrays of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dltrain.data.errors import DataError
+from dltrain.data.npz import npz
+from dltrain.data.prepare import prepare
+
+GENERATOR = np.random.default_rng(0)
+
+
+def save(folder: Path, **arrays: np.ndarray) -> str:
+    np.savez(folder / "data.npz", **arrays)
+    return str(folder / "data.npz")
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "channels", "expected", "dtype"),
+    [
+        ((20, 7), np.float64, "auto", (20, 7), torch.float32),
+        ((20, 7), np.uint8, "auto", (20, 7), torch.float32),
+        ((20, 8, 9), np.uint8, "auto", (20, 1, 8, 9), torch.uint8),
+        ((20, 3, 8, 9), np.uint8, "auto", (20, 3, 8, 9), torch.uint8),
+        ((20, 8, 9, 3), np.uint8, "auto", (20, 3, 8, 9), torch.uint8),
+        ((20, 3, 9, 3), np.uint8, "auto", (20, 3, 9, 3), torch.uint8),
+        ((20, 3, 9, 3), np.uint8, "last", (20, 3, 3, 9), torch.uint8),
+        ((20, 5, 9, 3), np.float32, "first", (20, 5, 9, 3), torch.float32),
+    ],
+)
+def test_inputs_of_every_form(
+    tmp_path: Path,
+    shape: tuple[int, ...],
+    kind: type,
+    channels: str,
+    expected: tuple[int, ...],
+    dtype: torch.dtype,
+) -> None:
+    array = GENERATOR.integers(0, 200, shape).astype(kind)
+    raw = npz(save(tmp_path, inputs=array, targets=np.arange(20) % 2), channels=channels)
+    assert isinstance(raw.inputs, Tensor)
+    assert raw.inputs.shape == expected and raw.inputs.dtype == dtype
+    moved = array.transpose(0, 3, 1, 2) if len(shape) == 4 and expected[1:] != shape[1:] else array
+    assert np.array_equal(raw.inputs.numpy(), moved.reshape(expected))
+    prepare(raw)
+
+
+def test_targets_of_every_form(tmp_path: Path) -> None:
+    inputs = np.zeros((4, 2))
+    words = npz(save(tmp_path, inputs=inputs, targets=np.array(["b", "a", "b", "c"])))
+    assert (words.class_names, words.targets.tolist()) == (("a", "b", "c"), [1, 0, 1, 2])
+    numbers = npz(save(tmp_path, inputs=inputs, targets=np.array([3, 9, 3, 5])))
+    assert (numbers.class_names, numbers.targets.tolist()) == (("3", "5", "9"), [0, 2, 0, 1])
+    real = npz(save(tmp_path, inputs=inputs, targets=np.array([[0.5, 1], [1, 2], [3, 4], [5, 6]])))
+    assert real.task == "regression" and real.targets.shape == (4, 2)
+    assert npz(save(tmp_path, inputs=inputs, targets=np.arange(4)), task="regression").task == "regression"
+
+
+def test_names_splits_and_groups(tmp_path: Path) -> None:
+    path = save(
+        tmp_path, X=np.zeros((4, 2)), y=np.arange(4), part=np.array([0, 0, 1, 2]), who=np.array(list("aabc"))
+    )
+    raw = npz(path, inputs="X", targets="y", split="part", groups="who")
+    assert raw.split is not None and raw.split.tolist() == [0, 0, 1, 2]
+    assert raw.groups is not None and raw.groups.tolist() == [0, 0, 1, 2]
+
+
+GOOD = {
+    "inputs": np.zeros((4, 2)),
+    "targets": np.arange(4),
+    "bad": np.array([0, 1, 2, 3]),
+    "pad": np.zeros(3),
+}
+REFUSED = [
+    ({"inputs": "input"}, r"holds no array 'input' .did you mean 'inputs'\?.; its arrays: inputs, targets"),
+    ({"split": "parts"}, "holds no array 'parts'.*dataset.split"),
+    ({"targets": "pad"}, "different lengths .inputs 4, targets 3.; all must have one entry a sample"),
+    (
+        {"split": "bad"},
+        r"the split array must have shape \(N,\) and hold 0 .train., 1 .val. and 2 .test. only",
+    ),
+    ({"channels": "middle"}, "dataset.channels is 'middle'; it must be first, last or auto"),
+    ({"task": "ranking"}, "dataset.task is 'ranking'; it must be classification, regression or auto"),
+    ({"inputs": "targets"}, r"the inputs have shape \(4,\)"),
+    (
+        {"targets": "inputs", "task": "classification"},
+        r"shape \(4, 2\); those of a classification have shape \(N,\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("keys", "message"), REFUSED)
+def test_refusals(tmp_path: Path, keys: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        npz(save(tmp_path, **GOOD), **keys)
+
+
+def test_text_inputs_and_pickles_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the inputs have shape .* and kind .*; they must be numbers"):
+        npz(save(tmp_path, inputs=np.array([["a", "b"]]), targets=np.arange(1)))
+    with pytest.raises(DataError, match="the targets have shape .* those of a regression are numbers"):
+        npz(save(tmp_path, inputs=np.zeros((1, 2)), targets=np.array(["a"])), task="regression")
+    with pytest.raises(DataError, match="cannot read .*Object arrays cannot be loaded"):
+        npz(save(tmp_path, inputs=np.zeros((1, 2)), targets=np.array([{}])))
+
+
+def test_files_that_are_not_there_or_damaged(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="dataset.path is .*, which is not a file"):
+        npz(str(tmp_path / "data.npz"))
+    path = Path(save(tmp_path, **GOOD))
+    for content in (b"", b"nonsense", path.read_bytes()[:200]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="cannot read .*data.npz"):
+            npz(str(path))
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    with pytest.raises(DataError, match="cannot read .*single.npy"):
+        npz(str(tmp_path / "single.npy"))

@@ -1,0 +1,210 @@
+"""The order of samples: a function of (seed, epoch), balanced by class, or after the last losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from dltrain.sampling import SHUFFLES, Balanced, Hard, Sampler, Shuffle, generator
+
+TARGETS = torch.tensor([0] * 90 + [1] * 30 + [2] * 9)
+Make = Callable[..., Sampler]
+
+
+ALL = [(make, shuffle) for make in (Shuffle, Balanced) for shuffle in SHUFFLES]
+
+
+@pytest.mark.parametrize(("make", "shuffle"), [*ALL, (Hard, "epoch"), (Hard, "replacement")])
+def test_an_order_is_a_function_of_seed_and_epoch_alone(make: Make, shuffle: str) -> None:
+    before = torch.get_rng_state()
+    one, other = make(TARGETS, 8, 5, shuffle), make(TARGETS, 8, 5, shuffle)
+    later = other.order(3)
+    assert one.order(0).equal(other.order(0))  # whatever was asked before
+    assert one.order(3).equal(later)
+    assert later.dtype == torch.int64 and len(later) == len(one)
+    assert torch.get_rng_state().equal(before)
+    if shuffle != "never":
+        assert not make(TARGETS, 8, 6, shuffle).order(0).equal(one.order(0))
+
+
+@pytest.mark.parametrize("make", [Shuffle, Balanced])
+def test_epochs_differ_unless_told_otherwise(make: Make) -> None:
+    for shuffle, equal in (("epoch", False), ("replacement", False), ("once", True), ("never", True)):
+        sampler = make(TARGETS, 8, 0, shuffle)
+        assert sampler.order(0).equal(sampler.order(1)) == equal
+
+
+def test_seed_and_epoch_are_not_added() -> None:
+    firsts = {
+        (seed, epoch): torch.randint(2**62, (1,), generator=generator(seed, epoch)).item()
+        for seed in range(-2, 20)
+        for epoch in range(20)
+    }
+    assert len(set(firsts.values())) == len(firsts)
+
+
+@pytest.mark.parametrize("shuffle", ["epoch", "once", "never"])
+def test_without_replacement_every_sample_comes_once(shuffle: str) -> None:
+    assert Shuffle(TARGETS, 8, 0, shuffle).order(2).sort().values.equal(torch.arange(129))
+    if shuffle == "never":
+        assert Shuffle(TARGETS, 8, 0, shuffle).order(2).equal(torch.arange(129))
+
+
+def test_with_replacement_some_come_twice_and_all_equally_often() -> None:
+    sampler = Shuffle(torch.zeros(1000), 8, 0, "replacement")
+    share = len(sampler.order(0).unique()) / 1000
+    assert share == pytest.approx(1 - 1 / torch.e, abs=0.03)  # 1 − (1 − 1/N)^N
+    counts = sum(torch.bincount(sampler.order(epoch), minlength=1000) for epoch in range(100))
+    assert isinstance(counts, Tensor)
+    assert abs(counts.float().std().item() - 10) < 1  # Poisson of mean 100
+
+
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+@pytest.mark.parametrize("batch_size", [3, 8, 10, 64, 128, 129])
+def test_every_batch_holds_every_class_equally_often(shuffle: str, batch_size: int) -> None:
+    sampler = Balanced(TARGETS, batch_size, 0, shuffle)
+    for epoch in range(3):
+        for batch in TARGETS[sampler.order(epoch)].split(batch_size):
+            counts = torch.bincount(batch, minlength=3)
+            assert counts.min() > 0
+            assert counts.max() - counts.min() <= 1
+
+
+def test_a_last_batch_too_small_for_all_classes_is_left_out() -> None:
+    assert len(Balanced(TARGETS, 128, 0)) == 128
+    assert len(Balanced(TARGETS, 126, 0)) == 129
+    assert len(Balanced(TARGETS, 129, 0)) == 129
+
+
+def test_within_a_class_all_samples_come_equally_often() -> None:
+    sampler = Balanced(TARGETS, 10, 0)
+    counts = sum(torch.bincount(sampler.order(epoch), minlength=129) for epoch in range(50))
+    assert isinstance(counts, Tensor)
+    for code in range(3):
+        own = counts[code == TARGETS]
+        assert own.max() - own.min() <= 1
+        assert own.sum() == 50 * 43
+
+
+def test_classes_may_have_gaps_in_their_numbers() -> None:
+    assert len(Balanced(torch.tensor([7, 7, 3, 3]), 2, 0).order(0)) == 4
+
+
+def hard(**keys: float) -> Hard:
+    return Hard(torch.zeros(100), 10, 0, "epoch", **keys)
+
+
+def test_before_any_loss_every_sample_comes_once() -> None:
+    assert hard().order(0).sort().values.equal(torch.arange(100))
+
+
+def test_draws_follow_the_formula_within_one() -> None:
+    sampler, losses = hard(outlier_quantile=1.0), torch.linspace(0.1, 2, 100)
+    sampler.observe(torch.arange(100), losses)
+    wanted = 0.5 + 0.5 * 100 * losses / losses.sum()
+    counts = torch.bincount(sampler.order(1), minlength=100)
+    assert (counts - wanted).abs().max() <= 1
+    many = sum(torch.bincount(sampler.order(epoch), minlength=100) for epoch in range(1, 401))
+    assert isinstance(many, Tensor)
+    torch.testing.assert_close(many / 400, wanted, atol=0.1, rtol=0)
+    assert (many > 0).all()  # none is forgotten
+
+
+def test_outliers_are_left_alone() -> None:
+    losses = torch.linspace(0.1, 1, 100)
+    losses[17] = 1e6
+    sampler = hard(outlier_quantile=0.99)
+    sampler.observe(torch.arange(100), losses)
+    counts = sum(torch.bincount(sampler.order(epoch), minlength=100) for epoch in range(1, 201))
+    assert isinstance(counts, Tensor)
+    assert counts[17].item() / 200 == pytest.approx(1, abs=0.02)  # as often as an average sample
+    assert counts[99] > 1.3 * counts[17] > 1.3 * counts[0]
+    greedy = hard(outlier_quantile=1.0)
+    greedy.observe(torch.arange(100), losses)
+    assert (greedy.order(1) == 17).sum() > 40
+
+
+def test_strength_and_share() -> None:
+    losses = torch.linspace(0.1, 2, 100)
+    for keys in ({"share": 0.0}, {"strength": 0.0}):
+        sampler = hard(**keys)
+        sampler.observe(torch.arange(100), losses)
+        assert sampler.order(1).sort().values.equal(torch.arange(100))
+    counts = []
+    for strength in (1.0, 3.0):
+        sampler = hard(strength=strength, share=1.0, outlier_quantile=1.0)
+        sampler.observe(torch.arange(100), losses)
+        counts.append((sampler.order(1) >= 80).sum())
+    assert counts[1] > counts[0]
+
+
+def test_losses_that_are_not_finite_or_not_known_weigh_the_average() -> None:
+    sampler = hard(outlier_quantile=1.0)
+    sampler.observe(
+        torch.arange(50), torch.cat([torch.tensor([torch.nan, torch.inf]), torch.linspace(1, 2, 48)])
+    )
+    many = sum(torch.bincount(sampler.order(epoch), minlength=100) for epoch in range(1, 101))
+    assert isinstance(many, Tensor)
+    torch.testing.assert_close(many[[0, 1, 60, 99]] / 100, torch.ones(4), atol=0.02, rtol=0)
+    zeros = hard()
+    zeros.observe(torch.arange(100), torch.zeros(100))
+    assert zeros.order(1).sort().values.equal(torch.arange(100))
+
+
+def test_a_sample_twice_in_a_batch_keeps_its_larger_loss() -> None:
+    sampler = hard()
+    sampler.observe(torch.tensor([3, 3, 4]), torch.tensor([1.0, 5.0, 2.0]))
+    sampler.observe(torch.tensor([4]), torch.tensor([0.5]))
+    assert sampler.state_dict()["losses"][3:5].tolist() == [5.0, 0.5]
+
+
+def test_a_run_resumed_in_mid_epoch_sees_the_same_order() -> None:
+    losses = torch.rand(100, generator=torch.Generator().manual_seed(0))
+    sampler = hard()
+    sampler.observe(torch.arange(100), losses)
+    order = sampler.order(4)
+    sampler.observe(order[:30], torch.full((30,), 9.0))  # the epoch goes on
+    resumed = hard()
+    resumed.load_state_dict(sampler.state_dict())
+    assert resumed.order(4).equal(order)
+    assert resumed.order(5).equal(sampler.order(5))
+    assert not resumed.order(5).equal(order)
+
+
+@pytest.mark.parametrize("shuffle", ["epoch", "replacement"])
+def test_hard_with_replacement_draws_the_same_shares(shuffle: str) -> None:
+    sampler = Hard(torch.zeros(100), 10, 0, shuffle, outlier_quantile=1.0)
+    losses = torch.linspace(0.1, 2, 100)
+    sampler.observe(torch.arange(100), losses)
+    many = sum(torch.bincount(sampler.order(epoch), minlength=100) for epoch in range(1, 301))
+    assert isinstance(many, Tensor)
+    torch.testing.assert_close(many / 300, 0.5 + 50 * losses / losses.sum(), atol=0.35, rtol=0)
+
+
+REFUSED = [
+    (
+        Shuffle,
+        {"shuffle": "always"},
+        "shuffle is 'always'; it must be one of epoch, once, never, replacement",
+    ),
+    (
+        Balanced,
+        {"batch_size": 2},
+        "batch_size=2: a batch cannot hold all 3 classes; set batch_size to at least 3",
+    ),
+    (Balanced, {"targets": torch.rand(9, 1)}, "sampler=balanced needs classes.*use sampler=none"),
+    (Balanced, {"shuffle": "twice"}, "shuffle is 'twice'"),
+    (Hard, {"shuffle": "once"}, "sampler=hard draws anew each epoch; shuffle=once .*use shuffle=epoch"),
+    (Hard, {"share": 1.5}, r"sampler.share is 1.5; it must be in \[0, 1\]"),
+    (Hard, {"strength": -1.0}, "sampler.strength is -1.0; it must be >= 0"),
+    (Hard, {"outlier_quantile": 0.0}, r"sampler.outlier_quantile is 0.0; it must be in \(0, 1\]"),
+]
+
+
+@pytest.mark.parametrize(("make", "keys", "message"), REFUSED)
+def test_refusals(make: Make, keys: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**{"targets": TARGETS, "batch_size": 8, "seed": 0, "shuffle": "epoch", **keys})

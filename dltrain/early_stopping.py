@@ -52,9 +52,10 @@ class Patience(KeepBest):
     """Stop after `patience` evaluations in a row that do not improve the metric by more than `min_delta`.
 
     The best evaluation is the best outright; `min_delta` (absolute, whatever the metric's sign) only decides
-    whether the count begins anew. `smoothing` s replaces the score by its moving average m ← s m + (1 - s) score,
-    against stopping on one bad evaluation of a fluctuating curve (L1). `tolerance` ends the run as converged when
-    ‖W_{t+1} - W_t‖ falls below it (L4). NaN and inf are no improvement and do not enter the moving average.
+    whether the count begins anew. `smoothing` s replaces the score by its moving average m ← s m + (1 - s)
+    score, against stopping on one bad evaluation of a fluctuating curve (L1). `tolerance` ends the run as
+    converged when ‖W_{t+1} - W_t‖ falls below it (L4). NaN and inf are no improvement and do not enter the
+    moving average.
     """
 
     _STATE = ("best", "best_step", "stop_reason", "reference", "stale", "smoothed")
@@ -69,13 +70,19 @@ class Patience(KeepBest):
         tolerance: float | None = None,
     ) -> None:
         super().__init__(metric, mode)
-        self.patience, self.min_delta, self.smoothing, self.tolerance = patience, min_delta, smoothing, tolerance
+        self.patience, self.min_delta, self.smoothing, self.tolerance = (
+            patience,
+            min_delta,
+            smoothing,
+            tolerance,
+        )
         self.reference: float | None = None  # the score that must be beaten by min_delta
         self.stale = 0  # evaluations since it was
         self.smoothed: float | None = None
 
     def observe(self, row: Mapping[str, float], step: int) -> bool:
-        """Take in one evaluation; True if it is the best so far. Sets `stop_reason` when patience has run out.
+        """Take in one evaluation; True if it is the best so far. Sets `stop_reason` when patience has run
+        out.
 
         Raises ValueError when the row does not hold the metric.
         """
@@ -93,7 +100,9 @@ class Patience(KeepBest):
         """Whether one step moved the weights by less than `tolerance` (L4); sets `stop_reason`."""
         if self.tolerance is None or not update_norm < self.tolerance:
             return False
-        self.stop_reason = f"one step moved the weights by {update_norm:.3g}, below tolerance {self.tolerance:g}"
+        self.stop_reason = (
+            f"one step moved the weights by {update_norm:.3g}, below tolerance {self.tolerance:g}"
+        )
         return True
 
     def _where(self) -> str:

@@ -170,7 +170,9 @@ def test_keeps_dtype_and_memory_format():
 
 def normed() -> tuple[nn.Sequential, torch.Tensor]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(12, 2))
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(12, 2)
+    )
     return model.double(), torch.randn(60, 2, 3, 3, dtype=torch.float64) * 3 + 1
 
 

@@ -106,9 +106,13 @@ def test_resumes_from_every_evaluation(keys, scores, best, stop):
 def test_a_metric_that_is_not_measured_is_refused_with_the_nearest():
     row = {"epoch": 1, "val/loss": 0.5, "val/accuracy": 0.9}
     for stopping in (KeepBest(metric="val/acuracy"), Patience(metric="val/acuracy")):
-        with pytest.raises(ValueError, match=r"'val/acuracy', .* one of epoch, .*gap; did you mean val/accuracy\?"):
+        with pytest.raises(
+            ValueError, match=r"'val/acuracy', .* one of epoch, .*gap; did you mean val/accuracy\?"
+        ):
             stopping.observe(row, 0)
-    with pytest.raises(ValueError, match=r"is 'zzz', which this run does not measure; it must be one of .*, gap$"):
+    with pytest.raises(
+        ValueError, match=r"is 'zzz', which this run does not measure; it must be one of .*, gap$"
+    ):
         KeepBest(metric="zzz").observe(row, 0)
     with pytest.raises(ValueError, match="'train/loss', which this run does not measure"):
         Patience(metric="gap").observe(row, 0)

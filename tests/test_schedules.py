@@ -24,7 +24,11 @@ CLOSED = [
     ("step", {"factor": 0.1, "every_steps": 7}, lambda t, n: 0.1 ** (t // 7)),
     ("multistep", {}, lambda t, n: 0.1 ** ((t >= n / 2) + (t >= n * 0.75))),
     ("multistep", {"milestones": [2, 5.5], "unit": "epochs"}, lambda t, n: 0.1 ** ((t >= 20) + (t >= 55))),
-    ("multistep", {"milestones": [1, 99], "unit": "steps", "factor": 0.5}, lambda t, n: 0.5 ** ((t >= 1) + (t >= 99))),
+    (
+        "multistep",
+        {"milestones": [1, 99], "unit": "steps", "factor": 0.5},
+        lambda t, n: 0.5 ** ((t >= 1) + (t >= 99)),
+    ),
     ("exponential", {"rate": 0.3}, lambda t, n: math.exp(-0.3 * (t // 10))),
     ("exponential", {"rate": 0.01, "unit": "steps"}, lambda t, n: math.exp(-0.01 * t)),
     ("inverse", {"rate": 0.3}, lambda t, n: 1 / (1 + 0.3 * (t // 10))),
@@ -48,7 +52,9 @@ def test_closed_form_over_the_whole_range_and_past_the_end(word, settings, close
     schedule = getattr(schedules, word)(TOTAL, EPOCH, **settings, **warmup)
     for step in range(3 * TOTAL):
         left = TOTAL - length
-        expected = closed(0, left) * (step + 1) / (length + 1) if step < length else closed(step - length, left)
+        expected = (
+            closed(0, left) * (step + 1) / (length + 1) if step < length else closed(step - length, left)
+        )
         assert schedule(step) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
@@ -184,15 +190,43 @@ def test_momentum_rises_and_penalties_grow_by_default():
 
 
 REFUSED = [
-    ("cosine", {"warmup_steps": 120}, r"warmup_steps is 120, which takes 120 steps; the run has 120 .* lower it or"),
+    (
+        "cosine",
+        {"warmup_steps": 120},
+        r"warmup_steps is 120, which takes 120 steps; the run has 120 .* lower it or",
+    ),
     ("cosine", {"warmup_epochs": 13}, r"warmup_epochs is 13, which takes 130 steps; the run has 120"),
-    ("linear", {"warmup_steps": 1, "warmup_epochs": 1}, r"warmup_steps is 1 and warmup_epochs is 1; .*set the other"),
-    ("step", {"every_epochs": 12}, r"every_epochs is 12, a period of 120 steps; the schedule has 120 .*lower it"),
+    (
+        "linear",
+        {"warmup_steps": 1, "warmup_epochs": 1},
+        r"warmup_steps is 1 and warmup_epochs is 1; .*set the other",
+    ),
+    (
+        "step",
+        {"every_epochs": 12},
+        r"every_epochs is 12, a period of 120 steps; the schedule has 120 .*lower it",
+    ),
     ("step", {"every_steps": 110, "warmup_steps": 10}, r"every_steps is 110, .* the schedule has 110"),
-    ("multistep", {"milestones": [10, 20]}, r"milestones holds 10 \(unit=share\).*above 0 and below 1: .*unit=share\|epoch"),
-    ("multistep", {"milestones": [12], "unit": "epochs"}, r"milestones holds 12 \(unit=epochs\), step 120 of 120;.*below 12"),
-    ("multistep", {"milestones": [0], "unit": "steps"}, r"milestones holds 0 \(unit=steps\), step 0 .*below 120"),
-    ("cosine_restarts", {"cycles": 9}, r"cycles is 9; the schedule has 120 steps and each cycle must have one"),
+    (
+        "multistep",
+        {"milestones": [10, 20]},
+        r"milestones holds 10 \(unit=share\).*above 0 and below 1: .*unit=share\|epoch",
+    ),
+    (
+        "multistep",
+        {"milestones": [12], "unit": "epochs"},
+        r"milestones holds 12 \(unit=epochs\), step 120 of 120;.*below 12",
+    ),
+    (
+        "multistep",
+        {"milestones": [0], "unit": "steps"},
+        r"milestones holds 0 \(unit=steps\), step 0 .*below 120",
+    ),
+    (
+        "cosine_restarts",
+        {"cycles": 9},
+        r"cycles is 9; the schedule has 120 steps and each cycle must have one",
+    ),
     ("triangular", {"cycles": 130}, r"cycles is 130; the schedule has 120 steps .*lower cycles"),
     ("Plateau", {"warmup_steps": 500}, r"warmup_steps is 500"),
 ]

@@ -1,4 +1,6 @@
-"""What the optimizers of this package share: reading a parameter group, calling the closure, refusing bad keys."""
+"""What the optimizers of this package share: reading a parameter group, calling the closure, refusing bad
+keys.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def require_lr(lr: float) -> None:
 
 def require_betas(betas: tuple[float, float]) -> None:
     inside = all(0 <= beta < 1 for beta in betas)
-    require(inside, "betas", list(betas), "two numbers in [0, 1)", "the usual values are 0.9 and 0.99 to 0.999")
+    require(
+        inside, "betas", list(betas), "two numbers in [0, 1)", "the usual values are 0.9 and 0.99 to 0.999"
+    )
 
 
 def require_decay(weight_decay: float) -> None:

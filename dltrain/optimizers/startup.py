@@ -1,9 +1,11 @@
-"""Construct and step torch's optimizers without the import of `torch._dynamo` (4 to 5 s, measured on torch 2.15).
+"""Construct and step torch's optimizers without the import of `torch._dynamo` (4 to 5 s, measured on torch
+2.15).
 
 Two doors of torch.optim lead to that import, both private: methods of `Optimizer` wrapped by
-`torch._disable_dynamo`, which look for a ready answer in the attribute `__dynamo_disable` of what they wrap; and
-`_use_grad_for_differentiable`, which wraps most `step` methods and imports the module to mark graph breaks.
-Where a door is not found, nothing is changed and torch behaves as it always does, only slower to start.
+`torch._disable_dynamo`, which look for a ready answer in the attribute `__dynamo_disable` of what they wrap;
+and `_use_grad_for_differentiable`, which wraps most `step` methods and imports the module to mark graph
+breaks. Where a door is not found, nothing is changed and torch behaves as it always does, only slower to
+start.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ def _answer_beforehand(method: Any) -> None:
 
 def _step_without_graph_breaks(optimizer: type[torch.optim.Optimizer]) -> None:
     step = vars(optimizer).get("step")
-    if getattr(getattr(step, "__code__", None), "co_name", "") == "_use_grad" and hasattr(step, "__wrapped__"):
+    if getattr(getattr(step, "__code__", None), "co_name", "") == "_use_grad" and hasattr(
+        step, "__wrapped__"
+    ):
         optimizer.step = _graph_only_if_differentiable(step.__wrapped__)  # type: ignore[union-attr,method-assign]
 
 

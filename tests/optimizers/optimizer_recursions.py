@@ -1,4 +1,6 @@
-"""Each optimizer once more, in numpy, from its paper: (weights, gradient, state, lr, t from 1, keys) → weights."""
+"""Each optimizer once more, in numpy, from its paper: (weights, gradient, state, lr, t from 1, keys) →
+weights.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,17 @@ Array = np.ndarray
 State = dict[str, Any]
 
 
-def sgd(w: Array, g: Array, s: State, lr: float, t: int, momentum=0.0, dampening=0.0, nesterov=False, weight_decay=0.0):
+def sgd(
+    w: Array,
+    g: Array,
+    s: State,
+    lr: float,
+    t: int,
+    momentum=0.0,
+    dampening=0.0,
+    nesterov=False,
+    weight_decay=0.0,
+):
     g = g + weight_decay * w
     s["v"] = g if t == 1 else momentum * s["v"] + (1 - dampening) * g  # torch starts undamped
     return w - lr * (g + momentum * s["v"] if nesterov else s["v"])
@@ -35,10 +47,14 @@ def quickprop(w: Array, g: Array, s: State, lr: float, t: int, growth=1.75, weig
         d, now, then, shrink = last[i], slope[i], before[i], growth / (1 + growth)
         if d > 0:
             step[i] -= lr * now if now < 0 else 0.0
-            step[i] += growth * d if now <= shrink * then else max(-growth, min(growth, now / (then - now))) * d
+            step[i] += (
+                growth * d if now <= shrink * then else max(-growth, min(growth, now / (then - now))) * d
+            )
         elif d < 0:
             step[i] -= lr * now if now > 0 else 0.0
-            step[i] += growth * d if now >= shrink * then else max(-growth, min(growth, now / (then - now))) * d
+            step[i] += (
+                growth * d if now >= shrink * then else max(-growth, min(growth, now / (then - now))) * d
+            )
         else:
             step[i] -= lr * now
         new[i] += step[i]
@@ -90,7 +106,18 @@ def adamax(w, g, s, lr, t, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
     return w - lr / (1 - betas[0] ** t) * s["m"] / s["u"]
 
 
-def nadam(w, g, s, lr, t, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, momentum_decay=4e-3, decoupled_weight_decay=False):
+def nadam(
+    w,
+    g,
+    s,
+    lr,
+    t,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    momentum_decay=4e-3,
+    decoupled_weight_decay=False,
+):
     w = w * (1 - lr * weight_decay) if decoupled_weight_decay else w
     g = g if decoupled_weight_decay else g + weight_decay * w
     mu, mu_next = (betas[0] * (1 - 0.5 * 0.96 ** (k * momentum_decay)) for k in (t, t + 1))
@@ -147,7 +174,20 @@ def newton_schulz(m: Array, steps: int) -> Array:
     return (u * values) @ vt
 
 
-def muon(w, g, s, lr, t, momentum=0.95, nesterov=True, ns_steps=5, last=False, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+def muon(
+    w,
+    g,
+    s,
+    lr,
+    t,
+    momentum=0.95,
+    nesterov=True,
+    ns_steps=5,
+    last=False,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+):
     if g.ndim == 1 or s.get("head"):
         return adamw(w, g, s, lr, t, betas=betas, eps=eps, weight_decay=weight_decay)
     s["m"] = momentum * s.get("m", 0.0) + (1 - momentum) * g

@@ -49,7 +49,9 @@ def groups_of(weights: list[Tensor], lr: float, decays: tuple[float, float] | No
     return groups
 
 
-def torch_steps(word: str, lr: float, decays: tuple[float, float] | None, wrap: Any = None, **settings: Any) -> Any:
+def torch_steps(
+    word: str, lr: float, decays: tuple[float, float] | None, wrap: Any = None, **settings: Any
+) -> Any:
     weights = [torch.from_numpy(w).requires_grad_() for w in start()]
     optimizer = build(word, groups_of(weights, lr, decays), lr=lr, **settings)
     optimizer = wrap(optimizer) if wrap else optimizer
@@ -133,7 +135,9 @@ def test_adafactor_equals_the_papers_recursion_on_matrices_and_vectors():
         optimizer.step(closure)
         for i, decay in enumerate((0.1, 0.1, 0.03)):
             rate = lr_at(t, i // 2, 0.1)
-            arrays[i] = recursions.adafactor(arrays[i], arrays[i] ** 3 - 1, states[i], rate, t, weight_decay=decay)
+            arrays[i] = recursions.adafactor(
+                arrays[i], arrays[i] ** 3 - 1, states[i], rate, t, weight_decay=decay
+            )
             np.testing.assert_allclose(weights[i].detach().numpy(), arrays[i], rtol=1e-8)
 
 
@@ -159,7 +163,9 @@ def lookahead_of(update: Any, word: str, lr: float, k: int, alpha: float) -> Any
     for t in range(1, STEPS + 1):
         grads = gradient(weights)
         for i, g in enumerate(grads):
-            weights[i] = update(weights[i], g, states[i], lr_at(t, i // 2, lr), t, weight_decay=DECAYS[i // 2])
+            weights[i] = update(
+                weights[i], g, states[i], lr_at(t, i // 2, lr), t, weight_decay=DECAYS[i // 2]
+            )
             if t % k == 0:
                 slow[i] = slow[i] + alpha * (weights[i] - slow[i])
                 weights[i] = slow[i].copy()
@@ -192,7 +198,9 @@ def test_sam_steps_with_the_gradient_of_the_worst_point_nearby(adaptive):
         worst = [w + 0.2 * s * g / norm for w, s, g in zip(weights, scales, scaled, strict=True)]
         for i, g in enumerate(gradient(worst)):
             decay = DECAYS[i // 2]
-            weights[i] = recursions.sgd(weights[i], g, states[i], lr_at(t, i // 2, 0.05), t, 0.9, weight_decay=decay)
+            weights[i] = recursions.sgd(
+                weights[i], g, states[i], lr_at(t, i // 2, 0.05), t, 0.9, weight_decay=decay
+            )
         expected.append([w.copy() for w in weights])
     ours = torch_steps("momentum", 0.05, DECAYS, wrap=lambda inner: SAM(inner, rho=0.2, adaptive=adaptive))
     assert_tables_equal(ours, expected)

@@ -1,4 +1,6 @@
-"""What holds for every optimizer: it converges, resumes at any step, keeps dtypes, and refuses bad keys in words."""
+"""What holds for every optimizer: it converges, resumes at any step, keeps dtypes, and refuses bad keys in
+words.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,18 @@ from dltrain.optimizers.shampoo import Shampoo
 from dltrain.optimizers.steepest import Steepest
 
 WORDS = FIRST_ORDER + SECOND_ORDER
-WRAPS = {"plain": lambda inner: inner, "lookahead": Lookahead, "sam": SAM, "both": lambda inner: SAM(Lookahead(inner))}
+WRAPS = {
+    "plain": lambda inner: inner,
+    "lookahead": Lookahead,
+    "sam": SAM,
+    "both": lambda inner: SAM(Lookahead(inner)),
+}
 
 
 def fit(word: str, lr: float, steps: int, loss, weights: list[torch.Tensor]) -> float:
-    """The last loss, with ten steps of warm-up, then lr falling in a straight line (signs circle the minimum else)."""
+    """The last loss, with ten steps of warm-up, then lr falling in a straight line (signs circle the minimum
+    else).
+    """
     optimizer, closure = build(word, weights, lr=lr), Closure(loss, weights)
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -38,10 +47,11 @@ def fit(word: str, lr: float, steps: int, loss, weights: list[torch.Tensor]) -> 
 
 
 PARABOLA = {
-    "gd": 0.1, "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rprop": 0.1, "quickprop": 0.05, "adagrad": 1.0,
-    "adadelta": 30.0, "rmsprop": 0.1, "shampoo": 1.0, "adam": 0.3, "amsgrad": 0.3, "adamw": 0.3, "adamax": 0.5,
-    "nadam": 0.3, "radam": 0.3, "ranger": 0.6, "muon": 0.3, "lion": 0.1, "schedule_free": 0.5, "adafactor": 0.3,
-    "steepest": 1.0, "newton_cg": 1.0, "lbfgs": 1.0,
+    "gd": 0.1, "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rprop": 0.1, "quickprop": 0.05,
+    "adagrad": 1.0, "adadelta": 30.0, "rmsprop": 0.1, "shampoo": 1.0, "adam": 0.3, "amsgrad": 0.3,
+    "adamw": 0.3, "adamax": 0.5, "nadam": 0.3, "radam": 0.3, "ranger": 0.6, "muon": 0.3,
+    "lion": 0.1, "schedule_free": 0.5, "adafactor": 0.3, "steepest": 1.0, "newton_cg": 1.0,
+    "lbfgs": 1.0,
 }  # fmt: skip
 
 
@@ -57,11 +67,12 @@ def test_reaches_the_minimum_of_a_parabola(word):
 
 
 ROSENBROCK = {  # lr and steps from (-1, 1) on the floor of the valley, where the loss is 4
-    "gd": (2e-3, 4000), "sgd": (2e-3, 4000), "momentum": (1e-3, 2000), "nesterov": (1e-3, 2000), "rprop": (0.01, 1000),
-    "quickprop": (1e-3, 2000), "adagrad": (0.5, 3000), "adadelta": (10.0, 2000), "rmsprop": (0.02, 1000),
-    "shampoo": (1.0, 1000), "adam": (0.05, 1000), "amsgrad": (0.1, 1000), "adamw": (0.05, 1000),
-    "adamax": (0.2, 1500), "nadam": (0.05, 1000), "radam": (0.05, 1500), "ranger": (0.1, 1500), "muon": (0.05, 1000),
-    "lion": (0.01, 1000), "schedule_free": (0.2, 2000), "adafactor": (0.1, 2000), "steepest": (1.0, 1500),
+    "gd": (2e-3, 4000), "sgd": (2e-3, 4000), "momentum": (1e-3, 2000), "nesterov": (1e-3, 2000),
+    "rprop": (0.01, 1000), "quickprop": (1e-3, 2000), "adagrad": (0.5, 3000),
+    "adadelta": (10.0, 2000), "rmsprop": (0.02, 1000), "shampoo": (1.0, 1000), "adam": (0.05, 1000),
+    "amsgrad": (0.1, 1000), "adamw": (0.05, 1000), "adamax": (0.2, 1500), "nadam": (0.05, 1000),
+    "radam": (0.05, 1500), "ranger": (0.1, 1500), "muon": (0.05, 1000), "lion": (0.01, 1000),
+    "schedule_free": (0.2, 2000), "adafactor": (0.1, 2000), "steepest": (1.0, 1500),
     "newton_cg": (1.0, 60), "lbfgs": (1.0, 20),
 }  # fmt: skip
 
@@ -80,7 +91,9 @@ def test_comes_down_the_valley_of_rosenbrock(word):
 
 def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 3, 2), nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 2)).to(dtype)
+    return nn.Sequential(nn.Conv2d(1, 3, 2), nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 2)).to(
+        dtype
+    )
 
 
 class Training:
@@ -102,7 +115,10 @@ class Training:
 
     def saved(self) -> io.BytesIO:
         file = io.BytesIO()
-        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "seen": self.seen}, file)
+        torch.save(
+            {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "seen": self.seen},
+            file,
+        )
         file.seek(0)
         return file
 
@@ -195,7 +211,9 @@ def test_yaml_lists_the_keys_of_the_constructor(word):
 
 
 def quadratic(kappa: float, size: int = 2) -> tuple[torch.Tensor, torch.Tensor, Closure]:
-    """Eigenvalues from 1 to kappa, from the worst start for steepest descent; returns weights, eigenvalues, closure."""
+    """Eigenvalues from 1 to kappa, from the worst start for steepest descent; returns weights, eigenvalues,
+    closure.
+    """
     values = torch.linspace(1, kappa, size, dtype=torch.float64)
     start = torch.zeros(size, dtype=torch.float64)
     start[0], start[-1] = kappa, 1.0
@@ -325,7 +343,10 @@ def test_shampoo_equals_full_matrix_adagrad_on_a_vector_and_on_a_matrix_of_rank_
     for grads in ([draw(5) for _ in range(6)], [draw(1) * torch.outer(left, right) for _ in range(6)]):
         weights = torch.zeros_like(grads[0]).requires_grad_()
         optimizer = Shampoo([weights], lr=0.1, momentum=0.0, eps=1e-12, update_every=1)
-        whole, expected = torch.zeros(grads[0].numel(), grads[0].numel(), dtype=torch.float64), torch.zeros(())
+        whole, expected = (
+            torch.zeros(grads[0].numel(), grads[0].numel(), dtype=torch.float64),
+            torch.zeros(()),
+        )
         for grad in grads:
             weights.grad = grad.clone()
             optimizer.step()
@@ -337,7 +358,9 @@ def test_shampoo_equals_full_matrix_adagrad_on_a_vector_and_on_a_matrix_of_rank_
 
 
 def test_muon_equals_torchs_on_matrices():
-    ours, theirs = (torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2))
+    ours, theirs = (
+        torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2)
+    )
     settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
     mine = Muon([ours], last=True, **settings)
     reference = torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **settings)
@@ -425,7 +448,10 @@ ONE = [torch.ones(1, requires_grad=True)]
 REFUSED = [
     (lambda: Lion(ONE, lr=-1), r"lr is -1; it must be a number >= 0: give a positive step size"),
     (lambda: Lion(ONE, betas=(0.9, 1.0)), r"betas is \[0.9, 1.0\]; it must be two numbers in \[0, 1\)"),
-    (lambda: Lion(ONE, weight_decay=-0.1), "weight_decay is -0.1; it must be a number >= 0: 0 switches it off"),
+    (
+        lambda: Lion(ONE, weight_decay=-0.1),
+        "weight_decay is -0.1; it must be a number >= 0: 0 switches it off",
+    ),
     (lambda: Quickprop(ONE, growth=0), "growth is 0; it must be a number > 0: Fahlman's value is 1.75"),
     (lambda: Steepest(ONE, fallback=0), "fallback is 0; it must be a number > 0: give a plain learning rate"),
     (lambda: Steepest(ONE, max_step=-1), "max_step is -1; it must be a number > 0: give the largest step"),
@@ -435,7 +461,7 @@ REFUSED = [
     (lambda: Shampoo(ONE, momentum=1), r"momentum is 1; it must be in \[0, 1\): 0.9 is usual"),
     (lambda: Shampoo(ONE, beta=0), r"beta is 0; it must be in \(0, 1\]: 1 sums"),
     (lambda: Shampoo(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-4 is usual"),
-    (lambda: Shampoo(ONE, update_every=0), "update_every is 0; it must be an integer >= 1: 10 is usual"),
+    (lambda: Shampoo(ONE, update_every=0), "update_every is 0; it must be an integer >= 1: 10 to 100"),
     (lambda: Shampoo(ONE, max_size=0), "max_size is 0; it must be an integer >= 1: longer axes"),
     (lambda: ScheduleFree(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-8 is usual"),
     (lambda: ScheduleFree(ONE, form="adam"), "form is adam; it must be adamw or sgd: adamw is the one"),
@@ -445,11 +471,20 @@ REFUSED = [
     (lambda: Muon(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-8 is usual"),
     (lambda: ranger(ONE, k=0), "k is 0; it must be an integer >= 1: 5 to 10 fast steps"),
     (lambda: Lookahead(Lion(ONE), alpha=0), r"alpha is 0; it must be in \(0, 1\]: 0.5 is usual"),
-    (lambda: SAM(Lion(ONE), rho=0), r"rho is 0; it must be a number > 0: 0.05 is usual; leave wrap=\[sam\] out"),
+    (
+        lambda: SAM(Lion(ONE), rho=0),
+        r"rho is 0; it must be a number > 0: 0.05 is usual; leave wrap=\[sam\] out",
+    ),
     (lambda: SAM(Lion(ONE)).step(), r"wrap=\[sam\] got no closure; it must be called as step\(closure\)"),
-    (lambda: SAM(Lookahead(Steepest(ONE))), r"sam\] is around Steepest, which .* must be around a first-order opt"),
+    (
+        lambda: SAM(Lookahead(Steepest(ONE))),
+        r"sam\] is around Steepest, which .* must be around a first-order opt",
+    ),
     (lambda: SAM(torch.optim.LBFGS(ONE)), r"is around LBFGS, .*choose another, such as optimizer=momentum"),
-    (lambda: Steepest(ONE).step(lambda: ONE[0]), r"optimizer=steepest needs second derivatives, .* use no wrap"),
+    (
+        lambda: Steepest(ONE).step(lambda: ONE[0]),
+        r"optimizer=steepest needs second derivatives, .* use no wrap",
+    ),
     (lambda: NewtonCG(ONE).step(lambda: ONE[0]), r"optimizer=newton_cg needs second .*create_graph=True\)"),
 ]
 

@@ -38,7 +38,9 @@ print(time.perf_counter() - before, "torch._dynamo" in sys.modules)
 
 def run(skip: str) -> tuple[float, bool]:
     script = SCRIPT.format(skip=skip)
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     seconds, imported = done.stdout.split()
     return float(seconds), imported == "True"
 
@@ -56,10 +58,14 @@ def test_without_the_trick_torch_imports_dynamo():
 
 
 def test_every_module_of_the_room_leaves_dynamo_out():
-    names = [f"dltrain.optimizers.{path.stem}" for path in (ROOT / "dltrain" / "optimizers").glob("[a-z]*.py")]
+    names = [
+        f"dltrain.optimizers.{path.stem}" for path in (ROOT / "dltrain" / "optimizers").glob("[a-z]*.py")
+    ]
     names += ["dltrain.schedules", "dltrain.averaging", "dltrain.early_stopping"]
     script = f"import sys, {', '.join(names)}; print('torch._dynamo' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"
 
 

@@ -1,4 +1,6 @@
-"""Averages of the weights over the steps: what is validated, stopped on, kept and tested when averaging is on."""
+"""Averages of the weights over the steps: what is validated, stopped on, kept and tested when averaging is
+on.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +58,11 @@ class _RunningAverage:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside, the model holds the averaged weights; at the end its own weights and all its buffers are back.
+        """Inside, the model holds the averaged weights; at the end its own weights and all its buffers are
+        back.
 
-        The buffers come back too because batch-norm statistics are recomputed inside (`recompute_batch_norm`).
+        The buffers come back too because batch-norm statistics are recomputed inside
+        (`recompute_batch_norm`).
         """
         if not self.started:
             yield
@@ -86,7 +90,9 @@ def _copy(to: list[Tensor], source: list[Tensor]) -> None:
 
 
 class EMA(_RunningAverage):
-    """Exponential moving average: a ← d a + (1 - d) w, with d = min(decay, (1 + t) / (10 + t)) while it warms up."""
+    """Exponential moving average: a ← d a + (1 - d) w, with d = min(decay, (1 + t) / (10 + t)) while it warms
+    up.
+    """
 
     def __init__(
         self,
@@ -122,7 +128,9 @@ class Polyak(_RunningAverage):
 
 
 class SWA(_RunningAverage):
-    """Stochastic weight averaging: the mean of the weights every so many steps (Izmailov 2018, arXiv:1803.05407)."""
+    """Stochastic weight averaging: the mean of the weights every so many steps (Izmailov 2018,
+    arXiv:1803.05407).
+    """
 
     def __init__(self, model: nn.Module, start_step: int = 200, every_steps: int = 20) -> None:
         super().__init__(model, start_step, every_steps)
@@ -133,10 +141,11 @@ class SWA(_RunningAverage):
 
 @torch.no_grad()
 def recompute_batch_norm(model: nn.Module, inputs: Iterable[Tensor]) -> None:
-    """Set the running statistics of all batch norms to their mean over the batches; one forward pass over `inputs`.
+    """Set the running statistics of all batch norms to their mean over the batches; one forward pass over
+    `inputs`.
 
-    A model without batch norm costs nothing: `inputs` is not even read. Only the batch norms are put in training
-    mode, so that dropout draws nothing.
+    A model without batch norm costs nothing: `inputs` is not even read. Only the batch norms are put in
+    training mode, so that dropout draws nothing.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.running_mean is not None]

@@ -1,11 +1,12 @@
 """Schedules: functions of the step that scale the learning rate, give the momentum, or scale the penalties.
 
-A factory `(total_steps, steps_per_epoch, **keys)` returns a `Schedule`. All of them map one shape, which falls from
-1 to 0, to the values between `start` and `end`: `end + (start - end) * shape(step)`. So one family serves three
-knobs: lr (1 to 0), momentum (0.5 to 0.9) and the strength of penalties (0 to 1).
+A factory `(total_steps, steps_per_epoch, **keys)` returns a `Schedule`. All of them map one shape, which
+falls from 1 to 0, to the values between `start` and `end`: `end + (start - end) * shape(step)`. So one family
+serves three knobs: lr (1 to 0), momentum (0.5 to 0.9) and the strength of penalties (0 to 1).
 
-The run has the steps 0 to total_steps - 1; `end` is reached at total_steps, so that the last step still moves.
-A warm-up of w steps multiplies `start` by 1/(w+1), 2/(w+1), ... w/(w+1); the schedule then runs over what is left.
+The run has the steps 0 to total_steps - 1; `end` is reached at total_steps, so that the last step still
+moves. A warm-up of w steps multiplies `start` by 1/(w+1), 2/(w+1), ... w/(w+1); the schedule then runs over
+what is left.
 """
 
 from __future__ import annotations
@@ -52,15 +53,15 @@ class _Span:
 def _span(total_steps: int, steps_per_epoch: int, warmup_steps: int, warmup_epochs: float) -> _Span:
     if warmup_steps and warmup_epochs:
         raise ValueError(
-            f"warmup_steps is {warmup_steps} and warmup_epochs is {warmup_epochs}; at most one may be above 0: "
-            "set the other to 0"
+            f"warmup_steps is {warmup_steps} and warmup_epochs is {warmup_epochs}; at most one may be "
+            "above 0: set the other to 0"
         )
     key, value = ("warmup_steps", warmup_steps) if warmup_steps else ("warmup_epochs", warmup_epochs)
     warmup = warmup_steps or round(warmup_epochs * steps_per_epoch)
     if warmup >= total_steps:
         raise ValueError(
-            f"{key} is {value}, which takes {warmup} steps; the run has {total_steps} and the warm-up must end "
-            "before: lower it or train for more epochs"
+            f"{key} is {value}, which takes {warmup} steps; the run has {total_steps} and the warm-up must "
+            "end before: lower it or train for more epochs"
         )
     return _Span(warmup, total_steps - warmup, steps_per_epoch)
 
@@ -100,8 +101,8 @@ def step(
     if period >= span.length:
         key, value = ("every_steps", every_steps) if every_steps else ("every_epochs", every_epochs)
         raise ValueError(
-            f"{key} is {value}, a period of {period} steps; the schedule has {span.length} and the first change must "
-            "come before: lower it or train for more epochs"
+            f"{key} is {value}, a period of {period} steps; the schedule has {span.length} and the "
+            "first change must come before: lower it or train for more epochs"
         )
     return span.schedule(lambda step: _between(start, end, factor ** (step // period)))
 
@@ -128,9 +129,9 @@ def multistep(
     for milestone, position in zip(given, at, strict=True):
         if not 0 < position < span.length:
             raise ValueError(
-                f"milestones holds {milestone} (unit={unit}), step {position} of {span.length}; a milestone must lie "
-                f"inside the run, {_inside(unit, span)}: change it, train for more epochs, or choose "
-                "unit=share|epochs|steps"
+                f"milestones holds {milestone} (unit={unit}), step {position} of {span.length}; "
+                f"a milestone must lie inside the run, {_inside(unit, span)}: change it, train for more "
+                "epochs, or choose unit=share|epochs|steps"
             )
     return span.schedule(
         lambda step: _between(start, end, factor ** sum(step >= position for position in at))
@@ -253,9 +254,11 @@ def cosine_restarts(
     warmup_steps: int = 0,
     warmup_epochs: float = 0.0,
 ) -> Schedule:
-    """Half a cosine wave in each of `cycles` cycles, each `growth` times as long as the last (arXiv:1608.03983).
+    """Half a cosine wave in each of `cycles` cycles, each `growth` times as long as the last
+    (arXiv:1608.03983).
 
-    The cycles fill the run exactly, so that it ends at the end of one. Raises ValueError when one has no step.
+    The cycles fill the run exactly, so that it ends at the end of one. Raises ValueError when one has no
+    step.
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     edges = _cycle_edges(span.length, cycles, growth)
@@ -273,8 +276,8 @@ def _cycle_edges(length: int, cycles: int, growth: float) -> list[int]:
     edges = [round(length * sum(lengths[:cycle]) / sum(lengths)) for cycle in range(cycles + 1)]
     if len(set(edges)) <= cycles:
         raise ValueError(
-            f"cycles is {cycles}; the schedule has {length} steps and each cycle must have one: lower cycles or "
-            "train for more epochs"
+            f"cycles is {cycles}; the schedule has {length} steps and each cycle must have one: lower cycles "
+            "or train for more epochs"
         )
     return edges
 
@@ -290,7 +293,9 @@ def one_cycle(
     warmup_steps: int = 0,
     warmup_epochs: float = 0.0,
 ) -> Schedule:
-    """From `start` to `peak` in the share `rise` of the run, then down to `end` (Smith & Topin, arXiv:1708.07120)."""
+    """From `start` to `peak` in the share `rise` of the run, then down to `end` (Smith & Topin,
+    arXiv:1708.07120).
+    """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     shape = _half_wave if anneal == "cosine" else (lambda share: 1 - share)
 
@@ -313,7 +318,8 @@ def triangular(
     warmup_steps: int = 0,
     warmup_epochs: float = 0.0,
 ) -> Schedule:
-    """Up to `peak` and back to `start` in each cycle (Smith 2017, arXiv:1506.01186); `shrink` 0.5 is triangular2.
+    """Up to `peak` and back to `start` in each cycle (Smith 2017, arXiv:1506.01186); `shrink` 0.5 is
+    triangular2.
 
     Raises ValueError when a cycle has no step.
     """
@@ -328,7 +334,9 @@ def triangular(
 
 
 def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.0) -> bool:
-    """Whether a metric is better than the best by more than `min_delta`, which is absolute; NaN and inf never are."""
+    """Whether a metric is better than the best by more than `min_delta`, which is absolute; NaN and inf never
+    are.
+    """
     if best is None or not math.isfinite(value):
         return math.isfinite(value)
     return value < best - min_delta if mode == "min" else value > best + min_delta
@@ -337,8 +345,9 @@ def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.
 class Plateau:
     """Multiply by `factor` after `patience` evaluations in a row without improvement (L2, L3).
 
-    The only schedule with memory: the loop calls `observe` with the value of `metric` after each evaluation. An
-    improvement is one of more than `min_delta`, absolute; NaN and inf are none. After a change the count begins anew.
+    The only schedule with memory: the loop calls `observe` with the value of `metric` after each evaluation.
+    An improvement is one of more than `min_delta`, absolute; NaN and inf are none. After a change the count
+    begins anew.
     """
 
     def __init__(

@@ -11,7 +11,9 @@ Vector = list[Tensor]  # one tensor for each parameter
 
 
 def losses_with_graph(closure: Any, parameters: Vector, optimizer: str) -> tuple[Tensor, Vector]:
-    """Loss and gradients that can be differentiated again. Raises ValueError for a closure that has no `gradients`."""
+    """Loss and gradients that can be differentiated again. Raises ValueError for a closure that has no
+    `gradients`.
+    """
     if not hasattr(closure, "gradients"):
         raise ValueError(
             f"optimizer={optimizer} needs second derivatives, which this closure cannot give; it must have "

@@ -1,4 +1,6 @@
-"""What the optimizers of this package share: reading a parameter group, calling the closure, refusing bad keys."""
+"""What the optimizers of this package share: reading a parameter group, calling the closure, refusing bad
+keys.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ from dltrain.optimizers.groups import (
 
 
 class Lion(torch.optim.Optimizer):
-    """w ← w - lr (sign(β₁ m + (1 - β₁) g) + λ w), then m ← β₂ m + (1 - β₂) g (Chen et al. 2023, arXiv:2302.06675).
+    """w ← w - lr (sign(β₁ m + (1 - β₁) g) + λ w), then m ← β₂ m + (1 - β₂) g (Chen et al. 2023,
+    arXiv:2302.06675).
 
     Decay is decoupled and applied to the old weights. One state tensor for each parameter.
     """

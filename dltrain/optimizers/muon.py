@@ -24,15 +24,16 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, chosen by Jordan fo
 
 
 class Muon(torch.optim.Optimizer):
-    """m ← μ m + (1 - μ) g; w ← w - lr (0.2 √max(rows, columns) NS((1 - μ) g + μ m) + λ w) (Jordan et al. 2024).
+    """m ← μ m + (1 - μ) g; w ← w - lr (0.2 √max(rows, columns) NS((1 - μ) g + μ m) + λ w) (Jordan et al.
+    2024).
 
-    NS is a Newton-Schulz iteration towards UVᵀ of the singular value decomposition. The factor 0.2 √max (Liu et al.
-    2025, arXiv:2502.16982) gives the update the size of AdamW's, so that one lr serves both. Weights with two or
-    more axes are flattened to (first axis, rest); the last of them, which makes the logits, and all others (biases,
-    norms) take AdamW with `betas` and `eps`, unless `last` is true. Torch's Muon takes matrices only.
-    NS runs in bfloat16 on a GPU and in the parameters' dtype on a CPU. Cost: about 6 `ns_steps` products of the size
-    of the matrix with its smaller side, which is little beside the gradient of a large batch, and much beside a
-    small one.
+    NS is a Newton-Schulz iteration towards UVᵀ of the singular value decomposition. The factor 0.2 √max (Liu
+    et al. 2025, arXiv:2502.16982) gives the update the size of AdamW's, so that one lr serves both. Weights
+    with two or more axes are flattened to (first axis, rest); the last of them, which makes the logits, and
+    all others (biases, norms) take AdamW with `betas` and `eps`, unless `last` is true. Torch's Muon takes
+    matrices only. NS runs in bfloat16 on a GPU and in the parameters' dtype on a CPU. Cost: about 6
+    `ns_steps` products of the size of the matrix with its smaller side, which is little beside the gradient
+    of a large batch, and much beside a small one.
     """
 
     def __init__(
@@ -97,7 +98,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
-    """U S' Vᵀ of a (rows, columns) matrix U S Vᵀ, with singular values S' near 1 (0.7 to 1.2 after five steps)."""
+    """U S' Vᵀ of a (rows, columns) matrix U S Vᵀ, with singular values S' near 1 (0.7 to 1.2 after five
+    steps).
+    """
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if tall else matrix).to(torch.bfloat16 if matrix.is_cuda else matrix.dtype)
     x = x / (torch.linalg.matrix_norm(x) + 1e-7)  # Frobenius: no singular value is above 1

@@ -14,14 +14,14 @@ from dltrain.optimizers.groups import Params, require, require_lr
 class NewtonCG(torch.optim.Optimizer):
     """w ← w + lr d, with (H + damping) d = -g solved by at most `max_iter` steps of conjugate gradients (L2).
 
-    Hessian-free (Martens 2010; truncated as in Nash 1984): CG ends when the residual is below `tolerance` times
-    ‖g‖, or at a direction of curvature that is not positive, with what it has so far, or -g if it has nothing.
-    With `adaptive` the loss of the same batch is computed again: a step that raises it is cut to a quarter, up to
-    three times, and else taken back; and the damping follows Levenberg and Marquardt: it grows by 3/2 (by 4 after
-    harm) where less than a quarter of the promised gain came, and shrinks by 2/3 where more than three quarters did.
-    One step solves a quadratic (damping 0). Costs a gradient, `max_iter` Hessian-vector products and, if adaptive,
-    one more product and one to four gradients. It reads values on the host on a CPU only, where it ends as soon as
-    it may; the result is the same.
+    Hessian-free (Martens 2010; truncated as in Nash 1984): CG ends when the residual is below `tolerance`
+    times ‖g‖, or at a direction of curvature that is not positive, with what it has so far, or -g if it has
+    nothing. With `adaptive` the loss of the same batch is computed again: a step that raises it is cut to a
+    quarter, up to three times, and else taken back; and the damping follows Levenberg and Marquardt: it grows
+    by 3/2 (by 4 after harm) where less than a quarter of the promised gain came, and shrinks by 2/3 where
+    more than three quarters did. One step solves a quadratic (damping 0). Costs a gradient, `max_iter`
+    Hessian-vector products and, if adaptive, one more product and one to four gradients. It reads values on
+    the host on a CPU only, where it ends as soon as it may; the result is the same.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class NewtonCG(torch.optim.Optimizer):
         return state["damping"]
 
     def _back_off(self, closure: Any, parameters: Vector, step: Vector, loss: Tensor) -> Tensor:
-        """Take the longest of the step and a few parts of it that does no harm; what the whole step gained."""
+        """Take the longest of the step and a few parts of it that does no harm; what the whole one gained."""
         before = [parameter.clone() for parameter in parameters]
         taken, gains = torch.zeros_like(loss, dtype=torch.bool), []
         for part in _PARTS:
@@ -97,7 +97,9 @@ def _adapt(damping: Tensor, gained: Tensor, promised: Tensor) -> None:
 
 
 class _Search(NamedTuple):
-    """Where conjugate gradients stand: solution, residual, direction, ‖residual‖², and whether they have ended."""
+    """Where conjugate gradients stand: solution, residual, direction, ‖residual‖², and whether they have
+    ended.
+    """
 
     solution: Vector
     residual: Vector

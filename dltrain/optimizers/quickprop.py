@@ -19,12 +19,13 @@ from dltrain.optimizers.groups import (
 
 
 class Quickprop(torch.optim.Optimizer):
-    """Δw = d S/(S' - S), with d the last step, S and S' the slopes now and then (Fahlman 1988, CMU-CS-88-162; L2).
+    """Δw = d S/(S' - S), with d the last step, S and S' the slopes now and then (Fahlman 1988, CMU-CS-88-162;
+    L2).
 
-    Rules of the report: no step exceeds `growth` (its μ) times the last one, which is also the step where the slope
-    has hardly fallen or has grown (S beyond μ/(1+μ) S' on the downhill side); -lr S is added while the slope still
-    points the way of the last step, and makes the first step. Slopes include `weight_decay` times the weight.
-    Meant for full batches: the parabola assumes that both slopes belong to one function.
+    Rules of the report: no step exceeds `growth` (its μ) times the last one, which is also the step where the
+    parabola opens downwards; -lr S is added while the slope still points the way of the last step, and makes
+    the first step. Slopes include `weight_decay` times the weight. Meant for full batches: the parabola
+    assumes that both slopes belong to one function.
     """
 
     def __init__(
@@ -45,21 +46,36 @@ class Quickprop(torch.optim.Optimizer):
             slopes = gradients(parameters)
             if group["weight_decay"]:
                 slopes = list(torch._foreach_add(slopes, parameters, alpha=group["weight_decay"]))
-            steps, before = buffers(self, parameters, "step_taken"), buffers(self, parameters, "slope")
-            for last, slope, slope_before in zip(steps, slopes, before, strict=True):
-                last.copy_(_next_step(last, slope, slope_before, group["lr"], group["growth"]))
+            last, before = buffers(self, parameters, "step_taken"), buffers(self, parameters, "slope")
+            against = _indicate(torch._foreach_mul(last, slopes))
+            _jump_to_minima(last, slopes, before, group["growth"])
+            torch._foreach_add_(last, slopes, alpha=-group["lr"])
+            torch._foreach_addcmul_(
+                last, slopes, against, value=group["lr"]
+            )  # not where S points against the step
             torch._foreach_copy_(before, slopes)
-            torch._foreach_add_(parameters, steps)
+            torch._foreach_add_(parameters, last)
         return loss
 
 
-def _next_step(last: Tensor, slope: Tensor, before: Tensor, lr: float, growth: float) -> Tensor:
-    """Fahlman's three cases for all weights at once; where there was no last step, the gradient step alone."""
-    downhill, downhill_before = (
-        -last.sign() * slope,
-        -last.sign() * before,
-    )  # positive: on in the same direction
-    parabola = (slope / (before - slope)).clamp_(-growth, growth)
-    factor = torch.where(downhill >= growth / (1 + growth) * downhill_before, growth, parabola)
-    gradient_step = torch.where((downhill > 0) | (last == 0), slope, 0.0)
-    return last * factor - lr * gradient_step
+def _indicate(values: tuple[Tensor, ...] | list[Tensor]) -> list[Tensor]:
+    """1 where positive, else 0, in place; comparisons and `where` cost 5 to 30 times as much on a CPU."""
+    torch._foreach_sign_(values)
+    torch._foreach_clamp_min_(values, 0.0)
+    return list(values)
+
+
+def _jump_to_minima(last: list[Tensor], slopes: list[Tensor], before: list[Tensor], growth: float) -> None:
+    """d ← d S/(S' - S), held to ±growth d, where the slope rose along d; d ← growth d elsewhere; in place."""
+    rise = torch._foreach_sub(slopes, before)
+    convex = _indicate(torch._foreach_mul(last, rise))
+    torch._foreach_add_(rise, torch.finfo(slopes[0].dtype).tiny)  # no 0/0
+    torch._foreach_reciprocal_(rise)
+    torch._foreach_mul_(rise, slopes)
+    torch._foreach_clamp_max_(rise, growth)
+    torch._foreach_clamp_min_(rise, -growth)
+    torch._foreach_add_(rise, growth)  # what to take from growth d, where the parabola opens upwards
+    torch._foreach_mul_(rise, convex)
+    torch._foreach_mul_(rise, last)
+    torch._foreach_mul_(last, growth)
+    torch._foreach_sub_(last, rise)

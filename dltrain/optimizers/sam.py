@@ -15,10 +15,11 @@ from dltrain.optimizers.steepest import Steepest
 class SAM:
     """Step with the gradient at w + rho g/‖g‖, taken at w (Foret et al. 2021, arXiv:2010.01412).
 
-    Two passes over the batch a step: the closure is called twice, and the loss returned is the first one, at w.
-    `adaptive` scales the ascent by the size of each weight (ASAM: Kwon et al. 2021, arXiv:2102.11600; rho about ten
-    times larger). Goes around any first-order optimizer and looks like one. Raises ValueError around others: they
-    evaluate the curvature at w, or walk along a line on which the gradients must belong to one loss.
+    Two passes over the batch a step: the closure is called twice, and the loss returned is the first one, at
+    w. `adaptive` scales the ascent by the size of each weight (ASAM: Kwon et al. 2021, arXiv:2102.11600; rho
+    about ten times larger). Goes around any first-order optimizer and looks like one. Raises ValueError
+    around others: they evaluate the curvature at w, or walk along a line on which the gradients must belong
+    to one loss.
     """
 
     def __init__(self, optimizer: SteppingOptimizer, rho: float = 0.05, adaptive: bool = False) -> None:
@@ -82,6 +83,7 @@ def _require_first_order(optimizer: object) -> None:
         optimizer = optimizer.optimizer
     if isinstance(optimizer, (torch.optim.LBFGS, NewtonCG, Steepest)):
         raise ValueError(
-            f"wrap=[sam] is around {type(optimizer).__name__}, which uses curvature or a line search; it must be "
-            "around a first-order optimizer: choose another, such as optimizer=momentum, or leave sam out"
+            f"wrap=[sam] is around {type(optimizer).__name__}, which uses curvature or a line search; it "
+            "must be around a first-order optimizer: choose another, such as "
+            "optimizer=momentum, or leave sam out"
         )

@@ -22,12 +22,13 @@ from dltrain.optimizers.groups import (
 
 
 class ScheduleFree(torch.optim.Optimizer):
-    """y = (1 - β₁) z + β₁ x; g at y; z ← z - γ (u + λ y); x ← (1 - c) x + c z (Defazio 2024, arXiv:2405.15682).
+    """y = (1 - β₁) z + β₁ x; g at y; z ← z - γ (u + λ y); x ← (1 - c) x + c z (Defazio 2024,
+    arXiv:2405.15682).
 
     u = g and γ = lr for form="sgd"; u = g/(√v + ε) and γ = lr √(1 - β₂ᵗ) for form="adamw"; c = γₜ²/Σγᵢ².
-    Between steps the model holds x, the average, which is what to evaluate and to keep; y exists only while the
-    closure runs. So training needs no other mode for evaluation, and `step` needs its closure. What the closure
-    does to the weights besides (a decoupled decay of y) is carried over to z.
+    Between steps the model holds x, the average, which is what to evaluate and to keep; y exists only while
+    the closure runs. So training needs no other mode for evaluation, and `step` needs its closure. What the
+    closure does to the weights besides (a decoupled decay of y) is carried over to z.
     """
 
     def __init__(

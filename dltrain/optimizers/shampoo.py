@@ -19,14 +19,16 @@ from dltrain.optimizers.groups import (
 
 
 class Shampoo(torch.optim.Optimizer):
-    """w ← w - lr m, m ← μ m + (1 - μ) G ×₁ H₁^(-1/2k) … ×ₖ Hₖ^(-1/2k) (Gupta et al. 2018, arXiv:1802.09568; L0).
+    """w ← w - lr m, m ← μ m + (1 - μ) G ×₁ H₁^(-1/2k) … ×ₖ Hₖ^(-1/2k) (Gupta et al. 2018, arXiv:1802.09568;
+    L0).
 
-    Each of the k axes longer than 1 sums its own second moments, Hᵢ = eps I + Σ GᵢGᵢᵀ with Gᵢ the gradient unfolded
-    along it; a vector's is full-matrix Adagrad. An axis longer than `max_size` keeps the diagonal only, as in the
-    paper. With `beta` < 1 the sum is a moving average that forgets. Roots are renewed in the first `update_every`
-    steps and then every `update_every` steps, by eigenvalues, at a cost of about 10 n³ for an axis of length n, and
-    a host sync on a GPU. A direction that is new since then would be stretched by eps^(-1/2): in between, the
-    update is shortened to √(size / longest axis), the length that fresh roots do not exceed.
+    Each of the k axes longer than 1 sums its own second moments, Hᵢ = eps I + Σ GᵢGᵢᵀ with Gᵢ the gradient
+    unfolded along it; a vector's is full-matrix Adagrad. An axis longer than `max_size` keeps the diagonal
+    only, as in the paper. With `beta` < 1 the sum is a moving average that forgets. Roots are renewed in the
+    first `update_every` steps and then every `update_every` steps, by eigenvalues, at a cost of about 10 n³
+    for an axis of length n, and a host sync on a GPU. A direction that is new since then would be stretched
+    by eps^(-1/2): in between, the update is shortened to √(size / longest axis), the length that fresh roots
+    do not exceed.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class Shampoo(torch.optim.Optimizer):
         momentum: float = 0.9,
         beta: float = 1.0,
         eps: float = 1e-4,
-        update_every: int = 10,
+        update_every: int = 20,
         max_size: int = 256,
         weight_decay: float = 0.0,
     ) -> None:
@@ -45,7 +47,7 @@ class Shampoo(torch.optim.Optimizer):
         require(0 <= momentum < 1, "momentum", momentum, "in [0, 1)", "0.9 is usual")
         require(0 < beta <= 1, "beta", beta, "in (0, 1]", "1 sums as in the paper, 0.99 forgets")
         require(eps > 0, "eps", eps, "a number > 0", "1e-4 is usual")
-        require(update_every >= 1, "update_every", update_every, "an integer >= 1", "10 is usual")
+        require(update_every >= 1, "update_every", update_every, "an integer >= 1", "10 to 100 is usual")
         require(
             max_size >= 1, "max_size", max_size, "an integer >= 1", "longer axes keep a diagonal: 256 to 8192"
         )
@@ -106,7 +108,9 @@ def _accumulate(moments: Tensor, grad: Tensor, axis: int, beta: float) -> None:
 
 
 def _inverse_root(moments: Tensor, order: int, eps: float) -> Tensor:
-    """H^(-1/order), with eigenvalues below eps lifted to it: by rounding, or forgetting with beta < 1, some fall."""
+    """H^(-1/order), with eigenvalues below eps lifted to it: by rounding, or forgetting with beta < 1, some
+    fall.
+    """
     if moments.ndim == 1:
         return moments.clamp(min=eps) ** (-1 / order)
     full = moments.to(torch.promote_types(moments.dtype, torch.float32))  # eigenvalues exist from float32 on

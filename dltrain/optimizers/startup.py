@@ -1,9 +1,11 @@
-"""Construct and step torch's optimizers without the import of `torch._dynamo` (4 to 5 s, measured on torch 2.15).
+"""Construct and step torch's optimizers without the import of `torch._dynamo` (4 to 5 s, measured on torch
+2.15).
 
 Two doors of torch.optim lead to that import, both private: methods of `Optimizer` wrapped by
-`torch._disable_dynamo`, which look for a ready answer in the attribute `__dynamo_disable` of what they wrap; and
-`_use_grad_for_differentiable`, which wraps most `step` methods and imports the module to mark graph breaks.
-Where a door is not found, nothing is changed and torch behaves as it always does, only slower to start.
+`torch._disable_dynamo`, which look for a ready answer in the attribute `__dynamo_disable` of what they wrap;
+and `_use_grad_for_differentiable`, which wraps most `step` methods and imports the module to mark graph
+breaks. Where a door is not found, nothing is changed and torch behaves as it always does, only slower to
+start.
 """
 
 from __future__ import annotations

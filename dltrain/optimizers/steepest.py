@@ -12,11 +12,13 @@ from dltrain.optimizers.groups import Params, require, require_lr
 
 
 class Steepest(torch.optim.Optimizer):
-    """w ← w - lr α* g with α* = gᵀg / gᵀHg, which minimises the quadratic model along g (Cauchy 1847; L0, L4).
+    """w ← w - lr α* g with α* = gᵀg / gᵀHg, which minimises the quadratic model along g (Cauchy 1847; L0,
+    L4).
 
-    One Hessian-vector product a step, no Hessian. With lr = 1 on a quadratic the loss falls by at least the factor
-    ((κ - 1)/(κ + 1))² each step. Where gᵀHg is not positive the model has no minimum along g: then α = `fallback`.
-    α is never above `max_step`, since a small curvature says little about a large step. No host sync.
+    One Hessian-vector product a step, no Hessian. With lr = 1 on a quadratic the loss falls by at least the
+    factor ((κ - 1)/(κ + 1))² each step. Where gᵀHg is not positive the model has no minimum along g: then α =
+    `fallback`. α is never above `max_step`, since a small curvature says little about a large step. No host
+    sync.
     """
 
     def __init__(self, params: Params, lr: float = 1.0, fallback: float = 0.1, max_step: float = 1e3) -> None:

@@ -1,4 +1,6 @@
-"""Each optimizer once more, in numpy, from its paper: (weights, gradient, state, lr, t from 1, keys) → weights."""
+"""Each optimizer once more, in numpy, from its paper: (weights, gradient, state, lr, t from 1, keys) →
+weights.
+"""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 CONF = Path(__file__).parents[2] / "conf"
 FIRST_ORDER = [
-    "gd", "sgd", "momentum", "nesterov", "rprop", "quickprop", "adagrad", "adadelta", "rmsprop", "shampoo", "adam",
-    "amsgrad", "adamw", "adamax", "nadam", "radam", "ranger", "muon", "lion", "schedule_free", "adafactor",
+    "gd", "sgd", "momentum", "nesterov", "rprop", "quickprop", "adagrad", "adadelta", "rmsprop",
+    "shampoo", "adam", "amsgrad", "adamw", "adamax", "nadam", "radam", "ranger", "muon", "lion",
+    "schedule_free", "adafactor",
 ]  # fmt: skip
 SECOND_ORDER = ["steepest", "newton_cg", "lbfgs"]
 

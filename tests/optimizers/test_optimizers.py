@@ -1,4 +1,6 @@
-"""What holds for every optimizer: it converges, resumes at any step, keeps dtypes, and refuses bad keys in words."""
+"""What holds for every optimizer: it converges, resumes at any step, keeps dtypes, and refuses bad keys in
+words.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ WRAPS = {
 
 
 def fit(word: str, lr: float, steps: int, loss, weights: list[torch.Tensor]) -> float:
-    """The last loss, with ten steps of warm-up, then lr falling in a straight line (signs circle the minimum else)."""
+    """The last loss, with ten steps of warm-up, then lr falling in a straight line (signs circle the minimum
+    else).
+    """
     optimizer, closure = build(word, weights, lr=lr), Closure(loss, weights)
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -43,10 +47,11 @@ def fit(word: str, lr: float, steps: int, loss, weights: list[torch.Tensor]) -> 
 
 
 PARABOLA = {
-    "gd": 0.1, "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rprop": 0.1, "quickprop": 0.05, "adagrad": 1.0,
-    "adadelta": 30.0, "rmsprop": 0.1, "shampoo": 1.0, "adam": 0.3, "amsgrad": 0.3, "adamw": 0.3, "adamax": 0.5,
-    "nadam": 0.3, "radam": 0.3, "ranger": 0.6, "muon": 0.3, "lion": 0.1, "schedule_free": 0.5, "adafactor": 0.3,
-    "steepest": 1.0, "newton_cg": 1.0, "lbfgs": 1.0,
+    "gd": 0.1, "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rprop": 0.1, "quickprop": 0.05,
+    "adagrad": 1.0, "adadelta": 30.0, "rmsprop": 0.1, "shampoo": 1.0, "adam": 0.3, "amsgrad": 0.3,
+    "adamw": 0.3, "adamax": 0.5, "nadam": 0.3, "radam": 0.3, "ranger": 0.6, "muon": 0.3,
+    "lion": 0.1, "schedule_free": 0.5, "adafactor": 0.3, "steepest": 1.0, "newton_cg": 1.0,
+    "lbfgs": 1.0,
 }  # fmt: skip
 
 
@@ -62,11 +67,12 @@ def test_reaches_the_minimum_of_a_parabola(word):
 
 
 ROSENBROCK = {  # lr and steps from (-1, 1) on the floor of the valley, where the loss is 4
-    "gd": (2e-3, 4000), "sgd": (2e-3, 4000), "momentum": (1e-3, 2000), "nesterov": (1e-3, 2000), "rprop": (0.01, 1000),
-    "quickprop": (1e-3, 2000), "adagrad": (0.5, 3000), "adadelta": (10.0, 2000), "rmsprop": (0.02, 1000),
-    "shampoo": (1.0, 1000), "adam": (0.05, 1000), "amsgrad": (0.1, 1000), "adamw": (0.05, 1000),
-    "adamax": (0.2, 1500), "nadam": (0.05, 1000), "radam": (0.05, 1500), "ranger": (0.1, 1500), "muon": (0.05, 1000),
-    "lion": (0.01, 1000), "schedule_free": (0.2, 2000), "adafactor": (0.1, 2000), "steepest": (1.0, 1500),
+    "gd": (2e-3, 4000), "sgd": (2e-3, 4000), "momentum": (1e-3, 2000), "nesterov": (1e-3, 2000),
+    "rprop": (0.01, 1000), "quickprop": (1e-3, 2000), "adagrad": (0.5, 3000),
+    "adadelta": (10.0, 2000), "rmsprop": (0.02, 1000), "shampoo": (1.0, 1000), "adam": (0.05, 1000),
+    "amsgrad": (0.1, 1000), "adamw": (0.05, 1000), "adamax": (0.2, 1500), "nadam": (0.05, 1000),
+    "radam": (0.05, 1500), "ranger": (0.1, 1500), "muon": (0.05, 1000), "lion": (0.01, 1000),
+    "schedule_free": (0.2, 2000), "adafactor": (0.1, 2000), "steepest": (1.0, 1500),
     "newton_cg": (1.0, 60), "lbfgs": (1.0, 20),
 }  # fmt: skip
 
@@ -205,7 +211,9 @@ def test_yaml_lists_the_keys_of_the_constructor(word):
 
 
 def quadratic(kappa: float, size: int = 2) -> tuple[torch.Tensor, torch.Tensor, Closure]:
-    """Eigenvalues from 1 to kappa, from the worst start for steepest descent; returns weights, eigenvalues, closure."""
+    """Eigenvalues from 1 to kappa, from the worst start for steepest descent; returns weights, eigenvalues,
+    closure.
+    """
     values = torch.linspace(1, kappa, size, dtype=torch.float64)
     start = torch.zeros(size, dtype=torch.float64)
     start[0], start[-1] = kappa, 1.0
@@ -453,7 +461,7 @@ REFUSED = [
     (lambda: Shampoo(ONE, momentum=1), r"momentum is 1; it must be in \[0, 1\): 0.9 is usual"),
     (lambda: Shampoo(ONE, beta=0), r"beta is 0; it must be in \(0, 1\]: 1 sums"),
     (lambda: Shampoo(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-4 is usual"),
-    (lambda: Shampoo(ONE, update_every=0), "update_every is 0; it must be an integer >= 1: 10 is usual"),
+    (lambda: Shampoo(ONE, update_every=0), "update_every is 0; it must be an integer >= 1: 10 to 100"),
     (lambda: Shampoo(ONE, max_size=0), "max_size is 0; it must be an integer >= 1: longer axes"),
     (lambda: ScheduleFree(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-8 is usual"),
     (lambda: ScheduleFree(ONE, form="adam"), "form is adam; it must be adamw or sgd: adamw is the one"),

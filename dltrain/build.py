@@ -28,7 +28,6 @@ from dltrain.errors import DataProblem, UserError, nearest
 from dltrain.metrics import default_metrics
 from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
-from dltrain.sampling import Shuffle
 from dltrain.seeding import Stream, derive
 from dltrain.training.parts import Parts, Plan, Rules, Schedule
 
@@ -88,8 +87,11 @@ def check_metrics(parts: Parts) -> None:
     splits = ("train", "val") if parts.val is not None else ("train",)
     columns = [f"{split}/{name}" for split in splits for name in ("loss", *parts.metrics)]
     columns += ["gap"] if parts.val is not None else []
-    watchers = {"early_stopping": parts.early_stopping, **{"schedule": plateau for plateau in parts.plateaus}}
-    for key, watcher in watchers.items():
+    watchers = [
+        ("early_stopping", parts.early_stopping),
+        *(("schedule", plateau) for plateau in parts.plateaus),
+    ]
+    for key, watcher in watchers:
         if watcher.metric not in columns:
             raise UserError(
                 f"`{key}.metric` is {watcher.metric}, which this run does not measure.{nearest(watcher.metric, columns)}\n"
@@ -220,9 +222,7 @@ def choose_batch_size(asked: int | str | None, num_train: int) -> int:
 def build_order(config: Config, door: Door, splits: Splits, batch_size: int) -> Any:
     """The order of the samples: by `shuffle`, or by the sampler's own rule."""
     runtime = (splits.train.targets.cpu(), batch_size, derive(config.seed, "shuffle"), config.shuffle)
-    if config.sampler.get("_target_"):
-        return door.build(config.sampler, "sampler", *runtime)
-    return Shuffle(*runtime)
+    return door.build(config.sampler, "sampler", *runtime)
 
 
 def build_augmentation(config: Config, door: Door, spec: DataSpec) -> Augmentation | None:

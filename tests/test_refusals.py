@@ -17,14 +17,14 @@ FAST = ("steps=2", "quiet=true")  # the cured command is really run
 CONFIG = [
     # words
     ("optimizer=adm", r"`optimizer=adm`: there is no such word\. Did you mean `adam`\?", "optimizer=adam"),
-    ("model=resnet21", r"no such word\. Did you mean `resnet20`\?", "model=resnet20"),
+    ("model=resnt20", r"no such word\. Did you mean `resnet20`\?", "model=resnet20"),
     ("dataset=digit", r"Did you mean `digits`\?", "dataset=digits"),
     ("schedule=cosin", r"Did you mean `cosine`\?", "schedule=cosine"),
     ("regularization=off", r"Write regularization=none\.", "regularization=none"),
     ("regularization=[l1,dropuot]", r"`regularization=dropuot`: .*Did you mean `dropout`\?", "regularization=[l1,dropout]"),
     ("optimizer=[sgd,adam]", r"`optimizer` takes one word.*dltrain -m optimizer=sgd,adam", "optimizer=sgd"),
     ("averaging=null", r"`averaging=None`: .* Write averaging=none\.", "averaging=none"),
-    ("experiment=tabluar", r"Did you mean `tabular`\?", "experiment=tabular"),
+    ("experiment=tabluar", r"Did you mean `tabular`\?", "experiment=tabular epochs=1"),
     # keys
     ("optimzer=adam", r"`optimzer` is neither a knob nor a group\. Did you mean `optimizer`\?", "optimizer=adam"),
     ("learning_rate=0.1", r"`learning_rate` is neither a knob nor a group", "lr=0.1"),
@@ -110,7 +110,7 @@ DATA = [
      "dataset=diabetes augmentation=[mixup] augmentation.mixup.regression=true"),
     ("dataset=iris model=cnn", r"model: .*model=mlp", 2, "dataset=iris model=mlp"),
     ("dataset=iris augmentation=[flip]", r"augmentation.flip: ", 2, "dataset=iris"),
-    ("schedule=cosine schedule.warmup_steps=10", r"schedule: .*warm", 2, "schedule=cosine schedule.warmup_steps=1"),
+    ("steps=5 schedule=cosine schedule.warmup_steps=10", r"schedule: .*warm", 2, "schedule=cosine schedule.warmup_steps=1"),
     ("dataset=iris folds=60 fold=0", r"", 3, "dataset=iris folds=5 fold=0"),
     ("early_stopping.metric=val/acuracy", r"val/accuracy", 2, "early_stopping.metric=val/accuracy early_stopping.mode=max"),
 ]  # fmt: skip

@@ -37,8 +37,9 @@ def plain_config(composition: Composition) -> Node:
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from None
     assert isinstance(plain, dict)
-    drop_replaced(plain, composition)
-    return {str(key): value for key, value in plain.items() if key not in OVERLAYS}
+    node = {str(key): value for key, value in plain.items() if key not in OVERLAYS}
+    drop_replaced(node, composition)
+    return node
 
 
 def drop_replaced(plain: Node, composition: Composition) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ def evaluate(
     model: nn.Module,
     split: Any,
     loss: Callable[[Tensor, Tensor], Tensor],
-    metrics: dict[str, Metric],
+    metrics: Mapping[str, Metric],
     batch_size: int,
     device: torch.device,
     precision: str = "fp32",

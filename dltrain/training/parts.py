@@ -59,7 +59,7 @@ class Parts:
     order: Any
     order_observes: bool  # whether the order wants to see each sample's loss
     loss: Callable[[Tensor, Tensor], Tensor]  # per-sample losses (B,)
-    metrics: dict[str, Metric]
+    metrics: Mapping[str, Metric]
     optimizer: Any
     schedule: Schedule
     momentum_schedule: Schedule | None

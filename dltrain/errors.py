@@ -45,7 +45,8 @@ class FolderInUse(UserError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word closest to a misspelt one, as the end of a sentence: ' Did you mean `adam`?' or ''."""
     known = list(known)
-    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.55)
+    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.55)
+    matches.sort(key=lambda match: sorted(match) != sorted(word))  # letters in the wrong order come first
     if not matches:  # lr for learning_rate: the last part of a dotted key may still be near
         tails = {name.rsplit(".", 1)[-1]: name for name in known}
         matches = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable
 
 
@@ -53,3 +54,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
             tails[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, n=1, cutoff=0.7)
         ]
     return f" Did you mean `{matches[0]}`?" if matches else ""
+
+
+def listing(label: str, names: Iterable[str]) -> str:
+    """All the names that there are, as at most two lines of a message."""
+    text = f"{label}: {', '.join(sorted(names)) or 'none'}"
+    return "\n".join(textwrap.wrap(text, 150, max_lines=2, placeholder=" … (all of them: dltrain --help)"))

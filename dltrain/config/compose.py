@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
 from dltrain.config.search_path import catalogue_dir, user_dirs
-from dltrain.errors import UserError, nearest
+from dltrain.errors import UserError, listing, nearest
 
 CONFIG_NAME = "config"
 
@@ -131,7 +131,7 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
         if key in catalogue.words and override.type is not OverrideType.DEL:
             if isinstance(override.value(), Glob) and not values_of(override):
                 raise UserError(
-                    f"`{override.input_line}` fits no word of {key}.\nWords of {key}: {', '.join(sorted(catalogue.words[key]))}"
+                    f"`{override.input_line}` fits no word of {key}.\n{listing(f'Words of {key}', catalogue.words[key])}"
                 )
             for value in values_of(override):
                 _check_word(key, value, catalogue)
@@ -155,7 +155,7 @@ def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
                 else nearest(str(word), words)
             )
             raise UserError(
-                f"`{group}={word}`: there is no such word.{cure}\nWords of {group}: {', '.join(sorted(words))}"
+                f"`{group}={word}`: there is no such word.{cure}\n{listing(f'Words of {group}', words)}"
             )
 
 
@@ -209,8 +209,8 @@ def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[st
         if head in choices and head not in LIST_GROUPS and choices[head]
         else head
     )
-    listed = ", ".join(sorted(path[len(head) + 1 :] for path in siblings)) or "none"
-    return f"`{key}`{where} is no key of {chosen}.{nearest(key, siblings)}\nKeys of {chosen}: {listed}"
+    listed = listing(f"Keys of {chosen}", (path[len(head) + 1 :] for path in siblings))
+    return f"`{key}`{where} is no key of {chosen}.{nearest(key, siblings)}\n{listed}"
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -29,6 +29,7 @@ from dltrain.training.evaluation import confusion
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.run_folder import RunFolder, read_statistics, read_summary
+from dltrain.training.run_log import RunLog
 from dltrain.training.tensorboard import TensorBoard
 from dltrain.training.terminal import Terminal
 from dltrain.training.trainer import Trainer
@@ -166,10 +167,8 @@ def take_up(trainer: Trainer) -> None:
 
 def observers(config: Config, path: Path, resumed_step: int | None) -> list[Callback]:
     """Who watches this run."""
-    callbacks: list[Callback] = [
-        Terminal(config.quiet),
-        TensorBoard(path, None if resumed_step is None else resumed_step + 1),
-    ]
+    purge_step = None if resumed_step is None else resumed_step + 1
+    callbacks: list[Callback] = [Terminal(config.quiet), TensorBoard(path, purge_step), RunLog()]
     if config.log.profile:
         from dltrain.training.profiler import Profiler
 

@@ -9,7 +9,7 @@ import yaml
 
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue
 from dltrain.config.schema import Config, to_config
-from dltrain.config.validation import check_together, check_value, check_values
+from dltrain.config.validation import check_together, check_value, check_values, replace_length
 from dltrain.errors import CheckpointProblem, UserError, nearest
 
 MAX_BYTES = 1_000_000
@@ -43,6 +43,7 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
     table = catalogue.params(choices)
     for text in overrides:
         set_value(content, text, table)
+    replace_length(content, overrides)
     check_values(content, choices, catalogue)
     check_together(content, choices)
     return to_config(content, words)

@@ -89,9 +89,19 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
         try:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
-            reason = str(error).splitlines()[-1].split("See http")[0].strip()
+            reason = str(error).splitlines()[-1].split("See http")[0].strip() or "some character needs quotes"
             raise UserError(f"`{text}` cannot be read: {reason}\nQuote it: '{_quoted(text)}'.") from None
     return parsed
+
+
+def quote_foreign(text: str) -> str:
+    """An override whose value has letters beyond ASCII, put in quotes: Hydra's grammar does not know them."""
+    key, equals, value = text.partition("=")
+    return (
+        f"{key}='{value}'"
+        if equals and not value.isascii() and not set(value) & set("'\"[]{}(),\\")
+        else text
+    )
 
 
 def _verb_hint(text: str) -> str:

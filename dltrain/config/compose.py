@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -56,10 +57,16 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     parsed = parse(overrides)
     check_words(parsed, catalogue)
     try:
-        cfg = hydra.compose_config(name, list(overrides), run_mode=RunMode.RUN, with_log_configuration=False)
+        cfg = hydra.compose_config(name, open_dicts(overrides, catalogue), run_mode=RunMode.RUN, with_log_configuration=False)
     except (HydraException, OmegaConfBaseException) as error:
         _explain(error, parsed, catalogue, hydra)
     return Composition(cfg, choices_of(cfg), list(overrides), catalogue)
+
+
+def open_dicts(overrides: list[str], catalogue: Catalogue) -> list[str]:
+    """Overrides of a knob that is a dictionary may add names to it, which Hydra allows with `++` only."""
+    dicts = tuple(path for path, param in catalogue.knobs.items() if param.default == "{}" and param.rule)
+    return [f"++{text}" if dicts and re.match(rf"({'|'.join(dicts)})[.=]", text) else text for text in overrides]
 
 
 def choices_of(cfg: DictConfig) -> dict[str, list[str]]:

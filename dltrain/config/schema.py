@@ -31,6 +31,14 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Parameters:
+    freeze: list[str]
+    thaw_epoch: int | None
+    lr_scale: dict[str, float]
+    decay_all: bool
+
+
+@dataclass(frozen=True)
 class Config:
     """One run. The knobs are those of conf/config.yaml, where their rules and meanings stand."""
 
@@ -58,6 +66,7 @@ class Config:
     log: Log
     evaluation: Evaluation
     checkpoint: Checkpoint
+    parameters: Parameters
     dataset: Node
     model: Node
     initializer: Node
@@ -87,5 +96,6 @@ def to_config(plain: Node, words: dict[str, Any]) -> Config:
         "log": Log(**plain["log"]),
         "evaluation": Evaluation(**plain["evaluation"]),
         "checkpoint": Checkpoint(**plain["checkpoint"]),
+        "parameters": Parameters(**plain["parameters"]),
     }
     return Config(**values | {"words": words, "plain": plain})

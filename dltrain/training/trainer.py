@@ -65,6 +65,8 @@ class Trainer:
     def train_epoch(self, epoch: int) -> None:
         """One pass over the training split, or what is left of it after a resume."""
         plan, parts = self.plan, self.parts
+        for part in parts.frozen:
+            part.at(epoch)
         start = self.step - epoch * plan.steps_per_epoch
         order = parts.order.order(epoch)[: plan.steps_per_epoch * plan.batch_size]
         for batch in parts.train.batches(order, plan.batch_size, start):
@@ -91,7 +93,8 @@ class Trainer:
         factor = parts.schedule(self.step)
         for group in parts.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        self.lr = parts.optimizer.param_groups[0]["lr"]
+        first = parts.optimizer.param_groups[0]
+        self.lr = first["lr"] / first.get("lr_scale", 1.0)
         if parts.momentum_schedule is not None:
             set_momentum(parts.optimizer, parts.momentum_schedule(self.step))
         if parts.penalty_schedule is not None:

@@ -40,7 +40,9 @@ def words() -> list[str]:
 def settings(word: str) -> tuple[float, str]:
     """The default lr of a word's file, and its budget: `30 epochs of 64` or what the file sets."""
     text = (catalogue_dir() / "optimizer" / f"{word}.yaml").read_text()
-    found = {key: m[1] for key in ("lr", "batch_size", "epochs") if (m := re.search(rf"^{key}: (\S+)", text, re.M))}
+    found = {
+        key: m[1] for key in ("lr", "batch_size", "epochs") if (m := re.search(rf"^{key}: (\S+)", text, re.M))
+    }
     return float(found["lr"]), f"{found.get('epochs', '30')} × {found.get('batch_size', '64')}"
 
 

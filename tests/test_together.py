@@ -55,12 +55,20 @@ for _group in ("schedule", "momentum_schedule", "penalty_schedule"):  # periods 
 TOLD = {
     ("model=mlp", "regularization=stochastic_depth"): "model.residual=true model.hidden=[16,16]",
     ("dataset=diabetes", "augmentation=mixup"): "augmentation.mixup.regression=true",
-    **{(f"loss={loss}", f"augmentation={word}"): f"augmentation.{word}.regression=true"
-       for loss in ("mse", "mae", "huber") for word in ("mixup", "cutmix")},
-    **{(f"dataset={word}", f"loss={loss}"): text
-       for loss in ("mse", "mae", "huber")
-       for word, text in {"csv": "dataset.target=u", "npz": "dataset.task=regression",
-                          "teacher": "dataset.task=regression"}.items()},
+    **{
+        (f"loss={loss}", f"augmentation={word}"): f"augmentation.{word}.regression=true"
+        for loss in ("mse", "mae", "huber")
+        for word in ("mixup", "cutmix")
+    },
+    **{
+        (f"dataset={word}", f"loss={loss}"): text
+        for loss in ("mse", "mae", "huber")
+        for word, text in {
+            "csv": "dataset.target=u",
+            "npz": "dataset.task=regression",
+            "teacher": "dataset.task=regression",
+        }.items()
+    },
     ("optimizer=adamw", "regularization=weight_decay"): "optimizer.weight_decay=0",
     **{
         ("dataset=none", f"regularization={word}"): f"regularization.{word}.all_parameters=true"

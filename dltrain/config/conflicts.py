@@ -66,9 +66,7 @@ def _pair(one: str, other: str, reason: str, cure: str) -> Pair:
 
 _TABLES = "dataset = breast_cancer wine iris diabetes two_moons teacher csv"
 _REGRESSIONS = "dataset = diabetes"
-_CLASSIFICATIONS = (
-    "dataset = digits breast_cancer wine iris two_moons mnist fashion_mnist kmnist cifar10 cifar100 svhn image_folder"
-)
+_CLASSIFICATIONS = "dataset = digits breast_cancer wine iris two_moons mnist fashion_mnist kmnist cifar10 cifar100 svhn image_folder"
 _OBJECTIVES = "model = quadratic rosenbrock saddle"
 _RESNETS = "resnet20 resnet32 resnet56 wide_resnet"
 _NETWORKS = f"model = linear mlp deep_linear lenet cnn {_RESNETS} vit_tiny speed_cnn torchvision timm"
@@ -127,11 +125,19 @@ PAIRS: tuple[Pair, ...] = (
         "a network needs samples, and there are none",
         "Use model=quadratic, rosenbrock or saddle, or another dataset",
     ),
-    _pair("dataset != none", _OBJECTIVES, "the model is itself the objective, and reads no sample", "Use dataset=none"),
+    _pair(
+        "dataset != none",
+        _OBJECTIVES,
+        "the model is itself the objective, and reads no sample",
+        "Use dataset=none",
+    ),
     _pair("dataset = none", "augmentation != none", _NO_SAMPLES, "Use augmentation=none"),
     _pair("dataset = none", "sampler = balanced hard", _NO_SAMPLES, "Use sampler=none"),
     _pair(
-        "dataset = none", "loss != auto", "the model's output is the loss, and there is no target", "Use loss=auto"
+        "dataset = none",
+        "loss != auto",
+        "the model's output is the loss, and there is no target",
+        "Use loss=auto",
     ),
     _pair(
         "dataset = none",
@@ -229,7 +235,9 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         "validation. Set one of them.",
     ),
     Contradiction(
-        lambda c, w: has(c, "regularization", "weight_decay") and (value(c, "optimizer.weight_decay") or 0) > 0,
+        lambda c, w: (
+            has(c, "regularization", "weight_decay") and (value(c, "optimizer.weight_decay") or 0) > 0
+        ),
         "`optimizer.weight_decay` is {optimizer[weight_decay]} beside regularization=[weight_decay]: the weights would decay "
         "twice.\nSet optimizer.weight_decay=0, or leave weight_decay out of `regularization`.",
     ),

@@ -78,13 +78,33 @@ SLIPS = (
     ("L4", "plus signs that ascend"),
 )
 PRACTICE = (
-    ("a validation set of its own; the test set takes no part in a choice", "`dataset.val_fraction`, `evaluation.test`", "L3"),
+    (
+        "a validation set of its own; the test set takes no part in a choice",
+        "`dataset.val_fraction`, `evaluation.test`",
+        "L3",
+    ),
     ("K-fold cross-validation", "`-m folds=5 fold=0,1,2,3,4`, stratified", "L0"),
-    ("shuffle every epoch, once, never, or draw with replacement", "`shuffle=epoch\\|once\\|never\\|replacement`", "L0 L2 L3 L4"),
-    ("batches that hold every class; class weights in the loss", "`sampler=balanced`, `dataset.class_weights=balanced`", "L3"),
+    (
+        "shuffle every epoch, once, never, or draw with replacement",
+        "`shuffle=epoch\\|once\\|never\\|replacement`",
+        "L0 L2 L3 L4",
+    ),
+    (
+        "batches that hold every class; class weights in the loss",
+        "`sampler=balanced`, `dataset.class_weights=balanced`",
+        "L3",
+    ),
     ("hard examples by their last losses, beware of outliers", "`sampler=hard`", "L3"),
-    ("inputs of mean 0 and variance 1, by the training split", "`dataset.normalize=unit\\|center\\|none`", "L3 L4"),
-    ("mini-batches of 32 to 256, one sample, or all of them", "`batch_size=64`, `1`, `full`; `accumulate=4`", "L2 L3"),
+    (
+        "inputs of mean 0 and variance 1, by the training split",
+        "`dataset.normalize=unit\\|center\\|none`",
+        "L3 L4",
+    ),
+    (
+        "mini-batches of 32 to 256, one sample, or all of them",
+        "`batch_size=64`, `1`, `full`; `accumulate=4`",
+        "L2 L3",
+    ),
     ("normalisation layers", "`model.norm=batch\\|layer\\|group\\|none`", "L0 L2 L3"),
     ("a bottleneck", "`model.bottleneck=16`", "L1"),
     ("another lr for a part of the net", "`parameters.lr_scale={head: 10}`", "L1 L2"),
@@ -143,7 +163,10 @@ def _group(catalogue: Catalogue, group: str) -> Iterator[str]:
         f"`{takes}` – {ABOUT[group].split(';')[0]}; default `{default_word(catalogue, group)}`. {INTRODUCTIONS[group]}"
     )
     names = _names(catalogue, group)
-    rows = [(f"`{n}`", catalogue.words[group][n].notes["summary"], _lecture(catalogue.words[group][n])) for n in names]
+    rows = [
+        (f"`{n}`", catalogue.words[group][n].notes["summary"], _lecture(catalogue.words[group][n]))
+        for n in names
+    ]
     yield _table(("word", "what it is", "lecture"), rows)
     if group.endswith("_schedule"):  # the formulas stand under `schedule`
         return
@@ -160,7 +183,12 @@ def _word(catalogue: Catalogue, word: Word) -> Iterator[str]:
         yield f"```\n{_rule(notes['rule'])}\n```"
     lines = [
         f"**{label}** {_linked(_cell(notes[name]))}"
-        for name, label in (("symbols", "Symbols:"), ("use", "Use:"), ("default", "Default:"), ("paper", "Paper:"))
+        for name, label in (
+            ("symbols", "Symbols:"),
+            ("use", "Use:"),
+            ("default", "Default:"),
+            ("paper", "Paper:"),
+        )
         if notes.get(name, "–") != "–"
     ]
     if _lecture(word) != "–":
@@ -181,7 +209,9 @@ def _params(catalogue: Catalogue, word: Word) -> list[Param]:
     shared = {p.path: p for p in catalogue.knobs.values()}
     knobs = [p for p in read_params(word.text, "") if p.path in ("lr", "batch_size", "epochs")]
     knobs = [p if p.meaning else replace(shared[p.path], default=p.default) for p in knobs]
-    return [p for p in knobs if "_global_" in word.text] + [p for p in keys if p.path not in shared or p in word.params.values()]
+    return [p for p in knobs if "_global_" in word.text] + [
+        p for p in keys if p.path not in shared or p in word.params.values()
+    ]
 
 
 def _prefix(word: Word) -> str:
@@ -205,9 +235,7 @@ def _lecture(word: Word) -> str:
 
 def _linked(text: str) -> str:
     """arXiv numbers become links."""
-    return re.sub(
-        r"arXiv:(math/\d{7}|\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text
-    )
+    return re.sub(r"arXiv:(math/\d{7}|\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
 
 
 def _details(word: Word) -> str:
@@ -273,4 +301,3 @@ def _fill(text: str) -> str:
 
 def _anchor(title: str) -> str:
     return title.lower().replace(" ", "-")
-

@@ -157,7 +157,9 @@ def freeze_parameters(
     """
     parameters = dict(module.named_parameters())
     chosen = {name for pattern in patterns for name in matching(module, pattern, key)}
-    if chosen == {name for name, parameter in parameters.items() if parameter.requires_grad or name in chosen}:
+    if chosen == {
+        name for name, parameter in parameters.items() if parameter.requires_grad or name in chosen
+    }:
         raise ValueError(
             f"{key}={list(patterns)} leaves nothing to train; leave the head out, as in {key}=[layers]"
         )

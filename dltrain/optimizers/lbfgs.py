@@ -16,4 +16,6 @@ class LBFGS(torch.optim.LBFGS):
     def _gather_flat_grad(self) -> Tensor:
         """All gradients as one vector, zeros where there is none."""
         parameters: list[Tensor] = self._params
-        return torch.cat([p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in parameters])
+        return torch.cat(
+            [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in parameters]
+        )

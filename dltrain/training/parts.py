@@ -83,6 +83,7 @@ class Parts:
     averaging: Any | None
     early_stopping: EarlyStopping
     fingerprint: str  # of the data
+    statistics: dict[str, Tensor]  # mean and std that normalise the inputs
     frozen: list[Frozen] = field(default_factory=list)  # what thaws later
 
 

@@ -92,10 +92,11 @@ CONFIG = [
     ("evaluation.every_epochs=null", r"are both null", "evaluation.every_epochs=null evaluation.every_steps=1"),
     ("optimizer=adamw regularization=[weight_decay]", r"`optimizer.weight_decay` is 0.01 beside regularization=\[weight_decay\]",
      "optimizer=adamw regularization=[weight_decay] optimizer.weight_decay=0"),
-    ("optimizer=sgd momentum_schedule=linear", r"`momentum_schedule=linear` cannot go with `optimizer=sgd`: there is no momentum to schedule\.\nUse optimizer=momentum",
+    ("optimizer=sgd momentum_schedule=linear", r"there is no momentum to schedule\.\nUse optimizer=momentum",
      "optimizer=momentum momentum_schedule=linear"),
-    ("penalty_schedule=linear", r"`penalty_schedule=linear` cannot go with `regularization=none`: .*\nAdd regularization=\[l2\]", "penalty_schedule=linear regularization=[l2]"),
-    ("model=linear regularization=[stochastic_depth]", r"`regularization=stochastic_depth` cannot go with `model=linear`: .*has no skips", "model=linear"),
+    ("penalty_schedule=linear", r"cannot go with `regularization=none`: .*\nAdd regularization=\[l2\]",
+     "penalty_schedule=linear regularization=[l2]"),
+    ("model=linear regularization=[stochastic_depth]", r"cannot go with `model=linear`: .*has no skips", "model=linear"),
     ("dataset=csv dataset.target=y", r"`dataset.path` must be given: ", ""),
 ]  # fmt: skip
 

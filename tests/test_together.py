@@ -6,16 +6,16 @@ import importlib.util
 import json
 import math
 import re
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from covering import Row, covering_rows
-from torch import Tensor
+from covering import Row, conflict, covering_rows
 
 from dltrain.cli import dispatch
-from dltrain.config.catalogue import LIST_GROUPS, Catalogue
+from dltrain.config.catalogue import Catalogue
 from dltrain.config.conflicts import PAIRS
 from dltrain.config.search_path import catalogue_dir
 from dltrain.data.raw import RawData
@@ -33,6 +33,7 @@ DOWNLOADED = {
 }
 # What a word needs to be given, or to be small enough for a test.
 GIVEN = {
+    "dataset=none": "batch_size=1 dataset.limit=null",
     "dataset=csv": "dataset.path=table.csv dataset.target=y",
     "dataset=npz": "dataset.path=arrays.npz",
     "dataset=image_folder": "dataset.root=images workers=0",
@@ -43,7 +44,7 @@ GIVEN = {
     "model=wide_resnet": "model.width=1",
     "model=vit_tiny": "model.depth=2",
     "model=speed_cnn": "model.widths=[8,16,16]",
-    "model=torchvision": "model.name=mobilenet_v3_small",
+    "model=torchvision": "model.name=mobilenet_v2",
 }
 for _group in ("schedule", "momentum_schedule", "penalty_schedule"):  # periods that fit into three steps
     GIVEN[f"{_group}=step"] = f"{_group}.every_steps=1"
@@ -139,3 +140,105 @@ def check_row(row: Row, folder: Path) -> None:
     assert summary["status"] == "completed"
     assert summary["steps"] == 3
     assert all(math.isfinite(value) for value in summary["best"].values())
+
+
+WORDS = catalogue_words()
+ROWS, IMPOSSIBLE = covering_rows(WORDS)
+
+
+def name_of(row: Row) -> str:
+    return " ".join(f"{group}={word}" for group, word in row.items())
+
+
+@pytest.fixture
+def folder(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    stand_in(monkeypatch)
+    write_files(workdir)
+    return workdir
+
+
+def test_every_pair_of_words_is_in_a_row_or_in_the_table_of_what_cannot_go_together():
+    words = [(group, word) for group, names in WORDS.items() for word in names]
+    held = {pair for row in ROWS for pair in combinations(sorted(row.items()), 2)}
+    refused = {tuple(sorted(pair)) for pair in combinations(words, 2) if conflict(*pair)}
+    beyond = {tuple(sorted(pair)) for pair in IMPOSSIBLE}
+    for pair in combinations(sorted(words), 2):
+        if pair[0][0] != pair[1][0]:
+            assert (pair in held) != (pair in refused | beyond), pair
+
+
+def test_pairs_that_a_third_group_excludes_are_those_of_study_problems():
+    """Such as model=quadratic with augmentation=flip: the one needs dataset=none, and the other forbids it."""
+    for pair in IMPOSSIBLE:
+        assert {
+            ("dataset", "none"),
+            *(("model", word) for word in ("quadratic", "rosenbrock", "saddle")),
+        } & set(pair)
+
+
+def sample() -> list[Row]:
+    """Rows of small models that hold every word of every group at least once, as far as `SAMPLE` rows go."""
+    heavy = {"resnet32", "resnet56", "wide_resnet", "torchvision", "timm", "speed_cnn", "vit_tiny"}
+    light = [row for row in ROWS if row["model"] not in heavy and row["initializer"] != "pretrained"]
+    chosen: list[Row] = []
+    missing = {item for row in light for item in row.items()}
+    while len(chosen) < SAMPLE:
+        row = max(light, key=lambda row: len(missing & set(row.items())))
+        chosen.append(row)
+        light.remove(row)
+        missing -= set(row.items())
+    return chosen
+
+
+@pytest.mark.parametrize("row", sample(), ids=name_of)
+def test_a_sample_of_rows_trains(row, folder):
+    check_row(row, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=name_of)
+def test_every_row_trains(row, folder):
+    check_row(row, folder)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair.one.text} with {pair.other.text}")
+def test_a_pair_that_cannot_go_together_is_refused_with_its_reason(pair, dltrain, folder):
+    """One of its pairs of words, before anything is built or made; the message is the row of the table."""
+    one, other = (
+        next(w for w in WORDS[choice.group] if choice.matches(w)) for choice in (pair.one, pair.other)
+    )
+    row = {pair.one.group: one, pair.other.group: other}
+    given = [text for choice in row.items() for text in GIVEN.get("=".join(choice), "").split()]
+    with pytest.raises(UserError) as refused:
+        dltrain(*(f"{group}={word}" for group, word in row.items()), *given)
+    reasons = [p.message(found) for p in PAIRS if (found := p.found({g: [w] for g, w in row.items()}))]
+    defaults = "reads no sample|a network needs samples|a class has no distance"  # as the default dataset does not fit
+    assert str(refused.value) in reasons or re.search(defaults, str(refused.value))
+    assert not (folder / "outputs").exists()
+
+
+def test_words_without_momentum_are_those_without_the_key():
+    """The table names optimizers; their keys say the same."""
+    catalogue = Catalogue(catalogue_dir())
+    (pair,) = [p for p in PAIRS if p.one.text == "momentum_schedule != none"]
+    without = {
+        name
+        for name, word in catalogue.words["optimizer"].items()
+        if not {"optimizer.momentum", "optimizer.betas"} & set(word.params)
+    }
+    assert pair.other.words == without
+
+
+def test_names_in_the_table_are_words():
+    catalogue = Catalogue(catalogue_dir())
+    for pair in PAIRS:
+        for choice in (pair.one, pair.other):
+            assert choice.words <= set(catalogue.words[choice.group]), choice.text
+
+
+def test_an_operation_without_second_derivative_is_told(folder, dltrain):
+    arguments = "model=torchvision model.name=mobilenet_v3_small optimizer=steepest steps=1 batch_size=8 dataset.limit=16"
+    with pytest.raises(
+        UserError, match=r"optimizer=steepest.*second derivative.*hardsigmoid.*\n.*optimizer=adam"
+    ):
+        dltrain(*arguments.split(), "quiet=true")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
@@ -259,7 +259,7 @@ def docstring(target: str) -> str:
 def _practice() -> Iterator[str]:
     yield "## Data and practice"
     yield "What the lectures ask for besides words, and the knob that does it."
-    yield _table(("what", "how", "lecture"), list(PRACTICE))
+    yield _table(("what", "how", "lecture"), PRACTICE)
 
 
 def _pairs() -> Iterator[str]:
@@ -281,7 +281,7 @@ def _knobs(catalogue: Catalogue) -> Iterator[str]:
     )
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows])
 

@@ -53,7 +53,7 @@ def build(config: Config, door: Door, statistics: Mapping[str, Tensor] | None = 
     plan = make_plan(config, device, batch_size, steps_of_an_epoch(len(order), batch_size, model))
     check_thawing(frozen, plan)
     rules = build_rules(config, door, model)
-    optimizer = build_optimizer(config, door, model, plan)
+    optimizer = build_optimizer(config, door, model, frozen)
     schedules = [
         build_schedule(config, door, group, plan)
         for group in ("schedule", "momentum_schedule", "penalty_schedule")
@@ -77,7 +77,7 @@ def build(config: Config, door: Door, statistics: Mapping[str, Tensor] | None = 
         plateaus=[schedule for schedule in schedules if hasattr(schedule, "observe")],
         rules=rules,
         augmentation=build_augmentation(config, door, splits.spec),
-        averaging=door.build(config.averaging, "averaging", model)
+        averaging=door.build(config.averaging, "averaging", model, plan.total_steps, plan.steps_per_epoch)
         if config.averaging.get("_target_")
         else None,
         early_stopping=door.build(config.early_stopping, "early_stopping"),
@@ -319,12 +319,12 @@ def build_rules(config: Config, door: Door, model: nn.Module) -> Rules:
     return rules
 
 
-def build_optimizer(config: Config, door: Door, model: nn.Module, plan: Plan) -> Any:
+def build_optimizer(config: Config, door: Door, model: nn.Module, frozen: list[Frozen]) -> Any:
     """The optimizer over its parameter groups, inside its wraps; each group keeps its `initial_lr`."""
     if not config.compile:
         skip_dynamo_import()
     target = door.locate(config.optimizer["_target_"], "optimizer")
-    groups = parameter_groups(model, config)
+    groups = parameter_groups(model, config, frozen)
     if not groups:
         raise UserError(f"model={config.words['model']} has no parameter to train.")
     optimizer = _fastest(

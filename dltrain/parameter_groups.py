@@ -76,25 +76,28 @@ def _named(model: nn.Module, named: Mapping[str, nn.Parameter], pattern: str) ->
         raise UserError(str(error)) from error
 
 
-def parameter_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, config: Config, frozen: list[Frozen]) -> list[dict[str, Any]]:
     """The optimizer's groups: one for each lr, and apart what an optimizer's own weight decay leaves alone (L0).
 
+    What thaws is apart, too: torch's fused SGD wants all momenta of a group to begin at one step.
     The group with the model's last matrix comes last, since some optimizers (muon) treat that one in a way of its own.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     scales = lr_scales(model, config)
     decays = (config.optimizer.get("weight_decay") or 0.0) > 0 and not config.parameters.decay_all
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    thaws = {id(p): part.thaw_epoch for part in frozen for p in part.parameters}
+    groups: dict[tuple[float, bool, int], list[nn.Parameter]] = {}
     for parameter in trained:
         spared = decays and parameter.dim() < 2
-        groups.setdefault((scales.get(id(parameter), 1.0), spared), []).append(parameter)
+        key = (scales.get(id(parameter), 1.0), spared, thaws.get(id(parameter), 0))
+        groups.setdefault(key, []).append(parameter)
     position = {id(p): i for i, p in enumerate(trained)}
     last_matrix = {
         key: max((position[id(p)] for p in members if p.dim() >= 2), default=len(trained))
         for key, members in groups.items()
     }
-    keys = sorted(groups, key=lambda key: last_matrix[key]) if len(scales) else list(groups)
-    return [_group(groups[key], *key, config) for key in keys]
+    keys = sorted(groups, key=lambda key: last_matrix[key]) if scales or thaws else list(groups)
+    return [_group(groups[key], key[0], key[1], config) for key in keys]
 
 
 def _group(members: list[nn.Parameter], scale: float, spared: bool, config: Config) -> dict[str, Any]:

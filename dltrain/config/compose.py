@@ -220,6 +220,13 @@ def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[st
         if head in choices and head not in LIST_GROUPS and choices[head]
         else head
     )
+    if key == "optimizer.momentum":
+        cure = (
+            "its momentum is the first number of optimizer.betas"
+            if "optimizer.betas" in table
+            else "use optimizer=momentum or nesterov"
+        )
+        return f"`{key}`{where} is no key of {chosen}, which has no such momentum: {cure}."
     listed = listing(f"Keys of {chosen}", (path[len(head) + 1 :] for path in siblings))
     return f"`{key}`{where} is no key of {chosen}.{nearest(key, siblings)}\n{listed}"
 

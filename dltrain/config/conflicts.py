@@ -252,6 +252,14 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         "by one line search.\nUse a first-order optimizer, or leave lr_scale out.",
     ),
     Contradiction(
+        lambda c, w: (
+            w["optimizer"] == ["lbfgs"]
+            and (value(c, "parameters.thaw_epoch") or value(c, "initializer.thaw_epoch")) is not None
+        ),
+        "`thaw_epoch` is set, and optimizer=lbfgs keeps pairs of steps and gradients of one set of weights, which would grow.\n"
+        "Use a first-order optimizer, or leave thaw_epoch out.",
+    ),
+    Contradiction(
         lambda c, w: value(c, "parameters.thaw_epoch") is not None and not value(c, "parameters.freeze"),
         "`parameters.thaw_epoch` is {parameters[thaw_epoch]}, but nothing is frozen. Say what: parameters.freeze=[layers.0]",
     ),

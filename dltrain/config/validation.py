@@ -40,7 +40,25 @@ def plain_config(composition: Composition) -> Node:
     assert isinstance(plain, dict)
     node = {str(key): value for key, value in plain.items() if key not in OVERLAYS}
     drop_replaced(node, composition)
+    drop_own_budget(node, composition)
     return node
+
+
+def drop_own_budget(plain: Node, composition: Composition) -> None:
+    """`steps` replace the epochs that an optimizer's own file sets, as `epochs` do; a user's own two contradict."""
+    (optimizer,) = composition.choices["optimizer"]
+    recipes = [
+        composition.catalogue.words[g][w] for g in OVERLAYS for w in composition.choices.get(g, ["none"])
+    ]
+    own = composition.catalogue.words["optimizer"][optimizer]
+    by_user = any(o.lstrip("+").startswith("epochs=") for o in composition.overrides)
+    by_recipe = any(re.search(r"^epochs:", recipe.text, re.MULTILINE) for recipe in recipes)
+    if (
+        plain["steps"] is not None
+        and re.search(r"^epochs:", own.text, re.MULTILINE)
+        and not (by_user or by_recipe)
+    ):
+        plain["epochs"] = None
 
 
 def drop_replaced(plain: Node, composition: Composition) -> None:

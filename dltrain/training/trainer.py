@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dltrain.averaging import recompute_batch_norm
 from dltrain.data.spec import Batch
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.training.callbacks import Callback, Progress
 from dltrain.training.closure import Closure
-from dltrain.training.evaluation import evaluate
+from dltrain.training.evaluation import autocast, evaluate
 from dltrain.training.guard import DeviceGuard, HostGuard
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.run_folder import RunFolder
+
+STATISTICS_SAMPLES = 4096  # that recompute the batch-norm statistics of averaged weights
 
 
 class Trainer:
@@ -213,10 +216,26 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with its averaged weights inside, where averaging is on and has begun."""
+        """The model with its averaged weights inside, where averaging is on and has begun.
+
+        Batch-norm statistics belong to weights: those of the averaged ones are recomputed, and put back with the weights.
+        """
         averaging = self.parts.averaging
-        with averaging.swapped() if averaging is not None and averaging.started else nullcontext():
+        if averaging is None or not averaging.started:
             yield
+            return
+        with averaging.swapped():
+            with autocast(self.plan.device, self.plan.precision):
+                recompute_batch_norm(self.parts.model, self.plain_inputs())
+            yield
+
+    def plain_inputs(self) -> Iterator[Tensor]:
+        """The first training samples in their own order and without augmentation: the same at every evaluation."""
+        size = self.plan.evaluation_batch_size
+        count = min(len(self.parts.train), max(size, STATISTICS_SAMPLES))
+        count -= count > 1 and count % size == 1  # batch norm has no variance of one sample
+        for batch in self.parts.train.batches(torch.arange(count), size):
+            yield batch.inputs
 
     def evaluated_weights(self) -> dict[str, Tensor]:
         """A copy of the weights that were just validated."""

@@ -98,15 +98,11 @@ def run(experiment: Experiment, path: Path, resume: bool = False) -> float | Non
 def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | None:
     """Fit, score and report; whatever happens, the summary says how it ended."""
     try:
-        _log.info(
-            "%s (step %d of %d, in %s)", experiment.command, trainer.step, info.total_steps, info.folder
-        )
         for callback in trainer.callbacks:
             callback.on_fit_start(info)
         trainer.fit()
         result = conclude(experiment, trainer)
         trainer.folder.write_summary({**summary_of(result), **facts(experiment)})
-        _log.info("%s: %s", result.status, result.stop_reason)
         for callback in trainer.callbacks:
             callback.on_fit_end(result)
         return result.objective

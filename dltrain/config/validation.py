@@ -22,6 +22,7 @@ from dltrain.errors import UserError, nearest
 def validate(composition: Composition) -> Config:
     """Check a composition and return the typed configuration. Raises UserError with all that the rule and cure need."""
     plain = plain_config(composition)
+    replace_length(plain, composition.overrides)
     check_pairs(composition.choices)
     check_values(plain, composition.choices, composition.catalogue)
     check_together(plain, composition.choices)
@@ -45,7 +46,7 @@ def plain_config(composition: Composition) -> Node:
 
 
 def drop_own_budget(plain: Node, composition: Composition) -> None:
-    """`steps` replace the epochs that an optimizer's own file sets, as `epochs` do; a user's own two contradict."""
+    """A recipe's `steps` replace the epochs that an optimizer's own file sets (those of the user: `replace_length`)."""
     (optimizer,) = composition.choices["optimizer"]
     recipes = [
         composition.catalogue.words[g][w] for g in OVERLAYS for w in composition.choices.get(g, ["none"])
@@ -72,6 +73,14 @@ def drop_replaced(plain: Node, composition: Composition) -> None:
                     f"`{group}.{word}` ({source}): there is no such word.{nearest(str(word), known)}"
                 )
             del plain[group][word]
+
+
+def replace_length(plain: Node, overrides: list[str]) -> None:
+    """`steps` on the command line takes the place of a recipe's `epochs`, and the other way round."""
+    given = {text.partition("=")[0].lstrip("+") for text in overrides}
+    for mine, other in (("steps", "epochs"), ("epochs", "steps")):
+        if mine in given and other not in given and plain.get(mine) is not None:
+            plain[other] = None
 
 
 def _words(choices: dict[str, list[str]]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ class Evaluation:
     every_epochs: int | None
     every_steps: int | None
     batch_size: int | None
+    mc_dropout: int
+    tta: int
     test: bool
 
 

@@ -48,7 +48,9 @@ def settings(word: str) -> tuple[float, str]:
 
 def candidates(word: str) -> tuple[float, ...]:
     lr, _ = settings(word)
-    return ABSOLUTE.get(word) or tuple(lr if factor == 1 else float(f"{lr * factor:.1g}") for factor in FACTORS)
+    return ABSOLUTE.get(word) or tuple(
+        lr if factor == 1 else float(f"{lr * factor:.1g}") for factor in FACTORS
+    )
 
 
 def records() -> list[dict[str, Any]]:

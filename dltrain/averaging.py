@@ -27,9 +27,17 @@ class Averaging(Protocol):
 
 
 class _RunningAverage:
-    """An average that moves by a weight in [0, 1] towards the model's parameters at chosen steps."""
+    """An average that moves by a weight in [0, 1] towards the model's parameters at chosen steps.
 
-    def __init__(self, model: nn.Module, start_step: int, every_steps: int) -> None:
+    Raises ValueError for a start after the end of the run, which has `total_steps` (0: not known).
+    """
+
+    def __init__(self, model: nn.Module, total_steps: int, start_step: int, every_steps: int) -> None:
+        if total_steps and start_step > total_steps:
+            raise ValueError(
+                f"start_step is {start_step}, and the run has {total_steps} steps: nothing would be averaged; lower it, or "
+                "train for more epochs"
+            )
         self.model = model
         self.start_step, self.every_steps = start_step, every_steps
         self.count = 0  # iterates averaged so far
@@ -97,12 +105,16 @@ class EMA(_RunningAverage):
     def __init__(
         self,
         model: nn.Module,
+        total_steps: int = 0,
+        steps_per_epoch: int = 1,
+        *,
         decay: float = 0.999,
         warmup: bool = True,
         start_step: int = 0,
         every_steps: int = 1,
     ) -> None:
-        super().__init__(model, start_step, every_steps)
+        del steps_per_epoch  # swa needs it
+        super().__init__(model, total_steps, start_step, every_steps)
         self.decay, self.warmup = decay, warmup
 
     def weight(self) -> float:
@@ -118,9 +130,17 @@ class Polyak(_RunningAverage):
     """
 
     def __init__(
-        self, model: nn.Module, forget: float = 0.0, start_step: int = 0, every_steps: int = 1
+        self,
+        model: nn.Module,
+        total_steps: int = 0,
+        steps_per_epoch: int = 1,
+        *,
+        forget: float = 0.0,
+        start_step: int = 0,
+        every_steps: int = 1,
     ) -> None:
-        super().__init__(model, start_step, every_steps)
+        del steps_per_epoch  # swa needs it
+        super().__init__(model, total_steps, start_step, every_steps)
         self.forget = forget
 
     def weight(self) -> float:
@@ -130,10 +150,22 @@ class Polyak(_RunningAverage):
 class SWA(_RunningAverage):
     """Stochastic weight averaging: the mean of the weights every so many steps (Izmailov 2018,
     arXiv:1803.05407).
+
+    Unset, `start_step` is three quarters of the run, as the paper trains before it averages, and `every_steps` one epoch.
     """
 
-    def __init__(self, model: nn.Module, start_step: int = 200, every_steps: int = 20) -> None:
-        super().__init__(model, start_step, every_steps)
+    def __init__(
+        self,
+        model: nn.Module,
+        total_steps: int = 0,
+        steps_per_epoch: int = 1,
+        *,
+        start_step: int | None = None,
+        every_steps: int | None = None,
+    ) -> None:
+        start = total_steps * 3 // 4 if start_step is None else start_step
+        every = steps_per_epoch if every_steps is None else every_steps
+        super().__init__(model, total_steps, start, every)
 
     def weight(self) -> float:
         return 1 / (self.count + 1)

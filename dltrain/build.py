@@ -27,9 +27,10 @@ from dltrain.data.spec import Batch, DataSpec
 from dltrain.errors import DataProblem, UserError, nearest
 from dltrain.metrics import default_metrics
 from dltrain.optimizers.startup import skip_dynamo_import
+from dltrain.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
 from dltrain.seeding import Stream, derive
-from dltrain.training.parts import Parts, Plan, Rules, Schedule
+from dltrain.training.parts import Frozen, Parts, Plan, Rules, Schedule
 
 DEFAULT_EPOCHS = 30
 DEFAULT_BATCH_SIZE = 64
@@ -48,10 +49,11 @@ def build(config: Config, door: Door, statistics: Mapping[str, Tensor] | None = 
     splits = build_data(config, door, device, statistics)
     batch_size = choose_batch_size(config.batch_size, len(splits.train))
     order = build_order(config, door, splits, batch_size)
-    model = build_model(config, door, splits, device, batch_size)
+    model, frozen = build_model(config, door, splits, device, batch_size)
     plan = make_plan(config, device, batch_size, steps_of_an_epoch(len(order), batch_size, model))
+    check_thawing(frozen, plan)
     rules = build_rules(config, door, model)
-    optimizer = build_optimizer(config, door, model, plan)
+    optimizer = build_optimizer(config, door, model, frozen)
     schedules = [
         build_schedule(config, door, group, plan)
         for group in ("schedule", "momentum_schedule", "penalty_schedule")
@@ -75,12 +77,13 @@ def build(config: Config, door: Door, statistics: Mapping[str, Tensor] | None = 
         plateaus=[schedule for schedule in schedules if hasattr(schedule, "observe")],
         rules=rules,
         augmentation=build_augmentation(config, door, splits.spec),
-        averaging=door.build(config.averaging, "averaging", model)
+        averaging=door.build(config.averaging, "averaging", model, plan.total_steps, plan.steps_per_epoch)
         if config.averaging.get("_target_")
         else None,
         early_stopping=door.build(config.early_stopping, "early_stopping"),
         fingerprint=splits.fingerprint(),
         statistics=splits.statistics(),
+        frozen=frozen,
     )
     check_metrics(parts)
     return parts, plan
@@ -242,13 +245,14 @@ def build_augmentation(config: Config, door: Door, spec: DataSpec) -> Augmentati
 
 def build_model(
     config: Config, door: Door, splits: Splits, device: torch.device, batch_size: int
-) -> nn.Module:
-    """The model, sized from the data, with its initial weights, on its device."""
+) -> tuple[nn.Module, list[Frozen]]:
+    """The model, sized from the data, with its initial weights, on its device; and what of it thaws later."""
     spec = splits.spec
     torch.manual_seed(
         derive(config.seed, "init")
     )  # torch's own initial weights draw from the global generator
     model: nn.Module = door.build(config.model, "model", spec.input_shape, spec.num_classes)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
     if config.initializer.get("_target_"):
         initialize = door.build(config.initializer, "initializer")
         batch = first_batch(splits, batch_size)
@@ -257,7 +261,10 @@ def build_model(
         except ValueError as error:
             raise UserError(f"initializer: {error}") from error
     model.to(device)
-    return model.to(memory_format=torch.channels_last) if len(spec.input_shape) == 3 else model
+    if len(spec.input_shape) == 3:
+        model.to(memory_format=torch.channels_last)
+    named = dict(model.named_parameters())
+    return model, freeze(model, config, [name for name in trained if not named[name].requires_grad])
 
 
 def first_batch(splits: Splits, batch_size: int) -> Batch:
@@ -312,12 +319,12 @@ def build_rules(config: Config, door: Door, model: nn.Module) -> Rules:
     return rules
 
 
-def build_optimizer(config: Config, door: Door, model: nn.Module, plan: Plan) -> Any:
+def build_optimizer(config: Config, door: Door, model: nn.Module, frozen: list[Frozen]) -> Any:
     """The optimizer over its parameter groups, inside its wraps; each group keeps its `initial_lr`."""
     if not config.compile:
         skip_dynamo_import()
     target = door.locate(config.optimizer["_target_"], "optimizer")
-    groups = parameter_groups(model, config.optimizer.get("weight_decay") or 0.0)
+    groups = parameter_groups(model, config, frozen)
     if not groups:
         raise UserError(f"model={config.words['model']} has no parameter to train.")
     optimizer = _fastest(
@@ -340,18 +347,6 @@ def _fastest(
         except RuntimeError:  # not for this device
             pass
     return construct(groups)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """One group, or two where the optimizer decays weights: biases and normalisation are left alone (L0)."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if weight_decay == 0:
-        return [{"params": trained}] if trained else []
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.dim() >= 2]},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 def build_schedule(config: Config, door: Door, group: str, plan: Plan) -> Schedule | None:

@@ -22,7 +22,7 @@ from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.errors import DataError
-from dltrain.errors import CheckpointProblem, DataProblem, NumericalFailure, ResourceProblem
+from dltrain.errors import CheckpointProblem, DataProblem, NumericalFailure, ResourceProblem, UserError
 from dltrain.seeding import Stream
 from dltrain.training.callbacks import Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
@@ -138,6 +138,12 @@ def explain(error: BaseException, experiment: Experiment) -> BaseException:
         )
     if isinstance(error, DataError):
         return DataProblem(str(error))
+    if isinstance(error, RuntimeError) and str(error).startswith("derivative for"):
+        words = experiment.config.words
+        return UserError(
+            f"optimizer={words['optimizer']} needs the second derivative of model={words['model']}, and torch has none of "
+            f"{str(error).split()[2]}.\nUse a first-order optimizer, such as optimizer=adam, or another model."
+        )
     if isinstance(error, torch.OutOfMemoryError):
         return ResourceProblem(
             f"The memory of {experiment.plan.device} is not enough for batch_size={experiment.plan.batch_size}. "

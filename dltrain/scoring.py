@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dltrain.augmentation.mix import CutMix, Mixup
+from dltrain.augmentation.pipeline import Augmentation
 from dltrain.build import build
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem, UserError
-from dltrain.training.evaluation import evaluating, outputs_of
+from dltrain.seeding import GlobalStream, Stream
+from dltrain.training.evaluation import autocast, evaluating
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.run_folder import read_statistics
 
@@ -37,7 +42,8 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
     for path, config, door in zip(paths, configs, doors, strict=True):
         parts, plan = build(config, door, read_statistics(path))
         parts.model.load_state_dict(best_weights(path))
-        outputs.append({name: predict(parts, plan, split) for name, split in splits_of(parts).items()})
+        draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta)
+        outputs.append({name: predict(parts, plan, split, draws) for name, split in splits_of(parts).items()})
         scores += [
             Score(str(path), name, len(split), measure(parts, *outputs[-1][name]))
             for name, split in splits_of(parts).items()
@@ -61,11 +67,79 @@ def best_weights(path: Path) -> dict[str, Tensor]:
     return load_file(file)
 
 
-def predict(parts: Parts, plan: Plan, split: Any) -> tuple[Tensor, Tensor]:
-    """All logits (N, C) and targets (N, …) of a split."""
-    with evaluating(parts.model):
-        pairs = list(outputs_of(parts.model, split, plan.evaluation_batch_size, plan.device, plan.precision))
-    return torch.cat([logits for logits, _ in pairs]), torch.cat([targets for _, targets in pairs])
+@dataclass(frozen=True)
+class Draws:
+    """How many passes with dropout (Gal & Ghahramani 2016, arXiv:1506.02142), and over how many augmented copies."""
+
+    mc_dropout: int = 0
+    tta: int = 0
+
+
+def predict(parts: Parts, plan: Plan, split: Any, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
+    """All logits (N, C) and targets (N, …) of a split; with draws, those of the mean output.
+
+    Raises UserError for Monte-Carlo dropout without dropout, and for test-time augmentation without augmentation.
+    """
+    draws = draws or Draws()
+    augment = copies_of(parts) if draws.tta else None
+    passes = [
+        one_pass(parts, plan, split, number, draws.mc_dropout > 0, augment)
+        for number in range(max(draws.mc_dropout, draws.tta, 1))
+    ]
+    logits = torch.stack([logits for logits, _ in passes])
+    return logits[0] if len(passes) == 1 else mean_output(parts, logits), passes[0][1]
+
+
+def one_pass(
+    parts: Parts, plan: Plan, split: Any, number: int, mc_dropout: bool, augment: Augmentation | None
+) -> tuple[Tensor, Tensor]:
+    """Logits and targets of a split; the draws of a batch depend on the run's seed, the pass and the batch alone."""
+    outputs, targets = [], []
+    copies, masks = Stream(plan.seed, "tta", plan.device), GlobalStream(plan.seed, "mc_dropout", plan.device)
+    batches = split.batches(torch.arange(len(split)), plan.evaluation_batch_size)
+    with evaluating(parts.model), drawing_dropout(parts.model, mc_dropout):
+        for step, batch in enumerate(batches, start=number << 20):
+            inputs = batch.inputs
+            if augment is not None:
+                inputs, _ = augment(inputs, batch.targets, copies.at(step), batch.indices, number)
+            if mc_dropout:
+                masks.at(step)
+            with autocast(plan.device, plan.precision):
+                outputs.append(parts.model(inputs).float())
+            targets.append(batch.targets)
+    return torch.cat(outputs), torch.cat(targets)
+
+
+@contextmanager
+def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
+    """Inside, the dropout layers draw as in training, and everything else evaluates."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    if active and not layers:
+        raise UserError(
+            "`evaluation.mc_dropout` draws dropout, and this model has none. Train with regularization=[dropout]."
+        )
+    for layer in layers:
+        layer.train(active)
+    yield  # `evaluating`, around this, puts all modes back
+
+
+def copies_of(parts: Parts) -> Augmentation:
+    """The run's augmentation without what mixes samples: a mixed sample has no target of its own."""
+    transforms = parts.augmentation.transforms if parts.augmentation is not None else []
+    kept = [transform for transform in transforms if not isinstance(transform, Mixup | CutMix)]
+    if not kept:
+        raise UserError(
+            "`evaluation.tta` augments the samples that are scored, and this run has no augmentation that leaves targets alone.\n"
+            "Name some: dltrain evaluate RUN augmentation=[shift] evaluation.tta=8"
+        )
+    return Augmentation(kept)
+
+
+def mean_output(parts: Parts, logits: Tensor) -> Tensor:
+    """The mean over the first axis: of probabilities (as their logarithm) for classes, of values otherwise."""
+    if parts.spec.task != "classification":
+        return logits.mean(0)
+    return logits.softmax(-1).mean(0).clamp_min(1e-12).log()
 
 
 def measure(parts: Parts, logits: Tensor, targets: Tensor) -> dict[str, float]:
@@ -85,9 +159,7 @@ def ensemble(parts: Parts, outputs: list[dict[str, tuple[Tensor, Tensor]]]) -> l
             raise UserError(
                 f"The runs do not share their {name} split (other data, or another dataset.split_seed): no ensemble of them."
             )
-        stacked = torch.stack(logits)
-        classes = parts.spec.task == "classification"
-        mean = stacked.softmax(-1).mean(0).clamp_min(1e-12).log() if classes else stacked.mean(0)
+        mean = mean_output(parts, torch.stack(logits))
         scores.append(Score(f"ensemble of {len(outputs)}", name, len(targets), measure(parts, mean, targets)))
     return scores
 

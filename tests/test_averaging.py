@@ -218,5 +218,9 @@ def test_every_file_builds_and_lists_all_keys(path):
         return
     module, _, name = node.pop("_target_").rpartition(".")
     factory = getattr(importlib.import_module(module), name)
-    assert set(node) == set(inspect.signature(factory).parameters) - {"model"}
+    assert set(node) == set(inspect.signature(factory).parameters) - {
+        "model",
+        "total_steps",
+        "steps_per_epoch",
+    }
     assert not factory(Point(), **node).started

@@ -20,6 +20,7 @@ class Augmentation:
     """
 
     def __init__(self, transforms: Sequence[BatchTransform] = ()) -> None:
+        self.transforms = list(transforms)
         ordered = sorted(transforms, key=lambda transform: getattr(transform, "stage", COLOUR))
         geometric = [transform for transform in ordered if isinstance(transform, Geometric)]
         self.fused = fuse(geometric)

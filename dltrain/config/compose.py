@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,9 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     parsed = parse(overrides, hydra.config_loader)
     check_words(parsed, catalogue)
     try:
-        cfg = hydra.compose_config(name, list(overrides), run_mode=RunMode.RUN, with_log_configuration=False)
+        cfg = hydra.compose_config(
+            name, open_dicts(overrides, catalogue), run_mode=RunMode.RUN, with_log_configuration=False
+        )
     except (HydraException, OmegaConfBaseException) as error:
         _explain(error, parsed, catalogue, hydra)
     except yaml.MarkedYAMLError as error:
@@ -68,6 +71,14 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf"
         raise UserError(f"{where}: this is not YAML: {error.problem}. Mend that line.") from None
     return Composition(cfg, choices_of(cfg), list(overrides), catalogue)
+
+
+def open_dicts(overrides: list[str], catalogue: Catalogue) -> list[str]:
+    """Overrides of a knob that is a dictionary may add names to it, which Hydra allows with `++` only."""
+    dicts = tuple(path for path, param in catalogue.knobs.items() if param.default == "{}" and param.rule)
+    return [
+        f"++{text}" if dicts and re.match(rf"({'|'.join(dicts)})[.=]", text) else text for text in overrides
+    ]
 
 
 def choices_of(cfg: DictConfig) -> dict[str, list[str]]:
@@ -224,6 +235,13 @@ def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[st
         if head in choices and head not in LIST_GROUPS and choices[head]
         else head
     )
+    if key == "optimizer.momentum":
+        cure = (
+            "its momentum is the first number of optimizer.betas"
+            if "optimizer.betas" in table
+            else "use optimizer=momentum or nesterov"
+        )
+        return f"`{key}`{where} is no key of {chosen}, which has no such momentum: {cure}."
     listed = listing(f"Keys of {chosen}", (path[len(head) + 1 :] for path in siblings))
     return f"`{key}`{where} is no key of {chosen}.{nearest(key, siblings)}\n{listed}"
 

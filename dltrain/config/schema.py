@@ -19,6 +19,8 @@ class Evaluation:
     every_epochs: int | None
     every_steps: int | None
     batch_size: int | None
+    mc_dropout: int
+    tta: int
     test: bool
 
 
@@ -28,6 +30,14 @@ class Checkpoint:
     every_steps: int | None
     every_minutes: float | None
     keep: int
+
+
+@dataclass(frozen=True)
+class Parameters:
+    freeze: list[str]
+    thaw_epoch: int | None
+    lr_scale: dict[str, float]
+    decay_all: bool
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class Config:
     log: Log
     evaluation: Evaluation
     checkpoint: Checkpoint
+    parameters: Parameters
     dataset: Node
     model: Node
     initializer: Node
@@ -87,5 +98,6 @@ def to_config(plain: Node, words: dict[str, Any]) -> Config:
         "log": Log(**plain["log"]),
         "evaluation": Evaluation(**plain["evaluation"]),
         "checkpoint": Checkpoint(**plain["checkpoint"]),
+        "parameters": Parameters(**plain["parameters"]),
     }
     return Config(**values | {"words": words, "plain": plain})

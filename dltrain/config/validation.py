@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -15,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param
 from dltrain.config.compose import Composition, leaves, unknown_key, values_of
+from dltrain.config.conflicts import CONTRADICTIONS, PAIRS
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.errors import UserError, nearest
 
@@ -23,6 +23,7 @@ def validate(composition: Composition) -> Config:
     """Check a composition and return the typed configuration. Raises UserError with all that the rule and cure need."""
     plain = plain_config(composition)
     replace_length(plain, composition.overrides)
+    check_pairs(composition.choices)
     check_values(plain, composition.choices, composition.catalogue)
     check_together(plain, composition.choices)
     return to_config(plain, _words(composition.choices))
@@ -40,7 +41,25 @@ def plain_config(composition: Composition) -> Node:
     assert isinstance(plain, dict)
     node = {str(key): value for key, value in plain.items() if key not in OVERLAYS}
     drop_replaced(node, composition)
+    drop_own_budget(node, composition)
     return node
+
+
+def drop_own_budget(plain: Node, composition: Composition) -> None:
+    """A recipe's `steps` replace the epochs that an optimizer's own file sets (those of the user: `replace_length`)."""
+    (optimizer,) = composition.choices["optimizer"]
+    recipes = [
+        composition.catalogue.words[g][w] for g in OVERLAYS for w in composition.choices.get(g, ["none"])
+    ]
+    own = composition.catalogue.words["optimizer"][optimizer]
+    by_user = any(o.lstrip("+").startswith("epochs=") for o in composition.overrides)
+    by_recipe = any(re.search(r"^epochs:", recipe.text, re.MULTILINE) for recipe in recipes)
+    if (
+        plain["steps"] is not None
+        and re.search(r"^epochs:", own.text, re.MULTILINE)
+        and not (by_user or by_recipe)
+    ):
+        plain["epochs"] = None
 
 
 def drop_replaced(plain: Node, composition: Composition) -> None:
@@ -124,66 +143,17 @@ def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> s
     return ""
 
 
-# What cannot go together, each with its reason: (does it occur?, the message).
-_Conflict = tuple[Callable[[Node, dict[str, list[str]]], bool], str]
-
-
-def _has(plain: Node, group: str, *keys: str) -> bool:
-    return any(key in (plain.get(group) or {}) for key in keys)
-
-
-CONFLICTS: tuple[_Conflict, ...] = (
-    (
-        lambda c, w: c["epochs"] is not None and c["steps"] is not None,
-        "`epochs` is {epochs} and `steps` is {steps}: both say how long to train. Give one (the other as null).",
-    ),
-    (
-        lambda c, w: (c["fold"] is not None) and (c["folds"] is None),
-        "`fold` is {fold} but `folds` is not set: say of how many. Add folds=5.",
-    ),
-    (
-        lambda c, w: c["folds"] is not None and c["fold"] is None,
-        "`folds` is {folds} but `fold` is not set: say which one validates. Add fold=0 (or -m with fold=0,1,…).",
-    ),
-    (
-        lambda c, w: None not in (c["folds"], c["fold"]) and c["fold"] >= c["folds"],
-        "`fold` is {fold}; with folds={folds} it must be below {folds}. Folds count from 0.",
-    ),
-    (
-        lambda c, w: c["evaluation"]["every_epochs"] is None and c["evaluation"]["every_steps"] is None,
-        "`evaluation.every_epochs` and `evaluation.every_steps` are both null: early stopping and the best weights need a "
-        "validation. Set one of them.",
-    ),
-    (
-        lambda c, w: (
-            _has(c, "regularization", "weight_decay") and (c["optimizer"].get("weight_decay") or 0) > 0
-        ),
-        "`optimizer.weight_decay` is {optimizer[weight_decay]} beside regularization=[weight_decay]: the weights would decay "
-        "twice.\nSet optimizer.weight_decay=0, or leave weight_decay out of `regularization`.",
-    ),
-    (
-        lambda c, w: w["momentum_schedule"] != ["none"] and not _has(c, "optimizer", "momentum", "betas"),
-        "`momentum_schedule` schedules momentum, and optimizer={words[optimizer]} has none. Use optimizer=momentum, or "
-        "momentum_schedule=none.",
-    ),
-    (
-        lambda c, w: w["penalty_schedule"] != ["none"] and not c.get("regularization"),
-        "`penalty_schedule` schedules the strength of penalties, and `regularization` is empty. Add regularization=[l2], or "
-        "penalty_schedule=none.",
-    ),
-    (
-        lambda c, w: w["dataset"] == ["none"] and bool(c.get("augmentation")),
-        "`augmentation` transforms samples, and dataset=none has none. Use augmentation=none.",
-    ),
-    (
-        lambda c, w: c["shuffle"] == "replacement" and w["sampler"] == ["balanced"],
-        "`shuffle=replacement` draws each batch freely, and sampler=balanced fixes what is in it. Use one of them.",
-    ),
-)
+def check_pairs(choices: dict[str, list[str]]) -> None:
+    """Refuse two words that exclude each other, with the reason."""
+    for pair in PAIRS:
+        found = pair.found(choices)
+        if found is not None:
+            raise UserError(pair.message(found))
 
 
 def check_together(plain: Node, choices: dict[str, list[str]]) -> None:
-    """Refuse the pairs of choices that contradict each other."""
-    for occurs, message in CONFLICTS:
-        if occurs(plain, choices):
-            raise UserError(message.format(**plain, words={g: ",".join(w) for g, w in choices.items()}))
+    """Refuse the knobs and keys that contradict each other."""
+    for contradiction in CONTRADICTIONS:
+        if contradiction.occurs(plain, choices):
+            words = {group: ",".join(names) for group, names in choices.items()}
+            raise UserError(contradiction.message.format(**plain, words=words))

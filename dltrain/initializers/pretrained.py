@@ -137,27 +137,31 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     return content
 
 
-def freeze_parameters(module: nn.Module, patterns: Sequence[str]) -> list[str]:
+def matching(module: nn.Module, pattern: str, key: str) -> list[str]:
+    """Names of the parameters that match a shell pattern, or lie in the layer of that name. Raises ValueError for none."""
+    parameters = dict(module.named_parameters())
+    found = fnmatch.filter(parameters, pattern) or fnmatch.filter(parameters, f"{pattern}.*")
+    if not found:
+        near = difflib.get_close_matches(pattern, parameters, n=3, cutoff=0.3) or list(parameters)[:3]
+        raise ValueError(f"{key} has {pattern!r}, which matches no parameter; near: {', '.join(near)}")
+    return found
+
+
+def freeze_parameters(
+    module: nn.Module, patterns: Sequence[str], key: str = "initializer.freeze"
+) -> list[str]:
     """Stop the gradients of the parameters whose names match a pattern (`layers.*`), and return their names.
 
-    A pattern is a shell pattern, or the name of a layer, which stands for all in it. Raises ValueError for a
-    pattern that matches nothing, and when nothing would be left to train. Batch-norm statistics of frozen
-    layers still move.
+    Raises ValueError, naming `key`, for a pattern that matches nothing, and when nothing would be left to train.
+    Batch-norm statistics of frozen layers still move.
     """
     parameters = dict(module.named_parameters())
-    chosen: set[str] = set()
-    for pattern in patterns:
-        found = fnmatch.filter(parameters, pattern) or fnmatch.filter(parameters, f"{pattern}.*")
-        if not found:
-            near = difflib.get_close_matches(pattern, parameters, n=3, cutoff=0.3) or list(parameters)[:3]
-            raise ValueError(
-                f"initializer.freeze has {pattern!r}, which matches no parameter; near: {', '.join(near)}"
-            )
-        chosen.update(found)
-    if chosen == set(parameters):
+    chosen = {name for pattern in patterns for name in matching(module, pattern, key)}
+    if chosen == {
+        name for name, parameter in parameters.items() if parameter.requires_grad or name in chosen
+    }:
         raise ValueError(
-            f"initializer.freeze={list(patterns)} leaves nothing to train; leave the head out, as in "
-            "initializer.freeze=[layers]"
+            f"{key}={list(patterns)} leaves nothing to train; leave the head out, as in {key}=[layers]"
         )
     for name in chosen:
         parameters[name].requires_grad_(False)

@@ -58,7 +58,7 @@ class DeviceGuard:
 
     def __init__(self, model: torch.nn.Module, optimizer: Any) -> None:
         self.model = model
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = list(model.parameters())
         self.bad_step = torch.full((), -1.0, device=self.parameters[0].device)
         self.bad_loss = torch.zeros_like(self.bad_step)
         self.optimizer = optimizer if getattr(optimizer, "_step_supports_amp_scaling", False) else None

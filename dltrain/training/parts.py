@@ -47,6 +47,19 @@ class Rules:
     weights: list[Any] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """Parameters that are trained after `thaw_epoch` epochs only."""
+
+    parameters: list[nn.Parameter]
+    thaw_epoch: int
+
+    def at(self, epoch: int) -> None:
+        """Freeze or thaw by the number of completed epochs, so that a resumed run does as the undisturbed one."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(epoch >= self.thaw_epoch)
+
+
 @dataclass
 class Parts:
     """Everything that changes the weights, built and on its device."""
@@ -71,6 +84,7 @@ class Parts:
     early_stopping: EarlyStopping
     fingerprint: str  # of the data
     statistics: dict[str, Tensor]  # mean and std that normalise the inputs
+    frozen: list[Frozen] = field(default_factory=list)  # what thaws later
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dltrain.averaging import recompute_batch_norm
 from dltrain.data.spec import Batch
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.training.callbacks import Callback, Progress
@@ -19,13 +20,15 @@ from dltrain.training.guard import DeviceGuard, HostGuard, gradient_norm, gradie
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.run_folder import RunFolder
 
+STATISTICS_SAMPLES = 4096  # that recompute the batch-norm statistics of averaged weights
+
 
 class Trainer:
     """Fits the parts of one experiment by their plan. Callbacks observe; they cannot change a result."""
 
     def __init__(self, parts: Parts, plan: Plan, folder: RunFolder, callbacks: list[Callback]) -> None:
         self.parts, self.plan, self.folder, self.callbacks = parts, plan, folder, callbacks
-        self.parameters = [p for p in parts.model.parameters() if p.requires_grad]
+        self.parameters = list(parts.model.parameters())  # the frozen ones too: they may thaw
         self.batch_norms = [
             m for m in parts.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
         ]
@@ -69,6 +72,8 @@ class Trainer:
     def train_epoch(self, epoch: int) -> None:
         """One pass over the training split, or what is left of it after a resume."""
         plan, parts = self.plan, self.parts
+        for part in parts.frozen:
+            part.at(epoch)
         start = self.step - epoch * plan.steps_per_epoch
         order = parts.order.order(epoch)[: plan.steps_per_epoch * plan.batch_size]
         for batch in parts.train.batches(order, plan.batch_size, start):
@@ -95,7 +100,8 @@ class Trainer:
         factor = parts.schedule(self.step)
         for group in parts.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        self.lr = parts.optimizer.param_groups[0]["lr"]
+        first = parts.optimizer.param_groups[0]
+        self.lr = first["lr"] / first.get("lr_scale", 1.0)
         if parts.momentum_schedule is not None:
             set_momentum(parts.optimizer, parts.momentum_schedule(self.step))
         if parts.penalty_schedule is not None:
@@ -219,10 +225,26 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with its averaged weights inside, where averaging is on and has begun."""
+        """The model with its averaged weights inside, where averaging is on and has begun.
+
+        Batch-norm statistics belong to weights: those of the averaged ones are recomputed, and put back with the weights.
+        """
         averaging = self.parts.averaging
-        with averaging.swapped() if averaging is not None and averaging.started else nullcontext():
+        if averaging is None or not averaging.started:
             yield
+            return
+        with averaging.swapped():
+            with autocast(self.plan.device, self.plan.precision):
+                recompute_batch_norm(self.parts.model, self.plain_inputs())
+            yield
+
+    def plain_inputs(self) -> Iterator[Tensor]:
+        """The first training samples in their own order and without augmentation: the same at every evaluation."""
+        size = self.plan.evaluation_batch_size
+        count = min(len(self.parts.train), max(size, STATISTICS_SAMPLES))
+        count -= count > 1 and count % size == 1  # batch norm has no variance of one sample
+        for batch in self.parts.train.batches(torch.arange(count), size):
+            yield batch.inputs
 
     def evaluated_weights(self) -> dict[str, Tensor]:
         """A copy of the weights that were just validated."""

@@ -1,0 +1,294 @@
+"""What cannot go together, each with its reason: the one table that is refused by, documented from, and tested against.
+
+`PAIRS` are pairs of words that exclude each other whatever their keys are; `CONTRADICTIONS` are knobs and keys. What a
+word of the user's own can do is not known here: the parts refuse it when they are built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dltrain.config.schema import Node
+
+Words = Mapping[str, list[str]]  # the chosen words of each group; [] or ["none"] where nothing is chosen
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Some words of one group, written `group = word word` or `group != word`."""
+
+    text: str
+
+    @cached_property
+    def group(self) -> str:
+        return self.text.split()[0]
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        return frozenset(self.text.split()[2:])
+
+    def matches(self, word: str) -> bool:
+        return (word in self.words) == (self.text.split()[1] == "=")
+
+    def chosen(self, words: Words) -> str | None:
+        """The first chosen word that is meant; None where there is none, or the group is not chosen yet."""
+        if self.group not in words:
+            return None
+        return next((word for word in words[self.group] or ["none"] if self.matches(word)), None)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two choices that exclude each other, why, and what to do instead."""
+
+    one: Choice
+    other: Choice
+    reason: str
+    cure: str
+
+    def found(self, words: Words) -> tuple[str, str] | None:
+        """The two words of it that are chosen, as `group=word`."""
+        one, other = self.one.chosen(words), self.other.chosen(words)
+        if one is None or other is None:
+            return None
+        return f"{self.one.group}={one}", f"{self.other.group}={other}"
+
+    def message(self, found: tuple[str, str]) -> str:
+        return f"`{found[0]}` cannot go with `{found[1]}`: {self.reason}.\n{self.cure}."
+
+
+def _pair(one: str, other: str, reason: str, cure: str) -> Pair:
+    return Pair(Choice(one), Choice(other), reason, cure)
+
+
+_TABLES = "dataset = breast_cancer wine iris diabetes two_moons teacher csv"
+_REGRESSIONS = "dataset = diabetes"
+_CLASSIFICATIONS = "dataset = digits breast_cancer wine iris two_moons mnist fashion_mnist kmnist cifar10 cifar100 svhn image_folder"
+_OBJECTIVES = "model = quadratic rosenbrock saddle"
+_RESNETS = "resnet20 resnet32 resnet56 wide_resnet"
+_NETWORKS = f"model = linear mlp deep_linear lenet cnn {_RESNETS} vit_tiny speed_cnn torchvision timm"
+_SPATIAL = f"model = lenet cnn {_RESNETS} vit_tiny speed_cnn torchvision timm"
+_PICTURES = (
+    "augmentation = shift rotate flip crop shear distort scale color cutout cutmix randaugment trivialaugment "
+    "alternating_flip"
+)
+_NO_SPACE = "its rows are columns of numbers without neighbours, and this one works on pixels side by side"
+_NO_SAMPLES = "a study problem is a function of its parameters alone and has no samples"
+
+PAIRS: tuple[Pair, ...] = (
+    # What the data are
+    _pair(_TABLES, _SPATIAL, _NO_SPACE, "Use model=mlp or model=linear"),
+    _pair(_TABLES, _PICTURES, _NO_SPACE, "Use augmentation=noise, mixup or none"),
+    _pair(
+        _REGRESSIONS,
+        "loss = cross_entropy bce",
+        "a quantity is no class, so that it has no probability",
+        "Use loss=auto",
+    ),
+    _pair(
+        _CLASSIFICATIONS,
+        "loss = mse mae huber",
+        "a class has no distance from another, so that there is no error to measure",
+        "Use loss=auto",
+    ),
+    _pair(
+        _REGRESSIONS,
+        "regularization = label_smoothing",
+        "a quantity has no label whose probability could be smoothed",
+        "Leave label_smoothing out",
+    ),
+    _pair(
+        "loss = mse mae huber",
+        "regularization = label_smoothing",
+        "this loss has no label whose probability could be smoothed",
+        "Leave label_smoothing out, or use loss=cross_entropy",
+    ),
+    _pair(
+        _REGRESSIONS,
+        "sampler = balanced",
+        "a quantity has no classes to balance",
+        "Use sampler=none or sampler=hard",
+    ),
+    _pair(
+        "loss = mse mae huber",
+        "sampler = balanced",
+        "this loss is for quantities, which have no classes to balance",
+        "Use sampler=none or sampler=hard",
+    ),
+    # Study problems
+    _pair(
+        "dataset = none",
+        _NETWORKS,
+        "a network needs samples, and there are none",
+        "Use model=quadratic, rosenbrock or saddle, or another dataset",
+    ),
+    _pair(
+        "dataset != none",
+        _OBJECTIVES,
+        "the model is itself the objective, and reads no sample",
+        "Use dataset=none",
+    ),
+    _pair("dataset = none", "augmentation != none", _NO_SAMPLES, "Use augmentation=none"),
+    _pair("dataset = none", "sampler = balanced hard", _NO_SAMPLES, "Use sampler=none"),
+    _pair(
+        "dataset = none",
+        "loss != auto",
+        "the model's output is the loss, and there is no target",
+        "Use loss=auto",
+    ),
+    _pair(
+        "dataset = none",
+        "regularization = label_smoothing",
+        "there is no label whose probability could be smoothed",
+        "Leave label_smoothing out",
+    ),
+    _pair(
+        _OBJECTIVES,
+        "regularization = dropout stochastic_depth max_norm",
+        "the parameters are one vector, without units or branches that could be dropped or bounded",
+        "Use regularization=[l2] with all_parameters=true",
+    ),
+    _pair(
+        _OBJECTIVES,
+        "initializer != default",
+        "the start is part of the problem, and one vector has neither fan-in nor layers",
+        "Use initializer=default, and the model's own key for the start",
+    ),
+    # What a step needs
+    _pair(
+        "wrap = sam",
+        "optimizer = lbfgs newton_cg steepest",
+        "it uses the curvature at w or a line search, whose gradients must belong to one loss, and sam moves w between them",
+        "Use a first-order optimizer such as optimizer=momentum",
+    ),
+    _pair(
+        "wrap = lookahead",
+        "optimizer = lbfgs newton_cg schedule_free",
+        "it keeps iterates of its own (secant pairs, the last accepted point, an average), which lookahead would move w away from",
+        "Use a first-order optimizer such as optimizer=adam",
+    ),
+    _pair(
+        "momentum_schedule != none",
+        "optimizer = gd sgd adagrad adadelta rprop quickprop adafactor steepest newton_cg lbfgs",
+        "there is no momentum to schedule",
+        "Use optimizer=momentum, or momentum_schedule=none",
+    ),
+    _pair(
+        "penalty_schedule != none",
+        "regularization = none",
+        "there is no strength to schedule",
+        "Add regularization=[l2], or use penalty_schedule=none",
+    ),
+    _pair(
+        "regularization = stochastic_depth",
+        "model = linear deep_linear lenet cnn speed_cnn torchvision",
+        "it drops a residual branch and keeps the skip, and this model has no skips: dropping a layer would cut the path",
+        "Use model=resnet20, vit_tiny or mlp with model.residual=true",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Knobs or keys that say two things at once: whether they do, and the message (formatted with the configuration)."""
+
+    occurs: Callable[[Node, Words], bool]
+    message: str
+
+
+def has(plain: Node, group: str, *keys: str) -> bool:
+    """Whether a node of the configuration has one of these keys."""
+    return any(key in (plain.get(group) or {}) for key in keys)
+
+
+def value(plain: Node, path: str) -> Any:
+    """The value at a dotted path, None where there is none."""
+    node: Any = plain
+    for key in path.split("."):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node
+
+
+CONTRADICTIONS: tuple[Contradiction, ...] = (
+    Contradiction(
+        lambda c, w: c["epochs"] is not None and c["steps"] is not None,
+        "`epochs` is {epochs} and `steps` is {steps}: both say how long to train. Give one (the other as null).",
+    ),
+    Contradiction(
+        lambda c, w: (c["fold"] is not None) and (c["folds"] is None),
+        "`fold` is {fold} but `folds` is not set: say of how many. Add folds=5.",
+    ),
+    Contradiction(
+        lambda c, w: c["folds"] is not None and c["fold"] is None,
+        "`folds` is {folds} but `fold` is not set: say which one validates. Add fold=0 (or -m with fold=0,1,…).",
+    ),
+    Contradiction(
+        lambda c, w: None not in (c["folds"], c["fold"]) and c["fold"] >= c["folds"],
+        "`fold` is {fold}; with folds={folds} it must be below {folds}. Folds count from 0.",
+    ),
+    Contradiction(
+        lambda c, w: c["evaluation"]["every_epochs"] is None and c["evaluation"]["every_steps"] is None,
+        "`evaluation.every_epochs` and `evaluation.every_steps` are both null: early stopping and the best weights need a "
+        "validation. Set one of them.",
+    ),
+    Contradiction(
+        lambda c, w: (
+            has(c, "regularization", "weight_decay") and (value(c, "optimizer.weight_decay") or 0) > 0
+        ),
+        "`optimizer.weight_decay` is {optimizer[weight_decay]} beside regularization=[weight_decay]: the weights would decay "
+        "twice.\nSet optimizer.weight_decay=0, or leave weight_decay out of `regularization`.",
+    ),
+    Contradiction(
+        lambda c, w: w["momentum_schedule"] != ["none"] and not has(c, "optimizer", "momentum", "betas"),
+        "`momentum_schedule` schedules momentum, and optimizer={words[optimizer]} has none. Use optimizer=momentum, or "
+        "momentum_schedule=none.",
+    ),
+    Contradiction(
+        lambda c, w: w["optimizer"] == ["lbfgs"] and bool(value(c, "parameters.lr_scale")),
+        "`parameters.lr_scale` is {parameters[lr_scale]}, and optimizer=lbfgs makes one step of all weights along one direction, "
+        "by one line search.\nUse a first-order optimizer, or leave lr_scale out.",
+    ),
+    Contradiction(
+        lambda c, w: (
+            w["optimizer"] == ["lbfgs"]
+            and (value(c, "parameters.thaw_epoch") or value(c, "initializer.thaw_epoch")) is not None
+        ),
+        "`thaw_epoch` is set, and optimizer=lbfgs keeps pairs of steps and gradients of one set of weights, which would grow.\n"
+        "Use a first-order optimizer, or leave thaw_epoch out.",
+    ),
+    Contradiction(
+        lambda c, w: value(c, "parameters.thaw_epoch") is not None and not value(c, "parameters.freeze"),
+        "`parameters.thaw_epoch` is {parameters[thaw_epoch]}, but nothing is frozen. Say what: parameters.freeze=[layers.0]",
+    ),
+    Contradiction(
+        lambda c, w: c["shuffle"] == "replacement" and w["sampler"] == ["balanced"],
+        "`shuffle=replacement` draws each batch freely, and sampler=balanced fixes what is in it. Use one of them.",
+    ),
+    Contradiction(
+        lambda c, w: (
+            w["optimizer"][0] in ("newton_cg", "steepest") and value(c, "model.attention") == "fused"
+        ),
+        "`model.attention` is fused, and optimizer={words[optimizer]} needs Hessian-vector products: the fused kernel has no "
+        "second derivative.\nSet model.attention=math.",
+    ),
+    Contradiction(
+        lambda c, w: (
+            w["model"] == ["mlp"]
+            and (value(c, "model.stochastic_depth") or 0) > 0
+            and not value(c, "model.residual")
+        ),
+        "`model.stochastic_depth` is {model[stochastic_depth]}, but an MLP has no residual branch to drop unless "
+        "model.residual=true.\nAdd model.residual=true model.hidden=[128,128].",
+    ),
+    Contradiction(
+        lambda c, w: (
+            w["dataset"] == ["teacher"]
+            and value(c, "dataset.task") == "regression"
+            and w["sampler"] == ["balanced"]
+        ),
+        "`dataset.task` is regression, and sampler=balanced balances classes, which quantities have not. Use sampler=none.",
+    ),
+)

@@ -1,0 +1,303 @@
+"""docs/methods.md, made from the catalogue and from the docstrings of what its words name.
+
+    python docs/methods.py
+
+A test compares the file with what this makes, so that the page cannot fall behind the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from dltrain.commands.help import ABOUT, default_word
+from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word, read_params
+from dltrain.config.conflicts import PAIRS
+from dltrain.config.search_path import catalogue_dir
+
+TITLES = {
+    "optimizer": "Optimizers",
+    "wrap": "Wraps",
+    "averaging": "Averaging of iterates",
+    "schedule": "Schedules of the learning rate",
+    "momentum_schedule": "Schedules of the momentum",
+    "penalty_schedule": "Schedules of the strength of penalties",
+    "initializer": "Initializers",
+    "regularization": "Regularization",
+    "early_stopping": "Early stopping",
+    "augmentation": "Augmentation",
+    "loss": "Losses",
+    "sampler": "Samplers",
+    "dataset": "Datasets",
+    "model": "Models",
+}
+INTRODUCTIONS = {
+    "optimizer": "`lr` left unset is the optimizer's own default, chosen on validation data by `benchmarks/default_lr.py`. Decay "
+    "is `regularization=[weight_decay]`, or the optimizer's own `weight_decay`; giving both is refused. Biases and "
+    "normalisation parameters are never decayed unless asked (`all_parameters=true`).",
+    "wrap": "A wrap goes around any first-order optimizer; several are applied from left to right: `wrap=[sam,lookahead]`.",
+    "averaging": "What is validated, stopped on, kept and tested are the averaged weights; batch-norm statistics are recomputed "
+    "for them from unaugmented training samples.",
+    "schedule": "Every value multiplies `lr`. Each schedule has a warm-up (`warmup_steps` or `warmup_epochs`); it then runs over "
+    "what is left. Values are functions of the step alone, so that a resumed run meets the same ones; `plateau` is the "
+    "only one with a memory, which is kept in checkpoints.",
+    "momentum_schedule": "The same family gives the momentum itself, 0.5 to 0.9 unless told otherwise (L3); formulas and keys as "
+    "in [schedules of the learning rate](#schedules-of-the-learning-rate). It needs an optimizer that has momentum.",
+    "penalty_schedule": "The same family multiplies the strengths λ of penalties, decays and weight rules: 0 to 1 unless told "
+    "otherwise, since L0 starts overparametrised and gradually increases λ.",
+    "initializer": "They act on weights with two or more axes; biases become zero and normalisation is left alone. Scaled ones "
+    "take `gain` from the model's activation, and `last` names another one for the last layer.",
+    "regularization": "`l2.strength=λ` adds λ/2·‖w‖² and `l1.strength=λ` adds λ‖w‖₁; dropout's `p` is the probability to drop.",
+    "early_stopping": "Looks at one column of `metrics.csv` and keeps the weights of its best evaluation, which are the ones that are "
+    "tested: bit-equal to those of a second run stopped at that epoch.",
+    "augmentation": "Each sample has its own draw, independent of the batch size, as a function of seed and step. Neighbouring "
+    "geometric ones are fused into one warp on the device.",
+    "loss": "Losses are means over the batch.",
+    "sampler": "The order of samples is a function of the seed and the epoch alone.",
+    "dataset": "Splits and folds depend on `dataset.split_seed` only. `dataset.normalize` and the other keys that all datasets "
+    "share are among the [knobs](#knobs).",
+    "model": "Sizes of inputs and outputs come from the data. Activations are `relu`, `leaky_relu`, `tanh`, `sigmoid`, `gelu`, "
+    "`silu` and `identity`; `norm` is `batch`, `layer`, `group` or `none`.",
+}
+SLIPS = (
+    (
+        "L0",
+        "its momentum has no memory; Adagrad, RMSProp and Adam divide by the old accumulator and have no lr; Xavier's bound "
+        "lacks the sum and the root; mini-batch gradients are summed (ours are means); the ℓ1 solution is soft-thresholding; "
+        "λ and the returned model are chosen by test error (ours: by validation, as L3 says)",
+    ),
+    ("L1", "ε under the root; bias correction inside Adam's recursion; p is the probability to keep"),
+    ("L2", "decay not scaled by lr"),
+    ("L3", "λ/2·Σ|w| beside the gradient λ·sign(w)"),
+    ("L4", "plus signs that ascend"),
+)
+PRACTICE = (
+    (
+        "a validation set of its own; the test set takes no part in a choice",
+        "`dataset.val_fraction`, `evaluation.test`",
+        "L3",
+    ),
+    ("K-fold cross-validation", "`-m folds=5 fold=0,1,2,3,4`, stratified", "L0"),
+    (
+        "shuffle every epoch, once, never, or draw with replacement",
+        "`shuffle=epoch\\|once\\|never\\|replacement`",
+        "L0 L2 L3 L4",
+    ),
+    (
+        "batches that hold every class; class weights in the loss",
+        "`sampler=balanced`, `dataset.class_weights=balanced`",
+        "L3",
+    ),
+    ("hard examples by their last losses, beware of outliers", "`sampler=hard`", "L3"),
+    (
+        "inputs of mean 0 and variance 1, by the training split",
+        "`dataset.normalize=unit\\|center\\|none`",
+        "L3 L4",
+    ),
+    (
+        "mini-batches of 32 to 256, one sample, or all of them",
+        "`batch_size=64`, `1`, `full`; `accumulate=4`",
+        "L2 L3",
+    ),
+    ("normalisation layers", "`model.norm=batch\\|layer\\|group\\|none`", "L0 L2 L3"),
+    ("a bottleneck", "`model.bottleneck=16`", "L1"),
+    ("another lr for a part of the net", "`parameters.lr_scale={head: 10}`", "L1 L2"),
+    ("frozen parts, thawed later", "`parameters.freeze=[layers]`, `parameters.thaw_epoch=5`", "L1 L2"),
+    ("data on the GPU, batches prefetched", "`device=auto`, `dataset.resident_share`, `workers`", "L1"),
+    ("several learning rates at log-spaced values", "`lr=auto`, `-m lr=0.1,0.01,0.001`", "L3"),
+    ("overfit a few samples first", "`debug=overfit`", "L3"),
+    ("the mean of several models' outputs", "`dltrain evaluate RUN RUN …`", "L3"),
+    ("Monte-Carlo dropout; test-time augmentation", "`evaluation.mc_dropout=20`, `evaluation.tta=8`", "–"),
+)
+
+
+def page() -> str:
+    """The whole page."""
+    catalogue = Catalogue(catalogue_dir())
+    blocks = [*_opening(catalogue)]
+    for group in TITLES:
+        blocks += _group(catalogue, group)
+    return "\n\n".join([*blocks, *_practice(), *_pairs(), *_knobs(catalogue)]) + "\n"
+
+
+def _opening(catalogue: Catalogue) -> Iterator[str]:
+    count = sum(len(catalogue.words[group]) for group in TITLES)
+    yield "<!-- Made by `python docs/methods.py`; edit conf/ and the docstrings instead. -->"
+    yield "# Methods"
+    yield _fill(
+        f"Every choice is one word on the command line, `group=word`, and every number of it a key, `group.key=value`. Below are "
+        f"the {count} words of {len(TITLES)} groups: for each the rule as formula with its symbols tied to the keys, the paper, "
+        "the lecture that names it (L0 to L4), when to use it, and where its defaults come from. The same is shown by "
+        "`dltrain GROUP=WORD --help`."
+    )
+    yield "\n".join(
+        f"- [{title}](#{_anchor(title)}): {_words_line(catalogue, group)}" for group, title in TITLES.items()
+    )
+    yield _fill(
+        "Where a lecture slips, the published method is built: "
+        + "; ".join(f"**{name}**: {text}" for name, text in SLIPS)
+        + "."
+    )
+
+
+def _words_line(catalogue: Catalogue, group: str) -> str:
+    return " ".join(f"`{name}`" for name in _names(catalogue, group))
+
+
+def _names(catalogue: Catalogue, group: str) -> list[str]:
+    """The default first, then by the alphabet; `none` last where it is not the default."""
+    default = default_word(catalogue, group)
+    return sorted(catalogue.words[group], key=lambda name: (name != default, name == "none", name))
+
+
+def _group(catalogue: Catalogue, group: str) -> Iterator[str]:
+    takes = f"{group}=[…]" if group in LIST_GROUPS else f"{group}=…"
+    yield f"## {TITLES[group]}"
+    yield _fill(
+        f"`{takes}` – {ABOUT[group].split(';')[0]}; default `{default_word(catalogue, group)}`. {INTRODUCTIONS[group]}"
+    )
+    names = _names(catalogue, group)
+    rows = [
+        (f"`{n}`", catalogue.words[group][n].notes["summary"], _lecture(catalogue.words[group][n]))
+        for n in names
+    ]
+    yield _table(("word", "what it is", "lecture"), rows)
+    if group.endswith("_schedule"):  # the formulas stand under `schedule`
+        return
+    for name in names:
+        if catalogue.words[group][name].notes.keys() - {"summary"}:
+            yield from _word(catalogue, catalogue.words[group][name])
+
+
+def _word(catalogue: Catalogue, word: Word) -> Iterator[str]:
+    notes = word.notes
+    yield f"### {word.group}={word.name}"
+    yield notes["summary"]
+    if "rule" in notes:
+        yield f"```\n{_rule(notes['rule'])}\n```"
+    lines = [
+        f"**{label}** {_linked(_cell(notes[name]))}"
+        for name, label in (
+            ("symbols", "Symbols:"),
+            ("use", "Use:"),
+            ("default", "Default:"),
+            ("paper", "Paper:"),
+        )
+        if notes.get(name, "–") != "–"
+    ]
+    if _lecture(word) != "–":
+        lines.append(f"**Lecture:** {_lecture(word)}")
+    yield "  \n".join(lines)
+    details = _details(word)
+    if details:
+        yield textwrap.indent(_fill(_escaped(details)), "> ", lambda line: True)
+    rows = [_key_row(param) for param in _params(catalogue, word)]
+    if rows:
+        yield _table(("key", "default", "must be", "meaning"), rows)
+
+
+def _params(catalogue: Catalogue, word: Word) -> list[Param]:
+    """The keys of a word, and before them the top-level knobs that it sets."""
+    own = catalogue.params({word.group: [word.name]})
+    keys = [p for p in own.values() if p.path.startswith(_prefix(word)) and not p.default.startswith("${")]
+    shared = {p.path: p for p in catalogue.knobs.values()}
+    knobs = [p for p in read_params(word.text, "") if p.path in ("lr", "batch_size", "epochs")]
+    knobs = [p if p.meaning else replace(shared[p.path], default=p.default) for p in knobs]
+    return [p for p in knobs if "_global_" in word.text] + [
+        p for p in keys if p.path not in shared or p in word.params.values()
+    ]
+
+
+def _prefix(word: Word) -> str:
+    return f"{word.group}.{word.name}." if word.group in LIST_GROUPS else f"{word.group}."
+
+
+def _rule(text: str) -> str:
+    """The formula, a line for each of its statements."""
+    return re.sub(r";\s{2,}", "\n", text)
+
+
+def _key_row(param: Param) -> tuple[str, ...]:
+    rule = param.rule.text if param.rule else "as the top-level knob"
+    default = "–" if param.default == "???" else f"`{param.default}`" if param.default else "–"
+    return f"`{param.path}`", default, rule, param.meaning or f"the value of {param.default}"
+
+
+def _lecture(word: Word) -> str:
+    return word.notes.get("lecture", "–")
+
+
+def _linked(text: str) -> str:
+    """arXiv numbers become links."""
+    return re.sub(r"arXiv:(math/\d{7}|\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+
+
+def _details(word: Word) -> str:
+    """What the docstring adds after its first sentence; the first is the rule once more."""
+    paragraphs = docstring(word.target).split("\n\n") if word.target else []
+    return " ".join(" ".join(p.split()) for p in paragraphs[1:])
+
+
+@cache
+def docstring(target: str) -> str:
+    """The docstring of one of our own classes or functions, read from its source without importing it."""
+    module, _, name = target.rpartition(".")
+    spec = find_spec(module) if module.startswith("dltrain.") else None
+    if spec is None or spec.origin is None:
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    nodes = (node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef))
+    return next((ast.get_docstring(node) or "" for node in nodes if node.name == name), "")
+
+
+def _practice() -> Iterator[str]:
+    yield "## Data and practice"
+    yield "What the lectures ask for besides words, and the knob that does it."
+    yield _table(("what", "how", "lecture"), PRACTICE)
+
+
+def _pairs() -> Iterator[str]:
+    yield "## What cannot go together"
+    yield (
+        "Everything else composes with everything: a test trains a covering array in which every other pair of words occurs.\n"
+        "These pairs are refused, with their reason, before anything is built."
+    )
+    rows = [(f"`{p.one.text}`", f"`{p.other.text}`", p.reason, p.cure) for p in PAIRS]
+    yield _table(("words", "with", "why not", "instead"), rows)
+
+
+def _knobs(catalogue: Catalogue) -> Iterator[str]:
+    yield "## Knobs"
+    yield "The keys that belong to no single word."
+    yield _table(
+        ("key", "default", "must be", "meaning"),
+        [_key_row(param) for param in catalogue.knobs.values() if param.rule is not None],
+    )
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows])
+
+
+def _cell(text: str) -> str:
+    """Text that Markdown leaves as it is inside a table."""
+    return re.sub(r"(?<!\\)\|", r"\\|", text)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("*", "\\*").replace("_", "\\_") if "`" not in text else text
+
+
+def _fill(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")

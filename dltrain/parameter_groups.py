@@ -1,0 +1,109 @@
+"""Which parameters are trained, from when on, and with which learning rate: patterns of names → groups.
+
+A pattern is a shell pattern (`layers.0.*`), the name of a layer, which stands for all in it, or `head`: the last layer
+with weights, where no layer bears that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from dltrain.config.schema import Config
+from dltrain.errors import UserError
+from dltrain.initializers.pretrained import freeze_parameters, head_parameters, matching
+from dltrain.training.parts import Frozen, Plan
+
+
+def freeze(model: nn.Module, config: Config, by_initializer: list[str]) -> list[Frozen]:
+    """Freeze what `parameters` names; return that and what the initializer froze, where either is to thaw.
+
+    Parameters that never thaw keep `requires_grad=False` and stay out of the optimizer; the others are in it from the
+    start, and the trainer withholds their gradients until then.
+    """
+    named = dict(model.named_parameters())
+    wanted = [(by_initializer, config.initializer.get("thaw_epoch"))]
+    patterns = config.parameters.freeze
+    if patterns:
+        try:
+            wanted.append(
+                (freeze_parameters(model, patterns, "parameters.freeze"), config.parameters.thaw_epoch)
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    thawing = [Frozen([named[name] for name in names], epoch) for names, epoch in wanted if names and epoch]
+    for part in thawing:
+        part.at(part.thaw_epoch)
+    return thawing
+
+
+def check_thawing(frozen: list[Frozen], plan: Plan) -> None:
+    """Raise UserError where something would thaw after the end of the run only."""
+    for part in frozen:
+        if part.thaw_epoch * plan.steps_per_epoch >= plan.total_steps:
+            raise UserError(
+                f"`thaw_epoch` is {part.thaw_epoch}, and the run has {plan.total_steps / plan.steps_per_epoch:g} epochs: it must "
+                "be fewer. Train longer, or leave it out: frozen to the end."
+            )
+
+
+def lr_scales(model: nn.Module, config: Config) -> dict[int, float]:
+    """The factor of lr of each parameter, by its id; 1 for those that no pattern names. The first match counts."""
+    patterns: dict[str, Any] = dict(config.parameters.lr_scale)
+    if config.initializer.get("head_lr_scale", 1.0) != 1.0:
+        patterns.setdefault("head", config.initializer["head_lr_scale"])
+    named = dict(model.named_parameters())
+    scales: dict[int, float] = {}
+    for pattern, factor in patterns.items():
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < float("inf"):
+            raise UserError(
+                f"`parameters.lr_scale` gives {pattern} the factor {factor}; it must be: float > 0.\n"
+                "To train it not at all: parameters.freeze=[…]"
+            )
+        for parameter in _named(model, named, str(pattern)):
+            scales.setdefault(id(parameter), float(factor))
+    return scales
+
+
+def _named(model: nn.Module, named: Mapping[str, nn.Parameter], pattern: str) -> list[nn.Parameter]:
+    if pattern == "head" and not any(name.split(".")[0] == "head" for name in named):
+        return head_parameters(model)
+    try:
+        return [named[name] for name in matching(model, pattern, "parameters.lr_scale")]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def parameter_groups(model: nn.Module, config: Config, frozen: list[Frozen]) -> list[dict[str, Any]]:
+    """The optimizer's groups: one for each lr, and apart what an optimizer's own weight decay leaves alone (L0).
+
+    What thaws is apart, too: torch's fused SGD wants all momenta of a group to begin at one step.
+    The group with the model's last matrix comes last, since some optimizers (muon) treat that one in a way of its own.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    scales = lr_scales(model, config)
+    decays = (config.optimizer.get("weight_decay") or 0.0) > 0 and not config.parameters.decay_all
+    thaws = {id(p): part.thaw_epoch for part in frozen for p in part.parameters}
+    groups: dict[tuple[float, bool, int], list[nn.Parameter]] = {}
+    for parameter in trained:
+        spared = decays and parameter.dim() < 2
+        key = (scales.get(id(parameter), 1.0), spared, thaws.get(id(parameter), 0))
+        groups.setdefault(key, []).append(parameter)
+    position = {id(p): i for i, p in enumerate(trained)}
+    last_matrix = {
+        key: max((position[id(p)] for p in members if p.dim() >= 2), default=len(trained))
+        for key, members in groups.items()
+    }
+    keys = sorted(groups, key=lambda key: last_matrix[key]) if scales or thaws else list(groups)
+    return [_group(groups[key], key[0], key[1], config) for key in keys]
+
+
+def _group(members: list[nn.Parameter], scale: float, spared: bool, config: Config) -> dict[str, Any]:
+    group: dict[str, Any] = {"params": members}
+    if spared:
+        group["weight_decay"] = 0.0
+    if scale != 1.0:
+        group |= {"lr": config.optimizer["lr"] * scale, "lr_scale": scale}
+    return group

@@ -1,0 +1,7 @@
+"""Writes docs/methods.md: `python docs/methods.py`."""
+
+from pathlib import Path
+
+from dltrain.config.handbook import page
+
+Path(__file__).with_suffix(".md").write_text(page(), encoding="utf-8")

@@ -1,0 +1,32 @@
+"""docs/methods.md says what the code says, and covers every word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dltrain.config.catalogue import OVERLAYS, Catalogue
+from dltrain.config.handbook import TITLES, page
+from dltrain.config.search_path import catalogue_dir
+
+FILE = Path(__file__).parents[1] / "docs" / "methods.md"
+WITH_FORMULA = ("optimizer", "schedule", "initializer", "regularization", "augmentation", "loss")
+
+
+def test_the_page_is_current():
+    assert FILE.read_text(encoding="utf-8") == page(), "run: python docs/methods.py"
+
+
+def test_every_group_of_methods_is_on_the_page():
+    groups = set(Catalogue(catalogue_dir()).words) - set(OVERLAYS) - {"sweep", "diagnostics"}
+    assert groups == set(TITLES)
+
+
+@pytest.mark.parametrize("group", WITH_FORMULA)
+def test_every_word_has_its_formula(group):
+    text = FILE.read_text(encoding="utf-8")
+    for word in set(Catalogue(catalogue_dir()).words[group]) - {"none"}:
+        section = text.partition(f"### {group}={word}\n")[2].partition("\n### ")[0]
+        assert "```\n" in section, word
+        assert "**Use:**" in section, word

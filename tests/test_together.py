@@ -1,0 +1,244 @@
+"""Everything goes with everything: every pair of words of two groups, in a run of three steps."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from covering import Row, conflict, covering_rows
+
+from dltrain.cli import dispatch
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.conflicts import PAIRS
+from dltrain.config.search_path import catalogue_dir
+from dltrain.data.raw import RawData
+from dltrain.errors import UserError
+
+GROUPS = (
+    "dataset model initializer optimizer wrap averaging schedule momentum_schedule penalty_schedule regularization "
+    "augmentation loss sampler early_stopping"
+).split()
+SAMPLE = 30  # rows that run by default
+DOWNLOADED = {
+    "dltrain.data.mnist": (("mnist", "fashion_mnist", "kmnist"), (1, 28, 28)),
+    "dltrain.data.cifar": (("cifar10", "cifar100"), (3, 32, 32)),
+    "dltrain.data.svhn": (("svhn",), (3, 32, 32)),
+}
+# What a word needs to be given, or to be small enough for a test.
+GIVEN = {
+    "dataset=none": "batch_size=1 dataset.limit=null",
+    "dataset=csv": "dataset.path=table.csv dataset.target=y",
+    "dataset=npz": "dataset.path=arrays.npz",
+    "dataset=image_folder": "dataset.root=images workers=0",
+    "dataset=teacher": "dataset.samples=200",
+    "dataset=cifar100": "dataset.limit=null batch_size=100",
+    "model=resnet32": "model.width=4",
+    "model=resnet56": "model.width=2",
+    "model=wide_resnet": "model.width=1",
+    "model=vit_tiny": "model.depth=2",
+    "model=speed_cnn": "model.widths=[8,16,16]",
+    "model=torchvision": "model.name=mobilenet_v2",
+}
+for _group in ("schedule", "momentum_schedule", "penalty_schedule"):  # periods that fit into three steps
+    GIVEN[f"{_group}=step"] = f"{_group}.every_steps=1"
+    GIVEN[f"{_group}=multistep"] = f"{_group}.milestones=[0.3,0.6]"
+    GIVEN[f"{_group}=cosine_restarts"] = f"{_group}.cycles=2 {_group}.growth=1"
+    GIVEN[f"{_group}=triangular"] = f"{_group}.cycles=1"
+
+# What two words need to be told when they meet.
+TOLD = {
+    ("model=mlp", "regularization=stochastic_depth"): "model.residual=true model.hidden=[16,16]",
+    ("dataset=diabetes", "augmentation=mixup"): "augmentation.mixup.regression=true",
+    **{
+        (f"loss={loss}", f"augmentation={word}"): f"augmentation.{word}.regression=true"
+        for loss in ("mse", "mae", "huber")
+        for word in ("mixup", "cutmix")
+    },
+    **{
+        (f"dataset={word}", f"loss={loss}"): text
+        for loss in ("mse", "mae", "huber")
+        for word, text in {
+            "csv": "dataset.target=u",
+            "npz": "dataset.task=regression",
+            "teacher": "dataset.task=regression",
+        }.items()
+    },
+    ("optimizer=adamw", "regularization=weight_decay"): "optimizer.weight_decay=0",
+    **{
+        ("dataset=none", f"regularization={word}"): f"regularization.{word}.all_parameters=true"
+        for word in ("l1", "l2", "elastic_net", "weight_decay")
+    },
+}
+LIMIT = "steps=3 batch_size=16 dataset.limit=64 evaluation.every_steps=2 threads=1"
+
+
+def catalogue_words() -> dict[str, list[str]]:
+    """All words of the groups, less those of packages that are not installed."""
+    catalogue = Catalogue(catalogue_dir())
+    words = {group: sorted(catalogue.words[group]) for group in GROUPS}
+    if importlib.util.find_spec("timm") is None:
+        words["model"].remove("timm")
+    return words
+
+
+def overrides(row: Row) -> list[str]:
+    chosen = [f"{group}={word}" for group, word in row.items()]
+    told = [text for pair, text in TOLD.items() if set(pair) <= set(chosen)]
+    given = [GIVEN[choice] for choice in chosen if choice in GIVEN]
+    return " ".join([*chosen, LIMIT, *given, *told]).split()
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random pictures of the right shape for the datasets that are downloaded."""
+    for module, (names, shape) in DOWNLOADED.items():
+        classes = dict.fromkeys(names, 10) | {"cifar100": 100}
+
+        def make(name: str, shape: tuple[int, ...] = shape, classes: dict[str, int] = classes) -> object:
+            generator = torch.Generator().manual_seed(0)
+            count = 3 * classes[name] + 200
+            inputs = torch.randint(256, (count, *shape), dtype=torch.uint8, generator=generator)
+            raw = RawData(inputs, torch.arange(count) % classes[name], "classification")
+            return lambda root, download, labels="fine": raw
+
+        for name in names:
+            monkeypatch.setattr(f"{module}.{name}", make(name))
+
+
+def write_files(folder: Path) -> None:
+    """A table, arrays and a folder of pictures for the datasets that are a user's own."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    rows = [f"{a},{b},{'ab'[int(a > b)]}" for a, b in rng.random((120, 2)).round(3)]
+    (folder / "table.csv").write_text("\n".join(["u,v,y", *rows]))
+    pictures = rng.integers(0, 256, (120, 12, 12), dtype=np.uint8)
+    np.savez(folder / "arrays.npz", inputs=pictures, targets=np.arange(120) % 3)
+    for i, picture in enumerate(pictures[:60]):
+        file = folder / "images" / f"class{i % 2}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(file)
+
+
+def check_row(row: Row, folder: Path) -> None:
+    """Three steps of this row: finite losses, and weights that moved."""
+    if row["initializer"] == "pretrained":
+        assert dispatch([*overrides(row | {"initializer": "default"}), "quiet=true", "name=first"]) == 0
+        (first,) = folder.glob("outputs/first/*")
+        extra = [f"initializer.path={first}"]
+    else:
+        extra = []
+    assert dispatch([*overrides(row), *extra, "quiet=true", "name=row"]) == 0
+    (run,) = folder.glob("outputs/row/*")
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["steps"] == 3
+    assert all(math.isfinite(value) for value in summary["best"].values())
+
+
+WORDS = catalogue_words()
+ROWS, IMPOSSIBLE = covering_rows(WORDS)
+
+
+def name_of(row: Row) -> str:
+    return " ".join(f"{group}={word}" for group, word in row.items())
+
+
+@pytest.fixture
+def folder(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    stand_in(monkeypatch)
+    write_files(workdir)
+    return workdir
+
+
+def test_every_pair_of_words_is_in_a_row_or_in_the_table_of_what_cannot_go_together():
+    words = [(group, word) for group, names in WORDS.items() for word in names]
+    held = {pair for row in ROWS for pair in combinations(sorted(row.items()), 2)}
+    refused = {tuple(sorted(pair)) for pair in combinations(words, 2) if conflict(*pair)}
+    beyond = {tuple(sorted(pair)) for pair in IMPOSSIBLE}
+    for pair in combinations(sorted(words), 2):
+        if pair[0][0] != pair[1][0]:
+            assert (pair in held) != (pair in refused | beyond), pair
+
+
+def test_pairs_that_a_third_group_excludes_are_those_of_study_problems():
+    """Such as model=quadratic with augmentation=flip: the one needs dataset=none, and the other forbids it."""
+    for pair in IMPOSSIBLE:
+        assert {
+            ("dataset", "none"),
+            *(("model", word) for word in ("quadratic", "rosenbrock", "saddle")),
+        } & set(pair)
+
+
+def sample() -> list[Row]:
+    """Rows of small models that hold every word of every group at least once, as far as `SAMPLE` rows go."""
+    heavy = {"resnet32", "resnet56", "wide_resnet", "torchvision", "timm", "speed_cnn", "vit_tiny"}
+    light = [row for row in ROWS if row["model"] not in heavy and row["initializer"] != "pretrained"]
+    chosen: list[Row] = []
+    missing = {item for row in light for item in row.items()}
+    while len(chosen) < SAMPLE:
+        row = max(light, key=lambda row: len(missing & set(row.items())))
+        chosen.append(row)
+        light.remove(row)
+        missing -= set(row.items())
+    return chosen
+
+
+@pytest.mark.parametrize("row", sample(), ids=name_of)
+def test_a_sample_of_rows_trains(row, folder):
+    check_row(row, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=name_of)
+def test_every_row_trains(row, folder):
+    check_row(row, folder)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair.one.text} with {pair.other.text}")
+def test_a_pair_that_cannot_go_together_is_refused_with_its_reason(pair, dltrain, folder):
+    """One of its pairs of words, before anything is built or made; the message is the row of the table."""
+    one, other = (
+        next(w for w in WORDS[choice.group] if choice.matches(w)) for choice in (pair.one, pair.other)
+    )
+    row = {pair.one.group: one, pair.other.group: other}
+    given = [text for choice in row.items() for text in GIVEN.get("=".join(choice), "").split()]
+    with pytest.raises(UserError) as refused:
+        dltrain(*(f"{group}={word}" for group, word in row.items()), *given)
+    reasons = [p.message(found) for p in PAIRS if (found := p.found({g: [w] for g, w in row.items()}))]
+    defaults = "reads no sample|a network needs samples|a class has no distance"  # as the default dataset does not fit
+    assert str(refused.value) in reasons or re.search(defaults, str(refused.value))
+    assert not (folder / "outputs").exists()
+
+
+def test_words_without_momentum_are_those_without_the_key():
+    """The table names optimizers; their keys say the same."""
+    catalogue = Catalogue(catalogue_dir())
+    (pair,) = [p for p in PAIRS if p.one.text == "momentum_schedule != none"]
+    without = {
+        name
+        for name, word in catalogue.words["optimizer"].items()
+        if not {"optimizer.momentum", "optimizer.betas"} & set(word.params)
+    }
+    assert pair.other.words == without
+
+
+def test_names_in_the_table_are_words():
+    catalogue = Catalogue(catalogue_dir())
+    for pair in PAIRS:
+        for choice in (pair.one, pair.other):
+            assert choice.words <= set(catalogue.words[choice.group]), choice.text
+
+
+def test_an_operation_without_second_derivative_is_told(folder, dltrain):
+    arguments = "model=torchvision model.name=mobilenet_v3_small optimizer=steepest steps=1 batch_size=8 dataset.limit=16"
+    with pytest.raises(
+        UserError, match=r"optimizer=steepest.*second derivative.*hardsigmoid.*\n.*optimizer=adam"
+    ):
+        dltrain(*arguments.split(), "quiet=true")

@@ -1,0 +1,139 @@
+"""The walk through METHODS.md: each of its words stands in `--help`, in docs/methods.md and in a test, and learns."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from test_together import DOWNLOADED, GIVEN, WORDS, write_files
+
+from dltrain.cli import dispatch
+from dltrain.commands.help import page as help_page
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.search_path import catalogue_dir
+from dltrain.data.raw import RawData
+from dltrain.training.trainer import Trainer
+
+HERE = Path(__file__).parent
+ROWS = [line for line in (HERE / "methods_rows.txt").read_text().splitlines() if not line.startswith("#")]
+SAMPLE = ("optimizer=sgd", "schedule=cosine", "initializer=orthogonal", "regularization=max_norm", "augmentation=mixup",
+          "dataset=iris", "model=linear", "initializer=zeros*", "dataset=none", "averaging=swa")  # fmt: skip
+# What a word is put beside, where the default run has no place for it.
+BESIDE = {
+    "loss=mse": "dataset=diabetes", "loss=mae": "dataset=diabetes optimizer=rprop epochs=60", "loss=huber": "dataset=diabetes loss.delta=50",
+    "dataset=none": "model=quadratic", "model=quadratic": "dataset=none", "model=rosenbrock": "dataset=none steps=500",
+    "model=saddle": "dataset=none", "dataset=diabetes": "loss=mse",
+    "regularization=stochastic_depth": "model.residual=true model.hidden=[128,128]",
+    "initializer=whitening": "model=cnn", "dataset.class_weights=balanced": "dataset=breast_cancer",
+    "folds=5": "fold=0", "model.bottleneck=16": "model.hidden=[64,64]", "batch_size=1": "epochs=2 optimizer=sgd lr=0.01",
+    "batch_size=full": "epochs=150",
+}  # fmt: skip
+OBJECTIVE = "early_stopping=none optimizer=adam lr=0.1"
+# With these the loss cannot halve for a reason of their own: they beat the majority (or the mean) only.
+FLOOR = {
+    "regularization=label_smoothing": "the smoothed target has an entropy of its own",
+    "dataset=diabetes": "a tumour of noise: the best R² known is about one half",
+    "loss=mse": "as dataset=diabetes",
+    "loss=mae": "as dataset=diabetes",
+    "loss=huber": "as dataset=diabetes",
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_word_is_in_the_help_on_the_page_and_in_a_test(row):
+    key, _, word = row.rstrip("*").partition("=")
+    catalogue = Catalogue(catalogue_dir())
+    text = "\n".join(help_page(catalogue))
+    methods = (HERE.parent / "docs" / "methods.md").read_text(encoding="utf-8")
+    if key in catalogue.words:
+        assert word in catalogue.words[key]
+        assert re.search(rf"\b{word}\b", text)
+        assert f"`{word}`" in methods
+    else:
+        head, name = key.split(".")[0], key.split(".")[-1]
+        assert re.search(rf"\b{name}\b", text) or head in catalogue.words
+        assert re.search(rf"\b{name}\b", methods)
+    named = re.compile(rf"\b{re.escape(word if key in catalogue.words else key.split('.')[-1])}\b")
+    sources = [f.read_text(encoding="utf-8") for f in HERE.rglob("*.py") if f.name != Path(__file__).name]
+    assert (
+        any(named.search(source) for source in sources) or key in catalogue.words
+    )  # test_catalogue builds all words
+
+
+def learnable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures with a bright patch whose place tells the class, for the datasets that are downloaded."""
+    for module, (names, shape) in DOWNLOADED.items():
+        for name in names:
+            classes = 100 if name == "cifar100" else 10
+            generator = torch.Generator().manual_seed(0)
+            targets = torch.arange(20 * classes) % classes
+            inputs = torch.randint(60, (len(targets), *shape), dtype=torch.uint8, generator=generator)
+            side = math.isqrt(classes) + 1
+            for i, target in enumerate(targets.tolist()):
+                y, x = (shape[1] // side) * (target // side), (shape[2] // side) * (target % side)
+                inputs[i, :, y : y + 3, x : x + 3] += 180
+            raw = RawData(inputs, targets, "classification")
+            monkeypatch.setattr(f"{module}.{name}", lambda root, download, labels="fine", raw=raw: raw)
+
+
+def learn(
+    row: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[float, float, float | None, float]:
+    """First and best loss on validation, best accuracy there, and the share of the largest class."""
+    learnable(monkeypatch)
+    write_files(folder)
+    choice = row.rstrip("*")
+    key, _, word = choice.partition("=")
+    given = f"{GIVEN.get(choice, '')} {BESIDE.get(choice, '')}"
+    given += " regularization=[l2]" if key == "penalty_schedule" else ""
+    given += " optimizer=momentum" if key == "momentum_schedule" else ""
+    given += f" {OBJECTIVE}" if "dataset=none" in f"{choice} {given}" else ""
+    given = re.sub(
+        r"(\S*milestones|\S*cycles|\S*growth|\S*every_steps|dataset.limit|dataset.samples|batch_size)=\S+",
+        "",
+        given,
+    )
+    if choice == "initializer=pretrained":
+        assert dispatch(["quiet=true", "epochs=1", "name=first"]) == 0
+        given += f" initializer.path={next(folder.glob('outputs/first/*'))}"
+    if choice.startswith("batch_size"):
+        given = BESIDE.get(choice, "")
+    seen: dict[str, object] = {}
+    fit = Trainer.fit
+
+    def watched(trainer: Trainer) -> None:
+        split = trainer.parts.val
+        seen["first"], seen["targets"] = trainer.score(split)["loss"], split.targets
+        fit(trainer)
+        seen["best"] = trainer.best_row
+
+    monkeypatch.setattr(Trainer, "fit", watched)
+    assert dispatch([choice, *given.split(), "quiet=true", "threads=1"]) == 0
+    targets, best = seen["targets"], seen["best"]
+    share = float(torch.bincount(targets).max() / len(targets)) if not targets.is_floating_point() else 0.0
+    return seen["first"], best["val/loss"], best.get("val/accuracy"), share
+
+
+def check_learning(row: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, best, accuracy, majority = learn(row, folder, monkeypatch)
+    if row.endswith("*"):  # the symmetric start: hidden units stay equal, and the net stays near the majority
+        assert accuracy is not None and accuracy < 0.5
+        return
+    assert accuracy is None or accuracy > majority
+    assert best < (0.8 if row in FLOOR else 0.5) * first
+
+
+@pytest.mark.parametrize("row", SAMPLE)
+def test_a_sample_of_the_words_learns(row, workdir, monkeypatch):
+    check_learning(row, workdir, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS)
+def test_every_word_learns(row, workdir, monkeypatch):
+    if row == "model=timm" and "timm" not in WORDS["model"]:
+        pytest.skip("timm is not installed")
+    check_learning(row, workdir, monkeypatch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -23,8 +23,16 @@ from dltrain.training.run_folder import RunFolder
 class Trainer:
     """Fits the parts of one experiment by their plan. Callbacks observe; they cannot change a result."""
 
-    def __init__(self, parts: Parts, plan: Plan, folder: RunFolder, callbacks: list[Callback]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        plan: Plan,
+        folder: RunFolder,
+        callbacks: list[Callback],
+        watch: Callable[[dict[str, float], float | None], str | None] | None = None,
+    ) -> None:
         self.parts, self.plan, self.folder, self.callbacks = parts, plan, folder, callbacks
+        self.watch = watch  # sees each evaluation with the best so far; a reason from it ends the run as pruned
         self.parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self.batch_norms = [
             m for m in parts.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
@@ -163,6 +171,9 @@ class Trainer:
             plateau.observe(row[plateau.metric])
         if stopping.stop_reason and self.stop is None:
             self.stop = ("early_stopped", stopping.stop_reason)
+        reason = self.watch(row, stopping.best) if self.watch is not None else None
+        if reason and self.stop is None:
+            self.stop = ("pruned", reason)
 
     def validate(self) -> dict[str, float]:
         """The scores of the validation split, with the averaged weights where averaging is on."""

@@ -28,7 +28,8 @@ from dltrain.training.callbacks import Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import RunFolder, read_summary
+from dltrain.training.run_folder import RunFolder, read_statistics, read_summary
+from dltrain.training.run_log import RunLog
 from dltrain.training.tensorboard import TensorBoard
 from dltrain.training.terminal import Terminal
 from dltrain.training.trainer import Trainer
@@ -55,12 +56,20 @@ class Experiment:
 
 
 def prepare(
-    config: Config, door: Door, command: str, overrides: list[str], startup: Mapping[str, float]
+    config: Config,
+    door: Door,
+    command: str,
+    overrides: list[str],
+    startup: Mapping[str, float],
+    earlier: Path | None = None,
 ) -> Experiment:
-    """Build everything of a run. What the data or the machine refuse is refused here, before the folder exists."""
+    """Build everything of a run. What the data or the machine refuse is refused here, before the folder exists.
+
+    `earlier` is the folder of a run to be taken up, whose data are normalised as they were.
+    """
     begun = time.perf_counter()
     config = settle(config, door)
-    parts, plan = build(config, door)
+    parts, plan = build(config, door, read_statistics(earlier) if earlier is not None else None)
     timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
     return Experiment(config, parts, plan, command, tuple(overrides), timings)
 
@@ -77,6 +86,7 @@ def run(experiment: Experiment, path: Path, resume: bool = False, watch: Watch |
     try:
         if not resume:
             saved.write(config, path / "config.yaml")
+            folder.write_statistics(parts.statistics)
         trainer = Trainer(parts, plan, folder, [], watch)
         if resume:
             take_up(trainer)
@@ -160,10 +170,8 @@ def take_up(trainer: Trainer) -> None:
 
 def observers(config: Config, path: Path, resumed_step: int | None) -> list[Callback]:
     """Who watches this run."""
-    callbacks: list[Callback] = [
-        Terminal(config.quiet),
-        TensorBoard(path, None if resumed_step is None else resumed_step + 1),
-    ]
+    purge_step = None if resumed_step is None else resumed_step + 1
+    callbacks: list[Callback] = [Terminal(config.quiet), TensorBoard(path, purge_step), RunLog()]
     if config.log.profile:
         from dltrain.training.profiler import Profiler
 

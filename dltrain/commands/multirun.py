@@ -28,7 +28,7 @@ SOME_FAILED = 7
 
 def run_all(args: Namespace, arguments: list[str], catalogue: Catalogue, hydra: Hydra) -> int:
     """Run a sweep with our own driver, or with Hydra's sweeper and launcher where the user names one."""
-    parsed = parse(args.overrides)
+    parsed = parse(args.overrides, hydra.config_loader)
     check_words(parsed, catalogue)
     if any(o.key_or_group.startswith(("hydra/sweeper", "hydra/launcher")) for o in parsed):
         return run_by_hydra(args, parsed, arguments, catalogue, hydra)

@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
     earlier = experiment.check_resumable(paths[0])
     door = Door(all_targets(catalogue), config.trust, local=False)
     built = experiment.prepare(
-        config, door, earlier.get("command", ""), earlier.get("overrides", []), startup
+        config, door, earlier.get("command", ""), earlier.get("overrides", []), startup, paths[0]
     )
     with experiment.logging_to(paths[0]):
         experiment.run(built, paths[0], resume=True)

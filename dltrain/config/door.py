@@ -18,7 +18,7 @@ from typing import Any
 
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.schema import Node
-from dltrain.errors import UserError, nearest
+from dltrain.errors import UserError, listing, nearest
 
 
 def all_targets(catalogue: Catalogue) -> set[str]:
@@ -64,7 +64,7 @@ class Door:
         if name not in self.targets and not self._trusted(module_name) and not self._is_local(module_name):
             raise UserError(
                 f"`{key}._target_` is {name}, which is neither in the catalogue nor in the working folder."
-                f"{nearest(name, self.targets)}\n"
+                f"{nearest(name, self._alike(name))}\n"
                 f"If you trust that code, say so: trust=[{module_name.split('.')[0] or name}]"
             )
         try:
@@ -76,6 +76,10 @@ class Door:
                 f"`{key}._target_` is {name}, which is {type(found).__name__}; it must be a class or function."
             )
         return found
+
+    def _alike(self, name: str) -> list[str]:
+        """The targets of the same package: a name of another one is not a misspelt one of ours."""
+        return [target for target in self.targets if target.split(".")[0] == name.split(".")[0]]
 
     def _trusted(self, module: str) -> bool:
         return any(module == name or module.startswith(name + ".") for name in self.trust)
@@ -107,5 +111,5 @@ class Door:
         for unknown in (k for k in keys if k not in names):
             raise UserError(
                 f"`{key}.{unknown}` is no argument of {getattr(target, '__name__', target)}.{nearest(unknown, names)}\n"
-                f"Its arguments: {', '.join(names) or 'none'}"
+                + listing("Its arguments", names)
             )

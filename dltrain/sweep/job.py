@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     from dltrain import experiment
     from dltrain.config.door import Door
 
-    config, folder = task.config, task.folder
+    folder = task.folder
+    config = replace(task.config, quiet=True)  # the driver has the terminal; the folder keeps the user's setting
+    logging.getLogger().setLevel(logging.INFO)
     door = Door(set(task.targets), config.trust)
     started = {"fork": round(time.perf_counter() - begun, 4)}
     built = experiment.prepare(config, door, task.command, list(task.overrides), started)

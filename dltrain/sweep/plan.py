@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from dltrain.config.compose import Composition, parse
+from dltrain.config.compose import Composition
 from dltrain.config.schema import Config
 from dltrain.config.validation import check_value
 from dltrain.errors import UserError
@@ -132,7 +132,7 @@ def axes_of(
     parsed: list[Override], composition: Composition, settings: dict[str, Any], first: Config
 ) -> list[Axis]:
     """All axes, in order: of YAML, of the command line, and the repetitions of sweep.seeds."""
-    given = [space.axis_of(o, composition.catalogue) for o in parsed if o.is_sweep_override()]
+    given = [space.axis_of(o) for o in parsed if o.is_sweep_override()]
     names = [axis.name for axis in given]
     for name in names:
         if names.count(name) > 1:
@@ -225,7 +225,3 @@ def check_all(plan: Plan, each: Callable[[Config], None] | None = None) -> int:
                 raise type(error)(f"{error}\nin the job {shown}; nothing was run.") from None
             count += 1
     return count
-
-
-def reparse(texts: list[str]) -> list[Override]:
-    return parse(texts)

@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep, ValueType
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from dltrain.config.catalogue import Catalogue
 from dltrain.errors import UserError, nearest
 
 REPLICATES = ("seed", "fold")  # repetitions of a configuration rather than choices
@@ -63,15 +62,12 @@ def from_plain(items: list[dict[str, Any]]) -> list[Axis]:
 # From the command line --------------------------------------------------------------------------------------------
 
 
-def axis_of(override: Override, catalogue: Catalogue) -> Axis:
+def axis_of(override: Override) -> Axis:
     """The axis of one swept override. Raises UserError for one without values."""
     key, value = override.get_key_element(), override.value()
     if isinstance(value, IntervalSweep):
         return _interval(key, override)
-    if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
-        assert isinstance(value, Glob)
-        texts = value.filter(sorted(catalogue.words.get(override.key_or_group, {})))
-    elif isinstance(value, RangeSweep) and not value.shuffle:
+    if isinstance(value, RangeSweep) and not value.shuffle:
         texts = [repr(v) for v in value.range()]
     else:
         texts = list(override.sweep_string_iterator())

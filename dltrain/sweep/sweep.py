@@ -59,20 +59,20 @@ def run_sweep(texts: list[str], config_name: str, command: str, catalogue: Catal
 
 def read_plan(texts: list[str], config_name: str, catalogue: Catalogue, hydra: Hydra) -> Plan:
     """The plan of a command line, with its first configuration composed and validated."""
-    parsed = parse(texts)
+    parsed = parse(texts, hydra.config_loader)
     check_words(parsed, catalogue)
-    first = compose([first_of(o, catalogue) for o in parsed], catalogue, hydra, config_name)
+    first = compose([first_of(o) for o in parsed], catalogue, hydra, config_name)
     config = validate(first)
     return make_plan(parsed, first, config, Composer(catalogue, hydra, config_name))
 
 
-def first_of(override: Override, catalogue: Catalogue) -> str:
+def first_of(override: Override) -> str:
     """The override with the first value of its axis."""
     if not override.is_sweep_override():
         return str(override.input_line)
     if override.key_or_group.split(".")[0] == "sweep":
         raise UserError(f"`{override.input_line}`: how the sweep runs cannot be an axis of it. Give one value.")
-    axis = space.axis_of(override, catalogue)
+    axis = space.axis_of(override)
     if axis.options:
         return axis.options[0][1][0]
     return f"{axis.name}={int(axis.low) if axis.whole else axis.low!r}"

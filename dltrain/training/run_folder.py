@@ -19,6 +19,8 @@ from torch import Tensor
 from dltrain.errors import CheckpointProblem, FolderInUse
 from dltrain.training import checkpoint
 
+STATISTICS = "normalization.safetensors"
+
 
 class RunFolder:
     """One run's files. Construct it inside the folder of a run; it holds the lock until `close`."""
@@ -120,6 +122,11 @@ class RunFolder:
         self.checkpoints.mkdir(exist_ok=True)
         checkpoint.write_safetensors(self.checkpoints / "best.safetensors", weights)
 
+    def write_statistics(self, statistics: dict[str, Tensor]) -> None:
+        """What normalised the inputs, for whoever uses the weights later."""
+        self.checkpoints.mkdir(exist_ok=True)
+        checkpoint.write_safetensors(self.checkpoints / STATISTICS, statistics)
+
     # summary.json -------------------------------------------------------------------------------------------------
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -146,3 +153,11 @@ def read_summary(path: Path) -> dict[str, Any]:
         raise CheckpointProblem(f"{path}/summary.json cannot be read: {error}") from None
     assert isinstance(summary, dict)
     return summary
+
+
+def read_statistics(path: Path) -> dict[str, Tensor] | None:
+    """Mean and std that normalised the inputs of a run, or None in a folder that has none yet."""
+    from safetensors.torch import load_file
+
+    file = path / "checkpoints" / STATISTICS
+    return load_file(file) if file.is_file() else None

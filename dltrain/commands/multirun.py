@@ -34,7 +34,9 @@ def run_all(args: Namespace, arguments: list[str], catalogue: Catalogue, hydra: 
         return run_by_hydra(args, parsed, arguments, catalogue, hydra)
     from dltrain.sweep.sweep import run_sweep
 
-    return run_sweep(args.overrides, args.config_name or CONFIG_NAME, command_line(arguments), catalogue, hydra)
+    return run_sweep(
+        args.overrides, args.config_name or CONFIG_NAME, command_line(arguments), catalogue, hydra
+    )
 
 
 def run_by_hydra(

@@ -40,7 +40,9 @@ class Base:
     """One set of words, composed: its plain data before interpolation, and who follows whom."""
 
     composition: Composition
-    packed: bytes | None  # the plain data, pickled: the quickest deep copy; None where only Hydra can resolve it
+    packed: (
+        bytes | None
+    )  # the plain data, pickled: the quickest deep copy; None where only Hydra can resolve it
     links: dict[str, str]  # path → the path whose value it takes
     words: dict[str, Any]
 

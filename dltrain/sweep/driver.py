@@ -100,7 +100,9 @@ class Driver:
         for frozen in self.study.trials():
             self.asked += 1
             if frozen.state.is_finished():
-                chosen = {a.name: frozen.params[a.name] for a in self.plan.search_axes if a.name in frozen.params}
+                chosen = {
+                    a.name: frozen.params[a.name] for a in self.plan.search_axes if a.name in frozen.params
+                }
                 jobs = self.plan.jobs(frozen.number, chosen, self.folder)
                 for job in jobs:
                     job.read()
@@ -311,7 +313,9 @@ def how_it_died(code: int) -> str:
 
 def values_of(jobs: list[Job], objectives: list[str]) -> list[float] | None:
     """The mean over the repetitions of each objective; None when a job failed."""
-    rows = [[job.objective] if not objectives else [number_of(job, name) for name in objectives] for job in jobs]
+    rows = [
+        [job.objective] if not objectives else [number_of(job, name) for name in objectives] for job in jobs
+    ]
     if any(job.failed or None in row for job, row in zip(jobs, rows, strict=True)):
         return None
     return [sum(v for v in column if v is not None) / len(rows) for column in zip(*rows, strict=True)]
@@ -330,5 +334,3 @@ def _write_overrides(job: Job) -> None:
     (job.folder / ".hydra").mkdir(exist_ok=True)
     text = yaml.safe_dump(job.overrides, allow_unicode=True)
     (job.folder / ".hydra" / "overrides.yaml").write_text(text, encoding="utf-8")
-
-

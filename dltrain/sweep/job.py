@@ -91,7 +91,9 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     from dltrain.config.door import Door
 
     folder = task.folder
-    config = replace(task.config, quiet=True)  # the driver has the terminal; the folder keeps the user's setting
+    config = replace(
+        task.config, quiet=True
+    )  # the driver has the terminal; the folder keeps the user's setting
     logging.getLogger().setLevel(logging.INFO)
     door = Door(set(task.targets), config.trust)
     started = {"fork": round(time.perf_counter() - begun, 4)}

@@ -71,7 +71,9 @@ class Live(Lines):
             return
         self.ended += job.is_done
         style = "red" if job.failed else "yellow" if job.state in ("pruned", "interrupted") else ""
-        self.console.print(f"[{self.ended}/{self.total}] {describe(job)}", style=style, markup=False, highlight=False)
+        self.console.print(
+            f"[{self.ended}/{self.total}] {describe(job)}", style=style, markup=False, highlight=False
+        )
 
     def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None:
         now = time.monotonic()
@@ -82,7 +84,13 @@ class Live(Lines):
 
         eta = f" · {clock(left)} left" if left is not None else ""
         table = Table(title=f"{self.ended} of {self.total} jobs done{eta}", title_justify="left", box=None)
-        for head, side in (("job", "right"), ("overrides", "left"), ("epoch", "right"), ("now", "right"), ("best", "right")):
+        for head, side in (
+            ("job", "right"),
+            ("overrides", "left"),
+            ("epoch", "right"),
+            ("now", "right"),
+            ("best", "right"),
+        ):
             table.add_column(head, justify=side, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
         for job in sorted(running, key=lambda job: job.number)[: max(4, self.console.height - 6)]:
             table.add_row(str(job.number), job.label(), f"{job.epoch:g}", number(job.value), number(job.best))
@@ -106,7 +114,9 @@ def describe(job: Job) -> str:
         return f"{head}: {job.reason.splitlines()[0] if job.reason else ''}"
     if job.objective is None:
         return head
-    return f"{head}  {number(job.objective)} at epoch {job.summary.get('best_epoch', 0):g}  {job.seconds:.1f} s"
+    return (
+        f"{head}  {number(job.objective)} at epoch {job.summary.get('best_epoch', 0):g}  {job.seconds:.1f} s"
+    )
 
 
 def print_table(plan: Plan, jobs: list[Job]) -> None:
@@ -124,7 +134,9 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
     width = max((len(name) for name in names), default=0)
     value = f"{plan.metric} (mean ± 95 %)" if repeated else plan.metric
     if rows:
-        print(f"\n{'rank':>4}  {'job':>5}  {'configuration':<{max(width, 13)}}  {value:>24}  {'best epoch':>10}  status")
+        print(
+            f"\n{'rank':>4}  {'job':>5}  {'configuration':<{max(width, 13)}}  {value:>24}  {'best epoch':>10}  status"
+        )
     for place, (row, name) in enumerate(zip(rows[:SHOWN], names, strict=True), start=1):
         shown = f"{number(row.mean)} ± {number(row.half_width)}" if repeated else number(row.mean)
         first = row.jobs[0]
@@ -137,8 +149,12 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
         print(f"      … {len(rows) - SHOWN} more in results.csv")
     for job in [job for job in jobs if job.failed][:SHOWN]:
         reason = job.reason.splitlines()[0] if job.reason else "no reason known"
-        print(f"\njob {job.number} failed: {reason}\n  rerun: {rerun_command(job)}\n  log:   {job.folder / 'run.log'}")
+        print(
+            f"\njob {job.number} failed: {reason}\n  rerun: {rerun_command(job)}\n  log:   {job.folder / 'run.log'}"
+        )
     for note in notes:
         print(f"\nnote: {note}")
     done = sum(job.is_done and not job.failed for job in jobs)
-    print(f"\n{done} of {count(len(jobs), 'job')} done in {folder}\ntensorboard --logdir {folder}")
+    print(
+        f"\n{done} of {count(len(jobs), 'job')} done in {folder}\nreport:      {folder / 'report.html'}\ntensorboard --logdir {folder}"
+    )

@@ -32,7 +32,9 @@ class Plan:
     """One sweep, checked. `configurations` is the list of a grid, None for a search."""
 
     axes: list[Axis]
-    replicates: list[dict[str, Any]]  # the repetitions of a configuration, as values of the axes seed and fold
+    replicates: list[
+        dict[str, Any]
+    ]  # the repetitions of a configuration, as values of the axes seed and fold
     fixed: list[str]  # overrides of every job
     settings: dict[str, Any]  # the keys of conf/sweep
     word: str
@@ -70,7 +72,11 @@ class Plan:
         jobs = []
         for r, replicate in enumerate(self.replicates):
             number = self.trial_of.get((trial, r), trial * len(self.replicates) + r)
-            values = {a.name: {**chosen, **replicate}[a.name] for a in self.axes if a.name in {**chosen, **replicate}}
+            values = {
+                a.name: {**chosen, **replicate}[a.name]
+                for a in self.axes
+                if a.name in {**chosen, **replicate}
+            }
             jobs.append(Job(number, trial, values, self.overrides(values), folder / str(number)))
         return jobs
 
@@ -142,7 +148,9 @@ def axes_of(
     axes = space.zipped([*yaml, *given], settings["zip"])
     if settings["seeds"] > 1:
         if "seed" in names:
-            raise UserError("`sweep.seeds` and the axis `seed` both say which seeds to run. Give one of them.")
+            raise UserError(
+                "`sweep.seeds` and the axis `seed` both say which seeds to run. Give one of them."
+            )
         texts = [str(first.seed + i) for i in range(settings["seeds"])]
         axes.append(Axis("seed", tuple((text, (f"seed={text}",)) for text in texts)))
     for axis in axes:

@@ -65,7 +65,9 @@ def winner(plan: Plan, rows: list[Row]) -> Job | None:
     if not rows or not rows[0].complete:
         return None
     sign = 1 if plan.mode == "min" else -1
-    return min(rows[0].jobs, key=lambda job: sign * (job.objective if job.objective is not None else math.inf))
+    return min(
+        rows[0].jobs, key=lambda job: sign * (job.objective if job.objective is not None else math.inf)
+    )
 
 
 def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
@@ -95,7 +97,9 @@ def write_best(plan: Plan, job: Job, catalogue: Catalogue, file: Path) -> None:
     """best.yaml: the winner as a recipe, to be used as `experiment=`."""
     import yaml
 
-    words, values, parents = [], {}, []
+    words: list[dict[str, Any]] = []
+    values: dict[str, Any] = {}
+    parents: list[str] = []
     for text in job.overrides:
         override = parse_one(text)
         key, value = override.key_or_group, override.value()
@@ -116,7 +120,12 @@ def write_best(plan: Plan, job: Job, catalogue: Catalogue, file: Path) -> None:
     body: dict[str, Any] = {}
     if words or parents:
         body["defaults"] = [*parents, *words] if not parents else [*parents, "_self_", *words]
-    write(file, head + "\n" + (yaml.safe_dump(body | values, sort_keys=False, allow_unicode=True) if body or values else ""))
+    write(
+        file,
+        head
+        + "\n"
+        + (yaml.safe_dump(body | values, sort_keys=False, allow_unicode=True) if body or values else ""),
+    )
 
 
 def _plain_value(text: str) -> Any:

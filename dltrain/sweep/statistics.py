@@ -21,7 +21,9 @@ def half_width(values: Sequence[float], level: float = 0.95) -> float:
         return math.nan
     from scipy.special import stdtrit
 
-    return float(stdtrit(len(values) - 1, 0.5 + level / 2)) * statistics.stdev(values) / math.sqrt(len(values))
+    return (
+        float(stdtrit(len(values) - 1, 0.5 + level / 2)) * statistics.stdev(values) / math.sqrt(len(values))
+    )
 
 
 def paired_p(left: Sequence[float], right: Sequence[float]) -> float:
@@ -50,7 +52,11 @@ def verdicts(best: Sequence[float], others: Sequence[Sequence[float]]) -> list[s
 
     "too few" below five repetitions, "not distinguishable" above the level, else the corrected p.
     """
-    tested = [i for i, other in enumerate(others) if min(len(best), len(other)) >= ENOUGH and len(best) == len(other)]
+    tested = [
+        i
+        for i, other in enumerate(others)
+        if min(len(best), len(other)) >= ENOUGH and len(best) == len(other)
+    ]
     corrected = dict(zip(tested, holm([paired_p(best, others[i]) for i in tested]), strict=True))
     words = []
     for i in range(len(others)):

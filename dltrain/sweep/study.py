@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dltrain.sweep.space import Axis, active
 
+Direction = Literal["minimize", "maximize"]
 FILE, NAME = "study.log", "sweep"
 
 
@@ -39,7 +40,7 @@ class Listed(optuna.samplers.BaseSampler):
 class Study:
     """Asks for configurations, takes reports and results; every call is on the disk when it returns."""
 
-    def __init__(self, folder: Path, axes: list[Axis], sampler: Any, directions: list[str]) -> None:
+    def __init__(self, folder: Path, axes: list[Axis], sampler: Any, directions: list[Direction]) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.axes = axes
         with quiet():

@@ -24,6 +24,7 @@ from dltrain.sweep.composer import Composer
 from dltrain.sweep.jobs import Job, write
 from dltrain.sweep.live import display, print_ranking, print_table
 from dltrain.sweep.plan import HOW, Plan, check_all, make_plan
+from dltrain.sweep.report import write_report
 from dltrain.sweep.results import edges, rank, winner, write_best, write_csv
 from dltrain.training.folder_names import check_writable, new_folder
 
@@ -71,7 +72,9 @@ def first_of(override: Override) -> str:
     if not override.is_sweep_override():
         return str(override.input_line)
     if override.key_or_group.split(".")[0] == "sweep":
-        raise UserError(f"`{override.input_line}`: how the sweep runs cannot be an axis of it. Give one value.")
+        raise UserError(
+            f"`{override.input_line}`: how the sweep runs cannot be an axis of it. Give one value."
+        )
     axis = space.axis_of(override)
     if axis.options:
         return axis.options[0][1][0]
@@ -85,7 +88,9 @@ def dry_run(plan: Plan, checked: int) -> int:
             values = ", ".join(axis.labels) or f"{axis.low:g} … {axis.high:g}{' (log)' if axis.log else ''}"
             print(f"{axis.name}: {values}")
         runs = plan.trials * len(plan.replicates)
-        print(f"sweep={plan.word}: {runs} jobs at most; {checked} configurations with every value checked; nothing was run")
+        print(
+            f"sweep={plan.word}: {runs} jobs at most; {checked} configurations with every value checked; nothing was run"
+        )
         return 0
     jobs = [
         job for i, chosen in enumerate(plan.configurations) for job in plan.jobs(i, chosen, Path("SWEEP"))
@@ -130,7 +135,9 @@ def check_equal(folder: Path, plan: Plan) -> None:
     then, now = read_record(folder)["identity"], json.loads(json.dumps(plan.identity()))
     if then == now:
         return
-    differences = "; ".join(difference(key, then.get(key), now.get(key)) for key in now if then.get(key) != now.get(key))
+    differences = "; ".join(
+        difference(key, then.get(key), now.get(key)) for key in now if then.get(key) != now.get(key)
+    )
     raise UserError(
         f"{folder} is a sweep over something else, so its results would not belong to this one:\n{differences}.\n"
         f"Go on with it as it is: dltrain -m sweep.resume={folder}. Or leave sweep.resume out for a new sweep."
@@ -142,7 +149,10 @@ def difference(key: str, then: Any, now: Any) -> str:
     if key == "axes":
         old, new = ({a["name"]: _values(a) for a in axes} for axes in (then or [], now))
         changed = [n for n in {**old, **new} if old.get(n) != new.get(n)]
-        return "; ".join(f"axis {n} was {old.get(n, 'absent')}, is {new.get(n, 'absent')}" for n in changed) or "axes in another order"
+        return (
+            "; ".join(f"axis {n} was {old.get(n, 'absent')}, is {new.get(n, 'absent')}" for n in changed)
+            or "axes in another order"
+        )
     if key == "settings":
         changed = [k for k in {**then, **now} if then.get(k) != now.get(k)]
         return "; ".join(f"sweep.{k} was {then.get(k)}, is {now.get(k)}" for k in changed)
@@ -165,7 +175,10 @@ def folder_for(plan: Plan) -> Path:
         for file in sorted(parent.glob(f"*/{RECORD}"), reverse=True):
             record = read_record(file.parent)
             if record["identity"] == identity and not record["finished"] and not is_locked(file.parent):
-                _say(plan, f"going on with the unfinished sweep {file.parent} (for a new one: sweep.fresh=true)")
+                _say(
+                    plan,
+                    f"going on with the unfinished sweep {file.parent} (for a new one: sweep.fresh=true)",
+                )
                 return file.parent
     folder = new_folder(plan.first.output, run_name(plan.first))
     _say(plan, f"new sweep {folder}")
@@ -207,7 +220,7 @@ def is_locked(folder: Path) -> bool:
 def drive(plan: Plan, folder: Path, texts: list[str], command: str, catalogue: Catalogue) -> int:
     """Run what is missing and report; everything is in the folder before the first job starts."""
     from dltrain.sweep.driver import Driver, slots_of
-    from dltrain.sweep.study import Listed, Study
+    from dltrain.sweep.study import Direction, Listed, Study
 
     record = {
         "identity": plan.identity(),
@@ -221,7 +234,9 @@ def drive(plan: Plan, folder: Path, texts: list[str], command: str, catalogue: C
     write(folder / RECORD, json.dumps(record, indent=2) + "\n")
     targets = frozenset(shipped_targets(catalogue))
     sampler = Listed(plan.configurations) if plan.configurations is not None else make_sampler(plan, targets)
-    directions = ["minimize"] * len(plan.objectives) or ["minimize" if plan.mode == "min" else "maximize"]
+    directions: list[Direction] = ["minimize"] * len(plan.objectives) or [
+        "minimize" if plan.mode == "min" else "maximize"
+    ]
     study = Study(folder, plan.search_axes, sampler, directions)
     total = plan.trials * len(plan.replicates)
     show = display(total, plan.first.quiet)
@@ -278,9 +293,14 @@ def conclude(
         scores = test_scores(plan, best, targets)
         notes.append("test split of the winner: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
     if missing and not completed:
-        notes.append(f"interrupted with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}")
+        notes.append(
+            f"interrupted with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
+        )
     elif missing:
-        notes.append(f"out of time with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}")
+        notes.append(
+            f"out of time with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
+        )
+    write_report(plan, rows, jobs, notes, folder)
     if not plan.first.quiet:
         print_ranking(plan, rows, jobs, folder, notes)
     failed = [job for job in jobs if job.failed]

@@ -33,7 +33,7 @@ class Faulty(nn.Module):
             if self.fault == "kill": os.kill(os.getpid(), signal.SIGKILL)
             if self.fault == "hard_exit": os._exit(3)
             if self.fault == "segfault": ctypes.string_at(0)
-        elif self.fault == "nan":
+        elif self.fault == "not_finite":
             return self.layer(inputs.flatten(1)) * float("nan")
         return self.layer(inputs.flatten(1))
 """
@@ -87,7 +87,7 @@ def test_a_job_equals_a_run_of_its_own(workdir, dltrain, train):
 
 
 def test_a_fault_takes_only_its_own_job(workdir, dltrain, faulty):
-    faults = ["none", "exit", "raise", "kill", "hard_exit", "segfault", "nan"]
+    faults = ["none", "exit", "raise", "kill", "hard_exit", "segfault", "not_finite"]
     code = dltrain("-m", "model=faulty", f"model.fault={','.join(faults)}", "lr=0.01", *SHORT, "sweep.jobs=2")
     assert code == 7
     folder = sweep_folder(workdir)
@@ -189,7 +189,7 @@ def test_ctrl_c_once_saves_and_the_same_command_goes_on(workdir, dltrain):
 def test_search_with_a_pruner_and_conditions(workdir, dltrain):
     (workdir / "conf" / "sweep").mkdir(parents=True)
     (workdir / "conf" / "sweep" / "mine.yaml").write_text(
-        "defaults: [tpe]\n"
+        "defaults:\n  - tpe\n  - _self_\n"
         "trials: 8\n"
         "space:\n"
         "  optimizer: [momentum, adam]\n"
@@ -209,9 +209,7 @@ def test_search_with_a_pruner_and_conditions(workdir, dltrain):
 
 
 def test_asha_prunes_and_says_so(workdir, dltrain):
-    dltrain(
-        "-m", "lr=0.003,1e-7,1e-8,1e-9", "epochs=9", "sweep.pruner=asha", "sweep.jobs=1", "quiet=true"
-    )
+    dltrain("-m", "lr=0.003,1e-7,1e-8,1e-9", "epochs=9", "sweep.pruner=asha", "sweep.jobs=1", "quiet=true")
     jobs = summaries(sweep_folder(workdir))
     assert jobs[0]["status"] == "completed"
     pruned = [job for job in jobs.values() if job["status"] == "pruned"]
@@ -235,7 +233,9 @@ def test_best_yaml_works_as_an_experiment(workdir, dltrain, train):
     target = workdir / "conf" / "experiment"
     target.mkdir(parents=True)
     (target / "best.yaml").write_text((folder / "best.yaml").read_text())
-    assert train("experiment=best", "threads=1").summary["objective"] == pytest.approx(jobs[best]["objective"])
+    assert train("experiment=best", "threads=1").summary["objective"] == pytest.approx(
+        jobs[best]["objective"]
+    )
 
 
 def test_dry_run_prints_the_jobs_and_leaves_nothing(workdir, dltrain, capfd):

@@ -158,8 +158,12 @@ def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:
             yield from textwrap.wrap(
                 word.notes[note], width() - 12, initial_indent=f"  {note:<9} ", subsequent_indent=" " * 12
             )
-    for param in catalogue.params({group: [name]} if group not in OVERLAYS else {}).values():
-        if param.path.startswith(f"{group}."):
+    inherited = catalogue.params({group: [name]}) if group not in OVERLAYS else {}
+    keys = {
+        path: param for path, param in inherited.items() if path.startswith(f"{group}.")
+    } | word.everything
+    for param in keys.values():
+        if not param.default.startswith(("${", '"${')):  # what follows another key is not set by itself
             yield from knob_lines(param)
     yield ""
 
@@ -171,7 +175,7 @@ def knob_lines(param: Param) -> Iterator[str]:
     indent = " " * 34
     lines = textwrap.wrap(text, max(width() - 34, 30)) or [""]
     if len(head) < 33:
-        yield f"{head:<34}{lines[0]}"
+        yield f"{head:<34}{lines[0]}".rstrip()
     else:
         yield head
         yield indent + lines[0]

@@ -13,7 +13,14 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, open_dict, read_write
 
 from dltrain.cli import STARTED
-from dltrain.config.compose import CONFIG_NAME, Composition, compose, open_catalogue, open_hydra
+from dltrain.config.compose import (
+    CONFIG_NAME,
+    Composition,
+    compose,
+    open_catalogue,
+    open_hydra,
+    quote_foreign,
+)
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.schema import Config
 from dltrain.config.validation import validate
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
 
 def run(arguments: list[str]) -> int:
     """Hydra's own flags go to Hydra; a training run is checked whole before anything is made."""
-    args = read(arguments)
+    args = read([quote_foreign(argument) for argument in arguments])
     catalogue = open_catalogue(args.config_dir)
     hydra = open_hydra(catalogue)
     if args.multirun:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
@@ -62,6 +63,10 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         cfg = hydra.compose_config(name, list(overrides), run_mode=RunMode.RUN, with_log_configuration=False)
     except (HydraException, OmegaConfBaseException) as error:
         _explain(error, parsed, catalogue, hydra)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf"
+        raise UserError(f"{where}: this is not YAML: {error.problem}. Mend that line.") from None
     return Composition(cfg, choices_of(cfg), list(overrides), catalogue)
 
 
@@ -89,9 +94,19 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
         try:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
-            reason = str(error).splitlines()[-1].split("See http")[0].strip()
+            reason = str(error).splitlines()[-1].split("See http")[0].strip() or "some character needs quotes"
             raise UserError(f"`{text}` cannot be read: {reason}\nQuote it: '{_quoted(text)}'.") from None
     return parsed
+
+
+def quote_foreign(text: str) -> str:
+    """An override whose value has letters beyond ASCII, put in quotes: Hydra's grammar does not know them."""
+    key, equals, value = text.partition("=")
+    return (
+        f"{key}='{value}'"
+        if equals and not value.isascii() and not set(value) & set("'\"[]{}(),\\")
+        else text
+    )
 
 
 def _verb_hint(text: str) -> str:

@@ -46,6 +46,10 @@ class Door:
         Raises UserError, naming the node's key, for a name that is not trusted, for keys that the target does not
         take, and for values that it refuses.
         """
+        if not node.get("_target_"):
+            raise UserError(
+                f"`{key}` names nothing to build: write `_target_: module.ClassOrFunction` into the file of that word."
+            )
         target = self.locate(node["_target_"], key)
         keys = {k: v for k, v in node.items() if not k.startswith("_")}
         self.check_signature(target, keys, len(runtime), key)

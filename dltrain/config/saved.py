@@ -9,7 +9,7 @@ import yaml
 
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue
 from dltrain.config.schema import Config, to_config
-from dltrain.config.validation import check_together, check_value, check_values
+from dltrain.config.validation import check_together, check_value, check_values, replace_length
 from dltrain.errors import CheckpointProblem, UserError, nearest
 
 MAX_BYTES = 1_000_000
@@ -41,11 +41,25 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
                     f"{file} chose {group}={name}, and there is no such word now.{nearest(name, catalogue.words.get(group, {}))}"
                 )
     table = catalogue.params(choices)
-    for text in overrides:
+    links = {
+        path: key
+        for g, names in choices.items()
+        for n in names
+        for path, key in catalogue.words[g][n].links.items()
+    }
+    for text in followed(overrides, links):
         set_value(content, text, table)
+    replace_length(content, overrides)
     check_values(content, choices, catalogue)
     check_together(content, choices)
     return to_config(content, words)
+
+
+def followed(overrides: list[str], links: dict[str, str]) -> list[str]:
+    """The changes, with those of the keys that follow a changed one: a saved config holds numbers, not links."""
+    given = {text.partition("=")[0]: text.partition("=")[2] for text in overrides if "=" in text}
+    followers = [f"{path}={given[key]}" for path, key in links.items() if key in given and path not in given]
+    return overrides + followers
 
 
 def load_bounded(file: Path) -> dict[str, Any]:

@@ -32,7 +32,9 @@ class Trainer:
         watch: Callable[[dict[str, float], float | None], str | None] | None = None,
     ) -> None:
         self.parts, self.plan, self.folder, self.callbacks = parts, plan, folder, callbacks
-        self.watch = watch  # sees each evaluation with the best so far; a reason from it ends the run as pruned
+        self.watch = (
+            watch  # sees each evaluation with the best so far; a reason from it ends the run as pruned
+        )
         self.parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self.batch_norms = [
             m for m in parts.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)

@@ -11,9 +11,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from dltrain.cli import STARTED
-from dltrain.commands.train import command_line, job_config, run_name
+from dltrain.commands.train import command_line, job_config
 from dltrain.config.compose import CONFIG_NAME, Composition, check_words, choices_of, compose, parse
 from dltrain.config.door import Door, shipped_targets
+from dltrain.config.schema import run_name
 from dltrain.config.validation import check_sweep, validate
 from dltrain.errors import UserError
 from dltrain.training.folder_names import check_writable, new_folder

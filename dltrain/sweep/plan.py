@@ -81,7 +81,7 @@ class Plan:
         return jobs
 
     def overrides(self, values: dict[str, Any]) -> list[str]:
-        return [*self.fixed, *space.overrides_of(self.axes, values)]
+        return [*space.overrides_of(self.axes, values), *self.fixed]
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a sweep to be gone on with, as JSON data."""
@@ -140,10 +140,10 @@ def axes_of(
     """All axes, in order: of YAML, of the command line, and the repetitions of sweep.seeds."""
     given = [space.axis_of(o) for o in parsed if o.is_sweep_override()]
     names = [axis.name for axis in given]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"`{name}` is given twice. Write all its values in one list: {name}=a,b,c")
     fixed = {o.get_key_element() for o in parsed if not o.is_sweep_override()}
+    for name in names:
+        if names.count(name) > 1 or name in fixed:
+            raise UserError(f"`{name}` is given twice. Write all its values in one list: {name}=a,b,c")
     yaml = [a for a in space.axes_of_yaml(settings["space"]) if a.name not in names and a.name not in fixed]
     axes = space.zipped([*yaml, *given], settings["zip"])
     if settings["seeds"] > 1:

@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 
 from dltrain.config.compose import check_words, compose, parse
 from dltrain.config.door import Door, shipped_targets
-from dltrain.config.schema import Config
+from dltrain.config.schema import Config, run_name
 from dltrain.config.validation import validate
 from dltrain.errors import CheckpointProblem, FolderInUse, UserError
 from dltrain.sweep import pool, space
@@ -167,7 +167,6 @@ def _values(axis: dict[str, Any]) -> str:
 
 def folder_for(plan: Plan) -> Path:
     """The newest unfinished sweep of this name with the same axes, else a new folder; says which."""
-    from dltrain.commands.train import run_name
 
     identity = json.loads(json.dumps(plan.identity()))
     parent = Path(plan.first.output) / run_name(plan.first)
@@ -301,11 +300,9 @@ def conclude(
             f"out of time with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
         )
     write_report(plan, rows, jobs, notes, folder)
-    if not plan.first.quiet:
-        print_ranking(plan, rows, jobs, folder, notes)
     failed = [job for job in jobs if job.failed]
-    if failed and len(failed) == len(jobs) and plan.first.quiet:
-        print(f"every job failed; the first: {failed[0].reason}")
+    if failed or not plan.first.quiet:
+        print_ranking(plan, rows, jobs, folder, notes)
     if not completed:
         return INTERRUPTED
     return SOME_FAILED if failed else 0

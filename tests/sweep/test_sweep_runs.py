@@ -61,8 +61,10 @@ def test_a_grid_runs_every_job_and_ranks_them(workdir, dltrain, capfd):
     assert dltrain("-m", "lr=1e-2,1e-6", "seed=0,1", "epochs=1", "sweep.jobs=2") == 0
     folder = sweep_folder(workdir)
     jobs = summaries(folder)
-    assert [jobs[i]["overrides"][1:] for i in range(4)] == [
-        ["evaluation.test=false", f"lr={lr}", f"seed={seed}"] for lr in ("0.01", "1e-06") for seed in (0, 1)
+    assert [jobs[i]["overrides"] for i in range(4)] == [
+        [f"lr={lr}", f"seed={seed}", "epochs=1", "evaluation.test=false"]
+        for lr in ("0.01", "1e-06")
+        for seed in (0, 1)
     ]
     assert all(job["test"] == {} for job in jobs.values())
     printed = capfd.readouterr().out
@@ -269,6 +271,7 @@ REFUSED = [
     (["lr=0.1,0.2", "sweep.trails=3"], "`sweep.trails` is no key of sweep=grid. Did you mean `sweep.trials`"),
     (["sweep.jobs=1,2"], "cannot be an axis"),
     (["lr=0.1,0.2", "lr=0.3,0.4"], "given twice"),
+    (["lr=0.1,0.2", "lr=0.3"], "given twice"),
 ]
 
 

@@ -170,7 +170,6 @@ def test_after_the_driver_is_killed_only_the_missing_jobs_run(workdir, dltrain):
     assert sorted(jobs) == list(range(6))
     assert all(job["status"] in ("completed", "early_stopped") for job in jobs.values())
     assert done == {n: (folder / n / "metrics.csv").stat().st_mtime_ns for n in done}
-    assert not list(folder.glob("*/run.lock"))
     for n in range(6):
         steps = [row["step"] for row in csv.DictReader(open(folder / str(n) / "metrics.csv"))]
         assert len(steps) == len(set(steps))

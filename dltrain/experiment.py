@@ -6,7 +6,7 @@ import logging
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,6 +36,9 @@ from dltrain.training.trainer import Trainer
 from dltrain.tuning import settle
 
 _log = logging.getLogger(__name__)
+
+# Sees each row of metrics.csv with the best objective so far; a reason from it ends the run as pruned.
+Watch = Callable[[dict[str, float], float | None], str | None]
 
 
 @dataclass
@@ -71,8 +74,8 @@ def prepare(
     return Experiment(config, parts, plan, command, tuple(overrides), timings)
 
 
-def run(experiment: Experiment, path: Path, resume: bool = False) -> float | None:
-    """Train in a folder and leave everything there; returns the objective.
+def run(experiment: Experiment, path: Path, resume: bool = False, watch: Watch | None = None) -> float | None:
+    """Train in a folder and leave everything there; returns the objective. `watch` may prune the run.
 
     Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`.
     """
@@ -84,7 +87,7 @@ def run(experiment: Experiment, path: Path, resume: bool = False) -> float | Non
         if not resume:
             saved.write(config, path / "config.yaml")
             folder.write_statistics(parts.statistics)
-        trainer = Trainer(parts, plan, folder, [])
+        trainer = Trainer(parts, plan, folder, [], watch)
         if resume:
             take_up(trainer)
         info = describe(experiment, path, trainer.step)

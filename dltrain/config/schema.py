@@ -101,3 +101,8 @@ def to_config(plain: Node, words: dict[str, Any]) -> Config:
         "parameters": Parameters(**plain["parameters"]),
     }
     return Config(**values | {"words": words, "plain": plain})
+
+
+def run_name(config: Config) -> str:
+    """The folder of a run below `output`: its name, or its dataset and model."""
+    return config.name or f"{config.words['dataset']}_{config.words['model']}"

@@ -39,7 +39,7 @@ def plain_config(composition: Composition) -> Node:
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from None
     assert isinstance(plain, dict)
-    node = {str(key): value for key, value in plain.items() if key not in OVERLAYS}
+    node = drop_outside(plain)
     drop_replaced(node, composition)
     drop_own_budget(node, composition)
     return node
@@ -60,6 +60,11 @@ def drop_own_budget(plain: Node, composition: Composition) -> None:
         and not (by_user or by_recipe)
     ):
         plain["epochs"] = None
+
+
+def drop_outside(plain: Any) -> Node:
+    """The configuration of a run alone: without the overlays, and without how a sweep runs its jobs."""
+    return {str(key): value for key, value in plain.items() if key not in (*OVERLAYS, "sweep")}
 
 
 def drop_replaced(plain: Node, composition: Composition) -> None:
@@ -84,7 +89,12 @@ def replace_length(plain: Node, overrides: list[str]) -> None:
 
 
 def _words(choices: dict[str, list[str]]) -> dict[str, Any]:
-    return {group: words if group in LIST_GROUPS else words[0] for group, words in sorted(choices.items())}
+    """The words of a run; which sweep it belongs to is no part of it."""
+    return {
+        group: words if group in LIST_GROUPS else words[0]
+        for group, words in sorted(choices.items())
+        if group != "sweep"
+    }
 
 
 def check_values(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:

@@ -79,7 +79,7 @@ class Parts:
     penalty_schedule: Schedule | None
     plateaus: list[Any]  # the schedules with a memory: they observe every evaluation
     rules: Rules
-    augmentation: Callable[..., tuple[Tensor, Tensor]] | None
+    augmentation: Any | None  # (inputs, targets, generator, indices, epoch) → (inputs, targets)
     averaging: Any | None
     early_stopping: EarlyStopping
     fingerprint: str  # of the data

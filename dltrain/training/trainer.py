@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,8 +26,17 @@ STATISTICS_SAMPLES = 4096  # that recompute the batch-norm statistics of average
 class Trainer:
     """Fits the parts of one experiment by their plan. Callbacks observe; they cannot change a result."""
 
-    def __init__(self, parts: Parts, plan: Plan, folder: RunFolder, callbacks: list[Callback]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        plan: Plan,
+        folder: RunFolder,
+        callbacks: list[Callback],
+        watch: Callable[[dict[str, float], float | None], str | None] | None = None,
+    ) -> None:
         self.parts, self.plan, self.folder, self.callbacks = parts, plan, folder, callbacks
+        # sees each evaluation with the best so far; a reason from it ends the run as pruned
+        self.watch = watch
         self.parameters = list(parts.model.parameters())  # the frozen ones too: they may thaw
         self.batch_norms = [
             m for m in parts.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
@@ -39,9 +48,8 @@ class Trainer:
         self.noise = Stream(plan.seed, "noise", plan.device)
         self.dropout = GlobalStream(plan.seed, "dropout", plan.device)
         self.sums = torch.zeros(2 + len(parts.metrics), dtype=torch.float64, device=plan.device)
-        self.sum_of = (
-            self.sums.unbind()
-        )  # views of it: count, loss, metrics (to index it at every step costs 1 %)
+        # views of it, by count, loss and metrics: to index it at every step costs 1 % of a small one
+        self.sum_of = self.sums.unbind()
         self.gradients: list[Tensor] = []  # of the last step, where the optimizer leaves none in `.grad`
         self.step = 0
         self.lr = 0.0
@@ -173,6 +181,9 @@ class Trainer:
             plateau.observe(row[plateau.metric])
         if stopping.stop_reason and self.stop is None:
             self.stop = ("early_stopped", stopping.stop_reason)
+        reason = self.watch(row, stopping.best) if self.watch is not None else None
+        if reason and self.stop is None:
+            self.stop = ("pruned", reason)
 
     def validate(self) -> dict[str, float]:
         """The scores of the validation split, with the averaged weights where averaging is on."""

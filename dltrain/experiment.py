@@ -347,7 +347,7 @@ def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float |
 
 
 @torch.no_grad()
-def sample_images(parts: Parts, plan: Plan, count: int = 16) -> tuple[Tensor | None, tuple[str, ...]]:
+def sample_images(parts: Parts, plan: Plan, count: int = 15) -> tuple[Tensor | None, tuple[str, ...]]:
     """The first training images as the model will see them, augmented with draws of their own, in [0, 1]."""
     if len(parts.spec.input_shape) != 3 or parts.spec.input_shape[0] not in (1, 3):
         return None, ()

@@ -250,3 +250,32 @@ def test_a_loss_that_does_not_fit_is_refused(dltrain, workdir):
             "dataset=csv", "dataset.path=table.csv", "dataset.target=price", WITHOUT, "loss=cross_entropy"
         )
     assert not (workdir / "outputs").exists()
+
+
+def test_streaming_holds_no_more_at_the_end_of_an_epoch_than_near_its_start(dltrain, workdir, monkeypatch):
+    """The main process and its worker, over 60 batches of image files; the whole is benchmarks/memory.py."""
+    from pathlib import Path
+
+    from dltrain.training.terminal import Terminal
+
+    def private(pid):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+    if not Path("/proc/self/smaps_rollup").exists():
+        pytest.skip("this system does not tell the memory of a process")
+    held: dict[int, list[float]] = {}
+
+    def look(self, progress):
+        children = Path("/proc/self/task").glob("*/children")
+        for pid in ("self", *(pid for file in children for pid in file.read_text().split())):
+            held.setdefault(pid, []).append(private(pid))
+
+    monkeypatch.setattr(Terminal, "on_step_end", look)
+    arguments = photos(workdir, count=120)[:2]
+    assert dltrain(*arguments, "model=linear", "dataset.resident_share=0", "dataset.cache=false", "workers=1", "epochs=1",
+                   "batch_size=4", "quiet=true") == 0  # fmt: skip
+    watched = [samples for samples in held.values() if len(samples) == 60]
+    assert len(watched) >= 2, "the main process and at least one worker"
+    for samples in watched:
+        assert max(samples[45:]) - max(samples[10:30]) < 8, "MiB"

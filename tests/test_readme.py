@@ -29,12 +29,12 @@ STAND_INS = {
     "device=cuda": "device=cpu",
     "dataset=cifar10": "dataset=image_folder dataset.root=photos dataset.size=32",
 }
-SHORTER = {  # what an example has → how it is cut short; any other runs 20 steps
+SHORTER = {  # what an example has → how it is cut short; any other runs 3 steps
     "model=resnet20": ["steps=2"],
     "debug=profile": ["steps=5"],
     "debug=fast": [],
-    "-m": ["steps=4"],
-    "experiment=": ["epochs=2"],
+    "-m": ["steps=2"],
+    "experiment=": ["epochs=1"],
     "debug=overfit": ["epochs=40"],
 }
 

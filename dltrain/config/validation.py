@@ -116,8 +116,9 @@ def check_value(param: Param, value: Any) -> None:
     )
     hint = nearest(str(value), param.rule.words) if isinstance(value, str) else ""
     default = f" Leave it out for {param.default}." if param.default not in ("", "null") else ""
+    rule = re.sub(r"( or cuda:\d)+", " or cuda:N", param.rule.text)
     raise UserError(
-        f"`{param.path}` is {shown}{kind}; it must be: {param.rule.text}.{hint}\n{param.path}: {param.meaning}.{default}"
+        f"`{param.path}` is {shown}{kind}; it must be: {rule}.{hint}\n{param.path}: {param.meaning}.{default}"
     )
 
 

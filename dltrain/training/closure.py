@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from dltrain.training.evaluation import autocast
-from dltrain.training.guard import gradient_norm
+from dltrain.training.guard import gradients_of
 
 if TYPE_CHECKING:
     from dltrain.training.trainer import Trainer
@@ -37,8 +37,7 @@ class Closure:
         for rule in parts.rules.gradients:
             rule.change_gradients(trainer.noise.at(trainer.step), trainer.penalty_scale, trainer.step)
         if self.calls == 0:
-            trainer.grad_norm = gradient_norm(trainer.parameters)
-            trainer.guard.before_update(total, trainer.grad_norm, trainer.step)
+            trainer.guard.before_update(total, gradients_of(trainer.parameters), trainer.step)
             self.decay()
         self.calls += 1
         return total
@@ -70,9 +69,8 @@ class Closure:
                 loss, params, create_graph=create_graph, allow_unused=True, materialize_grads=True
             )
         if self.calls == 0:
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([g.detach() for g in grads])))
-            self.trainer.grad_norm = norm
-            self.trainer.guard.before_update(loss.detach(), norm, self.trainer.step)
+            self.trainer.gradients = [gradient.detach() for gradient in grads]
+            self.trainer.guard.before_update(loss.detach(), self.trainer.gradients, self.trainer.step)
         self.calls += (
             1  # the decay waits for the end of the step: it would change weights that the graph still needs
         )
@@ -91,10 +89,7 @@ class Closure:
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of a (micro-)batch plus the penalties."""
         trainer = self.trainer
-        with (
-            autocast(trainer.plan.device, trainer.plan.precision),
-            still_statistics(trainer.batch_norms, self.calls > 0),
-        ):
+        with trainer.autocast, still_statistics(trainer.batch_norms) if self.calls else nullcontext():
             logits = trainer.forward(inputs)
         if logits.dtype is torch.bfloat16:
             logits = logits.float()
@@ -110,8 +105,8 @@ class Closure:
 class still_statistics:  # noqa: N801 - a context manager, named like one
     """Keeps running statistics where they are while a closure is called again."""
 
-    def __init__(self, norms: Sequence[nn.Module], active: bool) -> None:
-        self.norms = norms if active else []
+    def __init__(self, norms: Sequence[nn.Module]) -> None:
+        self.norms = norms
 
     def __enter__(self) -> None:
         for norm in self.norms:

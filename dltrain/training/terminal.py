@@ -173,7 +173,7 @@ class Terminal:
         for line in header(info, self.screen.width):
             self.screen.print(line)
         self.progress = before_first_step(info)
-        self.due = 0.0
+        self.due, self.waits = 0.0, False  # when to draw next; whether a row waits in what is drawn
         if self.screen.is_live:
             self.draw()
 
@@ -189,7 +189,10 @@ class Terminal:
         if not self.screen.is_live:
             self.screen.print(self.table.plain(row))
             return
-        for line in self.table.add(row, self.screen.width):
+        lines = self.table.add(row, self.screen.width)
+        if lines and self.waits:
+            self.draw()  # takes the waiting row away, which would stand below the newer one
+        for line in lines:
             self.screen.print(line)
         if perf_counter() >= self.due:
             self.draw()
@@ -219,6 +222,7 @@ class Terminal:
             self.due = math.inf
             return
         waiting = self.table.waiting(self.screen.width)
+        self.waits = bool(waiting)
         self.screen.live([*waiting, self.meter.line(self.progress, self.screen.width or 80)])
         self.due = perf_counter() + REFRESH_SECONDS
 

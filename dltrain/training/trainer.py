@@ -16,7 +16,7 @@ from dltrain.seeding import GlobalStream, Stream
 from dltrain.training.callbacks import Callback, Progress
 from dltrain.training.closure import Closure
 from dltrain.training.evaluation import autocast, evaluate
-from dltrain.training.guard import DeviceGuard, HostGuard
+from dltrain.training.guard import DeviceGuard, HostGuard, gradient_norm, gradients_of
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.run_folder import RunFolder
 
@@ -28,17 +28,21 @@ class Trainer:
 
     def __init__(self, parts: Parts, plan: Plan, folder: RunFolder, callbacks: list[Callback]) -> None:
         self.parts, self.plan, self.folder, self.callbacks = parts, plan, folder, callbacks
-        self.parameters = [p for p in parts.model.parameters() if p.requires_grad]
+        self.parameters = list(parts.model.parameters())  # the frozen ones too: they may thaw
         self.batch_norms = [
             m for m in parts.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
         ]
         self.forward = torch.compile(parts.model) if plan.compile else parts.model
         self.guard = (DeviceGuard if plan.device.type == "cuda" else HostGuard)(parts.model, parts.optimizer)
+        self.autocast = autocast(plan.device, plan.precision)
         self.augment = Stream(plan.seed, "augment", plan.device)
         self.noise = Stream(plan.seed, "noise", plan.device)
         self.dropout = GlobalStream(plan.seed, "dropout", plan.device)
         self.sums = torch.zeros(2 + len(parts.metrics), dtype=torch.float64, device=plan.device)
-        self.grad_norm = torch.zeros((), device=plan.device)
+        self.sum_of = (
+            self.sums.unbind()
+        )  # views of it: count, loss, metrics (to index it at every step costs 1 %)
+        self.gradients: list[Tensor] = []  # of the last step, where the optimizer leaves none in `.grad`
         self.step = 0
         self.lr = 0.0
         self.penalty_scale = 1.0
@@ -136,7 +140,7 @@ class Trainer:
     def log_point(self) -> dict[str, float]:
         """The running means of this interval; the one place between evaluations where the host reads the device."""
         self.guard.read()
-        return {**self.train_means(), "grad_norm": float(self.grad_norm), "lr": self.lr}
+        return {**self.train_means(), "grad_norm": self.grad_norm(), "lr": self.lr}
 
     def evaluate_and_judge(self) -> None:
         """Validate, write the row, and let early stopping and plateau schedules see it."""
@@ -147,7 +151,7 @@ class Trainer:
         self.progress.phase = "val"
         row |= {f"val/{name}": value for name, value in self.validate().items()}
         self.progress.phase = "train"
-        row["grad_norm"] = float(self.grad_norm)
+        row["grad_norm"] = self.grad_norm()
         row |= self.extra_columns()
         self.images_per_second = steps_per_second * len(self.parts.order) / self.plan.steps_per_epoch
         row |= {"images_per_second": self.images_per_second, "seconds": self.clock.lap}
@@ -189,6 +193,10 @@ class Trainer:
             plan.precision,
         )
 
+    def grad_norm(self) -> float:
+        """The norm of the last step's gradient, as it went into the update; read at log points only."""
+        return float(gradient_norm(gradients_of(self.parameters) or self.gradients))
+
     def extra_columns(self) -> dict[str, float]:
         """What the rules can tell of themselves, such as the share of exact zeros."""
         shares = [rule.zero_share() for rule in self.parts.rules.weights if hasattr(rule, "zero_share")]
@@ -198,10 +206,11 @@ class Trainer:
 
     def record(self, logits: Tensor, targets: Tensor, losses: Tensor) -> None:
         """Add up loss and metrics on the device; reading them here would make the host wait at every step."""
-        self.sums[0] += len(losses)
-        self.sums[1] += losses.sum()
-        for i, metric in enumerate(self.parts.metrics.values(), start=2):
-            self.sums[i] += metric(logits, targets).sum()
+        count, loss_sum, *metric_sums = self.sum_of
+        count.add_(len(losses))
+        loss_sum.add_(losses.sum())
+        for total, metric in zip(metric_sums, self.parts.metrics.values(), strict=True):
+            total.add_(metric(logits, targets).sum())
         if self.parts.order_observes:  # sampler=hard
             self.parts.order.observe(self.indices, losses)
 
@@ -286,7 +295,6 @@ class Trainer:
         return {
             "step": self.step,
             "sums": self.sums,
-            "grad_norm": self.grad_norm,
             "seconds": self.clock.seconds,
             "best_row": dict(self.best_row),
             "stop": list(self.stop) if self.stop else None,
@@ -312,7 +320,6 @@ class Trainer:
             if name in state and part is not None:
                 part.load_state_dict(state[name])
         self.sums.copy_(state["sums"])
-        self.grad_norm = state["grad_norm"].to(self.plan.device)
         self.step, self.clock.earlier, self.best_row = (
             state["step"],
             state["seconds"],

@@ -1,0 +1,97 @@
+"""The wheel and the source archive: built, installed into a fresh environment without net, and run in an empty folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def build(kind: str, folder: Path) -> Path:
+    """A wheel or sdist of the working tree, made by the build backend without isolation (so without net)."""
+    pytest.importorskip("hatchling", reason="the build backend comes with the extra dev")
+    call = f"from hatchling.build import build_{kind} as build; print(build({str(folder)!r}))"
+    done = subprocess.run([sys.executable, "-c", call], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / done.stdout.split()[-1]
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """A fresh environment that holds the wheel, and sees this one's packages but not this working tree; its bin folder."""
+    if importlib.util.find_spec("pip") is None:
+        pytest.skip("this environment has no pip")
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    for path in dict.fromkeys(sysconfig.get_path(key) for key in ("purelib", "platlib")):
+        with open(site / "packages.pth", "a") as lines:
+            lines.write(
+                f"{path}\n"
+            )  # a .pth line adds the folder; the .pth files in it (an editable install) are not read
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(folder / "bin" / "python"),
+        "install",
+        "--no-deps",
+        "--no-index",
+    ]
+    done = subprocess.run([*pip, "--disable-pip-version-check", "--ignore-installed", str(wheel)],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "bin"
+
+
+def run(program: Path, *arguments: str, cwd: Path) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [program, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_carries_the_catalogue_and_runs_in_an_empty_folder(tmp_path):
+    wheel = build("wheel", tmp_path)
+    names = set(zipfile.ZipFile(wheel).namelist())
+    words = {f"dltrain/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    assert words <= names
+    assert not [name for name in names if name.startswith(("tests/", "conf/", "benchmarks/"))]
+    programs = install(wheel, tmp_path / "env")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    where = run(programs / "python", "-c", "import dltrain; print(dltrain.__file__)", cwd=empty)
+    assert where.startswith(str(tmp_path / "env")), (
+        "the installed package must be meant, not the working tree"
+    )
+    assert "digits" in run(programs / "dltrain", "--help", cwd=empty)
+    run(programs / "dltrain", "steps=5", cwd=empty)
+    (summary,) = (json.loads(file.read_text()) for file in empty.glob("outputs/digits_mlp/*/summary.json"))
+    assert summary["status"] == "completed"
+    assert summary["steps"] == 5
+
+
+def test_the_source_archive_has_what_a_build_needs(tmp_path):
+    archive = tarfile.open(build("sdist", tmp_path))
+    names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "conf/config.yaml",
+        "dltrain/cli.py",
+        "tests/conftest.py",
+    } <= names
+    assert not [name for name in names if name.startswith(("outputs/", ".git/", "data/"))]

@@ -153,7 +153,13 @@ def build_data(config: Config, door: Door, device: torch.device) -> Splits:
     with data_problems():
         raw = door.build(own, "dataset")
         return prepare(
-            raw, **common, folds=config.folds, fold=config.fold, device=device, workers=config.workers
+            raw,
+            **common,
+            folds=config.folds,
+            fold=config.fold,
+            device=device,
+            workers=config.workers,
+            worker_timeout=config.worker_timeout,
         )
 
 
@@ -202,6 +208,7 @@ def make_plan(config: Config, device: torch.device, batch_size: int, steps_per_e
         checkpoint_seconds=config.checkpoint.every_minutes * 60 if config.checkpoint.every_minutes else None,
         log_every=config.log.every_steps,
         compile=config.compile,
+        non_finite=config.non_finite,
     )
 
 

@@ -200,7 +200,9 @@ def test_the_order_is_clipping_noise_decay() -> None:
     assert (GradientNoise(net).order, CoupledDecay(net).order) == (1, 2)
 
 
-@pytest.mark.parametrize("word", [w for w in WORDS if "_target_: dltrain" in (CONF / f"{w}.yaml").read_text()])
+@pytest.mark.parametrize(
+    "word", [w for w in WORDS if "_target_: dltrain" in (CONF / f"{w}.yaml").read_text()]
+)
 def test_every_yaml_builds_a_rule_of_exactly_one_kind(word: str) -> None:
     (node,) = yaml.safe_load((CONF / f"{word}.yaml").read_text()).values()
     module, name = node.pop("_target_").rsplit(".", 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -38,11 +38,14 @@ COMMON_DATASET_KEYS = (
 )  # fmt: skip
 
 
-def build(config: Config, door: Door) -> tuple[Parts, Plan]:
-    """All parts of one run and its plan. Raises UserError, DataProblem where the choices do not fit the data."""
+def build(config: Config, door: Door, statistics: Mapping[str, Tensor] | None = None) -> tuple[Parts, Plan]:
+    """All parts of one run and its plan; `statistics` are an earlier run's, which normalise in place of new ones.
+
+    Raises UserError, DataProblem where the choices do not fit the data.
+    """
     set_machine(config)
     device = choose_device(config.device)
-    splits = build_data(config, door, device)
+    splits = build_data(config, door, device, statistics)
     batch_size = choose_batch_size(config.batch_size, len(splits.train))
     order = build_order(config, door, splits, batch_size)
     model = build_model(config, door, splits, device, batch_size)
@@ -77,6 +80,7 @@ def build(config: Config, door: Door) -> tuple[Parts, Plan]:
         else None,
         early_stopping=door.build(config.early_stopping, "early_stopping"),
         fingerprint=splits.fingerprint(),
+        statistics=splits.statistics(),
     )
     check_metrics(parts)
     return parts, plan
@@ -146,21 +150,17 @@ def choose_precision(asked: str, device: torch.device) -> str:
 # Data -------------------------------------------------------------------------------------------------------------
 
 
-def build_data(config: Config, door: Door, device: torch.device) -> Splits:
+def build_data(
+    config: Config, door: Door, device: torch.device, statistics: Mapping[str, Tensor] | None
+) -> Splits:
     """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only."""
+    machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
+    machine["worker_timeout"] = config.worker_timeout
     common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
     own = {key: value for key, value in config.dataset.items() if key not in common}
     with data_problems():
         raw = door.build(own, "dataset")
-        return prepare(
-            raw,
-            **common,
-            folds=config.folds,
-            fold=config.fold,
-            device=device,
-            workers=config.workers,
-            worker_timeout=config.worker_timeout,
-        )
+        return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 import dltrain
@@ -29,7 +30,8 @@ from dltrain.training.callbacks import Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import RunFolder
+from dltrain.training.run_folder import RunFolder, read_statistics
+from dltrain.training.run_log import RunLog
 from dltrain.training.signals import Interrupted
 from dltrain.training.tensorboard import TensorBoard
 from dltrain.training.terminal import Terminal
@@ -54,12 +56,20 @@ class Experiment:
 
 
 def prepare(
-    config: Config, door: Door, command: str, overrides: list[str], startup: Mapping[str, float]
+    config: Config,
+    door: Door,
+    command: str,
+    overrides: list[str],
+    startup: Mapping[str, float],
+    earlier: Path | None = None,
 ) -> Experiment:
-    """Build everything of a run. What the data or the machine refuse is refused here, before the folder exists."""
+    """Build everything of a run. What the data or the machine refuse is refused here, before the folder exists.
+
+    `earlier` is the folder of a run to be taken up, whose data are normalised as they were.
+    """
     begun = time.perf_counter()
     config = settle(config, door)
-    parts, plan = build(config, door)
+    parts, plan = build(config, door, read_statistics(earlier) if earlier is not None else None)
     timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
     return Experiment(config, parts, plan, command, tuple(overrides), timings)
 
@@ -80,6 +90,8 @@ def run(experiment: Experiment, path: Path, resume: bool = False, strict: bool =
         if resume:
             take_up(trainer)
         saved.write(config, path / "config.yaml")
+        if not resume:
+            folder.write_statistics(parts.statistics)
         info = describe(experiment, path, trainer.step)
         trainer.callbacks += observers(config, path, trainer.step if resume else None)
         folder.write_summary({"status": "running", **facts(experiment)})
@@ -225,7 +237,16 @@ def take_up(trainer: Trainer) -> None:
         try:
             best = folder.best_weights(int(manifest["best_step"]))
             trainer.load_state(checkpoint.state(), checkpoint.weights(), best)
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+        except (
+            RuntimeError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            IndexError,
+            OSError,
+            SafetensorError,
+        ) as error:
             reason = (str(error).strip().splitlines() or [""])[0]
             raise CheckpointProblem(
                 f"{checkpoint.folder} does not fit this configuration ({type(error).__name__}: {reason})"
@@ -266,10 +287,8 @@ def warn_of_other_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> No
 
 def observers(config: Config, path: Path, resumed_step: int | None) -> list[Callback]:
     """Who watches this run."""
-    callbacks: list[Callback] = [
-        Terminal(config.quiet),
-        TensorBoard(path, None if resumed_step is None else resumed_step + 1),
-    ]
+    purge_step = None if resumed_step is None else resumed_step + 1
+    callbacks: list[Callback] = [Terminal(config.quiet), TensorBoard(path, purge_step), RunLog()]
     if config.log.profile:
         from dltrain.training.profiler import Profiler
 

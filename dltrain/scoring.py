@@ -15,6 +15,7 @@ from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.training.evaluation import evaluating, outputs_of
 from dltrain.training.parts import Parts, Plan
+from dltrain.training.run_folder import read_statistics
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
     """
     scores, outputs = [], []
     for path, config, door in zip(paths, configs, doors, strict=True):
-        parts, plan = build(config, door)
+        parts, plan = build(config, door, read_statistics(path))
         parts.model.load_state_dict(best_weights(path))
         outputs.append({name: predict(parts, plan, split) for name, split in splits_of(parts).items()})
         scores += [

@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
 
     door = Door(all_targets(catalogue), config.trust, local=False)
     command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
-    built = experiment.prepare(config, door, command, former, startup)
+    built = experiment.prepare(config, door, command, former, startup, path)
     if overrides:
         experiment.check_longer(built, saved.read(path, catalogue, []), door)
     with experiment.logging_to(path):

@@ -70,6 +70,7 @@ class Parts:
     averaging: Any | None
     early_stopping: EarlyStopping
     fingerprint: str  # of the data
+    statistics: dict[str, Tensor]  # mean and std that normalise the inputs
 
 
 @dataclass(frozen=True)

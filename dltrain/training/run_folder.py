@@ -15,11 +15,13 @@ from typing import Any
 
 from torch import Tensor
 
-from dltrain.errors import ResourceProblem
+from dltrain.errors import CheckpointProblem, ResourceProblem
 from dltrain.training import checkpoint
 from dltrain.training.lock import Lock
 
 _log = logging.getLogger(__name__)
+
+STATISTICS = "normalization.safetensors"
 
 
 class RunFolder:
@@ -188,6 +190,11 @@ class RunFolder:
         self.checkpoints.mkdir(exist_ok=True)
         checkpoint.write_safetensors(self.checkpoints / "best.safetensors", weights)
 
+    def write_statistics(self, statistics: dict[str, Tensor]) -> None:
+        """What normalised the inputs, for whoever uses the weights later."""
+        self.checkpoints.mkdir(exist_ok=True)
+        checkpoint.write_safetensors(self.checkpoints / STATISTICS, statistics)
+
     # summary.json -------------------------------------------------------------------------------------------------
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -215,3 +222,15 @@ def copied(value: Any) -> Any:
 def number(value: float) -> str:
     """A number that reads back as itself; whole ones without a point."""
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
+
+
+def read_statistics(path: Path) -> dict[str, Tensor] | None:
+    """Mean and std that normalised the inputs of a run, or None in a folder that has none yet."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = path / "checkpoints" / STATISTICS
+    try:
+        return load_file(file) if file.is_file() else None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointProblem(f"{file} is damaged ({error})") from None

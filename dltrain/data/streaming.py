@@ -56,9 +56,9 @@ class WorkerPool:
             batches = iter(self._loader)
             while (read := self._next(batches)) is not None:
                 yield _unwrapped(read)
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:
             # torch's word for a worker that was killed; it looks every 5 s (and, given a time-out, only then)
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(
                 f"a worker process that reads the data is gone: {reason}; try workers=0"
             ) from error

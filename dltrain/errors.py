@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable
 
 
@@ -45,10 +46,17 @@ class FolderInUse(UserError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word closest to a misspelt one, as the end of a sentence: ' Did you mean `adam`?' or ''."""
     known = list(known)
-    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.55)
+    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.55)
+    matches.sort(key=lambda match: sorted(match) != sorted(word))  # letters in the wrong order come first
     if not matches:  # lr for learning_rate: the last part of a dotted key may still be near
         tails = {name.rsplit(".", 1)[-1]: name for name in known}
         matches = [
             tails[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, n=1, cutoff=0.7)
         ]
     return f" Did you mean `{matches[0]}`?" if matches else ""
+
+
+def listing(label: str, names: Iterable[str]) -> str:
+    """All the names that there are, as at most two lines of a message."""
+    text = f"{label}: {', '.join(sorted(names)) or 'none'}"
+    return "\n".join(textwrap.wrap(text, 150, max_lines=2, placeholder=" … (all of them: dltrain --help)"))

@@ -69,9 +69,12 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
 
 
 def _option(arguments: list[str], *names: str) -> str | None:
-    return next(
-        (after for before, after in zip(arguments, arguments[1:], strict=False) if before in names), None
-    )
+    """The value of an option, written `--option value` or `--option=value`."""
+    for before, after in zip(arguments, [*arguments[1:], None], strict=False):
+        name, equals, value = before.partition("=")
+        if name in names:
+            return value if equals else after
+    return None
 
 
 def page(catalogue: Catalogue) -> Iterator[str]:
@@ -142,10 +145,12 @@ def group_page(catalogue: Catalogue, group: str) -> Iterator[str]:
 
 def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:
     """A word with its rule, its source and its keys."""
-    from dltrain.errors import UserError, nearest
+    from dltrain.errors import UserError, listing, nearest
 
     if name not in catalogue.words[group]:
-        raise UserError(f"`{group}={name}`: there is no such word.{nearest(name, catalogue.words[group])}")
+        raise UserError(
+            f"`{group}={name}`: there is no such word.{nearest(name, catalogue.words[group])}\n{listing(f'Words of {group}', catalogue.words[group])}"
+        )
     word = catalogue.words[group][name]
     yield f"{bold(f'{group}={name}')}  {word.notes['summary']}"
     for note in ("rule", "symbols", "paper", "lecture", "use", "default"):
@@ -153,8 +158,12 @@ def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:
             yield from textwrap.wrap(
                 word.notes[note], width() - 12, initial_indent=f"  {note:<9} ", subsequent_indent=" " * 12
             )
-    for param in catalogue.params({group: [name]} if group not in OVERLAYS else {}).values():
-        if param.path.startswith(f"{group}."):
+    inherited = catalogue.params({group: [name]}) if group not in OVERLAYS else {}
+    keys = {
+        path: param for path, param in inherited.items() if path.startswith(f"{group}.")
+    } | word.everything
+    for param in keys.values():
+        if not param.default.startswith(("${", '"${')):  # what follows another key is not set by itself
             yield from knob_lines(param)
     yield ""
 
@@ -166,7 +175,7 @@ def knob_lines(param: Param) -> Iterator[str]:
     indent = " " * 34
     lines = textwrap.wrap(text, max(width() - 34, 30)) or [""]
     if len(head) < 33:
-        yield f"{head:<34}{lines[0]}"
+        yield f"{head:<34}{lines[0]}".rstrip()
     else:
         yield head
         yield indent + lines[0]

@@ -28,7 +28,7 @@ SOME_FAILED = 7
 
 def run_all(args: Namespace, arguments: list[str], catalogue: Catalogue, hydra: Hydra) -> int:
     """Check the sweep's axes, run every job, and tell how each ended; 7 when some failed."""
-    parsed = parse(args.overrides)
+    parsed = parse(args.overrides, hydra.config_loader)
     check_words(parsed, catalogue)
     first = compose([first_of(o) for o in parsed], catalogue, hydra)
     config = validate(first)

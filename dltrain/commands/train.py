@@ -7,16 +7,24 @@ import sys
 import time
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, open_dict, read_write
 
 from dltrain.cli import STARTED
-from dltrain.config.compose import CONFIG_NAME, Composition, compose, open_catalogue, open_hydra
+from dltrain.config.compose import (
+    CONFIG_NAME,
+    Composition,
+    compose,
+    open_catalogue,
+    open_hydra,
+    quote_foreign,
+)
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.schema import Config
 from dltrain.config.validation import validate
+from dltrain.errors import UserError, nearest
 from dltrain.training.folder_names import check_writable, new_folder
 
 if TYPE_CHECKING:
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
 
 def run(arguments: list[str]) -> int:
     """Hydra's own flags go to Hydra; a training run is checked whole before anything is made."""
-    args = get_args_parser().parse_args(arguments)
+    args = read([quote_foreign(argument) for argument in arguments])
     catalogue = open_catalogue(args.config_dir)
     hydra = open_hydra(catalogue)
     if args.multirun:
@@ -37,6 +45,20 @@ def run(arguments: list[str]) -> int:
     if args.cfg or args.info or args.shell_completion or args.hydra_help:
         return _hydra_says(args, hydra, catalogue)
     return train(args.overrides, catalogue, hydra, args.config_name or CONFIG_NAME, command_line(arguments))
+
+
+def read(arguments: list[str]) -> Namespace:
+    """Hydra's options and our overrides. Raises UserError for an option that there is not."""
+    parser = get_args_parser()
+    options = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+
+    def refuse(message: str) -> NoReturn:
+        text = message.replace("unrecognized arguments:", "There is no option")
+        hint = nearest(text.split()[-1].partition("=")[0], options)
+        raise UserError(f"{text}.{hint} `dltrain --help` shows the page.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_args(arguments)
 
 
 def command_line(arguments: list[str]) -> str:

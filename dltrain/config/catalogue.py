@@ -67,12 +67,25 @@ class Word:
         return match[1] if match else None
 
     @cached_property
-    def params(self) -> dict[str, Param]:
-        """The keys of its own group that this file brings, by dotted path (what it sets elsewhere must exist there)."""
+    def everything(self) -> dict[str, Param]:
+        """All that this file sets, by dotted path, in its own group and elsewhere."""
         package = re.search(r"# @package (\S+)", self.text)
         prefix = self.group if package is None or package[1] == "_group_" else package[1]
-        params = read_params(self.text, "" if prefix == "_global_" else prefix)
-        return {p.path: p for p in params if p.path.startswith(self.group + ".")}
+        return {p.path: p for p in read_params(self.text, "" if prefix == "_global_" else prefix)}
+
+    @property
+    def params(self) -> dict[str, Param]:
+        """The keys of its own group that this file brings (what it sets elsewhere must exist there)."""
+        return {path: p for path, p in self.everything.items() if path.startswith(self.group + ".")}
+
+    @property
+    def links(self) -> dict[str, str]:
+        """The keys that follow another one, such as optimizer.lr: ${lr}, with that one."""
+        found = {
+            path: re.fullmatch(r"[\"']?\$\{([\w.]+)\}[\"']?", p.default)
+            for path, p in self.everything.items()
+        }
+        return {path: match[1] for path, match in found.items() if match}
 
     @cached_property
     def parents(self) -> tuple[str, ...]:

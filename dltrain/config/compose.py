@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString
+from hydra.core.override_parser.types import Glob, Override, OverrideType, QuotedString, Transformer
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
 from dltrain.config.search_path import catalogue_dir, user_dirs
-from dltrain.errors import UserError, nearest
+from dltrain.errors import UserError, listing, nearest
 
 CONFIG_NAME = "config"
 
@@ -39,9 +41,11 @@ def open_catalogue(config_dir: str | None = None) -> Catalogue:
 
 
 def search_path(catalogue: Catalogue) -> ConfigSearchPath:
+    """Where Hydra looks: the shipped catalogue, then the user's folders; its own schemas stay last, as it demands."""
     path = create_config_search_path(str(catalogue.root))
-    for folder in catalogue.user_dirs:
-        path.append(provider="user", path=f"file://{folder.resolve()}")
+    entries = path.get_path()
+    users = [SearchPathElement("user", f"file://{folder.resolve()}") for folder in catalogue.user_dirs]
+    entries[-1:-1] = users
     return path
 
 
@@ -53,12 +57,16 @@ def open_hydra(catalogue: Catalogue) -> Hydra:
 
 def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str = CONFIG_NAME) -> Composition:
     """Compose one run's configuration. Raises UserError, in the user's words, for whatever Hydra cannot compose."""
-    parsed = parse(overrides)
+    parsed = parse(overrides, hydra.config_loader)
     check_words(parsed, catalogue)
     try:
         cfg = hydra.compose_config(name, list(overrides), run_mode=RunMode.RUN, with_log_configuration=False)
     except (HydraException, OmegaConfBaseException) as error:
         _explain(error, parsed, catalogue, hydra)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf"
+        raise UserError(f"{where}: this is not YAML: {error.problem}. Mend that line.") from None
     return Composition(cfg, choices_of(cfg), list(overrides), catalogue)
 
 
@@ -74,9 +82,9 @@ def choices_of(cfg: DictConfig) -> dict[str, list[str]]:
     return choices
 
 
-def parse(overrides: list[str]) -> list[Override]:
-    """Read the command line's overrides. Raises UserError for what is not `key=value`."""
-    parser = OverridesParser.create()
+def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
+    """Read the command line's overrides; the loader knows the words that a glob means. Raises UserError for what is not `key=value`."""
+    parser = OverridesParser.create(config_loader=loader)
     parsed = []
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
@@ -86,9 +94,19 @@ def parse(overrides: list[str]) -> list[Override]:
         try:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
-            reason = str(error).splitlines()[-1].split("See http")[0].strip()
+            reason = str(error).splitlines()[-1].split("See http")[0].strip() or "some character needs quotes"
             raise UserError(f"`{text}` cannot be read: {reason}\nQuote it: '{_quoted(text)}'.") from None
     return parsed
+
+
+def quote_foreign(text: str) -> str:
+    """An override whose value has letters beyond ASCII, put in quotes: Hydra's grammar does not know them."""
+    key, equals, value = text.partition("=")
+    return (
+        f"{key}='{value}'"
+        if equals and not value.isascii() and not set(value) & set("'\"[]{}(),\\")
+        else text
+    )
 
 
 def _verb_hint(text: str) -> str:
@@ -105,10 +123,9 @@ def _quoted(text: str) -> str:
 
 def values_of(override: Override) -> list[Any]:
     """The values that an override gives, one by one: a sweep's several, else the one."""
-    value = override.value()
-    if isinstance(value, ChoiceSweep):
-        return [_plain(item) for item in value.list]
-    return [_plain(value)]
+    if override.is_discrete_sweep():
+        return [_plain(item) for item in override.sweep_iterator(Transformer.identity)]
+    return [_plain(override.value())]
 
 
 def _plain(value: Any) -> Any:
@@ -127,6 +144,10 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
         if key.split(".")[0].split("/")[0] == "hydra":
             continue
         if key in catalogue.words and override.type is not OverrideType.DEL:
+            if isinstance(override.value(), Glob) and not values_of(override):
+                raise UserError(
+                    f"`{override.input_line}` fits no word of {key}.\n{listing(f'Words of {key}', catalogue.words[key])}"
+                )
             for value in values_of(override):
                 _check_word(key, value, catalogue)
         elif key.split(".")[0] not in heads:
@@ -149,7 +170,7 @@ def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
                 else nearest(str(word), words)
             )
             raise UserError(
-                f"`{group}={word}`: there is no such word.{cure}\nWords of {group}: {', '.join(sorted(words))}"
+                f"`{group}={word}`: there is no such word.{cure}\n{listing(f'Words of {group}', words)}"
             )
 
 
@@ -203,8 +224,8 @@ def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[st
         if head in choices and head not in LIST_GROUPS and choices[head]
         else head
     )
-    listed = ", ".join(sorted(path[len(head) + 1 :] for path in siblings)) or "none"
-    return f"`{key}`{where} is no key of {chosen}.{nearest(key, siblings)}\nKeys of {chosen}: {listed}"
+    listed = listing(f"Keys of {chosen}", (path[len(head) + 1 :] for path in siblings))
+    return f"`{key}`{where} is no key of {chosen}.{nearest(key, siblings)}\n{listed}"
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

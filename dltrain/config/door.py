@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.schema import Node
-from dltrain.errors import UserError, nearest
+from dltrain.errors import UserError, listing, nearest
 
 
 def all_targets(catalogue: Catalogue) -> set[str]:
@@ -106,7 +106,11 @@ class Door:
         Raises UserError, naming the node's key, for a name that is not trusted, for keys that the target does not
         take, and for values that it refuses.
         """
-        target = self.locate(node.get("_target_"), key)
+        if not node.get("_target_"):
+            raise UserError(
+                f"`{key}` names nothing to build: write `_target_: module.ClassOrFunction` into the file of that word."
+            )
+        target = self.locate(node["_target_"], key)
         keys = {k: v for k, v in node.items() if not k.startswith("_")}
         self.check_signature(target, keys, len(runtime), key)
         if node.get("_partial_"):
@@ -128,7 +132,7 @@ class Door:
         if not self._passes(name, module_name):
             raise UserError(
                 f"`{key}._target_` is {name}, which is neither in the catalogue nor in the working folder."
-                f"{nearest(name, self.targets)}\n"
+                f"{nearest(name, self._alike(name))}\n"
                 f"If you trust that code, say so: trust=[{module_name.split('.')[0] or name}]"
             )
         try:
@@ -156,6 +160,10 @@ class Door:
     def _ours(self, name: str) -> bool:
         return name.startswith(OURS)
 
+    def _alike(self, name: str) -> list[str]:
+        """The targets of the same package: a name of another one is not a misspelt one of ours."""
+        return [target for target in self.targets if target.split(".")[0] == name.split(".")[0]]
+
     def _trusted(self, module: str) -> bool:
         return any(module == name or module.startswith(name + ".") for name in self.trust)
 
@@ -173,5 +181,5 @@ class Door:
         for unknown in (k for k in keys if k not in names):
             raise UserError(
                 f"`{key}.{unknown}` is no argument of {getattr(target, '__name__', target)}.{nearest(unknown, names)}\n"
-                f"Its arguments: {', '.join(names) or 'none'}"
+                + listing("Its arguments", names)
             )

@@ -16,7 +16,7 @@ from dltrain.config.bounds import SafeLoader, check_bounds
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue
 from dltrain.config.compose import leaves
 from dltrain.config.schema import Config, to_config
-from dltrain.config.validation import check_together, check_value, check_values
+from dltrain.config.validation import check_together, check_value, check_values, replace_length
 from dltrain.errors import CheckpointProblem, UserError, nearest
 
 # What cannot change the past of a run: everything else would make it another one.
@@ -91,9 +91,16 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
                 )
     table = catalogue.params(choices)
     secrets = resolve_environment(content)
-    for text in overrides:
+    links = {
+        path: key
+        for g, names in choices.items()
+        for n in names
+        for path, key in catalogue.words[g][n].links.items()
+    }
+    for text in followed(overrides, links):
         set_value(content, text, table)
         secrets.pop(text.partition("=")[0], None)
+    replace_length(content, overrides)
     check_values(content, choices, catalogue)
     check_together(content, choices)
     return to_config(content, words, secrets)
@@ -115,6 +122,13 @@ def resolve_environment(content: dict[str, Any]) -> dict[str, str]:
         except OmegaConfBaseException as error:
             raise UserError(f"`{path}` is {text}: {str(error).splitlines()[0]}") from None
     return found
+
+
+def followed(overrides: list[str], links: dict[str, str]) -> list[str]:
+    """The changes, with those of the keys that follow a changed one: a saved config holds numbers, not links."""
+    given = {text.partition("=")[0]: text.partition("=")[2] for text in overrides if "=" in text}
+    followers = [f"{path}={given[key]}" for path, key in links.items() if key in given and path not in given]
+    return overrides + followers
 
 
 def load_bounded(file: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from dltrain.errors import UserError, nearest
 def validate(composition: Composition) -> Config:
     """Check a composition and return the typed configuration. Raises UserError with all that the rule and cure need."""
     plain = plain_config(composition)
+    replace_length(plain, composition.overrides)
     check_values(plain, composition.choices, composition.catalogue)
     check_together(plain, composition.choices)
     check_hydra_node(composition.cfg.get("hydra"), plain["trust"] or [])
@@ -66,6 +67,14 @@ def drop_replaced(plain: Node, composition: Composition) -> None:
                     f"`{group}.{word}` ({source}): there is no such word.{nearest(str(word), known)}"
                 )
             del plain[group][word]
+
+
+def replace_length(plain: Node, overrides: list[str]) -> None:
+    """`steps` on the command line takes the place of a recipe's `epochs`, and the other way round."""
+    given = {text.partition("=")[0].lstrip("+") for text in overrides}
+    for mine, other in (("steps", "epochs"), ("epochs", "steps")):
+        if mine in given and other not in given and plain.get(mine) is not None:
+            plain[other] = None
 
 
 def _words(choices: dict[str, list[str]]) -> dict[str, Any]:

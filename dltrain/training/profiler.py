@@ -19,7 +19,7 @@ class Profiler:
     Two things come out: `profile.pt.trace.json`, the time line of every operator and kernel, to be opened at
     https://ui.perfetto.dev or chrome://tracing (both read it in the browser and send nothing), and the
     table of the costliest operators, in TensorBoard's text tab under `profile`.
-    Raises ValueError when a number is out of range, or when the run ends before the recording would begin.
+    A run that is too short for that waits less. Raises ValueError when a number is out of range.
     """
 
     def __init__(self, folder: Path, wait: int = 5, warmup: int = 5, active: int = 10) -> None:
@@ -33,16 +33,13 @@ class Profiler:
         self.recorder: profile | None = None
 
     def on_fit_start(self, info: RunInfo) -> None:
-        steps, unseen = info.total_steps - info.resumed_step, self.wait + self.warmup
-        if steps <= unseen:
-            raise ValueError(
-                f"the profiler waits {self.wait} + {self.warmup} steps and the run has {steps}: "
-                f"train longer, or lower wait and warmup"
-            )
+        steps = info.total_steps - info.resumed_step
+        wait = min(self.wait, max(steps - 1, 0) // 2)
+        warmup = min(self.warmup, max(steps - 1 - wait, 0))
         from torch.profiler import profile, schedule
 
         self.step = info.resumed_step
-        plan = schedule(wait=self.wait, warmup=self.warmup, active=self.active, repeat=1)
+        plan = schedule(wait=wait, warmup=warmup, active=self.active, repeat=1)
         self.recorder = profile(
             schedule=plan, on_trace_ready=self.export, record_shapes=True, acc_events=True
         )

@@ -14,7 +14,7 @@ class RunLog:
     """Writes the start, every evaluation and the end of a run to the log."""
 
     def on_fit_start(self, info: RunInfo) -> None:
-        _log.info("%s", info.command or "dltrain")
+        _log.info("%s (step %d of %d)", info.command or "dltrain", info.resumed_step, info.total_steps)
         for name, words in info.summary():
             _log.info("%s: %s", name, ", ".join(words))
 

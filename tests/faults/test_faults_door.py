@@ -103,7 +103,7 @@ def check_refused(dltrain, workdir, imports, run, target):
     del imports[:]
     begun = time.monotonic()
     for verb in ("resume", "rerun", "evaluate"):
-        with pytest.raises(UserError, match=r"model\._target_"):
+        with pytest.raises(UserError, match=r"model(\._target_|` names nothing)"):
             dltrain(verb, run.path)
     assert time.monotonic() - begun < 3
     nothing_ran(workdir, imports, before)

@@ -1,0 +1,252 @@
+"""Every way to bring data, by the command line: files of one's own, downloads without net, splits, weights, folds."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from conftest import Run, run_folders
+from PIL import Image
+
+from dltrain.errors import DataProblem, UserError
+
+GENERATOR = np.random.default_rng(0)
+
+
+def table(workdir, name="table.csv", rows=60, spoil=lambda i, row: row):
+    """Rows of two numbers, a colour, a class that follows from them, a price, a split and a patient."""
+    lines = ["height,weight,colour,kind,price,part,patient"]
+    for i in range(rows):
+        height, weight = GENERATOR.normal(size=2).round(3)
+        colour, kind = ("red", "green", "blue")[i % 3], ("small", "big")[int(height + weight > 0)]
+        part = ("train", "train", "train", "val", "test")[i % 5]
+        row = [height, weight, colour, kind, 2 * height - weight, part, f"p{i // 4}"]
+        lines.append(",".join(map(str, spoil(i, row))))
+    (workdir / name).write_text("\n".join(lines) + "\n")
+    return name
+
+
+def only_run(workdir):
+    (folder,) = run_folders(workdir)
+    return Run(folder)
+
+
+CLASSIFY = ("dataset=csv", "dataset.path=table.csv", "dataset.target=kind")
+WITHOUT = "dataset.features=[height,weight,colour]"
+
+
+def test_csv_classification_with_categories(train, workdir):
+    table(workdir, rows=200)
+    run = train(*CLASSIFY, WITHOUT, "lr=0.01", "epochs=20")
+    assert run.summary["test"]["accuracy"] > 0.9
+    assert (
+        run.summary["parameters"] == 5 * 256 + 256 + 256 * 128 + 128 + 128 * 2 + 2
+    )  # three columns for the colours
+
+
+def test_csv_regression(train, workdir):
+    table(workdir, rows=200)
+    run = train(
+        "dataset=csv", "dataset.path=table.csv", "dataset.target=price", WITHOUT, "lr=0.01", "epochs=20"
+    )
+    assert run.summary["test"]["mae"] < 0.3
+
+
+def test_csv_with_given_splits_and_groups(train, workdir):
+    table(workdir)
+    lines = said_header(workdir, *CLASSIFY, WITHOUT, "dataset.split_column=part")
+    assert "36 train · 12 val · 12 test" in lines
+    assert (
+        train(*CLASSIFY, WITHOUT, "dataset.group_column=patient", "steps=2").summary["status"] == "completed"
+    )
+
+
+def said_header(workdir, *arguments):
+    """What the header says of the data."""
+    import contextlib
+    import io
+
+    from dltrain.cli import dispatch
+
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert dispatch([*arguments, "steps=2"]) == 0
+    return next(line for line in out.getvalue().splitlines() if line.strip().startswith("data"))
+
+
+def test_class_weights_and_folds(dltrain, train, workdir):
+    table(workdir)
+    assert (
+        train(*CLASSIFY, WITHOUT, "dataset.class_weights=balanced", "steps=3").summary["status"]
+        == "completed"
+    )
+    assert dltrain("-m", *CLASSIFY, WITHOUT, "folds=3", "fold=0,1,2", "steps=2", "quiet=true") == 0
+    folds = [Run(p) for p in run_folders(workdir) if p.parent.parent.name == "csv_mlp"]
+    assert len({str(run.rows) for run in folds}) == len(folds) == 3
+
+
+def test_folds_depend_on_the_split_seed_alone(workdir):
+    from dltrain.build import build
+    from dltrain.config.compose import compose, open_catalogue, open_hydra
+    from dltrain.config.door import Door, shipped_targets
+    from dltrain.config.validation import validate
+
+    def test_samples(*overrides):
+        catalogue = open_catalogue()
+        config = validate(compose(list(overrides), catalogue, open_hydra(catalogue)))
+        parts, _ = build(config, Door(shipped_targets(catalogue), []))
+        assert parts.val is not None
+        assert parts.test is not None
+        return [parts.val.targets.tolist(), parts.test.targets.tolist()]
+
+    assert test_samples("seed=0") == test_samples("seed=5")
+    assert test_samples("dataset.split_seed=0") != test_samples("dataset.split_seed=1")
+    first, second = (test_samples("folds=3", f"fold={fold}") for fold in (0, 1))
+    assert first[1] == second[1], "every fold has the same test split"
+    assert first[0] != second[0]
+
+
+def test_parquet(train, workdir):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    heights = GENERATOR.normal(size=60)
+    columns = {
+        "height": heights,
+        "colour": ["red", "blue"] * 30,
+        "kind": np.where(heights > 0, "big", "small"),
+    }
+    parquet.write_table(pyarrow.table(columns), workdir / "table.parquet")
+    run = train("dataset=csv", "dataset.path=table.parquet", "dataset.target=kind", "steps=5")
+    assert run.summary["parameters"] == 3 * 256 + 256 + 256 * 128 + 128 + 128 * 2 + 2
+
+
+def test_npz(train, workdir):
+    images = GENERATOR.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    np.savez(workdir / "images.npz", x=images, y=np.arange(60) % 3, part=np.arange(60) % 3)
+    keys = ("dataset=npz", "dataset.path=images.npz", "dataset.inputs=x", "dataset.targets=y")
+    assert train(*keys, "model=cnn", "steps=2").summary["status"] == "completed"
+
+
+def photos(workdir, count=12):
+    for part in ("train", "val", "test"):
+        for name in ("cats", "dogs"):
+            folder = workdir / "photos" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = GENERATOR.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    return ("dataset=image_folder", "dataset.root=photos", "model=cnn", "augmentation=[flip,crop]", "steps=2")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_image_folder(workdir, streamed):
+    arguments = photos(workdir)
+    more = ("dataset.resident_share=0", "dataset.cache=false", "workers=0") if streamed else ()
+    assert "24 train · 24 val · 24 test · 3×16×16 inputs → 2 classes" in said_header(
+        workdir, *arguments[:-1], *more
+    )
+
+
+def test_resident_and_streamed_images_give_the_same_run(train, workdir):
+    """The residency changes where the data lie, not what is learnt."""
+    arguments = (*photos(workdir)[:-1], "steps=4")
+    resident = train(*arguments)
+    streamed = train(*arguments, "dataset.resident_share=0", "workers=0")
+    for left, right in zip(resident.timeless_rows, streamed.timeless_rows, strict=True):
+        assert left == pytest.approx(right, rel=1e-4, nan_ok=True)
+
+
+# what is wrong with the data ---------------------------------------------------------------------------------------
+
+
+def refused(dltrain, workdir, *arguments):
+    with pytest.raises(DataProblem) as error:
+        dltrain(*arguments, "quiet=true")
+    assert error.value.exit_code == 3
+    assert len(str(error.value).splitlines()) <= 3
+    assert not (workdir / "outputs").exists()
+    return str(error.value)
+
+
+def test_a_missing_value_is_named_by_column_and_row(dltrain, workdir):
+    table(workdir, spoil=lambda i, row: ["", *row[1:]] if i == 7 else row)
+    message = refused(dltrain, workdir, *CLASSIFY)
+    assert "column 'height' has no value in row 8 of table.csv" in message
+
+
+def test_a_missing_column_is_named_with_the_nearest(dltrain, workdir):
+    table(workdir)
+    message = refused(dltrain, workdir, "dataset=csv", "dataset.path=table.csv", "dataset.target=knid")
+    assert "dataset.target names the column 'knid'" in message
+    assert "did you mean 'kind'?" in message
+
+
+def test_a_class_missing_from_a_split_is_named(dltrain, workdir):
+    table(workdir, spoil=lambda i, row: [*row[:3], "rare" if row[5] == "train" else row[3], *row[4:]])
+    message = refused(dltrain, workdir, *CLASSIFY, WITHOUT, "dataset.split_column=part")
+    assert "is missing from the train split" in message
+
+
+@pytest.mark.parametrize("more", [(), ("dataset.resident_share=0", "dataset.cache=false", "workers=0"),
+                                  ("dataset.resident_share=0", "dataset.cache=false", "workers=1")])  # fmt: skip
+def test_an_unreadable_image_is_named(dltrain, workdir, more):
+    arguments = photos(workdir)
+    broken = workdir / "photos" / "train" / "dogs" / "3.jpg"
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(DataProblem) as error:
+        dltrain(*arguments[:-1], "epochs=1", "quiet=true", *more)
+    assert error.value.exit_code == 3
+    assert "cannot read the image photos/train/dogs/3.jpg" in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+    broken.unlink()  # the cure
+    assert dltrain(*arguments, "quiet=true", *more) == 0
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (("dataset=csv", "dataset.path=nowhere.csv", "dataset.target=y"), "dataset.path is nowhere.csv, which is not a file"),
+    (("dataset=npz", "dataset.path=nowhere.npz"), "dataset.path is nowhere.npz, which is not a file"),
+    (("dataset=image_folder", "dataset.root=nowhere"), "dataset.root is nowhere, which is not a folder"),
+    (("dataset=mnist", "dataset.download=false"), "set dataset.download=true, or set dataset.root"),
+])  # fmt: skip
+def test_files_that_are_not_there(dltrain, workdir, arguments, says):
+    assert says in refused(dltrain, workdir, *arguments)
+
+
+@pytest.mark.parametrize("word", ["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn"])
+def test_without_net_a_download_says_what_to_do(dltrain, workdir, monkeypatch, word):
+    def no_net(*args, **keys):
+        raise urllib.error.URLError(socket.gaierror(-3, "Temporary failure in name resolution"))
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_net)
+    message = refused(dltrain, workdir, f"dataset={word}")
+    for words in ("could not download", "name resolution", "by hand", "SHA-256", "dataset.root"):
+        assert words in message
+    assert max(map(len, message.splitlines())) < 400
+
+
+def test_mnist_in_the_layout_of_torchvision(train, workdir):
+    def idx(array):
+        head = (0x800 | array.ndim).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in array.shape)
+        return head + array.astype(np.uint8).tobytes()
+
+    raw = workdir / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, count in (("train", 60), ("t10k", 20)):
+        images = GENERATOR.integers(0, 256, (count, 28, 28))
+        (raw / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 10))
+    line = said_header(workdir, "dataset=mnist", "model=cnn", "dataset.val_fraction=0.2")
+    assert "48 train · 12 val · 20 test · 1×28×28 inputs → 10 classes" in line
+
+
+def test_a_loss_that_does_not_fit_is_refused(dltrain, workdir):
+    table(workdir)
+    with pytest.raises(UserError, match="loss: "):
+        dltrain(
+            "dataset=csv", "dataset.path=table.csv", "dataset.target=price", WITHOUT, "loss=cross_entropy"
+        )
+    assert not (workdir / "outputs").exists()

@@ -104,6 +104,7 @@ class Plan:
     checkpoint_seconds: float | None
     log_every: int | None
     compile: bool
+    non_finite: str = "stop"  # stop | skip | rollback
 
     def epoch_of(self, step: int) -> int:
         """The epoch that a step belongs to, both from 0."""

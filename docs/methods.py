@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-from dltrain.config.handbook import page
+from dltrain.commands.handbook import page
 
 Path(__file__).with_suffix(".md").write_text(page(), encoding="utf-8")

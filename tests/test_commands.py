@@ -319,6 +319,7 @@ def test_debug_fast_is_ten_steps(train):
 # the process -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_python_m_dltrain_in_a_folder_with_spaces_and_umlauts(workdir):
     """One real process for all of it: train, sweep, evaluate and rerun; words and code of one's own."""
     here = workdir / "Meine Läufe & Größen"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dltrain.commands.handbook import TITLES, page
 from dltrain.config.catalogue import OVERLAYS, Catalogue
-from dltrain.config.handbook import TITLES, page
 from dltrain.config.search_path import catalogue_dir
 
 FILE = Path(__file__).parents[1] / "docs" / "methods.md"

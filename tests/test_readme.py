@@ -33,6 +33,7 @@ SHORTER = {  # what an example has → how it is cut short; any other runs 3 ste
     "model=resnet20": ["steps=2"],
     "debug=profile": ["steps=5"],
     "debug=fast": [],
+    "sweep=tpe": ["steps=2", "sweep.trials=3"],
     "-m": ["steps=2"],
     "experiment=": ["epochs=1"],
     "debug=overfit": ["epochs=40"],

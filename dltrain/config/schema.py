@@ -19,9 +19,9 @@ class Evaluation:
     every_epochs: int | None
     every_steps: int | None
     batch_size: int | None
-    mc_dropout: int
-    tta: int
     test: bool
+    mc_dropout: int = 0
+    tta: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ CHECKPOINT_SINCE = {"background": False, "unsaved": "stop"}
 
 @dataclass(frozen=True)
 class Parameters:
-    freeze: list[str]
-    thaw_epoch: int | None
-    lr_scale: dict[str, float]
-    decay_all: bool
+    freeze: list[str] = field(default_factory=list)
+    thaw_epoch: int | None = None
+    lr_scale: dict[str, float] = field(default_factory=dict)
+    decay_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, str] | None
         "log": Log(**plain["log"]),
         "evaluation": Evaluation(**plain["evaluation"]),
         "checkpoint": Checkpoint(**CHECKPOINT_SINCE | plain["checkpoint"]),
-        "parameters": Parameters(**plain["parameters"]),
+        "parameters": Parameters(**plain.get("parameters") or {}),
     }
     return Config(**values | {"words": words, "plain": plain, "secrets": secrets or {}})
 

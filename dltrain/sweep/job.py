@@ -86,9 +86,13 @@ def _run(task: Task, channel: connection.Connection, begun: float) -> int:
         return 6 if isinstance(error, MemoryError) else 1
 
 
+ORPHAN_SECONDS = 60.0
+
+
 def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     from dltrain import experiment
     from dltrain.config.door import Door
+    from dltrain.training.lock import Lock
 
     folder = task.folder
     config = replace(
@@ -103,6 +107,9 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     resume = any((folder / "checkpoints").glob("step-*/manifest.json")) and (folder / "config.yaml").is_file()
     if not resume:
         (folder / "metrics.csv").unlink(missing_ok=True)
+    Lock(
+        folder, patience=ORPHAN_SECONDS
+    ).release()  # a job of a driver that was killed may still be ending here
     with experiment.logging_to(folder):
         experiment.run(built, folder, resume=resume, watch=watch)
 

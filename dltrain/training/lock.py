@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -18,21 +19,26 @@ class Lock:
     Raises FolderInUse, naming the owner's process, host and start time.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patience: float = 0.0) -> None:
+        """patience: seconds to wait for an owner that is about to end."""
         self.folder, self.file = folder, folder / "run.lock"
-        self._stream = self._locked()
+        self._stream = self._locked(time.monotonic() + patience)
         self._stream.truncate(0)
         self._stream.write(
             f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n"
         )
         self._stream.flush()
 
-    def _locked(self) -> TextIO:
+    def _locked(self, until: float) -> TextIO:
         while True:
             stream = open(self.file, "a+", encoding="utf-8")
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
+                if time.monotonic() < until:
+                    stream.close()
+                    time.sleep(0.05)
+                    continue
                 stream.seek(0)
                 owner = stream.read().strip() or "another process"
                 stream.close()

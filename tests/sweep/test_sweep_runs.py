@@ -152,6 +152,7 @@ def finished(workdir: Path) -> int:
     return sum(job["status"] not in ("running", "interrupted") for job in found)
 
 
+@pytest.mark.slow
 def test_after_the_driver_is_killed_only_the_missing_jobs_run(workdir, dltrain):
     command = ("-m", "seed=range(6)", "epochs=8", "sweep.jobs=1")
     driver = start(workdir, *command)
@@ -209,6 +210,7 @@ def test_search_with_a_pruner_and_conditions(workdir, dltrain):
     assert {job["status"] for job in jobs.values()} <= {"completed", "early_stopped", "pruned"}
 
 
+@pytest.mark.slow
 def test_asha_prunes_and_says_so(workdir, dltrain):
     dltrain("-m", "lr=0.003,1e-7,1e-8,1e-9", "epochs=9", "sweep.pruner=asha", "sweep.jobs=1", "quiet=true")
     jobs = summaries(sweep_folder(workdir))

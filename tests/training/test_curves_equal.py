@@ -84,9 +84,11 @@ def test_hparams_hold_the_choices_and_their_metrics(train):
 def test_a_sweep_s_folder_has_a_folder_for_each_job(dltrain, workdir):
     assert dltrain("-m", "seed=0,1", "steps=2", "quiet=true") == 0
     (sweep,) = (workdir / "outputs" / "digits_mlp").iterdir()
-    assert {path.name for path in sweep.iterdir()} == {"0", "1", "multirun.yaml"}
+    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"0", "1"}
+    assert {"best.yaml", "report.html", "results.csv"} <= {path.name for path in sweep.iterdir()}
     for job in ("0", "1"):
-        assert promised(files_of(Run(sweep / job))) >= FOLDER - {"run.log"}
+        composed_without_hydra = {".hydra/config.yaml", ".hydra/hydra.yaml"}
+        assert promised(files_of(Run(sweep / job))) >= FOLDER - {"run.log"} - composed_without_hydra
 
 
 def test_a_diverged_run_keeps_its_curves(dltrain, workdir):

@@ -158,6 +158,7 @@ def build_data(
 ) -> Splits:
     """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only."""
     machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
+    machine["worker_timeout"] = config.worker_timeout
     common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
     own = {key: value for key, value in config.dataset.items() if key not in common}
     with data_problems():
@@ -210,6 +211,7 @@ def make_plan(config: Config, device: torch.device, batch_size: int, steps_per_e
         checkpoint_seconds=config.checkpoint.every_minutes * 60 if config.checkpoint.every_minutes else None,
         log_every=config.log.every_steps,
         compile=config.compile,
+        non_finite=config.non_finite,
     )
 
 

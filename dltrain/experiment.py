@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import platform
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 import dltrain
-from dltrain.build import build
+from dltrain.build import build, build_schedule, make_plan
 from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
@@ -28,14 +30,18 @@ from dltrain.training.callbacks import Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import RunFolder, read_statistics, read_summary
+from dltrain.training.run_folder import RunFolder, read_statistics
 from dltrain.training.run_log import RunLog
+from dltrain.training.signals import Interrupted
 from dltrain.training.tensorboard import TensorBoard
 from dltrain.training.terminal import Terminal
 from dltrain.training.trainer import Trainer
 from dltrain.tuning import settle
 
 _log = logging.getLogger(__name__)
+
+# Sees each row of metrics.csv with the best objective so far; a reason from it ends the run as pruned.
+Watch = Callable[[dict[str, float], float | None], str | None]
 
 
 @dataclass
@@ -71,71 +77,113 @@ def prepare(
     return Experiment(config, parts, plan, command, tuple(overrides), timings)
 
 
-def run(experiment: Experiment, path: Path, resume: bool = False) -> float | None:
-    """Train in a folder and leave everything there; returns the objective.
+def run(
+    experiment: Experiment, path: Path, resume: bool = False, watch: Watch | None = None, strict: bool = False
+) -> float | None:
+    """Train in a folder and leave everything there; returns the objective. `watch` may prune the run.
 
-    Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`.
+    Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`, Interrupted after a signal,
+    and ResourceProblem at the end of a run that is done but could not write all of its logs (`degraded`).
     """
     config, parts, plan = experiment.config, experiment.parts, experiment.plan
+    keeping = config.checkpoint
     folder = RunFolder(
-        path, config.checkpoint.keep, {"dltrain": dltrain.__version__, "fingerprint": parts.fingerprint}
+        path, keeping.keep, manifest_facts(experiment), keeping.background, keeping.unsaved, strict
     )
     try:
-        if not resume:
-            saved.write(config, path / "config.yaml")
-            folder.write_statistics(parts.statistics)
-        trainer = Trainer(parts, plan, folder, [])
+        trainer = Trainer(parts, plan, folder, [], watch)
         if resume:
             take_up(trainer)
+        saved.write(config, path / "config.yaml")
+        if not resume:
+            folder.write_statistics(parts.statistics)
         info = describe(experiment, path, trainer.step)
         trainer.callbacks += observers(config, path, trainer.step if resume else None)
         folder.write_summary({"status": "running", **facts(experiment)})
-        return _fit(experiment, trainer, info)
+        with trainer.signals, watched_logs(folder):
+            return _fit(experiment, trainer, info)
     finally:
         folder.close()
+
+
+def manifest_facts(experiment: Experiment) -> dict[str, Any]:
+    """What a checkpoint's manifest tells of its run: versions, machine, data, and what may not change in a resume."""
+    return {
+        "dltrain": dltrain.__version__,
+        "torch": torch.__version__,
+        "device": experiment.plan.device.type,
+        "threads": torch.get_num_threads(),
+        "fingerprint": experiment.parts.fingerprint,
+        "config": saved.binding(experiment.config),
+    }
+
+
+@contextmanager
+def watched_logs(folder: RunFolder) -> Iterator[None]:
+    """A log that cannot be written is a problem of the run, and no traceback on the terminal."""
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+    for handler in handlers:
+
+        def note(record: logging.LogRecord, name: str = handler.baseFilename) -> None:
+            problem = f"{name} could not be written"
+            if problem not in folder.problems:
+                folder.problems.append(problem)
+
+        handler.handleError = note  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.__dict__.pop("handleError", None)
 
 
 def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | None:
     """Fit, score and report; whatever happens, the summary says how it ended."""
     try:
-        for callback in trainer.callbacks:
-            callback.on_fit_start(info)
+        trainer.notify("on_fit_start", info)
         trainer.fit()
         result = conclude(experiment, trainer)
-        trainer.folder.write_summary({**summary_of(result), **facts(experiment)})
-        for callback in trainer.callbacks:
-            callback.on_fit_end(result)
-        return result.objective
+        trainer.notify("on_fit_end", result)
+        problems = trainer.folder.problems
+        ending = {"status": "degraded", "problems": problems} if problems else {}
+        trainer.folder.write_summary({**summary_of(result), **ending, **facts(experiment)})
     except BaseException as error:
         report = explain(error, experiment)
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        trainer.folder.write_summary(
-            {
-                "status": status,
-                "stop_reason": str(report),
-                "error": f"{type(report).__name__}: {report}",
-                "steps": trainer.step,
-                **facts(experiment),
-            }
-        )
-        _log.exception("the run ended with an error")
-        for callback in trainer.callbacks:
-            callback.on_exception(report)
+        close(experiment, trainer, report)
         if report is error:
             raise
         raise report from error
+    if problems:
+        raise ResourceProblem("The run is done, but not all of its records:\n" + "\n".join(problems[:2]))
+    return result.objective
+
+
+def close(experiment: Experiment, trainer: Trainer, report: BaseException) -> None:
+    """Say in the summary, in run.log and to the callbacks that a run was cut short; no failure here hides the first."""
+    interrupted = isinstance(report, KeyboardInterrupt | Interrupted)
+    summary = {
+        "status": "interrupted" if interrupted else "failed",
+        "stop_reason": str(report),
+        "error": f"{type(report).__name__}: {report}",
+        "steps": trainer.step,
+        "problems": trainer.folder.problems,
+        **facts(experiment),
+    }
+    with suppress(OSError):
+        trainer.folder.write_summary(summary)
+    if interrupted:
+        _log.info("%s", report)
+    else:
+        _log.exception("the run ended with an error")
+    with suppress(OSError):
+        trainer.notify("on_exception", report)
 
 
 def explain(error: BaseException, experiment: Experiment) -> BaseException:
     """The words for what can go wrong while training; other errors are returned as they are."""
+    plan = experiment.plan
     if isinstance(error, NonFinite):
-        first = f" The first gradient that is not finite is that of {error.first}." if error.first else ""
-        return NumericalFailure(
-            f"The loss or a gradient is not finite at step {error.step + 1} (loss {error.loss:g}); "
-            f"the weights before it are kept.{first}\n"
-            f"Most often lr is too large: lr is {experiment.parts.optimizer.param_groups[0]['lr']:g}. Try a tenth of it, or "
-            "regularization=[gradient_clipping]."
-        )
+        return non_finite(error, experiment)
     if isinstance(error, DataError):
         return DataProblem(str(error))
     if isinstance(error, RuntimeError) and str(error).startswith("derivative for"):
@@ -144,31 +192,108 @@ def explain(error: BaseException, experiment: Experiment) -> BaseException:
             f"optimizer={words['optimizer']} needs the second derivative of model={words['model']}, and torch has none of "
             f"{str(error).split()[2]}.\nUse a first-order optimizer, such as optimizer=adam, or another model."
         )
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
+        half = max(plan.batch_size // 2, 1)
         return ResourceProblem(
-            f"The memory of {experiment.plan.device} is not enough for batch_size={experiment.plan.batch_size}. "
-            f"Try batch_size={max(experiment.plan.batch_size // 2, 1)}, or accumulate=2 for the same steps in two halves."
+            f"The memory of {plan.device} is not enough for batch_size={plan.batch_size}. "
+            f"Try batch_size={half}, or accumulate={plan.accumulate * 2} for the same steps in smaller parts, "
+            "or batch_size=auto."
         )
-    if isinstance(error, OSError) and error.errno == 28:
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         return ResourceProblem(
-            f"The disk is full: {error.filename or 'writing'} failed. Make room and `dltrain resume` the run."
+            f"{error.filename or 'A file of the run'} could not be written ({error.strerror or error}). "
+            "Mend that, and `dltrain resume` the run."
         )
     return error
 
 
+def non_finite(error: NonFinite, experiment: Experiment) -> NumericalFailure:
+    """Where it happened, to which samples, in which tensor first; and what to try."""
+    first = f" First of all: {error.first}." if error.first else ""
+    samples = f", samples {error.samples}" if error.samples else ""
+    return NumericalFailure(
+        f"The loss or a gradient is not finite at step {error.step + 1} (loss {error.loss:g}{samples}); "
+        f"the checkpoints before it are kept.{first}\n"
+        f"Most often lr is too large: lr is {experiment.parts.optimizer.param_groups[0]['lr']:g}. Try a tenth of it, or "
+        "regularization=[gradient_clipping].\nnon_finite=skip leaves such a step out."
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of the GPU, of Python, or of torch's allocator on the CPU (which raises a plain RuntimeError)."""
+    words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
+    )
+
+
 def take_up(trainer: Trainer) -> None:
-    """Load the newest complete checkpoint, and drop the rows that come after it."""
-    checkpoint = trainer.folder.newest_checkpoint()
+    """Load the newest complete checkpoint, and drop the rows that come after it.
+
+    Raises DataProblem for other data, CheckpointProblem for another configuration or a state that does not fit it.
+    """
+    folder = trainer.folder
+    checkpoint = folder.newest_checkpoint()
     step = 0
     if checkpoint is not None:
-        if checkpoint.manifest.get("fingerprint") != trainer.folder.facts["fingerprint"]:
-            raise CheckpointProblem(
-                f"{trainer.folder.path}: the data are not those that the run was trained on. Put the former ones back."
+        manifest = checkpoint.manifest
+        if manifest.get("fingerprint") != folder.facts["fingerprint"]:
+            raise DataProblem(
+                f"{folder.path}: the data are not those that the run was trained on. Put the former ones back, or start a "
+                f"run of its own with these: dltrain rerun {folder.path}"
             )
-        step = int(checkpoint.manifest["step"])
-        best = trainer.folder.best_weights(int(checkpoint.manifest["best_step"]))
-        trainer.load_state(checkpoint.state(), checkpoint.weights(), best)
-    trainer.folder.rewind_rows(step)
+        saved.check_same(folder.path, manifest.get("config"), folder.facts["config"])
+        warn_of_other_machine(manifest, folder.facts)
+        step = int(manifest["step"])
+        try:
+            best = folder.best_weights(int(manifest["best_step"]))
+            trainer.load_state(checkpoint.state(), checkpoint.weights(), best)
+        except (
+            RuntimeError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            IndexError,
+            OSError,
+            SafetensorError,
+        ) as error:
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise CheckpointProblem(
+                f"{checkpoint.folder} does not fit this configuration ({type(error).__name__}: {reason})"
+            ) from None
+    folder.rewind_rows(step)
+
+
+def check_longer(experiment: Experiment, before: Config, door: Door) -> None:
+    """More epochs must not change the past: every schedule must be the same function of the step up to the former end."""
+    plan = experiment.plan
+    former = make_plan(before, plan.device, plan.batch_size, plan.steps_per_epoch)
+    if plan.total_steps < former.total_steps:
+        raise UserError(
+            f"`epochs` or `steps` can only grow in a resumed run: {former.total_steps} steps were planned, now {plan.total_steps}."
+        )
+    for group in ("schedule", "momentum_schedule", "penalty_schedule"):
+        then, now = (build_schedule(experiment.config, door, group, p) for p in (former, plan))
+        if (
+            then is not None
+            and now is not None
+            and any(then(step) != now(step) for step in range(former.total_steps))
+        ):
+            word = experiment.config.words[group]
+            raise UserError(
+                f"`epochs` or `steps` cannot change in this run: {group}={word} depends on the total number of steps, so the "
+                "steps that are done would have had other rates.\nFor a new run: dltrain rerun RUN epochs=…"
+            )
+
+
+def warn_of_other_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Equality to the last bit is promised for the same device, thread count and torch only: say so where one differs."""
+    for key in ("device", "threads", "torch"):
+        if key in then and then[key] != now[key]:
+            text = f"{key} was {then[key]} and is {now[key]}: the run goes on, but not equal to the last bit"
+            _log.warning("%s", text)
+            print(f"dltrain: {text}", file=sys.stderr)
 
 
 def observers(config: Config, path: Path, resumed_step: int | None) -> list[Callback]:
@@ -246,7 +371,7 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "command": experiment.command,
         "name": config.name,
         "tags": config.tags,
-        "notes": config.notes,
+        "notes": config.secrets.get("notes", config.notes),
         "git": git_state(),
         "versions": {
             "dltrain": dltrain.__version__,
@@ -335,7 +460,7 @@ def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float |
     keys = {
         f"optimizer.{key}": value
         for key, value in config.optimizer.items()
-        if isinstance(value, int | float) and key != "lr"
+        if isinstance(value, int | float) and key != "lr" and f"optimizer.{key}" not in config.secrets
     }
     rules = {
         f"regularization.{w}.{k}": v
@@ -377,13 +502,3 @@ def logging_to(path: Path) -> Iterator[None]:
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
-
-
-def check_resumable(path: Path) -> dict[str, Any]:
-    """The summary of a run that can go on. Raises CheckpointProblem for one that is finished or is no run."""
-    summary = read_summary(path)
-    if summary["status"] in ("completed", "early_stopped", "converged"):
-        raise CheckpointProblem(
-            f"{path} is finished ({summary['status']}): there is nothing to resume. To repeat it: dltrain rerun {path}"
-        )
-    return summary

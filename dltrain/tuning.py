@@ -48,7 +48,7 @@ def with_values(config: Config, **values: Any) -> Config:
     plain |= values
     if "lr" in values:
         plain["optimizer"]["lr"] = values["lr"]
-    return to_config(plain, config.words)
+    return to_config(plain, config.words, config.secrets)
 
 
 def find_lr(config: Config, door: Door, report: Callable[[float, float], None] | None = None) -> float:
@@ -89,6 +89,9 @@ class Scratch:
 
     def append_row(self, row: Mapping[str, float]) -> None: ...
     def save_checkpoint(self, *parts: object) -> None: ...
+    def wait(self) -> None: ...
+    def check_saved(self) -> None: ...
+    def note_problem(self, problem: str) -> None: ...
     def seconds_since_checkpoint(self) -> float:
         return 0.0
 

@@ -99,6 +99,8 @@ def learn(
     if choice == "initializer=pretrained":
         assert dispatch(["quiet=true", "epochs=1", "name=first"]) == 0
         given += f" initializer.path={next(folder.glob('outputs/first/*'))}"
+    if choice == "model=speed_cnn":
+        given = "initializer=whitening"  # the widths of the paper
     if choice.startswith("batch_size"):
         given = BESIDE.get(choice, "")
     seen: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""`dltrain -m key=a,b …`: one job for each combination, by Hydra's sweeper and launcher."""
+"""`dltrain -m key=a,b …`: a sweep by our own driver, or by the sweeper and launcher of Hydra that the user names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from dltrain.cli import STARTED
-from dltrain.commands.train import command_line, job_config, run_name
+from dltrain.commands.train import command_line, job_config
 from dltrain.config.compose import CONFIG_NAME, Composition, check_words, choices_of, compose, parse
 from dltrain.config.door import Door, shipped_targets
+from dltrain.config.schema import run_name
 from dltrain.config.validation import check_sweep, validate
 from dltrain.errors import UserError
 from dltrain.training.folder_names import check_writable, new_folder
@@ -27,10 +28,23 @@ SOME_FAILED = 7
 
 
 def run_all(args: Namespace, arguments: list[str], catalogue: Catalogue, hydra: Hydra) -> int:
-    """Check the sweep's axes, run every job, and tell how each ended; 7 when some failed."""
+    """Run a sweep with our own driver, or with Hydra's sweeper and launcher where the user names one."""
     parsed = parse(args.overrides, hydra.config_loader)
     check_words(parsed, catalogue)
-    first = compose([first_of(o) for o in parsed], catalogue, hydra)
+    if any(o.key_or_group.startswith(("hydra/sweeper", "hydra/launcher")) for o in parsed):
+        return run_by_hydra(args, parsed, arguments, catalogue, hydra)
+    from dltrain.sweep.sweep import run_sweep
+
+    return run_sweep(
+        args.overrides, args.config_name or CONFIG_NAME, command_line(arguments), catalogue, hydra
+    )
+
+
+def run_by_hydra(
+    args: Namespace, parsed: list[Override], arguments: list[str], catalogue: Catalogue, hydra: Hydra
+) -> int:
+    """Check the sweep's axes, run every job by Hydra, and tell how each ended; 7 when some failed."""
+    first = compose([first_of(o) for o in parsed if not is_launcher(o)], catalogue, hydra)
     config = validate(first)
     check_sweep(first, parsed)
     check_writable(config.output)
@@ -40,13 +54,18 @@ def run_all(args: Namespace, arguments: list[str], catalogue: Catalogue, hydra: 
     return report(folder)
 
 
+def is_launcher(override: Override) -> bool:
+    """Whether an override chooses or sets Hydra's sweeper or launcher, which a single run has not."""
+    return override.key_or_group.startswith("hydra")
+
+
 def first_of(override: Override) -> str:
     """The override with the first value of its sweep."""
     if not override.is_sweep_override():
         return str(override.input_line)
     if not override.is_discrete_sweep():
         raise UserError(
-            f"`{override.input_line}` is an interval; a grid needs values: {override.key_or_group}=0.1,0.01 or range(1,5)."
+            f"`{override.input_line}` is an interval, and Hydra's basic sweeper needs values: {override.key_or_group}=0.1,0.01"
         )
     values = list(override.sweep_string_iterator())
     if not values:

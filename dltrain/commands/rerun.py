@@ -7,10 +7,10 @@ import time
 
 from dltrain.cli import STARTED
 from dltrain.commands.resume import split_arguments
-from dltrain.commands.train import run_name
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import Door, all_targets
+from dltrain.config.schema import run_name
 from dltrain.errors import UserError
 from dltrain.training.folder_names import check_writable, new_folder
 

@@ -4,44 +4,85 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from dltrain.cli import STARTED
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import Door, all_targets
+from dltrain.config.saved import LENGTH, SAFE
 from dltrain.errors import CheckpointProblem, UserError, nearest
+from dltrain.training.lock import Lock
 
-# What cannot change the past: everything else would make the resumed run another one.
-SAFE = ("log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes",
-        "checkpoint.keep", "workers", "quiet", "tags", "notes", "trust")  # fmt: skip
+FINISHED = ("completed", "early_stopped", "converged", "pruned", "degraded")
 
 
 def run(arguments: list[str]) -> int:
-    """Resume one run in its own folder."""
-    paths, overrides = split_arguments(arguments)
+    """Resume one run in its own folder; `strict=true` refuses to step over a damaged checkpoint."""
+    paths, given = split_arguments(arguments)
     if len(paths) != 1:
         raise UserError("Name one run folder: dltrain resume outputs/NAME/DATE_TIME-xxxx")
+    path = newest_run(paths[0])
+    strict, overrides = strictness(given)
     for override in overrides:
-        key = override.partition("=")[0]
-        if key not in SAFE:
-            raise UserError(
-                f"`{key}` cannot change in a resumed run: it would be another run.{nearest(key, SAFE)}\n"
-                f"What can: {', '.join(SAFE)}. For a new run with a change: dltrain rerun {paths[0]} {override}"
-            )
+        check_safe(override, path)
     catalogue = open_catalogue()
-    config = saved.read(paths[0], catalogue, overrides)
+    config = saved.read(path, catalogue, overrides)
+    Lock(path).release()  # another process in it: say so at once, before torch is imported
+    earlier = check_resumable(path, longer=any(o.partition("=")[0] in LENGTH for o in overrides))
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
     from dltrain import experiment
 
-    earlier = experiment.check_resumable(paths[0])
     door = Door(all_targets(catalogue), config.trust, local=False)
-    built = experiment.prepare(
-        config, door, earlier.get("command", ""), earlier.get("overrides", []), startup, paths[0]
-    )
-    with experiment.logging_to(paths[0]):
-        experiment.run(built, paths[0], resume=True)
+    command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
+    built = experiment.prepare(config, door, command, former, startup, path)
+    if overrides:
+        experiment.check_longer(built, saved.read(path, catalogue, []), door)
+    with experiment.logging_to(path):
+        experiment.run(built, path, resume=True, strict=strict)
     return 0
+
+
+def newest_run(path: Path) -> Path:
+    """The run folder that a path means: itself or, for a folder of runs, its newest run, by the time in its name."""
+    if (path / "config.yaml").is_file() or (path / "summary.json").is_file():
+        return path
+    runs = sorted(file.parent for file in path.glob("*/config.yaml"))
+    return runs[-1] if runs else path
+
+
+def strictness(given: list[str]) -> tuple[bool, list[str]]:
+    """`strict=true|false` apart from the changes."""
+    values = [text.partition("=")[2] for text in given if text.startswith("strict=")]
+    if any(value not in ("true", "false") for value in values):
+        raise UserError(
+            f"`strict` is {values[0]}; it must be: true or false. It refuses to step over a damaged checkpoint."
+        )
+    return "true" in values, [text for text in given if not text.startswith("strict=")]
+
+
+def check_safe(override: str, path: Path) -> None:
+    """Refuse what would make the resumed run another one."""
+    key = override.partition("=")[0]
+    if key not in (*SAFE, *LENGTH):
+        raise UserError(
+            f"`{key}` cannot change in a resumed run: it would be another run.{nearest(key, SAFE)}\n"
+            f"What can: {', '.join(SAFE)}, and epochs or steps under a schedule that does not look at the end. "
+            f"For a new run with a change: dltrain rerun {path} {override}"
+        )
+
+
+def check_resumable(path: Path, longer: bool = False) -> dict[str, Any]:
+    """The summary of a run that can go on. Raises CheckpointProblem for one that is finished or is no run."""
+    from dltrain.training.summary import read_summary
+
+    summary = read_summary(path)
+    if summary["status"] in FINISHED and not (longer and summary["status"] == "completed"):
+        raise CheckpointProblem(
+            f"{path} is finished ({summary['status']}): there is nothing to resume. To repeat it: dltrain rerun {path}"
+        )
+    return summary
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:

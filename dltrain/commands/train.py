@@ -22,7 +22,7 @@ from dltrain.config.compose import (
     quote_foreign,
 )
 from dltrain.config.door import Door, shipped_targets
-from dltrain.config.schema import Config
+from dltrain.config.schema import run_name
 from dltrain.config.validation import validate
 from dltrain.errors import UserError, nearest
 from dltrain.training.folder_names import check_writable, new_folder
@@ -80,10 +80,6 @@ def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name:
     folder = new_folder(config.output, run_name(config))
     _run_in(folder, composition, hydra, lambda cfg: experiment.run(built, folder))
     return 0
-
-
-def run_name(config: Config) -> str:
-    return config.name or f"{config.words['dataset']}_{config.words['model']}"
 
 
 def _run_in(folder: Path, composition: Composition, hydra: Hydra, task: object) -> None:

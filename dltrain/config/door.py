@@ -12,9 +12,11 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.schema import Node
@@ -30,6 +32,64 @@ def shipped_targets(catalogue: Catalogue) -> set[str]:
     """The targets of the shipped catalogue alone."""
     words = (word for group in catalogue.words.values() for word in group.values())
     return {word.target for word in words if word.target and catalogue.root in word.file.parents}
+
+
+OURS = ("dltrain.", "torch.optim.")  # where the shipped catalogue's targets lie
+# What Hydra's own node may name: it instantiates callbacks, handlers, launcher and sweeper by itself.
+_HYDRAS = ("hydra._internal.core_plugins.", "hydra.experimental.callbacks.", "hydra_plugins.", "dltrain.")
+_LOGGING = ("logging.FileHandler", "logging.StreamHandler", "logging.NullHandler", "logging.Formatter",
+            "logging.handlers.RotatingFileHandler", "logging.handlers.TimedRotatingFileHandler",
+            "colorlog.ColoredFormatter")  # fmt: skip
+_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+
+
+def in_working_folder(module: str) -> bool:
+    """Whether a module lies in the working folder (found by its file, without importing it), and can be imported."""
+    here = Path.cwd()
+    base = here.joinpath(*module.split("."))
+    if not module or not (base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()):
+        return False
+    if str(here) not in sys.path:
+        sys.path.insert(0, str(here))
+    spec = importlib.util.find_spec(module.split(".")[0])
+    return spec is not None and Path(spec.origin or here / "x").resolve().is_relative_to(here.resolve())
+
+
+def check_hydra_node(node: Any, trust: list[str]) -> None:
+    """Refuse, before Hydra builds anything of it, what its own node names beyond Hydra, logging and trusted modules."""
+    if node is None:
+        return
+    plain = OmegaConf.to_container(node, resolve=False)
+    for path, value in _named(plain, "hydra"):
+        key = path.rsplit(".", 1)[-1]
+        text = str(value)
+        logged = ".job_logging." in path or ".hydra_logging." in path
+        allowed = _LOGGING if logged else ()
+        fine = text in allowed or (not logged and key == "_target_" and text.startswith(_HYDRAS))
+        module = text.rpartition(".")[0]
+        if not fine and not any(module == name or module.startswith(name + ".") for name in trust):
+            in_folder = key == "_target_" and in_working_folder(module)
+            if not in_folder:
+                raise UserError(
+                    f"`{path}` is {text[:80]}, which Hydra would import and run.\n"
+                    f"If you trust that code, say so: trust=[{text.split('.')[0]}]"
+                )
+
+
+def _named(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The values below a node that logging or Hydra would resolve to an object, with their paths."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            here = f"{path}.{key}"
+            if key in ("_target_", "()", "class") and not isinstance(value, dict):
+                yield here, value
+            else:
+                yield from _named(value, here)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _named(value, f"{path}.{index}")
+    elif isinstance(node, str) and node.startswith("ext://") and node not in _STREAMS:
+        yield path, node
 
 
 class Door:
@@ -62,10 +122,14 @@ class Door:
         except (ValueError, TypeError) as error:
             raise UserError(f"{key}: {error}") from error
 
-    def locate(self, name: str, key: str) -> Callable[..., Any]:
+    def locate(self, name: Any, key: str) -> Callable[..., Any]:
         """Import what a dotted name names, if it is trusted."""
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise UserError(
+                f"`{key}._target_` is {str(name)[:80]!r}; it must be a dotted name, package.module.Name."
+            )
         module_name, _, attribute = name.rpartition(".")
-        if name not in self.targets and not self._trusted(module_name) and not self._is_local(module_name):
+        if not self._passes(name, module_name):
             raise UserError(
                 f"`{key}._target_` is {name}, which is neither in the catalogue nor in the working folder."
                 f"{nearest(name, self._alike(name))}\n"
@@ -79,7 +143,22 @@ class Door:
             raise UserError(
                 f"`{key}._target_` is {name}, which is {type(found).__name__}; it must be a class or function."
             )
+        origin = str(getattr(found, "__module__", None))
+        if not (self._ours(origin) or self._trusted(origin) or in_working_folder(origin)):
+            raise UserError(
+                f"`{key}._target_` is {name}, which stands for something in {origin}, from outside the working folder.\n"
+                f"If you trust that code, say so: trust=[{origin.split('.')[0]}]"
+            )
         return found
+
+    def _passes(self, name: str, module: str) -> bool:
+        """The check of a name, before anything is imported."""
+        if self._trusted(module) or (self._ours(name) and name in self.targets):
+            return True
+        return (self.local or name in self.targets) and in_working_folder(module)
+
+    def _ours(self, name: str) -> bool:
+        return name.startswith(OURS)
 
     def _alike(self, name: str) -> list[str]:
         """The targets of the same package: a name of another one is not a misspelt one of ours."""
@@ -87,19 +166,6 @@ class Door:
 
     def _trusted(self, module: str) -> bool:
         return any(module == name or module.startswith(name + ".") for name in self.trust)
-
-    def _is_local(self, module: str) -> bool:
-        """Whether a module lies in the working folder; found by its file, without importing it."""
-        if not self.local or not module:
-            return False
-        here = Path.cwd()
-        base = here.joinpath(*module.split("."))
-        if not (base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()):
-            return False
-        if str(here) not in sys.path:
-            sys.path.insert(0, str(here))
-        spec = importlib.util.find_spec(module.split(".")[0])
-        return spec is not None and Path(spec.origin or here / "x").resolve().is_relative_to(here.resolve())
 
     def check_signature(
         self, target: Callable[..., Any], keys: dict[str, Any], num_runtime: int, key: str

@@ -2,23 +2,70 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from dltrain.config.bounds import SafeLoader, check_bounds
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue
+from dltrain.config.compose import leaves
 from dltrain.config.schema import Config, to_config
 from dltrain.config.validation import check_together, check_value, check_values, replace_length
 from dltrain.errors import CheckpointProblem, UserError, nearest
 
-MAX_BYTES = 1_000_000
+# What cannot change the past of a run: everything else would make it another one.
+SAFE = ("log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes",
+        "checkpoint.keep", "checkpoint.background", "checkpoint.unsaved", "workers", "worker_timeout", "quiet", "tags",
+        "notes", "trust")  # fmt: skip
+LENGTH = ("epochs", "steps")  # safe where no schedule looks at the end of the run
+_ELSEWHERE = ("name", "output", *LENGTH)  # where a run lies, and how long it goes on, is no part of its past
 
 
 def write(config: Config, file: Path) -> None:
-    """Write config.yaml: every key with its value, and the words that were chosen."""
-    content = {**config.plain, "words": config.words}
-    file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    """Write config.yaml in one move: every key with its value, and the words that were chosen.
+
+    What came from the environment is written as it was asked for, `${oc.env:…}`: it may be a secret.
+    """
+    content = {**copy.deepcopy(config.plain), "words": config.words}
+    for path, text in config.secrets.items():
+        *parents, last = path.split(".")
+        node = content
+        for parent in parents:
+            node = node[parent]
+        node[last] = text
+    beside = file.with_name(f".{file.name}.tmp")
+    beside.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    os.replace(beside, file)
+
+
+def binding(config: Config) -> dict[str, Any]:
+    """What a run may not change when it is resumed, by dotted path; as JSON gives it back."""
+    free = {*SAFE, *_ELSEWHERE, *config.secrets}
+    plain: dict[str, Any] = json.loads(json.dumps(dict(leaves(config.plain)), default=str))
+    return {path: value for path, value in plain.items() if path not in free}
+
+
+def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
+    """Raise CheckpointProblem, with the differences, where config.yaml is not what the checkpoints were made with."""
+    if not isinstance(then, dict):
+        return  # the first manifests did not say
+    changed = [
+        f"{key}: {then[key]} → {now[key]}"
+        for key in sorted(then.keys() & now.keys())
+        if then[key] != now[key]
+    ]
+    changed += [f"{key}: {then[key]} → (gone)" for key in sorted(then.keys() - now.keys())]
+    if changed:
+        raise CheckpointProblem(
+            f"{run} has a config.yaml that its checkpoints were not made with: {'; '.join(changed[:6])}\n"
+            f"Put that back; for a new run with the change: dltrain rerun {run}"
+        )
 
 
 def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
@@ -32,8 +79,10 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
             f"{run} is not a run folder: it has no config.yaml. Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."
         )
     content = load_bounded(file)
-    words: dict[str, Any] = content.pop("words", {})
-    choices = {g: list(w) if g in LIST_GROUPS else [str(w)] for g, w in words.items()}
+    words = content.pop("words", {})
+    if not isinstance(words, dict):
+        raise CheckpointProblem(f"{file} does not say which words were chosen (`words`).")
+    choices = {g: list(w) if g in LIST_GROUPS and isinstance(w, list) else [str(w)] for g, w in words.items()}
     for group, names in choices.items():
         for name in names:
             if name not in catalogue.words.get(group, {}):
@@ -41,6 +90,7 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
                     f"{file} chose {group}={name}, and there is no such word now.{nearest(name, catalogue.words.get(group, {}))}"
                 )
     table = catalogue.params(choices)
+    secrets = resolve_environment(content)
     links = {
         path: key
         for g, names in choices.items()
@@ -49,10 +99,29 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
     }
     for text in followed(overrides, links):
         set_value(content, text, table)
+        secrets.pop(text.partition("=")[0], None)
     replace_length(content, overrides)
     check_values(content, choices, catalogue)
     check_together(content, choices)
-    return to_config(content, words)
+    return to_config(content, words, secrets)
+
+
+def resolve_environment(content: dict[str, Any]) -> dict[str, str]:
+    """Put the values of `${oc.env:NAME}` in their places; returns the texts that stood there, by dotted path.
+
+    Raises UserError where the variable is not set and the text names no default.
+    """
+    found = {path: value for path, value in leaves(content) if isinstance(value, str) and "oc.env" in value}
+    for path, text in found.items():
+        *parents, last = path.split(".")
+        node = content
+        for parent in parents:
+            node = node[parent]
+        try:
+            node[last] = OmegaConf.create({"value": text[:500]})["value"]
+        except OmegaConfBaseException as error:
+            raise UserError(f"`{path}` is {text}: {str(error).splitlines()[0]}") from None
+    return found
 
 
 def followed(overrides: list[str], links: dict[str, str]) -> list[str]:
@@ -64,15 +133,12 @@ def followed(overrides: list[str], links: dict[str, str]) -> list[str]:
 
 def load_bounded(file: Path) -> dict[str, Any]:
     """Read YAML from a folder that may be a stranger's: bounded in size, without aliases, plain data only."""
-    if file.stat().st_size > MAX_BYTES:
-        raise CheckpointProblem(f"{file} has {file.stat().st_size} bytes; a config has at most {MAX_BYTES}.")
-    text = file.read_text(encoding="utf-8")
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-            raise CheckpointProblem(f"{file} uses YAML aliases, which a saved config never has.")
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise CheckpointProblem(f"{file} cannot be read: {str(error).splitlines()[0]}") from None
+        check_bounds(file, aliases=False)
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=SafeLoader)
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
+        reason = str(error).replace("\n", " ")[:200]
+        raise CheckpointProblem(f"{file} cannot be read as a saved configuration: {reason}") from None
     if not isinstance(content, dict):
         raise CheckpointProblem(f"{file} is no configuration.")
     return content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 Node = dict[str, Any]  # a `_target_` and the keys of what it names; empty where nothing was chosen
@@ -30,6 +30,12 @@ class Checkpoint:
     every_steps: int | None
     every_minutes: float | None
     keep: int
+    background: bool
+    unsaved: str
+
+
+# What configurations that were saved before these keys existed mean.
+CHECKPOINT_SINCE = {"background": False, "unsaved": "stop"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,9 @@ class Config:
     compile: bool
     threads: int | None
     workers: int
+    worker_timeout: float
     quiet: bool
+    non_finite: str
     trust: list[str]
     log: Log
     evaluation: Evaluation
@@ -85,19 +93,29 @@ class Config:
     early_stopping: Node
     words: dict[str, Any]  # the chosen word of each group, a list for the groups that take several
     plain: Node  # the same configuration as nested plain data, as it is saved
+    secrets: dict[str, str] = field(
+        default_factory=dict
+    )  # what came from the environment: dotted path → `${oc.env:…}`
 
 
-def to_config(plain: Node, words: dict[str, Any]) -> Config:
+def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, str] | None = None) -> Config:
     """Build the typed configuration from validated plain data."""
     values: dict[str, Any] = {f.name: plain.get(f.name) or {} for f in fields(Config)}
     values |= {key: value for key, value in plain.items() if key in values and value is not None}
     knobs = {f.name for f in fields(Config) if "None" in str(f.type)}
     values |= {key: plain.get(key) for key in knobs}
     values["tags"], values["trust"] = plain.get("tags") or [], plain.get("trust") or []
+    values["worker_timeout"] = plain.get("worker_timeout") or 60.0
+    values["non_finite"] = plain.get("non_finite") or "stop"
     values |= {
         "log": Log(**plain["log"]),
         "evaluation": Evaluation(**plain["evaluation"]),
-        "checkpoint": Checkpoint(**plain["checkpoint"]),
+        "checkpoint": Checkpoint(**CHECKPOINT_SINCE | plain["checkpoint"]),
         "parameters": Parameters(**plain["parameters"]),
     }
-    return Config(**values | {"words": words, "plain": plain})
+    return Config(**values | {"words": words, "plain": plain, "secrets": secrets or {}})
+
+
+def run_name(config: Config) -> str:
+    """The folder of a run below `output`: its name, or its dataset and model."""
+    return config.name or f"{config.words['dataset']}_{config.words['model']}"

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param
 from dltrain.config.compose import Composition, leaves, unknown_key, values_of
 from dltrain.config.conflicts import CONTRADICTIONS, PAIRS
+from dltrain.config.door import check_hydra_node
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.errors import UserError, nearest
 
@@ -26,7 +27,19 @@ def validate(composition: Composition) -> Config:
     check_pairs(composition.choices)
     check_values(plain, composition.choices, composition.catalogue)
     check_together(plain, composition.choices)
-    return to_config(plain, _words(composition.choices))
+    check_hydra_node(composition.cfg.get("hydra"), plain["trust"] or [])
+    return to_config(plain, _words(composition.choices), secrets_of(composition))
+
+
+def secrets_of(composition: Composition) -> dict[str, str]:
+    """What asks the environment, by dotted path: it is saved as it was asked for, never as what it gave."""
+    raw = OmegaConf.to_container(composition.cfg, resolve=False)
+    assert isinstance(raw, dict)
+    texts = {path: value for path, value in leaves(raw) if isinstance(value, str) and "${" in value}
+    secrets = {
+        path: text for path, text in texts.items() if "oc.env" in text and not path.startswith("hydra.")
+    }
+    return secrets | {path: secrets[text[2:-1]] for path, text in texts.items() if text[2:-1] in secrets}
 
 
 def plain_config(composition: Composition) -> Node:
@@ -39,7 +52,7 @@ def plain_config(composition: Composition) -> Node:
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from None
     assert isinstance(plain, dict)
-    node = {str(key): value for key, value in plain.items() if key not in OVERLAYS}
+    node = drop_outside(plain)
     drop_replaced(node, composition)
     drop_own_budget(node, composition)
     return node
@@ -60,6 +73,11 @@ def drop_own_budget(plain: Node, composition: Composition) -> None:
         and not (by_user or by_recipe)
     ):
         plain["epochs"] = None
+
+
+def drop_outside(plain: Any) -> Node:
+    """The configuration of a run alone: without the overlays, and without how a sweep runs its jobs."""
+    return {str(key): value for key, value in plain.items() if key not in (*OVERLAYS, "sweep")}
 
 
 def drop_replaced(plain: Node, composition: Composition) -> None:
@@ -84,7 +102,12 @@ def replace_length(plain: Node, overrides: list[str]) -> None:
 
 
 def _words(choices: dict[str, list[str]]) -> dict[str, Any]:
-    return {group: words if group in LIST_GROUPS else words[0] for group, words in sorted(choices.items())}
+    """The words of a run; which sweep it belongs to is no part of it."""
+    return {
+        group: words if group in LIST_GROUPS else words[0]
+        for group, words in sorted(choices.items())
+        if group != "sweep"
+    }
 
 
 def check_values(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:

@@ -73,13 +73,19 @@ class StreamingSplit:
     """A split too large for the device: its samples are read by worker processes, in the order asked for."""
 
     def __init__(
-        self, reader: Reader, positions: Tensor, targets: Tensor, normalize: Normalizer, workers: int
+        self,
+        reader: Reader,
+        positions: Tensor,
+        targets: Tensor,
+        normalize: Normalizer,
+        workers: int,
+        worker_timeout: float = 60.0,
     ) -> None:
         """positions: (N,) places of the split's samples in the reader; targets: (N, ...) on the device."""
         self.targets, self.normalize = targets, normalize
         self._positions, self._pool = (
             positions,
-            WorkerPool(reader, workers, pin=targets.device.type == "cuda"),
+            WorkerPool(reader, workers, targets.device.type == "cuda", worker_timeout),
         )
 
     def __len__(self) -> int:

@@ -56,6 +56,7 @@ def prepare(
     device: torch.device | str = "cpu",
     resident_share: float = 0.5,
     workers: int = 0,
+    worker_timeout: float = 60.0,
     limit: int | None = None,
     dtype: torch.dtype = torch.float32,
     statistics: Mapping[str, Tensor] | None = None,
@@ -86,7 +87,7 @@ def prepare(
         positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
     normalizing = _normalizer(raw, positions[TRAIN], split_seed, normalize, dtype, statistics)
     spec = _spec(raw, positions, normalizing, class_weights)
-    placing = _Placing(raw, normalizing, device, resident_share, workers)
+    placing = _Placing(raw, normalizing, device, resident_share, workers, worker_timeout)
     train = placing.place(positions[TRAIN])
     val, test = (placing.place(chosen) if len(chosen) else None for chosen in positions[VAL:])
     return Splits(train, val, test, spec, _fingerprint(raw))
@@ -204,13 +205,19 @@ class _Placing:
     """Where the samples go: floats on the device, raw values on the device, or a stream."""
 
     def __init__(
-        self, raw: RawData, normalizing: Normalizer, device: torch.device, resident_share: float, workers: int
+        self,
+        raw: RawData,
+        normalizing: Normalizer,
+        device: torch.device,
+        resident_share: float,
+        workers: int,
+        worker_timeout: float,
     ) -> None:
         if not 0 <= resident_share <= 1:
             raise ValueError(
                 f"dataset.resident_share is {resident_share}; it must be in [0, 1] (0 always streams)"
             )
-        self.raw, self.device, self.workers = raw, device, workers
+        self.raw, self.device, self.workers, self.worker_timeout = raw, device, workers, worker_timeout
         self.normalize = normalizing
         values = len(raw) * torch.Size(_sample_shape(raw.inputs)).numel()
         room = resident_share * free_memory(device) if resident_share else -1.0
@@ -226,7 +233,9 @@ class _Placing:
             )
             # samples that are in memory already are not worth a process: copying them between two costs more
             workers = 0 if isinstance(self.raw.inputs, Tensor) else self.workers
-            return StreamingSplit(reader, chosen, targets, self.normalize.to(self.device), workers)
+            return StreamingSplit(
+                reader, chosen, targets, self.normalize.to(self.device), workers, self.worker_timeout
+            )
         if isinstance(self.raw.inputs, Tensor):
             inputs = self.raw.inputs[chosen]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import torch
@@ -26,8 +27,9 @@ def read_in_threads(reader: Reader, positions: Tensor, threads: int) -> Tensor:
 class WorkerPool:
     """Reads lists of positions through `workers` processes (0: in this one), keeping their order."""
 
-    def __init__(self, reader: Reader, workers: int, pin: bool) -> None:
-        self._reader, self._workers, self._pin = reader, workers, pin
+    def __init__(self, reader: Reader, workers: int, pin: bool, timeout: float = 60.0) -> None:
+        self._reader, self._workers, self._pin, self._timeout = reader, workers, pin, timeout
+        self._look_after = min(5.0, timeout)
         self._asked = _Asked()
         self._loader: DataLoader[Tensor | str] | None = None
         self._busy = False
@@ -51,15 +53,33 @@ class WorkerPool:
             self._asked.positions = positions
             if self._loader is None:
                 self._loader = self._start()
-            yield from map(_unwrapped, self._loader)
-        except RuntimeError as error:
+            batches = iter(self._loader)
+            while (read := self._next(batches)) is not None:
+                yield _unwrapped(read)
+        except (RuntimeError, ConnectionError, EOFError) as error:
             # torch's word for a worker that was killed; it looks every 5 s (and, given a time-out, only then)
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(
                 f"a worker process that reads the data is gone: {reason}; try workers=0"
             ) from error
         finally:
             self._busy = False
+
+    def _next(self, batches: Iterator[Tensor | str]) -> Tensor | str | None:
+        """The next batch, None after the last. torch looks for dead workers each time its own short wait is over."""
+        waited = 0.0
+        while True:
+            try:
+                return next(batches, None)
+            except RuntimeError as error:
+                waited += self._look_after
+                if "timed out" not in str(error):
+                    raise
+                if waited >= self._timeout:
+                    raise DataError(
+                        f"the processes that read the data gave nothing for {self._timeout:g} s: one of them hangs; "
+                        "try workers=0 to see where, or a longer worker_timeout"
+                    ) from error
 
     def _start(self) -> DataLoader[Tensor | str]:
         return DataLoader(
@@ -69,6 +89,8 @@ class WorkerPool:
             num_workers=self._workers,
             pin_memory=self._pin,
             prefetch_factor=_PREFETCH,
+            timeout=self._look_after,
+            worker_init_fn=_leave_signals_to_the_run,
             persistent_workers=True,
             multiprocessing_context=_context(),
             generator=torch.Generator(),  # else the loader would draw from the global one
@@ -85,6 +107,12 @@ def _context() -> str:
         ["torch", "dltrain.data.streaming"]
     )
     return "forkserver"
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal: the run saves and stops, and its readers must last until then."""
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Asked:

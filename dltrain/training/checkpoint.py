@@ -12,9 +12,12 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -23,6 +26,8 @@ from torch import Tensor
 from dltrain.errors import CheckpointProblem
 
 FORMAT = 1
+MAX_MANIFEST_BYTES = 10_000_000
+_FOLDER = re.compile(r"step-(\d{8,})")
 _log = logging.getLogger(__name__)
 
 
@@ -41,9 +46,29 @@ class Checkpoint:
         return load_file(file if averaged and file.is_file() else self.folder / "weights.safetensors")
 
     def state(self) -> dict[str, Any]:
-        state = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
-        assert isinstance(state, dict)
+        """Plain data and tensors. Raises CheckpointProblem for a file that holds anything else."""
+        file = self.folder / "state.pt"
+        try:
+            check_archive(file)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except (OSError, UnpicklingError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointProblem(f"{file} is no state of a run: {reason}") from None
+        if not isinstance(state, dict):
+            raise CheckpointProblem(f"{file} is no state of a run: it holds a {type(state).__name__}.")
         return state
+
+
+class NewerFormat(CheckpointProblem):
+    """A checkpoint of a dltrain that is newer than this one: stepping over it would lose work in silence."""
+
+
+def check_archive(file: Path) -> None:
+    """Refuse a state file that would unpack to more than its size: ours are stored as they are, never compressed."""
+    with zipfile.ZipFile(file) as archive:
+        sizes = [(member.compress_type, member.file_size) for member in archive.infolist()]
+    if any(kind != zipfile.ZIP_STORED for kind, _ in sizes) or sum(s for _, s in sizes) > file.stat().st_size:
+        raise ValueError("its archive is packed, and that of a run never is")
 
 
 def save(
@@ -54,37 +79,77 @@ def save(
     averaged: dict[str, Tensor] | None,
     facts: dict[str, Any],
 ) -> Path:
-    """Write a checkpoint; `facts` go into its manifest. An older one of the same step is replaced."""
-    final = parent / f"step-{step:08d}"
-    beside = parent / f".step-{step:08d}.{os.getpid()}.tmp"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    """Write a checkpoint; `facts` go into its manifest. An older one of the same step is replaced.
+
+    Raises OSError, with the bytes that it needed, when the disk refuses; what was there stays as it was.
+    """
     files = {"weights.safetensors": _safetensors(weights), "state.pt": _pickled(state)}
     if averaged is not None:
         files["averaged.safetensors"] = _safetensors(averaged)
-    for name, content in files.items():
-        write_synced(beside / name, content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = {"format": FORMAT, "step": step, **facts, "sha256": hashes}
-    write_synced(beside / "manifest.json", json.dumps(manifest, indent=1).encode())
-    if final.exists():
-        final.rename(parent / f".step-{step:08d}.{os.getpid()}.old")
-    beside.rename(final)
-    sync_folder(parent)
-    shutil.rmtree(parent / f".step-{step:08d}.{os.getpid()}.old", ignore_errors=True)
+    files["manifest.json"] = json.dumps(manifest, indent=1).encode()
+    final = parent / f"step-{step:08d}"
+    beside = parent / f".step-{step:08d}.{os.getpid()}.tmp"
+    shutil.rmtree(beside, ignore_errors=True)
+    parent.mkdir(exist_ok=True)
+    check_space(parent, sum(map(len, files.values())))
+    beside.mkdir()
+    try:
+        for name, content in files.items():
+            write_synced(beside / name, content)
+        verified(beside)  # as it was read back
+        _replace(beside, final)
+    except OSError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     return final
 
 
-def newest(parent: Path) -> Checkpoint | None:
+def check_space(folder: Path, needed: int) -> None:
+    """Raise OSError (ENOSPC) where a folder's disk has less than `needed` bytes, before anything is written."""
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if free < needed:
+        raise OSError(28, f"No space left on device: {needed} bytes needed, {free} free", str(folder))
+
+
+def _replace(beside: Path, final: Path) -> None:
+    aside = final.with_name(f".{final.name}.{os.getpid()}.old")
+    if final.exists():
+        final.rename(aside)
+    beside.rename(final)
+    sync_folder(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def folders(parent: Path) -> list[Path]:
+    """The folders of checkpoints, the newest first; what else lies there is somebody else's."""
+    found = [(int(m[1]), f) for f in parent.glob("step-*") if (m := _FOLDER.fullmatch(f.name))]
+    return [folder for _, folder in sorted(found, reverse=True)]
+
+
+def newest(parent: Path, strict: bool = False) -> Checkpoint | None:
     """The newest checkpoint that is complete and undamaged; damaged ones are stepped over with a warning.
 
-    Raises CheckpointProblem when there are checkpoints and every one of them is damaged.
+    Raises CheckpointProblem when there are checkpoints and every one of them is damaged, or (`strict`) the newest is,
+    and NewerFormat for one that a newer dltrain wrote.
     """
     reasons = []
-    for folder in sorted(parent.glob("step-*"), reverse=True):
+    for folder in folders(parent):
         try:
-            return verified(folder)
+            found = verified(folder)
+            best = int(found.manifest["best_step"])
+            if best not in (0, int(found.manifest["step"])):
+                verified(parent / f"step-{best:08d}")  # going on without the best weights would lose them
+            return found
+        except NewerFormat:
+            raise
         except CheckpointProblem as error:
+            if strict:
+                raise CheckpointProblem(
+                    f"{error}\nLeave out strict=true to go on from an older one."
+                ) from None
             reasons.append(str(error))
             _log.warning("%s; looking for an older one", error)
     if reasons:
@@ -94,36 +159,62 @@ def newest(parent: Path) -> Checkpoint | None:
 
 def verified(folder: Path) -> Checkpoint:
     """A checkpoint whose files are what its manifest says. Raises CheckpointProblem otherwise."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        hashes, version = dict(manifest["sha256"]), int(manifest["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointProblem(f"{folder} has no readable manifest ({type(error).__name__})") from error
-    if version > FORMAT:
-        raise CheckpointProblem(
-            f"{folder} has format {version}, and this dltrain knows up to {FORMAT}: use a newer dltrain"
-        )
-    for name, digest in hashes.items():
+    manifest = read_manifest(folder)
+    for name, digest in manifest["sha256"].items():
         file = folder / Path(name).name
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+        if not file.is_file() or _digest(file) != digest:
             raise CheckpointProblem(f"{file} is damaged (its SHA-256 is not the manifest's)")
     return Checkpoint(folder, manifest)
 
 
-def prune(parent: Path, keep: int, best_step: int) -> None:
-    """Delete this run's older checkpoints: the newest `keep` stay, and the best."""
-    folders = sorted(parent.glob("step-*"), reverse=True)
-    for folder in folders[keep:]:
-        if folder.name != f"step-{best_step:08d}":
-            (folder / "manifest.json").unlink(
-                missing_ok=True
-            )  # incomplete first, so that a kill here leaves no half
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A manifest as plain data. Raises CheckpointProblem for one that cannot be used, NewerFormat for a newer one."""
+    file = folder / "manifest.json"
+    try:
+        if file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ValueError("too long")
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        version = int(manifest["format"])
+        int(manifest["step"]), dict(manifest["best"]), int(manifest["best_step"])
+        known = {"weights.safetensors", "state.pt"} <= dict(manifest["sha256"]).keys()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointProblem(f"{folder} has no readable manifest ({type(error).__name__})") from None
+    if version > FORMAT:
+        raise NewerFormat(
+            f"{folder} has format {version}, and this dltrain knows up to {FORMAT}: use a newer dltrain"
+        )
+    if not known or folder.name.startswith("step-") and folder.name != f"step-{int(manifest['step']):08d}":
+        raise CheckpointProblem(f"{folder} has a manifest that is not its own")
+    return dict(manifest)
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def prune(parent: Path, keep: int) -> None:
+    """Delete this run's older checkpoints: the newest `keep` stay, and the best one of each of them."""
+    newest_first = folders(parent)
+    kept = {folder.name for folder in newest_first[:keep]}
+    for folder in newest_first[:keep]:
+        try:
+            kept.add(f"step-{int(read_manifest(folder)['best_step']):08d}")
+        except CheckpointProblem:
+            return  # a damaged one: what it needs is not known
+    for folder in newest_first[keep:]:
+        if folder.name not in kept:
+            (folder / "manifest.json").unlink(missing_ok=True)  # first, so that a kill here leaves no half
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_unfinished(parent: Path) -> None:
-    """Remove what a killed process left half-written."""
-    for folder in parent.glob(".step-*"):
+    """Remove what a killed process left half-written; a finished one that it had put aside is put back."""
+    for folder in parent.glob(".step-*.old"):
+        final = parent / folder.name[1:].partition(".")[0]
+        if not final.exists():
+            folder.rename(final)
+    for folder in (*parent.glob(".step-*.tmp"), *parent.glob(".step-*.old")):
         shutil.rmtree(folder, ignore_errors=True)
 
 

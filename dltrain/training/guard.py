@@ -25,9 +25,9 @@ def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
 class NonFinite(Exception):
     """The loss or a gradient of this step is not finite; the weights are those before it."""
 
-    def __init__(self, step: int, loss: float, first: str | None) -> None:
+    def __init__(self, step: int, loss: float, first: str | None, samples: str = "") -> None:
         super().__init__(f"step {step}: loss {loss}")
-        self.step, self.loss, self.first = step, loss, first
+        self.step, self.loss, self.first, self.samples = step, loss, first, samples
 
 
 class HostGuard:
@@ -88,8 +88,43 @@ class DeviceGuard:
 
 
 def first_non_finite(model: torch.nn.Module) -> str | None:
-    """The name of the first parameter, in the model's order, whose gradient is not finite."""
+    """The first tensor that is not finite, in words: a weight or, after those, a gradient, in the model's order."""
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return f"the weight {name}"
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-            return name
+            return f"the gradient of {name}"
     return None
+
+
+def first_in_forward(model: torch.nn.Module, inputs: Tensor) -> str | None:
+    """The first tensor of the forward pass that is not finite: the inputs, or the output of a module."""
+    if not torch.isfinite(inputs).all():
+        return "the inputs"
+    found: list[str] = []
+
+    def look(name: str, output: Any) -> None:
+        if not found and isinstance(output, Tensor) and not torch.isfinite(output).all():
+            found.append(f"the output of {name or 'the model'}")
+
+    hooks = [
+        module.register_forward_hook(lambda m, i, output, name=name: look(name, output))
+        for name, module in model.named_modules()
+    ]
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(inputs)  # in evaluation mode: the statistics of batch norm stay where they are
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else None
+
+
+def weights_are_finite(parameters: Sequence[Tensor]) -> bool:
+    """Whether all weights are finite, by their largest magnitudes: one pass, one host sync."""
+    with torch.no_grad():
+        largest = torch._foreach_norm(list(parameters), float("inf"))
+        return bool(torch.isfinite(torch.stack(largest)).all()) if largest else True

@@ -79,7 +79,7 @@ class Parts:
     penalty_schedule: Schedule | None
     plateaus: list[Any]  # the schedules with a memory: they observe every evaluation
     rules: Rules
-    augmentation: Callable[..., tuple[Tensor, Tensor]] | None
+    augmentation: Any | None  # (inputs, targets, generator, indices, epoch) → (inputs, targets)
     averaging: Any | None
     early_stopping: EarlyStopping
     fingerprint: str  # of the data
@@ -104,6 +104,7 @@ class Plan:
     checkpoint_seconds: float | None
     log_every: int | None
     compile: bool
+    non_finite: str = "stop"  # stop | skip | rollback
 
     def epoch_of(self, step: int) -> int:
         """The epoch that a step belongs to, both from 0."""

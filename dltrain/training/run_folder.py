@@ -3,53 +3,65 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
+import logging
 import os
-import socket
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from torch import Tensor
 
-from dltrain.errors import CheckpointProblem, FolderInUse
+from dltrain.errors import CheckpointProblem, ResourceProblem
 from dltrain.training import checkpoint
+from dltrain.training.lock import Lock
+
+_log = logging.getLogger(__name__)
 
 STATISTICS = "normalization.safetensors"
 
 
 class RunFolder:
-    """One run's files. Construct it inside the folder of a run; it holds the lock until `close`."""
+    """One run's files. Construct it inside the folder of a run; it holds the lock until `close`.
 
-    def __init__(self, path: Path, keep: int, facts: Mapping[str, Any]) -> None:
+    `background`: write checkpoints in a thread, from a copy, so that the loop waits for the copy only.
+    `unsaved`: "stop" raises ResourceProblem when a checkpoint cannot be written, "continue" notes it among `problems`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        keep: int,
+        facts: Mapping[str, Any],
+        background: bool = False,
+        unsaved: str = "stop",
+        strict: bool = False,
+    ) -> None:
         self.path, self.keep, self.facts = path, keep, dict(facts)
+        self.background, self.unsaved, self.strict = background, unsaved, strict
         self.checkpoints = path / "checkpoints"
+        self.problems: list[str] = []  # what could not be written; the run is `degraded`, not lost
         self._columns: list[str] = []
+        self._waiting = ""  # lines of metrics.csv that the disk refused so far
         self._saved_at = time.monotonic()
-        self._lock = open(path / "run.lock", "a+", encoding="utf-8")  # noqa: SIM115 - held for the whole run
-        self._take_lock()
-
-    def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            raise FolderInUse(f"{self.path} is in use by {owner}. Wait for it to end, or stop it.") from None
-        self._lock.truncate(0)
-        self._lock.write(
-            f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n"
-        )
-        self._lock.flush()
+        self._thread: Thread | None = None
+        self._failure: OSError | None = None
+        self._lock = Lock(path)
 
     def close(self) -> None:
-        """Let the folder go. A process that dies lets go too: the system frees its locks."""
-        (self.path / "run.lock").unlink(missing_ok=True)
-        self._lock.close()
+        """Let the folder go, once the last checkpoint is written."""
+        if self._thread is not None:
+            self._thread.join()
+        self._lock.release()
+
+    def note_problem(self, problem: str) -> None:
+        """Something beside the training failed: the summary will say `degraded`."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+            _log.warning("%s", problem)
 
     # metrics.csv --------------------------------------------------------------------------------------------------
 
@@ -65,8 +77,25 @@ class RunFolder:
             self._columns = list(row)
             writer.writerow(self._columns)
         writer.writerow([number(row.get(column, float("nan"))) for column in self._columns])
-        with open(self.metrics_file, "a", encoding="utf-8") as stream:
-            stream.write(lines.getvalue())
+        self._waiting += lines.getvalue()
+        self.flush_rows()
+
+    def flush_rows(self) -> None:
+        """Write the rows that wait. A full disk keeps them waiting; a folder that is gone raises ResourceProblem."""
+        self.check_there()
+        before = self.metrics_file.stat().st_size if self.metrics_file.is_file() else 0
+        try:
+            with open(self.metrics_file, "a", encoding="utf-8") as stream:
+                stream.write(self._waiting)
+            self._waiting = ""
+        except OSError as error:
+            if self.metrics_file.is_file():
+                os.truncate(self.metrics_file, before)  # half a line would spoil the next
+            self.note_problem(f"{self.metrics_file} could not be written ({error.strerror})")
+
+    def check_there(self) -> None:
+        if not self.path.is_dir():
+            raise ResourceProblem(f"{self.path} is gone: it was moved or deleted while the run was going on.")
 
     def rows(self) -> list[dict[str, float]]:
         """The rows of metrics.csv; a last line that a kill cut short is left out."""
@@ -81,35 +110,74 @@ class RunFolder:
     def rewind_rows(self, step: int) -> None:
         """Drop the rows after a step: the resumed run writes them again."""
         rows = [row for row in self.rows() if row["step"] <= step]
-        self.metrics_file.unlink(missing_ok=True)
-        self._columns = []
-        for row in rows:
-            self.append_row(row)
+        if not self.metrics_file.is_file():
+            return
+        self._columns = list(rows[0]) if rows else []
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerows([self._columns] * bool(rows))
+        writer.writerows([number(row[column]) for column in self._columns] for row in rows)
+        replace(self.metrics_file, lines.getvalue().encode())
 
     # Checkpoints --------------------------------------------------------------------------------------------------
 
     def save_checkpoint(
         self, step: int, state: dict[str, Any], weights: dict[str, Tensor], averaged: dict[str, Tensor] | None
     ) -> None:
-        best_step = int(state["best_row"].get("step", 0))
-        if (
-            averaged is None
-            and (kept := self.checkpoints / f"step-{step:08d}" / "averaged.safetensors").is_file()
-        ):
-            averaged = checkpoint.Checkpoint(kept.parent, {}).weights(
-                averaged=True
-            )  # the final save of the best step
-        facts = {**self.facts, "best_step": best_step, "best": state["best_row"]}
-        checkpoint.save(self.checkpoints, step, state, weights, averaged, facts)
-        checkpoint.prune(self.checkpoints, self.keep, best_step)
+        """Write a checkpoint, by and by where `background` is on. `averaged` must not change any more."""
+        self.wait()
+        best_row = state["best_row"]
+        facts = {**self.facts, "best_step": int(best_row.get("step", 0)), "best": dict(best_row)}
+        if self.background:
+            self._thread = Thread(
+                target=self._save, args=(step, copied(state), copied(weights), averaged, facts)
+            )
+            self._thread.start()
+        else:
+            self._save(step, state, weights, averaged, facts)
+            self.wait()
         self._saved_at = time.monotonic()
+
+    def _save(self, step: int, state: dict[str, Any], weights: Any, averaged: Any, facts: Any) -> None:
+        try:
+            self.check_there()
+            checkpoint.save(self.checkpoints, step, state, weights, averaged, facts)
+            checkpoint.prune(self.checkpoints, self.keep)
+        except OSError as error:
+            self._failure = error
+        except ResourceProblem as error:
+            self._failure = OSError(2, str(error), str(self.path))
+
+    def wait(self) -> None:
+        """Until the checkpoint that is being written is whole. Raises ResourceProblem when it could not be written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check_saved()
+
+    def check_saved(self) -> None:
+        """Tell of a checkpoint that could not be written, as soon as it is known."""
+        if self._failure is None:
+            return
+        error, self._failure = self._failure, None
+        self.check_there()
+        problem = (
+            f"A checkpoint could not be written to {error.filename or self.checkpoints} ({error.strerror})"
+        )
+        if self.unsaved == "continue":
+            self.note_problem(problem)
+            return
+        raise ResourceProblem(
+            f"{problem}; those before it are as they were.\nMake room, then: dltrain resume {self.path} "
+            "(checkpoint.unsaved=continue trains on all the same)"
+        )
 
     def seconds_since_checkpoint(self) -> float:
         return time.monotonic() - self._saved_at
 
     def newest_checkpoint(self) -> checkpoint.Checkpoint | None:
         checkpoint.clear_unfinished(self.checkpoints)
-        return checkpoint.newest(self.checkpoints)
+        return checkpoint.newest(self.checkpoints, self.strict)
 
     def best_weights(self, best_step: int) -> dict[str, Tensor]:
         """The weights of the best evaluation, found through its own checkpoint."""
@@ -130,9 +198,25 @@ class RunFolder:
     # summary.json -------------------------------------------------------------------------------------------------
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        beside = self.path / ".summary.json.tmp"
-        checkpoint.write_synced(beside, json.dumps(summary, indent=2, default=str).encode() + b"\n")
-        os.replace(beside, self.path / "summary.json")
+        replace(self.path / "summary.json", json.dumps(summary, indent=2, default=str).encode() + b"\n")
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Write a file in one move: readers see the former one or the new one, whole."""
+    beside = file.with_name(f".{file.name}.tmp")
+    checkpoint.write_synced(beside, content)
+    os.replace(beside, file)
+
+
+def copied(value: Any) -> Any:
+    """Nested plain data with its tensors copied to the CPU: what a thread may read while training goes on."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(copied(item) for item in value)
+    return value
 
 
 def number(value: float) -> str:
@@ -140,24 +224,13 @@ def number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
 
 
-def read_summary(path: Path) -> dict[str, Any]:
-    """The summary of a run folder. Raises CheckpointProblem when the folder is not that of a run."""
-    try:
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-    except OSError:
-        raise CheckpointProblem(
-            f"{path} is not a run folder: it has no summary.json. "
-            "Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."
-        ) from None
-    except ValueError as error:
-        raise CheckpointProblem(f"{path}/summary.json cannot be read: {error}") from None
-    assert isinstance(summary, dict)
-    return summary
-
-
 def read_statistics(path: Path) -> dict[str, Tensor] | None:
     """Mean and std that normalised the inputs of a run, or None in a folder that has none yet."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     file = path / "checkpoints" / STATISTICS
-    return load_file(file) if file.is_file() else None
+    try:
+        return load_file(file) if file.is_file() else None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointProblem(f"{file} is damaged ({error})") from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,14 +12,28 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.averaging import recompute_batch_norm
+from dltrain.data.errors import DataError
 from dltrain.data.spec import Batch
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.training.callbacks import Callback, Progress
 from dltrain.training.closure import Closure
 from dltrain.training.evaluation import autocast, evaluate
-from dltrain.training.guard import DeviceGuard, HostGuard, gradient_norm, gradients_of
+from dltrain.training.guard import (
+    DeviceGuard,
+    HostGuard,
+    NonFinite,
+    first_in_forward,
+    first_non_finite,
+    gradient_norm,
+    gradients_of,
+    weights_are_finite,
+)
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.run_folder import RunFolder
+from dltrain.training.signals import Signals
+
+SKIPS_IN_A_ROW, ROLLBACKS = 10, 3  # beyond these the run is past help, and stops
+_log = logging.getLogger(__name__)
 
 STATISTICS_SAMPLES = 4096  # that recompute the batch-norm statistics of averaged weights
 
@@ -26,22 +41,32 @@ STATISTICS_SAMPLES = 4096  # that recompute the batch-norm statistics of average
 class Trainer:
     """Fits the parts of one experiment by their plan. Callbacks observe; they cannot change a result."""
 
-    def __init__(self, parts: Parts, plan: Plan, folder: RunFolder, callbacks: list[Callback]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        plan: Plan,
+        folder: RunFolder,
+        callbacks: list[Callback],
+        watch: Callable[[dict[str, float], float | None], str | None] | None = None,
+    ) -> None:
         self.parts, self.plan, self.folder, self.callbacks = parts, plan, folder, callbacks
+        # sees each evaluation with the best so far; a reason from it ends the run as pruned
+        self.watch = watch
         self.parameters = list(parts.model.parameters())  # the frozen ones too: they may thaw
         self.batch_norms = [
             m for m in parts.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
         ]
         self.forward = torch.compile(parts.model) if plan.compile else parts.model
-        self.guard = (DeviceGuard if plan.device.type == "cuda" else HostGuard)(parts.model, parts.optimizer)
+        # to leave single steps out, the host must look at each of them
+        on_device = plan.device.type == "cuda" and plan.non_finite == "stop"
+        self.guard = (DeviceGuard if on_device else HostGuard)(parts.model, parts.optimizer)
         self.autocast = autocast(plan.device, plan.precision)
         self.augment = Stream(plan.seed, "augment", plan.device)
         self.noise = Stream(plan.seed, "noise", plan.device)
         self.dropout = GlobalStream(plan.seed, "dropout", plan.device)
         self.sums = torch.zeros(2 + len(parts.metrics), dtype=torch.float64, device=plan.device)
-        self.sum_of = (
-            self.sums.unbind()
-        )  # views of it: count, loss, metrics (to index it at every step costs 1 %)
+        # views of it, by count, loss and metrics: to index it at every step costs 1 % of a small one
+        self.sum_of = self.sums.unbind()
         self.gradients: list[Tensor] = []  # of the last step, where the optimizer leaves none in `.grad`
         self.step = 0
         self.lr = 0.0
@@ -53,6 +78,10 @@ class Trainer:
         self.images_per_second = 0.0
         self.clock = _Clock()
         self.improved = False  # since the last checkpoint
+        self.saved_step = -1  # of the newest checkpoint
+        self.bad_steps = 0  # left out, or gone back from, because they were not finite
+        self.bad_in_a_row = 0
+        self.signals = Signals()
 
     # The loop, in the order of the mathematics --------------------------------------------------------------------
 
@@ -64,9 +93,16 @@ class Trainer:
         )
         self.clock.start(self.step, self.clock.earlier)
         while self.stop is None and self.step < self.plan.total_steps:
-            self.train_epoch(self.plan.epoch_of(self.step))
+            try:
+                self.train_epoch(self.plan.epoch_of(self.step))
+            except DataError:
+                if self.signals.received is None:
+                    raise
+                self.interrupt()  # the signal reached the readers of the data, too
         self.stop = self.stop or ("completed", f"all {self.plan.total_steps} steps done")
-        self.save_checkpoint()
+        if self.saved_step != self.step:
+            self.save_checkpoint()
+        self.folder.wait()
         self.restore_best()
 
     def train_epoch(self, epoch: int) -> None:
@@ -81,15 +117,15 @@ class Trainer:
             inputs, targets = self.transform(batch, epoch)
             closure = Closure(self, inputs, targets)  # loss + penalties → gradient → clipping → decay
             self.indices = batch.indices
-            with self.before_and_after() as update_norm:
+            with self.tolerating(closure, batch), self.before_and_after() as update_norm:
                 parts.optimizer.step(closure)
                 closure.decay()
                 self.guard.after_update()
                 for rule in parts.rules.weights:
                     rule.after_update(parts.optimizer.param_groups, self.penalty_scale)
+                if parts.averaging is not None:
+                    parts.averaging.update(self.step + 1)
             self.step += 1
-            if parts.averaging is not None:
-                parts.averaging.update(self.step)
             self.observe(update_norm)
             if self.stop is not None or self.step >= plan.total_steps:
                 return
@@ -128,14 +164,32 @@ class Trainer:
         self.progress.step, self.progress.lr = step, self.lr
         self.progress.epoch = 1 + (step - 1) // plan.steps_per_epoch
         self.progress.values = self.log_point() if plan.log_every and step % plan.log_every == 0 else None
-        for callback in self.callbacks:
-            callback.on_step_end(self.progress)
+        self.notify("on_step_end", self.progress)
         if step % plan.evaluate_every == 0 or last:
             self.evaluate_and_judge()
         if update_norm and self.stop is None and self.parts.early_stopping.converged(float(update_norm[0])):
             self.stop = ("converged", self.parts.early_stopping.stop_reason or "")
         if self.checkpoint_is_due():
             self.save_checkpoint()
+        self.folder.check_saved()
+        if self.signals.received is not None and self.stop is None and not last:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Save where we are, at a step boundary, and leave. Raises Interrupted."""
+        if self.saved_step != self.step:
+            self.save_checkpoint()
+        self.folder.wait()
+        raise self.signals.interruption(self.step, self.folder.path)
+
+    def notify(self, event: str, news: Any) -> None:
+        """Tell the callbacks; one that cannot write is left out from here on, and the run is `degraded`."""
+        for callback in tuple(self.callbacks):
+            try:
+                getattr(callback, event)(news)
+            except OSError as error:
+                self.callbacks.remove(callback)
+                self.folder.note_problem(f"{type(callback).__name__} could not be written ({error.strerror})")
 
     def log_point(self) -> dict[str, float]:
         """The running means of this interval; the one place between evaluations where the host reads the device."""
@@ -159,8 +213,7 @@ class Trainer:
         self.last_row = row
         self.judge(row)
         self.folder.append_row(row)
-        for callback in self.callbacks:
-            callback.on_epoch_end(row)
+        self.notify("on_epoch_end", row)
         self.clock.start_lap(self.step)
 
     def judge(self, row: dict[str, float]) -> None:
@@ -173,6 +226,9 @@ class Trainer:
             plateau.observe(row[plateau.metric])
         if stopping.stop_reason and self.stop is None:
             self.stop = ("early_stopped", stopping.stop_reason)
+        reason = self.watch(row, stopping.best) if self.watch is not None else None
+        if reason and self.stop is None:
+            self.stop = ("pruned", reason)
 
     def validate(self) -> dict[str, float]:
         """The scores of the validation split, with the averaged weights where averaging is on."""
@@ -200,7 +256,8 @@ class Trainer:
     def extra_columns(self) -> dict[str, float]:
         """What the rules can tell of themselves, such as the share of exact zeros."""
         shares = [rule.zero_share() for rule in self.parts.rules.weights if hasattr(rule, "zero_share")]
-        return {"zero_share": float(shares[0])} if shares else {}
+        columns = {"zero_share": float(shares[0])} if shares else {}
+        return columns | ({"bad_steps": float(self.bad_steps)} if self.plan.non_finite != "stop" else {})
 
     # Records ------------------------------------------------------------------------------------------------------
 
@@ -267,6 +324,64 @@ class Trainer:
         moved = torch._foreach_sub([p.detach() for p in self.parameters], before)
         norm.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(moved))))
 
+    # Numbers that are not finite ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def tolerating(self, closure: Closure, batch: Batch) -> Iterator[None]:
+        """A step that is not finite ends the run, is left out or taken back to the last checkpoint, by the plan."""
+        if self.plan.non_finite == "stop":
+            try:
+                yield
+            except NonFinite as error:
+                raise self.explained(error, closure, batch) from None
+            return
+        kept = (self.sums.clone(), [buffer.clone() for buffer in self.parts.model.buffers()])
+        try:
+            yield
+            self.bad_in_a_row = 0
+        except NonFinite as error:
+            explained = self.explained(error, closure, batch)
+            self.sums.copy_(kept[0])
+            for buffer, before in zip(self.parts.model.buffers(), kept[1], strict=True):
+                buffer.copy_(before)
+            self.bad_steps += 1
+            self.bad_in_a_row += 1
+            _log.warning(
+                "step %d is not finite (%s): %s", self.step + 1, explained.first, self.plan.non_finite
+            )
+            self.leave_out() if self.plan.non_finite == "skip" else self.roll_back()
+            if self.bad_in_a_row > SKIPS_IN_A_ROW or (self.rolled_back and self.bad_steps > ROLLBACKS):
+                raise explained from None
+
+    @property
+    def rolled_back(self) -> bool:
+        return self.plan.non_finite == "rollback"
+
+    def leave_out(self) -> None:
+        self.parts.optimizer.zero_grad(set_to_none=True)
+
+    def roll_back(self) -> None:
+        """Weights, optimizer and averages of the newest checkpoint; the samples go on from here. None yet: left out."""
+        self.leave_out()
+        self.folder.wait()
+        checkpoint = self.folder.newest_checkpoint()
+        if checkpoint is None:
+            return
+        state = checkpoint.state()
+        self.parts.model.load_state_dict(checkpoint.weights())
+        self.parts.optimizer.load_state_dict(state["optimizer"])
+        if self.parts.averaging is not None:
+            self.parts.averaging.load_state_dict(state["averaging"])
+
+    def explained(self, error: NonFinite, closure: Closure, batch: Batch) -> NonFinite:
+        """The error with the samples of its step and the first tensor, in the order of computation."""
+        first = first_non_finite(self.parts.model)
+        if first is None or not first.startswith("the weight"):
+            first = first_in_forward(self.parts.model, closure.inputs) or first
+        indices = batch.indices.tolist()
+        shown = ", ".join(map(str, indices[:8])) + (", …" if len(indices) > 8 else "")
+        return NonFinite(error.step, error.loss, first, shown)
+
     # Checkpoints --------------------------------------------------------------------------------------------------
 
     def checkpoint_is_due(self) -> bool:
@@ -280,9 +395,13 @@ class Trainer:
 
     def save_checkpoint(self) -> None:
         """Save model, best weights and state; the best evaluation always has a checkpoint of its own."""
+        self.guard.read()
+        if not weights_are_finite(self.parameters):  # a checkpoint of NaN would take the place of a good one
+            raise NonFinite(self.step - 1, float("nan"), first_non_finite(self.parts.model))
         averaged = self.best_weights if self.improved and self.parts.averaging is not None else None
         self.folder.save_checkpoint(self.step, self.state(), self.parts.model.state_dict(), averaged)
         self.improved = False
+        self.saved_step = self.step
 
     def state(self) -> dict[str, Any]:
         """All that resuming needs, as plain data and tensors (the streams need none: they follow from seed and step)."""
@@ -298,6 +417,7 @@ class Trainer:
             "seconds": self.clock.seconds,
             "best_row": dict(self.best_row),
             "stop": list(self.stop) if self.stop else None,
+            "bad_steps": [self.bad_steps, self.bad_in_a_row],
             "optimizer": parts.optimizer.state_dict(),
             "plateaus": [plateau.state_dict() for plateau in parts.plateaus],
             **{name: part.state_dict() for name, part in stateful.items() if hasattr(part, "state_dict")},
@@ -326,7 +446,12 @@ class Trainer:
             dict(state["best_row"]),
         )
         self.best_weights = {name: tensor.to(self.plan.device) for name, tensor in best_weights.items()}
-        self.stop = tuple(state["stop"]) if state["stop"] else None
+        stop = state["stop"]  # a run that was completed may be given more epochs
+        self.stop = tuple(stop) if stop and stop[0] != "completed" else None
+        self.bad_steps, self.bad_in_a_row = state.get(
+            "bad_steps", (0, 0)
+        )  # absent from the first format's beginnings
+        self.saved_step = self.step
 
 
 def set_momentum(optimizer: Any, momentum: float) -> None:

@@ -64,6 +64,8 @@ def test_keys_are_the_arguments_of_the_target(word):
     keys = {key for key in node_of(word) if not key.startswith("_")}
     if word.group == "dataset":  # what belongs to every dataset stands in config.yaml
         keys -= {path.split(".")[1] for path in CATALOGUE.knobs if path.startswith("dataset.")}
+    if word.group == "sweep":  # how many trials there are is the driver's business
+        keys -= {"trials"}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     assert keys <= set(parameters) or open_ended, keys - set(parameters)
 

@@ -1,0 +1,49 @@
+"""YAML from elsewhere: its size, depth, aliases and duplicate keys are looked at before anything is made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES, MAX_DEPTH, MAX_ALIASES = 1_000_000, 60, 100
+_CLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def check_bounds(file: Path, aliases: bool = True) -> None:
+    """Raise ValueError for a file that is too long, too deep, or whose aliases could multiply.
+
+    The events come one by one, so that a bomb is refused at its first layers and never parsed to its end.
+    """
+    size = file.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"it has {size} bytes; a configuration has at most {MAX_BYTES}")
+    depth = anchored = count = 0
+    anchors: list[bool] = []
+    for event in yaml.parse(file.read_text(encoding="utf-8"), Loader=_CLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            anchors.append(event.anchor is not None)
+            depth, anchored = depth + 1, anchored + anchors[-1]
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth, anchored = depth - 1, anchored - anchors.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            count += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is more than {MAX_DEPTH} levels deep")
+        if count and (not aliases or anchored or count > MAX_ALIASES):
+            raise ValueError("it uses YAML aliases (*name), which could multiply without bound")
+
+
+class SafeLoader(yaml.SafeLoader):
+    """Plain data only, and a key that stands twice is an error: the last one would win in silence."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key.value, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"`{key.value}` stands twice", key.start_mark
+                )
+            seen.add(key.value if isinstance(key.value, str) else id(key))
+        return super().construct_mapping(node, deep)

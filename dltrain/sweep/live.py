@@ -1,0 +1,160 @@
+"""The sweep on the terminal: a live table where there is one, plain lines in pipes and files; and the result."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from dltrain.sweep.jobs import Job
+from dltrain.sweep.plan import Plan
+from dltrain.sweep.results import Row, rerun_command
+from dltrain.training.callbacks import count
+
+SHOWN = 15  # rows of the ranked table
+REFRESH = 0.25  # seconds
+
+
+def number(value: float | None) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def changed(self, job: Job) -> None: ...
+    def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None: ...
+    def close(self) -> None: ...
+
+
+class Lines:
+    """One line for each job that ends."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.ended = total, 0
+
+    def changed(self, job: Job) -> None:
+        if job.state == "running":
+            return
+        self.ended += job.is_done
+        print(f"[{self.ended}/{self.total}] {describe(job)}", flush=True)
+
+    def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None: ...
+    def close(self) -> None: ...
+
+
+class Live(Lines):
+    """Running jobs in a table that is drawn anew; ended jobs as lines above it."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
+        from rich.console import Console
+        from rich.live import Live as Region
+
+        self.console = Console()
+        self.region = Region(console=self.console, auto_refresh=False, transient=True)
+        self.region.start()
+        self.due = 0.0
+
+    def changed(self, job: Job) -> None:
+        if job.state == "running":
+            return
+        self.ended += job.is_done
+        style = "red" if job.failed else "yellow" if job.state in ("pruned", "interrupted") else ""
+        self.console.print(
+            f"[{self.ended}/{self.total}] {describe(job)}", style=style, markup=False, highlight=False
+        )
+
+    def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None:
+        now = time.monotonic()
+        if now < self.due:
+            return
+        self.due = now + REFRESH
+        from rich.table import Table
+
+        eta = f" · {clock(left)} left" if left is not None else ""
+        table = Table(title=f"{self.ended} of {self.total} jobs done{eta}", title_justify="left", box=None)
+        for head, side in (
+            ("job", "right"),
+            ("overrides", "left"),
+            ("epoch", "right"),
+            ("now", "right"),
+            ("best", "right"),
+        ):
+            table.add_column(head, justify=side, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+        for job in sorted(running, key=lambda job: job.number)[: max(4, self.console.height - 6)]:
+            table.add_row(str(job.number), job.label(), f"{job.epoch:g}", number(job.value), number(job.best))
+        self.region.update(table, refresh=True)
+
+    def close(self) -> None:
+        self.region.stop()
+
+
+def display(total: int, quiet: bool) -> Any:
+    if quiet:
+        return Quiet()
+    live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return Live(total) if live else Lines(total)
+
+
+def describe(job: Job) -> str:
+    """A job that ended, in one line."""
+    head = f"job {job.number}  {job.label()}  {job.state.replace('_', ' ')}"
+    if job.failed:
+        return f"{head}: {job.reason.splitlines()[0] if job.reason else ''}"
+    if job.objective is None:
+        return head
+    return (
+        f"{head}  {number(job.objective)} at epoch {job.summary.get('best_epoch', 0):g}  {job.seconds:.1f} s"
+    )
+
+
+def print_table(plan: Plan, jobs: list[Job]) -> None:
+    """The jobs of a dry run."""
+    width = max((len(job.label()) for job in jobs), default=0)
+    print(f"{'job':>5}  {'axes':<{width}}  overrides")
+    for job in jobs:
+        print(f"{job.number:>5}  {job.label():<{width}}  {' '.join(job.overrides)}")
+
+
+def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, notes: list[str]) -> None:
+    """The configurations, best first, then failures, warnings and where to look."""
+    repeated = len(plan.replicates) > 1
+    names = [row.label() for row in rows[:SHOWN]]
+    width = max((len(name) for name in names), default=0)
+    value = f"{plan.metric} (mean ± 95 %)" if repeated else plan.metric
+    if rows:
+        print(
+            f"\n{'rank':>4}  {'job':>5}  {'configuration':<{max(width, 13)}}  {value:>24}  {'best epoch':>10}  status"
+        )
+    for place, (row, name) in enumerate(zip(rows[:SHOWN], names, strict=True), start=1):
+        shown = f"{number(row.mean)} ± {number(row.half_width)}" if repeated else number(row.mean)
+        first = row.jobs[0]
+        status = row.verdict or ("best" if place == 1 and row.complete else first.state.replace("_", " "))
+        print(
+            f"{place:>4}  {first.number:>5}  {name:<{max(width, 13)}}  {shown:>24}  "
+            f"{first.summary.get('best_epoch', 0):>10g}  {status}"
+        )
+    if len(rows) > SHOWN:
+        print(f"      … {len(rows) - SHOWN} more in results.csv")
+    for job in [job for job in jobs if job.failed][:SHOWN]:
+        reason = job.reason.splitlines()[0] if job.reason else "no reason known"
+        print(
+            f"\njob {job.number} failed: {reason}\n  rerun: {rerun_command(job)}\n  log:   {job.folder / 'run.log'}"
+        )
+    for note in notes:
+        print(f"\nnote: {note}")
+    done = sum(job.is_done and not job.failed for job in jobs)
+    print(
+        f"\n{done} of {count(len(jobs), 'job')} done in {folder}\nreport:      {folder / 'report.html'}\ntensorboard --logdir {folder}"
+    )

@@ -1,0 +1,235 @@
+"""What a sweep will run: its axes, its repetitions, its jobs, all composed and validated before the first one starts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from dltrain.config.compose import Composition
+from dltrain.config.schema import Config
+from dltrain.config.validation import check_value
+from dltrain.errors import UserError
+from dltrain.sweep import space
+from dltrain.sweep.composer import Composer
+from dltrain.sweep.jobs import Job
+from dltrain.sweep.space import REPLICATES, Axis
+
+DEFAULT_EPOCHS = 30  # as build has it
+COMMON = (
+    "jobs", "jobs_per_gpu", "seeds", "zip", "space", "pruner", "min_evaluations", "timeout", "dry_run", "resume", "fresh",
+)  # fmt: skip
+HOW = ("jobs", "jobs_per_gpu", "timeout", "dry_run", "resume", "fresh")  # these may differ in a resumed sweep
+
+
+@dataclass
+class Plan:
+    """One sweep, checked. `configurations` is the list of a grid, None for a search."""
+
+    axes: list[Axis]
+    replicates: list[
+        dict[str, Any]
+    ]  # the repetitions of a configuration, as values of the axes seed and fold
+    fixed: list[str]  # overrides of every job
+    settings: dict[str, Any]  # the keys of conf/sweep
+    word: str
+    composer: Composer
+    first: Config
+    test: bool  # whether the winner's test split was asked for
+    configurations: list[dict[str, Any]] | None = None
+    trial_of: dict[tuple[int, int], int] = field(default_factory=dict)  # (trial, replicate) → job of a grid
+
+    @property
+    def trials(self) -> int:
+        if self.configurations is not None:
+            return len(self.configurations)
+        return int(self.settings["trials"])
+
+    @property
+    def search_axes(self) -> list[Axis]:
+        return [axis for axis in self.axes if axis.name not in REPLICATES]
+
+    @property
+    def metric(self) -> str:
+        return str(self.first.early_stopping.get("metric", "val/loss"))
+
+    @property
+    def mode(self) -> str:
+        return str(self.first.early_stopping.get("mode", "min"))
+
+    @property
+    def objectives(self) -> list[str]:
+        """Several objectives, all to be small; empty for the one of early stopping."""
+        return [str(name) for name in self.settings.get("objectives") or []]
+
+    def jobs(self, trial: int, chosen: dict[str, Any], folder: Path) -> list[Job]:
+        """The jobs of a trial: one for each repetition."""
+        jobs = []
+        for r, replicate in enumerate(self.replicates):
+            number = self.trial_of.get((trial, r), trial * len(self.replicates) + r)
+            values = {
+                a.name: {**chosen, **replicate}[a.name]
+                for a in self.axes
+                if a.name in {**chosen, **replicate}
+            }
+            jobs.append(Job(number, trial, values, self.overrides(values), folder / str(number)))
+        return jobs
+
+    def overrides(self, values: dict[str, Any]) -> list[str]:
+        return [*space.overrides_of(self.axes, values), *self.fixed]
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a sweep to be gone on with, as JSON data."""
+        settings = {k: v for k, v in self.settings.items() if k not in HOW}
+        return {
+            "sweep": self.word,
+            "fixed": sorted(self.fixed),
+            "axes": space.to_plain(self.axes),
+            "settings": settings,
+            "test": self.test,
+        }
+
+
+def make_plan(parsed: list[Override], composition: Composition, first: Config, composer: Composer) -> Plan:
+    """Read axes and settings, and check all that is known beforehand. Raises UserError."""
+    settings = sweep_settings(composition)
+    axes = axes_of(parsed, composition, settings, first)
+    fixed, test = fixed_overrides(parsed)
+    repeated = [axis for axis in axes if axis.name in REPLICATES]
+    plan = Plan(
+        axes,
+        list(space.grid(repeated)) if repeated else [{}],
+        fixed,
+        settings,
+        composition.choices["sweep"][0],
+        composer,
+        first,
+        test,
+    )
+    if settings.get("_target_") is None:
+        enumerate_grid(plan)
+    check_pruner(plan)
+    return plan
+
+
+def sweep_settings(composition: Composition) -> dict[str, Any]:
+    """The `sweep` node as plain data, each value checked against its rule."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.to_container(composition.cfg.sweep, resolve=True)
+    assert isinstance(node, dict)
+    settings = {str(key): value for key, value in node.items()}
+    table = composition.catalogue.params(composition.choices)
+    for key, value in settings.items():
+        if key in ("_target_", "space"):
+            continue
+        if f"sweep.{key}" not in table:
+            raise UserError(f"`sweep.{key}` is no key of sweep={composition.choices['sweep'][0]}.")
+        check_value(table[f"sweep.{key}"], value)
+    return settings
+
+
+def axes_of(
+    parsed: list[Override], composition: Composition, settings: dict[str, Any], first: Config
+) -> list[Axis]:
+    """All axes, in order: of YAML, of the command line, and the repetitions of sweep.seeds."""
+    given = [space.axis_of(o) for o in parsed if o.is_sweep_override()]
+    names = [axis.name for axis in given]
+    fixed = {o.get_key_element() for o in parsed if not o.is_sweep_override()}
+    for name in names:
+        if names.count(name) > 1 or name in fixed:
+            raise UserError(f"`{name}` is given twice. Write all its values in one list: {name}=a,b,c")
+    yaml = [a for a in space.axes_of_yaml(settings["space"]) if a.name not in names and a.name not in fixed]
+    axes = space.zipped([*yaml, *given], settings["zip"])
+    if settings["seeds"] > 1:
+        if "seed" in names:
+            raise UserError(
+                "`sweep.seeds` and the axis `seed` both say which seeds to run. Give one of them."
+            )
+        texts = [str(first.seed + i) for i in range(settings["seeds"])]
+        axes.append(Axis("seed", tuple((text, (f"seed={text}",)) for text in texts)))
+    for axis in axes:
+        if axis.name in REPLICATES and not axis.options:
+            raise UserError(f"`{axis.name}` repeats a configuration and needs values: {axis.name}=0,1,2")
+    return axes
+
+
+def fixed_overrides(parsed: list[Override]) -> tuple[list[str], bool]:
+    """The overrides of every job, the test split closed; and whether its score was asked for."""
+    fixed = [
+        str(o.input_line)
+        for o in parsed
+        if not o.is_sweep_override() and o.key_or_group.split(".")[0] != "sweep"
+    ]
+    asked = [o for o in parsed if o.key_or_group == "evaluation.test" and not o.is_sweep_override()]
+    test = bool(asked) and asked[-1].value() is True
+    kept = [text for text in fixed if not text.startswith("evaluation.test=")]
+    return [*kept, "evaluation.test=false"], test
+
+
+def enumerate_grid(plan: Plan) -> None:
+    """List the configurations of a grid; job numbers follow Hydra's order over all axes."""
+    configurations: list[dict[str, Any]] = []
+    index: dict[tuple[Any, ...], int] = {}
+    order = {tuple(sorted(r.items())): i for i, r in enumerate(plan.replicates)}
+    limit = plan.settings.get("trials") or math.inf
+    number = itertools.count()
+    for values in space.grid(plan.axes):
+        chosen = {k: v for k, v in values.items() if k not in REPLICATES}
+        key = tuple(chosen.items())
+        if key not in index:
+            if len(configurations) >= limit:
+                continue
+            index[key] = len(configurations)
+            configurations.append(chosen)
+        replicate = {k: v for k, v in values.items() if k in REPLICATES}
+        plan.trial_of[index[key], order[tuple(sorted(replicate.items()))]] = next(number)
+    plan.configurations = configurations
+
+
+def check_pruner(plan: Plan) -> None:
+    """Refuse a pruner where nothing can be pruned."""
+    word = plan.settings["pruner"]
+    if word == "none":
+        return
+    if plan.objectives:
+        raise UserError(
+            f"`sweep.pruner` is {word}, and sweep={plan.word} has several objectives: there is no order by which to stop "
+            "a job. Use sweep.pruner=none."
+        )
+    if len(plan.replicates) > 1:
+        raise UserError(
+            f"`sweep.pruner` is {word}, and every configuration is run {len(plan.replicates)} times: a mean of jobs that "
+            "stopped at different times says nothing. Prune first, then repeat the best."
+        )
+    config, every = plan.first, plan.first.evaluation.every_epochs
+    length = config.steps if config.evaluation.every_steps else config.epochs or DEFAULT_EPOCHS
+    interval = config.evaluation.every_steps or every
+    if length and interval and (config.steps is None or config.evaluation.every_steps) and interval >= length:
+        raise UserError(
+            f"`sweep.pruner` is {word}, and a job is evaluated only at its end: there is nothing to prune by. "
+            "Evaluate more often (evaluation.every_epochs=1), or use sweep.pruner=none."
+        )
+
+
+def check_all(plan: Plan, each: Callable[[Config], None] | None = None) -> int:
+    """Compose and validate every configuration (of a search: every value of every axis); returns how many."""
+    configurations = plan.configurations
+    if configurations is None:
+        configurations = list(space.corners(plan.search_axes))
+    count = 0
+    for chosen in configurations:
+        for replicate in plan.replicates:
+            values = {**chosen, **replicate}
+            try:
+                plan.composer.config(plan.overrides(values))
+            except UserError as error:
+                shown = " ".join(f"{k}={v}" for k, v in values.items())
+                raise type(error)(f"{error}\nin the job {shown}; nothing was run.") from None
+            count += 1
+    return count

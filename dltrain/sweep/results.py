@@ -1,0 +1,203 @@
+"""What a sweep found: configurations ranked, results.csv, best.yaml, and what to be warned of."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.catalogue import Catalogue
+from dltrain.sweep import statistics
+from dltrain.sweep.jobs import Job, write
+from dltrain.sweep.plan import Plan
+from dltrain.sweep.space import REPLICATES, Axis, parse_one
+
+
+@dataclass
+class Row:
+    """One configuration with the objectives of its repetitions."""
+
+    chosen: dict[str, Any]
+    jobs: list[Job]
+    values: list[float]  # of the repetitions that gave one
+    mean: float
+    deviation: float
+    half_width: float
+    verdict: str = ""
+
+    @property
+    def complete(self) -> bool:
+        return len(self.values) == len(self.jobs) and all(job.state != "pruned" for job in self.jobs)
+
+    def label(self) -> str:
+        job = Job(0, 0, self.chosen, [], Path())
+        return job.label() or "(the defaults)"
+
+
+def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
+    """The configurations that gave a value, the best first; pruned ones and those with a failed job come after."""
+    by_trial: dict[int, list[Job]] = {}
+    for job in sorted(jobs, key=lambda job: job.number):
+        by_trial.setdefault(job.trial, []).append(job)
+    rows = []
+    for members in by_trial.values():
+        values = [job.objective for job in members if job.objective is not None]
+        if values and all(job.is_done for job in members):
+            mean, deviation = statistics.mean_and_deviation(values)
+            chosen = {k: v for k, v in members[0].chosen.items() if k not in REPLICATES}
+            rows.append(Row(chosen, members, values, mean, deviation, statistics.half_width(values)))
+    sign = 1 if plan.mode == "min" else -1
+    rows.sort(key=lambda row: (not row.complete, sign * row.mean))
+    if len(plan.replicates) > 1 and rows and rows[0].complete:
+        for row, verdict in zip(
+            rows[1:], statistics.verdicts(rows[0].values, [row.values for row in rows[1:]]), strict=True
+        ):
+            row.verdict = verdict
+    return rows
+
+
+def winner(plan: Plan, rows: list[Row]) -> Job | None:
+    """The best job of the best configuration."""
+    if not rows or not rows[0].complete:
+        return None
+    sign = 1 if plan.mode == "min" else -1
+    return min(
+        rows[0].jobs, key=lambda job: sign * (job.objective if job.objective is not None else math.inf)
+    )
+
+
+def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
+    """One line a job: number, axes, state, objective, best epoch, the best row's scores, reason."""
+    axes = [axis.name for axis in plan.axes]
+    scores = sorted({name for job in jobs for name in job.summary.get("best") or {} if "/" in name})
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(["job", *axes, "status", "objective", "best_epoch", "seconds", *scores, "reason", "folder"])
+    for job in sorted(jobs, key=lambda job: job.number):
+        best = job.summary.get("best") or {}
+        out.writerow(
+            [job.number, *(job.chosen.get(name, "") for name in axes), job.state]
+            + ["" if job.objective is None else repr(job.objective), job.summary.get("best_epoch", "")]
+            + [f"{job.seconds:.3f}", *(best.get(name, "") for name in scores)]
+            + [job.reason if job.failed else "", str(job.folder)]
+        )
+    write(file, text.getvalue())
+
+
+def rerun_command(job: Job) -> str:
+    """The command that runs one job alone."""
+    return shlex.join(["dltrain", *job.overrides])
+
+
+def write_best(plan: Plan, job: Job, catalogue: Catalogue, file: Path) -> None:
+    """best.yaml: the winner as a recipe, to be used as `experiment=`."""
+    import yaml
+
+    words: list[dict[str, Any]] = []
+    values: dict[str, Any] = {}
+    parents: list[str] = []
+    for text in job.overrides:
+        override = parse_one(text)
+        key, value = override.key_or_group, override.value()
+        if key == "experiment":
+            parents.append(str(value))
+        elif key in catalogue.words:
+            words.append({f"override /{key}": yaml.safe_load(text.partition("=")[2])})
+        elif key not in ("evaluation.test", "output", "name", "quiet") and not key.startswith("hydra"):
+            _nest(values, key.lstrip("+"), _plain_value(text))
+    head = "\n".join(
+        [
+            "# @package _global_",
+            f"# The best of {len(plan.axes)} axes: {' '.join(job.overrides)}",
+            f"# result: {plan.metric} {job.objective:.6g} at epoch {job.summary.get('best_epoch', 0):g}",
+            "# command: cp this file to conf/experiment/best.yaml, then: dltrain experiment=best",
+        ]
+    )
+    body: dict[str, Any] = {}
+    if words or parents:
+        body["defaults"] = [*parents, *words] if not parents else [*parents, "_self_", *words]
+    write(
+        file,
+        head
+        + "\n"
+        + (yaml.safe_dump(body | values, sort_keys=False, allow_unicode=True) if body or values else ""),
+    )
+
+
+def _plain_value(text: str) -> Any:
+    from dltrain.config.compose import _plain
+
+    return _plain(parse_one(text).value())
+
+
+def _nest(node: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[last] = value
+
+
+def edges(plan: Plan, rows: list[Row]) -> list[str]:
+    """Warnings: the best value of an axis of numbers is the smallest or largest that was tried."""
+    if not rows or not rows[0].complete:
+        return []
+    found = []
+    for axis in plan.axes:
+        value = rows[0].chosen.get(axis.name)
+        side = _edge(axis, value)
+        if side:
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            found.append(
+                f"the best {axis.name} is {shown}, the {side} of its range: look further {'down' if side == 'low end' else 'up'}."
+            )
+    return found
+
+
+def _edge(axis: Axis, value: Any) -> str:
+    number = _number(value)
+    if number is None:
+        return ""
+    if axis.options:
+        numbers = [_number(label) for label in axis.labels]
+        known = sorted(n for n in numbers if n is not None)
+        if len(known) < 3 or len(known) < len(numbers):
+            return ""
+        return "low end" if number == known[0] else "high end" if number == known[-1] else ""
+    low, high = (math.log(axis.low), math.log(axis.high)) if axis.log else (axis.low, axis.high)
+    share = ((math.log(number) if axis.log else number) - low) / (high - low)
+    return "low end" if share < 0.02 else "high end" if share > 0.98 else ""
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def importance(plan: Plan, rows: list[Row]) -> dict[str, float]:
+    """The share of the objective's variance that each axis explains alone (η²; ranges in four equal parts by rank)."""
+    values = [row.mean for row in rows if row.complete]
+    if len(values) < 3:
+        return {}
+    mean = sum(values) / len(values)
+    total = sum((v - mean) ** 2 for v in values)
+    shares = {}
+    for axis in plan.search_axes:
+        groups: dict[Any, list[float]] = {}
+        complete = [row for row in rows if row.complete]
+        order = sorted(
+            (i for i, row in enumerate(complete) if axis.name in row.chosen),
+            key=lambda i: 0 if axis.options else complete[i].chosen[axis.name],
+        )
+        for place, i in enumerate(order):
+            part = complete[i].chosen[axis.name] if axis.options else place * 4 // len(order)
+            groups.setdefault(part, []).append(complete[i].mean)
+        groups["(inactive)"] = [row.mean for row in complete if axis.name not in row.chosen]
+        between = sum(len(g) * (sum(g) / len(g) - mean) ** 2 for g in groups.values() if g)
+        shares[axis.name] = between / total if total > 0 else 0.0
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -1,0 +1,67 @@
+"""What the repetitions of a configuration say: mean, deviation, confidence interval, and whether the best is distinct."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+ENOUGH = 5  # below, a paired test has no power worth the name
+LEVEL = 0.05
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (n − 1; nan for one value)."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def half_width(values: Sequence[float], level: float = 0.95) -> float:
+    """Half the width of Student's confidence interval of the mean; nan for one value."""
+    if len(values) < 2:
+        return math.nan
+    from scipy.special import stdtrit
+
+    return (
+        float(stdtrit(len(values) - 1, 0.5 + level / 2)) * statistics.stdev(values) / math.sqrt(len(values))
+    )
+
+
+def paired_p(left: Sequence[float], right: Sequence[float]) -> float:
+    """Two-sided p of Student's paired t-test; 1 where all differences are zero."""
+    differences = [a - b for a, b in zip(left, right, strict=True)]
+    mean, deviation = mean_and_deviation(differences)
+    if deviation == 0 or math.isnan(deviation):
+        return 1.0 if mean == 0 or math.isnan(deviation) else 0.0
+    from scipy.special import stdtr
+
+    t = mean / (deviation / math.sqrt(len(differences)))
+    return float(2 * stdtr(len(differences) - 1, -abs(t)))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values corrected for their number, by Holm's step-down (1979)."""
+    corrected, largest = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def verdicts(best: Sequence[float], others: Sequence[Sequence[float]]) -> list[str]:
+    """The best configuration against each other one, in words: paired by repetition, corrected by Holm.
+
+    "too few" below five repetitions, "not distinguishable" above the level, else the corrected p.
+    """
+    tested = [
+        i
+        for i, other in enumerate(others)
+        if min(len(best), len(other)) >= ENOUGH and len(best) == len(other)
+    ]
+    corrected = dict(zip(tested, holm([paired_p(best, others[i]) for i in tested]), strict=True))
+    words = []
+    for i in range(len(others)):
+        if i not in corrected:
+            words.append("too few")
+        else:
+            words.append(f"p = {corrected[i]:.2g}" if corrected[i] < LEVEL else "not distinguishable")
+    return words

@@ -1,0 +1,137 @@
+"""The study of a sweep: Optuna's, kept in one file in the sweep's folder, written by the driver alone."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from dltrain.sweep.space import Axis, active
+
+Direction = Literal["minimize", "maximize"]
+FILE, NAME = "study.log", "sweep"
+
+
+class Listed(optuna.samplers.BaseSampler):
+    """A sampler that reads each trial from a list: a grid."""
+
+    def __init__(self, configurations: list[dict[str, Any]]) -> None:
+        self.configurations = configurations
+
+    def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(self, study: Any, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: Any, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self.configurations[trial.number][param_name]
+
+
+class Study:
+    """Asks for configurations, takes reports and results; every call is on the disk when it returns."""
+
+    def __init__(self, folder: Path, axes: list[Axis], sampler: Any, directions: list[Direction]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.axes = axes
+        with quiet():
+            self.storage = JournalStorage(JournalFileBackend(str(folder / FILE)))
+            self.study = optuna.create_study(
+                study_name=NAME,
+                storage=self.storage,
+                sampler=sampler,
+                directions=directions,
+                load_if_exists=True,
+            )
+        self.reported: dict[int, set[int]] = {}
+
+    def trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def ask(self) -> tuple[Trial, dict[str, Any]]:
+        """The next trial and its configuration."""
+        with quiet():
+            trial = self.study.ask()
+            return trial, self.configure(trial)
+
+    def take_up(self, frozen: FrozenTrial) -> tuple[Trial, dict[str, Any]]:
+        """A trial that an earlier driver began."""
+        with quiet():
+            trial = Trial(self.study, frozen._trial_id)
+            self.reported[trial.number] = set(frozen.intermediate_values)
+            return trial, self.configure(trial)
+
+    def configure(self, trial: Trial) -> dict[str, Any]:
+        """Suggest a value for every active axis, in order, so that conditions can look at earlier ones."""
+        chosen: dict[str, Any] = {}
+        for axis in self.axes:
+            if axis.is_active(chosen):
+                chosen[axis.name] = suggest(trial, axis)
+        return active(self.axes, chosen)
+
+    def report(self, trial: Trial, step: int, value: float) -> None:
+        """One evaluation; a step that was reported before a resume is left as it is, and so is NaN."""
+        seen = self.reported.setdefault(trial.number, set())
+        if step not in seen and math.isfinite(value):
+            seen.add(step)
+            trial.report(value, step)
+
+    def use_pruner(self, pruner: optuna.pruners.BasePruner) -> None:
+        self.study.pruner = pruner
+
+    def should_prune(self, trial: Trial) -> bool:
+        with quiet():
+            return bool(trial.should_prune())
+
+    def finish(self, trial: Trial, values: list[float] | None, pruned: bool = False) -> None:
+        """Close a trial: pruned, failed (no values), or with its values."""
+        with quiet():
+            if pruned:  # Optuna takes the last report as the value; giving one as well raises
+                self.study.tell(trial, state=TrialState.PRUNED)
+            elif values is None:
+                self.study.tell(trial, state=TrialState.FAIL)
+            else:
+                self.study.tell(trial, values)
+
+
+def suggest(trial: Trial, axis: Axis) -> Any:
+    if axis.options:
+        return trial.suggest_categorical(axis.name, axis.labels)
+    if axis.whole:
+        return trial.suggest_int(axis.name, int(axis.low), int(axis.high), log=axis.log)
+    return trial.suggest_float(axis.name, axis.low, axis.high, log=axis.log)
+
+
+class quiet(warnings.catch_warnings):
+    """Optuna's notes on what is experimental are for its own users."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore")
+
+
+def make_pruner(word: str, evaluations: int, first: int | str, mode: str) -> optuna.pruners.BasePruner | None:
+    """The pruner of a word; its unit is an evaluation. `auto` leaves a ninth of the evaluations alone.
+
+    Median (Golovin et al. 2017), ASHA (Li et al. 2018, arXiv:1810.05934), Hyperband (Li et al. 2016, arXiv:1603.06560).
+    """
+    least = max(1, evaluations // 9) if first == "auto" else int(first)
+    makers: dict[str, Any] = {
+        "none": lambda: None,
+        "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=least),
+        "asha": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=3),
+        "hyperband": lambda: optuna.pruners.HyperbandPruner(
+            min_resource=least, max_resource=max(evaluations, least), reduction_factor=3
+        ),
+    }
+    pruner: optuna.pruners.BasePruner | None = makers[word]()
+    return pruner

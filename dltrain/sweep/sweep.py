@@ -1,0 +1,326 @@
+"""A sweep from the command line to its results: plan, folder, driver, report."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import Override
+
+from dltrain.config.compose import check_words, compose, parse
+from dltrain.config.door import Door, shipped_targets
+from dltrain.config.schema import Config, run_name
+from dltrain.config.validation import validate
+from dltrain.errors import CheckpointProblem, FolderInUse, UserError
+from dltrain.sweep import pool, space
+from dltrain.sweep.composer import Composer
+from dltrain.sweep.jobs import Job, write
+from dltrain.sweep.live import display, print_ranking, print_table
+from dltrain.sweep.plan import HOW, Plan, check_all, make_plan
+from dltrain.sweep.report import write_report
+from dltrain.sweep.results import edges, rank, winner, write_best, write_csv
+from dltrain.training.folder_names import check_writable, new_folder
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+
+    from dltrain.config.catalogue import Catalogue
+
+SOME_FAILED, INTERRUPTED = 7, 130
+RECORD = "sweep.json"
+
+
+def run_sweep(texts: list[str], config_name: str, command: str, catalogue: Catalogue, hydra: Hydra) -> int:
+    """Check everything, then run what is missing; the exit code of TRUST.md's table."""
+    asked, texts = resumed_texts(texts)
+    plan = read_plan(texts, config_name, catalogue, hydra)
+    if asked is None:
+        check_writable(plan.first.output)
+    else:
+        check_equal(asked, plan)
+    if not plan.settings["dry_run"]:
+        pool.warm_up()  # torch is imported there while the configurations are checked here
+    checked = check_all(plan)
+    if plan.settings["dry_run"]:
+        return dry_run(plan, checked)
+    folder = asked or folder_for(plan)
+    with locked(folder):
+        return drive(plan, folder, texts, command, catalogue)
+
+
+# Planning ---------------------------------------------------------------------------------------------------------
+
+
+def read_plan(texts: list[str], config_name: str, catalogue: Catalogue, hydra: Hydra) -> Plan:
+    """The plan of a command line, with its first configuration composed and validated."""
+    parsed = parse(texts, hydra.config_loader)
+    check_words(parsed, catalogue)
+    first = compose([first_of(o) for o in parsed], catalogue, hydra, config_name)
+    config = validate(first)
+    return make_plan(parsed, first, config, Composer(catalogue, hydra, config_name))
+
+
+def first_of(override: Override) -> str:
+    """The override with the first value of its axis."""
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    if override.key_or_group.split(".")[0] == "sweep":
+        raise UserError(
+            f"`{override.input_line}`: how the sweep runs cannot be an axis of it. Give one value."
+        )
+    axis = space.axis_of(override)
+    if axis.options:
+        return axis.options[0][1][0]
+    return f"{axis.name}={int(axis.low) if axis.whole else axis.low!r}"
+
+
+def dry_run(plan: Plan, checked: int) -> int:
+    """Print the jobs of a grid, or the axes of a search, and stop."""
+    if plan.configurations is None:
+        for axis in plan.axes:
+            values = ", ".join(axis.labels) or f"{axis.low:g} … {axis.high:g}{' (log)' if axis.log else ''}"
+            print(f"{axis.name}: {values}")
+        runs = plan.trials * len(plan.replicates)
+        print(
+            f"sweep={plan.word}: {runs} jobs at most; {checked} configurations with every value checked; nothing was run"
+        )
+        return 0
+    jobs = [
+        job for i, chosen in enumerate(plan.configurations) for job in plan.jobs(i, chosen, Path("SWEEP"))
+    ]
+    print_table(plan, sorted(jobs, key=lambda job: job.number))
+    print(f"\n{len(jobs)} jobs, all composed and valid; nothing was run")
+    return 0
+
+
+# The folder, and resuming -----------------------------------------------------------------------------------------
+
+
+def resumed_texts(texts: list[str]) -> tuple[Path | None, list[str]]:
+    """The folder of `sweep.resume`, if given, and the overrides to plan: those of the folder where none are given."""
+    given = [t for t in texts if t.startswith("sweep.resume=") and t != "sweep.resume=null"]
+    if not given:
+        return None, texts
+    folder = Path(given[-1].partition("=")[2].strip("'\""))
+    record = read_record(folder)
+    how = tuple(f"sweep.{key}=" for key in HOW)
+    rest = [t for t in texts if not t.startswith("sweep.resume=")]
+    if any(not t.startswith(how) for t in rest):
+        return folder, rest
+    return folder, [t for t in record["overrides"] if not t.startswith(how)] + rest
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """sweep.json of a sweep. Raises CheckpointProblem when the folder is not that of a sweep."""
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except OSError:
+        raise CheckpointProblem(
+            f"`sweep.resume` is {folder}, which is not the folder of a sweep: it has no {RECORD}."
+        ) from None
+    except ValueError as error:
+        raise CheckpointProblem(f"{folder / RECORD} cannot be read: {error}") from None
+    return record
+
+
+def check_equal(folder: Path, plan: Plan) -> None:
+    """Refuse to go on with a sweep over other axes. Raises UserError with the differences."""
+    then, now = read_record(folder)["identity"], json.loads(json.dumps(plan.identity()))
+    if then == now:
+        return
+    differences = "; ".join(
+        difference(key, then.get(key), now.get(key)) for key in now if then.get(key) != now.get(key)
+    )
+    raise UserError(
+        f"{folder} is a sweep over something else, so its results would not belong to this one:\n{differences}.\n"
+        f"Go on with it as it is: dltrain -m sweep.resume={folder}. Or leave sweep.resume out for a new sweep."
+    )
+
+
+def difference(key: str, then: Any, now: Any) -> str:
+    """One difference in words; axes by name and values."""
+    if key == "axes":
+        old, new = ({a["name"]: _values(a) for a in axes} for axes in (then or [], now))
+        changed = [n for n in {**old, **new} if old.get(n) != new.get(n)]
+        return (
+            "; ".join(f"axis {n} was {old.get(n, 'absent')}, is {new.get(n, 'absent')}" for n in changed)
+            or "axes in another order"
+        )
+    if key == "settings":
+        changed = [k for k in {**then, **now} if then.get(k) != now.get(k)]
+        return "; ".join(f"sweep.{k} was {then.get(k)}, is {now.get(k)}" for k in changed)
+    if key == "fixed":
+        return f"only then: {' '.join(set(then) - set(now)) or 'nothing'}, only now: {' '.join(set(now) - set(then)) or 'nothing'}"
+    return f"{key} was {then}, is {now}"
+
+
+def _values(axis: dict[str, Any]) -> str:
+    return ",".join(label for label, _ in axis["options"]) or f"{axis['low']:g} … {axis['high']:g}"
+
+
+def folder_for(plan: Plan) -> Path:
+    """The newest unfinished sweep of this name with the same axes, else a new folder; says which."""
+
+    identity = json.loads(json.dumps(plan.identity()))
+    parent = Path(plan.first.output) / run_name(plan.first)
+    if not plan.settings["fresh"]:
+        for file in sorted(parent.glob(f"*/{RECORD}"), reverse=True):
+            record = read_record(file.parent)
+            if record["identity"] == identity and not record["finished"] and not is_locked(file.parent):
+                _say(
+                    plan,
+                    f"going on with the unfinished sweep {file.parent} (for a new one: sweep.fresh=true)",
+                )
+                return file.parent
+    folder = new_folder(plan.first.output, run_name(plan.first))
+    _say(plan, f"new sweep {folder}")
+    return folder
+
+
+def _say(plan: Plan, text: str) -> None:
+    if not plan.first.quiet:
+        print(text, flush=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system frees when the driver dies. Raises FolderInUse."""
+    with open(folder / "sweep.lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise FolderInUse(f"{folder} is being run by {owner}. Wait for it to end, or stop it.") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
+        file.flush()
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    try:
+        with locked(folder):
+            return False
+    except FolderInUse:
+        return True
+
+
+# Running ----------------------------------------------------------------------------------------------------------
+
+
+def drive(plan: Plan, folder: Path, texts: list[str], command: str, catalogue: Catalogue) -> int:
+    """Run what is missing and report; everything is in the folder before the first job starts."""
+    from dltrain.sweep.driver import Driver, slots_of
+    from dltrain.sweep.study import Direction, Listed, Study
+
+    record = {
+        "identity": plan.identity(),
+        "overrides": texts,
+        "command": command,
+        "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "finished": False,
+    }
+    if (folder / RECORD).is_file():
+        record["begun"] = read_record(folder)["begun"]
+    write(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    targets = frozenset(shipped_targets(catalogue))
+    sampler = Listed(plan.configurations) if plan.configurations is not None else make_sampler(plan, targets)
+    directions: list[Direction] = ["minimize"] * len(plan.objectives) or [
+        "minimize" if plan.mode == "min" else "maximize"
+    ]
+    study = Study(folder, plan.search_axes, sampler, directions)
+    total = plan.trials * len(plan.replicates)
+    show = display(total, plan.first.quiet)
+    slots = slots_of(plan.settings, plan.first.device, total)
+    begun = time.monotonic()
+    driver = Driver(plan, study, folder, slots, targets, command, show)
+    if driver.jobs:
+        done = sum(job.is_done for job in driver.jobs)
+        _say(plan, f"{done} of {total} jobs are done already")
+        if hasattr(show, "ended"):
+            show.ended = done
+    try:
+        completed = driver.run()
+    finally:
+        show.close()
+    missing = total - sum(job.is_done for job in driver.jobs)
+    record |= {"finished": missing == 0, "seconds": round(time.monotonic() - begun, 3)}
+    write(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    return conclude(plan, folder, driver.jobs, targets, catalogue, missing, completed)
+
+
+def make_sampler(plan: Plan, targets: frozenset[str]) -> Any:
+    """The sampler of the word, through the trusted door. Raises UserError where its package is missing."""
+    from dltrain.sweep.plan import COMMON
+
+    node = {k: v for k, v in plan.settings.items() if k not in (*COMMON, "trials")}
+    from dltrain.sweep.study import quiet
+
+    try:
+        with quiet():
+            return Door(set(targets), plan.first.trust).build(node, "sweep")
+    except ImportError as error:
+        raise UserError(f"sweep={plan.word} needs a package that is not installed: {error}") from None
+
+
+def conclude(
+    plan: Plan,
+    folder: Path,
+    jobs: list[Job],
+    targets: frozenset[str],
+    catalogue: Catalogue,
+    missing: int,
+    completed: bool,
+) -> int:
+    """Write and print what was learned; the exit code."""
+    jobs = sorted((job for job in jobs), key=lambda job: job.number)
+    rows = rank(plan, jobs)
+    notes = edges(plan, rows)
+    best = winner(plan, rows)
+    write_csv(plan, jobs, folder / "results.csv")
+    if best is not None:
+        write_best(plan, best, catalogue, folder / "best.yaml")
+    if best is not None and plan.test and missing == 0:
+        scores = test_scores(plan, best, targets)
+        notes.append("test split of the winner: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    if missing and not completed:
+        notes.append(
+            f"interrupted with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
+        )
+    elif missing:
+        notes.append(
+            f"out of time with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
+        )
+    write_report(plan, rows, jobs, notes, folder)
+    failed = [job for job in jobs if job.failed]
+    if failed or not plan.first.quiet:
+        print_ranking(plan, rows, jobs, folder, notes)
+    if not completed:
+        return INTERRUPTED
+    return SOME_FAILED if failed else 0
+
+
+def test_scores(plan: Plan, best: Job, targets: frozenset[str]) -> dict[str, float]:
+    """Score the winner's test split, once, and write it into its summary."""
+    from dltrain.sweep.job import score_winner
+
+    if best.summary.get("test"):
+        return dict(best.summary["test"])
+    config: Config = plan.composer.config(best.overrides)
+    worker = pool.start(score_winner, str(best.folder.resolve()), config, targets, str(Path.cwd()))
+    try:
+        scores = worker.channel.recv() or {}
+    except EOFError:
+        scores = {}
+    worker.end()
+    best.summary["test"] = scores
+    write(best.folder / "summary.json", json.dumps(best.summary, indent=2, default=str) + "\n")
+    return scores

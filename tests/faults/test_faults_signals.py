@@ -1,0 +1,116 @@
+"""Rows 4 to 7: signals. They are noted, the step is finished, all is saved, and the exit code is the signal's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import Run
+from faults import EVERYTHING, at_step, checkpoints, equal, everything, only_run
+
+from dltrain.cli import main
+from dltrain.training import checkpoint as checkpoints_module
+from dltrain.training.run_folder import RunFolder
+from dltrain.training.signals import Interrupted, Signals
+
+
+def send(*numbers):
+    return lambda trainer: [os.kill(os.getpid(), number) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75)]
+)
+@pytest.mark.parametrize("step", [1, 25, 42])  # before the first checkpoint, in mid-epoch, at a validation
+def test_04_05_07_signal_saves_at_the_step_and_resume_equals_golden(
+    dltrain, workdir, capsys, number, code, step
+):
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, step, send(number))
+        with pytest.raises(SystemExit) as ended:
+            main([*EVERYTHING, "name=cut"])
+    run = only_run(workdir, "cut")
+    assert ended.value.code == code
+    assert capsys.readouterr().err == (
+        f"dltrain: {number.name} after step {step}: everything is saved. Go on with: dltrain resume {run.path.relative_to(workdir)}\n"
+    )
+    assert run.summary["status"] == "interrupted"
+    assert checkpoints(run)[0].name == f"step-{step:08d}"
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    dltrain("resume", run.path)
+    equal(run, everything()[0])
+
+
+def test_05_second_interrupt_ends_the_process_at_once_and_leaves_the_checkpoints(workdir):
+    code = (
+        "import os, signal, time, dltrain.training.checkpoint as c, dltrain.training.trainer as t\n"
+        "original = t.Trainer.observe\n"
+        "def observe(self, norm):\n"
+        "    if self.step == 30:\n"
+        "        c.save = lambda *a: time.sleep(60)\n"  # a save that hangs
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        print('saving', flush=True)\n"
+        "    original(self, norm)\n"
+        "t.Trainer.observe = observe\n"
+        "from dltrain.cli import main\nmain()\n"
+    )
+    command = [sys.executable, "-c", code, *EVERYTHING, "name=cut"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "saving\n"
+    time.sleep(0.5)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert time.monotonic() - begun < 2
+    newest = checkpoints_module.newest(only_run(workdir, "cut").path / "checkpoints")
+    assert newest is not None
+    assert newest.manifest["step"] >= 10
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_06_signal_during_a_save_lets_it_complete(dltrain, workdir, monkeypatch, background):
+    saves = []
+    original = RunFolder._save
+
+    def save(self, step, *rest):
+        assert not saves or saves[-1] == "done", "a save inside of a save"
+        saves.append(step)
+        if step == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, step, *rest)
+        saves.append("done")
+
+    monkeypatch.setattr(RunFolder, "_save", save)
+    with pytest.raises(Interrupted):
+        dltrain(*EVERYTHING, f"checkpoint.background={background}", "name=cut")
+    run = only_run(workdir, "cut")
+    assert 20 in saves and saves[-1] == "done"
+    dltrain("resume", run.path)
+    equal(run, everything()[0])
+
+
+def test_signal_after_the_last_step_lets_the_run_complete(dltrain, workdir, monkeypatch):
+    at_step(monkeypatch, 60, send(signal.SIGTERM))
+    assert dltrain(*EVERYTHING, "name=cut") == 0
+    assert only_run(workdir, "cut").summary["status"] == "completed"
+
+
+def test_notices_do_not_count_as_the_second_interrupt():
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR2)
+    assert signals.received is signal.SIGUSR1
+    assert signals.interruption(3, "x").exit_code == 75
+
+
+def test_resume_of_a_folder_of_runs_takes_the_newest(dltrain, workdir):
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 25, send(signal.SIGUSR1))
+        with pytest.raises(Interrupted):
+            dltrain(*EVERYTHING, "name=cut")
+    assert dltrain("resume", "outputs/cut") == 0
+    assert Run(only_run(workdir, "cut").path).summary["status"] == "completed"

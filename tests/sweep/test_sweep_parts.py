@@ -1,0 +1,224 @@
+"""The parts of a sweep, each against a second truth; nothing is trained here."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from dltrain.config.compose import compose, open_catalogue, open_hydra
+from dltrain.config.validation import validate
+from dltrain.errors import UserError
+from dltrain.sweep import space, statistics
+from dltrain.sweep.composer import Composer
+from dltrain.sweep.jobs import Job
+from dltrain.sweep.plan import Plan
+from dltrain.sweep.report import write_report
+from dltrain.sweep.results import edges, importance, rank, winner, write_csv
+from dltrain.sweep.space import Axis
+
+CONFIGURATIONS = [
+    ["lr=0.1"],
+    ["lr=1e-3", "optimizer=momentum", "optimizer.momentum=0.5"],
+    ["regularization=[dropout,l2]", "regularization.dropout.p=0.3", "regularization.l2.strength=1"],
+    ["experiment=tabular", "lr=0.2", "model.hidden=[3,4]"],
+    ["optimizer.betas=[0.1,0.2]", "tags=[a,b]", "name='1e3'", "notes=null"],
+    ["lr=0.1", "optimizer.lr=0.3"],
+    ["folds=5", "fold=2", "schedule=cosine", "schedule.warmup_epochs=1"],
+    ["model=cnn", "augmentation=[shift,mixup]", "augmentation.mixup.alpha=0.4"],
+    ["+experiment=none", "device=cpu"],
+]
+
+
+@pytest.fixture(scope="module")
+def composer():
+    catalogue = open_catalogue()
+    return Composer(catalogue, open_hydra(catalogue))
+
+
+def outcome(make):
+    """The configuration, or the words of the refusal."""
+    try:
+        return make()
+    except UserError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("overrides", CONFIGURATIONS, ids=" ".join)
+def test_a_quick_composition_equals_hydras(composer, overrides):
+    real = outcome(lambda: validate(compose(overrides, composer.catalogue, composer.hydra)))
+    assert outcome(lambda: composer.config(overrides)) == real
+    assert outcome(lambda: composer.config(overrides)) == real  # the second time from the cache
+
+
+def axes(*pairs: tuple[str, list[str]]) -> list[Axis]:
+    return [Axis(name, tuple((v, (f"{name}={v}",)) for v in values)) for name, values in pairs]
+
+
+def test_grid_has_hydras_order():
+    found = list(space.grid(axes(("lr", ["1", "2"]), ("optimizer", ["a", "b"]))))
+    assert [tuple(c.values()) for c in found] == [("1", "a"), ("1", "b"), ("2", "a"), ("2", "b")]
+
+
+def test_conditions_leave_inactive_axes_out_of_a_grid():
+    found = list(
+        space.grid(
+            space.axes_of_yaml(
+                {
+                    "optimizer": ["sgd", "adam"],
+                    "momentum": {"values": [0.5, 0.9], "when": {"optimizer": "sgd"}},
+                }
+            )
+        )
+    )
+    assert found == [
+        {"optimizer": "sgd", "momentum": "0.5"},
+        {"optimizer": "sgd", "momentum": "0.9"},
+        {"optimizer": "adam"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "node, message",
+    [
+        ({"lr": 3}, "must be a list of values"),
+        ({"lr": {"low": 1}}, "must be a list of values"),
+        ({"lr": []}, "has no values"),
+        (
+            {"lr": {"low": 1, "high": 2, "lgo": True}},
+            "`sweep.space.lr.lgo` is no key of an axis. Did you mean `log`",
+        ),
+        ({"lr": {"low": "a", "high": 2}}, "both ends must be numbers"),
+        ({"lr": {"values": [1], "when": {"optimiser": "a"}}}, "names optimiser, which is no axis before it"),
+    ],
+)
+def test_refused_spaces(node, message):
+    with pytest.raises(Exception, match=message):
+        space.axes_of_yaml(node)
+
+
+def test_axes_survive_json():
+    before = space.axes_of_yaml({"a": [1, 2], "b": {"low": 1, "high": 5, "int": True, "when": {"a": 1}}})
+    assert space.from_plain(json.loads(json.dumps(space.to_plain(before)))) == before
+
+
+def test_statistics_equal_scipys():
+    draw = random.Random(0)
+    left, right = ([draw.gauss(mean, 1) for _ in range(7)] for mean in (0, 0.5))
+    assert statistics.paired_p(left, right) == pytest.approx(stats.ttest_rel(left, right).pvalue)
+    low, high = stats.t.interval(0.95, 6, loc=sum(left) / 7, scale=stats.sem(left))
+    assert statistics.half_width(left) == pytest.approx((high - low) / 2)
+    assert statistics.paired_p(left, left) == 1.0
+    assert math.isnan(statistics.half_width([1.0]))
+
+
+def test_holm_by_hand():
+    assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert statistics.holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+def test_verdicts():
+    best = [1.0, 1.1, 0.9, 1.0, 1.05]
+    far, equal = [v + 1 for v in (1.0, 1.2, 0.9, 1.1, 1.0)], list(best)
+    assert statistics.verdicts(best, [far, equal, [2.0]])[1:] == ["not distinguishable", "too few"]
+    assert statistics.verdicts(best, [far, equal, [2.0]])[0].startswith("p = ")
+    assert statistics.verdicts([1.0] * 4, [[2.0] * 4]) == ["too few"]
+
+
+# A planted study: lr matters and its best value is the edge, `batch_size` does nothing, and its two values are equal.
+
+
+def planted(composer, tmp_path: Path) -> tuple[Plan, list[Job]]:
+    overrides = axes(("lr", ["0.001", "0.01", "0.1"]), ("batch_size", ["32", "64"]), ("seed", list("01234")))
+    replicates = [{"seed": s} for s in "01234"]
+    first = composer.config([])
+    plan = Plan(overrides, replicates, [], {"trials": None}, "grid", composer, first, False)
+    jobs = []
+    for trial, chosen in enumerate(space.grid(overrides[:2])):
+        for job in plan.jobs(trial, chosen, tmp_path):
+            noise = 0.01 * ((int(job.chosen["seed"]) * 7) % 5)
+            value = {"0.1": 0.1, "0.01": 0.5, "0.001": 0.9}[chosen["lr"]] + noise * (1 + 0.1 * trial)
+            job.state = "completed"
+            job.summary = {"objective": value, "best": {"val/loss": value}, "best_epoch": 3.0}
+            jobs.append(job)
+    plan.configurations = [jobs[5 * i].chosen for i in range(6)]
+    return plan, jobs
+
+
+def test_the_report_finds_what_was_planted(composer, tmp_path):
+    plan, jobs = planted(composer, tmp_path)
+    rows = rank(plan, jobs)
+    assert rows[0].chosen["lr"] == "0.1"
+    shares = importance(plan, rows)
+    assert shares["lr"] > 0.95 and shares["batch_size"] < 0.05
+    assert edges(plan, rows) == ["the best lr is 0.1, the high end of its range: look further up."]
+    assert rows[1].chosen["lr"] == "0.1" and rows[2].verdict.startswith("p = ")
+    write_report(plan, rows, jobs, edges(plan, rows), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "look further up" in page
+    assert "http" not in page and "<script" not in page
+    best = winner(plan, rows)
+    assert best is not None and best.chosen["lr"] == "0.1"
+
+
+def test_equal_configurations_are_not_distinguishable(composer, tmp_path):
+    plan, jobs = planted(composer, tmp_path)
+    for job in jobs:
+        job.summary["objective"] = float(job.chosen["seed"])
+    assert {row.verdict for row in rank(plan, jobs)[1:]} == {"not distinguishable"}
+
+
+def test_failed_and_pruned_jobs_are_told_and_not_ranked_first(composer, tmp_path):
+    plan, jobs = planted(composer, tmp_path)
+    jobs[-1].fail("killed by signal 9 (SIGKILL) <b>")
+    jobs[0].state = "pruned"
+    rows = rank(plan, jobs)
+    assert rows[0].complete
+    assert not any(row.complete for row in rows[-2:])
+    write_report(plan, rows, jobs, [], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "killed by signal 9 (SIGKILL) &lt;b&gt;" in page
+    write_csv(plan, jobs, tmp_path / "results.csv")
+    assert "SIGKILL" in (tmp_path / "results.csv").read_text()
+
+
+@pytest.mark.parametrize("word", ["random", "tpe", "gp", "cmaes", "qmc", "nsga2"])
+def test_every_sampler_asks_and_takes_results_across_drivers(word, tmp_path):
+    from dltrain.sweep import samplers
+    from dltrain.sweep.study import Study, quiet
+
+    axes = space.axes_of_yaml(
+        {"x": {"low": 0, "high": 1}, "n": {"low": 1, "high": 9, "int": True}, "w": ["a", "b"]}
+    )
+    for driver in range(2):  # the second takes up the study of the first
+        with quiet():
+            sampler = getattr(samplers, word)(seed=0)
+        study = Study(tmp_path, axes, sampler, ["minimize"])
+        assert len(study.trials()) == 13 * driver
+        if driver:
+            trial, chosen = study.take_up(study.trials()[-1])
+            assert chosen == study.trials()[-1].params
+            study.finish(trial, [0.0])
+        for _ in range(13):
+            trial, chosen = study.ask()
+            assert 0 <= chosen["x"] <= 1 and isinstance(chosen["n"], int) and chosen["w"] in "ab"
+            if trial.number != 12:
+                study.finish(trial, [chosen["x"]])
+
+
+def test_a_pruned_trial_is_closed(tmp_path):
+    from dltrain.sweep.study import Listed, Study, TrialState
+
+    study = Study(tmp_path, axes(("lr", ["1"])), Listed([{"lr": "1"}]), ["minimize"])
+    trial, _ = study.ask()
+    study.report(trial, 1, 0.5)
+    study.report(trial, 1, 0.7)
+    study.report(trial, 2, math.nan)
+    study.finish(trial, None, pruned=True)
+    (closed,) = study.trials()
+    assert closed.state is TrialState.PRUNED
+    assert closed.intermediate_values == {1: 0.5}

@@ -1,0 +1,281 @@
+"""Whole sweeps, in real processes: every job in one of its own, whatever becomes of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dltrain.errors import CheckpointProblem, UserError
+
+FAULTS = """
+import ctypes, os, signal, sys
+import torch
+from torch import nn
+
+class Faulty(nn.Module):
+    def __init__(self, input_shape, num_classes, fault="none"):
+        super().__init__()
+        self.layer = nn.Linear(64, num_classes)
+        if fault == "exit": sys.exit(0)
+        if fault == "raise": raise RuntimeError("a bug in the model")
+        self.fault = fault
+
+    def forward(self, inputs):
+        if self.training:
+            if self.fault == "kill": os.kill(os.getpid(), signal.SIGKILL)
+            if self.fault == "hard_exit": os._exit(3)
+            if self.fault == "segfault": ctypes.string_at(0)
+        elif self.fault == "not_finite":
+            return self.layer(inputs.flatten(1)) * float("nan")
+        return self.layer(inputs.flatten(1))
+"""
+WORD = "_target_: faults.Faulty\nfault: none  # str: what goes wrong\n"
+SHORT = ("epochs=1", "quiet=true")
+
+
+@pytest.fixture
+def faulty(workdir):
+    (workdir / "faults.py").write_text(FAULTS)
+    (workdir / "conf" / "model").mkdir(parents=True)
+    (workdir / "conf" / "model" / "faulty.yaml").write_text(WORD)
+
+
+def sweep_folder(workdir: Path) -> Path:
+    (record,) = workdir.glob("outputs/*/*/sweep.json")
+    return record.parent
+
+
+def summaries(folder: Path) -> dict[int, dict]:
+    return {int(f.parent.name): json.loads(f.read_text()) for f in folder.glob("*/summary.json")}
+
+
+def test_a_grid_runs_every_job_and_ranks_them(workdir, dltrain, capfd):
+    assert dltrain("-m", "lr=1e-2,1e-6", "seed=0,1", "epochs=1", "sweep.jobs=2") == 0
+    folder = sweep_folder(workdir)
+    jobs = summaries(folder)
+    assert [jobs[i]["overrides"] for i in range(4)] == [
+        [f"lr={lr}", f"seed={seed}", "epochs=1", "evaluation.test=false"]
+        for lr in ("0.01", "1e-06")
+        for seed in (0, 1)
+    ]
+    assert all(job["test"] == {} for job in jobs.values())
+    printed = capfd.readouterr().out
+    assert "lr=0.01" in printed.split("rank")[1].splitlines()[1]
+    assert "too few" in printed
+    with open(folder / "results.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row["objective"]) for row in rows] == [jobs[i]["objective"] for i in range(4)]
+    assert (folder / "0" / "run.log").stat().st_size > 0
+
+
+def test_a_job_equals_a_run_of_its_own(workdir, dltrain, train):
+    dltrain("-m", "lr=0.01", "epochs=2", "quiet=true", "threads=1")
+    job = sweep_folder(workdir) / "0"
+    alone = train("lr=0.01", "epochs=2", "threads=1", "evaluation.test=false")
+    assert (job / "checkpoints/best.safetensors").read_bytes() == (
+        alone.path / "checkpoints/best.safetensors"
+    ).read_bytes()
+    assert (job / "config.yaml").read_text().replace("quiet: true", "") == (
+        alone.path / "config.yaml"
+    ).read_text().replace("quiet: true", "")
+
+
+def test_a_fault_takes_only_its_own_job(workdir, dltrain, faulty):
+    faults = ["none", "exit", "raise", "kill", "hard_exit", "segfault", "not_finite"]
+    code = dltrain("-m", "model=faulty", f"model.fault={','.join(faults)}", "lr=0.01", *SHORT, "sweep.jobs=2")
+    assert code == 7
+    folder = sweep_folder(workdir)
+    jobs = summaries(folder)
+    assert jobs[0]["status"] in ("completed", "early_stopped")
+    reasons = {name: jobs[i]["stop_reason"] for i, name in enumerate(faults)}
+    assert "sys.exit(0)" in reasons["exit"]
+    assert "a bug in the model" in reasons["raise"]
+    assert "SIGKILL" in reasons["kill"]
+    assert "exit code 3" in reasons["hard_exit"]
+    assert "SIGSEGV" in reasons["segfault"]
+    with open(folder / "results.csv") as stream:
+        rows = {int(row["job"]): row for row in csv.DictReader(stream)}
+    assert [rows[i]["status"] for i in range(1, 7)] == ["failed"] * 6
+    assert "finite" in rows[6]["reason"]
+    assert "experiment" not in (folder / "best.yaml").read_text().split("\n")[0]
+    assert all((folder / str(i) / "run.log").is_file() for i in range(7))
+
+
+def test_when_every_job_fails_there_is_no_best(workdir, dltrain, faulty, capfd):
+    assert dltrain("-m", "model=faulty", "model.fault=raise,exit", *SHORT) == 7
+    assert "a bug in the model" in capfd.readouterr().out
+    assert not (sweep_folder(workdir) / "best.yaml").exists()
+
+
+def test_the_same_command_does_nothing_twice_and_fresh_begins_anew(workdir, dltrain, capfd):
+    command = ("-m", "lr=0.01,0.001", "epochs=1")
+    assert dltrain(*command) == 0
+    assert "new sweep" in capfd.readouterr().out
+    folder = sweep_folder(workdir)
+    record = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps(record | {"finished": False}))
+    before = {n: (folder / str(n) / "metrics.csv").stat().st_mtime_ns for n in (0, 1)}
+    assert dltrain(*command) == 0
+    assert "going on with the unfinished sweep" in capfd.readouterr().out
+    assert before == {n: (folder / str(n) / "metrics.csv").stat().st_mtime_ns for n in (0, 1)}
+    assert dltrain("-m", f"sweep.resume={folder}") == 0
+    assert before == {n: (folder / str(n) / "metrics.csv").stat().st_mtime_ns for n in (0, 1)}
+    with pytest.raises(UserError, match=r"axis lr was 0.01,0.001, is 0.01,0.1"):
+        dltrain("-m", "lr=0.01,0.1", "epochs=1", f"sweep.resume={folder}")
+    with pytest.raises(CheckpointProblem, match="not the folder of a sweep"):
+        dltrain("-m", "sweep.resume=nowhere")
+
+
+def start(workdir: Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dltrain", *arguments], cwd=workdir, stdout=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def finished(workdir: Path) -> int:
+    found = [json.loads(f.read_text()) for f in workdir.glob("outputs/*/*/*/summary.json")]
+    return sum(job["status"] not in ("running", "interrupted") for job in found)
+
+
+def test_after_the_driver_is_killed_only_the_missing_jobs_run(workdir, dltrain):
+    command = ("-m", "seed=range(6)", "epochs=8", "sweep.jobs=1")
+    driver = start(workdir, *command)
+    wait_for(lambda: finished(workdir) >= 2)
+    driver.kill()
+    driver.wait()
+    done = {
+        f.parent.name: (f.parent / "metrics.csv").stat().st_mtime_ns
+        for f in workdir.glob("outputs/*/*/*/summary.json")
+        if json.loads(f.read_text())["status"] not in ("running", "interrupted")
+    }
+    assert 2 <= len(done) < 6
+    assert dltrain(*command) == 0
+    folder = sweep_folder(workdir)
+    jobs = summaries(folder)
+    assert sorted(jobs) == list(range(6))
+    assert all(job["status"] in ("completed", "early_stopped") for job in jobs.values())
+    assert done == {n: (folder / n / "metrics.csv").stat().st_mtime_ns for n in done}
+    for n in range(6):
+        steps = [row["step"] for row in csv.DictReader(open(folder / str(n) / "metrics.csv"))]
+        assert len(steps) == len(set(steps))
+
+
+def test_ctrl_c_once_saves_and_the_same_command_goes_on(workdir, dltrain):
+    command = ("-m", "seed=0,1", "epochs=400", "early_stopping=none", "sweep.jobs=2")
+    driver = start(workdir, *command)
+    wait_for(lambda: len(list(workdir.glob("outputs/*/*/*/checkpoints/step-*/manifest.json"))) >= 4)
+    driver.send_signal(signal.SIGINT)
+    printed, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "goes on" in printed
+    assert {job["status"] for job in summaries(sweep_folder(workdir)).values()} == {"interrupted"}
+    assert not json.loads((sweep_folder(workdir) / "sweep.json").read_text())["finished"]
+
+
+def test_search_with_a_pruner_and_conditions(workdir, dltrain):
+    (workdir / "conf" / "sweep").mkdir(parents=True)
+    (workdir / "conf" / "sweep" / "mine.yaml").write_text(
+        "defaults:\n  - tpe\n  - _self_\n"
+        "trials: 8\n"
+        "space:\n"
+        "  optimizer: [momentum, adam]\n"
+        "  lr: {low: 1.0e-6, high: 1.0e-1, log: true}\n"
+        "  optimizer.momentum: {low: 0.5, high: 0.99, when: {optimizer: momentum}}\n"
+        "  optimizer.betas: {values: [[0.9, 0.999], [0.8, 0.99]], when: {optimizer: adam}}\n"
+    )
+    code = dltrain("-m", "sweep=mine", "sweep.pruner=median", "epochs=6", "quiet=true", "sweep.jobs=2")
+    assert code == 0
+    jobs = summaries(sweep_folder(workdir))
+    assert len(jobs) == 8
+    for job in jobs.values():
+        text = " ".join(job["overrides"])
+        assert ("optimizer.momentum=" in text) == ("optimizer=momentum" in text)
+        assert ("optimizer.betas=" in text) == ("optimizer=adam" in text)
+    assert {job["status"] for job in jobs.values()} <= {"completed", "early_stopped", "pruned"}
+
+
+def test_asha_prunes_and_says_so(workdir, dltrain):
+    dltrain("-m", "lr=0.003,1e-7,1e-8,1e-9", "epochs=9", "sweep.pruner=asha", "sweep.jobs=1", "quiet=true")
+    jobs = summaries(sweep_folder(workdir))
+    assert jobs[0]["status"] == "completed"
+    pruned = [job for job in jobs.values() if job["status"] == "pruned"]
+    assert pruned
+    assert "fell behind" in pruned[0]["stop_reason"]
+    assert pruned[0]["steps"] < jobs[0]["steps"]
+
+
+def test_the_winner_alone_is_scored_on_the_test_split(workdir, dltrain):
+    dltrain("-m", "lr=0.01,1e-6", "epochs=1", "evaluation.test=true", "quiet=true")
+    jobs = summaries(sweep_folder(workdir))
+    assert jobs[0]["test"]["accuracy"] > 0.5
+    assert jobs[1]["test"] == {}
+
+
+def test_best_yaml_works_as_an_experiment(workdir, dltrain, train):
+    dltrain("-m", "optimizer=momentum,adam", "regularization=[l2],[l1,dropout]", "lr=0.01", *SHORT)
+    folder = sweep_folder(workdir)
+    jobs = summaries(folder)
+    best = min(jobs, key=lambda n: jobs[n]["objective"])
+    target = workdir / "conf" / "experiment"
+    target.mkdir(parents=True)
+    (target / "best.yaml").write_text((folder / "best.yaml").read_text())
+    assert train("experiment=best", "threads=1").summary["objective"] == pytest.approx(
+        jobs[best]["objective"]
+    )
+
+
+def test_dry_run_prints_the_jobs_and_leaves_nothing(workdir, dltrain, capfd):
+    assert dltrain("-m", "lr=0.1,0.2", "optimizer=adam,momentum", "sweep.dry_run=true") == 0
+    printed = capfd.readouterr().out
+    assert "4 jobs, all composed and valid" in printed
+    assert not (workdir / "outputs").exists()
+
+
+def test_hydras_own_sweeper_still_works(workdir, dltrain, capfd):
+    assert dltrain("-m", "hydra/sweeper=basic", "lr=0.01,0.001", *SHORT) == 0
+    assert "2 of 2 jobs done" in capfd.readouterr().out
+    assert os.listdir(workdir) == ["outputs"]
+
+
+REFUSED = [
+    (["lr=interval(0.1,1)"], "is an interval; a grid needs values"),
+    (["optimiser=adam,sgd"], "neither a knob nor a group.*`optimizer`"),
+    (["lr=0.1,nan"], "`lr` is nan"),
+    (["lr=0.1,-1"], r"must be: float > 0[\s\S]*nothing was run"),
+    (["lr=0.1,0.2", "optimizer.momentm=0.1,0.2"], "is no key of optimizer=adam"),
+    (["lr=0.1,0.2", "sweep.zip=[lr,batch_size]"], "names batch_size, which is no axis"),
+    (["lr=0.1,0.2", "batch_size=1,2,3", "sweep.zip=[lr,batch_size]"], "lr has 2, batch_size has 3"),
+    (["seed=0,1", "sweep.seeds=2"], "both say which seeds"),
+    (["lr=interval(1,0.1)", "sweep=tpe"], "empty range"),
+    (["lr=tag(log,interval(0,1))", "sweep=tpe"], "low end must be above 0"),
+    (["lr=0.1,0.2", "epochs=5", "evaluation.every_epochs=5", "sweep.pruner=asha"], "only at its end"),
+    (["lr=0.1,0.2", "seed=0,1", "sweep.pruner=asha"], "Prune first, then repeat"),
+    (["lr=0.1,0.2", "sweep=nsga2", "sweep.pruner=median"], "several objectives"),
+    (["lr=0.1,0.2", "sweep=tpe", "sweep.trials=0"], "`sweep.trials` is 0"),
+    (["lr=0.1,0.2", "sweep.trails=3"], "`sweep.trails` is no key of sweep=grid. Did you mean `sweep.trials`"),
+    (["sweep.jobs=1,2"], "cannot be an axis"),
+    (["lr=0.1,0.2", "lr=0.3,0.4"], "given twice"),
+    (["lr=0.1,0.2", "lr=0.3"], "given twice"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", REFUSED, ids=lambda value: str(value)[:40])
+def test_refusals_leave_nothing(workdir, dltrain, arguments, message):
+    with pytest.raises(UserError, match=message):
+        dltrain("-m", *arguments)
+    assert not (workdir / "outputs").exists()

@@ -1,0 +1,1 @@
+"""The contenders of benchmarks/throughput.py: each module has `fit(task, tuned)`."""

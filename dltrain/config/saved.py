@@ -90,6 +90,7 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
                     f"{file} chose {group}={name}, and there is no such word now.{nearest(name, catalogue.words.get(group, {}))}"
                 )
     table = catalogue.params(choices)
+    fill_newer_keys(content, catalogue)
     secrets = resolve_environment(content)
     links = {
         path: key
@@ -104,6 +105,20 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
     check_values(content, choices, catalogue)
     check_together(content, choices)
     return to_config(content, words, secrets)
+
+
+def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:
+    """Give the knobs that came after this configuration was saved their defaults."""
+    for path, knob in catalogue.knobs.items():
+        head, _, key = path.rpartition(".")
+        node = (
+            content.setdefault(head, {})
+            if head in ("log", "evaluation", "checkpoint", "dataset")
+            else content
+        )
+        if head != "" and node is content or not isinstance(node, dict):
+            continue
+        node.setdefault(key, yaml.safe_load(knob.default) if knob.default else None)
 
 
 def resolve_environment(content: dict[str, Any]) -> dict[str, str]:

@@ -111,14 +111,11 @@ def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:
     """Give the knobs that came after this configuration was saved their defaults."""
     for path, knob in catalogue.knobs.items():
         head, _, key = path.rpartition(".")
-        node = (
-            content.setdefault(head, {})
-            if head in ("log", "evaluation", "checkpoint", "dataset")
-            else content
-        )
-        if head != "" and node is content or not isinstance(node, dict):
+        if head.startswith("hydra"):
             continue
-        node.setdefault(key, yaml.safe_load(knob.default) if knob.default else None)
+        node = content.setdefault(head, {}) if head else content
+        if "." not in head and isinstance(node, dict):
+            node.setdefault(key, yaml.safe_load(knob.default) if knob.default else None)
 
 
 def resolve_environment(content: dict[str, Any]) -> dict[str, str]:

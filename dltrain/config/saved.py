@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,10 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
 
 def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:
     """Give the knobs that came after this configuration was saved their defaults."""
+    known = {field.name for field in fields(Config)}
     for path, knob in catalogue.knobs.items():
         head, _, key = path.rpartition(".")
-        if head.startswith("hydra"):
+        if (head or key) not in known:  # Hydra's own node, and what belongs to a sweep
             continue
         node = content.setdefault(head, {}) if head else content
         if "." not in head and isinstance(node, dict):

@@ -38,7 +38,7 @@ def test_08_disk_full_in_a_checkpoint(workdir):
         "import resource, dltrain.training.trainer as t\n"
         "original = t.Trainer.observe\n"
         "def observe(self, norm):\n"
-        "    if self.step == 35: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "    if self.step == 35: self.folder.wait(); resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
         "    original(self, norm)\n"
         "t.Trainer.observe = observe\n"
         "from dltrain.cli import main\nmain()\n"

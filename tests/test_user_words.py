@@ -167,7 +167,7 @@ MISSPELT = {
         "`model._target_` is my_models.TwoLayer, which cannot be imported"),
     "no target": ("conf/model/mine.yaml", "width: 3\n", ["model=mine"],
                   "`model` names nothing to build: write `_target_: module.ClassOrFunction`"),
-    "no YAML": ("conf/model/mine.yaml", "width: [3\n", ["model=mine"], "conf/model/mine.yaml cannot be a word of the catalogue: "),
+    "no YAML": ("conf/model/mine.yaml", "width: [3\n", ["model=mine"], "conf/model/mine.yaml, line 2: this is not YAML: "),
 }  # fmt: skip
 
 

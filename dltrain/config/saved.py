@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
                     f"{file} chose {group}={name}, and there is no such word now.{nearest(name, catalogue.words.get(group, {}))}"
                 )
     table = catalogue.params(choices)
+    fill_newer_keys(content, catalogue)
     secrets = resolve_environment(content)
     links = {
         path: key
@@ -104,6 +106,18 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
     check_values(content, choices, catalogue)
     check_together(content, choices)
     return to_config(content, words, secrets)
+
+
+def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:
+    """Give the knobs that came after this configuration was saved their defaults."""
+    known = {field.name for field in fields(Config)}
+    for path, knob in catalogue.knobs.items():
+        head, _, key = path.rpartition(".")
+        if (head or key) not in known:  # Hydra's own node, and what belongs to a sweep
+            continue
+        node = content.setdefault(head, {}) if head else content
+        if "." not in head and isinstance(node, dict):
+            node.setdefault(key, yaml.safe_load(knob.default) if knob.default else None)
 
 
 def resolve_environment(content: dict[str, Any]) -> dict[str, str]:

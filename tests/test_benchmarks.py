@@ -149,3 +149,19 @@ def test_output_goes_to_a_terminal(throughput: Any, tmp_path: Path) -> None:
     script = "import json, os, sys; print(json.dumps([sys.stdout.isatty(), os.get_terminal_size().columns]))"
     code, output = throughput.run_in_terminal([sys.executable, "-c", script], str(tmp_path), {})
     assert code == 0 and json.loads(output) == [True, 100]
+
+
+def test_step_cost_counts_the_passes_of_sam(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two passes through the network, no matrix products of its own, and gradients that stay of the same size."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import step_cost
+
+    monkeypatch.setattr(step_cost, "BLOCK", 1)
+    adam, sam = step_cost.Task(["optimizer=adam"]), step_cost.Task(["wrap=[sam]"])
+    assert sam.own and not adam.own
+    adam.whole_step()
+    sam.whole_step()
+    assert not sam.second_order()
+    assert step_cost.flops(sam.whole_step) == 2 * step_cost.flops(adam.whole_step) > 1e8
+    assert step_cost.flops(sam.step_alone) == 0
+    assert len(step_cost.compare(sam.step_alone, adam.step_alone, 0.0)) == 3

@@ -116,6 +116,22 @@ PRACTICE = (
     ("Monte-Carlo dropout; test-time augmentation", "`evaluation.mc_dropout=20`, `evaluation.tta=8`", "–"),
 )
 
+LOOKING = (
+    ("training and validation curves: a gap, but not too large", "`metrics.csv`, TensorBoard; `early_stopping.metric=gap`", "L1 L3"),
+    ("overfit a few samples without regularization", "`debug=overfit`", "L3"),
+    ("data have zero mean", "`dataset.normalize=unit\\|center`, by the training split", "L3"),
+    ("splits do not leak", "stratified, disjoint, by `dataset.split_seed` only; groups stay together", "L3"),
+    ("learning rates at log-spaced values on a smaller set", "`lr=auto`", "L3"),
+    ("the norm of the gradient", "column `grad_norm` of `metrics.csv`; by layer: not built yet", "L1 L4"),
+    ("gradient check by finite differences, per layer, in float64", "not built yet", "L3"),
+    ("the first loss equals that of a random guess (ln C)", "not built yet", "L3"),
+    ("norms of activations by layer; share of dead units", "not built yet", "L1 L4"),
+    ("Hessian: extreme eigenvalues, share of negative ones, κ; a saddle?", "not built yet", "L0 L4"),
+    ("predicted change of the loss beside the true one; the optimal step α*", "not built yet (`optimizer=steepest` takes α*)", "L0 L4"),
+    ("update-to-weight ratio, gradient noise by batch size", "not built yet", "L0 L2"),
+    ("a picture of the loss surface", "not built yet", "L0"),
+)  # fmt: skip
+
 
 def page() -> str:
     """The whole page."""
@@ -260,6 +276,9 @@ def _practice() -> Iterator[str]:
     yield "## Data and practice"
     yield "What the lectures ask for besides words, and the knob that does it."
     yield _table(("what", "how", "lecture"), PRACTICE)
+    yield "## Looking at training"
+    yield "What the lectures say one should look at, and where to see it; what is missing is named."
+    yield _table(("what", "where", "lecture"), LOOKING)
 
 
 def _pairs() -> Iterator[str]:

@@ -47,35 +47,24 @@ class Quickprop(torch.optim.Optimizer):
             if group["weight_decay"]:
                 slopes = list(torch._foreach_add(slopes, parameters, alpha=group["weight_decay"]))
             last, before = buffers(self, parameters, "step_taken"), buffers(self, parameters, "slope")
-            against = _indicate(torch._foreach_mul(last, slopes))
+            onward = [product.le_(0.0) for product in torch._foreach_mul(last, slopes)]
             _jump_to_minima(last, slopes, before, group["growth"])
-            torch._foreach_add_(last, slopes, alpha=-group["lr"])
-            torch._foreach_addcmul_(
-                last, slopes, against, value=group["lr"]
-            )  # not where S points against the step
+            torch._foreach_addcmul_(last, slopes, onward, value=-group["lr"])  # not where S points against d
             torch._foreach_copy_(before, slopes)
             torch._foreach_add_(parameters, last)
         return loss
 
 
-def _indicate(values: tuple[Tensor, ...] | list[Tensor]) -> list[Tensor]:
-    """1 where positive, else 0, in place; comparisons and `where` cost 5 to 30 times as much on a CPU."""
-    torch._foreach_sign_(values)
-    torch._foreach_clamp_min_(values, 0.0)
-    return list(values)
-
-
 def _jump_to_minima(last: list[Tensor], slopes: list[Tensor], before: list[Tensor], growth: float) -> None:
-    """d ← d S/(S' - S), held to ±growth d, where the slope rose along d; d ← growth d elsewhere; in place."""
-    rise = torch._foreach_sub(slopes, before)
-    convex = _indicate(torch._foreach_mul(last, rise))
-    torch._foreach_add_(rise, torch.finfo(slopes[0].dtype).tiny)  # no 0/0
-    torch._foreach_reciprocal_(rise)
-    torch._foreach_mul_(rise, slopes)
-    torch._foreach_clamp_max_(rise, growth)
-    torch._foreach_clamp_min_(rise, -growth)
-    torch._foreach_add_(rise, growth)  # what to take from growth d, where the parabola opens upwards
-    torch._foreach_mul_(rise, convex)
-    torch._foreach_mul_(rise, last)
+    """d ← d S/(S' - S), held to ±growth d, where the slope rose along d; d ← growth d elsewhere; in place.
+
+    `before` is used up. Conditions are numbers, 1 or 0: masks of booleans and `where` cost 30 times as much on a CPU.
+    """
+    torch._foreach_sub_(before, slopes)
+    rose = [product.lt_(0.0) for product in torch._foreach_mul(last, before)]
+    torch._foreach_add_(before, torch.finfo(slopes[0].dtype).tiny)  # no 0/0
+    for slope, ratio in zip(slopes, before, strict=True):
+        torch.div(slope, ratio, out=ratio).clamp_(-growth, growth).sub_(growth)
+    torch._foreach_mul_(before, last)  # what to add to growth d, where the parabola opens upwards
     torch._foreach_mul_(last, growth)
-    torch._foreach_sub_(last, rise)
+    torch._foreach_addcmul_(last, before, rose)

@@ -78,14 +78,15 @@ class ScheduleFree(torch.optim.Optimizer):
             rate *= (1 - group["betas"][1] ** group["steps"]) ** 0.5
         moved = torch._foreach_lerp(average, base, 1 - group["betas"][0])  # y as it was before the closure
         torch._foreach_sub_(moved, group["params"])
-        self._move_base(group, rate)
         torch._foreach_sub_(base, moved)
+        self._move_base(group, rate, dict(zip(group["params"], moved, strict=True)))
         group["total_weight"] += rate**2
-        torch._foreach_copy_(group["params"], average)
-        if group["total_weight"]:
-            torch._foreach_lerp_(group["params"], base, rate**2 / group["total_weight"])
+        share = rate**2 / group["total_weight"] if group["total_weight"] else 0.0
+        for parameter, x, z in zip(group["params"], average, base, strict=True):
+            torch.lerp(x, z, share, out=parameter)
 
-    def _move_base(self, group: dict[str, Any], rate: float) -> None:
+    def _move_base(self, group: dict[str, Any], rate: float, work: dict[Tensor, Tensor]) -> None:
+        """z ← z - γ (u + λ y); `work` is memory for it: new memory is twice as slow on a CPU."""
         parameters = with_gradient(group)
         if not parameters:
             return
@@ -98,6 +99,6 @@ class ScheduleFree(torch.optim.Optimizer):
         beta2, squares = group["betas"][1], buffers(self, parameters, "square")
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, value=1 - beta2)
-        roots = torch._foreach_sqrt(squares)
+        roots = [torch.sqrt(square, out=work[p]) for p, square in zip(parameters, squares, strict=True)]
         torch._foreach_add_(roots, group["eps"])
         torch._foreach_addcdiv_(base, grads, roots, value=-rate)

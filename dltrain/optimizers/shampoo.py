@@ -10,6 +10,7 @@ from torch import Tensor
 from dltrain.optimizers.groups import (
     Closure,
     Params,
+    buffers,
     evaluate,
     require,
     require_decay,
@@ -39,7 +40,7 @@ class Shampoo(torch.optim.Optimizer):
         beta: float = 1.0,
         eps: float = 1e-4,
         update_every: int = 20,
-        max_size: int = 256,
+        max_size: int = 128,
         weight_decay: float = 0.0,
     ) -> None:
         require_lr(lr)
@@ -58,36 +59,46 @@ class Shampoo(torch.optim.Optimizer):
     def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
         loss = evaluate(closure)
         for group in self.param_groups:
-            for parameter in with_gradient(group):
-                self._move(parameter, group)
+            parameters = with_gradient(group)
+            if not parameters:
+                continue
+            updates = [self._precondition(parameter, group) for parameter in parameters]
+            states = [self.state[parameter] for parameter in parameters]
+            _shorten([u for u, s in zip(updates, states, strict=True) if not _is_fresh(s["steps"], group)])
+            for state in states:
+                state["steps"] += 1
+            momenta = buffers(self, parameters, "momentum")
+            torch._foreach_lerp_(momenta, updates, 1 - group["momentum"])
+            torch._foreach_add_(parameters, momenta, alpha=-group["lr"])
         return loss
 
-    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        assert parameter.grad is not None
-        grad = (
-            parameter.grad.add(parameter, alpha=group["weight_decay"])
-            if group["weight_decay"]
-            else parameter.grad
-        )
+    def _precondition(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        """A new tensor in the parameter's shape: its gradient times the roots, which this step may renew."""
+        grad = parameter.grad
+        assert grad is not None
+        if group["weight_decay"]:
+            grad = grad.add(parameter, alpha=group["weight_decay"])
+        grad = grad.reshape(1) if grad.ndim == 0 else grad
         state = self.state[parameter]
         axes = [axis for axis, length in enumerate(grad.shape) if length > 1] or [0]
-        grad = grad.reshape(1) if grad.ndim == 0 else grad
-        if not state:
-            state.update({"steps": 0, "momentum": torch.zeros_like(parameter)})
+        if "steps" not in state:
+            state["steps"] = 0
             for axis in axes:
                 state[f"moments{axis}"] = _initial(grad, axis, group["eps"], group["max_size"])
-        renew = state["steps"] < group["update_every"] or state["steps"] % group["update_every"] == 0
-        state["steps"] += 1
+        work = grad.square()
         update = grad
         for axis in axes:
             moments = state[f"moments{axis}"]
-            _accumulate(moments, grad, axis, group["beta"])
-            if renew:
+            _accumulate(moments, grad, work, axis, group["beta"])
+            if _is_fresh(state["steps"], group):
                 state[f"root{axis}"] = _inverse_root(moments, 2 * len(axes), group["eps"])
-            update = _apply(update, state[f"root{axis}"], axis)
-        update = update if renew else _shorten(update)
-        state["momentum"].lerp_(update.reshape(parameter.shape), 1 - group["momentum"])
-        parameter.sub_(state["momentum"], alpha=group["lr"])
+        for axis in axes:  # the squares have done their work; new memory is twice as slow on a CPU
+            update = _apply(update, state[f"root{axis}"], axis, work)
+        return update.view_as(parameter)
+
+
+def _is_fresh(steps: int, group: dict[str, Any]) -> bool:
+    return steps < group["update_every"] or steps % group["update_every"] == 0
 
 
 def _initial(grad: Tensor, axis: int, eps: float, max_size: int) -> Tensor:
@@ -97,13 +108,15 @@ def _initial(grad: Tensor, axis: int, eps: float, max_size: int) -> Tensor:
     return torch.eye(length, dtype=grad.dtype, device=grad.device) * eps
 
 
-def _accumulate(moments: Tensor, grad: Tensor, axis: int, beta: float) -> None:
-    """H ← β H + (1 - β) GGᵀ, or H + GGᵀ for β = 1; for a long axis its diagonal only."""
-    unfolded = grad.movedim(axis, 0).flatten(1) if grad.ndim > 1 else grad[:, None]
+def _accumulate(moments: Tensor, grad: Tensor, square: Tensor, axis: int, beta: float) -> None:
+    """H ← β H + (1 - β) GGᵀ, or H + GGᵀ for β = 1; for a long axis its diagonal only, from the squares."""
     weight = 1 - beta if beta < 1 else 1.0
     if moments.ndim == 1:
-        moments.mul_(beta).add_(unfolded.square().sum(1), alpha=weight)
+        others = [other for other in range(grad.ndim) if other != axis]
+        moments = moments.mul_(beta) if beta < 1 else moments
+        moments.add_(square.sum(others) if others else square, alpha=weight)
     else:
+        unfolded = grad.movedim(axis, 0).flatten(1) if grad.ndim > 1 else grad[:, None]
         moments.addmm_(unfolded, unfolded.T, beta=beta, alpha=weight)
 
 
@@ -119,14 +132,22 @@ def _inverse_root(moments: Tensor, order: int, eps: float) -> Tensor:
     return ((vectors * values.clamp(min=eps) ** (-1 / order)) @ vectors.T).to(moments.dtype)
 
 
-def _apply(update: Tensor, root: Tensor, axis: int) -> Tensor:
+def _apply(update: Tensor, root: Tensor, axis: int, out: Tensor) -> Tensor:
+    """The update times a root along its axis; a diagonal one writes into `out`."""
     if root.ndim == 1:
         shape = [1] * update.ndim
         shape[axis] = -1
-        return update * root.view(shape)
+        return torch.mul(update, root.view(shape), out=out)
+    if axis == 0:  # contiguous as it comes
+        return (root @ update.flatten(1)).view_as(update) if update.ndim > 1 else root @ update
     return torch.tensordot(update, root, dims=([axis], [0])).movedim(-1, axis)
 
 
-def _shorten(update: Tensor) -> Tensor:
-    longest = (update.numel() / max(update.shape)) ** 0.5
-    return update * (longest / torch.linalg.vector_norm(update)).clamp(max=1.0)
+def _shorten(updates: list[Tensor]) -> None:
+    """Each to √(size / longest axis) at most, in place."""
+    if not updates:
+        return
+    scales = torch._foreach_reciprocal(torch._foreach_norm(updates))
+    torch._foreach_mul_(scales, [(u.numel() / max(u.shape, default=1)) ** 0.5 for u in updates])
+    torch._foreach_clamp_max_(scales, 1.0)
+    torch._foreach_mul_(updates, scales)

@@ -379,6 +379,23 @@ def test_muon_makes_the_singular_values_nearly_equal():
         assert 0.6 < values.min() and values.max() < 1.25
 
 
+@pytest.mark.parametrize("shape", [(20, 50), (50, 20), (20, 20), (1, 7)])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 2e-3)])
+def test_muon_applies_the_quintic_to_small_singular_values_too(shape, dtype, error):
+    """By the matrix or by its Gram matrix, which squares them: five steps against the singular values themselves."""
+    short = min(shape)
+    left, _, right = torch.linalg.svd(
+        torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
+        full_matrices=False,
+    )
+    values = torch.logspace(0, -5, short, dtype=torch.float64)
+    expected = values / (torch.linalg.vector_norm(values) + 1e-7)
+    for _ in range(5):
+        expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
+    found = orthogonalize((left * values @ right).to(dtype), 5).double()
+    torch.testing.assert_close(found, left * expected @ right, rtol=0, atol=error)
+
+
 def test_muon_leaves_vectors_and_the_last_matrix_to_adamw():
     training = Training("muon")
     training.step()

@@ -111,21 +111,18 @@ def _write_files(
     weights: dict[str, Tensor],
     averaged: dict[str, Tensor] | None,
 ) -> None:
-    """Fill a folder, and read it back while it goes to the disk.
-
-    The files are written, hashed and synced in threads: a disk takes several syncs in about the time of one.
-    """
+    """Fill a folder, and read it back while it goes to the disk, which takes several syncs in the time of one."""
     fillers = {
         "state.pt": partial(torch.save, state),
         "weights.safetensors": partial(_write_safetensors, weights),
     }
     if averaged is not None:
         fillers["averaged.safetensors"] = partial(_write_safetensors, averaged)
-    with ThreadPoolExecutor(len(fillers) + 2) as pool:
-        hashes = pool.map(write_hashed, [folder / name for name in fillers], fillers.values())
-        manifest["sha256"] = dict(zip(fillers, hashes, strict=True))
-        (folder / "manifest.json").write_bytes(json.dumps(manifest, indent=1).encode())
-        synced = pool.map(sync, [folder, *folder.iterdir()])
+    manifest["sha256"] = {name: write_hashed(folder / name, fill) for name, fill in fillers.items()}
+    (folder / "manifest.json").write_bytes(json.dumps(manifest, indent=1).encode())
+    paths = [*folder.iterdir(), folder]
+    with ThreadPoolExecutor(len(paths)) as pool:
+        synced = pool.map(sync, paths)
         verified(folder)
         list(synced)  # raises what the disk said
 

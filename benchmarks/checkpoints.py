@@ -87,9 +87,7 @@ def share(mnist: Path, epochs: int) -> None:
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument(
-    "--mnist", type=Path, help="folder with MNIST/raw; unset, the cost of a save is measured"
-)
+parser.add_argument("--mnist", type=Path, help="folder with MNIST/raw; unset, the cost of a save is measured")
 parser.add_argument("--epochs", type=int, default=13, help="of the run on MNIST")
 arguments = parser.parse_args()
 if arguments.mnist:

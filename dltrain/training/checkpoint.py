@@ -132,7 +132,9 @@ def check_space(folder: Path, needed: int) -> None:
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     if free < needed:
-        raise OSError(errno.ENOSPC, f"No space left on device: {needed} bytes needed, {free} free", str(folder))
+        raise OSError(
+            errno.ENOSPC, f"No space left on device: {needed} bytes needed, {free} free", str(folder)
+        )
 
 
 def _replace(beside: Path, final: Path) -> None:

@@ -269,7 +269,8 @@ class Trainer:
         for total, metric in zip(metric_sums, self.parts.metrics.values(), strict=True):
             total.add_(metric(logits, targets).sum())
         if self.parts.order_observes:  # sampler=hard
-            self.parts.order.observe(self.indices, losses)
+            self.parts.order.observe(self.indices[: len(losses)], losses)
+            self.indices = self.indices[len(losses) :]  # what is left of an accumulated batch
 
     def train_means(self) -> dict[str, float]:
         count, *sums = self.sums.tolist()

@@ -53,13 +53,16 @@ def run_by_hydra(
     try:
         hydra.multirun(args.config_name or CONFIG_NAME, Job(catalogue, command_line(arguments)), overrides)
     except Stopped as stopped:
-        assert stopped.__cause__ is not None
-        raise stopped.__cause__ from None
+        raise stopped.interrupted from None
     return report(folder)
 
 
 class Stopped(BaseException):
     """A signal stopped a job and with it the sweep: Hydra goes on with the next job after any mere Exception."""
+
+    def __init__(self, interrupted: Exception) -> None:
+        super().__init__(str(interrupted))
+        self.interrupted = interrupted
 
 
 def is_launcher(override: Override) -> bool:
@@ -114,7 +117,7 @@ class Job:
             built = experiment.prepare(config, door, self.command, overrides, {"since_start": STARTED})
             return experiment.run(built, folder)
         except Interrupted as error:
-            raise Stopped from error
+            raise Stopped(error) from None
         except Exception as error:
             record_failure(folder, error, overrides)
             return None

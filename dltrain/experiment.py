@@ -95,7 +95,7 @@ def run(
         if resume:
             take_up(trainer)
         saved.write(config, path / "config.yaml")
-        if not resume:
+        if not resume or not folder.has_statistics:  # killed before they were written
             folder.write_statistics(parts.statistics)
         info = describe(experiment, path, trainer.step)
         trainer.callbacks += observers(config, path, trainer.step if resume else None)

@@ -208,3 +208,12 @@ REFUSED = [
 def test_refusals(make: Make, keys: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**{"targets": TARGETS, "batch_size": 8, "seed": 0, "shuffle": "epoch", **keys})
+
+
+def test_hard_sees_the_losses_of_all_parts_of_an_accumulated_batch(train):
+    """It took the losses of each part for those of the whole batch, and ended with an error of torch's."""
+    usual = ("sampler=hard", "epochs=3", "batch_size=32", "threads=1")
+    whole, parts = (train(*usual, f"accumulate={pieces}").rows for pieces in (1, 2))
+    assert [row["train/loss"] for row in whole] == pytest.approx(
+        [row["train/loss"] for row in parts], rel=1e-4
+    )

@@ -50,8 +50,19 @@ def run_by_hydra(
     check_writable(config.output)
     folder = new_folder(config.output, run_name(config))
     overrides = [*args.overrides, f"hydra.sweep.dir={_quoted(folder)}", "hydra.mode=MULTIRUN"]
-    hydra.multirun(args.config_name or CONFIG_NAME, Job(catalogue, command_line(arguments)), overrides)
+    try:
+        hydra.multirun(args.config_name or CONFIG_NAME, Job(catalogue, command_line(arguments)), overrides)
+    except Stopped as stopped:
+        raise stopped.interrupted from None
     return report(folder)
+
+
+class Stopped(BaseException):
+    """A signal stopped a job and with it the sweep: Hydra goes on with the next job after any mere Exception."""
+
+    def __init__(self, interrupted: Exception) -> None:
+        super().__init__(str(interrupted))
+        self.interrupted = interrupted
 
 
 def is_launcher(override: Override) -> bool:
@@ -89,6 +100,7 @@ class Job:
         from hydra.core.hydra_config import HydraConfig
 
         from dltrain import experiment
+        from dltrain.training.signals import Interrupted
 
         hydra_cfg = HydraConfig.get()
         folder, overrides = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
@@ -104,6 +116,8 @@ class Job:
             door = Door(shipped_targets(self.catalogue), config.trust)
             built = experiment.prepare(config, door, self.command, overrides, {"since_start": STARTED})
             return experiment.run(built, folder)
+        except Interrupted as error:
+            raise Stopped(error) from None
         except Exception as error:
             record_failure(folder, error, overrides)
             return None

@@ -159,7 +159,9 @@ class Door:
         return (self.local or name in self.targets) and in_working_folder(module)
 
     def _ours(self, name: str) -> bool:
-        return name.startswith(OURS)
+        return f"{name}.".startswith(
+            OURS
+        )  # a module, too: torch.optim.Adafactor says that it is of torch.optim
 
     def _alike(self, name: str) -> list[str]:
         """The targets of the same package: a name of another one is not a misspelt one of ours."""

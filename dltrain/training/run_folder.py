@@ -53,6 +53,9 @@ class RunFolder:
         self._thread: Thread | None = None
         self._failure: OSError | None = None
         self._lock = Lock(path)
+        for file in (*path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")):
+            if file.is_file():  # half-written by a process that was killed: the lock says that it is gone
+                file.unlink()
 
     def close(self) -> None:
         """Let the folder go, once the last checkpoint is written."""
@@ -199,6 +202,10 @@ class RunFolder:
         """The best weights where everyone looks for them: checkpoints/best.safetensors."""
         self.checkpoints.mkdir(exist_ok=True)
         checkpoint.write_safetensors(self.checkpoints / "best.safetensors", weights)
+
+    @property
+    def has_statistics(self) -> bool:
+        return (self.checkpoints / STATISTICS).is_file()
 
     def write_statistics(self, statistics: dict[str, Tensor]) -> None:
         """What normalised the inputs, for whoever uses the weights later."""

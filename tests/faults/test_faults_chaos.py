@@ -25,6 +25,7 @@ ARGUMENTS = (
     "dataset=image_folder", "dataset.root=photos", "dataset.resident_share=0", "workers=1", "model=cnn", "optimizer=adam",
     "schedule=plateau", "averaging=ema", "regularization=[dropout]", "augmentation=[shift,mixup]", "accumulate=2",
     "batch_size=32", "epochs=40", "early_stopping=none", "checkpoint.every_steps=5", "threads=1", "quiet=true",
+    "dataset.val_fraction=0.3", "evaluation.every_steps=3", "evaluation.batch_size=6",
 )  # fmt: skip
 FRESH = (
     4  # one process in so many is a fresh interpreter, the others are forked from one that has imported all
@@ -152,7 +153,7 @@ def left_open(run):
 
 def phase(workdir):
     """What the process that was killed was doing."""
-    loop, saving = (workdir / "phase").read_bytes().decode()
+    loop, saving = (workdir / "phase").read_bytes().decode() or "b-"  # killed before it said a word
     return "save" if saving == "s" else {"b": "start", "v": "validation"}.get(loop, "step")
 
 

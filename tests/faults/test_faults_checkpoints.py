@@ -478,6 +478,28 @@ def test_killed_before_the_first_summary_is_a_run_all_the_same(dltrain, cut, gol
     equal(cut, golden)
 
 
+@pytest.mark.parametrize("half_written", [True, False])
+def test_killed_before_the_statistics_are_written(dltrain, workdir, golden, monkeypatch, half_written):
+    """Found by a kill at random: such a run was resumed, but nobody could use its weights afterwards."""
+    from dltrain.training.run_folder import RunFolder
+
+    def dying(self, statistics):
+        if half_written:
+            self.checkpoints.mkdir()
+            (self.checkpoints / ".normalization.safetensors.tmp").write_bytes(b"half")
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "write_statistics", dying)
+        with pytest.raises(Killed):
+            dltrain(*EVERYTHING, "name=cut")
+    run = only_run(workdir, "cut")
+    dltrain("resume", run.path)
+    equal(run, golden)
+    assert not list(run.path.rglob(".*.tmp"))
+    assert dltrain("evaluate", run.path) == 0
+
+
 def test_42_half_a_line_is_dropped_and_no_step_stands_twice(dltrain, cut, golden):
     with open(cut.path / "metrics.csv", "a") as stream:
         stream.write("2.5,47,0.001,0.3")

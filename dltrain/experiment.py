@@ -206,7 +206,7 @@ def close(experiment: Experiment, trainer: Trainer, report: BaseException) -> No
     if interrupted:
         _log.info("%s", report)
     else:
-        _log.exception("the run ended with an error")
+        _log.error("the run ended with an error", exc_info=report)
     with suppress(OSError):
         trainer.notify("on_exception", report)
 

@@ -277,7 +277,8 @@ class Driver:
         if event == "begun":
             self.set_pruner(*news)
         elif event == "ended":
-            self.ended(process.jobs.pop(number), *news, process.begun)
+            code, said = news
+            self.ended(process.jobs.pop(number), code, said, process.begun)
         else:
             self.evaluated(process, process.jobs[number], *news)
 

@@ -60,7 +60,7 @@ def stack_key(config: Config) -> str | None:
         config.sampler["_target_"] != "dltrain.sampling.Hard",
         all(str(n["_target_"]).startswith(("dltrain.", "None")) for n in config.regularization.values()),
         model["_target_"] in MODELS,
-        model.get("norm", "none") in ("none", "layer", "batch"),
+        model.get("norm", "none") in ("none", "layer"),
         not model.get("residual"),
     )
     if not all(fits):

@@ -10,8 +10,10 @@ It pays where the overhead of a step is larger than its arithmetic: small models
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -37,25 +39,66 @@ ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.
 # Layers for all runs at once: (M, B, features) → (M, B, features) ------------------------------------------------
 
 
-def joined(parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
-    """One tensor (M, …) with the values of M parameters, and one for their gradients; the parameters become views."""
-    values = torch.stack([p.detach() for p in parameters])
-    slopes = torch.zeros_like(values)
-    for parameter, value, slope in zip(parameters, values, slopes, strict=True):
-        parameter.data, parameter.grad = value, slope
-    return values, slopes
+@dataclass(frozen=True)
+class Vector:
+    """Neighbouring parameters of one of an optimizer's groups, as one vector for the optimizer of the stack."""
+
+    place: slice
+    values: nn.Parameter
+
+
+class Shared:
+    """The weights of M equal runs in one tensor (M, numbers), their gradients in another.
+
+    The parameters of the runs become views. Matrices come first: what an optimizer's own weight decay leaves alone is
+    one vector then, too.
+    """
+
+    def __init__(self, models: list[nn.Module]) -> None:
+        rows = [sorted(model.parameters(), key=lambda p: p.dim() < 2) for model in models]
+        self.values = torch.stack([torch.cat([p.detach().reshape(-1) for p in row]) for row in rows])
+        self.slopes = torch.zeros_like(self.values)
+        self.places: dict[Tensor, slice] = {}
+        start = 0
+        for column in zip(*rows, strict=True):
+            place = slice(start, start + column[0].numel())
+            for i, parameter in enumerate(column):
+                self.places[parameter] = place
+                parameter.data = self.values[i, place].view(parameter.shape)
+                parameter.grad = self.slopes[i, place].view(parameter.shape)
+            start = place.stop
+
+    def of(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and gradients (M, …) of a parameter of one run, for all runs."""
+        values, slopes = (
+            whole[:, self.places[parameter]].unflatten(1, parameter.shape)
+            for whole in (self.values, self.slopes)
+        )
+        return values, slopes
+
+    def vectors(self, run: int, parameters: list[Tensor]) -> list[Vector]:
+        """The parameters of a run's group, neighbours joined."""
+        joined: list[slice] = []
+        for place in sorted((self.places[p] for p in parameters), key=lambda place: place.start):
+            if joined and joined[-1].stop == place.start:
+                joined[-1] = slice(joined[-1].start, place.stop)
+            else:
+                joined.append(place)
+        vectors = [Vector(place, nn.Parameter(self.values[run, place])) for place in joined]
+        for vector in vectors:
+            vector.values.grad = self.slopes[run, vector.place]
+        return vectors
 
 
 class StackedLinear:
     """M linear layers by one batched product; the backward pass writes into the gradients of the runs directly."""
 
-    def __init__(self, layers: list[nn.Linear]) -> None:
-        self.weight, self.weight_slope = joined([layer.weight for layer in layers])
+    def __init__(self, layer: nn.Linear, shared: Shared) -> None:
+        self.weight, self.weight_slope = shared.of(layer.weight)
         self.bias: Tensor | None = None
-        if layers[0].bias is not None:
-            bias, slope = joined([layer.bias for layer in layers])
+        if layer.bias is not None:
+            bias, slope = shared.of(layer.bias)
             self.bias, self.bias_slope = bias.unsqueeze(1), slope.unsqueeze(1)
-        self.slopes = [self.weight_slope] + ([self.bias_slope] if self.bias is not None else [])
         self.trigger = torch.zeros(
             (), requires_grad=True
         )  # autograd calls back only for what needs a gradient
@@ -99,61 +142,24 @@ class StackedDropout:
         return inputs * torch.stack(self.factors) if self.training else inputs
 
 
-class _Affine:
-    """The gains and offsets of M normalisations, as leaves of the graph whose gradients are those of the runs."""
+class StackedLayerNorm:
+    """M layer normalisations; gains and offsets are leaves of the graph, whose gradients are those of the runs."""
 
-    def __init__(self, layers: list[Any]) -> None:
-        self.weight, self.weight.grad = joined([layer.weight for layer in layers])
-        self.bias, self.bias.grad = joined([layer.bias for layer in layers])
-        self.weight.requires_grad_()
-        self.bias.requires_grad_()
-        self.eps, self.training = layers[0].eps, True
-        self.slopes = [self.weight.grad, self.bias.grad]
+    def __init__(self, layer: Any, shared: Shared) -> None:
+        self.pairs = [shared.of(layer.weight), shared.of(layer.bias)]
+        self.weight, self.bias = (values.detach().requires_grad_() for values, _ in self.pairs)
+        self.eps = layer.eps
 
-    def clear(self) -> None:
-        """Autograd adds to gradients."""
-        for slope in self.slopes:
-            slope.zero_()
-
-
-class StackedLayerNorm(_Affine):
-    """M layer normalisations."""
+    def collect(self) -> None:
+        """Take the gradients to where the runs have theirs."""
+        for leaf, (_, slope) in zip((self.weight, self.bias), self.pairs, strict=True):
+            assert leaf.grad is not None
+            slope.copy_(leaf.grad)
+            leaf.grad = None
 
     def __call__(self, inputs: Tensor) -> Tensor:
         normal = F.layer_norm(inputs, inputs.shape[-1:], eps=self.eps)
         return torch.addcmul(self.bias.unsqueeze(1), normal, self.weight.unsqueeze(1))
-
-
-class StackedBatchNorm(_Affine):
-    """M batch normalisations: one over M times as many features."""
-
-    def __init__(self, layers: list[nn.BatchNorm1d]) -> None:
-        super().__init__(layers)
-        self.momentum, self.layers = layers[0].momentum, layers
-        self.mean, self.variance = (
-            torch.stack([getattr(layer, name) for layer in layers])
-            for name in ("running_mean", "running_var")
-        )
-        for layer, mean, variance in zip(layers, self.mean, self.variance, strict=True):
-            layer.running_mean, layer.running_var = mean, variance
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        runs, samples, width = inputs.shape
-        if self.training:
-            for layer in self.layers:
-                assert layer.num_batches_tracked is not None
-                layer.num_batches_tracked += 1
-        outputs = F.batch_norm(
-            inputs.transpose(0, 1).reshape(samples, runs * width),
-            self.mean.view(-1),
-            self.variance.view(-1),
-            self.weight.view(-1),
-            self.bias.view(-1),
-            self.training,
-            self.momentum or 0.0,
-            self.eps,
-        )
-        return outputs.view(samples, runs, width).transpose(0, 1)
 
 
 def leaves(model: nn.Module) -> list[nn.Module]:
@@ -169,7 +175,7 @@ def leaves(model: nn.Module) -> list[nn.Module]:
     return found
 
 
-def stacked_layers(models: list[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
+def stacked_layers(models: list[nn.Module], shared: Shared) -> list[Callable[[Tensor], Tensor]]:
     """The layers of M equal models, each for all of them. Raises TypeError for a layer that is not known here."""
     layers: list[Callable[[Tensor], Tensor]] = []
     width = 0
@@ -177,14 +183,12 @@ def stacked_layers(models: list[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
         members: list[Any] = list(column)
         first = members[0]
         if isinstance(first, nn.Linear):
-            layers.append(StackedLinear(members))
+            layers.append(StackedLinear(first, shared))
         elif isinstance(first, nn.Dropout):
             if any(layer.p > 0 for layer in members):
                 layers.append(StackedDropout(members, width or _inputs_of(models[0])))
         elif isinstance(first, nn.LayerNorm):
-            layers.append(StackedLayerNorm(members))
-        elif isinstance(first, nn.BatchNorm1d):
-            layers.append(StackedBatchNorm(members))
+            layers.append(StackedLayerNorm(first, shared))
         elif type(first) in ELEMENTWISE:
             layers.append(first)
         else:
@@ -216,6 +220,7 @@ class Member(Trainer):
     """
 
     stack: Stack
+    vectors: Sequence[list[Vector]] = ()  # its weights, by group of its optimizer
     best_state: Unsaved | None = None
 
     def validate(self) -> dict[str, float]:
@@ -235,12 +240,34 @@ class Member(Trainer):
         super().save_checkpoint()
 
     def state(self) -> dict[str, Any]:
-        """Copies: a file of views would hold the weights of all runs."""
+        """As a run alone has it, and copied: a file of views would hold the weights of all runs."""
+        if self.vectors:
+            self.split_state()
         state: dict[str, Any] = copied(super().state())
         return state
 
+    def split_state(self) -> None:
+        """Give the run's own optimizer its state, parameter by parameter, from that of the stack's vectors."""
+        optimizer, places = self.parts.optimizer, self.stack.shared.places
+        known = self.stack.optimizer_of(self).state
+        for group, vectors in zip(optimizer.param_groups, self.vectors, strict=True):
+            for parameter in group["params"]:
+                place = places[parameter]
+                vector = next(v for v in vectors if v.place.start <= place.start < v.place.stop)
+                start = place.start - vector.place.start
+                optimizer.state[parameter] = {
+                    name: value[start : start + parameter.numel()].view(parameter.shape)
+                    if isinstance(value, Tensor) and value.dim()
+                    else value
+                    for name, value in known.get(vector.values, {}).items()
+                }
+
     def leave(self) -> None:
-        """Take the weights along, out of the memory that all share."""
+        """Take weights and state along, out of the memory that all share."""
+        self.split_state()
+        for vector in chain(*self.vectors):
+            del self.stack.optimizer_of(self).state[vector.values]
+        self.vectors = ()
         for tensor in (*self.parts.model.parameters(), *self.parts.model.buffers()):
             tensor.data = tensor.data.clone()
             tensor.grad = tensor.grad.clone() if tensor.grad is not None else None
@@ -262,6 +289,7 @@ class Stack:
     ) -> None:
         self.members, self.ended, self.turn = members, ended, turn
         self.errors: dict[int, Exception] = {}  # by place among the members
+        self.optimizers: dict[type, Any] = {}  # one of each kind, over the vectors of all runs
         for member in members:
             member.stack = self
         self.join()
@@ -272,15 +300,32 @@ class Stack:
 
     def join(self) -> None:
         """Put weights, gradients and sums of the present members into shared memory."""
-        self.layers = stacked_layers([member.parts.model for member in self.members])
+        models = [member.parts.model for member in self.members]
+        self.shared = Shared(models)
+        self.layers = stacked_layers(models, self.shared)
+        for i, member in enumerate(self.members):
+            groups = member.parts.optimizer.param_groups
+            self.adopt(member, [self.shared.vectors(i, group["params"]) for group in groups])
         self.sums = torch.stack([member.sums for member in self.members])
         for member, sums in zip(self.members, self.sums, strict=True):
             member.sums, member.sum_of = sums, sums.unbind()
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
         self.augments = any(member.parts.augmentation is not None for member in self.members)
-        self.rules = any(
-            member.parts.rules.penalties or member.parts.rules.gradients for member in self.members
-        )
+        self.rules = any(any(vars(member.parts.rules).values()) for member in self.members)
+
+    def adopt(self, member: Member, vectors: list[list[Vector]]) -> None:
+        """Let the optimizer of the member's kind update its vectors, with the state that it had."""
+        kind = type(member.parts.optimizer)
+        fresh = kind(groups_of(member, vectors))  # some have a state from the beginning
+        optimizer = self.optimizers.setdefault(kind, fresh)
+        former = [vector.values for vector in chain(*member.vectors)]
+        for i, vector in enumerate(chain(*vectors)):
+            known = optimizer.state.pop(former[i]) if former else fresh.state[vector.values]
+            optimizer.state[vector.values] = known
+        member.vectors = vectors
+
+    def optimizer_of(self, member: Member) -> Any:
+        return self.optimizers[type(member.parts.optimizer)]
 
     def run(self) -> None:
         """Train until the last member has left."""
@@ -316,16 +361,12 @@ class Stack:
         if self.rules:
             self.each(lambda i, member: apply_rules(member))
         self.check_finite(losses, inputs, targets, indices)
-        moved: dict[int, list[Tensor]] = {}
-
-        def update(i: int, member: Member) -> None:
-            moved[i] = update_one(member, losses[i])
+        moved = self.update(losses)
 
         def observe(i: int, member: Member) -> None:
             member.step += 1
             member.observe(moved[i])
 
-        self.each(update)
         self.each(observe)  # the first one evaluated asks for the scores of all: every one is updated by now
 
     def transform(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
@@ -342,14 +383,14 @@ class Stack:
     def descend(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Leave each member's gradient of its mean loss in its parameters; returns the losses (M,)."""
         self.draw(inputs.shape[1])
-        for layer in self.layers:
-            if isinstance(layer, _Affine):
-                layer.clear()
         with torch.enable_grad():
             logits = self.forward(inputs, training=True)
             losses = self.loss(logits, targets)
             means = losses.mean(1)
             torch.autograd.backward(means.sum())
+        for layer in self.layers:
+            if isinstance(layer, StackedLayerNorm):
+                layer.collect()
         self.record(logits.detach(), targets, losses.detach())
         return means.detach()
 
@@ -366,7 +407,7 @@ class Stack:
     def forward(self, inputs: Tensor, training: bool) -> Tensor:
         """Logits (M, B, outputs) of inputs (M, B, features)."""
         for layer in self.layers:
-            if isinstance(layer, StackedDropout | _Affine):
+            if isinstance(layer, StackedDropout):
                 layer.training = training
             inputs = layer(inputs)
         return inputs
@@ -392,11 +433,8 @@ class Stack:
 
     def check_finite(self, losses: Tensor, inputs: Tensor, targets: Tensor, indices: Tensor) -> None:
         """Put away, with words, the members whose loss or gradient is not finite: one look at all of them."""
-        totals = losses.double()
-        for layer in self.layers:
-            for slope in getattr(layer, "slopes", ()):
-                totals = totals + slope.flatten(1).sum(1)
-        if math.isfinite(float(totals.sum())):
+        totals = losses.sum() + self.shared.slopes.sum()  # one that overflows is looked at closely
+        if math.isfinite(float(totals)):
             return
 
         def look(i: int, member: Member) -> None:
@@ -407,6 +445,25 @@ class Stack:
                 raise member.explained(error, Closure(member, inputs[i], targets[i]), batch) from None
 
         self.each(look)
+
+    def update(self, losses: Tensor) -> dict[int, list[Tensor]]:
+        """The optimizers' step, with what comes before and after it; how far each member moved, if that is asked."""
+        with ExitStack() as measured:
+            moved = {i: measured.enter_context(m.before_and_after()) for i, m in enumerate(self.members)}
+            if self.rules:
+                self.each(lambda i, member: apply_decays(member))
+            present = [member for i, member in enumerate(self.members) if i not in self.errors]
+            for kind, optimizer in self.optimizers.items():
+                optimizer.param_groups = [
+                    group
+                    for member in present
+                    if type(member.parts.optimizer) is kind
+                    for group in groups_of(member, member.vectors)
+                ]
+                optimizer.step(lambda: losses)
+            if self.rules:
+                self.each(lambda i, member: restore_constraints(member))
+        return moved
 
     # Evaluation -----------------------------------------------------------------------------------------------------
 
@@ -476,17 +533,22 @@ def apply_rules(member: Member) -> None:
         rule.change_gradients(member.noise.at(member.step), member.penalty_scale, member.step)
 
 
-def update_one(member: Member, loss: Tensor) -> list[Tensor]:
-    """One step of a member's own optimizer, with what comes before and after it; how far it moved, if that is asked."""
-    parts = member.parts
-    with member.before_and_after() as moved:
-        groups = parts.optimizer.param_groups
-        for rule in parts.rules.decays:
-            rule.before_update(groups, member.penalty_scale)
-        parts.optimizer.step(lambda: loss)
-        for rule in parts.rules.weights:
-            rule.after_update(groups, member.penalty_scale)
-    return moved
+def apply_decays(member: Member) -> None:
+    """Decoupled decay, before the update."""
+    for rule in member.parts.rules.decays:
+        rule.before_update(member.parts.optimizer.param_groups, member.penalty_scale)
+
+
+def restore_constraints(member: Member) -> None:
+    """What holds for the weights after every update."""
+    for rule in member.parts.rules.weights:
+        rule.after_update(member.parts.optimizer.param_groups, member.penalty_scale)
+
+
+def groups_of(member: Member, vectors: Sequence[list[Vector]]) -> list[dict[str, Any]]:
+    """The groups of a member's optimizer as they are now, with vectors in place of its parameters."""
+    groups = member.parts.optimizer.param_groups
+    return [{**g, "params": [v.values for v in own]} for g, own in zip(groups, vectors, strict=True)]
 
 
 def pays(model: nn.Module, plan: Plan) -> bool:

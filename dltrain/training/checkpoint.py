@@ -7,18 +7,21 @@ synced to the disk and renamed. The newest is found by scanning, never by a poin
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import io
 import json
 import logging
 import os
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -83,27 +86,45 @@ def save(
 
     Raises OSError, with the bytes that it needed, when the disk refuses; what was there stays as it was.
     """
-    files = {"weights.safetensors": _safetensors(weights), "state.pt": _pickled(state)}
-    if averaged is not None:
-        files["averaged.safetensors"] = _safetensors(averaged)
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    manifest = {"format": FORMAT, "step": step, **facts, "sha256": hashes}
-    files["manifest.json"] = json.dumps(manifest, indent=1).encode()
     final = parent / f"step-{step:08d}"
     beside = parent / f".step-{step:08d}.{os.getpid()}.tmp"
     shutil.rmtree(beside, ignore_errors=True)
     parent.mkdir(exist_ok=True)
-    check_space(parent, sum(map(len, files.values())))
+    check_space(parent, num_bytes((state, weights, averaged)))
     beside.mkdir()
     try:
-        for name, content in files.items():
-            write_synced(beside / name, content)
-        verified(beside)  # as it was read back
+        _write_files(beside, {"format": FORMAT, "step": step, **facts}, state, weights, averaged)
         _replace(beside, final)
+    except CheckpointProblem as error:  # what was read back is not what was written
+        shutil.rmtree(beside, ignore_errors=True)
+        raise OSError(errno.EIO, str(error), str(final)) from None
     except OSError:
         shutil.rmtree(beside, ignore_errors=True)
         raise
     return final
+
+
+def _write_files(
+    folder: Path,
+    manifest: dict[str, Any],
+    state: dict[str, Any],
+    weights: dict[str, Tensor],
+    averaged: dict[str, Tensor] | None,
+) -> None:
+    """Fill a folder, and read it back while it goes to the disk, which takes several syncs in the time of one."""
+    fillers = {
+        "state.pt": partial(torch.save, state),
+        "weights.safetensors": partial(_write_safetensors, weights),
+    }
+    if averaged is not None:
+        fillers["averaged.safetensors"] = partial(_write_safetensors, averaged)
+    manifest["sha256"] = {name: write_hashed(folder / name, fill) for name, fill in fillers.items()}
+    (folder / "manifest.json").write_bytes(json.dumps(manifest, indent=1).encode())
+    paths = [*folder.iterdir(), folder]
+    with ThreadPoolExecutor(len(paths)) as pool:
+        synced = pool.map(sync, paths)
+        verified(folder)
+        list(synced)  # raises what the disk said
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -111,7 +132,9 @@ def check_space(folder: Path, needed: int) -> None:
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     if free < needed:
-        raise OSError(28, f"No space left on device: {needed} bytes needed, {free} free", str(folder))
+        raise OSError(
+            errno.ENOSPC, f"No space left on device: {needed} bytes needed, {free} free", str(folder)
+        )
 
 
 def _replace(beside: Path, final: Path) -> None:
@@ -119,7 +142,7 @@ def _replace(beside: Path, final: Path) -> None:
     if final.exists():
         final.rename(aside)
     beside.rename(final)
-    sync_folder(final.parent)
+    sync(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -221,26 +244,59 @@ def clear_unfinished(parent: Path) -> None:
 def write_safetensors(file: Path, weights: dict[str, Tensor]) -> None:
     """Weights for others to read, replaced in one move."""
     beside = file.with_name(f".{file.name}.tmp")
-    write_synced(beside, _safetensors(weights))
+    write_hashed(beside, partial(_write_safetensors, weights))
+    sync(beside)
     os.replace(beside, file)
 
 
-def write_synced(file: Path, content: bytes) -> None:
+class Hashing:
+    """A file to write to, and the SHA-256 of what was meant to be written."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.sha256 = stream, hashlib.sha256()
+        self.failure: OSError | None = None
+
+    def write(self, content: bytes | memoryview) -> int:
+        self.sha256.update(content)
+        try:
+            self.stream.write(content)
+        except OSError as error:  # raised here, torch.save would hide it behind an error of its own
+            self.failure = self.failure or error
+        return len(content)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def write_hashed(file: Path, fill: Callable[[Any], None]) -> str:
+    """Write a file by a function that fills a stream; returns the SHA-256. Raises OSError when the disk refuses."""
     with open(file, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+        hashing = Hashing(stream)
+        fill(hashing)
+        if hashing.failure is not None:
+            raise hashing.failure
+    return hashing.sha256.hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before the next line runs."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def _safetensors(weights: dict[str, Tensor]) -> bytes:
+def num_bytes(value: Any) -> int:
+    """The bytes of all tensors in nested plain data."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return num_bytes(list(value.values()))
+    return sum(map(num_bytes, value)) if isinstance(value, list | tuple) else 0
+
+
+def _write_safetensors(weights: dict[str, Tensor], stream: Any) -> None:
     from safetensors.torch import save as serialize
 
     seen: dict[int, str] = {}
@@ -251,10 +307,4 @@ def _safetensors(weights: dict[str, Tensor]) -> bytes:
         )  # tied weights: safetensors wants each its own memory
         plain[name] = tensor.detach().clone().contiguous() if shared else tensor.detach().contiguous()
         seen[tensor.data_ptr()] = name
-    return serialize(plain)
-
-
-def _pickled(state: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
+    stream.write(serialize(plain))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -23,15 +23,15 @@ class Closure:
     Batch-norm statistics move at the first call only.
     """
 
-    def __init__(self, trainer: Trainer, inputs: Tensor, targets: Tensor) -> None:
+    def __init__(self, trainer: Trainer, inputs: Tensor, targets: Tensor, indices: Tensor) -> None:
         self.trainer = trainer
-        self.inputs, self.targets = inputs, targets
+        self.inputs, self.targets, self.indices = inputs, targets, indices
         self.calls = 0
         self.decayed = False
 
     def __call__(self) -> Tensor:
         trainer, parts = self.trainer, self.trainer.parts
-        parts.optimizer.zero_grad(set_to_none=True)
+        trainer.clear_gradients()
         with torch.enable_grad():
             total = self._backward()
         for rule in parts.rules.gradients:
@@ -50,20 +50,34 @@ class Closure:
                 rule.before_update(self.trainer.parts.optimizer.param_groups, self.trainer.penalty_scale)
 
     def _backward(self) -> Tensor:
-        total: Tensor | None = None
-        for share, inputs, targets in self._micro_batches():
-            loss = self._loss(inputs, targets) * share if share < 1 else self._loss(inputs, targets)
-            loss.backward()
-            total = loss.detach() if total is None else total + loss.detach()
-        assert total is not None
-        return total
+        """Leave the gradient in `.grad` and return the loss."""
+        values = []
+        for root, gradient, value in self._terms():
+            root.backward(gradient)
+            values.append(value)
+        return sum(values[1:], start=values[0])
+
+    def _terms(self) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+        """What the loss is the sum of, each term with the gradient that it starts from, and its value.
+
+        The gradient of a mean over B samples is 1/B each, and is handed in: to go through the mean costs 2 % of a step.
+        """
+        size = len(self.inputs)
+        for losses, mean in self._losses():
+            yield (
+                losses,
+                torch.full_like(losses, 1 / size),
+                mean if len(losses) == size else mean * (len(losses) / size),
+            )
+        for penalty in self._penalties():
+            if penalty.requires_grad:  # not so where all that it weighs is frozen
+                yield penalty, None, penalty.detach()
 
     def gradients(self, params: list[Tensor], create_graph: bool = True) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss and its gradients by `params`, with their graph (second-order optimizers build on it)."""
         with torch.enable_grad():
-            loss = sum(
-                self._loss(inputs, targets) * share for share, inputs, targets in self._micro_batches()
-            )
+            loss = sum(losses.sum() for losses, _ in self._losses()) / len(self.inputs)
+            loss = sum(self._penalties(), loss)
             assert isinstance(loss, Tensor)
             grads = torch.autograd.grad(
                 loss, params, create_graph=create_graph, allow_unused=True, materialize_grads=True
@@ -76,30 +90,32 @@ class Closure:
         )
         return loss, grads
 
-    def _micro_batches(self) -> Iterator[tuple[float, Tensor, Tensor]]:
-        """The batch in `accumulate` parts, each with its share of the samples, under this step's dropout draws."""
-        self.trainer.dropout.at(self.trainer.step)
-        pieces = self.trainer.plan.accumulate
-        if pieces == 1:
-            yield 1.0, self.inputs, self.targets
-            return
-        for inputs, targets in zip(self.inputs.chunk(pieces), self.targets.chunk(pieces), strict=True):
-            yield len(inputs) / len(self.inputs), inputs, targets
-
-    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss of a (micro-)batch plus the penalties."""
+    def _losses(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The losses of the samples and, without a graph, their mean, in `accumulate` micro-batches."""
         trainer = self.trainer
-        with trainer.autocast, still_statistics(trainer.batch_norms) if self.calls else nullcontext():
-            logits = trainer.forward(inputs)
-        if logits.dtype is torch.bfloat16:
-            logits = logits.float()
-        losses = trainer.parts.loss(logits, targets)
-        if self.calls == 0:
-            trainer.record(logits.detach(), targets, losses.detach())
-        loss = losses.mean()
+        trainer.dropout.at(trainer.step)
+        for inputs, targets, indices in self._micro_batches():
+            with trainer.autocast, still_statistics(trainer.batch_norms) if self.calls else nullcontext():
+                logits = trainer.forward(inputs)
+            if logits.dtype is torch.bfloat16:
+                logits = logits.float()
+            losses = trainer.parts.loss(logits, targets)
+            values = losses.detach()
+            if self.calls == 0:
+                trainer.running.add(values, logits.detach(), targets)
+                if trainer.parts.order_observes:  # sampler=hard
+                    trainer.parts.order.observe(indices, values)
+            yield losses, values.mean()
+
+    def _micro_batches(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+        pieces = self.trainer.plan.accumulate
+        whole = (self.inputs, self.targets, self.indices)
+        return (whole,) if pieces == 1 else zip(*(part.chunk(pieces) for part in whole), strict=True)
+
+    def _penalties(self) -> Iterator[Tensor]:
+        trainer = self.trainer
         for rule in trainer.parts.rules.penalties:
-            loss = loss + trainer.penalty_scale * rule.penalty()
-        return loss
+            yield trainer.penalty_scale * rule.penalty()
 
 
 class still_statistics:  # noqa: N801 - a context manager, named like one

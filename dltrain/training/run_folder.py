@@ -9,10 +9,12 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dltrain.errors import CheckpointProblem, ResourceProblem
@@ -47,6 +49,7 @@ class RunFolder:
         self._columns: list[str] = []
         self._waiting = ""  # lines of metrics.csv that the disk refused so far
         self._saved_at = time.monotonic()
+        self._snapshot = Snapshot()
         self._thread: Thread | None = None
         self._failure: OSError | None = None
         self._lock = Lock(path)
@@ -129,9 +132,8 @@ class RunFolder:
         best_row = state["best_row"]
         facts = {**self.facts, "best_step": int(best_row.get("step", 0)), "best": dict(best_row)}
         if self.background:
-            self._thread = Thread(
-                target=self._save, args=(step, copied(state), copied(weights), averaged, facts)
-            )
+            state, weights = self._snapshot.of((state, weights))
+            self._thread = Thread(target=self._save, args=(step, state, weights, averaged, facts))
             self._thread.start()
         else:
             self._save(step, state, weights, averaged, facts)
@@ -141,12 +143,20 @@ class RunFolder:
     def _save(self, step: int, state: dict[str, Any], weights: Any, averaged: Any, facts: Any) -> None:
         try:
             self.check_there()
+            self._sync_records()
             checkpoint.save(self.checkpoints, step, state, weights, averaged, facts)
             checkpoint.prune(self.checkpoints, self.keep)
         except OSError as error:
             self._failure = error
         except ResourceProblem as error:
             self._failure = OSError(2, str(error), str(self.path))
+
+    def _sync_records(self) -> None:
+        """Have what goes with a checkpoint on the disk before it: without its rows it could not be taken up whole."""
+        records = (f for f in self.path.rglob("*") if self.checkpoints not in (f, f.parent, f.parent.parent))
+        for file in (*records, self.path):
+            with suppress(FileNotFoundError, PermissionError):  # replaced meanwhile, or not ours to read
+                checkpoint.sync(file)
 
     def wait(self) -> None:
         """Until the checkpoint that is being written is whole. Raises ResourceProblem when it could not be written."""
@@ -204,19 +214,52 @@ class RunFolder:
 def replace(file: Path, content: bytes) -> None:
     """Write a file in one move: readers see the former one or the new one, whole."""
     beside = file.with_name(f".{file.name}.tmp")
-    checkpoint.write_synced(beside, content)
+    beside.write_bytes(content)
+    checkpoint.sync(beside)
     os.replace(beside, file)
 
 
-def copied(value: Any) -> Any:
-    """Nested plain data with its tensors copied to the CPU: what a thread may read while training goes on."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(copied(item) for item in value)
-    return value
+class Snapshot:
+    """Copies of nested plain data with its tensors on the CPU, each copy in the memory of the one before.
+
+    A thread may read it while training goes on. Fresh memory would cost six times the copy, at every checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._former: list[Tensor] = []
+
+    def of(self, value: Any) -> Any:
+        """A copy, valid until the next one."""
+        originals: list[Tensor] = []
+        copies: list[Tensor] = []
+        copy = self._laid_out(value, originals, copies)
+        for to, tensor in zip(copies, originals, strict=True):
+            to.copy_(tensor, non_blocking=True)
+        if any(tensor.is_cuda for tensor in originals):
+            torch.cuda.current_stream().synchronize()
+        self._former = copies
+        return copy
+
+    def _laid_out(self, value: Any, originals: list[Tensor], copies: list[Tensor]) -> Any:
+        if isinstance(value, Tensor):
+            originals.append(value.detach())
+            copies.append(self._room(value.detach(), len(copies)))
+            return copies[-1]
+        if isinstance(value, dict):
+            return {key: self._laid_out(item, originals, copies) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self._laid_out(item, originals, copies) for item in value)
+        return value
+
+    def _room(self, tensor: Tensor, position: int) -> Tensor:
+        former = self._former[position] if position < len(self._former) else None
+        if former is not None and (former.dtype, former.shape, former.stride()) == (
+            tensor.dtype,
+            tensor.shape,
+            tensor.stride(),
+        ):
+            return former
+        return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
 
 
 def number(value: float) -> str:

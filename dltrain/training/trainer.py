@@ -22,14 +22,15 @@ from dltrain.training.guard import (
     DeviceGuard,
     HostGuard,
     NonFinite,
+    all_finite,
     first_in_forward,
     first_non_finite,
     gradient_norm,
     gradients_of,
-    weights_are_finite,
 )
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.run_folder import RunFolder
+from dltrain.training.running_means import RunningMeans
 from dltrain.training.signals import Signals
 
 SKIPS_IN_A_ROW, ROLLBACKS = 10, 3  # beyond these the run is past help, and stops
@@ -64,9 +65,7 @@ class Trainer:
         self.augment = Stream(plan.seed, "augment", plan.device)
         self.noise = Stream(plan.seed, "noise", plan.device)
         self.dropout = GlobalStream(plan.seed, "dropout", plan.device)
-        self.sums = torch.zeros(2 + len(parts.metrics), dtype=torch.float64, device=plan.device)
-        # views of it, by count, loss and metrics: to index it at every step costs 1 % of a small one
-        self.sum_of = self.sums.unbind()
+        self.running = RunningMeans(parts.metrics, plan.device)
         self.gradients: list[Tensor] = []  # of the last step, where the optimizer leaves none in `.grad`
         self.step = 0
         self.lr = 0.0
@@ -123,8 +122,8 @@ class Trainer:
         for batch in parts.train.batches(order, plan.batch_size, start):
             self.set_rates()
             inputs, targets = self.transform(batch, epoch)
-            closure = Closure(self, inputs, targets)  # loss + penalties → gradient → clipping → decay
-            self.indices = batch.indices
+            # loss + penalties → gradient → clipping → decay
+            closure = Closure(self, inputs, targets, batch.indices)
             with self.tolerating(closure, batch), self.before_and_after() as update_norm:
                 parts.optimizer.step(closure)
                 closure.decay()
@@ -202,14 +201,14 @@ class Trainer:
     def log_point(self) -> dict[str, float]:
         """The running means of this interval; the one place between evaluations where the host reads the device."""
         self.guard.read()
-        return {**self.train_means(), "grad_norm": self.grad_norm(), "lr": self.lr}
+        return {**self.running.means(), "grad_norm": self.grad_norm(), "lr": self.lr}
 
     def evaluate_and_judge(self) -> None:
         """Validate, write the row, and let early stopping and plateau schedules see it."""
         self.guard.read()
         steps_per_second = self.clock.end_lap(self.step)
         row = {"epoch": self.step / self.plan.steps_per_epoch, "step": float(self.step), "lr": self.lr}
-        row |= {f"train/{name}": value for name, value in self.train_means().items()}
+        row |= {f"train/{name}": value for name, value in self.running.means().items()}
         self.progress.phase = "val"
         row |= {f"val/{name}": value for name, value in self.validate().items()}
         self.progress.phase = "train"
@@ -217,7 +216,7 @@ class Trainer:
         row |= self.extra_columns()
         self.images_per_second = steps_per_second * len(self.parts.order) / self.plan.steps_per_epoch
         row |= {"images_per_second": self.images_per_second, "seconds": self.clock.lap}
-        self.sums.zero_()
+        self.running.reset()
         self.last_row = row
         self.judge(row)
         self.folder.append_row(row)
@@ -267,25 +266,6 @@ class Trainer:
         columns = {"zero_share": float(shares[0])} if shares else {}
         return columns | ({"bad_steps": float(self.bad_steps)} if self.plan.non_finite != "stop" else {})
 
-    # Records ------------------------------------------------------------------------------------------------------
-
-    def record(self, logits: Tensor, targets: Tensor, losses: Tensor) -> None:
-        """Add up loss and metrics on the device; reading them here would make the host wait at every step."""
-        count, loss_sum, *metric_sums = self.sum_of
-        count.add_(len(losses))
-        loss_sum.add_(losses.sum())
-        for total, metric in zip(metric_sums, self.parts.metrics.values(), strict=True):
-            total.add_(metric(logits, targets).sum())
-        if self.parts.order_observes:  # sampler=hard
-            self.parts.order.observe(self.indices, losses)
-
-    def train_means(self) -> dict[str, float]:
-        count, *sums = self.sums.tolist()
-        return {
-            name: value / max(count, 1.0)
-            for name, value in zip(("loss", *self.parts.metrics), sums, strict=True)
-        }
-
     # Weights ------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -332,6 +312,11 @@ class Trainer:
         moved = torch._foreach_sub([p.detach() for p in self.parameters], before)
         norm.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(moved))))
 
+    def clear_gradients(self) -> None:
+        """By hand: `zero_grad` looks up each group's options, at 0.5 % of a small step."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
     # Numbers that are not finite ----------------------------------------------------------------------------------
 
     @contextmanager
@@ -343,13 +328,13 @@ class Trainer:
             except NonFinite as error:
                 raise self.explained(error, closure, batch) from None
             return
-        kept = (self.sums.clone(), [buffer.clone() for buffer in self.parts.model.buffers()])
+        kept = (self.running.state(), [buffer.clone() for buffer in self.parts.model.buffers()])
         try:
             yield
             self.bad_in_a_row = 0
         except NonFinite as error:
             explained = self.explained(error, closure, batch)
-            self.sums.copy_(kept[0])
+            self.running.load(kept[0])
             for buffer, before in zip(self.parts.model.buffers(), kept[1], strict=True):
                 buffer.copy_(before)
             self.bad_steps += 1
@@ -366,7 +351,7 @@ class Trainer:
         return self.plan.non_finite == "rollback"
 
     def leave_out(self) -> None:
-        self.parts.optimizer.zero_grad(set_to_none=True)
+        self.clear_gradients()
 
     def roll_back(self) -> None:
         """Weights, optimizer and averages of the newest checkpoint; the samples go on from here. None yet: left out."""
@@ -404,7 +389,9 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Save model, best weights and state; the best evaluation always has a checkpoint of its own."""
         self.guard.read()
-        if not weights_are_finite(self.parameters):  # a checkpoint of NaN would take the place of a good one
+        if not all_finite(
+            [p.detach() for p in self.parameters]
+        ):  # a checkpoint of NaN would take the place of a good one
             raise NonFinite(self.step - 1, float("nan"), first_non_finite(self.parts.model))
         averaged = self.best_weights if self.improved and self.parts.averaging is not None else None
         self.folder.save_checkpoint(self.step, self.state(), self.parts.model.state_dict(), averaged)
@@ -421,7 +408,7 @@ class Trainer:
         }
         return {
             "step": self.step,
-            "sums": self.sums,
+            "sums": self.running.state(),
             "seconds": self.clock.seconds,
             "best_row": dict(self.best_row),
             "stop": list(self.stop) if self.stop else None,
@@ -447,7 +434,7 @@ class Trainer:
         }.items():
             if name in state and part is not None:
                 part.load_state_dict(state[name])
-        self.sums.copy_(state["sums"])
+        self.running.load(state["sums"])
         self.step, self.clock.earlier, self.best_row = (
             state["step"],
             state["seconds"],

@@ -1,17 +1,20 @@
 """Rows 1 and 46: SIGKILL at random moments of real processes, resumed each time, equal to the undisturbed run.
 
-`DLTRAIN_KILLS=200 pytest -m slow tests/faults/test_faults_chaos.py` for the full number; the default is 60.
+`DLTRAIN_KILLS=200 pytest -m slow -s tests/faults/test_faults_chaos.py` for the full number; the default is 60.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 from conftest import Run
@@ -23,12 +26,21 @@ ARGUMENTS = (
     "schedule=plateau", "averaging=ema", "regularization=[dropout]", "augmentation=[shift,mixup]", "accumulate=2",
     "batch_size=32", "epochs=40", "early_stopping=none", "checkpoint.every_steps=5", "threads=1", "quiet=true",
 )  # fmt: skip
+FRESH = (
+    4  # one process in so many is a fresh interpreter, the others are forked from one that has imported all
+)
 
 # Tells in one byte what the process is doing, and in another whether it saves; the fault points live here only.
 WATCHED = """
-import os, sys
-file = os.open(sys.argv.pop(1), os.O_RDWR | os.O_CREAT)
-os.pwrite(file, b"b-", 0)
+import json, os, sys
+file = None
+def start_of(arguments):
+    global file
+    file = os.open("phase", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    os.pwrite(file, b"b-", 0)
+    sys.argv = ["dltrain", *arguments]
+if "fork" not in sys.argv:
+    start_of(sys.argv[1:])
 import dltrain.training.trainer as t, dltrain.training.run_folder as r
 def marked(owner, name, at, byte, after):
     original = getattr(owner, name)
@@ -43,8 +55,70 @@ marked(t.Trainer, "train_epoch", 0, b"t", b"e")
 marked(t.Trainer, "validate", 0, b"v", b"t")
 marked(r.RunFolder, "_save", 1, b"s", b"-")
 from dltrain.cli import main
-main()
+if "fork" not in sys.argv:
+    main()
+import dltrain.commands.resume, dltrain.commands.train, dltrain.data.streaming, dltrain.experiment, dltrain.models.cnn
+import PIL.Image, hydra, safetensors.torch, torch.utils.data
+dltrain.data.streaming._context = lambda: "fork"  # a fork server of its own would import torch in every process
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        os.dup2(2, 1)
+        start_of(json.loads(line))
+        main()
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
+
+
+class Interpreter:
+    """Starts every process by itself."""
+
+    def __init__(self, workdir):
+        self.errors = open(workdir / "err", "a")
+
+    def run(self, arguments, delay=None):
+        """The exit code; -9 where the process was killed after `delay` seconds."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", WATCHED, *arguments], stdout=self.errors, stderr=self.errors
+        )
+        try:
+            return process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def close(self):
+        self.errors.close()
+
+
+class Forks(Interpreter):
+    """Forks every process from one that has imported torch and dltrain, and has no threads."""
+
+    def __init__(self, workdir):
+        super().__init__(workdir)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WATCHED, "fork"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            bufsize=1,
+        )
+
+    def run(self, arguments, delay=None):
+        self.process.stdin.write(json.dumps(arguments) + "\n")
+        pid = int(self.process.stdout.readline())
+        if not select.select([self.process.stdout], [], [], delay)[0]:
+            with suppress(ProcessLookupError):  # it ended in this very moment
+                os.kill(pid, signal.SIGKILL)
+        return int(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        super().close()
 
 
 def make_photos(folder):
@@ -56,12 +130,6 @@ def make_photos(folder):
             draw = random.Random(100 * label + i)
             pixels = bytes(min(255, 60 * label + draw.randrange(120)) for _ in range(8 * 8 * 3))
             Image.frombytes("RGB", (8, 8), pixels).save(folder / str(label) / f"{i}.png")
-
-
-def start(workdir, *arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", WATCHED, str(workdir / "phase"), *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stderr=open(workdir / "err", "a"))
 
 
 def scalars(run):
@@ -82,53 +150,56 @@ def left_open(run):
     return [f for f in run.path.rglob("*") if f.name.endswith((".tmp", ".old"))]
 
 
-def killed_after(workdir, process, delay):
-    """The phase in which the process was killed, or None where it was done before."""
-    try:
-        process.wait(delay)
-        return None
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return (workdir / "phase").read_bytes().decode() if (workdir / "phase").exists() else "b-"
+def phase(workdir):
+    """What the process that was killed was doing."""
+    loop, saving = (workdir / "phase").read_bytes().decode()
+    return "save" if saving == "s" else {"b": "start", "v": "validation"}.get(loop, "step")
+
+
+def folder_of(workdir, name):
+    """The run's folder, once there is something to resume in it."""
+    return next((file.parent for file in workdir.glob(f"outputs/{name}/*/config.yaml")), None)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_01_46_killed_at_random_and_resumed_each_time_equals_golden(workdir):
+def test_01_46_killed_at_random_and_resumed_each_time_equals_golden(workdir, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     make_photos(workdir / "photos")
-    begun = time.monotonic()
-    assert start(workdir, *ARGUMENTS, "name=golden").wait() == 0
-    whole = time.monotonic() - begun
-    golden = Run(next(workdir.glob("outputs/golden/*")))
-    draw, phases, runs = random.Random(0), Counter(), 0
+    forks, interpreter = Forks(workdir), Interpreter(workdir)
+    seconds = {}
+    for process, name in ((forks, "first"), (interpreter, "warm"), (forks, "golden")):
+        begun = time.monotonic()
+        assert process.run([*ARGUMENTS, f"name={name}"]) == 0, (workdir / "err").read_text()
+        seconds[process] = time.monotonic() - begun
+    golden = Run(folder_of(workdir, "golden"))
+    draw, phases, starts, runs = random.Random(0), Counter(), 0, 0
     while phases.total() < KILLS:
         runs += 1
-        name = f"killed{runs}"
-        folders: list = []
-        while True:
-            arguments = ["resume", folders[0]] if folders else [*ARGUMENTS, f"name={name}"]
+        name, code = f"killed{runs}", -signal.SIGKILL
+        while code == -signal.SIGKILL:
+            starts += 1
+            process = forks if starts % FRESH else interpreter
+            folder = folder_of(workdir, name)
+            delay = draw.uniform(0.0, seconds[process])  # uniform over the wall time of the undisturbed run
             (workdir / "phase").unlink(missing_ok=True)
-            process = start(workdir, *arguments)
-            # uniform over the wall time; once in three, aimed at where the training is
-            delay = draw.uniform(0.0, whole) if draw.random() < 0.6 else draw.uniform(0.75, 1.0) * whole
-            phase = killed_after(workdir, process, delay)
-            folders = [file.parent for file in workdir.glob(f"outputs/{name}/*/config.yaml")]
-            if phase is None:
-                assert process.returncode == 0, (workdir / "err").read_text()[-2000:]
-                break
-            kind = "save" if phase[1] == "s" else {"b": "start", "v": "validation"}.get(phase[0], "step")
-            phases[kind] += 1
-            if (
-                folders
-                and (folders[0] / "summary.json").is_file()
-                and Run(folders[0]).summary["status"] == "completed"
-            ):
-                break  # killed on its way out
-        run = Run(folders[0])
+            code = process.run(["resume", str(folder)] if folder else [*ARGUMENTS, f"name={name}"], delay)
+            if code == -signal.SIGKILL:
+                phases[phase(workdir) if (workdir / "phase").exists() else "start"] += 1
+                folder = folder_of(workdir, name)
+                if (
+                    folder
+                    and (folder / "summary.json").is_file()
+                    and Run(folder).summary["status"] == "completed"
+                ):
+                    code = 0  # killed on its way out
+        assert code == 0, (workdir / "err").read_text()[-2000:]
+        run = Run(folder_of(workdir, name))
         equal(run, golden)
         assert scalars(run) == scalars(golden)
         assert not left_open(run)
-    print(f"{phases.total()} kills of {runs} runs: {dict(phases)}")
+    print(f"{phases.total()} kills of {runs} runs: {dict(phases)}; {seconds[forks]:.1f} s undisturbed")
+    forks.close()
+    interpreter.close()
     if KILLS >= 200:
         assert all(phases[kind] >= 5 for kind in ("start", "step", "save", "validation")), phases

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -52,12 +53,13 @@ def cut(workdir):
 # 2, 3, 10: kills and refusals inside of a save --------------------------------------------------------------------
 
 MOMENTS = (
-    "write_synced 1",
-    "write_synced 2",
-    "write_synced 3",
+    "write_hashed 1",
+    "write_hashed 2",
+    "write_hashed 3",
+    "sync 1",
+    "sync 5",
     "verified 1",
     "_replace 1",
-    "sync_folder 1",
     "prune 1",
 )
 
@@ -121,6 +123,71 @@ def test_10_quota_while_replacing_leaves_the_newest_complete(dltrain, workdir, g
     assert checkpoint.newest(run.path / "checkpoints").manifest["step"] < 30
     dltrain("resume", run.path)
     equal(run, golden)
+
+
+class Disk:
+    """A model of a disk whose plug is pulled: names are there at once, the content of a file from its sync on."""
+
+    def __init__(self, patch, pictures):
+        self.pictures, self.lock, self.synced, self.run, self.whole = (
+            pictures,
+            threading.Lock(),
+            set(),
+            None,
+            0,
+        )
+        self.promised: dict[Path, int] = {}  # the step that each picture must be able to go on from
+        self.watch(patch, checkpoint, "sync", self.mark)
+        for owner, name in ((Path, "rename"), (Path, "unlink"), (os, "rmdir"), (os, "replace")):
+            self.watch(patch, owner, name)
+        self.watch(patch, checkpoint, "save", self.done)
+
+    def watch(self, patch, owner, name, note=lambda *a: None):
+        original = getattr(owner, name)
+
+        def watching(*arguments, **options):
+            answer = original(*arguments, **options)
+            note(*arguments)
+            self.take()
+            return answer
+
+        patch.setattr(owner, name, watching)
+
+    def mark(self, path):
+        if path.is_file():
+            self.synced.add(self.identity(path))
+
+    def done(self, parent, step, *rest):
+        self.run, self.whole = parent.parent, step
+
+    def identity(self, file):
+        stat = file.stat()
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+    def take(self):
+        """What would be left if the plug was pulled now."""
+        if self.whole == 0 or not self.lock.acquire(blocking=False):  # no picture of the taking of a picture
+            return
+        picture = self.pictures / str(len(self.promised))
+        for file in [f for f in self.run.rglob("*") if f.is_file()]:
+            copy = picture / file.relative_to(self.run)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes() if self.identity(file) in self.synced else b"")
+        self.promised[picture] = self.whole
+        self.lock.release()
+
+
+def test_plug_pulled_at_any_moment_costs_the_time_since_the_last_checkpoint(dltrain, workdir, golden):
+    with pytest.MonkeyPatch.context() as patch:
+        disk = Disk(patch, workdir / "plug")
+        dltrain(*EVERYTHING, "checkpoint.background=false", "name=pulled")
+    assert len(disk.promised) > 50
+    for picture, step in disk.promised.items():
+        assert checkpoint.newest(picture / "checkpoints").manifest["step"] >= step
+    for share in (0, 0.3, 0.6, 0.9):
+        picture = list(disk.promised)[int(share * len(disk.promised))]
+        dltrain("resume", picture)
+        equal(Run(picture), golden)
 
 
 # 12 to 15: damage -------------------------------------------------------------------------------------------------

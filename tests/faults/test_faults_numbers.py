@@ -19,11 +19,13 @@ USUAL = ("optimizer=adam", "steps=60", "checkpoint.every_steps=10", "early_stopp
 
 def poison(patch, what, *steps):
     """Let the loss, or one gradient, of some steps (counted from 1) be NaN or Inf."""
-    original = Closure._loss if what == "loss" else Closure._backward
+    name = "_losses" if what == "loss" else "_backward"
+    original = getattr(Closure, name)
 
-    def loss(self, inputs, targets):
-        value = original(self, inputs, targets)
-        return value * float("nan") if self.trainer.step + 1 in steps else value
+    def losses(self):
+        factor = float("nan") if self.trainer.step + 1 in steps else 1.0
+        for values, mean in original(self):
+            yield values * factor, mean * factor
 
     def backward(self):
         value = original(self)
@@ -31,7 +33,7 @@ def poison(patch, what, *steps):
             dict(self.trainer.parts.model.named_parameters())["layers.1.0.weight"].grad[0, 0] = float("inf")
         return value
 
-    patch.setattr(Closure, "_loss" if what == "loss" else "_backward", loss if what == "loss" else backward)
+    patch.setattr(Closure, name, losses if what == "loss" else backward)
 
 
 @pytest.mark.parametrize("what, first", [("loss", r"the gradient of layers\.0\.0\.weight"),

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from faults import EVERYTHING, at_step, checkpoints, equal, everything, only_run
+from faults import EVERYTHING, at_step, checkpoints, equal, everything, flip_byte, only_run
 
 from dltrain.data.errors import DataError
 from dltrain.data.streaming import WorkerPool
@@ -149,6 +149,25 @@ def test_09_full_disk_in_the_log_is_told_without_a_traceback(workdir):
     assert "run.log could not be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert only_run(workdir, "bad").summary["status"] == "degraded"
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_08_disk_that_does_not_keep_what_was_written_is_found_at_once(
+    dltrain, workdir, monkeypatch, background
+):
+    original = checkpoint.write_hashed
+
+    def spoiled(file, fill):
+        digest = original(file, fill)
+        if "step-00000030" in str(file):
+            flip_byte(file)
+        return digest
+
+    monkeypatch.setattr(checkpoint, "write_hashed", spoiled)
+    with pytest.raises(ResourceProblem, match=r"could not be written to .*step-00000030 \(.* is damaged"):
+        dltrain(*USUAL, f"checkpoint.background={background}")
+    newest = checkpoint.newest(only_run(workdir, "bad").path / "checkpoints")
+    assert newest.manifest["step"] < 30
 
 
 # 11: the folder ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,75 @@
+"""Means over the samples since the last evaluation, added up where the numbers are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dltrain.training.parts import Metric
+
+HELD_BATCHES, HELD_LOGITS = 32, 1 << 18  # scored together: at most so many batches, and 1 MB of logits
+
+
+class RunningMeans:
+    """The means of the loss and the metrics, in float64 on the device, read by the host only in `means`.
+
+    Batches are held and scored many at once: on a small step each call of a metric costs as much for 128 logits as
+    for 4,096. Each batch is summed on its own all the same, so that no sum depends on when it was scored.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], device: torch.device) -> None:
+        self.metrics = metrics
+        self.sums = torch.zeros(2 + len(metrics), dtype=torch.float64, device=device)  # count, loss, metrics
+        # views of it: to index it at every step costs 1 % of a small one
+        self.count, self.loss, *self.metric_sums = self.sums.unbind()
+        self.held: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.held_logits = 0
+
+    def add(self, losses: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """A batch: its losses (B,), logits (B, K) and targets, none of which has a graph."""
+        if self.held and targets.ndim != self.held[0][2].ndim:  # class indices, then mixed ones
+            self.settle()
+        self.held.append((losses, logits, targets))
+        self.held_logits += logits.numel()
+        if len(self.held) >= HELD_BATCHES or self.held_logits >= HELD_LOGITS:
+            self.settle()
+
+    def settle(self) -> None:
+        """Score what is held."""
+        if not self.held:
+            return
+        losses, logits, targets = zip(*self.held, strict=True)
+        self.held, self.held_logits = [], 0
+        sizes = [len(batch) for batch in logits]
+        self.count += sum(sizes)
+        for batch in losses:
+            self.loss += batch.sum()
+        if self.metrics:
+            scored = torch.cat(logits), torch.cat(targets)
+            for total, metric in zip(self.metric_sums, self.metrics.values(), strict=True):
+                for batch in metric(*scored).split(sizes):
+                    total += batch.sum()
+
+    def means(self) -> dict[str, float]:
+        """The mean loss and metrics by name: the one place where the host waits for the device."""
+        self.settle()
+        count, *sums = self.sums.tolist()
+        return {
+            name: value / max(count, 1.0) for name, value in zip(("loss", *self.metrics), sums, strict=True)
+        }
+
+    def state(self) -> Tensor:
+        """A copy of the sums: the number of samples, then the sums of the loss and of the metrics."""
+        self.settle()
+        return self.sums.clone()
+
+    def load(self, sums: Tensor) -> None:
+        """Go on from the sums of a `state`."""
+        self.held, self.held_logits = [], 0
+        self.sums.copy_(sums)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.load(torch.zeros_like(self.sums))

@@ -168,16 +168,16 @@ def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | Non
         if report is error:
             raise
         raise report from error
-    complain(trainer.folder)
+    if (problem := complaint(trainer.folder)) is not None:
+        raise problem
     return result.objective
 
 
-def complain(folder: RunFolder) -> None:
-    """Raise ResourceProblem where something beside the weights could not be written."""
-    if folder.problems:
-        raise ResourceProblem(
-            "The run is done, but not all of its records:\n" + "\n".join(folder.problems[:2])
-        )
+def complaint(folder: RunFolder) -> ResourceProblem | None:
+    """What to raise where a run is done, but something beside its weights could not be written."""
+    if not folder.problems:
+        return None
+    return ResourceProblem("The run is done, but not all of its records:\n" + "\n".join(folder.problems[:2]))
 
 
 def finish(experiment: Experiment, trainer: Trainer) -> Result:
@@ -206,7 +206,7 @@ def close(experiment: Experiment, trainer: Trainer, report: BaseException) -> No
     if interrupted:
         _log.info("%s", report)
     else:
-        _log.error("the run ended with an error", exc_info=report)
+        _log.exception("the run ended with an error")
     with suppress(OSError):
         trainer.notify("on_exception", report)
 

@@ -157,6 +157,7 @@ class Crew:
         logging.getLogger().setLevel(logging.INFO)
         members: list[Member] = []
         with Signals() as signals, ExitStack() as folders:
+            folders.callback(logging.getLogger().removeHandler, self.log)
             for task, built in self.ready:
                 with self.reporting(task):
                     member = self.begin(task, built, folders)
@@ -197,17 +198,17 @@ class Crew:
         from dltrain import experiment
 
         task, built, handler = self.of[id(member)]
-        report: BaseException | None = error
-        if report is None:
-            try:
-                member.end()
-                experiment.finish(built, member)
-                experiment.complain(member.folder)
-            except Exception as late:
-                report = late
-        if report is not None:
-            report = experiment.explain(report, built)
+        report: BaseException | None = None
+        try:
+            if error is not None:
+                raise error
+            member.end()
+            experiment.finish(built, member)
+        except Exception as raised:
+            report = experiment.explain(raised, built)
             experiment.close(built, member, report)
+        else:
+            report = experiment.complaint(member.folder)
         handler.close()
         member.folder.close()
         with open(task.folder / "run.log", "a", encoding="utf-8") as log:

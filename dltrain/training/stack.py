@@ -26,7 +26,7 @@ from dltrain.training.closure import Closure
 from dltrain.training.evaluation import evaluating
 from dltrain.training.guard import NonFinite, gradients_of
 from dltrain.training.parts import Plan
-from dltrain.training.run_folder import copied
+from dltrain.training.run_folder import Snapshot
 from dltrain.training.trainer import Trainer
 
 SAVE_SECONDS = (
@@ -228,7 +228,7 @@ class Member(Trainer):
 
     def checkpoint_is_due(self) -> bool:
         if self.improved:  # what a later checkpoint needs of this one
-            self.best_state = Unsaved(self.step, self.state(), copied(self.parts.model.state_dict()))
+            self.best_state = Unsaved(self.step, self.state(), Snapshot().of(self.parts.model.state_dict()))
             self.improved = False
         due = super().checkpoint_is_due() or self.best_state is not None
         return due and self.folder.seconds_since_checkpoint() >= SAVE_SECONDS
@@ -243,7 +243,7 @@ class Member(Trainer):
         """As a run alone has it, and copied: a file of views would hold the weights of all runs."""
         if self.vectors:
             self.split_state()
-        state: dict[str, Any] = copied(super().state())
+        state: dict[str, Any] = Snapshot().of(super().state())
         return state
 
     def split_state(self) -> None:
@@ -255,12 +255,14 @@ class Member(Trainer):
                 place = places[parameter]
                 vector = next(v for v in vectors if v.place.start <= place.start < v.place.stop)
                 start = place.start - vector.place.start
-                optimizer.state[parameter] = {
-                    name: value[start : start + parameter.numel()].view(parameter.shape)
-                    if isinstance(value, Tensor) and value.dim()
-                    else value
-                    for name, value in known.get(vector.values, {}).items()
-                }
+                part = slice(start, start + parameter.numel())
+                if known.get(vector.values):  # plain descent has none
+                    optimizer.state[parameter] = {
+                        name: value[part].view(parameter.shape)
+                        if isinstance(value, Tensor) and value.dim()
+                        else value
+                        for name, value in known[vector.values].items()
+                    }
 
     def leave(self) -> None:
         """Take weights and state along, out of the memory that all share."""
@@ -271,8 +273,12 @@ class Member(Trainer):
         for tensor in (*self.parts.model.parameters(), *self.parts.model.buffers()):
             tensor.data = tensor.data.clone()
             tensor.grad = tensor.grad.clone() if tensor.grad is not None else None
-        self.sums = self.sums.clone()
-        self.sum_of = self.sums.unbind()
+        self.share_sums(self.running.sums.clone())
+
+    def share_sums(self, sums: Tensor) -> None:
+        """Let the running means add up in a row of a tensor of all runs."""
+        self.running.sums = sums
+        self.running.count, self.running.loss, *self.running.metric_sums = sums.unbind()
 
 
 class Stack:
@@ -306,9 +312,9 @@ class Stack:
         for i, member in enumerate(self.members):
             groups = member.parts.optimizer.param_groups
             self.adopt(member, [self.shared.vectors(i, group["params"]) for group in groups])
-        self.sums = torch.stack([member.sums for member in self.members])
+        self.sums = torch.stack([member.running.sums for member in self.members])
         for member, sums in zip(self.members, self.sums, strict=True):
-            member.sums, member.sum_of = sums, sums.unbind()
+            member.share_sums(sums)
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
         self.augments = any(member.parts.augmentation is not None for member in self.members)
         self.rules = any(any(vars(member.parts.rules).values()) for member in self.members)
@@ -442,7 +448,9 @@ class Stack:
                 member.guard.before_update(losses[i], gradients_of(member.parameters), member.step)
             except NonFinite as error:
                 batch = Batch(inputs[i], targets[i], indices[i])
-                raise member.explained(error, Closure(member, inputs[i], targets[i]), batch) from None
+                raise member.explained(
+                    error, Closure(member, inputs[i], targets[i], indices[i]), batch
+                ) from None
 
         self.each(look)
 
@@ -526,9 +534,9 @@ class Stack:
 def apply_rules(member: Member) -> None:
     """Add the penalties' gradients, then let the gradient rules act, as the closure of a run alone does."""
     rules = member.parts.rules
-    if rules.penalties:
+    for rule in rules.penalties:
         with torch.enable_grad():
-            torch.autograd.backward(member.penalty_scale * sum(rule.penalty() for rule in rules.penalties))
+            torch.autograd.backward(member.penalty_scale * rule.penalty())
     for rule in rules.gradients:
         rule.change_gradients(member.noise.at(member.step), member.penalty_scale, member.step)
 

@@ -52,7 +52,7 @@ STACKS = {
                 ["regularization=[l1]", "regularization.l1.mode=subgradient"],
                 ["optimizer.weight_decay=0.01"], ["optimizer.weight_decay=0.01", "parameters.decay_all=true"],
                 ["parameters.lr_scale={head: 3}"]],
-    "schedules": [["schedule=cosine"], ["schedule=step"], ["schedule=plateau"], ["penalty_schedule=linear", "regularization=[l2]"],
+    "schedules": [["schedule=cosine"], ["schedule=linear"], ["schedule=plateau"], ["penalty_schedule=linear", "regularization=[l2]"],
                   ["momentum_schedule=linear", "optimizer=momentum"], ["initializer=kaiming_normal"], ["shuffle=replacement"],
                   ["sampler=none", "epochs=1"], ["early_stopping=none", "early_stopping.tolerance=1e-9"]],
     "stopping": [["epochs=6", f"lr={lr}", "early_stopping.patience=1", "early_stopping.mode=max", f"seed={i}"]
@@ -234,6 +234,7 @@ def test_a_sweep_in_stacks_equals_the_sweep_in_processes(workdir, dltrain):
         assert_close(run.timeless_rows, alone[number].timeless_rows)
 
 
+@pytest.mark.slow
 def test_when_a_stack_is_killed_its_jobs_run_alone(workdir, dltrain):
     found: list[int] = []
 
@@ -267,6 +268,7 @@ def test_when_a_stack_is_killed_its_jobs_run_alone(workdir, dltrain):
     assert {run.summary["status"] for run in jobs_of(workdir).values()} == {"completed"}
 
 
+@pytest.mark.slow
 def test_pruning_reaches_the_runs_of_a_stack(workdir, dltrain):
     dltrain("-m", "lr=0.003,1e-7,1e-8,1e-9", "epochs=9", "sweep.pruner=asha", "quiet=true", "sweep.jobs=1",
             "sweep.vectorize=always", "model.hidden=[16]")  # fmt: skip

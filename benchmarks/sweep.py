@@ -1,53 +1,147 @@
-"""32 runs of the reference MLP on digits: our processes against Hydra's basic launcher, one run after the other.
+"""A sweep of the reference MLP on digits: processes and stacks against Hydra's basic launcher, and what a job costs.
 
-    python benchmarks/sweep.py [--runs 32] [--epochs 30] [--repeat 1]
+    python benchmarks/sweep.py [--runs 32 128] [--epochs 30] [--only launchers,compose,report,start,many]
 
-Both train the same jobs with checkpoints as by default. The time of each is taken from its run folders, from the first
-job's start to the last one's end, so that the imports of the driver are left out; also printed: what a job costs from
-its process to its first step, what composing and validating one costs, and the driver's peak memory.
+All train the same jobs (seeds), with checkpoints as by default. The time of a sweep is taken from its folders, from the
+first job's start, after the imports, to the last `summary.json`. Run it on
+a machine with nothing else to do.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+HYDRA = {"hydra basic, 1 thread": "threads=1", "hydra basic, all threads": "threads=null"}
+OURS = {"processes": "sweep.vectorize=never", "stacked": "sweep.vectorize=auto"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=32)
+    parser.add_argument("--runs", type=int, nargs="+", default=[32])
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--only", default="launchers,compose,report,start,many")
     args = parser.parse_args()
-    axes = [f"seed=range({args.runs})", f"epochs={args.epochs}", "early_stopping=none", "quiet=true"]
-    compose_cost()
-    for _ in range(args.repeat):
-        basic = timed([*axes, "hydra/sweeper=basic", "threads=1"])
-        ours = timed(axes)
-        print(f"hydra basic {basic:6.2f} s   processes {ours:6.2f} s   ratio {ours / basic:.2f}", flush=True)
+    wanted = args.only.split(",")
+    if "compose" in wanted:
+        compose_cost()
+    if "report" in wanted:
+        report_cost()
+    if "start" in wanted:
+        start_cost()
+    if "launchers" in wanted:
+        for runs in args.runs:
+            launchers(runs, args.epochs)
+    if "many" in wanted:
+        many_jobs()
 
 
-def timed(axes: list[str]) -> float:
-    """Seconds between the making of the first job's config.yaml and the last summary.json."""
+# Whole sweeps -----------------------------------------------------------------------------------------------------
+
+
+def launchers(runs: int, epochs: int) -> None:
+    """Seconds of the same sweep by each launcher, and their ratio to the best of Hydra's."""
+    axes = [f"seed=range({runs})", f"epochs={epochs}", "early_stopping=none", "quiet=true"]
+    seconds = {name: timed([*axes, "hydra/sweeper=basic", word]) for name, word in HYDRA.items()}
+    best = min(seconds.values())
+    seconds |= {name: timed([*axes, word]) for name, word in OURS.items()}
+    for name, value in seconds.items():
+        print(f"{runs} runs of {epochs} epochs  {name:<26} {value:7.2f} s  {value / best:5.2f}", flush=True)
+
+
+def timed(overrides: list[str]) -> float:
+    """Seconds from the start of the first job to the end of the last."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "dltrain", "-m", *axes]
-        subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-        begun = min(file.stat().st_mtime for file in Path(folder).glob("outputs/*/*/*/config.yaml"))
-        ended = max(file.stat().st_mtime for file in Path(folder).glob("outputs/*/*/*/summary.json"))
+        sweep(folder, overrides)
+        begun = min(began(f) for f in Path(folder).glob("outputs/*/*/*/summary.json"))
+        stacks = [f.stat() for f in Path(folder).glob("outputs/*/*/stacks.log")]
+        if stacks:  # its runs are all built before the first one begins; nothing is written to it but errors
+            assert stacks[0].st_size == 0
+            begun = stacks[0].st_mtime
+        ended = max(f.stat().st_mtime for f in Path(folder).glob("outputs/*/*/*/summary.json"))
         return ended - begun
 
 
+def began(summary: Path) -> float:
+    """When a job's process was there, with everything imported: its config.yaml is written once it is built."""
+    startup = json.loads(summary.read_text())["startup"]
+    return (summary.parent / "config.yaml").stat().st_mtime - startup.get("fork", 0.0) - startup["build"]
+
+
+def sweep(folder: str, overrides: list[str]) -> subprocess.Popen[bytes]:
+    """Run a sweep to its end in a folder."""
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    }
+    command = [sys.executable, "-m", "dltrain", "-m", *overrides]
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+    assert process.wait() == 0
+    return process
+
+
+def start_cost() -> None:
+    """What a job costs from the driver's order to its first step: fork, build, folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        sweep(folder, ["seed=range(12)", "steps=1", "sweep.jobs=1", "quiet=true", "sweep.vectorize=never"])
+        costs = []
+        for job in sorted(Path(folder).glob("outputs/*/*/*/summary.json"), key=lambda f: int(f.parent.name)):
+            startup = json.loads(job.read_text())["startup"]
+            ordered = (job.parent / ".hydra" / "overrides.yaml").stat().st_mtime
+            costs.append((job.parent / "config.yaml").stat().st_mtime - ordered)
+            assert startup["build"] > 0
+    print(
+        f"start of a job: first {costs[0]:.3f} s, median of the others {statistics.median(costs[1:]):.3f} s"
+    )
+
+
+def many_jobs(jobs: int = 1000) -> None:
+    """The driver's memory over many jobs of one step each."""
+    with tempfile.TemporaryDirectory() as folder:
+        axes = [f"seed=range({jobs})", "steps=1", "quiet=true", "sweep.vectorize=never"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        begun = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dltrain", "-m", *axes],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
+        memory: dict[int, float] = {}
+        while process.poll() is None:
+            done = len(list(Path(folder).glob("outputs/*/*/[0-9]*/.hydra")))
+            memory[done // 100 * 100] = resident_mib(process.pid) or memory.get(done // 100 * 100, 0.0)
+            time.sleep(1)
+        done = len(list(Path(folder).glob("outputs/*/*/*/summary.json")))
+    shown = "  ".join(f"{count}: {mib:.0f}" for count, mib in sorted(memory.items()))
+    print(f"{done} one-step jobs in {time.monotonic() - begun:.0f} s; driver in MiB by jobs begun: {shown}")
+
+
+def resident_mib(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+    except (OSError, StopIteration):
+        return 0.0
+
+
+# Parts of the driver ----------------------------------------------------------------------------------------------
+
+
 def compose_cost() -> None:
-    """Composing and validating a job: Hydra's own way against ours, in milliseconds."""
+    """Composing and validating a job: stock Hydra, Hydra with our checks, and ours."""
+    from hydra import compose as stock_compose
+    from hydra import initialize_config_dir
+
     from dltrain.config.compose import compose, open_catalogue, open_hydra
     from dltrain.config.validation import validate
     from dltrain.sweep.composer import Composer
@@ -55,19 +149,56 @@ def compose_cost() -> None:
     catalogue = open_catalogue()
     hydra = open_hydra(catalogue)
     composer = Composer(catalogue, hydra)
-    composer.config(["lr=0.1"])
-    begun = time.perf_counter()
-    for i in range(5):
-        validate(compose([f"lr={0.01 + i}"], catalogue, hydra))
-    stock = (time.perf_counter() - begun) / 5
-    begun = time.perf_counter()
-    for i in range(200):
-        composer.config([f"lr={0.01 + i}"])
-    quick = (time.perf_counter() - begun) / 200
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    texts = [
+        ["optimizer=momentum", f"lr={0.01 * i:.3f}", f"model.dropout={0.001 * i:.4f}"] for i in range(1, 201)
+    ]
+    composer.config(texts[0])
+    ours = median_ms(lambda text: composer.config(text), texts)
+    checked = median_ms(lambda text: validate(compose(text, catalogue, hydra)), texts[:10])
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    conf = str(Path(__file__).parent.parent / "conf")
+    with initialize_config_dir(conf, version_base="1.3"):
+        stock = median_ms(lambda text: stock_compose("config", overrides=text), texts[:10])
     print(
-        f"compose and validate: hydra {1e3 * stock:.1f} ms, ours {1e3 * quick:.2f} ms; this process {memory:.0f} MiB"
+        f"compose and validate a job: ours {ours:.2f} ms, stock Hydra's composition alone {stock:.1f} ms "
+        f"({stock / ours:.0f} ×), Hydra with our checks {checked:.1f} ms"
     )
+
+
+def median_ms(act: Any, items: list[Any]) -> float:
+    times = []
+    for item in items:
+        begun = time.perf_counter()
+        act(item)
+        times.append(time.perf_counter() - begun)
+    return 1e3 * statistics.median(times)
+
+
+def report_cost(trials: int = 40, evaluations: int = 30) -> None:
+    """Report and prune, in the driver, with the journal on the disk."""
+    from dltrain.sweep.samplers import random
+    from dltrain.sweep.space import Axis
+    from dltrain.sweep.study import Study, make_pruner
+
+    with tempfile.TemporaryDirectory() as folder:
+        study = Study(Path(folder), [Axis("lr", low=0.0, high=1.0)], random(), ["minimize"])
+        pruner = make_pruner("asha", evaluations, "auto", "min")
+        assert pruner is not None
+        study.use_pruner(pruner)
+        times = []
+        for _ in range(trials):
+            trial, chosen = study.ask()
+            for step in range(1, evaluations + 1):
+                begun = time.perf_counter()
+                study.report(trial, step, chosen["lr"] + 1 / step)
+                stop = study.should_prune(trial)
+                times.append(time.perf_counter() - begun)
+                if stop:
+                    break
+            study.finish(trial, None if stop else [chosen["lr"]], pruned=stop)
+    print(f"report and prune: median {1e3 * statistics.median(times):.2f} ms, of {len(times)}")
 
 
 main()

@@ -39,14 +39,21 @@ COMMON_DATASET_KEYS = (
 )  # fmt: skip
 
 
-def build(config: Config, door: Door, statistics: Mapping[str, Tensor] | None = None) -> tuple[Parts, Plan]:
+def build(
+    config: Config,
+    door: Door,
+    statistics: Mapping[str, Tensor] | None = None,
+    splits: Splits | None = None,
+) -> tuple[Parts, Plan]:
     """All parts of one run and its plan; `statistics` are an earlier run's, which normalise in place of new ones.
+
+    `splits` are the data where they are at hand already.
 
     Raises UserError, DataProblem where the choices do not fit the data.
     """
     set_machine(config)
     device = choose_device(config.device)
-    splits = build_data(config, door, device, statistics)
+    splits = splits or build_data(config, door, device, statistics)
     batch_size = choose_batch_size(config.batch_size, len(splits.train))
     order = build_order(config, door, splits, batch_size)
     model, frozen = build_model(config, door, splits, device, batch_size)

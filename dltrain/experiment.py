@@ -24,6 +24,7 @@ from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.errors import DataError
+from dltrain.data.prepare import Splits
 from dltrain.errors import CheckpointProblem, DataProblem, NumericalFailure, ResourceProblem, UserError
 from dltrain.seeding import Stream
 from dltrain.training.callbacks import Callback, Result, RunInfo
@@ -65,14 +66,16 @@ def prepare(
     overrides: list[str],
     startup: Mapping[str, float],
     earlier: Path | None = None,
+    splits: Splits | None = None,
 ) -> Experiment:
     """Build everything of a run. What the data or the machine refuse is refused here, before the folder exists.
 
-    `earlier` is the folder of a run to be taken up, whose data are normalised as they were.
+    `earlier` is the folder of a run to be taken up, whose data are normalised as they were; `splits` are the data of
+    another run of this process over the same dataset.
     """
     begun = time.perf_counter()
     config = settle(config, door)
-    parts, plan = build(config, door, read_statistics(earlier) if earlier is not None else None)
+    parts, plan = build(config, door, read_statistics(earlier) if earlier is not None else None, splits)
     timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
     return Experiment(config, parts, plan, command, tuple(overrides), timings)
 
@@ -85,25 +88,36 @@ def run(
     Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`, Interrupted after a signal,
     and ResourceProblem at the end of a run that is done but could not write all of its logs (`degraded`).
     """
-    config, parts, plan = experiment.config, experiment.parts, experiment.plan
-    keeping = config.checkpoint
-    folder = RunFolder(
-        path, keeping.keep, manifest_facts(experiment), keeping.background, keeping.unsaved, strict
-    )
+    folder = open_folder(experiment, path, strict)
     try:
-        trainer = Trainer(parts, plan, folder, [], watch)
+        trainer = Trainer(experiment.parts, experiment.plan, folder, [], watch)
         if resume:
             take_up(trainer)
-        saved.write(config, path / "config.yaml")
-        if not resume or not folder.has_statistics:  # killed before they were written
-            folder.write_statistics(parts.statistics)
-        info = describe(experiment, path, trainer.step)
-        trainer.callbacks += observers(config, path, trainer.step if resume else None)
-        folder.write_summary({"status": "running", **facts(experiment)})
+        info = begin(experiment, trainer, resume)
         with trainer.signals, watched_logs(folder):
             return _fit(experiment, trainer, info)
     finally:
         folder.close()
+
+
+def open_folder(experiment: Experiment, path: Path, strict: bool = False) -> RunFolder:
+    """The run's folder, locked until it is closed."""
+    keeping = experiment.config.checkpoint
+    return RunFolder(
+        path, keeping.keep, manifest_facts(experiment), keeping.background, keeping.unsaved, strict
+    )
+
+
+def begin(experiment: Experiment, trainer: Trainer, resume: bool = False) -> RunInfo:
+    """Write down what is known before the first step, and call the observers."""
+    folder = trainer.folder
+    saved.write(experiment.config, folder.path / "config.yaml")
+    if not resume or not folder.has_statistics:  # killed before they were written
+        folder.write_statistics(experiment.parts.statistics)
+    info = describe(experiment, folder.path, trainer.step)
+    trainer.callbacks += observers(experiment.config, folder.path, trainer.step if resume else None)
+    folder.write_summary({"status": "running", **facts(experiment)})
+    return info
 
 
 def manifest_facts(experiment: Experiment) -> dict[str, Any]:
@@ -123,13 +137,7 @@ def watched_logs(folder: RunFolder) -> Iterator[None]:
     """A log that cannot be written is a problem of the run, and no traceback on the terminal."""
     handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
     for handler in handlers:
-
-        def note(record: logging.LogRecord, name: str = handler.baseFilename) -> None:
-            problem = f"{name} could not be written"
-            if problem not in folder.problems:
-                folder.problems.append(problem)
-
-        handler.handleError = note  # type: ignore[method-assign]
+        note_failures(handler, folder)
     try:
         yield
     finally:
@@ -137,25 +145,49 @@ def watched_logs(folder: RunFolder) -> Iterator[None]:
             handler.__dict__.pop("handleError", None)
 
 
+def note_failures(handler: logging.FileHandler, folder: RunFolder) -> None:
+    """From now on, what a log could not write is among the problems of the run."""
+
+    def note(record: logging.LogRecord) -> None:
+        problem = f"{handler.baseFilename} could not be written"
+        if problem not in folder.problems:
+            folder.problems.append(problem)
+
+    handler.handleError = note  # type: ignore[method-assign]
+
+
 def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | None:
     """Fit, score and report; whatever happens, the summary says how it ended."""
     try:
         trainer.notify("on_fit_start", info)
         trainer.fit()
-        result = conclude(experiment, trainer)
-        trainer.notify("on_fit_end", result)
-        problems = trainer.folder.problems
-        ending = {"status": "degraded", "problems": problems} if problems else {}
-        trainer.folder.write_summary({**summary_of(result), **ending, **facts(experiment)})
+        result = finish(experiment, trainer)
     except BaseException as error:
         report = explain(error, experiment)
         close(experiment, trainer, report)
         if report is error:
             raise
         raise report from error
-    if problems:
-        raise ResourceProblem("The run is done, but not all of its records:\n" + "\n".join(problems[:2]))
+    if (problem := complaint(trainer.folder)) is not None:
+        raise problem
     return result.objective
+
+
+def complaint(folder: RunFolder) -> ResourceProblem | None:
+    """What to raise where a run is done, but something beside its weights could not be written."""
+    if not folder.problems:
+        return None
+    return ResourceProblem("The run is done, but not all of its records:\n" + "\n".join(folder.problems[:2]))
+
+
+def finish(experiment: Experiment, trainer: Trainer) -> Result:
+    """Score, tell the observers, and write the summary."""
+    result = conclude(experiment, trainer)
+    trainer.notify("on_fit_end", result)
+    problems = trainer.folder.problems
+    ending = {"status": "degraded", "problems": problems} if problems else {}
+    trainer.folder.write_summary({**summary_of(result), **ending, **facts(experiment)})
+    return result
 
 
 def close(experiment: Experiment, trainer: Trainer, report: BaseException) -> None:
@@ -491,11 +523,17 @@ def sample_images(parts: Parts, plan: Plan, count: int = 15) -> tuple[Tensor | N
     return raw.clamp(0, 1).cpu(), labels
 
 
+def log_of(path: Path) -> logging.FileHandler:
+    """What writes run.log of a folder."""
+    handler = logging.FileHandler(path / "run.log", encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    return handler
+
+
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Log to run.log of a folder, as Hydra does for the runs that it starts."""
-    handler = logging.FileHandler(path / "run.log", encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    handler = log_of(path)
     logging.getLogger().addHandler(handler)
     try:
         yield

@@ -85,7 +85,7 @@ def test_backward_occurs_once():
     places = [
         str(f.relative_to(ROOT)) for f in FILES if re.search(r"\.backward\(", f.read_text(encoding="utf-8"))
     ]
-    assert places == ["training/closure.py"]
+    assert places == ["training/closure.py", "training/stack.py"]  # of one run, and of many at once
 
 
 def test_no_branch_on_names_and_no_junk_drawer():

@@ -13,12 +13,14 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dltrain.config import saved
 from dltrain.config.schema import Config
 from dltrain.sweep import pool
 from dltrain.sweep.job import Task, work
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan import Plan
 from dltrain.sweep.pool import Worker
+from dltrain.sweep.stacked import LARGEST, StackTask, stack_key, work_together
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -49,10 +51,21 @@ class Open:
 
 @dataclass
 class Slot:
-    """A place where one job at a time runs: some cores, or a share of a GPU."""
+    """A place where one job, or one stack of jobs, at a time runs: some cores, or a share of a GPU."""
 
     device: str | None
     threads: int
+
+
+@dataclass
+class Running:
+    """A process with the jobs that it still has to end."""
+
+    jobs: dict[int, Job]
+    worker: Worker
+    slot: Slot
+    stacked: bool
+    begun: float
 
 
 def slots_of(settings: dict[str, Any], device: str, num_jobs: int) -> list[Slot]:
@@ -85,7 +98,10 @@ class Driver:
         self.waiting: deque[Job] = deque()
         self.alone: deque[Job] = deque()  # ran out of memory beside others: once more, alone
         self.open: dict[int, Open] = {}
-        self.running: dict[int, tuple[Job, Worker, Slot, float]] = {}  # by job number
+        self.running: list[Running] = []
+        self.configs: dict[int, Config] = {}  # of the jobs that wait for others to share a stack with
+        self.lonely: set[str] = set()  # keys of stacks that did not pay, or died
+        self.solo: set[int] = set()  # jobs that must have a process of their own
         self.asked = 0
         self.interrupts = 0
         self.pruner_is_set = plan.settings["pruner"] == "none"
@@ -140,29 +156,89 @@ class Driver:
             job = self.next_job()
             if job is None:
                 return
-            self.start(job, self.free.pop())
+            self.start([job, *self.mates(job)], self.free.pop())
 
     def next_job(self) -> Job | None:
         """A job that waits, or the first of a new trial; a job that needs all memory comes when nothing else runs."""
         if self.timed_out():
             return None
         while not self.waiting and self.asked < self.plan.trials:
-            self.asked += 1
-            self.begin_trial(*self.study.ask())
+            self.ask()
         if self.waiting:
-            return None if any(job.retried for job, *_ in self.running.values()) else self.waiting.popleft()
+            alone = any(job.retried for process in self.running for job in process.jobs.values())
+            return None if alone else self.waiting.popleft()
         return self.alone.popleft() if self.alone and not self.running else None
+
+    def ask(self) -> None:
+        self.asked += 1
+        self.begin_trial(*self.study.ask())
 
     def timed_out(self) -> bool:
         limit = self.plan.settings["timeout"]
         return limit is not None and time.monotonic() - self.begun > limit
 
-    def start(self, job: Job, slot: Slot) -> None:
-        """Make the job's folder and its process."""
+    # Stacks -------------------------------------------------------------------------------------------------------
+
+    def mates(self, job: Job) -> list[Job]:
+        """Jobs to train together with this one as one model: this slot's share of those that can."""
+        if self.plan.settings["vectorize"] == "never" or (key := self.key(job)) is None:
+            return []
+        while (
+            self.plan.blind and self.asked < self.plan.trials and len(self.waiting) < LARGEST * self.num_slots
+        ):
+            self.ask()
+        equal = [other for other in self.waiting if self.key(other) == key]
+        share = min(LARGEST, math.ceil((len(equal) + 1) / len(self.free)))
+        mates = equal[: share - 1]
+        for mate in mates:
+            self.waiting.remove(mate)
+        return mates
+
+    def key(self, job: Job) -> str | None:
+        """What a job has in common with those that can share a stack with it; None where it runs alone."""
+        if job.number in self.solo or any((job.folder / "checkpoints").glob("step-*/manifest.json")):
+            return None  # what was begun goes on as a run of its own
+        key = stack_key(self.config(job))
+        return None if key in self.lonely else key
+
+    def config(self, job: Job) -> Config:
+        if job.number not in self.configs:
+            self.configs[job.number] = self.plan.composer.config(job.overrides)
+        return self.configs[job.number]
+
+    def scatter(self, process: Running) -> None:
+        """What a stack did not end is run job by job: it did not pay, or its process died."""
+        for job in process.jobs.values():
+            if (key := self.key(job)) is not None:
+                self.lonely.add(key)
+            self.solo.add(job.number)
+            job.read()
+            job.state = "interrupted" if self.interrupts else "waiting"
+        self.waiting.extendleft(reversed(process.jobs.values()))
+
+    # Processes ----------------------------------------------------------------------------------------------------
+
+    def start(self, jobs: list[Job], slot: Slot) -> None:
+        """Make the jobs' folders and their process."""
+        tasks = tuple(self.task(job, slot) for job in jobs)
+        begun = time.monotonic()
+        if len(jobs) == 1:
+            worker = pool.start(work, tasks[0])
+        else:
+            always = self.plan.settings["vectorize"] == "always"
+            worker = pool.start(work_together, StackTask(tasks, self.folder.resolve() / "stacks.log", always))
+        process = Running({job.number: job for job in jobs}, worker, slot, len(jobs) > 1, begun)
+        self.running.append(process)
+        for job in jobs:
+            job.state, job.reason = "running", ""
+            self.display.changed(job)
+
+    def task(self, job: Job, slot: Slot) -> Task:
         job.folder.mkdir(exist_ok=True)
-        _write_overrides(job)
-        config = placed(self.plan.composer.config(job.overrides), slot)
-        task = Task(
+        config = placed(self.config(job), slot)
+        self.configs.pop(job.number)
+        write_hydra_folder(job, config)
+        return Task(
             job.number,
             job.folder.resolve(),
             config,
@@ -172,45 +248,55 @@ class Driver:
             str(Path.cwd()),
             self.plan.settings["pruner"] != "none",
         )
-        job.state, job.reason = "running", ""
-        self.running[job.number] = (job, pool.start(work, task), slot, time.monotonic())
-        self.display.changed(job)
 
     def wait(self) -> None:
         """Take in what the jobs say, until one of them says something or it is time to draw."""
-        lines = {worker.channel: number for number, (_, worker, *_) in self.running.items()}
-        ready = connection.wait([*lines], timeout=0.2)
-        for channel in ready:
-            number = lines[channel]  # type: ignore[index]
-            job, worker, slot, begun = self.running[number]
+        processes: dict[Any, Running] = {process.worker.channel: process for process in self.running}
+        for channel in connection.wait([*processes], timeout=0.2):
+            process = processes[channel]
             try:
-                self.hear(job, worker, worker.channel.recv())
+                self.hear(process, *process.worker.channel.recv())
             except (EOFError, OSError):
-                del self.running[number]
-                self.free.append(slot)
-                job.seconds = time.monotonic() - begun
-                self.ended(job, worker.end())
-        self.display.tick(self.jobs, [job for job, *_ in self.running.values()], self.seconds_left())
+                self.gone(process)
+        running = [job for process in self.running for job in process.jobs.values()]
+        self.display.tick(self.jobs, running, self.seconds_left())
 
-    def hear(self, job: Job, worker: Worker, message: tuple[Any, ...]) -> None:
-        """A message of a job: it began, it failed with a reason, or it was evaluated."""
-        if message[0] == "begun":
-            self.set_pruner(message[1])
+    def gone(self, process: Running) -> None:
+        """A process ended; a job that did not say how is told by its exit code, one of a stack runs again alone."""
+        self.running.remove(process)
+        self.free.append(process.slot)
+        code = process.worker.end()
+        if process.stacked:
+            self.scatter(process)
             return
-        if message[0] == "failed":
-            job.reason = message[1]
-            return
-        step, job.epoch, job.value, job.best = message
+        for job in process.jobs.values():
+            self.ended(job, code, "", process.begun)
+
+    def hear(self, process: Running, number: int, event: str, *news: Any) -> None:
+        """A message of a job: it began, it was evaluated, or it ended."""
+        if event == "begun":
+            self.set_pruner(*news)
+        elif event == "ended":
+            code, said = news
+            self.ended(process.jobs.pop(number), code, said, process.begun)
+        else:
+            self.evaluated(process, process.jobs[number], *news)
+
+    def evaluated(
+        self, process: Running, job: Job, step: int, epoch: float, value: float, best: float | None
+    ) -> None:
+        """Report an evaluation to the study, and answer whether the job goes on where it asks."""
+        job.epoch, job.value, job.best = epoch, value, best
         if self.plan.objectives or len(self.plan.replicates) > 1:
             return
         trial = self.open[job.trial].trial
-        self.study.report(trial, step, job.value)
+        self.study.report(trial, step, value)
         if self.plan.settings["pruner"] == "none":
             return
-        prune = math.isfinite(job.value) and self.study.should_prune(trial)
-        reason = f"{self.plan.settings['pruner']}: {self.plan.metric} {job.value:.6g} fell behind after {step} evaluations"
+        prune = math.isfinite(value) and self.study.should_prune(trial)
+        reason = f"{self.plan.settings['pruner']}: {self.plan.metric} {value:.6g} fell behind after {step} evaluations"
         try:
-            worker.channel.send(reason if prune else None)
+            process.worker.channel.send(reason if prune else None)
         except OSError:  # it was killed meanwhile
             pass
 
@@ -228,20 +314,20 @@ class Driver:
 
     # How a job ended ----------------------------------------------------------------------------------------------
 
-    def ended(self, job: Job, code: int) -> None:
+    def ended(self, job: Job, code: int, said: str, begun: float) -> None:
         """Read the job's summary and write down what it cannot say itself: a crash, a kill, an exit."""
-        said, seconds = job.reason, job.seconds
         job.state, job.reason = "waiting", ""
         job.read()
         if self.interrupts and not job.is_done:
             job.state = "interrupted"
         elif ran_out_of_memory(code, said) and not job.retried and self.num_slots > 1:
             job.retried, job.state = True, "waiting"
+            self.solo.add(job.number)
             (job.folder / "summary.json").unlink(missing_ok=True)
             self.alone.append(job)
         elif code != 0 or not job.is_done:
             job.fail(said or (job.reason if job.failed else "") or how_it_died(code))
-        job.seconds = job.seconds or seconds
+        job.seconds = job.seconds or time.monotonic() - begun
         if job.is_done:
             self.done_here += 1
             self.close_if_done(job.trial)
@@ -274,8 +360,8 @@ class Driver:
 
         def on_signal(number: int, frame: Any) -> None:
             self.interrupts += 1
-            for _, worker, *_ in list(self.running.values()):
-                worker.signal(signal.SIGINT if self.interrupts == 1 else signal.SIGKILL)
+            for process in list(self.running):
+                process.worker.signal(signal.SIGINT if self.interrupts == 1 else signal.SIGKILL)
 
         before = {}
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -283,8 +369,8 @@ class Driver:
         try:
             yield
         finally:
-            for _, worker, *_ in self.running.values():
-                worker.signal(signal.SIGKILL)
+            for process in self.running:
+                process.worker.signal(signal.SIGKILL)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -327,10 +413,18 @@ def number_of(job: Job, name: str) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _write_overrides(job: Job) -> None:
-    """`.hydra/overrides.yaml`, as Hydra leaves it."""
-    import yaml
-
-    (job.folder / ".hydra").mkdir(exist_ok=True)
-    text = yaml.safe_dump(job.overrides, allow_unicode=True)
-    (job.folder / ".hydra" / "overrides.yaml").write_text(text, encoding="utf-8")
+def write_hydra_folder(job: Job, config: Config) -> None:
+    """`.hydra/`: config.yaml, hydra.yaml and overrides.yaml, as Hydra leaves them."""
+    folder = job.folder / ".hydra"
+    folder.mkdir(exist_ok=True)
+    saved.write(config, folder / "config.yaml")
+    sweep = {"dir": str(job.folder.parent), "subdir": job.folder.name}
+    hydra = {
+        "job": {"name": "dltrain", "num": job.number, "override_dirname": ",".join(job.overrides)},
+        "mode": "MULTIRUN",
+        "overrides": {"hydra": [], "task": job.overrides},
+        "runtime": {"cwd": str(Path.cwd()), "output_dir": str(job.folder.resolve())},
+        "sweep": sweep,
+    }
+    for name, content in (("hydra.yaml", {"hydra": hydra}), ("overrides.yaml", job.overrides)):
+        (folder / name).write_text(saved.dump(content), encoding="utf-8")

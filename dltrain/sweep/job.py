@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from dltrain.config.schema import Config
 
@@ -36,14 +36,14 @@ class Task:
 class Watch:
     """Tells the driver of every evaluation, and asks it whether to go on."""
 
-    def __init__(self, channel: connection.Connection, metric: str, every: int, asks: bool) -> None:
-        self.channel, self.metric, self.every, self.asks = channel, metric, every, asks
+    def __init__(self, channel: connection.Connection, job: int, metric: str, every: int, asks: bool) -> None:
+        self.channel, self.job, self.metric, self.every, self.asks = channel, job, metric, every, asks
 
     def __call__(self, row: Mapping[str, float], best: float | None) -> str | None:
         """Report a row of metrics.csv; returns the reason to stop, or None."""
         number = -(-int(row["step"]) // self.every)  # counted from the run's beginning, also after a resume
         value = row["val/loss"] - row["train/loss"] if self.metric == "gap" else row[self.metric]
-        self.channel.send((number, row["epoch"], value, best))
+        self.channel.send((self.job, "row", number, row["epoch"], value, best))
         if not self.asks:
             return None
         reason: str | None = self.channel.recv()
@@ -53,37 +53,52 @@ class Watch:
 def work(task: Task, channel: connection.Connection) -> None:
     """Train one configuration in its folder; the process ends with the exit code of a single run."""
     begun = time.perf_counter()
+    enter(task.cwd, task.folder / "run.log")
+    error: BaseException | None = None
+    try:
+        _train(task, channel, begun)
+    except BaseException as raised:
+        error = raised
+    code, said = outcome_of(error, sys.stdout)
+    try:
+        channel.send((task.number, "ended", code, said))
+    except OSError:  # the driver is gone: run.log has it
+        pass
+    leave(channel, code)
+
+
+def enter(cwd: str, log: Path) -> None:
+    """Make a forked process one of its own: session, folder, log, and an end with the driver's."""
     os.setsid()  # a Ctrl-C of the terminal goes to the driver alone, which passes it on once
-    os.chdir(task.cwd)
-    _write_to(task.folder / "run.log")
+    os.chdir(cwd)
+    _write_to(log)
     threading.Thread(target=_end_with_driver, daemon=True).start()
-    code = _run(task, channel, begun)
+
+
+def leave(channel: connection.Connection, code: int) -> None:
+    """End the process at once: nothing of the fork server's is to be taken down by a job."""
     sys.stdout.flush()
     sys.stderr.flush()
     channel.close()
-    os._exit(code)  # nothing of the fork server's is to be taken down by a job
+    os._exit(code)
 
 
-def _run(task: Task, channel: connection.Connection, begun: float) -> int:
-    """The exit code of the run, as TRUST.md's table has it."""
+def outcome_of(error: BaseException | None, log: TextIO) -> tuple[int, str]:
+    """The exit code of a run, as TRUST.md's table has it, and the reason, which goes into its log."""
     from dltrain.errors import UserError
 
-    try:
-        _train(task, channel, begun)
-        return 0
-    except UserError as error:
-        print(f"dltrain: {error}", flush=True)
-        _say(channel, str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except SystemExit as end:
-        _say(channel, f"the job ended itself by sys.exit({end.code})")
-        return end.code if isinstance(end.code, int) else 1
-    except BaseException as error:
-        traceback.print_exc()
-        _say(channel, f"{type(error).__name__}: {error}")
-        return 6 if isinstance(error, MemoryError) else 1
+    if error is None:
+        return 0, ""
+    if isinstance(error, UserError):
+        print(f"dltrain: {error}", file=log, flush=True)
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130, ""
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 1
+        return code, f"the job ended itself by sys.exit({error.code})"
+    traceback.print_exception(error, file=log)
+    return 6 if isinstance(error, MemoryError) else 1, f"{type(error).__name__}: {error}"
 
 
 ORPHAN_SECONDS = 60.0
@@ -102,8 +117,9 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     door = Door(set(task.targets), config.trust)
     started = {"fork": round(time.perf_counter() - begun, 4)}
     built = experiment.prepare(config, door, task.command, list(task.overrides), started)
-    watch = Watch(channel, built.parts.early_stopping.metric, built.plan.evaluate_every, task.asks)
-    channel.send(("begun", -(-built.plan.total_steps // built.plan.evaluate_every)))
+    every = built.plan.evaluate_every
+    watch = Watch(channel, task.number, built.parts.early_stopping.metric, every, task.asks)
+    channel.send((task.number, "begun", -(-built.plan.total_steps // every)))
     resume = any((folder / "checkpoints").glob("step-*/manifest.json")) and (folder / "config.yaml").is_file()
     if not resume:
         (folder / "metrics.csv").unlink(missing_ok=True)
@@ -112,13 +128,6 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     ).release()  # a job of a driver that was killed may still be ending here
     with experiment.logging_to(folder):
         experiment.run(built, folder, resume=resume, watch=watch)
-
-
-def _say(channel: connection.Connection, reason: str) -> None:
-    try:
-        channel.send(("failed", reason))
-    except OSError:  # the driver is gone: run.log has it
-        pass
 
 
 def _write_to(log: Path) -> None:

@@ -23,8 +23,17 @@ from dltrain.sweep.space import REPLICATES, Axis
 DEFAULT_EPOCHS = 30  # as build has it
 COMMON = (
     "jobs", "jobs_per_gpu", "seeds", "zip", "space", "pruner", "min_evaluations", "timeout", "dry_run", "resume", "fresh",
+    "vectorize",
 )  # fmt: skip
-HOW = ("jobs", "jobs_per_gpu", "timeout", "dry_run", "resume", "fresh")  # these may differ in a resumed sweep
+HOW = (
+    "jobs",
+    "jobs_per_gpu",
+    "timeout",
+    "dry_run",
+    "resume",
+    "fresh",
+    "vectorize",
+)  # these may differ in a resumed sweep
 
 
 @dataclass
@@ -53,6 +62,11 @@ class Plan:
     @property
     def search_axes(self) -> list[Axis]:
         return [axis for axis in self.axes if axis.name not in REPLICATES]
+
+    @property
+    def blind(self) -> bool:
+        """Whether the configurations do not depend on results, so that they can be asked for beforehand."""
+        return self.configurations is not None or self.word in ("random", "qmc")
 
     @property
     def metric(self) -> str:

@@ -86,11 +86,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Train until the plan's end, early stopping or convergence; then put back the best weights."""
-        self.parts.model.train()
-        self.progress = Progress(
-            1, self.step, self.plan.total_steps, self.lr, self.plan.batch_size, None, "train"
-        )
-        self.clock.start(self.step, self.clock.earlier)
+        self.begin()
         while self.stop is None and self.step < self.plan.total_steps:
             try:
                 self.train_epoch(self.plan.epoch_of(self.step))
@@ -98,6 +94,18 @@ class Trainer:
                 if self.signals.received is None:
                     raise
                 self.interrupt()  # the signal reached the readers of the data, too
+        self.end()
+
+    def begin(self) -> None:
+        """Start the clocks."""
+        self.parts.model.train()
+        self.progress = Progress(
+            1, self.step, self.plan.total_steps, self.lr, self.plan.batch_size, None, "train"
+        )
+        self.clock.start(self.step, self.clock.earlier)
+
+    def end(self) -> None:
+        """Save what is not saved yet, and put back the best weights."""
         self.stop = self.stop or ("completed", f"all {self.plan.total_steps} steps done")
         if self.saved_step != self.step:
             self.save_checkpoint()

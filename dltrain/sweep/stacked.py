@@ -1,0 +1,223 @@
+"""Which jobs can train together as one stacked model, and the process in which they do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dltrain.config.schema import Config
+from dltrain.sweep import job
+from dltrain.sweep.job import Task, Watch
+
+if TYPE_CHECKING:
+    from dltrain.data.prepare import Splits
+    from dltrain.experiment import Experiment
+    from dltrain.training.stack import Member
+
+LARGEST = 64  # jobs of a stack; more of them gain nothing and lose more when their process is killed
+MODELS = frozenset(f"dltrain.models.mlp.{name}" for name in ("MLP", "Linear", "DeepLinear"))
+# Their steps take the gradient once, at the present weights.
+OPTIMIZERS = frozenset(
+    [
+        *(
+            f"torch.optim.{name}"
+            for name in "SGD Adam AdamW RMSprop Adagrad Adadelta Adamax NAdam RAdam Rprop".split()
+        ),
+        "dltrain.optimizers.lion.Lion",
+    ]
+)
+# What each run has for itself, or what changes nothing in its training; all else must be equal in a stack.
+OWN = frozenset(
+    "lr seed epochs steps shuffle optimizer schedule momentum_schedule penalty_schedule regularization initializer "
+    "early_stopping name tags notes output threads quiet trust log checkpoint parameters".split()
+)
+
+
+def stack_key(config: Config) -> str | None:
+    """Runs with the same key may share a stack; None for one that must have a process of its own."""
+    model, plain = config.model, config.plain
+    fits = (
+        config.device in ("auto", "cpu"),
+        config.precision != "bf16",
+        config.accumulate == 1,
+        not config.compile,
+        not config.wrap,
+        not config.averaging.get("_target_"),
+        not config.secrets,
+        not config.log.profile,
+        config.non_finite == "stop",
+        "auto" not in (config.lr, config.batch_size),
+        not config.parameters.freeze,
+        not config.initializer.get("thaw_epoch"),
+        config.optimizer["_target_"] in OPTIMIZERS,
+        config.sampler["_target_"] != "dltrain.sampling.Hard",
+        all(str(n["_target_"]).startswith(("dltrain.", "None")) for n in config.regularization.values()),
+        model["_target_"] in MODELS,
+        model.get("norm", "none") in ("none", "layer"),
+        not model.get("residual"),
+    )
+    if not all(fits):
+        return None
+    shared = {key: value for key, value in plain.items() if key not in OWN}
+    shared["model"] = {**model, "dropout": bool(model.get("dropout"))}
+    return json.dumps(shared, sort_keys=True, default=str)
+
+
+@dataclass(frozen=True)
+class StackTask:
+    """What a stack's process needs to know."""
+
+    tasks: tuple[Task, ...]
+    log: Path
+    always: bool  # also where it does not pay
+
+
+def work_together(stack: StackTask, channel: connection.Connection) -> None:
+    """Train several configurations as one stack, each in its folder. Jobs that it did not end are to be run alone."""
+    begun = time.perf_counter()
+    job.enter(stack.tasks[0].cwd, stack.log)
+    crew = Crew(stack, channel)
+    crew.prepare(begun)
+    if crew.worth_it():
+        crew.train()
+    job.leave(channel, 0)
+
+
+class Log(logging.Handler):
+    """Sends what is logged to the log of the run whose turn it is."""
+
+    file: logging.Handler | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.file is not None:
+            self.file.emit(record)
+
+
+class Crew:
+    """The runs of a stack, from their configurations to their summaries."""
+
+    def __init__(self, stack: StackTask, channel: connection.Connection) -> None:
+        self.stack, self.channel = stack, channel
+        self.ready: list[tuple[Task, Experiment]] = []
+        self.of: dict[int, tuple[Task, Experiment, logging.Handler]] = {}  # by id of the member
+        self.log = Log()
+
+    def prepare(self, begun: float) -> None:
+        """Build every run; the data are loaded once. A run that cannot be built has failed."""
+        from dltrain import experiment
+        from dltrain.config.door import Door
+
+        splits = None
+        for task in self.stack.tasks:
+            config = replace(task.config, quiet=True)
+            door = Door(set(task.targets), config.trust)
+            started = {"fork": round(time.perf_counter() - begun, 4)}
+            with self.reporting(task):
+                built = experiment.prepare(
+                    config, door, task.command, list(task.overrides), started, splits=splits
+                )
+                splits = splits or splits_of(built)
+                self.ready.append((task, built))
+
+    @contextmanager
+    def reporting(self, task: Task) -> Iterator[None]:
+        """An error of a run ends that run."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:
+            with open(task.folder / "run.log", "a", encoding="utf-8") as log:
+                self.channel.send((task.number, "ended", *job.outcome_of(error, log)))
+
+    def worth_it(self) -> bool:
+        """Whether training together is faster, and possible for these data and models."""
+        from dltrain.data.batches import ResidentSplit
+        from dltrain.training.stack import leaves, pays
+
+        if not self.ready:
+            return False
+        parts, plan = self.ready[0][1].parts, self.ready[0][1].plan
+        possible = isinstance(parts.train, ResidentSplit) and plan.device.type == "cpu"
+        assert leaves(parts.model)
+        return possible and (self.stack.always or pays(parts.model, plan))
+
+    def train(self) -> None:
+        from dltrain.training.signals import Signals
+        from dltrain.training.stack import Stack
+
+        logging.getLogger().addHandler(self.log)
+        logging.getLogger().setLevel(logging.INFO)
+        members: list[Member] = []
+        with Signals() as signals, ExitStack() as folders:
+            folders.callback(logging.getLogger().removeHandler, self.log)
+            for task, built in self.ready:
+                with self.reporting(task):
+                    member = self.begin(task, built, folders)
+                    member.signals = signals
+                    members.append(member)
+            if members:
+                Stack(members, self.ended, self.turn).run()
+
+    def begin(self, task: Task, built: Experiment, folders: ExitStack) -> Member:
+        """Open a run's folder and tell its observers."""
+        from dltrain import experiment
+        from dltrain.training.lock import Lock
+        from dltrain.training.stack import Member
+
+        stopping, every = built.parts.early_stopping, built.plan.evaluate_every
+        watch = Watch(self.channel, task.number, stopping.metric, every, task.asks)
+        self.channel.send((task.number, "begun", -(-built.plan.total_steps // every)))
+        (task.folder / "metrics.csv").unlink(missing_ok=True)
+        Lock(task.folder, patience=job.ORPHAN_SECONDS).release()
+        folder = experiment.open_folder(built, task.folder)
+        folders.callback(folder.close)
+        member = Member(built.parts, built.plan, folder, [], watch)
+        handler = experiment.log_of(task.folder)
+        folders.callback(handler.close)
+        experiment.note_failures(handler, folder)
+        self.of[id(member)] = (task, built, handler)
+        self.turn(member)
+        info = experiment.begin(built, member)
+        member.notify("on_fit_start", info)
+        member.begin()
+        return member
+
+    def turn(self, member: Member) -> None:
+        self.log.file = self.of[id(member)][2]
+
+    def ended(self, member: Member, error: Exception | None) -> None:
+        """Conclude a run that left the stack, as a run alone concludes, and tell the driver."""
+        from dltrain import experiment
+
+        task, built, handler = self.of[id(member)]
+        report: BaseException | None = None
+        try:
+            if error is not None:
+                raise error
+            member.end()
+            experiment.finish(built, member)
+        except Exception as raised:
+            report = experiment.explain(raised, built)
+            experiment.close(built, member, report)
+        else:
+            report = experiment.complaint(member.folder)
+        handler.close()
+        member.folder.close()
+        with open(task.folder / "run.log", "a", encoding="utf-8") as log:
+            self.channel.send((task.number, "ended", *job.outcome_of(report, log)))
+
+
+def splits_of(built: Experiment) -> Splits:
+    """The data of a run, for the others."""
+    from dltrain.data.prepare import Splits
+
+    parts = built.parts
+    return Splits(parts.train, parts.val, parts.test, parts.spec, parts.fingerprint)

@@ -82,7 +82,7 @@ class Driver:
         self.plan, self.study, self.folder, self.display = plan, study, folder, display
         self.free, self.targets, self.command = list(slots), targets, command
         self.num_slots = len(slots)
-        self.on_gpu = any(slot.device is not None for slot in slots) or plan.first.device.startswith("cuda")
+        self.on_gpu = any(slot.device is not None for slot in slots)
         self.jobs: list[Job] = []
         self.waiting: deque[Job] = deque()
         self.alone: deque[Job] = deque()  # ran out of memory beside others: once more, alone

@@ -22,10 +22,8 @@ WITHOUT_WEIGHT = frozenset(
 )
 
 
-def check_memory(
-    slots: list[Slot], free: list[int], configs: Iterable[Config], targets: frozenset[str]
-) -> None:
-    """Raise UserError where the jobs of one GPU need more than the `free` bytes of the fullest one.
+def check_memory(slots: list[Slot], free: int, configs: Iterable[Config], targets: frozenset[str]) -> None:
+    """Raise UserError where the jobs of one GPU need more than the `free` bytes of the fullest GPU.
 
     What a job needs is a lower bound, measured on the CPU: CUDA's own, the data where they are resident, weights,
     gradients, the optimizer's state, and what autograd keeps of one batch. A job that fits by this bound and runs out of
@@ -36,11 +34,11 @@ def check_memory(
         return
     distinct = {json.dumps(weighty(config), sort_keys=True, default=str): config for config in configs}
     needed = largest_need(list(distinct.values()), targets)
-    fitting = min(free) // needed
+    fitting = free // needed
     if fitting < together:
         raise UserError(
             f"{together} jobs at a time on one GPU need at least {gibibytes(together * needed)} of its memory "
-            f"({gibibytes(needed)} each), and {gibibytes(min(free))} are free. "
+            f"({gibibytes(needed)} each), and {gibibytes(free)} are free. "
             + (
                 f"Use sweep.jobs_per_gpu={fitting}"
                 if fitting > 0

@@ -27,7 +27,7 @@ from dltrain.sweep.memory import check_memory
 from dltrain.sweep.plan import HOW, Plan, check_all, make_plan
 from dltrain.sweep.report import write_report
 from dltrain.sweep.results import edges, rank, winner, write_best, write_csv, write_parquet
-from dltrain.sweep.slots import Slot, slots_of
+from dltrain.sweep.slots import Slot, gpus_for, slots_of
 from dltrain.training.callbacks import count
 from dltrain.training.folder_names import check_writable, new_folder
 
@@ -75,9 +75,9 @@ def told_of_faults(folder: Path) -> Iterator[None]:
 def places(plan: Plan, targets: frozenset[str]) -> list[Slot]:
     """Check every configuration, and that those which share a GPU can; the places where jobs will run."""
     configs = check_all(plan)
-    gpus = pool.gpus() if plan.first.device in ("auto", "cuda") else []
-    slots = slots_of(plan.settings, len(gpus), plan.trials * len(plan.replicates))
-    check_memory(slots, gpus, configs, targets)
+    gpus = gpus_for(plan.first.device)
+    slots = slots_of(plan.settings, [*gpus], plan.trials * len(plan.replicates))
+    check_memory(slots, min(gpus.values(), default=0), configs, targets)
     return slots
 
 
@@ -337,6 +337,9 @@ def conclude(
     if best is not None and plan.test and missing == 0:
         scores = test_scores(plan, best, targets)
         notes.append("test split of the winner: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    failed = [job for job in jobs if job.failed]
+    if failed and len(failed) == len(jobs):
+        notes.append(f"every job failed; the first, job {failed[0].number}: {failed[0].reason}")
     reused = sum("reused" in job.summary for job in jobs)
     if reused:
         notes.append(
@@ -351,7 +354,6 @@ def conclude(
             f"out of time with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
         )
     write_report(plan, rows, jobs, notes, folder)
-    failed = [job for job in jobs if job.failed]
     if failed or not plan.first.quiet:
         print_ranking(plan, rows, jobs, folder, notes)
     if not completed:

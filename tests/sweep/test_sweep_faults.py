@@ -185,6 +185,18 @@ def test_30_a_job_that_finds_the_disk_full_stops_the_sweep_and_is_run_again(work
     assert {job["status"] for job in summaries(sweep_folder(workdir)).values()} == {"completed"}
 
 
+def test_09_a_job_that_could_not_write_its_rows_keeps_its_result(workdir, dltrain, faulty):
+    assert (
+        dltrain("-m", "model=faulty", "model.fault=degraded,none", "epochs=1", "quiet=true", "sweep.jobs=1")
+        == 0
+    )
+    folder = sweep_folder(workdir)
+    jobs = summaries(folder)
+    assert jobs[0]["status"] == "degraded" and "metrics.csv could not be written" in jobs[0]["problems"][0]
+    assert f",degraded,{jobs[0]['objective']!r}," in (folder / "results.csv").read_text()
+    assert grid_trials(folder)[0].value == jobs[0]["objective"]
+
+
 def test_30_a_search_whose_study_is_gone_is_refused(workdir, dltrain):
     command = ("-m", "sweep=random", "sweep.trials=1", "lr=interval(0.001,0.1)", "steps=1", "quiet=true")
     assert dltrain(*command) == 0

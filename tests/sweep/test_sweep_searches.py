@@ -15,7 +15,7 @@ from dltrain.config.door import shipped_targets
 from dltrain.errors import UserError
 from dltrain.sweep import memory, pool
 from dltrain.sweep.composer import Composer
-from dltrain.sweep.slots import Slot, slots_of
+from dltrain.sweep.slots import Slot, gpus_for, slots_of
 
 SHORT = ("steps=1", "quiet=true", "sweep.jobs=2")
 
@@ -180,8 +180,23 @@ GIB = 2**30
     ],
 )
 def test_places_on_gpus(jobs, per_gpu, gpus, places):
-    slots = slots_of({"jobs": jobs, "jobs_per_gpu": per_gpu}, gpus, 100)
+    slots = slots_of({"jobs": jobs, "jobs_per_gpu": per_gpu}, [f"cuda:{i}" for i in range(gpus)], 100)
     assert [slot.device for slot in slots] == places
+
+
+@pytest.mark.parametrize(
+    "device, meant",
+    [
+        ("auto", {"cuda:0": 5, "cuda:1": 3}),
+        ("cuda", {"cuda:0": 5, "cuda:1": 3}),
+        ("cuda:1", {"cuda:1": 3}),
+        ("cpu", {}),
+        ("cuda:7", {}),
+    ],
+)
+def test_the_gpus_that_a_device_means(monkeypatch, device, meant):
+    monkeypatch.setattr(pool, "gpus", lambda: [5, 3])
+    assert gpus_for(device) == meant
 
 
 def test_more_jobs_than_the_memory_of_the_gpu_holds_are_refused(workdir, dltrain, monkeypatch):
@@ -206,16 +221,16 @@ def test_the_need_of_a_job_is_counted_from_its_largest_configuration(monkeypatch
     monkeypatch.setattr(memory, "largest_need", largest_need)
     slots = [Slot("cuda:0", 1)] * 2 + [Slot("cuda:1", 1)]
     configs = [Config(lr, hidden) for lr in (0.1, 0.2) for hidden in (4, 8)]
-    memory.check_memory(slots, [6 * GIB, 7 * GIB], configs, frozenset())
+    memory.check_memory(slots, 6 * GIB, configs, frozenset())
     assert len(asked) == 2  # a learning rate needs no memory
     with pytest.raises(
         UserError, match="2 jobs at a time on one GPU need at least 6.0 GiB .* .3.0 GiB each., and 5.0 GiB"
     ):
-        memory.check_memory(slots, [5 * GIB, 7 * GIB], configs, frozenset())
+        memory.check_memory(slots, 5 * GIB, configs, frozenset())
     with pytest.raises(UserError, match="Not even one fits"):
-        memory.check_memory(slots, [2 * GIB, 7 * GIB], configs, frozenset())
+        memory.check_memory(slots, 2 * GIB, configs, frozenset())
     asked.clear()
-    memory.check_memory([Slot("cuda:0", 1), Slot("cuda:1", 1)], [0, 0], configs, frozenset())
+    memory.check_memory([Slot("cuda:0", 1), Slot("cuda:1", 1)], 0, configs, frozenset())
     assert not asked  # one job a GPU: nothing to look at
 
 

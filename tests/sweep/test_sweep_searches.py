@@ -26,6 +26,7 @@ def study_of(folder) -> optuna.Study:
     return optuna.load_study(study_name=None, storage=storage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["gp", "cmaes", "qmc", "random"])
 def test_every_search_runs_from_the_command_line(workdir, dltrain, word):
     axes = ("lr=tag(log,interval(1e-4,1e-1))", "optimizer.eps=interval(1e-9,1e-7)")
@@ -53,6 +54,7 @@ def test_nsga2_finds_a_front_of_two_objectives(workdir, dltrain):
     assert smallest in {trial.values[1] for trial in study.best_trials}
 
 
+@pytest.mark.slow
 def test_hyperband_stops_what_falls_behind(workdir, dltrain):
     rates = "0.003,6e-7,5e-7,4e-7,3e-7,2e-7"
     command = ("-m", f"lr={rates}", "epochs=4", "sweep.pruner=hyperband", "sweep.jobs=1", "quiet=true")

@@ -20,7 +20,7 @@ from dltrain.sweep.job import Task, work
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan import Plan
 from dltrain.sweep.pool import Worker
-from dltrain.sweep.stacked import LARGEST, StackTask, stack_key, work_together
+from dltrain.sweep.stacked import LARGEST, StackTask, stack_key, why_alone, work_together
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -183,6 +183,8 @@ class Driver:
         """Jobs to train together with this one as one model: this slot's share of those that can."""
         if self.plan.settings["vectorize"] == "never" or (key := self.key(job)) is None:
             return []
+        if self.plan.settings["vectorize"] == "auto" and self.plan.settings["pruner"] == "median":
+            return []  # it compares with jobs that are done, and in a stack none is before the end
         while (
             self.plan.blind and self.asked < self.plan.trials and len(self.waiting) < LARGEST * self.num_slots
         ):
@@ -200,6 +202,16 @@ class Driver:
             return None  # what was begun goes on as a run of its own
         key = stack_key(self.config(job))
         return None if key in self.lonely else key
+
+    def why_alone(self, job: Job) -> str:
+        """In words, for the job's log."""
+        if self.plan.settings["vectorize"] == "never":
+            return ""
+        if job.number in self.solo:
+            return "its stack ended without it, see stacks.log, or it ran out of memory"
+        if (why := why_alone(self.config(job))) or self.key(job) is None:
+            return why or "it was begun already, or its stack did not pay"
+        return "no other job that waits has the same shapes, or sweep.pruner=median compares with ended jobs"
 
     def config(self, job: Job) -> Config:
         if job.number not in self.configs:
@@ -220,7 +232,8 @@ class Driver:
 
     def start(self, jobs: list[Job], slot: Slot) -> None:
         """Make the jobs' folders and their process."""
-        tasks = tuple(self.task(job, slot) for job in jobs)
+        alone = self.why_alone(jobs[0]) if len(jobs) == 1 else ""
+        tasks = tuple(self.task(job, slot, alone) for job in jobs)
         begun = time.monotonic()
         if len(jobs) == 1:
             worker = pool.start(work, tasks[0])
@@ -233,7 +246,7 @@ class Driver:
             job.state, job.reason = "running", ""
             self.display.changed(job)
 
-    def task(self, job: Job, slot: Slot) -> Task:
+    def task(self, job: Job, slot: Slot, alone: str) -> Task:
         job.folder.mkdir(exist_ok=True)
         config = placed(self.config(job), slot)
         self.configs.pop(job.number)
@@ -247,6 +260,7 @@ class Driver:
             tuple(job.overrides),
             str(Path.cwd()),
             self.plan.settings["pruner"] != "none",
+            alone,
         )
 
     def wait(self) -> None:

@@ -120,9 +120,7 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
         if repeated:
             interval = "–" if math.isnan(row.half_width) else f"± {number(row.half_width)}"
             cells += [number(row.deviation), interval, len(row.values)]
-            cells.append(
-                "best" if place == 1 else row.verdict if row.complete else "a repetition failed or was pruned"
-            )
+            cells.append("best" if place == 1 and row.complete else row.verdict or "incomplete")
         else:
             cells += [f"{first.summary.get('best_epoch', 0):g}", first.state.replace("_", " ")]
         mark = ' class="best"' if place == 1 and row.complete else ""
@@ -167,10 +165,11 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
     return lambda v: start + (v - low) / span * (end - start)
 
 
-def _objective_range(values: Sequence[float]) -> tuple[float, float]:
+def _objective_range(values: Sequence[float], mode: str) -> tuple[float, float]:
     """The range that is drawn: the worst tenth may run off the picture's edge rather than flatten the rest."""
-    ordered = sorted(values)
-    return ordered[0], ordered[min(len(ordered) - 1, math.ceil(0.9 * len(ordered)))]
+    ordered = sorted(values, reverse=mode == "max")
+    best, worst = ordered[0], ordered[min(len(ordered) - 1, math.ceil(0.9 * len(ordered)))]
+    return min(best, worst), max(best, worst)
 
 
 def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tuple[float, str]]]:
@@ -193,7 +192,7 @@ def _slices(plan: Plan, rows: list[Row]) -> str:
     rows = [row for row in rows if row.complete]
     if len(rows) < 2:
         return ""
-    low, high = _objective_range([row.mean for row in rows])
+    low, high = _objective_range([row.mean for row in rows], plan.mode)
     y = _scale(low, high, 150, 15)
     pictures = []
     for axis in plan.search_axes:
@@ -221,7 +220,7 @@ def _parallel(plan: Plan, rows: list[Row]) -> str:
     axes = plan.search_axes
     if len(rows) < 2 or len(axes) < 2:
         return ""
-    low, high = _objective_range([row.mean for row in rows])
+    low, high = _objective_range([row.mean for row in rows], plan.mode)
     columns = [_positions(axis, rows) for axis in axes]
     ends: list[tuple[float, str]] = [(0, number(low)), (1, number(high))]
     gap = 760 / len(axes)
@@ -263,7 +262,7 @@ def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
     if not curves:
         return ""
     everything = [v for _, points in curves for _, v in points]
-    low, high = _objective_range(everything)
+    low, high = _objective_range(everything, plan.mode)
     right = max(points[-1][0] for _, points in curves)
     x, y = _scale(0, right, 60, 880), _scale(low, high, 280, 15)
     lines = []

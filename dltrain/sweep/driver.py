@@ -273,6 +273,8 @@ class Driver:
             except (EOFError, OSError):
                 self.gone(process)
         running = [job for process in self.running for job in process.jobs.values()]
+        for job in running if self.interrupts else ():
+            job.state = "saving"
         self.display.tick(self.jobs, running, self.seconds_left())
 
     def gone(self, process: Running) -> None:
@@ -289,6 +291,7 @@ class Driver:
     def hear(self, process: Running, number: int, event: str, *news: Any) -> None:
         """A message of a job: it began, it was evaluated, or it ended."""
         if event == "begun":
+            process.jobs[number].evaluations = news[0]
             self.set_pruner(*news)
         elif event == "ended":
             code, said = news
@@ -301,6 +304,7 @@ class Driver:
     ) -> None:
         """Report an evaluation to the study, and answer whether the job goes on where it asks."""
         job.epoch, job.value, job.best = epoch, value, best
+        job.share = min(1.0, step / max(job.evaluations, 1))
         if self.plan.objectives or len(self.plan.replicates) > 1:
             return
         trial = self.open[job.trial].trial
@@ -359,12 +363,12 @@ class Driver:
             self.study.finish(entry.trial, values_of(entry.jobs, self.plan.objectives))
 
     def seconds_left(self) -> float | None:
-        """From the mean time of the jobs that ended; None before the first."""
-        if not self.done_here:
-            return None
+        """From the time that the work done so far took, in jobs and shares of those that run; None at the beginning."""
         total = self.plan.trials * len(self.plan.replicates)
-        missing = total - sum(job.is_done for job in self.jobs)
-        return (time.monotonic() - self.begun) / self.done_here * missing
+        under_way = sum(job.share for process in self.running for job in process.jobs.values())
+        done = self.done_here + under_way
+        missing = total - sum(job.is_done for job in self.jobs) - under_way
+        return (time.monotonic() - self.begun) / done * missing if done > 0 else None
 
     # Ctrl-C -------------------------------------------------------------------------------------------------------
 

@@ -57,8 +57,9 @@ class Lines:
 class Live(Lines):
     """Running jobs in a table that is drawn anew; ended jobs as lines above it."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, mode: str) -> None:
         super().__init__(total)
+        self.mode = mode
         from rich.console import Console
         from rich.live import Live as Region
 
@@ -81,31 +82,55 @@ class Live(Lines):
         if now < self.due:
             return
         self.due = now + REFRESH
-        from rich.table import Table
-
         eta = f" · {clock(left)} left" if left is not None else ""
-        table = Table(title=f"{self.ended} of {self.total} jobs done{eta}", title_justify="left", box=None)
-        for head, side in (
-            ("job", "right"),
-            ("overrides", "left"),
-            ("epoch", "right"),
-            ("now", "right"),
-            ("best", "right"),
-        ):
-            table.add_column(head, justify=side, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
-        for job in sorted(running, key=lambda job: job.number)[: max(4, self.console.height - 6)]:
-            table.add_row(str(job.number), job.label(), f"{job.epoch:g}", number(job.value), number(job.best))
-        self.region.update(table, refresh=True)
+        best = best_so_far(jobs, self.mode)
+        title = f"{self.ended} of {self.total} jobs done{eta}{best}"
+        self.region.update(self.table(title, sorted(running, key=lambda job: job.number)), refresh=True)
+
+    def table(self, title: str, running: list[Job]) -> Any:
+        """The running jobs. In a narrow terminal the overrides give way, the numbers stay."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+        for head in ("job", "overrides", "state", "epoch", "now", "best"):
+            words = head in ("overrides", "state")
+            table.add_column(head, justify="left" if words else "right", no_wrap=True, overflow="ellipsis")
+        room = max(4, self.console.height - 6)
+        for job in running[:room]:
+            cells = (
+                job.number,
+                job.label(),
+                job.state,
+                f"{job.epoch:g}",
+                number(job.value),
+                number(job.best),
+            )
+            table.add_row(*(Text(str(cell)) for cell in cells))  # as text: [l1,dropout] is no markup
+        if len(running) > room:
+            table.add_row("…", f"{len(running) - room} more")
+        widths = [max(len(str(cell)) for cell in (c.header, *c.cells)) + 2 for c in table.columns]
+        table.columns[1].max_width = max(8, self.console.width - sum(widths) + widths[1])
+        return table
 
     def close(self) -> None:
         self.region.stop()
 
 
-def display(total: int, quiet: bool) -> Any:
+def best_so_far(jobs: list[Job], mode: str) -> str:
+    """The best value of all jobs until now, and whose it is."""
+    known = [(job.best, job.number) for job in jobs if job.best is not None and not job.failed]
+    if not known:
+        return ""
+    value, owner = (min if mode == "min" else max)(known)
+    return f" · best {number(value)} (job {owner})"
+
+
+def display(total: int, quiet: bool, mode: str = "min") -> Any:
     if quiet:
         return Quiet()
     live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    return Live(total) if live else Lines(total)
+    return Live(total, mode) if live else Lines(total)
 
 
 def describe(job: Job) -> str:

@@ -46,7 +46,7 @@ code{font:13px ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywher
 .warn{border-left:4px solid #d98c00;padding:.4rem .9rem;background:var(--card);margin:.5rem 0}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
 svg{width:100%;height:auto;display:block}
-svg text{fill:var(--soft);font-size:11px}
+svg text{fill:var(--soft);font-size:11px;paint-order:stroke;stroke:var(--card);stroke-width:3px}
 svg .axis{stroke:var(--line)}
 svg .c{fill:none;stroke:var(--dot);stroke-width:1;opacity:.55}
 svg .b{fill:none;stroke:var(--best);stroke-width:2.5}

@@ -238,7 +238,7 @@ def drive(plan: Plan, folder: Path, texts: list[str], command: str, catalogue: C
     ]
     study = Study(folder, plan.search_axes, sampler, directions)
     total = plan.trials * len(plan.replicates)
-    show = display(total, plan.first.quiet)
+    show = display(total, plan.first.quiet, plan.mode)
     slots = slots_of(plan.settings, plan.first.device, total)
     begun = time.monotonic()
     driver = Driver(plan, study, folder, slots, targets, command, show)

@@ -29,7 +29,7 @@ body{margin:0 auto;max-width:1080px;padding:2.5rem 1.25rem 4rem;background:var(-
 font:15px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;font-variant-numeric:tabular-nums}
 h1{font-size:1.7rem;margin:0}
 h2{font-size:1.1rem;margin:2.4rem 0 .7rem}
-p{margin:.4rem 0;max-width:46rem}
+p{margin:.4rem 0;max-width:56rem}
 .soft{color:var(--soft)}
 section.card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1rem 1.2rem;overflow-x:auto}
 .facts{display:flex;flex-wrap:wrap;gap:.6rem;margin:1.2rem 0}
@@ -43,6 +43,10 @@ td.n,th.n{text-align:right}
 tr.best td{color:var(--best);font-weight:600}
 .bad{color:var(--bad)}
 code{font:13px ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
+.fail{padding:.6rem 0;border-bottom:1px solid var(--line)}
+.fail:last-child{border:0}
+.fail p{max-width:none;overflow-wrap:anywhere}
+a{color:var(--best)}
 .warn{border-left:4px solid #d98c00;padding:.4rem .9rem;background:var(--card);margin:.5rem 0}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
 svg{width:100%;height:auto;display:block}
@@ -135,14 +139,19 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
 
 
 def _failures(jobs: list[Job]) -> str:
-    lines = [
-        f'<tr><td>{job.number}</td><td>{_text(job.label())}</td><td class="bad">{_text(job.reason.splitlines()[0] if job.reason else "")}</td>'
-        f"<td><code>{_text(rerun_command(job))}</code></td></tr>"
+    """Each failed job with its reason, the command that runs it again, and its log."""
+    return "".join(
+        f'<div class="fail"><b>job {job.number}</b> {_text(job.label())}<p class="bad">{_text(reason_of(job))}</p>'
+        f"<code>{_text(rerun_command(job))}</code>"
+        f'<p class="soft">log: <a href="{job.folder.name}/run.log">{job.folder.name}/run.log</a></p></div>'
         for job in jobs
         if job.failed
-    ]
-    head = "<tr><th>job</th><th>configuration</th><th>reason</th><th>to run it again</th></tr>"
-    return f"<table>{head}{''.join(lines)}</table>" if lines else ""
+    )
+
+
+def reason_of(job: Job) -> str:
+    """The first line of it."""
+    return job.reason.splitlines()[0] if job.reason else "no reason known"
 
 
 def _importance(plan: Plan, rows: list[Row]) -> str:

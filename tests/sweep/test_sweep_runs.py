@@ -154,7 +154,7 @@ def finished(workdir: Path) -> int:
 
 @pytest.mark.slow
 def test_after_the_driver_is_killed_only_the_missing_jobs_run(workdir, dltrain):
-    command = ("-m", "seed=range(6)", "epochs=8", "sweep.jobs=1")
+    command = ("-m", "seed=range(6)", "epochs=8", "sweep.jobs=1", "sweep.vectorize=never")
     driver = start(workdir, *command)
     wait_for(lambda: finished(workdir) >= 2)
     driver.kill()

@@ -185,7 +185,7 @@ def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tupl
     """Where each row lies on an axis, from 0 to 1, and the ticks."""
     if axis.options:
         step = 1 / max(1, len(axis.labels) - 1)
-        place = {label: i * step for i, label in enumerate(axis.labels)}
+        place = {label: i * step for i, label in enumerate(in_order(axis.labels))}
         ticks = [(p, label) for label, p in place.items()] if len(place) <= 12 else []
         return {
             i: place[row.chosen[axis.name]] for i, row in enumerate(rows) if axis.name in row.chosen
@@ -194,6 +194,14 @@ def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tupl
     to = _scale(scaled(axis.low), scaled(axis.high), 0, 1)
     found = {i: to(scaled(row.chosen[axis.name])) for i, row in enumerate(rows) if axis.name in row.chosen}
     return found, [(0, f"{axis.low:g}"), (1, f"{axis.high:g}")]
+
+
+def in_order(labels: list[str]) -> list[str]:
+    """Numbers by their size, words as they were given."""
+    try:
+        return sorted(labels, key=float)
+    except ValueError:
+        return labels
 
 
 def _slices(plan: Plan, rows: list[Row]) -> str:
@@ -289,7 +297,8 @@ def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
     return (
         f'<svg viewBox="0 0 900 310"><path class="axis" d="M60 10V290H885" fill="none"/><text x="54" y="284" text-anchor="end">{number(low)}</text>'
         f'<text x="54" y="20" text-anchor="end">{number(high)}</text>'
-        f'<text x="880" y="305" text-anchor="end">epoch {right:g}</text>{"".join(lines)}</svg>{left_out}'
+        f'<text x="880" y="305" text-anchor="end">epoch {right:g}</text>{"".join(lines)}</svg>'
+        f'<p class="soft">In colour: the best configuration. The worst tenth of all values runs along the edge.</p>{left_out}'
     )
 
 

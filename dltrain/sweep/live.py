@@ -110,7 +110,7 @@ class Live(Lines):
         if len(running) > room:
             table.add_row("…", f"{len(running) - room} more")
         widths = [max(len(str(cell)) for cell in (c.header, *c.cells)) + 2 for c in table.columns]
-        table.columns[1].max_width = max(8, self.console.width - sum(widths) + widths[1])
+        table.columns[1].max_width = max(4, self.console.width - sum(widths) + widths[1])
         return table
 
     def close(self) -> None:

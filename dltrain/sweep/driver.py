@@ -26,7 +26,7 @@ from dltrain.sweep.plan import Plan
 from dltrain.sweep.pool import Worker
 from dltrain.sweep.reuse import WHOLE, Finished, take_over
 from dltrain.sweep.slots import Slot
-from dltrain.sweep.stacked import LARGEST, StackTask, stack_key, work_together
+from dltrain.sweep.stacked import LARGEST, StackTask, stack_key, why_alone, work_together
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -217,6 +217,8 @@ class Driver:
         """Jobs to train together with this one as one model: this slot's share of those that can."""
         if self.plan.settings["vectorize"] == "never" or (key := self.key(job)) is None:
             return []
+        if self.plan.settings["vectorize"] == "auto" and self.plan.settings["pruner"] == "median":
+            return []  # it compares with jobs that are done, and in a stack none is before the end
         while (
             self.plan.blind and self.asked < self.plan.trials and len(self.waiting) < LARGEST * self.num_slots
         ):
@@ -234,6 +236,16 @@ class Driver:
             return None  # what was begun goes on as a run of its own
         key = stack_key(self.config(job))
         return None if key in self.lonely else key
+
+    def why_alone(self, job: Job) -> str:
+        """In words, for the job's log."""
+        if self.plan.settings["vectorize"] == "never":
+            return ""
+        if job.number in self.solo:
+            return "its stack ended without it, see stacks.log, or it ran out of memory"
+        if (why := why_alone(self.config(job))) or self.key(job) is None:
+            return why or "it was begun already, or its stack did not pay"
+        return "no other job that waits has the same shapes, or sweep.pruner=median compares with ended jobs"
 
     def config(self, job: Job) -> Config:
         if job.number not in self.configs:
@@ -254,7 +266,8 @@ class Driver:
 
     def start(self, jobs: list[Job], slot: Slot) -> None:
         """Make the jobs' folders and their process."""
-        tasks = tuple(self.task(job, slot) for job in jobs)
+        alone = self.why_alone(jobs[0]) if len(jobs) == 1 else ""
+        tasks = tuple(self.task(job, slot, alone) for job in jobs)
         begun = time.monotonic()
         if len(jobs) == 1:
             worker = pool.start(work, tasks[0])
@@ -267,7 +280,7 @@ class Driver:
             job.state, job.reason = "running", ""
             self.tell(job)
 
-    def task(self, job: Job, slot: Slot) -> Task:
+    def task(self, job: Job, slot: Slot, alone: str) -> Task:
         job.folder.mkdir(exist_ok=True)
         config = placed(self.config(job), slot)
         self.configs.pop(job.number)
@@ -281,6 +294,7 @@ class Driver:
             tuple(job.overrides),
             str(Path.cwd()),
             self.plan.settings["pruner"] != "none",
+            alone,
         )
 
     def wait(self) -> None:
@@ -295,6 +309,8 @@ class Driver:
             else:  # an OSError in here is one of the disk
                 self.hear(process, *message)
         running = [job for process in self.running for job in process.jobs.values()]
+        for job in running if self.interrupts else ():
+            job.state = "saving"
         self.display.tick(self.jobs, running, self.seconds_left())
 
     def gone(self, process: Running) -> None:
@@ -311,6 +327,7 @@ class Driver:
     def hear(self, process: Running, number: int, event: str, *news: Any) -> None:
         """A message of a job: it began, it was evaluated, or it ended."""
         if event == "begun":
+            process.jobs[number].evaluations = news[0]
             self.set_pruner(*news)
         elif event == "ended":
             code, said = news
@@ -323,6 +340,7 @@ class Driver:
     ) -> None:
         """Report an evaluation to the study, and answer whether the job goes on where it asks."""
         job.epoch, job.value, job.best = epoch, value, best
+        job.share = min(1.0, step / max(job.evaluations, 1))
         if self.plan.objectives or len(self.plan.replicates) > 1:
             return
         trial = self.open[job.trial].trial
@@ -386,12 +404,12 @@ class Driver:
             self.study.finish(entry.trial, values_of(entry.jobs, self.plan.objectives))
 
     def seconds_left(self) -> float | None:
-        """From the mean time of the jobs that ended; None before the first."""
-        if not self.done_here:
-            return None
+        """From the time that the work done so far took, in jobs and shares of those that run; None at the beginning."""
         total = self.plan.trials * len(self.plan.replicates)
-        missing = total - sum(job.is_done for job in self.jobs)
-        return (time.monotonic() - self.begun) / self.done_here * missing
+        under_way = sum(job.share for process in self.running for job in process.jobs.values())
+        done = self.done_here + under_way
+        missing = total - sum(job.is_done for job in self.jobs) - under_way
+        return (time.monotonic() - self.begun) / done * missing if done > 0 else None
 
     def tell(self, job: Job) -> None:
         """Show that a job began or ended; where nobody reads any more, as in `| head`, the sweep goes on in silence."""

@@ -31,6 +31,7 @@ class Task:
     overrides: tuple[str, ...]
     cwd: str
     asks: bool  # whether the driver decides after each evaluation if the job goes on
+    alone: str = ""  # why it does not share its process with others, where it might have
 
 
 class Watch:
@@ -127,6 +128,8 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
         folder, patience=ORPHAN_SECONDS
     ).release()  # a job of a driver that was killed may still be ending here
     with experiment.logging_to(folder):
+        if task.alone:
+            logging.getLogger(__name__).info("not in a stack: %s", task.alone)
         experiment.run(built, folder, resume=resume, watch=watch)
 
 

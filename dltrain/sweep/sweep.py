@@ -273,7 +273,7 @@ def drive(
         check_remembered(plan, folder, len(study.trials()))
         study.use_sampler(make_sampler(plan, targets, len(study.trials())))
     total = plan.trials * len(plan.replicates)
-    show = display(total, plan.first.quiet)
+    show = display(total, plan.first.quiet, plan.mode)
     begun = time.monotonic()
     driver = Driver(plan, study, folder, slots, targets, command, show)
     if driver.jobs:

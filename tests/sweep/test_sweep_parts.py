@@ -17,7 +17,7 @@ from dltrain.sweep import space, statistics
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan import Plan
-from dltrain.sweep.report import write_report
+from dltrain.sweep.report import _objective_range, write_report
 from dltrain.sweep.results import edges, importance, rank, winner, write_csv
 from dltrain.sweep.space import Axis
 
@@ -129,40 +129,70 @@ def test_verdicts():
     assert statistics.verdicts([1.0] * 4, [[2.0] * 4]) == ["too few"]
 
 
-# A planted study: lr matters and its best value is the edge, `batch_size` does nothing, and its two values are equal.
+# A planted study: lr matters, and its best value is the edge; batch_size does nothing; dropout's two values are equal.
+
+WIGGLE = {"32": [0.004, -0.003, 0.001, 0.002, -0.004], "64": [-0.002, 0.003, -0.001, -0.003, 0.003],
+          "128": [0.001, 0.002, -0.004, 0.003, -0.002]}  # fmt: skip
 
 
-def planted(composer, tmp_path: Path) -> tuple[Plan, list[Job]]:
-    overrides = axes(("lr", ["0.001", "0.01", "0.1"]), ("batch_size", ["32", "64"]), ("seed", list("01234")))
+def planted(composer, tmp_path: Path, mode: str = "min") -> tuple[Plan, list[Job]]:
+    search = axes(
+        ("lr", ["0.001", "0.01", "0.1"]), ("batch_size", list(WIGGLE)), ("model.dropout", ["0", "0.2"])
+    )
+    overrides = [*search, *axes(("seed", list("01234")))]
     replicates = [{"seed": s} for s in "01234"]
-    first = composer.config([])
+    first = composer.config([f"early_stopping.mode={mode}"])
     plan = Plan(overrides, replicates, [], {"trials": None}, "grid", composer, first, False)
     jobs = []
-    for trial, chosen in enumerate(space.grid(overrides[:2])):
+    for trial, chosen in enumerate(space.grid(search)):
         for job in plan.jobs(trial, chosen, tmp_path):
-            noise = 0.01 * ((int(job.chosen["seed"]) * 7) % 5)
-            value = {"0.1": 0.1, "0.01": 0.5, "0.001": 0.9}[chosen["lr"]] + noise * (1 + 0.1 * trial)
+            seed = int(job.chosen["seed"])
+            value = {"0.1": 0.1, "0.01": 0.5, "0.001": 0.9}[chosen["lr"]] + 0.02 * seed
+            value += WIGGLE[chosen["batch_size"]][seed]
+            value = value if mode == "min" else 1 - value
             job.state = "completed"
             job.summary = {"objective": value, "best": {"val/loss": value}, "best_epoch": 3.0}
             jobs.append(job)
-    plan.configurations = [jobs[5 * i].chosen for i in range(6)]
+    plan.configurations = [jobs[5 * i].chosen for i in range(len(jobs) // 5)]
     return plan, jobs
 
 
-def test_the_report_finds_what_was_planted(composer, tmp_path):
-    plan, jobs = planted(composer, tmp_path)
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_report_says_exactly_what_was_planted(composer, tmp_path, mode):
+    plan, jobs = planted(composer, tmp_path, mode)
     rows = rank(plan, jobs)
-    assert rows[0].chosen["lr"] == "0.1"
+    assert [row.chosen["lr"] for row in rows] == ["0.1"] * 6 + ["0.01"] * 6 + ["0.001"] * 6
     shares = importance(plan, rows)
-    assert shares["lr"] > 0.95 and shares["batch_size"] < 0.05
-    assert edges(plan, rows) == ["the best lr is 0.1, the high end of its range: look further up."]
-    assert rows[1].chosen["lr"] == "0.1" and rows[2].verdict.startswith("p = ")
-    write_report(plan, rows, jobs, edges(plan, rows), tmp_path)
+    assert shares["lr"] > 0.99 and shares["batch_size"] < 0.01 and shares["model.dropout"] < 1e-9
+    notes = edges(plan, rows)
+    assert notes == ["the best lr is 0.1, the high end of its range: look further up."]
+    # the best against each other one: equal, or different by noise alone, or by lr
+    best, twin, *others = rows
+    assert (best.chosen["batch_size"], best.values) == (twin.chosen["batch_size"], twin.values)
+    assert twin.verdict == "not distinguishable"
+    for row in others:
+        by_noise = row.chosen["lr"] == "0.1"
+        assert row.verdict.startswith("not distinguishable" if by_noise else "p = "), row
+    write_report(plan, rows, jobs, notes, tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert "look further up" in page
+    assert page.count("look further up") == 1 and page.count('class="warn"') == 1
+    assert page.count("<td>not distinguishable</td>") == 5 and page.count("<td>p = ") == 12
+    assert "Failed jobs" not in page
     assert "http" not in page and "<script" not in page
-    best = winner(plan, rows)
-    assert best is not None and best.chosen["lr"] == "0.1"
+    found = winner(plan, rows)
+    assert found is not None and found.chosen["lr"] == "0.1"
+
+
+def test_fewer_than_five_repetitions_are_too_few_to_tell(composer, tmp_path):
+    plan, jobs = planted(composer, tmp_path)
+    kept = [job for job in jobs if job.chosen["seed"] != "4"]
+    assert {row.verdict for row in rank(plan, kept)[1:]} == {"too few"}
+
+
+def test_the_range_that_is_drawn_holds_the_best():
+    values = [float(v) for v in range(20)]
+    assert _objective_range(values, "min") == (0.0, 18.0)
+    assert _objective_range(values, "max") == (1.0, 19.0)
 
 
 def test_equal_configurations_are_not_distinguishable(composer, tmp_path):

@@ -84,10 +84,11 @@ def measure(config: Config, targets: frozenset[str]) -> int:
     from dltrain.build import build
     from dltrain.config.door import Door
     from dltrain.data.batches import ResidentSplit
-    from dltrain.tuning import _some_lr, bytes_per_sample, with_values
+    from dltrain.tuning import CANDIDATES, bytes_per_sample, with_values
 
     size = None if config.batch_size == "auto" else config.batch_size  # auto takes what is free
-    config = with_values(config, device="cpu", lr=_some_lr(config), batch_size=size)
+    lr = CANDIDATES[0] if config.lr == "auto" else config.lr
+    config = with_values(config, device="cpu", lr=lr, batch_size=size)
     parts, plan = build(config, Door(set(targets), config.trust))
     share = 1.0 if config.precision == "fp32" else 0.5  # auto may be bf16 on the GPU
     activations = share * bytes_per_sample(parts) * plan.batch_size / plan.accumulate

@@ -106,9 +106,9 @@ def table_of(title: str, running: list[Job], width: int, room: int) -> Any:
         cells = (job.number, job.label(), job.state, f"{job.epoch:g}", number(job.value), number(job.best))
         table.add_row(*(Text(str(cell)) for cell in cells))  # as text: [l1,dropout] is no markup
     if len(running) > room:
-        table.add_row("…", f"{len(running) - room} more")
-    numbers = [column for column in table.columns if column.header != "overrides"]
-    taken = sum(2 + max(len(str(cell)) for cell in (column.header, *column.cells)) for column in numbers)
+        table.caption, table.caption_justify = Text(f"  … {len(running) - room} more"), "left"
+    others = [column for column in table.columns if column.header != "overrides"]
+    taken = sum(2 + max(len(str(cell)) for cell in (column.header, *column.cells)) for column in others)
     table.columns[1].max_width = max(3, width - taken)
     return table
 

@@ -18,7 +18,7 @@ from dltrain.sweep import space, statistics
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.live import best_so_far, print_table, table_of
-from dltrain.sweep.plan import Plan
+from dltrain.sweep.plan import Plan, enumerate_grid
 from dltrain.sweep.report import _objective_range, write_report
 from dltrain.sweep.results import edges, importance, rank, winner, write_csv
 from dltrain.sweep.space import Axis
@@ -64,6 +64,19 @@ def axes(*pairs: tuple[str, list[str]]) -> list[Axis]:
 def test_grid_has_hydras_order():
     found = list(space.grid(axes(("lr", ["1", "2"]), ("optimizer", ["a", "b"]))))
     assert [tuple(c.values()) for c in found] == [("1", "a"), ("1", "b"), ("2", "a"), ("2", "b")]
+
+
+def test_a_pruned_grid_is_tried_in_a_shuffled_order_and_keeps_its_job_numbers(composer, tmp_path):
+    words = axes(("lr", ["0.1", "0.01", "0.001"]), ("batch_size", ["32", "64", "128"]))
+    plans = {}
+    for pruner in ("none", "asha"):
+        plan = Plan(words, [{}], [], {"pruner": pruner}, "grid", composer, composer.config([]), False)
+        enumerate_grid(plan)
+        jobs = [plan.jobs(t, chosen, tmp_path)[0] for t, chosen in enumerate(plan.configurations)]
+        plans[pruner] = [(job.number, job.chosen) for job in jobs]
+    assert plans["asha"] != plans["none"]
+    assert sorted(plans["asha"], key=lambda pair: pair[0]) == plans["none"]
+    assert [number for number, _ in plans["none"]] == list(range(9))
 
 
 def test_conditions_leave_inactive_axes_out_of_a_grid():

@@ -3,10 +3,11 @@
     python benchmarks/asha.py [--keep FOLDER] [--seeds 0 1 2 3 4] [--live]
 
 The space: 64 configurations (lr × optimizer × activation × dropout) of the reference CNN on digits, 27 epochs, half of the
-samples (898) for validation. For each seed the whole grid is trained once, by a sweep like any other (about a minute on a
-core); its curves, kept in `--keep`, are then played to the sweep's own study and pruner in the order in which a driver
-with two slots would hear them, each epoch taking the time that it took, once in the order of the grid and once in random
-order. That is what a pruned sweep does, without training everything again; `--live` trains the pruned sweep of the first seed besides, to compare.
+samples (898) for validation. For each seed the whole grid is trained once, by a sweep like any other (a minute on two
+cores). Its curves, kept in `--keep`, are then played to the sweep's own study and pruner in the order in which a driver with
+two slots would hear them, each epoch taking the time that it took: once shuffled, as a pruned sweep tries a grid, and once in
+the order of the axes. That is what a pruned sweep does, without training everything again; `--live` trains the pruned sweep
+of the first seed besides, to compare.
 
 Compute counts in epochs. The target: within 0.2 points of the grid's best validation accuracy for at most 35 %.
 """
@@ -18,7 +19,6 @@ import csv
 import heapq
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -26,6 +26,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from dltrain.sweep.plan import shuffled
 from dltrain.sweep.space import Axis
 from dltrain.sweep.study import Listed, Study, make_pruner
 
@@ -70,11 +71,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.keep or temporary)
         grids = {seed: grid(folder / f"grid-{seed}", seed) for seed in args.seeds}
-        for order in ("grid", "random"):
+        for order in ("shuffled", "axes"):
             results = [compare(curves, seed, order) for seed, curves in grids.items()]
             gaps, shares = zip(*results, strict=True)
             print(
-                f"{order} order, mean of {len(results)} seeds: {statistics.mean(gaps):.2f} points below the grid's best, "
+                f"order {order}, mean of {len(results)} seeds: {statistics.mean(gaps):.2f} points below the grid's best, "
                 f"{100 * statistics.mean(shares):.1f} % of its epochs"
             )
         if args.live:
@@ -126,13 +127,11 @@ def compare(curves: list[Curve], seed: int, order: str) -> tuple[float, float]:
     """Points below the best of the grid, and the share of its epochs, of ASHA; prints both and the space."""
     whole = Found(max(best_of(c) for c in curves), sum(len(c.accuracies) for c in curves))
     median = statistics.median(best_of(c) for c in curves)
-    jobs = list(range(len(curves)))
-    if order == "random":
-        random.Random(seed).shuffle(jobs)
+    jobs = shuffled(len(curves)) if order == "shuffled" else list(range(len(curves)))
     asha = replay(curves, jobs)
     gap, share = 100 * (whole.best - asha.best), asha.epochs / whole.epochs
     print(
-        f"{order} order, seed {seed}: {len(curves)} configurations, best {100 * whole.best:.2f} %, median {100 * median:.2f} %; "
+        f"order {order}, seed {seed}: {len(curves)} configurations, best {100 * whole.best:.2f} %, median {100 * median:.2f} %; "
         f"ASHA {gap:.2f} points below the best, {100 * share:.1f} % of the epochs",
         flush=True,
     )

@@ -112,7 +112,7 @@ def start_cost() -> None:
 def many_jobs(jobs: int = 1000) -> None:
     """The driver's memory over many jobs of one step each."""
     with tempfile.TemporaryDirectory() as folder:
-        axes = [f"seed=range({jobs})", "steps=1", "quiet=true", "sweep.vectorize=never"]
+        axes = [f"dataset.split_seed=range({jobs})", "steps=1", "quiet=true", "sweep.vectorize=never"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         begun = time.monotonic()
         process = subprocess.Popen(

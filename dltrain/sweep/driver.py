@@ -245,7 +245,9 @@ class Driver:
             return "its stack ended without it, see stacks.log, or it ran out of memory"
         if (why := why_alone(self.config(job))) or self.key(job) is None:
             return why or "it was begun already, or its stack did not pay"
-        return "no other job that waits has the same shapes, or sweep.pruner=median compares with ended jobs"
+        return (
+            "no other job was left to share it with, or sweep.pruner=median compares with jobs that are done"
+        )
 
     def config(self, job: Job) -> Config:
         if job.number not in self.configs:

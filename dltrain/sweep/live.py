@@ -85,36 +85,32 @@ class Live(Lines):
         eta = f" · {clock(left)} left" if left is not None else ""
         best = best_so_far(jobs, self.mode)
         title = f"{self.ended} of {self.total} jobs done{eta}{best}"
-        self.region.update(self.table(title, sorted(running, key=lambda job: job.number)), refresh=True)
-
-    def table(self, title: str, running: list[Job]) -> Any:
-        """The running jobs. In a narrow terminal the overrides give way, the numbers stay."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
-        for head in ("job", "overrides", "state", "epoch", "now", "best"):
-            words = head in ("overrides", "state")
-            table.add_column(head, justify="left" if words else "right", no_wrap=True, overflow="ellipsis")
-        room = max(4, self.console.height - 6)
-        for job in running[:room]:
-            cells = (
-                job.number,
-                job.label(),
-                job.state,
-                f"{job.epoch:g}",
-                number(job.value),
-                number(job.best),
-            )
-            table.add_row(*(Text(str(cell)) for cell in cells))  # as text: [l1,dropout] is no markup
-        if len(running) > room:
-            table.add_row("…", f"{len(running) - room} more")
-        widths = [max(len(str(cell)) for cell in (c.header, *c.cells)) + 2 for c in table.columns]
-        table.columns[1].max_width = max(4, self.console.width - sum(widths) + widths[1])
-        return table
+        shown = sorted(running, key=lambda job: job.number)
+        table = table_of(title, shown, self.console.width, max(4, self.console.height - 6))
+        self.region.update(table, refresh=True)
 
     def close(self) -> None:
         self.region.stop()
+
+
+def table_of(title: str, running: list[Job], width: int, room: int) -> Any:
+    """At most `room` running jobs, `width` columns wide. In a narrow terminal the overrides give way, the numbers stay."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    for head in ("job", "overrides", "state", "epoch", "now", "best"):
+        words = head in ("overrides", "state")
+        table.add_column(head, justify="left" if words else "right", no_wrap=True, overflow="ellipsis")
+    for job in running[:room]:
+        cells = (job.number, job.label(), job.state, f"{job.epoch:g}", number(job.value), number(job.best))
+        table.add_row(*(Text(str(cell)) for cell in cells))  # as text: [l1,dropout] is no markup
+    if len(running) > room:
+        table.caption, table.caption_justify = Text(f"  … {len(running) - room} more"), "left"
+    others = [column for column in table.columns if column.header != "overrides"]
+    taken = sum(2 + max(len(str(cell)) for cell in (column.header, *column.cells)) for column in others)
+    table.columns[1].max_width = max(3, width - taken)
+    return table
 
 
 def best_so_far(jobs: list[Job], mode: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,21 @@ def enumerate_grid(plan: Plan) -> None:
         replicate = {k: v for k, v in values.items() if k in REPLICATES}
         plan.trial_of[index[key], order[tuple(sorted(replicate.items()))]] = next(number)
     plan.configurations = configurations
+    if plan.settings["pruner"] != "none":
+        place = {i: t for t, i in enumerate(shuffled(len(configurations)))}
+        plan.configurations = sorted(configurations, key=lambda chosen: place[index[tuple(chosen.items())]])
+        plan.trial_of = {(place[i], r): number for (i, r), number in plan.trial_of.items()}
+
+
+def shuffled(length: int) -> list[int]:
+    """The order in which a grid is tried where jobs are pruned: by chance, the same every time.
+
+    A pruner compares with what came before, and the neighbours of a bad configuration are bad: in the order of the axes
+    ASHA trained 54 % of a grid's epochs, in this one 29 % (docs/speed.md).
+    """
+    order = list(range(length))
+    random.Random(0).shuffle(order)
+    return order
 
 
 def check_pruner(plan: Plan) -> None:

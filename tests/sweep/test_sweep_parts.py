@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import random
@@ -16,7 +17,8 @@ from dltrain.errors import UserError
 from dltrain.sweep import space, statistics
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.jobs import Job
-from dltrain.sweep.plan import Plan
+from dltrain.sweep.live import best_so_far, print_table, table_of
+from dltrain.sweep.plan import Plan, enumerate_grid
 from dltrain.sweep.report import _objective_range, write_report
 from dltrain.sweep.results import edges, importance, rank, winner, write_csv
 from dltrain.sweep.space import Axis
@@ -62,6 +64,19 @@ def axes(*pairs: tuple[str, list[str]]) -> list[Axis]:
 def test_grid_has_hydras_order():
     found = list(space.grid(axes(("lr", ["1", "2"]), ("optimizer", ["a", "b"]))))
     assert [tuple(c.values()) for c in found] == [("1", "a"), ("1", "b"), ("2", "a"), ("2", "b")]
+
+
+def test_a_pruned_grid_is_tried_in_a_shuffled_order_and_keeps_its_job_numbers(composer, tmp_path):
+    words = axes(("lr", ["0.1", "0.01", "0.001"]), ("batch_size", ["32", "64", "128"]))
+    plans = {}
+    for pruner in ("none", "asha"):
+        plan = Plan(words, [{}], [], {"pruner": pruner}, "grid", composer, composer.config([]), False)
+        enumerate_grid(plan)
+        jobs = [plan.jobs(t, chosen, tmp_path)[0] for t, chosen in enumerate(plan.configurations)]
+        plans[pruner] = [(job.number, job.chosen) for job in jobs]
+    assert plans["asha"] != plans["none"]
+    assert sorted(plans["asha"], key=lambda pair: pair[0]) == plans["none"]
+    assert [number for number, _ in plans["none"]] == list(range(9))
 
 
 def test_conditions_leave_inactive_axes_out_of_a_grid():
@@ -252,3 +267,46 @@ def test_a_pruned_trial_is_closed(tmp_path):
     (closed,) = study.trials()
     assert closed.state is TrialState.PRUNED
     assert closed.intermediate_values == {1: 0.5}
+
+
+def running_job(number: int, label: str, tmp_path: Path, best: float) -> Job:
+    job = Job(number, number, {"regularization": label, "lr": 0.1}, [], tmp_path, state="running")
+    job.epoch, job.value, job.best = 12, 0.0371, best
+    return job
+
+
+@pytest.mark.parametrize("width", [40, 60, 120])
+def test_the_live_table_keeps_its_numbers_at_any_width(width, tmp_path):
+    from rich.console import Console
+
+    jobs = [running_job(i, "[l1,dropout]", tmp_path, 0.02 + i) for i in range(9)]
+    out = io.StringIO()
+    Console(file=out, width=width).print(table_of("0 of 9 jobs done", jobs, width, 4))
+    title, heads, *rows = out.getvalue().splitlines()
+    assert title.split() == ["0", "of", "9", "jobs", "done"]
+    assert heads.split()[2:] == ["state", "epoch", "now", "best"]
+    assert [row.split()[-4:] for row in rows[:4]] == [
+        ["running", "12", "0.0371", f"{0.02 + i:.4f}"] for i in range(4)
+    ]
+    assert "5 more" in rows[4] and len(rows) == 5
+    assert width < 100 or "regularization=[l1,dropout] lr=0.1" in rows[0]
+
+
+def test_the_best_so_far_is_named_with_its_job(tmp_path):
+    jobs = [running_job(i, "[]", tmp_path, value) for i, value in enumerate((0.3, 0.2, 0.9))]
+    assert best_so_far(jobs, "min") == " · best 0.2000 (job 1)"
+    assert best_so_far(jobs, "max") == " · best 0.9000 (job 2)"
+    jobs[1].state = "failed"
+    assert best_so_far(jobs, "min") == " · best 0.3000 (job 0)"
+    assert best_so_far([], "min") == ""
+
+
+def test_a_dry_run_says_who_trains_together(composer, tmp_path, capsys):
+    words = axes(("optimizer", ["adam", "lbfgs", "sgd"]), ("lr", ["0.1", "0.01"]))
+    plan = Plan(words, [{}], [], {"vectorize": "auto"}, "grid", composer, composer.config([]), False)
+    jobs = [job for i, chosen in enumerate(space.grid(words)) for job in plan.jobs(i, chosen, tmp_path)]
+    print_table(plan, jobs)
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "4 jobs can train together as one model: 0–1, 4–5",
+        "2 jobs in processes of their own, for optimizer=lbfgs: 2–3",
+    ]

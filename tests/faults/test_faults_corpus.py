@@ -62,6 +62,7 @@ def check_refused(seen: Seen, folder: Path, before: dict[str, bytes], codes=(2, 
     assert len(seen.error) < 1500
     assert seen.ran == []
     assert files(folder) == before
+    print(f"{seen.seconds:.3f} s, {seen.megabytes:.0f} MB")
     assert seen.seconds < SECONDS
     assert seen.megabytes < MEGABYTES
 

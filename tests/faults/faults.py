@@ -122,16 +122,15 @@ def tree(path: Path) -> dict[str, bytes]:
 
 
 class Disk:
-    """A model of a disk whose plug is pulled: names are there at once, the content of a file from its sync on."""
+    """A model of a disk whose plug is pulled: names are there at once, the content of a file from its sync on.
+
+    What was appended since is lost, and all of a file that was written anew.
+    """
 
     def __init__(self, patch, pictures):
-        self.pictures, self.lock, self.synced, self.run, self.whole = (
-            pictures,
-            threading.Lock(),
-            set(),
-            None,
-            0,
-        )
+        self.pictures, self.lock = pictures, threading.Lock()
+        self.synced: dict[int, bytes] = {}  # what each inode held when it was synced
+        self.run, self.whole = None, 0
         self.promised: dict[Path, int] = {}  # the step that each picture must be able to go on from
         self.watch(patch, checkpoint, "sync", self.mark)
         for owner, name in ((Path, "rename"), (Path, "unlink"), (os, "rmdir"), (os, "replace")):
@@ -151,14 +150,14 @@ class Disk:
 
     def mark(self, path):
         if path.is_file():
-            self.synced.add(self.identity(path))
+            self.synced[path.stat().st_ino] = path.read_bytes()
 
     def done(self, parent, step, *rest):
         self.run, self.whole = parent.parent, step
 
-    def identity(self, file):
-        stat = file.stat()
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+    def kept(self, file):
+        synced = self.synced.get(file.stat().st_ino, b"")
+        return synced if file.read_bytes().startswith(synced) else b""
 
     def take(self):
         """What would be left if the plug was pulled now."""
@@ -168,6 +167,6 @@ class Disk:
         for file in [f for f in self.run.rglob("*") if f.is_file()]:
             copy = picture / file.relative_to(self.run)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(file.read_bytes() if self.identity(file) in self.synced else b"")
+            copy.write_bytes(self.kept(file))
         self.promised[picture] = self.whole
         self.lock.release()

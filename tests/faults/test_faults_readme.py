@@ -20,7 +20,7 @@ files = test_readme.files
 SINGLE = [command for command in RUNS if " -m " not in command]
 SHORT = (
     "steps=7", "checkpoint.every_epochs=null", "checkpoint.every_steps=2", "checkpoint.background=false", "workers=0", "threads=1",
-    "evaluation.every_epochs=null", "evaluation.every_steps=3", "early_stopping=none", "quiet=true",
+    "evaluation.every_epochs=null", "evaluation.every_steps=3", "quiet=true",
 )  # fmt: skip
 
 

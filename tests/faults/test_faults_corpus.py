@@ -14,6 +14,7 @@ from pathlib import Path
 
 import corpus
 import pytest
+import yaml
 from faults import copy_of, everything
 from zygote import HEAVY, LIGHT, Seen, Zygote
 
@@ -87,6 +88,39 @@ def test_36_38_config_of_a_stranger(workdir, light, name):
         check_refused(seen, workdir, before)
         assert seen.wrote == []
         assert {module.split(".")[0] for module in seen.imports} <= HARMLESS
+
+
+def paths_of(node, above=()):
+    """The path of every key of nested dictionaries."""
+    for key, value in node.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from paths_of(value, (*above, key))
+
+
+JUNK = (7, -1, "text", [1], {"a": 1}, None, True, float("nan"), {"_target_": "os.system"})
+
+
+@pytest.mark.slow
+def test_38_junk_at_any_key_gets_words(workdir, light):
+    """1,200 configurations, each with one key that is something else, or gone; the run itself is done."""
+    run = copy_of(everything()[0], workdir / "run")
+    file = run.path / "config.yaml"
+    text = file.read_text()
+    for *parents, last in list(paths_of(yaml.safe_load(text))):
+        for junk in (*JUNK, "gone"):
+            content = yaml.safe_load(text)
+            node = content
+            for parent in parents:
+                node = node[parent]
+            if junk == "gone":
+                del node[last]
+            else:
+                node[last] = junk
+            file.write_text(yaml.safe_dump(content))
+            seen = light.run(["resume", "run"], workdir)
+            assert seen.code in (2, 4), (parents, last, junk, seen)
+            assert seen.seconds < SECONDS
 
 
 # ru_maxrss would be that of the process which forked this one

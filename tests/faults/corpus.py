@@ -486,6 +486,6 @@ ARCHIVES: dict[str, tuple[tuple[str, ...], Spoil]] = {
     "picture: pipe": (PHOTOS, pipe_as_picture),
     **{f"start: {name}": ((PRETRAINED, "initializer.path=w.pt"), written("w.pt", make)) for name, make in STATES.items()
        if name not in ("string that names a class", "wrong shapes", "numbers as text")},
-    **{f"start: {name}": ((PRETRAINED, "initializer.path=w.safetensors"), written("w.safetensors", partial(bytes, content)))
+    **{f"start of safetensors: {name}": ((PRETRAINED, "initializer.path=w.safetensors"), written("w.safetensors", partial(bytes, content)))
        for name, content in SAFETENSORS.items()},
 }  # fmt: skip

@@ -62,8 +62,9 @@ def check_refused(seen: Seen, folder: Path, before: dict[str, bytes], codes=(2, 
     assert len(seen.error) < 1500
     assert seen.ran == []
     assert files(folder) == before
-    print(f"{seen.seconds:.3f} s, {seen.megabytes:.0f} MB")
-    assert seen.seconds < SECONDS
+    print(f"{seen.seconds:.3f} s, {seen.cpu:.3f} s of CPU, {seen.megabytes:.0f} MB")
+    assert seen.cpu < SECONDS
+    assert seen.seconds < 10 * SECONDS  # it waits for nothing; the wall has the noise of the machine on it
     assert seen.megabytes < MEGABYTES
 
 
@@ -120,7 +121,7 @@ def test_38_junk_at_any_key_gets_words(workdir, light):
             file.write_text(yaml.safe_dump(content))
             seen = light.run(["resume", "run"], workdir)
             assert seen.code in (2, 4), (parents, last, junk, seen)
-            assert seen.seconds < SECONDS
+            assert seen.cpu < SECONDS
 
 
 # ru_maxrss would be that of the process which forked this one
@@ -145,7 +146,7 @@ def test_36_38_config_of_a_stranger_in_a_cold_interpreter(workdir, name):
     assert process.returncode in (2, 4), Path("err").read_text()
     cpu, megabytes = usage.ru_utime + usage.ru_stime, int(Path("memory").read_text().split()[1]) / 1024
     print(f"{cpu:.2f} s of CPU, {megabytes:.0f} MB")
-    assert cpu < SECONDS  # the wall has the noise of the machine on it
+    assert cpu < SECONDS
     assert megabytes < MEGABYTES
 
 

@@ -38,7 +38,7 @@ def witnessed(arguments, folder, answer):
             seen["wrote"] += [os.path.abspath(os.fsdecode(a)) for a in args[:2] if isinstance(a, (str, bytes, os.PathLike))]
         elif event == "open" and isinstance(args[0], (str, bytes)) and (args[2] or 0) & (os.O_WRONLY | os.O_RDWR):
             seen["wrote"].append(os.path.realpath(os.fsdecode(args[0])))
-    before, begun = peak(), time.perf_counter()
+    before, begun, cpu = peak(), time.perf_counter(), time.process_time()
     sys.addaudithook(hook)
     try:
         main(arguments)
@@ -46,7 +46,7 @@ def witnessed(arguments, folder, answer):
         seen["code"] = ended.code
     except BaseException as error:
         seen["code"] = repr(error)
-    seen["seconds"] = time.perf_counter() - begun
+    seen["seconds"], seen["cpu"] = time.perf_counter() - begun, time.process_time() - cpu
     seen["megabytes"] = (peak() - before) / 1024
     os.write(answer, json.dumps(seen).encode())
     os._exit(0)
@@ -73,6 +73,7 @@ class Seen:
     code: int | str
     error: str  # what it printed to stderr
     seconds: float
+    cpu: float  # seconds of CPU, which other work on the machine does not lengthen
     megabytes: float  # above what the process had when it began
     imports: list[str]
     ran: list[str]

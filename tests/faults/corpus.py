@@ -375,10 +375,10 @@ TARS: dict[str, Callable[[], bytes]] = {
     "device": lambda: tar_of((BATCH, tarfile.CHRTYPE, b"", "")),
     "pipe": lambda: tar_of((BATCH, tarfile.FIFOTYPE, b"", "")),
     "a pickle": lambda: tar_of((BATCH, tarfile.REGTYPE, pickle.dumps(Evil()), "")),
-    "bomb on the way": lambda: zeros_in_gzip(tar_head("first", tarfile.REGTYPE, 2**30), 2**30),
-    "bomb in its place": lambda: zeros_in_gzip(tar_head(BATCH, tarfile.REGTYPE, 2**30), 2**30),
-    "bomb of a name": lambda: zeros_in_gzip(tar_head("x", tarfile.GNUTYPE_LONGNAME, 2**30), 2**30),
-    "bomb of a header": lambda: zeros_in_gzip(tar_head("x", tarfile.XHDTYPE, 2**30), 2**30),
+    "bomb on the way": lambda: zeros_in_gzip(tar_head("first", tarfile.REGTYPE, 2**29), 2**29),
+    "bomb in its place": lambda: zeros_in_gzip(tar_head(BATCH, tarfile.REGTYPE, 2**29), 2**29),
+    "bomb of a name": lambda: zeros_in_gzip(tar_head("x", tarfile.GNUTYPE_LONGNAME, 2**29), 2**29),
+    "bomb of a header": lambda: zeros_in_gzip(tar_head("x", tarfile.XHDTYPE, 2**29), 2**29),
     "not an archive": lambda: b"<html>404</html>",
 }
 
@@ -389,8 +389,8 @@ def idx(count: int, zeros: int) -> bytes:
 
 
 IDXS: dict[str, Callable[[], bytes]] = {
-    "bomb": lambda: idx(150_000, 2**30),
-    "bomb that says so": lambda: idx(2**20, 2**30),
+    "bomb": lambda: idx(150_000, 2**29),
+    "bomb that says so": lambda: idx(2**20, 2**29),
     "lengths beyond 64 bits": lambda: gzip.compress(struct.pack(">IIII", 0x803, 2**31, 2**31, 4)),
     "a pickle": lambda: gzip.compress(pickle.dumps(Evil())),
 }
@@ -422,8 +422,8 @@ def bomb_of_zeros() -> bytes:
         zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("inputs.npy", "w") as member,
     ):
-        member.write(npy("(1000000, 120)"))
-        for _ in range(960):
+        member.write(npy("(1000000, 40)"))
+        for _ in range(320):
             member.write(bytes(1_000_000))
     return target.getvalue()  # fmt: skip
 

@@ -12,9 +12,8 @@ MAX_BYTES, MAX_DEPTH, MAX_ALIASES = 1_000_000, 60, 100
 _CLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-_LONG_NUMBER = re.compile(
-    r"[\d:._+-]{200,}"
-)  # the time that Python takes for one grows with the square of its length
+# The time that Python takes to read one grows with the square of its length.
+_LONG_NUMBER = re.compile(r"[-+]?\d[\d:._]{199,}")
 
 
 def check_bounds(file: Path, aliases: bool = True, max_bytes: int = MAX_BYTES) -> None:

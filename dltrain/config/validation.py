@@ -134,12 +134,10 @@ def check_values(plain: Node, choices: dict[str, list[str]], catalogue: Catalogu
         if value == {} or path in choices:
             continue
         within = next((p for p in table if path.startswith(p + ".")), None)
-        ours = path.split(".")[0] in choices and path.rsplit(".", 1)[-1].startswith(
-            "_"
-        )  # `_target_` and its like
+        reserved = path.split(".")[0] in choices and path.rsplit(".", 1)[-1].startswith("_")  # _target_, …
         if within is not None:
             check_value(table[within], at(plain, within))
-        elif not ours:
+        elif not reserved:
             raise UserError(unknown_key(path, _source(path, choices, catalogue), table, choices))
 
 

@@ -17,10 +17,8 @@ from dltrain.data.raw import RawData
 from dltrain.data.spec import Task
 
 Array = NDArray[Any]
-_LARGE, _MOST_PACKED = (
-    100_000_000,
-    100,
-)  # bytes, and how many times smaller a file of more may be than its arrays
+_LARGE = 100_000_000  # bytes of arrays, from which on
+_MOST_PACKED = 100  # a file may be that many times smaller than they are
 _COLORS = (1, 3, 4)  # an axis of this length holds colours
 
 

@@ -72,6 +72,19 @@ TRUSTED = {"os.system": ["os", "posix"], "posix.system": ["posix"], "builtins.ev
            "torch.load": ["torch"], "subprocess.check_output": ["subprocess"], "antigravity.x": ["antigravity"]}  # fmt: skip
 NAMES = ["../../outside", "/tmp/outside", "a/../../../b", "x\0y", "a\nb", "..", [1], {"a": 1}, 7]
 
+
+def deleting(folder: Path) -> None:
+    """The keys of a catalogue's word in a call that deletes a folder: it worked, until trust came from the command line only."""
+    (folder / "precious").mkdir()
+    (folder / "precious" / "file").write_text("x")
+    file = folder / "run" / "config.yaml"
+    content = yaml.safe_load(file.read_text())
+    common = {key: value for key, value in content["dataset"].items() if not key.startswith("_")}
+    content["dataset"] = {**common, "_target_": "shutil.rmtree", "path": "precious"}
+    content["words"]["dataset"], content["trust"] = "npz", ["shutil"]
+    file.write_text(yaml.safe_dump(content))
+
+
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(9)
 )
@@ -123,6 +136,7 @@ CONFIGS: dict[str, Spoil] = {
     **{f"target {str(value)[:20]!r}": edited("model._target_", value) for value in ODD},
     **{f"{node} os.system": edited(f"{node}._target_", "os.system") for node in NODES},
     **{f"trusts itself: {name}": edited("model._target_", name, trust=trust) for name, trust in TRUSTED.items()},
+    "trusts itself: deletes a folder": deleting,
     **{f"name {str(name)!r}": edited("name", name) for name in NAMES},
     **{f"YAML {name}": replaced("config.yaml", text) for name, text in YAMLS.items()},
 }  # fmt: skip

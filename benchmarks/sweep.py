@@ -1,6 +1,6 @@
 """A sweep of the reference MLP on digits: processes and stacks against Hydra's basic launcher, and what a job costs.
 
-    python benchmarks/sweep.py [--runs 32 128] [--epochs 30] [--only launchers,compose,report,start,many]
+    python benchmarks/sweep.py [--runs 32 128] [--epochs 60] [--threads 1 null] [--only launchers,compose,report,start,many]
 
 All train the same jobs (seeds), with checkpoints as by default. The time of a sweep is taken from its folders, from the
 first job's start, after the imports, to the last `summary.json`. Run it on
@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-HYDRA = {"hydra basic, 1 thread": "threads=1", "hydra basic, all threads": "threads=null"}
 OURS = {"processes": "sweep.vectorize=never", "stacked": "sweep.vectorize=auto"}
 
 
@@ -29,7 +28,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, nargs="+", default=[32])
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument(
+        "--threads", nargs="+", default=["1", "null"], help="of Hydra's runs; null is torch's choice"
+    )
     parser.add_argument("--only", default="launchers,compose,report,start,many")
     args = parser.parse_args()
     wanted = args.only.split(",")
@@ -41,7 +43,7 @@ def main() -> None:
         start_cost()
     if "launchers" in wanted:
         for runs in args.runs:
-            launchers(runs, args.epochs)
+            launchers(runs, args.epochs, args.threads)
     if "many" in wanted:
         many_jobs()
 
@@ -49,10 +51,13 @@ def main() -> None:
 # Whole sweeps -----------------------------------------------------------------------------------------------------
 
 
-def launchers(runs: int, epochs: int) -> None:
+def launchers(runs: int, epochs: int, threads: list[str]) -> None:
     """Seconds of the same sweep by each launcher, and their ratio to the best of Hydra's."""
     axes = [f"seed=range({runs})", f"epochs={epochs}", "early_stopping=none", "quiet=true"]
-    seconds = {name: timed([*axes, "hydra/sweeper=basic", word]) for name, word in HYDRA.items()}
+    seconds = {
+        f"hydra basic, threads={count}": timed([*axes, "hydra/sweeper=basic", f"threads={count}"])
+        for count in threads
+    }
     best = min(seconds.values())
     seconds |= {name: timed([*axes, word]) for name, word in OURS.items()}
     for name, value in seconds.items():
@@ -66,7 +71,7 @@ def timed(overrides: list[str]) -> float:
         begun = min(began(f) for f in Path(folder).glob("outputs/*/*/*/summary.json"))
         stacks = [f.stat() for f in Path(folder).glob("outputs/*/*/stacks.log")]
         if stacks:  # its runs are all built before the first one begins; nothing is written to it but errors
-            assert stacks[0].st_size == 0
+            assert stacks[0].st_size == 0, "the stack said something: see stacks.log"
             begun = stacks[0].st_mtime
         ended = max(f.stat().st_mtime for f in Path(folder).glob("outputs/*/*/*/summary.json"))
         return ended - begun
@@ -107,7 +112,7 @@ def start_cost() -> None:
 def many_jobs(jobs: int = 1000) -> None:
     """The driver's memory over many jobs of one step each."""
     with tempfile.TemporaryDirectory() as folder:
-        axes = [f"seed=range({jobs})", "steps=1", "quiet=true", "sweep.vectorize=never"]
+        axes = [f"dataset.split_seed=range({jobs})", "steps=1", "quiet=true", "sweep.vectorize=never"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         begun = time.monotonic()
         process = subprocess.Popen(

@@ -31,6 +31,7 @@ class Task:
     overrides: tuple[str, ...]
     cwd: str
     asks: bool  # whether the driver decides after each evaluation if the job goes on
+    alone: str = ""  # why it does not share its process with others, where it might have
 
 
 class Watch:
@@ -94,10 +95,10 @@ def outcome_of(error: BaseException | None, log: TextIO) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 130, ""
+    traceback.print_exception(error, file=log)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
         return code, f"the job ended itself by sys.exit({error.code})"
-    traceback.print_exception(error, file=log)
     return 6 if isinstance(error, MemoryError) else 1, f"{type(error).__name__}: {error}"
 
 
@@ -127,6 +128,8 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
         folder, patience=ORPHAN_SECONDS
     ).release()  # a job of a driver that was killed may still be ending here
     with experiment.logging_to(folder):
+        if task.alone:
+            logging.getLogger(__name__).info("not in a stack: %s", task.alone)
         experiment.run(built, folder, resume=resume, watch=watch)
 
 

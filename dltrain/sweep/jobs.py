@@ -25,6 +25,8 @@ class Job:
     reason: str = ""
     summary: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    evaluations: int = 0  # that it will have, once it has begun
+    share: float = 0.0  # of them that are done
     epoch: float = 0.0
     value: float = math.nan  # of the newest evaluation
     best: float | None = None

@@ -11,6 +11,7 @@ from typing import Any
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan import Plan
 from dltrain.sweep.results import Row, rerun_command
+from dltrain.sweep.stacked import stack_key, why_alone
 from dltrain.training.callbacks import count
 
 SHOWN = 15  # rows of the ranked table
@@ -56,8 +57,9 @@ class Lines:
 class Live(Lines):
     """Running jobs in a table that is drawn anew; ended jobs as lines above it."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, mode: str) -> None:
         super().__init__(total)
+        self.mode = mode
         from rich.console import Console
         from rich.live import Live as Region
 
@@ -80,31 +82,51 @@ class Live(Lines):
         if now < self.due:
             return
         self.due = now + REFRESH
-        from rich.table import Table
-
         eta = f" · {clock(left)} left" if left is not None else ""
-        table = Table(title=f"{self.ended} of {self.total} jobs done{eta}", title_justify="left", box=None)
-        for head, side in (
-            ("job", "right"),
-            ("overrides", "left"),
-            ("epoch", "right"),
-            ("now", "right"),
-            ("best", "right"),
-        ):
-            table.add_column(head, justify=side, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
-        for job in sorted(running, key=lambda job: job.number)[: max(4, self.console.height - 6)]:
-            table.add_row(str(job.number), job.label(), f"{job.epoch:g}", number(job.value), number(job.best))
+        best = best_so_far(jobs, self.mode)
+        title = f"{self.ended} of {self.total} jobs done{eta}{best}"
+        shown = sorted(running, key=lambda job: job.number)
+        table = table_of(title, shown, self.console.width, max(4, self.console.height - 6))
         self.region.update(table, refresh=True)
 
     def close(self) -> None:
         self.region.stop()
 
 
-def display(total: int, quiet: bool) -> Any:
+def table_of(title: str, running: list[Job], width: int, room: int) -> Any:
+    """At most `room` running jobs, `width` columns wide. In a narrow terminal the overrides give way, the numbers stay."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    for head in ("job", "overrides", "state", "epoch", "now", "best"):
+        words = head in ("overrides", "state")
+        table.add_column(head, justify="left" if words else "right", no_wrap=True, overflow="ellipsis")
+    for job in running[:room]:
+        cells = (job.number, job.label(), job.state, f"{job.epoch:g}", number(job.value), number(job.best))
+        table.add_row(*(Text(str(cell)) for cell in cells))  # as text: [l1,dropout] is no markup
+    if len(running) > room:
+        table.caption, table.caption_justify = Text(f"  … {len(running) - room} more"), "left"
+    others = [column for column in table.columns if column.header != "overrides"]
+    taken = sum(2 + max(len(str(cell)) for cell in (column.header, *column.cells)) for column in others)
+    table.columns[1].max_width = max(3, width - taken)
+    return table
+
+
+def best_so_far(jobs: list[Job], mode: str) -> str:
+    """The best value of all jobs until now, and whose it is."""
+    known = [(job.best, job.number) for job in jobs if job.best is not None and not job.failed]
+    if not known:
+        return ""
+    value, owner = (min if mode == "min" else max)(known)
+    return f" · best {number(value)} (job {owner})"
+
+
+def display(total: int, quiet: bool, mode: str = "min") -> Any:
     if quiet:
         return Quiet()
     live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    return Live(total) if live else Lines(total)
+    return Live(total, mode) if live else Lines(total)
 
 
 def describe(job: Job) -> str:
@@ -125,6 +147,35 @@ def print_table(plan: Plan, jobs: list[Job]) -> None:
     print(f"{'job':>5}  {'axes':<{width}}  overrides")
     for job in jobs:
         print(f"{job.number:>5}  {job.label():<{width}}  {' '.join(job.overrides)}")
+    if plan.settings["vectorize"] != "never":
+        print_stacks(plan, jobs)
+
+
+def print_stacks(plan: Plan, jobs: list[Job]) -> None:
+    """Which jobs can train together as one model, and why others cannot."""
+    keys: dict[str, list[Job]] = {}
+    alone: dict[str, list[Job]] = {}
+    for job in jobs:
+        config = plan.composer.config(job.overrides)
+        key = stack_key(config)
+        (alone if key is None else keys).setdefault(key or why_alone(config), []).append(job)
+    print()
+    for members in keys.values():
+        if len(members) > 1:
+            print(f"{count(len(members), 'job')} can train together as one model: {numbers(members)}")
+    for why, members in alone.items():
+        print(f"{count(len(members), 'job')} in processes of their own, for {why}: {numbers(members)}")
+
+
+def numbers(jobs: list[Job]) -> str:
+    """The numbers of jobs, neighbours joined: 0–3, 8."""
+    spans: list[list[int]] = []
+    for number in sorted(job.number for job in jobs):
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in spans)
 
 
 def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, notes: list[str]) -> None:

@@ -29,7 +29,7 @@ body{margin:0 auto;max-width:1080px;padding:2.5rem 1.25rem 4rem;background:var(-
 font:15px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;font-variant-numeric:tabular-nums}
 h1{font-size:1.7rem;margin:0}
 h2{font-size:1.1rem;margin:2.4rem 0 .7rem}
-p{margin:.4rem 0;max-width:46rem}
+p{margin:.4rem 0;max-width:56rem}
 .soft{color:var(--soft)}
 section.card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1rem 1.2rem;overflow-x:auto}
 .facts{display:flex;flex-wrap:wrap;gap:.6rem;margin:1.2rem 0}
@@ -43,10 +43,14 @@ td.n,th.n{text-align:right}
 tr.best td{color:var(--best);font-weight:600}
 .bad{color:var(--bad)}
 code{font:13px ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
+.fail{padding:.6rem 0;border-bottom:1px solid var(--line)}
+.fail:last-child{border:0}
+.fail p{max-width:none;overflow-wrap:anywhere}
+a{color:var(--best)}
 .warn{border-left:4px solid #d98c00;padding:.4rem .9rem;background:var(--card);margin:.5rem 0}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
 svg{width:100%;height:auto;display:block}
-svg text{fill:var(--soft);font-size:11px}
+svg text{fill:var(--soft);font-size:11px;paint-order:stroke;stroke:var(--card);stroke-width:3px}
 svg .axis{stroke:var(--line)}
 svg .c{fill:none;stroke:var(--dot);stroke-width:1;opacity:.55}
 svg .b{fill:none;stroke:var(--best);stroke-width:2.5}
@@ -120,9 +124,7 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
         if repeated:
             interval = "–" if math.isnan(row.half_width) else f"± {number(row.half_width)}"
             cells += [number(row.deviation), interval, len(row.values)]
-            cells.append(
-                "best" if place == 1 else row.verdict if row.complete else "a repetition failed or was pruned"
-            )
+            cells.append("best" if place == 1 and row.complete else row.verdict or "incomplete")
         else:
             cells += [f"{first.summary.get('best_epoch', 0):g}", first.state.replace("_", " ")]
         mark = ' class="best"' if place == 1 and row.complete else ""
@@ -137,14 +139,19 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
 
 
 def _failures(jobs: list[Job]) -> str:
-    lines = [
-        f'<tr><td>{job.number}</td><td>{_text(job.label())}</td><td class="bad">{_text(job.reason.splitlines()[0] if job.reason else "")}</td>'
-        f"<td><code>{_text(rerun_command(job))}</code></td></tr>"
+    """Each failed job with its reason, the command that runs it again, and its log."""
+    return "".join(
+        f'<div class="fail"><b>job {job.number}</b> {_text(job.label())}<p class="bad">{_text(reason_of(job))}</p>'
+        f"<code>{_text(rerun_command(job))}</code>"
+        f'<p class="soft">log: <a href="{job.folder.name}/run.log">{job.folder.name}/run.log</a></p></div>'
         for job in jobs
         if job.failed
-    ]
-    head = "<tr><th>job</th><th>configuration</th><th>reason</th><th>to run it again</th></tr>"
-    return f"<table>{head}{''.join(lines)}</table>" if lines else ""
+    )
+
+
+def reason_of(job: Job) -> str:
+    """The first line of it."""
+    return job.reason.splitlines()[0] if job.reason else "no reason known"
 
 
 def _importance(plan: Plan, rows: list[Row]) -> str:
@@ -167,17 +174,18 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
     return lambda v: start + (v - low) / span * (end - start)
 
 
-def _objective_range(values: Sequence[float]) -> tuple[float, float]:
+def _objective_range(values: Sequence[float], mode: str) -> tuple[float, float]:
     """The range that is drawn: the worst tenth may run off the picture's edge rather than flatten the rest."""
-    ordered = sorted(values)
-    return ordered[0], ordered[min(len(ordered) - 1, math.ceil(0.9 * len(ordered)))]
+    ordered = sorted(values, reverse=mode == "max")
+    best, worst = ordered[0], ordered[min(len(ordered) - 1, math.ceil(0.9 * len(ordered)))]
+    return min(best, worst), max(best, worst)
 
 
 def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tuple[float, str]]]:
     """Where each row lies on an axis, from 0 to 1, and the ticks."""
     if axis.options:
         step = 1 / max(1, len(axis.labels) - 1)
-        place = {label: i * step for i, label in enumerate(axis.labels)}
+        place = {label: i * step for i, label in enumerate(in_order(axis.labels))}
         ticks = [(p, label) for label, p in place.items()] if len(place) <= 12 else []
         return {
             i: place[row.chosen[axis.name]] for i, row in enumerate(rows) if axis.name in row.chosen
@@ -188,12 +196,20 @@ def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tupl
     return found, [(0, f"{axis.low:g}"), (1, f"{axis.high:g}")]
 
 
+def in_order(labels: list[str]) -> list[str]:
+    """Numbers by their size, words as they were given."""
+    try:
+        return sorted(labels, key=float)
+    except ValueError:
+        return labels
+
+
 def _slices(plan: Plan, rows: list[Row]) -> str:
     """The objective over each axis, one dot a configuration."""
     rows = [row for row in rows if row.complete]
     if len(rows) < 2:
         return ""
-    low, high = _objective_range([row.mean for row in rows])
+    low, high = _objective_range([row.mean for row in rows], plan.mode)
     y = _scale(low, high, 150, 15)
     pictures = []
     for axis in plan.search_axes:
@@ -221,7 +237,7 @@ def _parallel(plan: Plan, rows: list[Row]) -> str:
     axes = plan.search_axes
     if len(rows) < 2 or len(axes) < 2:
         return ""
-    low, high = _objective_range([row.mean for row in rows])
+    low, high = _objective_range([row.mean for row in rows], plan.mode)
     columns = [_positions(axis, rows) for axis in axes]
     ends: list[tuple[float, str]] = [(0, number(low)), (1, number(high))]
     gap = 760 / len(axes)
@@ -263,7 +279,7 @@ def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
     if not curves:
         return ""
     everything = [v for _, points in curves for _, v in points]
-    low, high = _objective_range(everything)
+    low, high = _objective_range(everything, plan.mode)
     right = max(points[-1][0] for _, points in curves)
     x, y = _scale(0, right, 60, 880), _scale(low, high, 280, 15)
     lines = []
@@ -281,7 +297,8 @@ def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
     return (
         f'<svg viewBox="0 0 900 310"><path class="axis" d="M60 10V290H885" fill="none"/><text x="54" y="284" text-anchor="end">{number(low)}</text>'
         f'<text x="54" y="20" text-anchor="end">{number(high)}</text>'
-        f'<text x="880" y="305" text-anchor="end">epoch {right:g}</text>{"".join(lines)}</svg>{left_out}'
+        f'<text x="880" y="305" text-anchor="end">epoch {right:g}</text>{"".join(lines)}</svg>'
+        f'<p class="soft">In colour: the best configuration. The worst tenth of all values runs along the edge.</p>{left_out}'
     )
 
 

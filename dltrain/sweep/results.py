@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import shlex
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from dltrain.sweep import statistics
 from dltrain.sweep.jobs import Job, write
 from dltrain.sweep.plan import Plan
 from dltrain.sweep.space import REPLICATES, Axis, parse_one
+
+MATTERS = 0.01  # share of the variance below which the best value of an axis is where it is by chance
 
 
 @dataclass
@@ -56,7 +60,7 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
         for row, verdict in zip(
             rows[1:], statistics.verdicts(rows[0].values, [row.values for row in rows[1:]]), strict=True
         ):
-            row.verdict = verdict
+            row.verdict = verdict if row.complete else "a repetition failed"
     return rows
 
 
@@ -86,6 +90,23 @@ def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
             + [job.reason if job.failed else "", str(job.folder)]
         )
     write(file, text.getvalue())
+
+
+def write_parquet(table: Path) -> None:
+    """The same table as .parquet beside the .csv, with its types, where pyarrow is installed."""
+    if find_spec("pyarrow") is None:
+        return
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet
+
+    content = arrow_csv.read_csv(
+        table,
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),  # reasons may have several lines
+        convert_options=arrow_csv.ConvertOptions(strings_can_be_null=True),
+    )
+    beside = table.with_name(".results.parquet.tmp")
+    parquet.write_table(content, beside)
+    os.replace(beside, table.with_suffix(".parquet"))
 
 
 def rerun_command(job: Job) -> str:
@@ -142,14 +163,15 @@ def _nest(node: dict[str, Any], key: str, value: Any) -> None:
 
 
 def edges(plan: Plan, rows: list[Row]) -> list[str]:
-    """Warnings: the best value of an axis of numbers is the smallest or largest that was tried."""
+    """Warnings: the best value of an axis of numbers that matters is the smallest or largest that was tried."""
     if not rows or not rows[0].complete:
         return []
     found = []
-    for axis in plan.axes:
+    shares = importance(plan, rows)
+    for axis in plan.search_axes:
         value = rows[0].chosen.get(axis.name)
         side = _edge(axis, value)
-        if side:
+        if side and shares.get(axis.name, 1.0) >= MATTERS:
             shown = f"{value:.4g}" if isinstance(value, float) else value
             found.append(
                 f"the best {axis.name} is {shown}, the {side} of its range: look further {'down' if side == 'low end' else 'up'}."

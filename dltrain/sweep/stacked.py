@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dltrain.experiment import Experiment
     from dltrain.training.stack import Member
 
-LARGEST = 64  # jobs of a stack; more of them gain nothing and lose more when their process is killed
+LARGEST = 32  # jobs of a stack; 64 cost 12 % more each, out of the cache, and lose more when their process is killed
 MODELS = frozenset(f"dltrain.models.mlp.{name}" for name in ("MLP", "Linear", "DeepLinear"))
 # Their steps take the gradient once, at the present weights.
 OPTIMIZERS = frozenset(
@@ -40,33 +40,39 @@ OWN = frozenset(
 )
 
 
+def why_alone(config: Config) -> str:
+    """Why a run must have a process of its own; empty where it can share one."""
+    model, words = config.model, config.words
+    refused = {
+        f"device={config.device}": config.device not in ("auto", "cpu"),
+        "precision=bf16": config.precision == "bf16",
+        "accumulate": config.accumulate != 1,
+        "compile": config.compile,
+        "wrap": bool(config.wrap),
+        f"averaging={words.get('averaging')}": bool(config.averaging.get("_target_")),
+        "secrets": bool(config.secrets),
+        "log.profile": config.log.profile,
+        f"non_finite={config.non_finite}": config.non_finite != "stop",
+        "lr=auto or batch_size=auto": "auto" in (config.lr, config.batch_size),
+        "frozen parameters": bool(config.parameters.freeze or config.initializer.get("freeze")),
+        f"optimizer={words.get('optimizer')}": config.optimizer["_target_"] not in OPTIMIZERS,
+        f"sampler={words.get('sampler')}": config.sampler["_target_"] == "dltrain.sampling.Hard",
+        "a regularization of your own": not all(
+            str(node["_target_"]).startswith(("dltrain.", "None")) for node in config.regularization.values()
+        ),
+        f"model={words.get('model')}": model["_target_"] not in MODELS,
+        f"model.norm={model.get('norm')}": model.get("norm", "none") not in ("none", "layer"),
+        "model.residual": bool(model.get("residual")),
+    }
+    return ", ".join(name for name, found in refused.items() if found)
+
+
 def stack_key(config: Config) -> str | None:
     """Runs with the same key may share a stack; None for one that must have a process of its own."""
-    model, plain = config.model, config.plain
-    fits = (
-        config.device in ("auto", "cpu"),
-        config.precision != "bf16",
-        config.accumulate == 1,
-        not config.compile,
-        not config.wrap,
-        not config.averaging.get("_target_"),
-        not config.secrets,
-        not config.log.profile,
-        config.non_finite == "stop",
-        "auto" not in (config.lr, config.batch_size),
-        not config.parameters.freeze,
-        not config.initializer.get("thaw_epoch"),
-        config.optimizer["_target_"] in OPTIMIZERS,
-        config.sampler["_target_"] != "dltrain.sampling.Hard",
-        all(str(n["_target_"]).startswith(("dltrain.", "None")) for n in config.regularization.values()),
-        model["_target_"] in MODELS,
-        model.get("norm", "none") in ("none", "layer"),
-        not model.get("residual"),
-    )
-    if not all(fits):
+    if why_alone(config):
         return None
-    shared = {key: value for key, value in plain.items() if key not in OWN}
-    shared["model"] = {**model, "dropout": bool(model.get("dropout"))}
+    shared = {key: value for key, value in config.plain.items() if key not in OWN}
+    shared["model"] = {**config.model, "dropout": bool(config.model.get("dropout"))}
     return json.dumps(shared, sort_keys=True, default=str)
 
 
@@ -138,16 +144,23 @@ class Crew:
                 self.channel.send((task.number, "ended", *job.outcome_of(error, log)))
 
     def worth_it(self) -> bool:
-        """Whether training together is faster, and possible for these data and models."""
+        """Whether training together is possible for these data and models, and faster; says why not."""
         from dltrain.data.batches import ResidentSplit
         from dltrain.training.stack import leaves, pays
 
         if not self.ready:
             return False
         parts, plan = self.ready[0][1].parts, self.ready[0][1].plan
-        possible = isinstance(parts.train, ResidentSplit) and plan.device.type == "cpu"
         assert leaves(parts.model)
-        return possible and (self.stack.always or pays(parts.model, plan))
+        why = ""
+        if not isinstance(parts.train, ResidentSplit) or plan.device.type != "cpu":
+            why = "their data do not lie in the memory of a CPU"
+        elif not self.stack.always and not pays(parts.model, plan):
+            why = "the arithmetic of a step outweighs what a stack saves (sweep.vectorize=always stacks all the same)"
+        if why:
+            numbers = ", ".join(str(task.number) for task, _ in self.ready)
+            print(f"jobs {numbers} have processes of their own: {why}", flush=True)
+        return not why
 
     def train(self) -> None:
         from dltrain.training.signals import Signals
@@ -175,8 +188,10 @@ class Crew:
         stopping, every = built.parts.early_stopping, built.plan.evaluate_every
         watch = Watch(self.channel, task.number, stopping.metric, every, task.asks)
         self.channel.send((task.number, "begun", -(-built.plan.total_steps // every)))
-        (task.folder / "metrics.csv").unlink(missing_ok=True)
         Lock(task.folder, patience=job.ORPHAN_SECONDS).release()
+        (task.folder / "metrics.csv").unlink(
+            missing_ok=True
+        )  # of a run that ended before its first checkpoint
         folder = experiment.open_folder(built, task.folder)
         folders.callback(folder.close)
         member = Member(built.parts, built.plan, folder, [], watch)

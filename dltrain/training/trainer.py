@@ -107,11 +107,15 @@ class Trainer:
 
     def end(self) -> None:
         """Save what is not saved yet, and put back the best weights."""
+        self.save_end()
+        self.folder.wait()
+        self.restore_best()
+
+    def save_end(self) -> None:
+        """Decide how the run ended, and save what is not saved yet."""
         self.stop = self.stop or ("completed", f"all {self.plan.total_steps} steps done")
         if self.saved_step != self.step:
             self.save_checkpoint()
-        self.folder.wait()
-        self.restore_best()
 
     def train_epoch(self, epoch: int) -> None:
         """One pass over the training split, or what is left of it after a resume."""

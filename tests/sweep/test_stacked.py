@@ -25,7 +25,7 @@ from dltrain.errors import NumericalFailure
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.job import Task
 from dltrain.sweep.stacked import Crew, StackTask, stack_key
-from dltrain.training.stack import pays
+from dltrain.training.stack import Member, pays
 
 TOLERANCE = 1e-4
 COMMON = (
@@ -61,6 +61,11 @@ STACKS = {
     "linear": [["model=linear", "model.hidden=null", f"model.dropout={p}"] for p in (0.1, 0.3)],
     "deep_linear": [["model=deep_linear", "model.hidden=null", f"seed={i}"] for i in range(2)],
     "flips": [["augmentation=[flip]", f"seed={i}"] for i in range(2)],
+    "mixed": [["augmentation=[mixup]", "regularization=[label_smoothing]", f"seed={i}"] for i in range(2)],
+    "balanced": [["sampler=balanced", f"lr={lr}"] for lr in (0.01, 0.001)],
+    "bottleneck": [["model.hidden=[24,8,16]", "model.bottleneck=4", "model.activation=gelu", f"seed={i}"] for i in range(2)],
+    "clips": [["regularization=[gradient_clipping]", f"regularization.gradient_clipping.mode={m}"] for m in ("value", "adaptive")],
+    "gap": [["early_stopping.metric=gap", f"seed={i}"] for i in range(2)],
     "regression": [["dataset=diabetes", f"seed={i}"] for i in range(2)],
     "by_steps": [["evaluation.every_steps=2", "evaluation.every_epochs=null", "steps=5", f"seed={i}"] for i in range(2)],
 }  # fmt: skip
@@ -177,6 +182,56 @@ def test_a_run_that_diverges_leaves_the_others_alone(composer, tmp_path, monkeyp
     for i in (0, 2):
         reference = train_alone(tasks[i], tmp_path / "alone" / str(i))
         assert_close(Run(tasks[i].folder).timeless_rows, reference.timeless_rows)
+
+
+def take_up(task: Task) -> Run:
+    """What `dltrain resume` does with the folder of a job."""
+    built = experiment.prepare(
+        task.config, Door(set(task.targets), []), "", list(task.overrides), {}, task.folder
+    )
+    experiment.run(built, task.folder, resume=True)
+    return Run(task.folder)
+
+
+@pytest.mark.parametrize("own", [["optimizer=adam"], ["optimizer=rmsprop", "regularization=[dropout,l1]"]])
+def test_a_run_of_a_stack_is_taken_up_alone(own, composer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tasks = tasks_of(composer, tmp_path / "together", [[*own, "epochs=3", f"seed={i}"] for i in range(2)])
+    observe = Member.observe
+
+    def signalled(member, update_norm):
+        if member.step == 7:  # a signal comes for the whole process
+            member.signals.received = signal.SIGINT
+        observe(member, update_norm)
+
+    monkeypatch.setattr(Member, "observe", signalled)
+    outcomes = train_together(tasks, tmp_path)
+    assert [outcomes[i][0] for i in range(2)] == [130, 130]
+    for task in tasks:
+        assert Run(task.folder).summary["status"] == "interrupted"
+        resumed, alone = take_up(task), train_alone(task, tmp_path / "alone" / str(task.number))
+        assert_close(resumed.timeless_rows, alone.timeless_rows)
+        assert_close(resumed.best_weights, alone.best_weights)
+
+
+def test_a_run_that_fails_in_a_stack_keeps_its_best_weights(composer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tasks = tasks_of(composer, tmp_path / "together", [[f"seed={i}"] for i in range(2)])
+    monkeypatch.setattr(Member, "judge", spoiled(Member.judge, at=2))
+    outcomes = train_together(tasks, tmp_path)
+    assert [outcomes[i] for i in range(2)] == [(1, "RuntimeError: spoiled"), (0, "")]
+    assert list((tasks[0].folder / "checkpoints").glob("step-*5/manifest.json"))
+
+
+def spoiled(judge, at: int):
+    """An error in the second evaluation of the first run."""
+
+    def act(member, row):
+        judge(member, row)
+        if row["epoch"] == at and member.plan.seed == 0:
+            raise RuntimeError("spoiled")
+
+    return act
 
 
 ALONE = {

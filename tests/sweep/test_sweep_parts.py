@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import random
@@ -16,8 +17,9 @@ from dltrain.errors import UserError
 from dltrain.sweep import space, statistics
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.jobs import Job
-from dltrain.sweep.plan import Plan
-from dltrain.sweep.report import write_report
+from dltrain.sweep.live import best_so_far, print_table, table_of
+from dltrain.sweep.plan import Plan, enumerate_grid
+from dltrain.sweep.report import _objective_range, write_report
 from dltrain.sweep.results import edges, importance, rank, winner, write_csv
 from dltrain.sweep.space import Axis
 
@@ -62,6 +64,19 @@ def axes(*pairs: tuple[str, list[str]]) -> list[Axis]:
 def test_grid_has_hydras_order():
     found = list(space.grid(axes(("lr", ["1", "2"]), ("optimizer", ["a", "b"]))))
     assert [tuple(c.values()) for c in found] == [("1", "a"), ("1", "b"), ("2", "a"), ("2", "b")]
+
+
+def test_a_pruned_grid_is_tried_in_a_shuffled_order_and_keeps_its_job_numbers(composer, tmp_path):
+    words = axes(("lr", ["0.1", "0.01", "0.001"]), ("batch_size", ["32", "64", "128"]))
+    plans = {}
+    for pruner in ("none", "asha"):
+        plan = Plan(words, [{}], [], {"pruner": pruner}, "grid", composer, composer.config([]), False)
+        enumerate_grid(plan)
+        jobs = [plan.jobs(t, chosen, tmp_path)[0] for t, chosen in enumerate(plan.configurations)]
+        plans[pruner] = [(job.number, job.chosen) for job in jobs]
+    assert plans["asha"] != plans["none"]
+    assert sorted(plans["asha"], key=lambda pair: pair[0]) == plans["none"]
+    assert [number for number, _ in plans["none"]] == list(range(9))
 
 
 def test_conditions_leave_inactive_axes_out_of_a_grid():
@@ -129,40 +144,70 @@ def test_verdicts():
     assert statistics.verdicts([1.0] * 4, [[2.0] * 4]) == ["too few"]
 
 
-# A planted study: lr matters and its best value is the edge, `batch_size` does nothing, and its two values are equal.
+# A planted study: lr matters, and its best value is the edge; batch_size does nothing; dropout's two values are equal.
+
+WIGGLE = {"32": [0.004, -0.003, 0.001, 0.002, -0.004], "64": [-0.002, 0.003, -0.001, -0.003, 0.003],
+          "128": [0.001, 0.002, -0.004, 0.003, -0.002]}  # fmt: skip
 
 
-def planted(composer, tmp_path: Path) -> tuple[Plan, list[Job]]:
-    overrides = axes(("lr", ["0.001", "0.01", "0.1"]), ("batch_size", ["32", "64"]), ("seed", list("01234")))
+def planted(composer, tmp_path: Path, mode: str = "min") -> tuple[Plan, list[Job]]:
+    search = axes(
+        ("lr", ["0.001", "0.01", "0.1"]), ("batch_size", list(WIGGLE)), ("model.dropout", ["0", "0.2"])
+    )
+    overrides = [*search, *axes(("seed", list("01234")))]
     replicates = [{"seed": s} for s in "01234"]
-    first = composer.config([])
+    first = composer.config([f"early_stopping.mode={mode}"])
     plan = Plan(overrides, replicates, [], {"trials": None}, "grid", composer, first, False)
     jobs = []
-    for trial, chosen in enumerate(space.grid(overrides[:2])):
+    for trial, chosen in enumerate(space.grid(search)):
         for job in plan.jobs(trial, chosen, tmp_path):
-            noise = 0.01 * ((int(job.chosen["seed"]) * 7) % 5)
-            value = {"0.1": 0.1, "0.01": 0.5, "0.001": 0.9}[chosen["lr"]] + noise * (1 + 0.1 * trial)
+            seed = int(job.chosen["seed"])
+            value = {"0.1": 0.1, "0.01": 0.5, "0.001": 0.9}[chosen["lr"]] + 0.02 * seed
+            value += WIGGLE[chosen["batch_size"]][seed]
+            value = value if mode == "min" else 1 - value
             job.state = "completed"
             job.summary = {"objective": value, "best": {"val/loss": value}, "best_epoch": 3.0}
             jobs.append(job)
-    plan.configurations = [jobs[5 * i].chosen for i in range(6)]
+    plan.configurations = [jobs[5 * i].chosen for i in range(len(jobs) // 5)]
     return plan, jobs
 
 
-def test_the_report_finds_what_was_planted(composer, tmp_path):
-    plan, jobs = planted(composer, tmp_path)
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_report_says_exactly_what_was_planted(composer, tmp_path, mode):
+    plan, jobs = planted(composer, tmp_path, mode)
     rows = rank(plan, jobs)
-    assert rows[0].chosen["lr"] == "0.1"
+    assert [row.chosen["lr"] for row in rows] == ["0.1"] * 6 + ["0.01"] * 6 + ["0.001"] * 6
     shares = importance(plan, rows)
-    assert shares["lr"] > 0.95 and shares["batch_size"] < 0.05
-    assert edges(plan, rows) == ["the best lr is 0.1, the high end of its range: look further up."]
-    assert rows[1].chosen["lr"] == "0.1" and rows[2].verdict.startswith("p = ")
-    write_report(plan, rows, jobs, edges(plan, rows), tmp_path)
+    assert shares["lr"] > 0.99 and shares["batch_size"] < 0.01 and shares["model.dropout"] < 1e-9
+    notes = edges(plan, rows)
+    assert notes == ["the best lr is 0.1, the high end of its range: look further up."]
+    # the best against each other one: equal, or different by noise alone, or by lr
+    best, twin, *others = rows
+    assert (best.chosen["batch_size"], best.values) == (twin.chosen["batch_size"], twin.values)
+    assert twin.verdict == "not distinguishable"
+    for row in others:
+        by_noise = row.chosen["lr"] == "0.1"
+        assert row.verdict.startswith("not distinguishable" if by_noise else "p = "), row
+    write_report(plan, rows, jobs, notes, tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert "look further up" in page
+    assert page.count("look further up") == 1 and page.count('class="warn"') == 1
+    assert page.count("<td>not distinguishable</td>") == 5 and page.count("<td>p = ") == 12
+    assert "Failed jobs" not in page
     assert "http" not in page and "<script" not in page
-    best = winner(plan, rows)
-    assert best is not None and best.chosen["lr"] == "0.1"
+    found = winner(plan, rows)
+    assert found is not None and found.chosen["lr"] == "0.1"
+
+
+def test_fewer_than_five_repetitions_are_too_few_to_tell(composer, tmp_path):
+    plan, jobs = planted(composer, tmp_path)
+    kept = [job for job in jobs if job.chosen["seed"] != "4"]
+    assert {row.verdict for row in rank(plan, kept)[1:]} == {"too few"}
+
+
+def test_the_range_that_is_drawn_holds_the_best():
+    values = [float(v) for v in range(20)]
+    assert _objective_range(values, "min") == (0.0, 18.0)
+    assert _objective_range(values, "max") == (1.0, 19.0)
 
 
 def test_equal_configurations_are_not_distinguishable(composer, tmp_path):
@@ -196,7 +241,7 @@ def test_every_sampler_asks_and_takes_results_across_drivers(word, tmp_path):
     )
     for driver in range(2):  # the second takes up the study of the first
         with quiet():
-            sampler = getattr(samplers, word)(seed=0)
+            sampler = getattr(samplers, word)(13 * driver, seed=0)
         study = Study(tmp_path, axes, sampler, ["minimize"])
         assert len(study.trials()) == 13 * driver
         if driver:
@@ -222,3 +267,46 @@ def test_a_pruned_trial_is_closed(tmp_path):
     (closed,) = study.trials()
     assert closed.state is TrialState.PRUNED
     assert closed.intermediate_values == {1: 0.5}
+
+
+def running_job(number: int, label: str, tmp_path: Path, best: float) -> Job:
+    job = Job(number, number, {"regularization": label, "lr": 0.1}, [], tmp_path, state="running")
+    job.epoch, job.value, job.best = 12, 0.0371, best
+    return job
+
+
+@pytest.mark.parametrize("width", [40, 60, 120])
+def test_the_live_table_keeps_its_numbers_at_any_width(width, tmp_path):
+    from rich.console import Console
+
+    jobs = [running_job(i, "[l1,dropout]", tmp_path, 0.02 + i) for i in range(9)]
+    out = io.StringIO()
+    Console(file=out, width=width).print(table_of("0 of 9 jobs done", jobs, width, 4))
+    title, heads, *rows = out.getvalue().splitlines()
+    assert title.split() == ["0", "of", "9", "jobs", "done"]
+    assert heads.split()[2:] == ["state", "epoch", "now", "best"]
+    assert [row.split()[-4:] for row in rows[:4]] == [
+        ["running", "12", "0.0371", f"{0.02 + i:.4f}"] for i in range(4)
+    ]
+    assert "5 more" in rows[4] and len(rows) == 5
+    assert width < 100 or "regularization=[l1,dropout] lr=0.1" in rows[0]
+
+
+def test_the_best_so_far_is_named_with_its_job(tmp_path):
+    jobs = [running_job(i, "[]", tmp_path, value) for i, value in enumerate((0.3, 0.2, 0.9))]
+    assert best_so_far(jobs, "min") == " · best 0.2000 (job 1)"
+    assert best_so_far(jobs, "max") == " · best 0.9000 (job 2)"
+    jobs[1].state = "failed"
+    assert best_so_far(jobs, "min") == " · best 0.3000 (job 0)"
+    assert best_so_far([], "min") == ""
+
+
+def test_a_dry_run_says_who_trains_together(composer, tmp_path, capsys):
+    words = axes(("optimizer", ["adam", "lbfgs", "sgd"]), ("lr", ["0.1", "0.01"]))
+    plan = Plan(words, [{}], [], {"vectorize": "auto"}, "grid", composer, composer.config([]), False)
+    jobs = [job for i, chosen in enumerate(space.grid(words)) for job in plan.jobs(i, chosen, tmp_path)]
+    print_table(plan, jobs)
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "4 jobs can train together as one model: 0–1, 4–5",
+        "2 jobs in processes of their own, for optimizer=lbfgs: 2–3",
+    ]

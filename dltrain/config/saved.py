@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.bounds import SafeLoader, check_bounds
-from dltrain.config.catalogue import LIST_GROUPS, Catalogue
+from dltrain.config.catalogue import GROUPS, LIST_GROUPS, Catalogue
 from dltrain.config.compose import leaves
 from dltrain.config.schema import Config, to_config
 from dltrain.config.validation import check_together, check_value, check_values, replace_length
@@ -170,7 +170,7 @@ def set_value(content: dict[str, Any], text: str, table: dict[str, Any]) -> None
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"`{text}` is not `key=value`. Write the key, `=` and the value.")
-    if key not in table:
+    if key not in table or key in GROUPS:
         raise UserError(f"`{key}` is no key of this run (its words stay as they are).{nearest(key, table)}")
     *parents, last = key.split(".")
     node = content

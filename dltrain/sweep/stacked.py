@@ -49,6 +49,7 @@ def stack_key(config: Config) -> str | None:
         config.accumulate == 1,
         not config.compile,
         not config.wrap,
+        not config.diagnostics,
         not config.averaging.get("_target_"),
         not config.secrets,
         not config.log.profile,

@@ -187,7 +187,9 @@ def test_resumed_run_equals_the_undisturbed_one(train, dltrain, workdir, step):
     assert killed.summary["test"] == golden.summary["test"]
 
 
-SCHEDULES = "constant step multistep exponential inverse inverse_sqrt inverse_k linear polynomial cosine".split()
+SCHEDULES = (
+    "constant step multistep exponential inverse inverse_sqrt inverse_k linear polynomial cosine".split()
+)
 WITH_A_TURN = "plateau cosine_restarts one_cycle triangular".split()
 
 

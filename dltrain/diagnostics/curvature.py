@@ -123,7 +123,8 @@ class Prediction:
 
     α is the learning rate of this moment, and the loss that of `samples`; the step is tried and taken back. Where the two
     changes part, the third derivative counts, and α is too large for a local picture (L0, L4). `best_lr` is α*, and 0 where
-    the loss curves downwards, since no step is then the best. Costs one gradient, one Hessian-vector product and one more pass.
+    the loss curves downwards, since no step is then the best. A change that is not
+    finite is shown as 3.4e38. Costs one gradient, one Hessian-vector product and one more pass.
     """
 
     def __init__(self, samples: int = 256) -> None:
@@ -141,4 +142,6 @@ class Prediction:
             true = probe.mean_loss() - loss.detach()
         predicted = -probe.lr * square + 0.5 * probe.lr**2 * curved
         best = torch.where(curved > 0, square / curved, 0.0)
-        return {"predicted": float(predicted), "true": float(true), "best_lr": float(best)}
+        huge = torch.finfo(torch.float32).max
+        changes = [change.nan_to_num(huge, huge, -huge) for change in (predicted, true)]
+        return {"predicted": float(changes[0]), "true": float(changes[1]), "best_lr": float(best)}

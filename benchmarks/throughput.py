@@ -5,9 +5,10 @@
 
 The reference task: 60,000 images of 1×28×28 in memory (MNIST's where --data names a folder with MNIST/raw,
 else synthetic ones), 50,000 to train on and 10,000 that validate after each epoch, batch 128, Adam 1e-3,
-fp32. Every contender runs in a process of its own, in turn (A B C A B C …), so that a drift of the machine
-meets all alike, and in front of a pseudo-terminal, so that progress bars are really drawn. Ratios are those
-to the plain loop of the same round; the first epoch of each process is left out.
+fp32. Every contender is a process of its own, in front of a pseudo-terminal, so that progress bars are really
+drawn. All of them are under way at once, but one at a time trains: an epoch of the first, an epoch of the
+second, and so on, then the next epoch of each. So a drift of the machine, which can be a factor of two, meets
+all alike. Ratios are those to the plain loop's epoch of the same number; the first epoch is left out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import termios
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -46,6 +47,8 @@ CONTENDERS = {
     "keras": "default: its layers, bar, metrics",
     "keras-tuned": "torch's layers, no bar, no metrics, channels_last",
 }
+MODULE = ["-m", "peers.run"]
+TURN = "THROUGHPUT_TURN"  # as in peers/problem.py, which needs torch
 Result = dict[str, Any]  # an Outcome as JSON
 
 
@@ -60,9 +63,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=60_000, help="images in all; a sixth of them validates")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument(
-        "--epochs", type=int, default=4, help="epochs of each run, of which the first is left out"
+        "--epochs", type=int, default=12, help="epochs of each run, of which the first is left out"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each contender")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each contender, from its start")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
@@ -85,15 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="throughput-") as name:
         folder = Path(name)
         task = prepare(args, folder)
-        rounds: list[dict[str, Result]] = []
-        for number in range(1, args.rounds + 1):
-            rounds.append({})
-            for contender in contenders:
-                outcome = run(contender, task, folder, args.prefix)
-                if outcome is not None:
-                    rounds[-1][contender] = outcome
-                    progress = images_per_second(outcome, args.images)
-                    print(f"round {number}  {contender:15} {progress:9,.0f} images/s", file=sys.stderr)
+        rounds = [relay(contenders, task, folder, args) for _ in range(args.rounds)]
     if args.json:
         facts = {"arguments": {key: str(value) for key, value in vars(args).items()}, "rounds": rounds}
         args.json.write_text(json.dumps(facts, indent=1))
@@ -125,40 +120,87 @@ def prepare(args: argparse.Namespace, folder: Path) -> Path:
     return task
 
 
-def run(contender: str, task: Path, folder: Path, prefix: str) -> Result | None:
-    """One contender in a process, a folder and a terminal of its own; None if it fails, with its last words."""
-    result = folder / "result.json"
-    result.unlink(missing_ok=True)
-    command = [*shlex.split(prefix), sys.executable, "-m", "peers.run", str(task), contender, str(result)]
-    with tempfile.TemporaryDirectory(dir=folder) as own:
-        code, output = run_in_terminal(command, own, environment(json.loads(task.read_text())["threads"]))
-    if code != 0 or not result.is_file():
-        print(f"{contender} ended with code {code}:\n{output[-2000:]}", file=sys.stderr)
-        return None
-    outcome: Result = json.loads(result.read_text())
-    return outcome
+def relay(contenders: Sequence[str], task: Path, folder: Path, args: argparse.Namespace) -> dict[str, Result]:
+    """All contenders from start to end, an epoch of each in turn; those that fail are missing."""
+    runners = []
+    for number, contender in enumerate(contenders):  # one at a time reads the data and waits
+        own = Path(tempfile.mkdtemp(dir=folder))
+        runners.append(Runner(contender, task, own, args.prefix, args.threads))
+        runners[-1].wait()
+        print(f"{number + 1} of {len(contenders)} ready: {contender}", file=sys.stderr)
+    for epoch in range(args.epochs):
+        first = epoch % len(runners)  # who comes after whom is always the same, who begins is not
+        for runner in (*runners[first:], *runners[:first]):
+            runner.take_turn()
+        print(f"epoch {epoch + 1} of {args.epochs}", file=sys.stderr)
+    outcomes = {runner.name: runner.outcome() for runner in runners}
+    return {name: outcome for name, outcome in outcomes.items() if outcome is not None}
 
 
-def environment(threads: int) -> dict[str, str]:
+class Runner:
+    """A contender under way, in a process, a folder and a terminal of its own."""
+
+    def __init__(self, name: str, task: Path, folder: Path, prefix: str, threads: int) -> None:
+        self.name, self.result = name, folder / "result.json"
+        (self.over, their_over), (their_turn, self.turn) = os.pipe(), os.pipe()
+        command = [*shlex.split(prefix), sys.executable, *MODULE, str(task), name, str(self.result)]
+        self.process = Process(command, folder, environment(threads, (their_over, their_turn)))
+        os.close(their_over)
+        os.close(their_turn)
+        self.going = True
+
+    def wait(self) -> None:
+        """Until its turn is over; a process that has died ends it, too."""
+        self.going = self.going and os.read(self.over, 1) == b"."
+
+    def take_turn(self) -> None:
+        if self.going:
+            os.write(self.turn, b".")
+            self.wait()
+
+    def outcome(self) -> Result | None:
+        """Let it come to its end; None if it failed, with its last words."""
+        if self.going:
+            os.write(self.turn, b".")
+        code, output = self.process.end()
+        os.close(self.over)
+        os.close(self.turn)
+        if code != 0 or not self.result.is_file():
+            print(f"{self.name} ended with code {code}:\n{output[-2000:]}", file=sys.stderr)
+            return None
+        outcome: Result = json.loads(self.result.read_text())
+        return outcome
+
+
+def environment(threads: int, turn: tuple[int, int]) -> dict[str, str]:
     """The same threads for all; this folder and the repository are importable, after PYTHONPATH."""
     paths = [os.environ.get("PYTHONPATH", ""), str(HERE), str(HERE.parent)]
     fixed = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TERM": "xterm-256color"}
-    return {**os.environ, **fixed, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    own = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), TURN: f"{turn[0]} {turn[1]}"}
+    return {**os.environ, **fixed, **own}
 
 
-def run_in_terminal(command: list[str], folder: str, environ: dict[str, str]) -> tuple[int, str]:
-    """The exit code and the output of a command that writes to a terminal of 100 columns."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    process = subprocess.Popen(command, cwd=folder, env=environ, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    output: list[bytes] = []
-    reader = threading.Thread(target=read_all, args=(ours, output))
-    reader.start()
-    code = process.wait()
-    reader.join()
-    os.close(ours)
-    return code, b"".join(output).decode(errors="replace")
+class Process:
+    """A command that writes to a terminal of 100 columns."""
+
+    def __init__(self, command: list[str], folder: Path, environ: dict[str, str]) -> None:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        passed = tuple(map(int, environ.get(TURN, "").split()))
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environ, stdin=theirs, stdout=theirs, stderr=theirs, pass_fds=passed
+        )
+        os.close(theirs)
+        self.terminal, self.output = ours, list[bytes]()
+        self.reader = threading.Thread(target=read_all, args=(ours, self.output))
+        self.reader.start()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for it; its exit code and what it wrote."""
+        code = self.process.wait()
+        self.reader.join()
+        os.close(self.terminal)
+        return code, b"".join(self.output).decode(errors="replace")
 
 
 def read_all(terminal: int, output: list[bytes]) -> None:
@@ -173,37 +215,30 @@ def read_all(terminal: int, output: list[bytes]) -> None:
 # The table ----------------------------------------------------------------------------------------
 
 
-def images_per_second(outcome: Result, images: int, whole: bool = False) -> float:
-    """Training images a second in the median epoch: of the training alone, or of the whole epoch."""
-    return (images - images // 6) / median(epoch[whole] for epoch in outcome["epochs"])
-
-
 def table(rounds: list[dict[str, Result]], images: int) -> str:
-    """A row for each contender in Markdown, with the median over the rounds; ratios within a round."""
-    head = (
-        "| contender | version | images/s | × plain | lowest–highest | with validation | × plain | accuracy |"
-    )
+    """A row for each contender in Markdown: medians over the epochs of all rounds, ratios epoch by epoch."""
+    head = "| contender | version | images/s | × plain | middle half | with validation | × plain | accuracy |"
     rows = [head, "|---|---|--:|--:|--:|--:|--:|--:|"]
     for name in (name for name in CONTENDERS if any(name in outcomes for outcomes in rounds)):
         runs = [outcomes for outcomes in rounds if name in outcomes and "plain" in outcomes]
-        rows.append(row(name, runs, images))
+        rows.append(row(name, runs, images - images // 6))
     return "\n".join(rows)
 
 
 def row(name: str, runs: list[dict[str, Result]], images: int) -> str:
-    def speeds(contender: str, whole: bool) -> list[float]:
-        return [images_per_second(outcomes[contender], images, whole) for outcomes in runs]
+    def seconds(contender: str, whole: bool) -> list[float]:
+        return [epoch[whole] for outcomes in runs for epoch in outcomes[contender]["epochs"]]
 
     def ratios(whole: bool) -> list[float]:
-        return [a / b for a, b in zip(speeds(name, whole), speeds("plain", whole), strict=True)]
+        return [p / s for p, s in zip(seconds("plain", whole), seconds(name, whole), strict=True)]
 
     training, whole = ratios(False), ratios(True)
+    low, _, high = quantiles(training, n=4, method="inclusive") if len(training) > 1 else training * 3
     version, accuracy = runs[0][name]["version"], median(outcomes[name]["accuracy"] for outcomes in runs)
     return (
         f"| {name}: {CONTENDERS[name]} | {version} "
-        f"| {median(speeds(name, False)):,.0f} | {median(training):.2f} "
-        f"| {min(training):.2f}–{max(training):.2f} "
-        f"| {median(speeds(name, True)):,.0f} | {median(whole):.2f} | {accuracy:.4f} |"
+        f"| {images / median(seconds(name, False)):,.0f} | {median(training):.3f} | {low:.2f}–{high:.2f} "
+        f"| {images / median(seconds(name, True)):,.0f} | {median(whole):.3f} | {accuracy:.4f} |"
     )
 
 

@@ -172,7 +172,7 @@ def build_data(
     common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
     own = {key: value for key, value in config.dataset.items() if key not in common}
     with data_problems():
-        raw = door.build(own, "dataset")
+        raw = door.build(own, "dataset", common=COMMON_DATASET_KEYS)
         return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
 
 

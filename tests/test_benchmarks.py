@@ -119,7 +119,10 @@ def test_models_are_those_of_dltrain(problem: Any, name: str, parameters: int) -
 
 def test_laps_leave_the_first_epoch_out(problem: Any) -> None:
     laps = problem.Laps(
-        "cpu", epochs_begun=[0.0, 10.0, 14.0], validations_begun=[9.0, 13.0, 16.0], ended=18.5
+        "cpu",
+        epochs_begun=[0.0, 10.0, 14.0],
+        validations_begun=[9.0, 13.0, 16.0],
+        turns_ended=[0.0, 10.0, 14.0, 18.5],
     )
     assert laps.after_the_first() == [(3.0, 4.0), (2.0, 4.5)]
 
@@ -132,23 +135,59 @@ def test_plain_loop_learns(problem: Any, tmp_path: Path) -> None:
 
 
 def test_table_has_ratios_to_the_plain_loop_of_the_round(throughput: Any) -> None:
-    def outcome(training: float, whole: float) -> dict[str, Any]:
-        return {"epochs": [[training, whole]], "accuracy": 0.5, "version": "1"}
-
     rounds = [
-        {"plain": outcome(1, 2), "dltrain": outcome(2, 2)},
-        {"plain": outcome(2, 4), "dltrain": outcome(2, 4)},
-        {"plain": outcome(2, 4)},
+        {"plain": outcome((1, 2)), "dltrain": outcome((2, 2))},
+        {"plain": outcome((2, 4)), "dltrain": outcome((2, 4))},
+        {"plain": outcome((2, 4))},
     ]
     lines = throughput.table(rounds, images=600).splitlines()
     assert len(lines) == 4
-    assert lines[3].endswith("| 1 | 250 | 0.75 | 0.50–1.00 | 188 | 1.00 | 0.5000 |")
+    assert lines[3].endswith("| 1 | 250 | 0.750 | 0.62–0.88 | 167 | 1.000 | 0.5000 |")
+
+
+def test_ratios_are_those_of_neighbouring_epochs(throughput: Any) -> None:
+    """A machine that is half as fast from the second epoch on changes no ratio."""
+    rounds = [{"plain": outcome((1, 2), (2, 4)), "dltrain": outcome((2, 2), (4, 4))}]
+    assert "| 0.500 | 0.50–0.50 |" in throughput.table(rounds, images=600).splitlines()[3]
+
+
+def outcome(*epochs: tuple[float, float]) -> dict[str, Any]:
+    return {"epochs": [list(epoch) for epoch in epochs], "accuracy": 0.5, "version": "1"}
 
 
 def test_output_goes_to_a_terminal(throughput: Any, tmp_path: Path) -> None:
     script = "import json, os, sys; print(json.dumps([sys.stdout.isatty(), os.get_terminal_size().columns]))"
-    code, output = throughput.run_in_terminal([sys.executable, "-c", script], str(tmp_path), {})
+    code, output = throughput.Process([sys.executable, "-c", script], tmp_path, {}).end()
     assert code == 0 and json.loads(output) == [True, 100]
+
+
+def test_one_contender_trains_at_a_time(
+    throughput: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Epoch by epoch, beginning with another one each time; one that dies does not hold the others up."""
+    script = """
+import json, os, sys
+name, result = sys.argv[-2:]
+over, mine = map(int, os.environ["THROUGHPUT_TURN"].split())
+for epoch in range(4):
+    os.write(over, b".")
+    os.read(mine, 1)
+    if name == "dltrain" and epoch == 2:
+        sys.exit("no more")
+    with open("../order", "a") as stream:
+        stream.write(f"{name}{epoch} ")
+json.dump({"name": name}, open(result, "w"))
+"""
+    (tmp_path / "script.py").write_text(script)
+    monkeypatch.setattr(throughput, "MODULE", [str(tmp_path / "script.py")])
+    args = throughput.parse(["--epochs", "3"])
+    assert throughput.relay(["plain", "dltrain"], tmp_path / "task", tmp_path, args) == {
+        "plain": {"name": "plain"}
+    }
+    assert (tmp_path / "order").read_text().split() == (
+        "plain0 dltrain0 dltrain1 plain1 plain2 plain3".split()
+    )
+    assert "dltrain ended with code 1:\nno more" in capsys.readouterr().err
 
 
 def test_step_cost_counts_the_passes_of_sam(monkeypatch: pytest.MonkeyPatch) -> None:

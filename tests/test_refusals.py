@@ -46,6 +46,7 @@ CONFIG = [
     ("evalute", r"`evalute` is not `key=value`\. Did you mean `evaluate`\?", ""),
     ("lr=0.1,0.01", r"gives several values.*add -m: dltrain -m lr=0.1,0.01", "lr=0.1"),
     ("notes=[a", r"`notes=\[a` cannot be read", "notes=a"),
+    ("hydra.run.dir=here", r"`hydra.run.dir` is not yours to set.*\nWrite output=FOLDER or name=NAME", "output=here name=mine"),
     # values
     ("lr=nan", r"`lr` is nan; it must be: float > 0", "lr=0.001"),
     ("lr=inf", r"`lr` is inf; it must be: float > 0", "lr=0.001"),

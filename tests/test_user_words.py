@@ -111,6 +111,16 @@ def test_a_dataset_of_ones_own(dltrain, workdir, own):
     assert (config["count"], config["val_fraction"]) == (100, 0.2)
 
 
+@pytest.mark.parametrize("defaults", ["defaults: [csv]", "defaults:\n  - csv\n  - _self_"])
+def test_a_word_that_inherits_takes_all_keys_of_its_parent(dltrain, workdir, own, defaults):
+    rows = "\n".join(f"{i},{i % 7},{'even' if i % 2 == 0 else 'odd'}" for i in range(200))
+    own("table.csv", "a,b,parity\n" + rows + "\n")
+    own("conf/dataset/table.yaml", f"# Mine.\n{defaults}\npath: table.csv\ntarget: parity\n")
+    assert dltrain("dataset=table", "dataset.features=[b]", "steps=2", "quiet=true") == 0
+    config = yaml.safe_load((only_run(workdir).path / "config.yaml").read_text())["dataset"]
+    assert (config["features"], config["target"], config["delimiter"]) == (["b"], "parity", ",")
+
+
 def test_an_experiment_of_ones_own(dltrain, workdir, own):
     own("conf/model/two_layers.yaml", "_target_: my_models.TwoLayers\nwidth: 64\n")
     own("conf/experiment/mine.yaml",
@@ -158,7 +168,13 @@ MISSPELT = {
         "`lr` is -3; it must be: float > 0"),
     "a dataset's common key": (
         "conf/dataset/mine.yaml", "_target_: my_data.parity\nval_fracton: 0.2\n", ["dataset=mine"],
-        "`dataset.val_fracton` is no argument of parity."),
+        "`dataset.val_fracton` is no argument of parity. Did you mean `val_fraction`?"),
+    "a key of an inheriting word": (
+        "conf/dataset/mine.yaml", "defaults: [digits]\nspilt_seed: 3\n", ["dataset=mine"],
+        "conf/dataset/mine.yaml) is no key of dataset=mine. Did you mean `dataset.split_seed`?"),
+    "a value of an inheriting word": (
+        "conf/optimizer/mine.yaml", "defaults:\n  - adam  # and slower\n  - _self_\neps: -1\n", ["optimizer=mine"],
+        "`optimizer.eps` is -1; it must be: float > 0"),
     "a module": (
         "conf/model/mine.yaml", "_target_: my_model.TwoLayers\n", ["model=mine"],
         "`model._target_` is my_model.TwoLayers, which is neither in the catalogue nor in the working folder."),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peers.problem import LR, Epoch, Outcome, Task
+from peers.problem import LR, Laps, Outcome, Task
 
 
 def command(task: Task, folder: Path) -> list[str]:
@@ -32,10 +32,12 @@ def command(task: Task, folder: Path) -> list[str]:
 
 
 def fit(task: Task, tuned: bool) -> Outcome:
-    """Run the command in this process and read the times from what it leaves behind."""
+    """Run the command in this process; the laps are taken around the trainer's own methods."""
     import dltrain
     from dltrain.cli import main
 
+    laps = Laps(task.device)
+    time_trainer(laps)
     folder = Path("dltrain-outputs").resolve()
     try:
         main(command(task, folder))
@@ -46,10 +48,32 @@ def fit(task: Task, tuned: bool) -> Outcome:
     with open(metrics, encoding="utf-8") as stream:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
     check_images(rows[-1], task)
-    written = times_of_rows(metrics.parent)
-    whole = [end - begin for begin, end in zip(written, written[1:], strict=False)]
-    epochs = [Epoch(row["seconds"], seconds) for row, seconds in zip(rows[1:], whole, strict=True)]
-    return Outcome(epochs, rows[-1]["val/accuracy"], dltrain.__version__)
+    return Outcome(laps.after_the_first(), rows[-1]["val/accuracy"], dltrain.__version__)
+
+
+def time_trainer(laps: Laps) -> None:
+    """Let `laps` know what begins, as the callbacks of the others do."""
+    from dltrain.training.trainer import Trainer
+
+    train_epoch, validate, end = Trainer.train_epoch, Trainer.validate, Trainer.end
+
+    def timed_epoch(trainer: Trainer, epoch: int) -> None:
+        trainer.folder.wait()  # or its checkpoint is written in the time of the next contender
+        laps.epoch_begins()
+        train_epoch(trainer, epoch)
+
+    def timed_validation(trainer: Trainer) -> dict[str, float]:
+        laps.validation_begins()
+        return validate(trainer)
+
+    def timed_end(trainer: Trainer) -> None:
+        trainer.folder.wait()
+        laps.end()
+        end(trainer)
+
+    Trainer.train_epoch = timed_epoch  # type: ignore[method-assign]
+    Trainer.validate = timed_validation  # type: ignore[method-assign]
+    Trainer.end = timed_end  # type: ignore[method-assign]
 
 
 def check_images(row: dict[str, float], task: Task) -> None:
@@ -58,12 +82,3 @@ def check_images(row: dict[str, float], task: Task) -> None:
     expected = int((np.load(task.data)["split"] == 0).sum())
     if trained != expected:
         raise RuntimeError(f"dltrain trained on {trained} images an epoch, the others on {expected}")
-
-
-def times_of_rows(folder: Path) -> list[float]:
-    """When each epoch's row was written, by TensorBoard's file: row to row is all that an epoch takes."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    return [event.wall_time for event in events.Scalars("images_per_second")]

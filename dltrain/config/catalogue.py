@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -89,9 +89,11 @@ class Word:
 
     @cached_property
     def parents(self) -> tuple[str, ...]:
-        """Words of the same group that this file builds upon through a defaults list."""
-        block = re.search(r"^defaults:\s*\n((?:\s+- .*\n?|\s*-.*\n?)+)", self.text, re.MULTILINE)
-        names = re.findall(r"-\s*([\w]+)\s*$", block[1], re.MULTILINE) if block else []
+        """Words of the same group that this file builds upon through a defaults list, in either of YAML's forms."""
+        block = re.search(r"^defaults:\s*\n((?:\s*-.*\n?)+)", self.text, re.MULTILINE)
+        names = re.findall(r"-\s*(\w+)\s*(?:#.*)?$", block[1], re.MULTILINE) if block else []
+        if row := re.search(r"^defaults:\s*\[([\w\s,]*)\]", self.text, re.MULTILINE):
+            names = re.findall(r"\w+", row[1])
         return tuple(name for name in names if name != "_self_")
 
 
@@ -167,8 +169,16 @@ class Catalogue:
         return table
 
     def _with_parents(self, word: Word) -> dict[str, Param]:
+        """The keys of a word: those of its parents, with their rules; beside a parent it adds none of its own."""
         table: dict[str, Param] = {}
-        for parent in word.parents:
-            if parent in self.words[word.group]:
-                table |= self._with_parents(self.words[word.group][parent])
-        return table | word.params
+        parents = [self.words[word.group][name] for name in word.parents if name in self.words[word.group]]
+        for parent in parents:
+            table |= self._with_parents(parent)
+        own = word.params
+        if parents and word.target is None:
+            own = {path: param for path, param in own.items() if path in table or path in self.knobs}
+        kept = {path: table.get(path, self.knobs.get(path, param)) for path, param in own.items()}
+        return table | {
+            path: param if param.rule else replace(kept[path], default=param.default)
+            for path, param in own.items()
+        }

@@ -59,6 +59,7 @@ def open_hydra(catalogue: Catalogue) -> Hydra:
 def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str = CONFIG_NAME) -> Composition:
     """Compose one run's configuration. Raises UserError, in the user's words, for whatever Hydra cannot compose."""
     parsed = parse(overrides, hydra.config_loader)
+    check_folders(parsed)
     check_words(parsed, catalogue)
     try:
         cfg = hydra.compose_config(
@@ -71,6 +72,21 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf"
         raise UserError(f"{where}: this is not YAML: {error.problem}. Mend that line.") from None
     return Composition(cfg, choices_of(cfg), list(overrides), catalogue)
+
+
+def check_folders(parsed: list[Override]) -> None:
+    """Refuse Hydra's own folders, which would be ignored in silence: a run's folder has one name."""
+    for override in parsed:
+        if override.key_or_group in (
+            "hydra.run.dir",
+            "hydra.sweep.dir",
+            "hydra.sweep.subdir",
+            "hydra.job.chdir",
+        ):
+            raise UserError(
+                f"`{override.key_or_group}` is not yours to set: a run's folder is OUTPUT/NAME/DATE_TIME-SUFFIX.\n"
+                "Write output=FOLDER or name=NAME"
+            )
 
 
 def open_dicts(overrides: list[str], catalogue: Catalogue) -> list[str]:

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,10 @@ class Door:
         self.trust = tuple(trust)
         self.local = local
 
-    def build(self, node: Node, key: str, *runtime: Any) -> Any:
+    def build(self, node: Node, key: str, *runtime: Any, common: Iterable[str] = ()) -> Any:
         """The object of a node: `target(*runtime, **keys)`, or the partial of it where `_partial_` is true.
 
+        `common`: keys that the whole group has and that somebody else takes, of which a wrong one may be a misspelling.
         Raises UserError, naming the node's key, for a name that is not trusted, for keys that the target does not
         take, and for values that it refuses.
         """
@@ -112,7 +113,7 @@ class Door:
             )
         target = self.locate(node["_target_"], key)
         keys = {k: v for k, v in node.items() if not k.startswith("_")}
-        self.check_signature(target, keys, len(runtime), key)
+        self.check_signature(target, keys, len(runtime), key, common)
         if node.get("_partial_"):
             return functools.partial(target, **keys)
         try:
@@ -171,7 +172,12 @@ class Door:
         return any(module == name or module.startswith(name + ".") for name in self.trust)
 
     def check_signature(
-        self, target: Callable[..., Any], keys: dict[str, Any], num_runtime: int, key: str
+        self,
+        target: Callable[..., Any],
+        keys: dict[str, Any],
+        num_runtime: int,
+        key: str,
+        common: Iterable[str] = (),
     ) -> None:
         """Refuse keys that the target does not take; for a user's own code this is the only check."""
         try:
@@ -183,6 +189,6 @@ class Door:
         names = list(parameters)[num_runtime:]
         for unknown in (k for k in keys if k not in names):
             raise UserError(
-                f"`{key}.{unknown}` is no argument of {getattr(target, '__name__', target)}.{nearest(unknown, names)}\n"
-                + listing("Its arguments", names)
+                f"`{key}.{unknown}` is no argument of {getattr(target, '__name__', target)}."
+                f"{nearest(unknown, [*names, *common])}\n" + listing("Its arguments", names)
             )

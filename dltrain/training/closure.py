@@ -63,12 +63,8 @@ class Closure:
         The gradient of a mean over B samples is 1/B each, and is handed in: to go through the mean costs 2 % of a step.
         """
         size = len(self.inputs)
-        for losses, mean in self._losses():
-            yield (
-                losses,
-                torch.full_like(losses, 1 / size),
-                mean if len(losses) == size else mean * (len(losses) / size),
-            )
+        for losses, total in self._losses():
+            yield losses, self.trainer.shares(losses, size), total / size
         for penalty in self._penalties():
             if penalty.requires_grad:  # not so where all that it weighs is frozen
                 yield penalty, None, penalty.detach()
@@ -91,7 +87,7 @@ class Closure:
         return loss, grads
 
     def _losses(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The losses of the samples and, without a graph, their mean, in `accumulate` micro-batches."""
+        """The losses of the samples and, without a graph, their sum, in `accumulate` micro-batches."""
         trainer = self.trainer
         trainer.dropout.at(trainer.step)
         for inputs, targets, indices in self._micro_batches():
@@ -101,11 +97,12 @@ class Closure:
                 logits = logits.float()
             losses = trainer.parts.loss(logits, targets)
             values = losses.detach()
+            total = values.sum()
             if self.calls == 0:
-                trainer.running.add(values, logits.detach(), targets)
+                trainer.running.add(total, logits.detach(), targets)
                 if trainer.parts.order_observes:  # sampler=hard
                     trainer.parts.order.observe(indices, values)
-            yield losses, values.mean()
+            yield losses, total
 
     def _micro_batches(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
         pieces = self.trainer.plan.accumulate

@@ -27,11 +27,11 @@ class RunningMeans:
         self.held: list[tuple[Tensor, Tensor, Tensor]] = []
         self.held_logits = 0
 
-    def add(self, losses: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """A batch: its losses (B,), logits (B, K) and targets, none of which has a graph."""
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """A batch: the sum () of its losses, its logits (B, K) and targets, none of which has a graph."""
         if self.held and targets.ndim != self.held[0][2].ndim:  # class indices, then mixed ones
             self.settle()
-        self.held.append((losses, logits, targets))
+        self.held.append((loss, logits, targets))
         self.held_logits += logits.numel()
         if len(self.held) >= HELD_BATCHES or self.held_logits >= HELD_LOGITS:
             self.settle()
@@ -44,8 +44,8 @@ class RunningMeans:
         self.held, self.held_logits = [], 0
         sizes = [len(batch) for batch in logits]
         self.count += sum(sizes)
-        for batch in losses:
-            self.loss += batch.sum()
+        for loss in losses:
+            self.loss += loss
         if self.metrics:
             scored = torch.cat(logits), torch.cat(targets)
             for total, metric in zip(self.metric_sums, self.metrics.values(), strict=True):

@@ -28,9 +28,9 @@ class Shampoo(torch.optim.Optimizer):
     only, as in the paper. With `beta` < 1 the sum is a moving average that forgets. Roots are renewed in the
     first `update_every` steps and then every `update_every` steps, by eigenvalues, at a cost of about 10 n³
     for an axis of length n, and a host sync on a GPU. A sum changes ever more slowly: with `beta` = 1 the
-    period doubles with the number of steps from 20 `update_every` on, and stays within a tenth of it. A direction that is new since then would be stretched
-    by eps^(-1/2): in between, the update is shortened to √(size / longest axis), the length that fresh roots
-    do not exceed.
+    period doubles with the number of steps from 20 `update_every` on, and stays within a tenth of it. A
+    direction that is new since then would be stretched by eps^(-1/2): in between, the update is shortened to
+    √(size / longest axis), the length that fresh roots do not exceed.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ class BatchNoise:
 
     g is the mean gradient of all `samples`. `scale` is the batch size at which noise and signal are equal, from the
     smallest size and all samples without bias (McCandlish et al. 2018, arXiv:1812.06162, A.1): batches far below it
-    profit from being larger, batches far above it do not (L0, L2). It is at most 10⁶ times the noise by ‖g‖², where ‖G‖²
+    profit from being larger, batches far above it do not (L0, L2). It is at most 10⁶ tr Σ / ‖g‖², where ‖G‖²
     cannot be told from 0. Costs a
     gradient of `samples` for each size.
     """

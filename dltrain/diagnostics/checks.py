@@ -124,7 +124,7 @@ def inputs_are_centred(split: Any, normalized: bool) -> Check:
     """The training inputs have the mean 0 over samples, places and channels, where they are normalised."""
     total, count = 0.0, 0
     for batch in split.batches(torch.arange(len(split)), 1024):
-        total, count = total + float(batch.inputs.double().sum()), count + batch.inputs.numel()
+        total, count = total + float(batch.inputs.cpu().double().sum()), count + batch.inputs.numel()
     mean = total / max(count, 1)
     wanted = "0 ± 0.01" if normalized else "any (dataset.normalize=none)"
     return Check("mean of the inputs", f"{mean:.4f}", wanted, not normalized or abs(mean) <= 0.01)

@@ -89,7 +89,7 @@ class Hessian:
 def _whole(product: Hessian) -> tuple[Tensor, Tensor]:
     """All eigenvalues, each with the weight 1/n."""
     eye = torch.eye(product.size, device=product.device, dtype=product.dtype)
-    matrix = torch.stack([product(row) for row in eye]).double().cpu()
+    matrix = torch.stack([product(row) for row in eye]).cpu().double()
     values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
     return values, torch.full_like(values, 1 / product.size)
 
@@ -110,7 +110,7 @@ def lanczos(product: Hessian, start: Tensor, iterations: int) -> tuple[Tensor, T
             direction = direction - known.T @ (known @ direction)
         beside.append(direction.norm())
         basis.append(direction / beside[-1].clamp(min=torch.finfo(direction.dtype).tiny))
-    on, off = torch.stack(diagonal).double().cpu(), torch.stack(beside).double().cpu()
+    on, off = torch.stack(diagonal).cpu().double(), torch.stack(beside).cpu().double()
     done = (off <= 1e-6 * on.abs().max()).nonzero()  # nothing new to find: what follows is rounding
     end = int(done[0]) + 1 if len(done) else len(on)
     matrix = torch.diag(on[:end]) + torch.diag(off[: end - 1], 1) + torch.diag(off[: end - 1], -1)

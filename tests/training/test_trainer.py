@@ -199,7 +199,7 @@ WITH_A_TURN = "plateau cosine_restarts one_cycle triangular".split()
 def test_every_schedule_goes_on_in_mid_epoch_as_if_nothing_had_happened(train, dltrain, workdir, word):
     """The same word as lr, momentum and strength of a penalty; 17 steps an epoch, killed at the 25th of 51."""
     choices = ("dataset=breast_cancer", "batch_size=28", "model=linear", "optimizer=momentum", "regularization=[l2]", "epochs=3",
-               "evaluation.every_steps=5", "checkpoint.every_steps=4", "early_stopping=none")  # fmt: skip
+               "evaluation.every_steps=5", "checkpoint.every_steps=4", "early_stopping=none", "diagnostics=[layers,prediction]")  # fmt: skip
     choices += tuple(f"{group}={word}" for group in ("schedule", "momentum_schedule", "penalty_schedule"))
     choices += tuple(
         f"{group}.{key}"

@@ -53,6 +53,15 @@ def dump(content: Any) -> str:
     return text
 
 
+def placement(run: Path) -> dict[str, Any]:
+    """`device` and `threads` of a run folder's config.yaml; empty where there is none that can be read."""
+    try:
+        content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return {key: content.get(key) for key in ("device", "threads")} if isinstance(content, dict) else {}
+
+
 def binding(config: Config) -> dict[str, Any]:
     """What a run may not change when it is resumed, by dotted path; as JSON gives it back."""
     free = {*SAFE, *_ELSEWHERE, *config.secrets}

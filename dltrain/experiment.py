@@ -27,7 +27,7 @@ from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits
 from dltrain.errors import CheckpointProblem, DataProblem, NumericalFailure, ResourceProblem, UserError
 from dltrain.seeding import Stream
-from dltrain.training.callbacks import Callback, Result, RunInfo
+from dltrain.training.callbacks import Best, Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
@@ -114,7 +114,7 @@ def begin(experiment: Experiment, trainer: Trainer, resume: bool = False) -> Run
     saved.write(experiment.config, folder.path / "config.yaml")
     if not resume or not folder.has_statistics:  # killed before they were written
         folder.write_statistics(experiment.parts.statistics)
-    info = describe(experiment, folder.path, trainer.step)
+    info = describe(experiment, folder.path, trainer.step, folder.rows() if resume else [])
     trainer.callbacks += observers(experiment.config, folder.path, trainer.step if resume else None)
     folder.write_summary({"status": "running", **facts(experiment)})
     return info
@@ -220,9 +220,13 @@ def explain(error: BaseException, experiment: Experiment) -> BaseException:
         return DataProblem(str(error))
     if isinstance(error, RuntimeError) and str(error).startswith("derivative for"):
         words = experiment.config.words
+        looks = [w for w in experiment.config.diagnostics if w in ("curvature", "prediction")]
+        asks, cure = f"optimizer={words['optimizer']}", "Use a first-order optimizer, such as optimizer=adam"
+        if looks:
+            asks, cure = f"diagnostics=[{','.join(looks)}]", "Leave that out"
         return UserError(
-            f"optimizer={words['optimizer']} needs the second derivative of model={words['model']}, and torch has none of "
-            f"{str(error).split()[2]}.\nUse a first-order optimizer, such as optimizer=adam, or another model."
+            f"{asks} needs the second derivative of model={words['model']}, and torch has none of "
+            f"{str(error).split()[2]}.\n{cure}, or use another model."
         )
     if is_out_of_memory(error):
         half = max(plan.batch_size // 2, 1)
@@ -357,6 +361,7 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
         )
     if trainer.best_weights:
         trainer.folder.write_best(trainer.best_weights)
+    trainer.draw()
     best_step = trainer.best_row.get("step", 0.0)
     return Result(
         status=trainer.stop[0],
@@ -439,10 +444,11 @@ def git_state() -> dict[str, Any]:
     return {"commit": commit, "dirty": any(not line.startswith("#") for line in answer.splitlines())}
 
 
-def describe(experiment: Experiment, path: Path, step: int) -> RunInfo:
-    """What the header, TensorBoard and the report say of the run before its first step."""
+def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str, float]]) -> RunInfo:
+    """What the header, TensorBoard and the report say of the run before its first step; `rows` were kept by a resume."""
     config, parts, plan, words = experiment.config, experiment.parts, experiment.plan, experiment.config.words
     images, labels = sample_images(parts, plan)
+    best = Best(parts.early_stopping.metric, parts.early_stopping.mode)
     return RunInfo(
         name=config.name or "",
         folder=path,
@@ -469,6 +475,7 @@ def describe(experiment: Experiment, path: Path, step: int) -> RunInfo:
         batch_size=plan.batch_size,
         lr=parts.optimizer.param_groups[0]["initial_lr"],
         resumed_step=step,
+        best_row=([{}] + [row for row in rows if best.improves(row)])[-1],
         metric=parts.early_stopping.metric,
         mode=parts.early_stopping.mode,
         hparams=hparams(config, parts, plan),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from dltrain.config.schema import Node
@@ -135,6 +136,12 @@ PAIRS: tuple[Pair, ...] = (
     _pair("dataset = none", "sampler = balanced hard", _NO_SAMPLES, "Use sampler=none"),
     _pair(
         "dataset = none",
+        "diagnostics = layers batch_noise",
+        "a study problem has neither layers nor samples",
+        "Use diagnostics=[curvature,prediction,surface]",
+    ),
+    _pair(
+        "dataset = none",
         "loss != auto",
         "the model's output is the loss, and there is no target",
         "Use loss=auto",
@@ -212,7 +219,17 @@ def value(plain: Node, path: str) -> Any:
     return node
 
 
+def leads_outside(name: object) -> bool:
+    """Whether a run's name is the path of a folder that is not below `output`."""
+    path = PurePath(str(name or ""))
+    return path.is_absolute() or ".." in path.parts or not str(path).isprintable()
+
+
 CONTRADICTIONS: tuple[Contradiction, ...] = (
+    Contradiction(
+        lambda c, w: leads_outside(c["name"]),
+        "`name` is {name!r}; it must be the name of a folder below `output`. For another place: output=FOLDER",
+    ),
     Contradiction(
         lambda c, w: c["epochs"] is not None and c["steps"] is not None,
         "`epochs` is {epochs} and `steps` is {steps}: both say how long to train. Give one (the other as null).",
@@ -233,6 +250,11 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         lambda c, w: c["evaluation"]["every_epochs"] is None and c["evaluation"]["every_steps"] is None,
         "`evaluation.every_epochs` and `evaluation.every_steps` are both null: early stopping and the best weights need a "
         "validation. Set one of them.",
+    ),
+    Contradiction(
+        lambda c, w: bool(value(c, "evaluation.tta_words")) and not value(c, "evaluation.tta"),
+        "`evaluation.tta_words` is {evaluation[tta_words]}, but `evaluation.tta` is 0: say how many copies of each sample, such as "
+        "evaluation.tta=8.",
     ),
     Contradiction(
         lambda c, w: (
@@ -273,6 +295,14 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         ),
         "`model.attention` is fused, and optimizer={words[optimizer]} needs Hessian-vector products: the fused kernel has no "
         "second derivative.\nSet model.attention=math.",
+    ),
+    Contradiction(
+        lambda c, w: (
+            bool({"curvature", "prediction"} & set(w.get("diagnostics", [])))
+            and value(c, "model.attention") == "fused"
+        ),
+        "`model.attention` is fused, and diagnostics={words[diagnostics]} needs Hessian-vector products: the fused kernel has "
+        "no second derivative.\nSet model.attention=math.",
     ),
     Contradiction(
         lambda c, w: (

@@ -284,7 +284,7 @@ class Driver:
 
     def task(self, job: Job, slot: Slot, alone: str) -> Task:
         job.folder.mkdir(exist_ok=True)
-        config = placed(self.config(job), slot)
+        config = placed(self.config(job), slot, job.folder)
         self.configs.pop(job.number)
         write_hydra_folder(job, config)
         return Task(
@@ -443,13 +443,17 @@ class Driver:
                 signal.signal(number, handler)
 
 
-def placed(config: Config, slot: Slot) -> Config:
-    """The configuration with the slot's device and threads, where the user left them open."""
+def placed(config: Config, slot: Slot, folder: Path) -> Config:
+    """The configuration with the slot's device and threads, where the user left them open.
+
+    A job that goes on from a checkpoint keeps those that it had: with others it would be another run.
+    """
+    had = saved.placement(folder) if any((folder / "checkpoints").glob("step-*/manifest.json")) else {}
     changes: dict[str, Any] = {}
     if config.threads is None:
-        changes["threads"] = slot.threads
+        changes["threads"] = had.get("threads") or slot.threads
     if slot.device is not None:
-        changes["device"] = slot.device
+        changes["device"] = had.get("device") or slot.device
     return replace(config, **changes, plain={**config.plain, **changes}) if changes else config
 
 

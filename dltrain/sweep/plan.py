@@ -217,7 +217,7 @@ def shuffled(length: int) -> list[int]:
     """The order in which a grid is tried where jobs are pruned: by chance, the same every time.
 
     A pruner compares with what came before, and the neighbours of a bad configuration are bad: in the order of the axes
-    ASHA trained 54 % of a grid's epochs, in this one 29 % (docs/speed.md).
+    ASHA trained 55 % of a grid's epochs, in this one 24 % (docs/speed.md).
     """
     order = list(range(length))
     random.Random(0).shuffle(order)

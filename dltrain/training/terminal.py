@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Segment = tuple[str, str]  # text and its rich style
 Line = list[Segment]
 
-REFRESH_SECONDS = 0.125
+REFRESH_SECONDS = 0.25
 MARKS = {"completed": ("✓", "green"), "early_stopped": ("✓", "green"), "converged": ("✓", "green")}
 MARKS["failed"] = ("✗", "red")
 TIMES = {"lr": "lr", "seconds": "time"}  # columns beside the metrics, and how a plain line names them
@@ -364,7 +364,9 @@ def outcome(info: RunInfo, result: Result, width: int | None) -> list[Line]:
     reason = f": {result.stop_reason}" if result.stop_reason else ""
     status = result.status.replace("_", " ")
     lines: list[Line] = [[], [(f"{mark} ", style), (status, f"bold {style}"), (reason, "")]]
-    best = tuple(f"{key} {number(value)}" for key, value in result.best.items() if "/" in key)
+    best = tuple(
+        f"{key} {number(value)}" for key, value in result.best.items() if key.startswith(("train/", "val/"))
+    )
     if best:
         lines += labelled("best", (f"epoch {result.best_epoch:g}", *best), width)
     if result.test:

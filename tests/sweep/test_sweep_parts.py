@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from dltrain.config import saved
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
 from dltrain.sweep import space, statistics
 from dltrain.sweep.composer import Composer
+from dltrain.sweep.driver import Slot, placed
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.live import best_so_far, print_table, table_of
 from dltrain.sweep.plan import Plan, enumerate_grid
@@ -310,3 +312,16 @@ def test_a_dry_run_says_who_trains_together(composer, tmp_path, capsys):
         "4 jobs can train together as one model: 0–1, 4–5",
         "2 jobs in processes of their own, for optimizer=lbfgs: 2–3",
     ]
+
+
+def test_a_job_that_goes_on_keeps_its_threads(composer, tmp_path):
+    config = composer.config([])
+    begun = placed(config, Slot(None, 2), tmp_path)
+    assert begun.threads == begun.plain["threads"] == 2
+    saved.write(begun, tmp_path / "config.yaml")
+    assert placed(config, Slot(None, 1), tmp_path).threads == 1, "nothing is saved yet: it begins anew"
+    (tmp_path / "checkpoints" / "step-00000007").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step-00000007" / "manifest.json").touch()
+    assert saved.binding(placed(config, Slot(None, 1), tmp_path)) == saved.binding(begun)
+    asked = composer.config(["threads=1"])
+    assert placed(asked, Slot(None, 4), tmp_path).threads == 1

@@ -27,7 +27,7 @@ from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits
 from dltrain.errors import CheckpointProblem, DataProblem, NumericalFailure, ResourceProblem, UserError
 from dltrain.seeding import Stream
-from dltrain.training.callbacks import Callback, Result, RunInfo
+from dltrain.training.callbacks import Best, Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
@@ -114,7 +114,7 @@ def begin(experiment: Experiment, trainer: Trainer, resume: bool = False) -> Run
     saved.write(experiment.config, folder.path / "config.yaml")
     if not resume or not folder.has_statistics:  # killed before they were written
         folder.write_statistics(experiment.parts.statistics)
-    info = describe(experiment, folder.path, trainer.step)
+    info = describe(experiment, folder.path, trainer.step, folder.rows() if resume else [])
     trainer.callbacks += observers(experiment.config, folder.path, trainer.step if resume else None)
     folder.write_summary({"status": "running", **facts(experiment)})
     return info
@@ -439,10 +439,11 @@ def git_state() -> dict[str, Any]:
     return {"commit": commit, "dirty": any(not line.startswith("#") for line in answer.splitlines())}
 
 
-def describe(experiment: Experiment, path: Path, step: int) -> RunInfo:
-    """What the header, TensorBoard and the report say of the run before its first step."""
+def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str, float]]) -> RunInfo:
+    """What the header, TensorBoard and the report say of the run before its first step; `rows` were kept by a resume."""
     config, parts, plan, words = experiment.config, experiment.parts, experiment.plan, experiment.config.words
     images, labels = sample_images(parts, plan)
+    best = Best(parts.early_stopping.metric, parts.early_stopping.mode)
     return RunInfo(
         name=config.name or "",
         folder=path,
@@ -469,6 +470,7 @@ def describe(experiment: Experiment, path: Path, step: int) -> RunInfo:
         batch_size=plan.batch_size,
         lr=parts.optimizer.param_groups[0]["initial_lr"],
         resumed_step=step,
+        best_row=([{}] + [row for row in rows if best.improves(row)])[-1],
         metric=parts.early_stopping.metric,
         mode=parts.early_stopping.mode,
         hparams=hparams(config, parts, plan),

@@ -41,7 +41,7 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
     scores, outputs = [], []
     for path, config, door in zip(paths, configs, doors, strict=True):
         parts, plan = build(config, door, read_statistics(path))
-        parts.model.load_state_dict(best_weights(path))
+        load_best(parts, path)
         draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta)
         outputs.append({name: predict(parts, plan, split, draws) for name, split in splits_of(parts).items()})
         scores += [
@@ -55,8 +55,20 @@ def splits_of(parts: Parts) -> dict[str, Any]:
     return {name: split for name, split in (("val", parts.val), ("test", parts.test)) if split is not None}
 
 
+def load_best(parts: Parts, path: Path) -> None:
+    """Give the model the best weights of a run. Raises CheckpointProblem for weights that are not this model's."""
+    try:
+        parts.model.load_state_dict(best_weights(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointProblem(
+            f"{path}/checkpoints/best.safetensors does not fit its config.yaml: {reason}"
+        ) from None
+
+
 def best_weights(path: Path) -> dict[str, Tensor]:
     """checkpoints/best.safetensors of a run."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     file = path / "checkpoints" / "best.safetensors"
@@ -64,7 +76,10 @@ def best_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointProblem(
             f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: dltrain resume {path}"
         )
-    return load_file(file)
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointProblem(f"{file} is damaged ({error})") from None
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ class Run:
 
         newest = checkpoint.newest(self.path / "checkpoints")
         assert newest is not None
-        return {"weights": newest.weights(), **newest.state()}
+        averaged = newest.weights(averaged=True)
+        return {"weights": newest.weights(), "averaged": averaged, **newest.state()}
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dltrain.commands.resume import split_arguments
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
-from dltrain.config.door import Door, all_targets
+from dltrain.config.door import door_for_saved
 from dltrain.errors import UserError
 
 
@@ -16,9 +16,9 @@ def run(arguments: list[str]) -> int:
         raise UserError("Name at least one run folder: dltrain evaluate outputs/NAME/DATE_TIME-xxxx")
     catalogue = open_catalogue()
     configs = [saved.read(path, catalogue, overrides) for path in paths]
+    doors = [door_for_saved(config, catalogue, overrides) for config in configs]
 
     from dltrain import scoring
 
-    doors = [Door(all_targets(catalogue), config.trust, local=False) for config in configs]
     scoring.print_scores(scoring.score_runs(paths, configs, doors))
     return 0

@@ -9,7 +9,7 @@ from dltrain.cli import STARTED
 from dltrain.commands.resume import split_arguments
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
-from dltrain.config.door import Door, all_targets
+from dltrain.config.door import door_for_saved
 from dltrain.config.schema import run_name
 from dltrain.errors import UserError
 from dltrain.training.folder_names import check_writable, new_folder
@@ -22,12 +22,12 @@ def run(arguments: list[str]) -> int:
         raise UserError("Name one run folder: dltrain rerun outputs/NAME/DATE_TIME-xxxx")
     catalogue = open_catalogue()
     config = saved.read(paths[0], catalogue, overrides)
+    door = door_for_saved(config, catalogue, overrides)
     check_writable(config.output)
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
     from dltrain import experiment
 
-    door = Door(all_targets(catalogue), config.trust, local=False)
     built = experiment.prepare(config, door, shlex.join(["dltrain", "rerun", *arguments]), overrides, startup)
     folder = new_folder(config.output, run_name(config))
     with experiment.logging_to(folder):

@@ -9,9 +9,10 @@ from typing import Any
 from dltrain.cli import STARTED
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
-from dltrain.config.door import Door, all_targets
+from dltrain.config.door import door_for_saved
 from dltrain.config.saved import LENGTH, SAFE
 from dltrain.errors import CheckpointProblem, UserError, nearest
+from dltrain.training.folder_names import check_files
 from dltrain.training.lock import Lock
 
 FINISHED = ("completed", "early_stopped", "converged", "pruned", "degraded")
@@ -23,18 +24,19 @@ def run(arguments: list[str]) -> int:
     if len(paths) != 1:
         raise UserError("Name one run folder: dltrain resume outputs/NAME/DATE_TIME-xxxx")
     path = newest_run(paths[0])
+    check_files(path)
     strict, overrides = strictness(given)
     for override in overrides:
         check_safe(override, path)
     catalogue = open_catalogue()
     config = saved.read(path, catalogue, overrides)
+    door = door_for_saved(config, catalogue, overrides)
     Lock(path).release()  # another process in it: say so at once, before torch is imported
     earlier = check_resumable(path, longer=any(o.partition("=")[0] in LENGTH for o in overrides))
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
     from dltrain import experiment
 
-    door = Door(all_targets(catalogue), config.trust, local=False)
     command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
     built = experiment.prepare(config, door, command, former, startup, path)
     if overrides:

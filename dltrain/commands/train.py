@@ -70,12 +70,13 @@ def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name:
     composition = compose(overrides, catalogue, hydra, config_name)
     config = validate(composition)
     check_writable(config.output)
+    door = Door(shipped_targets(catalogue), config.trust)
+    door.check_names(config.plain)
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
     from dltrain import experiment  # torch comes in here
 
     startup["import"] = round(time.perf_counter() - STARTED, 4)
-    door = Door(shipped_targets(catalogue), config.trust)
     built = experiment.prepare(config, door, command, overrides, startup)
     folder = new_folder(config.output, run_name(config))
     _run_in(folder, composition, hydra, lambda cfg: experiment.run(built, folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ MAX_BYTES, MAX_DEPTH, MAX_ALIASES = 1_000_000, 60, 100
 _CLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def check_bounds(file: Path, aliases: bool = True) -> None:
-    """Raise ValueError for a file that is too long, too deep, or whose aliases could multiply.
+# The time that Python takes to read one grows with the square of its length.
+_LONG_NUMBER = re.compile(r"[-+]?\d[\d:._]{199,}")
+
+
+def check_bounds(file: Path, aliases: bool = True, max_bytes: int = MAX_BYTES) -> None:
+    """Raise ValueError for a file that is too long, too deep, or whose aliases or numbers could take for ever.
 
     The events come one by one, so that a bomb is refused at its first layers and never parsed to its end.
     """
     size = file.stat().st_size
-    if size > MAX_BYTES:
-        raise ValueError(f"it has {size} bytes; a configuration has at most {MAX_BYTES}")
+    if size > max_bytes:
+        raise ValueError(f"it has {size} bytes; a configuration has at most {max_bytes}")
     depth = anchored = count = 0
     anchors: list[bool] = []
     for event in yaml.parse(file.read_text(encoding="utf-8"), Loader=_CLoader):
@@ -29,13 +34,15 @@ def check_bounds(file: Path, aliases: bool = True) -> None:
             depth, anchored = depth - 1, anchored - anchors.pop()
         elif isinstance(event, yaml.AliasEvent):
             count += 1
+        elif isinstance(event, yaml.ScalarEvent) and _LONG_NUMBER.match(event.value):
+            raise ValueError("it holds a number of more than 200 digits")
         if depth > MAX_DEPTH:
             raise ValueError(f"it is more than {MAX_DEPTH} levels deep")
         if count and (not aliases or anchored or count > MAX_ALIASES):
             raise ValueError("it uses YAML aliases (*name), which could multiply without bound")
 
 
-class SafeLoader(yaml.SafeLoader):
+class SafeLoader(_CLoader):  # type: ignore[misc, valid-type]
     """Plain data only, and a key that stands twice is an error: the last one would win in silence."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

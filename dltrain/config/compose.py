@@ -25,6 +25,7 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError, listing, nearest
 
 CONFIG_NAME = "config"
+_GAP = re.compile(r"[=,(]\s*(,|\)|$)")  # a comma or bracket with no value beside it
 
 
 @dataclass
@@ -121,6 +122,10 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
         try:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
+            if _GAP.search(text):
+                raise UserError(
+                    f"`{text}` lacks a value. Write one on each side of every comma: {text.partition('=')[0]}=a,b"
+                ) from None
             reason = str(error).splitlines()[-1].split("See http")[0].strip() or "some character needs quotes"
             raise UserError(f"`{text}` cannot be read: {reason}\nQuote it: '{_quoted(text)}'.") from None
     return parsed

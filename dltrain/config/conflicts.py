@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from dltrain.config.schema import Node
@@ -212,7 +213,17 @@ def value(plain: Node, path: str) -> Any:
     return node
 
 
+def leads_outside(name: object) -> bool:
+    """Whether a run's name is the path of a folder that is not below `output`."""
+    path = PurePath(str(name or ""))
+    return path.is_absolute() or ".." in path.parts or not str(path).isprintable()
+
+
 CONTRADICTIONS: tuple[Contradiction, ...] = (
+    Contradiction(
+        lambda c, w: leads_outside(c["name"]),
+        "`name` is {name!r}; it must be the name of a folder below `output`. For another place: output=FOLDER",
+    ),
     Contradiction(
         lambda c, w: c["epochs"] is not None and c["steps"] is not None,
         "`epochs` is {epochs} and `steps` is {steps}: both say how long to train. Give one (the other as null).",

@@ -1,8 +1,9 @@
 """The trusted door from a node of the configuration to an object.
 
 A node names what it builds by `_target_`. Three kinds of names pass: those of the shipped catalogue, code that lies
-in the user's own working folder, and modules that the user trusts by name (`trust=[timm]`). Everything else is
-refused before anything is imported, and what a name resolves to is checked again after the import.
+in the user's own working folder, and modules that the user trusts by name on the command line (`trust=[timm]`).
+Everything else is refused before anything is imported, torch included, and what a name resolves to is checked again
+after the import.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.schema import Node
+from dltrain.config.schema import Config, Node
 from dltrain.errors import UserError, listing, nearest
 
 
@@ -92,13 +93,47 @@ def _named(node: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, node
 
 
-class Door:
-    """Builds objects from nodes. `local` says whether code of the working folder may be named freely."""
+def door_for_saved(config: Config, catalogue: Catalogue, overrides: list[str]) -> Door:
+    """The door for the configuration of a run folder, which may be a stranger's; every name of it is checked at once.
 
-    def __init__(self, targets: set[str], trust: list[str], local: bool = True) -> None:
+    The `trust` that stands in it holds for what a word of today names and for nothing else: a stranger writes there
+    what he likes. `trust=[…]` among the overrides is the user's own word, and holds for all.
+    """
+    mine = any(text.startswith("trust=") for text in overrides)
+    door = Door(all_targets(catalogue), config.trust, local=False, recalled=not mine)
+    door.check_names(config.plain)
+    return door
+
+
+def _targets_below(node: Node, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every `_target_` of nested nodes, with the dotted path of its node."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            here = f"{path}.{key}" if path else str(key)
+            if "_target_" in value:
+                yield here, value["_target_"]
+            yield from _targets_below(value, here)
+
+
+class Door:
+    """Builds objects from nodes.
+
+    `local`: code of the working folder may be named freely. `recalled`: `trust` was read from a run folder, and holds
+    for names among the `targets` only.
+    """
+
+    def __init__(
+        self, targets: set[str], trust: list[str], local: bool = True, recalled: bool = False
+    ) -> None:
         self.targets = targets
         self.trust = tuple(trust)
-        self.local = local
+        self.local, self.recalled = local, recalled
+
+    def check_names(self, plain: Node) -> None:
+        """Every name below a node, before anything is imported. Raises UserError for one that may not be built."""
+        for key, name in _targets_below(plain):
+            if name or not key.startswith("regularization."):  # dropout and its like only set keys of others
+                self.check_name(name, key)
 
     def build(self, node: Node, key: str, *runtime: Any, common: Iterable[str] = ()) -> Any:
         """The object of a node: `target(*runtime, **keys)`, or the partial of it where `_partial_` is true.
@@ -107,11 +142,7 @@ class Door:
         Raises UserError, naming the node's key, for a name that is not trusted, for keys that the target does not
         take, and for values that it refuses.
         """
-        if not node.get("_target_"):
-            raise UserError(
-                f"`{key}` names nothing to build: write `_target_: module.ClassOrFunction` into the file of that word."
-            )
-        target = self.locate(node["_target_"], key)
+        target = self.locate(node.get("_target_"), key)
         keys = {k: v for k, v in node.items() if not k.startswith("_")}
         self.check_signature(target, keys, len(runtime), key, common)
         if node.get("_partial_"):
@@ -123,19 +154,27 @@ class Door:
         except (ValueError, TypeError) as error:
             raise UserError(f"{key}: {error}") from error
 
-    def locate(self, name: Any, key: str) -> Callable[..., Any]:
-        """Import what a dotted name names, if it is trusted."""
+    def check_name(self, name: Any, key: str) -> None:
+        """Raise UserError, naming the node's key, for what is no name or names what may not be built."""
+        if not name:
+            raise UserError(
+                f"`{key}` names nothing to build: write `_target_: module.ClassOrFunction` into the file of that word."
+            )
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise UserError(
                 f"`{key}._target_` is {str(name)[:80]!r}; it must be a dotted name, package.module.Name."
             )
-        module_name, _, attribute = name.rpartition(".")
-        if not self._passes(name, module_name):
+        if not self._passes(name, name.rpartition(".")[0]):
             raise UserError(
-                f"`{key}._target_` is {name}, which is neither in the catalogue nor in the working folder."
+                f"`{key}._target_` is {name[:80]}, which is neither in the catalogue nor in the working folder."
                 f"{nearest(name, self._alike(name))}\n"
-                f"If you trust that code, say so: trust=[{module_name.split('.')[0] or name}]"
+                f"If you trust that code, say so: trust=[{name.split('.')[0][:80]}]"
             )
+
+    def locate(self, name: Any, key: str) -> Callable[..., Any]:
+        """Import what a dotted name names, if it is trusted."""
+        self.check_name(name, key)
+        module_name, _, attribute = name.rpartition(".")
         try:
             found = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
@@ -155,7 +194,8 @@ class Door:
 
     def _passes(self, name: str, module: str) -> bool:
         """The check of a name, before anything is imported."""
-        if self._trusted(module) or (self._ours(name) and name in self.targets):
+        known = name in self.targets
+        if (self._trusted(module) and (known or not self.recalled)) or (self._ours(name) and known):
             return True
         return (self.local or name in self.targets) and in_working_folder(module)
 

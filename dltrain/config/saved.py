@@ -14,12 +14,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.bounds import SafeLoader, check_bounds
-from dltrain.config.catalogue import LIST_GROUPS, Catalogue
+from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue
 from dltrain.config.compose import leaves
 from dltrain.config.schema import Config, to_config
 from dltrain.config.validation import check_together, check_value, check_values, replace_length
 from dltrain.errors import CheckpointProblem, UserError, nearest
 
+MAX_SAVED_BYTES = 200_000  # fifty times what a run writes
 # What cannot change the past of a run: everything else would make it another one.
 SAFE = ("log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes",
         "checkpoint.keep", "checkpoint.background", "checkpoint.unsaved", "workers", "worker_timeout", "quiet", "tags",
@@ -96,16 +97,9 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
             f"{run} is not a run folder: it has no config.yaml. Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."
         )
     content = load_bounded(file)
-    words = content.pop("words", {})
-    if not isinstance(words, dict):
-        raise CheckpointProblem(f"{file} does not say which words were chosen (`words`).")
-    choices = {g: list(w) if g in LIST_GROUPS and isinstance(w, list) else [str(w)] for g, w in words.items()}
-    for group, names in choices.items():
-        for name in names:
-            if name not in catalogue.words.get(group, {}):
-                raise UserError(
-                    f"{file} chose {group}={name}, and there is no such word now.{nearest(name, catalogue.words.get(group, {}))}"
-                )
+    choices = read_words(content.pop("words", None), file, catalogue)
+    words = {g: names if g in LIST_GROUPS else names[0] for g, names in choices.items()}
+    check_nodes(content, choices, file, catalogue)
     table = catalogue.params(choices)
     fill_newer_keys(content, catalogue)
     secrets = resolve_environment(content)
@@ -122,6 +116,41 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
     check_values(content, choices, catalogue)
     check_together(content, choices)
     return to_config(content, words, secrets)
+
+
+def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[str]]:
+    """The chosen words by group; a group that came after this configuration was saved has none.
+
+    Raises CheckpointProblem where they are not said, UserError for a word that there is not.
+    """
+    if not isinstance(words, dict):
+        raise CheckpointProblem(f"{file} does not say which words were chosen (`words`).")
+    choices = {g: list(w) if g in LIST_GROUPS and isinstance(w, list) else [w] for g, w in words.items()}
+    for group in (g for g in GROUPS if g in catalogue.words and g not in (*OVERLAYS, "sweep")):
+        choices.setdefault(group, [] if group in LIST_GROUPS else ["none"])
+    for group, names in choices.items():
+        known = catalogue.words.get(group, {})
+        for name in names:
+            if str(name) not in known:
+                raise UserError(
+                    f"{file} chose {group}={name}, and there is no such word now.{nearest(str(name), known)}"
+                )
+    return {str(group): [str(name) for name in names] for group, names in choices.items()}
+
+
+def check_nodes(
+    content: dict[str, Any], choices: dict[str, list[str]], file: Path, catalogue: Catalogue
+) -> None:
+    """Raise CheckpointProblem where a chosen word has no node of keys, or one that does not say what it builds."""
+    for group, names in choices.items():
+        nodes = content.get(group) or {}
+        inner = nodes.values() if isinstance(nodes, dict) else [nodes]
+        if group in LIST_GROUPS and not all(isinstance(node, dict) for node in inner):
+            raise CheckpointProblem(f"{file}: each word of `{group}` must be keys with their values.")
+        for name in names if group not in OVERLAYS else []:
+            node = nodes.get(name) if group in LIST_GROUPS else nodes
+            if catalogue.words[group][name].target and not (isinstance(node, dict) and "_target_" in node):
+                raise CheckpointProblem(f"{file} chose {group}={name}, and holds no keys of it.")
 
 
 def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:
@@ -164,7 +193,7 @@ def followed(overrides: list[str], links: dict[str, str]) -> list[str]:
 def load_bounded(file: Path) -> dict[str, Any]:
     """Read YAML from a folder that may be a stranger's: bounded in size, without aliases, plain data only."""
     try:
-        check_bounds(file, aliases=False)
+        check_bounds(file, aliases=False, max_bytes=MAX_SAVED_BYTES)
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         reason = str(error).replace("\n", " ")[:200]
@@ -185,6 +214,10 @@ def set_value(content: dict[str, Any], text: str, table: dict[str, Any]) -> None
     node = content
     for parent in parents:
         node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise UserError(
+                f"`{parent}` is {str(node)[:80]} in config.yaml; it must be keys with their values."
+            )
     node[last] = _read_value(value)
     check_value(table[key], node[last])
 

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param
 from dltrain.config.compose import Composition, leaves, unknown_key, values_of
 from dltrain.config.conflicts import CONTRADICTIONS, PAIRS
+from dltrain.config.conflicts import value as at
 from dltrain.config.door import check_hydra_node
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.errors import UserError, nearest
@@ -22,6 +23,7 @@ from dltrain.errors import UserError, nearest
 
 def validate(composition: Composition) -> Config:
     """Check a composition and return the typed configuration. Raises UserError with all that the rule and cure need."""
+    check_trust(composition)
     plain = plain_config(composition)
     replace_length(plain, composition.overrides)
     check_pairs(composition.choices)
@@ -29,6 +31,16 @@ def validate(composition: Composition) -> Config:
     check_together(plain, composition.choices)
     check_hydra_node(composition.cfg.get("hydra"), plain["trust"] or [])
     return to_config(plain, _words(composition.choices), secrets_of(composition))
+
+
+def check_trust(composition: Composition) -> None:
+    """Trust is the user's to give, on the command line: a file from elsewhere would give it to itself."""
+    given = any(text.lstrip("+").startswith("trust=") for text in composition.overrides)
+    if composition.cfg.get("trust") and not given:
+        raise UserError(
+            f"`trust` is {composition.cfg.trust} in a file; it holds on the command line only.\n"
+            f"If you trust that code, say so: trust=[{','.join(map(str, composition.cfg.trust))}]"
+        )
 
 
 def secrets_of(composition: Composition) -> dict[str, str]:
@@ -114,15 +126,19 @@ def check_values(plain: Node, choices: dict[str, list[str]], catalogue: Catalogu
     """Every key must be one that a chosen word takes, and its value must keep the key's rule."""
     table = catalogue.params(choices)
     for path, value in leaves(plain):
-        name = path.rsplit(".", 1)[-1]
-        if name.startswith("_") or path in choices or (value == {} and path not in table):
+        if path in table:
+            check_value(table[path], value)
             continue
-        if path not in table:
-            within = next((p for p in table if path.startswith(p + ".")), None)
-            if within is None:
-                raise UserError(unknown_key(path, _source(path, choices, catalogue), table, choices))
+        if path in choices and value not in (None, {}):
+            raise UserError(f"`{path}` is {str(value)[:80]}; it must be keys with their values.")
+        if value == {} or path in choices:
             continue
-        check_value(table[path], value)
+        within = next((p for p in table if path.startswith(p + ".")), None)
+        reserved = path.split(".")[0] in choices and path.rsplit(".", 1)[-1].startswith("_")  # _target_, …
+        if within is not None:
+            check_value(table[within], at(plain, within))
+        elif not reserved:
+            raise UserError(unknown_key(path, _source(path, choices, catalogue), table, choices))
 
 
 def check_value(param: Param, value: Any) -> None:

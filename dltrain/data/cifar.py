@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -127,13 +128,33 @@ def _members(archive: _Archive, source: Path) -> Iterator[Callable[[str, int | N
         yield lambda name, size: _whole(source / name, _read_file(source / name), size)
         return
     try:
-        with tarfile.open(source, "r:gz") as tar:
+        with _Bounded(source, archive) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as tar:
             inside = archive.folder
             yield lambda name, size: _whole(source / name, _read_member(tar, f"{inside}/{name}", size), size)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(
             f"cannot read {source} ({error}); remove it and let it be downloaded again"
         ) from error
+
+
+class _Bounded(gzip.GzipFile):
+    """Unpacks no more than the archive's members, and no more at once than the largest of them.
+
+    tarfile unpacks every member, and reads every extended header, on its way to the one that it looks for.
+    """
+
+    def __init__(self, path: Path, archive: _Archive) -> None:
+        super().__init__(path)
+        sizes = [count * (archive.label_bytes + _PIXELS) for _, count in archive.train + archive.test]
+        self.most, self.at_once = sum(sizes) + 2**20, max(sizes) + 2**10
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if offset > self.most:
+            raise OSError(f"it unpacks to more than {self.most} bytes")
+        return super().seek(offset, whence)
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(self.at_once if size is None or size < 0 else min(size, self.at_once))
 
 
 def _read_file(path: Path) -> bytes:

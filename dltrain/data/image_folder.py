@@ -19,6 +19,8 @@ from dltrain.data.raw import SPLIT_NAMES, RawData
 from dltrain.data.streaming import read_in_threads
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+# by content, not by name: Pillow would hand a PostScript file that is named .png to ghostscript, which runs it
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _CACHED_AT_MOST = 2 * 2**30  # bytes; more would surprise whoever looks at the disk
 _MODES = {"rgb": ("RGB", 3), "grey": ("L", 1)}
 
@@ -100,8 +102,9 @@ def _images_below(folder: str) -> Iterator[str]:
     for here, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
-            if name.lower().endswith(_ENDINGS) and not name.startswith("."):
-                yield os.path.join(here, name)
+            path = os.path.join(here, name)
+            if name.lower().endswith(_ENDINGS) and not name.startswith(".") and os.path.isfile(path):
+                yield path  # reading a pipe would wait for ever
 
 
 def _height_and_width(size: int | list[int] | None) -> tuple[int, int] | None:
@@ -119,7 +122,7 @@ def _size_of_first(path: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             return image.height, image.width
     except Exception as error:
         raise _unreadable(path, error) from error
@@ -161,7 +164,7 @@ class ImageFiles:
 
         channels, height, width = self.shape
         try:
-            with Image.open(path) as file:
+            with Image.open(path, formats=_FORMATS) as file:
                 if self.resize:
                     # a JPEG can be decoded at a fraction of its size: up to 8 times faster for photographs
                     file.draft(self.mode, (2 * width, 2 * height))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from dltrain.data.errors import DataError
 from dltrain.data.raw import TEST, TRAIN, RawData, given_splits
 
 _IMAGES, _LABELS = 0x803, 0x801  # the first four bytes of a file in IDX form: bytes in three axes, in one
+_HEAD = 16  # bytes that hold the magic number and three lengths
+_MOST = 2**27  # bytes of a file, three times MNIST's largest
 
 
 @dataclass(frozen=True)
@@ -140,16 +143,25 @@ def _decode(paths: list[Path]) -> dict[str, Tensor]:
 def read_idx(path: Path) -> Tensor:
     """uint8 tensor of a file in IDX form (LeCun): magic number, lengths of the axes, the bytes."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            content = stream.read(_HEAD)
+            axes, shape, size = _announced(content)
+            if size <= _MOST:  # a few kilobytes of gzip can unpack to many gigabytes
+                content += stream.read(max(size + 1 - len(content), 0))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path} ({error}); remove it and let it be downloaded again") from error
-    magic = int.from_bytes(content[:4], "big")
-    axes = magic & 0xFF
-    shape = tuple(int.from_bytes(content[4 * i : 4 * i + 4], "big") for i in range(1, axes + 1))
-    if magic not in (_IMAGES, _LABELS) or len(content) != 4 * (axes + 1) + int(np.prod(shape)):
+    if axes == 0 or len(content) != size:
         raise DataError(
             f"{path} is not a whole file of images or labels (its {len(content)} bytes begin with "
             f"{content[:4].hex()}); "
             "remove it and let it be downloaded again"
         )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 * (axes + 1)).copy()).view(shape)
+
+
+def _announced(head: bytes) -> tuple[int, tuple[int, ...], int]:
+    """Number of axes, their lengths, and the bytes of the whole file, as its head says; no axes for another file."""
+    magic = int.from_bytes(head[:4], "big")
+    axes = magic & 0xFF if magic in (_IMAGES, _LABELS) else 0
+    shape = tuple(int.from_bytes(head[4 * i : 4 * i + 4], "big") for i in range(1, axes + 1))
+    return axes, shape, 4 * (axes + 1) + math.prod(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from dltrain.data.raw import RawData
 from dltrain.data.spec import Task
 
 Array = NDArray[Any]
+_LARGE = 100_000_000  # bytes of arrays, from which on
+_MOST_PACKED = 100  # a file may be that many times smaller than they are
 _COLORS = (1, 3, 4)  # an axis of this length holds colours
 
 
@@ -54,6 +57,7 @@ def _read(path: Path, names: list[str]) -> dict[str, Array]:
     if not path.is_file():
         raise DataError(f"dataset.path is {path}, which is not a file; set it to a file of numpy.savez")
     try:
+        _check_packing(path)
         with np.load(path, allow_pickle=False) as archive:  # a pickled array could run code
             for name in names:
                 if name not in archive:
@@ -65,8 +69,20 @@ def _read(path: Path, names: list[str]) -> dict[str, Array]:
             return {name: archive[name] for name in names}
     except DataError:
         raise
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (
+        ValueError, OSError, EOFError, AttributeError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error,
+        NotImplementedError, RuntimeError,
+    ) as error:  # fmt: skip
         raise DataError(f"cannot read {path} ({error}); save plain arrays again with numpy.savez") from error
+
+
+def _check_packing(path: Path) -> None:
+    """Refuse a file that is mostly air: a few kilobytes could unpack to more than there is memory."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    size = sum(member.file_size for member in members)
+    if size > _LARGE and size > _MOST_PACKED * path.stat().st_size:
+        raise ValueError(f"its {path.stat().st_size} bytes unpack to {size}")
 
 
 def _check_lengths(path: str, arrays: dict[str, Array]) -> None:

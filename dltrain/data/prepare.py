@@ -167,11 +167,22 @@ def _normalizer(
     statistics: Mapping[str, Tensor] | None,
 ) -> Normalizer:
     if statistics is not None:
+        _check_statistics(statistics, _sample_shape(raw.inputs))
         return Normalizer(statistics["mean"], statistics["std"], dtype)
     if isinstance(raw.inputs, Tensor):
         return normalizer(raw.inputs[train], mode, dtype)
     chosen = train[torch.from_numpy(hashed_order(len(train), split_seed))[:_STATISTICS_SAMPLES]]
     return normalizer(raw.inputs.read(chosen.sort().values), mode, dtype)
+
+
+def _check_statistics(statistics: Mapping[str, Tensor], sample: tuple[int, ...]) -> None:
+    """Raise DataError where the mean and std of an earlier run are not of samples of this shape."""
+    shape = (sample[0], *(1 for _ in sample[1:]))
+    if any(name not in statistics or statistics[name].shape != shape for name in ("mean", "std")):
+        raise DataError(
+            f"samples of shape {sample} are not what normalization.safetensors of the run has mean and std of; "
+            "put the data of the run back"
+        )
 
 
 def _spec(raw: RawData, positions: list[Tensor], normalizing: Normalizer, class_weights: str) -> DataSpec:

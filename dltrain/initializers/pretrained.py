@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -120,8 +120,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        mapped = zipfile.is_zipfile(file)  # torch maps no packed archive: a small one could unpack to much
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # torch's unpickler raises all kinds for what is no file of its own
         raise ValueError(
             f"initializer.path={file} is no plain file of tensors ({type(error).__name__}); "
             "save it with torch.save(model.state_dict(), path) or as .safetensors"

@@ -22,6 +22,7 @@ from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.validation import (
     _words,
     check_together,
+    check_trust,
     check_values,
     drop_outside,
     drop_replaced,
@@ -84,6 +85,7 @@ class Composer:
 
     def _compose(self, structure: list[str]) -> Base:
         composition = compose(structure, self.catalogue, self.hydra, self.name)
+        check_trust(composition)
         cfg = composition.cfg.copy()
         OmegaConf.set_struct(cfg, False)
         del cfg["hydra"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import signal
 import time
 from collections import deque
@@ -15,11 +17,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dltrain.config import saved
 from dltrain.config.schema import Config
+from dltrain.errors import ResourceProblem
 from dltrain.sweep import pool
 from dltrain.sweep.job import Task, work
 from dltrain.sweep.jobs import Job
+from dltrain.sweep.live import Quiet
 from dltrain.sweep.plan import Plan
 from dltrain.sweep.pool import Worker
+from dltrain.sweep.reuse import WHOLE, Finished, take_over
+from dltrain.sweep.slots import Slot
 from dltrain.sweep.stacked import LARGEST, StackTask, stack_key, why_alone, work_together
 
 if TYPE_CHECKING:
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 
     from dltrain.sweep.study import Study
 
-GRACE = 30.0  # seconds that running jobs have to save after a Ctrl-C
+GRACE = 30.0  # seconds that running jobs have to save when the driver cannot go on
 
 
 class Display(Protocol):
@@ -50,14 +56,6 @@ class Open:
 
 
 @dataclass
-class Slot:
-    """A place where one job, or one stack of jobs, at a time runs: some cores, or a share of a GPU."""
-
-    device: str | None
-    threads: int
-
-
-@dataclass
 class Running:
     """A process with the jobs that it still has to end."""
 
@@ -66,16 +64,6 @@ class Running:
     slot: Slot
     stacked: bool
     begun: float
-
-
-def slots_of(settings: dict[str, Any], device: str, num_jobs: int) -> list[Slot]:
-    """As many slots as `sweep.jobs` says: one for each core, or `jobs_per_gpu` for each GPU."""
-    cores = pool.cores()
-    found = pool.gpus() if device in ("auto", "cuda") else 0
-    automatic = found * settings["jobs_per_gpu"] if found else cores
-    count = max(1, min(automatic if settings["jobs"] == "auto" else settings["jobs"], num_jobs))
-    threads = max(1, cores // count)
-    return [Slot(f"cuda:{i % found}" if found else None, threads) for i in range(count)]
 
 
 class Driver:
@@ -94,6 +82,7 @@ class Driver:
         self.plan, self.study, self.folder, self.display = plan, study, folder, display
         self.free, self.targets, self.command = list(slots), targets, command
         self.num_slots = len(slots)
+        self.on_gpu = any(slot.device is not None for slot in slots)
         self.jobs: list[Job] = []
         self.waiting: deque[Job] = deque()
         self.alone: deque[Job] = deque()  # ran out of memory beside others: once more, alone
@@ -102,6 +91,8 @@ class Driver:
         self.configs: dict[int, Config] = {}  # of the jobs that wait for others to share a stack with
         self.lonely: set[str] = set()  # keys of stacks that did not pay, or died
         self.solo: set[int] = set()  # jobs that must have a process of their own
+        self.twins: dict[tuple[str, ...], Path] = {}  # finished runs of this sweep by their overrides
+        self.earlier = Finished(Path(plan.first.output)) if plan.settings["reuse"] else None
         self.asked = 0
         self.interrupts = 0
         self.pruner_is_set = plan.settings["pruner"] == "none"
@@ -122,6 +113,7 @@ class Driver:
                 jobs = self.plan.jobs(frozen.number, chosen, self.folder)
                 for job in jobs:
                     job.read()
+                    self.remember(job)
                 self.jobs += jobs
             else:
                 self.begin_trial(*self.study.take_up(frozen))
@@ -131,24 +123,66 @@ class Driver:
         jobs = self.plan.jobs(trial.number, chosen, self.folder)
         for job in jobs:
             job.read()
+            if not job.is_done and not job.folder.exists() and (twin := self.twin_of(job)):
+                take_over(job, twin)
+                self.tell(job)
             if not job.is_done:
                 job.state = "waiting"
                 self.waiting.append(job)
+            self.remember(job)
         self.jobs += jobs
         self.open[trial.number] = Open(trial, chosen, jobs)
         self.close_if_done(trial.number)
 
+    def remember(self, job: Job) -> None:
+        if job.state in WHOLE and self.plan.configurations is None:  # a grid has no job twice
+            self.twins.setdefault(tuple(job.overrides), job.folder)
+
+    def twin_of(self, job: Job) -> Path | None:
+        """A finished run of the same configuration: a search may draw one again, and `sweep.reuse` looks elsewhere."""
+        twin = self.twins.get(tuple(job.overrides))
+        if twin is None and self.earlier is not None:
+            twin = self.earlier.find(self.config(job), self.on_gpu)
+            if twin is not None:
+                self.configs.pop(job.number)
+        return twin
+
     # The loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Run what is missing; False when it was interrupted."""
+        """Run what is missing; False when it was interrupted.
+
+        Raises OSError and ResourceProblem where the disk gives out, after the running jobs have saved.
+        """
         with self.interruptible():
-            while True:
-                self.fill()
-                if not self.running:
-                    break
-                self.wait()
+            try:
+                while True:
+                    self.fill()
+                    if not self.running:
+                        break
+                    self.wait()
+            except (OSError, ResourceProblem):
+                self.stop_running()
+                raise
         return self.interrupts == 0
+
+    def stop_running(self) -> None:
+        """Let the running jobs save and stop, and write nothing down: the next driver reads their folders."""
+        self.interrupts = max(1, self.interrupts)
+        end = time.monotonic() + GRACE
+        for process in self.running:
+            process.worker.signal(signal.SIGINT)
+        while self.running and time.monotonic() < end:
+            processes: dict[Any, Running] = {process.worker.channel: process for process in self.running}
+            for channel in connection.wait([*processes], timeout=1.0):
+                worker = processes[channel].worker
+                try:
+                    _, event, *_ = worker.channel.recv()
+                    if event == "row" and self.plan.settings["pruner"] != "none":
+                        worker.channel.send(None)  # it waits for an answer
+                except (EOFError, OSError):
+                    self.running.remove(processes[channel])
+                    worker.end()
 
     def fill(self) -> None:
         """Give every free slot a job, as long as there are jobs, time and no interrupt."""
@@ -246,7 +280,7 @@ class Driver:
         self.running.append(process)
         for job in jobs:
             job.state, job.reason = "running", ""
-            self.display.changed(job)
+            self.tell(job)
 
     def task(self, job: Job, slot: Slot, alone: str) -> Task:
         job.folder.mkdir(exist_ok=True)
@@ -271,9 +305,11 @@ class Driver:
         for channel in connection.wait([*processes], timeout=0.2):
             process = processes[channel]
             try:
-                self.hear(process, *process.worker.channel.recv())
+                message = process.worker.channel.recv()
             except (EOFError, OSError):
                 self.gone(process)
+            else:  # an OSError in here is one of the disk
+                self.hear(process, *message)
         running = [job for process in self.running for job in process.jobs.values()]
         for job in running if self.interrupts else ():
             job.state = "saving"
@@ -345,13 +381,18 @@ class Driver:
             self.solo.add(job.number)
             (job.folder / "summary.json").unlink(missing_ok=True)
             self.alone.append(job)
-        elif code != 0 or not job.is_done:
+        elif disk_is_full(code, said) and job.state != "degraded":  # the other jobs would fail, too
+            (job.folder / "summary.json").unlink(missing_ok=True)  # the next driver goes on with it
+            job.state = "interrupted"
+            raise ResourceProblem(f"job {job.number}: {said}")
+        elif not job.is_done or (code != 0 and job.state != "degraded"):
             job.fail(said or (job.reason if job.failed else "") or how_it_died(code))
         job.seconds = job.seconds or time.monotonic() - begun
         if job.is_done:
             self.done_here += 1
+            self.remember(job)
             self.close_if_done(job.trial)
-        self.display.changed(job)
+        self.tell(job)
 
     def close_if_done(self, trial: int) -> None:
         """Tell the study a trial's value once all its jobs are done."""
@@ -371,6 +412,13 @@ class Driver:
         done = self.done_here + under_way
         missing = total - sum(job.is_done for job in self.jobs) - under_way
         return (time.monotonic() - self.begun) / done * missing if done > 0 else None
+
+    def tell(self, job: Job) -> None:
+        """Show that a job began or ended; where nobody reads any more, as in `| head`, the sweep goes on in silence."""
+        try:
+            self.display.changed(job)
+        except BrokenPipeError:
+            self.display = Quiet()
 
     # Ctrl-C -------------------------------------------------------------------------------------------------------
 
@@ -412,6 +460,11 @@ def placed(config: Config, slot: Slot, folder: Path) -> Config:
 def ran_out_of_memory(code: int, said: str) -> bool:
     """Whether a job ended for want of memory, by what it said: a kill by the system cannot be told from a user's."""
     return code == 6 and ("memory" in said.lower())
+
+
+def disk_is_full(code: int, said: str) -> bool:
+    """Whether a job ended because nothing more can be written, by what it said."""
+    return code == 6 and any(os.strerror(n) in said for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 
 def how_it_died(code: int) -> str:

@@ -95,10 +95,10 @@ def outcome_of(error: BaseException | None, log: TextIO) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 130, ""
+    traceback.print_exception(error, file=log)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
         return code, f"the job ended itself by sys.exit({error.code})"
-    traceback.print_exception(error, file=log)
     return 6 if isinstance(error, MemoryError) else 1, f"{type(error).__name__}: {error}"
 
 

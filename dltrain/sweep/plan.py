@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from dltrain.sweep.space import REPLICATES, Axis
 DEFAULT_EPOCHS = 30  # as build has it
 COMMON = (
     "jobs", "jobs_per_gpu", "seeds", "zip", "space", "pruner", "min_evaluations", "timeout", "dry_run", "resume", "fresh",
-    "vectorize",
+    "reuse", "vectorize",
 )  # fmt: skip
 HOW = (
     "jobs",
@@ -33,6 +32,7 @@ HOW = (
     "dry_run",
     "resume",
     "fresh",
+    "reuse",
     "vectorize",
 )  # these may differ in a resumed sweep
 
@@ -116,6 +116,8 @@ def make_plan(parsed: list[Override], composition: Composition, first: Config, c
     axes = axes_of(parsed, composition, settings, first)
     fixed, test = fixed_overrides(parsed)
     repeated = [axis for axis in axes if axis.name in REPLICATES]
+    if any(axis.name == "seed" for axis in repeated):  # that of sweep.seeds begins at a given seed
+        fixed = [text for text in fixed if not text.startswith("seed=")]
     plan = Plan(
         axes,
         list(space.grid(repeated)) if repeated else [{}],
@@ -160,7 +162,7 @@ def axes_of(
         if names.count(name) > 1 or name in fixed:
             raise UserError(f"`{name}` is given twice. Write all its values in one list: {name}=a,b,c")
     yaml = [a for a in space.axes_of_yaml(settings["space"]) if a.name not in names and a.name not in fixed]
-    axes = space.zipped([*yaml, *given], settings["zip"])
+    axes = space.without_repeats(space.zipped([*yaml, *given], settings["zip"]))
     if settings["seeds"] > 1:
         if "seed" in names:
             raise UserError(
@@ -237,7 +239,13 @@ def check_pruner(plan: Plan) -> None:
             f"`sweep.pruner` is {word}, and every configuration is run {len(plan.replicates)} times: a mean of jobs that "
             "stopped at different times says nothing. Prune first, then repeat the best."
         )
-    config, every = plan.first, plan.first.evaluation.every_epochs
+
+
+def check_prunable(plan: Plan, config: Config) -> None:
+    """Refuse a pruner for a job that is evaluated only at its end."""
+    word, every = plan.settings["pruner"], config.evaluation.every_epochs
+    if word == "none":
+        return
     length = config.steps if config.evaluation.every_steps else config.epochs or DEFAULT_EPOCHS
     interval = config.evaluation.every_steps or every
     if length and interval and (config.steps is None or config.evaluation.every_steps) and interval >= length:
@@ -247,19 +255,19 @@ def check_pruner(plan: Plan) -> None:
         )
 
 
-def check_all(plan: Plan, each: Callable[[Config], None] | None = None) -> int:
-    """Compose and validate every configuration (of a search: every value of every axis); returns how many."""
+def check_all(plan: Plan) -> list[Config]:
+    """Compose and validate every configuration; of a search: every value of every axis."""
     configurations = plan.configurations
     if configurations is None:
         configurations = list(space.corners(plan.search_axes))
-    count = 0
+    found = []
     for chosen in configurations:
         for replicate in plan.replicates:
             values = {**chosen, **replicate}
             try:
-                plan.composer.config(plan.overrides(values))
+                found.append(plan.composer.config(plan.overrides(values)))
+                check_prunable(plan, found[-1])
             except UserError as error:
                 shown = " ".join(f"{k}={v}" for k, v in values.items())
                 raise type(error)(f"{error}\nin the job {shown}; nothing was run.") from None
-            count += 1
-    return count
+    return found

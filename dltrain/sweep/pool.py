@@ -57,21 +57,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _count_gpus(channel: connection.Connection) -> None:
+def _ask_gpus(channel: connection.Connection) -> None:
     import torch
 
-    channel.send(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    channel.send([torch.cuda.mem_get_info(i)[0] for i in range(count)])
     os._exit(0)
 
 
-def gpus() -> int:
-    """The GPUs that torch sees; asked of a child, so that the driver needs no torch."""
+def gpus() -> list[int]:
+    """The free bytes of each GPU that torch sees; asked of a child, so that the driver needs no torch."""
     if not os.path.exists("/dev/nvidiactl"):
-        return 0
-    worker = start(_count_gpus)
+        return []
+    worker = start(_ask_gpus)
     try:
-        count: int = worker.channel.recv()
+        free: list[int] = worker.channel.recv()
     except EOFError:
-        count = 0
+        free = []
     worker.end()
-    return count
+    return free

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import shlex
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,23 @@ def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
             + [job.reason if job.failed else "", str(job.folder)]
         )
     write(file, text.getvalue())
+
+
+def write_parquet(table: Path) -> None:
+    """The same table as .parquet beside the .csv, with its types, where pyarrow is installed."""
+    if find_spec("pyarrow") is None:
+        return
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet
+
+    content = arrow_csv.read_csv(
+        table,
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),  # reasons may have several lines
+        convert_options=arrow_csv.ConvertOptions(strings_can_be_null=True),
+    )
+    beside = table.with_name(".results.parquet.tmp")
+    parquet.write_table(content, beside)
+    os.replace(beside, table.with_suffix(".parquet"))
 
 
 def rerun_command(job: Job) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -73,7 +73,7 @@ def axis_of(override: Override) -> Axis:
         texts = list(override.sweep_string_iterator())
     if not texts:
         raise UserError(f"`{override.input_line}` gives no value. Write the values with commas: {key}=a,b")
-    return Axis(key, tuple((text, (f"{key}={text}",)) for text in dict.fromkeys(texts)))
+    return Axis(key, tuple((text, (f"{key}={text}",)) for text in texts))
 
 
 def _interval(key: str, override: Override) -> Axis:
@@ -117,6 +117,11 @@ def zipped(axes: list[Axis], names: list[str]) -> list[Axis]:
     first = next(i for i, axis in enumerate(axes) if axis.name in names)
     rest = [axis for axis in axes if axis.name not in names]
     return [*rest[:first], joined, *rest[first:]]
+
+
+def without_repeats(axes: list[Axis]) -> list[Axis]:
+    """A value that is given twice is run once; beside another value of a zipped axis it is another one."""
+    return [replace(axis, options=tuple(dict.fromkeys(axis.options))) for axis in axes]
 
 
 # From YAML --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import time
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +13,15 @@ from typing import Any, Literal
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from dltrain.errors import CheckpointProblem
 from dltrain.sweep.space import Axis, active
 
 Direction = Literal["minimize", "maximize"]
 FILE, NAME = "study.log", "sweep"
+PAUSES = (0.1, 0.5, 2.0)  # seconds between the tries to write; then the sweep stops
 
 
 class Listed(optuna.samplers.BaseSampler):
@@ -37,6 +42,57 @@ class Listed(optuna.samplers.BaseSampler):
         return self.configurations[trial.number][param_name]
 
 
+class NoLock(JournalFileOpenLock):
+    """The sweep's own lock keeps other drivers out, and a lock file would outlive a driver that was killed."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None: ...
+
+
+class Journal(JournalFileBackend):
+    """Optuna's journal file, whole after every append: a failed one is taken back, tried again, and then raises OSError."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        if file.exists():
+            cut_half_line(file)
+        super().__init__(str(file), NoLock(str(file)))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        for pause in PAUSES:
+            try:
+                return self.append_once(logs)
+            except OSError:
+                time.sleep(pause)
+        self.append_once(logs)
+
+    def append_once(self, logs: list[dict[str, Any]]) -> None:
+        size = self.file.stat().st_size  # a journal that was deleted must not begin anew in its middle
+        try:
+            super().append_logs(logs)
+        except OSError:
+            os.truncate(self.file, size)
+            raise
+
+
+def cut_half_line(file: Path) -> None:
+    """Drop what a killed driver left of its last line; Optuna would append to it. Raises CheckpointProblem for other damage."""
+    content = file.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(file, whole)
+    for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
+        try:
+            json.loads(line)
+        except ValueError:
+            raise CheckpointProblem(
+                f"{file} is damaged at line {number}, so it cannot be told what the sweep has tried. Put a copy of it back, "
+                "or begin a new sweep: sweep.fresh=true"
+            ) from None
+
+
 class Study:
     """Asks for configurations, takes reports and results; every call is on the disk when it returns."""
 
@@ -44,7 +100,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.axes = axes
         with quiet():
-            self.storage = JournalStorage(JournalFileBackend(str(folder / FILE)))
+            self.storage = JournalStorage(Journal(folder / FILE))
             self.study = optuna.create_study(
                 study_name=NAME,
                 storage=self.storage,
@@ -53,6 +109,9 @@ class Study:
                 load_if_exists=True,
             )
         self.reported: dict[int, set[int]] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+        for trial in self.trials():
+            self.share(trial)
 
     def trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -76,7 +135,15 @@ class Study:
         for axis in self.axes:
             if axis.is_active(chosen):
                 chosen[axis.name] = suggest(trial, axis)
+        self.share(self.trials()[trial.number])
         return active(self.axes, chosen)
+
+    def share(self, trial: FrozenTrial) -> None:
+        """Keep the values of an axis once: Optuna keeps a copy for each trial, 77 kB of an axis with 1,000 values."""
+        for name, own in trial.distributions.items():
+            shared = self.distributions.setdefault(name, own)
+            if shared == own:
+                trial.distributions[name] = shared
 
     def report(self, trial: Trial, step: int, value: float) -> None:
         """One evaluation; a step that was reported before a resume is left as it is, and so is NaN."""
@@ -84,6 +151,9 @@ class Study:
         if step not in seen and math.isfinite(value):
             seen.add(step)
             trial.report(value, step)
+
+    def use_sampler(self, sampler: optuna.samplers.BaseSampler) -> None:
+        self.study.sampler = sampler
 
     def use_pruner(self, pruner: optuna.pruners.BasePruner) -> None:
         self.study.pruner = pruner

@@ -18,14 +18,17 @@ from dltrain.config.compose import check_words, compose, parse
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.schema import Config, run_name
 from dltrain.config.validation import validate
-from dltrain.errors import CheckpointProblem, FolderInUse, UserError
+from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.sweep import pool, space
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.jobs import Job, write
 from dltrain.sweep.live import display, print_ranking, print_table
+from dltrain.sweep.memory import check_memory
 from dltrain.sweep.plan import HOW, Plan, check_all, make_plan
 from dltrain.sweep.report import write_report
-from dltrain.sweep.results import edges, rank, winner, write_best, write_csv
+from dltrain.sweep.results import edges, rank, winner, write_best, write_csv, write_parquet
+from dltrain.sweep.slots import Slot, gpus_for, slots_of
+from dltrain.training.callbacks import count
 from dltrain.training.folder_names import check_writable, new_folder
 
 if TYPE_CHECKING:
@@ -47,12 +50,35 @@ def run_sweep(texts: list[str], config_name: str, command: str, catalogue: Catal
         check_equal(asked, plan)
     if not plan.settings["dry_run"]:
         pool.warm_up()  # torch is imported there while the configurations are checked here
-    checked = check_all(plan)
     if plan.settings["dry_run"]:
-        return dry_run(plan, checked)
+        return dry_run(plan, len(check_all(plan)))
+    slots = places(plan, frozenset(shipped_targets(catalogue)))
     folder = asked or folder_for(plan)
-    with locked(folder):
-        return drive(plan, folder, texts, command, catalogue)
+    with told_of_faults(folder), locked(folder):
+        return drive(plan, folder, slots, texts, command, catalogue)
+
+
+@contextmanager
+def told_of_faults(folder: Path) -> Iterator[None]:
+    """A disk that gives out ends the sweep in words. Raises ResourceProblem."""
+    try:
+        yield
+    except BrokenPipeError:  # of the terminal: the doorway's business
+        raise
+    except (OSError, ResourceProblem) as error:
+        raise ResourceProblem(
+            f"the sweep had to stop: {str(error).splitlines()[0]}\n"
+            f"What is done is kept. Mend that, then go on: dltrain -m sweep.resume={folder}"
+        ) from None
+
+
+def places(plan: Plan, targets: frozenset[str]) -> list[Slot]:
+    """Check every configuration, and that those which share a GPU can; the places where jobs will run."""
+    configs = check_all(plan)
+    gpus = gpus_for(plan.first.device)
+    slots = slots_of(plan.settings, [*gpus], plan.trials * len(plan.replicates))
+    check_memory(slots, min(gpus.values(), default=0), configs, targets)
+    return slots
 
 
 # Planning ---------------------------------------------------------------------------------------------------------
@@ -172,8 +198,7 @@ def folder_for(plan: Plan) -> Path:
     parent = Path(plan.first.output) / run_name(plan.first)
     if not plan.settings["fresh"]:
         for file in sorted(parent.glob(f"*/{RECORD}"), reverse=True):
-            record = read_record(file.parent)
-            if record["identity"] == identity and not record["finished"] and not is_locked(file.parent):
+            if is_unfinished(file, identity):
                 _say(
                     plan,
                     f"going on with the unfinished sweep {file.parent} (for a new one: sweep.fresh=true)",
@@ -182,6 +207,15 @@ def folder_for(plan: Plan) -> Path:
     folder = new_folder(plan.first.output, run_name(plan.first))
     _say(plan, f"new sweep {folder}")
     return folder
+
+
+def is_unfinished(file: Path, identity: dict[str, Any]) -> bool:
+    """Whether a sweep.json is that of an equal sweep with jobs to go."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return bool(record["identity"] == identity and not record["finished"])
+    except (OSError, ValueError, KeyError, TypeError):  # somebody else's, or damaged: not to be gone on with
+        return False
 
 
 def _say(plan: Plan, text: str) -> None:
@@ -198,27 +232,24 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError:
             file.seek(0)
             owner = file.read().strip() or "another process"
-            raise FolderInUse(f"{folder} is being run by {owner}. Wait for it to end, or stop it.") from None
+            raise FolderInUse(
+                f"{folder} is being run by {owner}. Wait for it to end, or stop it; for a second sweep over the same: "
+                "sweep.fresh=true"
+            ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()
         yield
 
 
-def is_locked(folder: Path) -> bool:
-    try:
-        with locked(folder):
-            return False
-    except FolderInUse:
-        return True
-
-
 # Running ----------------------------------------------------------------------------------------------------------
 
 
-def drive(plan: Plan, folder: Path, texts: list[str], command: str, catalogue: Catalogue) -> int:
+def drive(
+    plan: Plan, folder: Path, slots: list[Slot], texts: list[str], command: str, catalogue: Catalogue
+) -> int:
     """Run what is missing and report; everything is in the folder before the first job starts."""
-    from dltrain.sweep.driver import Driver, slots_of
+    from dltrain.sweep.driver import Driver
     from dltrain.sweep.study import Direction, Listed, Study
 
     record = {
@@ -232,14 +263,17 @@ def drive(plan: Plan, folder: Path, texts: list[str], command: str, catalogue: C
         record["begun"] = read_record(folder)["begun"]
     write(folder / RECORD, json.dumps(record, indent=2) + "\n")
     targets = frozenset(shipped_targets(catalogue))
-    sampler = Listed(plan.configurations) if plan.configurations is not None else make_sampler(plan, targets)
+    grid = plan.configurations
+    sampler = Listed(grid) if grid is not None else make_sampler(plan, targets)
     directions: list[Direction] = ["minimize"] * len(plan.objectives) or [
         "minimize" if plan.mode == "min" else "maximize"
     ]
     study = Study(folder, plan.search_axes, sampler, directions)
+    if grid is None:
+        check_remembered(plan, folder, len(study.trials()))
+        study.use_sampler(make_sampler(plan, targets, len(study.trials())))
     total = plan.trials * len(plan.replicates)
     show = display(total, plan.first.quiet, plan.mode)
-    slots = slots_of(plan.settings, plan.first.device, total)
     begun = time.monotonic()
     driver = Driver(plan, study, folder, slots, targets, command, show)
     if driver.jobs:
@@ -257,7 +291,18 @@ def drive(plan: Plan, folder: Path, texts: list[str], command: str, catalogue: C
     return conclude(plan, folder, driver.jobs, targets, catalogue, missing, completed)
 
 
-def make_sampler(plan: Plan, targets: frozenset[str]) -> Any:
+def check_remembered(plan: Plan, folder: Path, trials: int) -> None:
+    """Raise CheckpointProblem where a search has jobs that its study does not know: new trials would get their results."""
+    numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+    unknown = [n for n in numbers if n >= trials * len(plan.replicates)]
+    if unknown:
+        raise CheckpointProblem(
+            f"{folder / 'study.log'} does not know job {min(unknown)}, which is there: it was deleted, or is an older copy, "
+            "and with it went what the search has tried.\nPut it back, or begin a new sweep: sweep.fresh=true"
+        )
+
+
+def make_sampler(plan: Plan, targets: frozenset[str], begun: int = 0) -> Any:
     """The sampler of the word, through the trusted door. Raises UserError where its package is missing."""
     from dltrain.sweep.plan import COMMON
 
@@ -266,7 +311,7 @@ def make_sampler(plan: Plan, targets: frozenset[str]) -> Any:
 
     try:
         with quiet():
-            return Door(set(targets), plan.first.trust).build(node, "sweep")
+            return Door(set(targets), plan.first.trust).build(node, "sweep", begun)
     except ImportError as error:
         raise UserError(f"sweep={plan.word} needs a package that is not installed: {error}") from None
 
@@ -286,11 +331,20 @@ def conclude(
     notes = edges(plan, rows)
     best = winner(plan, rows)
     write_csv(plan, jobs, folder / "results.csv")
+    write_parquet(folder / "results.csv")
     if best is not None:
         write_best(plan, best, catalogue, folder / "best.yaml")
     if best is not None and plan.test and missing == 0:
         scores = test_scores(plan, best, targets)
         notes.append("test split of the winner: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    failed = [job for job in jobs if job.failed]
+    if failed and len(failed) == len(jobs):
+        notes.append(f"every job failed; the first, job {failed[0].number}: {failed[0].reason}")
+    reused = sum("reused" in job.summary for job in jobs)
+    if reused:
+        notes.append(
+            f"{count(reused, 'job')} not run again: taken over from finished runs (`reused` in summary.json)."
+        )
     if missing and not completed:
         notes.append(
             f"interrupted with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
@@ -300,7 +354,6 @@ def conclude(
             f"out of time with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
         )
     write_report(plan, rows, jobs, notes, folder)
-    failed = [job for job in jobs if job.failed]
     if failed or not plan.first.quiet:
         print_ranking(plan, rows, jobs, folder, notes)
     if not completed:

@@ -43,6 +43,7 @@ class RunInfo:
     batch_size: int
     lr: float
     resumed_step: int  # 0 for a fresh run
+    best_row: Mapping[str, float]  # the best row before that step; empty for a fresh run
     metric: str  # the objective, e.g. "val/loss"
     mode: str  # "min" | "max"
     hparams: dict[str, int | float | str | bool]  # flat, for TensorBoard

@@ -1,13 +1,14 @@
-"""Where a run goes: a folder that no other run has. Needs no torch, so that a refusal comes at once."""
+"""Where a run goes: a folder that no other run has, and nothing of it elsewhere. Needs no torch."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from datetime import datetime
 from pathlib import Path
 
-from dltrain.errors import UserError
+from dltrain.errors import CheckpointProblem, UserError
 
 
 def new_folder(output: str, name: str) -> Path:
@@ -41,3 +42,20 @@ def check_writable(output: str) -> None:
 def _unwritable(output: str, error: OSError | None) -> str:
     reason = error.strerror if error is not None and error.strerror else "Permission denied"
     return f"`output` is {output}, where no folder can be made ({reason}). Choose one that you may write to: output=FOLDER"
+
+
+def check_files(folder: Path) -> None:
+    """Raise CheckpointProblem where a run folder holds more than files and folders of its own.
+
+    Through a link in the folder of a stranger, a run that is resumed would write, and prune, wherever he likes; a pipe
+    would let it wait for ever.
+    """
+    for here, folders, files in os.walk(folder):
+        for path in (Path(here, name) for name in (*folders, *files)):
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = f"a link to {path.readlink()}" if stat.S_ISLNK(mode) else "neither file nor folder"
+                raise CheckpointProblem(
+                    f"{path} is {kind}: a resumed run writes into its own folder only.\n"
+                    "Put the file or folder itself in its place."
+                )

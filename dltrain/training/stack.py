@@ -224,7 +224,7 @@ class Member(Trainer):
     best_state: Unsaved | None = None
 
     def observe(self, update_norm: list[Tensor]) -> None:
-        """As of a run alone, but for the steps at which nothing is due: to look at each costs 5 % of a small one."""
+        """As of a run alone, but for the steps at which nothing is due: to look at each costs 1 % of a small one."""
         plan, step = self.plan, self.step
         due = (
             update_norm

@@ -8,11 +8,16 @@ from typing import Any
 
 from dltrain.errors import CheckpointProblem
 
+MAX_BYTES = 10_000_000
+
 
 def read_summary(path: Path) -> dict[str, Any]:
     """The summary of a run folder. Raises CheckpointProblem when the folder is not that of a run."""
+    file = path / "summary.json"
     try:
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        if file.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        summary = json.loads(file.read_text(encoding="utf-8"))
     except OSError:
         if (path / "config.yaml").is_file():  # killed before its first summary
             return {"status": "running"}

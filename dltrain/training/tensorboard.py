@@ -85,6 +85,8 @@ class TensorBoard:
     def on_fit_start(self, info: RunInfo) -> None:
         self.info = info
         self.best = Best(info.metric, info.mode)
+        self.best.improves(info.best_row)
+        self.shown = best_tags(info.best_row)
         self.file = EventFile(self.folder, self.purge_step)
         values = [text("run", markdown(info)), hparams_start(info)]
         if info.sample_images is not None and not info.resumed_step:
@@ -109,8 +111,8 @@ class TensorBoard:
         self.file.flush()
 
     def best_so_far(self, row: Mapping[str, float]) -> dict[str, float]:
-        """best/val/loss, …; nothing after a resume, since the rows from before it are not known here."""
-        if self.best.improves(row) and not self.info.resumed_step:
+        """best/val/loss, … of the best row up to this one."""
+        if self.best.improves(row):
             self.shown = best_tags(row)
         return self.shown
 
@@ -119,7 +121,7 @@ class TensorBoard:
             return
         best = best_tags(result.best)
         final = {f"best/test/{key.removeprefix('test/')}": value for key, value in result.test.items()}
-        if best != self.shown:  # resumed: nothing was shown so far
+        if best != self.shown:  # ties within the tolerance of early stopping
             final |= best
         values = [scalar(key, value) for key, value in final.items()]
         if result.confusion is not None:

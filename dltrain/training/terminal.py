@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Segment = tuple[str, str]  # text and its rich style
 Line = list[Segment]
 
-REFRESH_SECONDS = 0.125
+REFRESH_SECONDS = 0.25
 MARKS = {"completed": ("✓", "green"), "early_stopped": ("✓", "green"), "converged": ("✓", "green")}
 MARKS["failed"] = ("✗", "red")
 TIMES = {"lr": "lr", "seconds": "time"}  # columns beside the metrics, and how a plain line names them

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from conftest import Run
 from faults import (
     EVERYTHING,
+    Disk,
     Killed,
     at_step,
     checkpoints,
@@ -123,58 +123,6 @@ def test_10_quota_while_replacing_leaves_the_newest_complete(dltrain, workdir, g
     assert checkpoint.newest(run.path / "checkpoints").manifest["step"] < 30
     dltrain("resume", run.path)
     equal(run, golden)
-
-
-class Disk:
-    """A model of a disk whose plug is pulled: names are there at once, the content of a file from its sync on."""
-
-    def __init__(self, patch, pictures):
-        self.pictures, self.lock, self.synced, self.run, self.whole = (
-            pictures,
-            threading.Lock(),
-            set(),
-            None,
-            0,
-        )
-        self.promised: dict[Path, int] = {}  # the step that each picture must be able to go on from
-        self.watch(patch, checkpoint, "sync", self.mark)
-        for owner, name in ((Path, "rename"), (Path, "unlink"), (os, "rmdir"), (os, "replace")):
-            self.watch(patch, owner, name)
-        self.watch(patch, checkpoint, "save", self.done)
-
-    def watch(self, patch, owner, name, note=lambda *a: None):
-        original = getattr(owner, name)
-
-        def watching(*arguments, **options):
-            answer = original(*arguments, **options)
-            note(*arguments)
-            self.take()
-            return answer
-
-        patch.setattr(owner, name, watching)
-
-    def mark(self, path):
-        if path.is_file():
-            self.synced.add(self.identity(path))
-
-    def done(self, parent, step, *rest):
-        self.run, self.whole = parent.parent, step
-
-    def identity(self, file):
-        stat = file.stat()
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-    def take(self):
-        """What would be left if the plug was pulled now."""
-        if self.whole == 0 or not self.lock.acquire(blocking=False):  # no picture of the taking of a picture
-            return
-        picture = self.pictures / str(len(self.promised))
-        for file in [f for f in self.run.rglob("*") if f.is_file()]:
-            copy = picture / file.relative_to(self.run)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(file.read_bytes() if self.identity(file) in self.synced else b"")
-        self.promised[picture] = self.whole
-        self.lock.release()
 
 
 def test_plug_pulled_at_any_moment_costs_the_time_since_the_last_checkpoint(dltrain, workdir, golden):
@@ -301,6 +249,20 @@ def test_16_resume_with_other_data(dltrain, cut):
     for folder in checkpoints(cut):
         edit_manifest(folder, fingerprint="another")
     refused(dltrain, DataProblem, 3, "the data are not those that the run was trained on", cut.path)
+
+
+def test_16_resume_with_other_data_in_the_same_file(dltrain, workdir):
+    """One target of one sample is another: the fingerprint in the manifest is not that of the file any more."""
+    import numpy as np
+
+    inputs, targets = np.random.default_rng(0).random((120, 4)), np.arange(120) % 3
+    np.savez(workdir / "a.npz", inputs=inputs, targets=targets)
+    run = cut_run(workdir, 5, "dataset=npz", "dataset.path=a.npz", "checkpoint.every_steps=2", "quiet=true")
+    targets[7] = (targets[7] + 1) % 3
+    np.savez(workdir / "a.npz", inputs=inputs, targets=targets)
+    refused(dltrain, DataProblem, 3, "the data are not those that the run was trained on", run.path)
+    np.savez(workdir / "a.npz", inputs=inputs[:, :3], targets=targets)
+    refused(dltrain, DataProblem, 3, "put the data of the run back", run.path)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -318,6 +320,53 @@ def test_43_reader_of_the_output_goes_away(workdir):
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""
     assert only_run(workdir, "bad").summary["status"] == "completed"
+
+
+def test_43_full_pipe_waits_for_its_reader_and_nothing_is_lost(workdir):
+    command = [
+        sys.executable,
+        "-m",
+        "dltrain",
+        "epochs=10",
+        "evaluation.every_steps=2",
+        "early_stopping=none",
+        "name=bad",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    deadline, unread = time.monotonic() + 30, bytearray(4)
+    while int.from_bytes(unread, sys.byteorder) < 3500 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        fcntl.ioctl(process.stdout, termios.FIONREAD, unread)
+    time.sleep(0.5)
+    assert process.poll() is None  # it prints more than the pipe holds
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert b"completed" in out
+    run = only_run(workdir, "bad")
+    assert run.summary["status"] == "completed"
+    assert len(run.rows) == 105
+
+
+def test_43_output_that_cannot_be_written_does_not_stop_the_training(workdir):
+    """stdout is a full disk: what is printed is lost, and nothing else."""
+    command = f"{sys.executable} -m dltrain steps=60 early_stopping=none name=bad > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert only_run(workdir, "bad").summary["status"] in ("completed", "degraded")
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m dltrain --help > /dev/full"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (
+        6,
+        "dltrain: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_an_error_of_our_own_has_the_exit_code_1_and_its_traceback(workdir):
+    done = program("import dltrain.cli as c; c.dispatch = lambda a: 1 / 0; c.main([])")
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_44_default_run_opens_no_network_socket_and_writes_nothing_outside(workdir):

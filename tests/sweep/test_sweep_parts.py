@@ -243,7 +243,7 @@ def test_every_sampler_asks_and_takes_results_across_drivers(word, tmp_path):
     )
     for driver in range(2):  # the second takes up the study of the first
         with quiet():
-            sampler = getattr(samplers, word)(seed=0)
+            sampler = getattr(samplers, word)(13 * driver, seed=0)
         study = Study(tmp_path, axes, sampler, ["minimize"])
         assert len(study.trials()) == 13 * driver
         if driver:

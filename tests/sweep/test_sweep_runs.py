@@ -5,56 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
+from sweeping import add_faulty_model, summaries, sweep_folder
 
 from dltrain.errors import CheckpointProblem, UserError
 
-FAULTS = """
-import ctypes, os, signal, sys
-import torch
-from torch import nn
-
-class Faulty(nn.Module):
-    def __init__(self, input_shape, num_classes, fault="none"):
-        super().__init__()
-        self.layer = nn.Linear(64, num_classes)
-        if fault == "exit": sys.exit(0)
-        if fault == "raise": raise RuntimeError("a bug in the model")
-        self.fault = fault
-
-    def forward(self, inputs):
-        if self.training:
-            if self.fault == "kill": os.kill(os.getpid(), signal.SIGKILL)
-            if self.fault == "hard_exit": os._exit(3)
-            if self.fault == "segfault": ctypes.string_at(0)
-        elif self.fault == "not_finite":
-            return self.layer(inputs.flatten(1)) * float("nan")
-        return self.layer(inputs.flatten(1))
-"""
-WORD = "_target_: faults.Faulty\nfault: none  # str: what goes wrong\n"
 SHORT = ("epochs=1", "quiet=true")
 
 
 @pytest.fixture
 def faulty(workdir):
-    (workdir / "faults.py").write_text(FAULTS)
-    (workdir / "conf" / "model").mkdir(parents=True)
-    (workdir / "conf" / "model" / "faulty.yaml").write_text(WORD)
-
-
-def sweep_folder(workdir: Path) -> Path:
-    (record,) = workdir.glob("outputs/*/*/sweep.json")
-    return record.parent
-
-
-def summaries(folder: Path) -> dict[int, dict]:
-    return {int(f.parent.name): json.loads(f.read_text()) for f in folder.glob("*/summary.json")}
+    add_faulty_model(workdir)
 
 
 def test_a_grid_runs_every_job_and_ranks_them(workdir, dltrain, capfd):
@@ -89,7 +51,7 @@ def test_a_job_equals_a_run_of_its_own(workdir, dltrain, train):
 
 
 def test_a_fault_takes_only_its_own_job(workdir, dltrain, faulty):
-    faults = ["none", "exit", "raise", "kill", "hard_exit", "segfault", "not_finite"]
+    faults = ["none", "exit", "raise", "kill", "hard_exit", "segfault", "not_finite", "exit3", "interrupt"]
     code = dltrain("-m", "model=faulty", f"model.fault={','.join(faults)}", "lr=0.01", *SHORT, "sweep.jobs=2")
     assert code == 7
     folder = sweep_folder(workdir)
@@ -101,17 +63,19 @@ def test_a_fault_takes_only_its_own_job(workdir, dltrain, faulty):
     assert "SIGKILL" in reasons["kill"]
     assert "exit code 3" in reasons["hard_exit"]
     assert "SIGSEGV" in reasons["segfault"]
+    assert "sys.exit(3)" in reasons["exit3"]
+    assert "exit code 130" in reasons["interrupt"]
     with open(folder / "results.csv") as stream:
         rows = {int(row["job"]): row for row in csv.DictReader(stream)}
-    assert [rows[i]["status"] for i in range(1, 7)] == ["failed"] * 6
+    assert [rows[i]["status"] for i in range(1, 9)] == ["failed"] * 8
     assert "finite" in rows[6]["reason"]
     assert "experiment" not in (folder / "best.yaml").read_text().split("\n")[0]
-    assert all((folder / str(i) / "run.log").is_file() for i in range(7))
+    assert all((folder / str(i) / "run.log").stat().st_size > 0 for i in range(9))
 
 
 def test_when_every_job_fails_there_is_no_best(workdir, dltrain, faulty, capfd):
     assert dltrain("-m", "model=faulty", "model.fault=raise,exit", *SHORT) == 7
-    assert "a bug in the model" in capfd.readouterr().out
+    assert "every job failed; the first, job 0: RuntimeError: a bug in the model" in capfd.readouterr().out
     assert not (sweep_folder(workdir) / "best.yaml").exists()
 
 
@@ -132,60 +96,6 @@ def test_the_same_command_does_nothing_twice_and_fresh_begins_anew(workdir, dltr
         dltrain("-m", "lr=0.01,0.1", "epochs=1", f"sweep.resume={folder}")
     with pytest.raises(CheckpointProblem, match="not the folder of a sweep"):
         dltrain("-m", "sweep.resume=nowhere")
-
-
-def start(workdir: Path, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "dltrain", *arguments], cwd=workdir, stdout=subprocess.PIPE, text=True
-    )
-
-
-def wait_for(condition, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
-
-
-def finished(workdir: Path) -> int:
-    found = [json.loads(f.read_text()) for f in workdir.glob("outputs/*/*/*/summary.json")]
-    return sum(job["status"] not in ("running", "interrupted") for job in found)
-
-
-@pytest.mark.slow
-def test_after_the_driver_is_killed_only_the_missing_jobs_run(workdir, dltrain):
-    command = ("-m", "seed=range(6)", "epochs=8", "sweep.jobs=1", "sweep.vectorize=never")
-    driver = start(workdir, *command)
-    wait_for(lambda: finished(workdir) >= 2)
-    driver.kill()
-    driver.wait()
-    done = {
-        f.parent.name: (f.parent / "metrics.csv").stat().st_mtime_ns
-        for f in workdir.glob("outputs/*/*/*/summary.json")
-        if json.loads(f.read_text())["status"] not in ("running", "interrupted")
-    }
-    assert 2 <= len(done) < 6
-    assert dltrain(*command) == 0
-    folder = sweep_folder(workdir)
-    jobs = summaries(folder)
-    assert sorted(jobs) == list(range(6))
-    assert all(job["status"] in ("completed", "early_stopped") for job in jobs.values())
-    assert done == {n: (folder / n / "metrics.csv").stat().st_mtime_ns for n in done}
-    for n in range(6):
-        steps = [row["step"] for row in csv.DictReader(open(folder / str(n) / "metrics.csv"))]
-        assert len(steps) == len(set(steps))
-
-
-def test_ctrl_c_once_saves_and_the_same_command_goes_on(workdir, dltrain):
-    command = ("-m", "seed=0,1", "epochs=400", "early_stopping=none", "sweep.jobs=2")
-    driver = start(workdir, *command)
-    wait_for(lambda: len(list(workdir.glob("outputs/*/*/*/checkpoints/step-*/manifest.json"))) >= 4)
-    driver.send_signal(signal.SIGINT)
-    printed, _ = driver.communicate(timeout=60)
-    assert driver.returncode == 130
-    assert "goes on" in printed
-    assert {job["status"] for job in summaries(sweep_folder(workdir)).values()} == {"interrupted"}
-    assert not json.loads((sweep_folder(workdir) / "sweep.json").read_text())["finished"]
 
 
 def test_search_with_a_pruner_and_conditions(workdir, dltrain):
@@ -268,6 +178,11 @@ REFUSED = [
     (["lr=0.1,0.2", "epochs=5", "evaluation.every_epochs=5", "sweep.pruner=asha"], "only at its end"),
     (["lr=0.1,0.2", "seed=0,1", "sweep.pruner=asha"], "Prune first, then repeat"),
     (["lr=0.1,0.2", "sweep=nsga2", "sweep.pruner=median"], "several objectives"),
+    (["lr=choice()", "seed=0,1"], r"`lr=choice\(\)` lacks a value"),
+    (["lr=0.1,,0.2"], "`lr=0.1,,0.2` lacks a value"),
+    (["lr=range(5,1)", "seed=0,1"], r"`lr=range\(5,1\)` gives no value"),
+    (["optimizer=glob(zzz)"], "fits no word of optimizer"),
+    (["epochs=5,1", "sweep.pruner=asha"], r"only at its end[\s\S]*in the job epochs=1; nothing was run"),
     (["lr=0.1,0.2", "sweep=tpe", "sweep.trials=0"], "`sweep.trials` is 0"),
     (["lr=0.1,0.2", "sweep.trails=3"], "`sweep.trails` is no key of sweep=grid. Did you mean `sweep.trials`"),
     (["sweep.jobs=1,2"], "cannot be an axis"),

@@ -26,7 +26,7 @@ def run_info(folder: Path = Path("outputs/digits-mlp/2026-01-31_12-00-00-ab12"),
         sizes={"train": 1294, "val": 143, "test": 360}, input_shape=(1, 8, 8), num_classes=3,
         task="classification", class_names=("a", "b", "c"), parameters=52650, device="cpu", precision="fp32",
         threads=2, seed=0, max_epochs=epochs, total_steps=epochs * STEPS, steps_per_epoch=STEPS,
-        batch_size=64, lr=1e-3, resumed_step=0, metric="val/loss", mode="min",
+        batch_size=64, lr=1e-3, resumed_step=0, best_row={}, metric="val/loss", mode="min",
         hparams={"optimizer": "adam", "lr": 1e-3, "seed": 0, "nesterov": False},
         sample_images=None, sample_labels=(),
     )  # fmt: skip

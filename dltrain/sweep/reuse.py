@@ -1,0 +1,82 @@
+"""Finished runs that need not be run again: of this sweep, and of earlier ones where `sweep.reuse` asks for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dltrain import __version__
+from dltrain.config import saved
+from dltrain.config.compose import leaves
+from dltrain.config.schema import Config
+from dltrain.errors import CheckpointProblem
+from dltrain.sweep.jobs import Job, write
+
+WHOLE = ("completed", "early_stopped", "converged")
+# What makes no difference to a result beyond the last digits: threads among them, which follow sweep.jobs.
+FREE = frozenset([*saved.SAFE, "name", "output", "threads", "device", "words"])
+
+
+def key_of(plain: dict[str, Any], on_gpu: bool) -> str:
+    """Equal for runs with equal results."""
+    kept = {
+        path: value
+        for path, value in leaves(plain)
+        if path.partition(".")[0] not in FREE and path not in FREE
+    }
+    return json.dumps([on_gpu, kept], sort_keys=True, default=str)
+
+
+class Finished:
+    """Finished runs by their configuration: those of the sweeps in `output`, by the same versions of dltrain and torch."""
+
+    def __init__(self, output: Path) -> None:
+        self.runs = dict(finished_runs(output))
+
+    def find(self, config: Config, on_gpu: bool) -> Path | None:
+        """The folder of an equal run; None for a configuration with secrets, which no folder holds."""
+        return None if config.secrets else self.runs.get(key_of(config.plain, on_gpu))
+
+
+def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
+    """Every finished job of every sweep, by its key; of equal ones the newest comes last."""
+    versions = [__version__, metadata.version("torch").partition("+")[0]]
+    for record in sorted(output.glob("*/*/sweep.json"), key=lambda file: file.parent.name):
+        for file in sorted(record.parent.glob("*/summary.json")):
+            try:
+                summary = json.loads(file.read_text(encoding="utf-8"))
+                then = [summary["versions"][name].partition("+")[0] for name in ("dltrain", "torch")]
+                if summary["status"] in WHOLE and then == versions and summary["objective"] is not None:
+                    plain = saved.load_bounded(file.parent / "config.yaml")
+                    yield key_of(plain, summary["device"].startswith("cuda")), file.parent
+            except (OSError, ValueError, KeyError, TypeError, CheckpointProblem):
+                continue  # damaged: it is run again
+
+
+def take_over(job: Job, source: Path) -> None:
+    """Copy a finished run into a job's folder, which is there whole or not at all; its summary says where it is from.
+
+    Checkpoints become second names of the same files: they are replaced, never changed.
+    """
+    beside = job.folder.with_name(f".{job.folder.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(source, beside, copy_function=_link_checkpoints)
+    summary = json.loads((beside / "summary.json").read_text(encoding="utf-8"))
+    summary |= {"reused": str(source), "overrides": job.overrides}
+    write(beside / "summary.json", json.dumps(summary, indent=2) + "\n")
+    os.replace(beside, job.folder)
+    job.read()
+
+
+def _link_checkpoints(source: str, target: str) -> None:
+    if "checkpoints" in Path(source).parts:
+        try:
+            return os.link(source, target)
+        except OSError:  # another disk, or one without links
+            pass
+    shutil.copy2(source, target)

@@ -1,0 +1,505 @@
+"""The malicious corpus of rows 36 to 39: configurations, checkpoints, archives and whole run folders of strangers.
+
+Each item is a function that spoils something in the working folder, where `run` is the folder of a run that was cut;
+and the command line that meets it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from dltrain.training import checkpoint
+
+Spoil = Callable[[Path], None]
+VERBS = ("resume", "rerun", "evaluate")
+
+# 36: names in the config.yaml of a run folder --------------------------------------------------------------------
+
+TARGETS = [
+    "os.system", "posix.system", "subprocess.Popen", "subprocess.check_output", "builtins.eval", "builtins.exec",
+    "builtins.__import__", "builtins.getattr", "importlib.import_module", "runpy.run_path", "pickle.loads", "marshal.loads",
+    "torch._inductor.codecache.PyCodeCache.load", "torch.load", "torch.hub.load", "torch.utils.cpp_extension.load_inline",
+    "torch.package.PackageImporter", "torch.jit.load", "joblib.load", "numpy.load", "numpy.f2py.compile", "shutil.rmtree",
+    "functools.partial", "functools.reduce", "operator.methodcaller", "operator.attrgetter", "hydra.utils.instantiate",
+    "hydra.utils.get_method", "hydra.utils.call", "yaml.unsafe_load", "code.interact", "pdb.run", "ctypes.CDLL",
+    "webbrowser.open", "socket.create_connection", "urllib.request.urlopen", "antigravity.fly_hash", "timeit.main",
+    "dltrain.cli.main", "dltrain.experiment.subprocess.run", "dltrain..x", "", ".", "os", "a b", "../evil", "os.system\n",
+    "torch.optim.Adam.__init__", "torch.optim.sgd.torch.load", "dltrain.models.mlp.torch.hub.load", "helper.f",
+]  # fmt: skip
+ODD = [["os.system"], {"_target_": "os.system"}, 7, None, True, "${oc.env:PATH}", "x" * 5000]
+
+
+def edited(path: str, value: object, **more: object) -> Spoil:
+    """config.yaml with another value at a dotted path."""
+
+    def spoil(folder: Path) -> None:
+        content = yaml.safe_load((folder / "run" / "config.yaml").read_text())
+        *parents, last = path.split(".")
+        node = content
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+        (folder / "run" / "config.yaml").write_text(yaml.safe_dump(content | more))
+        (folder / "run" / "hacked.py").write_text("open('hacked', 'w')")
+        (folder / "helper.py").write_text("open('hacked', 'w')\ndef f(*a): ...\n")
+
+    return spoil
+
+
+NODES = (
+    "dataset", "initializer", "optimizer", "schedule", "momentum_schedule", "penalty_schedule", "loss", "sampler",
+    "early_stopping", "averaging", "regularization.evil", "augmentation.evil", "wrap.evil", "model.deep.er",
+)  # fmt: skip
+# A stranger who writes into his own file that he is to be trusted.
+TRUSTED = {"os.system": ["os", "posix"], "posix.system": ["posix"], "builtins.eval": ["builtins"], "hacked.f": ["hacked"],
+           "torch.load": ["torch"], "subprocess.check_output": ["subprocess"], "antigravity.x": ["antigravity"]}  # fmt: skip
+NAMES = ["../../outside", "/tmp/outside", "a/../../../b", "x\0y", "a\nb", "..", [1], {"a": 1}, 7]
+
+
+def deleting(folder: Path) -> None:
+    """The keys of a catalogue's word in a call that deletes a folder: it worked, until trust came from the command line only."""
+    (folder / "precious").mkdir()
+    (folder / "precious" / "file").write_text("x")
+    file = folder / "run" / "config.yaml"
+    content = yaml.safe_load(file.read_text())
+    common = {key: value for key, value in content["dataset"].items() if not key.startswith("_")}
+    content["dataset"] = {**common, "_target_": "shutil.rmtree", "path": "precious"}
+    content["words"]["dataset"], content["trust"] = "npz", ["shutil"]
+    file.write_text(yaml.safe_dump(content))
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(9)
+)
+YAMLS = {
+    "alias bomb": BOMB,
+    "alias": "a: &a [1]\nb: *a\n",
+    "merge bomb": "a: &a {k: 1}\nb: &b {<<: [*a, *a, *a]}\nc: {<<: [*b, *b]}\n",
+    "10 MB": "a: " + "x" * 10_000_000,
+    "depth 10 000, flow": "a: " + "[" * 10_000 + "]" * 10_000,
+    "depth 10 000, unclosed": "[" * 10_000,
+    "depth 10 000, mappings": "{a: " * 10_000 + "}" * 10_000,
+    "depth, sequences in a line": "- " * 10_000 + "x",
+    "depth, indented": "".join(" " * i + f"k{i}:\n" for i in range(1000)),
+    "python object": "a: !!python/object/apply:os.system ['touch hacked']\n",
+    "python name": "a: !!python/name:os.system\n",
+    "python module": "a: !!python/module:antigravity\n",
+    "unknown tag": "a: !evil x\n",
+    "not YAML": "a: [1\nb: }",
+    "not UTF-8": b"a: \xff\xfe",
+    "a list": "- 1\n- 2\n",
+    "a number": "7",
+    "empty": "",
+    "no words": "a: 1\n",
+    "words are a list": "words: [1]\n",
+    "recursive": "a: &a [*a]\n",
+    "control characters": "a: \x00\x07\n",
+    "complex key": "? [1, 2]\n: 3\n",
+    "a key twice": "seed: 1\nseed: 2\n",
+    "long number": "a: " + "9" * 900_000,
+    "sexagesimal": "a: " + ":".join(["59"] * 100_000),
+    "many keys": "".join(f"k{i}: 1\n" for i in range(60_000)),
+    "environment in a loop": "notes: ${oc.env:A,${oc.env:B,${oc.env:C,${notes}}}}\n",
+}
+
+
+def replaced(name: str, content: str | bytes) -> Spoil:
+    """A file of the run folder with other content."""
+
+    def spoil(folder: Path) -> None:
+        file = folder / "run" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return spoil
+
+
+CONFIGS: dict[str, Spoil] = {
+    **{f"target {name[:50]!r}": edited("model._target_", name) for name in TARGETS},
+    **{f"target {str(value)[:20]!r}": edited("model._target_", value) for value in ODD},
+    **{f"{node} os.system": edited(f"{node}._target_", "os.system") for node in NODES},
+    **{f"trusts itself: {name}": edited("model._target_", name, trust=trust) for name, trust in TRUSTED.items()},
+    "trusts itself: deletes a folder": deleting,
+    **{f"name {str(name)!r}": edited("name", name) for name in NAMES},
+    **{f"YAML {name}": replaced("config.yaml", text) for name, text in YAMLS.items()},
+}  # fmt: skip
+
+# 36: Hydra's own node, and words from a folder that is given with --config-dir -------------------------------------
+
+HYDRAS = [
+    "+hydra.callbacks.evil._target_=os.system",
+    "+hydra.callbacks.evil._target_=torch._inductor.codecache.PyCodeCache.load",
+    "+hydra.callbacks.evil._target_=functools.partial",
+    "+hydra.job_logging.handlers.evil={'()':os.system,command:touch hacked}",
+    "+hydra.job_logging.handlers.evil={class:logging.handlers.SocketHandler,host:localhost,port:1}",
+    "+hydra.job_logging.handlers.evil={class:logging.StreamHandler,stream:'ext://os.system'}",
+    "+hydra.job_logging.formatters.evil={'()':subprocess.Popen}",
+    "+hydra.hydra_logging.handlers.evil={'()':os.system}",
+    "+hydra.launcher._target_=os.system",
+    "hydra.sweeper._target_=os.system",
+    "+hydra.launcher.nested.deep._target_=os.system",
+]
+WORDS = {
+    "model os.system": ("model/evil.yaml", "_target_: os.system\n", "model=evil"),
+    "model trusts itself": (
+        "experiment/evil.yaml",
+        "# @package _global_\ntrust: [posix]\nmodel:\n  _target_: posix.system\n",
+        "experiment=evil",
+    ),
+    "a recipe that sets a callback": (
+        "experiment/evil.yaml",
+        "# @package _global_\nhydra:\n  callbacks:\n    evil:\n      _target_: os.system\n",
+        "experiment=evil",
+    ),
+    "an optimizer": ("optimizer/evil.yaml", "_target_: torch.hub.load\n_partial_: true\n", "optimizer=evil"),
+    **{
+        name: ("model/evil.yaml", YAMLS[name], "model=evil")
+        for name in (
+            "alias bomb",
+            "10 MB",
+            "depth 10 000, flow",
+            "recursive",
+            "depth, sequences in a line",
+            "python object",
+            "merge bomb",
+        )
+    },
+}
+
+# 37: checkpoints --------------------------------------------------------------------------------------------------
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch hacked",)
+
+
+def torch_bytes(value: object, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, **options)
+    return buffer.getvalue()
+
+
+def rewritten(content: bytes, pickled: bytes | None = None, packing: int = zipfile.ZIP_STORED) -> bytes:
+    """An archive of torch with another pickle in it, or packed."""
+    source, target = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
+    with zipfile.ZipFile(target, "w", packing) as archive:
+        for member in source.infolist():
+            other = pickled is not None and member.filename.endswith("data.pkl")
+            archive.writestr(member.filename, pickled if other else source.read(member))
+    return target.getvalue()
+
+
+def packed_state(size: int) -> bytes:
+    """A few kB that unpack to much."""
+    return rewritten(torch_bytes({"x": torch.zeros(size)}), packing=zipfile.ZIP_DEFLATED)
+
+
+def with_pickle(pickled: bytes) -> bytes:
+    return rewritten(torch_bytes({}), pickled)
+
+
+HUGE = (1 << 62).to_bytes(8, "little")
+STATES: dict[str, Callable[[], bytes]] = {
+    "reduce": lambda: torch_bytes({"step": Evil()}),
+    "plain pickle": lambda: pickle.dumps(Evil()),
+    "pickle in the archive": lambda: with_pickle(pickle.dumps(Evil())),
+    "pickle of the first protocol": lambda: torch_bytes({"step": Evil()}, _use_new_zipfile_serialization=False),
+    "global of another module": lambda: with_pickle(b"cwebbrowser\nopen\n."),
+    "global of torch": lambda: with_pickle(b"ctorch.hub\nload\n(S'x'\ntR."),
+    "call of getattr": lambda: with_pickle(b"cbuiltins\ngetattr\n(cos\nsystem\ntR."),
+    "string that names a class": lambda: torch_bytes({"optimizer": "os.system", "step": "antigravity.x"}),
+    "compressed bomb": lambda: packed_state(20_000_000),
+    "not an archive": lambda: b"x" * 1000,
+    "empty": lambda: b"",
+    "a list": lambda: torch_bytes([1, 2]),
+    "a module": lambda: torch_bytes(torch.nn.Linear(2, 2)),
+    "deep pickle": lambda: with_pickle(b"(" * 100_000 + b"."),
+    "deep lists": lambda: with_pickle(b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b"."),
+    "huge size": lambda: with_pickle(b"\x80\x02\x8e" + HUGE + b"x."),
+    "huge memo": lambda: with_pickle(b"\x80\x02]r\xff\xff\xff\x7f."),
+    "wrong shapes": lambda: torch_bytes({"step": 42, "optimizer": {"state": {}, "param_groups": []}}),
+    "numbers as text": lambda: torch_bytes({"step": "1", "optimizer": 7}),
+    "members that lead outside": lambda: outside_members(),
+}  # fmt: skip
+
+
+def outside_members() -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name in ("../../hacked", "/tmp/hacked", "archive/data.pkl"):
+            archive.writestr(name, pickle.dumps(Evil()))
+    return target.getvalue()
+
+
+def header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
+SAFETENSORS = {
+    "empty": b"",
+    "cut": b"x" * 9,
+    "huge header": (1 << 60).to_bytes(8, "little") + b"{}",
+    "no tensors": header(b"{}"),
+    "a list": header(b"[]"),
+    "deep header": header(b'{"a":' * 50_000),
+    "offsets outside": header(b'{"layers.0.0.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,99999999]}}'),
+    "huge shape": header(b'{"layers.0.0.weight":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}}'),
+    "a pickle": pickle.dumps(Evil()),
+}  # fmt: skip
+
+
+def hashed(name: str, make: Callable[[], bytes]) -> Spoil:
+    """Every checkpoint of the run with another file, and a manifest that fits it: the hash is no protection here."""
+
+    def spoil(folder: Path) -> None:
+        content = make()
+        for step in (folder / "run" / "checkpoints").glob("step-*"):
+            (step / name).write_bytes(content)
+            manifest = json.loads((step / "manifest.json").read_text())
+            manifest["sha256"][name] = hashlib.sha256(content).hexdigest()
+            (step / "manifest.json").write_text(json.dumps(manifest))
+
+    return spoil
+
+
+def with_manifest(text: str | None = None, **changes: object) -> Spoil:
+    def spoil(folder: Path) -> None:
+        for step in (folder / "run" / "checkpoints").glob("step-*"):
+            manifest = checkpoint.read_manifest(step) | changes
+            (step / "manifest.json").write_text(json.dumps(manifest) if text is None else text)
+
+    return spoil
+
+
+def linked(name: str, target: str) -> Spoil:
+    """A link in the place of a file or folder of the run: whoever writes there writes elsewhere."""
+
+    def spoil(folder: Path) -> None:
+        (folder / "precious").mkdir()
+        (folder / "precious" / "step-00000001").mkdir()
+        (folder / "precious" / "file").write_text("x")
+        file = folder / "run" / name
+        if file.exists():
+            file.rename(folder / "put_aside")
+        file.symlink_to(target)
+
+    return spoil
+
+
+def piped(name: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / "run" / name).unlink(missing_ok=True)
+        os.mkfifo(folder / "run" / name)
+
+    return spoil
+
+
+LINKS = {
+    **{f"link {n}": linked(n, "../precious/file") for n in ("metrics.csv", "run.log", "run.lock", "summary.json", "config.yaml")},
+    **{f"dangling link {n}": linked(n, "../precious/new") for n in (".metrics.csv.tmp", ".summary.json.tmp", ".config.yaml.tmp")},
+    **{f"link {n}": linked(n, "../precious") for n in ("checkpoints", "tensorboard")},
+    **{f"pipe {n}": piped(n) for n in ("metrics.csv", "summary.json", "run.log", "config.yaml")},
+}  # fmt: skip
+CHECKPOINTS: dict[str, tuple[str, Spoil]] = {
+    **{f"state: {name}": ("resume", hashed("state.pt", make)) for name, make in STATES.items()},
+    **{f"weights: {name}": ("resume", hashed("weights.safetensors", partial(bytes, content))) for name, content in SAFETENSORS.items()},
+    **{f"best weights: {name}": ("evaluate", replaced("checkpoints/best.safetensors", content)) for name, content in SAFETENSORS.items()},
+    **{f"statistics: {name}": (verb, replaced("checkpoints/normalization.safetensors", content))
+       for verb, (name, content) in zip(VERBS[::2] * 5, SAFETENSORS.items(), strict=False)},
+    "manifest that points outside": ("resume", with_manifest(sha256={"../../../etc/passwd": "0", "weights.safetensors": "0", "state.pt": "0"})),
+    "manifest of many files": ("resume", with_manifest(sha256={f"f{i}": "0" for i in range(100_000)})),
+    "manifest whose best lies outside": ("resume", with_manifest(best_step="../../x")),
+    "manifest of a huge step": ("resume", with_manifest(best_step=10**400)),
+    "manifest too deep": ("resume", with_manifest("[" * 100_000)),
+    "manifest too long": ("resume", with_manifest("[" + "1," * 6_000_000 + "1]")),
+    "manifest with a huge number": ("resume", with_manifest('{"format": ' + "9" * 100_000 + "}")),
+    "summary too deep": ("resume", replaced("summary.json", "[" * 100_000)),
+    "summary too long": ("resume", replaced("summary.json", '{"status": "running", "x": "' + "x" * 50_000_000 + '"}')),
+    "summary without status": ("resume", replaced("summary.json", '{"status": 7}')),
+    "metrics that are no numbers": ("resume", replaced("metrics.csv", "step,val/loss\n1,os.system\n")),
+    "metrics without steps": ("resume", replaced("metrics.csv", "a,b\n1,2\n")),
+    "metrics that are no text": ("resume", replaced("metrics.csv", b"\xff\xfe\x00\n" * 9)),
+    "metrics of one line": ("resume", replaced("metrics.csv", "step\n" + "9" * 300_000 + "\n")),
+    **{name: ("resume", spoil) for name, spoil in LINKS.items()},
+}  # fmt: skip
+
+# 39: archives of data, and weights to begin with -------------------------------------------------------------------
+
+
+def written(name: str, make: Callable[[], bytes]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(make())
+
+    return spoil
+
+
+def tar_of(*members: tuple[str, bytes, bytes, str]) -> bytes:
+    """A packed archive: name, kind, content and the target of a link of each member."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, kind, content, target in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.size = kind, target, len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+BATCH = "cifar-10-batches-bin/data_batch_1.bin"
+
+
+def zeros_in_gzip(head: bytes, size: int) -> bytes:
+    """Bytes, and then many zeros, packed as tightly as it goes."""
+    packer = zlib.compressobj(9, wbits=31)
+    chunk = bytes(2**20)
+    body = b"".join(packer.compress(chunk) for _ in range(size >> 20))
+    return packer.compress(head) + body + packer.flush()
+
+
+def tar_head(name: str, kind: bytes, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+TARS: dict[str, Callable[[], bytes]] = {
+    "..": lambda: tar_of(("../../hacked", tarfile.REGTYPE, b"x", "")),
+    "absolute": lambda: tar_of(("/tmp/hacked", tarfile.REGTYPE, b"x", "")),
+    "symbolic link": lambda: tar_of((BATCH, tarfile.SYMTYPE, b"", "/etc/passwd")),
+    "hard link": lambda: tar_of((BATCH, tarfile.LNKTYPE, b"", "/etc/passwd")),
+    "link to itself": lambda: tar_of((BATCH, tarfile.LNKTYPE, b"", BATCH)),
+    "device": lambda: tar_of((BATCH, tarfile.CHRTYPE, b"", "")),
+    "pipe": lambda: tar_of((BATCH, tarfile.FIFOTYPE, b"", "")),
+    "a pickle": lambda: tar_of((BATCH, tarfile.REGTYPE, pickle.dumps(Evil()), "")),
+    "bomb on the way": lambda: zeros_in_gzip(tar_head("first", tarfile.REGTYPE, 2**29), 2**29),
+    "bomb in its place": lambda: zeros_in_gzip(tar_head(BATCH, tarfile.REGTYPE, 2**29), 2**29),
+    "bomb of a name": lambda: zeros_in_gzip(tar_head("x", tarfile.GNUTYPE_LONGNAME, 2**29), 2**29),
+    "bomb of a header": lambda: zeros_in_gzip(tar_head("x", tarfile.XHDTYPE, 2**29), 2**29),
+    "not an archive": lambda: b"<html>404</html>",
+}
+
+
+def idx(count: int, zeros: int) -> bytes:
+    """A packed file of images that announces `count` of them."""
+    return zeros_in_gzip(struct.pack(">IIII", 0x803, count, 28, 28), zeros)
+
+
+IDXS: dict[str, Callable[[], bytes]] = {
+    "bomb": lambda: idx(150_000, 2**29),
+    "bomb that says so": lambda: idx(2**20, 2**29),
+    "lengths beyond 64 bits": lambda: gzip.compress(struct.pack(">IIII", 0x803, 2**31, 2**31, 4)),
+    "a pickle": lambda: gzip.compress(pickle.dumps(Evil())),
+}
+
+
+def npz_of(member: bytes, packing: int = zipfile.ZIP_STORED) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", packing) as archive:
+        archive.writestr("inputs.npy", member)
+        archive.writestr("../../hacked", b"x")
+        archive.writestr("/tmp/hacked.npy", b"x")
+    return target.getvalue()
+
+
+def npy(shape: str, body: bytes = b"") -> bytes:
+    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + body
+
+
+def pickled_array() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Evil()], object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+def bomb_of_zeros() -> bytes:
+    target = io.BytesIO()
+    with (
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("inputs.npy", "w") as member,
+    ):
+        member.write(npy("(1000000, 40)"))
+        for _ in range(320):
+            member.write(bytes(1_000_000))
+    return target.getvalue()  # fmt: skip
+
+
+NPZS: dict[str, Callable[[], bytes]] = {
+    "pickled array": lambda: npz_of(pickled_array()),
+    "plain pickle": lambda: pickle.dumps(Evil()),
+    "huge shape": lambda: npz_of(npy("(1099511627776, 64)")),
+    "shape beyond 64 bits": lambda: npz_of(npy("(9223372036854775807, 64)")),
+    "negative shape": lambda: npz_of(npy("(-5, 64)")),
+    "code in the header": lambda: npz_of(npy("__import__('os').system('touch hacked')")),
+    "bomb": bomb_of_zeros,
+    "cut": lambda: npz_of(npy("(9, 4)", bytes(99)))[:150],
+}
+
+
+def png(width: int, height: int, body: bytes) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+        )
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+PICTURES: dict[str, Callable[[], bytes]] = {
+    "bomb of a picture": lambda: png(60_000, 60_000, zlib.compress(bytes(10_000_000), 9)),
+    "a pickle as a picture": lambda: pickle.dumps(Evil()),
+    "half a picture": lambda: png(8, 8, b"x"),
+    "postscript": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(hacked) (w) file\n",
+}
+
+
+def pipe_as_picture(folder: Path) -> None:
+    (folder / "photos" / "cat").mkdir(parents=True)
+    os.mkfifo(folder / "photos" / "cat" / "1.png")
+
+
+MNIST = ("dataset=mnist", "dataset.root=.", "dataset.download=false")
+CIFAR = ("dataset=cifar10", "dataset.root=.", "dataset.download=false")
+PHOTOS = ("dataset=image_folder", "dataset.root=photos", "model=cnn")
+PRETRAINED = "initializer=pretrained"
+
+
+def with_the_other_files(make: Callable[[], bytes]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        written("MNIST/raw/train-images-idx3-ubyte.gz", make)(folder)
+        for name in ("train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+            (folder / "MNIST" / "raw" / name).write_bytes(b"")
+
+    return spoil
+
+
+ARCHIVES: dict[str, tuple[tuple[str, ...], Spoil]] = {
+    **{f"tar: {name}": (CIFAR, written("cifar-10-binary.tar.gz", make)) for name, make in TARS.items()},
+    **{f"idx: {name}": (MNIST, with_the_other_files(make)) for name, make in IDXS.items()},
+    **{f"npz: {name}": (("dataset=npz", "dataset.path=a.npz"), written("a.npz", make)) for name, make in NPZS.items()},
+    **{f"picture: {name}": (PHOTOS, written("photos/cat/1.png", make)) for name, make in PICTURES.items()},
+    "picture: pipe": (PHOTOS, pipe_as_picture),
+    **{f"start: {name}": ((PRETRAINED, "initializer.path=w.pt"), written("w.pt", make)) for name, make in STATES.items()
+       if name not in ("string that names a class", "wrong shapes", "numbers as text")},
+    **{f"start of safetensors: {name}": ((PRETRAINED, "initializer.path=w.safetensors"), written("w.safetensors", partial(bytes, content)))
+       for name, content in SAFETENSORS.items()},
+}  # fmt: skip

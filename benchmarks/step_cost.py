@@ -1,6 +1,6 @@
 """Cost of a step of every optimizer and wrap, relative to torch's fused Adam, on the reference MLP.
 
-    python benchmarks/step_cost.py [--words muon,sam] [--threads 1] [--seconds 3]
+    python benchmarks/step_cost.py [--words muon,sam] [--threads 1] [--seconds 3] [--batch 128]
 
 The reference task: 784-256-128-10, batch 128, fp32, inputs of 28×28 in memory. Each word is built as `dltrain
 optimizer=WORD` (or `wrap=[WORD]` around Adam) builds it, with its own defaults. In one process, blocks of its
@@ -37,7 +37,7 @@ INPUTS, LABELS = 32, 4999  # batches; coprime, so that no labels can be learnt a
 class Task:
     """The reference MLP with an optimizer, and the closure of one training step."""
 
-    def __init__(self, overrides: list[str]) -> None:
+    def __init__(self, overrides: list[str], batch: int = 128) -> None:
         catalogue = open_catalogue()
         config = validate(compose(overrides, catalogue, open_hydra(catalogue)))
         torch.manual_seed(0)
@@ -48,8 +48,8 @@ class Task:
         inner = getattr(self.optimizer, "optimizer", self.optimizer)  # of a wrap
         self.own = inner is not self.optimizer or type(inner).step.__module__.startswith("dltrain.")
         generator = torch.Generator().manual_seed(0)
-        self.inputs = torch.randn(INPUTS, 128, 784, generator=generator)
-        self.targets = torch.randint(10, (LABELS, 128), generator=generator)
+        self.inputs = torch.randn(INPUTS, batch, 784, generator=generator)
+        self.targets = torch.randint(10, (LABELS, batch), generator=generator)
         self.taken = 0
 
     def loss(self) -> Tensor:
@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--words", default="", help="such as muon,shampoo,sam; all of them unless given")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each word")
+    parser.add_argument("--batch", type=int, default=128, help="samples a step; the reference task has 128")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as every run does
@@ -136,17 +137,17 @@ def main() -> None:
     overrides = {word: [f"optimizer={word}"] for word in sorted(words["optimizer"])}
     overrides |= {f"wrap=[{word}] adam": [f"wrap=[{word}]"] for word in sorted(set(words["wrap"]) - {"none"})}
     wanted = options.words.split(",") if options.words else list(overrides)
-    print(f"torch {torch.__version__}, {options.threads} thread(s), 784-256-128-10, batch 128\n")
+    print(f"torch {torch.__version__}, {options.threads} thread(s), 784-256-128-10, batch {options.batch}\n")
     print(
         "| word | step alone µs | × Adam | training step µs | × Adam | passes | own products | × Adam a pass | ≤ 1.3 |"
     )
     print("|---|--:|--:|--:|--:|--:|--:|--:|---|")
-    adam = Task(["optimizer=adam"])
+    adam = Task(["optimizer=adam"], options.batch)
     for _ in range(WARM_UP):
         adam.whole_step()
     for name in overrides:
         if name in wanted or name.removeprefix("wrap=[").split("]")[0] in wanted:
-            print(row(name, Task(overrides[name]), adam, options.seconds), flush=True)
+            print(row(name, Task(overrides[name], options.batch), adam, options.seconds), flush=True)
 
 
 if __name__ == "__main__":

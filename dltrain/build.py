@@ -91,6 +91,9 @@ def build(
         fingerprint=splits.fingerprint(),
         statistics=splits.statistics(),
         frozen=frozen,
+        diagnostics={
+            word: door.build(node, f"diagnostics.{word}") for word, node in config.diagnostics.items()
+        },
     )
     check_metrics(parts)
     return parts, plan

@@ -220,9 +220,13 @@ def explain(error: BaseException, experiment: Experiment) -> BaseException:
         return DataProblem(str(error))
     if isinstance(error, RuntimeError) and str(error).startswith("derivative for"):
         words = experiment.config.words
+        looks = [w for w in experiment.config.diagnostics if w in ("curvature", "prediction")]
+        asks, cure = f"optimizer={words['optimizer']}", "Use a first-order optimizer, such as optimizer=adam"
+        if looks:
+            asks, cure = f"diagnostics=[{','.join(looks)}]", "Leave that out"
         return UserError(
-            f"optimizer={words['optimizer']} needs the second derivative of model={words['model']}, and torch has none of "
-            f"{str(error).split()[2]}.\nUse a first-order optimizer, such as optimizer=adam, or another model."
+            f"{asks} needs the second derivative of model={words['model']}, and torch has none of "
+            f"{str(error).split()[2]}.\n{cure}, or use another model."
         )
     if is_out_of_memory(error):
         half = max(plan.batch_size // 2, 1)
@@ -357,6 +361,7 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
         )
     if trainer.best_weights:
         trainer.folder.write_best(trainer.best_weights)
+    trainer.draw()
     best_step = trainer.best_row.get("step", 0.0)
     return Result(
         status=trainer.stop[0],

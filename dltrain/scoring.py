@@ -38,16 +38,18 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
 
     Raises CheckpointProblem for a run without best weights, UserError when the runs do not share their data.
     """
-    scores, outputs = [], []
+    scores: list[Score] = []
+    outputs: list[dict[str, tuple[Tensor, Tensor]]] = []
     for path, config, door in zip(paths, configs, doors, strict=True):
         parts, plan = build(config, door, read_statistics(path))
         load_best(parts, path)
-        draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta)
-        outputs.append({name: predict(parts, plan, split, draws) for name, split in splits_of(parts).items()})
-        scores += [
-            Score(str(path), name, len(split), measure(parts, *outputs[-1][name]))
-            for name, split in splits_of(parts).items()
-        ]
+        draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
+        outputs.append({})
+        for name, split in splits_of(parts).items():
+            passes, targets = predict(parts, plan, split, draws)
+            outputs[-1][name] = mean_output(parts, passes), targets
+            values = measure(parts, *outputs[-1][name]) | uncertainty(parts, passes, targets)
+            scores.append(Score(str(path), name, len(split), values))
     return scores + (ensemble(parts, outputs) if len(paths) > 1 else [])
 
 
@@ -88,21 +90,21 @@ class Draws:
 
     mc_dropout: int = 0
     tta: int = 0
+    named: bool = False  # whether the user named what makes the copies
 
 
 def predict(parts: Parts, plan: Plan, split: Any, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
-    """All logits (N, C) and targets (N, …) of a split; with draws, those of the mean output.
+    """All logits (P, N, C) of a split in each of P passes, and targets (N, …); one pass without draws.
 
     Raises UserError for Monte-Carlo dropout without dropout, and for test-time augmentation without augmentation.
     """
     draws = draws or Draws()
-    augment = copies_of(parts) if draws.tta else None
+    augment = copies_of(parts, draws.named) if draws.tta else None
     passes = [
         one_pass(parts, plan, split, number, draws.mc_dropout > 0, augment)
         for number in range(max(draws.mc_dropout, draws.tta, 1))
     ]
-    logits = torch.stack([logits for logits, _ in passes])
-    return logits[0] if len(passes) == 1 else mean_output(parts, logits), passes[0][1]
+    return torch.stack([logits for logits, _ in passes]), passes[0][1]
 
 
 def one_pass(
@@ -138,23 +140,56 @@ def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
     yield  # `evaluating`, around this, puts all modes back
 
 
-def copies_of(parts: Parts) -> Augmentation:
-    """The run's augmentation without what mixes samples: a mixed sample has no target of its own."""
+def copies_of(parts: Parts, named: bool = False) -> Augmentation:
+    """The augmentation without what mixes samples: a mixed sample has no target of its own. Refused where it was named."""
     transforms = parts.augmentation.transforms if parts.augmentation is not None else []
     kept = [transform for transform in transforms if not isinstance(transform, Mixup | CutMix)]
+    if named and len(kept) < len(transforms):
+        raise UserError(
+            "`evaluation.tta_words` names mixup or cutmix, and a copy that is mixed with another sample has no target of its "
+            "own. Leave them out."
+        )
     if not kept:
         raise UserError(
             "`evaluation.tta` augments the samples that are scored, and this run has no augmentation that leaves targets alone.\n"
-            "Name some: dltrain evaluate RUN augmentation=[shift] evaluation.tta=8"
+            "Name some: dltrain evaluate RUN evaluation.tta=8 evaluation.tta_words=[shift]"
         )
     return Augmentation(kept)
 
 
-def mean_output(parts: Parts, logits: Tensor) -> Tensor:
+def mean_output(parts: Parts, passes: Tensor) -> Tensor:
     """The mean over the first axis: of probabilities (as their logarithm) for classes, of values otherwise."""
+    if len(passes) == 1:
+        return passes[0]
     if parts.spec.task != "classification":
-        return logits.mean(0)
-    return logits.softmax(-1).mean(0).clamp_min(1e-12).log()
+        return passes.mean(0)
+    return passes.softmax(-1).mean(0).clamp_min(1e-12).log()
+
+
+def uncertainty(parts: Parts, passes: Tensor, targets: Tensor) -> dict[str, float]:
+    """How sure several passes are; nothing for one.
+
+    `loss_sd` is the standard deviation of a single pass's loss. For classes `entropy` is that of the mean probabilities, in
+    nats, and `disagreement` the part of it that the passes do not share: the mutual information of class and pass (Houlsby
+    et al. 2011, arXiv:1112.5745), 0 where all passes say the same. For quantities `deviation` is the standard deviation of
+    the outputs over the passes, in the mean over samples.
+    """
+    if len(passes) == 1:
+        return {}
+    losses = torch.stack([parts.loss(logits, targets).double().mean() for logits in passes])
+    found = {"loss_sd": losses.std()}
+    if parts.spec.task == "classification":
+        single = passes.double().softmax(-1)
+        whole = entropy(single.mean(0))
+        found |= {"entropy": whole.mean(), "disagreement": (whole - entropy(single).mean(0)).mean()}
+    else:
+        found["deviation"] = passes.double().std(0).mean()
+    return {name: float(value) for name, value in found.items()}
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """−Σ p log p over the last axis, in nats."""
+    return torch.special.entr(probabilities).sum(-1)
 
 
 def measure(parts: Parts, logits: Tensor, targets: Tensor) -> dict[str, float]:
@@ -174,16 +209,20 @@ def ensemble(parts: Parts, outputs: list[dict[str, tuple[Tensor, Tensor]]]) -> l
             raise UserError(
                 f"The runs do not share their {name} split (other data, or another dataset.split_seed): no ensemble of them."
             )
-        mean = mean_output(parts, torch.stack(logits))
-        scores.append(Score(f"ensemble of {len(outputs)}", name, len(targets), measure(parts, mean, targets)))
+        members = torch.stack(logits)
+        values = measure(parts, mean_output(parts, members), targets) | uncertainty(parts, members, targets)
+        scores.append(Score(f"ensemble of {len(outputs)}", name, len(targets), values))
     return scores
 
 
 def print_scores(scores: list[Score]) -> None:
     """One aligned line for each run and split."""
     width = max(len(score.run) for score in scores)
-    names = list(scores[0].values)
-    print(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>10}" for name in names))
+    names = list(dict.fromkeys(name for score in scores for name in score.values))
+    print(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>12}" for name in names))
     for score in scores:
-        values = "  ".join(f"{score.values[name]:10.4f}" for name in names)
-        print(f"{score.run:<{width}}  {score.split:<5}  {score.samples:>8}  {values}")
+        cells = [f"{score.values[name]:.4f}" if name in score.values else "–" for name in names]
+        print(
+            f"{score.run:<{width}}  {score.split:<5}  {score.samples:>8}  "
+            + "  ".join(f"{c:>12}" for c in cells)
+        )

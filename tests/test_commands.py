@@ -27,8 +27,11 @@ def said_by(dltrain, capsys, *arguments):
 
 def scores_in(page):
     """{(run, split): (samples, loss, accuracy)} of the table that `evaluate` prints."""
-    rows = [line.rsplit(maxsplit=4) for line in page.splitlines()[1:] if line.strip()]
-    return {(name, split): (int(n), float(loss), float(accuracy)) for name, split, n, loss, accuracy in rows}
+    columns = len(page.splitlines()[0].split()) - 1
+    rows = [line.rsplit(maxsplit=columns) for line in page.splitlines()[1:] if line.strip()]
+    return {
+        (name, split): (int(n), float(loss), float(accuracy)) for name, split, n, loss, accuracy, *_ in rows
+    }
 
 
 def test_evaluate_gives_the_scores_of_the_summary(dltrain, train, capsys):

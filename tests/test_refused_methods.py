@@ -20,6 +20,7 @@ ROWS = [
      2, "epochs=2 schedule=multistep schedule.unit=epochs schedule.milestones=[1]"),
     ("steps=5 schedule=cosine_restarts schedule.cycles=9", r"cycles is 9; the schedule has 5 steps", 2,
      "schedule=cosine_restarts schedule.cycles=2"),
+    ("steps=5 schedule=triangular schedule.cycles=9", r"cycles is 9; the schedule has 5 steps", 2, "schedule=triangular schedule.cycles=1"),
     ("epochs=3 schedule=cosine schedule.warmup_epochs=4", r"warmup_epochs is 4, which takes 84 steps; the run has 63", 2,
      "epochs=2 schedule=cosine schedule.warmup_epochs=1"),
     ("steps=10 optimizer=momentum momentum_schedule=linear momentum_schedule.warmup_steps=10", r"warmup_steps is 10.*the run has 10",

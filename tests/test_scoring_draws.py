@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from conftest import Run
 from dltrain import scoring
 from dltrain.commands import evaluate
 from dltrain.errors import UserError
+from dltrain.seeding import Stream
 
 NET = ("epochs=2", "model.hidden=[16]")
 
@@ -22,10 +24,10 @@ def scored(monkeypatch):
     predict, score_runs = scoring.predict, scoring.score_runs
 
     def spy(parts, plan, split, draws=None):
-        result = predict(parts, plan, split, draws)
-        kept.update(parts=parts, plan=plan)
-        kept["logits"].append(result)
-        return result
+        passes, targets = predict(parts, plan, split, draws)
+        kept.update(parts=parts, plan=plan, passes=passes, split=split)
+        kept["logits"].append((scoring.mean_output(parts, passes), targets))
+        return passes, targets
 
     def keep(*arguments):
         kept["scores"] = score_runs(*arguments)
@@ -80,9 +82,76 @@ def test_the_draws_depend_on_the_seed_alone(train, scored, knobs):
     assert not torch.equal(plain.log_softmax(-1), once)
 
 
+def entropy(probabilities):
+    return -sum(p * math.log(p) for p in probabilities if p > 0)
+
+
+def standard_deviation(values):
+    mean = sum(values) / len(values)
+    return (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+
+
+def test_named_copies_and_their_uncertainty_equal_a_loop_over_copies_and_samples(train, scored):
+    """Words that the run was not trained with; every copy of every sample alone through the net, and sums in plain Python."""
+    run = train(*NET)
+    kept = scored(run, "evaluation.tta=4", "evaluation.tta_words=[shift,rotate]")
+    parts, plan, split = kept["parts"], kept["plan"], kept["split"]
+    batch = next(iter(split.batches(torch.arange(len(split)), len(split))))
+    parts.model.eval()
+    single = []  # [copy][sample] → probabilities
+    for number in range(4):
+        draw = Stream(plan.seed, "tta").at(number << 20)
+        copies, _ = parts.augmentation(batch.inputs, batch.targets, draw, batch.indices, number)
+        assert not torch.equal(copies, batch.inputs)
+        with torch.no_grad():
+            single.append([parts.model(copy[None])[0].softmax(-1).tolist() for copy in copies])
+    targets = batch.targets.tolist()
+    mean = [[sum(p) / 4 for p in zip(*of_sample, strict=True)] for of_sample in zip(*single, strict=True)]
+    losses = [
+        sum(-math.log(p[t]) for p, t in zip(copy, targets, strict=True)) / len(targets) for copy in single
+    ]
+    wanted = {
+        "loss": sum(-math.log(p[t]) for p, t in zip(mean, targets, strict=True)) / len(targets),
+        "accuracy": sum(max(range(10), key=p.__getitem__) == t for p, t in zip(mean, targets, strict=True)) / len(targets),
+        "loss_sd": standard_deviation(losses),
+        "entropy": sum(map(entropy, mean)) / len(targets),
+        "disagreement": sum(
+            entropy(m) - sum(entropy(copy[i]) for copy in single) / 4 for i, m in enumerate(mean)
+        ) / len(targets),
+    }  # fmt: skip
+    assert kept["scores"][-1].split == "test"
+    assert kept["scores"][-1].values == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_word_of_the_run_keeps_its_keys_and_another_has_its_defaults(train, scored):
+    run = train(*NET, "augmentation=[shift]", "augmentation.shift.pixels=1")
+    kept = scored(run, "evaluation.tta=2", "evaluation.tta_words=[shift]")
+    assert [t.pixels for t in kept["parts"].augmentation.transforms] == [1]
+    plain = train(*NET)
+    kept = scored(plain, "evaluation.tta=2", "evaluation.tta_words=[shift]")
+    assert [t.pixels for t in kept["parts"].augmentation.transforms] == [2]
+
+
+def test_the_deviation_of_a_regression_and_the_disagreement_of_an_ensemble(train, scored):
+    run = train("dataset=diabetes", "epochs=2", "model.hidden=[16]", "regularization=[dropout]")
+    kept = scored(run, "evaluation.mc_dropout=6")
+    columns = [standard_deviation(of_sample) for of_sample in kept["passes"][..., 0].T.tolist()]
+    assert kept["scores"][-1].values["deviation"] == pytest.approx(sum(columns) / len(columns), rel=1e-5)
+    runs = [train(*NET, f"seed={seed}").path for seed in (0, 1)]
+    assert evaluate.run([str(runs[0]), str(runs[0])]) == 0
+    assert kept["scores"][-1].values["disagreement"] == pytest.approx(0, abs=1e-6)  # a run agrees with itself
+    assert evaluate.run([str(run) for run in runs]) == 0
+    assert kept["scores"][-1].values["disagreement"] > 1e-3
+    assert "entropy" not in kept["scores"][0].values
+
+
 MISTAKES = [
     ("evaluation.mc_dropout=5", r"this model has none. Train with regularization=\[dropout\]"),
-    ("evaluation.tta=5", r"no augmentation that leaves targets alone.\n.*augmentation=\[shift\] evaluation.tta=8"),
+    ("evaluation.tta=5", r"no augmentation that leaves targets alone.\n.*evaluation.tta=8 evaluation.tta_words=\[shift\]"),
+    ("evaluation.tta_words=[shift]", r"`evaluation.tta` is 0: say how many copies of each sample, such as evaluation.tta=8"),
+    ("evaluation.tta=2 evaluation.tta_words=[shfit]", r"names shfit, which is no augmentation. Did you mean `shift`"),
+    ("evaluation.tta=2 evaluation.tta_words=[shift,cutmix]", r"has no target of its own. Leave them out"),
+    ("augmentation=[shift] evaluation.tta=2", r"`augmentation` is no key of this run \(its words stay as they are\)"),
     ("evaluation.tta=-1", r"`evaluation.tta` is -1; it must be: int >= 0"),
 ]  # fmt: skip
 
@@ -91,5 +160,5 @@ MISTAKES = [
 def test_draws_without_their_source_are_refused(train, knob, says):
     run = train(*NET, "augmentation=[mixup]", "steps=2", "epochs=null")
     with pytest.raises(UserError) as refused:
-        evaluate.run([str(run.path), knob])
+        evaluate.run([str(run.path), *knob.split()])
     assert re.search(says, str(refused.value)), str(refused.value)

@@ -24,7 +24,7 @@ from dltrain.errors import UserError
 
 GROUPS = (
     "dataset model initializer optimizer wrap averaging schedule momentum_schedule penalty_schedule regularization "
-    "augmentation loss sampler early_stopping"
+    "augmentation loss sampler early_stopping diagnostics"
 ).split()
 SAMPLE = 12  # rows that run by default
 DOWNLOADED = {
@@ -47,6 +47,11 @@ GIVEN = {
     "model=speed_cnn": "model.widths=[8,16,16]",
     "model=torchvision": "model.name=mobilenet_v2",
 }
+GIVEN["diagnostics=curvature"] = "diagnostics.curvature.iterations=2 diagnostics.curvature.samples=16"
+GIVEN["diagnostics=surface"] = "diagnostics.surface.points=3 diagnostics.surface.samples=16"
+GIVEN["diagnostics=batch_noise"] = "diagnostics.batch_noise.samples=32 diagnostics.batch_noise.sizes=[8,16]"
+for _word in ("layers", "prediction"):
+    GIVEN[f"diagnostics={_word}"] = f"diagnostics.{_word}.samples=16"
 for _group in ("schedule", "momentum_schedule", "penalty_schedule"):  # periods that fit into three steps
     GIVEN[f"{_group}=step"] = f"{_group}.every_steps=1"
     GIVEN[f"{_group}=multistep"] = f"{_group}.milestones=[0.3,0.6]"

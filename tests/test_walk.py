@@ -10,11 +10,17 @@ import pytest
 import torch
 from test_together import DOWNLOADED, GIVEN, WORDS, write_files
 
-from dltrain.cli import dispatch
+from dltrain.cli import VERBS, dispatch
+from dltrain.commands.handbook import TITLES
+from dltrain.commands.help import group_lines, word_page
 from dltrain.commands.help import page as help_page
+from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue
+from dltrain.config.compose import open_catalogue
+from dltrain.config.door import Door, all_targets
 from dltrain.config.search_path import catalogue_dir
 from dltrain.data.raw import RawData
+from dltrain.scoring import score_runs
 from dltrain.training.trainer import Trainer
 
 HERE = Path(__file__).parent
@@ -29,7 +35,9 @@ BESIDE = {
     "regularization=stochastic_depth": "model.residual=true model.hidden=[128,128]",
     "initializer=whitening": "model=cnn", "dataset.class_weights=balanced": "dataset=breast_cancer",
     "folds=5": "fold=0", "model.bottleneck=16": "model.hidden=[64,64]", "batch_size=1": "epochs=2 optimizer=sgd lr=0.01",
-    "batch_size=full": "epochs=150",
+    "batch_size=full": "epochs=150", "lr=auto": "epochs=10", "evaluation.mc_dropout=5": "regularization=[dropout]",
+    "evaluation.tta=5": "augmentation=[shift]", "schedule.warmup_epochs=1": "schedule=cosine",
+    "dataset.resident_share=0.0": "workers=0",
 }  # fmt: skip
 OBJECTIVE = "early_stopping=none optimizer=adam lr=0.1"
 # With these the loss cannot halve for a reason of their own: they beat the majority (or the mean) only.
@@ -39,28 +47,72 @@ FLOOR = {
     "loss=mse": "as dataset=diabetes",
     "loss=mae": "as dataset=diabetes",
     "loss=huber": "as dataset=diabetes",
+    "early_stopping.metric=gap": "the gap is smallest in the beginning, and those weights are kept",
 }
+
+
+# Where the words of a group are proved, below tests/.
+PROOFS = {
+    "optimizer": "optimizers", "wrap": "optimizers", "averaging": "test_averaging.py", "schedule": "test_schedules.py",
+    "momentum_schedule": "test_schedules.py", "penalty_schedule": "test_schedules.py", "initializer": "initializers",
+    "regularization": "regularization", "early_stopping": "test_early_stopping.py", "augmentation": "augmentation",
+    "sampler": "test_sampling.py", "loss": "test_losses.py", "dataset": "data", "model": "models",
+    "diagnostics": "diagnostics", "debug": "test_commands.py",
+    "regularization=dropout": "models", "regularization=stochastic_depth": "models",
+    "regularization=label_smoothing": "test_losses.py",
+}  # fmt: skip
+
+
+def source_of(place: str) -> str:
+    """The text of a test file, or of all of a folder."""
+    path = HERE / place
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+def named_in(word: str, text: str) -> bool:
+    """Whether a text names the word, as it is or as a class: `gradient_noise`, GradientNoise."""
+    alone = rf"(?<![a-z]){re.escape(word)}(?![a-z_])"
+    return bool(
+        re.search(alone, text) or re.search(rf"(?<![a-z]){word.replace('_', '')}\b", text, re.IGNORECASE)
+    )
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_the_word_is_in_the_help_on_the_page_and_in_a_test(row):
-    key, _, word = row.rstrip("*").partition("=")
+    """In the help and on the page under its own group, and in the tests of its family."""
+    choice = row.rstrip("*")
+    key, _, word = choice.partition("=")
     catalogue = Catalogue(catalogue_dir())
-    text = "\n".join(help_page(catalogue))
     methods = (HERE.parent / "docs" / "methods.md").read_text(encoding="utf-8")
     if key in catalogue.words:
-        assert word in catalogue.words[key]
-        assert re.search(rf"\b{word}\b", text)
-        assert f"`{word}`" in methods
+        assert named_in(word, "\n".join(list(group_lines(catalogue, key))[1:]))
+        title = TITLES.get(key)  # the overlays have no section of their own
+        section = methods.partition(f"\n## {title}\n")[2].partition("\n## ")[0] if title else methods
+        assert f"| `{word}` |" in section if title else f"`{choice}`" in section
+        assert named_in(word, source_of(PROOFS.get(choice, PROOFS[key])))
     else:
-        head, name = key.split(".")[0], key.split(".")[-1]
-        assert re.search(rf"\b{name}\b", text) or head in catalogue.words
-        assert re.search(rf"\b{name}\b", methods)
-    named = re.compile(rf"\b{re.escape(word if key in catalogue.words else key.split('.')[-1])}\b")
-    sources = [f.read_text(encoding="utf-8") for f in HERE.rglob("*.py") if f.name != Path(__file__).name]
-    assert (
-        any(named.search(source) for source in sources) or key in catalogue.words
-    )  # test_catalogue builds all words
+        assert key in catalogue.knobs or key in catalogue.params(every_word(catalogue)) or key in VERBS
+        name = key.split(".")[-1]
+        assert re.search(
+            rf"\b{name}\b", "\n".join(help_page(catalogue)) + "\n".join(word_pages(catalogue, key))
+        )
+        assert re.search(rf"`[^`]*\b{name}\b", methods)
+        assert any(
+            named_in(name, f.read_text(encoding="utf-8"))
+            for f in HERE.rglob("test_*.py")
+            if f != Path(__file__)
+        )
+
+
+def every_word(catalogue: Catalogue) -> dict[str, list[str]]:
+    return {group: list(words) for group, words in catalogue.words.items()}
+
+
+def word_pages(catalogue: Catalogue, key: str) -> list[str]:
+    """The help of all words of the group that a key belongs to."""
+    group = key.split(".")[0]
+    return [line for word in catalogue.words.get(group, {}) for line in word_page(catalogue, group, word)]
 
 
 def learnable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,6 +146,7 @@ def learn(
     key, _, word = choice.partition("=")
     given = f"{GIVEN.get(choice, '')} {BESIDE.get(choice, '')}"
     given += " regularization=[l2]" if key == "penalty_schedule" else ""
+    given += f" regularization=[{key.split('.')[1]}]" if key.startswith("regularization.") else ""
     given += " optimizer=momentum" if key == "momentum_schedule" else ""
     given += f" {OBJECTIVE}" if "dataset=none" in f"{choice} {given}" else ""
     given = re.sub(
@@ -124,13 +177,48 @@ def learn(
     return seen["first"], best["val/loss"], best.get("val/accuracy"), share
 
 
+def ensemble_learns(folder: Path) -> None:
+    """The mean output of two runs is better than their mean (L3)."""
+    for seed in (0, 1):
+        assert dispatch([f"seed={seed}", "epochs=5", "quiet=true"]) == 0
+    paths = [file.parent for file in folder.glob("outputs/*/*/summary.json")]
+    catalogue = open_catalogue()
+    doors = [Door(all_targets(catalogue), [])] * 2
+    scores = score_runs(paths, [saved.read(path, catalogue, []) for path in paths], doors)
+    *single, together = [score.values for score in scores if score.split == "test"]
+    assert together["loss"] < sum(values["loss"] for values in single) / 2 < 0.5 * math.log(10)
+    assert together["accuracy"] > 0.9
+
+
+def score_with(run: Path, override: str) -> dict[str, float]:
+    """What `dltrain evaluate RUN override` finds on the test split."""
+    catalogue = open_catalogue()
+    config = saved.read(run, catalogue, [override])
+    (score,) = (
+        s for s in score_runs([run], [config], [Door(all_targets(catalogue), [])]) if s.split == "test"
+    )
+    return score.values
+
+
 def check_learning(row: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if row == "check":  # a verb: its last line is a model that learns some samples by heart
+        assert dispatch(["check"]) == 0
+        return
+    if row == "evaluate":  # a verb: the mean of two runs, each of which learns
+        ensemble_learns(folder)
+        return
     first, best, accuracy, majority = learn(row, folder, monkeypatch)
     if row.endswith("*"):  # the symmetric start: hidden units stay equal, and the net stays near the majority
         assert accuracy is not None and accuracy < 0.5
         return
     assert accuracy is None or accuracy > majority
     assert best < (0.8 if row in FLOOR else 0.5) * first
+    if row.startswith(
+        ("evaluation.mc_dropout", "evaluation.tta")
+    ):  # a run is scored with it, after it has learnt
+        (run,) = folder.glob("outputs/*/*/summary.json")
+        scores = score_with(run.parent, row)
+        assert scores["loss"] < 0.5 * first and scores["accuracy"] > majority
 
 
 @pytest.mark.parametrize("row", SAMPLE)

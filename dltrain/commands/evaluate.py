@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
 from dltrain.commands.resume import split_arguments
 from dltrain.config import saved
+from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
-from dltrain.errors import UserError
+from dltrain.config.schema import Config
+from dltrain.errors import UserError, listing, nearest
 
 
 def run(arguments: list[str]) -> int:
@@ -15,10 +22,29 @@ def run(arguments: list[str]) -> int:
     if not paths:
         raise UserError("Name at least one run folder: dltrain evaluate outputs/NAME/DATE_TIME-xxxx")
     catalogue = open_catalogue()
-    configs = [saved.read(path, catalogue, overrides) for path in paths]
+    configs = [named_copies(saved.read(path, catalogue, overrides), catalogue) for path in paths]
     doors = [door_for_saved(config, catalogue, overrides) for config in configs]
 
     from dltrain import scoring
 
     scoring.print_scores(scoring.score_runs(paths, configs, doors))
     return 0
+
+
+def named_copies(config: Config, catalogue: Catalogue) -> Config:
+    """The configuration with the words of `evaluation.tta_words` in place of the augmentation that it was trained with.
+
+    A word that the run was trained with keeps its keys, another has its defaults. Raises UserError for one that there is not.
+    """
+    if not config.evaluation.tta_words:
+        return config
+    known = catalogue.words["augmentation"]
+    nodes: dict[str, Any] = {}
+    for word in config.evaluation.tta_words:
+        if word not in known or known[word].target is None:
+            raise UserError(
+                f"`evaluation.tta_words` names {word}, which is no augmentation.{nearest(word, known)}\n"
+                f"{listing('Words of augmentation', known)}"
+            )
+        nodes[word] = config.augmentation.get(word) or yaml.safe_load(known[word].text)[word]
+    return replace(config, augmentation=nodes)

@@ -36,6 +36,7 @@ TITLES = {
     "sampler": "Samplers",
     "dataset": "Datasets",
     "model": "Models",
+    "diagnostics": "Diagnostics",
 }
 INTRODUCTIONS = {
     "optimizer": "`lr` left unset is the optimizer's own default, chosen on validation data by `benchmarks/default_lr.py`. Decay "
@@ -64,6 +65,9 @@ INTRODUCTIONS = {
     "share are among the [knobs](#knobs).",
     "model": "Sizes of inputs and outputs come from the data. Activations are `relu`, `leaky_relu`, `tanh`, `sigmoid`, `gelu`, "
     "`silu` and `identity`; `norm` is `batch`, `layer`, `group` or `none`.",
+    "diagnostics": "Several at once, measured at every evaluation on training samples that stay the same, in evaluation mode, "
+    "without augmentation or penalties: columns `WORD/…` of `metrics.csv` and TensorBoard. They leave the weights of the run "
+    "equal to the last bit. What can be looked at before training is `dltrain check`.",
 }
 SLIPS = (
     (
@@ -117,19 +121,18 @@ PRACTICE = (
 )
 
 LOOKING = (
+    ("gradient check by finite differences, per layer, in float64", "`dltrain check`", "L3"),
+    ("the first loss equals that of a random guess (ln C)", "`dltrain check`", "L3"),
+    ("overfit a few samples without regularization, to a loss of 0", "`dltrain check`; as a run: `debug=overfit`", "L3"),
     ("training and validation curves: a gap, but not too large", "`metrics.csv`, TensorBoard; `early_stopping.metric=gap`", "L1 L3"),
-    ("overfit a few samples without regularization", "`debug=overfit`", "L3"),
-    ("data have zero mean", "`dataset.normalize=unit\\|center`, by the training split", "L3"),
-    ("splits do not leak", "stratified, disjoint, by `dataset.split_seed` only; groups stay together", "L3"),
+    ("data have zero mean; splits do not leak", "`dltrain check`; `dataset.normalize=unit\\|center`, splits by `dataset.split_seed`", "L3"),
     ("learning rates at log-spaced values on a smaller set", "`lr=auto`", "L3"),
-    ("the norm of the gradient", "column `grad_norm` of `metrics.csv`; by layer: not built yet", "L1 L4"),
-    ("gradient check by finite differences, per layer, in float64", "not built yet", "L3"),
-    ("the first loss equals that of a random guess (ln C)", "not built yet", "L3"),
-    ("norms of activations by layer; share of dead units", "not built yet", "L1 L4"),
-    ("Hessian: extreme eigenvalues, share of negative ones, κ; a saddle?", "not built yet", "L0 L4"),
-    ("predicted change of the loss beside the true one; the optimal step α*", "not built yet (`optimizer=steepest` takes α*)", "L0 L4"),
-    ("update-to-weight ratio, gradient noise by batch size", "not built yet", "L0 L2"),
-    ("a picture of the loss surface", "not built yet", "L0"),
+    ("norms of activations and gradients by layer; share of dead units", "`diagnostics=[layers]`; over all layers `grad_norm`", "L1 L4"),
+    ("Hessian: extreme eigenvalues, share of negative ones, κ; a saddle?", "`diagnostics=[curvature]`", "L0 L4"),
+    ("predicted change of the loss beside the true one; the optimal step α*", "`diagnostics=[prediction]`; `optimizer=steepest` takes α*", "L0 L4"),
+    ("update-to-weight ratio", "`diagnostics=[layers]`", "L0 L2"),
+    ("gradient noise by batch size", "`diagnostics=[batch_noise]`", "L0 L2"),
+    ("a picture of the loss around the solution, and from start to end", "`diagnostics=[surface]`: loss_surface.png of the run folder", "L0"),
 )  # fmt: skip
 
 
@@ -277,7 +280,7 @@ def _practice() -> Iterator[str]:
     yield "What the lectures ask for besides words, and the knob that does it."
     yield _table(("what", "how", "lecture"), PRACTICE)
     yield "## Looking at training"
-    yield "What the lectures say one should look at, and where to see it; what is missing is named."
+    yield "What the lectures say one should look at, and where to see it."
     yield _table(("what", "where", "lecture"), LOOKING)
 
 

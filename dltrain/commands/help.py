@@ -22,6 +22,7 @@ EXAMPLES = (
     ("dltrain experiment=tabular", "a recipe, with the result that it should reach"),
 )
 VERBS = {
+    "check": ("check [group=word …]", "gradients, first loss, overfitting, splits: before a long training"),
     "evaluate": ("evaluate RUN…", "score the best weights of runs; of several, also their ensemble"),
     "resume": ("resume RUN", "go on from the newest checkpoint of a run that was cut short"),
     "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, perhaps with changes"),
@@ -41,7 +42,7 @@ ABOUT = {
     "loss": "what is made small",
     "sampler": "which samples come together",
     "early_stopping": "when to stop, and which weights are the best",
-    "diagnostics": "what to look at while training",
+    "diagnostics": "what to look at while training; several at once: diagnostics=[layers,curvature]",
     "sweep": "how -m searches",
     "experiment": "recipes: a diff over all of the above",
     "debug": "a quick look: fast, overfit, profile",

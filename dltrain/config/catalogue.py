@@ -19,7 +19,7 @@ GROUPS = (
     "dataset model initializer optimizer wrap averaging schedule momentum_schedule penalty_schedule regularization "
     "augmentation loss sampler early_stopping diagnostics sweep experiment debug"
 ).split()
-LIST_GROUPS = ("wrap", "regularization", "augmentation")  # these take several words at once
+LIST_GROUPS = ("wrap", "regularization", "augmentation", "diagnostics")  # these take several words at once
 OVERLAYS = ("experiment", "debug")  # diffs over the other groups: they add no key of their own
 
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w]+):(?: (?P<value>.*?))?(?:\s+# (?P<comment>.*))?\s*$")

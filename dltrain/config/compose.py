@@ -143,7 +143,7 @@ def quote_foreign(text: str) -> str:
 
 def _verb_hint(text: str) -> str:
     return (
-        nearest(text, ("evaluate", "resume", "rerun", "--help", "--multirun", "--cfg"))
+        nearest(text, ("check", "evaluate", "resume", "rerun", "--help", "--multirun", "--cfg"))
         or " Write the key, `=` and the value."
     )
 

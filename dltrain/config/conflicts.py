@@ -136,6 +136,12 @@ PAIRS: tuple[Pair, ...] = (
     _pair("dataset = none", "sampler = balanced hard", _NO_SAMPLES, "Use sampler=none"),
     _pair(
         "dataset = none",
+        "diagnostics = layers batch_noise",
+        "a study problem has neither layers nor samples",
+        "Use diagnostics=[curvature,prediction,surface]",
+    ),
+    _pair(
+        "dataset = none",
         "loss != auto",
         "the model's output is the loss, and there is no target",
         "Use loss=auto",
@@ -246,6 +252,11 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         "validation. Set one of them.",
     ),
     Contradiction(
+        lambda c, w: bool(value(c, "evaluation.tta_words")) and not value(c, "evaluation.tta"),
+        "`evaluation.tta_words` is {evaluation[tta_words]}, but `evaluation.tta` is 0: say how many copies of each sample, such as "
+        "evaluation.tta=8.",
+    ),
+    Contradiction(
         lambda c, w: (
             has(c, "regularization", "weight_decay") and (value(c, "optimizer.weight_decay") or 0) > 0
         ),
@@ -284,6 +295,14 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         ),
         "`model.attention` is fused, and optimizer={words[optimizer]} needs Hessian-vector products: the fused kernel has no "
         "second derivative.\nSet model.attention=math.",
+    ),
+    Contradiction(
+        lambda c, w: (
+            bool({"curvature", "prediction"} & set(w.get("diagnostics", [])))
+            and value(c, "model.attention") == "fused"
+        ),
+        "`model.attention` is fused, and diagnostics={words[diagnostics]} needs Hessian-vector products: the fused kernel has "
+        "no second derivative.\nSet model.attention=math.",
     ),
     Contradiction(
         lambda c, w: (

@@ -208,7 +208,7 @@ def set_value(content: dict[str, Any], text: str, table: dict[str, Any]) -> None
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"`{text}` is not `key=value`. Write the key, `=` and the value.")
-    if key not in table:
+    if key not in table or key in GROUPS:
         raise UserError(f"`{key}` is no key of this run (its words stay as they are).{nearest(key, table)}")
     *parents, last = key.split(".")
     node = content

@@ -22,6 +22,7 @@ class Evaluation:
     test: bool
     mc_dropout: int = 0
     tta: int = 0
+    tta_words: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Config:
     loss: Node
     sampler: Node
     early_stopping: Node
+    diagnostics: dict[str, Node]
     words: dict[str, Any]  # the chosen word of each group, a list for the groups that take several
     plain: Node  # the same configuration as nested plain data, as it is saved
     secrets: dict[str, str] = field(

@@ -27,9 +27,10 @@ class Shampoo(torch.optim.Optimizer):
     unfolded along it; a vector's is full-matrix Adagrad. An axis longer than `max_size` keeps the diagonal
     only, as in the paper. With `beta` < 1 the sum is a moving average that forgets. Roots are renewed in the
     first `update_every` steps and then every `update_every` steps, by eigenvalues, at a cost of about 10 n³
-    for an axis of length n, and a host sync on a GPU. A direction that is new since then would be stretched
-    by eps^(-1/2): in between, the update is shortened to √(size / longest axis), the length that fresh roots
-    do not exceed.
+    for an axis of length n, and a host sync on a GPU. A sum changes ever more slowly: with `beta` = 1 the
+    period doubles with the number of steps from 20 `update_every` on, and stays within a tenth of it. A
+    direction that is new since then would be stretched by eps^(-1/2): in between, the update is shortened to
+    √(size / longest axis), the length that fresh roots do not exceed.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class Shampoo(torch.optim.Optimizer):
             state["steps"] = 0
             for axis in axes:
                 state[f"moments{axis}"] = _initial(grad, axis, group["eps"], group["max_size"])
-        work = grad.square()
+        diagonal = any(state[f"moments{axis}"].ndim == 1 for axis in axes)
+        work = grad.square() if diagonal else grad
         update = grad
         for axis in axes:
             moments = state[f"moments{axis}"]
@@ -98,7 +100,11 @@ class Shampoo(torch.optim.Optimizer):
 
 
 def _is_fresh(steps: int, group: dict[str, Any]) -> bool:
-    return steps < group["update_every"] or steps % group["update_every"] == 0
+    """Whether roots are renewed after so many steps."""
+    every = group["update_every"]
+    if group["beta"] == 1:
+        every <<= max((steps // (10 * every)).bit_length() - 1, 0)
+    return steps < group["update_every"] or steps % every == 0
 
 
 def _initial(grad: Tensor, axis: int, eps: float, max_size: int) -> Tensor:

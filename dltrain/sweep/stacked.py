@@ -49,6 +49,7 @@ def why_alone(config: Config) -> str:
         "accumulate": config.accumulate != 1,
         "compile": config.compile,
         "wrap": bool(config.wrap),
+        "diagnostics": bool(config.diagnostics),
         f"averaging={words.get('averaging')}": bool(config.averaging.get("_target_")),
         "secrets": bool(config.secrets),
         "log.profile": config.log.profile,

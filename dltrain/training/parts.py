@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.data.spec import DataSpec
+from dltrain.diagnostics.probe import Diagnostic
 
 Schedule = Callable[[int], float]
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -85,6 +86,7 @@ class Parts:
     fingerprint: str  # of the data
     statistics: dict[str, Tensor]  # mean and std that normalise the inputs
     frozen: list[Frozen] = field(default_factory=list)  # what thaws later
+    diagnostics: dict[str, Diagnostic] = field(default_factory=dict)  # by word; they look, and change nothing
 
 
 @dataclass(frozen=True)

@@ -364,7 +364,9 @@ def outcome(info: RunInfo, result: Result, width: int | None) -> list[Line]:
     reason = f": {result.stop_reason}" if result.stop_reason else ""
     status = result.status.replace("_", " ")
     lines: list[Line] = [[], [(f"{mark} ", style), (status, f"bold {style}"), (reason, "")]]
-    best = tuple(f"{key} {number(value)}" for key, value in result.best.items() if "/" in key)
+    best = tuple(
+        f"{key} {number(value)}" for key, value in result.best.items() if key.startswith(("train/", "val/"))
+    )
     if best:
         lines += labelled("best", (f"epoch {result.best_epoch:g}", *best), width)
     if result.test:

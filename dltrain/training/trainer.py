@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from dltrain.averaging import recompute_batch_norm
 from dltrain.data.errors import DataError
 from dltrain.data.spec import Batch
+from dltrain.diagnostics.probe import Diagnostic, Probe, still
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.training.callbacks import Callback, Progress
 from dltrain.training.closure import Closure
@@ -82,6 +84,10 @@ class Trainer:
         self.bad_steps = 0  # left out, or gone back from, because they were not finite
         self.bad_in_a_row = 0
         self.signals = Signals()
+        self.update: list[Tensor] = []  # W_{t+1} − W_t of the last step, where somebody looks at it
+        for diagnostic in parts.diagnostics.values():
+            if hasattr(diagnostic, "begin"):
+                diagnostic.begin(parts.model)
 
     # The loop, in the order of the mathematics --------------------------------------------------------------------
 
@@ -177,7 +183,7 @@ class Trainer:
         self.progress.epoch = 1 + (step - 1) // plan.steps_per_epoch
         self.progress.values = self.log_point() if plan.log_every and step % plan.log_every == 0 else None
         self.notify("on_step_end", self.progress)
-        if step % plan.evaluate_every == 0 or last:
+        if self.evaluates_at(step):
             self.evaluate_and_judge()
         if update_norm and self.stop is None and self.parts.early_stopping.converged(float(update_norm[0])):
             self.stop = ("converged", self.parts.early_stopping.stop_reason or "")
@@ -186,6 +192,9 @@ class Trainer:
         self.folder.check_saved()
         if self.signals.received is not None and self.stop is None and not last:
             self.interrupt()
+
+    def evaluates_at(self, step: int) -> bool:
+        return step % self.plan.evaluate_every == 0 or step >= self.plan.total_steps
 
     def interrupt(self) -> None:
         """Save where we are, at a step boundary, and leave. Raises Interrupted."""
@@ -218,7 +227,7 @@ class Trainer:
         row |= {f"val/{name}": value for name, value in self.validate().items()}
         self.progress.phase = "train"
         row["grad_norm"] = self.grad_norm()
-        row |= self.extra_columns()
+        row |= self.extra_columns() | self.look()
         self.images_per_second = steps_per_second * len(self.parts.order) / self.plan.steps_per_epoch
         row |= {"images_per_second": self.images_per_second, "seconds": self.clock.lap}
         self.running.reset()
@@ -307,15 +316,49 @@ class Trainer:
 
     @contextmanager
     def before_and_after(self) -> Iterator[list[Tensor]]:
-        """Measures ‖W_{t+1} − W_t‖ where a tolerance asks for it, at the cost of a copy of the weights a step."""
+        """Measures ‖W_{t+1} − W_t‖ where a tolerance asks for it, at the cost of a copy of the weights a step.
+
+        Where diagnostics look after this step, it keeps W_{t+1} − W_t for them.
+        """
         norm: list[Tensor] = []
-        if self.parts.early_stopping.tolerance is None:
+        measured = self.parts.early_stopping.tolerance is not None
+        shown = bool(self.parts.diagnostics) and self.evaluates_at(self.step + 1)
+        if not (measured or shown):
             yield norm
             return
         before = [p.detach().clone() for p in self.parameters]
         yield norm
         moved = torch._foreach_sub([p.detach() for p in self.parameters], before)
-        norm.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(moved))))
+        self.update = list(moved) if shown else []
+        if measured:
+            norm.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(moved))))
+
+    # Diagnostics --------------------------------------------------------------------------------------------------
+
+    def look(self) -> dict[str, float]:
+        """What the diagnostics see in the weights of this step; they leave no trace in the run."""
+        return {
+            f"{word}/{name}": value
+            for word, diagnostic in self.parts.diagnostics.items()
+            for name, value in self.shown(diagnostic, diagnostic.measure).items()
+        }
+
+    def draw(self) -> None:
+        """Let the diagnostics that draw do so, of the best weights; a file that cannot be written costs no result."""
+        for diagnostic in self.parts.diagnostics.values():
+            if hasattr(diagnostic, "draw"):
+                try:
+                    self.shown(diagnostic, partial(diagnostic.draw, folder=self.folder.path))
+                except OSError as error:
+                    self.folder.note_problem(f"{error.filename} could not be written ({error.strerror})")
+
+    def shown(self, diagnostic: Diagnostic, look: Callable[[Probe], Any]) -> Any:
+        """The look's answer, on training samples that are the same for the whole run."""
+        parts, train = self.parts, self.parts.train
+        drawn = torch.randperm(len(train), generator=Stream(self.plan.seed, "diagnostics").at(0))
+        batch = next(iter(train.batches(drawn[: diagnostic.samples], diagnostic.samples)))
+        with still(parts.model):
+            return look(Probe(parts.model, parts.loss, batch.inputs, batch.targets, self.lr, self.update))
 
     def clear_gradients(self) -> None:
         """By hand: `zero_grad` looks up each group's options, at 0.5 % of a small step."""

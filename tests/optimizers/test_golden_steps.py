@@ -8,7 +8,7 @@ import numpy as np
 import optimizer_recursions as recursions
 import pytest
 import torch
-from optimizer_words import Closure, build, keys
+from optimizer_words import FIRST_ORDER, SECOND_ORDER, Closure, build, keys
 from torch import Tensor
 
 SHAPES = [(3, 4), (4,), (2, 3, 2, 2), (5, 3)]  # the first two in one group, the others in the second
@@ -266,3 +266,25 @@ def _inverse_hessian(pairs: list[tuple[np.ndarray, np.ndarray]], size: int) -> n
         project = np.eye(size) - np.outer(y, s) / (s @ y)
         inverse = project.T @ inverse @ project + np.outer(s, s) / (s @ y)
     return inverse
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("word", FIRST_ORDER + SECOND_ORDER)
+def test_on_a_gpu_as_on_the_cpu(word):
+    """Five steps of a small net in float64, within rounding; Muon orthogonalizes in bfloat16 there."""
+
+    def weights_after(device: str) -> list[Tensor]:
+        weights = [torch.from_numpy(w).to(device).requires_grad_() for w in start()]
+        scales = [torch.from_numpy(a).to(device) for a in curvatures()]
+        optimizer = build(word, weights)
+
+        def value() -> Tensor:
+            return sum((a * w**2 / 2 + w**4 / 4 - w).sum() for a, w in zip(scales, weights, strict=True))
+
+        for _ in range(5):
+            optimizer.step(Closure(value, weights))
+        return [w.detach().cpu() for w in weights]
+
+    tolerance = 0.02 if word == "muon" else 1e-6
+    for ours, theirs in zip(weights_after("cuda"), weights_after("cpu"), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)

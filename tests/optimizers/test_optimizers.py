@@ -510,3 +510,16 @@ REFUSED = [
 def test_refuses_in_words(build_it, message):
     with pytest.raises(ValueError, match=message):
         build_it()
+
+
+def test_shampoo_renews_its_roots_while_they_change():
+    """Within a tenth of the steps that are summed; forgetting sums change as fast for ever."""
+    from dltrain.optimizers.shampoo import _is_fresh
+
+    fresh = [step for step in range(5000) if _is_fresh(step, {"update_every": 20, "beta": 1.0})]
+    assert fresh[:22] == [*range(20), 20, 40]
+    gaps = [(later - earlier, earlier) for earlier, later in zip(fresh, fresh[1:], strict=False)]
+    assert all(gap <= max(20, earlier / 10) for gap, earlier in gaps)
+    assert max(gap for gap, _ in gaps) == 320
+    forgetting = [step for step in range(100, 5000) if _is_fresh(step, {"update_every": 20, "beta": 0.99})]
+    assert forgetting == list(range(100, 5000, 20))

@@ -185,3 +185,35 @@ def test_resumed_run_equals_the_undisturbed_one(train, dltrain, workdir, step):
     assert_equal(killed.best_weights, golden.best_weights)
     assert_equal(killed.timeless_rows, golden.timeless_rows)
     assert killed.summary["test"] == golden.summary["test"]
+
+
+SCHEDULES = (
+    "constant step multistep exponential inverse inverse_sqrt inverse_k linear polynomial cosine".split()
+)
+WITH_A_TURN = "plateau cosine_restarts one_cycle triangular".split()
+
+
+@pytest.mark.parametrize(
+    "word", [*WITH_A_TURN, *(pytest.param(word, marks=pytest.mark.slow) for word in SCHEDULES)]
+)
+def test_every_schedule_goes_on_in_mid_epoch_as_if_nothing_had_happened(train, dltrain, workdir, word):
+    """The same word as lr, momentum and strength of a penalty; 17 steps an epoch, killed at the 25th of 51."""
+    choices = ("dataset=breast_cancer", "batch_size=28", "model=linear", "optimizer=momentum", "regularization=[l2]", "epochs=3",
+               "evaluation.every_steps=5", "checkpoint.every_steps=4", "early_stopping=none", "diagnostics=[layers,prediction]")  # fmt: skip
+    choices += tuple(f"{group}={word}" for group in ("schedule", "momentum_schedule", "penalty_schedule"))
+    choices += tuple(
+        f"{group}.{key}"
+        for group in ("schedule", "momentum_schedule", "penalty_schedule")
+        for key in {"step": ["every_steps=9"], "multistep": ["milestones=[0.3,0.6]"]}.get(word, ())
+    )
+    golden = train(*choices)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, 25)
+        with pytest.raises(Killed):
+            train(*choices, "name=killed")
+    (file,) = workdir.glob("outputs/killed/*/config.yaml")
+    dltrain("resume", file.parent)
+    assert_equal(Run(file.parent).timeless_rows, golden.timeless_rows)
+    assert_equal(Run(file.parent).last_state()["weights"], golden.last_state()["weights"])
+    rates = {row["lr"] for row in golden.rows}
+    assert len(rates) == 1 if word in ("constant", "plateau") else len(rates) > 1

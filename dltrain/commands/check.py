@@ -1,0 +1,59 @@
+"""`dltrain check [group=word …]`: look at data, model and loss before a long training; nothing is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dltrain.commands.train import read
+from dltrain.config.compose import compose, open_catalogue, open_hydra, quote_foreign
+from dltrain.config.door import Door, shipped_targets
+from dltrain.config.validation import validate
+from dltrain.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dltrain.diagnostics.checks import Check
+    from dltrain.training.parts import Parts, Plan
+
+
+def run(arguments: list[str]) -> int:
+    """Print a line for each check; 0 if all of them pass, else 10."""
+    args = read([quote_foreign(argument) for argument in arguments])
+    catalogue = open_catalogue(args.config_dir)
+    config = validate(compose(args.overrides, catalogue, open_hydra(catalogue)))
+    if config.words["dataset"] == "none":
+        raise UserError(
+            "`dltrain check` looks at samples, and dataset=none has none. Choose another dataset."
+        )
+
+    from dltrain.build import build
+
+    parts, plan = build(config, Door(shipped_targets(catalogue), config.trust))
+    failed = 0
+    for check in checks(parts, plan, str(config.dataset["normalize"])):
+        verdict = "ok" if check.passed else "FAILED"
+        print(f"{verdict:<7} {check.name:<34} {check.found:<24} {check.wanted}", flush=True)
+        failed += not check.passed
+    return 10 if failed else 0
+
+
+def checks(parts: Parts, plan: Plan, normalize: str) -> Iterator[Check]:
+    """All of them, the cheap ones first."""
+    import torch
+
+    from dltrain.diagnostics import checks as c
+
+    splits = {
+        n: s for n, s in (("train", parts.train), ("val", parts.val), ("test", parts.test)) if s is not None
+    }
+    torch.manual_seed(plan.seed)
+    chosen = torch.randperm(len(parts.train), generator=torch.Generator().manual_seed(plan.seed))
+    few = next(iter(parts.train.batches(chosen[: c.SAMPLES], c.SAMPLES)))
+    many = next(iter(parts.train.batches(chosen[:512], 512)))
+    scored = (parts.model, parts.loss)
+    yield c.inputs_are_centred(parts.train, normalize != "none")
+    yield c.no_leak(splits)
+    yield c.first_loss(*scored, many.inputs, many.targets)
+    yield from c.gradients(*scored, few.inputs[:8], few.targets[:8])
+    yield c.overfit(*scored, few.inputs, few.targets)

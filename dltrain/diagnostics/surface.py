@@ -1,0 +1,96 @@
+"""The loss around the solution, and along the line from the start to it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.diagnostics.probe import Probe, moved, require_at_least
+
+LINE = (-0.25, 1.5)  # of the way from the start (0) to the best weights (1)
+QUARTERS = 7  # from one end of it to the other
+
+
+class Surface:
+    """A picture of the loss: along W_start + t (W_best − W_start), and on a plane W_best + x d₁ + y d₂.
+
+    Directions are normal draws with each filter's (row's) norm made that of the weights' own, so that scales of layers
+    do not matter; biases and normalisation stay where they are (Li et al. 2018, arXiv:1712.09913; the line: Goodfellow et
+    al. 2015, arXiv:1412.6544; L0). At the end of the run, of its best weights: loss_surface.png, with the numbers in
+    loss_line.csv and loss_surface.csv. Normalisation statistics are those of the best weights everywhere. Costs
+    about `points`² + 7/3 `points` passes over `samples`, and a copy of the initial weights.
+    """
+
+    def __init__(self, samples: int = 256, points: int = 21, radius: float = 1.0) -> None:
+        require_at_least(1, "diagnostics.surface.samples", samples)
+        require_at_least(3, "diagnostics.surface.points", points)
+        self.samples, self.points, self.radius = samples, points, radius
+        self.initial: list[Tensor] = []
+
+    def begin(self, model: nn.Module) -> None:
+        """Keep the initial weights; those of a resumed run are built again from its seed."""
+        self.initial = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+
+    def measure(self, probe: Probe) -> dict[str, float]:
+        """Nothing while training."""
+        return {}
+
+    def draw(self, probe: Probe, folder: Path) -> None:
+        """Write the picture and its numbers into the run folder."""
+        from dltrain.training.landscape import landscape
+
+        line, plane = self.line(probe), self.plane(probe)
+        _write(folder / "loss_line.csv", ("t", "loss"), line)
+        _write(folder / "loss_surface.csv", ("x", "y", "loss"), plane)
+        side = [loss for _, _, loss in plane]
+        (folder / "loss_surface.png").write_bytes(landscape(line, side, self.points, self.radius))
+
+    def line(self, probe: Probe) -> list[tuple[float, float]]:
+        """(t, loss) at even steps of t, 0 and 1 among them."""
+        with moved(probe.parameters) as best:
+            ways = torch._foreach_sub(best, self.initial) if self._fits(best) else [b * 0 for b in best]
+            steps = torch.linspace(*LINE, QUARTERS * (self.points // 3) + 1, dtype=torch.float64).tolist()
+            return [(t, self._loss(probe, best, [(ways, t - 1)])) for t in steps]
+
+    def plane(self, probe: Probe) -> list[tuple[float, float, float]]:
+        """(x, y, loss) row by row, y from the lowest, x changing first."""
+        with moved(probe.parameters) as best:
+            generator = torch.Generator(best[0].device).manual_seed(0)
+            one, two = (directions(best, generator) for _ in range(2))
+            at = torch.linspace(-self.radius, self.radius, self.points).tolist()
+            return [(x, y, self._loss(probe, best, [(one, x), (two, y)])) for y in at for x in at]
+
+    def _fits(self, best: Sequence[Tensor]) -> bool:
+        """Whether as many weights are trained now as in the beginning: some may have thawed."""
+        return len(self.initial) == len(best)
+
+    @torch.no_grad()
+    def _loss(self, probe: Probe, best: list[Tensor], moves: list[tuple[Sequence[Tensor], float]]) -> float:
+        torch._foreach_copy_(probe.parameters, best)
+        for direction, length in moves:
+            torch._foreach_add_(probe.parameters, list(direction), alpha=length)
+        return float(probe.mean_loss())
+
+
+def directions(weights: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """A random direction with the norm of each filter; 0 for vectors, unless there are only vectors."""
+    matrices = any(weight.ndim > 1 for weight in weights)
+    found = []
+    for weight in weights:
+        draw = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
+        rows = (draw.flatten(1), weight.flatten(1)) if weight.ndim > 1 else (draw[None], weight[None])
+        scale = rows[1].norm(dim=1) / rows[0].norm(dim=1).clamp(min=1e-12)
+        scaled = (rows[0] * scale[:, None]).view_as(weight)
+        found.append(scaled if weight.ndim > 1 or not matrices else torch.zeros_like(weight))
+    return found
+
+
+def _write(file: Path, columns: tuple[str, ...], rows: Sequence[tuple[float, ...]]) -> None:
+    with open(file, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)

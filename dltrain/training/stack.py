@@ -228,8 +228,7 @@ class Member(Trainer):
         plan, step = self.plan, self.step
         due = (
             update_norm
-            or step >= plan.total_steps
-            or step % plan.evaluate_every == 0
+            or self.evaluates_at(step)
             or (plan.log_every and step % plan.log_every == 0)
             or self.signals.received is not None
             or self.folder.seconds_since_checkpoint() >= SAVE_SECONDS

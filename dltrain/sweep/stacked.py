@@ -53,7 +53,6 @@ def why_alone(config: Config) -> str:
         f"averaging={words.get('averaging')}": bool(config.averaging.get("_target_")),
         "secrets": bool(config.secrets),
         "log.profile": config.log.profile,
-        f"diagnostics={words.get('diagnostics')}": bool(config.diagnostics),
         f"non_finite={config.non_finite}": config.non_finite != "stop",
         "lr=auto or batch_size=auto": "auto" in (config.lr, config.batch_size),
         "frozen parameters": bool(config.parameters.freeze or config.initializer.get("freeze")),

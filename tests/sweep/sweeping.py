@@ -72,7 +72,8 @@ def add_faulty_model(workdir: Path) -> None:
 
 def notes(workdir: Path) -> list[tuple[str, str, int, int, float]]:
     """(event, fault, tag, process, time) of every job that was built or evaluated."""
-    lines = [line.split() for line in (workdir / "notes.txt").read_text().splitlines()]
+    file = workdir / "notes.txt"
+    lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
     return [(event, fault, int(tag), int(pid), float(at)) for event, fault, tag, pid, at in lines]
 
 

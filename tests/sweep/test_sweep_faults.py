@@ -262,7 +262,7 @@ def kill_and_resume(workdir, dltrain, done: int, pause: float = 0.0) -> None:
     """A sweep of six jobs, four of them faulty, whose driver is killed after so many: the others alone run again."""
     (workdir / "slow").touch()
     driver = start(workdir, *HOSTILE)
-    wait_for(lambda: len(finished(workdir)) >= done)
+    wait_for(lambda: any(workdir.glob("outputs/*/*/sweep.json")) and len(finished(workdir)) >= done)
     time.sleep(pause)
     driver.kill()
     driver.communicate()

@@ -128,7 +128,9 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     Lock(
         folder, patience=ORPHAN_SECONDS
     ).release()  # a job of a driver that was killed may still be ending here
-    clear_unfinished(folder / "checkpoints")  # and have left half a checkpoint, with no whole one to resume from
+    clear_unfinished(
+        folder / "checkpoints"
+    )  # and have left half a checkpoint, with no whole one to resume from
     with experiment.logging_to(folder):
         if task.alone:
             logging.getLogger(__name__).info("not in a stack: %s", task.alone)

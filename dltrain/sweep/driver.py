@@ -477,17 +477,12 @@ def how_it_died(code: int) -> str:
 def values_of(jobs: list[Job], objectives: list[str]) -> list[float] | None:
     """The mean over the repetitions of each objective; None when a job failed."""
     rows = [
-        [job.objective] if not objectives else [number_of(job, name) for name in objectives] for job in jobs
+        [job.objective] if not objectives else [job.number_at_best(name) for name in objectives]
+        for job in jobs
     ]
     if any(job.failed or None in row for job, row in zip(jobs, rows, strict=True)):
         return None
     return [sum(v for v in column if v is not None) / len(rows) for column in zip(*rows, strict=True)]
-
-
-def number_of(job: Job, name: str) -> float | None:
-    """A column at the best epoch, or a number of the summary."""
-    value = (job.summary.get("best") or {}).get(name, job.summary.get(name))
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def write_hydra_folder(job: Job, config: Config) -> None:

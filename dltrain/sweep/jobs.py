@@ -45,6 +45,11 @@ class Job:
         value = self.summary.get("objective")
         return value if isinstance(value, int | float) and math.isfinite(value) and not self.failed else None
 
+    def number_at_best(self, name: str) -> float | None:
+        """A column of metrics.csv at the best epoch, or a number of the summary; None where it is not finite."""
+        value = (self.summary.get("best") or {}).get(name, self.summary.get(name))
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
     def read(self) -> None:
         """Take the state from the job's folder, if it has one."""
         file = self.folder / "summary.json"

@@ -115,19 +115,28 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
     if not rows:
         return ""
     repeated = len(plan.replicates) > 1
-    heads = ["#", "job", "configuration", plan.metric]
+    heads = [
+        "#",
+        "job",
+        "configuration",
+        plan.metric,
+        *(name for name in plan.objectives if name != plan.metric),
+    ]
     heads += ["std", "95 % interval", "n", "against the best"] if repeated else ["best epoch", "status"]
     lines = []
     for place, row in enumerate(rows[:200], start=1):
         first = row.jobs[0]
         cells = [place, first.number, row.label(), number(row.mean)]
+        others = zip(plan.objectives, row.objectives, strict=False)
+        cells += [f"{value:.6g}" for name, value in others if name != plan.metric]
         if repeated:
             interval = "–" if math.isnan(row.half_width) else f"± {number(row.half_width)}"
             cells += [number(row.deviation), interval, len(row.values)]
             cells.append("best" if place == 1 and row.complete else row.verdict or "incomplete")
         else:
-            cells += [f"{first.summary.get('best_epoch', 0):g}", first.state.replace("_", " ")]
-        mark = ' class="best"' if place == 1 and row.complete else ""
+            cells += [f"{first.summary.get('best_epoch', 0):g}", row.verdict or first.state.replace("_", " ")]
+        best = row.verdict == "trade-off" if plan.objectives else place == 1
+        mark = ' class="best"' if best and row.complete else ""
         lines.append(f"<tr{mark}>" + "".join(f"<td>{_text(c)}</td>" for c in cells) + "</tr>")
     about = ""
     if repeated:
@@ -135,6 +144,8 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
             '<p class="soft">Mean over the repetitions with Student’s interval. Against the best: paired t-test by repetition, '
             "corrected for the number of comparisons by Holm; “too few” below five repetitions.</p>"
         )
+    if plan.objectives:
+        about += '<p class="soft">A trade-off: no other configuration is as good in every objective and better in one.</p>'
     return f"<table><tr>{''.join(f'<th>{_text(h)}</th>' for h in heads)}</tr>{''.join(lines)}</table>{about}"
 
 

@@ -32,6 +32,7 @@ class Row:
     deviation: float
     half_width: float
     verdict: str = ""
+    objectives: tuple[float, ...] = ()  # means, where the sweep has several; inf for one that is missing
 
     @property
     def complete(self) -> bool:
@@ -61,7 +62,30 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
             rows[1:], statistics.verdicts(rows[0].values, [row.values for row in rows[1:]]), strict=True
         ):
             row.verdict = verdict if row.complete else "a repetition failed"
+    if plan.objectives:
+        mark_trade_offs(plan, rows)
     return rows
+
+
+def mark_trade_offs(plan: Plan, rows: list[Row]) -> None:
+    """Of several objectives, all to be small: the configurations that no other one beats in all come first."""
+    for row in rows:
+        numbers = [[job.number_at_best(name) for job in row.jobs] for name in plan.objectives]
+        row.objectives = tuple(
+            sum(math.inf if number is None else number for number in column) / len(column)
+            for column in numbers
+        )
+    for row in rows:
+        beaten = any(dominates(other, row) for other in rows if other.complete)
+        row.verdict = "dominated" if beaten else "trade-off"
+    rows.sort(key=lambda row: (not row.complete, row.verdict != "trade-off"))
+
+
+def dominates(left: Row, right: Row) -> bool:
+    """Whether one is at least as good in every objective, and better in one (Pareto)."""
+    return left.objectives != right.objectives and all(
+        a <= b for a, b in zip(left.objectives, right.objectives, strict=True)
+    )
 
 
 def winner(plan: Plan, rows: list[Row]) -> Job | None:

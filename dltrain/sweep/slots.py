@@ -30,4 +30,4 @@ def gpus_for(device: str) -> dict[str, int]:
     if not device.startswith(("auto", "cuda")):
         return {}
     found = {f"cuda:{i}": free for i, free in enumerate(pool.gpus())}
-    return found if device in ("auto", "cuda") else {name: found[name] for name in found if name == device}
+    return found if device in ("auto", "cuda") else {name: found[name] for name in found if device == name}

@@ -247,6 +247,7 @@ ALONE = {
     "hard samples": ["sampler=hard"],
     "batch norm, whose idle biases follow rounding errors": ["model.norm=batch"],
     "residual": ["model.residual=true"],
+    "diagnostics": ["diagnostics=[layers]"],
 }  # fmt: skip
 
 

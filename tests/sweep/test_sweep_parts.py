@@ -17,12 +17,13 @@ from dltrain.config.validation import validate
 from dltrain.errors import UserError
 from dltrain.sweep import space, statistics
 from dltrain.sweep.composer import Composer
-from dltrain.sweep.driver import Slot, placed
+from dltrain.sweep.driver import placed
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.live import best_so_far, print_table, table_of
 from dltrain.sweep.plan import Plan, enumerate_grid
 from dltrain.sweep.report import _objective_range, write_report
 from dltrain.sweep.results import edges, importance, rank, winner, write_csv
+from dltrain.sweep.slots import Slot
 from dltrain.sweep.space import Axis
 
 CONFIGURATIONS = [
@@ -198,6 +199,25 @@ def test_the_report_says_exactly_what_was_planted(composer, tmp_path, mode):
     assert "http" not in page and "<script" not in page
     found = winner(plan, rows)
     assert found is not None and found.chosen["lr"] == "0.1"
+
+
+def test_of_several_objectives_the_trade_offs_come_first(composer, tmp_path):
+    words = axes(("lr", list("abcd")))
+    settings = {"trials": 4, "objectives": ["val/loss", "parameters"]}
+    plan = Plan(words, [{}], [], settings, "nsga2", composer, composer.config([]), False)
+    points = {"a": (0.5, 10), "b": (0.2, 40), "c": (0.3, 50), "d": (0.5, 11)}
+    jobs = [plan.jobs(t, chosen, tmp_path)[0] for t, chosen in enumerate(space.grid(words))]
+    for job in jobs:
+        loss, parameters = points[job.chosen["lr"]]
+        job.state = "completed"
+        job.summary = {"objective": loss, "best": {"val/loss": loss}, "parameters": parameters}
+    rows = rank(plan, jobs)
+    assert [(row.chosen["lr"], row.verdict) for row in rows] == [
+        ("b", "trade-off"), ("a", "trade-off"), ("c", "dominated"), ("d", "dominated")
+    ]  # fmt: skip
+    write_report(plan, rows, jobs, [], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<td>trade-off</td>") == 2 and "<th>parameters</th>" in page and "<td>40</td>" in page
 
 
 def test_fewer_than_five_repetitions_are_too_few_to_tell(composer, tmp_path):

@@ -8,6 +8,7 @@ from torch import Tensor
 from dltrain.diagnostics.probe import Probe, moved, require_at_least
 from dltrain.optimizers.curvature import dot, hessian_vector
 
+HUGE = 3e38  # what stands for a number that is not finite: a run that diverges is the trainer's to report
 ZERO = 1e-5  # eigenvalues below this part of the largest are rounding
 
 
@@ -48,7 +49,9 @@ class Curvature:
         columns = {
             "largest": largest,
             "smallest": smallest,
-            "negative": float((weights * -values.clamp(max=0)).sum() / (weights * values.abs()).sum()),
+            "negative": float(
+                (weights * -values.clamp(max=0)).sum() / (weights * values.abs()).sum().clamp(min=1e-300)
+            ),
             "saddle": float(flat and smallest < -zero),
         }
         if exact:
@@ -89,7 +92,7 @@ class Hessian:
 def _whole(product: Hessian) -> tuple[Tensor, Tensor]:
     """All eigenvalues, each with the weight 1/n."""
     eye = torch.eye(product.size, device=product.device, dtype=product.dtype)
-    matrix = torch.stack([product(row) for row in eye]).cpu().double()
+    matrix = torch.stack([product(row) for row in eye]).cpu().double().nan_to_num(0.0, HUGE, -HUGE)
     values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
     return values, torch.full_like(values, 1 / product.size)
 
@@ -114,7 +117,7 @@ def lanczos(product: Hessian, start: Tensor, iterations: int) -> tuple[Tensor, T
     done = (off <= 1e-6 * on.abs().max()).nonzero()  # nothing new to find: what follows is rounding
     end = int(done[0]) + 1 if len(done) else len(on)
     matrix = torch.diag(on[:end]) + torch.diag(off[: end - 1], 1) + torch.diag(off[: end - 1], -1)
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = torch.linalg.eigh(matrix.nan_to_num(0.0, HUGE, -HUGE))
     return values, vectors[0].square()
 
 
@@ -124,7 +127,7 @@ class Prediction:
     α is the learning rate of this moment, and the loss that of `samples`; the step is tried and taken back. Where the two
     changes part, the third derivative counts, and α is too large for a local picture (L0, L4). `best_lr` is α*, and 0 where
     the loss curves downwards, since no step is then the best. A change that is not
-    finite is shown as 3.4e38. Costs one gradient, one Hessian-vector product and one more pass.
+    finite is shown as 3e38. Costs one gradient, one Hessian-vector product and one more pass.
     """
 
     def __init__(self, samples: int = 256) -> None:
@@ -142,6 +145,6 @@ class Prediction:
             true = probe.mean_loss() - loss.detach()
         predicted = -probe.lr * square + 0.5 * probe.lr**2 * curved
         best = torch.where(curved > 0, square / curved, 0.0)
-        huge = torch.finfo(torch.float32).max
-        changes = [change.nan_to_num(huge, huge, -huge) for change in (predicted, true)]
+        changes = [change.nan_to_num(HUGE, HUGE, -HUGE) for change in (predicted, true)]
+        best = best.nan_to_num(0.0, HUGE)
         return {"predicted": float(changes[0]), "true": float(changes[1]), "best_lr": float(best)}

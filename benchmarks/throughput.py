@@ -41,6 +41,7 @@ CONTENDERS = {
     "lightning": "default: DataLoader, bar, logger, checkpoints",
     "lightning-tuned": "barebones, tensor batches, fused Adam, channels_last",
     "skorch": "default: DataLoader, table, scoring",
+    "skorch-logged": "tensor batches, fused Adam, channels_last; table, scoring",
     "skorch-tuned": "no callbacks, tensor batches, fused Adam, channels_last",
     "fastai": "default: its loader and Adam, bar, recorder",
     "fastai-tuned": "no bar, no recorder, tensor batches, fused Adam, channels_last",

@@ -27,7 +27,8 @@ def main(task_file: str, contender: str, result_file: str) -> None:
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
     name, _, variant = contender.partition("-")
-    outcome = importlib.import_module(MODULES[name]).fit(task, tuned=variant == "tuned")
+    options = {"logged": True} if variant == "logged" else {}
+    outcome = importlib.import_module(MODULES[name]).fit(task, tuned=variant != "", **options)
     Path(result_file).write_text(json.dumps(outcome.as_dict()))
 
 

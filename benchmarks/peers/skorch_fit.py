@@ -12,8 +12,8 @@ from skorch.helper import predefined_split
 from peers.problem import LR, VALIDATION_BATCH, Laps, Outcome, Task, TensorBatches, accuracy, load, model_for
 
 
-def fit(task: Task, tuned: bool) -> Outcome:
-    """Default: DataLoader, table, scoring. Tuned: callbacks off, tensor batches, channels_last."""
+def fit(task: Task, tuned: bool, logged: bool = False) -> Outcome:
+    """Default: DataLoader, table, scoring. Tuned: callbacks off unless `logged`, tensor batches, channels_last."""
     data, laps = load(task), Laps(task.device)
 
     class Classifier(skorch.NeuralNetClassifier):
@@ -32,16 +32,16 @@ def fit(task: Task, tuned: bool) -> Outcome:
         iterator_train__shuffle=True,
         train_split=predefined_split(Dataset(data.val_inputs, data.val_targets)),
         device=task.device,
-        **(tuned_options() if tuned else {}),
+        **(tuned_options(logged) if tuned else {}),
     )
     net.fit(data.train_inputs, data.train_targets)
     laps.end()
     return Outcome(laps.after_the_first(), accuracy(net.module_, data), skorch.__version__)
 
 
-def tuned_options() -> dict[str, Any]:
+def tuned_options(logged: bool) -> dict[str, Any]:
     return {
-        "callbacks": "disable",
+        **({} if logged else {"callbacks": "disable"}),
         "iterator_train": tensor_iterator,
         "iterator_valid": tensor_iterator,
         "iterator_valid__batch_size": VALIDATION_BATCH,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +28,7 @@ from dltrain.errors import CheckpointProblem, DataProblem, NumericalFailure, Res
 from dltrain.seeding import Stream
 from dltrain.training.callbacks import Best, Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
+from dltrain.training.git import git_state
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.run_folder import RunFolder, read_statistics
@@ -406,8 +406,8 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "seed": plan.seed,
         "overrides": list(experiment.overrides),
         "command": experiment.command,
-        "name": config.name,
-        "tags": config.tags,
+        "name": config.secrets.get("name", config.name),
+        "tags": config.secrets.get("tags", config.tags),
         "notes": config.secrets.get("notes", config.notes),
         "git": git_state(),
         "versions": {
@@ -423,25 +423,6 @@ def facts(experiment: Experiment) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-
-
-def git_state() -> dict[str, Any]:
-    """The commit of the working folder and whether it has uncommitted changes; empty outside a checkout."""
-    head = Path.cwd() / ".git"
-    if not head.exists():
-        return {}
-    try:
-        answer = subprocess.run(
-            ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    commit = next((line.split()[-1] for line in answer.splitlines() if line.startswith("# branch.oid")), None)
-    return {"commit": commit, "dirty": any(not line.startswith("#") for line in answer.splitlines())}
 
 
 def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str, float]]) -> RunInfo:
@@ -499,7 +480,7 @@ def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float |
     keys = {
         f"optimizer.{key}": value
         for key, value in config.optimizer.items()
-        if isinstance(value, int | float) and key != "lr" and f"optimizer.{key}" not in config.secrets
+        if isinstance(value, int | float) and key != "lr"
     }
     rules = {
         f"regularization.{w}.{k}": v
@@ -507,7 +488,10 @@ def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float |
         for k, v in node.items()
         if isinstance(v, int | float)
     }
-    return {**words, **numbers, **keys, **rules}
+    shown = {**words, **numbers, **keys, **rules}
+    if "optimizer.lr" in config.secrets:
+        del shown["lr"]
+    return {name: value for name, value in shown.items() if name not in config.secrets}
 
 
 @torch.no_grad()

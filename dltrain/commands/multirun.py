@@ -44,9 +44,11 @@ def run_by_hydra(
     args: Namespace, parsed: list[Override], arguments: list[str], catalogue: Catalogue, hydra: Hydra
 ) -> int:
     """Check the sweep's axes, run every job by Hydra, and tell how each ended; 7 when some failed."""
-    first = compose([first_of(o) for o in parsed if not is_launcher(o)], catalogue, hydra)
+    first = compose([first_of(o) for o in parsed], catalogue, hydra, args.config_name or CONFIG_NAME)
     config = validate(first)
+    Door(shipped_targets(catalogue), config.trust).check_names(config.plain)
     check_sweep(first, parsed)
+    check_each_word(parsed, catalogue, hydra, args.config_name or CONFIG_NAME)
     check_writable(config.output)
     folder = new_folder(config.output, run_name(config))
     overrides = [*args.overrides, f"hydra.sweep.dir={_quoted(folder)}", "hydra.mode=MULTIRUN"]
@@ -57,17 +59,21 @@ def run_by_hydra(
     return report(folder)
 
 
+def check_each_word(parsed: list[Override], catalogue: Catalogue, hydra: Hydra, config_name: str) -> None:
+    """Compose every word of an axis beside the first values of the others: a recipe may be refused for what it sets."""
+    for i, override in enumerate(parsed):
+        if override.is_discrete_sweep() and override.key_or_group in catalogue.words:
+            others = [first_of(o) for o in parsed[:i] + parsed[i + 1 :]]
+            for value in override.sweep_string_iterator():
+                compose([*others, f"{override.get_key_element()}={value}"], catalogue, hydra, config_name)
+
+
 class Stopped(BaseException):
     """A signal stopped a job and with it the sweep: Hydra goes on with the next job after any mere Exception."""
 
     def __init__(self, interrupted: Exception) -> None:
         super().__init__(str(interrupted))
         self.interrupted = interrupted
-
-
-def is_launcher(override: Override) -> bool:
-    """Whether an override chooses or sets Hydra's sweeper or launcher, which a single run has not."""
-    return override.key_or_group.startswith("hydra")
 
 
 def first_of(override: Override) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from dltrain.errors import UserError
 
 MAX_BYTES, MAX_DEPTH, MAX_ALIASES = 1_000_000, 60, 100
 _CLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -21,8 +24,10 @@ def check_bounds(file: Path, aliases: bool = True, max_bytes: int = MAX_BYTES) -
 
     The events come one by one, so that a bomb is refused at its first layers and never parsed to its end.
     """
-    size = file.stat().st_size
-    if size > max_bytes:
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        raise ValueError("it is not a regular file")
+    if (size := status.st_size) > max_bytes:
         raise ValueError(f"it has {size} bytes; a configuration has at most {max_bytes}")
     depth = anchored = count = 0
     anchors: list[bool] = []
@@ -40,6 +45,23 @@ def check_bounds(file: Path, aliases: bool = True, max_bytes: int = MAX_BYTES) -
             raise ValueError(f"it is more than {MAX_DEPTH} levels deep")
         if count and (not aliases or anchored or count > MAX_ALIASES):
             raise ValueError("it uses YAML aliases (*name), which could multiply without bound")
+
+
+def check_words_file(file: Path) -> None:
+    """Bound a YAML file of a folder of words before anything else reads it.
+
+    Raises UserError for a file that is too large or cannot be parsed, whichever parser finds that.
+    """
+    try:
+        check_bounds(file)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        reason = error.problem or error.context or "it cannot be parsed"
+        raise UserError(f"{file}{line}: this is not YAML: {reason}. Correct that line.") from None
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} cannot be read as YAML: {reason}") from None
 
 
 class SafeLoader(_CLoader):  # type: ignore[misc, valid-type]

@@ -97,21 +97,6 @@ class Word:
         return tuple(name for name in names if name != "_self_")
 
 
-def _check_bounds(file: Path) -> None:
-    """A file of the user's folders may come from elsewhere: it is bounded before anything parses it."""
-    import yaml
-
-    from dltrain.config.bounds import check_bounds
-
-    try:
-        check_bounds(file)
-    except yaml.YAMLError:
-        return  # not YAML: whoever reads the word says so, with the line
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} cannot be a word of the catalogue: {reason}") from None
-
-
 def read_params(text: str, prefix: str) -> Iterator[Param]:
     """Every `key: value  # rule: meaning` of a YAML text, with its dotted path."""
     stack: list[tuple[int, str]] = []
@@ -151,7 +136,9 @@ class Catalogue:
                     "A word has one meaning: rename the second file."
                 )
             if self.root not in file.parents:
-                _check_bounds(file)
+                from dltrain.config.bounds import check_words_file  # PyYAML: only where there are such files
+
+                check_words_file(file)
             known[file.stem] = Word(folder.name, file.stem, file)
 
     @cached_property

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
@@ -16,11 +19,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, OverrideType, QuotedString, Transformer
 from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dltrain.config.bounds import check_words_file
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
+from dltrain.config.hydra_node import check_hydra_node, check_search_path
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError, listing, nearest
 
@@ -36,6 +42,46 @@ class Composition:
     choices: dict[str, list[str]]
     overrides: list[str]
     catalogue: Catalogue
+
+
+class BoundedRepository(ConfigRepository):
+    """Bounds every file of the user's folders before Hydra parses it: words, Hydra's groups, whole configurations."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        for source in self.get_sources():
+            if source.scheme() == "file" and source.provider != "main":
+                file = Path(source.path) / f"{config_path.removesuffix('.yaml')}.yaml"
+                if file.exists():
+                    check_words_file(file)
+        return super().load_config(config_path)
+
+
+class CheckedLoader(ConfigLoaderImpl):
+    """Composes every configuration that Hydra asks for, and checks Hydra's node before Hydra builds anything of it."""
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self.repository = BoundedRepository(config_search_path)
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], *args: Any, **options: Any
+    ) -> DictConfig:
+        loaded = self.repository.load_config(config_name) if config_name is not None else None
+        if loaded is not None:
+            check_search_path(loaded.config, str(config_name))
+        try:
+            cfg = super().load_configuration(config_name, overrides, *args, **options)
+        except KeyError as error:  # a variable of the environment that a file wants copied
+            raise UserError(f"`hydra.job.env_copy` cannot be set; it names {error}. Leave it out.") from None
+        check_hydra_node(cfg, given_trust(cfg, overrides))
+        return cfg
+
+
+def given_trust(cfg: DictConfig, overrides: list[str]) -> list[str]:
+    """The modules that the command line trusts; what a file trusts counts for nothing."""
+    if not any(text.lstrip("+").startswith("trust=") for text in overrides):
+        return []
+    return [str(name) for name in cfg.get("trust") or []]
 
 
 def open_catalogue(config_dir: str | None = None) -> Catalogue:
@@ -54,7 +100,9 @@ def search_path(catalogue: Catalogue) -> ConfigSearchPath:
 def open_hydra(catalogue: Catalogue) -> Hydra:
     """Hydra over our search path, without `hydra.main` (which would make the folder before anything is checked)."""
     GlobalHydra.instance().clear()
-    return Hydra.create_main_hydra2(task_name="dltrain", config_search_path=search_path(catalogue))
+    hydra = Hydra("dltrain", CheckedLoader(search_path(catalogue)))
+    GlobalHydra.instance().initialize(hydra)
+    return hydra
 
 
 def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str = CONFIG_NAME) -> Composition:
@@ -72,7 +120,10 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         mark = error.problem_mark or error.context_mark
         where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf"
         raise UserError(f"{where}: this is not YAML: {error.problem}. Mend that line.") from None
-    return Composition(cfg, choices_of(cfg), list(overrides), catalogue)
+    choices = choices_of(cfg)
+    for group in LIST_GROUPS:  # a node that names a target, under a word that no folder has
+        _check_word(group, choices[group], catalogue)
+    return Composition(cfg, choices, list(overrides), catalogue)
 
 
 def check_folders(parsed: list[Override]) -> None:

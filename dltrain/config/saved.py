@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.bounds import SafeLoader, check_bounds
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue
 from dltrain.config.compose import leaves
 from dltrain.config.schema import Config, to_config
+from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import check_together, check_value, check_values, replace_length
 from dltrain.errors import CheckpointProblem, UserError, nearest
 
@@ -35,12 +34,7 @@ def write(config: Config, file: Path) -> None:
     What came from the environment is written as it was asked for, `${oc.env:…}`: it may be a secret.
     """
     content = {**copy.deepcopy(config.plain), "words": config.words}
-    for path, text in config.secrets.items():
-        *parents, last = path.split(".")
-        node = content
-        for parent in parents:
-            node = node[parent]
-        node[last] = text
+    put(content, config.secrets)
     beside = file.with_name(f".{file.name}.tmp")
     beside.write_text(dump(content), encoding="utf-8")
     os.replace(beside, file)
@@ -53,20 +47,26 @@ def dump(content: Any) -> str:
     return text
 
 
-def placement(run: Path) -> dict[str, Any]:
-    """`device` and `threads` of a run folder's config.yaml; empty where there is none that can be read."""
-    try:
-        content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+def placement(run: Path, catalogue: Catalogue) -> dict[str, Any]:
+    """Return `device` and `threads` of a run folder's config.yaml; empty where there is none.
+
+    Raises CheckpointProblem for a file that cannot be read, UserError for a value that breaks its rule.
+    """
+    if not (run / "config.yaml").is_file():
         return {}
-    return {key: content.get(key) for key in ("device", "threads")} if isinstance(content, dict) else {}
+    content = load_bounded(run / "config.yaml")
+    found = {key: content[key] for key in ("device", "threads") if content.get(key) is not None}
+    for key, value in found.items():
+        check_value(catalogue.knobs[key], value)
+    return found
 
 
 def binding(config: Config) -> dict[str, Any]:
     """What a run may not change when it is resumed, by dotted path; as JSON gives it back."""
     free = {*SAFE, *_ELSEWHERE, *config.secrets}
+    below = tuple(f"{path}." for path in config.secrets)
     plain: dict[str, Any] = json.loads(json.dumps(dict(leaves(config.plain)), default=str))
-    return {path: value for path, value in plain.items() if path not in free}
+    return {path: value for path, value in plain.items() if path not in free and not path.startswith(below)}
 
 
 def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
     check_nodes(content, choices, file, catalogue)
     table = catalogue.params(choices)
     fill_newer_keys(content, catalogue)
-    secrets = resolve_environment(content)
+    secrets = resolve(content)
     links = {
         path: key
         for g, names in choices.items()
@@ -163,24 +163,6 @@ def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:
         node = content.setdefault(head, {}) if head else content
         if "." not in head and isinstance(node, dict):
             node.setdefault(key, yaml.safe_load(knob.default) if knob.default else None)
-
-
-def resolve_environment(content: dict[str, Any]) -> dict[str, str]:
-    """Put the values of `${oc.env:NAME}` in their places; returns the texts that stood there, by dotted path.
-
-    Raises UserError where the variable is not set and the text names no default.
-    """
-    found = {path: value for path, value in leaves(content) if isinstance(value, str) and "oc.env" in value}
-    for path, text in found.items():
-        *parents, last = path.split(".")
-        node = content
-        for parent in parents:
-            node = node[parent]
-        try:
-            node[last] = OmegaConf.create({"value": text[:500]})["value"]
-        except OmegaConfBaseException as error:
-            raise UserError(f"`{path}` is {text}: {str(error).splitlines()[0]}") from None
-    return found
 
 
 def followed(overrides: list[str], links: dict[str, str]) -> list[str]:

@@ -95,12 +95,11 @@ class Config:
     diagnostics: dict[str, Node]
     words: dict[str, Any]  # the chosen word of each group, a list for the groups that take several
     plain: Node  # the same configuration as nested plain data, as it is saved
-    secrets: dict[str, str] = field(
-        default_factory=dict
-    )  # what came from the environment: dotted path → `${oc.env:…}`
+    # What came from the environment: dotted path → what asks for it, `${oc.env:…}` or a list with such texts.
+    secrets: dict[str, Any] = field(default_factory=dict)
 
 
-def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, str] | None = None) -> Config:
+def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, Any] | None = None) -> Config:
     """Build the typed configuration from validated plain data."""
     values: dict[str, Any] = {f.name: plain.get(f.name) or {} for f in fields(Config)}
     values |= {key: value for key, value in plain.items() if key in values and value is not None}

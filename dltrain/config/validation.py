@@ -16,8 +16,8 @@ from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param
 from dltrain.config.compose import Composition, leaves, unknown_key, values_of
 from dltrain.config.conflicts import CONTRADICTIONS, PAIRS
 from dltrain.config.conflicts import value as at
-from dltrain.config.door import check_hydra_node
 from dltrain.config.schema import Config, Node, to_config
+from dltrain.config.secrets import secrets_of
 from dltrain.errors import UserError, nearest
 
 
@@ -29,8 +29,7 @@ def validate(composition: Composition) -> Config:
     check_pairs(composition.choices)
     check_values(plain, composition.choices, composition.catalogue)
     check_together(plain, composition.choices)
-    check_hydra_node(composition.cfg.get("hydra"), plain["trust"] or [])
-    return to_config(plain, _words(composition.choices), secrets_of(composition))
+    return to_config(plain, _words(composition.choices), secrets_of(composition.cfg))
 
 
 def check_trust(composition: Composition) -> None:
@@ -41,17 +40,6 @@ def check_trust(composition: Composition) -> None:
             f"`trust` is {composition.cfg.trust} in a file; it holds on the command line only.\n"
             f"If you trust that code, say so: trust=[{','.join(map(str, composition.cfg.trust))}]"
         )
-
-
-def secrets_of(composition: Composition) -> dict[str, str]:
-    """What asks the environment, by dotted path: it is saved as it was asked for, never as what it gave."""
-    raw = OmegaConf.to_container(composition.cfg, resolve=False)
-    assert isinstance(raw, dict)
-    texts = {path: value for path, value in leaves(raw) if isinstance(value, str) and "${" in value}
-    secrets = {
-        path: text for path, text in texts.items() if "oc.env" in text and not path.startswith("hydra.")
-    }
-    return secrets | {path: secrets[text[2:-1]] for path, text in texts.items() if text[2:-1] in secrets}
 
 
 def plain_config(composition: Composition) -> Node:

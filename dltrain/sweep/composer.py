@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import CONFIG_NAME, Composition, _plain, compose, leaves
 from dltrain.config.schema import Config, Node, to_config
+from dltrain.config.secrets import texts_of
 from dltrain.config.validation import (
     _words,
     check_together,
@@ -93,10 +94,9 @@ class Composer:
         drop_replaced(plain, composition)
         links, simple = {}, True
         for path, value in leaves(plain):
-            texts = value if isinstance(value, list) else [value]
             if isinstance(value, str) and (match := _LINK.fullmatch(value)):
                 links[path] = match[1]
-            elif any(isinstance(text, str) and "${" in text for text in texts):
+            elif any("${" in text for text in texts_of(value)):
                 simple = False
         packed = pickle.dumps(plain, protocol=5) if simple else None
         return Base(composition, packed, links, _words(composition.choices))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dltrain.config import saved
+from dltrain.config.door import Rights
 from dltrain.config.schema import Config
 from dltrain.errors import ResourceProblem
 from dltrain.sweep import pool
@@ -29,8 +30,9 @@ from dltrain.sweep.slots import Slot
 from dltrain.sweep.stacked import LARGEST, StackTask, stack_key, why_alone, work_together
 
 if TYPE_CHECKING:
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
+    from dltrain.config.catalogue import Catalogue
     from dltrain.sweep.study import Study
 
 GRACE = 30.0  # seconds that running jobs have to save when the driver cannot go on
@@ -75,12 +77,12 @@ class Driver:
         study: Study,
         folder: Path,
         slots: list[Slot],
-        targets: frozenset[str],
+        rights: Rights,
         command: str,
         display: Display,
     ) -> None:
         self.plan, self.study, self.folder, self.display = plan, study, folder, display
-        self.free, self.targets, self.command = list(slots), targets, command
+        self.free, self.rights, self.command = list(slots), rights, command
         self.num_slots = len(slots)
         self.on_gpu = any(slot.device is not None for slot in slots)
         self.jobs: list[Job] = []
@@ -107,16 +109,23 @@ class Driver:
         for frozen in self.study.trials():
             self.asked += 1
             if frozen.state.is_finished():
-                chosen = {
-                    a.name: frozen.params[a.name] for a in self.plan.search_axes if a.name in frozen.params
-                }
-                jobs = self.plan.jobs(frozen.number, chosen, self.folder)
+                jobs = self.finished_jobs(frozen)
                 for job in jobs:
                     job.read()
                     self.remember(job)
                 self.jobs += jobs
             else:
                 self.begin_trial(*self.study.take_up(frozen))
+
+    def finished_jobs(self, frozen: FrozenTrial) -> list[Job]:
+        """The jobs of a trial that is done. Raises CheckpointProblem for one with values that no axis has."""
+        axes = [axis for axis in self.plan.search_axes if axis.name in frozen.params]
+        chosen = {axis.name: frozen.params[axis.name] for axis in axes}
+        if not all(axis.holds(chosen[axis.name]) for axis in axes):
+            from dltrain.sweep.study import damaged
+
+            raise damaged(self.study.file, f" at trial {frozen.number}")
+        return self.plan.jobs(frozen.number, chosen, self.folder)
 
     def begin_trial(self, trial: Trial, chosen: dict[str, Any]) -> None:
         """Number the jobs of a trial; those that are not done wait for a slot."""
@@ -284,14 +293,14 @@ class Driver:
 
     def task(self, job: Job, slot: Slot, alone: str) -> Task:
         job.folder.mkdir(exist_ok=True)
-        config = placed(self.config(job), slot, job.folder)
+        config = placed(self.config(job), slot, job.folder, self.plan.composer.catalogue)
         self.configs.pop(job.number)
         write_hydra_folder(job, config)
         return Task(
             job.number,
             job.folder.resolve(),
             config,
-            self.targets,
+            self.rights,
             self.command,
             tuple(job.overrides),
             str(Path.cwd()),
@@ -443,12 +452,16 @@ class Driver:
                 signal.signal(number, handler)
 
 
-def placed(config: Config, slot: Slot, folder: Path) -> Config:
+def placed(config: Config, slot: Slot, folder: Path, catalogue: Catalogue) -> Config:
     """The configuration with the slot's device and threads, where the user left them open.
 
     A job that goes on from a checkpoint keeps those that it had: with others it would be another run.
     """
-    had = saved.placement(folder) if any((folder / "checkpoints").glob("step-*/manifest.json")) else {}
+    had = (
+        saved.placement(folder, catalogue)
+        if any((folder / "checkpoints").glob("step-*/manifest.json"))
+        else {}
+    )
     changes: dict[str, Any] = {}
     if config.threads is None:
         changes["threads"] = had.get("threads") or slot.threads

@@ -12,7 +12,9 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from dltrain.config.compose import Composition
+from dltrain.config.door import Rights
 from dltrain.config.schema import Config
+from dltrain.config.secrets import put, secrets_of
 from dltrain.config.validation import check_value
 from dltrain.errors import UserError
 from dltrain.sweep import space
@@ -53,6 +55,7 @@ class Plan:
     test: bool  # whether the winner's test split was asked for
     configurations: list[dict[str, Any]] | None = None
     trial_of: dict[tuple[int, int], int] = field(default_factory=dict)  # (trial, replicate) → job of a grid
+    rights: Rights = Rights(frozenset())  # what its configurations may name
 
     @property
     def trials(self) -> int:
@@ -110,7 +113,9 @@ class Plan:
         }
 
 
-def make_plan(parsed: list[Override], composition: Composition, first: Config, composer: Composer) -> Plan:
+def make_plan(
+    parsed: list[Override], composition: Composition, first: Config, composer: Composer, rights: Rights
+) -> Plan:
     """Read axes and settings, and check all that is known beforehand. Raises UserError."""
     settings = sweep_settings(composition)
     axes = axes_of(parsed, composition, settings, first)
@@ -127,7 +132,10 @@ def make_plan(parsed: list[Override], composition: Composition, first: Config, c
         composer,
         first,
         test,
+        rights=rights,
     )
+    if settings.get("_target_") is not None:
+        rights.door(first.trust).check_name(settings["_target_"], "sweep")
     if settings.get("_target_") is None:
         enumerate_grid(plan)
     check_pruner(plan)
@@ -140,7 +148,9 @@ def sweep_settings(composition: Composition) -> dict[str, Any]:
 
     node = OmegaConf.to_container(composition.cfg.sweep, resolve=True)
     assert isinstance(node, dict)
+    asking = {path.removeprefix("sweep."): text for path, text in secrets_of(composition.cfg).items()}
     settings = {str(key): value for key, value in node.items()}
+    put(settings, asking)  # an axis over `${oc.env:…}` is written down as it was asked for
     table = composition.catalogue.params(composition.choices)
     for key, value in settings.items():
         if key in ("_target_", "space"):
@@ -266,6 +276,7 @@ def check_all(plan: Plan) -> list[Config]:
             values = {**chosen, **replicate}
             try:
                 found.append(plan.composer.config(plan.overrides(values)))
+                plan.rights.door(found[-1].trust).check_names(found[-1].plain)
                 check_prunable(plan, found[-1])
             except UserError as error:
                 shown = " ".join(f"{k}={v}" for k, v in values.items())

@@ -16,6 +16,8 @@ from dltrain.config.compose import leaves
 from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem
 from dltrain.sweep.jobs import Job, write
+from dltrain.training.folder_names import check_files
+from dltrain.training.summary import read_json
 
 WHOLE = ("completed", "early_stopped", "converged")
 # What makes no difference to a result beyond the last digits: threads among them, which follow sweep.jobs.
@@ -49,13 +51,14 @@ def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
     for record in sorted(output.glob("*/*/sweep.json"), key=lambda file: file.parent.name):
         for file in sorted(record.parent.glob("*/summary.json")):
             try:
-                summary = json.loads(file.read_text(encoding="utf-8"))
+                summary = read_json(file)
                 then = [summary["versions"][name].partition("+")[0] for name in ("dltrain", "torch")]
                 if summary["status"] in WHOLE and then == versions and summary["objective"] is not None:
+                    check_files(file.parent)
                     plain = saved.load_bounded(file.parent / "config.yaml")
                     yield key_of(plain, summary["device"].startswith("cuda")), file.parent
-            except (OSError, ValueError, KeyError, TypeError, CheckpointProblem):
-                continue  # damaged: it is run again
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointProblem):
+                continue  # damaged, or not made by a run: the job is run here
 
 
 def take_over(job: Job, source: Path) -> None:

@@ -20,7 +20,7 @@ from conftest import Run
 
 from dltrain import experiment
 from dltrain.config.compose import open_catalogue, open_hydra
-from dltrain.config.door import Door, shipped_targets
+from dltrain.config.door import Door, Rights, shipped_targets
 from dltrain.errors import NumericalFailure
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.job import Task
@@ -89,7 +89,9 @@ def tasks_of(composer: Composer, folder: Path, runs: list[list[str]]) -> tuple[T
         path = folder / str(number)
         path.mkdir(parents=True)
         config = composer.config(overrides)
-        tasks.append(Task(number, path, config, targets, "", tuple(overrides), str(folder), False))
+        tasks.append(
+            Task(number, path, config, Rights(frozenset(targets)), "", tuple(overrides), str(folder), False)
+        )
     return tuple(tasks)
 
 
@@ -118,7 +120,7 @@ def train_together(tasks: tuple[Task, ...], folder: Path, always: bool = True) -
 
 def train_alone(task: Task, folder: Path) -> Run:
     folder.mkdir(parents=True)
-    door = Door(set(task.targets), [])
+    door = task.rights.door([])
     experiment.run(experiment.prepare(task.config, door, "", list(task.overrides), {}), folder)
     return Run(folder)
 
@@ -186,9 +188,7 @@ def test_a_run_that_diverges_leaves_the_others_alone(composer, tmp_path, monkeyp
 
 def take_up(task: Task) -> Run:
     """What `dltrain resume` does with the folder of a job."""
-    built = experiment.prepare(
-        task.config, Door(set(task.targets), []), "", list(task.overrides), {}, task.folder
-    )
+    built = experiment.prepare(task.config, task.rights.door([]), "", list(task.overrides), {}, task.folder)
     experiment.run(built, task.folder, resume=True)
     return Run(task.folder)
 

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
+from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError, listing, nearest
 
@@ -72,7 +72,40 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         mark = error.problem_mark or error.context_mark
         where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf"
         raise UserError(f"{where}: this is not YAML: {error.problem}. Mend that line.") from None
-    return Composition(cfg, choices_of(cfg), list(overrides), catalogue)
+    choices = choices_of(cfg)
+    follow_lr(cfg, catalogue.words["optimizer"].get(choices["optimizer"][0]), overrides)
+    return Composition(cfg, choices, list(overrides), catalogue)
+
+
+def follow_lr(cfg: DictConfig, word: Word | None, overrides: list[str]) -> None:
+    """Let `optimizer.lr` follow the knob `lr` where the word's file gives a number of its own: the knob's default, then.
+
+    So `lr=0.05` reaches every optimizer. What a recipe or the command line gives to `optimizer.lr` itself stays.
+    """
+    own = word.own_lr if word is not None else None
+    if own is None or "optimizer.lr" in keys_of(overrides) or cfg.optimizer.get("lr") != own:
+        return
+    OmegaConf.set_struct(cfg, False)
+    if cfg.lr is None:
+        cfg.lr = own
+    cfg.optimizer.lr = "${lr}"
+    OmegaConf.set_struct(cfg, True)
+
+
+def keys_of(overrides: list[str]) -> set[str]:
+    """The keys that overrides name, without the signs that add or force."""
+    return {text.partition("=")[0].lstrip("+") for text in overrides}
+
+
+def check_lr(overrides: list[str]) -> None:
+    """Raise UserError where the command line gives `lr` and, as something else, `optimizer.lr`."""
+    given = {key: text for text in overrides for key in keys_of([text])}
+    lr, own = given.get("lr"), given.get("optimizer.lr")
+    if lr and own and lr.partition("=")[2] != own.partition("=")[2]:
+        raise UserError(
+            f"`{lr}` beside `{own}`: `lr` is what optimizer.lr follows, so that one of them would do nothing.\n"
+            f"Leave one out: {own.partition('.')[2]}"
+        )
 
 
 def check_folders(parsed: list[Override]) -> None:

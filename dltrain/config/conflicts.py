@@ -264,6 +264,11 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         "twice.\nSet optimizer.weight_decay=0, or leave weight_decay out of `regularization`.",
     ),
     Contradiction(
+        lambda c, w: c["lr"] is not None and bool(c["optimizer"]) and "lr" not in c["optimizer"],
+        "`lr` is {lr}, and the file of optimizer={words[optimizer]} has no key `lr` that it could reach.\n"
+        "Add a line to it, with the optimizer's own default: lr: 0.01",
+    ),
+    Contradiction(
         lambda c, w: w["momentum_schedule"] != ["none"] and not has(c, "optimizer", "momentum", "betas"),
         "`momentum_schedule` schedules momentum, and optimizer={words[optimizer]} has none. Use optimizer=momentum, or "
         "momentum_schedule=none.",

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param
-from dltrain.config.compose import Composition, leaves, unknown_key, values_of
+from dltrain.config.compose import Composition, check_lr, leaves, unknown_key, values_of
 from dltrain.config.conflicts import CONTRADICTIONS, PAIRS
 from dltrain.config.conflicts import value as at
 from dltrain.config.door import check_hydra_node
@@ -24,6 +24,7 @@ from dltrain.errors import UserError, nearest
 def validate(composition: Composition) -> Config:
     """Check a composition and return the typed configuration. Raises UserError with all that the rule and cure need."""
     check_trust(composition)
+    check_lr(composition.overrides)
     plain = plain_config(composition)
     replace_length(plain, composition.overrides)
     check_pairs(composition.choices)

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.compose import CONFIG_NAME, Composition, _plain, compose, leaves
+from dltrain.config.compose import CONFIG_NAME, Composition, _plain, check_lr, compose, leaves
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.validation import (
     _words,
@@ -58,6 +58,7 @@ class Composer:
 
     def config(self, overrides: list[str]) -> Config:
         """The validated configuration of one job. Raises UserError, as a single run would."""
+        check_lr(overrides)
         parsed = [self.parse(text) for text in overrides]
         structure = [o for o in parsed if not self.is_value(o)]
         base = self.base([str(o.input_line) for o in structure])

@@ -16,6 +16,7 @@ from dltrain.averaging import recompute_batch_norm
 from dltrain.data.errors import DataError
 from dltrain.data.spec import Batch
 from dltrain.diagnostics.probe import Diagnostic, Probe, still
+from dltrain.optimizers.stepping import take_step
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.training.callbacks import Callback, Progress
 from dltrain.training.closure import Closure
@@ -68,7 +69,6 @@ class Trainer:
         self.noise = Stream(plan.seed, "noise", plan.device)
         self.dropout = GlobalStream(plan.seed, "dropout", plan.device)
         self.running = RunningMeans(parts.metrics, plan.device)
-        self.gradients: list[Tensor] = []  # of the last step, where the optimizer leaves none in `.grad`
         self.kept_shares: tuple[int, Tensor] | None = None
         self.step = 0
         self.lr = 0.0
@@ -136,7 +136,7 @@ class Trainer:
             # loss + penalties → gradient → clipping → decay
             closure = Closure(self, inputs, targets, batch.indices)
             with self.tolerating(closure, batch), self.before_and_after() as update_norm:
-                parts.optimizer.step(closure)
+                take_step(parts.optimizer, closure, self.parameters)
                 closure.decay()
                 self.guard.after_update()
                 for rule in parts.rules.weights:
@@ -272,7 +272,7 @@ class Trainer:
 
     def grad_norm(self) -> float:
         """The norm of the last step's gradient, as it went into the update; read at log points only."""
-        return float(gradient_norm(gradients_of(self.parameters) or self.gradients))
+        return float(gradient_norm(gradients_of(self.parameters)))
 
     def extra_columns(self) -> dict[str, float]:
         """What the rules can tell of themselves, such as the share of exact zeros."""

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param
 from dltrain.config.compose import Composition, check_lr, leaves, unknown_key, values_of
-from dltrain.config.conflicts import CONTRADICTIONS, PAIRS
+from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
 from dltrain.config.conflicts import value as at
 from dltrain.config.door import check_hydra_node
 from dltrain.config.schema import Config, Node, to_config
@@ -30,6 +30,7 @@ def validate(composition: Composition) -> Config:
     check_pairs(composition.choices)
     check_values(plain, composition.choices, composition.catalogue)
     check_together(plain, composition.choices)
+    check_regularization(plain, composition.choices)
     check_hydra_node(composition.cfg.get("hydra"), plain["trust"] or [])
     return to_config(plain, _words(composition.choices), secrets_of(composition))
 
@@ -197,3 +198,10 @@ def check_together(plain: Node, choices: dict[str, list[str]]) -> None:
         if contradiction.occurs(plain, choices):
             words = {group: ",".join(names) for group, names in choices.items()}
             raise UserError(contradiction.message.format(**plain, words=words))
+
+
+def check_regularization(plain: Node, choices: dict[str, list[str]]) -> None:
+    """Refuse regularizers that the optimizer, or a penalty schedule, makes nothing of."""
+    refusal = check_rules(plain, choices)
+    if refusal is not None:
+        raise UserError(refusal)

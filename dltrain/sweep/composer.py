@@ -21,6 +21,8 @@ from dltrain.config.compose import CONFIG_NAME, Composition, _plain, check_lr, c
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.validation import (
     _words,
+    check_pairs,
+    check_regularization,
     check_together,
     check_trust,
     check_values,
@@ -67,6 +69,7 @@ class Composer:
             return validate(compose(overrides, self.catalogue, self.hydra, self.name))
         check_values(plain, base.composition.choices, self.catalogue)
         check_together(plain, base.composition.choices)
+        check_regularization(plain, base.composition.choices)
         return to_config(plain, base.words)
 
     def is_value(self, override: Override) -> bool:
@@ -87,6 +90,7 @@ class Composer:
     def _compose(self, structure: list[str]) -> Base:
         composition = compose(structure, self.catalogue, self.hydra, self.name)
         check_trust(composition)
+        check_pairs(composition.choices)
         cfg = composition.cfg.copy()
         OmegaConf.set_struct(cfg, False)
         del cfg["hydra"]

@@ -39,6 +39,7 @@ from dltrain.training.signals import Signals
 SKIPS_IN_A_ROW, ROLLBACKS = 10, 3  # beyond these the run is past help, and stops
 _log = logging.getLogger(__name__)
 
+SMALLEST_MOMENTUM = 1e-30
 STATISTICS_SAMPLES = 4096  # that recompute the batch-norm statistics of averaged weights
 
 
@@ -505,10 +506,13 @@ class Trainer:
 
 
 def set_momentum(optimizer: Any, momentum: float) -> None:
-    """Set the momentum of an optimizer, which Adam's family calls its first beta."""
+    """Set the momentum of an optimizer, which Adam's family calls its first beta.
+
+    Never to 0 exactly: torch's optimizers would then forget the velocity, or ask for one that they did not begin.
+    """
     for group in optimizer.param_groups:
         if "momentum" in group:
-            group["momentum"] = momentum
+            group["momentum"] = max(momentum, SMALLEST_MOMENTUM)
         else:
             group["betas"] = (momentum, *group["betas"][1:])
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.augmentation.pipeline import Augmentation
+from dltrain.config.conflicts import clash_of
+from dltrain.config.declarations import ACTIONS, Declared, declared
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, Node
 from dltrain.data.errors import DataError
@@ -27,6 +29,7 @@ from dltrain.data.spec import Batch, DataSpec
 from dltrain.errors import DataProblem, UserError, nearest
 from dltrain.metrics import default_metrics
 from dltrain.optimizers.startup import skip_dynamo_import
+from dltrain.optimizers.stepping import needs_of
 from dltrain.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
 from dltrain.seeding import Stream, derive
@@ -61,6 +64,7 @@ def build(
     check_thawing(frozen, plan)
     rules = build_rules(config, door, model)
     optimizer = build_optimizer(config, door, model, frozen)
+    check_rules(config, optimizer, rules)
     schedules = [
         build_schedule(config, door, group, plan)
         for group in ("schedule", "momentum_schedule", "penalty_schedule")
@@ -329,6 +333,22 @@ def build_rules(config: Config, door: Door, model: nn.Module) -> Rules:
                 members.append(rule)
     rules.gradients.sort(key=lambda rule: rule.order)  # clipping, then noise, then decay
     return rules
+
+
+def check_rules(config: Config, optimizer: Any, rules: Rules) -> None:
+    """Refuse what the source did not tell beforehand: rules that an optimizer from elsewhere cannot have, or theirs."""
+    known = declared(config.optimizer["_target_"], {})
+    for rule in (*rules.penalties, *rules.gradients, *rules.decays, *rules.weights):
+        kind = type(rule)
+        if known and declared(f"{kind.__module__}.{kind.__qualname__}", {}):
+            continue
+        actions = frozenset(action for action in ACTIONS if hasattr(kind, action))
+        needs, instead = frozenset(getattr(kind, "needs", ())), getattr(kind, "instead", "")
+        found = clash_of(needs_of(optimizer), [Declared(needs, actions, instead=instead)])
+        if found is not None:
+            raise UserError(
+                f"regularization by {kind.__name__} cannot go with `optimizer={config.words['optimizer']}`: {found[0]}.\n{found[1]}."
+            )
 
 
 def build_optimizer(config: Config, door: Door, model: nn.Module, frozen: list[Frozen]) -> Any:

@@ -138,7 +138,7 @@ class Hard:
         strength: float = 1.0,
         outlier_quantile: float = 0.95,
     ) -> None:
-        """targets: (N, ...), on the losses' device; raises ValueError for a key out of its range."""
+        """targets: (N, ...); raises ValueError for a key out of its range."""
         del batch_size
         if shuffle not in ("epoch", "replacement"):
             raise ValueError(
@@ -156,7 +156,8 @@ class Hard:
             )
         self._seed, self._shuffle = seed, shuffle
         self._share, self._strength, self._quantile = share, strength, outlier_quantile
-        self._losses = torch.full((len(targets),), torch.nan, device=targets.device)
+        # on the CPU until the first losses come, then where they are
+        self._losses = torch.full((len(targets),), torch.nan)
         # the losses as they were when the epoch at hand began: a run resumed in mid-epoch needs its order
         # again
         self._epoch, self._at_start = -1, self._losses.clone()
@@ -166,12 +167,14 @@ class Hard:
 
     def observe(self, indices: Tensor, losses: Tensor) -> None:
         """Keep the last loss (B,) of the samples at `indices` (B,); no value is read back from the device."""
+        if self._losses.device != losses.device:
+            self._losses = self._losses.to(losses.device)
         values = losses.detach().to(self._losses.dtype)
         # the larger loss of a sample that is twice in a batch: which of two writes wins is left open on a GPU
         self._losses.scatter_reduce_(0, indices, values, "amax", include_self=False)
 
     def order(self, epoch: int) -> Tensor:
-        """See `Sampler.order`; costs one transfer of the losses."""
+        """See `Sampler.order`; costs one transfer of the losses an epoch, and none in between."""
         if epoch != self._epoch:
             self._epoch, self._at_start = epoch, self._losses.clone()
         random = generator(self._seed, epoch)

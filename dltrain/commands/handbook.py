@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dltrain.commands.help import ABOUT, default_word
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word, read_params
-from dltrain.config.conflicts import PAIRS
+from dltrain.config.conflicts import PAIRS, clash, scales_nothing
 from dltrain.config.search_path import catalogue_dir
 
 TITLES = {
@@ -142,7 +142,7 @@ def page() -> str:
     blocks = [*_opening(catalogue)]
     for group in TITLES:
         blocks += _group(catalogue, group)
-    return "\n\n".join([*blocks, *_practice(), *_pairs(), *_knobs(catalogue)]) + "\n"
+    return "\n\n".join([*blocks, *_practice(), *_pairs(catalogue), *_knobs(catalogue)]) + "\n"
 
 
 def _opening(catalogue: Catalogue) -> Iterator[str]:
@@ -284,13 +284,41 @@ def _practice() -> Iterator[str]:
     yield _table(("what", "where", "lecture"), LOOKING)
 
 
-def _pairs() -> Iterator[str]:
+def _clashes(catalogue: Catalogue) -> list[tuple[str, str, str, str]]:
+    """The optimizers that each regularizer, with its default keys, cannot go with: derived from what both declare."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for rule in catalogue.words["regularization"].values():
+        defaults = {path.rsplit(".", 1)[-1]: param.default for path, param in rule.params.items()}
+        for optimizer in catalogue.words["optimizer"].values():
+            clashing = clash(optimizer.target, rule.target, defaults)
+            if clashing is not None:
+                found.setdefault((rule.name, *clashing), []).append(optimizer.name)
+    unscaled = [
+        w.name
+        for w in catalogue.words["regularization"].values()
+        if scales_nothing({w.name: {"_target_": w.target}})
+    ]
+    return [
+        (f"`optimizer = {' '.join(names)}`", f"`regularization = {rule}`", reason, cure)
+        for (rule, reason, cure), names in found.items()
+    ] + [
+        (
+            "`penalty_schedule != none`",
+            f"`regularization = {' '.join(name for name in unscaled if name != 'none')}` alone",
+            "it scales penalties and decay, and there is neither",
+            "Add `l2`, or use penalty_schedule=none",
+        )
+    ]
+
+
+def _pairs(catalogue: Catalogue) -> Iterator[str]:
     yield "## What cannot go together"
     yield (
         "Everything else composes with everything: a test trains a covering array in which every other pair of words occurs.\n"
         "These pairs are refused, with their reason, before anything is built."
     )
     rows = [(f"`{p.one.text}`", f"`{p.other.text}`", p.reason, p.cure) for p in PAIRS]
+    rows += _clashes(catalogue)
     yield _table(("words", "with", "why not", "instead"), rows)
 
 

@@ -85,7 +85,17 @@ class Word:
             path: re.fullmatch(r"[\"']?\$\{([\w.]+)\}[\"']?", p.default)
             for path, p in self.everything.items()
         }
-        return {path: match[1] for path, match in found.items() if match}
+        links = {path: match[1] for path, match in found.items() if match}
+        return links | ({"optimizer.lr": "lr"} if self.own_lr is not None else {})
+
+    @cached_property
+    def own_lr(self) -> float | None:
+        """The learning rate that the file of an optimizer sets as a number, in place of following the knob `lr`."""
+        param = self.everything.get("optimizer.lr") if self.group == "optimizer" else None
+        try:
+            return float(param.default) if param is not None else None
+        except ValueError:
+            return None
 
     @cached_property
     def parents(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.bounds import check_words_file
-from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
+from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
 from dltrain.config.hydra_node import check_hydra_node, check_search_path
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError, listing, nearest
@@ -123,7 +123,39 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     choices = choices_of(cfg)
     for group in LIST_GROUPS:  # a node that names a target, under a word that no folder has
         _check_word(group, choices[group], catalogue)
+    follow_lr(cfg, catalogue.words["optimizer"].get(choices["optimizer"][0]), overrides)
     return Composition(cfg, choices, list(overrides), catalogue)
+
+
+def follow_lr(cfg: DictConfig, word: Word | None, overrides: list[str]) -> None:
+    """Let `optimizer.lr` follow the knob `lr` where the word's file gives a number of its own: the knob's default, then.
+
+    So `lr=0.05` reaches every optimizer. What a recipe or the command line gives to `optimizer.lr` itself stays.
+    """
+    own = word.own_lr if word is not None else None
+    if own is None or "optimizer.lr" in keys_of(overrides) or cfg.optimizer.get("lr") != own:
+        return
+    OmegaConf.set_struct(cfg, False)
+    if cfg.lr is None:
+        cfg.lr = own
+    cfg.optimizer.lr = "${lr}"
+    OmegaConf.set_struct(cfg, True)
+
+
+def keys_of(overrides: list[str]) -> set[str]:
+    """The keys that overrides name, without the signs that add or force."""
+    return {text.partition("=")[0].lstrip("+") for text in overrides}
+
+
+def check_lr(overrides: list[str]) -> None:
+    """Raise UserError where the command line gives `lr` and, as something else, `optimizer.lr`."""
+    given = {key: text for text in overrides for key in keys_of([text])}
+    lr, own = given.get("lr"), given.get("optimizer.lr")
+    if lr and own and lr.partition("=")[2] != own.partition("=")[2]:
+        raise UserError(
+            f"`{lr}` beside `{own}`: `lr` is what optimizer.lr follows, so that one of them would do nothing.\n"
+            f"Leave one out: {own.partition('.')[2]}"
+        )
 
 
 def check_folders(parsed: list[Override]) -> None:

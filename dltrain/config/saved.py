@@ -13,7 +13,7 @@ import yaml
 
 from dltrain.config.bounds import SafeLoader, check_bounds
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue
-from dltrain.config.compose import leaves
+from dltrain.config.compose import check_lr, leaves
 from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import check_together, check_value, check_values, replace_length
@@ -109,6 +109,7 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
         for n in names
         for path, key in catalogue.words[g][n].links.items()
     }
+    check_lr(overrides)
     for text in followed(overrides, links):
         set_value(content, text, table)
         secrets.pop(text.partition("=")[0], None)

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param
-from dltrain.config.compose import Composition, leaves, unknown_key, values_of
-from dltrain.config.conflicts import CONTRADICTIONS, PAIRS
+from dltrain.config.compose import Composition, check_lr, leaves, unknown_key, values_of
+from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
 from dltrain.config.conflicts import value as at
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of
@@ -24,11 +24,13 @@ from dltrain.errors import UserError, nearest
 def validate(composition: Composition) -> Config:
     """Check a composition and return the typed configuration. Raises UserError with all that the rule and cure need."""
     check_trust(composition)
+    check_lr(composition.overrides)
     plain = plain_config(composition)
     replace_length(plain, composition.overrides)
     check_pairs(composition.choices)
     check_values(plain, composition.choices, composition.catalogue)
     check_together(plain, composition.choices)
+    check_regularization(plain, composition.choices)
     return to_config(plain, _words(composition.choices), secrets_of(composition.cfg))
 
 
@@ -184,3 +186,10 @@ def check_together(plain: Node, choices: dict[str, list[str]]) -> None:
         if contradiction.occurs(plain, choices):
             words = {group: ",".join(names) for group, names in choices.items()}
             raise UserError(contradiction.message.format(**plain, words=words))
+
+
+def check_regularization(plain: Node, choices: dict[str, list[str]]) -> None:
+    """Refuse regularizers that the optimizer, or a penalty schedule, makes nothing of."""
+    refusal = check_rules(plain, choices)
+    if refusal is not None:
+        raise UserError(refusal)

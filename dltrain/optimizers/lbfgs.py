@@ -13,6 +13,8 @@ class LBFGS(torch.optim.LBFGS):
     one parameter group only.
     """
 
+    needs = frozenset({"one loss", "own points"})
+
     def _gather_flat_grad(self) -> Tensor:
         """All gradients as one vector, zeros where there is none."""
         parameters: list[Tensor] = self._params

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dltrain.optimizers.groups import Closure, Params, SteppingOptimizer, require
+from dltrain.optimizers.stepping import call_step, needs_of
 
 
 class Lookahead:
@@ -29,6 +30,10 @@ class Lookahead:
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     @property
+    def needs(self) -> frozenset[str]:
+        return needs_of(self.optimizer)
+
+    @property
     def param_groups(self) -> list[dict[str, Any]]:
         return self.optimizer.param_groups
 
@@ -46,7 +51,7 @@ class Lookahead:
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor | None:
         """One fast step, and at every k-th the slow one."""
-        loss = self.optimizer.step(closure)
+        loss = call_step(self.optimizer, closure)
         self.steps += 1
         if self.steps % self.k == 0:
             fast = self._fast()

@@ -24,6 +24,8 @@ class NewtonCG(torch.optim.Optimizer):
     the host on a CPU only, where it ends as soon as it may; the result is the same.
     """
 
+    needs = frozenset({"own evaluations", "second derivatives", "one loss"})
+
     def __init__(
         self,
         params: Params,

@@ -31,6 +31,8 @@ class ScheduleFree(torch.optim.Optimizer):
     closure does to the weights besides (a decoupled decay of y) is carried over to z.
     """
 
+    needs = frozenset({"own evaluations"})
+
     def __init__(
         self,
         params: Params,

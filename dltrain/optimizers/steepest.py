@@ -21,6 +21,8 @@ class Steepest(torch.optim.Optimizer):
     sync.
     """
 
+    needs = frozenset({"own evaluations", "second derivatives", "one loss"})
+
     def __init__(self, params: Params, lr: float = 1.0, fallback: float = 0.1, max_step: float = 1e3) -> None:
         require_lr(lr)
         require(fallback > 0, "fallback", fallback, "a number > 0", "give a plain learning rate, such as 0.1")

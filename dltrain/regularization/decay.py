@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
@@ -16,6 +16,9 @@ class DecoupledDecay:
 
     Loshchilov & Hutter 2019, arXiv:1711.05101.
     """
+
+    needs = frozenset({"lr as step size"})
+    instead = "regularization=[l2]"
 
     def __init__(self, model: nn.Module, strength: float = 1e-2, all_parameters: bool = False) -> None:
         require_strength("weight_decay", strength)
@@ -35,6 +38,7 @@ class CoupledDecay:
     """
 
     order = 2
+    instead = "regularization=[l2]"
 
     def __init__(self, model: nn.Module, strength: float = 1e-2, all_parameters: bool = False) -> None:
         require_strength("weight_decay", strength)
@@ -49,6 +53,17 @@ class CoupledDecay:
             torch._foreach_add_(gradients, weights, alpha=self.strength * scale)
 
 
+@overload
+def weight_decay(
+    model: nn.Module,
+    strength: float = 1e-2,
+    mode: Literal["decoupled"] = "decoupled",
+    all_parameters: bool = False,
+) -> DecoupledDecay: ...
+@overload
+def weight_decay(
+    model: nn.Module, strength: float = 1e-2, *, mode: Literal["coupled"], all_parameters: bool = False
+) -> CoupledDecay: ...
 def weight_decay(
     model: nn.Module,
     strength: float = 1e-2,

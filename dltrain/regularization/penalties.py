@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,9 @@ class ProximalL1:
     weights.
     """
 
+    needs = frozenset({"lr as step size"})
+    instead = "regularization.l1.mode=subgradient"
+
     def __init__(self, model: nn.Module, strength: float = 1e-4, all_parameters: bool = False) -> None:
         require_strength("l1", strength)
         self.strength = strength
@@ -81,6 +84,21 @@ class ElasticNet:
         return self.l1 * weights.abs().sum() + self.l2 / 2 * weights.square().sum()
 
 
+@overload
+def l1(
+    model: nn.Module,
+    strength: float = 1e-4,
+    mode: Literal["proximal"] = "proximal",
+    all_parameters: bool = False,
+) -> ProximalL1: ...
+@overload
+def l1(
+    model: nn.Module,
+    strength: float = 1e-4,
+    *,
+    mode: Literal["subgradient"],
+    all_parameters: bool = False,
+) -> L1Penalty: ...
 def l1(
     model: nn.Module,
     strength: float = 1e-4,

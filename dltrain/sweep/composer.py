@@ -17,11 +17,13 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.compose import CONFIG_NAME, Composition, _plain, compose, leaves
+from dltrain.config.compose import CONFIG_NAME, Composition, _plain, check_lr, compose, leaves
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import texts_of
 from dltrain.config.validation import (
     _words,
+    check_pairs,
+    check_regularization,
     check_together,
     check_trust,
     check_values,
@@ -59,6 +61,7 @@ class Composer:
 
     def config(self, overrides: list[str]) -> Config:
         """The validated configuration of one job. Raises UserError, as a single run would."""
+        check_lr(overrides)
         parsed = [self.parse(text) for text in overrides]
         structure = [o for o in parsed if not self.is_value(o)]
         base = self.base([str(o.input_line) for o in structure])
@@ -67,6 +70,7 @@ class Composer:
             return validate(compose(overrides, self.catalogue, self.hydra, self.name))
         check_values(plain, base.composition.choices, self.catalogue)
         check_together(plain, base.composition.choices)
+        check_regularization(plain, base.composition.choices)
         return to_config(plain, base.words)
 
     def is_value(self, override: Override) -> bool:
@@ -87,6 +91,7 @@ class Composer:
     def _compose(self, structure: list[str]) -> Base:
         composition = compose(structure, self.catalogue, self.hydra, self.name)
         check_trust(composition)
+        check_pairs(composition.choices)
         cfg = composition.cfg.copy()
         OmegaConf.set_struct(cfg, False)
         del cfg["hydra"]

@@ -16,6 +16,7 @@ from dltrain.averaging import recompute_batch_norm
 from dltrain.data.errors import DataError
 from dltrain.data.spec import Batch
 from dltrain.diagnostics.probe import Diagnostic, Probe, still
+from dltrain.optimizers.stepping import take_step
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.training.callbacks import Callback, Progress
 from dltrain.training.closure import Closure
@@ -38,6 +39,7 @@ from dltrain.training.signals import Signals
 SKIPS_IN_A_ROW, ROLLBACKS = 10, 3  # beyond these the run is past help, and stops
 _log = logging.getLogger(__name__)
 
+SMALLEST_MOMENTUM = 1e-30
 STATISTICS_SAMPLES = 4096  # that recompute the batch-norm statistics of averaged weights
 
 
@@ -68,7 +70,6 @@ class Trainer:
         self.noise = Stream(plan.seed, "noise", plan.device)
         self.dropout = GlobalStream(plan.seed, "dropout", plan.device)
         self.running = RunningMeans(parts.metrics, plan.device)
-        self.gradients: list[Tensor] = []  # of the last step, where the optimizer leaves none in `.grad`
         self.kept_shares: tuple[int, Tensor] | None = None
         self.step = 0
         self.lr = 0.0
@@ -136,7 +137,7 @@ class Trainer:
             # loss + penalties → gradient → clipping → decay
             closure = Closure(self, inputs, targets, batch.indices)
             with self.tolerating(closure, batch), self.before_and_after() as update_norm:
-                parts.optimizer.step(closure)
+                take_step(parts.optimizer, closure, self.parameters)
                 closure.decay()
                 self.guard.after_update()
                 for rule in parts.rules.weights:
@@ -272,7 +273,7 @@ class Trainer:
 
     def grad_norm(self) -> float:
         """The norm of the last step's gradient, as it went into the update; read at log points only."""
-        return float(gradient_norm(gradients_of(self.parameters) or self.gradients))
+        return float(gradient_norm(gradients_of(self.parameters)))
 
     def extra_columns(self) -> dict[str, float]:
         """What the rules can tell of themselves, such as the share of exact zeros."""
@@ -505,10 +506,13 @@ class Trainer:
 
 
 def set_momentum(optimizer: Any, momentum: float) -> None:
-    """Set the momentum of an optimizer, which Adam's family calls its first beta."""
+    """Set the momentum of an optimizer, which Adam's family calls its first beta.
+
+    Never to 0 exactly: torch's optimizers would then forget the velocity, or ask for one that they did not begin.
+    """
     for group in optimizer.param_groups:
         if "momentum" in group:
-            group["momentum"] = momentum
+            group["momentum"] = max(momentum, SMALLEST_MOMENTUM)
         else:
             group["betas"] = (momentum, *group["betas"][1:])
 

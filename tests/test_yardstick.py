@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,14 @@ from torch import Tensor
 from dltrain import build as builder
 from dltrain.commands import evaluate
 from dltrain.config import saved
-from dltrain.config.compose import open_catalogue
+from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import door_for_saved
 from dltrain.data.spec import DataSpec
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.losses import BCE, CrossEntropy, combine, is_yardstick
 from dltrain.scoring import load_best, score_runs
+from dltrain.sweep import sweep
+from dltrain.sweep.plan import check_all
 from dltrain.training import checkpoint
 from dltrain.training.parts import Parts
 from dltrain.training.running_means import RunningMeans
@@ -355,7 +358,7 @@ def test_class_weights_act_on_samples_in_bce(train, workdir, balanced, share):
     np.savez(workdir / "imbalanced.npz", inputs=inputs, targets=targets)
     run = train(
         "dataset=npz", "dataset.path=imbalanced.npz", "model=linear", "loss=bce", "optimizer=lbfgs", "batch_size=full",
-        "epochs=60", "early_stopping=none", "early_stopping.metric=train/objective",
+        "epochs=30", "early_stopping=none", "early_stopping.metric=train/objective",
         f"dataset.class_weights={'balanced' if balanced else 'none'}",
     )  # fmt: skip
     parts, _ = rebuilt(run)
@@ -406,3 +409,26 @@ def test_a_run_of_before_is_not_gone_on_with_on_another_scale(workdir, dltrain, 
         dltrain("resume", run.path)
     assert (run.path / "metrics.csv").read_bytes() == before
     assert dltrain("rerun", run.path, "quiet=true") == 0  # the cure
+
+
+@pytest.mark.parametrize("axis, mixes", [("loss=bce,cross_entropy", True), ("lr=0.1,0.2", False)])
+def test_a_sweep_of_before_is_gone_on_with_where_its_loss_means_the_same(workdir, axis, mixes):
+    catalogue = open_catalogue()
+    plan = sweep.read_plan(
+        [axis, "epochs=1", "name=s", "quiet=true"], "config", catalogue, open_hydra(catalogue)
+    )
+    check_all(plan)
+    folder = workdir / "outputs" / "s" / "2026-01-01_00-00-00-aaaa"
+    folder.mkdir(parents=True)
+    record = {"identity": plan.identity(), "finished": False}
+    (folder / "sweep.json").write_text(json.dumps(record))
+    if mixes:
+        with pytest.raises(CheckpointProblem, match=r"earlier version, whose val/loss .*\nBegin a new sweep"):
+            sweep.check_scale_of(folder, plan)
+        assert sweep.folder_for(plan) != folder.relative_to(workdir)
+    else:
+        sweep.check_scale_of(folder, plan)
+        assert sweep.folder_for(plan) == folder.relative_to(workdir)
+    (folder / "sweep.json").write_text(json.dumps(record | {"loss": "plain"}))
+    sweep.check_scale_of(folder, plan)
+    assert sweep.folder_for(plan) == folder.relative_to(workdir)

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from dltrain.config.compose import Composition, leaves
-from dltrain.config.schema import Config, objective_of
+from dltrain.config.schema import Config, Node, objective_of
 from dltrain.config.validation import check_value
 from dltrain.errors import UserError
 from dltrain.sweep import space
@@ -53,6 +53,9 @@ class Plan:
     test: bool  # whether the winner's test split was asked for
     configurations: list[dict[str, Any]] | None = None
     trial_of: dict[tuple[int, int], int] = field(default_factory=dict)  # (trial, replicate) → job of a grid
+    losses: list[Node] = field(
+        default_factory=list
+    )  # the different losses that its jobs minimize (`check_all`)
 
     @property
     def trials(self) -> int:
@@ -270,6 +273,9 @@ def check_all(plan: Plan) -> list[Config]:
             except UserError as error:
                 shown = " ".join(f"{k}={v}" for k, v in values.items())
                 raise type(error)(f"{error}\nin the job {shown}; nothing was run.") from None
+    for config in found:
+        if (loss := objective_of(config)) not in plan.losses:
+            plan.losses.append(loss)
     check_scale(plan, found)
     return found
 
@@ -278,7 +284,7 @@ def check_scale(plan: Plan, configs: list[Config]) -> None:
     """Refuse to compare by what is minimized where an axis changes that: its values are on different scales."""
     metrics = plan.objectives or [str(config.early_stopping.get("metric")) for config in configs]
     watched = next((name for name in metrics if name.endswith("/objective")), None)
-    settings = [dict(leaves(objective_of(config))) for config in configs]
+    settings = [dict(leaves(loss)) for loss in plan.losses]
     keys = sorted({key for found in settings for key in found})
     values = {key: {str(found.get(key)) for found in settings} for key in keys}
     changed = [f"{key} is {' or '.join(sorted(found))}" for key, found in values.items() if len(found) > 1]

@@ -12,6 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -69,6 +70,7 @@ def build(
     loss = door.build(config.loss, "loss", splits.spec)
     metrics, objective = measures(loss, splits.spec)
     check_outputs(model, loss, metrics, splits, config)
+    check_class_weights(config, door, loss, splits.spec, device)
     parts = Parts(
         model=model,
         spec=splits.spec,
@@ -324,6 +326,23 @@ def check_outputs(
     if losses.shape != (len(batch.inputs),):
         raise UserError(
             f"loss={config.words['loss']} gives shape {tuple(losses.shape)}; it must be one loss a sample, shape (B,)."
+        )
+
+
+def check_class_weights(
+    config: Config, door: Door, loss: Metric, spec: DataSpec, device: torch.device
+) -> None:
+    """Refuse class weights that a loss of the user's does not look at: it gives the same without them."""
+    weights = spec.class_weights
+    if weights is None or bool((weights == weights[0]).all()):
+        return
+    without = door.build(config.loss, "loss", replace(spec, class_weights=None))
+    labels = torch.arange(len(weights), device=device)
+    logits = torch.randn(len(weights), len(weights), generator=torch.Generator().manual_seed(0)).to(device)
+    if torch.equal(loss(logits, labels), without(logits, labels)):
+        raise UserError(
+            f"`dataset.class_weights` is {config.dataset['class_weights']}, and loss={config.words['loss']} does not use "
+            "`spec.class_weights`: it gives the same without.\nUse dataset.class_weights=none, or loss=cross_entropy."
         )
 
 

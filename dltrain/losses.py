@@ -88,7 +88,7 @@ class BCE(nn.Module):
         classes = probabilities(logits, targets)
         wanted = classes * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
         losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(1)
-        return losses if self.weight is None else losses * (classes @ self.weight.to(logits))
+        return losses if self.weight is None else losses * (classes * self.weight.to(logits)).sum(1)
 
 
 class MSE(nn.Module):

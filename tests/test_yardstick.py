@@ -378,6 +378,21 @@ def test_class_weights_act_on_samples_in_bce(train, workdir, balanced, share):
     assert float((found[:, 1] > found[:, 0]).double().mean()) == pytest.approx(share, abs=0.03)
 
 
+def test_class_weights_that_a_loss_of_ones_own_does_not_use_are_refused(own, train, dltrain, workdir):
+    balanced = ("dataset=breast_cancer", "dataset.class_weights=balanced", "epochs=1", "quiet=true")
+    with pytest.raises(
+        UserError, match=r"loss=own does not use .*\n.*dataset\.class_weights=none, or loss=cross_entropy"
+    ):
+        dltrain(*balanced, "loss=own")
+    assert not (workdir / "outputs").exists()
+    for cure in (
+        "loss=own dataset.class_weights=none",
+        "loss=cross_entropy",
+        "loss=focal",
+    ):  # it inherits their use
+        train(*balanced[:-1], *cure.split())
+
+
 # Resuming ---------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run
-from faults.faults import EVERYTHING, cut_run, equal, golden_run
 from torch import Tensor
 
 from dltrain import build as builder
@@ -26,7 +25,6 @@ from dltrain.losses import BCE, CrossEntropy, combine, is_yardstick
 from dltrain.scoring import load_best, score_runs
 from dltrain.sweep import sweep
 from dltrain.sweep.plan import check_all
-from dltrain.training import checkpoint
 from dltrain.training.parts import Parts
 from dltrain.training.running_means import RunningMeans
 
@@ -393,37 +391,7 @@ def test_class_weights_that_a_loss_of_ones_own_does_not_use_are_refused(own, tra
         train(*balanced[:-1], *cure.split())
 
 
-# Resuming ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_run_with_an_objective_resumes_in_mid_epoch_to_the_last_bit(workdir, dltrain):
-    words = (
-        *(w for w in EVERYTHING if not w.startswith("regularization")),
-        "regularization=[l2,dropout,label_smoothing]",
-    )
-    golden, cut = golden_run(workdir, *words), cut_run(workdir, 47, *words)
-    dltrain("resume", cut.path)
-    equal(cut, golden)
-    assert {"train/objective", "val/objective"} <= golden.rows[-1].keys()
-
-
-def test_a_run_of_before_is_not_gone_on_with_on_another_scale(workdir, dltrain, monkeypatch):
-    """A checkpoint of commit caa09af has three sums: samples, what was minimized, accuracy."""
-    run = cut_run(workdir, 25, *NET[1:], "steps=40", "checkpoint.every_steps=10", "loss=bce", "quiet=true")
-    state = checkpoint.Checkpoint.state
-
-    def of_before(self):
-        found = state(self)
-        return found | {"sums": found["sums"][[0, 3, 2]]}
-
-    monkeypatch.setattr(checkpoint.Checkpoint, "state", of_before)
-    before = (run.path / "metrics.csv").read_bytes()
-    with pytest.raises(
-        CheckpointProblem, match=r"earlier version, whose val/loss depends on .*\n.*dltrain rerun .*"
-    ):
-        dltrain("resume", run.path)
-    assert (run.path / "metrics.csv").read_bytes() == before
-    assert dltrain("rerun", run.path, "quiet=true") == 0  # the cure
+# A sweep of before ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("axis, mixes", [("loss=bce,cross_entropy", True), ("lr=0.1,0.2", False)])

@@ -12,6 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,13 +28,14 @@ from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.spec import Batch, DataSpec
 from dltrain.errors import DataProblem, UserError, nearest
+from dltrain.losses import is_yardstick, yardstick
 from dltrain.metrics import default_metrics
 from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
 from dltrain.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
 from dltrain.seeding import Stream, derive
-from dltrain.training.parts import Frozen, Parts, Plan, Rules, Schedule
+from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
 
 DEFAULT_EPOCHS = 30
 DEFAULT_BATCH_SIZE = 64
@@ -70,7 +72,9 @@ def build(
         for group in ("schedule", "momentum_schedule", "penalty_schedule")
     ]
     loss = door.build(config.loss, "loss", splits.spec)
-    check_outputs(model, loss, splits, config)
+    metrics, objective = measures(loss, splits.spec)
+    check_outputs(model, loss, metrics, splits, config)
+    check_class_weights(config, door, loss, splits.spec, device)
     parts = Parts(
         model=model,
         spec=splits.spec,
@@ -80,7 +84,8 @@ def build(
         order=order,
         order_observes=hasattr(order, "observe"),
         loss=loss,
-        metrics=default_metrics(splits.spec.task),
+        metrics=metrics,
+        objective=objective,
         optimizer=optimizer,
         schedule=schedules[0] or (lambda step: 1.0),
         momentum_schedule=schedules[1],
@@ -103,10 +108,21 @@ def build(
     return parts, plan
 
 
+def measures(loss: Metric, spec: DataSpec) -> tuple[dict[str, Metric], str]:
+    """What is measured in every split, and the name under which it holds what is minimized.
+
+    `loss` is the yardstick of the task, so that runs with different losses compare; a loss that differs from it is
+    measured beside it, as `objective`.
+    """
+    if is_yardstick(loss, spec):
+        return {"loss": loss, **default_metrics(spec.task)}, "loss"
+    return {"loss": yardstick(spec), **default_metrics(spec.task), "objective": loss}, "objective"
+
+
 def check_metrics(parts: Parts) -> None:
     """What early stopping and plateau schedules look at must be measured. Raises UserError for what is not."""
     splits = ("train", "val") if parts.val is not None else ("train",)
-    columns = [f"{split}/{name}" for split in splits for name in ("loss", *parts.metrics)]
+    columns = [f"{split}/{name}" for split in splits for name in parts.metrics]
     columns += ["gap"] if parts.val is not None else []
     watchers = [
         ("early_stopping", parts.early_stopping),
@@ -291,15 +307,18 @@ def first_batch(splits: Splits, batch_size: int) -> Batch:
 
 
 def check_outputs(
-    model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], splits: Splits, config: Config
+    model: nn.Module, loss: Metric, metrics: Mapping[str, Metric], splits: Splits, config: Config
 ) -> None:
-    """Two samples through model and loss, so that shapes that do not fit are refused before anything is created."""
+    """Two samples through model, loss and metrics, so that shapes that do not fit are refused before anything is created."""
     was_training = model.training
     model.eval()
     batch = next(iter(splits.train.batches(torch.arange(min(2, len(splits.train))), 2)))
     try:
         with torch.no_grad():
-            losses = loss(model(batch.inputs), batch.targets)
+            outputs = model(batch.inputs)
+            losses = loss(outputs, batch.targets)
+            for metric in metrics.values():
+                metric(outputs, batch.targets)
     except (RuntimeError, ValueError, TypeError) as error:
         first = str(error).splitlines()[0]
         raise UserError(
@@ -311,6 +330,23 @@ def check_outputs(
     if losses.shape != (len(batch.inputs),):
         raise UserError(
             f"loss={config.words['loss']} gives shape {tuple(losses.shape)}; it must be one loss a sample, shape (B,)."
+        )
+
+
+def check_class_weights(
+    config: Config, door: Door, loss: Metric, spec: DataSpec, device: torch.device
+) -> None:
+    """Refuse class weights that a loss of the user's does not look at: it gives the same without them."""
+    weights = spec.class_weights
+    if weights is None or bool((weights == weights[0]).all()):
+        return
+    without = door.build(config.loss, "loss", replace(spec, class_weights=None))
+    labels = torch.arange(len(weights), device=device)
+    logits = torch.randn(len(weights), len(weights), generator=torch.Generator().manual_seed(0)).to(device)
+    if torch.equal(loss(logits, labels), without(logits, labels)):
+        raise UserError(
+            f"`dataset.class_weights` is {config.dataset['class_weights']}, and loss={config.words['loss']} does not use "
+            "`spec.class_weights`: it gives the same without.\nUse dataset.class_weights=none, or loss=cross_entropy."
         )
 
 

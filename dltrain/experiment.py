@@ -283,7 +283,9 @@ def take_up(trainer: Trainer) -> None:
         step = int(manifest["step"])
         try:
             best = folder.best_weights(int(manifest["best_step"]))
-            trainer.load_state(checkpoint.state(), checkpoint.weights(), best)
+            state = checkpoint.state()
+            check_yardstick(folder.path, state, trainer)
+            trainer.load_state(state, checkpoint.weights(), best)
         except (
             RuntimeError,
             ValueError,
@@ -299,6 +301,19 @@ def take_up(trainer: Trainer) -> None:
                 f"{checkpoint.folder} does not fit this configuration ({type(error).__name__}: {reason})"
             ) from None
     folder.rewind_rows(step)
+
+
+def check_yardstick(path: Path, state: Mapping[str, Any], trainer: Trainer) -> None:
+    """Refuse a run whose `loss` is still what was minimized: its best and its rows compare with no new evaluation.
+
+    Such a checkpoint holds no sum of the column `objective`. Raises CheckpointProblem.
+    """
+    if len(state["sums"]) == len(trainer.running.sums) - 1:
+        raise CheckpointProblem(
+            f"{path} was trained by an earlier version, whose val/loss depends on the kind of loss, label smoothing and "
+            "class weights; it no longer does, so that a resumed run would mix two scales.\n"
+            f"Train again: dltrain rerun {path}"
+        )
 
 
 def check_longer(experiment: Experiment, before: Config, door: Door) -> None:

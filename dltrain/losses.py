@@ -2,17 +2,30 @@
 
 logits: (B, K); targets: (B,) class indices, (B, K) probabilities, or real (B,) or (B, K). The trainer takes
 the mean over the batch. Numbers in half precision are computed in float32.
+
+The loss that is minimized is not what runs are compared by: `loss` in metrics.csv is the `yardstick` of the task,
+and a loss that differs from it has the column `objective` (its mean over the samples, without penalties).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dltrain.data.spec import DataSpec
+
+
+@runtime_checkable
+class Combining(Protocol):
+    """A loss that says how the outputs of several models, or of several passes of one, become one output."""
+
+    def combine(self, outputs: Tensor) -> Tensor:
+        """(P, B, K) → (B, K); P equal outputs give that output, up to rounding and what the loss does not see."""
 
 
 class CrossEntropy(nn.Module):
@@ -30,6 +43,15 @@ class CrossEntropy(nn.Module):
         self.label_smoothing = smoothing_share(label_smoothing)
         self.register_buffer("weight", spec.class_weights, persistent=False)
 
+    @property
+    def plain(self) -> bool:
+        """Whether neither smoothing nor weights change it."""
+        return self.label_smoothing == 0 and self.weight is None
+
+    def combine(self, outputs: Tensor) -> Tensor:
+        """The logarithm of the mean of the softmax probabilities."""
+        return log_mean(outputs.double().log_softmax(-1)).to(outputs.dtype)
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         smoothing = self.label_smoothing
         logits, weight = precise(logits), self.weight
@@ -43,8 +65,9 @@ class CrossEntropy(nn.Module):
 class BCE(nn.Module):
     """Mean over the classes of the sigmoids' binary cross-entropy, one against the rest; (B, C) → (B,).
 
-    Targets as in `CrossEntropy`, smoothed alike (Wightman et al. 2021, arXiv:2110.00476). ValueError unless
-    the task is a classification.
+    Targets as in `CrossEntropy`, smoothed alike (Wightman et al. 2021, arXiv:2110.00476). `spec.class_weights`
+    multiply samples, by the class before smoothing: Σ_k w_k·y_k. To multiply the columns k instead would weigh the
+    negatives of a class like its positives, and balance nothing. ValueError unless the task is a classification.
     """
 
     weight: Tensor | None
@@ -55,17 +78,23 @@ class BCE(nn.Module):
         self.label_smoothing = smoothing_share(label_smoothing)
         self.register_buffer("weight", spec.class_weights, persistent=False)
 
+    def combine(self, outputs: Tensor) -> Tensor:
+        """The logit of the mean of the sigmoids."""
+        exact = outputs.double()
+        return (log_mean(F.logsigmoid(exact)) - log_mean(F.logsigmoid(-exact))).to(outputs.dtype)
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits = precise(logits)
-        wanted = probabilities(logits, targets) * (1 - self.label_smoothing)
-        wanted = wanted + self.label_smoothing / logits.shape[1]
-        weight = None if self.weight is None else self.weight.to(logits)
-        losses = F.binary_cross_entropy_with_logits(logits, wanted, weight, reduction="none")
-        return losses.mean(1)
+        classes = probabilities(logits, targets)
+        wanted = classes * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
+        losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(1)
+        return losses if self.weight is None else losses * (classes * self.weight.to(logits)).sum(1)
 
 
 class MSE(nn.Module):
     """Mean over the target columns of (logits − targets)²; (B, K) → (B,). ValueError unless a regression."""
+
+    plain = True
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -108,6 +137,8 @@ class Huber(nn.Module):
 class Objective(nn.Module):
     """The model's own output, for study problems (dataset=none); (B,) → (B,)."""
 
+    plain = True
+
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         refuse_task(spec, "auto", "objective")
@@ -129,6 +160,32 @@ def auto(spec: DataSpec, label_smoothing: float = 0.0) -> nn.Module:
             "has no labels to smooth; leave label_smoothing away"
         )
     return MSE(spec) if spec.task == "regression" else Objective(spec)
+
+
+def yardstick(spec: DataSpec) -> nn.Module:
+    """What `loss` means in every split: cross-entropy, squared error or the model's output, without weights or smoothing."""
+    return auto(replace(spec, class_weights=None))
+
+
+def is_yardstick(loss: object, spec: DataSpec) -> bool:
+    """Whether a loss is the yardstick of its task: of that very type, with nothing switched on that changes it.
+
+    A subclass may compute anything, and is therefore none.
+    """
+    return type(loss) is type(yardstick(spec)) and bool(getattr(loss, "plain", False))
+
+
+def combine(loss: object, outputs: Tensor) -> Tensor:
+    """The outputs (P, B, K) of several models or passes as one (B, K).
+
+    In the space of the loss that made them where it has one (`Combining`), else their mean.
+    """
+    return loss.combine(outputs) if isinstance(loss, Combining) else outputs.mean(0)
+
+
+def log_mean(logarithms: Tensor) -> Tensor:
+    """log of the mean over the first axis of exp(logarithms), without leaving the logarithms."""
+    return logarithms.logsumexp(0) - math.log(len(logarithms))
 
 
 def refuse_task(spec: DataSpec, word: str, task: str) -> None:

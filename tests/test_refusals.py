@@ -57,6 +57,10 @@ CONFIG = [
     ("lr=atuo", r"`lr` is atuo; it must be: .* Did you mean `auto`\?", "lr=auto"),
     ("epochs=0", r"`epochs` is 0; it must be: int >= 1", "epochs=1"),
     ("epochs=2.5", r"`epochs` is 2\.5; it must be: int >= 1", "epochs=2"),
+    ("sampler=balanced dataset.class_weights=balanced", r"`dataset.class_weights` is balanced beside sampler=balanced: .* "
+     r"corrects twice\.\n.* dataset\.class_weights=none, or sampler=none", "sampler=balanced dataset.class_weights=none"),
+    ("dataset=none model=quadratic dataset.class_weights=balanced", r"dataset=none has no classes\. Use dataset\.class_weights="
+     r"none", "dataset=none model=quadratic dataset.class_weights=none"),
     ("epochs=1 steps=5", r"`epochs` is 1 and `steps` is 5: both say how long", "epochs=null"),
     ("batch_size=0", r"`batch_size` is 0; it must be: int >= 1 or full", "batch_size=1"),
     ("batch_size=ful", r"Did you mean `full`\?", "batch_size=full"),

@@ -59,7 +59,13 @@ INTRODUCTIONS = {
     "tested: bit-equal to those of a second run stopped at that epoch.",
     "augmentation": "Each sample has its own draw, independent of the batch size, as a function of seed and step. Neighbouring "
     "geometric ones are fused into one warp on the device.",
-    "loss": "Losses are means over the batch.",
+    "loss": "The mean over the batch is minimized, with the penalties. What runs are compared by is the same for all of them: "
+    "`loss` in `metrics.csv` and wherever scores are shown is the cross-entropy (classification), the squared error (regression) "
+    "or the model's output (`dataset=none`), without label smoothing, class weights or penalties. Where the loss that is "
+    "minimized is another one, the column `objective` beside it holds its mean over the samples, before penalties: "
+    "`train/objective`, `val/objective`. Both can be named in `early_stopping.metric`; a sweep over what changes the objective is "
+    "compared by `val/loss`. Several runs or passes together (`dltrain evaluate`) average softmax probabilities, sigmoids for "
+    "`bce`, and outputs otherwise; a loss of your own says how in `combine(outputs)`, (P, B, K) → (B, K).",
     "sampler": "The order of samples is a function of the seed and the epoch alone.",
     "dataset": "Splits and folds depend on `dataset.split_seed` only. `dataset.normalize` and the other keys that all datasets "
     "share are among the [knobs](#knobs).",

@@ -316,6 +316,15 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         "`shuffle=replacement` draws each batch freely, and sampler=balanced fixes what is in it. Use one of them.",
     ),
     Contradiction(
+        lambda c, w: w["sampler"] == ["balanced"] and value(c, "dataset.class_weights") == "balanced",
+        "`dataset.class_weights` is balanced beside sampler=balanced: rare classes would come more often and weigh more, which "
+        "corrects twice.\nUse one of them: dataset.class_weights=none, or sampler=none.",
+    ),
+    Contradiction(
+        lambda c, w: w["dataset"] == ["none"] and value(c, "dataset.class_weights") == "balanced",
+        "`dataset.class_weights` is balanced, and dataset=none has no classes. Use dataset.class_weights=none.",
+    ),
+    Contradiction(
         lambda c, w: (
             w["optimizer"][0] in ("newton_cg", "steepest") and value(c, "model.attention") == "fused"
         ),

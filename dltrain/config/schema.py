@@ -117,6 +117,11 @@ def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, Any] | None
     return Config(**values | {"words": words, "plain": plain, "secrets": secrets or {}})
 
 
+def objective_of(config: Config) -> Node:
+    """What decides the loss that is minimized, beside the data: equal for runs whose column `objective` compares."""
+    return {"loss": config.loss, "dataset": {"class_weights": config.dataset.get("class_weights")}}
+
+
 def run_name(config: Config) -> str:
     """The folder of a run below `output`: its name, or its dataset and model."""
     return config.name or f"{config.words['dataset']}_{config.words['model']}"

@@ -11,9 +11,9 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from dltrain.config.compose import Composition
+from dltrain.config.compose import Composition, leaves
 from dltrain.config.door import Rights
-from dltrain.config.schema import Config
+from dltrain.config.schema import Config, Node, objective_of
 from dltrain.config.secrets import put, secrets_of
 from dltrain.config.validation import check_value
 from dltrain.errors import UserError
@@ -56,6 +56,9 @@ class Plan:
     configurations: list[dict[str, Any]] | None = None
     trial_of: dict[tuple[int, int], int] = field(default_factory=dict)  # (trial, replicate) → job of a grid
     rights: Rights = Rights(frozenset())  # what its configurations may name
+    losses: list[Node] = field(
+        default_factory=list
+    )  # the different losses that its jobs minimize (`check_all`)
 
     @property
     def trials(self) -> int:
@@ -281,4 +284,27 @@ def check_all(plan: Plan) -> list[Config]:
             except UserError as error:
                 shown = " ".join(f"{k}={v}" for k, v in values.items())
                 raise type(error)(f"{error}\nin the job {shown}; nothing was run.") from None
+    for config in found:
+        if (loss := objective_of(config)) not in plan.losses:
+            plan.losses.append(loss)
+    check_scale(plan, found)
     return found
+
+
+def check_scale(plan: Plan, configs: list[Config]) -> None:
+    """Refuse to compare by what is minimized where an axis changes that: its values are on different scales."""
+    metrics = plan.objectives or [str(config.early_stopping.get("metric")) for config in configs]
+    watched = next((name for name in metrics if name.endswith("/objective")), None)
+    settings = [dict(leaves(loss)) for loss in plan.losses]
+    keys = sorted({key for found in settings for key in found})
+    values = {key: {str(found.get(key)) for found in settings} for key in keys}
+    changed = [f"{key} is {' or '.join(sorted(found))}" for key, found in values.items() if len(found) > 1]
+    if watched and changed:
+        key, cure = "early_stopping.metric", watched.removesuffix("objective") + "loss"
+        if plan.objectives:
+            key, cure = "sweep.objectives", f"[{','.join(plan.objectives)}]".replace(watched, cure)
+        raise UserError(
+            f"`{key}` names {watched}, which is the loss that is minimized, and the axes change that loss "
+            f"({'; '.join(changed)}): its values would not compare.\n"
+            f"The plain loss does not depend on them: {key}={cure}"
+        )

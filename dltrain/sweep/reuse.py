@@ -49,7 +49,7 @@ def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
     """Every finished job of every sweep, by its key; of equal ones the newest comes last."""
     versions = [__version__, metadata.version("torch").partition("+")[0]]
     for record in sorted(output.glob("*/*/sweep.json"), key=lambda file: file.parent.name):
-        for file in sorted(record.parent.glob("*/summary.json")):
+        for file in sorted(record.parent.glob("*/summary.json")) if compares(record) else ():
             try:
                 summary = read_json(file)
                 then = [summary["versions"][name].partition("+")[0] for name in ("dltrain", "torch")]
@@ -59,6 +59,14 @@ def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
                     yield key_of(plain, summary["device"].startswith("cuda")), file.parent
             except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointProblem):
                 continue  # damaged, or not made by a run: the job is run here
+
+
+def compares(record: Path) -> bool:
+    """Whether the val/loss of a sweep's runs is the plain one; before sweep.json said so, it was what is minimized."""
+    try:
+        return bool(json.loads(record.read_text(encoding="utf-8"))["loss"] == "plain")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def take_over(job: Job, source: Path) -> None:

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 
 from dltrain.config.compose import check_words, compose, parse
 from dltrain.config.door import Rights, rights_of_record, rights_of_user
-from dltrain.config.schema import Config, run_name
+from dltrain.config.schema import Config, objective_of, run_name
 from dltrain.config.validation import validate
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.sweep import pool, space
@@ -56,6 +56,8 @@ def run_sweep(texts: list[str], config_name: str, command: str, catalogue: Catal
     if plan.settings["dry_run"]:
         return dry_run(plan, len(check_all(plan)))
     slots = places(plan)
+    if asked is not None:
+        check_scale_of(asked, plan)
     folder = asked or folder_for(plan)
     with told_of_faults(folder), locked(folder):
         return drive(plan, folder, slots, texts, command, catalogue)
@@ -219,6 +221,28 @@ def check_equal(folder: Path, plan: Plan) -> None:
     )
 
 
+def check_scale_of(folder: Path, plan: Plan) -> None:
+    """Refuse to go on with a sweep of an earlier version whose results are on another scale. Raises CheckpointProblem."""
+    if is_on_another_scale(read_record(folder), plan):
+        raise CheckpointProblem(
+            f"{folder} was begun by an earlier version, whose val/loss depends on the kind of loss, label smoothing and class "
+            "weights; it no longer does, so that its jobs and new ones would not compare.\n"
+            "Begin a new sweep: leave sweep.resume out"
+        )
+
+
+def is_on_another_scale(record: dict[str, Any], plan: Plan) -> bool:
+    """Whether the results of an unfinished sweep do not compare with those that its missing jobs would have now.
+
+    Before sweep.json said `"loss": "plain"`, val/loss was that of the loss that is minimized, which means the same today
+    for the default loss only.
+    """
+    if record.get("loss") == "plain" or record.get("finished"):
+        return False
+    default = objective_of(plan.composer.config([]))
+    return any(loss != default for loss in plan.losses)
+
+
 def difference(key: str, then: Any, now: Any) -> str:
     """One difference in words; axes by name and values."""
     if key == "axes":
@@ -247,7 +271,7 @@ def folder_for(plan: Plan) -> Path:
     parent = Path(plan.first.output) / run_name(plan.first)
     if not plan.settings["fresh"]:
         for file in sorted(parent.glob(f"*/{RECORD}"), reverse=True):
-            if is_unfinished(file, identity):
+            if is_unfinished(file, identity) and not is_on_another_scale(read_record(file.parent), plan):
                 check_files(file.parent)
                 _say(
                     plan,
@@ -306,6 +330,7 @@ def drive(
 
     record = {
         "identity": plan.identity(),
+        "loss": "plain",
         "overrides": texts,
         "command": command,
         "begun": datetime.now().astimezone().isoformat(timespec="seconds"),

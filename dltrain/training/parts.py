@@ -72,8 +72,11 @@ class Parts:
     test: Any
     order: Any
     order_observes: bool  # whether the order wants to see each sample's loss
-    loss: Callable[[Tensor, Tensor], Tensor]  # per-sample losses (B,)
-    metrics: Mapping[str, Metric]
+    loss: Callable[[Tensor, Tensor], Tensor]  # what is minimized, before penalties: per-sample losses (B,)
+    metrics: Mapping[str, Metric]  # what is measured in every split: `loss`, the yardstick of the task, first
+    objective: (
+        str  # which of the metrics is `loss` itself: "objective", or "loss" where that is the yardstick
+    )
     optimizer: Any
     schedule: Schedule
     momentum_schedule: Schedule | None

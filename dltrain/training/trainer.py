@@ -69,7 +69,7 @@ class Trainer:
         self.augment = Stream(plan.seed, "augment", plan.device)
         self.noise = Stream(plan.seed, "noise", plan.device)
         self.dropout = GlobalStream(plan.seed, "dropout", plan.device)
-        self.running = RunningMeans(parts.metrics, plan.device)
+        self.running = RunningMeans(parts.metrics, parts.objective, plan.device)
         self.kept_shares: tuple[int, Tensor] | None = None
         self.step = 0
         self.lr = 0.0
@@ -264,7 +264,6 @@ class Trainer:
         return evaluate(
             parts.model,
             split,
-            parts.loss,
             parts.metrics,
             plan.evaluation_batch_size,
             plan.device,

@@ -62,6 +62,8 @@ STACKS = {
     "deep_linear": [["model=deep_linear", "model.hidden=null", f"seed={i}"] for i in range(2)],
     "flips": [["augmentation=[flip]", f"seed={i}"] for i in range(2)],
     "mixed": [["augmentation=[mixup]", "regularization=[label_smoothing]", f"seed={i}"] for i in range(2)],
+    "another_loss": [["loss=bce", "dataset.class_weights=balanced", "early_stopping.metric=val/objective", f"seed={i}"]
+                     for i in range(2)],
     "balanced": [["sampler=balanced", f"lr={lr}"] for lr in (0.01, 0.001)],
     "bottleneck": [["model.hidden=[24,8,16]", "model.bottleneck=4", "model.activation=gelu", f"seed={i}"] for i in range(2)],
     "clips": [["regularization=[gradient_clipping]", f"regularization.gradient_clipping.mode={m}"] for m in ("value", "adaptive")],

@@ -25,7 +25,7 @@ from dltrain.config.schema import Config
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits
 from dltrain.errors import CheckpointProblem, DataProblem, NumericalFailure, ResourceProblem, UserError
-from dltrain.seeding import Stream
+from dltrain.seeding import Stream, sample_positions
 from dltrain.training.callbacks import Best, Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
 from dltrain.training.git import git_state
@@ -93,8 +93,9 @@ def run(
         trainer = Trainer(experiment.parts, experiment.plan, folder, [], watch)
         if resume:
             take_up(trainer)
-        info = begin(experiment, trainer, resume)
+        # before the summary says `running`, which a signal must not leave behind
         with trainer.signals, watched_logs(folder):
+            info = begin(experiment, trainer, resume)
             return _fit(experiment, trainer, info)
     finally:
         folder.close()
@@ -418,6 +419,7 @@ def facts(experiment: Experiment) -> dict[str, Any]:
     return {
         "startup": experiment.startup,
         "parameters": sum(p.numel() for p in parts.model.parameters()),
+        **({"loaded": parts.loaded} if parts.loaded else {}),
         "seed": plan.seed,
         "overrides": list(experiment.overrides),
         "command": experiment.command,
@@ -477,6 +479,7 @@ def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str,
         hparams=hparams(config, parts, plan),
         sample_images=images,
         sample_labels=labels,
+        loaded=parts.loaded,
     )
 
 
@@ -511,10 +514,10 @@ def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float |
 
 @torch.no_grad()
 def sample_images(parts: Parts, plan: Plan, count: int = 15) -> tuple[Tensor | None, tuple[str, ...]]:
-    """The first training images as the model will see them, augmented with draws of their own, in [0, 1]."""
+    """A few random training images as the model will see them, augmented with draws of their own, in [0, 1]."""
     if len(parts.spec.input_shape) != 3 or parts.spec.input_shape[0] not in (1, 3):
         return None, ()
-    order = torch.arange(min(count, len(parts.train)))
+    order = sample_positions(len(parts.train), count, plan.seed, "pictures")
     inputs, targets, indices = next(iter(parts.train.batches(order, count)))
     labels = (
         tuple(parts.spec.class_names[int(t)] for t in targets)

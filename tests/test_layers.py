@@ -16,7 +16,7 @@ LAYERS = (
     ("cli", "commands", "__main__"),
     ("config", "build", "experiment", "scoring", "sweep", "tuning", "parameter_groups"),
     ("training", "diagnostics"),
-    ("data", "models", "initializers", "optimizers", "schedules", "averaging", "regularization", "augmentation",
+    ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
      "losses", "metrics", "sampling", "early_stopping", "seeding", "errors"),
 )  # fmt: skip
 

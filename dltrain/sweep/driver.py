@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import connection
@@ -28,6 +28,7 @@ from dltrain.sweep.pool import Worker
 from dltrain.sweep.reuse import WHOLE, Finished, take_over
 from dltrain.sweep.slots import Slot
 from dltrain.sweep.stacked import LARGEST, StackTask, stack_key, why_alone, work_together
+from dltrain.training.signals import ENDINGS, heard, leave_closed_terminal
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
@@ -97,6 +98,7 @@ class Driver:
         self.earlier = Finished(Path(plan.first.output)) if plan.settings["reuse"] else None
         self.asked = 0
         self.interrupts = 0
+        self.received: signal.Signals | None = None  # the first one that asked for the end
         self.pruner_is_set = plan.settings["pruner"] == "none"
         self.begun = time.monotonic()
         self.done_here = 0
@@ -159,7 +161,7 @@ class Driver:
     # The loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Run what is missing; False when it was interrupted.
+        """Run what is missing; False when it was interrupted, by the signal in `received`.
 
         Raises OSError and ResourceProblem where the disk gives out, after the running jobs have saved.
         """
@@ -322,7 +324,7 @@ class Driver:
         running = [job for process in self.running for job in process.jobs.values()]
         for job in running if self.interrupts else ():
             job.state = "saving"
-        self.display.tick(self.jobs, running, self.seconds_left())
+        self.show(lambda: self.display.tick(self.jobs, running, self.seconds_left()))
 
     def gone(self, process: Running) -> None:
         """A process ended; a job that did not say how is told by its exit code, one of a stack runs again alone."""
@@ -423,13 +425,19 @@ class Driver:
         return (time.monotonic() - self.begun) / done * missing if done > 0 else None
 
     def tell(self, job: Job) -> None:
-        """Show that a job began or ended; where nobody reads any more, as in `| head`, the sweep goes on in silence."""
+        """Show that a job began or ended."""
+        self.show(lambda: self.display.changed(job))
+
+    def show(self, draw: Callable[[], None]) -> None:
+        """Draw; where nobody reads any more, as in `| head` or in a closed terminal, the sweep goes on in silence."""
         try:
-            self.display.changed(job)
-        except BrokenPipeError:
+            draw()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
             self.display = Quiet()
 
-    # Ctrl-C -------------------------------------------------------------------------------------------------------
+    # Signals ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -437,11 +445,14 @@ class Driver:
 
         def on_signal(number: int, frame: Any) -> None:
             self.interrupts += 1
+            self.received = self.received or signal.Signals(number)
+            if signal.Signals(number).name == "SIGHUP":
+                leave_closed_terminal()
             for process in list(self.running):
                 process.worker.signal(signal.SIGINT if self.interrupts == 1 else signal.SIGKILL)
 
         before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in heard(ENDINGS):
             before[number] = signal.signal(number, on_signal)
         try:
             yield

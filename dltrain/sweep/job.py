@@ -72,6 +72,8 @@ def work(task: Task, channel: connection.Connection) -> None:
 def enter(cwd: str, log: Path) -> None:
     """Make a forked process one of its own: session, folder, log, and an end with the driver's."""
     os.setsid()  # a Ctrl-C of the terminal goes to the driver alone, which passes it on once
+    # the fork server ignores it; no terminal reaches this session, so that whoever sends it means this job
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(cwd)
     _write_to(log)
     threading.Thread(target=_end_with_driver, daemon=True).start()

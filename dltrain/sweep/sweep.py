@@ -31,6 +31,7 @@ from dltrain.sweep.results import edges, rank, winner, write_best, write_csv, wr
 from dltrain.sweep.slots import Slot, gpus_for, slots_of
 from dltrain.training.callbacks import count
 from dltrain.training.folder_names import check_files, check_writable, new_folder
+from dltrain.training.signals import EXIT_CODES
 from dltrain.training.summary import read_json
 
 if TYPE_CHECKING:
@@ -364,7 +365,8 @@ def drive(
     missing = total - sum(job.is_done for job in driver.jobs)
     record |= {"finished": missing == 0, "seconds": round(time.monotonic() - begun, 3)}
     write(folder / RECORD, json.dumps(record, indent=2) + "\n")
-    return conclude(plan, folder, driver.jobs, catalogue, missing, completed)
+    code = conclude(plan, folder, driver.jobs, catalogue, missing, completed)
+    return code if driver.received is None else EXIT_CODES[driver.received]
 
 
 def check_remembered(plan: Plan, folder: Path, trials: int) -> None:

@@ -49,6 +49,7 @@ class RunInfo:
     hparams: dict[str, int | float | str | bool]  # flat, for TensorBoard
     sample_images: Tensor | None  # (K, C, H, W) in [0, 1] after augmentation
     sample_labels: tuple[str, ...]
+    loaded: str = ""  # which weights came from a file
 
     def summary(self) -> list[tuple[str, tuple[str, ...]]]:
         """The run in words: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
@@ -62,7 +63,10 @@ class RunInfo:
         resumed = (f"resumed at step {self.resumed_step:,}",) if self.resumed_step else ()
         return [
             ("data", (self.dataset, *(f"{n:,} {split}" for split, n in self.sizes.items()), shape)),
-            ("model", (self.model, count(self.parameters, "parameter"))),
+            (
+                "model",
+                (self.model, count(self.parameters, "parameter"), *([self.loaded] if self.loaded else [])),
+            ),
             ("training", (*training, f"batch {self.batch_size:,}", f"at most {length}", *resumed)),
             ("machine", machine),
         ]

@@ -122,7 +122,7 @@ class Closure:
             yield losses, total
 
     def _micro_batches(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        pieces = self.trainer.plan.accumulate
+        pieces = self.trainer.pieces(len(self.inputs))
         whole = (self.inputs, self.targets, self.indices)
         return (whole,) if pieces == 1 else zip(*(part.chunk(pieces) for part in whole), strict=True)
 

@@ -89,6 +89,7 @@ class Parts:
     fingerprint: str  # of the data
     statistics: dict[str, Tensor]  # mean and std that normalise the inputs
     frozen: list[Frozen] = field(default_factory=list)  # what thaws later
+    loaded: str = ""  # which weights the initializer read from a file; empty where it read none
     diagnostics: dict[str, Diagnostic] = field(default_factory=dict)  # by word; they look, and change nothing
 
 
@@ -110,6 +111,7 @@ class Plan:
     log_every: int | None
     compile: bool
     non_finite: str = "stop"  # stop | skip | rollback
+    samples_needed: int = 1  # in a batch or micro-batch, by the model's batch norms
 
     def epoch_of(self, step: int) -> int:
         """The epoch that a step belongs to, both from 0."""

@@ -283,7 +283,8 @@ def take_up(trainer: Trainer) -> None:
         step = int(manifest["step"])
         try:
             best = folder.best_weights(int(manifest["best_step"]))
-            trainer.load_state(checkpoint.state(), checkpoint.weights(), best)
+            state, weights = checkpoint.state(), checkpoint.weights()
+            load(trainer, state, weights, best)
         except (
             RuntimeError,
             ValueError,
@@ -299,6 +300,17 @@ def take_up(trainer: Trainer) -> None:
                 f"{checkpoint.folder} does not fit this configuration ({type(error).__name__}: {reason})"
             ) from None
     folder.rewind_rows(step)
+
+
+def load(trainer: Trainer, state: Any, weights: dict[str, Tensor], best: dict[str, Tensor]) -> None:
+    """Load a checkpoint's content; the reason of a part that refuses it gets the run's folder and a cure."""
+    try:
+        trainer.load_state(state, weights, best)
+    except CheckpointProblem as error:
+        path = trainer.folder.path
+        raise CheckpointProblem(
+            f"{path} cannot be continued: {error}\nTo start it again: dltrain rerun {path}"
+        ) from None
 
 
 def check_longer(experiment: Experiment, before: Config, door: Door) -> None:
@@ -404,6 +416,8 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "startup": experiment.startup,
         "parameters": sum(p.numel() for p in parts.model.parameters()),
         "seed": plan.seed,
+        "metric": parts.early_stopping.metric,
+        "mode": parts.early_stopping.mode,
         "overrides": list(experiment.overrides),
         "command": experiment.command,
         "name": config.name,
@@ -478,6 +492,7 @@ def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str,
         best_row=([{}] + [row for row in rows if best.improves(row)])[-1],
         metric=parts.early_stopping.metric,
         mode=parts.early_stopping.mode,
+        early_stopping=str(words["early_stopping"]),
         hparams=hparams(config, parts, plan),
         sample_images=images,
         sample_labels=labels,

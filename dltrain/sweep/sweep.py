@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from dltrain.config.compose import check_words, compose, parse
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.schema import Config, run_name
-from dltrain.config.validation import validate
+from dltrain.config.validation import check_axes, validate
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.sweep import pool, space
 from dltrain.sweep.composer import Composer
@@ -88,6 +88,7 @@ def read_plan(texts: list[str], config_name: str, catalogue: Catalogue, hydra: H
     """The plan of a command line, with its first configuration composed and validated."""
     parsed = parse(texts, hydra.config_loader)
     check_words(parsed, catalogue)
+    check_axes(o.key_or_group for o in parsed if o.is_sweep_override())
     first = compose([first_of(o) for o in parsed], catalogue, hydra, config_name)
     config = validate(first)
     return make_plan(parsed, first, config, Composer(catalogue, hydra, config_name))
@@ -158,8 +159,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def check_equal(folder: Path, plan: Plan) -> None:
     """Refuse to go on with a sweep over other axes. Raises UserError with the differences."""
-    then, now = read_record(folder)["identity"], json.loads(json.dumps(plan.identity()))
+    record = read_record(folder)
+    then, now = record["identity"], json.loads(json.dumps(plan.identity()))
     if then == now:
+        check_modes(folder, record, plan)
         return
     differences = "; ".join(
         difference(key, then.get(key), now.get(key)) for key in now if then.get(key) != now.get(key)
@@ -168,6 +171,23 @@ def check_equal(folder: Path, plan: Plan) -> None:
         f"{folder} is a sweep over something else, so its results would not belong to this one:\n{differences}.\n"
         f"Go on with it as it is: dltrain -m sweep.resume={folder}. Or leave sweep.resume out for a new sweep."
     )
+
+
+def modes_of(record: dict[str, Any], plan: Plan) -> list[str]:
+    """The directions of a sweep that was begun; before they were written down, all were lower unless `mode` said otherwise."""
+    former = plan.first.early_stopping.get("mode")
+    single = former if former in ("min", "max") else "min"
+    return list(record.get("modes") or ["min"] * len(plan.objectives) or [single])
+
+
+def check_modes(folder: Path, record: dict[str, Any], plan: Plan) -> None:
+    """Refuse to go on with a sweep of an earlier version that took lower values of an accuracy for better."""
+    if modes_of(record, plan) != plan.modes:
+        names = ", ".join(plan.objectives or [plan.metric])
+        raise UserError(
+            f"{folder} was begun by an earlier version, which took lower values of {names} for better: its results cannot be "
+            f"continued in the right direction.\nStart a new sweep: leave sweep.resume out, and add sweep.fresh=true"
+        )
 
 
 def difference(key: str, then: Any, now: Any) -> str:
@@ -198,7 +218,7 @@ def folder_for(plan: Plan) -> Path:
     parent = Path(plan.first.output) / run_name(plan.first)
     if not plan.settings["fresh"]:
         for file in sorted(parent.glob(f"*/{RECORD}"), reverse=True):
-            if is_unfinished(file, identity):
+            if is_unfinished(file, identity, plan):
                 _say(
                     plan,
                     f"going on with the unfinished sweep {file.parent} (for a new one: sweep.fresh=true)",
@@ -209,11 +229,12 @@ def folder_for(plan: Plan) -> Path:
     return folder
 
 
-def is_unfinished(file: Path, identity: dict[str, Any]) -> bool:
+def is_unfinished(file: Path, identity: dict[str, Any], plan: Plan) -> bool:
     """Whether a sweep.json is that of an equal sweep with jobs to go."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        return bool(record["identity"] == identity and not record["finished"])
+        equal = record["identity"] == identity and modes_of(record, plan) == plan.modes
+        return bool(equal and not record["finished"])
     except (OSError, ValueError, KeyError, TypeError):  # somebody else's, or damaged: not to be gone on with
         return False
 
@@ -254,6 +275,7 @@ def drive(
 
     record = {
         "identity": plan.identity(),
+        "modes": plan.modes,
         "overrides": texts,
         "command": command,
         "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -265,9 +287,7 @@ def drive(
     targets = frozenset(shipped_targets(catalogue))
     grid = plan.configurations
     sampler = Listed(grid) if grid is not None else make_sampler(plan, targets)
-    directions: list[Direction] = ["minimize"] * len(plan.objectives) or [
-        "minimize" if plan.mode == "min" else "maximize"
-    ]
+    directions: list[Direction] = ["minimize" if mode == "min" else "maximize" for mode in plan.modes]
     study = Study(folder, plan.search_axes, sampler, directions)
     if grid is None:
         check_remembered(plan, folder, len(study.trials()))

@@ -284,9 +284,9 @@ def take_up(trainer: Trainer) -> None:
         step = int(manifest["step"])
         try:
             best = folder.best_weights(int(manifest["best_step"]))
-            state = checkpoint.state()
+            state, weights = checkpoint.state(), checkpoint.weights()
             check_yardstick(folder.path, state, trainer)
-            trainer.load_state(state, checkpoint.weights(), best)
+            load(trainer, state, weights, best)
         except (
             RuntimeError,
             ValueError,
@@ -315,6 +315,17 @@ def check_yardstick(path: Path, state: Mapping[str, Any], trainer: Trainer) -> N
             "class weights; it no longer does, so that a resumed run would mix two scales.\n"
             f"Train again: dltrain rerun {path}"
         )
+
+
+def load(trainer: Trainer, state: Any, weights: dict[str, Tensor], best: dict[str, Tensor]) -> None:
+    """Load a checkpoint's content; the reason of a part that refuses it gets the run's folder and a cure."""
+    try:
+        trainer.load_state(state, weights, best)
+    except CheckpointProblem as error:
+        path = trainer.folder.path
+        raise CheckpointProblem(
+            f"{path} cannot be continued: {error}\nTo start it again: dltrain rerun {path}"
+        ) from None
 
 
 def check_longer(experiment: Experiment, before: Config, door: Door) -> None:
@@ -421,6 +432,8 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parts.model.parameters()),
         **({"loaded": parts.loaded} if parts.loaded else {}),
         "seed": plan.seed,
+        "metric": parts.early_stopping.metric,
+        "mode": parts.early_stopping.mode,
         "overrides": list(experiment.overrides),
         "command": experiment.command,
         "name": config.secrets.get("name", config.name),
@@ -476,6 +489,7 @@ def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str,
         best_row=([{}] + [row for row in rows if best.improves(row)])[-1],
         metric=parts.early_stopping.metric,
         mode=parts.early_stopping.mode,
+        early_stopping=str(words["early_stopping"]),
         hparams=hparams(config, parts, plan),
         sample_images=images,
         sample_labels=labels,

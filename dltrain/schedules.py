@@ -16,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from dltrain.direction import Choice, improves, resolve_mode
+
 Unit = Literal["epochs", "steps"]
-Mode = Literal["min", "max"]
 
 
 class Schedule(Protocol):
@@ -333,15 +334,6 @@ def triangular(
     return span.schedule(value)
 
 
-def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.0) -> bool:
-    """Whether a metric is better than the best by more than `min_delta`, which is absolute; NaN and inf never
-    are.
-    """
-    if best is None or not math.isfinite(value):
-        return math.isfinite(value)
-    return value < best - min_delta if mode == "min" else value > best + min_delta
-
-
 class Plateau:
     """Multiply by `factor` after `patience` evaluations in a row without improvement (L2, L3).
 
@@ -355,7 +347,7 @@ class Plateau:
         total_steps: int,
         steps_per_epoch: int,
         metric: str = "val/loss",
-        mode: Mode = "min",
+        mode: Choice = "auto",
         factor: float = 0.5,
         patience: int = 3,
         min_delta: float = 0.0,
@@ -365,7 +357,7 @@ class Plateau:
         warmup_epochs: float = 0.0,
     ) -> None:
         span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-        self.metric, self.mode = metric, mode
+        self.metric, self.mode = metric, resolve_mode(metric, mode)
         self.factor, self.patience, self.min_delta = factor, patience, min_delta
         self.best: float | None = None
         self.stale = 0  # evaluations since the last improvement or change

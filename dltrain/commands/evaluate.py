@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from dltrain.commands.resume import split_arguments
+from dltrain.commands.resume import split_arguments, warn_of_direction
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import open_catalogue
@@ -24,6 +24,8 @@ def run(arguments: list[str]) -> int:
     catalogue = open_catalogue()
     configs = [named_copies(saved.read(path, catalogue, overrides), catalogue) for path in paths]
     doors = [door_for_saved(config, catalogue, overrides) for config in configs]
+    for path, config in zip(paths, configs, strict=True):
+        warn_of_direction(path, config)
 
     from dltrain import scoring
 

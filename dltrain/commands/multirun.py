@@ -15,7 +15,7 @@ from dltrain.commands.train import command_line, job_config
 from dltrain.config.compose import CONFIG_NAME, Composition, check_words, choices_of, compose, parse
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.schema import run_name
-from dltrain.config.validation import check_sweep, validate
+from dltrain.config.validation import check_axes, check_sweep, validate
 from dltrain.errors import UserError
 from dltrain.training.folder_names import check_writable, new_folder
 
@@ -44,6 +44,7 @@ def run_by_hydra(
     args: Namespace, parsed: list[Override], arguments: list[str], catalogue: Catalogue, hydra: Hydra
 ) -> int:
     """Check the sweep's axes, run every job by Hydra, and tell how each ended; 7 when some failed."""
+    check_axes(o.key_or_group for o in parsed if o.is_sweep_override())
     first = compose([first_of(o) for o in parsed], catalogue, hydra, args.config_name or CONFIG_NAME)
     config = validate(first)
     Door(shipped_targets(catalogue), config.trust).check_names(config.plain)
@@ -149,7 +150,10 @@ def report(folder: Path) -> int:
     jobs: list[dict[str, Any]] = []
     for file in folder.glob("*/summary.json"):
         jobs.append({"number": int(file.parent.name), **json.loads(file.read_text(encoding="utf-8"))})
-    jobs.sort(key=lambda job: (job.get("objective") is None, job.get("objective") or 0.0, job["number"]))
+    sign = -1 if any(job.get("mode") == "max" for job in jobs) else 1
+    jobs.sort(
+        key=lambda job: (job.get("objective") is None, sign * (job.get("objective") or 0.0), job["number"])
+    )
     width = max((len(" ".join(job["overrides"])) for job in jobs), default=10)
     print(f"\n{'job':>5}  {'overrides':<{width}}  {'objective':>10}  {'best epoch':>10}  status")
     for job in jobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.saved import LENGTH, SAFE
+from dltrain.config.schema import Config
+from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest
 from dltrain.training.folder_names import check_files
 from dltrain.training.lock import Lock
@@ -31,6 +34,7 @@ def run(arguments: list[str]) -> int:
     catalogue = open_catalogue()
     config = saved.read(path, catalogue, overrides)
     door = door_for_saved(config, catalogue, overrides)
+    warn_of_direction(path, config)
     Lock(path).release()  # another process in it: say so at once, before torch is imported
     earlier = check_resumable(path, longer=any(o.partition("=")[0] in LENGTH for o in overrides))
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
@@ -44,6 +48,18 @@ def run(arguments: list[str]) -> int:
     with experiment.logging_to(path):
         experiment.run(built, path, resume=True, strict=strict)
     return 0
+
+
+def warn_of_direction(path: Path, config: Config) -> None:
+    """Say that a run of an earlier version takes the wrong direction of its metric for the better one."""
+    for group in problems(config.plain):
+        node = config.plain[group]
+        better = BETTER[direction_of(node["metric"]) or node["mode"]]
+        print(
+            f"dltrain: {path} was begun with {group}.mode={node['mode']} for {node['metric']} ({better}), and keeps it. "
+            f"In the direction of the metric: dltrain rerun {path} {group}.mode=auto",
+            file=sys.stderr,
+        )
 
 
 def newest_run(path: Path) -> Path:

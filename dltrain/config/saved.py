@@ -17,6 +17,7 @@ from dltrain.config.compose import check_lr, leaves
 from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import check_together, check_value, check_values, replace_length
+from dltrain.direction import problems, resolved_modes
 from dltrain.errors import CheckpointProblem, UserError, nearest
 
 MAX_SAVED_BYTES = 200_000  # fifty times what a run writes
@@ -62,10 +63,14 @@ def placement(run: Path, catalogue: Catalogue) -> dict[str, Any]:
 
 
 def binding(config: Config) -> dict[str, Any]:
-    """What a run may not change when it is resumed, by dotted path; as JSON gives it back."""
+    """What a run may not change when it is resumed, by dotted path; as JSON gives it back.
+
+    Directions are resolved: before there was `mode: auto`, every configuration said `min` or `max`.
+    """
     free = {*SAFE, *_ELSEWHERE, *config.secrets}
     below = tuple(f"{path}." for path in config.secrets)
-    plain: dict[str, Any] = json.loads(json.dumps(dict(leaves(config.plain)), default=str))
+    values = dict(leaves(config.plain)) | resolved_modes(config.plain)
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return {path: value for path, value in plain.items() if path not in free and not path.startswith(below)}
 
 
@@ -103,6 +108,7 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
     table = catalogue.params(choices)
     fill_newer_keys(content, catalogue)
     secrets = resolve(content)
+    former = problems(content)
     links = {
         path: key
         for g, names in choices.items()
@@ -115,7 +121,9 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
         secrets.pop(text.partition("=")[0], None)
     replace_length(content, overrides)
     check_values(content, choices, catalogue)
-    check_together(content, choices)
+    # `mode: min` was once the default for every metric: such a run keeps its direction
+    kept = [group for group, problem in problems(content).items() if former.get(group) == problem]
+    check_together(content, choices, kept)
     return to_config(content, words, secrets)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -18,7 +19,11 @@ from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
 from dltrain.config.conflicts import value as at
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of
+from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
+
+# The keys of early stopping that say by what evaluations, and with them the jobs of a sweep, are compared.
+COMPARED_BY = ("early_stopping.metric", "early_stopping.mode")
 
 
 def validate(composition: Composition) -> Config:
@@ -161,6 +166,16 @@ def check_sweep(composition: Composition, overrides: list[Any]) -> None:
                     check_value(table[override.key_or_group], value)
 
 
+def check_axes(names: Iterable[str]) -> None:
+    """Refuse an axis that changes what the jobs are compared by. Raises UserError."""
+    for name in names:
+        if name in COMPARED_BY:
+            raise UserError(
+                f"`{name}` cannot be an axis: the jobs of a sweep are compared by one metric in one direction.\n"
+                f"Give one value, and start a second sweep for another."
+            )
+
+
 def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> str:
     """The file that sets a key, looked for among the chosen words."""
     key = path.rsplit(".", 1)[-1]
@@ -180,12 +195,15 @@ def check_pairs(choices: dict[str, list[str]]) -> None:
             raise UserError(pair.message(found))
 
 
-def check_together(plain: Node, choices: dict[str, list[str]]) -> None:
-    """Refuse the knobs and keys that contradict each other."""
+def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[str] = ()) -> None:
+    """Refuse the knobs and keys that contradict each other; directions of the groups in `known` are left as they are."""
     for contradiction in CONTRADICTIONS:
         if contradiction.occurs(plain, choices):
             words = {group: ",".join(names) for group, names in choices.items()}
             raise UserError(contradiction.message.format(**plain, words=words))
+    for group, problem in problems(plain).items():
+        if group not in known:
+            raise UserError(problem)
 
 
 def check_regularization(plain: Node, choices: dict[str, list[str]]) -> None:

@@ -374,7 +374,7 @@ class Driver:
         from dltrain.sweep.study import make_pruner
 
         settings = self.plan.settings
-        pruner = make_pruner(settings["pruner"], evaluations, settings["min_evaluations"], self.plan.mode)
+        pruner = make_pruner(settings["pruner"], evaluations, settings["min_evaluations"])
         assert pruner is not None
         self.study.use_pruner(pruner)
         self.pruner_is_set = True

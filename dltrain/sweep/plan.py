@@ -15,7 +15,8 @@ from dltrain.config.compose import Composition, leaves
 from dltrain.config.door import Rights
 from dltrain.config.schema import Config, Node, objective_of
 from dltrain.config.secrets import put, secrets_of
-from dltrain.config.validation import check_value
+from dltrain.config.validation import check_axes, check_value
+from dltrain.direction import BETTER, Mode, direction_of, resolve_mode
 from dltrain.errors import UserError
 from dltrain.sweep import space
 from dltrain.sweep.composer import Composer
@@ -80,13 +81,19 @@ class Plan:
         return str(self.first.early_stopping.get("metric", "val/loss"))
 
     @property
-    def mode(self) -> str:
-        return str(self.first.early_stopping.get("mode", "min"))
+    def mode(self) -> Mode:
+        """The direction of the metric."""
+        return mode_of(self.first)
 
     @property
     def objectives(self) -> list[str]:
-        """Several objectives, all to be small; empty for the one of early stopping."""
+        """Several objectives; empty for the one of early stopping."""
         return [str(name) for name in self.settings.get("objectives") or []]
+
+    @property
+    def modes(self) -> list[Mode]:
+        """The direction of each objective; what is no metric, such as parameters, is better the lower."""
+        return [direction_of(name) or "min" for name in self.objectives] or [self.mode]
 
     def jobs(self, trial: int, chosen: dict[str, Any], folder: Path) -> list[Job]:
         """The jobs of a trial: one for each repetition."""
@@ -174,6 +181,7 @@ def axes_of(
     for name in names:
         if names.count(name) > 1 or name in fixed:
             raise UserError(f"`{name}` is given twice. Write all its values in one list: {name}=a,b,c")
+    check_axes(settings["space"])
     yaml = [a for a in space.axes_of_yaml(settings["space"]) if a.name not in names and a.name not in fixed]
     axes = space.without_repeats(space.zipped([*yaml, *given], settings["zip"]))
     if settings["seeds"] > 1:
@@ -237,6 +245,12 @@ def shuffled(length: int) -> list[int]:
     return order
 
 
+def mode_of(config: Config) -> Mode:
+    """The direction of a run's objective."""
+    stopping = config.early_stopping
+    return resolve_mode(stopping.get("metric", "val/loss"), stopping.get("mode", "auto"))
+
+
 def check_pruner(plan: Plan) -> None:
     """Refuse a pruner where nothing can be pruned."""
     word = plan.settings["pruner"]
@@ -268,6 +282,16 @@ def check_prunable(plan: Plan, config: Config) -> None:
         )
 
 
+def check_comparable(plan: Plan, config: Config) -> None:
+    """Refuse a job that has another objective than the first one, such as by a recipe that sets it."""
+    metric = str(config.early_stopping.get("metric", "val/loss"))
+    if (metric, mode_of(config)) != (plan.metric, plan.mode):
+        raise UserError(
+            f"`early_stopping.metric` is {metric} ({BETTER[mode_of(config)]}), but {plan.metric} ({BETTER[plan.mode]}) in the "
+            f"first job: they cannot be compared.\nGive one for all jobs: early_stopping.metric={plan.metric} early_stopping.mode=auto"
+        )
+
+
 def check_all(plan: Plan) -> list[Config]:
     """Compose and validate every configuration; of a search: every value of every axis."""
     configurations = plan.configurations
@@ -281,6 +305,7 @@ def check_all(plan: Plan) -> list[Config]:
                 found.append(plan.composer.config(plan.overrides(values)))
                 plan.rights.door(found[-1].trust).check_names(found[-1].plain)
                 check_prunable(plan, found[-1])
+                check_comparable(plan, found[-1])
             except UserError as error:
                 shown = " ".join(f"{k}={v}" for k, v in values.items())
                 raise type(error)(f"{error}\nin the job {shown}; nothing was run.") from None

@@ -14,6 +14,7 @@ from dltrain import __version__
 from dltrain.config import saved
 from dltrain.config.compose import leaves
 from dltrain.config.schema import Config
+from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem
 from dltrain.sweep.jobs import Job, write
 from dltrain.training.folder_names import check_files
@@ -28,7 +29,7 @@ def key_of(plain: dict[str, Any], on_gpu: bool) -> str:
     """Equal for runs with equal results."""
     kept = {
         path: value
-        for path, value in leaves(plain)
+        for path, value in (dict(leaves(plain)) | resolved_modes(plain)).items()
         if path.partition(".")[0] not in FREE and path not in FREE
     }
     return json.dumps([on_gpu, kept], sort_keys=True, default=str)

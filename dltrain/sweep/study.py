@@ -207,7 +207,7 @@ class quiet(warnings.catch_warnings):
         warnings.simplefilter("ignore")
 
 
-def make_pruner(word: str, evaluations: int, first: int | str, mode: str) -> optuna.pruners.BasePruner | None:
+def make_pruner(word: str, evaluations: int, first: int | str) -> optuna.pruners.BasePruner | None:
     """The pruner of a word; its unit is an evaluation. `auto` leaves a ninth of the evaluations alone.
 
     Median (Golovin et al. 2017), ASHA (Li et al. 2018, arXiv:1810.05934), Hyperband (Li et al. 2016, arXiv:1603.06560).

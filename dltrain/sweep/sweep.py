@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override
 from dltrain.config.compose import check_words, compose, parse
 from dltrain.config.door import Rights, rights_of_record, rights_of_user
 from dltrain.config.schema import Config, objective_of, run_name
-from dltrain.config.validation import validate
+from dltrain.config.validation import check_axes, validate
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.sweep import pool, space
 from dltrain.sweep.composer import Composer
@@ -94,6 +94,7 @@ def read_plan(texts: list[str], config_name: str, catalogue: Catalogue, hydra: H
     """The plan of a command line, with its first configuration composed and validated."""
     parsed = parse(texts, hydra.config_loader)
     check_words(parsed, catalogue)
+    check_axes(o.key_or_group for o in parsed if o.is_sweep_override())
     first = compose([first_of(o) for o in parsed], catalogue, hydra, config_name)
     config = validate(first)
     rights.door(config.trust).check_names(config.plain)
@@ -210,8 +211,10 @@ def untrusted(identity: dict[str, Any]) -> dict[str, Any]:
 
 def check_equal(folder: Path, plan: Plan) -> None:
     """Refuse to go on with a sweep over other axes. Raises UserError with the differences."""
-    then, now = read_record(folder)["identity"], json.loads(json.dumps(plan.identity()))
+    record = read_record(folder)
+    then, now = record["identity"], json.loads(json.dumps(plan.identity()))
     if same(then, now):
+        check_modes(folder, record, plan)
         return
     differences = "; ".join(
         difference(key, then.get(key), now.get(key)) for key in now if then.get(key) != now.get(key)
@@ -244,6 +247,23 @@ def is_on_another_scale(record: dict[str, Any], plan: Plan) -> bool:
     return any(loss != default for loss in plan.losses)
 
 
+def modes_of(record: dict[str, Any], plan: Plan) -> list[str]:
+    """The directions of a sweep that was begun; before they were written down, all were lower unless `mode` said otherwise."""
+    former = plan.first.early_stopping.get("mode")
+    single = former if former in ("min", "max") else "min"
+    return list(record.get("modes") or ["min"] * len(plan.objectives) or [single])
+
+
+def check_modes(folder: Path, record: dict[str, Any], plan: Plan) -> None:
+    """Refuse to go on with a sweep of an earlier version that took lower values of an accuracy for better."""
+    if modes_of(record, plan) != plan.modes:
+        names = ", ".join(plan.objectives or [plan.metric])
+        raise UserError(
+            f"{folder} was begun by an earlier version, which took lower values of {names} for better: its results cannot be "
+            f"continued in the right direction.\nStart a new sweep: leave sweep.resume out, and add sweep.fresh=true"
+        )
+
+
 def difference(key: str, then: Any, now: Any) -> str:
     """One difference in words; axes by name and values."""
     if key == "axes":
@@ -272,7 +292,7 @@ def folder_for(plan: Plan) -> Path:
     parent = Path(plan.first.output) / run_name(plan.first)
     if not plan.settings["fresh"]:
         for file in sorted(parent.glob(f"*/{RECORD}"), reverse=True):
-            if is_unfinished(file, identity) and not is_on_another_scale(read_record(file.parent), plan):
+            if is_unfinished(file, identity, plan) and not is_on_another_scale(read_record(file.parent), plan):
                 check_files(file.parent)
                 _say(
                     plan,
@@ -284,14 +304,13 @@ def folder_for(plan: Plan) -> Path:
     return folder
 
 
-def is_unfinished(file: Path, identity: dict[str, Any]) -> bool:
+def is_unfinished(file: Path, identity: dict[str, Any], plan: Plan) -> bool:
     """Whether a sweep.json is that of an equal sweep with jobs to go."""
     try:
         record = read_json(file)
-        return bool(
-            is_identity(record["identity"]) and same(record["identity"], identity) and not record["finished"]
-        )
-    except (OSError, ValueError, KeyError):  # somebody else's, or damaged: not to be gone on with
+        equal = is_identity(record["identity"]) and same(record["identity"], identity)
+        return bool(equal and modes_of(record, plan) == plan.modes and not record["finished"])
+    except (OSError, ValueError, KeyError, TypeError):  # somebody else's, or damaged: not to be gone on with
         return False
 
 
@@ -332,6 +351,7 @@ def drive(
     record = {
         "identity": plan.identity(),
         "loss": "plain",
+        "modes": plan.modes,
         "overrides": texts,
         "command": command,
         "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -342,9 +362,7 @@ def drive(
     write(folder / RECORD, json.dumps(record, indent=2) + "\n")
     grid = plan.configurations
     sampler = Listed(grid) if grid is not None else make_sampler(plan)
-    directions: list[Direction] = ["minimize"] * len(plan.objectives) or [
-        "minimize" if plan.mode == "min" else "maximize"
-    ]
+    directions: list[Direction] = ["minimize" if mode == "min" else "maximize" for mode in plan.modes]
     study = Study(folder, plan.search_axes, sampler, directions)
     if grid is None:
         check_remembered(plan, folder, len(study.trials()))

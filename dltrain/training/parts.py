@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dltrain.data.spec import DataSpec
 from dltrain.diagnostics.probe import Diagnostic
+from dltrain.direction import Mode
 
 Schedule = Callable[[int], float]
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -26,7 +27,7 @@ class EarlyStopping(Protocol):
     """Which evaluation is the best so far, and whether to stop."""
 
     metric: str
-    mode: str
+    mode: Mode
     stop_reason: str | None
     best: float | None
     best_step: int

@@ -55,8 +55,11 @@ STACKS = {
     "schedules": [["schedule=cosine"], ["schedule=linear"], ["schedule=plateau"], ["penalty_schedule=linear", "regularization=[l2]"],
                   ["momentum_schedule=linear", "optimizer=momentum"], ["initializer=kaiming_normal"], ["shuffle=replacement"],
                   ["sampler=none", "epochs=1"], ["early_stopping=none", "early_stopping.tolerance=1e-9"]],
-    "stopping": [["epochs=6", f"lr={lr}", "early_stopping.patience=1", "early_stopping.mode=max", f"seed={i}"]
+    "stopping": [["epochs=6", f"lr={lr}", "early_stopping.patience=1", "early_stopping.min_delta=0.3", f"seed={i}"]
                  for i, lr in enumerate((0.01, 1e-4, 0.03))] + [["epochs=4"], ["steps=13"]],
+    "smoothed": [["epochs=9", f"lr={lr}", "early_stopping.metric=val/accuracy", "early_stopping.patience=1",
+                  f"early_stopping.smoothing={s}", "schedule=plateau", "schedule.metric=val/accuracy", "schedule.patience=1"]
+                 for lr, s in ((0.01, 0.5), (0.1, 0.9), (0.3, 0.3))],
     "layer_norm": [["model.norm=layer", f"seed={i}", "model.dropout=0.2"] for i in range(3)],
     "linear": [["model=linear", "model.hidden=null", f"model.dropout={p}"] for p in (0.1, 0.3)],
     "deep_linear": [["model=deep_linear", "model.hidden=null", f"seed={i}"] for i in range(2)],

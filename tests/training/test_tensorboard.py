@@ -70,7 +70,7 @@ def test_text_holds_command_and_configuration(finished: EventAccumulator) -> Non
         "1,294 train",
         "52,650 parameters",
         "schedule cosine",
-        "objective: val/loss (min)",
+        "goal: val/loss, lower is better",
         "`lr=1e-3`",
     ):
         assert fact in words

@@ -11,7 +11,7 @@ SETS = {
     "BEST": "training/test_best_not_last.py",
     "CHECKPOINTS": "faults/test_faults_disk.py faults/test_faults_checkpoints.py",
     "DOOR": "test_user_words.py faults/test_faults_door.py faults/test_faults_corpus.py",
-    "LOOP": "training/test_observers.py training/test_best_not_last.py regularization/test_rules_in_a_run.py "
+    "LOOP": "training/test_rates_of_a_step.py training/test_observers.py training/test_best_not_last.py regularization/test_rules_in_a_run.py "
     "training/test_trainer.py test_seeding.py",
     "LOSSES": "test_losses.py",
     "OBSERVERS": "training/test_observers.py",

@@ -188,3 +188,39 @@ def test_lr_is_the_rate_of_the_last_step(train):
     assert [row["lr"] for row in run.rows] == pytest.approx(
         [0.5 * (1 - (step - 1) / total) for step in steps]
     )
+
+
+# The terminal -------------------------------------------------------------------------------------------------------
+
+
+def test_plain_output_is_the_table_the_best_and_the_test_score(dltrain, workdir, capsys):
+    dltrain(
+        "dataset.limit=150", "lr=0.02", "epochs=11", "early_stopping=none", "batch_size=50", "schedule=linear"
+    )
+    said = capsys.readouterr().out.splitlines()
+    (path,) = run_folders(workdir)
+    run = Run(path)
+    lines = [line for line in said if line.startswith("epoch ")]
+    assert len(lines) == len(run.rows) == 11
+    lowest = float("inf")
+    for line, row in zip(lines, run.rows, strict=True):
+        shown = dict(part.split(" ", 1) for part in line.split("  ") if " " in part)
+        assert shown["epoch"] == f"{row['epoch']:g}/11" and shown["step"] == f"{row['step']:g}"
+        for key in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
+            assert float(shown[key]) == pytest.approx(row[key], abs=6e-5)
+        assert float(shown["lr"]) == pytest.approx(row["lr"], rel=1e-2, abs=1e-12)
+        assert line.rstrip().endswith("best") == (row["val/loss"] < lowest)
+        lowest = min(lowest, row["val/loss"])
+    best = min(run.rows, key=lambda row: row["val/loss"])
+    assert best["epoch"] < 11, "the case needs a best that is not the last"
+    (shown,) = [line for line in said if line.strip().startswith("best ")]
+    assert f"epoch {best['epoch']:g}" in shown
+    assert f"val/loss {best['val/loss']:.4f}" in shown and f"val/accuracy {best['val/accuracy']:.4f}" in shown
+    (shown,) = [line for line in said if line.strip().startswith("test ")]
+    test = run.summary["test"]
+    assert f"loss {test['loss']:.4f}" in shown and f"accuracy {test['accuracy']:.4f}" in shown
+    (shown,) = [line for line in said if line.strip().startswith("data ")]
+    parts = parts_of(run)
+    for name in ("train", "val", "test"):
+        assert f"{len(getattr(parts, name)):,} {name}" in shown
+    assert any(str(path.relative_to(workdir)) in line for line in said)

@@ -89,6 +89,8 @@ def run_tests(paths: list[str], folder: Path) -> Verdict:
         "pytest",
         "-x",
         "-q",
+        "-n",
+        "0",
         "--tb=line",
         "--no-showlocals",
         "-p",

@@ -292,7 +292,9 @@ def folder_for(plan: Plan) -> Path:
     parent = Path(plan.first.output) / run_name(plan.first)
     if not plan.settings["fresh"]:
         for file in sorted(parent.glob(f"*/{RECORD}"), reverse=True):
-            if is_unfinished(file, identity, plan) and not is_on_another_scale(read_record(file.parent), plan):
+            if is_unfinished(file, identity, plan) and not is_on_another_scale(
+                read_record(file.parent), plan
+            ):
                 check_files(file.parent)
                 _say(
                     plan,

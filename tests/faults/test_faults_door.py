@@ -12,15 +12,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import corpus
 import pytest
 import yaml
-from faults import copy_of, cut_run, everything, only_run
+from faults import copy_of, cut_run, everything, only_run, swept
 from omegaconf import OmegaConf
 
 from dltrain.config import saved
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.hydra_node import FIXED, check_hydra_node
 from dltrain.errors import UserError
+from dltrain.sweep.reuse import finished_runs
 from dltrain.training.git import git_state
 
 HERE = Path(__file__)
@@ -306,6 +308,26 @@ def test_sweep_of_one_s_own_is_resumed_with_own_code(dltrain, workdir):
                 dltrain(*resume)
             resume = (*resume, "trust=[swept_models]")
         assert dltrain(*resume) == 0
+
+
+SPOILED_JOBS = {
+    "link": lambda job: (job / "checkpoints" / "more").symlink_to("/etc/passwd"),
+    "pipe": lambda job: os.mkfifo(job / "more"),
+    "a list": lambda job: (job / "summary.json").write_text("[]"),
+    "deep": lambda job: (job / "summary.json").write_text("[" * 100_000),
+    "versions": lambda job: (job / "summary.json").write_text('{"versions": {"dltrain": 1, "torch": 2}}'),
+    "bomb": lambda job: (job / "config.yaml").write_text(corpus.BOMB),
+    "no configuration": lambda job: (job / "config.yaml").write_text("[1]"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED_JOBS)
+def test_37_spoiled_runs_of_other_sweeps_are_not_reused(workdir, name):
+    """`sweep.reuse` looks at every sweep below `output`: the run that was spoiled is passed over, the other is found."""
+    folder = copy_of(swept(), workdir / "outputs" / "name" / "sweep").path
+    assert len(list(finished_runs(workdir / "outputs"))) == 2
+    SPOILED_JOBS[name](folder / "0")
+    assert [path for _, path in finished_runs(workdir / "outputs")] == [folder / "1"]
 
 
 # 40: tests/test_refusals.py; 41: ----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dltrain.cli import STARTED
 from dltrain.commands.train import command_line, job_config
@@ -110,7 +110,11 @@ class Job:
         from dltrain.training.signals import Interrupted
 
         hydra_cfg = HydraConfig.get()
-        folder, overrides = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
+        folder = Path(hydra_cfg.runtime.output_dir)
+        # As they were typed: iterating over the node would put the environment's values into the summary.
+        typed = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
+        assert isinstance(typed, list)
+        overrides = [str(text) for text in typed]
         print(f"\n#{hydra_cfg.job.num}  {' '.join(overrides)}", flush=True)
         try:
             whole = job_config(cfg)

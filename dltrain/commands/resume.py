@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -105,11 +106,11 @@ def check_resumable(path: Path, longer: bool = False) -> dict[str, Any]:
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
     """Run folders and `key=value` changes. Raises CheckpointProblem for a folder that is not there."""
-    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
+    overrides = [a for a in arguments if "=" in a and not os.path.exists(a)]
     paths = [Path(a) for a in arguments if a not in overrides]
     for path in paths:
         if str(path).startswith("-"):
             raise UserError(f"`{path}` is no option of this command. Give run folders and key=value changes.")
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise CheckpointProblem(f"{path} is no folder. Run folders lie in outputs/NAME/DATE_TIME-xxxx.")
     return paths, overrides

@@ -57,9 +57,9 @@ def check_hydra_node(cfg: DictConfig, trust: list[str]) -> None:
     """
     if OmegaConf.is_interpolation(cfg, "hydra"):
         raise UserError("`hydra` is a link to another node. Write its keys and values.")
-    node = OmegaConf.to_container(cfg.hydra, resolve=False)
-    assert isinstance(node, dict)
-    node = {str(key): value for key, value in node.items()}
+    plain = OmegaConf.to_container(cfg.hydra, resolve=False)
+    assert isinstance(plain, dict)
+    node = {str(key): value for key, value in plain.items()}
     leaves = list(_leaves(node))
     for path, value in leaves:
         _check_text(path, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -209,8 +210,18 @@ def set_value(content: dict[str, Any], text: str, table: dict[str, Any]) -> None
             raise UserError(
                 f"`{parent}` is {str(node)[:80]} in config.yaml; it must be keys with their values."
             )
-    node[last] = _read_value(value)
+    try:
+        node[last] = _read_value(value)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(
+            f"`{text[:80]}` cannot be read: its value is not YAML.\nQuote it: {shlex.quote(f'{key}={_quoted(value)}')}"
+        ) from None
     check_value(table[key], node[last])
+
+
+def _quoted(value: str) -> str:
+    """The value as a YAML text in quotes."""
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _read_value(text: str) -> Any:

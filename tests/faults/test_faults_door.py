@@ -6,19 +6,23 @@ import logging
 import logging.config
 import logging.handlers
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import corpus
 import pytest
 import yaml
-from faults import copy_of, cut_run, everything, only_run
+from faults import copy_of, cut_run, everything, only_run, swept
 from omegaconf import OmegaConf
 
+from dltrain.config import saved
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.hydra_node import FIXED, check_hydra_node
 from dltrain.errors import UserError
+from dltrain.sweep.reuse import finished_runs
 from dltrain.training.git import git_state
 
 HERE = Path(__file__)
@@ -306,6 +310,26 @@ def test_sweep_of_one_s_own_is_resumed_with_own_code(dltrain, workdir):
         assert dltrain(*resume) == 0
 
 
+SPOILED_JOBS = {
+    "link": lambda job: (job / "checkpoints" / "more").symlink_to("/etc/passwd"),
+    "pipe": lambda job: os.mkfifo(job / "more"),
+    "a list": lambda job: (job / "summary.json").write_text("[]"),
+    "deep": lambda job: (job / "summary.json").write_text("[" * 100_000),
+    "versions": lambda job: (job / "summary.json").write_text('{"versions": {"dltrain": 1, "torch": 2}}'),
+    "bomb": lambda job: (job / "config.yaml").write_text(corpus.BOMB),
+    "no configuration": lambda job: (job / "config.yaml").write_text("[1]"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED_JOBS)
+def test_37_spoiled_runs_of_other_sweeps_are_not_reused(workdir, name):
+    """`sweep.reuse` looks at every sweep below `output`: the run that was spoiled is passed over, the other is found."""
+    folder = copy_of(swept(), workdir / "outputs" / "name" / "sweep").path
+    assert len(list(finished_runs(workdir / "outputs"))) == 2
+    SPOILED_JOBS[name](folder / "0")
+    assert [path for _, path in finished_runs(workdir / "outputs")] == [folder / "1"]
+
+
 # 40: tests/test_refusals.py; 41: ----------------------------------------------------------------------------------
 
 
@@ -326,6 +350,62 @@ def test_41_saved_config_repeats_the_run_and_holds_no_secret(dltrain, workdir, m
     monkeypatch.delenv("TOKEN")
     with pytest.raises(UserError, match=r"`notes` is \$\{oc\.env:TOKEN\}"):
         dltrain("rerun", first.path)
+
+
+def test_41_a_change_that_is_no_yaml_is_refused(dltrain, workdir):
+    """`dltrain rerun RUN notes='a: b: c'` ended in a traceback of PyYAML's scanner; the cure works as it is printed."""
+    run = copy_of(everything()[1], workdir / "run")
+    for text in ("notes=a: b: c", "notes=[x", "notes=" + "[" * 10_000, "notes=it's: *x"):
+        with pytest.raises(UserError, match="its value is not YAML") as refusal:
+            dltrain("rerun", run.path, text)
+        cure = str(refusal.value).split("Quote it: ")[1]
+    (typed,) = shlex.split(cure)
+    assert saved.read(run.path, open_catalogue(), [typed]).notes == "it's: *x"
+
+
+ASKING = (
+    "notes=x-${oc.env:TOKEN}-y",
+    "tags=[a,'${oc.env:TOKEN}','${notes}']",
+    "+parameters.lr_scale={layers.0:'${oc.decode:${oc.env:FACTOR}}'}",
+)
+
+
+def holding(folder: Path, *texts: bytes) -> list[str]:
+    files = [f for f in folder.rglob("*") if f.is_file()]
+    return [str(f.relative_to(folder)) for f in files if any(text in f.read_bytes() for text in texts)]
+
+
+def test_41_secrets_in_lists_links_and_parts_of_texts(dltrain, workdir, monkeypatch):
+    """Whatever depends on the environment is saved as what asks for it, in every file, also of a second run."""
+    monkeypatch.setenv("TOKEN", "s3cr3t-value")
+    monkeypatch.setenv("FACTOR", "0.5077731")
+    assert dltrain(*ASKING, "steps=2", "quiet=true", "name=first") == 0
+    first = only_run(workdir, "first")
+    content = yaml.safe_load((first.path / "config.yaml").read_text())
+    assert content["notes"] == "x-${oc.env:TOKEN}-y"
+    assert content["tags"] == ["a", "${oc.env:TOKEN}", "x-${oc.env:TOKEN}-y"]
+    assert first.summary["tags"] == content["tags"]
+    assert dltrain("rerun", first.path, "name=second") == 0
+    assert dltrain("evaluate", first.path) == 0
+    second = only_run(workdir, "second")
+    assert yaml.safe_load((second.path / "config.yaml").read_text())["tags"] == content["tags"]
+    assert dltrain("-m", *ASKING, "lr=0.01,0.001", "steps=2", "quiet=true", "name=swept") == 0
+    assert (
+        dltrain("-m", "hydra/sweeper=basic", *ASKING, "lr=0.01", "steps=2", "quiet=true", "name=hydras") == 0
+    )
+    assert len(list(workdir.rglob("summary.json"))) == 5
+    assert holding(workdir, b"s3cr3t", b"0.5077731") == []
+
+
+def test_41_secrets_of_an_axis_in_a_file(dltrain, workdir, monkeypatch):
+    monkeypatch.setenv("TOKEN", "s3cr3t-value")
+    (workdir / "conf" / "sweep").mkdir(parents=True)
+    (workdir / "conf" / "sweep" / "mine.yaml").write_text(
+        'defaults: [grid, _self_]\nspace:\n  notes: ["${oc.env:TOKEN}", b]\n  tags: [["${oc.env:TOKEN}"]]\n'
+    )
+    assert dltrain("-m", "sweep=mine", "steps=1", "quiet=true", "name=swept") == 0
+    assert len(list(workdir.rglob("summary.json"))) == 2
+    assert holding(workdir, b"s3cr3t") == []
 
 
 ENVIRONMENTS = [

@@ -14,7 +14,7 @@ from scipy import stats
 from dltrain.config import saved
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.validation import validate
-from dltrain.errors import UserError
+from dltrain.errors import CheckpointProblem, UserError
 from dltrain.sweep import space, statistics
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.driver import placed
@@ -336,12 +336,20 @@ def test_a_dry_run_says_who_trains_together(composer, tmp_path, capsys):
 
 def test_a_job_that_goes_on_keeps_its_threads(composer, tmp_path):
     config = composer.config([])
-    begun = placed(config, Slot(None, 2), tmp_path)
+    begun = placed(config, Slot(None, 2), tmp_path, composer.catalogue)
     assert begun.threads == begun.plain["threads"] == 2
     saved.write(begun, tmp_path / "config.yaml")
-    assert placed(config, Slot(None, 1), tmp_path).threads == 1, "nothing is saved yet: it begins anew"
+    assert placed(config, Slot(None, 1), tmp_path, composer.catalogue).threads == 1, (
+        "nothing is saved yet: it begins anew"
+    )
     (tmp_path / "checkpoints" / "step-00000007").mkdir(parents=True)
     (tmp_path / "checkpoints" / "step-00000007" / "manifest.json").touch()
-    assert saved.binding(placed(config, Slot(None, 1), tmp_path)) == saved.binding(begun)
+    assert saved.binding(placed(config, Slot(None, 1), tmp_path, composer.catalogue)) == saved.binding(begun)
     asked = composer.config(["threads=1"])
-    assert placed(asked, Slot(None, 4), tmp_path).threads == 1
+    assert placed(asked, Slot(None, 4), tmp_path, composer.catalogue).threads == 1
+    (tmp_path / "config.yaml").write_text("a: &a [x, x]\nb: *a\n")
+    with pytest.raises(CheckpointProblem, match="cannot be read as a saved configuration"):
+        placed(config, Slot(None, 1), tmp_path, composer.catalogue)
+    (tmp_path / "config.yaml").write_text("threads: [1]\n")
+    with pytest.raises(UserError, match=r"`threads` is \[1\]"):
+        placed(config, Slot(None, 1), tmp_path, composer.catalogue)

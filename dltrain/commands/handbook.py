@@ -44,7 +44,7 @@ INTRODUCTIONS = {
     "normalisation parameters are never decayed unless asked (`all_parameters=true`).",
     "wrap": "A wrap goes around any first-order optimizer; several are applied from left to right: `wrap=[sam,lookahead]`.",
     "averaging": "What is validated, stopped on, kept and tested are the averaged weights; batch-norm statistics are recomputed "
-    "for them from unaugmented training samples.",
+    "for them from unaugmented training samples: all of them, or a random sample of 10,000.",
     "schedule": "Every value multiplies `lr`. Each schedule has a warm-up (`warmup_steps` or `warmup_epochs`); it then runs over "
     "what is left. Values are functions of the step alone, so that a resumed run meets the same ones; `plateau` is the "
     "only one with a memory, which is kept in checkpoints.",

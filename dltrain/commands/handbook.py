@@ -60,8 +60,8 @@ INTRODUCTIONS = {
     "augmentation": "Each sample has its own draw, independent of the batch size, as a function of seed and step. Neighbouring "
     "geometric ones are fused into one warp on the device.",
     "loss": "The mean over the batch is minimized, with the penalties. What runs are compared by is the same for all of them: "
-    "`loss` in `metrics.csv` and wherever scores are shown is the cross-entropy (classification), the squared error (regression) "
-    "or the model's output (`dataset=none`), without label smoothing, class weights or penalties. Where the loss that is "
+    "`loss` in `metrics.csv` and wherever scores are shown is the cross-entropy of softmax(z) (classification, `bce` too), the squared "
+    "error (regression) or the model's output (`dataset=none`), without label smoothing, class weights or penalties. Where the loss that is "
     "minimized is another one, the column `objective` beside it holds its mean over the samples, before penalties: "
     "`train/objective`, `val/objective`. Both can be named in `early_stopping.metric`; a sweep over what changes the objective is "
     "compared by `val/loss`. Several runs or passes together (`dltrain evaluate`) average softmax probabilities, sigmoids for "

@@ -1,4 +1,4 @@
-"""Learning rate, momentum and strength of a penalty in a step: a plain loop from the run's own first weights."""
+"""Learning rate, momentum, strength of a penalty and of decay in a step: a plain loop from the run's own first weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import Door, shipped_targets
 
-STEPS, LR, STRENGTH = 6, 0.2, 0.3
+STEPS, LR, STRENGTH, DECAY = 6, 0.2, 0.3, 0.4
 WORDS = ("dataset=iris", "model.hidden=[8]", "batch_size=full", f"steps={STEPS}", "optimizer=momentum", f"lr={LR}",
          "early_stopping=none", "schedule=polynomial", "momentum_schedule=linear", "momentum_schedule.start=0.9",
-         "momentum_schedule.end=0.3", "regularization=[l2]", f"regularization.l2.strength={STRENGTH}",
+         "momentum_schedule.end=0.3", "regularization=[l2,weight_decay]", f"regularization.l2.strength={STRENGTH}",
+         f"regularization.weight_decay.strength={DECAY}",
          "penalty_schedule=linear", "penalty_schedule.start=0.5", "penalty_schedule.end=2", "checkpoint.keep=9",
          "checkpoint.every_steps=1", "quiet=true", "threads=1")  # fmt: skip
 
@@ -37,13 +38,15 @@ def followed(tmp_path_factory):
         share = step / STEPS
         lr = LR * (1 - share) ** 2
         momentum = 0.9 + (0.3 - 0.9) * share
-        strength = STRENGTH * (0.5 + (2 - 0.5) * share)
-        penalty = strength / 2 * sum(p.square().sum() for p in named.values() if p.ndim > 1)
+        scale = 0.5 + (2 - 0.5) * share
+        penalty = scale * STRENGTH / 2 * sum(p.square().sum() for p in named.values() if p.ndim > 1)
         loss = torch.nn.functional.cross_entropy(parts.model(batch.inputs), batch.targets) + penalty
         gradients = torch.autograd.grad(loss, [*named.values()])
         with torch.no_grad():
             for (name, p), gradient in zip(named.items(), gradients, strict=True):
                 buffers[name] = momentum * buffers[name] + gradient
+                if p.ndim > 1:
+                    p.mul_(1 - lr * DECAY * scale)
                 p.sub_(lr * buffers[name])
         expected.append({name: p.detach().clone() for name, p in named.items()})
     return Run(path), expected

@@ -66,17 +66,21 @@ def plain_config(composition: Composition) -> Node:
 
 
 def drop_own_budget(plain: Node, composition: Composition) -> None:
-    """A recipe's `steps` replace the epochs that an optimizer's own file sets (those of the user: `replace_length`)."""
-    (optimizer,) = composition.choices["optimizer"]
+    """A recipe's `steps` replace the epochs that a word's own file sets (those of the user: `replace_length`)."""
     recipes = [
         composition.catalogue.words[g][w] for g in OVERLAYS for w in composition.choices.get(g, ["none"])
     ]
-    own = composition.catalogue.words["optimizer"][optimizer]
+    own = [
+        composition.catalogue.words[g][w]
+        for g, ws in composition.choices.items()
+        if g not in OVERLAYS
+        for w in ws
+    ]
     by_user = any(o.lstrip("+").startswith("epochs=") for o in composition.overrides)
     by_recipe = any(re.search(r"^epochs:", recipe.text, re.MULTILINE) for recipe in recipes)
     if (
         plain["steps"] is not None
-        and re.search(r"^epochs:", own.text, re.MULTILINE)
+        and any(re.search(r"^epochs:", word.text, re.MULTILINE) for word in own)
         and not (by_user or by_recipe)
     ):
         plain["epochs"] = None

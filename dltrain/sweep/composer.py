@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,9 @@ from dltrain.config.validation import (
     check_trust,
     check_values,
     drop_outside,
+    drop_own_budget,
     drop_replaced,
+    replace_length,
     validate,
 )
 from dltrain.sweep.space import parse_one
@@ -68,6 +70,8 @@ class Composer:
         plain = self.set_values(base, [o for o in parsed if self.is_value(o)])
         if plain is None:
             return validate(compose(overrides, self.catalogue, self.hydra, self.name))
+        replace_length(plain, overrides)
+        drop_own_budget(plain, replace(base.composition, overrides=overrides))
         check_values(plain, base.composition.choices, self.catalogue)
         check_together(plain, base.composition.choices)
         check_regularization(plain, base.composition.choices)

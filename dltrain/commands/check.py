@@ -56,5 +56,6 @@ def checks(parts: Parts, plan: Plan, normalize: str) -> Iterator[Check]:
     yield c.inputs_are_centred(parts.train, normalize != "none")
     yield c.no_leak(splits)
     yield c.first_loss(*scored, many.inputs, many.targets)
+    yield c.independent(parts.model, few.inputs)
     yield from c.gradients(*scored, few.inputs[:8], few.targets[:8])
     yield c.overfit(*scored, few.inputs, few.targets)

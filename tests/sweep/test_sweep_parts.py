@@ -220,6 +220,22 @@ def test_of_several_objectives_the_trade_offs_come_first(composer, tmp_path):
     assert page.count("<td>trade-off</td>") == 2 and "<th>parameters</th>" in page and "<td>40</td>" in page
 
 
+def test_of_an_accuracy_among_several_objectives_higher_is_better(composer, tmp_path):
+    words = axes(("lr", list("abc")))
+    settings = {"trials": 3, "objectives": ["val/accuracy", "parameters"]}
+    plan = Plan(words, [{}], [], settings, "nsga2", composer, composer.config([]), False)
+    points = {"a": (0.5, 10), "b": (0.9, 40), "c": (0.3, 50)}
+    jobs = [plan.jobs(t, chosen, tmp_path)[0] for t, chosen in enumerate(space.grid(words))]
+    for job in jobs:
+        accuracy, parameters = points[job.chosen["lr"]]
+        job.state = "completed"
+        job.summary = {"objective": 1.0, "best": {"val/accuracy": accuracy}, "parameters": parameters}
+    assert plan.modes == ["max", "min"]
+    assert {row.chosen["lr"]: row.verdict for row in rank(plan, jobs)} == {
+        "a": "trade-off", "b": "trade-off", "c": "dominated"
+    }  # fmt: skip
+
+
 def test_fewer_than_five_repetitions_are_too_few_to_tell(composer, tmp_path):
     plan, jobs = planted(composer, tmp_path)
     kept = [job for job in jobs if job.chosen["seed"] != "4"]

@@ -168,8 +168,11 @@ def test_every_step_draws_on_its_own(draws):
         steps = drawn[name][-3:]  # the first augmentation may be that of the sample pictures
         assert len(steps) == 3
         assert all(differ(a, b) for i, a in enumerate(steps) for b in steps[:i])
-    first, second = drawn["noise"][:4], drawn["noise"][4:8]
-    assert all(differ(a, b) for a, b in zip(first, second, strict=True))
+    first, second = (
+        drawn["noise"][at].flatten() for at in (0, 4)
+    )  # of the first weight, which has 1,536 entries
+    # it fades from step to step: the same draws would still be proportional
+    assert torch.corrcoef(torch.stack([first, second]))[0, 1].abs() < 0.15
 
 
 def test_val_and_folds_move_with_split_seed():

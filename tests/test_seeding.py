@@ -168,20 +168,33 @@ def test_every_step_draws_on_its_own(draws):
         steps = drawn[name][-3:]  # the first augmentation may be that of the sample pictures
         assert len(steps) == 3
         assert all(differ(a, b) for i, a in enumerate(steps) for b in steps[:i])
-    first, second = drawn["noise"][:4], drawn["noise"][4:8]
-    assert all(differ(a, b) for a, b in zip(first, second, strict=True))
+    first, second = (
+        drawn["noise"][at].flatten() for at in (0, 4)
+    )  # of the first weight, which has 1,536 entries
+    # it fades from step to step: the same draws would still be proportional
+    assert torch.corrcoef(torch.stack([first, second]))[0, 1].abs() < 0.15
 
 
-def test_val_and_folds_move_with_split_seed():
+@pytest.mark.parametrize(
+    "part, shares",
+    [
+        (2, {"val_fraction": 0.0, "test_fraction": 0.2}),
+        (
+            1,
+            {"val_fraction": 0.2, "test_fraction": 0.0},
+        ),  # without a test split, whose move would move it too
+        (1, {"val_fraction": 0.0, "test_fraction": 0.0, "folds": 5, "fold": 2}),
+    ],
+    ids=["test", "val", "fold"],
+)
+def test_each_split_moves_with_split_seed(part, shares):
     from dltrain.data.raw import RawData
     from dltrain.data.splits import split
 
     raw = RawData(torch.zeros(200, 3), torch.arange(200) % 4, "classification", class_names=tuple("abcd"))
-    for folds in ({}, {"folds": 5, "fold": 2}):
-        marks = [split(raw, val_fraction=0.2, test_fraction=0.2, split_seed=s, **folds) for s in (0, 1, 0)]
-        for part in (1, 2):
-            assert not (marks[0] == part).equal(marks[1] == part)
-            assert (marks[0] == part).equal(marks[2] == part)
+    first, other, again = (split(raw, split_seed=seed, **shares) == part for seed in (0, 1, 0))
+    assert first.any() and not first.equal(other)
+    assert first.equal(again)
 
 
 @pytest.mark.parametrize("word", ["none", "balanced", "hard"])

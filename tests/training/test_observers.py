@@ -103,6 +103,25 @@ def test_train_loss_is_the_mean_over_the_samples_of_an_epoch(train, monkeypatch)
     assert [row["step"] for row in run.rows] == [3, 6]
 
 
+def test_second_pass_of_sam_counts_in_no_mean_and_moves_no_statistics(train):
+    """One step: the loss is that of the first weights, and batch norm has seen the batch once."""
+    run = train("dataset.limit=120", "batch_size=full", "optimizer=sgd", "wrap=[sam]", "wrap.sam.rho=0.5", "steps=1",
+                "model.hidden=[12]", "model.norm=batch", "evaluation.every_steps=1")  # fmt: skip
+    parts = parts_of(run)
+    batch = whole(parts.train)
+    linear = next(m for m in parts.model.modules() if isinstance(m, torch.nn.Linear))
+    (name,) = [n for n, m in parts.model.named_modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    with torch.no_grad():
+        means = linear(batch.inputs.flatten(1)).mean(0)
+        logits = parts.model.train()(batch.inputs)
+    state = run.last_state()["weights"]
+    assert state[f"{name}.num_batches_tracked"] == 1
+    torch.testing.assert_close(state[f"{name}.running_mean"], 0.1 * means, rtol=1e-4, atol=1e-6)
+    (row,) = run.rows
+    assert row["train/loss"] == pytest.approx(float(F.cross_entropy(logits, batch.targets)), rel=1e-5)
+    assert row["train/accuracy"] == float((logits.argmax(1) == batch.targets).double().mean())
+
+
 # The confusion matrix -----------------------------------------------------------------------------------------------
 
 

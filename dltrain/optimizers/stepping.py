@@ -66,19 +66,17 @@ class Evaluated:
         self.closure, self.parameters = closure, parameters
         self.loss = closure()
         self.gradients_then = [p.grad for p in parameters]
-        self.unused: list[int] | None = self._versions()
+        self.watched = [*parameters, *(g for g in self.gradients_then if g is not None)]
+        self.unused: list[int] | None = [tensor._version for tensor in self.watched]
 
     def __call__(self) -> Tensor:
         unused, self.unused = self.unused, None
-        if unused != self._versions():
+        if unused != [tensor._version for tensor in self.watched]:
             return self.closure()
         for parameter, gradient in zip(self.parameters, self.gradients_then, strict=True):
-            parameter.grad = gradient
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
         return self.loss
-
-    def _versions(self) -> list[int]:
-        gradients = [g._version for g in self.gradients_then if g is not None]
-        return [p._version for p in self.parameters] + gradients
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.closure, name)

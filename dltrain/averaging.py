@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dltrain.batch_norm import VALUES, batch_norms, values_per_channel
+from dltrain.ranges import Count, Fraction, Index, NonNegative
 
 EXACT = 4  # batch norms of a model that get a pass over the samples each
 
@@ -103,8 +104,23 @@ def _copy(to: list[Tensor], source: list[Tensor]) -> None:
 
 
 class EMA(_RunningAverage):
-    """Exponential moving average: a ← d a + (1 - d) w, with d = min(decay, (1 + t) / (10 + t)) while it warms
+    """Exponential moving average of the weights.
+
+        a ← d·a + (1−d)·w, d = min(decay, (1+t)/(10+t)) with warm-up, else decay
+
+    Exponential moving average: a ← d a + (1 - d) w, with d = min(decay, (1 + t) / (10 + t)) while it warms
     up.
+
+    Symbols: t = iterates averaged so far
+    Use: smoother and often better weights at no cost in training; most useful without a falling schedule.
+    Defaults: decay 0.999, which forgets in 1000 steps; the warm-up serves shorter runs.
+    Paper: Ruppert 1988; Tarvainen & Valpola 2017, arXiv:1703.01780
+
+    Args:
+        decay: share of the average that is kept
+        warmup: forget faster at the beginning
+        start_step: first step that is averaged
+        every_steps: steps between two updates
     """
 
     def __init__(
@@ -113,10 +129,10 @@ class EMA(_RunningAverage):
         total_steps: int = 0,
         steps_per_epoch: int = 1,
         *,
-        decay: float = 0.999,
+        decay: Fraction = 0.999,
         warmup: bool = True,
-        start_step: int = 0,
-        every_steps: int = 1,
+        start_step: Index = 0,
+        every_steps: Count = 1,
     ) -> None:
         del steps_per_epoch  # swa needs it
         super().__init__(model, total_steps, start_step, every_steps)
@@ -128,10 +144,26 @@ class EMA(_RunningAverage):
 
 
 class Polyak(_RunningAverage):
-    """The mean of all iterates since `start_step` (Polyak & Juditsky 1992; L0, L3).
+    """Polyak averaging: the mean of all iterates.
+
+        a ← a + (1+η)/(t+1+η)·(w − a)
+        with η = 0 the plain mean
+
+    The mean of all iterates since `start_step` (Polyak & Juditsky 1992; L0, L3).
 
     With `forget` η > 0 the newest count for more: a ← a + (1 + η)/(t + η) (w - a) (Shamir & Zhang 2013,
     arXiv:1212.1824), which leaves the poor iterates of the start behind.
+
+    Symbols: η = forget; t = iterates averaged so far
+    Use: convex problems at a large constant lr; forget 8 leaves a poor start behind.
+    Defaults: forget 0, the theorem's mean (L3).
+    Paper: Polyak & Juditsky 1992; η: Shamir & Zhang 2013, arXiv:1212.1824
+    Lecture: L0 L3
+
+    Args:
+        forget: how much more the newest iterates count
+        start_step: first step that is averaged
+        every_steps: steps between two updates
     """
 
     def __init__(
@@ -140,9 +172,9 @@ class Polyak(_RunningAverage):
         total_steps: int = 0,
         steps_per_epoch: int = 1,
         *,
-        forget: float = 0.0,
-        start_step: int = 0,
-        every_steps: int = 1,
+        forget: NonNegative = 0.0,
+        start_step: Index = 0,
+        every_steps: Count = 1,
     ) -> None:
         del steps_per_epoch  # swa needs it
         super().__init__(model, total_steps, start_step, every_steps)
@@ -153,10 +185,25 @@ class Polyak(_RunningAverage):
 
 
 class SWA(_RunningAverage):
-    """Stochastic weight averaging: the mean of the weights every so many steps (Izmailov 2018,
+    """Stochastic weight averaging: the mean of the weights now and then, late in training.
+
+        a ← (n·a + w)/(n + 1), at start_step and every every_steps after it
+
+    Stochastic weight averaging: the mean of the weights every so many steps (Izmailov 2018,
     arXiv:1803.05407).
 
-    Unset, `start_step` is three quarters of the run, as the paper trains before it averages, and `every_steps` one epoch.
+    Unset, `start_step` is three quarters of the run, as the paper trains before it averages, and
+    `every_steps` one epoch.
+
+    Symbols: n = weights averaged so far
+    Use: with a constant or cyclic lr (schedule=cosine_restarts, triangular); start late, average once an
+        epoch or cycle.
+    Defaults: from three quarters of the run on, as in the paper, once an epoch.
+    Paper: Izmailov et al. 2018, arXiv:1803.05407
+
+    Args:
+        start_step: first step that is averaged; unset, at three quarters of the run
+        every_steps: steps between two updates; unset, an epoch
     """
 
     def __init__(
@@ -165,8 +212,8 @@ class SWA(_RunningAverage):
         total_steps: int = 0,
         steps_per_epoch: int = 1,
         *,
-        start_step: int | None = None,
-        every_steps: int | None = None,
+        start_step: Index | None = None,
+        every_steps: Count | None = None,
     ) -> None:
         start = total_steps * 3 // 4 if start_step is None else start_step
         every = steps_per_epoch if every_steps is None else every_steps

@@ -9,7 +9,7 @@ import time
 
 STARTED = time.perf_counter()
 
-VERBS = ("check", "evaluate", "resume", "rerun")
+VERBS = ("check", "evaluate", "resume", "rerun", "schema", "completion", "complete")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,22 +5,40 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from dltrain.direction import Choice, improves, resolve_mode
+from dltrain.direction import improves, resolve_mode
 from dltrain.errors import CheckpointProblem
+from dltrain.ranges import Count, Fraction, NonNegative
 
 
 class KeepBest:
-    """Keep track of the best evaluation; stop only when the weights stand still, where `tolerance` is given (L4).
+    """Train to the end; the weights of the best evaluation are kept nevertheless.
+
+        best = argmin (or argmax) of metric over the evaluations
+
+    Keep track of the best evaluation; stop only when the weights stand still, where `tolerance` is given
+    (L4).
 
     metric: a column of metrics.csv, or "gap" for val/loss - train/loss (L1). NaN and inf are never the best.
-    mode: whether lower (`min`) or higher (`max`) is better; `auto` follows the metric. Raises ValueError where the
-    direction of the metric is not known.
+    mode: whether lower (`min`) or higher (`max`) is better; `auto` follows the metric. Raises ValueError
+    where the direction of the metric is not known.
+
+    Use: when the length of training is chosen beforehand, as with most schedules.
+    Defaults: the validation loss.
+    Lecture: L0 L1 L2 L3
+
+    Args:
+        metric: column of metrics.csv, or gap for val/loss − train/loss
+        mode: whether lower or higher is better; auto follows the metric
+        tolerance: end as converged when ‖W_{t+1} − W_t‖ is below it (L4)
     """
 
     def __init__(
-        self, metric: str = "val/loss", mode: Choice = "auto", tolerance: float | None = None
+        self,
+        metric: str = "val/loss",
+        mode: Literal["auto", "min", "max"] = "auto",
+        tolerance: NonNegative | None = None,
     ) -> None:
         self.metric, self.mode, self.tolerance = metric, resolve_mode(metric, mode), tolerance
         self.best: float | None = None
@@ -59,13 +77,33 @@ class KeepBest:
 
 
 class Patience(KeepBest):
-    """Stop after `patience` evaluations in a row that do not improve the metric by more than `min_delta`.
+    """Stop when a metric has not improved for a number of evaluations; the best weights are kept.
 
-    The best evaluation is the one with the best metric; `min_delta` and `smoothing` affect the decision to stop only.
-    `min_delta` is absolute, whatever the metric's sign. `smoothing` s counts an improvement of the moving average
-    m/(1 - s^t) with m ← s m + (1 - s) metric and m = 0 at first, against stopping on one bad evaluation of a
-    fluctuating curve (L1). `tolerance` ends the run as converged when ‖W_{t+1} - W_t‖ falls below it (L4). NaN and inf
-    are no improvement and do not enter the moving average.
+        stop after patience evaluations without m̂ < (lowest m̂) − min_delta; m ← s·m + (1−s)·metric, m̂ =
+        m/(1−sᵗ)
+
+    Stop after `patience` evaluations in a row that do not improve the metric by more than `min_delta`.
+
+    The best evaluation is the one with the best metric; `min_delta` and `smoothing` affect the decision to
+    stop only. `min_delta` is absolute, whatever the metric's sign. `smoothing` s counts an improvement of the
+    moving average m/(1 - s^t) with m ← s m + (1 - s) metric and m = 0 at first, against stopping on one bad
+    evaluation of a fluctuating curve (L1). `tolerance` ends the run as converged when ‖W_{t+1} - W_t‖ falls
+    below it (L4). NaN and inf are no improvement and do not enter the moving average.
+
+    Symbols: s = smoothing, t = number of evaluations; best = the evaluation with the best metric, not
+        smoothed
+    Use: against overfitting, and to spend no more time than needed; smoothing for fluctuating curves (L1).
+    Defaults: patience 10 evaluations, no smoothing.
+    Paper: Prechelt 1998
+    Lecture: L0 L1 L2 L3 L4
+
+    Args:
+        metric: column of metrics.csv, or gap for val/loss − train/loss (L1)
+        mode: whether lower or higher is better; auto follows the metric
+        patience: evaluations in a row without improvement
+        min_delta: an improvement must exceed it; absolute, whatever the sign of the metric
+        smoothing: share of the moving average that is kept, for the decision to stop alone; 0 = none
+        tolerance: end as converged when ‖W_{t+1} − W_t‖ is below it (L4)
     """
 
     _STATE = ("best", "best_step", "stop_reason", "reference", "stale", "average", "averaged")
@@ -73,11 +111,11 @@ class Patience(KeepBest):
     def __init__(
         self,
         metric: str = "val/loss",
-        mode: Choice = "auto",
-        patience: int = 10,
-        min_delta: float = 0.0,
-        smoothing: float = 0.0,
-        tolerance: float | None = None,
+        mode: Literal["auto", "min", "max"] = "auto",
+        patience: Count = 10,
+        min_delta: NonNegative = 0.0,
+        smoothing: Fraction = 0.0,
+        tolerance: NonNegative | None = None,
     ) -> None:
         super().__init__(metric, mode, tolerance)
         self.patience, self.min_delta, self.smoothing = patience, min_delta, smoothing

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from dltrain.early_stopping import KeepBest, Patience
 from dltrain.errors import CheckpointProblem
@@ -155,12 +152,3 @@ def test_a_metric_that_is_not_measured_is_refused_with_the_nearest():
         KeepBest(metric="zzz", mode="min").observe(row, 0)
     with pytest.raises(ValueError, match="'train/loss', which this run does not measure"):
         Patience(metric="gap").observe(row, 0)
-
-
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_file_builds_and_lists_all_keys(path):
-    node = yaml.safe_load(path.read_text())
-    module, _, name = node.pop("_target_").rpartition(".")
-    factory = getattr(importlib.import_module(module), name)
-    assert set(node) == set(inspect.signature(factory).parameters)
-    assert factory(**node).stop_reason is None

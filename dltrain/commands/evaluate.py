@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
 from dltrain.commands.resume import split_arguments, warn_of_direction
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue
@@ -48,5 +46,5 @@ def named_copies(config: Config, catalogue: Catalogue) -> Config:
                 f"`evaluation.tta_words` names {word}, which is no augmentation.{nearest(word, known)}\n"
                 f"{listing('Words of augmentation', known)}"
             )
-        nodes[word] = config.augmentation.get(word) or yaml.safe_load(known[word].text)[word]
+        nodes[word] = config.augmentation.get(word) or known[word].configuration()["augmentation"][word]
     return replace(config, augmentation=nodes)

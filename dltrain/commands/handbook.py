@@ -7,17 +7,13 @@ A test compares the file with what this makes, so that the page cannot fall behi
 
 from __future__ import annotations
 
-import ast
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
-from dltrain.commands.help import ABOUT, default_word
-from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word, read_params
+from dltrain.commands.help import about_of, default_word
+from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
 from dltrain.config.conflicts import PAIRS, clash, scales_nothing
 from dltrain.config.search_path import catalogue_dir
 
@@ -185,7 +181,7 @@ def _group(catalogue: Catalogue, group: str) -> Iterator[str]:
     takes = f"{group}=[…]" if group in LIST_GROUPS else f"{group}=…"
     yield f"## {TITLES[group]}"
     yield _fill(
-        f"`{takes}` – {ABOUT[group].split(';')[0]}; default `{default_word(catalogue, group)}`. {INTRODUCTIONS[group]}"
+        f"`{takes}` – {about_of(group).split(';')[0]}; default `{default_word(catalogue, group)}`. {INTRODUCTIONS[group]}"
     )
     names = _names(catalogue, group)
     rows = [
@@ -229,14 +225,17 @@ def _word(catalogue: Catalogue, word: Word) -> Iterator[str]:
 
 def _params(catalogue: Catalogue, word: Word) -> list[Param]:
     """The keys of a word, and before them the top-level knobs that it sets."""
-    own = catalogue.params({word.group: [word.name]})
-    keys = [p for p in own.values() if p.path.startswith(_prefix(word)) and not p.default.startswith("${")]
-    shared = {p.path: p for p in catalogue.knobs.values()}
-    knobs = [p for p in read_params(word.text, "") if p.path in ("lr", "batch_size", "epochs")]
-    knobs = [p if p.meaning else replace(shared[p.path], default=p.default) for p in knobs]
-    return [p for p in knobs if "_global_" in word.text] + [
-        p for p in keys if p.path not in shared or p in word.params.values()
+    table = catalogue.params({word.group: [word.name]}) | word.everything
+    knobs = [p for path, p in table.items() if path in word.knobs]
+    knobs = [
+        p if p.rule else replace(catalogue.knobs[p.path], value=p.value)
+        for p in knobs
+        if p.path in catalogue.knobs
     ]
+    keys = [
+        p for path, p in table.items() if path.startswith(_prefix(word)) and not p.default.startswith("${")
+    ]
+    return knobs + [p for p in keys if p.path not in catalogue.knobs or p.path in word.params]
 
 
 def _prefix(word: Word) -> str:
@@ -264,21 +263,8 @@ def _linked(text: str) -> str:
 
 
 def _details(word: Word) -> str:
-    """What the docstring adds after its first sentence; the first is the rule once more."""
-    paragraphs = docstring(word.target).split("\n\n") if word.target else []
-    return " ".join(" ".join(p.split()) for p in paragraphs[1:])
-
-
-@cache
-def docstring(target: str) -> str:
-    """The docstring of one of our own classes or functions, read from its source without importing it."""
-    module, _, name = target.rpartition(".")
-    spec = find_spec(module) if module.startswith("dltrain.") else None
-    if spec is None or spec.origin is None:
-        return ""
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    nodes = (node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef))
-    return next((ast.get_docstring(node) or "" for node in nodes if node.name == name), "")
+    """What the docstring says beyond summary, formula and notes."""
+    return word.signature.details
 
 
 def _practice() -> Iterator[str]:

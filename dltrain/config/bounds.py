@@ -9,8 +9,6 @@ from typing import Any
 
 import yaml
 
-from dltrain.errors import UserError
-
 MAX_BYTES, MAX_DEPTH, MAX_ALIASES = 1_000_000, 60, 100
 _CLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -47,25 +45,19 @@ def check_bounds(file: Path, aliases: bool = True, max_bytes: int = MAX_BYTES) -
             raise ValueError("it uses YAML aliases (*name), which could multiply without bound")
 
 
-def check_words_file(file: Path) -> None:
-    """Bound a YAML file of a folder of words before anything else reads it.
-
-    Raises UserError for a file that is too large or cannot be parsed, whichever parser finds that.
-    """
-    try:
-        check_bounds(file)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        reason = error.problem or error.context or "it cannot be parsed"
-        raise UserError(f"{file}{line}: this is not YAML: {reason}. Correct that line.") from None
-    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} cannot be read as YAML: {reason}") from None
+# Numbers as OmegaConf reads them: YAML 1.1 alone takes 1e-3 for a text.
+_FLOAT = re.compile(
+    r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+    |[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
 
 
 class SafeLoader(_CLoader):  # type: ignore[misc, valid-type]
-    """Plain data only, and a key that stands twice is an error: the last one would win in silence."""
+    """Plain data only; a key that stands twice is an error, since the last one would win in silence."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -76,3 +68,10 @@ class SafeLoader(_CLoader):  # type: ignore[misc, valid-type]
                 )
             seen.add(key.value if isinstance(key.value, str) else id(key))
         return super().construct_mapping(node, deep)
+
+
+SafeLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+SafeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in SafeLoader.yaml_implicit_resolvers.items()
+}

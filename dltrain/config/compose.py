@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
@@ -19,15 +16,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, OverrideType, QuotedString, Transformer
 from hydra.errors import HydraException, OverrideParseException
-from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dltrain.config.bounds import check_words_file
-from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
+from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
 from dltrain.config.hydra_node import check_hydra_node, check_search_path
 from dltrain.config.search_path import catalogue_dir, user_dirs
+from dltrain.config.source import SCHEME, serve
 from dltrain.errors import UserError, listing, nearest
 
 CONFIG_NAME = "config"
@@ -44,24 +40,8 @@ class Composition:
     catalogue: Catalogue
 
 
-class BoundedRepository(ConfigRepository):
-    """Bounds every file of the user's folders before Hydra parses it: words, Hydra's groups, whole configurations."""
-
-    def load_config(self, config_path: str) -> ConfigResult | None:
-        for source in self.get_sources():
-            if source.scheme() == "file" and source.provider != "main":
-                file = Path(source.path) / f"{config_path.removesuffix('.yaml')}.yaml"
-                if file.exists():
-                    check_words_file(file)
-        return super().load_config(config_path)
-
-
 class CheckedLoader(ConfigLoaderImpl):
     """Composes every configuration that Hydra asks for, and checks Hydra's node before Hydra builds anything of it."""
-
-    def __init__(self, config_search_path: ConfigSearchPath) -> None:
-        super().__init__(config_search_path)
-        self.repository = BoundedRepository(config_search_path)
 
     def load_configuration(
         self, config_name: str | None, overrides: list[str], *args: Any, **options: Any
@@ -90,9 +70,9 @@ def open_catalogue(config_dir: str | None = None) -> Catalogue:
 
 def search_path(catalogue: Catalogue) -> ConfigSearchPath:
     """Where Hydra looks: the shipped catalogue, then the user's folders; its own schemas stay last, as it demands."""
-    path = create_config_search_path(str(catalogue.root))
+    path = create_config_search_path(f"{SCHEME}://{catalogue.root}")
     entries = path.get_path()
-    users = [SearchPathElement("user", f"file://{folder.resolve()}") for folder in catalogue.user_dirs]
+    users = [SearchPathElement("user", f"{SCHEME}://{folder.resolve()}") for folder in catalogue.user_dirs]
     entries[-1:-1] = users
     return path
 
@@ -100,6 +80,7 @@ def search_path(catalogue: Catalogue) -> ConfigSearchPath:
 def open_hydra(catalogue: Catalogue) -> Hydra:
     """Hydra over our search path, without `hydra.main` (which would make the folder before anything is checked)."""
     GlobalHydra.instance().clear()
+    serve(catalogue)
     hydra = Hydra("dltrain", CheckedLoader(search_path(catalogue)))
     GlobalHydra.instance().initialize(hydra)
     return hydra
@@ -123,23 +104,7 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     choices = choices_of(cfg)
     for group in LIST_GROUPS:  # a node that names a target, under a word that no folder has
         _check_word(group, choices[group], catalogue)
-    follow_lr(cfg, catalogue.words["optimizer"].get(choices["optimizer"][0]), overrides)
     return Composition(cfg, choices, list(overrides), catalogue)
-
-
-def follow_lr(cfg: DictConfig, word: Word | None, overrides: list[str]) -> None:
-    """Let `optimizer.lr` follow the knob `lr` where the word's file gives a number of its own: the knob's default, then.
-
-    So `lr=0.05` reaches every optimizer. What a recipe or the command line gives to `optimizer.lr` itself stays.
-    """
-    own = word.own_lr if word is not None else None
-    if own is None or "optimizer.lr" in keys_of(overrides) or cfg.optimizer.get("lr") != own:
-        return
-    OmegaConf.set_struct(cfg, False)
-    if cfg.lr is None:
-        cfg.lr = own
-    cfg.optimizer.lr = "${lr}"
-    OmegaConf.set_struct(cfg, True)
 
 
 def keys_of(overrides: list[str]) -> set[str]:
@@ -175,7 +140,7 @@ def check_folders(parsed: list[Override]) -> None:
 
 def open_dicts(overrides: list[str], catalogue: Catalogue) -> list[str]:
     """Overrides of a knob that is a dictionary may add names to it, which Hydra allows with `++` only."""
-    dicts = tuple(path for path, param in catalogue.knobs.items() if param.default == "{}" and param.rule)
+    dicts = tuple(path for path, param in catalogue.knobs.items() if param.value == {} and param.rule)
     return [
         f"++{text}" if dicts and re.match(rf"({'|'.join(dicts)})[.=]", text) else text for text in overrides
     ]
@@ -348,13 +313,3 @@ def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[st
         return f"`{key}`{where} is no key of {chosen}, which has no such momentum: {cure}."
     listed = listing(f"Keys of {chosen}", (path[len(head) + 1 :] for path in siblings))
     return f"`{key}`{where} is no key of {chosen}.{nearest(key, siblings)}\n{listed}"
-
-
-def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted path of a plain configuration with its value; dictionaries are entered, lists are values."""
-    for key, value in node.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            yield from leaves(value, path + ".")
-        else:
-            yield path, value

@@ -22,16 +22,25 @@ from dltrain.config.catalogue import Catalogue
 from dltrain.config.schema import Config, Node
 from dltrain.errors import UserError, listing, nearest
 
+# What the shipped words named before torch's optimizers had functions of ours: saved configurations may still name it.
+FORMER = frozenset(
+    f"torch.optim.{name}"
+    for name in (
+        "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD",
+    )
+)  # fmt: skip
+
 
 def all_targets(catalogue: Catalogue) -> set[str]:
     """The targets of every word of today, the user's own included: what a saved configuration may name."""
-    return {word.target for group in catalogue.words.values() for word in group.values() if word.target}
+    words = (word for group in catalogue.words.values() for word in group.values())
+    return {word.target for word in words if word.target} | FORMER
 
 
 def shipped_targets(catalogue: Catalogue) -> set[str]:
     """The targets of the shipped catalogue alone."""
     words = (word for group in catalogue.words.values() for word in group.values())
-    return {word.target for word in words if word.target and catalogue.root in word.file.parents}
+    return {word.target for word in words if word.target and catalogue.root in word.file.parents} | FORMER
 
 
 OURS = ("dltrain.", "torch.optim.")  # where the shipped catalogue's targets lie

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from dltrain.config.bounds import SafeLoader, check_bounds
-from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue
-from dltrain.config.compose import check_lr, leaves
+from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, leaves
+from dltrain.config.compose import check_lr
 from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import check_together, check_value, check_values, replace_length
@@ -166,13 +166,15 @@ def check_nodes(
 def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:
     """Give the knobs that came after this configuration was saved their defaults."""
     known = {field.name for field in fields(Config)}
+    for group in LIST_GROUPS:
+        content.setdefault(group, {})
     for path, knob in catalogue.knobs.items():
         head, _, key = path.rpartition(".")
-        if (head or key) not in known:  # Hydra's own node, and what belongs to a sweep
+        if (head or key) not in known:  # what belongs to a sweep
             continue
         node = content.setdefault(head, {}) if head else content
-        if "." not in head and isinstance(node, dict):
-            node.setdefault(key, yaml.safe_load(knob.default) if knob.default else None)
+        if isinstance(node, dict):
+            node.setdefault(key, copy.deepcopy(knob.value))
 
 
 def followed(overrides: list[str], links: dict[str, str]) -> list[str]:

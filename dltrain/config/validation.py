@@ -13,8 +13,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param
-from dltrain.config.compose import Composition, check_lr, leaves, unknown_key, values_of
+from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, leaves
+from dltrain.config.compose import Composition, check_lr, unknown_key, values_of
 from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
 from dltrain.config.conflicts import value as at
 from dltrain.config.schema import Config, Node, to_config
@@ -77,10 +77,10 @@ def drop_own_budget(plain: Node, composition: Composition) -> None:
         for w in ws
     ]
     by_user = any(o.lstrip("+").startswith("epochs=") for o in composition.overrides)
-    by_recipe = any(re.search(r"^epochs:", recipe.text, re.MULTILINE) for recipe in recipes)
+    by_recipe = any("epochs" in recipe.content for recipe in recipes)
     if (
         plain["steps"] is not None
-        and any(re.search(r"^epochs:", word.text, re.MULTILINE) for word in own)
+        and any("epochs" in word.knobs for word in own)
         and not (by_user or by_recipe)
     ):
         plain["epochs"] = None
@@ -182,11 +182,10 @@ def check_axes(names: Iterable[str]) -> None:
 
 def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> str:
     """The file that sets a key, looked for among the chosen words."""
-    key = path.rsplit(".", 1)[-1]
     for group, names in choices.items():
         for name in names:
             word = catalogue.words.get(group, {}).get(name)
-            if word is not None and re.search(rf"^\s*{re.escape(key)}:", word.text, re.MULTILINE):
+            if word is not None and any(path == key or key.startswith(path + ".") for key in word.given):
                 return str(word.file)
     return ""
 

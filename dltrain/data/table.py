@@ -6,7 +6,7 @@ import csv as csv_module
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.raw import SPLIT_NAMES, RawData
 from dltrain.data.spec import Task
+from dltrain.ranges import FilePath
 
 Column = NDArray[Any]  # of numbers or of text
 _MISSING = ("", "na", "n/a", "nan", "null", "?")
@@ -49,22 +50,38 @@ class Table:
 
 
 def csv(
-    path: str,
+    path: FilePath,
     target: str | list[str],
     features: list[str] | None = None,
-    categorical: list[str] | str = "auto",
+    categorical: list[str] | Literal["auto"] = "auto",
     split_column: str | None = None,
     group_column: str | None = None,
-    task: str = "auto",
+    task: Literal["classification", "regression", "auto"] = "auto",
     delimiter: str = ",",
 ) -> RawData:
-    """Rows of a CSV file with a header, or of a Parquet file (`.parquet`), as samples.
+    """Your table: a CSV file with a header line, or a Parquet file (needs the extra `parquet`).
+
+    Rows of a CSV file with a header, or of a Parquet file (`.parquet`), as samples.
 
     features: columns to learn from (None: all that have no other role). categorical: columns that become one
     column of 0 and 1 for each of their values ("auto": those with text). split_column: its values are train,
     val and test. group_column: rows of equal value stay in one split. task auto: text, or whole numbers with
     at most 20 different values, are classes, all else is a quantity. Raises DataError for a missing file,
     column or value.
+
+    Use: rows of numbers and categories, for classification or regression; missing values are refused.
+    Defaults: all columns but the target are features; those with text become one column for each value.
+    Lecture: L3
+
+    Args:
+        path: the file; read as Parquet when it ends in .parquet
+        target: column to predict; several columns for a regression
+        features: columns to learn from; null takes all that have no other role
+        categorical: columns turned into one 0/1 column a value; auto takes those with text
+        split_column: column that holds train, val or test
+        group_column: rows with equal values here stay in one split
+        task: auto takes text and up to 20 whole numbers as classes
+        delimiter: the character between values of a CSV file
     """
     table = _read(Path(path).expanduser(), delimiter)
     targets = [target] if isinstance(target, str) else list(target)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dltrain.data.spec import Batch
 from dltrain.initializers.layers import weight_layers
+from dltrain.ranges import Count, FilePath, Positive
 
 BEST_WEIGHTS = Path("checkpoints/best.safetensors")
 SHOWN = 5  # names of each kind that a message lists
@@ -54,19 +55,35 @@ def pretrained(
     generator: torch.Generator,
     batch: Batch | None = None,
     *,
-    path: str | None = None,
+    path: FilePath | None = None,
     strict: bool = True,
-    freeze: Sequence[str] = (),
-    thaw_epoch: int | None = None,
-    head_lr_scale: float = 1.0,
+    freeze: list[str] = (),
+    thaw_epoch: Count | None = None,
+    head_lr_scale: Positive = 1.0,
 ) -> Loaded:
-    """Copy weights from `path`: a .safetensors or .pt file, or a run folder (its best weights).
+    """Weights from a file or from an earlier run, for fine-tuning.
 
-    Returns what was loaded. Raises ValueError, listing matched, missing and unexpected tensors, unless all of them
-    match or strict is false; then what matches is copied, which must be one parameter at least (statistics of batch
-    norms and their counters are none), and the rest keeps its start. Freezes the parameters whose names match a
-    pattern of `freeze`; raises ValueError where one of them was not loaded. `thaw_epoch` and `head_lr_scale` are for
-    whoever builds the run: see `thaw` and `head_parameters`. (L1, L2 on fine-tuning.)
+        w = the tensor of the same name and shape in the file
+
+    Copy weights from `path`: a .safetensors or .pt file, or a run folder (its best weights).
+
+    Returns what was loaded. Raises ValueError, listing matched, missing and unexpected tensors, unless all of
+    them match or strict is false; then what matches is copied, which must be one parameter at least
+    (statistics of batch norms and their counters are none), and the rest keeps its start. Freezes the
+    parameters whose names match a pattern of `freeze`; raises ValueError where one of them was not loaded.
+    `thaw_epoch` and `head_lr_scale` are for whoever builds the run: see `thaw` and `head_parameters`. (L1, L2
+    on fine-tuning.)
+
+    Use: little data, or going on from an earlier run; torchvision's own weights are model.weights=DEFAULT.
+    Defaults: everything must match, and everything is trained.
+    Lecture: L1 L2
+
+    Args:
+        path: a .safetensors or .pt file, or a run folder (its best weights); has to be given
+        strict: refuse unless all tensors match; false copies those that match
+        freeze: names or shell patterns of parameters that are not trained, as in [layers] or ["*.bias"]
+        thaw_epoch: epochs after which the frozen ones are trained too; null never
+        head_lr_scale: factor of lr for the last layer
     """
     check_thawing(freeze, thaw_epoch, head_lr_scale)
     parameters, state = dict(module.named_parameters()), module.state_dict()

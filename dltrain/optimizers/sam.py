@@ -9,22 +9,37 @@ from torch import Tensor
 
 from dltrain.optimizers.groups import Closure, SteppingOptimizer, gradients, require, with_gradient
 from dltrain.optimizers.stepping import ONE_LOSS, Objective, needs_of, take_step
+from dltrain.ranges import Positive
 
 
 class SAM:
-    """Step with the gradient at w + rho g/‖g‖, taken at w (Foret et al. 2021, arXiv:2010.01412).
+    """SAM: sharpness-aware minimisation, the gradient of the worst point nearby.
+
+        w ← w − step(∇L(w + ρ·g/‖g‖))
+        adaptive: w + ρ·w²g/‖w·g‖
+
+    Step with the gradient at w + rho g/‖g‖, taken at w (Foret et al. 2021, arXiv:2010.01412).
 
     Two passes over the batch a step: the closure is called twice, and the loss returned is the first one, at
-    w. Rules that change the gradient (clipping, noise, decay) act once, on the second one, with the weights back
-    at w. `adaptive` scales the ascent by the size of each weight (ASAM: Kwon et al. 2021, arXiv:2102.11600; rho
-    about ten times larger). Goes around any first-order optimizer and looks like one. Raises ValueError
-    around others: they evaluate the curvature at w, or walk along a line on which the gradients must belong
-    to one loss.
+    w. Rules that change the gradient (clipping, noise, decay) act once, on the second one, with the weights
+    back at w. `adaptive` scales the ascent by the size of each weight (ASAM: Kwon et al. 2021,
+    arXiv:2102.11600; rho about ten times larger). Goes around any first-order optimizer and looks like one.
+    Raises ValueError around others: they evaluate the curvature at w, or walk along a line on which the
+    gradients must belong to one loss.
+
+    Symbols: ρ = rho
+    Use: flatter minima at the price of two passes a step; around first-order optimizers.
+    Defaults: rho 0.05 of the paper (adaptive: about 0.5).
+    Paper: Foret et al. 2021, arXiv:2010.01412; adaptive: Kwon et al. 2021, arXiv:2102.11600
+
+    Args:
+        rho: distance of the worst point
+        adaptive: the distance of each weight in proportion to its size
     """
 
     needs = frozenset({"own evaluations"})
 
-    def __init__(self, optimizer: SteppingOptimizer, rho: float = 0.05, adaptive: bool = False) -> None:
+    def __init__(self, optimizer: SteppingOptimizer, rho: Positive = 0.05, adaptive: bool = False) -> None:
         require(rho > 0, "rho", rho, "a number > 0", "0.05 is usual; leave wrap=[sam] out to switch it off")
         _require_first_order(optimizer)
         self.optimizer, self.rho, self.adaptive = optimizer, rho, adaptive

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import nn
 
+from dltrain.ranges import NonNegative
 from dltrain.regularization.selection import decayed_parameters, grouped, require, require_strength
 
 
@@ -66,11 +67,28 @@ def weight_decay(
 ) -> CoupledDecay: ...
 def weight_decay(
     model: nn.Module,
-    strength: float = 1e-2,
+    strength: NonNegative = 1e-2,
     mode: Literal["decoupled", "coupled"] = "decoupled",
     all_parameters: bool = False,
 ) -> DecoupledDecay | CoupledDecay:
-    """Weight decay beside the gradient (AdamW's) or in it (L2's)."""
+    """Weight decay: weights shrink at every step.
+
+        decoupled: w ← (1 − lr·λ)·w before the update
+        coupled: gradient += λ·w
+
+    Weight decay beside the gradient (AdamW's) or in it (L2's).
+
+    Symbols: λ = strength
+    Use: decoupled with any optimizer; coupled is torch's weight_decay of SGD and Adam.
+    Defaults: AdamW's 0.01.
+    Paper: Loshchilov & Hutter 2019, arXiv:1711.05101
+    Lecture: L0 L1 L2 L3
+
+    Args:
+        strength: decay for each step and unit of lr
+        mode: beside the gradient (AdamW), or in it (L2)
+        all_parameters: true includes biases and normalisation parameters
+    """
     modes: dict[str, type[DecoupledDecay | CoupledDecay]] = {
         "decoupled": DecoupledDecay,
         "coupled": CoupledDecay,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from dltrain.config.catalogue import Catalogue
-from dltrain.config.compose import CONFIG_NAME, Composition, _plain, check_lr, compose, leaves
+from dltrain.config.catalogue import Catalogue, leaves
+from dltrain.config.compose import CONFIG_NAME, Composition, _plain, check_lr, compose
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import texts_of
 from dltrain.config.validation import (

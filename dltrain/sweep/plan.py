@@ -11,7 +11,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from dltrain.config.compose import Composition, leaves
+from dltrain.config.catalogue import leaves
+from dltrain.config.compose import Composition
 from dltrain.config.door import Rights
 from dltrain.config.schema import Config, Node, objective_of
 from dltrain.config.secrets import put, secrets_of

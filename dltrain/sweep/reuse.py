@@ -12,7 +12,7 @@ from typing import Any
 
 from dltrain import __version__
 from dltrain.config import saved
-from dltrain.config.compose import leaves
+from dltrain.config.catalogue import leaves
 from dltrain.config.schema import Config
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem

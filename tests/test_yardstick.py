@@ -402,7 +402,7 @@ def test_a_sweep_of_before_is_gone_on_with_where_its_loss_means_the_same(workdir
     check_all(plan)
     folder = workdir / "outputs" / "s" / "2026-01-01_00-00-00-aaaa"
     folder.mkdir(parents=True)
-    record = {"identity": plan.identity(), "finished": False}
+    record = {"identity": plan.identity(), "overrides": texts, "finished": False}
     (folder / "sweep.json").write_text(json.dumps(record))
     if mixes:
         with pytest.raises(CheckpointProblem, match=r"earlier version, whose val/loss .*\nBegin a new sweep"):

@@ -232,6 +232,9 @@ def value(plain: Node, path: str) -> Any:
     return node
 
 
+LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary files add to it
+
+
 def leads_outside(name: object) -> bool:
     """Whether a run's name is the path of a folder that is not below `output`."""
     path = PurePath(str(name or ""))
@@ -242,6 +245,11 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
     Contradiction(
         lambda c, w: leads_outside(c["name"]),
         "`name` is {name!r}; it must be the name of a folder below `output`. For another place: output=FOLDER",
+    ),
+    Contradiction(
+        lambda c, w: any(len(part.encode()) > LONGEST_NAME for part in PurePath(str(c["name"] or "")).parts),
+        "`name` has a part of more than 200 bytes, and file systems take no longer names. Use a shorter one; a "
+        "sentence goes into notes='…'",
     ),
     Contradiction(
         lambda c, w: c["epochs"] is not None and c["steps"] is not None,

@@ -20,6 +20,7 @@ from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
 from dltrain.config.conflicts import value as at
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of
+from dltrain.config.yaml_files import place
 from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
 
@@ -166,11 +167,22 @@ def check_value(param: Param, value: Any) -> None:
         else ""
     )
     hint = nearest(str(value), param.rule.words) if isinstance(value, str) else ""
+    hint = hint or _written_otherwise(param, value)
     default = f" Leave it out for {param.default}." if param.default not in ("", "null") else ""
     rule = re.sub(r"( or cuda:\d)+", " or cuda:N", param.rule.text)
     raise UserError(
         f"`{param.path}` is {shown}{kind}; it must be: {rule}.{hint}\n{param.path}: {param.meaning}.{default}"
     )
+
+
+def _written_otherwise(param: Param, value: Any) -> str:
+    """How to write a value of the right content and the wrong type; nothing where the content is wrong, too."""
+    assert param.rule is not None
+    if param.rule.accepts([value]):
+        return f" Write {param.path}=[{value}]"
+    if isinstance(value, int | float) and param.rule.accepts(str(value)):
+        return f" Write '{param.path}=\"{str(value).lower() if isinstance(value, bool) else value}\"'"
+    return ""
 
 
 def check_sweep(composition: Composition, overrides: list[Any]) -> None:
@@ -199,7 +211,7 @@ def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> s
         for name in names:
             word = catalogue.words.get(group, {}).get(name)
             if word is not None and any(path == key or key.startswith(path + ".") for key in word.given):
-                return str(word.file)
+                return place(word.file, path.rpartition(".")[2])
     return ""
 
 

@@ -32,7 +32,7 @@ from dltrain.config.validation import (
 from dltrain.sweep.space import parse_one
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
+    from dltrain.config.hydra_private import Hydra
 
 _LINK = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 

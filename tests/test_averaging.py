@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from dltrain.averaging import EMA, SWA, Polyak, recompute_batch_norm
-
-CONF = Path(__file__).parents[1] / "conf" / "averaging"
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.search_path import catalogue_dir
 
 
 class Point(nn.Module):
@@ -263,17 +260,11 @@ def test_a_model_without_batch_norm_reads_no_input():
     recompute_batch_norm(nn.Linear(2, 2), inputs)
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_file_builds_and_lists_all_keys(path):
-    node = yaml.safe_load(path.read_text())
-    if path.stem == "none":
-        assert node is None
-        return
-    module, _, name = node.pop("_target_").rpartition(".")
-    factory = getattr(importlib.import_module(module), name)
-    assert set(node) == set(inspect.signature(factory).parameters) - {
-        "model",
-        "total_steps",
-        "steps_per_epoch",
-    }
-    assert not factory(Point(), **node).started
+@pytest.mark.parametrize("name", ["ema", "polyak", "swa"])
+def test_every_word_builds_with_its_defaults(name):
+    word = Catalogue(catalogue_dir()).words["averaging"][name]
+    module, _, factory = str(word.target).rpartition(".")
+    averaging = getattr(importlib.import_module(module), factory)(
+        Point(), 100, 10, **word.signature.defaults()
+    )
+    assert not averaging.started

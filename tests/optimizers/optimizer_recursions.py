@@ -1,5 +1,6 @@
-"""Each optimizer once more, in numpy, from its paper: (weights, gradient, state, lr, t from 1, keys) →
-weights.
+"""Each optimizer in numpy, from its paper.
+
+The functions map (weights, gradient, state, lr, t from 1, keys) to the new weights.
 """
 
 from __future__ import annotations

@@ -1,21 +1,17 @@
-"""What holds for every optimizer: it converges, resumes at any step, keeps dtypes, and refuses bad keys in
-words.
-"""
+"""Properties of every optimizer: it converges, resumes at any step, keeps dtypes, and refuses what cannot work."""
 
 from __future__ import annotations
 
-import copy
-import inspect
 import io
 import math
 
 import pytest
 import torch
-from optimizer_words import FIRST_ORDER, SECOND_ORDER, Closure, build, keys, read, target
+from optimizer_words import FIRST_ORDER, SECOND_ORDER, Closure, build, find, target
 from torch import nn
 
 from dltrain.optimizers.lion import Lion
-from dltrain.optimizers.lookahead import Lookahead, ranger
+from dltrain.optimizers.lookahead import Lookahead
 from dltrain.optimizers.muon import Muon, orthogonalize
 from dltrain.optimizers.newton_cg import NewtonCG
 from dltrain.optimizers.quickprop import Quickprop
@@ -195,16 +191,6 @@ def test_second_order_optimizers_leave_frozen_parameters_alone(word):
     before = training.parameters[0].clone()
     training.step()
     assert torch.equal(before, training.parameters[0])
-
-
-@pytest.mark.parametrize("word", WORDS)
-def test_yaml_lists_the_keys_of_the_constructor(word):
-    node = read("optimizer", word)
-    assert node["optimizer"]["lr"] == "${lr}"
-    parameters = inspect.signature(target(node["optimizer"]["_target_"])).parameters
-    assert set(keys(word)) <= set(parameters)
-    if node["optimizer"]["_target_"].startswith("dltrain."):
-        assert set(keys(word)) == set(parameters) - {"params", "maximize"}
 
 
 # Facts about single optimizers
@@ -454,44 +440,14 @@ def test_wraps_look_like_the_optimizer(wrap):
 
 
 def test_wraps_are_what_their_files_say():
-    for word, expected in (("lookahead", Lookahead), ("sam", SAM)):
-        node = copy.deepcopy(read("wrap", word)[word])
-        assert target(node.pop("_target_")) is expected
-        assert set(node) == set(inspect.signature(expected).parameters) - {"optimizer"}
-    assert read("wrap", "none") == {}
+    assert target(find("wrap", "lookahead")) is Lookahead
+    assert target(find("wrap", "sam")) is SAM
+    assert find("wrap", "none").target is None
 
 
 ONE = [torch.ones(1, requires_grad=True)]
 REFUSED = [
-    (lambda: Lion(ONE, lr=-1), r"lr is -1; it must be a number >= 0: give a positive step size"),
-    (lambda: Lion(ONE, betas=(0.9, 1.0)), r"betas is \[0.9, 1.0\]; it must be two numbers in \[0, 1\)"),
-    (
-        lambda: Lion(ONE, weight_decay=-0.1),
-        "weight_decay is -0.1; it must be a number >= 0: 0 switches it off",
-    ),
-    (lambda: Quickprop(ONE, growth=0), "growth is 0; it must be a number > 0: Fahlman's value is 1.75"),
-    (lambda: Steepest(ONE, fallback=0), "fallback is 0; it must be a number > 0: give a plain learning rate"),
-    (lambda: Steepest(ONE, max_step=-1), "max_step is -1; it must be a number > 0: give the largest step"),
-    (lambda: NewtonCG(ONE, damping=-1), "damping is -1; it must be a number >= 0: 0 trusts the curvature"),
-    (lambda: NewtonCG(ONE, max_iter=0), "max_iter is 0; it must be an integer >= 1: 10 to 50"),
-    (lambda: NewtonCG(ONE, tolerance=-1), "tolerance is -1; it must be a number >= 0: 1e-3 is usual"),
-    (lambda: Shampoo(ONE, momentum=1), r"momentum is 1; it must be in \[0, 1\): 0.9 is usual"),
-    (lambda: Shampoo(ONE, beta=0), r"beta is 0; it must be in \(0, 1\]: 1 sums"),
-    (lambda: Shampoo(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-4 is usual"),
-    (lambda: Shampoo(ONE, update_every=0), "update_every is 0; it must be an integer >= 1: 10 to 100"),
-    (lambda: Shampoo(ONE, max_size=0), "max_size is 0; it must be an integer >= 1: longer axes"),
-    (lambda: ScheduleFree(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-8 is usual"),
-    (lambda: ScheduleFree(ONE, form="adam"), "form is adam; it must be adamw or sgd: adamw is the one"),
     (lambda: ScheduleFree(ONE).step(), r"schedule_free got no closure; it must be called as step\(closure\)"),
-    (lambda: Muon(ONE, momentum=1), r"momentum is 1; it must be in \[0, 1\): 0.95 is usual"),
-    (lambda: Muon(ONE, ns_steps=0), "ns_steps is 0; it must be an integer >= 1: 5 is usual"),
-    (lambda: Muon(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-8 is usual"),
-    (lambda: ranger(ONE, k=0), "k is 0; it must be an integer >= 1: 5 to 10 fast steps"),
-    (lambda: Lookahead(Lion(ONE), alpha=0), r"alpha is 0; it must be in \(0, 1\]: 0.5 is usual"),
-    (
-        lambda: SAM(Lion(ONE), rho=0),
-        r"rho is 0; it must be a number > 0: 0.05 is usual; leave wrap=\[sam\] out",
-    ),
     (lambda: SAM(Lion(ONE)).step(), r"wrap=\[sam\] got no closure; it must be called as step\(closure\)"),
     (
         lambda: SAM(Lookahead(Steepest(ONE))),
@@ -507,7 +463,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("build_it", "message"), REFUSED)
-def test_refuses_in_words(build_it, message):
+def test_refuses_what_cannot_work(build_it, message):
     with pytest.raises(ValueError, match=message):
         build_it()
 

@@ -74,7 +74,7 @@ def test_polyak_meets_its_closed_form_for_gradient_descent_on_a_quadratic():
 
 
 def test_polyak_beats_the_last_iterate_of_noisy_descent():
-    """The theorem of L3: at a constant lr the iterates keep their noise, their mean does not."""
+    """At a constant lr the noise of the iterates remains, but averages out in their mean (Polyak & Juditsky)."""
     generator, last, mean = torch.Generator().manual_seed(0), 0.0, 0.0
     for _ in range(20):
         model = Point()
@@ -175,10 +175,11 @@ def normed() -> tuple[nn.Sequential, torch.Tensor]:
 
 @pytest.mark.parametrize("size", [1, 7, 20, 60])
 def test_batch_norm_statistics_are_those_of_all_values(size):
-    """Also of sorted batches, whose means differ, and whatever their size: one value a channel and sample is not here."""
+    """The batch size does not matter, nor do sorted batches, whose means differ."""
     model, inputs = normed()
     inputs = inputs[inputs.sum((1, 2, 3)).argsort()]
-    model(inputs * 5 + 2)  # statistics that must be forgotten
+    # these statistics must not remain
+    model(inputs * 5 + 2)
     draws = torch.get_rng_state()
     recompute_batch_norm(model, lambda: inputs.split(size))
     hidden = model[0](inputs).detach().transpose(0, 1).flatten(1)

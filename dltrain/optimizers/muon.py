@@ -116,11 +116,11 @@ def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
     x = x / (torch.linalg.matrix_norm(x) + 1e-7)
     # bfloat16 has too few digits for the squares of singular values
     by_gram = x.shape[1] >= 1.5 * x.shape[0] and x.dtype is not torch.bfloat16
-    x = _by_gram_matrix(x, steps) if by_gram else _by_itself(x, steps)
+    x = _iterate_gram(x, steps) if by_gram else _iterate(x, steps)
     return (x.T if tall else x).to(matrix.dtype)
 
 
-def _by_itself(x: Tensor, steps: int) -> Tensor:
+def _iterate(x: Tensor, steps: int) -> Tensor:
     """Iterate X ← (a + b XXᵀ + c (XXᵀ)²) X: 2 products with X and one of its smaller side per step."""
     a, b, c = _COEFFICIENTS
     for _ in range(steps):
@@ -129,7 +129,7 @@ def _by_itself(x: Tensor, steps: int) -> Tensor:
     return x
 
 
-def _by_gram_matrix(x: Tensor, steps: int) -> Tensor:
+def _iterate_gram(x: Tensor, steps: int) -> Tensor:
     """Iterate on G = XXᵀ instead of X: P = a + b G + c G²; Q ← Q P; G ← G P²; return Q X.
 
     This takes 2 products with X in total and 4 of its smaller side per step: less if X is wide.

@@ -25,13 +25,13 @@ def skip_dynamo_import() -> None:
     if "torch._dynamo" in sys.modules:
         return
     for method in vars(torch.optim.Optimizer).values():
-        _answer_beforehand(method)
+        _cache_undecorated(method)
     for optimizer in vars(torch.optim).values():
         if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
             _step_without_graph_breaks(optimizer)
 
 
-def _answer_beforehand(method: Any) -> None:
+def _cache_undecorated(method: Any) -> None:
     """Store the undecorated function where `torch._disable_dynamo` looks for the disabled one."""
     function = getattr(method, "__wrapped__", None)
     if function is not None and not hasattr(function, "__dynamo_disable"):

@@ -25,7 +25,8 @@ def sgd(
     weight_decay=0.0,
 ):
     g = g + weight_decay * w
-    s["v"] = g if t == 1 else momentum * s["v"] + (1 - dampening) * g  # torch starts undamped
+    # torch does not dampen the first step
+    s["v"] = g if t == 1 else momentum * s["v"] + (1 - dampening) * g
     return w - lr * (g + momentum * s["v"] if nesterov else s["v"])
 
 

@@ -77,8 +77,8 @@ def test_unknown_forms_of_torch_are_left_alone():
 
         add_param_group = 3
 
-    startup._answer_beforehand(Optimizer.add_param_group)
-    startup._answer_beforehand(Optimizer.step)
+    startup._cache_undecorated(Optimizer.add_param_group)
+    startup._cache_undecorated(Optimizer.step)
     startup._step_without_graph_breaks(Optimizer)  # type: ignore[arg-type]
     startup._step_without_graph_breaks(object)  # type: ignore[arg-type]
     assert Optimizer().step() == "unchanged"

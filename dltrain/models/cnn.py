@@ -16,8 +16,8 @@ class CNN(nn.Module):
         h ← maxpool₂(activation(norm(conv₃ₓ₃(h))))  for each entry of channels
         outputs = W·dropout(flatten(h)) + b
 
-    Maps inputs (B, C, H, W) to outputs (B, num_classes). A side of one pixel is not pooled, so images of any size fit.
-    Raises ValueError if a sample is not an image, or for empty `channels`.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). A side of one pixel is not pooled, so images of any
+    size fit. Raises ValueError if a sample is not an image, or for empty `channels`.
 
     Use: the first network to try on images; the reference model of the benchmarks.
     Defaults: 16 and 32 channels with batch norm, which reach an accuracy of 0.985 on MNIST in 3 epochs.
@@ -71,9 +71,10 @@ class LeNet(nn.Module):
         h ← dropout(activation(W·h + b))  with 120, then 84 units
         outputs = W·h + b
 
-    Maps inputs (B, C, H, W) to outputs (B, num_classes). The head is linear, where the paper has radial basis functions.
-    Images with a side below the paper's 32 are padded by 2 pixels, so that 28×28 gives the same 61,706 parameters; very
-    small ones are padded again before the second convolution. Raises ValueError if a sample is not an image.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). The head is linear, where the paper has radial basis
+    functions. Images with a side below the paper's 32 are padded by 2 pixels, so that 28×28 gives the same
+    61,706 parameters; very small ones are padded again before the second convolution. Raises ValueError if a
+    sample is not an image.
 
     Use: small gray images.
     Defaults: the paper's tanh; no dropout.

@@ -43,8 +43,8 @@ class MLP(nn.Module):
         h ← dropout(activation(norm(W·h + b)))  for each hidden layer
         outputs = W·h + b
 
-    Maps inputs (B, *input_shape) to outputs (B, num_classes). Raises ValueError for a bottleneck that is not narrower
-    than both its neighbors, and for `stochastic_depth` without a residual layer.
+    Maps inputs (B, *input_shape) to outputs (B, num_classes). Raises ValueError for a bottleneck that is not
+    narrower than both its neighbors, and for `stochastic_depth` without a residual layer.
 
     Use: tables and small images; the default model.
     Defaults: two hidden layers, which reach an accuracy of 0.97 on digits in seconds.
@@ -58,7 +58,7 @@ class MLP(nn.Module):
         dropout: probability to drop a hidden unit
         bottleneck: width of a linear layer without activation before the last hidden layer
         residual: add a skip connection over each hidden layer that keeps the width
-        stochastic_depth: probability to drop the last residual branch; it grows linearly from the first to the last
+        stochastic_depth: probability to drop the last residual branch, rising linearly from the first
     """
 
     def __init__(

@@ -17,9 +17,9 @@ class Quadratic(nn.Module):
         λᵢ = κ^((i − 1)/(d − 1))
         minimum: 0 at w = 0
 
-    Returns f(w) for each sample, (B,), whatever its inputs. Raises ValueError for a condition number other than 1 in one
-    dimension. From start=worst, gd with the exact step only reaches its bound: each step divides f by
-    ((κ + 1)/(κ − 1))².
+    Returns f(w) for each sample, (B,), whatever its inputs. Raises ValueError for a condition number other
+    than 1 in one dimension. From start=worst, each exact step of gd divides f by ((κ + 1)/(κ − 1))²
+    only, its lower bound.
 
     Symbols: κ = condition_number; d = dimension; i = 1 … d
     Use: to compare an optimizer with its closed form; gd needs lr < 2/κ.
@@ -107,7 +107,8 @@ class Saddle(nn.Module):
         saddle: ¼ at (0, 0)
         minima: 0 at (0, ±1)
 
-    Returns f(w) for each sample, (B,), whatever its inputs. The eigenvalues of the Hessian at the saddle are 1 and −1.
+    Returns f(w) for each sample, (B,), whatever its inputs. The eigenvalues of the Hessian at the saddle are
+    1 and −1.
 
     Symbols: w = (u, v); start at (1, offset)
     Use: to see which optimizers leave a saddle, and how soon.

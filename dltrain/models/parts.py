@@ -30,8 +30,8 @@ def make_norm(norm: Norm, channels: int, images: bool) -> nn.Module:
     """Build the normalization of `channels` channels, for inputs (B, C, H, W) if `images`, else (B, C).
 
     batch: Ioffe & Szegedy 2015, arXiv:1502.03167; layer: Ba et al. 2016, arXiv:1607.06450, over channels and
-    pixels; group: Wu & He 2018, arXiv:1803.08494, with at most 8 groups of at least 2 channels. Raises ValueError
-    for layer and group where a table's layer has a single unit.
+    pixels; group: Wu & He 2018, arXiv:1803.08494, with at most 8 groups of at least 2 channels. Raises
+    ValueError for layer and group where a table's layer has a single unit.
     """
     if not images and channels == 1 and norm in ("layer", "group"):
         raise ValueError(
@@ -70,7 +70,8 @@ def depth_rates(last: float, blocks: int) -> list[float]:
 class StochasticDepth(nn.Module):
     """Drop a residual branch for a whole sample with probability p, and scale the kept ones by 1/(1−p).
 
-    Inputs are (B, ...). Draws from the global generator, as nn.Dropout does. Huang et al. 2016, arXiv:1603.09382.
+    Inputs are (B, ...). Draws from the global generator, as nn.Dropout does. Huang et al. 2016,
+    arXiv:1603.09382.
     """
 
     def __init__(self, p: float) -> None:

@@ -30,9 +30,9 @@ class ResNet(nn.Module):
         h ← activation(shortcut(h) + norm(conv₃ₓ₃(activation(norm(conv₃ₓ₃(h))))))  n blocks in each of 3 stages
         outputs = W·dropout(mean(h)) + b
 
-    Maps inputs (B, C, H, W) to outputs (B, num_classes). The first block of the second and third stage halves the image.
-    20 layers have 0.27 M parameters, 32 have 0.46 M and 56 have 0.85 M. Raises ValueError for a depth other than 6n + 2,
-    or if a sample is not an image.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). The first block of the second and third stage halves
+    the image. 20 layers have 0.27 M parameters, 32 have 0.46 M and 56 have 0.85 M. Raises ValueError for a
+    depth other than 6n + 2, or if a sample is not an image.
 
     Symbols: n = (depth − 2)/6; mean over the pixels
     Use: small color images; the usual test of an optimizer on CIFAR-10.
@@ -46,7 +46,7 @@ class ResNet(nn.Module):
         activation: activation function after the first convolution and after the sum
         norm: normalization after each convolution
         dropout: probability to drop an input of the linear head
-        stochastic_depth: probability to drop the last residual branch; it grows linearly from the first to the last
+        stochastic_depth: probability to drop the last residual branch, rising linearly from the first
     """
 
     def __init__(
@@ -118,11 +118,12 @@ class WideResNet(nn.Module):
         h ← shortcut(h) + conv₃ₓ₃(dropout(activation(norm(conv₃ₓ₃(activation(norm(h)))))))  n blocks in each of 3 stages
         outputs = W·mean(activation(norm(h))) + b
 
-    Maps inputs (B, C, H, W) to outputs (B, num_classes). The first block of the second and third stage halves the image.
-    Raises ValueError for a depth other than 6n + 4, or if a sample is not an image.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). The first block of the second and third stage halves
+    the image. Raises ValueError for a depth other than 6n + 4, or if a sample is not an image.
 
     Symbols: n = (depth − 4)/6; mean over the pixels
-    Use: more accuracy than a deep thin ResNet at equal cost; depth=28 width=10 is the paper's WRN-28-10 (36.5 M parameters).
+    Use: more accuracy than a deep thin ResNet at equal cost; depth=28 width=10 is the paper's WRN-28-10 (36.5
+        M parameters).
     Defaults: WRN-16-4, 2.7 M parameters, which can be trained on a CPU.
     Paper: Zagoruyko & Komodakis 2016, arXiv:1605.07146
 
@@ -132,7 +133,7 @@ class WideResNet(nn.Module):
         activation: activation function before each convolution
         norm: normalization before each activation
         dropout: probability to drop an input of the second convolution of a block
-        stochastic_depth: probability to drop the last residual branch; it grows linearly from the first to the last
+        stochastic_depth: probability to drop the last residual branch, rising linearly from the first
     """
 
     def __init__(

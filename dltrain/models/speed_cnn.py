@@ -17,9 +17,9 @@ class SpeedCNN(nn.Module):
         h ← activation(norm(conv₃ₓ₃(activation(norm(maxpool₂(conv₃ₓ₃(h)))))))  for each entry of widths
         outputs = logit_scale·W·dropout(max(h))
 
-    Maps inputs (B, C, H, W) to outputs (B, num_classes). The scales of the batch norms stay 1; their shifts and the bias
-    of the first layer are trained. A side of one pixel is not pooled, so small images fit. Raises ValueError for images
-    of less than 2×2 pixels, for other samples, and for empty `widths`.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). The scales of the batch norms stay 1; their shifts
+    and the bias of the first layer are trained. A side of one pixel is not pooled, so small images fit.
+    Raises ValueError if a sample is not an image of at least 2×2 pixels, or for empty `widths`.
 
     Symbols: max over the pixels
     Use: color images of 32×32 pixels in the shortest time; 1.97 M parameters on CIFAR-10.

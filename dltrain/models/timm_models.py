@@ -24,8 +24,8 @@ def timm_model(
 
         timm.create_model(name, pretrained=pretrained) for the channels, the image size and the classes of the data
 
-    Maps inputs (B, C, H, W) to outputs (B, num_classes). Raises ValueError if timm is not installed, for an unknown name,
-    for weights that cannot be downloaded, and for a key that the model does not have.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). Raises ValueError if timm is not installed, for an
+    unknown name, for weights that cannot be downloaded, and for a key that the model does not have.
 
     Use: recent networks.
     Defaults: resnet18 without weights, so that nothing is downloaded.

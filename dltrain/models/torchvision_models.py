@@ -27,9 +27,10 @@ def torchvision_model(
 
         torchvision.models.get_model(name, weights=weights), adapted to the channels and classes of the data
 
-    Maps inputs (B, C, H, W) to outputs (B, num_classes). The last layer is replaced if the number of classes differs, the
-    first convolution if the number of channels differs. Raises ValueError for an unknown name, for weights that do not
-    exist or cannot be downloaded, for a dropout without a dropout layer, and for images that the network cannot take.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). The last layer is replaced if the number of classes
+    differs, the first convolution if the number of channels differs. Raises ValueError for an unknown name,
+    for weights that do not exist or cannot be downloaded, for a dropout without a dropout layer, and for
+    images that the network cannot take.
 
     Use: published networks and fine-tuning; images should be as large as the network expects.
     Defaults: resnet18 without weights, so that nothing is downloaded.

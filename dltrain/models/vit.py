@@ -25,9 +25,9 @@ class VisionTransformer(nn.Module):
         h ← h + dropout(W₂·dropout(activation(W₁·norm(h) + b₁)) + b₂)  in each block
         outputs = W·mean(norm(h)) + b
 
-    Maps inputs (B, C, H, W) to outputs (B, num_classes). Positions are sines and cosines of row and column; there is no
-    class token. Raises ValueError if `patch` does not divide the image, if `dim` is not a multiple of 4 and of `heads`,
-    or if a sample is not an image.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). Positions are sines and cosines of row and column;
+    there is no class token. Raises ValueError if `patch` does not divide the image, if `dim` is not a
+    multiple of 4 and of `heads`, or if a sample is not an image.
 
     Symbols: mean over the patches
     Use: to see a transformer train on small images; with Adam and a warm-up.
@@ -35,7 +35,8 @@ class VisionTransformer(nn.Module):
     Paper: Dosovitskiy et al. 2020, arXiv:2010.11929; Beyer et al. 2022, arXiv:2205.01580 (simplified form)
 
     Args:
-        patch: side of a patch in pixels; auto is the longest that gives 7 patches a side, or 2 for tiny images
+        patch: side of a patch in pixels; auto is the longest that gives 7 patches a side, or 2 for tiny
+            images
         dim: width of a token
         depth: number of blocks
         heads: number of attention heads
@@ -43,7 +44,7 @@ class VisionTransformer(nn.Module):
         activation: activation function of the MLPs
         attention: plain operations, which have second derivatives, or torch's fused kernels, which have none
         dropout: probability to drop after attention and in the MLP
-        stochastic_depth: probability to drop the last block's branches; it grows linearly from the first to the last
+        stochastic_depth: probability to drop the last block's branches, rising linearly from the first
     """
 
     def __init__(

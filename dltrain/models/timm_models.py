@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from types import ModuleType
 
 from torch import nn
 
@@ -49,7 +49,7 @@ def timm_model(
     return _create(timm, name, pretrained, keys, (height, width))
 
 
-def _import_timm() -> Any:
+def _import_timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
@@ -59,7 +59,9 @@ def _import_timm() -> Any:
     return timm
 
 
-def _create(timm: Any, name: str, pretrained: bool, keys: dict[str, Any], size: tuple[int, int]) -> nn.Module:
+def _create(
+    timm: ModuleType, name: str, pretrained: bool, keys: dict[str, float], size: tuple[int, int]
+) -> nn.Module:
     try:
         try:
             model: nn.Module = timm.create_model(name, pretrained=pretrained, img_size=size, **keys)

@@ -6,6 +6,7 @@ import copy
 import difflib
 import urllib.error
 import warnings
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ def _check_name(name: str, names: list[str]) -> None:
         )
 
 
-def _build(models: Any, name: str, weights: str | None) -> nn.Module:
+def _build(models: ModuleType, name: str, weights: str | None) -> nn.Module:
     choices: dict[str | None, Any] = {entry.name: entry for entry in models.get_model_weights(name)}
     choices |= {"DEFAULT": models.get_model_weights(name).DEFAULT} if choices else {}
     if weights is not None and weights not in choices:

@@ -94,7 +94,7 @@ class Patience(KeepBest):
         metric: column of metrics.csv, or gap for val/loss − train/loss
         mode: whether lower (min) or higher (max) is better; auto follows the metric
         patience: evaluations in a row without improvement
-        min_delta: smallest change that is an improvement, in the units of the metric
+        min_delta: change that an improvement must exceed, in the units of the metric
         smoothing: weight of the previous average; 0 disables it
         tolerance: smallest norm of an update, below which training stops as converged
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from dltrain.config import build
 from dltrain.config.catalogue import GROUPS, OVERLAYS, Catalogue
 from dltrain.config.door import Door
-from dltrain.config.rules import parse_rule
+from dltrain.config.rules import SPEC, parse_rule
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.signature import REQUIRED
+from dltrain.config.validation import check_values
+from dltrain.errors import UserError
 
 CATALOGUE = Catalogue(catalogue_dir())
 WORDS = [word for group in CATALOGUE.words.values() for word in group.values()]
@@ -99,3 +102,35 @@ def test_rules_accept_what_they_say(rule, good, bad):
     parsed = parse_rule(rule)
     assert [value for value in good if not parsed.accepts(value)] == []
     assert [value for value in bad if parsed.accepts(value)] == []
+
+
+def outside(rule: str) -> list[object]:
+    """Values just outside of a rule: beyond each bound of each of its types, and a word that it does not list."""
+    values: list[object] = ["no such word"] if not re.search(r"\b(str|path|dict)\b", rule) else []
+    for part in (match for match in map(SPEC.fullmatch, rule.split(" or ")) if match):
+        beyond: list[float] = [math.nan, math.inf] if part["type"] == "float" else [1.5]
+        if part["sign"]:
+            beyond.append(float(part["bound"]) + {">": 0.0, ">=": -1.0, "<": 0.0, "<=": 1.0}[part["sign"]])
+        if part["low"]:
+            beyond.append(float(part["low"]) - (part["open"] == "["))
+            beyond.append(float(part["high"]) + (part["close"] == "]"))
+        if part["type"] in ("int", "float"):
+            length = {None: 0, "list": 1, "pair": 2}[part["many"]]
+            values += [[value] * length if length else value for value in beyond]
+    return values
+
+
+@pytest.mark.parametrize("word", TARGETED, **names)
+def test_values_outside_their_range_are_refused(word):
+    """What the constructors rely on: they repeat no check that an annotation states."""
+    table = CATALOGUE.params({word.group: [word.name]})
+    for path, param in table.items():
+        for value in outside(param.rule.text) if path in word.params and param.rule else ():
+            plain = {}
+            *parents, last = path.split(".")
+            node = plain
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = value
+            with pytest.raises(UserError, match=re.escape(f"`{path}` is ")):
+                check_values(plain, {word.group: [word.name]}, CATALOGUE)

@@ -53,7 +53,7 @@ def checks(parts: Parts, plan: Plan, normalize: str) -> Iterator[Check]:
     few = next(iter(parts.train.batches(chosen[: c.SAMPLES], c.SAMPLES)))
     many = next(iter(parts.train.batches(chosen, 512)))
     scored = (parts.model, parts.loss)
-    yield c.inputs_are_centred(parts.train, normalize != "none")
+    yield c.inputs_are_centered(parts.train, normalize != "none")
     yield c.no_leak(splits)
     yield c.first_loss(*scored, many.inputs, many.targets)
     yield c.independent(parts.model, few.inputs)

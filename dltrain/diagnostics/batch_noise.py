@@ -19,7 +19,7 @@ class BatchNoise:
         mean ‖g_b − g‖² / ‖g‖²
         scale = tr Σ / ‖G‖² = (‖g_b‖² − ‖g_N‖²)/(1/b − 1/N) ÷ (N‖g_N‖² − b‖g_b‖²)/(N − b)
 
-    The first column is measured for each of `sizes`; `scale` is unbiased, uses the smallest size, and is at most
+    The first quantity has a column for each of `sizes`; `scale` is unbiased, uses the smallest size, and is at most
     10⁶ tr Σ / ‖g‖². Costs a gradient of all `samples` for each size.
 
     Symbols: b a batch size; N = samples; g the mean gradient of all N, g_b that of a batch

@@ -18,7 +18,7 @@ from dltrain import build as builder
 from dltrain.commands import evaluate
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue, open_hydra
-from dltrain.config.door import door_for_saved
+from dltrain.config.door import door_for_saved, rights_of_user
 from dltrain.data.spec import DataSpec
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.losses import BCE, CrossEntropy, combine, is_yardstick
@@ -397,13 +397,12 @@ def test_class_weights_that_a_loss_of_ones_own_does_not_use_are_refused(own, tra
 @pytest.mark.parametrize("axis, mixes", [("loss=bce,cross_entropy", True), ("lr=0.1,0.2", False)])
 def test_a_sweep_of_before_is_gone_on_with_where_its_loss_means_the_same(workdir, axis, mixes):
     catalogue = open_catalogue()
-    plan = sweep.read_plan(
-        [axis, "epochs=1", "name=s", "quiet=true"], "config", catalogue, open_hydra(catalogue)
-    )
+    texts = [axis, "epochs=1", "name=s", "quiet=true"]
+    plan = sweep.read_plan(texts, "config", catalogue, open_hydra(catalogue), rights_of_user(catalogue))
     check_all(plan)
     folder = workdir / "outputs" / "s" / "2026-01-01_00-00-00-aaaa"
     folder.mkdir(parents=True)
-    record = {"identity": plan.identity(), "finished": False}
+    record = {"identity": plan.identity(), "overrides": texts, "finished": False}
     (folder / "sweep.json").write_text(json.dumps(record))
     if mixes:
         with pytest.raises(CheckpointProblem, match=r"earlier version, whose val/loss .*\nBegin a new sweep"):

@@ -7,9 +7,8 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dltrain.cli import VERBS
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.groups import LIST_GROUPS, OVERLAYS
+from dltrain.config.groups import LIST_GROUPS, OVERLAYS, VERBS
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError
 

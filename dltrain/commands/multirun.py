@@ -20,9 +20,8 @@ from dltrain.errors import UserError
 from dltrain.training.folder_names import check_writable, new_folder
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
-
     from dltrain.config.catalogue import Catalogue
+    from dltrain.config.hydra_private import Hydra
 
 SOME_FAILED = 7
 

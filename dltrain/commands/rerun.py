@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     if len(paths) != 1:
         raise UserError("Name one run folder: dltrain rerun outputs/NAME/DATE_TIME-xxxx")
     catalogue = open_catalogue()
-    config = saved.read(paths[0], catalogue, overrides)
+    config = saved.read(paths[0], catalogue, overrides, again=True)
     door = door_for_saved(config, catalogue, overrides)
     warn_of_direction(paths[0], config)
     check_writable(config.output)

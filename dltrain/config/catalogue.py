@@ -271,12 +271,12 @@ class Catalogue:
     root: Path
     user_dirs: tuple[Path, ...] = ()
     words: dict[str, dict[str, Word]] = field(default_factory=dict)
-    settings: dict[str, Any] = field(
-        default_factory=dict
-    )  # of config.yaml: its defaults list and Hydra's node
-    knobs: dict[str, Param] = field(
-        default_factory=dict
-    )  # the top-level knobs and the keys common to a group
+    # of config.yaml: its defaults list and Hydra's node
+    settings: dict[str, Any] = field(default_factory=dict)
+    # the top-level knobs and the keys common to a group
+    knobs: dict[str, Param] = field(default_factory=dict)
+    # of `params`, by choices: a sweep asks for each job
+    tables: dict[Any, dict[str, Param]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.words:
@@ -337,12 +337,14 @@ class Catalogue:
 
     def params(self, choices: Mapping[str, Iterable[str]]) -> dict[str, Param]:
         """Return every key that a configuration with these words may contain, by dotted path."""
-        table = dict(self.knobs)
-        for group, names in choices.items():
-            if group not in OVERLAYS:
+        key = tuple((group, tuple(names)) for group, names in choices.items() if group not in OVERLAYS)
+        if key not in self.tables:
+            table = dict(self.knobs)
+            for group, names in key:
                 for name in names:
                     table |= self.with_parents(self.words[group][name])
-        return {path: self.following(param) for path, param in table.items()}
+            self.tables[key] = {path: self.following(param) for path, param in table.items()}
+        return dict(self.tables[key])
 
     def following(self, param: Param) -> Param:
         """Give a key that follows a knob by default the knob's rule: lr=auto is valid for optimizer.lr, too."""

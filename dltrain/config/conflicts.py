@@ -233,6 +233,9 @@ def value(plain: Node, path: str) -> Any:
     return node
 
 
+LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary files add to it
+
+
 def leads_outside(name: object) -> bool:
     """Return whether a run's name is the path of a folder that is not below `output`."""
     path = PurePath(str(name or ""))
@@ -243,6 +246,11 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
     Contradiction(
         lambda c, w: leads_outside(c["name"]),
         "`name` is {name!r}; it must be the name of a folder below `output`. For another place: output=FOLDER",
+    ),
+    Contradiction(
+        lambda c, w: any(len(part.encode()) > LONGEST_NAME for part in PurePath(str(c["name"] or "")).parts),
+        "`name` has a part of more than 200 bytes, and file systems take no longer names. Use a shorter one; a "
+        "sentence goes into notes='…'",
     ),
     Contradiction(
         lambda c, w: c["epochs"] is not None and c["steps"] is not None,
@@ -279,8 +287,8 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
     ),
     Contradiction(
         lambda c, w: c["lr"] is not None and bool(c["optimizer"]) and "lr" not in c["optimizer"],
-        "`lr` is {lr}, and the file of optimizer={words[optimizer]} has no key `lr` that it could reach.\n"
-        "Add a line to it, with the optimizer's own default: lr: 0.01",
+        "`lr` is {lr}, and optimizer={words[optimizer]} has no key `lr`.\n"
+        "Add a parameter `lr` to its target; to the file of a target with **kwargs, add the line: lr: 0.01",
     ),
     Contradiction(
         lambda c, w: w["momentum_schedule"] != ["none"] and not has(c, "optimizer", "momentum", "betas"),

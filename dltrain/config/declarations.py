@@ -42,6 +42,8 @@ def declared(target: Any, keys: Mapping[str, Any]) -> list[Declared]:
     tree = _parsed(module)
     if tree is None:
         return []
+    if _builds_nothing(tree, name):
+        return [Declared()]
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     names = [name] if name in classes else list(_built_by(tree, name, keys))
     return [_of_class(classes[found], classes) for found in names if found in classes]
@@ -81,6 +83,12 @@ def _fits(function: ast.FunctionDef, keys: Mapping[str, Any]) -> bool:
             if keys[argument.arg] not in (allowed if isinstance(allowed, tuple) else (allowed,)):
                 return False
     return True
+
+
+def _builds_nothing(tree: ast.Module, name: str) -> bool:
+    """Return whether a function is annotated to return None, as those of regularization/model_keys.py."""
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    return any(isinstance(f.returns, ast.Constant) and f.returns.value is None for f in found)
 
 
 def _of_class(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Declared:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# First words of a command line that are no overrides; each is a module of `dltrain.commands`.
+VERBS = ("check", "evaluate", "resume", "rerun", "schema", "completion", "complete")
+
 
 @dataclass(frozen=True)
 class Group:

@@ -31,12 +31,12 @@ HANDLER_KEYS = frozenset("class level formatter filters filename mode encoding d
 FORMATTER_KEYS = frozenset(
     "class () format fmt datefmt style validate log_colors reset secondary_log_colors".split()
 )
-# Keys that only the run or the command line can set.
-FIXED = {
-    ("sweep", "subdir"): "${hydra:job.num}",
-    ("job", "chdir"): False,
-    ("job", "env_set"): {},
-    ("job", "env_copy"): [],
+# These cannot be set: they keep the value of conf/config.yaml, the first, or that of Hydra alone (`--hydra-help`).
+FIXED: dict[Path, tuple[Any, ...]] = {
+    ("sweep", "subdir"): ("${hydra:job.num}", "${hydra.job.num}"),
+    ("job", "chdir"): (False, None),
+    ("job", "env_set"): ({},),
+    ("job", "env_copy"): ([],),
 }
 
 # Allowed links: each refers to a text, by Hydra's schema.
@@ -110,9 +110,9 @@ def _check_text(path: Path, value: Any) -> None:
 
 
 def _check_fixed(node: dict[str, Any]) -> None:
-    for (parent, key), only in FIXED.items():
-        value = (node.get(parent) or {}).get(key, only)
-        if value != only:
+    for (parent, key), values in FIXED.items():
+        value = (node.get(parent) or {}).get(key, values[0])
+        if value not in values:
             cure = {
                 "env_set": "Set the variable for the process: NAME=VALUE dltrain …",
                 "env_copy": "The environment of the process is there already: leave it out.",

@@ -17,7 +17,14 @@ from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, l
 from dltrain.config.compose import check_lr
 from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
-from dltrain.config.validation import check_together, check_value, check_values, replace_length
+from dltrain.config.validation import (
+    check_together,
+    check_value,
+    check_values,
+    checked,
+    replace_length,
+    words_of,
+)
 from dltrain.direction import problems, resolved_modes
 from dltrain.errors import CheckpointProblem, UserError, nearest
 
@@ -96,8 +103,11 @@ def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
         )
 
 
-def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
+def read(run: Path, catalogue: Catalogue, overrides: list[str], again: bool = False) -> Config:
     """The configuration of a run folder, with `key=value` changes applied, checked like a new one.
+
+    A run that is repeated (`again`) must keep every rule of today; one that is resumed or scored may combine words that an
+    earlier version allowed.
 
     Raises CheckpointProblem when the folder holds none, UserError for a change that does not fit.
     """
@@ -108,7 +118,6 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
         )
     content = load_bounded(file)
     choices = read_words(content.pop("words", None), file, catalogue)
-    words = {g: names if g in LIST_GROUPS else names[0] for g, names in choices.items()}
     check_nodes(content, choices, file, catalogue)
     table = catalogue.params(choices)
     fill_newer_keys(content, catalogue)
@@ -124,12 +133,14 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
     for text in followed(overrides, links):
         set_value(content, text, table)
         secrets.pop(text.partition("=")[0], None)
-    replace_length(content, overrides)
-    check_values(content, choices, catalogue)
     # `mode: min` was once the default for every metric: such a run keeps its direction
     kept = [group for group, problem in problems(content).items() if former.get(group) == problem]
+    if again:
+        return checked(content, choices, overrides, catalogue, secrets, kept=kept)
+    replace_length(content, overrides)
+    check_values(content, choices, catalogue)
     check_together(content, choices, kept)
-    return to_config(content, words, secrets)
+    return to_config(content, words_of(choices), secrets)
 
 
 def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[str]]:

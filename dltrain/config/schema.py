@@ -241,10 +241,12 @@ class Config(Knobs):
     secrets: dict[str, Any] = field(default_factory=dict)
 
 
+NAMES = frozenset(f.name for f in fields(Config))
+
+
 def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, Any] | None = None) -> Config:
     """Build the typed configuration from validated plain data."""
-    names = {f.name for f in fields(Config)}
-    values = {key: value for key, value in plain.items() if key in names and value is not None}
+    values = {key: value for key, value in plain.items() if key in NAMES and value is not None}
     values |= {
         "log": Log(**plain["log"]),
         "evaluation": Evaluation(**plain["evaluation"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -19,6 +20,7 @@ from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
 from dltrain.config.conflicts import value as at
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of
+from dltrain.config.yaml_files import place
 from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
 
@@ -29,14 +31,34 @@ COMPARED_BY = ("early_stopping.metric", "early_stopping.mode")
 def validate(composition: Composition) -> Config:
     """Check a composition and return the typed configuration. Raises UserError with all that the rule and cure need."""
     check_trust(composition)
-    check_lr(composition.overrides)
     plain = plain_config(composition)
-    replace_length(plain, composition.overrides)
-    check_pairs(composition.choices)
-    check_values(plain, composition.choices, composition.catalogue)
-    check_together(plain, composition.choices)
-    check_regularization(plain, composition.choices)
-    return to_config(plain, _words(composition.choices), secrets_of(composition.cfg))
+    secrets = secrets_of(composition.cfg)
+    return checked(plain, composition.choices, composition.overrides, composition.catalogue, secrets)
+
+
+def checked(
+    plain: Node,
+    choices: dict[str, list[str]],
+    overrides: list[str],
+    catalogue: Catalogue,
+    secrets: dict[str, Any] | None = None,
+    changed: Iterable[str] | None = None,
+    kept: Iterable[str] = (),
+) -> Config:
+    """Return the typed configuration of plain data after every rule that there is: the one check of every entry.
+
+    A single run, a job of a sweep and a run that is repeated all pass here. `changed`: the paths whose values can differ
+    from data that were checked before; all of them where it is None. `kept`: groups whose direction an earlier version
+    chose. Raises UserError.
+    """
+    check_lr(overrides)
+    replace_length(plain, overrides)
+    drop_own_budget(plain, choices, overrides, catalogue)
+    check_pairs(choices)
+    check_values(plain, choices, catalogue, changed)
+    check_together(plain, choices, kept)
+    check_regularization(plain, choices)
+    return to_config(plain, words_of(choices), secrets)
 
 
 def check_trust(composition: Composition) -> None:
@@ -61,28 +83,18 @@ def plain_config(composition: Composition) -> Node:
     assert isinstance(plain, dict)
     node = drop_outside(plain)
     drop_replaced(node, composition)
-    drop_own_budget(node, composition)
     return node
 
 
-def drop_own_budget(plain: Node, composition: Composition) -> None:
+def drop_own_budget(
+    plain: Node, choices: dict[str, list[str]], overrides: list[str], catalogue: Catalogue
+) -> None:
     """A recipe's `steps` replace the epochs that a word's own file sets (those of the user: `replace_length`)."""
-    recipes = [
-        composition.catalogue.words[g][w] for g in OVERLAYS for w in composition.choices.get(g, ["none"])
-    ]
-    own = [
-        composition.catalogue.words[g][w]
-        for g, ws in composition.choices.items()
-        if g not in OVERLAYS
-        for w in ws
-    ]
-    by_user = any(o.lstrip("+").startswith("epochs=") for o in composition.overrides)
-    by_recipe = any("epochs" in recipe.content for recipe in recipes)
-    if (
-        plain["steps"] is not None
-        and any("epochs" in word.knobs for word in own)
-        and not (by_user or by_recipe)
-    ):
+    if plain["steps"] is None or any(text.lstrip("+").startswith("epochs=") for text in overrides):
+        return
+    chosen = [catalogue.words[group][name] for group, names in choices.items() for name in names]
+    by_recipe = any("epochs" in word.content for word in chosen if word.kind.overlay)
+    if not by_recipe and any("epochs" in word.knobs for word in chosen if not word.kind.overlay):
         plain["epochs"] = None
 
 
@@ -112,7 +124,7 @@ def replace_length(plain: Node, overrides: list[str]) -> None:
             plain[other] = None
 
 
-def _words(choices: dict[str, list[str]]) -> dict[str, Any]:
+def words_of(choices: dict[str, list[str]]) -> dict[str, Any]:
     """The words of a run; which sweep it belongs to is no part of it."""
     return {
         group: words if group in LIST_GROUPS else words[0]
@@ -121,10 +133,12 @@ def _words(choices: dict[str, list[str]]) -> dict[str, Any]:
     }
 
 
-def check_values(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
-    """Every key must be one that a chosen word takes, and its value must keep the key's rule."""
+def check_values(
+    plain: Node, choices: dict[str, list[str]], catalogue: Catalogue, changed: Iterable[str] | None = None
+) -> None:
+    """Every key must be one that a chosen word takes, and its value must keep the key's rule; of `changed` keys only."""
     table = catalogue.params(choices)
-    for path, value in leaves(plain):
+    for path, value in leaves(plain) if changed is None else [(path, at(plain, path)) for path in changed]:
         if path in table:
             check_value(table[path], value)
             continue
@@ -154,11 +168,22 @@ def check_value(param: Param, value: Any) -> None:
         else ""
     )
     hint = nearest(str(value), param.rule.words) if isinstance(value, str) else ""
+    hint = hint or _written_otherwise(param, value)
     default = f" Leave it out for {param.default}." if param.default not in ("", "null") else ""
     rule = re.sub(r"( or cuda:\d)+", " or cuda:N", param.rule.text)
     raise UserError(
         f"`{param.path}` is {shown}{kind}; it must be: {rule}.{hint}\n{param.path}: {param.meaning}.{default}"
     )
+
+
+def _written_otherwise(param: Param, value: Any) -> str:
+    """How to write a value of the right content and the wrong type; nothing where the content is wrong, too."""
+    assert param.rule is not None
+    if param.rule.accepts([value]):
+        return f" Write {param.path}=[{value}]"
+    if isinstance(value, int | float) and param.rule.accepts(str(value)):
+        return f" Write '{param.path}=\"{str(value).lower() if isinstance(value, bool) else value}\"'"
+    return ""
 
 
 def check_sweep(composition: Composition, overrides: list[Any]) -> None:
@@ -187,16 +212,23 @@ def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> s
         for name in names:
             word = catalogue.words.get(group, {}).get(name)
             if word is not None and any(path == key or key.startswith(path + ".") for key in word.given):
-                return str(word.file)
+                return place(word.file, path.rpartition(".")[2])
     return ""
 
 
 def check_pairs(choices: dict[str, list[str]]) -> None:
     """Refuse two words that exclude each other, with the reason."""
-    for pair in PAIRS:
-        found = pair.found(choices)
-        if found is not None:
-            raise UserError(pair.message(found))
+    refusal = _excluded(tuple((group, tuple(names)) for group, names in choices.items()))
+    if refusal is not None:
+        raise UserError(refusal)
+
+
+# The jobs of a sweep ask the same question again and again: it takes half of the time of a check.
+@lru_cache(maxsize=1024)
+def _excluded(choices: tuple[tuple[str, tuple[str, ...]], ...]) -> str | None:
+    words = {group: list(names) for group, names in choices}
+    pairs = ((pair, pair.found(words)) for pair in PAIRS)
+    return next((pair.message(found) for pair, found in pairs if found is not None), None)
 
 
 def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[str] = ()) -> None:

@@ -34,3 +34,13 @@ def read_yaml(file: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(content, dict):
         raise UserError(f"{file} holds a {type(content).__name__}; it must hold keys with their values.")
     return text, {str(key): value for key, value in content.items()}
+
+
+def place(file: Path, name: str) -> str:
+    """`FILE, line N` of the first scalar of a YAML file that is `name`; the file alone where there is none."""
+    try:
+        events = yaml.parse(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        line = next(e.start_mark.line for e in events if isinstance(e, yaml.ScalarEvent) and e.value == name)
+    except (OSError, yaml.YAMLError, StopIteration):
+        return str(file)
+    return f"{file}, line {line + 1}"

@@ -35,9 +35,8 @@ from dltrain.training.signals import EXIT_CODES
 from dltrain.training.summary import read_json
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
-
     from dltrain.config.catalogue import Catalogue
+    from dltrain.config.hydra_private import Hydra
 
 SOME_FAILED, INTERRUPTED = 7, 130
 RECORD = "sweep.json"

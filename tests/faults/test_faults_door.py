@@ -155,9 +155,8 @@ def test_36_what_the_shipped_and_hydra_s_own_files_set_passes():
     for word in ("default", "stdout", "disabled", "none", "run_log"):
         compose([f"hydra/job_logging={word}"], catalogue, hydra)
     node = OmegaConf.to_container(compose([], catalogue, hydra).cfg.hydra, resolve=False)
-    assert {
-        path: node[path[0]][path[1]] for path in FIXED
-    } == FIXED  # as conf/config.yaml and Hydra have them
+    for (parent, key), values in FIXED.items():
+        assert node[parent][key] == values[0], "as conf/config.yaml and Hydra have it"
 
 
 def test_36_no_name_of_ours_passes_as_a_callback(workdir):

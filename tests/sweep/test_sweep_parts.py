@@ -159,7 +159,8 @@ def planted(composer, tmp_path: Path, mode: str = "min") -> tuple[Plan, list[Job
     )
     overrides = [*search, *axes(("seed", list("01234")))]
     replicates = [{"seed": s} for s in "01234"]
-    first = composer.config([f"early_stopping.mode={mode}"])
+    metric = {"min": "val/loss", "max": "val/accuracy"}[mode]
+    first = composer.config([f"early_stopping.metric={metric}"])
     plan = Plan(overrides, replicates, [], {"trials": None}, "grid", composer, first, False)
     jobs = []
     for trial, chosen in enumerate(space.grid(search)):

@@ -130,7 +130,7 @@ def check_lr(overrides: list[str]) -> None:
 
 
 def check_name(name: str, catalogue: Catalogue) -> None:
-    """Refuse a primary configuration that is not there, and one in the user's folder that would not be read."""
+    """Refuse a primary configuration that does not exist, and one in the user's folder that would not be read."""
     primary = name.removesuffix(".yaml")
     for folder in catalogue.user_dirs:
         if primary == CONFIG_NAME and (folder / f"{CONFIG_NAME}.yaml").is_file():
@@ -147,7 +147,7 @@ def check_name(name: str, catalogue: Catalogue) -> None:
 
 
 def check_defaults(parsed: list[Override], catalogue: Catalogue) -> None:
-    """Every word that the defaults list of a chosen file names must exist; the message says in which line it stands."""
+    """Check that every word in the defaults list of a chosen file exists; the message names the line."""
     for override in parsed:
         if override.key_or_group in catalogue.words and not override.is_delete():
             for name in (
@@ -157,7 +157,7 @@ def check_defaults(parsed: list[Override], catalogue: Catalogue) -> None:
 
 
 def check_defaults_of(word: Word, catalogue: Catalogue) -> None:
-    """The defaults list of one file, and those of the files that it builds upon."""
+    """Check the defaults list of one file, and those of the files that it builds upon."""
     for item in word.defaults:
         if isinstance(item, str):
             parent = catalogue.words[word.group].get(item.rpartition("/")[2])
@@ -197,7 +197,7 @@ def check_folders(parsed: list[Override]) -> None:
 
 
 def check_own_folders(cfg: DictConfig) -> None:
-    """The same for what a file sets: the shipped configuration names no folder that exists."""
+    """Refuse the same keys in a file: the shipped configuration has a placeholder there."""
     for key in ("run", "sweep"):
         raw = OmegaConf.to_container(cfg.hydra[key], resolve=False)
         assert isinstance(raw, dict)
@@ -314,7 +314,7 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
             raise UserError(f"`{key}` is neither a knob nor a group.{hint} `dltrain --help` lists them all.")
 
 
-# How other programs name the same knobs.
+# Names of the same knobs in other programs.
 ALIASES = {
     "learning_rate": "lr", "max_epochs": "epochs", "num_epochs": "epochs", "n_epochs": "epochs", "max_steps": "steps",
     "iterations": "steps", "bs": "batch_size", "random_seed": "seed", "manual_seed": "seed", "gpus": "device",
@@ -324,14 +324,14 @@ ALIASES = {
 
 
 def elsewhere(override: Override, catalogue: Catalogue) -> str:
-    """Where a key belongs that is no knob: another program's name of a knob, a key of some word, or a word itself."""
+    """Return the right place of an unknown key: the knob that other programs name so, a key of some word, or a word."""
     key, value = override.key_or_group, str(override.input_line or "").partition("=")[2]
     if key in ALIASES:
         return f" Write {ALIASES[key]}={value}."
     listed = [item for item in catalogue.settings["defaults"] if isinstance(item, dict)]
     defaults = {group: word for item in listed for group, word in item.items() if isinstance(word, str)}
     cures = []
-    # what the default words take comes first
+    # keys of the default words come first
     taken = {g for g, word in defaults.items() if g in catalogue.words and word in catalogue.words[g]
              and f"{g}.{key}" in catalogue.words[g][word].params}  # fmt: skip
     for group, words in sorted(catalogue.words.items(), key=lambda item: item[0] not in taken):

@@ -44,7 +44,7 @@ ALL = (
     Group("penalty_schedule", "the strength of regularization over steps", runtime=2),
     Group(
         "regularization",
-        "penalties and other limits; several at once: regularization=[l2,dropout]",
+        "penalties and constraints; several at once: regularization=[l2,dropout]",
         several=True,
         runtime=1,
     ),

@@ -1,6 +1,6 @@
-"""The names of Hydra that are not public API, in one place: what a new version of Hydra may break.
+"""The private names of Hydra that are used, in one place: a new version of Hydra may change them.
 
-`tests/config/test_hydra_private.py` says for each of them what it is used for and what breaks without it.
+`tests/config/test_hydra_private.py` states what each of them is used for.
 """
 
 from __future__ import annotations

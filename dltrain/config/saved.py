@@ -104,12 +104,10 @@ def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
 
 
 def read(run: Path, catalogue: Catalogue, overrides: list[str], again: bool = False) -> Config:
-    """The configuration of a run folder, with `key=value` changes applied, checked like a new one.
+    """Return the configuration of a run folder, with `key=value` changes applied, checked like a new one.
 
-    A run that is repeated (`again`) must keep every rule of today; one that is resumed or scored may combine words that an
-    earlier version allowed.
-
-    Raises CheckpointProblem when the folder holds none, UserError for a change that does not fit.
+    A repeated run (`again`) must satisfy every present rule; a resumed or scored run may combine words that an earlier
+    version allowed. Raises CheckpointProblem when the folder holds no configuration, UserError for an invalid change.
     """
     file = run / "config.yaml"
     if not file.is_file():

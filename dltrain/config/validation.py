@@ -29,7 +29,7 @@ COMPARED_BY = ("early_stopping.metric", "early_stopping.mode")
 
 
 def validate(composition: Composition) -> Config:
-    """Check a composition and return the typed configuration. Raises UserError with all that the rule and cure need."""
+    """Check a composition and return the typed configuration. Raises UserError with the rule and the cure."""
     check_trust(composition)
     plain = plain_config(composition)
     secrets = secrets_of(composition.cfg)
@@ -45,11 +45,10 @@ def checked(
     changed: Iterable[str] | None = None,
     kept: Iterable[str] = (),
 ) -> Config:
-    """Return the typed configuration of plain data after every rule that there is: the one check of every entry.
+    """Check plain data against every rule and return the typed configuration.
 
-    A single run, a job of a sweep and a run that is repeated all pass here. `changed`: the paths whose values can differ
-    from data that were checked before; all of them where it is None. `kept`: groups whose direction an earlier version
-    chose. Raises UserError.
+    Every entry calls it: a single run, a job of a sweep, a repeated run. `changed`: the paths whose values may differ from data
+    checked before; None for all. `kept`: groups whose direction an earlier version chose. Raises UserError.
     """
     check_lr(overrides)
     replace_length(plain, overrides)
@@ -89,7 +88,7 @@ def plain_config(composition: Composition) -> Node:
 def drop_own_budget(
     plain: Node, choices: dict[str, list[str]], overrides: list[str], catalogue: Catalogue
 ) -> None:
-    """A recipe's `steps` replace the epochs that a word's own file sets (those of the user: `replace_length`)."""
+    """Let a recipe's `steps` replace the epochs that a word's own file sets (for the user's: `replace_length`)."""
     if plain["steps"] is None or any(text.lstrip("+").startswith("epochs=") for text in overrides):
         return
     chosen = [catalogue.words[group][name] for group, names in choices.items() for name in names]
@@ -125,7 +124,7 @@ def replace_length(plain: Node, overrides: list[str]) -> None:
 
 
 def words_of(choices: dict[str, list[str]]) -> dict[str, Any]:
-    """The words of a run; which sweep it belongs to is no part of it."""
+    """Return the words of a run, without that of the sweep, which is not part of a run."""
     return {
         group: words if group in LIST_GROUPS else words[0]
         for group, words in sorted(choices.items())
@@ -136,7 +135,7 @@ def words_of(choices: dict[str, list[str]]) -> dict[str, Any]:
 def check_values(
     plain: Node, choices: dict[str, list[str]], catalogue: Catalogue, changed: Iterable[str] | None = None
 ) -> None:
-    """Every key must be one that a chosen word takes, and its value must keep the key's rule; of `changed` keys only."""
+    """Check that every key (of `changed`, where given) belongs to a chosen word and that its value satisfies its rule."""
     table = catalogue.params(choices)
     for path, value in leaves(plain) if changed is None else [(path, at(plain, path)) for path in changed]:
         if path in table:
@@ -156,7 +155,7 @@ def check_values(
 
 
 def check_value(param: Param, value: Any) -> None:
-    """One value against its rule; the message names key, value, rule, meaning and the nearest word."""
+    """Check one value against its rule; the message names key, value, rule, meaning and the nearest word."""
     if isinstance(value, str) and value == "???":
         raise UserError(f"`{param.path}` must be given: {param.meaning}. Write {param.path}=VALUE")
     if param.rule is None or param.rule.accepts(value):
@@ -177,7 +176,7 @@ def check_value(param: Param, value: Any) -> None:
 
 
 def _written_otherwise(param: Param, value: Any) -> str:
-    """How to write a value of the right content and the wrong type; nothing where the content is wrong, too."""
+    """Return how to write a value of the right content and the wrong type; empty where the content is wrong, too."""
     assert param.rule is not None
     if param.rule.accepts([value]):
         return f" Write {param.path}=[{value}]"
@@ -223,7 +222,7 @@ def check_pairs(choices: dict[str, list[str]]) -> None:
         raise UserError(refusal)
 
 
-# The jobs of a sweep ask the same question again and again: it takes half of the time of a check.
+# Cached, since the jobs of a sweep repeat it and it takes half of the time of a check.
 @lru_cache(maxsize=1024)
 def _excluded(choices: tuple[tuple[str, tuple[str, ...]], ...]) -> str | None:
     words = {group: list(names) for group, names in choices}
@@ -232,7 +231,7 @@ def _excluded(choices: tuple[tuple[str, tuple[str, ...]], ...]) -> str | None:
 
 
 def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[str] = ()) -> None:
-    """Refuse the knobs and keys that contradict each other; directions of the groups in `known` are left as they are."""
+    """Refuse knobs and keys that contradict each other; the directions of the groups in `known` are not checked."""
     for contradiction in CONTRADICTIONS:
         if contradiction.occurs(plain, choices):
             words = {group: ",".join(names) for group, names in choices.items()}

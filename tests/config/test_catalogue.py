@@ -66,7 +66,7 @@ def test_what_the_source_says_is_what_python_calls(word):
     for key, value in own.items():
         if wanted[key] is inspect.Parameter.empty:
             assert value == REQUIRED
-        elif word.group not in ("momentum_schedule", "penalty_schedule"):  # these have defaults of their own
+        elif word.group not in ("momentum_schedule", "penalty_schedule"):  # these have other defaults
             assert value == (list(wanted[key]) if isinstance(wanted[key], tuple) else wanted[key]), key
 
 

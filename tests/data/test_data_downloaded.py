@@ -357,7 +357,7 @@ def count_decodes(path: Path, source: Path, calls: list[int]) -> dict[str, torch
     return cache.decoded(path, [source], decode)
 
 
-def test_the_cache_is_made_anew_when_a_source_changes_or_it_is_damaged(tmp_path: Path) -> None:
+def test_the_cache_is_rebuilt_when_a_source_changes_or_it_is_damaged(tmp_path: Path) -> None:
     source, path, calls = tmp_path / "source", tmp_path / "cache.pt", list[int]()
     source.write_bytes(b"one")
     for _ in range(3):

@@ -19,8 +19,8 @@ def inputs_of(raw: RawData) -> Tensor:
 def test_moons_without_noise_lie_on_their_half_circles() -> None:
     raw = two_moons(samples=101, noise=0.0)
     points = inputs_of(raw)
-    centre = torch.where(raw.targets[:, None] == 0, torch.zeros(2), torch.tensor([1.0, 0.5]))
-    torch.testing.assert_close((points - centre).norm(dim=1), torch.ones(101))
+    center = torch.where(raw.targets[:, None] == 0, torch.zeros(2), torch.tensor([1.0, 0.5]))
+    torch.testing.assert_close((points - center).norm(dim=1), torch.ones(101))
     assert ((points[:, 1] >= 0) | (raw.targets == 1)).all()
     assert torch.bincount(raw.targets).tolist() == [51, 50]
 

@@ -39,14 +39,15 @@ CONFIG = [
     ("+optimzer.lr=1", r"`optimzer.lr` is neither a knob nor a group\. Did you mean `optimizer", "optimizer.lr=1"),
     ("+lr=0.1", r"`lr` exists already; write it without `\+`", "lr=0.1"),
     ("+optimizer.nesterov=true", r"`optimizer.nesterov` is no key of optimizer=adam", ""),
-    ("momentum=0.9", r"`momentum` is neither a knob nor a group\. Did you mean `", "optimizer=momentum"),
+    ("momentum=0.9", r"`momentum` is neither a knob nor a group\. Write optimizer=momentum optimizer\.momentum=0\.9\.",
+     "optimizer=momentum optimizer.momentum=0.9"),
     # the form
     ("lr", r"`lr` is not `key=value`", "lr=0.1"),
     ("trian", r"`trian` is not `key=value`", ""),
     ("evalute", r"`evalute` is not `key=value`\. Did you mean `evaluate`\?", ""),
     ("lr=0.1,0.01", r"gives several values.*add -m: dltrain -m lr=0.1,0.01", "lr=0.1"),
     ("notes=[a", r"`notes=\[a` cannot be read", "notes=a"),
-    ("hydra.run.dir=here", r"`hydra.run.dir` is not yours to set.*\nWrite output=FOLDER or name=NAME", "output=here name=mine"),
+    ("hydra.run.dir=here", r"`hydra.run.dir` cannot be set.*\nWrite output=FOLDER or name=NAME", "output=here name=mine"),
     # values
     ("lr=nan", r"`lr` is nan; it must be: float > 0", "lr=0.001"),
     ("lr=inf", r"`lr` is inf; it must be: float > 0", "lr=0.001"),

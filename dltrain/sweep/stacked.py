@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 LARGEST = 32  # jobs of a stack; 64 cost 12 % more each, out of the cache, and lose more when their process is killed
 MODELS = frozenset(f"dltrain.models.mlp.{name}" for name in ("MLP", "Linear", "DeepLinear"))
-# Their steps take the gradient once, at the present weights.
+# Their steps take the gradient once, at the present weights. A file may name torch's class, or our function for it.
 OPTIMIZERS = frozenset(
     [
         *(
-            f"torch.optim.{name}"
-            for name in "SGD Adam AdamW RMSprop Adagrad Adadelta Adamax NAdam RAdam Rprop".split()
+            f"torch.optim.{n}"
+            for n in "SGD Adam AdamW RMSprop Adagrad Adadelta Adamax NAdam RAdam Rprop".split()
+        ),
+        *(
+            f"dltrain.optimizers.torch_optimizers.{name}"
+            for name in "gd sgd momentum nesterov adam amsgrad adamw rmsprop adagrad adadelta adamax nadam radam rprop".split()
         ),
         "dltrain.optimizers.lion.Lion",
     ]

@@ -67,6 +67,7 @@ class Running:
     slot: Slot
     stacked: bool
     begun: float
+    told: bool = False  # that the sweep is to end
 
 
 class Driver:
@@ -342,6 +343,9 @@ class Driver:
         if event == "begun":
             process.jobs[number].evaluations = news[0]
             self.set_pruner(*news)
+            if self.interrupts and not process.told:  # the signal came while its process was being started
+                process.told = True
+                process.worker.signal(signal.SIGINT)
         elif event == "ended":
             code, said = news
             self.ended(process.jobs.pop(number), code, said, process.begun)
@@ -449,6 +453,7 @@ class Driver:
             if signal.Signals(number).name == "SIGHUP":
                 leave_closed_terminal()
             for process in list(self.running):
+                process.told = True
                 process.worker.signal(signal.SIGINT if self.interrupts == 1 else signal.SIGKILL)
 
         before = {}

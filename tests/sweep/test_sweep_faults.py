@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from sweeping import add_faulty_model, finished, is_alive, notes, start, summaries, sweep_folder, wait_for
 
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem
-from dltrain.sweep import samplers, space, study
+from dltrain.sweep import pool, samplers, space, study
 from dltrain.sweep.study import Listed, Study, quiet
 from dltrain.sweep.sweep import locked
 
@@ -330,6 +330,22 @@ def test_a_signal_to_the_driver_saves_the_jobs_and_is_its_exit_code(workdir, fau
     assert {job["status"] for job in summaries(folder).values()} == {"interrupted"}
     assert not json.loads((folder / "sweep.json").read_text())["finished"]
     assert (folder / "report.html").is_file()
+
+
+def test_a_signal_while_a_job_is_being_started_reaches_that_job_too(workdir, dltrain, faulty, monkeypatch):
+    """It was in no list yet, and ran to its end, for which the driver waited."""
+    started = pool.start
+
+    def start_and_signal(*arguments):
+        worker = started(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return worker
+
+    monkeypatch.setattr(pool, "start", start_and_signal)
+    (workdir / "slow").touch()
+    command = ("-m", "model=faulty", "seed=0,1", "epochs=40", "early_stopping=none", "sweep.jobs=1")
+    assert dltrain(*command, "sweep.vectorize=never") == 143
+    assert "completed" not in {job["status"] for job in summaries(sweep_folder(workdir)).values()}
 
 
 def test_ctrl_c_once_saves_and_the_same_command_goes_on(workdir, dltrain, faulty, capfd):

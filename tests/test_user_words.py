@@ -211,3 +211,19 @@ def test_code_from_elsewhere_needs_trust(dltrain, workdir, own, tmp_path_factory
 def test_a_target_that_runs_commands_is_refused(dltrain, workdir, own, target):
     own("conf/model/evil.yaml", f"_target_: {target}\n")
     assert f"`model._target_` is {target}" in refused(dltrain, workdir, "model=evil")
+
+
+def test_a_run_with_words_of_another_folder_is_scored_repeated_and_resumed(dltrain, workdir, own, train):
+    own("words/model/two_layers.yaml", "_target_: my_models.TwoLayers\nwidth: 8\n")
+    own("words/experiment/small.yaml", "defaults:\n  - override /model: two_layers\nsteps: 2\n")
+    run = train("--config-dir=words", "experiment=small")
+    with pytest.raises(
+        UserError, match=r"model=two_layers, and there is no such word now.*\n.*--config-dir FOLDER"
+    ):
+        dltrain("evaluate", run.path)
+    for verb in ("evaluate", "rerun"):
+        assert dltrain(verb, run.path, "--config-dir", "words") == 0
+        assert dltrain(verb, "--config-dir=words", run.path) == 0
+    (workdir / "words" / "experiment" / "small.yaml").unlink()  # what a recipe set is written out
+    assert dltrain("evaluate", run.path, "-cd", "words") == 0
+    assert dltrain("rerun", run.path, "-cd", "words", "quiet=true") == 0

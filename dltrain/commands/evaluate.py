@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dltrain.commands.resume import split_arguments, warn_of_direction
+from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import open_catalogue
@@ -16,10 +16,11 @@ from dltrain.errors import UserError, listing, nearest
 
 def run(arguments: list[str]) -> int:
     """Print the scores of each run's best weights, and of the mean of their outputs where there are several."""
+    arguments, config_dir = take_config_dir(arguments)
     paths, overrides = split_arguments(arguments)
     if not paths:
         raise UserError("Name at least one run folder: dltrain evaluate outputs/NAME/DATE_TIME-xxxx")
-    catalogue = open_catalogue()
+    catalogue = open_catalogue(config_dir)
     configs = [named_copies(saved.read(path, catalogue, overrides), catalogue) for path in paths]
     doors = [door_for_saved(config, catalogue, overrides) for config in configs]
     for path, config in zip(paths, configs, strict=True):

@@ -6,7 +6,7 @@ import shlex
 import time
 
 from dltrain.cli import STARTED
-from dltrain.commands.resume import split_arguments, warn_of_direction
+from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
@@ -17,10 +17,11 @@ from dltrain.training.folder_names import check_writable, new_folder
 
 def run(arguments: list[str]) -> int:
     """Train the configuration of a run again; equal seeds give equal weights."""
+    arguments, config_dir = take_config_dir(arguments)
     paths, overrides = split_arguments(arguments)
     if len(paths) != 1:
         raise UserError("Name one run folder: dltrain rerun outputs/NAME/DATE_TIME-xxxx")
-    catalogue = open_catalogue()
+    catalogue = open_catalogue(config_dir)
     config = saved.read(paths[0], catalogue, overrides, again=True)
     door = door_for_saved(config, catalogue, overrides)
     warn_of_direction(paths[0], config)

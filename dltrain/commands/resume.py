@@ -24,6 +24,7 @@ FINISHED = ("completed", "early_stopped", "converged", "pruned", "degraded")
 
 def run(arguments: list[str]) -> int:
     """Resume one run in its own folder; `strict=true` refuses to skip a damaged checkpoint."""
+    arguments, config_dir = take_config_dir(arguments)
     paths, given = split_arguments(arguments)
     if len(paths) != 1:
         raise UserError("Name one run folder: dltrain resume outputs/NAME/DATE_TIME-xxxx")
@@ -32,7 +33,7 @@ def run(arguments: list[str]) -> int:
     strict, overrides = strictness(given)
     for override in overrides:
         check_safe(override, path)
-    catalogue = open_catalogue()
+    catalogue = open_catalogue(config_dir)
     config = saved.read(path, catalogue, overrides)
     door = door_for_saved(config, catalogue, overrides)
     warn_of_direction(path, config)
@@ -103,6 +104,18 @@ def check_resumable(path: Path, longer: bool = False) -> dict[str, Any]:
             f"{path} is finished ({summary['status']}): there is nothing to resume. To repeat it: dltrain rerun {path}"
         )
     return summary
+
+
+def take_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
+    """Take `--config-dir FOLDER` out of the arguments of a verb: the folder of words that a run was trained with."""
+    rest, folder, following = [], None, iter(arguments)
+    for argument in following:
+        name, equals, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folder = value if equals else next(following, "")
+        else:
+            rest.append(argument)
+    return rest, folder
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:

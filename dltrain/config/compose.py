@@ -156,8 +156,19 @@ def check_defaults(parsed: list[Override], catalogue: Catalogue) -> None:
                 check_defaults_of(catalogue.words[override.key_or_group][str(name)], catalogue)
 
 
+# What a recipe may set of Hydra's node: all else would be ignored.
+HYDRA_KEYS = ("callbacks", "job_logging", "hydra_logging")
+
+
 def check_defaults_of(word: Word, catalogue: Catalogue) -> None:
     """Check the defaults list of one file, and those of the files that it builds upon."""
+    node = word.content.get("hydra")
+    for key in node if isinstance(node, dict) else ():
+        if str(key) not in HYDRA_KEYS:
+            raise UserError(
+                f"{place(word.file, str(key))}: `hydra.{key}` cannot be set in a file: a run has no use for it.\n"
+                "Write output=FOLDER or name=NAME for the run's folder, and leave the rest out"
+            )
     for item in word.defaults:
         if isinstance(item, str):
             parent = catalogue.words[word.group].get(item.rpartition("/")[2])

@@ -119,7 +119,10 @@ def _check_fixed(node: dict[str, Any]) -> None:
                 "chdir": "A run stays in the folder where it was started: leave it out.",
                 "subdir": "A run's folder is OUTPUT/NAME/DATE_TIME-SUFFIX: write output=FOLDER or name=NAME",
             }[key]
-            raise UserError(f"`hydra.{parent}.{key}` cannot be set; it is {str(value)[:80]}.\n{cure}")
+            shown = (
+                "" if parent == "job" else f"; it is {str(value)[:80]}"
+            )  # the environment may hold secrets
+            raise UserError(f"`hydra.{parent}.{key}` cannot be set{shown}.\n{cure}")
 
 
 def _check_below(key: str, value: Any) -> None:

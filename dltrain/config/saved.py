@@ -125,6 +125,7 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str], again: bool = Fa
         path: key
         for g, names in choices.items()
         for n in names
+        if g not in OVERLAYS
         for path, key in catalogue.words[g][n].links.items()
     }
     check_lr(overrides)
@@ -136,7 +137,7 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str], again: bool = Fa
     if again:
         return checked(content, choices, overrides, catalogue, secrets, kept=kept)
     replace_length(content, overrides)
-    check_values(content, choices, catalogue)
+    check_values(content, choices, catalogue, secrets=secrets)
     check_together(content, choices, kept)
     return to_config(content, words_of(choices), secrets)
 
@@ -153,10 +154,11 @@ def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[s
         choices.setdefault(group, [] if group in LIST_GROUPS else ["none"])
     for group, names in choices.items():
         known = catalogue.words.get(group, {})
-        for name in names:
+        for name in names if group not in OVERLAYS else []:  # what a recipe set is written out
             if str(name) not in known:
                 raise UserError(
-                    f"{file} chose {group}={name}, and there is no such word now.{nearest(str(name), known)}"
+                    f"{file} chose {group}={name}, and there is no such word now.{nearest(str(name), known)}\n"
+                    "If its file is in a folder of yours, add: --config-dir FOLDER"
                 )
     return {str(group): [str(name) for name in names] for group, names in choices.items()}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -54,7 +54,7 @@ def checked(
     replace_length(plain, overrides)
     drop_own_budget(plain, choices, overrides, catalogue)
     check_pairs(choices)
-    check_values(plain, choices, catalogue, changed)
+    check_values(plain, choices, catalogue, changed, secrets)
     check_together(plain, choices, kept)
     check_regularization(plain, choices)
     return to_config(plain, words_of(choices), secrets)
@@ -91,7 +91,10 @@ def drop_own_budget(
     """Let a recipe's `steps` replace the epochs that a word's own file sets (for the user's: `replace_length`)."""
     if plain["steps"] is None or any(text.lstrip("+").startswith("epochs=") for text in overrides):
         return
-    chosen = [catalogue.words[group][name] for group, names in choices.items() for name in names]
+    known = catalogue.words
+    chosen = [
+        known[group][name] for group, names in choices.items() for name in names if name in known[group]
+    ]
     by_recipe = any("epochs" in word.content for word in chosen if word.kind.overlay)
     if not by_recipe and any("epochs" in word.knobs for word in chosen if not word.kind.overlay):
         plain["epochs"] = None
@@ -133,13 +136,21 @@ def words_of(choices: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def check_values(
-    plain: Node, choices: dict[str, list[str]], catalogue: Catalogue, changed: Iterable[str] | None = None
+    plain: Node,
+    choices: dict[str, list[str]],
+    catalogue: Catalogue,
+    changed: Iterable[str] | None = None,
+    secrets: Mapping[str, Any] | None = None,
 ) -> None:
-    """Check that every key (of `changed`, where given) belongs to a chosen word and that its value satisfies its rule."""
+    """Check that every key (of `changed`, where given) belongs to a chosen word and that its value satisfies its rule.
+
+    Messages show what asks for a secret, never its value.
+    """
+    asked = secrets or {}
     table = catalogue.params(choices)
     for path, value in leaves(plain) if changed is None else [(path, at(plain, path)) for path in changed]:
         if path in table:
-            check_value(table[path], value)
+            check_value(table[path], value, asked.get(path))
             continue
         if path in choices and value not in (None, {}):
             raise UserError(f"`{path}` is {str(value)[:80]}; it must be keys with their values.")
@@ -149,17 +160,19 @@ def check_values(
         # keys such as `_target_`
         reserved = path.split(".")[0] in choices and path.rsplit(".", 1)[-1].startswith("_")
         if within is not None:
-            check_value(table[within], at(plain, within))
+            check_value(table[within], at(plain, within), asked.get(within))
         elif not reserved:
             raise UserError(unknown_key(path, _source(path, choices, catalogue), table, choices))
 
 
-def check_value(param: Param, value: Any) -> None:
+def check_value(param: Param, value: Any, asked: Any = None) -> None:
     """Check one value against its rule; the message names key, value, rule, meaning and the nearest word."""
     if isinstance(value, str) and value == "???":
         raise UserError(f"`{param.path}` must be given: {param.meaning}. Write {param.path}=VALUE")
     if param.rule is None or param.rule.accepts(value):
         return
+    if asked is not None:
+        raise UserError(_from_environment(param, asked))
     shown = "nan" if isinstance(value, float) and math.isnan(value) else value
     kind = (
         f" (the text {value!r})"
@@ -173,6 +186,14 @@ def check_value(param: Param, value: Any) -> None:
     raise UserError(
         f"`{param.path}` is {shown}{kind}; it must be: {rule}.{hint}\n{param.path}: {param.meaning}.{default}"
     )
+
+
+def _from_environment(param: Param, asked: Any) -> str:
+    """The refusal of a value that comes from the environment, which may be a secret: it arrives as a text."""
+    assert param.rule is not None
+    name = re.search(r"\$\{oc\.env:\s*(\w+)", str(asked))
+    cure = f' To let the shell put it in: {param.path}="${name[1]}"' if name else ""
+    return f"`{param.path}` is the text of {asked}; it must be: {param.rule.text}.{cure}\n{param.path}: {param.meaning}."
 
 
 def _written_otherwise(param: Param, value: Any) -> str:

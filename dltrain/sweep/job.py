@@ -112,6 +112,7 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     from dltrain import experiment
     from dltrain.training.checkpoint import clear_unfinished
     from dltrain.training.lock import Lock
+    from dltrain.training.signals import hold_interrupt
 
     folder = task.folder
     config = replace(
@@ -123,6 +124,7 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     built = experiment.prepare(config, door, task.command, list(task.overrides), started)
     every = built.plan.evaluate_every
     watch = Watch(channel, task.number, built.parts.early_stopping.metric, every, task.asks)
+    hold_interrupt()
     channel.send((task.number, "begun", -(-built.plan.total_steps // every)))
     resume = any((folder / "checkpoints").glob("step-*/manifest.json")) and (folder / "config.yaml").is_file()
     if not resume:

@@ -58,6 +58,15 @@ class Interrupted(UserError):
         self.exit_code = exit_code
 
 
+def hold_interrupt() -> None:
+    """Keep a SIGINT pending until `Signals` listens: as a KeyboardInterrupt it could be lost in a callback.
+
+    A job of a sweep is told to end by its driver from the moment at which it says that it has begun.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 class Signals:
     """Notes the first signal; a later SIGINT, SIGTERM or SIGHUP ends the process at once.
 
@@ -70,6 +79,8 @@ class Signals:
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             self._former = {number: signal.signal(number, self._note) for number in heard(EXIT_CODES)}
+            if hasattr(signal, "pthread_sigmask"):
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         else:
             self._former = {}
         return self

@@ -75,7 +75,9 @@ FILES = {  # file and text; what is typed; what the message says
     "a value of a recipe": ("experiment/r.yaml", "epochs: none\n", "experiment=r", r"`epochs` is none; it must be: int >= 1 or null"),
     "a configuration of one's own": ("config.yaml", "lr: 0.1\n", "lr=0.2", r"config.yaml would not be read.*\nMove .*experiment=NAME"),
     "Hydra's node in a recipe": ("experiment/r.yaml", "hydra:\n  run:\n    dir: x\n", "experiment=r",
-                               r"`hydra.run.dir` cannot be set: .*\nWrite output=FOLDER or name=NAME"),
+                               r"r.yaml, line 2: `hydra.run` cannot be set in a file: .*\nWrite output=FOLDER or name=NAME"),
+    "another key of Hydra's in a recipe": ("experiment/r.yaml", "hydra:\n  verbose: true\n", "experiment=r",
+                                           r"r.yaml, line 2: `hydra.verbose` cannot be set in a file"),
     "a target": ("model/m.yaml", "_target_: mine.Nett\n", "model=m", None),
 }  # fmt: skip
 
@@ -92,6 +94,19 @@ def test_a_mistake_in_a_file(workdir, file, text, typed, says):
         composed(typed)
     assert re.search(says, str(error.value)), str(error.value)
     assert len(str(error.value).splitlines()) <= 3
+
+
+def test_a_value_from_the_environment_is_not_shown(workdir, monkeypatch):
+    monkeypatch.setenv("SECRET", "s3cr3t")
+    with pytest.raises(UserError) as error:
+        composed("lr=${oc.env:SECRET}")
+    assert str(error.value).startswith(
+        '`lr` is the text of ${oc.env:SECRET}; it must be: float > 0 or auto or null. To let the shell put it in: lr="$SECRET"'
+    )
+    for typed in ("tags=[x,{a:'${oc.env:SECRET}'}]", "hydra.job.env_set={A:'${oc.env:SECRET}'}"):
+        with pytest.raises(UserError) as error:
+            composed(typed)
+        assert "s3cr3t" not in str(error.value)
 
 
 FLAGS = {

@@ -71,9 +71,9 @@ INVALID = [
     "hydra.run.dir=x", "loss=hinge", "sampler=balanced dataset.class_weights=balanced",
 ]  # fmt: skip
 SETS = [*words(), *VALID, *INVALID]
-# Hydra composes each set twice, 0.1 s each: one in six by default, the others with the marker `slow`.
+# Hydra composes each set twice, 0.1 s each: one in nine by default, the others with the marker `slow`.
 PICKED = [
-    pytest.param(s, id=s or "nothing", marks=[] if i % 6 == 0 else pytest.mark.slow)
+    pytest.param(s, id=s or "nothing", marks=[] if i % 9 == 0 else pytest.mark.slow)
     for i, s in enumerate(SETS)
 ]
 

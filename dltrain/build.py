@@ -24,6 +24,7 @@ from dltrain.config.schema import Config, Node
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.spec import Batch, DataSpec
+from dltrain.data.units import in_units
 from dltrain.errors import DataProblem, UserError, nearest
 from dltrain.metrics import default_metrics
 from dltrain.optimizers.startup import skip_dynamo_import
@@ -76,7 +77,9 @@ def build(
         order=order,
         order_observes=hasattr(order, "observe"),
         loss=loss,
-        metrics=default_metrics(splits.spec.task),
+        metrics={
+            name: in_units(metric, splits.spec) for name, metric in default_metrics(splits.spec.task).items()
+        },
         optimizer=optimizer,
         schedule=schedules[0] or (lambda step: 1.0),
         momentum_schedule=schedules[1],

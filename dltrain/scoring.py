@@ -183,7 +183,7 @@ def uncertainty(parts: Parts, passes: Tensor, targets: Tensor) -> dict[str, floa
         whole = entropy(single.mean(0))
         found |= {"entropy": whole.mean(), "disagreement": (whole - entropy(single).mean(0)).mean()}
     else:
-        found["deviation"] = passes.double().std(0).mean()
+        found["deviation"] = parts.spec.in_units(passes.double()).std(0).mean()
     return {name: float(value) for name, value in found.items()}
 
 

@@ -174,7 +174,7 @@ def refused(dltrain, workdir, *arguments):
 
 def test_a_missing_value_is_named_by_column_and_row(dltrain, workdir):
     table(workdir, spoil=lambda i, row: ["", *row[1:]] if i == 7 else row)
-    message = refused(dltrain, workdir, *CLASSIFY)
+    message = refused(dltrain, workdir, *CLASSIFY, "dataset.missing=refuse")
     assert "column 'height' has no value in row 8 of table.csv" in message
 
 

@@ -6,15 +6,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dltrain.data.batches import ResidentSplit, Split, StreamingSplit, to_device
+from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.normalization import Normalizer, normalizer
-from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, RawData, Reader, class_numbers
-from dltrain.data.spec import DataSpec
+from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, Encoder, RawData, Reader, class_numbers
+from dltrain.data.spec import DataSpec, TargetScale
 from dltrain.data.splits import hashed_order, split
 from dltrain.data.streaming import read_in_threads
 
@@ -33,10 +35,20 @@ class Splits:
     test: Split | None
     spec: DataSpec
     data_fingerprint: str
+    contract: Contract | None = None  # None where the dataset is an objective
 
     def statistics(self) -> dict[str, Tensor]:
-        """What normalised the inputs, to be saved with the run: `mean` and `std` on the CPU."""
-        return {"mean": self.spec.mean.cpu(), "std": self.spec.std.cpu()}
+        """What normalised inputs and targets, to be saved with the run: `mean` and `std` on the CPU.
+
+        For encoded columns also `columns`, by which other columns are told apart; for standardized targets
+        `target_mean` and `target_std`.
+        """
+        found = {"mean": self.spec.mean.cpu(), "std": self.spec.std.cpu()}
+        if (scale := self.spec.target_scale) is not None:
+            found |= {"target_mean": scale.mean.cpu(), "target_std": scale.std.cpu()}
+        if self.contract is not None and self.contract.columns:
+            found["columns"] = self.contract.code()
+        return found
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of a hash over shape, kind, all targets and a sample of the inputs."""
@@ -85,12 +97,47 @@ def prepare(
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")
         positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
+    raw, rules = _encoded(raw, positions[TRAIN])
+    fingerprint = _fingerprint(raw)
+    scale = _target_scale(raw, positions[TRAIN], statistics)
+    contract = Contract.of(raw, rules, scale, positions, fingerprint)
+    contract.check(statistics)
     normalizing = _normalizer(raw, positions[TRAIN], split_seed, normalize, dtype, statistics)
-    spec = _spec(raw, positions, normalizing, class_weights)
+    spec = replace(_spec(raw, positions, normalizing, class_weights), target_scale=scale)
+    raw = _with_targets(raw, _learned(raw, scale))
     placing = _Placing(raw, normalizing, device, resident_share, workers, worker_timeout)
     train = placing.place(positions[TRAIN])
     val, test = (placing.place(chosen) if len(chosen) else None for chosen in positions[VAL:])
-    return Splits(train, val, test, spec, _fingerprint(raw))
+    return Splits(train, val, test, spec, fingerprint, contract)
+
+
+def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:
+    """The data with columns as numbers, and the rules that the training rows gave for that."""
+    if not isinstance(raw.inputs, Encoder):
+        return raw, ()
+    found = raw.inputs.encode(train)
+    notes = (*raw.notes, *found.notes)
+    raw = replace(raw, inputs=found.inputs, feature_names=found.feature_names, notes=notes)
+    _refuse_non_finite(raw, found.inputs, "input")
+    return raw, found.rules
+
+
+def _target_scale(raw: RawData, train: Tensor, statistics: Mapping[str, Tensor] | None) -> TargetScale | None:
+    """Mean and deviation of the training targets, or those of an earlier run, which may have had none."""
+    if raw.task != "regression" or raw.target_scale == "none":
+        return None
+    if statistics is not None:
+        known = "target_mean" in statistics
+        return TargetScale(statistics["target_mean"], statistics["target_std"]) if known else None
+    variance, mean = torch.var_mean(raw.targets[train].double(), 0, correction=0)
+    return TargetScale(mean, torch.where(variance > 0, variance, 1.0).sqrt())
+
+
+def _learned(raw: RawData, scale: TargetScale | None) -> Tensor:
+    """The targets that a model learns: classes as they are, quantities as float32."""
+    if raw.task == "classification":
+        return raw.targets
+    return raw.targets.float() if scale is None else scale.standardize(raw.targets)
 
 
 def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor:
@@ -107,7 +154,7 @@ def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor
 
 
 def _checked(raw: RawData) -> RawData:
-    """The same data with targets (N,) int64 or (N, K) float32, after checks that cost no pass over images."""
+    """The same data with targets (N,) int64 or (N, K) floats, after checks that cost no pass over images."""
     if len(raw.inputs) != len(raw.targets):
         raise DataError(
             f"there are {len(raw.inputs)} inputs but {len(raw.targets)} targets; there must be one each"
@@ -120,7 +167,7 @@ def _checked(raw: RawData) -> RawData:
         _check_classes(raw)
         return _with_targets(raw, raw.targets.long())
     _refuse_non_finite(raw, raw.targets, "target")
-    targets = raw.targets.float()
+    targets = raw.targets if raw.targets.is_floating_point() else raw.targets.float()
     return _with_targets(raw, targets.view(len(raw), -1) if raw.task == "regression" else targets)
 
 
@@ -167,12 +214,12 @@ def _normalizer(
     statistics: Mapping[str, Tensor] | None,
 ) -> Normalizer:
     if statistics is not None:
-        _check_statistics(statistics, _sample_shape(raw.inputs))
+        _check_statistics(statistics, _sample_shape(raw.samples))
         return Normalizer(statistics["mean"], statistics["std"], dtype)
-    if isinstance(raw.inputs, Tensor):
-        return normalizer(raw.inputs[train], mode, dtype)
+    if isinstance(raw.samples, Tensor):
+        return normalizer(raw.samples[train], mode, dtype)
     chosen = train[torch.from_numpy(hashed_order(len(train), split_seed))[:_STATISTICS_SAMPLES]]
-    return normalizer(raw.inputs.read(chosen.sort().values), mode, dtype)
+    return normalizer(raw.samples.read(chosen.sort().values), mode, dtype)
 
 
 def _check_statistics(statistics: Mapping[str, Tensor], sample: tuple[int, ...]) -> None:
@@ -187,7 +234,7 @@ def _check_statistics(statistics: Mapping[str, Tensor], sample: tuple[int, ...])
 
 def _spec(raw: RawData, positions: list[Tensor], normalizing: Normalizer, class_weights: str) -> DataSpec:
     return DataSpec(
-        input_shape=_sample_shape(raw.inputs),
+        input_shape=_sample_shape(raw.samples),
         num_classes=class_numbers(raw) if raw.task == "classification" else raw.targets.shape[1],
         task=raw.task,
         mean=normalizing.mean,
@@ -195,6 +242,7 @@ def _spec(raw: RawData, positions: list[Tensor], normalizing: Normalizer, class_
         class_names=raw.class_names,
         class_weights=_class_weights(raw, positions[TRAIN], class_weights),
         sizes={name: len(chosen) for name, chosen in zip(SPLIT_NAMES, positions, strict=True)},
+        notes=raw.notes,
     )
 
 
@@ -230,27 +278,27 @@ class _Placing:
             )
         self.raw, self.device, self.workers, self.worker_timeout = raw, device, workers, worker_timeout
         self.normalize = normalizing
-        values = len(raw) * torch.Size(_sample_shape(raw.inputs)).numel()
+        values = len(raw) * torch.Size(_sample_shape(raw.samples)).numel()
         room = resident_share * free_memory(device) if resident_share else -1.0
         self.as_floats = values * normalizing.dtype.itemsize <= room
-        self.as_raw = values * _item_bytes(raw.inputs) <= room
+        self.as_raw = values * _item_bytes(raw.samples) <= room
 
     def place(self, chosen: Tensor) -> Split:
         """The split that holds the samples at the positions `chosen`."""
         targets = to_device(self.raw.targets[chosen], self.device)
         if not (self.as_floats or self.as_raw):
             reader = (
-                _TensorReader(self.raw.inputs) if isinstance(self.raw.inputs, Tensor) else self.raw.inputs
+                _TensorReader(self.raw.samples) if isinstance(self.raw.samples, Tensor) else self.raw.samples
             )
             # samples that are in memory already are not worth a process: copying them between two costs more
-            workers = 0 if isinstance(self.raw.inputs, Tensor) else self.workers
+            workers = 0 if isinstance(self.raw.samples, Tensor) else self.workers
             return StreamingSplit(
                 reader, chosen, targets, self.normalize.to(self.device), workers, self.worker_timeout
             )
-        if isinstance(self.raw.inputs, Tensor):
-            inputs = self.raw.inputs[chosen]
+        if isinstance(self.raw.samples, Tensor):
+            inputs = self.raw.samples[chosen]
         else:
-            inputs = read_in_threads(self.raw.inputs, chosen, self.workers)
+            inputs = read_in_threads(self.raw.samples, chosen, self.workers)
         if not self.as_floats:
             return ResidentSplit(to_device(inputs, self.device), targets, self.normalize.to(self.device))
         return ResidentSplit(_normalized(inputs, self.normalize.to(self.device), self.device), targets)
@@ -279,9 +327,9 @@ class _TensorReader:
 
 def _objective(raw: RawData, device: torch.device, dtype: torch.dtype) -> Splits:
     """The dummy sample of a model that is itself the objective: train is val, there is no test."""
-    assert isinstance(raw.inputs, Tensor)
-    only = ResidentSplit(to_device(raw.inputs.to(dtype), device), to_device(raw.targets, device))
-    features = raw.inputs.shape[1]
+    assert isinstance(raw.samples, Tensor)
+    only = ResidentSplit(to_device(raw.samples.to(dtype), device), to_device(raw.targets.float(), device))
+    features = raw.samples.shape[1]
     spec = DataSpec(
         input_shape=(features,),
         num_classes=1,
@@ -318,13 +366,14 @@ def _left_in_group(folder: Path) -> float:
 
 def _fingerprint(raw: RawData) -> str:
     digest = hashlib.sha256()
-    shape = (len(raw), *_sample_shape(raw.inputs))
-    digest.update(f"{raw.task} {shape} {_item_bytes(raw.inputs)} {raw.class_names}".encode())
-    digest.update(raw.targets.cpu().contiguous().numpy().tobytes())
+    shape = (len(raw), *_sample_shape(raw.samples))
+    digest.update(f"{raw.task} {shape} {_item_bytes(raw.samples)} {raw.class_names}".encode())
+    targets = raw.targets.float() if raw.targets.is_floating_point() else raw.targets
+    digest.update(targets.cpu().contiguous().numpy().tobytes())
     # samples spread evenly over the data; of files only a few, since each must be decoded
-    count = 64 if isinstance(raw.inputs, Tensor) else 4
+    count = 64 if isinstance(raw.samples, Tensor) else 4
     chosen = torch.linspace(0, len(raw) - 1, min(count, len(raw))).long()
-    inputs = raw.inputs[chosen] if isinstance(raw.inputs, Tensor) else raw.inputs.read(chosen)
+    inputs = raw.samples[chosen] if isinstance(raw.samples, Tensor) else raw.samples.read(chosen)
     digest.update(inputs.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -48,6 +48,27 @@ class Reader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Inputs (N, F) float32 with the names of the features, the rules that made them, and lines that say what was inferred."""
+
+    inputs: Tensor
+    feature_names: tuple[str, ...]
+    rules: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Inputs that become numbers after the split, by what the training rows alone tell (fill values, levels, centers)."""
+
+    def __len__(self) -> int: ...
+
+    def encode(self, train: Tensor) -> Encoded:
+        """Encode all samples; `train` (M,) are the positions of those of the training split. Raises DataError."""
+        ...
+
+
 def sample_name(index: int) -> str:
     """`sample 7`: how error messages name a sample that has no better name."""
     return f"sample {index}"
@@ -57,13 +78,14 @@ def sample_name(index: int) -> str:
 class RawData:
     """A dataset before splitting and normalising.
 
-    inputs: images as uint8 (N, C, H, W), or floats (N, C, H, W) in [0, 1]; tables as floats (N, F); or a
-    `Reader`. targets: (N,) int64 classes from 0, or (N,) or (N, K) floats. split: (N,) int8, 0 train, 1 val,
+    inputs: images as uint8 (N, C, H, W), or floats (N, C, H, W) in [0, 1]; tables as floats (N, F); a `Reader`; or
+    an `Encoder`. targets: (N,) int64 classes from 0, or (N,) or (N, K) floats. split: (N,) int8, 0 train, 1 val,
     2 test, where the data bring their own; groups: (N,) int64, samples of a group stay in one split.
-    `describe(i)` names a sample.
+    `describe(i)` names a sample. target_scale `unit`: a model learns the targets of a regression less their mean,
+    divided by their standard deviation, both of the training split. notes: lines that say what was inferred.
     """
 
-    inputs: Tensor | Reader
+    inputs: Tensor | Reader | Encoder
     targets: Tensor
     task: Task
     class_names: tuple[str, ...] = ()
@@ -71,9 +93,18 @@ class RawData:
     groups: Tensor | None = None
     describe: Callable[[int], str] = sample_name
     feature_names: tuple[str, ...] = ()
+    target_rules: tuple[Any, ...] = ()  # how the target columns of a table are read
+    target_scale: Literal["unit", "none"] = "none"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def samples(self) -> Tensor | Reader:
+        """The inputs, which are encoded by now."""
+        assert not isinstance(self.inputs, Encoder)
+        return self.inputs
 
 
 def class_numbers(raw: RawData) -> int:

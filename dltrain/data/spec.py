@@ -11,12 +11,32 @@ Task = Literal["classification", "regression", "objective"]
 
 
 @dataclass(frozen=True)
+class TargetScale:
+    """Mean and standard deviation (K,) float64 of the training targets: a model learns `(target - mean) / std`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def standardize(self, targets: Tensor) -> Tensor:
+        """(N, K) targets in real units → (N, K) float32, computed in float64."""
+        return ((targets.double() - self.mean) / self.std).float()
+
+    def to_units(self, outputs: Tensor) -> Tensor:
+        """(..., K) outputs or standardized targets → real units, computed and returned in float64 where the device has it."""
+        exact = outputs.double() if outputs.device.type != "mps" else outputs.float()
+        return exact * self.std.to(exact) + self.mean.to(exact)
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """Shapes and statistics of a prepared dataset; models and transforms are sized from it.
 
     `num_classes` counts the model's outputs: classes, or target columns for a regression.
     `mean` and `std` are the statistics that normalised the inputs, of shape (C, 1, 1) for images and (F,) for
     tables: what was `x` is `(x - mean) / std`, so that a raw value of 0 (black) is now `-mean / std`.
+    `target_scale`, where there is one, is what standardized the targets of a regression: a model is trained on, and
+    gives, standardized values, and `target_scale.to_units` turns outputs and targets into real units. `notes` are lines
+    that say what was inferred from the data.
     """
 
     input_shape: tuple[int, ...]
@@ -27,6 +47,12 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     class_weights: Tensor | None = None
     sizes: dict[str, int] = field(default_factory=dict)  # samples in train, val and test
+    target_scale: TargetScale | None = None
+    notes: tuple[str, ...] = ()
+
+    def in_units(self, outputs: Tensor) -> Tensor:
+        """Return outputs or targets (..., K) in real units; as they are where nothing was standardized."""
+        return outputs if self.target_scale is None else self.target_scale.to_units(outputs)
 
 
 class Batch(NamedTuple):

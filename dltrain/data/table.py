@@ -133,7 +133,7 @@ class _Roles:
         if isinstance(self.categorical, str):
             if self.categorical != "auto":
                 raise DataError(
-                    f"dataset.categorical is {self.categorical!r}; it must be auto or a list of columns ([] for none)"
+                    f"dataset.categorical is {self.categorical!r}; it must be auto or a list of columns that are taken for categories too ([] for none at all)"
                 )
             return
         for name in self.categorical:
@@ -188,7 +188,7 @@ class _Roles:
             return found
         if found.format.kind == "number" and not asked and is_row_number(name, found.values):
             return LeftOut(name, "identifier")
-        if found.format.kind == "category" and not isinstance(self.categorical, str):
+        if found.format.kind == "category" and self.categorical == []:
             row = int(np.flatnonzero(found.values >= 0)[0])
             raise DataError(
                 f"column {name!r} has {found.levels[found.values[row]]!r} in {self.table.row(row)}, which is not a number; "

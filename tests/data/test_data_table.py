@@ -178,7 +178,7 @@ REFUSED = [
     ({"split_column": "parts"}, r"dataset.split_column names .*'parts'.*did you mean 'part'\?"),
     ({"group_column": "doctor"}, "dataset.group_column names the column 'doctor'"),
     ({"categorical": ["clour"]}, r"dataset.categorical names .*'clour'.*did you mean 'colour'\?"),
-    ({"categorical": "none"}, "dataset.categorical is 'none'; it must be auto or a list"),
+    ({"categorical": "none"}, "dataset.categorical is 'none'; it must be auto or a list of columns"),
     ({"categorical": ["patient"], "features": ["age"]}, "names 'patient', which is not among the features"),
     ({"features": ["age", "label"]}, "names 'label', which is the target, split or group"),
     ({"features": []}, "no column of .* is left to learn from"),

@@ -388,8 +388,6 @@ def typed(key: str, names: Iterable[str]) -> str:
 
 
 def is_text(kind: Any) -> bool:
-    if pa.types.is_dictionary(kind):
-        return is_text(kind.value_type)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 

@@ -84,7 +84,8 @@ def _read_arrow(path: Path, suffix: str) -> dict[str, Array]:
             f"{path} is not a whole {kind} file ({str(error).splitlines()[0]}); write it again"
         ) from error
     _check_names(path, table.column_names)
-    return dict(zip(table.column_names, table.columns, strict=True))
+    columns = (c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in table.columns)
+    return dict(zip(table.column_names, columns, strict=True))
 
 
 # CSV --------------------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ class _Roles:
         if isinstance(self.categorical, str):
             if self.categorical != "auto":
                 raise DataError(
-                    f"dataset.categorical is {self.categorical!r}; it must be auto or a list of columns that are taken for categories too ([] for none at all)"
+                    f"dataset.categorical is {self.categorical!r}; it must be auto or a list of columns to add ([] for no category at all)"
                 )
             return
         for name in self.categorical:

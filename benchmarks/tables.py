@@ -196,7 +196,8 @@ def measure(
     frame = pandas.read_csv(file, sep=None, engine="python").iloc[rows]
     names = [c.name for c in raw.inputs.columns]
     frame.columns = [
-        n if not n.startswith("Unnamed") else f"column_{i + 1}" for i, n in enumerate(frame.columns)
+        n.strip("'") if not n.startswith("Unnamed") else f"column_{i + 1}"
+        for i, n in enumerate(frame.columns)
     ]
     numbers = [n for n in names if frame[n].dtype.kind in "fiub"]
     texts = [n for n in names if n not in numbers]

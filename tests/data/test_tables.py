@@ -100,6 +100,11 @@ def test_quotes_newlines_and_spaces(tmp_path: Path) -> None:
     assert result.feature_names == ("x", "name=a, b", "name=c")
 
 
+def test_names_in_single_quotes(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("'x'\t'name'\t'y'\n1\t'it'\tno\n2\t'a\tb'\tyes\n")
+    assert encoded(csv(str(tmp_path / "t.csv"), "y")).feature_names == ("x", "name=a\tb", "name=it")
+
+
 def test_packed_and_arrow_files_equal_csv(tmp_path: Path) -> None:
     path = Path(save(tmp_path / "t.csv", plain()))
     truth = encoded(csv(str(path), "y"))

@@ -19,6 +19,7 @@ from dltrain.data.tables.text import Floats
 # A number far from 0 loses its digits in float32: its training mean is subtracted in float64 first where that is more
 # than so many standard deviations. Below, float32 is exact to 1e-5 of a deviation and nothing is changed.
 _FAR = 100.0
+_LINES = 4  # more columns with missing values share one line
 
 
 @dataclass(frozen=True)
@@ -142,13 +143,16 @@ def _parts_that_vary(times: NDArray[Any]) -> tuple[str, ...]:
 
 
 def fill_notes(columns: tuple[Column, ...], rules: tuple[Rule, ...]) -> tuple[str, ...]:
-    """One line for each column with missing values: how many, and what is in their place."""
-    notes = []
-    for column, rule in zip(columns, rules, strict=True):
-        count = int(column.missing.sum())
-        if count:
-            notes.append(f"missing  {column.name}: {count} of {len(column.values)}, {_filled(rule)}")
-    return tuple(notes)
+    """Return a line for each column with missing values, or one for all where they are many."""
+    holes = [(column, rule, int(column.missing.sum())) for column, rule in zip(columns, rules, strict=True)]
+    holes = [(column, rule, count) for column, rule, count in holes if count]
+    if len(holes) > _LINES:
+        each = some((f"{column.name} ({count:,})" for column, _, count in holes), 6)
+        return (f"missing  {len(holes)} columns, filled from the training split and marked: {each}",)
+    return tuple(
+        f"missing  {column.name}: {count:,} of {len(column.values):,}, {_filled(rule)}"
+        for column, rule, count in holes
+    )
 
 
 def _filled(rule: Rule) -> str:

@@ -98,6 +98,7 @@ class _Layout:
     encoding: str
     separator: str
     names: list[str]
+    quote: str
     lines: int  # that the header takes
     notes: tuple[str, ...]
     spaced_quotes: bool  # `1, "a, b"`: Arrow takes the quotes after a space for text
@@ -136,11 +137,12 @@ def _layout(path: Path, head: bytes, delimiter: str, encoding: str | None = None
     if len(head) == _HEAD_BYTES:  # the last line may be cut
         text = text[: text.rfind("\n") + 1] or text
     separator, more = _separator(text, delimiter)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    quote = '"'
     try:
-        header = next((row for row in reader if row), None)
-        lines = reader.line_num
-        first = next((row for row in reader if row), None)
+        header, first, lines = _first_rows(text, separator, quote)
+        if header and all(re.fullmatch("'.*'", name.strip()) for name in header):
+            quote = "'"
+            header, first, lines = _first_rows(text, separator, quote)
     except csv.Error as error:
         raise DataError(f"{path} is not a CSV file ({error}); save it again in that form") from error
     if header is None:
@@ -150,8 +152,18 @@ def _layout(path: Path, head: bytes, delimiter: str, encoding: str | None = None
         names = ["", *names]  # R's write.table leaves out the name of the row names
     names = _named(names)
     _check_names(path, names)
-    spaced = re.search(rf'{re.escape(separator)} +"', text) is not None and separator != " "
-    return _Layout(encoding, separator, names, lines, (*notes, *more), spaced)
+    spaced = re.search(rf"{re.escape(separator)} +{quote}", text) is not None and separator != " "
+    return _Layout(encoding, separator, names, quote, lines, (*notes, *more), spaced)
+
+
+def _first_rows(text: str, separator: str, quote: str) -> tuple[list[str] | None, list[str] | None, int]:
+    """Return the header, the first row below it, and the number of lines of the header."""
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, quotechar=quote, skipinitialspace=True
+    )
+    header = next((row for row in reader if row), None)
+    lines = reader.line_num
+    return header, next((row for row in reader if row), None), lines
 
 
 def _encoding(path: Path, head: bytes) -> tuple[str, tuple[str, ...]]:
@@ -231,7 +243,7 @@ def _columns_by_arrow(path: Path, layout: _Layout) -> dict[str, Array]:
                 use_threads=False, block_size=_BLOCK_BYTES, skip_rows=layout.lines, column_names=names,
                 encoding=layout.encoding,
             ),
-            arrow_csv.ParseOptions(delimiter=layout.separator, newlines_in_values=True, invalid_row_handler=note),
+            arrow_csv.ParseOptions(delimiter=layout.separator, quote_char=layout.quote, newlines_in_values=True, invalid_row_handler=note),
             arrow_csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, null_values=[], strings_can_be_null=False
             ),

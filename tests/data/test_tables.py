@@ -88,6 +88,13 @@ def test_encodings(tmp_path: Path, encoding: str, shown: str) -> None:
     assert (shown in raw.notes[0]) if shown else ("read as" not in raw.notes[0])
 
 
+def test_a_short_row_is_named_in_any_encoding(tmp_path: Path) -> None:
+    """Arrow cannot hand over a row that is not UTF-8: it was left out without a word."""
+    (tmp_path / "t.csv").write_bytes("x,name,y\n1,a,no\n2,Köln\n3,b,yes\n".encode("latin-1"))
+    with pytest.raises(DataError, match="row 2 of .* has 2 values for 3 columns .'2,Köln'"):
+        csv(str(tmp_path / "t.csv"), "y")
+
+
 def test_quotes_newlines_and_spaces(tmp_path: Path) -> None:
     lines = ['x,"the\nname",y', '1,"a\nb",no', '" 2 ","say ""a"", b",yes', "3, c ,no", "", "4,c,yes"]
     path = tmp_path / "t.csv"
@@ -218,6 +225,29 @@ def test_an_odd_value_is_named_with_row_text_and_the_ways_out(tmp_path: Path) ->
     assert "age=(missing)" in encoded(csv(path, "y", missing_words=["unsure"])).feature_names
     assert "age=unsure" in encoded(csv(path, "y", categorical=["age"])).feature_names
     assert "age" not in encoded(csv(path, "y", drop=["age"])).feature_names
+
+
+def test_a_long_odd_value_is_shown_in_part(tmp_path: Path) -> None:
+    columns = plain() | {"age": [20 + i % 9 for i in range(ROWS)]}
+    columns["age"][7] = '"' + "a line\n" * 50 + '"'
+    with pytest.raises(DataError, match="'a line.na line.n.*…' in row 8") as error:
+        csv(save(tmp_path / "t.csv", columns), "y")
+    assert len(str(error.value).splitlines()) == 2
+    assert "missing_words" not in str(error.value)
+
+
+def test_cures_are_typed_as_a_shell_and_hydra_take_them() -> None:
+    import shlex
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from dltrain.data.tables.columns import typed
+
+    names = ["plain", "two words", 'a "quoted"', "it's", "a,b", "-9", "x=1", "50 %", "Größe"]
+    for chosen in (names[:1], *([name] for name in names), names):
+        (argument,) = shlex.split(typed("drop", chosen))
+        (override,) = OverridesParser.create().parse_overrides([argument])
+        assert override.value() == chosen
 
 
 def test_one_word_in_many_rows_or_half_text_is_a_category(tmp_path: Path) -> None:

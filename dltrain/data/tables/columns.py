@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -209,8 +210,8 @@ class Columns:
         if name in self.targets:
             cure = "or set dataset.task=classification"
         return DataError(
-            f"column {name!r} holds {what}, but {value!r} in {self.table.row(row)} ({more} something else); repair it,\n"
-            f"call it missing: {typed('missing_words', [value])}, {cure}"
+            f"column {name!r} holds {what}, but {_short(value)} in {self.table.row(row)} ({more} something else); repair it,\n"
+            f"{_call_missing(value)}{cure}"
         )
 
     def _number(self, name: str, values: Floats) -> Column | LeftOut:
@@ -292,13 +293,12 @@ class Columns:
         values, good = _by(coded.texts, wanted, self.decimal)
         if (present & ~good).any():
             row = coded.first_row(present & ~good)
-            value = coded.texts[int(coded.codes[row])].as_py()
+            value = str(coded.texts[int(coded.codes[row])].as_py())
             what = {"number": "numbers", "boolean": "true and false", "date": f"dates ({wanted.date})"}[
                 wanted.kind
             ]
             raise DataError(
-                f"column {name!r} holds {what}, but {value!r} in {self.table.row(row)}; repair it, or call it missing: "
-                f"{typed('missing_words', [str(value)])}"
+                f"column {name!r} holds {what}, but {_short(value)} in {self.table.row(row)}; {_call_missing(value)}or repair it"
             )
         empty = np.datetime64("NaT") if wanted.kind == "date" else np.nan
         spread_out = np.append(np.where(present, values, empty), empty)[coded.codes]
@@ -378,10 +378,20 @@ def number_names(values: Floats) -> tuple[str, ...]:
 def typed(key: str, names: Iterable[str]) -> str:
     """Return `dataset.key=[a,b]` as it must be typed in a shell."""
     names = list(names)
-    if all(re.fullmatch(r"[A-Za-z_][\w-]*", name) for name in names):
+    if all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) for name in names):
         return f"dataset.{key}=[{','.join(names)}]"
     quoted = ",".join('"' + name.replace('"', '\\"') + '"' for name in names)
-    return f"'dataset.{key}=[{quoted}]'"
+    return shlex.quote(f"dataset.{key}=[{quoted}]")
+
+
+def _short(value: str) -> str:
+    return repr(value if len(value) <= 40 else f"{value[:40]}…")
+
+
+def _call_missing(value: str) -> str:
+    """The cure for a value that a person can type."""
+    typeable = len(value) <= 40 and value.isprintable()
+    return f"call it missing: {typed('missing_words', [value])}, " if typeable else ""
 
 
 # Types of Arrow ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -105,20 +106,9 @@ class _Layout:
 
 
 def _read_csv(path: Path, delimiter: str) -> Table:
-    head = _open(path).read(_HEAD_BYTES)
-    try:
-        return _cut(path, _layout(path, head, delimiter))
-    except _NotUtf8:
-        return _cut(path, _layout(path, head, delimiter, "cp1252"))
-
-
-def _cut(path: Path, layout: _Layout) -> Table:
+    layout = _layout(path, _open(path).read(_HEAD_BYTES), delimiter)
     by = _columns_by_python if layout.spaced_quotes else _columns_by_arrow
     return Table(path, by(path, layout), layout.separator, layout.notes)
-
-
-class _NotUtf8(Exception):
-    pass
 
 
 def _open(path: Path) -> Any:
@@ -129,10 +119,8 @@ def _open(path: Path) -> Any:
         raise DataError(f"cannot read {path} ({error}); check the file") from error
 
 
-def _layout(path: Path, head: bytes, delimiter: str, encoding: str | None = None) -> _Layout:
-    notes: tuple[str, ...] = ("text read as Windows-1252, not UTF-8",)
-    if encoding is None:
-        encoding, notes = _encoding(path, head)
+def _layout(path: Path, head: bytes, delimiter: str) -> _Layout:
+    encoding, notes = _encoding(path, head)
     text = head.decode(encoding, errors="replace").removeprefix("\ufeff")
     if len(head) == _HEAD_BYTES:  # the last line may be cut
         text = text[: text.rfind("\n") + 1] or text
@@ -175,7 +163,20 @@ def _encoding(path: Path, head: bytes) -> tuple[str, tuple[str, ...]]:
         raise DataError(
             f"{path} is not a text file (it holds zero bytes); dataset.path must be a CSV or Parquet file"
         )
-    return "utf-8", ()
+    return ("utf-8", ()) if _is_utf8(path) else ("cp1252", ("text read as Windows-1252, not UTF-8",))
+
+
+def _is_utf8(path: Path) -> bool:
+    """Look at the whole file: its first letter with an accent may be in the last row."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    stream = _open(path)
+    try:
+        while part := stream.read(_BLOCK_BYTES):
+            decoder.decode(part)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _separator(text: str, delimiter: str) -> tuple[str, tuple[str, ...]]:
@@ -249,8 +250,6 @@ def _columns_by_arrow(path: Path, layout: _Layout) -> dict[str, Array]:
             ),
         )  # fmt: skip
     except (pa.ArrowException, UnicodeError) as error:
-        if "UTF8" in str(error) and layout.encoding == "utf-8":
-            raise _NotUtf8 from error
         if "Empty CSV" in str(error):
             return {name: pa.chunked_array([], pa.string()) for name in names}
         reason = str(error).splitlines()[0][:200]
@@ -263,14 +262,14 @@ def _columns_by_arrow(path: Path, layout: _Layout) -> dict[str, Array]:
 
 def _columns_by_python(path: Path, layout: _Layout) -> dict[str, Array]:
     """Read with the csv module, which is slower and accepts a space in front of a quote."""
-    try:
-        text = _open(path).read().decode(layout.encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise _NotUtf8 from error
+    text = _open(path).read().decode(layout.encoding, errors="replace").removeprefix("\ufeff")
     rows = [
         row
         for row in csv.reader(
-            io.StringIO(text, newline=""), delimiter=layout.separator, skipinitialspace=True
+            io.StringIO(text, newline=""),
+            delimiter=layout.separator,
+            quotechar=layout.quote,
+            skipinitialspace=True,
         )
         if row
     ]

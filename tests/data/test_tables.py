@@ -349,8 +349,14 @@ def test_identifiers_free_text_and_empty_columns_are_left_out_and_listed(tmp_pat
 
 
 def test_a_year_that_runs_is_no_identifier(tmp_path: Path) -> None:
-    raw = csv(save(tmp_path / "t.csv", plain() | {"year": list(range(1960, 1960 + ROWS))}), "y")
-    assert "year" in encoded(raw).feature_names
+    columns = {
+        "year": list(range(1960, 1960 + ROWS)),
+        "time": list(range(1, ROWS + 1)),
+        "n": list(range(ROWS)),
+    }
+    raw = csv(save(tmp_path / "t.csv", plain() | columns), "y")
+    assert encoded(raw).feature_names[-2:] == ("year", "time")
+    assert raw.notes[0].endswith("left out: n (identifier)")
 
 
 # Missing values and levels: the training split alone ------------------------------------------------------------------

@@ -359,11 +359,14 @@ def spread(values: Floats, coded: Coded) -> Floats:
 
 
 def is_row_number(name: str, values: Floats) -> bool:
-    """Tell whether numbers count the rows (0, 1, 2, … or 1, 2, 3, …), or are different numbers under a name such as `id`."""
+    """Tell whether numbers count the rows (0, 1, 2, … or 1, 2, 3, …), or are different numbers under a name such as `id`.
+
+    A column named `time`, `week` and the like may count: it says when.
+    """
     if len(values) < _TELLING_ROWS or np.isnan(values).any():
         return False
     if values[0] in (0, 1) and bool((np.diff(values) == 1).all()):
-        return True
+        return not text.is_time_name(name)
     if not text.is_identifier_name(name) or bool((values != np.floor(values)).any()):
         return False
     different = len(np.unique(values))

@@ -229,3 +229,13 @@ def is_identifier_name(name: str) -> bool:
         )
         is not None
     )
+
+
+def is_time_name(name: str) -> bool:
+    """Tell whether a column's name says that it counts time.
+
+    >>> [is_time_name(name) for name in ("time", "Day", "week_number", "t", "nWomen", "daylight")]
+    [True, True, True, True, False, False]
+    """
+    words = r"(t|time|year|quarter|month|week|day|hour|minute|second|date|period|step|trend)s?"
+    return re.fullmatch(rf"(?i:{words}([ _.-].*)?)", name) is not None

@@ -120,9 +120,10 @@ class Contract:
 
         Raises DataError for columns that are missing, values that do not fit their column, and unknown classes.
         """
-        from dltrain.data.tables.columns import Columns, Reading
+        from dltrain.data.tables.columns import Columns
         from dltrain.data.tables.encode import encode, fill_notes
         from dltrain.data.tables.read import read
+        from dltrain.data.tables.reading import Reading
 
         table = read(Path(path).expanduser(), delimiter)
         wanted = [*self.columns, *(self.targets if targets else ())]

@@ -16,9 +16,10 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.normalization import Normalizer, normalizer
 from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, Encoder, RawData, Reader, class_numbers
-from dltrain.data.spec import DataSpec, TargetScale
+from dltrain.data.spec import DataSpec
 from dltrain.data.splits import hashed_order, split
 from dltrain.data.streaming import read_in_threads
+from dltrain.data.units import learned, target_scale
 
 _STATISTICS_SAMPLES = 4096  # of a streamed training split: reading all of it would cost an epoch
 _COPIED_AT_ONCE = (
@@ -99,12 +100,12 @@ def prepare(
         positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
     raw, rules = _encoded(raw, positions[TRAIN])
     fingerprint = _fingerprint(raw)
-    scale = _target_scale(raw, positions[TRAIN], statistics)
+    scale = target_scale(raw, positions[TRAIN], statistics)
     contract = Contract.of(raw, rules, scale, positions, fingerprint)
     contract.check(statistics)
     normalizing = _normalizer(raw, positions[TRAIN], split_seed, normalize, dtype, statistics)
     spec = replace(_spec(raw, positions, normalizing, class_weights), target_scale=scale)
-    raw = _with_targets(raw, _learned(raw, scale))
+    raw = _with_targets(raw, learned(raw, scale))
     placing = _Placing(raw, normalizing, device, resident_share, workers, worker_timeout)
     train = placing.place(positions[TRAIN])
     val, test = (placing.place(chosen) if len(chosen) else None for chosen in positions[VAL:])
@@ -120,24 +121,6 @@ def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:
     raw = replace(raw, inputs=found.inputs, feature_names=found.feature_names, notes=notes)
     _refuse_non_finite(raw, found.inputs, "input")
     return raw, found.rules
-
-
-def _target_scale(raw: RawData, train: Tensor, statistics: Mapping[str, Tensor] | None) -> TargetScale | None:
-    """Mean and deviation of the training targets, or those of an earlier run, which may have had none."""
-    if raw.task != "regression" or raw.target_scale == "none":
-        return None
-    if statistics is not None:
-        known = "target_mean" in statistics
-        return TargetScale(statistics["target_mean"], statistics["target_std"]) if known else None
-    variance, mean = torch.var_mean(raw.targets[train].double(), 0, correction=0)
-    return TargetScale(mean, torch.where(variance > 0, variance, 1.0).sqrt())
-
-
-def _learned(raw: RawData, scale: TargetScale | None) -> Tensor:
-    """The targets that a model learns: classes as they are, quantities as float32."""
-    if raw.task == "classification":
-        return raw.targets
-    return raw.targets.float() if scale is None else scale.standardize(raw.targets)
 
 
 def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor:

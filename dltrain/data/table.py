@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dltrain.data.contract import check_columns
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import TEST, TRAIN, VAL, RawData
-from dltrain.data.tables.columns import Column, Columns, LeftOut, Reading, is_row_number, typed
+from dltrain.data.tables.columns import Column, Columns, LeftOut, is_row_number
+from dltrain.data.tables.cures import typed
 from dltrain.data.tables.encode import TableInputs
+from dltrain.data.tables.parts import Part, incomplete, joined, part_of_table, test_part
 from dltrain.data.tables.read import Table, read
+from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Kind, Rule
-from dltrain.data.tables.targets import Targets, coded_targets, read_targets
-from dltrain.data.tables.text import Flags
+from dltrain.data.tables.targets import Targets, read_targets
 
 _CHOICES = {
     "target_scale": ("unit", "none"),
@@ -71,11 +72,11 @@ def csv(
     )
     goal = read_targets(columns, targets, task)
     chosen, left_out = roles.choose(columns)
-    parts = [_part(table, chosen, goal.values, goal.kept)]
+    parts = [part_of_table(table, chosen, goal.values, goal.kept)]
     if test_path is not None:
-        parts.append(_test_part(Path(test_path).expanduser(), delimiter, columns.reading, chosen, goal))
-    parts = [part.without(_incomplete(part, missing)) for part in parts]
-    columns_read = tuple(map(_joined, zip(*(part.columns for part in parts), strict=True)))
+        parts.append(test_part(Path(test_path).expanduser(), delimiter, columns.reading, chosen, goal))
+    parts = [part.without(incomplete(part, missing)) for part in parts]
+    columns_read = tuple(map(joined, zip(*(part.columns for part in parts), strict=True)))
     rows = torch.from_numpy(parts[0].rows)
     return RawData(
         inputs=TableInputs(columns_read, dates == "parts"),
@@ -208,88 +209,7 @@ class _Roles:
         return DataError(f"column {name!r} of {path} holds {what}; leave it out of dataset.features")
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The rows of one file that are used."""
-
-    table: Table
-    columns: tuple[Column, ...]
-    targets: Tensor
-    rows: NDArray[np.int64]
-    incomplete: int = 0  # rows that were left out since a feature was missing
-
-    def without(self, leave: Flags) -> _Part:
-        """Leave out rows that lack a value."""
-        if not leave.any():
-            return self
-        if leave.all():
-            raise DataError(
-                f"every row of {self.table.path} lacks a value, so that dataset.missing=drop leaves none; use auto"
-            )
-        kept = np.flatnonzero(~leave)
-        columns = tuple(column.take(kept) for column in self.columns)
-        return _Part(
-            self.table, columns, self.targets[torch.from_numpy(kept)], self.rows[kept], int(leave.sum())
-        )
-
-
-def _part(table: Table, columns: Sequence[Column], targets: Tensor, kept: Flags) -> _Part:
-    """The rows that have a target, whose targets are `targets`."""
-    rows = np.flatnonzero(kept)
-    fewer = tuple(columns) if len(rows) == len(kept) else tuple(column.take(rows) for column in columns)
-    return _Part(table, fewer, targets, rows)
-
-
-def _incomplete(part: _Part, missing: str) -> Flags:
-    """Return which rows to leave out for their missing features: none unless `missing` is drop; DataError for refuse."""
-    leave: Flags = np.zeros(len(part.rows), bool)
-    if missing == "auto":
-        return leave
-    for column in part.columns:
-        holes = column.missing
-        if missing == "refuse" and holes.any():
-            count = int(holes.sum())
-            more = f" ({count} rows lack it)" if count > 1 else ""
-            raise DataError(
-                f"column {column.name!r} has no value in {part.table.row(int(part.rows[np.flatnonzero(holes)[0]]))}{more}; fill it "
-                "in, leave the column out (dataset.drop), or set dataset.missing=auto"
-            )
-        leave |= holes
-    return leave
-
-
-def _test_part(
-    path: Path, delimiter: str, reading: Reading, chosen: tuple[Column, ...], goal: Targets
-) -> _Part:
-    """Read the rows of a separate test file by the formats of the first file."""
-    table = read(path, delimiter, "test_path")
-    names = [*(column.name for column in chosen), *goal.names]
-    check_columns(table.columns, names, str(path))
-    columns = Columns(table, reading, names)
-    found = [columns.parse(column.name, column.format) for column in chosen]
-    targets = [columns.parse(name, form) for name, form in zip(goal.names, goal.formats, strict=True)]
-    kept: Flags = ~np.any([column.missing for column in targets], axis=0)
-    if goal.task == "classification":
-        values = torch.from_numpy(coded_targets(targets[0], goal.class_names)[kept])
-    else:
-        values = torch.from_numpy(np.stack([column.values[kept] for column in targets], 1))
-    return _part(table, found, values, kept)
-
-
-def _joined(columns: tuple[Column, ...]) -> Column:
-    """The same column of several files as one."""
-    if len(columns) == 1:
-        return columns[0]
-    first = columns[0]
-    if first.format.kind != "category":
-        return Column(first.name, first.format, np.concatenate([column.values for column in columns]))
-    levels = tuple(dict.fromkeys(level for column in columns for level in column.levels))
-    place = {level: i for i, level in enumerate(levels)}
-    codes = [np.array([*(place[level] for level in c.levels), -1], np.int32)[c.values] for c in columns]
-    return Column(first.name, first.format, np.concatenate(codes), levels)
-
-
-def _marks(table: Table, split_column: str | None, parts: list[_Part]) -> Tensor | None:
+def _marks(table: Table, split_column: str | None, parts: list[Part]) -> Tensor | None:
     if split_column is None and len(parts) == 1:
         return None
     first = (
@@ -315,7 +235,7 @@ def _split(table: Table, name: str) -> NDArray[np.int8]:
     return marks
 
 
-def _groups(table: Table, name: str, parts: list[_Part], rows: Tensor) -> Tensor:
+def _groups(table: Table, name: str, parts: list[Part], rows: Tensor) -> Tensor:
     """Number the groups; the rows of a test file are a group of their own."""
     column = Columns(table, Reading(), [name]).category(name)
     if column.missing.any():
@@ -375,7 +295,7 @@ def _table_note(
     return f"table    {' · '.join(facts)}"
 
 
-def _part_notes(parts: list[_Part]) -> list[str]:
+def _part_notes(parts: list[Part]) -> list[str]:
     notes = [
         f"missing  {part.incomplete} rows of {part.table.path.name} left out, which lack a value"
         for part in parts

@@ -241,7 +241,7 @@ def test_cures_are_typed_as_a_shell_and_hydra_take_them() -> None:
 
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from dltrain.data.tables.columns import typed
+    from dltrain.data.tables.cures import typed
 
     names = ["plain", "two words", 'a "quoted"', "it's", "a,b", "-9", "x=1", "50 %", "Größe"]
     for chosen in (names[:1], *([name] for name in names), names):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +13,10 @@ from numpy.typing import NDArray
 
 from dltrain.data.errors import DataError
 from dltrain.data.tables import text
+from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
+from dltrain.data.tables.cures import call_missing, short, typed
 from dltrain.data.tables.read import Table
+from dltrain.data.tables.reading import Reading, decimal_mark
 from dltrain.data.tables.rules import Format, Kind
 from dltrain.data.tables.text import Coded, Flags, Floats
 
@@ -61,20 +62,6 @@ class LeftOut:
     reason: str
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What the user says about reading values; see the keys of `dataset=csv`."""
-
-    missing_words: tuple[str, ...] = ()
-    decimal: str = "auto"  # auto, point or comma
-    date_format: str = "auto"
-
-    def missing(self, texts: Any, among_numbers: bool) -> Flags:
-        """Tell which texts stand for a missing value."""
-        words = text.MISSING | {word.strip().lower() for word in self.missing_words}
-        return text.is_word(texts, words | text.MISSING_AMONG_NUMBERS if among_numbers else words)
-
-
 class Columns:
     """The columns of a table, each coded and converted once."""
 
@@ -87,7 +74,7 @@ class Columns:
         self.names = [name for name in dict.fromkeys(names)]
         for name in self.names:
             self._convert(name)
-        self.decimal = self._decimal()
+        self.decimal = decimal_mark(table, self._coded, reading)
 
     def _convert(self, name: str) -> None:
         """Text that is plain numbers throughout, or missing, is converted at once; other text is coded."""
@@ -113,38 +100,6 @@ class Columns:
         """Forget what the reading of a column held in memory."""
         self._plain.pop(name, None)
         self._coded.pop(name, None)
-
-    # the decimal mark of the file --------------------------------------------------------------------------------
-
-    def _decimal(self) -> str:
-        """Return the decimal mark: of the user, or what the numbers with commas show; DataError where they are ambiguous."""
-        if self.reading.decimal != "auto":
-            return "," if self.reading.decimal == "comma" else "."
-        decimal = grouping = either = None
-        for name, coded in self._coded.items():
-            present = ~self.reading.missing(coded.texts, among_numbers=True)
-            likely = text.looks_like_comma_numbers(coded.texts)
-            plain = text.numbers(coded.texts, ".")[1] & ~likely
-            if (
-                coded.counts[(likely | plain) & present].sum() < 0.9 * coded.counts[present].sum()
-                or not likely.any()
-            ):
-                continue
-            evidence = text.comma_evidence(coded.texts)
-            decimal = decimal or (name, evidence.decimal) if evidence.decimal else decimal
-            grouping = grouping or (name, evidence.grouping) if evidence.grouping else grouping
-            either = either or (name, evidence.either) if evidence.either else either
-        if decimal and grouping:
-            raise DataError(
-                f"{self.table.path} has {decimal[1]!r} in column {decimal[0]!r} and {grouping[1]!r} in column {grouping[0]!r}: "
-                "a comma is a decimal mark and groups digits; write the numbers alike"
-            )
-        if either and not decimal and not grouping and self.table.separator != ",":
-            raise DataError(
-                f"column {either[0]!r} of {self.table.path} has {either[1]!r}, which may mean {either[1].replace(',', '.')} "
-                f"or {either[1].replace(',', '')}; set dataset.decimal=comma or dataset.decimal=point"
-            )
-        return "," if decimal else "."
 
     # what a column holds -----------------------------------------------------------------------------------------
 
@@ -210,8 +165,8 @@ class Columns:
         if name in self.targets:
             cure = "or set dataset.task=classification"
         return DataError(
-            f"column {name!r} holds {what}, but {_short(value)} in {self.table.row(row)} ({more} something else); repair it,\n"
-            f"{_call_missing(value)}{cure}"
+            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)} ({more} something else); repair it,\n"
+            f"{call_missing(value)}{cure}"
         )
 
     def _number(self, name: str, values: Floats) -> Column | LeftOut:
@@ -298,7 +253,7 @@ class Columns:
                 wanted.kind
             ]
             raise DataError(
-                f"column {name!r} holds {what}, but {_short(value)} in {self.table.row(row)}; {_call_missing(value)}or repair it"
+                f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {call_missing(value)}or repair it"
             )
         empty = np.datetime64("NaT") if wanted.kind == "date" else np.nan
         spread_out = np.append(np.where(present, values, empty), empty)[coded.codes]
@@ -376,62 +331,3 @@ def is_row_number(name: str, values: Floats) -> bool:
 def number_names(values: Floats) -> tuple[str, ...]:
     """Return numbers as text; whole ones without their `.0`."""
     return tuple(str(int(v)) if v == int(v) else str(v) for v in values.tolist())
-
-
-def typed(key: str, names: Iterable[str]) -> str:
-    """Return `dataset.key=[a,b]` as it must be typed in a shell."""
-    names = list(names)
-    if all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) for name in names):
-        return f"dataset.{key}=[{','.join(names)}]"
-    quoted = ",".join('"' + name.replace('"', '\\"') + '"' for name in names)
-    return shlex.quote(f"dataset.{key}=[{quoted}]")
-
-
-def _short(value: str) -> str:
-    return repr(value if len(value) <= 40 else f"{value[:40]}…")
-
-
-def _call_missing(value: str) -> str:
-    """The cure for a value that a person can type."""
-    typeable = len(value) <= 40 and value.isprintable()
-    return f"call it missing: {typed('missing_words', [value])}, " if typeable else ""
-
-
-# Types of Arrow ---------------------------------------------------------------------------------------------------
-
-
-def is_text(kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def is_number(kind: Any) -> bool:
-    return bool(
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_duration(kind)
-    )
-
-
-def is_time(kind: Any) -> bool:
-    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
-
-
-def as_floats(column: Any) -> Floats:
-    """Return an Arrow column of numbers or booleans as float64 with NaN for null; durations in seconds."""
-    if pa.types.is_duration(column.type):
-        return np.asarray(column.cast(pa.duration("us")).cast(pa.int64()).cast(pa.float64()).to_numpy()) / 1e6
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.uint8())
-    if pa.types.is_integer(column.type):  # above 2**53 they lose digits, and are identifiers
-        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
-    return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
-
-
-def as_times(column: Any) -> NDArray[np.datetime64]:
-    return np.asarray(column.cast(pa.timestamp("us")).to_numpy(), "datetime64[us]")
-
-
-def as_text(column: Any) -> Any:
-    """Return an Arrow column as text."""
-    return column.cast(pa.string())

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import Encoded
-from dltrain.data.tables.columns import Column, typed
+from dltrain.data.tables.columns import Column
+from dltrain.data.tables.cures import typed
 from dltrain.data.tables.rules import MISSING_LEVEL, Rule
 from dltrain.data.tables.text import Floats
 

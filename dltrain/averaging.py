@@ -4,12 +4,18 @@ on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dltrain.batch_norm import VALUES, batch_norms, values_per_channel
+from dltrain.ranges import Count, Fraction, Index, NonNegative
+
+EXACT = 4  # batch norms of a model that get a pass over the samples each
 
 
 class Averaging(Protocol):
@@ -98,8 +104,23 @@ def _copy(to: list[Tensor], source: list[Tensor]) -> None:
 
 
 class EMA(_RunningAverage):
-    """Exponential moving average: a ← d a + (1 - d) w, with d = min(decay, (1 + t) / (10 + t)) while it warms
+    """Exponential moving average of the weights.
+
+        a ← d·a + (1−d)·w, d = min(decay, (1+t)/(10+t)) with warm-up, else decay
+
+    Exponential moving average: a ← d a + (1 - d) w, with d = min(decay, (1 + t) / (10 + t)) while it warms
     up.
+
+    Symbols: t = iterates averaged so far
+    Use: smoother and often better weights at no cost in training; most useful without a falling schedule.
+    Defaults: decay 0.999, which forgets in 1000 steps; the warm-up serves shorter runs.
+    Paper: Ruppert 1988; Tarvainen & Valpola 2017, arXiv:1703.01780
+
+    Args:
+        decay: share of the average that is kept
+        warmup: forget faster at the beginning
+        start_step: first step that is averaged
+        every_steps: steps between two updates
     """
 
     def __init__(
@@ -108,10 +129,10 @@ class EMA(_RunningAverage):
         total_steps: int = 0,
         steps_per_epoch: int = 1,
         *,
-        decay: float = 0.999,
+        decay: Fraction = 0.999,
         warmup: bool = True,
-        start_step: int = 0,
-        every_steps: int = 1,
+        start_step: Index = 0,
+        every_steps: Count = 1,
     ) -> None:
         del steps_per_epoch  # swa needs it
         super().__init__(model, total_steps, start_step, every_steps)
@@ -123,10 +144,26 @@ class EMA(_RunningAverage):
 
 
 class Polyak(_RunningAverage):
-    """The mean of all iterates since `start_step` (Polyak & Juditsky 1992; L0, L3).
+    """Polyak averaging: the mean of all iterates.
+
+        a ← a + (1+η)/(t+1+η)·(w − a)
+        with η = 0 the plain mean
+
+    The mean of all iterates since `start_step` (Polyak & Juditsky 1992; L0, L3).
 
     With `forget` η > 0 the newest count for more: a ← a + (1 + η)/(t + η) (w - a) (Shamir & Zhang 2013,
     arXiv:1212.1824), which leaves the poor iterates of the start behind.
+
+    Symbols: η = forget; t = iterates averaged so far
+    Use: convex problems at a large constant lr; forget 8 leaves a poor start behind.
+    Defaults: forget 0, the theorem's mean (L3).
+    Paper: Polyak & Juditsky 1992; η: Shamir & Zhang 2013, arXiv:1212.1824
+    Lecture: L0 L3
+
+    Args:
+        forget: how much more the newest iterates count
+        start_step: first step that is averaged
+        every_steps: steps between two updates
     """
 
     def __init__(
@@ -135,9 +172,9 @@ class Polyak(_RunningAverage):
         total_steps: int = 0,
         steps_per_epoch: int = 1,
         *,
-        forget: float = 0.0,
-        start_step: int = 0,
-        every_steps: int = 1,
+        forget: NonNegative = 0.0,
+        start_step: Index = 0,
+        every_steps: Count = 1,
     ) -> None:
         del steps_per_epoch  # swa needs it
         super().__init__(model, total_steps, start_step, every_steps)
@@ -148,10 +185,25 @@ class Polyak(_RunningAverage):
 
 
 class SWA(_RunningAverage):
-    """Stochastic weight averaging: the mean of the weights every so many steps (Izmailov 2018,
+    """Stochastic weight averaging: the mean of the weights now and then, late in training.
+
+        a ← (n·a + w)/(n + 1), at start_step and every every_steps after it
+
+    Stochastic weight averaging: the mean of the weights every so many steps (Izmailov 2018,
     arXiv:1803.05407).
 
-    Unset, `start_step` is three quarters of the run, as the paper trains before it averages, and `every_steps` one epoch.
+    Unset, `start_step` is three quarters of the run, as the paper trains before it averages, and
+    `every_steps` one epoch.
+
+    Symbols: n = weights averaged so far
+    Use: with a constant or cyclic lr (schedule=cosine_restarts, triangular); start late, average once an
+        epoch or cycle.
+    Defaults: from three quarters of the run on, as in the paper, once an epoch.
+    Paper: Izmailov et al. 2018, arXiv:1803.05407
+
+    Args:
+        start_step: first step that is averaged; unset, at three quarters of the run
+        every_steps: steps between two updates; unset, an epoch
     """
 
     def __init__(
@@ -160,8 +212,8 @@ class SWA(_RunningAverage):
         total_steps: int = 0,
         steps_per_epoch: int = 1,
         *,
-        start_step: int | None = None,
-        every_steps: int | None = None,
+        start_step: Index | None = None,
+        every_steps: Count | None = None,
     ) -> None:
         start = total_steps * 3 // 4 if start_step is None else start_step
         every = steps_per_epoch if every_steps is None else every_steps
@@ -171,30 +223,88 @@ class SWA(_RunningAverage):
         return 1 / (self.count + 1)
 
 
-@torch.no_grad()
-def recompute_batch_norm(model: nn.Module, inputs: Iterable[Tensor]) -> None:
-    """Set the running statistics of all batch norms to their mean over the batches; one forward pass over
-    `inputs`.
+class _Moments:
+    """Count, mean and summed squared deviations of each channel over all batches, in float64."""
 
-    A model without batch norm costs nothing: `inputs` is not even read. Only the batch norms are put in
-    training mode, so that dropout draws nothing.
+    def __init__(self, norm: _BatchNorm) -> None:
+        self.norm, self.count, self.batches = norm, 0, 0
+        assert norm.running_mean is not None
+        self.mean = torch.zeros_like(norm.running_mean, dtype=torch.float64)
+        self.squares = torch.zeros_like(self.mean)
+
+    def add(self, inputs: Tensor) -> None:
+        """Merge a batch (B, C, ...): two sums of squares add up with the distance of their means (Chan et al. 1983)."""
+        values = inputs.float() if inputs.dtype in (torch.bfloat16, torch.float16) else inputs
+        number = values_per_channel(values)
+        variance, mean = torch.var_mean(values, [d for d in range(values.dim()) if d != 1], correction=0)
+        away = mean.double() - self.mean
+        share = number / (self.count + number)
+        self.mean += share * away
+        self.squares += number * variance.double() + share * self.count * away.square()
+        self.count += number
+        self.batches += 1
+
+    def write(self) -> None:
+        """Make them the running statistics; the variance is the unbiased one, as torch's running variance is."""
+        if self.count < VALUES:  # a batch norm that the forward pass did not reach
+            return
+        assert self.norm.running_mean is not None and self.norm.running_var is not None
+        self.norm.running_mean.copy_(self.mean)
+        self.norm.running_var.copy_(self.squares / (self.count - 1))
+        if self.norm.num_batches_tracked is not None:
+            self.norm.num_batches_tracked.fill_(self.batches)
+
+
+@torch.no_grad()
+def recompute_batch_norm(model: nn.Module, inputs: Callable[[], Iterable[Tensor]]) -> None:
+    """Set the running statistics of all batch norms to those of the given samples.
+
+    `inputs()` returns the same batches each time. Up to `EXACT` batch norms get, one after the other in the order of
+    execution and with a pass over the samples for each, mean and unbiased variance of all values that they see in
+    evaluation mode, whatever the batches. Deeper models get theirs in one pass in which each batch is normalized by
+    its own statistics, as in training (precise batch norm, Wu & Johnson 2021, arXiv:2105.07576); the variance
+    includes that of the batch means.
+
+    A model without batch norm costs nothing: `inputs` is not even called. Dropout draws nothing.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.running_mean is not None]
-    if not norms:
-        return
+    norms = [norm for norm in batch_norms(model) if norm.running_mean is not None]
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's sign for a cumulative mean
-        norm.train()
     try:
-        for batch in inputs:
-            model(batch)
+        for norm in norms:
+            # the forward pass leaves the running statistics alone
+            norm.momentum = 0.0
+        ordered = norms
+        for done in range(len(norms) if len(norms) <= EXACT else min(len(norms), 1)):
+            ordered = _measure(model, ordered, done, inputs())
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
+
+
+def _measure(
+    model: nn.Module, norms: list[_BatchNorm], done: int, batches: Iterable[Tensor]
+) -> list[_BatchNorm]:
+    """Set the statistics of all batch norms but the first `done` from one pass; return them in order of execution."""
+    moments = {norm: _Moments(norm) for norm in norms[done:]}
+    seen: dict[_BatchNorm, None] = dict.fromkeys(norms[:done])
+
+    def note(norm: _BatchNorm, args: tuple[Tensor, ...]) -> None:
+        seen.setdefault(norm)
+        moments[norm].add(args[0])
+
+    hooks = [norm.register_forward_pre_hook(note) for norm in moments]
+    for norm in norms:
+        norm.train(norm in moments)
+    try:
+        for batch in batches:
+            model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for norm in moments:
+        moments[norm].write()
+    return [*seen, *(norm for norm in norms if norm not in seen)]

@@ -12,6 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.augmentation.pipeline import Augmentation
+from dltrain.batch_norm import batch_norms, leaves_one, micro_batches, samples_needed, smallest_piece
+from dltrain.config.conflicts import clash_of
+from dltrain.config.declarations import ACTIONS, Declared, declared
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, Node
 from dltrain.data.errors import DataError
@@ -26,12 +30,16 @@ from dltrain.data.prepare import Splits, prepare
 from dltrain.data.spec import Batch, DataSpec
 from dltrain.data.units import in_units
 from dltrain.errors import DataProblem, UserError, nearest
+from dltrain.initializers.pretrained import check_frozen_are_loaded
+from dltrain.initializers.protocols import Report
+from dltrain.losses import is_yardstick, yardstick
 from dltrain.metrics import default_metrics
 from dltrain.optimizers.startup import skip_dynamo_import
+from dltrain.optimizers.stepping import needs_of
 from dltrain.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
-from dltrain.seeding import Stream, derive
-from dltrain.training.parts import Frozen, Parts, Plan, Rules, Schedule
+from dltrain.seeding import Stream, derive, sample_positions
+from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
 
 DEFAULT_EPOCHS = 30
 DEFAULT_BATCH_SIZE = 64
@@ -57,17 +65,27 @@ def build(
     splits = splits or build_data(config, door, device, statistics)
     batch_size = choose_batch_size(config.batch_size, len(splits.train))
     order = build_order(config, door, splits, batch_size)
-    model, frozen = build_model(config, door, splits, device, batch_size)
-    plan = make_plan(config, device, batch_size, steps_of_an_epoch(len(order), batch_size, model))
+    model, frozen, loaded = build_model(config, door, splits, device, batch_size)
+    plan = make_plan(
+        config,
+        device,
+        batch_size,
+        steps_of_an_epoch(len(order), batch_size, model),
+        samples_for_batch_norm(model, splits),
+    )
+    check_batch_norm(config, plan, len(order))
     check_thawing(frozen, plan)
     rules = build_rules(config, door, model)
     optimizer = build_optimizer(config, door, model, frozen)
+    check_rules(config, optimizer, rules)
     schedules = [
         build_schedule(config, door, group, plan)
         for group in ("schedule", "momentum_schedule", "penalty_schedule")
     ]
     loss = door.build(config.loss, "loss", splits.spec)
-    check_outputs(model, loss, splits, config)
+    metrics, objective = measures(loss, splits.spec)
+    check_outputs(model, loss, metrics, splits, config)
+    check_class_weights(config, door, loss, splits.spec, device)
     parts = Parts(
         model=model,
         spec=splits.spec,
@@ -77,9 +95,8 @@ def build(
         order=order,
         order_observes=hasattr(order, "observe"),
         loss=loss,
-        metrics={
-            name: in_units(metric, splits.spec) for name, metric in default_metrics(splits.spec.task).items()
-        },
+        metrics=metrics,
+        objective=objective,
         optimizer=optimizer,
         schedule=schedules[0] or (lambda step: 1.0),
         momentum_schedule=schedules[1],
@@ -94,6 +111,7 @@ def build(
         fingerprint=splits.fingerprint(),
         statistics=splits.statistics(),
         frozen=frozen,
+        loaded=loaded,
         diagnostics={
             word: door.build(node, f"diagnostics.{word}") for word, node in config.diagnostics.items()
         },
@@ -102,10 +120,24 @@ def build(
     return parts, plan
 
 
+def measures(loss: Metric, spec: DataSpec) -> tuple[dict[str, Metric], str]:
+    """What is measured in every split, and the name under which it holds what is minimized.
+
+    `loss` is the yardstick of the task, so that runs with different losses compare; a loss that differs from it is
+    measured beside it, as `objective`. Where targets were standardized, all but the objective is in real units.
+    """
+    if is_yardstick(loss, spec) and spec.target_scale is None:
+        return {"loss": loss, **default_metrics(spec.task)}, "loss"
+    reported = {"loss": yardstick(spec), **default_metrics(spec.task)}
+    return {name: in_units(metric, spec) for name, metric in reported.items()} | {
+        "objective": loss
+    }, "objective"
+
+
 def check_metrics(parts: Parts) -> None:
     """What early stopping and plateau schedules look at must be measured. Raises UserError for what is not."""
     splits = ("train", "val") if parts.val is not None else ("train",)
-    columns = [f"{split}/{name}" for split in splits for name in ("loss", *parts.metrics)]
+    columns = [f"{split}/{name}" for split in splits for name in parts.metrics]
     columns += ["gap"] if parts.val is not None else []
     watchers = [
         ("early_stopping", parts.early_stopping),
@@ -193,14 +225,44 @@ def data_problems() -> Iterator[None]:
 
 
 def steps_of_an_epoch(samples: int, batch_size: int, model: nn.Module) -> int:
-    """All batches, the ragged last one too, unless it is a single sample, for which batch norm is undefined."""
-    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    lonely = normed and batch_size > 1 and samples > batch_size and samples % batch_size == 1
-    return math.ceil(samples / batch_size) - lonely
+    """All batches, the ragged last one too, unless it is a single sample and the model has batch norm."""
+    dropped = bool(batch_norms(model)) and leaves_one(samples, batch_size)
+    return math.ceil(samples / batch_size) - dropped
 
 
-def make_plan(config: Config, device: torch.device, batch_size: int, steps_per_epoch: int) -> Plan:
-    """Every duration as a number of steps."""
+def samples_for_batch_norm(model: nn.Module, splits: Splits) -> int:
+    """The samples that a batch needs for the model's batch norms; what does not fit the data is refused later."""
+    batch = next(iter(splits.train.batches(torch.arange(min(2, len(splits.train))), 2)))
+    with suppress(RuntimeError, ValueError, TypeError):
+        return samples_needed(model, batch.inputs)
+    return 1
+
+
+def check_batch_norm(config: Config, plan: Plan, samples: int) -> None:
+    """Raise UserError where a batch or micro-batch has too few samples for batch norm, which would end the run later."""
+    needed, size = plan.samples_needed, min(plan.batch_size, samples)
+    rule = f"{needed} samples: the variance of a single value is not defined"
+    other_norm = "model.norm=layer" if config.model.get("norm") == "batch" else "another model"
+    if size < needed:
+        cure = f"batch_size={needed}, or {other_norm}" if samples >= needed else other_norm
+        raise UserError(
+            f"`batch_size` is {plan.batch_size}, and the batch norm of model={config.words['model']} needs at least {rule}. "
+            f"Use {cure}."
+        )
+    if smallest_piece(size, plan.accumulate) < needed:
+        pieces = micro_batches(size, plan.accumulate, needed)
+        largest = math.ceil(size / math.ceil(size / pieces))  # what torch.chunk makes of it
+        raise UserError(
+            f"`accumulate` is {plan.accumulate}, which leaves {smallest_piece(size, plan.accumulate)} of the {size} samples of a "
+            f"batch for the smallest micro-batch.\nThe batch norm of model={config.words['model']} needs at least {rule}. "
+            f"Use accumulate={largest}, a larger batch_size, or {other_norm}."
+        )
+
+
+def make_plan(
+    config: Config, device: torch.device, batch_size: int, steps_per_epoch: int, samples_needed: int = 1
+) -> Plan:
+    """Every duration as a number of steps; a micro-batch has at least `samples_needed`."""
     if config.accumulate > batch_size:
         raise UserError(
             f"`accumulate` is {config.accumulate}, more than the {batch_size} samples of a batch. Use at most that."
@@ -225,6 +287,7 @@ def make_plan(config: Config, device: torch.device, batch_size: int, steps_per_e
         log_every=config.log.every_steps,
         compile=config.compile,
         non_finite=config.non_finite,
+        samples_needed=samples_needed,
     )
 
 
@@ -260,45 +323,54 @@ def build_augmentation(config: Config, door: Door, spec: DataSpec) -> Augmentati
 
 def build_model(
     config: Config, door: Door, splits: Splits, device: torch.device, batch_size: int
-) -> tuple[nn.Module, list[Frozen]]:
-    """The model, sized from the data, with its initial weights, on its device; and what of it thaws later."""
+) -> tuple[nn.Module, list[Frozen], str]:
+    """The model, sized from the data, with its initial weights, on its device; what of it thaws later; and what of its
+    weights was loaded, where the initializer tells.
+    """
     spec = splits.spec
     torch.manual_seed(
         derive(config.seed, "init")
     )  # torch's own initial weights draw from the global generator
     model: nn.Module = door.build(config.model, "model", spec.input_shape, spec.num_classes)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    report: Report | None = None
     if config.initializer.get("_target_"):
         initialize = door.build(config.initializer, "initializer")
-        batch = first_batch(splits, batch_size)
+        batch = sample_batch(splits, batch_size, config.seed)
         try:
-            initialize(model, Stream(config.seed, "init").at(1), batch)
+            report = initialize(model, Stream(config.seed, "init").at(1), batch)
+            if report is not None:
+                check_frozen_are_loaded(model, config.parameters.freeze, report.new, "parameters.freeze")
         except ValueError as error:
             raise UserError(f"initializer: {error}") from error
     model.to(device)
     if len(spec.input_shape) == 3:
         model.to(memory_format=torch.channels_last)
     named = dict(model.named_parameters())
-    return model, freeze(model, config, [name for name in trained if not named[name].requires_grad])
+    frozen = freeze(model, config, [name for name in trained if not named[name].requires_grad])
+    return model, frozen, "" if report is None else str(report)
 
 
-def first_batch(splits: Splits, batch_size: int) -> Batch:
-    """A batch of training samples on the CPU, for initializers that look at data."""
-    count = min(max(batch_size, 512), len(splits.train))
-    batch = next(iter(splits.train.batches(torch.arange(count), count)))
+def sample_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
+    """A random batch of training samples on the CPU, for initializers that look at data."""
+    chosen = sample_positions(len(splits.train), max(batch_size, 512), seed, "initializer")
+    batch = next(iter(splits.train.batches(chosen, len(chosen))))
     return Batch(*(tensor.cpu() for tensor in batch))
 
 
 def check_outputs(
-    model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], splits: Splits, config: Config
+    model: nn.Module, loss: Metric, metrics: Mapping[str, Metric], splits: Splits, config: Config
 ) -> None:
-    """Two samples through model and loss, so that shapes that do not fit are refused before anything is created."""
+    """Two samples through model, loss and metrics, so that shapes that do not fit are refused before anything is created."""
     was_training = model.training
     model.eval()
     batch = next(iter(splits.train.batches(torch.arange(min(2, len(splits.train))), 2)))
     try:
         with torch.no_grad():
-            losses = loss(model(batch.inputs), batch.targets)
+            outputs = model(batch.inputs)
+            losses = loss(outputs, batch.targets)
+            for metric in metrics.values():
+                metric(outputs, batch.targets)
     except (RuntimeError, ValueError, TypeError) as error:
         first = str(error).splitlines()[0]
         raise UserError(
@@ -310,6 +382,23 @@ def check_outputs(
     if losses.shape != (len(batch.inputs),):
         raise UserError(
             f"loss={config.words['loss']} gives shape {tuple(losses.shape)}; it must be one loss a sample, shape (B,)."
+        )
+
+
+def check_class_weights(
+    config: Config, door: Door, loss: Metric, spec: DataSpec, device: torch.device
+) -> None:
+    """Refuse class weights that a loss of the user's does not look at: it gives the same without them."""
+    weights = spec.class_weights
+    if weights is None or bool((weights == weights[0]).all()):
+        return
+    without = door.build(config.loss, "loss", replace(spec, class_weights=None))
+    labels = torch.arange(len(weights), device=device)
+    logits = torch.randn(len(weights), len(weights), generator=torch.Generator().manual_seed(0)).to(device)
+    if torch.equal(loss(logits, labels), without(logits, labels)):
+        raise UserError(
+            f"`dataset.class_weights` is {config.dataset['class_weights']}, and loss={config.words['loss']} does not use "
+            "`spec.class_weights`: it gives the same without.\nUse dataset.class_weights=none, or loss=cross_entropy."
         )
 
 
@@ -332,6 +421,22 @@ def build_rules(config: Config, door: Door, model: nn.Module) -> Rules:
                 members.append(rule)
     rules.gradients.sort(key=lambda rule: rule.order)  # clipping, then noise, then decay
     return rules
+
+
+def check_rules(config: Config, optimizer: Any, rules: Rules) -> None:
+    """Refuse what the source did not tell beforehand: rules that an optimizer from elsewhere cannot have, or theirs."""
+    known = declared(config.optimizer["_target_"], {})
+    for rule in (*rules.penalties, *rules.gradients, *rules.decays, *rules.weights):
+        kind = type(rule)
+        if known and declared(f"{kind.__module__}.{kind.__qualname__}", {}):
+            continue
+        actions = frozenset(action for action in ACTIONS if hasattr(kind, action))
+        needs, instead = frozenset(getattr(kind, "needs", ())), getattr(kind, "instead", "")
+        found = clash_of(needs_of(optimizer), [Declared(needs, actions, instead=instead)])
+        if found is not None:
+            raise UserError(
+                f"regularization by {kind.__name__} cannot go with `optimizer={config.words['optimizer']}`: {found[0]}.\n{found[1]}."
+            )
 
 
 def build_optimizer(config: Config, door: Door, model: nn.Module, frozen: list[Frozen]) -> Any:

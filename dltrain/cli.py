@@ -7,9 +7,9 @@ import os
 import sys
 import time
 
-STARTED = time.perf_counter()
+from dltrain.config.groups import VERBS
 
-VERBS = ("check", "evaluate", "resume", "rerun")
+STARTED = time.perf_counter()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -7,17 +7,40 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Mode = Literal["min", "max"]
+from dltrain.direction import improves, resolve_mode
+from dltrain.errors import CheckpointProblem
+from dltrain.ranges import Count, Fraction, NonNegative
 
 
 class KeepBest:
-    """Keep track of the best evaluation; stop only when the weights stand still, where `tolerance` is given (L4).
+    """Train to the end; the weights of the best evaluation are kept nevertheless.
+
+        best = argmin (or argmax) of metric over the evaluations
+
+    Keep track of the best evaluation; stop only when the weights stand still, where `tolerance` is given
+    (L4).
 
     metric: a column of metrics.csv, or "gap" for val/loss - train/loss (L1). NaN and inf are never the best.
+    mode: whether lower (`min`) or higher (`max`) is better; `auto` follows the metric. Raises ValueError
+    where the direction of the metric is not known.
+
+    Use: when the length of training is chosen beforehand, as with most schedules.
+    Defaults: the validation loss.
+    Lecture: L0 L1 L2 L3
+
+    Args:
+        metric: column of metrics.csv, or gap for val/loss − train/loss
+        mode: whether lower or higher is better; auto follows the metric
+        tolerance: end as converged when ‖W_{t+1} − W_t‖ is below it (L4)
     """
 
-    def __init__(self, metric: str = "val/loss", mode: Mode = "min", tolerance: float | None = None) -> None:
-        self.metric, self.mode, self.tolerance = metric, mode, tolerance
+    def __init__(
+        self,
+        metric: str = "val/loss",
+        mode: Literal["auto", "min", "max"] = "auto",
+        tolerance: NonNegative | None = None,
+    ) -> None:
+        self.metric, self.mode, self.tolerance = metric, resolve_mode(metric, mode), tolerance
         self.best: float | None = None
         self.best_step: int | None = None
         self.stop_reason: str | None = None
@@ -47,69 +70,103 @@ class KeepBest:
     _STATE: tuple[str, ...] = ("best", "best_step", "stop_reason")
 
     def _is_best(self, score: float, step: int) -> bool:
-        if not _better(score, self.best, self.mode, 0.0):
+        if not improves(score, self.best, self.mode):
             return False
         self.best, self.best_step = score, step
         return True
 
 
 class Patience(KeepBest):
-    """Stop after `patience` evaluations in a row that do not improve the metric by more than `min_delta`.
+    """Stop when a metric has not improved for a number of evaluations; the best weights are kept.
 
-    The best evaluation is the best outright; `min_delta` (absolute, whatever the metric's sign) only decides
-    whether the count begins anew. `smoothing` s replaces the score by its moving average m ← s m + (1 - s) score,
-    against stopping on one bad evaluation of a fluctuating curve (L1). `tolerance` ends the run as converged when
-    ‖W_{t+1} - W_t‖ falls below it (L4). NaN and inf are no improvement and do not enter the moving average.
+        stop after patience evaluations without m̂ < (lowest m̂) − min_delta; m ← s·m + (1−s)·metric, m̂ =
+        m/(1−sᵗ)
+
+    Stop after `patience` evaluations in a row that do not improve the metric by more than `min_delta`.
+
+    The best evaluation is the one with the best metric; `min_delta` and `smoothing` affect the decision to
+    stop only. `min_delta` is absolute, whatever the metric's sign. `smoothing` s counts an improvement of the
+    moving average m/(1 - s^t) with m ← s m + (1 - s) metric and m = 0 at first, against stopping on one bad
+    evaluation of a fluctuating curve (L1). `tolerance` ends the run as converged when ‖W_{t+1} - W_t‖ falls
+    below it (L4). NaN and inf are no improvement and do not enter the moving average.
+
+    Symbols: s = smoothing, t = number of evaluations; best = the evaluation with the best metric, not
+        smoothed
+    Use: against overfitting, and to spend no more time than needed; smoothing for fluctuating curves (L1).
+    Defaults: patience 10 evaluations, no smoothing.
+    Paper: Prechelt 1998
+    Lecture: L0 L1 L2 L3 L4
+
+    Args:
+        metric: column of metrics.csv, or gap for val/loss − train/loss (L1)
+        mode: whether lower or higher is better; auto follows the metric
+        patience: evaluations in a row without improvement
+        min_delta: an improvement must exceed it; absolute, whatever the sign of the metric
+        smoothing: share of the moving average that is kept, for the decision to stop alone; 0 = none
+        tolerance: end as converged when ‖W_{t+1} − W_t‖ is below it (L4)
     """
 
-    _STATE = ("best", "best_step", "stop_reason", "reference", "stale", "smoothed")
+    _STATE = ("best", "best_step", "stop_reason", "reference", "stale", "average", "averaged")
 
     def __init__(
         self,
         metric: str = "val/loss",
-        mode: Mode = "min",
-        patience: int = 10,
-        min_delta: float = 0.0,
-        smoothing: float = 0.0,
-        tolerance: float | None = None,
+        mode: Literal["auto", "min", "max"] = "auto",
+        patience: Count = 10,
+        min_delta: NonNegative = 0.0,
+        smoothing: Fraction = 0.0,
+        tolerance: NonNegative | None = None,
     ) -> None:
         super().__init__(metric, mode, tolerance)
         self.patience, self.min_delta, self.smoothing = patience, min_delta, smoothing
-        self.reference: float | None = None  # the score that must be beaten by min_delta
+        self.reference: float | None = None  # the smoothed score that must be beaten by min_delta
         self.stale = 0  # evaluations since it was
-        self.smoothed: float | None = None
+        self.average = 0.0  # m, biased towards its start at 0
+        self.averaged = 0  # t, the number of scores in it
 
     def observe(self, row: Mapping[str, float], step: int) -> bool:
         """Take in one evaluation; True if it is the best so far. Sets `stop_reason` when patience has run out.
 
         Raises ValueError when the row does not hold the metric.
         """
-        score = self._smooth(_score(row, self.metric))
-        if _better(score, self.reference, self.mode, self.min_delta):
-            self.reference, self.stale = score, 0
+        score = _score(row, self.metric)
+        smoothed = self.smooth(score)
+        if improves(smoothed, self.reference, self.mode, self.min_delta):
+            self.reference, self.stale = smoothed, 0
         else:
             self.stale += 1
         best = self._is_best(score, step)
         if self.stale >= self.patience:
-            self.stop_reason = f"{self.metric} has not improved for {self.stale} evaluations{self._where()}"
+            what = f"smoothed {self.metric}" if self.smoothing else self.metric
+            self.stop_reason = f"{what} has not improved for {self.stale} evaluations{self._where()}"
         return best
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load a saved state. Raises CheckpointProblem for one whose best evaluation was chosen by a smoothed metric."""
+        super().load_state_dict(_without_first_format(state, self.smoothing))
 
     def _where(self) -> str:
         return "" if self.best is None else f" (best {self.best:.6g} at step {self.best_step})"
 
-    def _smooth(self, score: float) -> float:
-        if not math.isfinite(score):
+    def smooth(self, score: float) -> float:
+        """Take a score into the moving average, and return that without the bias of its start; NaN and inf as they are."""
+        if not math.isfinite(score) or self.smoothing == 0:
             return score
-        before = score if self.smoothed is None else self.smoothed
-        self.smoothed = self.smoothing * before + (1 - self.smoothing) * score
-        return self.smoothed
+        self.averaged += 1
+        self.average = self.smoothing * self.average + (1 - self.smoothing) * score
+        return self.average / (1 - self.smoothing**self.averaged)
 
 
-def _better(score: float, best: float | None, mode: Mode, min_delta: float) -> bool:
-    """Whether a score beats the best by more than `min_delta`; NaN and inf never do."""
-    if best is None or not math.isfinite(score):
-        return math.isfinite(score)
-    return score < best - min_delta if mode == "min" else score > best + min_delta
+def _without_first_format(state: dict[str, Any], smoothing: float) -> dict[str, Any]:
+    """Return a state in today's format; the first one kept a moving average that also chose the best evaluation."""
+    if "smoothed" not in state:
+        return state
+    if smoothing > 0 and state["smoothed"] is not None:
+        raise CheckpointProblem(
+            "an earlier version began it, which took the lowest or highest moving average (early_stopping.smoothing="
+            f"{smoothing:g}) for the best evaluation; now the average decides when to stop only."
+        )
+    return {key: value for key, value in state.items() if key != "smoothed"} | {"average": 0.0, "averaged": 0}
 
 
 def _score(row: Mapping[str, float], metric: str) -> float:

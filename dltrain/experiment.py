@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,9 +25,10 @@ from dltrain.config.schema import Config
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits
 from dltrain.errors import CheckpointProblem, DataProblem, NumericalFailure, ResourceProblem, UserError
-from dltrain.seeding import Stream
+from dltrain.seeding import Stream, sample_positions
 from dltrain.training.callbacks import Best, Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
+from dltrain.training.git import git_state
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.run_folder import RunFolder, read_statistics
@@ -93,8 +93,9 @@ def run(
         trainer = Trainer(experiment.parts, experiment.plan, folder, [], watch)
         if resume:
             take_up(trainer)
-        info = begin(experiment, trainer, resume)
+        # before the summary says `running`, which a signal must not leave behind
         with trainer.signals, watched_logs(folder):
+            info = begin(experiment, trainer, resume)
             return _fit(experiment, trainer, info)
     finally:
         folder.close()
@@ -283,7 +284,9 @@ def take_up(trainer: Trainer) -> None:
         step = int(manifest["step"])
         try:
             best = folder.best_weights(int(manifest["best_step"]))
-            trainer.load_state(checkpoint.state(), checkpoint.weights(), best)
+            state, weights = checkpoint.state(), checkpoint.weights()
+            check_yardstick(folder.path, state, trainer)
+            load(trainer, state, weights, best)
         except (
             RuntimeError,
             ValueError,
@@ -299,6 +302,30 @@ def take_up(trainer: Trainer) -> None:
                 f"{checkpoint.folder} does not fit this configuration ({type(error).__name__}: {reason})"
             ) from None
     folder.rewind_rows(step)
+
+
+def check_yardstick(path: Path, state: Mapping[str, Any], trainer: Trainer) -> None:
+    """Refuse a run whose `loss` is still what was minimized: its best and its rows compare with no new evaluation.
+
+    Such a checkpoint holds no sum of the column `objective`. Raises CheckpointProblem.
+    """
+    if len(state["sums"]) == len(trainer.running.sums) - 1:
+        raise CheckpointProblem(
+            f"{path} was trained by an earlier version, whose val/loss depends on the kind of loss, label smoothing and "
+            "class weights; it no longer does, so that a resumed run would mix two scales.\n"
+            f"Train again: dltrain rerun {path}"
+        )
+
+
+def load(trainer: Trainer, state: Any, weights: dict[str, Tensor], best: dict[str, Tensor]) -> None:
+    """Load a checkpoint's content; the reason of a part that refuses it gets the run's folder and a cure."""
+    try:
+        trainer.load_state(state, weights, best)
+    except CheckpointProblem as error:
+        path = trainer.folder.path
+        raise CheckpointProblem(
+            f"{path} cannot be continued: {error}\nTo start it again: dltrain rerun {path}"
+        ) from None
 
 
 def check_longer(experiment: Experiment, before: Config, door: Door) -> None:
@@ -403,11 +430,14 @@ def facts(experiment: Experiment) -> dict[str, Any]:
     return {
         "startup": experiment.startup,
         "parameters": sum(p.numel() for p in parts.model.parameters()),
+        **({"loaded": parts.loaded} if parts.loaded else {}),
         "seed": plan.seed,
+        "metric": parts.early_stopping.metric,
+        "mode": parts.early_stopping.mode,
         "overrides": list(experiment.overrides),
         "command": experiment.command,
-        "name": config.name,
-        "tags": config.tags,
+        "name": config.secrets.get("name", config.name),
+        "tags": config.secrets.get("tags", config.tags),
         "notes": config.secrets.get("notes", config.notes),
         "git": git_state(),
         "versions": {
@@ -423,25 +453,6 @@ def facts(experiment: Experiment) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-
-
-def git_state() -> dict[str, Any]:
-    """The commit of the working folder and whether it has uncommitted changes; empty outside a checkout."""
-    head = Path.cwd() / ".git"
-    if not head.exists():
-        return {}
-    try:
-        answer = subprocess.run(
-            ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    commit = next((line.split()[-1] for line in answer.splitlines() if line.startswith("# branch.oid")), None)
-    return {"commit": commit, "dirty": any(not line.startswith("#") for line in answer.splitlines())}
 
 
 def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str, float]]) -> RunInfo:
@@ -478,9 +489,11 @@ def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str,
         best_row=([{}] + [row for row in rows if best.improves(row)])[-1],
         metric=parts.early_stopping.metric,
         mode=parts.early_stopping.mode,
+        early_stopping=str(words["early_stopping"]),
         hparams=hparams(config, parts, plan),
         sample_images=images,
         sample_labels=labels,
+        loaded=parts.loaded,
     )
 
 
@@ -499,7 +512,7 @@ def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float |
     keys = {
         f"optimizer.{key}": value
         for key, value in config.optimizer.items()
-        if isinstance(value, int | float) and key != "lr" and f"optimizer.{key}" not in config.secrets
+        if isinstance(value, int | float) and key != "lr"
     }
     rules = {
         f"regularization.{w}.{k}": v
@@ -507,15 +520,18 @@ def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float |
         for k, v in node.items()
         if isinstance(v, int | float)
     }
-    return {**words, **numbers, **keys, **rules}
+    shown = {**words, **numbers, **keys, **rules}
+    if "optimizer.lr" in config.secrets:
+        del shown["lr"]
+    return {name: value for name, value in shown.items() if name not in config.secrets}
 
 
 @torch.no_grad()
 def sample_images(parts: Parts, plan: Plan, count: int = 15) -> tuple[Tensor | None, tuple[str, ...]]:
-    """The first training images as the model will see them, augmented with draws of their own, in [0, 1]."""
+    """A few random training images as the model will see them, augmented with draws of their own, in [0, 1]."""
     if len(parts.spec.input_shape) != 3 or parts.spec.input_shape[0] not in (1, 3):
         return None, ()
-    order = torch.arange(min(count, len(parts.train)))
+    order = sample_positions(len(parts.train), count, plan.seed, "pictures")
     inputs, targets, indices = next(iter(parts.train.batches(order, count)))
     labels = (
         tuple(parts.spec.class_names[int(t)] for t in targets)

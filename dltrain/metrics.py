@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from dltrain.data.spec import Task
+from dltrain.losses import residuals
 
 
 class Metric(Protocol):
@@ -22,13 +23,13 @@ def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def absolute_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """|logits − targets|, mean over the target columns."""
-    return (logits.float() - targets.float().reshape(logits.shape)).abs().mean(1)
+    """|logits − targets|, mean over the target columns; float64 stays so."""
+    return residuals(logits, targets).abs().mean(1)
 
 
 def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """(logits − targets)², mean over the target columns."""
-    return (logits.float() - targets.float().reshape(logits.shape)).square().mean(1)
+    """(logits − targets)², mean over the target columns; float64 stays so."""
+    return residuals(logits, targets).square().mean(1)
 
 
 def default_metrics(task: Task) -> dict[str, Metric]:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from dltrain.ranges import NonNegative, Part, Share
+
 SHUFFLES = ("epoch", "once", "never", "replacement")
 
 
@@ -42,7 +44,17 @@ def _mixed(state: int) -> int:
 
 
 class Shuffle:
-    """Every sample once an epoch, or N draws with replacement (lectures L0, L2, L3, L4)."""
+    """Every sample as often as any other, in the order that `shuffle` asks for.
+
+        shuffle=epoch: a new permutation each epoch; once: one permutation; never: as they lie; replacement: N
+        draws
+
+    Every sample once an epoch, or N draws with replacement (lectures L0, L2, L3, L4).
+
+    Use: nearly always.
+    Defaults: a function of the seed and the epoch alone, so that a run can be resumed anywhere.
+    Lecture: L0 L2 L3 L4
+    """
 
     def __init__(self, targets: Tensor, batch_size: int, seed: int, shuffle: str = "epoch") -> None:
         """targets: (N, ...); shuffle: epoch, once, never or replacement."""
@@ -65,11 +77,21 @@ class Shuffle:
 
 
 class Balanced:
-    """Every batch holds every class equally often (lecture L3).
+    """Every batch holds every class equally often: rare ones repeat, frequent ones take turns.
+
+        slot k of the epoch holds class k mod C; each class goes through permutations of its samples
+
+    Every batch holds every class equally often (lecture L3).
 
     Slot k of an epoch holds class k mod C. Each class goes through one permutation of its samples after the
     other, across epochs, so that within a class all come equally often. An epoch is as long as the data, less
     a last batch that would be too small to hold every class.
+
+    Symbols: C = number of classes; needs batch_size >= C
+    Use: classes of very different sizes; compare with dataset.class_weights=balanced (both at once are
+        refused).
+    Defaults: within a class all samples come equally often over the epochs.
+    Lecture: L3
     """
 
     def __init__(self, targets: Tensor, batch_size: int, seed: int, shuffle: str = "epoch") -> None:
@@ -121,11 +143,27 @@ class Balanced:
 
 
 class Hard:
-    """Samples with a large last loss come more often; above a quantile they are outliers and do not (L3).
+    """Samples with a large last loss come more often, outliers excepted.
+
+        p_i = (1 − share)/N + share · w_i/Σw,  w = loss^strength
+        an outlier's w is the mean of the others'
+
+    Samples with a large last loss come more often; above a quantile they are outliers and do not (L3).
 
     p_i = (1 − share)/N + share · w_i/Σw with w = loss^strength; an outlier, and a sample without a loss so
     far, weighs as much as the others on average. N draws an epoch, each sample within one of N·p_i times
     (systematic resampling).
+
+    Symbols: a loss above the quantile outlier_quantile of all last losses marks an outlier
+    Use: when most samples are learnt early; check the outliers' labels before trusting a gain.
+    Defaults: half of the draws stay uniform, so that every sample is seen, and the largest 5 % count as
+        outliers.
+    Lecture: L3
+
+    Args:
+        share: part of the draws that follow the losses; 0 draws all samples equally often
+        strength: power of the loss
+        outlier_quantile: losses above this quantile count as outliers; 1 knows no outliers
     """
 
     def __init__(
@@ -134,11 +172,11 @@ class Hard:
         batch_size: int,
         seed: int,
         shuffle: str = "epoch",
-        share: float = 0.5,
-        strength: float = 1.0,
-        outlier_quantile: float = 0.95,
+        share: Share = 0.5,
+        strength: NonNegative = 1.0,
+        outlier_quantile: Part = 0.95,
     ) -> None:
-        """targets: (N, ...), on the losses' device; raises ValueError for a key out of its range."""
+        """targets: (N, ...); raises ValueError for a key out of its range."""
         del batch_size
         if shuffle not in ("epoch", "replacement"):
             raise ValueError(
@@ -156,7 +194,8 @@ class Hard:
             )
         self._seed, self._shuffle = seed, shuffle
         self._share, self._strength, self._quantile = share, strength, outlier_quantile
-        self._losses = torch.full((len(targets),), torch.nan, device=targets.device)
+        # on the CPU until the first losses come, then where they are
+        self._losses = torch.full((len(targets),), torch.nan)
         # the losses as they were when the epoch at hand began: a run resumed in mid-epoch needs its order
         # again
         self._epoch, self._at_start = -1, self._losses.clone()
@@ -166,12 +205,14 @@ class Hard:
 
     def observe(self, indices: Tensor, losses: Tensor) -> None:
         """Keep the last loss (B,) of the samples at `indices` (B,); no value is read back from the device."""
+        if self._losses.device != losses.device:
+            self._losses = self._losses.to(losses.device)
         values = losses.detach().to(self._losses.dtype)
         # the larger loss of a sample that is twice in a batch: which of two writes wins is left open on a GPU
         self._losses.scatter_reduce_(0, indices, values, "amax", include_self=False)
 
     def order(self, epoch: int) -> Tensor:
-        """See `Sampler.order`; costs one transfer of the losses."""
+        """See `Sampler.order`; costs one transfer of the losses an epoch, and none in between."""
         if epoch != self._epoch:
             self._epoch, self._at_start = epoch, self._losses.clone()
         random = generator(self._seed, epoch)

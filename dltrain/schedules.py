@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-Unit = Literal["epochs", "steps"]
-Mode = Literal["min", "max"]
+from dltrain.direction import improves, resolve_mode
+from dltrain.ranges import AtLeastOne, Count, Index, Inner, NonNegative, Part, Positive, Unit
 
 
 class Schedule(Protocol):
@@ -73,28 +73,60 @@ def _between(start: float, end: float, shape: float) -> float:
 def constant(
     total_steps: int,
     steps_per_epoch: int,
-    start: float = 1.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    start: NonNegative = 1.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """The same value throughout (L3)."""
+    """The same value throughout.
+
+        value = start; it multiplies lr
+
+    The same value throughout (L3).
+
+    Use: with adaptive optimizers, and to see what a schedule is worth.
+    Defaults: the plain value.
+    Lecture: L3
+
+    Args:
+        start: multiple of lr throughout
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
+    """
     return _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs).schedule(lambda step: start)
 
 
 def step(
     total_steps: int,
     steps_per_epoch: int,
-    factor: float = 0.5,
-    every_epochs: int = 5,
-    every_steps: int | None = None,
-    start: float = 1.0,
-    end: float = 0.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    factor: Part = 0.5,
+    every_epochs: Count = 5,
+    every_steps: Count | None = None,
+    start: NonNegative = 1.0,
+    end: NonNegative = 0.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Multiply by `factor` every so many epochs, or steps where `every_steps` is given (L2, L3).
+    """Multiply by a factor every few epochs.
+
+        value = end + (start − end)·s(t), s = factor^⌊t/T⌋; it multiplies lr
+
+    Multiply by `factor` every so many epochs, or steps where `every_steps` is given (L2, L3).
 
     Raises ValueError when the period is as long as the run, since nothing would ever happen.
+
+    Symbols: T = every_epochs or every_steps
+    Use: the classic for SGD.
+    Defaults: half every 5 epochs (L2; also a tenth every 20, or every 10 in L3).
+    Lecture: L2 L3
+
+    Args:
+        factor: s is multiplied by it each time
+        every_epochs: period in epochs; it must be shorter than the run
+        every_steps: period in steps, in place of every_epochs
+        start: multiple of lr at the first step
+        end: multiple of lr that s = 0 stands for
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     period = every_steps or every_epochs * steps_per_epoch
@@ -110,17 +142,35 @@ def step(
 def multistep(
     total_steps: int,
     steps_per_epoch: int,
-    factor: float = 0.1,
-    milestones: list[float] | None = None,
+    factor: Part = 0.1,
+    milestones: list[Positive] = (0.5, 0.75),
     unit: Literal["share", "epochs", "steps"] = "share",
-    start: float = 1.0,
-    end: float = 0.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    start: NonNegative = 1.0,
+    end: NonNegative = 0.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Multiply by `factor` at each milestone, counted from the end of the warm-up (L2, L3; He 2015).
+    """Multiply by a factor at chosen points of the run.
+
+        value = end + (start − end)·s(t), s = factor^(milestones passed); it multiplies lr
+
+    Multiply by `factor` at each milestone, counted from the end of the warm-up (L2, L3; He 2015).
 
     Raises ValueError for a milestone that is not inside the run.
+
+    Use: as published recipes say when to drop.
+    Defaults: a tenth at half and at three quarters of the run.
+    Paper: He et al. 2015, arXiv:1512.03385, section 4.2
+    Lecture: L2 L3
+
+    Args:
+        factor: s is multiplied by it at each milestone
+        milestones: where, in the unit below, counted from the end of the warm-up
+        unit: share of the run, epochs, or steps
+        start: multiple of lr at the first step
+        end: multiple of lr that s = 0 stands for
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     given = [0.5, 0.75] if milestones is None else milestones
@@ -146,14 +196,31 @@ def _inside(unit: str, span: _Span) -> str:
 def exponential(
     total_steps: int,
     steps_per_epoch: int,
-    rate: float = 0.1,
+    rate: NonNegative = 0.1,
     unit: Unit = "epochs",
-    start: float = 1.0,
-    end: float = 0.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    start: NonNegative = 1.0,
+    end: NonNegative = 0.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """exp(-rate * t), with t the completed epochs or the steps (L2, L3)."""
+    """Exponential decay.
+
+        value = end + (start − end)·s(t), s = exp(−rate·t); it multiplies lr
+
+    exp(-rate * t), with t the completed epochs or the steps (L2, L3).
+
+    Use: a smooth form of step.
+    Defaults: rate 0.1 per epoch: a tenth after 23 epochs.
+    Lecture: L2 L3
+
+    Args:
+        rate: how fast s falls, per unit of t
+        unit: t counts completed epochs or steps
+        start: multiple of lr at the first step
+        end: multiple of lr that s = 0 stands for
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
+    """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     return span.schedule(lambda step: _between(start, end, math.exp(-rate * span.elapsed(step, unit))))
 
@@ -161,14 +228,31 @@ def exponential(
 def inverse(
     total_steps: int,
     steps_per_epoch: int,
-    rate: float = 0.1,
+    rate: NonNegative = 0.1,
     unit: Unit = "epochs",
-    start: float = 1.0,
-    end: float = 0.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    start: NonNegative = 1.0,
+    end: NonNegative = 0.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """1 / (1 + rate * t), with t the completed epochs or the steps (L3)."""
+    """Inverse decay.
+
+        value = end + (start − end)·s(t), s = 1/(1 + rate·t); it multiplies lr
+
+    1 / (1 + rate * t), with t the completed epochs or the steps (L3).
+
+    Use: slow decay whose sum diverges, as the theory of SGD asks.
+    Defaults: rate 0.1 per epoch: half after 10 epochs.
+    Lecture: L3
+
+    Args:
+        rate: how fast s falls, per unit of t
+        unit: t counts completed epochs or steps
+        start: multiple of lr at the first step
+        end: multiple of lr that s = 0 stands for
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
+    """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     return span.schedule(lambda step: _between(start, end, 1 / (1 + rate * span.elapsed(step, unit))))
 
@@ -177,12 +261,28 @@ def inverse_sqrt(
     total_steps: int,
     steps_per_epoch: int,
     unit: Unit = "epochs",
-    start: float = 1.0,
-    end: float = 0.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    start: NonNegative = 1.0,
+    end: NonNegative = 0.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """1 / sqrt(k), with k the number of the epoch or of the step, from 1 (L0, L1, L3)."""
+    """Decay with the root of the time.
+
+        value = end + (start − end)·s(t), s = 1/√k, k = 1, 2, …; it multiplies lr
+
+    1 / sqrt(k), with k the number of the epoch or of the step, from 1 (L0, L1, L3).
+
+    Use: convex problems; the rate for SGD on them.
+    Defaults: k in epochs; the theory counts steps (unit=steps), with a larger lr.
+    Lecture: L0 L1 L3
+
+    Args:
+        unit: k is the number of the epoch or of the step, from 1
+        start: multiple of lr at the first step
+        end: multiple of lr that s = 0 stands for
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
+    """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     return span.schedule(lambda step: _between(start, end, (1 + span.elapsed(step, unit)) ** -0.5))
 
@@ -191,12 +291,29 @@ def inverse_k(
     total_steps: int,
     steps_per_epoch: int,
     unit: Unit = "epochs",
-    start: float = 1.0,
-    end: float = 0.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    start: NonNegative = 1.0,
+    end: NonNegative = 0.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """1 / k, with k the number of the epoch or of the step, from 1 (L0, L3)."""
+    """Decay with the time.
+
+        value = end + (start − end)·s(t), s = 1/k, k = 1, 2, …; it multiplies lr
+
+    1 / k, with k the number of the epoch or of the step, from 1 (L0, L3).
+
+    Use: strongly convex problems; the rate for SGD on them.
+    Defaults: k in epochs; the theory counts steps (unit=steps), with a larger lr.
+    Paper: Robbins & Monro 1951
+    Lecture: L0 L3
+
+    Args:
+        unit: k is the number of the epoch or of the step, from 1
+        start: multiple of lr at the first step
+        end: multiple of lr that s = 0 stands for
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
+    """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     return span.schedule(lambda step: _between(start, end, 1 / (1 + span.elapsed(step, unit))))
 
@@ -204,25 +321,56 @@ def inverse_k(
 def linear(
     total_steps: int,
     steps_per_epoch: int,
-    start: float = 1.0,
-    end: float = 0.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    start: NonNegative = 1.0,
+    end: NonNegative = 0.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """A straight line from `start` to `end` over the run."""
+    """A straight line over the run.
+
+        value = end + (start − end)·s(t), s = 1 − t/T; it multiplies lr
+
+    A straight line from `start` to `end` over the run.
+
+    Symbols: T = steps of the run
+    Use: fine-tuning; an end of 0 takes the noise out.
+    Defaults: from start to end.
+
+    Args:
+        start: multiple of lr at the first step
+        end: multiple of lr that s = 0 stands for
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
+    """
     return polynomial(total_steps, steps_per_epoch, 1.0, start, end, warmup_steps, warmup_epochs)
 
 
 def polynomial(
     total_steps: int,
     steps_per_epoch: int,
-    power: float = 2.0,
-    start: float = 1.0,
-    end: float = 0.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    power: Positive = 2.0,
+    start: NonNegative = 1.0,
+    end: NonNegative = 0.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """(1 - t/T) ** power over the run."""
+    """A power of the time left.
+
+        value = end + (start − end)·s(t), s = (1 − t/T)^power; it multiplies lr
+
+    (1 - t/T) ** power over the run.
+
+    Symbols: T = steps of the run
+    Use: a drop that flattens towards the end.
+    Defaults: power 2.
+
+    Args:
+        power: 1 is the straight line
+        start: multiple of lr at the first step
+        end: multiple of lr that s = 0 stands for
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
+    """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     return span.schedule(lambda step: _between(start, end, (1 - span.share(step)) ** power))
 
@@ -230,12 +378,28 @@ def polynomial(
 def cosine(
     total_steps: int,
     steps_per_epoch: int,
-    start: float = 1.0,
-    end: float = 0.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    start: NonNegative = 1.0,
+    end: NonNegative = 0.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Half a cosine wave from `start` to `end` over the run (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+    """Half a cosine wave over the run.
+
+        value = end + (start − end)·s(t), s = (1 + cos(πt/T))/2; it multiplies lr
+
+    Half a cosine wave from `start` to `end` over the run (Loshchilov & Hutter 2017, arXiv:1608.03983).
+
+    Symbols: T = steps of the run
+    Use: the first schedule to try when the length of training is known.
+    Defaults: from start to end in one wave.
+    Paper: Loshchilov & Hutter 2017, arXiv:1608.03983
+
+    Args:
+        start: multiple of lr at the first step
+        end: multiple of lr that s = 0 stands for
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
+    """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     return span.schedule(lambda step: _between(start, end, _half_wave(span.share(step))))
 
@@ -247,18 +411,33 @@ def _half_wave(share: float) -> float:
 def cosine_restarts(
     total_steps: int,
     steps_per_epoch: int,
-    cycles: int = 3,
-    growth: float = 2.0,
-    start: float = 1.0,
-    end: float = 0.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    cycles: Count = 3,
+    growth: AtLeastOne = 2.0,
+    start: NonNegative = 1.0,
+    end: NonNegative = 0.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Half a cosine wave in each of `cycles` cycles, each `growth` times as long as the last
-    (arXiv:1608.03983).
+    """Cosine waves with warm restarts.
+
+        value = end + (start − end)·s(t), s = (1 + cos(π·share of the cycle))/2; it multiplies lr
+
+    Half a cosine wave in each of `cycles` cycles, each `growth` times as long as the last (arXiv:1608.03983).
 
     The cycles fill the run exactly, so that it ends at the end of one. Raises ValueError when one has no
     step.
+
+    Use: several good end points in one run (ensembles, swa).
+    Defaults: 3 cycles, each twice as long as the last, which fill the run.
+    Paper: Loshchilov & Hutter 2017, arXiv:1608.03983
+
+    Args:
+        cycles: cycles that fill the run
+        growth: length of a cycle over that of the one before
+        start: multiple of lr at the first step
+        end: multiple of lr that s = 0 stands for
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     edges = _cycle_edges(span.length, cycles, growth)
@@ -285,16 +464,34 @@ def _cycle_edges(length: int, cycles: int, growth: float) -> list[int]:
 def one_cycle(
     total_steps: int,
     steps_per_epoch: int,
-    start: float = 0.04,
-    peak: float = 1.0,
-    end: float = 4e-6,
-    rise: float = 0.3,
+    start: NonNegative = 0.04,
+    peak: NonNegative = 1.0,
+    end: NonNegative = 4e-6,
+    rise: Inner = 0.3,
     anneal: Literal["cosine", "linear"] = "cosine",
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """From `start` to `peak` in the share `rise` of the run, then down to `end` (Smith & Topin,
+    """Up to a peak, then far down.
+
+        t/T < rise: start → peak, then peak → end, each half a cosine wave (or a line); it multiplies lr
+
+    From `start` to `peak` in the share `rise` of the run, then down to `end` (Smith & Topin,
     arXiv:1708.07120).
+
+    Symbols: T = steps of the run
+    Use: short runs at a large lr.
+    Defaults: start = peak/25, end = peak/25·10⁻⁴, rise 0.3 of torch.
+    Paper: Smith & Topin 2018, arXiv:1708.07120
+
+    Args:
+        rise: share of the run before the peak
+        anneal: form of the way up and down
+        start: multiple of lr at the first step
+        peak: multiple of lr at the turn
+        end: multiple of lr at the end
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     shape = _half_wave if anneal == "cosine" else (lambda share: 1 - share)
@@ -311,17 +508,33 @@ def one_cycle(
 def triangular(
     total_steps: int,
     steps_per_epoch: int,
-    start: float = 0.1,
-    peak: float = 1.0,
-    cycles: int = 3,
-    shrink: float = 1.0,
-    warmup_steps: int = 0,
-    warmup_epochs: float = 0.0,
+    start: NonNegative = 0.1,
+    peak: NonNegative = 1.0,
+    cycles: Count = 3,
+    shrink: Part = 1.0,
+    warmup_steps: Index = 0,
+    warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Up to `peak` and back to `start` in each cycle (Smith 2017, arXiv:1506.01186); `shrink` 0.5 is
+    """Up and down again, in cycles.
+
+        value = start + (peak − start)·shrink^c·(1 − |2u − 1|), u = share of cycle c; it multiplies lr
+
+    Up to `peak` and back to `start` in each cycle (Smith 2017, arXiv:1506.01186); `shrink` 0.5 is
     triangular2.
 
     Raises ValueError when a cycle has no step.
+
+    Use: to cross barriers again and again; shrink 0.5 is the triangular2 of the paper.
+    Defaults: 3 cycles.
+    Paper: Smith 2017, arXiv:1506.01186
+
+    Args:
+        cycles: cycles that fill the run
+        shrink: height of a cycle over that of the one before
+        start: multiple of lr at the ends of a cycle
+        peak: multiple of lr in the middle of the first cycle
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     _cycle_edges(span.length, cycles, 1.0)
@@ -333,21 +546,32 @@ def triangular(
     return span.schedule(value)
 
 
-def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.0) -> bool:
-    """Whether a metric is better than the best by more than `min_delta`, which is absolute; NaN and inf never
-    are.
-    """
-    if best is None or not math.isfinite(value):
-        return math.isfinite(value)
-    return value < best - min_delta if mode == "min" else value > best + min_delta
-
-
 class Plateau:
-    """Multiply by `factor` after `patience` evaluations in a row without improvement (L2, L3).
+    """Multiply by a factor when a metric has stopped improving.
+
+        value = end + (start − end)·s(t), s = factor^(times without improvement for patience evaluations); it
+        multiplies lr
+
+    Multiply by `factor` after `patience` evaluations in a row without improvement (L2, L3).
 
     The only schedule with memory: the loop calls `observe` with the value of `metric` after each evaluation.
     An improvement is one of more than `min_delta`, absolute; NaN and inf are none. After a change the count
     begins anew.
+
+    Use: when the length of training is not known beforehand.
+    Defaults: half after 3 evaluations.
+    Lecture: L2 L3
+
+    Args:
+        metric: column of metrics.csv that is watched
+        mode: whether lower or higher is better; auto follows the metric
+        factor: s is multiplied by it each time
+        patience: evaluations in a row without improvement before a change
+        min_delta: an improvement must exceed it; absolute, whatever the sign of the metric
+        start: multiple of lr at the first step
+        end: multiple of lr that s = 0 stands for
+        warmup_steps: steps of linear warm-up, from start/(w+1)
+        warmup_epochs: the same in epochs; give only one of the two
     """
 
     def __init__(
@@ -355,17 +579,17 @@ class Plateau:
         total_steps: int,
         steps_per_epoch: int,
         metric: str = "val/loss",
-        mode: Mode = "min",
-        factor: float = 0.5,
-        patience: int = 3,
-        min_delta: float = 0.0,
-        start: float = 1.0,
-        end: float = 0.0,
-        warmup_steps: int = 0,
-        warmup_epochs: float = 0.0,
+        mode: Literal["auto", "min", "max"] = "auto",
+        factor: Part = 0.5,
+        patience: Count = 3,
+        min_delta: NonNegative = 0.0,
+        start: NonNegative = 1.0,
+        end: NonNegative = 0.0,
+        warmup_steps: Index = 0,
+        warmup_epochs: NonNegative = 0.0,
     ) -> None:
         span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-        self.metric, self.mode = metric, mode
+        self.metric, self.mode = metric, resolve_mode(metric, mode)
         self.factor, self.patience, self.min_delta = factor, patience, min_delta
         self.best: float | None = None
         self.stale = 0  # evaluations since the last improvement or change

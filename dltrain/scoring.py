@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from dltrain.augmentation.mix import CutMix, Mixup
 from dltrain.augmentation.pipeline import Augmentation
 from dltrain.build import build
 from dltrain.config.door import Door
-from dltrain.config.schema import Config
+from dltrain.config.schema import Config, objective_of
 from dltrain.errors import CheckpointProblem, UserError
+from dltrain.losses import combine, yardstick
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.training.evaluation import autocast, evaluating
 from dltrain.training.parts import Parts, Plan
@@ -40,17 +41,35 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
     """
     scores: list[Score] = []
     outputs: list[dict[str, tuple[Tensor, Tensor]]] = []
+    losses: list[object] = []
     for path, config, door in zip(paths, configs, doors, strict=True):
         parts, plan = build(config, door, read_statistics(path))
         load_best(parts, path)
         draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
         outputs.append({})
+        losses.append(parts.loss)
         for name, split in splits_of(parts).items():
             passes, targets = predict(parts, plan, split, draws)
             outputs[-1][name] = mean_output(parts, passes), targets
             values = measure(parts, *outputs[-1][name]) | uncertainty(parts, passes, targets)
             scores.append(Score(str(path), name, len(split), values))
-    return scores + (ensemble(parts, outputs) if len(paths) > 1 else [])
+    if len(paths) == 1:
+        return scores
+    return scores + ensemble(shared_measures(parts, losses, configs), outputs)
+
+
+def shared_measures(parts: Parts, losses: list[object], configs: list[Config]) -> Parts:
+    """The parts of an ensemble: what its members do not share is left out of them.
+
+    Members that minimized different objectives have none together, and members whose losses are of different kinds
+    are combined as the yardstick combines.
+    """
+    if any(objective_of(config) != objective_of(configs[0]) for config in configs):
+        kept = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
+        parts = replace(parts, metrics=kept)
+    if len({type(loss) for loss in losses}) > 1:
+        parts = replace(parts, loss=yardstick(parts.spec))
+    return parts
 
 
 def splits_of(parts: Parts) -> dict[str, Any]:
@@ -158,25 +177,21 @@ def copies_of(parts: Parts, named: bool = False) -> Augmentation:
 
 
 def mean_output(parts: Parts, passes: Tensor) -> Tensor:
-    """The mean over the first axis: of probabilities (as their logarithm) for classes, of values otherwise."""
-    if len(passes) == 1:
-        return passes[0]
-    if parts.spec.task != "classification":
-        return passes.mean(0)
-    return passes.softmax(-1).mean(0).clamp_min(1e-12).log()
+    """One output for each sample from those of several passes: their mean in the space of the loss."""
+    return passes[0] if len(passes) == 1 else combine(parts.loss, passes)
 
 
 def uncertainty(parts: Parts, passes: Tensor, targets: Tensor) -> dict[str, float]:
     """How sure several passes are; nothing for one.
 
-    `loss_sd` is the standard deviation of a single pass's loss. For classes `entropy` is that of the mean probabilities, in
+    `loss_sd` is the standard deviation of a single pass's `loss`. For classes `entropy` is that of the mean probabilities, in
     nats, and `disagreement` the part of it that the passes do not share: the mutual information of class and pass (Houlsby
     et al. 2011, arXiv:1112.5745), 0 where all passes say the same. For quantities `deviation` is the standard deviation of
     the outputs over the passes, in the mean over samples.
     """
     if len(passes) == 1:
         return {}
-    losses = torch.stack([parts.loss(logits, targets).double().mean() for logits in passes])
+    losses = torch.stack([parts.metrics["loss"](logits, targets).double().mean() for logits in passes])
     found = {"loss_sd": losses.std()}
     if parts.spec.task == "classification":
         single = passes.double().softmax(-1)
@@ -193,12 +208,11 @@ def entropy(probabilities: Tensor) -> Tensor:
 
 
 def measure(parts: Parts, logits: Tensor, targets: Tensor) -> dict[str, float]:
-    scores = {"loss": parts.loss, **parts.metrics}
-    return {name: float(score(logits, targets).double().mean()) for name, score in scores.items()}
+    return {name: float(metric(logits, targets).double().mean()) for name, metric in parts.metrics.items()}
 
 
 def ensemble(parts: Parts, outputs: list[dict[str, tuple[Tensor, Tensor]]]) -> list[Score]:
-    """The mean of several models' outputs: probabilities for classes, values for a regression."""
+    """The mean of several models' outputs, in the space of their loss."""
     scores = []
     for name, (first, targets) in outputs[0].items():
         logits = [output[name][0] for output in outputs]

@@ -1,7 +1,8 @@
 """Random streams by name: every draw is a function of (seed, stream, counter), so that resuming needs no saved state.
 
 Streams: `init` (weights), `shuffle` (order), `augment` (transforms), `dropout` (torch's global generator: `nn.Dropout`
-takes no other), `noise` (gradient noise).
+takes no other), `noise` (gradient noise). Training samples are drawn from `initializer` (for initializers that look at
+data), `statistics` (of batch norms), `diagnostics`, `check` and `pictures`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch import Tensor
 
 _MASK = (1 << 64) - 1
 
@@ -51,3 +53,12 @@ class GlobalStream(Stream):
         if device.type == "cuda":
             torch.cuda.init()
             self.generator = torch.cuda.default_generators[device.index or 0]
+
+
+def sample_positions(count: int, wanted: int, seed: int, stream: str) -> Tensor:
+    """Return positions (min(wanted, count),) of a random sample of a split with `count` samples, in random order.
+
+    A function of its arguments alone, so that a run looks at the same samples at every step. Whatever stands for the
+    training data comes from here: files are often sorted, and their first samples are no sample of them.
+    """
+    return torch.randperm(count, generator=Stream(seed, stream).at(0))[:wanted]

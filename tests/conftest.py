@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import select
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +89,49 @@ def train(workdir: Path) -> Callable[..., Run]:
         return Run(new)
 
     return run
+
+
+LAUNCH = (
+    "import os, signal, sys\n"
+    "terminal = os.open(sys.argv[1], os.O_RDWR)\n"
+    "for number in range(3): os.dup2(terminal, number)\n"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])\n"
+)
+
+
+class InTerminal:
+    """A Python program as the leader of a session whose terminal is ours: to close it is what a lost ssh session does."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.terminal, other = os.openpty()
+        command = [sys.executable, "-c", LAUNCH, os.ttyname(other), *arguments]
+        self.process = subprocess.Popen(command, start_new_session=True, cwd=os.getcwd())
+        self.slave: int | None = other
+        self.printed = b""
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
+        """Read what is printed until the condition holds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end and self.process.returncode is None, self.printed.decode(
+                errors="replace"
+            )
+            if select.select([self.terminal], [], [], 0.02)[0]:
+                self.printed += os.read(self.terminal, 4096)
+
+    def close(self) -> int:
+        """Close the terminal; returns the exit code."""
+        assert self.slave is not None
+        os.close(self.slave)
+        os.close(self.terminal)
+        return self.process.wait(60)
+
+    def end(self) -> int:
+        """Wait for the end with the terminal open; returns the exit code."""
+        self.wait_for(lambda: self.process.poll() is not None)
+        self.close()
+        return self.process.returncode
 
 
 def run_folders(workdir: Path) -> set[Path]:

@@ -6,8 +6,11 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
-from dltrain.config.conflicts import PAIRS
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.conflicts import PAIRS, clash, scales_nothing
+from dltrain.config.search_path import catalogue_dir
 
+TARGETS = Catalogue(catalogue_dir()).words
 Row = dict[str, str]
 Pair = tuple[tuple[str, str], tuple[str, str]]
 
@@ -15,7 +18,21 @@ Pair = tuple[tuple[str, str], tuple[str, str]]
 def conflict(one: tuple[str, str], other: tuple[str, str]) -> bool:
     """Whether two (group, word) are in the table of what cannot go together."""
     words = {one[0]: [one[1]], other[0]: [other[1]]}
-    return any(pair.found(words) for pair in PAIRS)
+    return any(pair.found(words) for pair in PAIRS) or _clashing(dict([one, other]))
+
+
+def _clashing(words: dict[str, str]) -> bool:
+    """Whether a regularizer, whatever its keys are, is refused beside an optimizer or a penalty schedule."""
+    word = words.get("regularization", "none")
+    if word == "none" or len(words) < 2:
+        return False
+    target = TARGETS["regularization"][word].target
+    if words.get("penalty_schedule", "none") != "none":
+        return scales_nothing({word: {"_target_": target}})
+    return (
+        "optimizer" in words
+        and clash(TARGETS["optimizer"][words["optimizer"]].target, target, {}) is not None
+    )
 
 
 class Words:

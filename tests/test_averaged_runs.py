@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from conftest import Run, assert_equal
 from torch import nn
 
+from dltrain.data.batches import ResidentSplit
 from dltrain.training.trainer import Trainer
 
 NORMED = ("model.hidden=[16]", "model.norm=batch", "optimizer=momentum", "epochs=3", "early_stopping=none")
 
 
+def statistics_by_hand(model: nn.Module, inputs: torch.Tensor) -> list[torch.Tensor]:
+    """Mean and unbiased variance in front of each batch norm of an MLP over all inputs, layer by layer in float64."""
+    found, hidden = [], inputs.double().flatten(1)
+    for layer in (m for block in model.layers for m in block.modules() if not list(m.children())):
+        if isinstance(layer, nn.BatchNorm1d):
+            mean, variance = hidden.mean(0), hidden.var(0)
+            found += [mean, variance]
+            hidden = (hidden - mean) / (
+                variance + layer.eps
+            ).sqrt() * layer.weight.double() + layer.bias.double()
+        elif isinstance(layer, nn.Linear):
+            hidden = hidden @ layer.weight.double().T + layer.bias.double()
+        elif isinstance(layer, nn.ReLU):
+            hidden = hidden.clamp(min=0)
+        else:
+            raise AssertionError(layer)
+    return found
+
+
 @pytest.mark.parametrize("word", ["ema", "polyak", "swa"])
-def test_statistics_are_those_of_the_averaged_weights(train, monkeypatch, word):
+@pytest.mark.parametrize("hidden", ["[16]", "[16,12]"])
+def test_statistics_are_those_of_the_averaged_weights(train, monkeypatch, word, hidden):
+    """Over all training samples, which are fewer than the sample that would be taken."""
     compared: list[float] = []
     evaluate = Trainer.evaluate_and_judge
 
@@ -21,18 +44,64 @@ def test_statistics_are_those_of_the_averaged_weights(train, monkeypatch, word):
         evaluate(trainer)
         if trainer.parts.averaging.started:
             with trainer.averaged(), torch.no_grad():
-                norm = next(m for m in trainer.parts.model.modules() if isinstance(m, nn.BatchNorm1d))
-                linear = next(m for m in trainer.parts.model.modules() if isinstance(m, nn.Linear))
-                hidden = [linear(inputs.flatten(1)) for inputs in trainer.plain_inputs()]
-                means = torch.stack([part.mean(0) for part in hidden]).mean(0)
-                variances = torch.stack([part.var(0) for part in hidden]).mean(0)
-                torch.testing.assert_close(norm.running_mean, means, rtol=1e-4, atol=1e-5)
-                torch.testing.assert_close(norm.running_var, variances, rtol=1e-4, atol=1e-5)
+                model = trainer.parts.model
+                norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
+                measured = [t for norm in norms for t in (norm.running_mean, norm.running_var)]
+                wanted = statistics_by_hand(model, trainer.parts.train.inputs)
+                for one, other in zip(measured, wanted, strict=True):
+                    torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-6)
             compared.append(trainer.step)
 
     monkeypatch.setattr(Trainer, "evaluate_and_judge", compare)
-    train(*NORMED, f"averaging={word}")
+    train(*NORMED, f"model.hidden={hidden}", f"averaging={word}")
     assert compared
+
+
+@pytest.fixture
+def sorted_file(workdir):
+    """6,400 samples in four classes, sorted by class: any first thousand of them is of one class alone."""
+    rng = np.random.default_rng(0)
+    targets = np.repeat(np.arange(4), 1600)
+    inputs = rng.normal(size=(6400, 4)).astype("f4")
+    for k in (1, 2, 3):
+        inputs[:, k - 1] += 6 * (targets == k)
+    np.savez(workdir / "sorted.npz", inputs=inputs, targets=targets)
+    return ("dataset=npz", "dataset.path=sorted.npz", "model=mlp", "model.norm=batch", "early_stopping=none")
+
+
+def test_averaged_weights_do_not_depend_on_the_order_of_the_file(train, sorted_file):
+    """With the statistics of the first 4,096 samples the averaged weights lost five times what the last ones lose."""
+    last = train(*sorted_file, "epochs=2").rows[-1]["val/loss"]
+    averaged = train(*sorted_file, "epochs=2", "averaging=ema").rows[-1]["val/loss"]
+    assert averaged < 1.3 * last
+
+
+def test_averaged_weights_do_not_depend_on_the_batch_size_of_evaluation(train, sorted_file):
+    runs = [
+        train(*sorted_file, "epochs=1", "averaging=ema", f"evaluation.batch_size={size}")
+        for size in (100, 5000)
+    ]
+    assert_equal(runs[0].best_weights, runs[1].best_weights)
+
+
+def test_what_stands_for_the_training_data_is_a_random_sample_of_them(train, sorted_file, monkeypatch):
+    """Batch-norm statistics, initializers and diagnostics: none asks for the first samples of the file."""
+    asked = []
+    batches = ResidentSplit.batches
+
+    def record(split, order, batch_size, start=0):
+        if order is not None and 4 < len(order) < len(split):
+            asked.append(order.clone())
+        return batches(split, order, batch_size, start)
+
+    monkeypatch.setattr(ResidentSplit, "batches", record)
+    monkeypatch.setattr("dltrain.training.trainer.STATISTICS_SAMPLES", 1000)
+    train(*sorted_file, "steps=2", "averaging=ema", "initializer=lsuv", "diagnostics=[layers,batch_noise]")
+    assert {len(order) for order in asked} >= {512, 1000}
+    for order in asked:
+        # 4,608 training samples or so: the sample of a quarter has about a quarter of each class
+        assert len(order.unique()) == len(order)
+        assert (order < len(order)).float().mean() < 0.5
 
 
 def test_evaluating_averaged_weights_disturbs_no_training(train):

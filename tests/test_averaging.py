@@ -176,17 +176,71 @@ def normed() -> tuple[nn.Sequential, torch.Tensor]:
     return model.double(), torch.randn(60, 2, 3, 3, dtype=torch.float64) * 3 + 1
 
 
-def test_batch_norm_statistics_are_those_of_the_data():
+@pytest.mark.parametrize("size", [1, 7, 20, 60])
+def test_batch_norm_statistics_are_those_of_all_values(size):
+    """Also of sorted batches, whose means differ, and whatever their size: one value a channel and sample is not here."""
     model, inputs = normed()
+    inputs = inputs[inputs.sum((1, 2, 3)).argsort()]
     model(inputs * 5 + 2)  # statistics that must be forgotten
     draws = torch.get_rng_state()
-    recompute_batch_norm(model, inputs.split(20))
-    hidden = [model[0](batch).transpose(0, 1).flatten(1) for batch in inputs.split(20)]
+    recompute_batch_norm(model, lambda: inputs.split(size))
+    hidden = model[0](inputs).detach().transpose(0, 1).flatten(1)
     norm = model[1]
-    torch.testing.assert_close(norm.running_mean, torch.stack([h.mean(1) for h in hidden]).mean(0))
-    torch.testing.assert_close(norm.running_var, torch.stack([h.var(1) for h in hidden]).mean(0))
-    assert norm.momentum == 0.1 and model.training and model[2].training
+    torch.testing.assert_close(norm.running_mean, hidden.mean(1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(norm.running_var, hidden.var(1), rtol=1e-12, atol=1e-12)
+    assert norm.momentum == 0.1 and model.training and norm.training and model[2].training
     assert torch.equal(draws, torch.get_rng_state())
+    assert not norm._forward_pre_hooks
+
+
+def deep(norms: int) -> tuple[nn.Sequential, torch.Tensor]:
+    """A net with batch norms, registered in the reverse of the order of execution."""
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5), nn.Tanh()) for _ in range(norms)]
+
+    class Reversed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(reversed(layers))
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            for layer in reversed(self.layers):
+                hidden = layer(hidden)
+            return hidden
+
+    return Reversed().double(), torch.randn(96, 5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("size", [8, 32, 96])
+def test_each_of_a_few_batch_norms_has_the_statistics_of_what_it_sees_in_evaluation(size):
+    model, inputs = deep(3)
+    recompute_batch_norm(model, lambda: inputs.split(size))
+    hidden = inputs
+    for linear, norm, _ in reversed(model.layers):
+        hidden = (hidden @ linear.weight.T + linear.bias).detach()
+        torch.testing.assert_close(norm.running_mean, hidden.mean(0), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(norm.running_var, hidden.var(0), rtol=1e-10, atol=1e-12)
+        hidden = ((hidden - hidden.mean(0)) / (hidden.var(0) + 1e-5).sqrt()).tanh()
+    torch.testing.assert_close(model.eval()(inputs), hidden, rtol=1e-10, atol=1e-12)
+
+
+def test_many_batch_norms_have_the_statistics_of_one_pass_with_those_of_each_batch():
+    model, inputs = deep(6)
+    passes = 0
+
+    def batches():
+        nonlocal passes
+        passes += 1
+        return inputs.split(24)
+
+    recompute_batch_norm(model, batches)
+    assert passes == 1
+    seen = [list(inputs.split(24))]
+    for linear, norm, _ in reversed(model.layers):
+        hidden = [(batch @ linear.weight.T + linear.bias).detach() for batch in seen[-1]]
+        torch.testing.assert_close(norm.running_mean, torch.cat(hidden).mean(0), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(norm.running_var, torch.cat(hidden).var(0), rtol=1e-10, atol=1e-12)
+        seen.append([((b - b.mean(0)) / (b.var(0, correction=0) + 1e-5).sqrt()).tanh() for b in hidden])
 
 
 def test_batch_norm_inside_a_swap_leaves_no_trace():
@@ -196,7 +250,7 @@ def test_batch_norm_inside_a_swap_leaves_no_trace():
     model.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with averaging.swapped():
-        recompute_batch_norm(model, inputs.split(30))
+        recompute_batch_norm(model, lambda: inputs.split(30))
         assert not torch.equal(model[1].running_mean, before["1.running_mean"])
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(module.training for module in model.modules())
@@ -205,9 +259,8 @@ def test_batch_norm_inside_a_swap_leaves_no_trace():
 def test_a_model_without_batch_norm_reads_no_input():
     def inputs():
         raise AssertionError("read")
-        yield
 
-    recompute_batch_norm(nn.Linear(2, 2), inputs())
+    recompute_batch_norm(nn.Linear(2, 2), inputs)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,10 +1,9 @@
-"""What a run must not import, and how quickly the light commands answer; real processes."""
+"""What a run and the light commands must not import; real processes."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 HEAVY = ("torch._dynamo", "torchvision", "sklearn", "matplotlib", "scipy", "pandas", "tensorflow")
 
@@ -41,19 +40,20 @@ def test_help_and_refusals_import_no_torch(workdir):
     assert run_and_list(workdir, ["-m", "lr=0.1,nan"], ("torch", "numpy")) == (2, [])
 
 
-def test_help_is_no_slower_than_stock_hydra(workdir):
-    """At most 0.6 s, or 0.8 of a trivial Hydra app's own help; the best of three, in turn."""
+def test_help_and_refusals_import_less_than_stock_hydra(workdir):
+    """Modules are counted, not seconds: importing them is what a light command costs, on a busy machine too."""
     (workdir / "stock.py").write_text(STOCK)
-    contenders = {
-        "stock": [sys.executable, "stock.py", "--help"],
-        "ours": [sys.executable, "-m", "dltrain", "--help"],
-        "refusal": [sys.executable, "-m", "dltrain", "lr=-1"],
-    }
-    best = dict.fromkeys(contenders, float("inf"))
-    for _ in range(3):
-        for name, command in contenders.items():
-            begun = time.perf_counter()
-            subprocess.run(command, cwd=workdir, capture_output=True, check=False)
-            best[name] = min(best[name], time.perf_counter() - begun)
-    assert best["ours"] <= max(0.6, 0.8 * best["stock"])
-    assert best["refusal"] <= max(0.6, 0.8 * best["stock"])
+    count = "import sys, runpy, atexit\natexit.register(lambda: print('MODULES', len(sys.modules)))\n"
+    stock = count + "sys.argv = ['stock.py', '--help']\nrunpy.run_path('stock.py', run_name='__main__')"
+    ours = count + "from dltrain.cli import main\nmain({!r})"
+    assert modules_of(ours.format(["--help"]), workdir) < 0.5 * modules_of(stock, workdir)
+    assert modules_of(ours.format(["lr=-1"]), workdir) < 1.2 * modules_of(stock, workdir)
+
+
+def modules_of(code, workdir):
+    """How many modules a program has imported when it ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=workdir, capture_output=True, text=True, check=False
+    )
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("MODULES")]
+    return int(line.split()[1])

@@ -57,6 +57,10 @@ CONFIG = [
     ("lr=atuo", r"`lr` is atuo; it must be: .* Did you mean `auto`\?", "lr=auto"),
     ("epochs=0", r"`epochs` is 0; it must be: int >= 1", "epochs=1"),
     ("epochs=2.5", r"`epochs` is 2\.5; it must be: int >= 1", "epochs=2"),
+    ("sampler=balanced dataset.class_weights=balanced", r"`dataset.class_weights` is balanced beside sampler=balanced: .* "
+     r"corrects twice\.\n.* dataset\.class_weights=none, or sampler=none", "sampler=balanced dataset.class_weights=none"),
+    ("dataset=none model=quadratic dataset.class_weights=balanced", r"dataset=none has no classes\. Use dataset\.class_weights="
+     r"none", "dataset=none model=quadratic dataset.class_weights=none"),
     ("epochs=1 steps=5", r"`epochs` is 1 and `steps` is 5: both say how long", "epochs=null"),
     ("batch_size=0", r"`batch_size` is 0; it must be: int >= 1 or full", "batch_size=1"),
     ("batch_size=ful", r"Did you mean `full`\?", "batch_size=full"),
@@ -80,6 +84,20 @@ CONFIG = [
     ("dataset.normalize=units", r"Did you mean `unit`\?", "dataset.normalize=unit"),
     ("early_stopping.patience=0", r"`early_stopping.patience` is 0", "early_stopping.patience=1"),
     ("early_stopping.mode=mim", r"Did you mean `min`\?", "early_stopping.mode=min"),
+    ("early_stopping.metric=val/accuracy early_stopping.mode=min", r"`early_stopping.mode` is min, but of val/accuracy higher is better\.\n"
+     r"Write early_stopping.mode=auto", "early_stopping.metric=val/accuracy early_stopping.mode=auto"),
+    ("early_stopping=none early_stopping.mode=max", r"is max, but of val/loss lower is better", "early_stopping=none early_stopping.mode=auto"),
+    ("early_stopping.metric=gap early_stopping.mode=max", r"is max, but of gap lower is better", "early_stopping.metric=gap"),
+    ("schedule=plateau schedule.metric=val/accuracy schedule.mode=min", r"`schedule.mode` is min, but of val/accuracy higher",
+     "schedule=plateau schedule.metric=val/accuracy schedule.mode=auto"),
+    ("optimizer=momentum momentum_schedule=plateau momentum_schedule.mode=max", r"`momentum_schedule.mode` is max",
+     "optimizer=momentum momentum_schedule=plateau momentum_schedule.mode=auto"),
+    ("regularization=[l2] penalty_schedule=plateau penalty_schedule.mode=max", r"`penalty_schedule.mode` is max",
+     "regularization=[l2] penalty_schedule=plateau penalty_schedule.mode=auto"),
+    ("early_stopping.metric=val/f1", r"`early_stopping.metric` is val/f1, and early_stopping.mode=auto does not know .*\.\n"
+     r"Say which: early_stopping.mode=min .* or early_stopping.mode=max", ""),
+    ("schedule=plateau schedule.metric=val/f1", r"`schedule.metric` is val/f1, and schedule.mode=auto does not know", ""),
+    ("early_stopping.metric=val/acuracy", r"Did you mean `val/accuracy`\?", "early_stopping.metric=val/accuracy"),
     ("augmentation=[mixup] augmentation.mixup.alpha=-0.2", r"`augmentation.mixup.alpha` is -0.2; it must be: float > 0",
      "augmentation=[mixup] augmentation.mixup.alpha=0.2"),
     ("regularization=[l2] regularization.l2.strength=-1", r"`regularization.l2.strength` is -1",
@@ -114,7 +132,8 @@ DATA = [
     ("dataset=iris augmentation=[flip]", r"`dataset=iris` cannot go with `augmentation=flip`: ", 2, "dataset=iris"),
     ("steps=5 schedule=cosine schedule.warmup_steps=10", r"schedule: .*warm", 2, "schedule=cosine schedule.warmup_steps=1"),
     ("dataset=iris folds=60 fold=0", r"", 3, "dataset=iris folds=5 fold=0"),
-    ("early_stopping.metric=val/acuracy", r"val/accuracy", 2, "early_stopping.metric=val/accuracy early_stopping.mode=max"),
+    ("early_stopping.metric=val/mae", r"`early_stopping.metric` is val/mae, which this run does not measure", 2, "early_stopping.metric=val/loss"),
+    ("early_stopping.metric=val/f1 early_stopping.mode=max", r"It measures: .*val/accuracy", 2, "early_stopping.metric=val/accuracy"),
 ]  # fmt: skip
 
 

@@ -217,3 +217,49 @@ def test_hard_sees_the_losses_of_all_parts_of_an_accumulated_batch(train):
     assert [row["train/loss"] for row in whole] == pytest.approx(
         [row["train/loss"] for row in parts], rel=1e-4
     )
+
+
+# On an accelerator ------------------------------------------------------------------------------------------------
+
+
+def test_hard_draws_on_an_accelerator_what_it_draws_on_the_cpu():
+    """Built with targets on the CPU, fed with losses from the device: no read by the host in a step, one an epoch."""
+    import pretend_device
+
+    count, size = 60, 12
+    losses = torch.rand(count, generator=torch.Generator().manual_seed(1)) ** 3
+    here, there = (Hard(torch.zeros(count, dtype=torch.int64), size, seed=3) for _ in range(2))
+    orders = []
+    for epoch in range(3):
+        pretend_device.reads.clear()
+        order = there.order(epoch)
+        assert order.device.type == "cpu"
+        assert len(pretend_device.reads) == (epoch > 0)
+        assert order.equal(here.order(epoch))
+        pretend_device.reads.clear()
+        for indices in order.split(size):
+            here.observe(indices, losses[indices] / (epoch + 1))
+            on_device = (pretend_device.on_device(t) for t in (indices, losses[indices] / (epoch + 1)))
+            with pretend_device.Pretending():
+                there.observe(*on_device)
+        assert pretend_device.reads == []
+        orders.append(order)
+    assert not orders[1].equal(orders[2])
+    with pytest.raises(RuntimeError, match="same device"):  # what the pretended device is for
+        torch.zeros(3).add_(pretend_device.on_device(torch.ones(3)))
+
+
+def test_hard_resumes_from_losses_of_an_accelerator():
+    import pretend_device
+
+    first = Hard(torch.zeros(8, dtype=torch.int64), 4, seed=3)
+    first.order(0)
+    with pretend_device.Pretending():
+        first.observe(*(pretend_device.on_device(t) for t in (torch.arange(8), torch.linspace(0, 1, 8))))
+    state = {
+        k: v.inner if isinstance(v, pretend_device.PretendTensor) else v
+        for k, v in first.state_dict().items()
+    }
+    resumed = Hard(torch.zeros(8, dtype=torch.int64), 4, seed=3)
+    resumed.load_state_dict(state)
+    assert resumed.order(1).equal(first.order(1))

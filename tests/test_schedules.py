@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from dltrain import schedules
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.search_path import catalogue_dir
 from dltrain.schedules import Plateau
 
-CONF = Path(__file__).parents[1] / "conf"
+CATALOGUE = Catalogue(catalogue_dir())
 TOTAL, EPOCH = 120, 10  # steps of the run and of an epoch
 
 CLOSED = [
@@ -160,33 +159,45 @@ def test_plateau_warms_up():
     assert [plateau(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
 
-WORDS = [(group, path) for group in ("schedule", "momentum_schedule", "penalty_schedule")
-         for path in sorted((CONF / group).glob("*.yaml"))]  # fmt: skip
+GROUPS = ("schedule", "momentum_schedule", "penalty_schedule")
+WORDS = [(group, name) for group in GROUPS for name in CATALOGUE.words[group] if name != "none"]
 
 
-@pytest.mark.parametrize(("group", "path"), WORDS, ids=lambda value: getattr(value, "stem", value))
-def test_every_file_builds_lists_all_keys_and_stays_in_its_range(group, path):
-    node = yaml.safe_load(path.read_text())
-    if path.stem == "none":
-        assert node is None
-        return
-    module, _, name = node.pop("_target_").rpartition(".")
-    factory = getattr(importlib.import_module(module), name)
-    assert set(node) == set(inspect.signature(factory).parameters) - {"total_steps", "steps_per_epoch"}
-    schedule = factory(600, 20, **node)
+def built(group, name, *runtime):
+    """The schedule of a word with its defaults."""
+    node = CATALOGUE.words[group][name].configuration()[group]
+    module, _, attribute = node.pop("_target_").rpartition(".")
+    return getattr(importlib.import_module(module), attribute)(*runtime, **node)
+
+
+def test_the_three_groups_have_the_same_words():
+    assert all(CATALOGUE.words[group].keys() == CATALOGUE.words["schedule"].keys() for group in GROUPS)
+
+
+@pytest.mark.parametrize(("group", "name"), WORDS)
+def test_every_word_builds_and_stays_in_its_range(group, name):
+    schedule = built(group, name, 600, 20)
     values = [schedule(step) for step in range(700)]
     low, high = {"schedule": (0, 1), "momentum_schedule": (0.5, 0.95), "penalty_schedule": (0, 1)}[group]
     assert all(low <= value <= high for value in values)
-    if path.stem not in ("constant", "plateau"):
+    if name not in ("constant", "plateau"):
         assert len(set(values)) > 1
 
 
 def test_momentum_rises_and_penalties_grow_by_default():
     for group, start, end in (("momentum_schedule", 0.5, 0.9), ("penalty_schedule", 0.0, 1.0)):
-        node = yaml.safe_load((CONF / group / "linear.yaml").read_text())
-        node.pop("_target_")
-        schedule = schedules.linear(100, 10, **node)
+        schedule = built(group, "linear", 100, 10)
         assert [schedule(0), schedule(50), schedule(100)] == pytest.approx([start, (start + end) / 2, end])
+
+
+def test_momentum_has_a_range_and_defaults_of_its_own():
+    words = CATALOGUE.words["momentum_schedule"]
+    keys = words["one_cycle"].params
+    ends = [keys[f"momentum_schedule.{key}"].value for key in ("start", "peak", "end")]
+    assert ends == [0.95, 0.85, 0.95]
+    assert keys["momentum_schedule.peak"].rule.text == "float in [0, 1)"
+    assert keys["momentum_schedule.rise"].value == CATALOGUE.words["schedule"]["one_cycle"].keys["rise"]
+    assert words["constant"].keys["start"] == 0.9
 
 
 REFUSED = [

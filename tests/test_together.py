@@ -82,6 +82,8 @@ TOLD = {
         for word in ("l1", "l2", "elastic_net", "weight_decay")
     },
 }
+for _word in ("steepest", "newton_cg", "lbfgs"):
+    TOLD[f"optimizer={_word}", "regularization=l1"] = "regularization.l1.mode=subgradient"
 LIMIT = "steps=3 batch_size=16 dataset.limit=64 evaluation.every_steps=2 threads=1"
 
 

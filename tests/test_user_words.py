@@ -150,10 +150,10 @@ def test_a_word_that_exists_twice_is_refused_with_both_paths(dltrain, workdir, o
 MISSPELT = {
     "a user's own target": (
         "conf/model/mine.yaml", "_target_: my_models.TwoLayers\nwitdh: 64\n", ["model=mine"],
-        r"`model.witdh` is no argument of TwoLayers. Did you mean `width`?"),
+        "conf/model/mine.yaml) is no key of model=mine. Did you mean `model.width`?"),
     "a target of ours": (
         "conf/optimizer/mine.yaml", "_target_: torch.optim.Adam\nbetsa: [0.9, 0.99]\n", ["optimizer=mine"],
-        "`optimizer.betsa` is no argument of Adam. Did you mean `betas`?"),
+        "conf/optimizer/mine.yaml) is no key of optimizer=mine. Did you mean `optimizer.betas`?"),
     "an experiment's key": (
         "conf/experiment/mine.yaml", "# @package _global_\nmodel:\n  hiden: [3]\n", ["experiment=mine"],
         "conf/experiment/mine.yaml) is no key of model=mlp. Did you mean `model.hidden`?"),
@@ -168,7 +168,7 @@ MISSPELT = {
         "`lr` is -3; it must be: float > 0"),
     "a dataset's common key": (
         "conf/dataset/mine.yaml", "_target_: my_data.parity\nval_fracton: 0.2\n", ["dataset=mine"],
-        "`dataset.val_fracton` is no argument of parity. Did you mean `val_fraction`?"),
+        "conf/dataset/mine.yaml) is no key of dataset=mine. Did you mean `dataset.val_fraction`?"),
     "a key of an inheriting word": (
         "conf/dataset/mine.yaml", "defaults: [digits]\nspilt_seed: 3\n", ["dataset=mine"],
         "conf/dataset/mine.yaml) is no key of dataset=mine. Did you mean `dataset.split_seed`?"),

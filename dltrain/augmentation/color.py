@@ -12,20 +12,36 @@ from dltrain.augmentation.checks import picture_shape, require
 from dltrain.augmentation.draws import Draw, draw_for
 from dltrain.augmentation.protocols import COLOUR, NOISE
 from dltrain.data.spec import DataSpec
+from dltrain.ranges import Positive, Share
 
 
 class Color:
-    """Change brightness, contrast and saturation, in this order, by factors uniform in 1 ± the key.
+    """Change brightness, contrast and saturation of each picture.
+
+        v ← clip(o + f·(v − o)) for o = black, mean gray, the pixel's gray
+        f uniform in 1 ± key
+
+    Change brightness, contrast and saturation, in this order, by factors uniform in 1 ± the key.
 
     The factors are torchvision's (`adjust_brightness`, `adjust_contrast`, `adjust_saturation`): 1 changes
     nothing, results are clipped to [black, white]. Pictures without three channels have no saturation to
     change.
+
+    Symbols: v raw pixel in [0, 1]; factors as in torchvision's adjust_brightness, adjust_contrast,
+        adjust_saturation
+    Use: photographs under different light.
+    Defaults: 0.2 each, mild.
+
+    Args:
+        brightness: greatest change of the brightness; 0 leaves it alone
+        contrast: greatest change of the contrast; 0 leaves it alone
+        saturation: greatest change of the saturation; 0 leaves it alone
     """
 
     stage = COLOUR
 
     def __init__(
-        self, spec: DataSpec, brightness: float = 0.2, contrast: float = 0.2, saturation: float = 0.2
+        self, spec: DataSpec, brightness: Share = 0.2, contrast: Share = 0.2, saturation: Share = 0.2
     ) -> None:
         picture_shape(spec, "color")
         for key, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
@@ -53,14 +69,26 @@ class Color:
 
 
 class Noise:
-    """Add independent Gaussian noise to every input value.
+    """Add Gaussian noise to the inputs, pictures or tables.
+
+        inputs ← inputs + std·z
+        z standard normal, independent for every value
+
+    Add independent Gaussian noise to every input value.
 
     `std` is in units of the normalised inputs (1 is the data's own standard deviation when normalize=unit).
+
+    Use: tables and sensors; for pictures rarely the best.
+    Defaults: 0.05 of the data's standard deviation when dataset.normalize=unit.
+    Paper: Bishop 1995 (training with noise is Tikhonov regularization)
+
+    Args:
+        std: standard deviation in units of the normalised inputs
     """
 
     stage = NOISE
 
-    def __init__(self, spec: DataSpec, std: float = 0.05) -> None:
+    def __init__(self, spec: DataSpec, std: Positive = 0.05) -> None:
         require(0 < std < math.inf, "noise.std", std, "> 0", "0.05 of the data's standard deviation is mild")
         self.std = std
 

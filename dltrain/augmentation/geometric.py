@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from dltrain.augmentation.checks import picture_shape, require
 from dltrain.augmentation.draws import Draw, draw_for
 from dltrain.augmentation.protocols import GEOMETRY
 from dltrain.data.spec import DataSpec
+from dltrain.ranges import Count, Index, NonNegative, Positive, Share
 
 Border = Literal["fill", "reflect"]
 
@@ -108,12 +109,27 @@ class Fused:
 
 
 class Flip(Geometric):
-    """Mirror left to right with probability `p`, top to bottom with `vertical_p`."""
+    """Mirror each picture left to right by chance.
+
+        x′ = −x with probability p, else x
+        y′ = −y with probability vertical_p, else y
+
+    Mirror left to right with probability `p`, top to bottom with `vertical_p`.
+
+    Symbols: x, y pixels from the centre
+    Use: photographs; not digits or letters, which change their meaning.
+    Defaults: every second picture, never upside down (torchvision's p).
+    Lecture: L1 L3
+
+    Args:
+        p: probability to mirror left to right
+        vertical_p: probability to mirror top to bottom
+    """
 
     whole_pixels = True
     border = None
 
-    def __init__(self, spec: DataSpec, p: float = 0.5, vertical_p: float = 0.0) -> None:
+    def __init__(self, spec: DataSpec, p: Share = 0.5, vertical_p: Share = 0.0) -> None:
         super().__init__(spec, "flip")
         require(0 <= p <= 1, "flip.p", p, "a probability in [0, 1]", "0.5 mirrors every second picture")
         require(
@@ -131,17 +147,29 @@ class Flip(Geometric):
 
 
 class AlternatingFlip(Geometric):
-    """Mirror every picture in every second epoch, half of them in even and half in odd epochs.
+    """Mirror every picture in every second epoch.
+
+        mirrored in epoch e if (coin(index, seed) + e) is odd
+        coin = a fixed fair hash
+
+    Mirror every picture in every second epoch, half of them in even and half in odd epochs.
 
     Which half is a fixed function of the sample's index and `seed`, so that a sample is seen both ways in any
     two epochs (Jordan 2024, arXiv:2404.00498). Needs the samples' indices and the epoch; ValueError without
     indices.
+
+    Use: in place of flip where epochs are few: any two epochs show a picture both ways.
+    Defaults: seed 0, the same halves in every run.
+    Paper: Jordan 2024, arXiv:2404.00498
+
+    Args:
+        seed: chooses which half is mirrored first
     """
 
     whole_pixels = True
     border = None
 
-    def __init__(self, spec: DataSpec, seed: int = 0) -> None:
+    def __init__(self, spec: DataSpec, seed: Index = 0) -> None:
         super().__init__(spec, "alternating_flip")
         require(seed >= 0, "alternating_flip.seed", seed, "a whole number >= 0", "0 is the default")
         self.seed = seed
@@ -168,11 +196,24 @@ def coin(indices: Tensor, seed: int) -> Tensor:
 
 
 class Shift(Geometric):
-    """Move the picture by whole pixels, uniform in −pixels..pixels along each side; black enters."""
+    """Move each picture by a few whole pixels.
+
+        x′ = x + i, y′ = y + j
+        i, j uniform over the whole numbers in ±pixels
+
+    Move the picture by whole pixels, uniform in −pixels..pixels along each side; black enters.
+
+    Use: objects that are not centred; whole pixels keep the picture sharp.
+    Defaults: 2 pixels, a sixteenth of 32.
+    Lecture: L1 L3
+
+    Args:
+        pixels: greatest move along each side, in pixels (less than the side)
+    """
 
     whole_pixels = True
 
-    def __init__(self, spec: DataSpec, pixels: int = 2) -> None:
+    def __init__(self, spec: DataSpec, pixels: Count = 2) -> None:
         super().__init__(spec, "shift")
         room = min(self.height, self.width)
         require(
@@ -194,16 +235,30 @@ class Shift(Geometric):
 
 
 class Crop(Geometric):
-    """Cut the picture's size at a uniform place out of the picture padded by `padding` pixels on all sides.
+    """Cut each picture at random out of itself padded.
+
+        x′ = x + i, y′ = y + j
+        i, j uniform over the whole numbers in ±padding
+
+    Cut the picture's size at a uniform place out of the picture padded by `padding` pixels on all sides.
 
     `mode` constant pads with black, reflect with the mirror image (without the border pixel itself). Constant
     fuses with any neighbour; reflect with flips only.
+
+    Use: the standard for small photographs, with flip.
+    Defaults: the paper's 4 pixels of black for 32 × 32.
+    Paper: He et al. 2016, arXiv:1512.03385 (section 4.2)
+    Lecture: L1 L3
+
+    Args:
+        padding: pixels added on each side before the cut (less than the side)
+        mode: padded with black, or with the mirror image; constant fuses with rotate and the like
     """
 
     whole_pixels = True
 
     def __init__(
-        self, spec: DataSpec, padding: int = 4, mode: Literal["constant", "reflect"] = "constant"
+        self, spec: DataSpec, padding: Count = 4, mode: Literal["constant", "reflect"] = "constant"
     ) -> None:
         super().__init__(spec, "crop")
         room = min(self.height, self.width)
@@ -234,9 +289,24 @@ class Crop(Geometric):
 
 
 class Rotate(Geometric):
-    """Turn the picture around its centre by an angle uniform in ±degrees; positive is counter-clockwise."""
+    """Turn each picture around its centre.
 
-    def __init__(self, spec: DataSpec, degrees: float = 10.0) -> None:
+        x′ = cos θ·x + sin θ·y, y′ = −sin θ·x + cos θ·y
+        θ uniform in ±degrees
+
+    Turn the picture around its centre by an angle uniform in ±degrees; positive is counter-clockwise.
+
+    Symbols: x right, y down, pixels from the centre; positive θ turns counter-clockwise, as torchvision's
+        rotate
+    Use: digits and photographs held at a slant; bilinear, black corners.
+    Defaults: 10 degrees, small enough for a 6 to stay a 6.
+    Lecture: L1 L3
+
+    Args:
+        degrees: greatest angle to either side
+    """
+
+    def __init__(self, spec: DataSpec, degrees: Annotated[float, "in (0, 180]"] = 10.0) -> None:
         super().__init__(spec, "rotate")
         require(0 < degrees <= 180, "rotate.degrees", degrees, "in (0, 180]", "10 keeps a 6 a 6")
         self.degrees = degrees
@@ -250,9 +320,23 @@ class Rotate(Geometric):
 
 
 class Shear(Geometric):
-    """Slide the rows, then the columns against each other by angles uniform in ±degrees."""
+    """Slide the rows and the columns of each picture against each other.
 
-    def __init__(self, spec: DataSpec, degrees: float = 10.0) -> None:
+        x′ = x − tan a·y, then y′ = y − tan b·x′
+        a, b uniform in ±degrees
+
+    Slide the rows, then the columns against each other by angles uniform in ±degrees.
+
+    Symbols: x right, y down, pixels from the centre, as torchvision's affine(shear=[a, b])
+    Use: handwriting; bilinear, black corners.
+    Defaults: 10 degrees.
+    Lecture: L1 L3
+
+    Args:
+        degrees: greatest angle along each side, below 80
+    """
+
+    def __init__(self, spec: DataSpec, degrees: Positive = 10.0) -> None:
         super().__init__(spec, "shear")
         require(0 < degrees < 80, "shear.degrees", degrees, "in (0, 80)", "10 slants visibly")
         self.degrees = degrees
@@ -267,9 +351,24 @@ class Shear(Geometric):
 
 
 class Scale(Geometric):
-    """Enlarge the picture around its centre by a factor uniform in [min, max]; the rim is black."""
+    """Enlarge or shrink each picture around its centre.
 
-    def __init__(self, spec: DataSpec, min: float = 0.9, max: float = 1.1) -> None:
+        x′ = s·x, y′ = s·y
+        s uniform in [min, max]
+
+    Enlarge the picture around its centre by a factor uniform in [min, max]; the rim is black.
+
+    Symbols: x, y pixels from the centre
+    Use: objects at different distances; bilinear, black rim below 1.
+    Defaults: a tenth to either side.
+    Lecture: L1 L3
+
+    Args:
+        min: smallest factor
+        max: greatest factor, not below min
+    """
+
+    def __init__(self, spec: DataSpec, min: Positive = 0.9, max: Positive = 1.1) -> None:
         super().__init__(spec, "scale")
         require(0 < min < math.inf, "scale.min", min, "> 0", "0.9 shrinks by a tenth at most")
         require(min <= max < math.inf, "scale.max", max, f">= scale.min, which is {min}", "1.1 goes with 0.9")
@@ -285,17 +384,38 @@ class Scale(Geometric):
 
 
 class Distort(Geometric):
-    """See the picture from an angle (perspective) and through wavy glass (elastic, Simard et al. 2003).
+    """See each picture from a slanted angle and through wavy glass.
+
+        p = H·p′ + D(p′)
+        H takes the corners to corners·(1 + u), u uniform in ±perspective
+        D = elastic·(G_sigma ∗ noise)
+
+    See the picture from an angle (perspective) and through wavy glass (elastic, Simard et al. 2003).
 
     `perspective`: each corner shows a point up to this fraction of half the side away from it. `elastic`: the
     root mean square of the displacement along each side, in pixels, of Gaussian noise smoothed over `sigma`
     pixels.
+
+    Symbols: p old, p′ new position; G Gaussian filter, scaled so that D has root mean square = elastic
+    Use: handwriting (elastic), photographs of flat things (perspective).
+    Defaults: mild for 28 to 32 pixels: corners move by up to a tenth of the side, pixels by about one.
+    Paper: Simard, Steinkraus & Platt 2003 (ICDAR)
+    Lecture: L1 L3
+
+    Args:
+        perspective: greatest move of a corner, as a fraction of half the side; 0 leaves it out
+        elastic: root mean square of the displacement along each side in pixels; 0 leaves it out
+        sigma: smoothness of the displacement: standard deviation of the filter in pixels
     """
 
     projective = True
 
     def __init__(
-        self, spec: DataSpec, perspective: float = 0.2, elastic: float = 1.0, sigma: float = 4.0
+        self,
+        spec: DataSpec,
+        perspective: Annotated[float, "in [0, 0.5)"] = 0.2,
+        elastic: NonNegative = 1.0,
+        sigma: Positive = 4.0,
     ) -> None:
         super().__init__(spec, "distort")
         rule = "in [0, 0.5), or corners could fold over"

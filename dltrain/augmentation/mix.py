@@ -12,19 +12,32 @@ from dltrain.augmentation.checks import picture_shape, require
 from dltrain.augmentation.draws import Draw, draw_for
 from dltrain.augmentation.protocols import ERASE, MIX
 from dltrain.data.spec import DataSpec
+from dltrain.ranges import Count, Part, Positive
 
 
 class Cutout:
-    """Cover a square around a uniformly drawn pixel (DeVries & Taylor 2017, arXiv:1708.04552).
+    """Cover a random square of each picture.
+
+        v ← fill inside a square of size × size around a uniform pixel, cut at the border
+
+    Cover a square around a uniformly drawn pixel (DeVries & Taylor 2017, arXiv:1708.04552).
 
     The square has `size` pixels a side. Parts of the square may lie outside the picture, as in the paper.
     `fill` mean covers with the training data's mean (0 after normalisation, as in the paper), black with a
     raw value of 0.
+
+    Use: photographs, long training; after flip and crop.
+    Defaults: 8 of 32 pixels; the paper takes 16 for CIFAR-10 and 8 for CIFAR-100.
+    Paper: DeVries & Taylor 2017, arXiv:1708.04552
+
+    Args:
+        size: side of the square in pixels (at most the picture's shorter side)
+        fill: what covers: the training data's mean (the paper's) or a raw 0
     """
 
     stage = ERASE
 
-    def __init__(self, spec: DataSpec, size: int = 8, fill: Literal["mean", "black"] = "mean") -> None:
+    def __init__(self, spec: DataSpec, size: Count = 8, fill: Literal["mean", "black"] = "mean") -> None:
         _, height, width = picture_shape(spec, "cutout")
         side = min(height, width)
         require(1 <= size <= side, "cutout.size", size, f"a whole number in 1..{side}", "8 suits 32 pixels")
@@ -46,17 +59,33 @@ class Cutout:
 
 
 class Mixup:
-    """Mix each sample and its target with a random partner's (Zhang et al. 2018, arXiv:1710.09412; L3).
+    """Mix each sample and its target with a random partner's.
+
+        x ← λ·x + (1 − λ)·x_partner
+        y ← λ·y + (1 − λ)·y_partner
+        λ from Beta(α, α) for each sample
+
+    Mix each sample and its target with a random partner's (Zhang et al. 2018, arXiv:1710.09412; L3).
 
     The sample's own share lam is drawn for each sample from Beta(alpha, alpha). inputs: any shape (B, ...);
     targets: (B,) class indices or (B, C) probabilities, returned as (B, C) probabilities; with `regression`
     real (B,) or (B, K). ValueError for a regression without `regression`, since a mean of two targets need
     not be one.
+
+    Symbols: α = alpha
+    Use: pictures and tables, when training loss falls far below validation loss.
+    Defaults: the paper's 0.2 for ImageNet (it takes 1 for CIFAR-10).
+    Paper: Zhang et al. 2018, arXiv:1710.09412
+    Lecture: L3
+
+    Args:
+        alpha: small mixes little, 1 gives any mixture
+        regression: true says that the mean of two real targets makes sense
     """
 
     stage = MIX
 
-    def __init__(self, spec: DataSpec, alpha: float = 0.2, regression: bool = False) -> None:
+    def __init__(self, spec: DataSpec, alpha: Positive = 0.2, regression: bool = False) -> None:
         require(0 < alpha < math.inf, "mixup.alpha", alpha, "> 0", "augmentation=none switches mixup off")
         refuse_task(spec, "mixup", regression)
         self.alpha, self.num_classes, self.task = alpha, spec.num_classes, spec.task
@@ -73,16 +102,34 @@ class Mixup:
 
 
 class CutMix:
-    """Paste a box out of a random partner and mix the targets by area (Yun et al. 2019, arXiv:1905.04899).
+    """Paste a box out of a random partner and mix the targets by area.
+
+        box of share 1 − λ at a uniform centre
+        y ← k·y + (1 − k)·y_partner, k = share of pixels kept
+        λ from Beta(α, α)
+
+    Paste a box out of a random partner and mix the targets by area (Yun et al. 2019, arXiv:1905.04899).
 
     The box has a share 1 − lam of the picture, lam from Beta(alpha, alpha), its centre is uniform, and it is
     cut at the border; the targets are mixed by the exact share of pixels that stayed. Each sample takes part
     with probability `p`. Targets as in `Mixup`.
+
+    Symbols: α = alpha
+    Use: photographs, long training; stronger than cutout.
+    Defaults: the paper's alpha 1, on every sample.
+    Paper: Yun et al. 2019, arXiv:1905.04899
+
+    Args:
+        alpha: 1 gives any size of box, small all or nothing
+        p: probability that a sample takes part
+        regression: true says that the mean of two real targets makes sense
     """
 
     stage = MIX
 
-    def __init__(self, spec: DataSpec, alpha: float = 1.0, p: float = 1.0, regression: bool = False) -> None:
+    def __init__(
+        self, spec: DataSpec, alpha: Positive = 1.0, p: Part = 1.0, regression: bool = False
+    ) -> None:
         picture_shape(spec, "cutmix")
         require(0 < alpha < math.inf, "cutmix.alpha", alpha, "> 0", "augmentation=none switches cutmix off")
         require(0 < p <= 1, "cutmix.p", p, "a probability in (0, 1]", "0.5 mixes every second picture")

@@ -13,6 +13,7 @@ from dltrain.augmentation.checks import picture_shape, require
 from dltrain.augmentation.draws import Draw, draw_for
 from dltrain.augmentation.protocols import COLOUR
 from dltrain.data.spec import DataSpec
+from dltrain.ranges import Count, Index
 
 # fmt: off
 OPERATIONS = (
@@ -39,15 +40,27 @@ class Space:
 
 
 class RandAugment:
-    """A few random operations of one strength in a row (Cubuk et al. 2020, arXiv:1909.13719).
+    """A few random operations of one strength for each picture.
+
+        num_ops times: an operation out of 14, uniformly, at strength magnitude/30, direction by chance
+
+    A few random operations of one strength in a row (Cubuk et al. 2020, arXiv:1909.13719).
 
     `magnitude` is 0..30. Fourteen operations with torchvision's strengths; every sample draws its own, and
     its own direction. Sampling is bilinear around the centre (torchvision: nearest; shear around the corner).
+
+    Use: photographs, long training; two numbers to tune in place of a policy.
+    Defaults: torchvision's 2 operations of magnitude 9.
+    Paper: Cubuk et al. 2020, arXiv:1909.13719
+
+    Args:
+        num_ops: operations in a row
+        magnitude: strength of all operations, up to 30
     """
 
     stage = COLOUR
 
-    def __init__(self, spec: DataSpec, num_ops: int = 2, magnitude: int = 9) -> None:
+    def __init__(self, spec: DataSpec, num_ops: Count = 2, magnitude: Index = 9) -> None:
         _, height, width = picture_shape(spec, "randaugment")
         require(num_ops >= 1, "randaugment.num_ops", num_ops, "a whole number >= 1", "2 is the paper's")
         rule = f"a whole number in 0..{NUM_LEVELS - 1}"
@@ -67,9 +80,17 @@ class RandAugment:
 
 
 class TrivialAugment:
-    """One random operation of random strength (Müller & Hutter 2021, arXiv:2103.10158), in its wide space.
+    """One random operation of random strength for each picture.
+
+        an operation out of 14, uniformly, at a strength uniform over 0..30 of the wide space, direction by
+        chance
+
+    One random operation of random strength (Müller & Hutter 2021, arXiv:2103.10158), in its wide space.
 
     Nothing to tune. Operations and conventions as in `RandAugment`.
+
+    Use: photographs, long training; nothing to tune.
+    Paper: Müller & Hutter 2021, arXiv:2103.10158
     """
 
     stage = COLOUR

@@ -45,17 +45,19 @@ def checks(parts: Parts, plan: Plan, normalize: str) -> Iterator[Check]:
     import torch
 
     from dltrain.diagnostics import checks as c
+    from dltrain.seeding import sample_positions
 
     splits = {
         n: s for n, s in (("train", parts.train), ("val", parts.val), ("test", parts.test)) if s is not None
     }
     torch.manual_seed(plan.seed)
-    chosen = torch.randperm(len(parts.train), generator=torch.Generator().manual_seed(plan.seed))
+    chosen = sample_positions(len(parts.train), 512, plan.seed, "check")
     few = next(iter(parts.train.batches(chosen[: c.SAMPLES], c.SAMPLES)))
-    many = next(iter(parts.train.batches(chosen[:512], 512)))
+    many = next(iter(parts.train.batches(chosen, 512)))
     scored = (parts.model, parts.loss)
     yield c.inputs_are_centred(parts.train, normalize != "none")
     yield c.no_leak(splits)
     yield c.first_loss(*scored, many.inputs, many.targets)
+    yield c.independent(parts.model, few.inputs)
     yield from c.gradients(*scored, few.inputs[:8], few.targets[:8])
     yield c.overfit(*scored, few.inputs, few.targets)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
-from dltrain.commands.resume import split_arguments
+from dltrain.commands.resume import split_arguments, warn_of_direction
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import open_catalogue
@@ -24,6 +22,8 @@ def run(arguments: list[str]) -> int:
     catalogue = open_catalogue()
     configs = [named_copies(saved.read(path, catalogue, overrides), catalogue) for path in paths]
     doors = [door_for_saved(config, catalogue, overrides) for config in configs]
+    for path, config in zip(paths, configs, strict=True):
+        warn_of_direction(path, config)
 
     from dltrain import scoring
 
@@ -46,5 +46,5 @@ def named_copies(config: Config, catalogue: Catalogue) -> Config:
                 f"`evaluation.tta_words` names {word}, which is no augmentation.{nearest(word, known)}\n"
                 f"{listing('Words of augmentation', known)}"
             )
-        nodes[word] = config.augmentation.get(word) or yaml.safe_load(known[word].text)[word]
+        nodes[word] = config.augmentation.get(word) or known[word].configuration()["augmentation"][word]
     return replace(config, augmentation=nodes)

@@ -7,18 +7,14 @@ A test compares the file with what this makes, so that the page cannot fall behi
 
 from __future__ import annotations
 
-import ast
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
-from dltrain.commands.help import ABOUT, default_word
-from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word, read_params
-from dltrain.config.conflicts import PAIRS
+from dltrain.commands.help import about_of, default_word
+from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
+from dltrain.config.conflicts import PAIRS, clash, scales_nothing
 from dltrain.config.search_path import catalogue_dir
 
 TITLES = {
@@ -44,7 +40,7 @@ INTRODUCTIONS = {
     "normalisation parameters are never decayed unless asked (`all_parameters=true`).",
     "wrap": "A wrap goes around any first-order optimizer; several are applied from left to right: `wrap=[sam,lookahead]`.",
     "averaging": "What is validated, stopped on, kept and tested are the averaged weights; batch-norm statistics are recomputed "
-    "for them from unaugmented training samples.",
+    "for them from unaugmented training samples: all of them, or a random sample of 10,000.",
     "schedule": "Every value multiplies `lr`. Each schedule has a warm-up (`warmup_steps` or `warmup_epochs`); it then runs over "
     "what is left. Values are functions of the step alone, so that a resumed run meets the same ones; `plateau` is the "
     "only one with a memory, which is kept in checkpoints.",
@@ -59,7 +55,13 @@ INTRODUCTIONS = {
     "tested: bit-equal to those of a second run stopped at that epoch.",
     "augmentation": "Each sample has its own draw, independent of the batch size, as a function of seed and step. Neighbouring "
     "geometric ones are fused into one warp on the device.",
-    "loss": "Losses are means over the batch.",
+    "loss": "The mean over the batch is minimized, with the penalties. What runs are compared by is the same for all of them: "
+    "`loss` in `metrics.csv` and wherever scores are shown is the cross-entropy of softmax(z) (classification, `bce` too), the squared "
+    "error (regression) or the model's output (`dataset=none`), without label smoothing, class weights or penalties. Where the loss that is "
+    "minimized is another one, the column `objective` beside it holds its mean over the samples, before penalties: "
+    "`train/objective`, `val/objective`. Both can be named in `early_stopping.metric`; a sweep over what changes the objective is "
+    "compared by `val/loss`. Several runs or passes together (`dltrain evaluate`) average softmax probabilities, sigmoids for "
+    "`bce`, and outputs otherwise; a loss of your own says how in `combine(outputs)`, (P, B, K) → (B, K).",
     "sampler": "The order of samples is a function of the seed and the epoch alone.",
     "dataset": "Splits and folds depend on `dataset.split_seed` only. `dataset.normalize` and the other keys that all datasets "
     "share are among the [knobs](#knobs).",
@@ -142,7 +144,7 @@ def page() -> str:
     blocks = [*_opening(catalogue)]
     for group in TITLES:
         blocks += _group(catalogue, group)
-    return "\n\n".join([*blocks, *_practice(), *_pairs(), *_knobs(catalogue)]) + "\n"
+    return "\n\n".join([*blocks, *_practice(), *_pairs(catalogue), *_knobs(catalogue)]) + "\n"
 
 
 def _opening(catalogue: Catalogue) -> Iterator[str]:
@@ -179,7 +181,7 @@ def _group(catalogue: Catalogue, group: str) -> Iterator[str]:
     takes = f"{group}=[…]" if group in LIST_GROUPS else f"{group}=…"
     yield f"## {TITLES[group]}"
     yield _fill(
-        f"`{takes}` – {ABOUT[group].split(';')[0]}; default `{default_word(catalogue, group)}`. {INTRODUCTIONS[group]}"
+        f"`{takes}` – {about_of(group).split(';')[0]}; default `{default_word(catalogue, group)}`. {INTRODUCTIONS[group]}"
     )
     names = _names(catalogue, group)
     rows = [
@@ -223,14 +225,17 @@ def _word(catalogue: Catalogue, word: Word) -> Iterator[str]:
 
 def _params(catalogue: Catalogue, word: Word) -> list[Param]:
     """The keys of a word, and before them the top-level knobs that it sets."""
-    own = catalogue.params({word.group: [word.name]})
-    keys = [p for p in own.values() if p.path.startswith(_prefix(word)) and not p.default.startswith("${")]
-    shared = {p.path: p for p in catalogue.knobs.values()}
-    knobs = [p for p in read_params(word.text, "") if p.path in ("lr", "batch_size", "epochs")]
-    knobs = [p if p.meaning else replace(shared[p.path], default=p.default) for p in knobs]
-    return [p for p in knobs if "_global_" in word.text] + [
-        p for p in keys if p.path not in shared or p in word.params.values()
+    table = catalogue.params({word.group: [word.name]}) | word.everything
+    knobs = [p for path, p in table.items() if path in word.knobs]
+    knobs = [
+        p if p.rule else replace(catalogue.knobs[p.path], value=p.value)
+        for p in knobs
+        if p.path in catalogue.knobs
     ]
+    keys = [
+        p for path, p in table.items() if path.startswith(_prefix(word)) and not p.default.startswith("${")
+    ]
+    return knobs + [p for p in keys if p.path not in catalogue.knobs or p.path in word.params]
 
 
 def _prefix(word: Word) -> str:
@@ -258,21 +263,8 @@ def _linked(text: str) -> str:
 
 
 def _details(word: Word) -> str:
-    """What the docstring adds after its first sentence; the first is the rule once more."""
-    paragraphs = docstring(word.target).split("\n\n") if word.target else []
-    return " ".join(" ".join(p.split()) for p in paragraphs[1:])
-
-
-@cache
-def docstring(target: str) -> str:
-    """The docstring of one of our own classes or functions, read from its source without importing it."""
-    module, _, name = target.rpartition(".")
-    spec = find_spec(module) if module.startswith("dltrain.") else None
-    if spec is None or spec.origin is None:
-        return ""
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    nodes = (node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef))
-    return next((ast.get_docstring(node) or "" for node in nodes if node.name == name), "")
+    """What the docstring says beyond summary, formula and notes."""
+    return word.signature.details
 
 
 def _practice() -> Iterator[str]:
@@ -284,13 +276,41 @@ def _practice() -> Iterator[str]:
     yield _table(("what", "where", "lecture"), LOOKING)
 
 
-def _pairs() -> Iterator[str]:
+def _clashes(catalogue: Catalogue) -> list[tuple[str, str, str, str]]:
+    """The optimizers that each regularizer, with its default keys, cannot go with: derived from what both declare."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for rule in catalogue.words["regularization"].values():
+        defaults = {path.rsplit(".", 1)[-1]: param.default for path, param in rule.params.items()}
+        for optimizer in catalogue.words["optimizer"].values():
+            clashing = clash(optimizer.target, rule.target, defaults)
+            if clashing is not None:
+                found.setdefault((rule.name, *clashing), []).append(optimizer.name)
+    unscaled = [
+        w.name
+        for w in catalogue.words["regularization"].values()
+        if scales_nothing({w.name: {"_target_": w.target}})
+    ]
+    return [
+        (f"`optimizer = {' '.join(names)}`", f"`regularization = {rule}`", reason, cure)
+        for (rule, reason, cure), names in found.items()
+    ] + [
+        (
+            "`penalty_schedule != none`",
+            f"`regularization = {' '.join(name for name in unscaled if name != 'none')}` alone",
+            "it scales penalties and decay, and there is neither",
+            "Add `l2`, or use penalty_schedule=none",
+        )
+    ]
+
+
+def _pairs(catalogue: Catalogue) -> Iterator[str]:
     yield "## What cannot go together"
     yield (
         "Everything else composes with everything: a test trains a covering array in which every other pair of words occurs.\n"
         "These pairs are refused, with their reason, before anything is built."
     )
     rows = [(f"`{p.one.text}`", f"`{p.other.text}`", p.reason, p.cure) for p in PAIRS]
+    rows += _clashes(catalogue)
     yield _table(("words", "with", "why not", "instead"), rows)
 
 

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, Param
+from dltrain.config.groups import BY_NAME
 from dltrain.config.search_path import catalogue_dir, user_dirs
 
 EXAMPLES = (
@@ -26,26 +27,8 @@ VERBS = {
     "evaluate": ("evaluate RUN…", "score the best weights of runs; of several, also their ensemble"),
     "resume": ("resume RUN", "go on from the newest checkpoint of a run that was cut short"),
     "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, perhaps with changes"),
-}
-ABOUT = {
-    "dataset": "what to learn from",
-    "model": "what learns",
-    "initializer": "where the weights start",
-    "optimizer": "how a step is made from a gradient",
-    "wrap": "around any optimizer; several at once: wrap=[…]",
-    "averaging": "of the weights over steps; what is validated and kept",
-    "schedule": "of the learning rate over steps",
-    "momentum_schedule": "of the momentum",
-    "penalty_schedule": "of the strength of regularization",
-    "regularization": "several at once: regularization=[l2,dropout]",
-    "augmentation": "several at once: augmentation=[flip,crop,mixup]",
-    "loss": "what is made small",
-    "sampler": "which samples come together",
-    "early_stopping": "when to stop, and which weights are the best",
-    "diagnostics": "what to look at while training; several at once: diagnostics=[layers,curvature]",
-    "sweep": "how -m searches",
-    "experiment": "recipes: a diff over all of the above",
-    "debug": "a quick look: fast, overfit, profile",
+    "schema": ("schema", "the JSON Schema of recipes, for an editor"),
+    "completion": ("completion bash|zsh|fish", "the script that completes words and keys with the tab key"),
 }
 
 
@@ -117,24 +100,28 @@ def group_lines(catalogue: Catalogue, group: str) -> Iterator[str]:
     """A group with all its words, wrapped."""
     default = default_word(catalogue, group)
     words = sorted(catalogue.words[group], key=lambda word: (word != default, word))
-    about = ABOUT.get(group, "")
+    about = about_of(group)
     yield f"  {bold(group)}{'=[…]' if group in LIST_GROUPS else '='}{'  ' + about if about else ''}"
     yield from textwrap.wrap(
         " ".join(words), width() - 6, initial_indent="      ", subsequent_indent="      "
     )
 
 
+def about_of(group: str) -> str:
+    """What a group is about; nothing for a group of the user's."""
+    return BY_NAME[group].about if group in BY_NAME else ""
+
+
 def default_word(catalogue: Catalogue, group: str) -> str:
     """The default that config.yaml's list names."""
-    text = (catalogue.root / "config.yaml").read_text(encoding="utf-8")
-    line = next((line for line in text.splitlines() if line.strip().startswith(f"- {group}:")), "")
-    word = line.partition(":")[2].strip()
-    return "none" if word in ("", "[]") else word
+    items = (item for item in catalogue.settings["defaults"] if isinstance(item, dict))
+    word = next((item[group] for item in items if group in item), None)
+    return word if isinstance(word, str) else "none"
 
 
 def group_page(catalogue: Catalogue, group: str) -> Iterator[str]:
     """Every word of a group with its sentence."""
-    yield bold(group) + f"  {ABOUT.get(group, '')}"
+    yield bold(group) + f"  {about_of(group)}"
     names = sorted(catalogue.words[group])
     longest = max(map(len, names))
     default = (default_word(catalogue, group),)

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dltrain.cli import STARTED
 from dltrain.commands.train import command_line, job_config
 from dltrain.config.compose import CONFIG_NAME, Composition, check_words, choices_of, compose, parse
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.schema import run_name
-from dltrain.config.validation import check_sweep, validate
+from dltrain.config.validation import check_axes, check_sweep, validate
 from dltrain.errors import UserError
 from dltrain.training.folder_names import check_writable, new_folder
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
-
     from dltrain.config.catalogue import Catalogue
+    from dltrain.config.hydra_private import Hydra
 
 SOME_FAILED = 7
 
@@ -44,9 +43,12 @@ def run_by_hydra(
     args: Namespace, parsed: list[Override], arguments: list[str], catalogue: Catalogue, hydra: Hydra
 ) -> int:
     """Check the sweep's axes, run every job by Hydra, and tell how each ended; 7 when some failed."""
-    first = compose([first_of(o) for o in parsed if not is_launcher(o)], catalogue, hydra)
+    check_axes(o.key_or_group for o in parsed if o.is_sweep_override())
+    first = compose([first_of(o) for o in parsed], catalogue, hydra, args.config_name or CONFIG_NAME)
     config = validate(first)
+    Door(shipped_targets(catalogue), config.trust).check_names(config.plain)
     check_sweep(first, parsed)
+    check_each_word(parsed, catalogue, hydra, args.config_name or CONFIG_NAME)
     check_writable(config.output)
     folder = new_folder(config.output, run_name(config))
     overrides = [*args.overrides, f"hydra.sweep.dir={_quoted(folder)}", "hydra.mode=MULTIRUN"]
@@ -57,17 +59,21 @@ def run_by_hydra(
     return report(folder)
 
 
+def check_each_word(parsed: list[Override], catalogue: Catalogue, hydra: Hydra, config_name: str) -> None:
+    """Compose every word of an axis beside the first values of the others: a recipe may be refused for what it sets."""
+    for i, override in enumerate(parsed):
+        if override.is_discrete_sweep() and override.key_or_group in catalogue.words:
+            others = [first_of(o) for o in parsed[:i] + parsed[i + 1 :]]
+            for value in override.sweep_string_iterator():
+                compose([*others, f"{override.get_key_element()}={value}"], catalogue, hydra, config_name)
+
+
 class Stopped(BaseException):
     """A signal stopped a job and with it the sweep: Hydra goes on with the next job after any mere Exception."""
 
     def __init__(self, interrupted: Exception) -> None:
         super().__init__(str(interrupted))
         self.interrupted = interrupted
-
-
-def is_launcher(override: Override) -> bool:
-    """Whether an override chooses or sets Hydra's sweeper or launcher, which a single run has not."""
-    return override.key_or_group.startswith("hydra")
 
 
 def first_of(override: Override) -> str:
@@ -103,7 +109,11 @@ class Job:
         from dltrain.training.signals import Interrupted
 
         hydra_cfg = HydraConfig.get()
-        folder, overrides = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
+        folder = Path(hydra_cfg.runtime.output_dir)
+        # As they were typed: iterating over the node would put the environment's values into the summary.
+        typed = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
+        assert isinstance(typed, list)
+        overrides = [str(text) for text in typed]
         print(f"\n#{hydra_cfg.job.num}  {' '.join(overrides)}", flush=True)
         try:
             whole = job_config(cfg)
@@ -143,7 +153,10 @@ def report(folder: Path) -> int:
     jobs: list[dict[str, Any]] = []
     for file in folder.glob("*/summary.json"):
         jobs.append({"number": int(file.parent.name), **json.loads(file.read_text(encoding="utf-8"))})
-    jobs.sort(key=lambda job: (job.get("objective") is None, job.get("objective") or 0.0, job["number"]))
+    sign = -1 if any(job.get("mode") == "max" for job in jobs) else 1
+    jobs.sort(
+        key=lambda job: (job.get("objective") is None, sign * (job.get("objective") or 0.0), job["number"])
+    )
     width = max((len(" ".join(job["overrides"])) for job in jobs), default=10)
     print(f"\n{'job':>5}  {'overrides':<{width}}  {'objective':>10}  {'best epoch':>10}  status")
     for job in jobs:

@@ -6,7 +6,7 @@ import shlex
 import time
 
 from dltrain.cli import STARTED
-from dltrain.commands.resume import split_arguments
+from dltrain.commands.resume import split_arguments, warn_of_direction
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
@@ -21,8 +21,9 @@ def run(arguments: list[str]) -> int:
     if len(paths) != 1:
         raise UserError("Name one run folder: dltrain rerun outputs/NAME/DATE_TIME-xxxx")
     catalogue = open_catalogue()
-    config = saved.read(paths[0], catalogue, overrides)
+    config = saved.read(paths[0], catalogue, overrides, again=True)
     door = door_for_saved(config, catalogue, overrides)
+    warn_of_direction(paths[0], config)
     check_writable(config.output)
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.saved import LENGTH, SAFE
+from dltrain.config.schema import Config
+from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest
 from dltrain.training.folder_names import check_files
 from dltrain.training.lock import Lock
@@ -31,6 +35,7 @@ def run(arguments: list[str]) -> int:
     catalogue = open_catalogue()
     config = saved.read(path, catalogue, overrides)
     door = door_for_saved(config, catalogue, overrides)
+    warn_of_direction(path, config)
     Lock(path).release()  # another process in it: say so at once, before torch is imported
     earlier = check_resumable(path, longer=any(o.partition("=")[0] in LENGTH for o in overrides))
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
@@ -44,6 +49,18 @@ def run(arguments: list[str]) -> int:
     with experiment.logging_to(path):
         experiment.run(built, path, resume=True, strict=strict)
     return 0
+
+
+def warn_of_direction(path: Path, config: Config) -> None:
+    """Say that a run of an earlier version takes the wrong direction of its metric for the better one."""
+    for group in problems(config.plain):
+        node = config.plain[group]
+        better = BETTER[direction_of(node["metric"]) or node["mode"]]
+        print(
+            f"dltrain: {path} was begun with {group}.mode={node['mode']} for {node['metric']} ({better}), and keeps it. "
+            f"In the direction of the metric: dltrain rerun {path} {group}.mode=auto",
+            file=sys.stderr,
+        )
 
 
 def newest_run(path: Path) -> Path:
@@ -89,11 +106,11 @@ def check_resumable(path: Path, longer: bool = False) -> dict[str, Any]:
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
     """Run folders and `key=value` changes. Raises CheckpointProblem for a folder that is not there."""
-    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
+    overrides = [a for a in arguments if "=" in a and not os.path.exists(a)]
     paths = [Path(a) for a in arguments if a not in overrides]
     for path in paths:
         if str(path).startswith("-"):
             raise UserError(f"`{path}` is no option of this command. Give run folders and key=value changes.")
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise CheckpointProblem(f"{path} is no folder. Run folders lie in outputs/NAME/DATE_TIME-xxxx.")
     return paths, overrides

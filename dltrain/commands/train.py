@@ -9,7 +9,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, open_dict, read_write
 
 from dltrain.cli import STARTED
@@ -22,20 +21,21 @@ from dltrain.config.compose import (
     quote_foreign,
 )
 from dltrain.config.door import Door, shipped_targets
+from dltrain.config.hydra_private import get_args_parser
 from dltrain.config.schema import run_name
 from dltrain.config.validation import validate
 from dltrain.errors import UserError, nearest
 from dltrain.training.folder_names import check_writable, new_folder
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
-
     from dltrain.config.catalogue import Catalogue
+    from dltrain.config.hydra_private import Hydra
 
 
 def run(arguments: list[str]) -> int:
     """Hydra's own flags go to Hydra; a training run is checked whole before anything is made."""
     args = read([quote_foreign(argument) for argument in arguments])
+    check_flags(args)
     catalogue = open_catalogue(args.config_dir)
     hydra = open_hydra(catalogue)
     if args.multirun:
@@ -59,6 +59,29 @@ def read(arguments: list[str]) -> Namespace:
 
     parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_args(arguments)
+
+
+def check_flags(args: Namespace) -> None:
+    """Refuse the options of Hydra that would be ignored. Raises UserError with what to write instead."""
+    shows = "--cfg" if args.cfg else "--info" if args.info else None
+    if args.config_path is not None:
+        raise UserError(
+            f"`--config-path` is {args.config_path}, and the shipped words cannot be replaced as a whole.\n"
+            f"For a folder of words beside them: --config-dir {shlex.quote(args.config_path)}"
+        )
+    if args.experimental_rerun is not None:
+        raise UserError(
+            "`--experimental-rerun` is Hydra's; a run is repeated from its folder: dltrain rerun RUN"
+        )
+    if (args.resolve or args.package) and not args.cfg:
+        option = "--resolve" if args.resolve else "--package"
+        raise UserError(
+            f"`{option}` goes with --cfg. Write: dltrain --cfg job {option}{' NAME' * (not args.resolve)}"
+        )
+    if shows and args.multirun:
+        raise UserError(
+            f"`{shows}` shows one configuration, and -m makes several. Leave -m out, or list the jobs: sweep.dry_run=true"
+        )
 
 
 def command_line(arguments: list[str]) -> str:
@@ -85,9 +108,10 @@ def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name:
 
 def _run_in(folder: Path, composition: Composition, hydra: Hydra, task: object) -> None:
     """Let Hydra run the job in its folder, with its logging, its callbacks and its `.hydra`."""
-    from hydra._internal.callbacks import Callbacks
     from hydra.core.utils import JobStatus, run_job
     from hydra.types import HydraContext, RunMode
+
+    from dltrain.config.hydra_private import Callbacks
 
     cfg = composition.cfg
     with read_write(cfg.hydra), open_dict(cfg.hydra):

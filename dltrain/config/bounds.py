@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ def check_bounds(file: Path, aliases: bool = True, max_bytes: int = MAX_BYTES) -
 
     The events come one by one, so that a bomb is refused at its first layers and never parsed to its end.
     """
-    size = file.stat().st_size
-    if size > max_bytes:
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        raise ValueError("it is not a regular file")
+    if (size := status.st_size) > max_bytes:
         raise ValueError(f"it has {size} bytes; a configuration has at most {max_bytes}")
     depth = anchored = count = 0
     anchors: list[bool] = []
@@ -42,8 +45,19 @@ def check_bounds(file: Path, aliases: bool = True, max_bytes: int = MAX_BYTES) -
             raise ValueError("it uses YAML aliases (*name), which could multiply without bound")
 
 
+# Numbers as OmegaConf reads them: YAML 1.1 alone takes 1e-3 for a text.
+_FLOAT = re.compile(
+    r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+    |[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+
+
 class SafeLoader(_CLoader):  # type: ignore[misc, valid-type]
-    """Plain data only, and a key that stands twice is an error: the last one would win in silence."""
+    """Plain data only; a key that stands twice is an error, since the last one would win in silence."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -54,3 +68,10 @@ class SafeLoader(_CLoader):  # type: ignore[misc, valid-type]
                 )
             seen.add(key.value if isinstance(key.value, str) else id(key))
         return super().construct_mapping(node, deep)
+
+
+SafeLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+SafeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in SafeLoader.yaml_implicit_resolvers.items()
+}

@@ -1,132 +1,263 @@
 """The catalogue: which groups there are, which words each has, and which keys each word takes.
 
-The YAML files are the table: the first comment line of a word says what it is, and the comment beside a key gives
-its rule and meaning. They are read as text, so that help, completion and refusals import neither torch nor Hydra.
+A word is a YAML file that names a target. The target's signature is the schema of its keys (`config.signature`); the file
+holds what differs from it. Of the shipped words all of this is stored in conf/catalogue.json (`config.build`), so that
+help, completion and refusals read one file and import neither torch nor Hydra; the user's files are read when they are met.
+Comments of a file are text for its reader: nothing in them is a rule.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from dltrain.config.groups import BY_NAME, FAMILIES, GROUPS, LIST_GROUPS, OVERLAYS, Group
 from dltrain.config.rules import Rule, parse_rule
+from dltrain.config.signature import Parameter, Signature, read_signature
 from dltrain.errors import UserError
 
-GROUPS = (
-    "dataset model initializer optimizer wrap averaging schedule momentum_schedule penalty_schedule regularization "
-    "augmentation loss sampler early_stopping diagnostics sweep experiment debug"
-).split()
-LIST_GROUPS = ("wrap", "regularization", "augmentation", "diagnostics")  # these take several words at once
-OVERLAYS = ("experiment", "debug")  # diffs over the other groups: they add no key of their own
+__all__ = ["GROUPS", "LIST_GROUPS", "OVERLAYS", "Catalogue", "Param", "Word"]
 
-_LINE = re.compile(r"(?P<indent> *)(?P<key>[\w]+):(?: (?P<value>.*?))?(?:\s+# (?P<comment>.*))?\s*$")
+FORMAT = 1  # of conf/catalogue.json
+STORED = "catalogue.json"
+_LINK = re.compile(r"\$\{([\w.]+)\}")
 
 
 @dataclass(frozen=True)
 class Param:
-    """One key: its dotted path, its rule (None in a file without comments), its default as text, its meaning."""
+    """One key: its dotted path, its rule (None where its type is not known), its default, its meaning."""
 
     path: str
     rule: Rule | None
-    default: str
+    value: Any
     meaning: str
+
+    @property
+    def default(self) -> str:
+        """The default as the command line writes it."""
+        return written(self.value)
+
+
+def written(value: Any) -> str:
+    """A value as it is written on the command line and in YAML."""
+    if isinstance(value, float) and value != 0 and not 1e-3 <= abs(value) < 1e5:
+        mantissa, _, exponent = f"{value:e}".partition("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    if isinstance(value, str):
+        return value if re.fullmatch(r"[\w./${}:-]+", value) else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
 class Word:
-    """One choice: `optimizer=adam`, from one file."""
+    """One choice: `optimizer=adam`, from one file.
+
+    content: the file's data without its defaults list; package: the package that its header names for Hydra.
+    """
 
     group: str
     name: str
     file: Path
+    content: Mapping[str, Any] = field(default_factory=dict)
+    defaults: tuple[Any, ...] = ()
+    package: str | None = None
+    header: str = ""  # the sentence above a word that has no target to describe it
+    signature: Signature = Signature()
+
+    @property
+    def kind(self) -> Group:
+        return BY_NAME.get(self.group, Group(self.group, ""))
 
     @cached_property
-    def text(self) -> str:
-        return self.file.read_text(encoding="utf-8")
+    def is_global(self) -> bool:
+        """Whether the file's keys are those of a whole configuration."""
+        return self.kind.overlay or self.package == "_global_"
 
     @cached_property
-    def notes(self) -> dict[str, str]:
-        """The header's lines by name: `summary` (the first), `rule`, `symbols`, `paper`, `lecture`, `use`, `default`."""
-        lines = [line[1:].strip() for line in self.text.splitlines() if line.startswith("#")]
-        lines = [line for line in lines if line and not line.startswith("@package")]
-        notes = {"summary": lines[0] if lines else ""}
-        for line in lines[1:]:
-            name, _, rest = line.partition(": ")
-            if re.fullmatch(r"[a-z]+", name):
-                notes[name] = rest
-            elif len(notes) > 1:
-                notes[list(notes)[-1]] += " " + line
-        return notes
+    def node(self) -> Mapping[str, Any]:
+        """What the file says about its own word."""
+        node: Any = self.content.get(self.group, {}) if self.is_global else self.content
+        if self.kind.several and isinstance(node, Mapping) and "_target_" not in node:
+            node = node.get(self.name, {})
+        return node if isinstance(node, Mapping) else {}
 
     @property
     def target(self) -> str | None:
-        match = re.search(r"^\s*_target_: *(?!null)([\w.]+)", self.text, re.MULTILINE)
-        return match[1] if match else None
+        found = self.node.get("_target_")
+        return found if isinstance(found, str) else None
+
+    @property
+    def prefix(self) -> str:
+        """Where the word's keys stand in a configuration."""
+        return f"{self.group}.{self.name}" if self.kind.several else self.group
+
+    @cached_property
+    def notes(self) -> dict[str, str]:
+        """`summary`, and of a word that has a target `rule`, `symbols`, `paper`, `lecture`, `use` and `default`."""
+        own = {"summary": self.header} if self.header else {}
+        return {"summary": "", **self.signature.notes, **own}
+
+    @cached_property
+    def keys(self) -> dict[str, Any]:
+        """The word's own keys with their defaults: those of the signature, as the file changes them."""
+        own = {key: value for key, value in self.node.items() if not str(key).startswith("_")}
+        keys = self.signature.defaults() | own
+        if not self.kind.overlay and (self.target or self.defaults):
+            keys |= {knob: f"${{{knob}}}" for knob in self.kind.knobs if knob in keys}
+        return keys
+
+    @cached_property
+    def knobs(self) -> dict[str, Any]:
+        """The top-level knobs whose defaults come with this word, such as the learning rate of an optimizer."""
+        given = {} if not self.is_global else {k: v for k, v in self.content.items() if k != self.group}
+        keys = self.signature.defaults() | dict(self.node)
+        for knob in self.kind.knobs:
+            if knob in keys and not _LINK.fullmatch(str(keys[knob])):
+                given.setdefault(knob, keys[knob])
+        return given
 
     @cached_property
     def everything(self) -> dict[str, Param]:
-        """All that this file sets, by dotted path, in its own group and elsewhere."""
-        package = re.search(r"# @package (\S+)", self.text)
-        prefix = self.group if package is None or package[1] == "_group_" else package[1]
-        return {p.path: p for p in read_params(self.text, "" if prefix == "_global_" else prefix)}
+        """All that this word sets, by dotted path, in its own group and elsewhere."""
+        table = {}
+        for path, value in leaves(self.configuration()):
+            meaning = self._parameter(path.rpartition(".")[2]) if path in self.knobs else None
+            meaning = meaning or self._parameter(path[len(self.prefix) + 1 :])
+            if path in self.knobs or path.startswith(self.prefix + ".") or self.is_global:
+                table[path] = _param(path, meaning, value)
+        return {path: param for path, param in table.items() if not _is_private(path)}
+
+    def _parameter(self, name: str) -> Parameter | None:
+        return next((p for p in self.signature.parameters if p.name == name), None)
+
+    @cached_property
+    def given(self) -> set[str]:
+        """The dotted paths that the file itself sets."""
+        prefix = "" if self.is_global else self.prefix + "."
+        node: Mapping[str, Any] = self.content if self.is_global else self.node
+        return {path for path, _ in leaves(node, prefix)}
 
     @property
     def params(self) -> dict[str, Param]:
-        """The keys of its own group that this file brings (what it sets elsewhere must exist there)."""
-        return {path: p for path, p in self.everything.items() if path.startswith(self.group + ".")}
+        """The keys of its own group that this word brings: what its file sets beyond a known signature is none."""
+        unknown = set() if self.signature.open_ended else set(self.keys) - set(self.signature.defaults())
+        return {
+            path: p
+            for path, p in self.everything.items()
+            if path.startswith(self.group + ".") and path[len(self.prefix) + 1 :] not in unknown
+        }
 
     @property
     def links(self) -> dict[str, str]:
         """The keys that follow another one, such as optimizer.lr: ${lr}, with that one."""
-        found = {
-            path: re.fullmatch(r"[\"']?\$\{([\w.]+)\}[\"']?", p.default)
-            for path, p in self.everything.items()
-        }
+        found = {path: _LINK.fullmatch(str(p.value)) for path, p in self.everything.items()}
         return {path: match[1] for path, match in found.items() if match}
 
-    @cached_property
+    @property
     def parents(self) -> tuple[str, ...]:
-        """Words of the same group that this file builds upon through a defaults list, in either of YAML's forms."""
-        block = re.search(r"^defaults:\s*\n((?:\s*-.*\n?)+)", self.text, re.MULTILINE)
-        names = re.findall(r"-\s*(\w+)\s*(?:#.*)?$", block[1], re.MULTILINE) if block else []
-        if row := re.search(r"^defaults:\s*\[([\w\s,]*)\]", self.text, re.MULTILINE):
-            names = re.findall(r"\w+", row[1])
-        return tuple(name for name in names if name != "_self_")
+        """Words of the same group that this file builds upon through its defaults list."""
+        return tuple(str(item) for item in self.defaults if isinstance(item, str) and item != "_self_")
+
+    def configuration(self) -> dict[str, Any]:
+        """What the word contributes to a configuration, from the top: its keys, and what else its file sets."""
+        outside = {k: v for k, v in self.content.items() if k != self.group} if self.is_global else {}
+        if self.kind.overlay:
+            return dict(self.content)
+        own: dict[str, Any] = {"_target_": self.target} if "_target_" in self.node else {}
+        own |= {k: v for k, v in self.node.items() if str(k).startswith("_")} | self.keys
+        if self.kind.several:
+            own = {self.name: own} if own else {}
+        return {**outside, **self.knobs, self.group: own}
 
 
-def _check_bounds(file: Path) -> None:
-    """A file of the user's folders may come from elsewhere: it is bounded before anything parses it."""
-    import yaml
-
-    from dltrain.config.bounds import check_bounds
-
-    try:
-        check_bounds(file)
-    except yaml.YAMLError:
-        return  # not YAML: whoever reads the word says so, with the line
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} cannot be a word of the catalogue: {reason}") from None
+def _param(path: str, parameter: Parameter | None, value: Any) -> Param:
+    if parameter is None:
+        return Param(path, None, value, "")
+    rule = parse_rule(parameter.rule) if parameter.rule else None
+    return Param(path, rule, value, parameter.meaning)
 
 
-def read_params(text: str, prefix: str) -> Iterator[Param]:
-    """Every `key: value  # rule: meaning` of a YAML text, with its dotted path."""
-    stack: list[tuple[int, str]] = []
+def _is_private(path: str) -> bool:
+    """Whether a path is one of Hydra's own keys, such as `_target_`."""
+    return any(part.startswith("_") for part in path.split("."))
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted path of a plain configuration with its value; dictionaries are entered, lists are values."""
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, path + ".")
+        else:
+            yield path, value
+
+
+# Reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_word(group: str, file: Path, folders: tuple[Path, ...] = ()) -> Word:
+    """A word from its YAML file, with the signature of what it names; `folders` hold the user's code.
+
+    Raises UserError, naming file and line, for a file that is no YAML, is too large or deep, or holds no keys.
+    """
+    from dltrain.config.yaml_files import read_yaml
+
+    text, content = read_yaml(file)
+    defaults = content.pop("defaults", None) or ()
+    if not isinstance(defaults, list | tuple):
+        raise UserError(f"{file}: `defaults` must be a list, such as [_self_, csv].")
+    package, header = read_header(text)
+    word = Word(group, file.stem, file, content, tuple(defaults), package, header)
+    return with_signature(word, folders)
+
+
+def with_signature(word: Word, folders: tuple[Path, ...] = ()) -> Word:
+    """The word with the schema of its target, where the source of that can be found."""
+    if word.target is None:
+        return word
+    kind = word.kind
+    runtime = kind.called if word.node.get("_partial_") else kind.runtime
+    signature = read_signature(word.target, runtime, folders)
+    return word if signature is None else replace(word, signature=signature)
+
+
+def read_header(text: str) -> tuple[str | None, str]:
+    """The package that the comments above a file's first key name for Hydra, and their first sentence."""
+    package, header = None, ""
     for line in text.splitlines():
-        match = _LINE.fullmatch(line)
-        if match is None or match["key"] == "defaults":
-            continue
-        indent = len(match["indent"])
-        stack = [(depth, key) for depth, key in stack if depth < indent] + [(indent, match["key"])]
-        value = (match["value"] or "").strip()
-        if match["key"].startswith("_") or (value == "" and not match["comment"]):
-            continue
-        path = ".".join([prefix] * bool(prefix) + [key for _, key in stack])
-        rule, _, meaning = (match["comment"] or "").partition(": ")
-        yield Param(path, parse_rule(rule) if meaning else None, value, meaning)
+        stripped = line.strip()
+        if stripped and not stripped.startswith("#"):
+            break
+        said = stripped.lstrip("#").strip()
+        if match := re.fullmatch(r"@package\s+(\S+)", said):
+            package = match[1]
+        elif said and not header:
+            header = said
+    return package, header
+
+
+def derived(group: str, word: Word) -> Word:
+    """The word of another group that a family takes over, with its own ranges and defaults."""
+    family = FAMILIES[group]
+    parameters = tuple(
+        replace(
+            parameter,
+            default=family.default(word.name, parameter.name, parameter.default),
+            rule=family.rule or parameter.rule,
+            meaning=parameter.meaning.replace("multiple of lr", family.noun),
+        )
+        if parameter.name in ("start", "peak", "end")
+        else parameter
+        for parameter in word.signature.parameters
+    )
+    notes = {k: v.replace("it multiplies lr", family.effect) for k, v in word.signature.notes.items()}
+    notes["summary"] = f"{notes.get('summary', '').rstrip('.')} ({family.noun})."
+    return replace(word, group=group, signature=replace(word.signature, parameters=parameters, notes=notes))
 
 
 @dataclass
@@ -136,13 +267,57 @@ class Catalogue:
     root: Path
     user_dirs: tuple[Path, ...] = ()
     words: dict[str, dict[str, Word]] = field(default_factory=dict)
+    # of config.yaml: its defaults list and Hydra's node
+    settings: dict[str, Any] = field(default_factory=dict)
+    # the top-level knobs and the keys common to a group
+    knobs: dict[str, Param] = field(default_factory=dict)
+    # of `params`, by choices: a sweep asks for each job
+    tables: dict[Any, dict[str, Param]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for folder in (self.root, *self.user_dirs):
+        if not self.words:
+            self.load(json.loads((self.root / STORED).read_text(encoding="utf-8")))
+        for folder in self.user_dirs:
             for group in sorted(p for p in folder.iterdir() if p.is_dir() and p.name != "hydra"):
-                self._add_group(group)
+                self.add_group(group)
 
-    def _add_group(self, folder: Path) -> None:
+    def load(self, stored: Mapping[str, Any]) -> None:
+        """Take in the shipped words and knobs, as conf/catalogue.json holds them."""
+        self.settings = dict(stored["settings"])
+        self.knobs = {
+            path: Param(path, parse_rule(rule) if rule else None, value, meaning)
+            for path, rule, value, meaning in stored["knobs"]
+        }
+        for group, words in stored["words"].items():
+            self.words[group] = {name: self._stored_word(group, name, item) for name, item in words.items()}
+        self.add_families()
+
+    def _stored_word(self, group: str, name: str, item: Mapping[str, Any]) -> Word:
+        parameters = tuple(Parameter(*entry) for entry in item.get("keys", ()))
+        signature = Signature(
+            parameters, item.get("notes", {}), item.get("details", ""), not item.get("closed", False)
+        )
+        return Word(
+            group,
+            name,
+            self.root / group / f"{name}.yaml",
+            item.get("content", {}),
+            tuple(item.get("defaults", ())),
+            item.get("package"),
+            item.get("header", ""),
+            signature,
+        )
+
+    def add_families(self) -> None:
+        """Give the groups that share another one's words theirs."""
+        for group, family in FAMILIES.items():
+            known = self.words.setdefault(group, {})
+            for name, word in self.words[family.source].items():
+                if name not in known:
+                    known[name] = derived(group, word)
+
+    def add_group(self, folder: Path) -> None:
+        """Read the words of one of the user's group folders."""
         known = self.words.setdefault(folder.name, {})
         for file in sorted(folder.glob("*.yaml")):
             if file.stem in known:
@@ -150,35 +325,40 @@ class Catalogue:
                     f"`{folder.name}={file.stem}` exists twice: {known[file.stem].file} and {file}.\n"
                     "A word has one meaning: rename the second file."
                 )
-            if self.root not in file.parents:
-                _check_bounds(file)
-            known[file.stem] = Word(folder.name, file.stem, file)
+            known[file.stem] = read_word(folder.name, file, (Path.cwd(),))
+        for group, family in FAMILIES.items():
+            if family.source == folder.name:
+                for file in sorted(folder.glob("*.yaml")):
+                    self.words[group].setdefault(file.stem, derived(group, known[file.stem]))
 
-    @cached_property
-    def knobs(self) -> dict[str, Param]:
-        """The keys of config.yaml: the top-level knobs and the keys common to a whole group."""
-        return {p.path: p for p in read_params((self.root / "config.yaml").read_text(encoding="utf-8"), "")}
-
-    def params(self, choices: dict[str, list[str]]) -> dict[str, Param]:
+    def params(self, choices: Mapping[str, Iterable[str]]) -> dict[str, Param]:
         """Every key that may stand in a configuration with these words chosen, by dotted path."""
-        table = dict(self.knobs)
-        for group, names in choices.items():
-            if group not in OVERLAYS:
+        key = tuple((group, tuple(names)) for group, names in choices.items() if group not in OVERLAYS)
+        if key not in self.tables:
+            table = dict(self.knobs)
+            for group, names in key:
                 for name in names:
-                    table |= self._with_parents(self.words[group][name])
-        return table
+                    table |= self.with_parents(self.words[group][name])
+            self.tables[key] = {path: self.following(param) for path, param in table.items()}
+        return dict(self.tables[key])
 
-    def _with_parents(self, word: Word) -> dict[str, Param]:
-        """The keys of a word: those of its parents, with their rules; beside a parent it adds none of its own."""
+    def following(self, param: Param) -> Param:
+        """A key that follows a knob by default takes what the knob takes: lr=auto is for optimizer.lr, too."""
+        link = _LINK.fullmatch(str(param.value))
+        knob = self.knobs.get(link[1]) if link else None
+        return param if knob is None else replace(param, rule=knob.rule)
+
+    def with_parents(self, word: Word) -> dict[str, Param]:
+        """The keys of a word: those of its parents, with their rules; beside a parent it adds none itself."""
         table: dict[str, Param] = {}
         parents = [self.words[word.group][name] for name in word.parents if name in self.words[word.group]]
         for parent in parents:
-            table |= self._with_parents(parent)
+            table |= self.with_parents(parent)
         own = word.params
         if parents and word.target is None:
             own = {path: param for path, param in own.items() if path in table or path in self.knobs}
         kept = {path: table.get(path, self.knobs.get(path, param)) for path, param in own.items()}
         return table | {
-            path: param if param.rule else replace(kept[path], default=param.default)
+            path: param if param.rule else replace(kept[path], value=param.value)
             for path, param in own.items()
         }

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, OverrideType, QuotedString, Transformer
+from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
+from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
+from dltrain.config.groups import VERBS
+from dltrain.config.hydra_node import check_hydra_node, check_search_path
+from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.search_path import catalogue_dir, user_dirs
+from dltrain.config.source import SCHEME, serve
+from dltrain.config.yaml_files import place
 from dltrain.errors import UserError, listing, nearest
 
 CONFIG_NAME = "config"
@@ -38,15 +40,39 @@ class Composition:
     catalogue: Catalogue
 
 
+class CheckedLoader(ConfigLoaderImpl):
+    """Composes every configuration that Hydra asks for, and checks Hydra's node before Hydra builds anything of it."""
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], *args: Any, **options: Any
+    ) -> DictConfig:
+        loaded = self.repository.load_config(config_name) if config_name is not None else None
+        if loaded is not None:
+            check_search_path(loaded.config, str(config_name))
+        try:
+            cfg = super().load_configuration(config_name, overrides, *args, **options)
+        except KeyError as error:  # a variable of the environment that a file wants copied
+            raise UserError(f"`hydra.job.env_copy` cannot be set; it names {error}. Leave it out.") from None
+        check_hydra_node(cfg, given_trust(cfg, overrides))
+        return cfg
+
+
+def given_trust(cfg: DictConfig, overrides: list[str]) -> list[str]:
+    """The modules that the command line trusts; what a file trusts counts for nothing."""
+    if not any(text.lstrip("+").startswith("trust=") for text in overrides):
+        return []
+    return [str(name) for name in cfg.get("trust") or []]
+
+
 def open_catalogue(config_dir: str | None = None) -> Catalogue:
     return Catalogue(catalogue_dir(), user_dirs(config_dir))
 
 
 def search_path(catalogue: Catalogue) -> ConfigSearchPath:
     """Where Hydra looks: the shipped catalogue, then the user's folders; its own schemas stay last, as it demands."""
-    path = create_config_search_path(str(catalogue.root))
+    path = create_config_search_path(f"{SCHEME}://{catalogue.root}")
     entries = path.get_path()
-    users = [SearchPathElement("user", f"file://{folder.resolve()}") for folder in catalogue.user_dirs]
+    users = [SearchPathElement("user", f"{SCHEME}://{folder.resolve()}") for folder in catalogue.user_dirs]
     entries[-1:-1] = users
     return path
 
@@ -54,14 +80,19 @@ def search_path(catalogue: Catalogue) -> ConfigSearchPath:
 def open_hydra(catalogue: Catalogue) -> Hydra:
     """Hydra over our search path, without `hydra.main` (which would make the folder before anything is checked)."""
     GlobalHydra.instance().clear()
-    return Hydra.create_main_hydra2(task_name="dltrain", config_search_path=search_path(catalogue))
+    serve(catalogue)
+    hydra = Hydra("dltrain", CheckedLoader(search_path(catalogue)))
+    GlobalHydra.instance().initialize(hydra)
+    return hydra
 
 
 def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str = CONFIG_NAME) -> Composition:
     """Compose one run's configuration. Raises UserError, in the user's words, for whatever Hydra cannot compose."""
+    check_name(name, catalogue)
     parsed = parse(overrides, hydra.config_loader)
     check_folders(parsed)
     check_words(parsed, catalogue)
+    check_defaults(parsed, catalogue)
     try:
         cfg = hydra.compose_config(
             name, open_dicts(overrides, catalogue), run_mode=RunMode.RUN, with_log_configuration=False
@@ -72,27 +103,112 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         mark = error.problem_mark or error.context_mark
         where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf"
         raise UserError(f"{where}: this is not YAML: {error.problem}. Mend that line.") from None
-    return Composition(cfg, choices_of(cfg), list(overrides), catalogue)
+    check_own_folders(cfg)
+    choices = choices_of(cfg)
+    for group in LIST_GROUPS:  # a node that names a target, under a word that no folder has
+        _check_word(group, choices[group], catalogue)
+    return Composition(cfg, choices, list(overrides), catalogue)
+
+
+def keys_of(overrides: list[str]) -> set[str]:
+    """The keys that overrides name, without the signs that add or force."""
+    return {text.partition("=")[0].lstrip("+") for text in overrides}
+
+
+def check_lr(overrides: list[str]) -> None:
+    """Raise UserError where the command line gives `lr` and, as something else, `optimizer.lr`."""
+    given = {key: text for text in overrides for key in keys_of([text])}
+    lr, own = given.get("lr"), given.get("optimizer.lr")
+    if lr and own and lr.partition("=")[2] != own.partition("=")[2]:
+        raise UserError(
+            f"`{lr}` beside `{own}`: `lr` is what optimizer.lr follows, so that one of them would do nothing.\n"
+            f"Leave one out: {own.partition('.')[2]}"
+        )
+
+
+def check_name(name: str, catalogue: Catalogue) -> None:
+    """Refuse a primary configuration that is not there, and one in the user's folder that would not be read."""
+    primary = name.removesuffix(".yaml")
+    for folder in catalogue.user_dirs:
+        if primary == CONFIG_NAME and (folder / f"{CONFIG_NAME}.yaml").is_file():
+            raise UserError(
+                f"{folder / CONFIG_NAME}.yaml would not be read: the defaults of dltrain have that name.\n"
+                f"Move its settings to {folder}/experiment/NAME.yaml, and write experiment=NAME"
+            )
+    files = [folder / f"{primary}.yaml" for folder in (catalogue.root, *catalogue.user_dirs)]
+    if not any(file.is_file() for file in files):
+        recipes = catalogue.words.get("experiment", {})
+        cure = f" For the recipe: experiment={primary}" if primary in recipes else ""
+        places = " or ".join(str(file) for file in files[1:]) or f"conf/{primary}.yaml here"
+        raise UserError(f"`--config-name` is {name}, and there is no {places}.{cure}")
+
+
+def check_defaults(parsed: list[Override], catalogue: Catalogue) -> None:
+    """Every word that the defaults list of a chosen file names must exist; the message says in which line it stands."""
+    for override in parsed:
+        if override.key_or_group in catalogue.words and not override.is_delete():
+            for name in (
+                n for value in values_of(override) for n in (value if isinstance(value, list) else [value])
+            ):
+                check_defaults_of(catalogue.words[override.key_or_group][str(name)], catalogue)
+
+
+def check_defaults_of(word: Word, catalogue: Catalogue) -> None:
+    """The defaults list of one file, and those of the files that it builds upon."""
+    for item in word.defaults:
+        if isinstance(item, str):
+            parent = catalogue.words[word.group].get(item.rpartition("/")[2])
+            if parent is not None and parent is not word:
+                check_defaults_of(parent, catalogue)
+            elif item != "_self_" and "/" not in item and parent is None:
+                raise UserError(_no_such(word, item, word.group, item, catalogue))
+            continue
+        for key, value in item.items() if isinstance(item, dict) else ():
+            group = str(key).split()[-1].lstrip("/").partition("@")[0]
+            if group.startswith("hydra") or str(key).startswith("optional"):
+                continue
+            if group not in catalogue.words:
+                where = place(word.file, str(key))
+                raise UserError(f"{where}: `{key}` names no group.{nearest(group, catalogue.words)}")
+            for name in value if isinstance(value, list) else [value]:
+                if str(name) not in catalogue.words[group] and name is not None:
+                    raise UserError(_no_such(word, f"{key}: {name}", group, str(name), catalogue))
+
+
+def _no_such(word: Word, shown: str, group: str, name: str, catalogue: Catalogue) -> str:
+    known = catalogue.words[group]
+    return (
+        f"{place(word.file, name)}: `{shown}`: there is no such word of {group}.{nearest(name, known)}\n"
+        f"{listing(f'Words of {group}', known)}"
+    )
+
+
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir")
 
 
 def check_folders(parsed: list[Override]) -> None:
-    """Refuse Hydra's own folders, which would be ignored in silence: a run's folder has one name."""
+    """Refuse Hydra's own folders, which would be ignored: a run's folder has one name."""
     for override in parsed:
-        if override.key_or_group in (
-            "hydra.run.dir",
-            "hydra.sweep.dir",
-            "hydra.sweep.subdir",
-            "hydra.job.chdir",
-        ):
-            raise UserError(
-                f"`{override.key_or_group}` is not yours to set: a run's folder is OUTPUT/NAME/DATE_TIME-SUFFIX.\n"
-                "Write output=FOLDER or name=NAME"
-            )
+        if override.key_or_group in FOLDERS:
+            raise UserError(_no_folder(override.key_or_group))
+
+
+def check_own_folders(cfg: DictConfig) -> None:
+    """The same for what a file sets: the shipped configuration names no folder that exists."""
+    for key in ("run", "sweep"):
+        raw = OmegaConf.to_container(cfg.hydra[key], resolve=False)
+        assert isinstance(raw, dict)
+        if not str(raw["dir"]).endswith("/NAME/DATE_TIME-SUFFIX"):
+            raise UserError(_no_folder(f"hydra.{key}.dir"))
+
+
+def _no_folder(key: str) -> str:
+    return f"`{key}` cannot be set: a run's folder is OUTPUT/NAME/DATE_TIME-SUFFIX.\nWrite output=FOLDER or name=NAME"
 
 
 def open_dicts(overrides: list[str], catalogue: Catalogue) -> list[str]:
     """Overrides of a knob that is a dictionary may add names to it, which Hydra allows with `++` only."""
-    dicts = tuple(path for path, param in catalogue.knobs.items() if param.default == "{}" and param.rule)
+    dicts = tuple(path for path, param in catalogue.knobs.items() if param.value == {} and param.rule)
     return [
         f"++{text}" if dicts and re.match(rf"({'|'.join(dicts)})[.=]", text) else text for text in overrides
     ]
@@ -142,10 +258,8 @@ def quote_foreign(text: str) -> str:
 
 
 def _verb_hint(text: str) -> str:
-    return (
-        nearest(text, ("check", "evaluate", "resume", "rerun", "--help", "--multirun", "--cfg"))
-        or " Write the key, `=` and the value."
-    )
+    hint = nearest(text, (*VERBS, "--help", "--multirun", "--cfg"))
+    return hint or f" An override is the key, `=` and the value; the verbs are {', '.join(VERBS[:-1])}."
 
 
 def _quoted(text: str) -> str:
@@ -175,7 +289,17 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
         key = override.key_or_group
         if key.split(".")[0].split("/")[0] == "hydra":
             continue
-        if key in catalogue.words and override.type is not OverrideType.DEL:
+        if key in catalogue.words and override.is_delete():
+            none = " or ".join(
+                f"{key}={word}"
+                for word in ("none", "[]")
+                if word in catalogue.words[key] or key in LIST_GROUPS
+            )
+            raise UserError(
+                f"`{override.input_line}`: a group cannot be deleted. Write {none or f'{key}=WORD'}\n"
+                f"{listing(f'Words of {key}', catalogue.words[key])}"
+            )
+        if key in catalogue.words:
             if isinstance(override.value(), Glob) and not values_of(override):
                 raise UserError(
                     f"`{override.input_line}` fits no word of {key}.\n{listing(f'Words of {key}', catalogue.words[key])}"
@@ -183,9 +307,38 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
             for value in values_of(override):
                 _check_word(key, value, catalogue)
         elif key.split(".")[0] not in heads:
-            raise UserError(
-                f"`{key}` is neither a knob nor a group.{nearest(key, heads)} `dltrain --help` lists them all."
-            )
+            hint = elsewhere(override, catalogue) or nearest(key, heads)
+            raise UserError(f"`{key}` is neither a knob nor a group.{hint} `dltrain --help` lists them all.")
+
+
+# How other programs name the same knobs.
+ALIASES = {
+    "learning_rate": "lr", "max_epochs": "epochs", "num_epochs": "epochs", "n_epochs": "epochs", "max_steps": "steps",
+    "iterations": "steps", "bs": "batch_size", "random_seed": "seed", "manual_seed": "seed", "gpus": "device",
+    "num_workers": "workers", "scheduler": "schedule", "lr_scheduler": "schedule", "criterion": "loss", "arch": "model",
+    "net": "model", "network": "model", "data": "dataset", "save_dir": "output", "outdir": "output", "log_dir": "output",
+}  # fmt: skip
+
+
+def elsewhere(override: Override, catalogue: Catalogue) -> str:
+    """Where a key belongs that is no knob: another program's name of a knob, a key of some word, or a word itself."""
+    key, value = override.key_or_group, str(override.input_line or "").partition("=")[2]
+    if key in ALIASES:
+        return f" Write {ALIASES[key]}={value}."
+    listed = [item for item in catalogue.settings["defaults"] if isinstance(item, dict)]
+    defaults = {group: word for item in listed for group, word in item.items() if isinstance(word, str)}
+    cures = []
+    # what the default words take comes first
+    taken = {g for g, word in defaults.items() if g in catalogue.words and word in catalogue.words[g]
+             and f"{g}.{key}" in catalogue.words[g][word].params}  # fmt: skip
+    for group, words in sorted(catalogue.words.items(), key=lambda item: item[0] not in taken):
+        if group in LIST_GROUPS and key in words:
+            cures.append(f"{group}=[{key}]")
+        owners = [name for name, word in words.items() if f"{group}.{key}" in word.params]
+        if owners and group in defaults:
+            word = defaults[group] if defaults[group] in owners else key if key in owners else owners[0]
+            cures.append(f"{group}={word} " * (word != defaults[group]) + f"{group}.{key}={value}")
+    return f" Write {', or '.join(cures[:2])}." if cures else ""
 
 
 def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
@@ -265,13 +418,3 @@ def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[st
         return f"`{key}`{where} is no key of {chosen}, which has no such momentum: {cure}."
     listed = listing(f"Keys of {chosen}", (path[len(head) + 1 :] for path in siblings))
     return f"`{key}`{where} is no key of {chosen}.{nearest(key, siblings)}\n{listed}"
-
-
-def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted path of a plain configuration with its value; dictionaries are entered, lists are values."""
-    for key, value in node.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            yield from leaves(value, path + ".")
-        else:
-            yield path, value

@@ -6,12 +6,13 @@ word of the user's own can do is not known here: the parts refuse it when they a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
+from dltrain.config.declarations import Declared, declared
 from dltrain.config.schema import Node
 
 Words = Mapping[str, list[str]]  # the chosen words of each group; [] or ["none"] where nothing is chosen
@@ -184,6 +185,18 @@ PAIRS: tuple[Pair, ...] = (
         "Use optimizer=momentum, or momentum_schedule=none",
     ),
     _pair(
+        "schedule != constant none",
+        "optimizer = rprop",
+        "each weight's step size follows the signs of its gradients, and lr is the first one only",
+        "Use schedule=constant, or a first-order optimizer such as optimizer=gd",
+    ),
+    _pair(
+        "regularization = gradient_clipping",
+        "optimizer = rprop",
+        "it heeds the signs of the gradient only, which clipping leaves as they are",
+        "Leave gradient_clipping out, or use a first-order optimizer such as optimizer=gd",
+    ),
+    _pair(
         "penalty_schedule != none",
         "regularization = none",
         "there is no strength to schedule",
@@ -219,6 +232,9 @@ def value(plain: Node, path: str) -> Any:
     return node
 
 
+LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary files add to it
+
+
 def leads_outside(name: object) -> bool:
     """Whether a run's name is the path of a folder that is not below `output`."""
     path = PurePath(str(name or ""))
@@ -229,6 +245,11 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
     Contradiction(
         lambda c, w: leads_outside(c["name"]),
         "`name` is {name!r}; it must be the name of a folder below `output`. For another place: output=FOLDER",
+    ),
+    Contradiction(
+        lambda c, w: any(len(part.encode()) > LONGEST_NAME for part in PurePath(str(c["name"] or "")).parts),
+        "`name` has a part of more than 200 bytes, and file systems take no longer names. Use a shorter one; a "
+        "sentence goes into notes='…'",
     ),
     Contradiction(
         lambda c, w: c["epochs"] is not None and c["steps"] is not None,
@@ -264,9 +285,22 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         "twice.\nSet optimizer.weight_decay=0, or leave weight_decay out of `regularization`.",
     ),
     Contradiction(
+        lambda c, w: c["lr"] is not None and bool(c["optimizer"]) and "lr" not in c["optimizer"],
+        "`lr` is {lr}, and the file of optimizer={words[optimizer]} has no key `lr` that it could reach.\n"
+        "Add a line to it, with the optimizer's own default: lr: 0.01",
+    ),
+    Contradiction(
         lambda c, w: w["momentum_schedule"] != ["none"] and not has(c, "optimizer", "momentum", "betas"),
         "`momentum_schedule` schedules momentum, and optimizer={words[optimizer]} has none. Use optimizer=momentum, or "
         "momentum_schedule=none.",
+    ),
+    Contradiction(
+        lambda c, w: (
+            w["optimizer"] == ["rprop"]
+            and bool(value(c, "schedule.warmup_steps") or value(c, "schedule.warmup_epochs"))
+        ),
+        "`schedule` warms lr up, and with optimizer=rprop lr is the first step size only.\n"
+        "Leave the warm-up out, and give the first step size: lr={lr}",
     ),
     Contradiction(
         lambda c, w: w["optimizer"] == ["lbfgs"] and bool(value(c, "parameters.lr_scale")),
@@ -288,6 +322,15 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
     Contradiction(
         lambda c, w: c["shuffle"] == "replacement" and w["sampler"] == ["balanced"],
         "`shuffle=replacement` draws each batch freely, and sampler=balanced fixes what is in it. Use one of them.",
+    ),
+    Contradiction(
+        lambda c, w: w["sampler"] == ["balanced"] and value(c, "dataset.class_weights") == "balanced",
+        "`dataset.class_weights` is balanced beside sampler=balanced: rare classes would come more often and weigh more, which "
+        "corrects twice.\nUse one of them: dataset.class_weights=none, or sampler=none.",
+    ),
+    Contradiction(
+        lambda c, w: w["dataset"] == ["none"] and value(c, "dataset.class_weights") == "balanced",
+        "`dataset.class_weights` is balanced, and dataset=none has no classes. Use dataset.class_weights=none.",
     ),
     Contradiction(
         lambda c, w: (
@@ -322,3 +365,76 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         "`dataset.task` is regression, and sampler=balanced balances classes, which quantities have not. Use sampler=none.",
     ),
 )
+
+
+@dataclass(frozen=True)
+class Clash:
+    """What an optimizer needs and a regularizer takes from it."""
+
+    need: str
+    breaks: Callable[[Declared], bool]
+    reason: str
+
+
+CLASHES = (
+    Clash(
+        "one loss",
+        lambda rule: "change_gradients" in rule.actions,
+        "its step follows from curvature or a line search, so that gradient and loss must belong together, and this changes the "
+        "gradient alone",
+    ),
+    Clash(
+        "one loss",
+        lambda rule: "lr as step size" in rule.needs,
+        "its step follows from curvature or a line search, and lr, by which this shrinks the weights, is not its size",
+    ),
+    Clash(
+        "own points",
+        lambda rule: bool({"before_update", "after_update"} & rule.actions),
+        "it learns the curvature from its own steps, and this moves the weights besides",
+    ),
+)
+FIRST_ORDER = "a first-order optimizer such as optimizer=momentum"
+
+
+def clash(optimizer: Any, rule: Any, keys: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why the targets of an optimizer and of a regularizer with these keys cannot go together, and what to do instead."""
+    needs = frozenset().union(*(part.needs for part in declared(optimizer, {})))
+    return clash_of(needs, declared(rule, keys))
+
+
+def clash_of(needs: frozenset[str], rules: Sequence[Declared]) -> tuple[str, str] | None:
+    """The same from what they declare: a clash must hold for each of the things that the regularizer may be."""
+    found = [next((c for c in CLASHES if c.need in needs and c.breaks(rule)), None) for rule in rules]
+    if not found or None in found:
+        return None
+    instead = rules[0].instead
+    cure = (
+        f"Use {instead}, which acts in the loss, or {FIRST_ORDER}"
+        if instead
+        else f"Leave it out, or use {FIRST_ORDER}"
+    )
+    first = found[0]
+    assert first is not None
+    return first.reason, cure
+
+
+def scales_nothing(rules: Mapping[str, Node]) -> bool:
+    """Whether a penalty schedule finds no strength among these regularizers, as far as their source tells."""
+    known = [declared(node.get("_target_"), node) for node in rules.values() if node.get("_target_")]
+    return all(candidates and not any(c.scaled for c in candidates) for candidates in known)
+
+
+def check_rules(plain: Node, words: Words) -> str | None:
+    """The refusal of regularizers that the optimizer cannot have, or that a penalty schedule does not reach."""
+    for word, node in plain["regularization"].items():
+        found = clash(plain["optimizer"].get("_target_"), node.get("_target_"), node)
+        if found is not None:
+            return f"`regularization={word}` cannot go with `optimizer={words['optimizer'][0]}`: {found[0]}.\n{found[1]}."
+    rules = plain["regularization"]
+    if rules and words["penalty_schedule"] != ["none"] and scales_nothing(rules):
+        return (
+            f"`penalty_schedule={words['penalty_schedule'][0]}` scales penalties and decay, and regularization=[{','.join(rules)}] "
+            f"has neither.\nAdd one: regularization=[{','.join([*rules, 'l2'])}], or use penalty_schedule=none."
+        )
+    return None

@@ -14,34 +14,36 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.schema import Config, Node
 from dltrain.errors import UserError, listing, nearest
 
+# What the shipped words named before torch's optimizers had functions of ours: saved configurations may still name it.
+FORMER = frozenset(
+    f"torch.optim.{name}"
+    for name in (
+        "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD",
+    )
+)  # fmt: skip
+
 
 def all_targets(catalogue: Catalogue) -> set[str]:
     """The targets of every word of today, the user's own included: what a saved configuration may name."""
-    return {word.target for group in catalogue.words.values() for word in group.values() if word.target}
+    words = (word for group in catalogue.words.values() for word in group.values())
+    return {word.target for word in words if word.target} | FORMER
 
 
 def shipped_targets(catalogue: Catalogue) -> set[str]:
     """The targets of the shipped catalogue alone."""
     words = (word for group in catalogue.words.values() for word in group.values())
-    return {word.target for word in words if word.target and catalogue.root in word.file.parents}
+    return {word.target for word in words if word.target and catalogue.root in word.file.parents} | FORMER
 
 
 OURS = ("dltrain.", "torch.optim.")  # where the shipped catalogue's targets lie
-# What Hydra's own node may name: it instantiates callbacks, handlers, launcher and sweeper by itself.
-_HYDRAS = ("hydra._internal.core_plugins.", "hydra.experimental.callbacks.", "hydra_plugins.", "dltrain.")
-_LOGGING = ("logging.FileHandler", "logging.StreamHandler", "logging.NullHandler", "logging.Formatter",
-            "logging.handlers.RotatingFileHandler", "logging.handlers.TimedRotatingFileHandler",
-            "colorlog.ColoredFormatter")  # fmt: skip
-_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 
 def in_working_folder(module: str) -> bool:
@@ -56,51 +58,36 @@ def in_working_folder(module: str) -> bool:
     return spec is not None and Path(spec.origin or here / "x").resolve().is_relative_to(here.resolve())
 
 
-def check_hydra_node(node: Any, trust: list[str]) -> None:
-    """Refuse, before Hydra builds anything of it, what its own node names beyond Hydra, logging and trusted modules."""
-    if node is None:
-        return
-    plain = OmegaConf.to_container(node, resolve=False)
-    for path, value in _named(plain, "hydra"):
-        key = path.rsplit(".", 1)[-1]
-        text = str(value)
-        logged = ".job_logging." in path or ".hydra_logging." in path
-        allowed = _LOGGING if logged else ()
-        fine = text in allowed or (not logged and key == "_target_" and text.startswith(_HYDRAS))
-        module = text.rpartition(".")[0]
-        if not fine and not any(module == name or module.startswith(name + ".") for name in trust):
-            in_folder = key == "_target_" and in_working_folder(module)
-            if not in_folder:
-                raise UserError(
-                    f"`{path}` is {text[:80]}, which Hydra would import and run.\n"
-                    f"If you trust that code, say so: trust=[{text.split('.')[0]}]"
-                )
+@dataclass(frozen=True)
+class Rights:
+    """What the configurations of one command may name, whatever each of them trusts; see Door."""
+
+    targets: frozenset[str]
+    local: bool = True
+    recalled: bool = False
+
+    def door(self, trust: list[str]) -> Door:
+        return Door(set(self.targets), trust, self.local, self.recalled)
 
 
-def _named(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The values below a node that logging or Hydra would resolve to an object, with their paths."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            here = f"{path}.{key}"
-            if key in ("_target_", "()", "class") and not isinstance(value, dict):
-                yield here, value
-            else:
-                yield from _named(value, here)
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            yield from _named(value, f"{path}.{index}")
-    elif isinstance(node, str) and node.startswith("ext://") and node not in _STREAMS:
-        yield path, node
+def rights_of_user(catalogue: Catalogue) -> Rights:
+    """The rights of what the user typed: code of the working folder may be named freely."""
+    return Rights(frozenset(shipped_targets(catalogue)))
+
+
+def rights_of_record(catalogue: Catalogue, overrides: list[str]) -> Rights:
+    """The rights of a record that was read from disk: a run's config.yaml, or the overrides in a sweep.json.
+
+    It may name what a word of today names. The `trust` that stands in it holds for these names only, since a stranger
+    can write anything there; `trust=[…]` among the user's own `overrides` holds for every name.
+    """
+    mine = any(text.startswith("trust=") for text in overrides)
+    return Rights(frozenset(all_targets(catalogue)), local=False, recalled=not mine)
 
 
 def door_for_saved(config: Config, catalogue: Catalogue, overrides: list[str]) -> Door:
-    """The door for the configuration of a run folder, which may be a stranger's; every name of it is checked at once.
-
-    The `trust` that stands in it holds for what a word of today names and for nothing else: a stranger writes there
-    what he likes. `trust=[…]` among the overrides is the user's own word, and holds for all.
-    """
-    mine = any(text.startswith("trust=") for text in overrides)
-    door = Door(all_targets(catalogue), config.trust, local=False, recalled=not mine)
+    """Return the door for the configuration of a run folder; every name in it is checked at once."""
+    door = rights_of_record(catalogue, overrides).door(config.trust)
     door.check_names(config.plain)
     return door
 

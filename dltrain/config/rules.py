@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _TYPES = ("int", "float", "bool", "str", "path", "dict")
-_SPEC = re.compile(
+SPEC = re.compile(
     r"(?:(?P<many>list|pair) of )?(?P<type>int|float|bool|str|path|dict)"
     r"(?:\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>[-\d.e+]+)|\s+in\s+(?P<open>[\[(])(?P<low>[-\d.e+]+),\s*(?P<high>[-\d.e+]+)(?P<close>[\])]))?"
 )
@@ -61,7 +61,7 @@ def parse_rule(text: str) -> Rule:
     alternatives: list[Callable[[Any], bool]] = []
     words: list[str] = []
     for part in (p.strip() for p in text.split(" or ")):
-        match = _SPEC.fullmatch(part)
+        match = SPEC.fullmatch(part)
         if match:
             alternatives.append(_typed(match))
         elif re.fullmatch(r"[\w.:-]+", part):

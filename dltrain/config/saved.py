@@ -5,19 +5,27 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.bounds import SafeLoader, check_bounds
-from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue
-from dltrain.config.compose import leaves
+from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, leaves
+from dltrain.config.compose import check_lr
 from dltrain.config.schema import Config, to_config
-from dltrain.config.validation import check_together, check_value, check_values, replace_length
+from dltrain.config.secrets import put, resolve
+from dltrain.config.validation import (
+    check_together,
+    check_value,
+    check_values,
+    checked,
+    replace_length,
+    words_of,
+)
+from dltrain.direction import problems, resolved_modes
 from dltrain.errors import CheckpointProblem, UserError, nearest
 
 MAX_SAVED_BYTES = 200_000  # fifty times what a run writes
@@ -35,12 +43,7 @@ def write(config: Config, file: Path) -> None:
     What came from the environment is written as it was asked for, `${oc.env:…}`: it may be a secret.
     """
     content = {**copy.deepcopy(config.plain), "words": config.words}
-    for path, text in config.secrets.items():
-        *parents, last = path.split(".")
-        node = content
-        for parent in parents:
-            node = node[parent]
-        node[last] = text
+    put(content, config.secrets)
     beside = file.with_name(f".{file.name}.tmp")
     beside.write_text(dump(content), encoding="utf-8")
     os.replace(beside, file)
@@ -53,20 +56,30 @@ def dump(content: Any) -> str:
     return text
 
 
-def placement(run: Path) -> dict[str, Any]:
-    """`device` and `threads` of a run folder's config.yaml; empty where there is none that can be read."""
-    try:
-        content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+def placement(run: Path, catalogue: Catalogue) -> dict[str, Any]:
+    """Return `device` and `threads` of a run folder's config.yaml; empty where there is none.
+
+    Raises CheckpointProblem for a file that cannot be read, UserError for a value that breaks its rule.
+    """
+    if not (run / "config.yaml").is_file():
         return {}
-    return {key: content.get(key) for key in ("device", "threads")} if isinstance(content, dict) else {}
+    content = load_bounded(run / "config.yaml")
+    found = {key: content[key] for key in ("device", "threads") if content.get(key) is not None}
+    for key, value in found.items():
+        check_value(catalogue.knobs[key], value)
+    return found
 
 
 def binding(config: Config) -> dict[str, Any]:
-    """What a run may not change when it is resumed, by dotted path; as JSON gives it back."""
+    """What a run may not change when it is resumed, by dotted path; as JSON gives it back.
+
+    Directions are resolved: before there was `mode: auto`, every configuration said `min` or `max`.
+    """
     free = {*SAFE, *_ELSEWHERE, *config.secrets}
-    plain: dict[str, Any] = json.loads(json.dumps(dict(leaves(config.plain)), default=str))
-    return {path: value for path, value in plain.items() if path not in free}
+    below = tuple(f"{path}." for path in config.secrets)
+    values = dict(leaves(config.plain)) | resolved_modes(config.plain)
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return {path: value for path, value in plain.items() if path not in free and not path.startswith(below)}
 
 
 def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
@@ -86,8 +99,11 @@ def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
         )
 
 
-def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
+def read(run: Path, catalogue: Catalogue, overrides: list[str], again: bool = False) -> Config:
     """The configuration of a run folder, with `key=value` changes applied, checked like a new one.
+
+    A run that is repeated (`again`) must keep every rule of today; one that is resumed or scored may combine words that an
+    earlier version allowed.
 
     Raises CheckpointProblem when the folder holds none, UserError for a change that does not fit.
     """
@@ -98,24 +114,29 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str]) -> Config:
         )
     content = load_bounded(file)
     choices = read_words(content.pop("words", None), file, catalogue)
-    words = {g: names if g in LIST_GROUPS else names[0] for g, names in choices.items()}
     check_nodes(content, choices, file, catalogue)
     table = catalogue.params(choices)
     fill_newer_keys(content, catalogue)
-    secrets = resolve_environment(content)
+    secrets = resolve(content)
+    former = problems(content)
     links = {
         path: key
         for g, names in choices.items()
         for n in names
         for path, key in catalogue.words[g][n].links.items()
     }
+    check_lr(overrides)
     for text in followed(overrides, links):
         set_value(content, text, table)
         secrets.pop(text.partition("=")[0], None)
+    # `mode: min` was once the default for every metric: such a run keeps its direction
+    kept = [group for group, problem in problems(content).items() if former.get(group) == problem]
+    if again:
+        return checked(content, choices, overrides, catalogue, secrets, kept=kept)
     replace_length(content, overrides)
     check_values(content, choices, catalogue)
-    check_together(content, choices)
-    return to_config(content, words, secrets)
+    check_together(content, choices, kept)
+    return to_config(content, words_of(choices), secrets)
 
 
 def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[str]]:
@@ -156,31 +177,15 @@ def check_nodes(
 def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:
     """Give the knobs that came after this configuration was saved their defaults."""
     known = {field.name for field in fields(Config)}
+    for group in LIST_GROUPS:
+        content.setdefault(group, {})
     for path, knob in catalogue.knobs.items():
         head, _, key = path.rpartition(".")
-        if (head or key) not in known:  # Hydra's own node, and what belongs to a sweep
+        if (head or key) not in known:  # what belongs to a sweep
             continue
         node = content.setdefault(head, {}) if head else content
-        if "." not in head and isinstance(node, dict):
-            node.setdefault(key, yaml.safe_load(knob.default) if knob.default else None)
-
-
-def resolve_environment(content: dict[str, Any]) -> dict[str, str]:
-    """Put the values of `${oc.env:NAME}` in their places; returns the texts that stood there, by dotted path.
-
-    Raises UserError where the variable is not set and the text names no default.
-    """
-    found = {path: value for path, value in leaves(content) if isinstance(value, str) and "oc.env" in value}
-    for path, text in found.items():
-        *parents, last = path.split(".")
-        node = content
-        for parent in parents:
-            node = node[parent]
-        try:
-            node[last] = OmegaConf.create({"value": text[:500]})["value"]
-        except OmegaConfBaseException as error:
-            raise UserError(f"`{path}` is {text}: {str(error).splitlines()[0]}") from None
-    return found
+        if isinstance(node, dict):
+            node.setdefault(key, copy.deepcopy(knob.value))
 
 
 def followed(overrides: list[str], links: dict[str, str]) -> list[str]:
@@ -218,8 +223,18 @@ def set_value(content: dict[str, Any], text: str, table: dict[str, Any]) -> None
             raise UserError(
                 f"`{parent}` is {str(node)[:80]} in config.yaml; it must be keys with their values."
             )
-    node[last] = _read_value(value)
+    try:
+        node[last] = _read_value(value)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(
+            f"`{text[:80]}` cannot be read: its value is not YAML.\nQuote it: {shlex.quote(f'{key}={_quoted(value)}')}"
+        ) from None
     check_value(table[key], node[last])
+
+
+def _quoted(value: str) -> str:
+    """The value as a YAML text in quotes."""
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _read_value(text: str) -> Any:

@@ -1,114 +1,269 @@
-"""The typed configuration: what the doorway hands to `build` after validation, with Hydra left behind."""
+"""The typed configuration, and the schema of the knobs: their types, ranges, defaults and meanings stand here only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from dltrain.ranges import Count, FilePath, Fraction, Index, Positive, Share
 
 Node = dict[str, Any]  # a `_target_` and the keys of what it names; empty where nothing was chosen
-
-
-@dataclass(frozen=True)
-class Log:
-    every_steps: int | None
-    profile: bool
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    every_epochs: int | None
-    every_steps: int | None
-    batch_size: int | None
-    test: bool
-    mc_dropout: int = 0
-    tta: int = 0
-    tta_words: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    every_epochs: int | None
-    every_steps: int | None
-    every_minutes: float | None
-    keep: int
-    background: bool
-    unsaved: str
-
 
 # What configurations that were saved before these keys existed mean.
 CHECKPOINT_SINCE = {"background": False, "unsaved": "stop"}
 
 
 @dataclass(frozen=True)
+class Knobs:
+    """The knobs that belong to no group.
+
+    Args:
+        lr: learning rate; unset, the optimizer's own default; auto, searched on a subset
+        epochs: passes over the training split; unset, 30 (or as many as `steps` needs)
+        steps: optimizer updates, in place of epochs
+        batch_size: samples a step; unset, 64, or the training split where that is smaller
+        seed: the seed of initial weights, order, augmentation and dropout
+        device: auto takes the GPU where there is one
+        precision: auto is bf16 on a GPU that has it, else fp32
+        accumulate: parts into which a batch is cut, whose gradients add up to one step; fewer for a
+            small last batch where batch norm needs two samples in each
+        shuffle: how the order of the samples changes
+        folds: K of a K-fold cross-validation
+        fold: which of the folds validates
+        name: folder of the run below `output`; unset, DATASET_MODEL
+        tags: words to find the run by
+        notes: a sentence kept with the run
+        output: the folder of all runs
+        deterministic: torch's deterministic algorithms, which cost speed on a GPU
+        compile: torch.compile; costs half a minute at the start
+        threads: threads of the CPU; unset, torch's choice
+        workers: processes that read files when the data do not fit on the device
+        worker_timeout: seconds without a batch from those processes after which the run ends
+        quiet: print nothing but errors
+        non_finite: after a step with a NaN or Inf: end the run, leave the step out, or go back to
+            the last checkpoint
+        trust: modules from outside the catalogue and the working folder that a config may name
+    """
+
+    lr: Positive | Literal["auto"] | None = None
+    epochs: Count | None = None
+    steps: Count | None = None
+    batch_size: Count | Literal["full", "auto"] | None = None
+    seed: Index = 0
+    device: Literal[
+        "auto",
+        "cpu",
+        "cuda",
+        "mps",
+        "cuda:0",
+        "cuda:1",
+        "cuda:2",
+        "cuda:3",
+        "cuda:4",
+        "cuda:5",
+        "cuda:6",
+        "cuda:7",
+    ] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    accumulate: Count = 1
+    shuffle: Literal["epoch", "once", "never", "replacement"] = "epoch"
+    folds: Annotated[int, ">= 2"] | None = None
+    fold: Index | None = None
+    name: str | None = None
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    output: FilePath = "outputs"
+    deterministic: bool = False
+    compile: bool = False
+    threads: Count | None = None
+    workers: Index = 2
+    worker_timeout: Positive = 60.0
+    quiet: bool = False
+    non_finite: Literal["stop", "skip", "rollback"] = "stop"
+    trust: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Log:
+    """What is logged between evaluations.
+
+    Args:
+        every_steps: also log loss and gradient norm each so many steps
+        profile: torch's profiler over the first steps, into the run folder
+    """
+
+    every_steps: Count | None = None
+    profile: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """When the model is validated, and how `dltrain evaluate` scores it.
+
+    Args:
+        every_epochs: validate each so many epochs
+        every_steps: validate each so many steps, in place of epochs
+        batch_size: samples evaluated at once; unset, at least 1024
+        mc_dropout: `dltrain evaluate` averages so many passes with dropout drawn anew; 0 without
+            dropout
+        tta: `dltrain evaluate` averages over so many augmented copies of each sample; 0 none
+        tta_words: words of augmentation that make these copies; none named, those that the run was
+            trained with
+        test: score the test split once, at the end, with the best weights
+    """
+
+    every_epochs: Count | None = 1
+    every_steps: Count | None = None
+    batch_size: Count | None = None
+    mc_dropout: Index = 0
+    tta: Index = 0
+    tta_words: list[str] = field(default_factory=list)
+    test: bool = True
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """When the run is saved.
+
+    Args:
+        every_epochs: save each so many epochs
+        every_steps: save each so many steps
+        every_minutes: save each so many minutes
+        keep: newest checkpoints to keep; the best one stays besides
+        background: write them while training goes on, which waits for a copy only
+        unsaved: what to do when one cannot be written; a run that continues ends as degraded
+    """
+
+    every_epochs: Count | None = 1
+    every_steps: Count | None = None
+    every_minutes: Positive | None = None
+    keep: Count = 2
+    background: bool = True
+    unsaved: Literal["stop", "continue"] = "stop"
+
+
+@dataclass(frozen=True)
 class Parameters:
+    """Which parameters are trained, at which rate.
+
+    Args:
+        freeze: names of layers, or shell patterns of parameters, that are not trained, as in
+            [layers.0,"*.bias"]
+        thaw_epoch: epochs after which the frozen ones are trained too; null never
+        lr_scale: factor of lr by name or pattern, as in {head: 10}; head is the last layer; the
+            first match counts
+        decay_all: an optimizer's own weight_decay acts on biases and normalisation, too
+    """
+
     freeze: list[str] = field(default_factory=list)
-    thaw_epoch: int | None = None
-    lr_scale: dict[str, float] = field(default_factory=dict)
+    thaw_epoch: Count | None = None
+    lr_scale: dict[str, Any] = field(default_factory=dict)
     decay_all: bool = False
 
 
 @dataclass(frozen=True)
-class Config:
-    """One run. The knobs are those of conf/config.yaml, where their rules and meanings stand."""
+class DatasetKnobs:
+    """The keys that all datasets share.
 
-    lr: float | str | None
-    epochs: int | None
-    steps: int | None
-    batch_size: int | str | None
-    seed: int
-    device: str
-    precision: str
-    accumulate: int
-    shuffle: str
-    folds: int | None
-    fold: int | None
-    name: str | None
-    tags: list[str]
-    notes: str | None
-    output: str
-    deterministic: bool
-    compile: bool
-    threads: int | None
-    workers: int
-    worker_timeout: float
-    quiet: bool
-    non_finite: str
-    trust: list[str]
-    log: Log
-    evaluation: Evaluation
-    checkpoint: Checkpoint
-    parameters: Parameters
-    dataset: Node
-    model: Node
-    initializer: Node
-    optimizer: Node
-    wrap: dict[str, Node]
-    averaging: Node
-    schedule: Node
-    momentum_schedule: Node
-    penalty_schedule: Node
-    regularization: dict[str, Node]
-    augmentation: dict[str, Node]
-    loss: Node
-    sampler: Node
-    early_stopping: Node
-    diagnostics: dict[str, Node]
-    words: dict[str, Any]  # the chosen word of each group, a list for the groups that take several
-    plain: Node  # the same configuration as nested plain data, as it is saved
-    secrets: dict[str, str] = field(
-        default_factory=dict
-    )  # what came from the environment: dotted path → `${oc.env:…}`
+    Args:
+        val_fraction: share of the samples that validates
+        test_fraction: share of the samples that tests, where the data bring no test split
+        split_seed: the splits and folds depend on this seed alone
+        normalize: inputs to mean 0 (and deviation 1), by the training split
+        class_weights: weigh each sample in the loss by 1 / frequency of its class; val/loss stays
+            plain
+        resident_share: share of the device's free memory that the data may take; beyond, they
+            stream
+        limit: train on this many samples of the training split only
+    """
+
+    val_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.1
+    split_seed: Index = 0
+    normalize: Literal["unit", "center", "none"] = "unit"
+    class_weights: Literal["none", "balanced"] = "none"
+    resident_share: Share = 0.5
+    limit: Count | None = None
 
 
-def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, str] | None = None) -> Config:
+@dataclass(frozen=True)
+class SweepKnobs:
+    """How a sweep runs its jobs.
+
+    Args:
+        trials: configurations to try; unset, all of a grid
+        jobs: jobs at a time, each with cores ÷ jobs threads; auto, one for each core or place on a
+            GPU
+        jobs_per_gpu: jobs that share a GPU, under jobs=auto
+        vectorize: train jobs that differ in numbers only as one stacked model; auto, small models
+            on a CPU
+        seeds: runs of each configuration, with seeds seed, seed+1, …; the objective is their mean
+        zip: axes that change together, their first values with one another and so on
+        space: axes written in YAML, with ranges and conditions (docs/sweeps.md)
+        pruner: stop jobs that fall behind, by their validation metric
+        min_evaluations: evaluations before a job can be pruned; auto, a ninth of the planned ones
+        timeout: seconds after which no further job starts
+        dry_run: print the table of jobs and stop
+        resume: folder of a sweep to go on with; unset, the newest unfinished one with the same axes
+        reuse: take over finished runs of equal configuration from earlier sweeps in `output`
+        fresh: begin a new sweep even where an unfinished one could go on
+    """
+
+    trials: Count | None = None
+    jobs: Count | Literal["auto"] = "auto"
+    jobs_per_gpu: Count = 1
+    vectorize: Literal["auto", "never", "always"] = "auto"
+    seeds: Count = 1
+    zip: list[str] = field(default_factory=list)
+    space: dict[str, Any] = field(default_factory=dict)
+    pruner: Literal["none", "median", "asha", "hyperband"] = "none"
+    min_evaluations: Count | Literal["auto"] = "auto"
+    timeout: Positive | None = None
+    dry_run: bool = False
+    resume: FilePath | None = None
+    reuse: bool = False
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Config(Knobs):
+    """One run: the knobs, and the node of each group.
+
+    `words` are the chosen words by group, a list for the groups that take several. `plain` is the same configuration as
+    nested plain data, as it is saved; `secrets` holds what came from the environment, as dotted path → what asks
+    for it, `${oc.env:…}` or a list with such texts.
+    """
+
+    log: Log = Log()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    parameters: Parameters = Parameters()
+    dataset: Node = field(default_factory=dict)
+    model: Node = field(default_factory=dict)
+    initializer: Node = field(default_factory=dict)
+    optimizer: Node = field(default_factory=dict)
+    wrap: dict[str, Node] = field(default_factory=dict)
+    averaging: Node = field(default_factory=dict)
+    schedule: Node = field(default_factory=dict)
+    momentum_schedule: Node = field(default_factory=dict)
+    penalty_schedule: Node = field(default_factory=dict)
+    regularization: dict[str, Node] = field(default_factory=dict)
+    augmentation: dict[str, Node] = field(default_factory=dict)
+    loss: Node = field(default_factory=dict)
+    sampler: Node = field(default_factory=dict)
+    early_stopping: Node = field(default_factory=dict)
+    diagnostics: dict[str, Node] = field(default_factory=dict)
+    words: dict[str, Any] = field(default_factory=dict)
+    plain: Node = field(default_factory=dict)
+    secrets: dict[str, Any] = field(default_factory=dict)
+
+
+NAMES = frozenset(f.name for f in fields(Config))
+
+
+def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, Any] | None = None) -> Config:
     """Build the typed configuration from validated plain data."""
-    values: dict[str, Any] = {f.name: plain.get(f.name) or {} for f in fields(Config)}
-    values |= {key: value for key, value in plain.items() if key in values and value is not None}
-    knobs = {f.name for f in fields(Config) if "None" in str(f.type)}
-    values |= {key: plain.get(key) for key in knobs}
-    values["tags"], values["trust"] = plain.get("tags") or [], plain.get("trust") or []
-    values["worker_timeout"] = plain.get("worker_timeout") or 60.0
-    values["non_finite"] = plain.get("non_finite") or "stop"
+    values = {key: value for key, value in plain.items() if key in NAMES and value is not None}
     values |= {
         "log": Log(**plain["log"]),
         "evaluation": Evaluation(**plain["evaluation"]),
@@ -116,6 +271,13 @@ def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, str] | None
         "parameters": Parameters(**plain.get("parameters") or {}),
     }
     return Config(**values | {"words": words, "plain": plain, "secrets": secrets or {}})
+
+
+def objective_of(config: Config) -> Node:
+    """What decides the loss that is minimized, beside the data: equal for runs whose column `objective` compares."""
+    facts = {"class_weights": config.dataset.get("class_weights")}
+    facts["target_scale"] = config.dataset.get("target_scale", "unit")
+    return {"loss": config.loss, "dataset": facts}
 
 
 def run_name(config: Config) -> str:

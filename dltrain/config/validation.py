@@ -7,30 +7,58 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param
-from dltrain.config.compose import Composition, leaves, unknown_key, values_of
-from dltrain.config.conflicts import CONTRADICTIONS, PAIRS
+from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, leaves
+from dltrain.config.compose import Composition, check_lr, unknown_key, values_of
+from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
 from dltrain.config.conflicts import value as at
-from dltrain.config.door import check_hydra_node
 from dltrain.config.schema import Config, Node, to_config
+from dltrain.config.secrets import secrets_of
+from dltrain.config.yaml_files import place
+from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
+
+# The keys of early stopping that say by what evaluations, and with them the jobs of a sweep, are compared.
+COMPARED_BY = ("early_stopping.metric", "early_stopping.mode")
 
 
 def validate(composition: Composition) -> Config:
     """Check a composition and return the typed configuration. Raises UserError with all that the rule and cure need."""
     check_trust(composition)
     plain = plain_config(composition)
-    replace_length(plain, composition.overrides)
-    check_pairs(composition.choices)
-    check_values(plain, composition.choices, composition.catalogue)
-    check_together(plain, composition.choices)
-    check_hydra_node(composition.cfg.get("hydra"), plain["trust"] or [])
-    return to_config(plain, _words(composition.choices), secrets_of(composition))
+    secrets = secrets_of(composition.cfg)
+    return checked(plain, composition.choices, composition.overrides, composition.catalogue, secrets)
+
+
+def checked(
+    plain: Node,
+    choices: dict[str, list[str]],
+    overrides: list[str],
+    catalogue: Catalogue,
+    secrets: dict[str, Any] | None = None,
+    changed: Iterable[str] | None = None,
+    kept: Iterable[str] = (),
+) -> Config:
+    """Return the typed configuration of plain data after every rule that there is: the one check of every entry.
+
+    A single run, a job of a sweep and a run that is repeated all pass here. `changed`: the paths whose values can differ
+    from data that were checked before; all of them where it is None. `kept`: groups whose direction an earlier version
+    chose. Raises UserError.
+    """
+    check_lr(overrides)
+    replace_length(plain, overrides)
+    drop_own_budget(plain, choices, overrides, catalogue)
+    check_pairs(choices)
+    check_values(plain, choices, catalogue, changed)
+    check_together(plain, choices, kept)
+    check_regularization(plain, choices)
+    return to_config(plain, words_of(choices), secrets)
 
 
 def check_trust(composition: Composition) -> None:
@@ -41,17 +69,6 @@ def check_trust(composition: Composition) -> None:
             f"`trust` is {composition.cfg.trust} in a file; it holds on the command line only.\n"
             f"If you trust that code, say so: trust=[{','.join(map(str, composition.cfg.trust))}]"
         )
-
-
-def secrets_of(composition: Composition) -> dict[str, str]:
-    """What asks the environment, by dotted path: it is saved as it was asked for, never as what it gave."""
-    raw = OmegaConf.to_container(composition.cfg, resolve=False)
-    assert isinstance(raw, dict)
-    texts = {path: value for path, value in leaves(raw) if isinstance(value, str) and "${" in value}
-    secrets = {
-        path: text for path, text in texts.items() if "oc.env" in text and not path.startswith("hydra.")
-    }
-    return secrets | {path: secrets[text[2:-1]] for path, text in texts.items() if text[2:-1] in secrets}
 
 
 def plain_config(composition: Composition) -> Node:
@@ -66,24 +83,18 @@ def plain_config(composition: Composition) -> Node:
     assert isinstance(plain, dict)
     node = drop_outside(plain)
     drop_replaced(node, composition)
-    drop_own_budget(node, composition)
     return node
 
 
-def drop_own_budget(plain: Node, composition: Composition) -> None:
-    """A recipe's `steps` replace the epochs that an optimizer's own file sets (those of the user: `replace_length`)."""
-    (optimizer,) = composition.choices["optimizer"]
-    recipes = [
-        composition.catalogue.words[g][w] for g in OVERLAYS for w in composition.choices.get(g, ["none"])
-    ]
-    own = composition.catalogue.words["optimizer"][optimizer]
-    by_user = any(o.lstrip("+").startswith("epochs=") for o in composition.overrides)
-    by_recipe = any(re.search(r"^epochs:", recipe.text, re.MULTILINE) for recipe in recipes)
-    if (
-        plain["steps"] is not None
-        and re.search(r"^epochs:", own.text, re.MULTILINE)
-        and not (by_user or by_recipe)
-    ):
+def drop_own_budget(
+    plain: Node, choices: dict[str, list[str]], overrides: list[str], catalogue: Catalogue
+) -> None:
+    """A recipe's `steps` replace the epochs that a word's own file sets (those of the user: `replace_length`)."""
+    if plain["steps"] is None or any(text.lstrip("+").startswith("epochs=") for text in overrides):
+        return
+    chosen = [catalogue.words[group][name] for group, names in choices.items() for name in names]
+    by_recipe = any("epochs" in word.content for word in chosen if word.kind.overlay)
+    if not by_recipe and any("epochs" in word.knobs for word in chosen if not word.kind.overlay):
         plain["epochs"] = None
 
 
@@ -113,7 +124,7 @@ def replace_length(plain: Node, overrides: list[str]) -> None:
             plain[other] = None
 
 
-def _words(choices: dict[str, list[str]]) -> dict[str, Any]:
+def words_of(choices: dict[str, list[str]]) -> dict[str, Any]:
     """The words of a run; which sweep it belongs to is no part of it."""
     return {
         group: words if group in LIST_GROUPS else words[0]
@@ -122,10 +133,12 @@ def _words(choices: dict[str, list[str]]) -> dict[str, Any]:
     }
 
 
-def check_values(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
-    """Every key must be one that a chosen word takes, and its value must keep the key's rule."""
+def check_values(
+    plain: Node, choices: dict[str, list[str]], catalogue: Catalogue, changed: Iterable[str] | None = None
+) -> None:
+    """Every key must be one that a chosen word takes, and its value must keep the key's rule; of `changed` keys only."""
     table = catalogue.params(choices)
-    for path, value in leaves(plain):
+    for path, value in leaves(plain) if changed is None else [(path, at(plain, path)) for path in changed]:
         if path in table:
             check_value(table[path], value)
             continue
@@ -154,11 +167,22 @@ def check_value(param: Param, value: Any) -> None:
         else ""
     )
     hint = nearest(str(value), param.rule.words) if isinstance(value, str) else ""
+    hint = hint or _written_otherwise(param, value)
     default = f" Leave it out for {param.default}." if param.default not in ("", "null") else ""
     rule = re.sub(r"( or cuda:\d)+", " or cuda:N", param.rule.text)
     raise UserError(
         f"`{param.path}` is {shown}{kind}; it must be: {rule}.{hint}\n{param.path}: {param.meaning}.{default}"
     )
+
+
+def _written_otherwise(param: Param, value: Any) -> str:
+    """How to write a value of the right content and the wrong type; nothing where the content is wrong, too."""
+    assert param.rule is not None
+    if param.rule.accepts([value]):
+        return f" Write {param.path}=[{value}]"
+    if isinstance(value, int | float) and param.rule.accepts(str(value)):
+        return f" Write '{param.path}=\"{str(value).lower() if isinstance(value, bool) else value}\"'"
+    return ""
 
 
 def check_sweep(composition: Composition, overrides: list[Any]) -> None:
@@ -171,28 +195,54 @@ def check_sweep(composition: Composition, overrides: list[Any]) -> None:
                     check_value(table[override.key_or_group], value)
 
 
+def check_axes(names: Iterable[str]) -> None:
+    """Refuse an axis that changes what the jobs are compared by. Raises UserError."""
+    for name in names:
+        if name in COMPARED_BY:
+            raise UserError(
+                f"`{name}` cannot be an axis: the jobs of a sweep are compared by one metric in one direction.\n"
+                f"Give one value, and start a second sweep for another."
+            )
+
+
 def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> str:
     """The file that sets a key, looked for among the chosen words."""
-    key = path.rsplit(".", 1)[-1]
     for group, names in choices.items():
         for name in names:
             word = catalogue.words.get(group, {}).get(name)
-            if word is not None and re.search(rf"^\s*{re.escape(key)}:", word.text, re.MULTILINE):
-                return str(word.file)
+            if word is not None and any(path == key or key.startswith(path + ".") for key in word.given):
+                return place(word.file, path.rpartition(".")[2])
     return ""
 
 
 def check_pairs(choices: dict[str, list[str]]) -> None:
     """Refuse two words that exclude each other, with the reason."""
-    for pair in PAIRS:
-        found = pair.found(choices)
-        if found is not None:
-            raise UserError(pair.message(found))
+    refusal = _excluded(tuple((group, tuple(names)) for group, names in choices.items()))
+    if refusal is not None:
+        raise UserError(refusal)
 
 
-def check_together(plain: Node, choices: dict[str, list[str]]) -> None:
-    """Refuse the knobs and keys that contradict each other."""
+# The jobs of a sweep ask the same question again and again: it takes half of the time of a check.
+@lru_cache(maxsize=1024)
+def _excluded(choices: tuple[tuple[str, tuple[str, ...]], ...]) -> str | None:
+    words = {group: list(names) for group, names in choices}
+    pairs = ((pair, pair.found(words)) for pair in PAIRS)
+    return next((pair.message(found) for pair, found in pairs if found is not None), None)
+
+
+def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[str] = ()) -> None:
+    """Refuse the knobs and keys that contradict each other; directions of the groups in `known` are left as they are."""
     for contradiction in CONTRADICTIONS:
         if contradiction.occurs(plain, choices):
             words = {group: ",".join(names) for group, names in choices.items()}
             raise UserError(contradiction.message.format(**plain, words=words))
+    for group, problem in problems(plain).items():
+        if group not in known:
+            raise UserError(problem)
+
+
+def check_regularization(plain: Node, choices: dict[str, list[str]]) -> None:
+    """Refuse regularizers that the optimizer, or a penalty schedule, makes nothing of."""
+    refusal = check_rules(plain, choices)
+    if refusal is not None:
+        raise UserError(refusal)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from dltrain.data import cache, download
 from dltrain.data.download import RemoteFile
 from dltrain.data.errors import DataError
 from dltrain.data.raw import TEST, TRAIN, RawData, given_splits
+from dltrain.ranges import FilePath
 
 _PIXELS = 3 * 32 * 32
 _MIRRORS = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/")
@@ -63,13 +65,38 @@ _CIFAR100 = _Archive(
 )
 
 
-def cifar10(root: str = "data", download: bool = True) -> RawData:
-    """60 000 colour images (3, 32, 32) of ten classes, 10 000 of them for the test (Krizhevsky 2009)."""
+def cifar10(root: FilePath = "data", download: bool = True) -> RawData:
+    """60 000 colour 32×32 images, ten classes; downloaded (170 MB).
+
+    60 000 colour images (3, 32, 32) of ten classes, 10 000 of them for the test (Krizhevsky 2009).
+
+    Use: the benchmark of small CNNs and ResNets.
+    Defaults: the test split is the published one; val is cut from train. File: root/cifar-10-binary.tar.gz.
+    Paper: Krizhevsky 2009, Learning multiple layers of features from tiny images
+
+    Args:
+        root: folder of the downloaded files, in torchvision's layout
+        download: fetch what is missing (verified by SHA-256); false never opens the net
+    """
     return _load(_CIFAR10, Path(root), download, column=0)
 
 
-def cifar100(root: str = "data", download: bool = True, labels: str = "fine") -> RawData:
-    """60 000 colour images (3, 32, 32), labels: fine (100 classes) or coarse (20 kinds) (Krizhevsky 2009)."""
+def cifar100(
+    root: FilePath = "data", download: bool = True, labels: Literal["fine", "coarse"] = "fine"
+) -> RawData:
+    """60 000 colour 32×32 images, 100 classes or their 20 kinds; downloaded (169 MB).
+
+    60 000 colour images (3, 32, 32), labels: fine (100 classes) or coarse (20 kinds) (Krizhevsky 2009).
+
+    Use: as CIFAR-10 with ten times fewer images a class.
+    Defaults: the test split is the published one; val is cut from train. File: root/cifar-100-binary.tar.gz.
+    Paper: Krizhevsky 2009, Learning multiple layers of features from tiny images
+
+    Args:
+        root: folder of the downloaded files, in torchvision's layout
+        download: fetch what is missing (verified by SHA-256); false never opens the net
+        labels: the 100 classes, or the 20 kinds that they belong to
+    """
     if labels not in ("fine", "coarse"):
         raise DataError(f"dataset.labels is {labels!r}; it must be fine (100 classes) or coarse (20)")
     return _load(_CIFAR100, Path(root), download, column=("coarse", "fine").index(labels))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from dltrain.data.cache import decoded
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import SPLIT_NAMES, RawData
 from dltrain.data.streaming import read_in_threads
+from dltrain.ranges import Count, FilePath
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # by content, not by name: Pillow would hand a PostScript file that is named .png to ghostscript, which runs it
@@ -26,13 +28,27 @@ _MODES = {"rgb": ("RGB", 3), "grey": ("L", 1)}
 
 
 def image_folder(
-    root: str, size: int | list[int] | None = None, color: str = "rgb", cache: bool = True
+    root: FilePath,
+    size: Count | list[Count] | None = None,
+    color: Literal["rgb", "grey"] = "rgb",
+    cache: bool = True,
 ) -> RawData:
-    """Images of ROOT/CLASS/…, or of ROOT/train/CLASS/…, ROOT/val/CLASS/… and ROOT/test/CLASS/… as splits.
+    """Your images: ROOT/CLASS/*.jpg, or ROOT/train/CLASS, ROOT/val/CLASS and ROOT/test/CLASS.
+
+    Images of ROOT/CLASS/…, or of ROOT/train/CLASS/…, ROOT/val/CLASS/… and ROOT/test/CLASS/… as splits.
 
     size: side of a square or [height, width], to which images are cropped around their centre and scaled;
     None wants all images to have the size of the first. color: rgb (3, H, W) or grey (1, H, W). cache: keep
     the decoded images in ROOT/.dltrain-cache-….pt when they take at most 2 GiB.
+
+    Use: pictures on disk: decoded once, or streamed through `workers` when they are many.
+    Defaults: folders named train, val and test are splits; what is missing is cut from train.
+
+    Args:
+        root: folder that holds a folder for each class, or train, val and test with these
+        size: side of a square or [height, width] to crop and scale to
+        color: three channels or one
+        cache: keep the decoded images in ROOT/.dltrain-cache-*.pt where they take at most 2 GiB
     """
     if color not in _MODES:
         raise DataError(f"dataset.color is {color!r}; it must be rgb or grey")

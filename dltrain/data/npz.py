@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.raw import RawData
 from dltrain.data.spec import Task
+from dltrain.ranges import FilePath
 
 Array = NDArray[Any]
 _LARGE = 100_000_000  # bytes of arrays, from which on
@@ -23,19 +24,33 @@ _COLORS = (1, 3, 4)  # an axis of this length holds colours
 
 
 def npz(
-    path: str,
+    path: FilePath,
     inputs: str = "inputs",
     targets: str = "targets",
     split: str | None = None,
     groups: str | None = None,
-    channels: str = "auto",
-    task: str = "auto",
+    channels: Literal["first", "last", "auto"] = "auto",
+    task: Literal["classification", "regression", "auto"] = "auto",
 ) -> RawData:
-    """Arrays of one `.npz` file by their names; the first axis counts the samples.
+    """Your arrays: one file written by numpy.savez.
+
+    Arrays of one `.npz` file by their names; the first axis counts the samples.
 
     inputs: (N, F), (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or numbers; channels: first or last (auto:
     the axis that has 1, 3 or 4 entries). targets: (N,) whole numbers or text for classes, (N,) or (N, K)
     floats for quantities (task auto). split: (N,) 0 train, 1 val, 2 test. groups: (N,).
+
+    Use: data that you already hold in numpy: images as uint8 or floats, tables as floats.
+    Defaults: the arrays are called inputs and targets.
+
+    Args:
+        path: the file
+        inputs: name of the array (N, F), (N, H, W), (N, C, H, W) or (N, H, W, C)
+        targets: name of the array (N,) of classes, or (N,) or (N, K) of quantities
+        split: name of an array (N,) with 0 train, 1 val, 2 test
+        groups: name of an array (N,); samples with equal values stay in one split
+        channels: where images have their colours; auto looks for 1, 3 or 4 entries
+        task: auto takes whole numbers and text as classes
     """
     arrays = _read(Path(path).expanduser(), [name for name in (inputs, targets, split, groups) if name])
     names = {"inputs": inputs, "targets": targets, "split": split, "groups": groups}

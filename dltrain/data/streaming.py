@@ -110,9 +110,10 @@ def _context() -> str:
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal: the run saves and stops, and its readers must last until then."""
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    """Ctrl-C and a closed terminal reach all its processes: the run saves and stops; its readers must last until then."""
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(signal.Signals[name], signal.SIG_IGN)
 
 
 class _Asked:

@@ -12,6 +12,7 @@ from dltrain.data import cache, download
 from dltrain.data.download import RemoteFile
 from dltrain.data.errors import DataError
 from dltrain.data.raw import TEST, TRAIN, RawData, given_splits
+from dltrain.ranges import FilePath
 
 _MIRRORS = ("http://ufldl.stanford.edu/housenumbers/", "https://ufldl.stanford.edu/housenumbers/")
 _TRAIN = RemoteFile(
@@ -22,8 +23,20 @@ _TEST = RemoteFile(
 )
 
 
-def svhn(root: str = "data", download: bool = True) -> RawData:
-    """99 289 colour images (3, 32, 32) of house number digits, 26 032 for the test (Netzer et al. 2011)."""
+def svhn(root: FilePath = "data", download: bool = True) -> RawData:
+    """99 289 colour 32×32 images of house number digits; downloaded (246 MB); needs scipy.
+
+    99 289 colour images (3, 32, 32) of house number digits, 26 032 for the test (Netzer et al. 2011).
+
+    Use: digits in the wild.
+    Defaults: the test split is the published one; val is cut from train. Files: root/train_32x32.mat,
+        root/test_32x32.mat.
+    Paper: Netzer et al. 2011, Reading digits in natural images with unsupervised feature learning
+
+    Args:
+        root: folder of the downloaded files, in torchvision's layout
+        download: fetch what is missing (verified by SHA-256); false never opens the net
+    """
     folder = Path(root)
     paths = [_locate(file, folder, download) for file in (_TRAIN, _TEST)]
     tensors = cache.decoded(folder / "svhn.dltrain-cache.pt", paths, lambda: _decode(paths))

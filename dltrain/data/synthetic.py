@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
 
 from dltrain.data.errors import DataError
 from dltrain.data.raw import RawData
+from dltrain.ranges import Count, NonNegative
 
 
-def two_moons(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> RawData:
-    """Two interleaving half circles of radius 1, with Gaussian noise of standard deviation `noise`.
+def two_moons(samples: Annotated[int, ">= 2"] = 1000, noise: NonNegative = 0.1, seed: int = 0) -> RawData:
+    """Points of two interleaving half circles in the plane: two classes that no line separates.
+
+        (cos θ, sin θ) and (1 − cos θ, ½ − sin θ), θ ~ U(0, π), plus N(0, noise²)
+
+    Two interleaving half circles of radius 1, with Gaussian noise of standard deviation `noise`.
 
     Without noise a line cannot separate them and a net with one hidden layer can, without error.
+
+    Use: seeing what a hidden layer adds: without noise a small net reaches an error of 0, a linear model
+        cannot.
+    Defaults: noise 0.1 leaves the classes separable.
+
+    Args:
+        samples: number of points, half of them in each class
+        noise: standard deviation of the noise on both coordinates
+        seed: of the points themselves; the run's own seed does not change them
     """
     _at_least("samples", samples, 2)
     if not noise >= 0:
@@ -32,19 +47,39 @@ def two_moons(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> RawData
 
 
 def teacher(
-    samples: int = 2000,
-    features: int = 10,
-    hidden: int = 8,
-    outputs: int = 3,
-    task: str = "classification",
-    noise: float = 0.0,
+    samples: Annotated[int, ">= 2"] = 2000,
+    features: Count = 10,
+    hidden: Count = 8,
+    outputs: Count = 3,
+    task: Literal["classification", "regression"] = "classification",
+    noise: NonNegative = 0.0,
     seed: int = 0,
 ) -> RawData:
-    """Gaussian inputs (N, features) labelled by a fixed network with one hidden layer (`teacher_network`).
+    """Gaussian inputs labelled by a fixed network, which a student of its form can imitate.
+
+        x ~ N(0, I)
+        y = W₂ tanh(W₁x + b₁) + b₂ (regression) or its largest entry (classification)
+
+    Gaussian inputs (N, features) labelled by a fixed network with one hidden layer (`teacher_network`).
 
     Known answer: a student of the same form can reach a training error of 0 (classification: the class with
     the largest output; regression: the outputs themselves, of variance 1), or `noise`² as the mean squared
     error.
+
+    Symbols: W₁ is hidden × features, W₂ is outputs × hidden
+    Use: comparing optimizers on a problem with a known answer: the smallest loss is 0, or noise² for a
+        regression.
+    Defaults: small enough that a run takes seconds.
+    Paper: Gardner & Derrida 1989, Three unfinished works on the optimal storage capacity of networks
+
+    Args:
+        samples: number of inputs
+        features: length of an input
+        hidden: hidden units of the teacher
+        outputs: classes (at least 2), or quantities of a regression
+        task: the largest output as class, or the outputs themselves
+        noise: standard deviation of the noise on the outputs, whose variance is 1
+        seed: of the teacher and its inputs; the run's own seed does not change them
     """
     for key, value, low in (("samples", samples, 2), ("features", features, 1), ("hidden", hidden, 1)):
         _at_least(key, value, low)
@@ -81,7 +116,15 @@ def teacher_network(features: int, hidden: int, outputs: int, generator: torch.G
 
 
 def none() -> RawData:
-    """No data: one dummy sample for models that are themselves the objective (quadratic, saddle, …)."""
+    """No data: for models that are themselves the objective (quadratic, rosenbrock, saddle).
+
+    No data: one dummy sample for models that are themselves the objective (quadratic, saddle, …).
+
+    Use: looking at how an optimizer moves on a surface that is known.
+    Defaults: one dummy sample (train is also val, no test), 200 steps, no early stopping, lr=auto; the
+        optimizers' own lr is for networks.
+    Lecture: L0
+    """
     return RawData(torch.zeros(1, 1), torch.zeros(1), "objective")
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Kind, Rule
 from dltrain.data.tables.targets import Targets, read_targets
+from dltrain.ranges import FilePath
 
 _CHOICES = {
     "target_scale": ("unit", "none"),
@@ -35,29 +37,54 @@ _SPLIT_WORDS = {
 
 
 def csv(
-    path: str,
+    path: FilePath,
     target: str | list[str],
     features: list[str] | None = None,
-    drop: list[str] = [],  # noqa: B006 - the YAML file says the same
-    keep: list[str] = [],  # noqa: B006
-    categorical: list[str] | str = "auto",
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    categorical: list[str] | Literal["auto"] = "auto",
     split_column: str | None = None,
     group_column: str | None = None,
-    test_path: str | None = None,
-    task: str = "auto",
-    target_scale: str = "unit",
-    missing: str = "auto",
-    missing_words: list[str] = [],  # noqa: B006
-    dates: str = "parts",
+    test_path: FilePath | None = None,
+    task: Literal["classification", "regression", "auto"] = "auto",
+    target_scale: Literal["unit", "none"] = "unit",
+    missing: Literal["auto", "refuse", "drop"] = "auto",
+    missing_words: Sequence[str] = (),
+    dates: Literal["parts", "number"] = "parts",
     date_format: str = "auto",
     delimiter: str = "auto",
-    decimal: str = "auto",
+    decimal: Literal["auto", "point", "comma"] = "auto",
 ) -> RawData:
-    """Rows of a CSV file with a header, a Parquet or an Arrow file as samples; `conf/dataset/csv.yaml` explains the keys.
+    """Your table: a CSV file with a header line, a Parquet or an Arrow file.
 
-    What a column holds is told by the majority of its values, and what the target holds by `read_targets`. Fill values,
-    levels and centers are computed from the training split by `TableInputs.encode`. Raises DataError for a missing file or column,
-    for values that do not fit their column, and for what may mean two things.
+    What a column holds is told by the majority of its values, and what the target holds by its values, too. Fill
+    values, levels and centers are computed from the training split. Raises DataError for a missing file or column,
+    for values that do not fit their column, and for what may mean two things. docs/tables.md tells all of it.
+
+    Use: rows of numbers, categories, dates and missing values, for classification or regression.
+    Defaults: all columns but the target are features, save identifiers and free text, which the header lists.
+    Lecture: L3
+
+    Args:
+        path: the file; .parquet, .pq, .arrow and .feather are read as such, all else as CSV (also .gz)
+        target: column to predict; several columns for a regression; rows without it are left out
+        features: columns to learn from; null takes all that have no other role
+        drop: columns that are not learned from
+        keep: columns to learn from although they look like identifiers or free text
+        categorical: columns turned into one 0/1 column a value, beside text with up to 100 values (auto); [] takes
+            none
+        split_column: column that holds train, val or test
+        group_column: rows with equal values here stay in one split
+        test_path: another file with the test rows, its columns matched by name
+        task: auto takes text, two values and 0 or 1 to at most 10 as classes
+        target_scale: unit lets a regression learn targets of mean 0 and variance 1, and reports the real units
+        missing: auto fills with the training median and marks it in a column; drop leaves the row out
+        missing_words: more words for a missing value than "", NA, nan, null, ?; among numbers -, ., none
+        dates: a date becomes year with fraction, month, weekday and hour (parts), or the year only (number)
+        date_format: format of dates as in strptime, such as %d/%m/%Y; auto refuses what has day and month unclear
+        delimiter: the character between values of a CSV file, or comma, semicolon, tab, pipe, space; auto looks
+            at the file
+        decimal: decimal mark of numbers in text
     """
     given = {"target_scale": target_scale, "missing": missing, "dates": dates, "decimal": decimal}
     for key, value in given.items():
@@ -66,7 +93,7 @@ def csv(
     table = read(Path(path).expanduser(), delimiter)
     targets = [target] if isinstance(target, str) else list(target)
     others = {"split_column": split_column, "group_column": group_column}
-    roles = _Roles(table, targets, others, features, drop, keep, categorical)
+    roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical)
     columns = Columns(
         table, Reading(tuple(missing_words), decimal, date_format), [*targets, *roles.candidates], targets
     )

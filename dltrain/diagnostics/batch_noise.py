@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from dltrain.diagnostics.probe import Probe, require_at_least
 from dltrain.optimizers.curvature import dot
+from dltrain.ranges import Count
 
 
 class BatchNoise:
-    """mean ‖g_b − g‖² / ‖g‖² over the batches of b of `samples`, for each of `sizes`; and the noise scale tr Σ / ‖G‖².
+    """Noise of the gradient by batch size, and the batch size at which noise and signal are equal.
 
-    g is the mean gradient of all `samples`. `scale` is the batch size at which noise and signal are equal, from the
-    smallest size and all samples without bias (McCandlish et al. 2018, arXiv:1812.06162, A.1): batches far below it
-    profit from being larger, batches far above it do not (L0, L2). It is at most 10⁶ tr Σ / ‖g‖², where ‖G‖²
-    cannot be told from 0. Costs a
-    gradient of `samples` for each size.
+        mean ‖g_b − g‖² / ‖g‖²
+        scale = tr Σ / ‖G‖² = (‖g_b‖² − ‖g_N‖²)/(1/b − 1/N) ÷ (N‖g_N‖² − b‖g_b‖²)/(N − b)
+
+    mean ‖g_b − g‖² / ‖g‖² over the batches of b of `samples`, for each of `sizes`; and the noise scale tr Σ /
+    ‖G‖².
+
+    g is the mean gradient of all `samples`. `scale` is the batch size at which noise and signal are equal,
+    from the smallest size and all samples without bias (McCandlish et al. 2018, arXiv:1812.06162, A.1):
+    batches far below it profit from being larger, batches far above it do not (L0, L2). It is at most 10⁶ tr
+    Σ / ‖g‖², where ‖G‖² cannot be told from 0. Costs a gradient of `samples` for each size.
+
+    Symbols: b of sizes; N = samples; g the gradient of all N
+    Use: to choose batch_size: far below the scale larger batches pay, far above it they do not.
+    Defaults: the usual batch sizes, on 512 samples.
+    Paper: McCandlish et al. 2018, arXiv:1812.06162
+    Lecture: L0 L2
+
+    Args:
+        samples: training samples; at least twice the largest size
+        sizes: batch sizes
     """
 
-    def __init__(self, samples: int = 512, sizes: list[int] | None = None) -> None:
+    def __init__(self, samples: Annotated[int, ">= 2"] = 512, sizes: list[Count] = (8, 32, 128)) -> None:
         self.samples, self.sizes = samples, sorted(sizes or [8, 32, 128])
         require_at_least(1, "diagnostics.batch_noise.sizes", self.sizes[0])
         require_at_least(2 * self.sizes[-1], "diagnostics.batch_noise.samples", samples)

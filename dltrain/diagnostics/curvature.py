@@ -7,31 +7,54 @@ from torch import Tensor
 
 from dltrain.diagnostics.probe import Probe, moved, require_at_least
 from dltrain.optimizers.curvature import dot, hessian_vector
+from dltrain.ranges import Count, Index, Positive
 
 HUGE = 3e38  # what stands for a number that is not finite: a run that diverges is the trainer's to report
 ZERO = 1e-5  # eigenvalues below this part of the largest are rounding
 
 
 class Curvature:
-    """Largest and smallest eigenvalue of the Hessian, what part is negative, condition number, and whether this is a saddle.
+    """The Hessian: extreme eigenvalues, how much is negative, condition number; is this a saddle?
 
-    `negative` is the part of Σ|λ| that belongs to negative λ. Up to `exact_up_to` weights all is from the whole Hessian,
-    with `negative_count`, the share of eigenvalues below 0, and `condition`, |λ|max / |λ|min, at most
-    1/ε of the dtype. Above, it is by `iterations`
-    steps of Lanczos from each of `draws` random vectors (stochastic Lanczos quadrature: Ubaru, Chen & Saad 2017; Ghorbani et
-    al. 2019, arXiv:1901.10159): a network has so many eigenvalues next to 0 that their signs cannot be counted, and no
-    smallest |λ| but 0. `saddle` is 1 where ‖∇L‖ <= `flat` and some eigenvalue is negative (L0, L4); those within 1e-5 of
-    the largest count as 0. Costs `iterations` × `draws` Hessian-vector products, each about two gradients of `samples`, and as many copies of the
-    weights in memory as there are iterations. Needs a model that can be differentiated twice.
+        λ of H = ∇²L, all of them or by Lanczos
+        κ = |λ|max / |λ|min
+        saddle: ‖∇L‖ <= flat and λmin < 0
+
+    Largest and smallest eigenvalue of the Hessian, what part is negative, condition number, and whether this
+    is a saddle.
+
+    `negative` is the part of Σ|λ| that belongs to negative λ. Up to `exact_up_to` weights all is from the
+    whole Hessian, with `negative_count`, the share of eigenvalues below 0, and `condition`, |λ|max / |λ|min,
+    at most 1/ε of the dtype. Above, it is by `iterations` steps of Lanczos from each of `draws` random
+    vectors (stochastic Lanczos quadrature: Ubaru, Chen & Saad 2017; Ghorbani et al. 2019, arXiv:1901.10159):
+    a network has so many eigenvalues next to 0 that their signs cannot be counted, and no smallest |λ| but 0.
+    `saddle` is 1 where ‖∇L‖ <= `flat` and some eigenvalue is negative (L0, L4); those within 1e-5 of the
+    largest count as 0. Costs `iterations` × `draws` Hessian-vector products, each about two gradients of
+    `samples`, and as many copies of the weights in memory as there are iterations. Needs a model that can be
+    differentiated twice.
+
+    Symbols: flat, iterations and draws of Lanczos are keys
+    Use: to see why a learning rate diverges (it must stay below 2/λmax), or whether training stands at a
+        saddle.
+    Defaults: 20 steps of Lanczos, which give the largest eigenvalue to about a per cent.
+    Paper: Ghorbani et al. 2019, arXiv:1901.10159; Pearlmutter 1994
+    Lecture: L0 L4
+
+    Args:
+        samples: training samples of the loss
+        iterations: Hessian-vector products of each draw
+        draws: random vectors that Lanczos starts from; more of them steady `negative`
+        exact_up_to: with at most so many weights the whole Hessian is computed
+        flat: greatest norm of the gradient that counts as a point without slope
     """
 
     def __init__(
         self,
-        samples: int = 256,
-        iterations: int = 20,
-        draws: int = 1,
-        exact_up_to: int = 200,
-        flat: float = 1e-3,
+        samples: Count = 256,
+        iterations: Count = 20,
+        draws: Count = 1,
+        exact_up_to: Index = 200,
+        flat: Positive = 1e-3,
     ) -> None:
         for key, value in (("samples", samples), ("iterations", iterations), ("draws", draws)):
             require_at_least(1, f"diagnostics.curvature.{key}", value)
@@ -122,15 +145,30 @@ def lanczos(product: Hessian, start: Tensor, iterations: int) -> tuple[Tensor, T
 
 
 class Prediction:
-    """The change of the loss that a gradient step should bring, −α‖g‖² + ½α² gᵀHg, the change that it brings, and α* = ‖g‖² / gᵀHg.
+    """What a gradient step should change in the loss, beside what it does change; the best lr.
 
-    α is the learning rate of this moment, and the loss that of `samples`; the step is tried and taken back. Where the two
-    changes part, the third derivative counts, and α is too large for a local picture (L0, L4). `best_lr` is α*, and 0 where
-    the loss curves downwards, since no step is then the best. A change that is not
-    finite is shown as 3e38. Costs one gradient, one Hessian-vector product and one more pass.
+        −α‖g‖² + ½α² gᵀHg  beside  L(w − αg) − L(w)
+        α* = ‖g‖² / gᵀHg
+
+    The change of the loss that a gradient step should bring, −α‖g‖² + ½α² gᵀHg, the change that it brings,
+    and α* = ‖g‖² / gᵀHg.
+
+    α is the learning rate of this moment, and the loss that of `samples`; the step is tried and taken back.
+    Where the two changes part, the third derivative counts, and α is too large for a local picture (L0, L4).
+    `best_lr` is α*, and 0 where the loss curves downwards, since no step is then the best. A change that is
+    not finite is shown as 3e38. Costs one gradient, one Hessian-vector product and one more pass.
+
+    Symbols: α = lr of this moment; g, H gradient and Hessian of the loss
+    Use: to see whether lr is too small or too large for plain gradient descent: compare it with best_lr.
+    Defaults: 256 samples.
+    Paper: Cauchy 1847; Pearlmutter 1994 for Hg
+    Lecture: L0 L4
+
+    Args:
+        samples: training samples of the loss
     """
 
-    def __init__(self, samples: int = 256) -> None:
+    def __init__(self, samples: Count = 256) -> None:
         require_at_least(1, "diagnostics.prediction.samples", samples)
         self.samples = samples
 

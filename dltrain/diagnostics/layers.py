@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,30 @@ from dltrain.initializers.layers import ACTIVATION_MODULES, weight_layers
 
 
 class Layers:
-    """For each layer √mean(z²), ‖∂L/∂W‖ and ‖ΔW‖/‖W‖ of the last step, and the share of dead units.
+    """Size of activations, gradients and updates by layer, and the share of dead units.
 
-    z is what the layer puts out, before its activation. A unit is dead where its activation gives the same number for
-    all `samples` (and all places of a picture), so that no gradient reaches its weights: a ReLU that never opens. Such
-    columns bear the name of the activation. Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852 (L1, L4); updates of
-    about a thousandth of the weights are usual (L0, L2). Costs one gradient of `samples`.
+        √mean(z²), ‖∂L/∂W‖ and ‖ΔW‖/‖W‖ of each layer
+        share of units whose activation is the same for all samples
+
+    For each layer √mean(z²), ‖∂L/∂W‖ and ‖ΔW‖/‖W‖ of the last step, and the share of dead units.
+
+    z is what the layer puts out, before its activation. A unit is dead where its activation gives the same
+    number for all `samples` (and all places of a picture), so that no gradient reaches its weights: a ReLU
+    that never opens. Such columns bear the name of the activation. Glorot & Bengio 2010; He et al. 2015,
+    arXiv:1502.01852 (L1, L4); updates of about a thousandth of the weights are usual (L0, L2). Costs one
+    gradient of `samples`.
+
+    Symbols: z the layer's output before its activation; ΔW the last step
+    Use: a deep net that does not learn: numbers that shrink or grow from layer to layer vanish or explode.
+    Defaults: 256 samples, whose mean is steady to a few per cent.
+    Paper: Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852
+    Lecture: L0 L1 L2 L4
+
+    Args:
+        samples: training samples that are looked at
     """
 
-    def __init__(self, samples: int = 256) -> None:
+    def __init__(self, samples: Annotated[int, ">= 2"] = 256) -> None:
         require_at_least(2, "diagnostics.layers.samples", samples)
         self.samples = samples
 

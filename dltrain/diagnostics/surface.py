@@ -5,27 +5,49 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from dltrain.diagnostics.probe import Probe, moved, require_at_least
+from dltrain.ranges import Count, Positive
 
 LINE = (-0.25, 1.5)  # of the way from the start (0) to the best weights (1)
 QUARTERS = 7  # from one end of it to the other
 
 
 class Surface:
-    """A picture of the loss: along W_start + t (W_best − W_start), and on a plane W_best + x d₁ + y d₂.
+    """A picture of the loss around the solution, and along the line from the start to it.
 
-    Directions are normal draws with each filter's (row's) norm made that of the weights' own, so that scales of layers
-    do not matter; biases and normalisation stay where they are (Li et al. 2018, arXiv:1712.09913; the line: Goodfellow et
-    al. 2015, arXiv:1412.6544; L0). At the end of the run, of its best weights: loss_surface.png, with the numbers in
-    loss_line.csv and loss_surface.csv. Normalisation statistics are those of the best weights everywhere. Costs
-    about `points`² + 7/3 `points` passes over `samples`, and a copy of the initial weights.
+        L(W₀ + t (W* − W₀))
+        L(W* + x d₁ + y d₂) with ‖d‖ = ‖W*‖ for each filter
+
+    A picture of the loss: along W_start + t (W_best − W_start), and on a plane W_best + x d₁ + y d₂.
+
+    Directions are normal draws with each filter's (row's) norm made that of the weights' own, so that scales
+    of layers do not matter; biases and normalisation stay where they are (Li et al. 2018, arXiv:1712.09913;
+    the line: Goodfellow et al. 2015, arXiv:1412.6544; L0). At the end of the run, of its best weights:
+    loss_surface.png, with the numbers in loss_line.csv and loss_surface.csv. Normalisation statistics are
+    those of the best weights everywhere. Costs about `points`² + 7/3 `points` passes over `samples`, and a
+    copy of the initial weights.
+
+    Symbols: W₀ the initial and W* the best weights; x, y in ±radius
+    Use: loss_surface.png of the run folder, drawn at the end; the numbers beside it in loss_line.csv and
+        loss_surface.csv.
+    Defaults: the paper's radius of 1; 21 × 21 points.
+    Paper: Li et al. 2018, arXiv:1712.09913; Goodfellow et al. 2015, arXiv:1412.6544
+    Lecture: L0
+
+    Args:
+        samples: training samples of the loss
+        points: points along each side of the plane
+        radius: half of the plane's side, in norms of the filters
     """
 
-    def __init__(self, samples: int = 256, points: int = 21, radius: float = 1.0) -> None:
+    def __init__(
+        self, samples: Count = 256, points: Annotated[int, ">= 3"] = 21, radius: Positive = 1.0
+    ) -> None:
         require_at_least(1, "diagnostics.surface.samples", samples)
         require_at_least(3, "diagnostics.surface.points", points)
         self.samples, self.points, self.radius = samples, points, radius

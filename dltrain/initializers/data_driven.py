@@ -13,14 +13,22 @@ from torch.nn.modules.batchnorm import _NormBase
 from dltrain.data.spec import Batch
 from dltrain.initializers import closed_form
 from dltrain.initializers.layers import weight_layers
+from dltrain.ranges import InitializerWord, Positive
 
 
 def lsuv(module: nn.Module, generator: torch.Generator, batch: Batch | None = None) -> None:
-    """Scale orthogonal weights until every layer's outputs have variance 1 on the batch.
+    """Orthogonal weights, scaled to unit variance of each layer on real data.
+
+        W ← W / std(outputs of the layer on a batch), layer by layer in the order of execution
+
+    Scale orthogonal weights until every layer's outputs have variance 1 on the batch.
 
     Mishkin & Matas 2015, arXiv:1511.06422. Biases are zero, so outputs are linear in a layer's weight and
     dividing by the measured deviation is exact: one forward pass in the order of execution does what the
     paper iterates.
+
+    Use: deep networks of any activation, without a formula for the gain.
+    Paper: Mishkin & Matas 2015, arXiv:1511.06422
     """
     closed_form.orthogonal(module, generator, gain=1.0)
     scaled: set[nn.Module] = set()
@@ -46,16 +54,29 @@ def whitening(
     generator: torch.Generator,
     batch: Batch | None = None,
     *,
-    eps: float = 5e-4,
-    others: str = "dirac",
+    eps: Positive = 5e-4,
+    others: InitializerWord = "dirac",
 ) -> None:
-    """Let the first layer whiten its input patches; the other layers start by the closed form `others`.
+    """The first layer whitens the patches that it sees.
+
+        filter k = vₖ/√(λₖ + eps) of the patches' covariance, then the negatives of these
+
+    Let the first layer whiten its input patches; the other layers start by the closed form `others`.
 
     The first filters are the eigenvectors of the patches' covariance, largest first, each divided by
     √(eigenvalue + eps), so that their outputs are uncorrelated with variance 1; the next ones are their
     negatives; what is left over keeps the start of the others. For a linear first layer a patch is the whole
     sample (then O(d³)). Jordan 2024, arXiv:2404.00498, who takes 5000 training images. Raises ValueError for
     grouped convolutions.
+
+    Symbols: vₖ, λₖ = eigenvectors and eigenvalues, largest first
+    Use: model=speed_cnn, whose first layer is frozen; any model on correlated inputs.
+    Defaults: the paper's.
+    Paper: Jordan 2024, arXiv:2404.00498
+
+    Args:
+        eps: added to the eigenvalues; directions of less variance are left out
+        others: initializer of the other layers
     """
     if not eps > 0:
         raise ValueError(f"initializer.eps is {eps}; it must be > 0: what is added to the eigenvalues")

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from dltrain.models.parts import check_probability, image_size, make_activation, make_norm
+from dltrain.ranges import Activation, Count, Fraction, Norm
 
 
 class CNN(nn.Module):
-    """A 3×3 convolution, norm, activation and 2×2 max pooling for each entry of `channels`, then a linear
-    head.
+    """Small convolutional network: 3×3 convolutions, each halving the image.
+
+        h ← maxpool₂(activation(norm(conv₃ₓ₃(h)))) for each entry of channels; outputs = W·flatten(h) + b
+
+    A 3×3 convolution, norm, activation and 2×2 max pooling for each entry of `channels`, then a linear head.
 
     inputs: (B, C, H, W); outputs: (B, num_classes). Pooling stops at a side of one pixel, so that any image
     fits. The small reference CNN of the benchmarks. Raises ValueError where a sample is not an image.
+
+    Use: the first network to try on images; the reference task of the benchmarks.
+    Defaults: 16 and 32 channels with batch norm, above 0.985 on MNIST in 3 epochs.
+
+    Args:
+        channels: channels of the convolutions
+        activation: after each convolution
+        norm: normalisation before each activation
+        dropout: probability to drop an input of the linear head
     """
 
     def __init__(
@@ -22,10 +33,10 @@ class CNN(nn.Module):
         input_shape: tuple[int, ...],
         num_classes: int,
         *,
-        channels: Sequence[int] = (16, 32),
-        activation: str = "relu",
-        norm: str = "batch",
-        dropout: float = 0.0,
+        channels: list[Count] = (16, 32),
+        activation: Activation = "relu",
+        norm: Norm = "batch",
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__()
         inner, height, width = image_size(input_shape, "cnn")
@@ -55,13 +66,24 @@ class CNN(nn.Module):
 
 
 class LeNet(nn.Module):
-    """LeNet-5: two 5×5 convolutions of 6 and 16 channels with 2×2 average pooling, then 120, 84 and the
-    outputs.
+    """LeNet-5: two 5×5 convolutions, average pooling, three linear layers.
+
+        conv 6 → pool → conv 16 → pool → 120 → 84 → outputs
+
+    LeNet-5: two 5×5 convolutions of 6 and 16 channels with 2×2 average pooling, then 120, 84 and the outputs.
 
     inputs: (B, C, H, W); outputs: (B, num_classes). LeCun et al. 1998, "Gradient-based learning applied to
     document recognition", with a plain linear head. Images smaller than the paper's 32×32 are padded by 2
     pixels (61,706 parameters on 28×28 as on 32×32); tiny ones once more before the second convolution. Raises
     ValueError where a sample is not an image.
+
+    Use: small grey images; 61,706 parameters on MNIST.
+    Defaults: the paper's tanh and average pooling.
+    Paper: LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition"
+
+    Args:
+        activation: after each layer
+        dropout: probability to drop a unit after the layers of 120 and 84
     """
 
     def __init__(
@@ -69,8 +91,8 @@ class LeNet(nn.Module):
         input_shape: tuple[int, ...],
         num_classes: int,
         *,
-        activation: str = "tanh",
-        dropout: float = 0.0,
+        activation: Activation = "tanh",
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__()
         channels, height, width = image_size(input_shape, "lenet")

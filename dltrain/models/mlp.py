@@ -10,15 +10,27 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from dltrain.models.parts import Residual, check_probability, depth_rates, make_activation, make_norm
+from dltrain.ranges import Activation, Count, Fraction, Norm
 
 
 class Linear(nn.Module):
-    """One linear layer on the flattened sample: least squares, or logistic regression with cross-entropy.
+    """One linear layer on the flattened sample: logistic or linear regression.
+
+        outputs = W·flatten(x) + b
+
+    One linear layer on the flattened sample: least squares, or logistic regression with cross-entropy.
 
     inputs: (B, *input_shape); outputs: (B, num_classes). `dropout` drops inputs. L0, L3.
+
+    Use: the baseline that every deeper net has to beat; with it the loss is convex.
+    Defaults: no dropout.
+    Lecture: L0 L3
+
+    Args:
+        dropout: probability to drop an input
     """
 
-    def __init__(self, input_shape: tuple[int, ...], num_classes: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int, *, dropout: Fraction = 0.0) -> None:
         super().__init__()
         check_probability("model.dropout", dropout)
         self.activation = "identity"
@@ -31,12 +43,30 @@ class Linear(nn.Module):
 
 
 class MLP(nn.Module):
-    """Multilayer perceptron: linear, norm, activation and dropout for each hidden layer, then a linear head.
+    """Multilayer perceptron on the flattened sample.
+
+        h ← dropout(activation(norm(W·h + b))) for each hidden layer; outputs = W·h + b
+
+    Multilayer perceptron: linear, norm, activation and dropout for each hidden layer, then a linear head.
 
     inputs: (B, *input_shape), flattened; outputs: (B, num_classes). `bottleneck`: a linear layer without
     activation in front of the last hidden one, narrower than both its neighbours (L1). `residual`: a skip
     over each hidden layer that keeps the width, which `stochastic_depth` may drop. L0 to L4. Raises
     ValueError for widths that leave nothing to skip or no room for the bottleneck.
+
+    Use: tables and small images; the default.
+    Defaults: two hidden layers that reach 0.97 on digits in seconds.
+    Paper: Rumelhart, Hinton & Williams 1986
+    Lecture: L0 L1 L2 L3 L4
+
+    Args:
+        hidden: widths of the hidden layers; [] leaves a linear model
+        activation: after each hidden layer
+        norm: normalisation before each activation
+        dropout: probability to drop a hidden unit
+        bottleneck: width of a linear layer in front of the last hidden one, narrower than both
+        residual: a skip connection over each hidden layer that keeps the width
+        stochastic_depth: probability to drop the last residual branch, growing linearly up to it
     """
 
     def __init__(
@@ -44,13 +74,13 @@ class MLP(nn.Module):
         input_shape: tuple[int, ...],
         num_classes: int,
         *,
-        hidden: Sequence[int] = (256, 128),
-        activation: str = "relu",
-        norm: str = "none",
-        dropout: float = 0.0,
-        bottleneck: int | None = None,
+        hidden: list[Count] = (256, 128),
+        activation: Activation = "relu",
+        norm: Norm = "none",
+        dropout: Fraction = 0.0,
+        bottleneck: Count | None = None,
         residual: bool = False,
-        stochastic_depth: float = 0.0,
+        stochastic_depth: Fraction = 0.0,
     ) -> None:
         super().__init__()
         _check_widths(hidden, bottleneck)
@@ -110,10 +140,24 @@ def _skip_rates(skips: Sequence[bool], stochastic_depth: float, hidden: Sequence
 
 
 class DeepLinear(nn.Module):
-    """A product of `depth` matrices, W_depth ⋯ W₂ W₁ x: linear in x, but not in the weights.
+    """Product of matrices: linear in the data, but not in the weights.
+
+        outputs = W_depth ⋯ W₂ W₁ flatten(x)
+
+    A product of `depth` matrices, W_depth ⋯ W₂ W₁ x: linear in x, but not in the weights.
 
     inputs: (B, *input_shape), flattened; outputs: (B, num_classes). The network with which L1 shows why
     gradients vanish and explode; its dynamics: Saxe et al. 2013, arXiv:1312.6120.
+
+    Use: to watch gradients vanish and explode, and saddles, without any non-linearity.
+    Defaults: four matrices.
+    Paper: Saxe, McClelland & Ganguli 2013, arXiv:1312.6120
+    Lecture: L1
+
+    Args:
+        depth: number of matrices
+        width: inner dimension of the product
+        dropout: probability to drop an input of a matrix
     """
 
     def __init__(
@@ -121,9 +165,9 @@ class DeepLinear(nn.Module):
         input_shape: tuple[int, ...],
         num_classes: int,
         *,
-        depth: int = 4,
-        width: int = 128,
-        dropout: float = 0.0,
+        depth: Count = 4,
+        width: Count = 128,
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__()
         if depth < 1:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from dltrain.models.parts import check_probability, image_size, make_activation
+from dltrain.ranges import Activation, Count, Fraction, Part, Positive
 
 
 class SpeedCNN(nn.Module):
-    """airbench94: a frozen 2×2 whitening convolution, three groups of two convolutions, scaled logits.
+    """airbench94, the network of the CIFAR-10 speed recipe; use it with initializer=whitening.
+
+        frozen whitening conv₂ₓ₂ → activation → 3 × [conv, maxpool₂, norm, activation, conv, norm, activation]
+        → max → W·h·logit_scale
+
+    airbench94: a frozen 2×2 whitening convolution, three groups of two convolutions, scaled logits.
 
     inputs: (B, C, H, W); outputs: (B, num_classes). Jordan 2024, arXiv:2404.00498; 1.97 M parameters on
     CIFAR-10. Made for `initializer=whitening`, which fills the first layer from patches and starts the others
     as identities. The scales of the batch norms stay 1; their shifts and the first bias are trained. A group
     stops pooling at a side of one pixel, so that small images fit. Raises ValueError where a sample is not an
     image of at least 2×2 pixels.
+
+    Use: colour images of 32×32 in the shortest time; 1.97 M parameters.
+    Defaults: the paper's.
+    Paper: Jordan 2024, arXiv:2404.00498
+
+    Args:
+        widths: channels of the groups
+        activation: after each norm
+        dropout: probability to drop an input of the linear head
+        logit_scale: factor of the outputs
+        norm_momentum: share of the newest batch in the running statistics of the batch norms
+        train_whitening: train the weights of the first layer too
     """
 
     def __init__(
@@ -24,11 +40,11 @@ class SpeedCNN(nn.Module):
         input_shape: tuple[int, ...],
         num_classes: int,
         *,
-        widths: Sequence[int] = (64, 256, 256),
-        activation: str = "gelu",
-        dropout: float = 0.0,
-        logit_scale: float = 1 / 9,
-        norm_momentum: float = 0.4,
+        widths: list[Count] = (64, 256, 256),
+        activation: Activation = "gelu",
+        dropout: Fraction = 0.0,
+        logit_scale: Positive = 0.1111111111,
+        norm_momentum: Part = 0.4,
         train_whitening: bool = False,
     ) -> None:
         super().__init__()

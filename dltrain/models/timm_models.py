@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from dltrain.models.parts import image_size
+from dltrain.ranges import Fraction
 
 
 def timm_model(
@@ -16,13 +17,28 @@ def timm_model(
     *,
     name: str = "resnet18",
     pretrained: bool = False,
-    dropout: float = 0.0,
-    stochastic_depth: float = 0.0,
+    dropout: Fraction = 0.0,
+    stochastic_depth: Fraction = 0.0,
 ) -> nn.Module:
-    """Build timm's `name` for the data's channels, image size and classes.
+    """Any model of the package timm (pip install timm).
+
+        timm.create_model(name) for the channels, the image size and the classes of the data
+
+    Build timm's `name` for the data's channels, image size and classes.
 
     inputs: (B, C, H, W); outputs: (B, num_classes). Raises ValueError where timm is not installed, has no
     such model, cannot have its weights, or the model has none of the keys that were set.
+
+    Use: the field's current networks.
+    Defaults: resnet18 without weights, so that nothing is downloaded.
+    Paper: see timm's documentation of the network
+    Lecture: L1 L2
+
+    Args:
+        name: a model of timm
+        pretrained: download trained weights
+        dropout: probability to drop an input of the head
+        stochastic_depth: probability to drop the last residual branch, where the network has some
     """
     channels, height, width = image_size(input_shape, "timm")
     timm = _import_timm()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.models.parts import image_size
+from dltrain.ranges import Fraction
 
 
 def torchvision_model(
@@ -20,15 +21,29 @@ def torchvision_model(
     *,
     name: str = "resnet18",
     weights: str | None = None,
-    dropout: float | None = None,
+    dropout: Fraction | None = None,
 ) -> nn.Module:
-    """Build torchvision.models.`name`, with its head for `num_classes` and its first convolution for the
+    """Any classifier of torchvision.models, with or without its trained weights.
+
+        the published network with a head for the classes and a first convolution for the channels of the data
+
+    Build torchvision.models.`name`, with its head for `num_classes` and its first convolution for the
     channels.
 
     inputs: (B, C, H, W); outputs: (B, num_classes). `weights`: a name such as DEFAULT or IMAGENET1K_V1, or
     null. `dropout` replaces the net's own probabilities. Raises ValueError for an unknown name, weights that
     cannot be had, or images that the net cannot take. Importing torchvision costs seconds, so only this
     function does it.
+
+    Use: published networks and fine-tuning; images should be as large as the network expects.
+    Defaults: resnet18 without weights, so that nothing is downloaded.
+    Paper: see torchvision's documentation of the network
+    Lecture: L1 L2
+
+    Args:
+        name: a classifier of torchvision.models
+        weights: name of trained weights, such as DEFAULT or IMAGENET1K_V1
+        dropout: replaces the probability of the network's dropout layers; null keeps it
     """
     from torchvision import models
 

@@ -19,35 +19,56 @@ from dltrain.optimizers.groups import (
     require_lr,
     with_gradient,
 )
+from dltrain.ranges import Count, Fraction, NonNegative, Positive
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, chosen by Jordan for the steepest slope at 0
 
 
 class Muon(torch.optim.Optimizer):
-    """m ← μ m + (1 - μ) g; w ← w - lr (0.2 √max(rows, columns) NS((1 - μ) g + μ m) + λ w) (Jordan et al.
-    2024).
+    """Muon: momentum made orthogonal for hidden matrices, AdamW for the rest.
+
+        m ← μm + (1−μ)g
+        w ← w − lr·(0.2·√max(rows, columns)·NS((1−μ)g + μm) + λw), NS(USVᵀ) ≈ UVᵀ
+
+    m ← μ m + (1 - μ) g; w ← w - lr (0.2 √max(rows, columns) NS((1 - μ) g + μ m) + λ w) (Jordan et al. 2024).
 
     NS is a Newton-Schulz iteration towards UVᵀ of the singular value decomposition. The factor 0.2 √max (Liu
     et al. 2025, arXiv:2502.16982) gives the update the size of AdamW's, so that one lr serves both. Weights
     with two or more axes are flattened to (first axis, rest); the last of them, which makes the logits, and
     all others (biases, norms) take AdamW with `betas` and `eps`, unless `last` is true. Torch's Muon takes
-    matrices only. NS runs in bfloat16 on a GPU and in the parameters' dtype on a CPU. Cost
-    for r × c with r ≤ c: `ns_steps` (4 r²c + 2 r³) operations, or on a CPU where c ≥ 1.5 r about 4 r²c + 8
-    `ns_steps` r³, whatever the batch: little beside the gradient of a large batch (4 to 6 r c a sample), much
-    beside a small one.
+    matrices only. NS runs in bfloat16 on a GPU and in the parameters' dtype on a CPU. Cost for r × c with r ≤
+    c: `ns_steps` (4 r²c + 2 r³) operations, or on a CPU where c ≥ 1.5 r about 4 r²c + 8 `ns_steps` r³,
+    whatever the batch: little beside the gradient of a large batch (4 to 6 r c a sample), much beside a small
+    one.
+
+    Symbols: μ = momentum; λ = weight_decay
+    Use: matrices and convolutions (flattened) of large batches; biases, norms and the last layer take AdamW
+        at the same lr.
+    Defaults: momentum 0.95 and 5 iterations of the paper; lr from benchmarks/default_lr.md.
+    Paper: Jordan et al. 2024; the factor: Liu et al. 2025, arXiv:2502.16982
+
+    Args:
+        lr: step size of both parts
+        momentum: share of the last step that is kept
+        nesterov: the gradient counts as if taken one step ahead
+        ns_steps: iterations towards the orthogonal matrix
+        last: the last layer too
+        betas: of AdamW
+        eps: of AdamW
+        weight_decay: share of the weights taken off per step, times lr
     """
 
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-3,
-        momentum: float = 0.95,
+        lr: Positive = 1e-3,
+        momentum: Fraction = 0.95,
         nesterov: bool = True,
-        ns_steps: int = 5,
+        ns_steps: Count = 5,
         last: bool = False,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+        eps: Positive = 1e-8,
+        weight_decay: NonNegative = 0.0,
     ) -> None:
         require_lr(lr)
         require_betas(betas)

@@ -9,10 +9,15 @@ from torch import Tensor
 
 from dltrain.optimizers.curvature import Vector, dot, hessian_vector, losses_with_graph, trainable
 from dltrain.optimizers.groups import Params, require, require_lr
+from dltrain.ranges import Count, NonNegative, Positive
 
 
 class NewtonCG(torch.optim.Optimizer):
-    """w ← w + lr d, with (H + damping) d = -g solved by at most `max_iter` steps of conjugate gradients (L2).
+    """Newton's method, Hessian-free: the system is solved by conjugate gradients.
+
+        w ← w + lr·d, (H + δI)d = −g by CG, ended at negative curvature
+
+    w ← w + lr d, with (H + damping) d = -g solved by at most `max_iter` steps of conjugate gradients (L2).
 
     Hessian-free (Martens 2010; truncated as in Nash 1984): CG ends when the residual is below `tolerance`
     times ‖g‖, or at a direction of curvature that is not positive, with what it has so far, or -g if it has
@@ -22,16 +27,32 @@ class NewtonCG(torch.optim.Optimizer):
     more than three quarters did. One step solves a quadratic (damping 0). Costs a gradient, `max_iter`
     Hessian-vector products and, if adaptive, one more product and one to four gradients. It reads values on
     the host on a CPU only, where it ends as soon as it may; the result is the same.
+
+    Symbols: δ = damping, by Levenberg and Marquardt's rule if adaptive
+    Use: small problems with full batches; one step solves a quadratic (damping 0). A step costs about
+        2·max_iter gradients.
+    Defaults: lr 1 is Newton's step; damping 0.01 at first.
+    Paper: Martens 2010; Nash 1984; Pearlmutter 1994
+    Lecture: L2
+
+    Args:
+        lr: multiplies the step
+        damping: added to the curvature
+        adaptive: adapt the damping, and take back steps that raise the loss
+        max_iter: Hessian-vector products per step, at most
+        tolerance: CG ends when the residual is below this share of ‖g‖
     """
+
+    needs = frozenset({"own evaluations", "second derivatives", "one loss"})
 
     def __init__(
         self,
         params: Params,
-        lr: float = 1.0,
-        damping: float = 1e-2,
+        lr: Positive = 1.0,
+        damping: NonNegative = 1e-2,
         adaptive: bool = True,
-        max_iter: int = 20,
-        tolerance: float = 1e-3,
+        max_iter: Count = 20,
+        tolerance: NonNegative = 1e-3,
     ) -> None:
         require_lr(lr)
         require(damping >= 0, "damping", damping, "a number >= 0", "0 trusts the curvature fully, try 1e-2")

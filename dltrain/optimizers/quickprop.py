@@ -16,20 +16,38 @@ from dltrain.optimizers.groups import (
     require_lr,
     with_gradient,
 )
+from dltrain.ranges import NonNegative, Positive
 
 
 class Quickprop(torch.optim.Optimizer):
-    """Δw = d S/(S' - S), with d the last step, S and S' the slopes now and then (Fahlman 1988, CMU-CS-88-162;
+    """Quickprop: each weight jumps to the minimum of a parabola through its last two slopes.
+
+        Δ ← Δ·g/(g′ − g), at most μ times the last step
+        −lr·g added while g keeps its sign
+
+    Δw = d S/(S' - S), with d the last step, S and S' the slopes now and then (Fahlman 1988, CMU-CS-88-162;
     L2).
 
     Rules of the report: no step exceeds `growth` (its μ) times the last one, which is also the step where the
     parabola opens downwards; -lr S is added while the slope still points the way of the last step, and makes
     the first step. Slopes include `weight_decay` times the weight. Meant for full batches: the parabola
     assumes that both slopes belong to one function.
+
+    Symbols: μ = growth; g′ = the gradient before
+    Use: full batches only, since both slopes must belong to one function; budget on digits: see
+        benchmarks/default_lr.md.
+    Defaults: growth 1.75 of the paper; lr from benchmarks/default_lr.md.
+    Paper: Fahlman 1988, CMU-CS-88-162
+    Lecture: L2
+
+    Args:
+        lr: share of the gradient in the step
+        growth: largest ratio of two steps of a weight
+        weight_decay: λ of λ/2·‖w‖², added to the gradient
     """
 
     def __init__(
-        self, params: Params, lr: float = 0.1, growth: float = 1.75, weight_decay: float = 0.0
+        self, params: Params, lr: Positive = 0.03, growth: Positive = 1.75, weight_decay: NonNegative = 0.0
     ) -> None:
         require_lr(lr)
         require_decay(weight_decay)

@@ -8,21 +8,38 @@ import torch
 from torch import Tensor
 
 from dltrain.optimizers.groups import Closure, SteppingOptimizer, gradients, require, with_gradient
-from dltrain.optimizers.newton_cg import NewtonCG
-from dltrain.optimizers.steepest import Steepest
+from dltrain.optimizers.stepping import ONE_LOSS, Objective, needs_of, take_step
+from dltrain.ranges import Positive
 
 
 class SAM:
-    """Step with the gradient at w + rho g/‖g‖, taken at w (Foret et al. 2021, arXiv:2010.01412).
+    """SAM: sharpness-aware minimisation, the gradient of the worst point nearby.
+
+        w ← w − step(∇L(w + ρ·g/‖g‖))
+        adaptive: w + ρ·w²g/‖w·g‖
+
+    Step with the gradient at w + rho g/‖g‖, taken at w (Foret et al. 2021, arXiv:2010.01412).
 
     Two passes over the batch a step: the closure is called twice, and the loss returned is the first one, at
-    w. `adaptive` scales the ascent by the size of each weight (ASAM: Kwon et al. 2021, arXiv:2102.11600; rho
-    about ten times larger). Goes around any first-order optimizer and looks like one. Raises ValueError
-    around others: they evaluate the curvature at w, or walk along a line on which the gradients must belong
-    to one loss.
+    w. Rules that change the gradient (clipping, noise, decay) act once, on the second one, with the weights
+    back at w. `adaptive` scales the ascent by the size of each weight (ASAM: Kwon et al. 2021,
+    arXiv:2102.11600; rho about ten times larger). Goes around any first-order optimizer and looks like one.
+    Raises ValueError around others: they evaluate the curvature at w, or walk along a line on which the
+    gradients must belong to one loss.
+
+    Symbols: ρ = rho
+    Use: flatter minima at the price of two passes a step; around first-order optimizers.
+    Defaults: rho 0.05 of the paper (adaptive: about 0.5).
+    Paper: Foret et al. 2021, arXiv:2010.01412; adaptive: Kwon et al. 2021, arXiv:2102.11600
+
+    Args:
+        rho: distance of the worst point
+        adaptive: the distance of each weight in proportion to its size
     """
 
-    def __init__(self, optimizer: SteppingOptimizer, rho: float = 0.05, adaptive: bool = False) -> None:
+    needs = frozenset({"own evaluations"})
+
+    def __init__(self, optimizer: SteppingOptimizer, rho: Positive = 0.05, adaptive: bool = False) -> None:
         require(rho > 0, "rho", rho, "a number > 0", "0.05 is usual; leave wrap=[sam] out to switch it off")
         _require_first_order(optimizer)
         self.optimizer, self.rho, self.adaptive = optimizer, rho, adaptive
@@ -49,18 +66,24 @@ class SAM:
                 "wrap=[sam] got no closure; it must be called as step(closure): it needs a second pass"
             )
 
+        whole = closure if isinstance(closure, Objective) else None
+        evaluate = closure if whole is None else whole.loss_gradient
+
         def at_the_worst_point_nearby() -> Tensor:
-            loss = closure()
+            loss = evaluate()
             with torch.no_grad():
                 parameters = [parameter for group in self.param_groups for parameter in with_gradient(group)]
                 kept = [parameter.clone() for parameter in parameters]
                 torch._foreach_add_(parameters, self._ascent(parameters))
-            closure()
+            evaluate()
             with torch.no_grad():
                 torch._foreach_copy_(parameters, kept)
+            if whole is not None:
+                whole.finish_gradient()
             return loss
 
-        return self.optimizer.step(at_the_worst_point_nearby)
+        every = [parameter for group in self.param_groups for parameter in group["params"]]
+        return take_step(self.optimizer, at_the_worst_point_nearby, every)
 
     def _ascent(self, parameters: list[Tensor]) -> list[Tensor]:
         grads = gradients(parameters)
@@ -81,7 +104,7 @@ class SAM:
 def _require_first_order(optimizer: object) -> None:
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
-    if isinstance(optimizer, (torch.optim.LBFGS, NewtonCG, Steepest)):
+    if ONE_LOSS in needs_of(optimizer):
         raise ValueError(
             f"wrap=[sam] is around {type(optimizer).__name__}, which uses curvature or a line search; it "
             "must be around a first-order optimizer: choose another, such as "

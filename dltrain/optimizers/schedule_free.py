@@ -19,25 +19,46 @@ from dltrain.optimizers.groups import (
     require_lr,
     with_gradient,
 )
+from dltrain.ranges import Fraction, NonNegative, Positive
 
 
 class ScheduleFree(torch.optim.Optimizer):
-    """y = (1 - β₁) z + β₁ x; g at y; z ← z - γ (u + λ y); x ← (1 - c) x + c z (Defazio 2024,
-    arXiv:2405.15682).
+    """Schedule-free learning: an average of the iterates in place of a schedule.
+
+        y = (1−β₁)z + β₁x
+        z ← z − γ(u(y) + λy)
+        x ← (1−c)x + cz, c = γ²/Σγ²
+
+    y = (1 - β₁) z + β₁ x; g at y; z ← z - γ (u + λ y); x ← (1 - c) x + c z (Defazio 2024, arXiv:2405.15682).
 
     u = g and γ = lr for form="sgd"; u = g/(√v + ε) and γ = lr √(1 - β₂ᵗ) for form="adamw"; c = γₜ²/Σγᵢ².
     Between steps the model holds x, the average, which is what to evaluate and to keep; y exists only while
     the closure runs. So training needs no other mode for evaluation, and `step` needs its closure. What the
     closure does to the weights besides (a decoupled decay of y) is carried over to z.
+
+    Symbols: (β₁, β₂) = betas; λ = weight_decay; form adamw: u = g/(√v + ε), γ = lr·√(1−β₂ᵗ); form sgd: u = g,
+        γ = lr
+    Use: when the length of training is not known beforehand; with schedule=constant, a warm-up helps.
+    Defaults: betas of the paper, lr from benchmarks/default_lr.md; the model holds x outside the step.
+    Paper: Defazio et al. 2024, arXiv:2405.15682
+
+    Args:
+        lr: step size
+        betas: between z and x; decay of the second moment
+        eps: added to the root of the second moment
+        weight_decay: share of the weights taken off per step, times lr
+        form: with or without second moments
     """
+
+    needs = frozenset({"own evaluations"})
 
     def __init__(
         self,
         params: Params,
-        lr: float = 2.5e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: Positive = 2.5e-3,
+        betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+        eps: Positive = 1e-8,
+        weight_decay: NonNegative = 0.0,
         form: Literal["adamw", "sgd"] = "adamw",
     ) -> None:
         require_lr(lr)

@@ -17,11 +17,17 @@ from dltrain.optimizers.groups import (
     require_lr,
     with_gradient,
 )
+from dltrain.ranges import Count, Fraction, NonNegative, Part, Positive
 
 
 class Shampoo(torch.optim.Optimizer):
-    """w ← w - lr m, m ← μ m + (1 - μ) G ×₁ H₁^(-1/2k) … ×ₖ Hₖ^(-1/2k) (Gupta et al. 2018, arXiv:1802.09568;
-    L0).
+    """Shampoo: full-matrix Adagrad in Kronecker factors.
+
+        Hᵢ ← βHᵢ + GᵢGᵢᵀ
+        m ← μm + (1−μ)·G ×₁H₁^(−1/2k) … ×ₖHₖ^(−1/2k)
+        w ← w − lr·m
+
+    w ← w - lr m, m ← μ m + (1 - μ) G ×₁ H₁^(-1/2k) … ×ₖ Hₖ^(-1/2k) (Gupta et al. 2018, arXiv:1802.09568; L0).
 
     Each of the k axes longer than 1 sums its own second moments, Hᵢ = eps I + Σ GᵢGᵢᵀ with Gᵢ the gradient
     unfolded along it; a vector's is full-matrix Adagrad. An axis longer than `max_size` keeps the diagonal
@@ -31,18 +37,34 @@ class Shampoo(torch.optim.Optimizer):
     period doubles with the number of steps from 20 `update_every` on, and stays within a tenth of it. A
     direction that is new since then would be stretched by eps^(-1/2): in between, the update is shortened to
     √(size / longest axis), the length that fresh roots do not exceed.
+
+    Symbols: Gᵢ = gradient unfolded along axis i of k; β = beta; μ = momentum; Hᵢ starts at eps·I
+    Use: where correlations between weights matter more than the time of a step.
+    Defaults: beta 1 of the paper; momentum 0.9; axes above 128 keep a diagonal, which holds its cost down; lr
+        from benchmarks/default_lr.md.
+    Paper: Gupta et al. 2018, arXiv:1802.09568
+    Lecture: L0
+
+    Args:
+        lr: step size
+        momentum: share of the last step that is kept
+        beta: share of the moments that is kept; 1 sums, below 1 the new enter with 1 − β
+        eps: start and smallest eigenvalue of the moments
+        update_every: steps between two computations of the roots
+        max_size: longer axes keep a diagonal
+        weight_decay: λ of λ/2·‖w‖², added to the gradient
     """
 
     def __init__(
         self,
         params: Params,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        beta: float = 1.0,
-        eps: float = 1e-4,
-        update_every: int = 20,
-        max_size: int = 128,
-        weight_decay: float = 0.0,
+        lr: Positive = 0.1,
+        momentum: Fraction = 0.9,
+        beta: Part = 1.0,
+        eps: Positive = 1e-4,
+        update_every: Count = 20,
+        max_size: Count = 128,
+        weight_decay: NonNegative = 0.0,
     ) -> None:
         require_lr(lr)
         require_decay(weight_decay)

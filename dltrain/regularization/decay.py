@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
 
+from dltrain.ranges import NonNegative
 from dltrain.regularization.selection import decayed_parameters, grouped, require, require_strength
 
 
@@ -16,6 +17,9 @@ class DecoupledDecay:
 
     Loshchilov & Hutter 2019, arXiv:1711.05101.
     """
+
+    needs = frozenset({"lr as step size"})
+    instead = "regularization=[l2]"
 
     def __init__(self, model: nn.Module, strength: float = 1e-2, all_parameters: bool = False) -> None:
         require_strength("weight_decay", strength)
@@ -35,6 +39,7 @@ class CoupledDecay:
     """
 
     order = 2
+    instead = "regularization=[l2]"
 
     def __init__(self, model: nn.Module, strength: float = 1e-2, all_parameters: bool = False) -> None:
         require_strength("weight_decay", strength)
@@ -49,13 +54,41 @@ class CoupledDecay:
             torch._foreach_add_(gradients, weights, alpha=self.strength * scale)
 
 
+@overload
 def weight_decay(
     model: nn.Module,
     strength: float = 1e-2,
+    mode: Literal["decoupled"] = "decoupled",
+    all_parameters: bool = False,
+) -> DecoupledDecay: ...
+@overload
+def weight_decay(
+    model: nn.Module, strength: float = 1e-2, *, mode: Literal["coupled"], all_parameters: bool = False
+) -> CoupledDecay: ...
+def weight_decay(
+    model: nn.Module,
+    strength: NonNegative = 1e-2,
     mode: Literal["decoupled", "coupled"] = "decoupled",
     all_parameters: bool = False,
 ) -> DecoupledDecay | CoupledDecay:
-    """Weight decay beside the gradient (AdamW's) or in it (L2's)."""
+    """Weight decay: weights shrink at every step.
+
+        decoupled: w ← (1 − lr·λ)·w before the update
+        coupled: gradient += λ·w
+
+    Weight decay beside the gradient (AdamW's) or in it (L2's).
+
+    Symbols: λ = strength
+    Use: decoupled with any optimizer; coupled is torch's weight_decay of SGD and Adam.
+    Defaults: AdamW's 0.01.
+    Paper: Loshchilov & Hutter 2019, arXiv:1711.05101
+    Lecture: L0 L1 L2 L3
+
+    Args:
+        strength: decay for each step and unit of lr
+        mode: beside the gradient (AdamW), or in it (L2)
+        all_parameters: true includes biases and normalisation parameters
+    """
     modes: dict[str, type[DecoupledDecay | CoupledDecay]] = {
         "decoupled": DecoupledDecay,
         "coupled": CoupledDecay,

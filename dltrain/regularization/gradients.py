@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dltrain.ranges import NonNegative, Positive
 from dltrain.regularization.selection import require
 
 Mode = Literal["norm", "value", "adaptive"]
@@ -65,15 +66,29 @@ class ClipAdaptive:
 
 
 class GradientNoise:
-    """Add Gaussian noise of variance eta/(1 + step)^gamma to the gradient.
+    """Gradient noise that fades over the steps.
+
+        g ← g + σ·z,  σ² = η/(1 + t)^γ
+        z standard normal, t the step from 0
+
+    Add Gaussian noise of variance eta/(1 + step)^gamma to the gradient.
 
     Neelakantan et al. 2015, arXiv:1511.06807. A function of the step alone, so that nothing needs saving;
     after clipping, as in the paper.
+
+    Symbols: η = eta; γ = gamma
+    Use: deep nets that stick at the start of training.
+    Defaults: the paper's γ and the smallest of its three η.
+    Paper: Neelakantan et al. 2015, arXiv:1511.06807
+
+    Args:
+        eta: variance of the noise at step 0
+        gamma: how fast it fades; 0 keeps it
     """
 
     order = 1
 
-    def __init__(self, model: nn.Module, eta: float = 0.01, gamma: float = 0.55) -> None:
+    def __init__(self, model: nn.Module, eta: Positive = 0.01, gamma: NonNegative = 0.55) -> None:
         cure = "leave gradient_noise away to have none"
         require(0 < eta < math.inf, "gradient_noise.eta", eta, "> 0", cure)
         require(0 <= gamma < math.inf, "gradient_noise.gamma", gamma, ">= 0", "0.55 is the paper's")
@@ -91,11 +106,32 @@ class GradientNoise:
 
 
 def gradient_clipping(
-    model: nn.Module, mode: Mode = "norm", limit: float | Literal["auto"] = "auto", eps: float = 1e-3
+    model: nn.Module,
+    mode: Literal["norm", "value", "adaptive"] = "norm",
+    limit: Positive | Literal["auto"] = "auto",
+    eps: Positive = 1e-3,
 ) -> ClipNorm | ClipValue | ClipAdaptive:
-    """Clip the gradient's norm, its entries, or each unit's gradient against its weights.
+    """Gradient clipping: no step is longer than allowed.
+
+        norm: g ← g·min(1, c/‖g‖)
+        value: g ← clip(g, ±c)
+        adaptive: each unit's g ← g·min(1, c·max(‖w‖, eps)/‖g‖)
+
+    Clip the gradient's norm, its entries, or each unit's gradient against its weights.
 
     `limit` auto: 1 for norm, 0.5 for value, 0.01 for adaptive. `eps` is for adaptive alone.
+
+    Symbols: c = limit; ‖g‖ over all parameters together (norm) or over the weights of one output unit
+        (adaptive)
+    Use: norm for exploding gradients; adaptive for large batches without normalisation layers.
+    Defaults: norm 1; auto is 1 for norm, 0.5 for value, the paper's 0.01 for adaptive.
+    Paper: Pascanu et al. 2013, arXiv:1211.5063; Brock et al. 2021, arXiv:2102.06171 (adaptive)
+    Lecture: L4
+
+    Args:
+        mode: what is limited
+        limit: greatest norm, absolute value, or ratio of a unit's gradient to its weights
+        eps: adaptive only: smallest norm that a unit's weights count as
     """
     automatic = {"norm": 1.0, "value": 0.5, "adaptive": 0.01}
     require(

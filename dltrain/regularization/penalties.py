@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
+from dltrain.ranges import NonNegative, Share
 from dltrain.regularization.selection import decayed_parameters, grouped, require, require_strength
 
 
 class L2:
-    """strength/2·‖w‖² in the loss (L0 to L3); its decoupled relative is `weight_decay`."""
+    """L2 penalty in the loss (Tikhonov).
 
-    def __init__(self, model: nn.Module, strength: float = 1e-4, all_parameters: bool = False) -> None:
+        loss += λ/2·‖w‖²
+
+    strength/2·‖w‖² in the loss (L0 to L3); its decoupled relative is `weight_decay`.
+
+    Symbols: λ = strength
+    Use: with sgd and momentum; with adaptive optimizers take weight_decay.
+    Defaults: 1e-4, the usual value for convolutional nets.
+    Paper: Hoerl & Kennard 1970
+    Lecture: L0 L1 L2 L3
+
+    Args:
+        strength: weight of the penalty
+        all_parameters: true includes biases and normalisation parameters
+    """
+
+    def __init__(self, model: nn.Module, strength: NonNegative = 1e-4, all_parameters: bool = False) -> None:
         require_strength("l2", strength)
         self.strength = strength
         self.parameters = decayed_parameters(model, "l2", all_parameters)
@@ -47,6 +63,9 @@ class ProximalL1:
     weights.
     """
 
+    needs = frozenset({"lr as step size"})
+    instead = "regularization.l1.mode=subgradient"
+
     def __init__(self, model: nn.Module, strength: float = 1e-4, all_parameters: bool = False) -> None:
         require_strength("l1", strength)
         self.strength = strength
@@ -66,10 +85,30 @@ class ProximalL1:
 
 
 class ElasticNet:
-    """strength·(l1_ratio·‖w‖₁ + (1 − l1_ratio)/2·‖w‖²) in the loss (Zou & Hastie 2005)."""
+    """L1 and L2 penalty together in the loss.
+
+        loss += λ·(ρ·‖w‖₁ + (1 − ρ)/2·‖w‖²)
+
+    strength·(l1_ratio·‖w‖₁ + (1 − l1_ratio)/2·‖w‖²) in the loss (Zou & Hastie 2005).
+
+    Symbols: λ = strength; ρ = l1_ratio
+    Use: sparse weights in groups of correlated inputs.
+    Defaults: 1e-4, half and half (scikit-learn's l1_ratio).
+    Paper: Zou & Hastie 2005
+    Lecture: L0 L3
+
+    Args:
+        strength: weight of both penalties together
+        l1_ratio: share of the L1 penalty; 0 is l2, 1 is l1
+        all_parameters: true includes biases and normalisation parameters
+    """
 
     def __init__(
-        self, model: nn.Module, strength: float = 1e-4, l1_ratio: float = 0.5, all_parameters: bool = False
+        self,
+        model: nn.Module,
+        strength: NonNegative = 1e-4,
+        l1_ratio: Share = 0.5,
+        all_parameters: bool = False,
     ) -> None:
         require_strength("elastic_net", strength)
         require(0 <= l1_ratio <= 1, "elastic_net.l1_ratio", l1_ratio, "in [0, 1]", "0 is l2, 1 is l1")
@@ -81,13 +120,45 @@ class ElasticNet:
         return self.l1 * weights.abs().sum() + self.l2 / 2 * weights.square().sum()
 
 
+@overload
 def l1(
     model: nn.Module,
     strength: float = 1e-4,
+    mode: Literal["proximal"] = "proximal",
+    all_parameters: bool = False,
+) -> ProximalL1: ...
+@overload
+def l1(
+    model: nn.Module,
+    strength: float = 1e-4,
+    *,
+    mode: Literal["subgradient"],
+    all_parameters: bool = False,
+) -> L1Penalty: ...
+def l1(
+    model: nn.Module,
+    strength: NonNegative = 1e-4,
     mode: Literal["subgradient", "proximal"] = "proximal",
     all_parameters: bool = False,
 ) -> L1Penalty | ProximalL1:
-    """The L1 penalty in the loss, or as a proximal step after each update."""
+    """L1 penalty: pulls weights to exactly zero.
+
+        subgradient: loss += λ‖w‖₁
+        proximal: w ← sign(w)·max(|w| − lr·λ, 0) after each update
+
+    The L1 penalty in the loss, or as a proximal step after each update.
+
+    Symbols: λ = strength
+    Use: sparse weights; proximal gives exact zeros, the subgradient only small weights.
+    Defaults: 1e-4, which thins a small net without starving it.
+    Paper: Tibshirani 1996; Daubechies et al. 2004, arXiv:math/0307152 (soft thresholding)
+    Lecture: L0 L3
+
+    Args:
+        strength: weight of the penalty
+        mode: in the loss, or as soft thresholding with exact zeros
+        all_parameters: true includes biases and normalisation parameters
+    """
     modes: dict[str, type[L1Penalty | ProximalL1]] = {"subgradient": L1Penalty, "proximal": ProximalL1}
     require(mode in modes, "l1.mode", mode, "subgradient or proximal", "proximal gives exact zeros")
     return modes[mode](model, strength, all_parameters)

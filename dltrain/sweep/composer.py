@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import pickle
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from dltrain.config.catalogue import Catalogue
-from dltrain.config.compose import CONFIG_NAME, Composition, _plain, compose, leaves
-from dltrain.config.schema import Config, Node, to_config
+from dltrain.config.catalogue import Catalogue, leaves
+from dltrain.config.compose import CONFIG_NAME, Composition, _plain, compose
+from dltrain.config.schema import Config, Node
+from dltrain.config.secrets import texts_of
+from dltrain.config.signature import REQUIRED
 from dltrain.config.validation import (
-    _words,
-    check_together,
     check_trust,
     check_values,
+    checked,
     drop_outside,
     drop_replaced,
     validate,
@@ -31,7 +32,7 @@ from dltrain.config.validation import (
 from dltrain.sweep.space import parse_one
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
+    from dltrain.config.hydra_private import Hydra
 
 _LINK = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 
@@ -41,11 +42,13 @@ class Base:
     """One set of words, composed: its plain data before interpolation, and who follows whom."""
 
     composition: Composition
-    packed: (
-        bytes | None
-    )  # the plain data, pickled: the quickest deep copy; None where only Hydra can resolve it
+    # the plain data, pickled: the quickest deep copy; None where only Hydra can resolve it
+    packed: bytes | None
     links: dict[str, str]  # path → the path whose value it takes
-    words: dict[str, Any]
+    paths: list[str] = field(default_factory=list)  # all of them, in order
+    open: set[str] = field(
+        default_factory=set
+    )  # paths whose values each job must check: links, and what must be given
 
 
 class Composer:
@@ -64,9 +67,10 @@ class Composer:
         plain = self.set_values(base, [o for o in parsed if self.is_value(o)])
         if plain is None:
             return validate(compose(overrides, self.catalogue, self.hydra, self.name))
-        check_values(plain, base.composition.choices, self.catalogue)
-        check_together(plain, base.composition.choices)
-        return to_config(plain, base.words)
+        # in the order of the configuration, so that of two mistakes the first one is told, as in a single run
+        set_here = {o.key_or_group for o in parsed if self.is_value(o)}
+        changed = [path for path in base.paths if path in set_here or path in base.open]
+        return checked(plain, base.composition.choices, overrides, self.catalogue, changed=changed)
 
     def is_value(self, override: Override) -> bool:
         """Whether an override only sets the value of a key."""
@@ -74,7 +78,7 @@ class Composer:
         structural = (
             key in self.catalogue.words or "/" in key or "@" in key or key.split(".")[0] in ("hydra", "sweep")
         )
-        plain = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
+        plain = not (override.is_add() or override.is_delete() or override.package)
         return plain and not structural and not key.rsplit(".", 1)[-1].startswith("_")
 
     def base(self, structure: list[str]) -> Base:
@@ -93,13 +97,23 @@ class Composer:
         drop_replaced(plain, composition)
         links, simple = {}, True
         for path, value in leaves(plain):
-            texts = value if isinstance(value, list) else [value]
             if isinstance(value, str) and (match := _LINK.fullmatch(value)):
                 links[path] = match[1]
-            elif any(isinstance(text, str) and "${" in text for text in texts):
+            elif any("${" in text for text in texts_of(value)):
                 simple = False
         packed = pickle.dumps(plain, protocol=5) if simple else None
-        return Base(composition, packed, links, _words(composition.choices))
+        base = Base(composition, packed, links)
+        whole = self.set_values(base, [])
+        if whole is not None:
+            self.check_rest(base, whole)
+        return base
+
+    def check_rest(self, base: Base, whole: Node) -> None:
+        """Check the values that no job of these words sets; a job checks those that it sets."""
+        base.paths = [path for path, _ in leaves(whole)]
+        base.open = {path for path, value in leaves(whole) if value == REQUIRED} | set(base.links)
+        given = {path for path, value in leaves(whole) if value != REQUIRED}
+        check_values(whole, base.composition.choices, self.catalogue, given)
 
     def set_values(self, base: Base, overrides: list[Override]) -> Node | None:
         """The plain data with values set and links followed; None where that takes Hydra itself."""

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import connection
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dltrain.config import saved
+from dltrain.config.door import Rights
 from dltrain.config.schema import Config
 from dltrain.errors import ResourceProblem
 from dltrain.sweep import pool
@@ -27,10 +28,12 @@ from dltrain.sweep.pool import Worker
 from dltrain.sweep.reuse import WHOLE, Finished, take_over
 from dltrain.sweep.slots import Slot
 from dltrain.sweep.stacked import LARGEST, StackTask, stack_key, why_alone, work_together
+from dltrain.training.signals import ENDINGS, heard, leave_closed_terminal
 
 if TYPE_CHECKING:
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
+    from dltrain.config.catalogue import Catalogue
     from dltrain.sweep.study import Study
 
 GRACE = 30.0  # seconds that running jobs have to save when the driver cannot go on
@@ -75,12 +78,12 @@ class Driver:
         study: Study,
         folder: Path,
         slots: list[Slot],
-        targets: frozenset[str],
+        rights: Rights,
         command: str,
         display: Display,
     ) -> None:
         self.plan, self.study, self.folder, self.display = plan, study, folder, display
-        self.free, self.targets, self.command = list(slots), targets, command
+        self.free, self.rights, self.command = list(slots), rights, command
         self.num_slots = len(slots)
         self.on_gpu = any(slot.device is not None for slot in slots)
         self.jobs: list[Job] = []
@@ -95,6 +98,7 @@ class Driver:
         self.earlier = Finished(Path(plan.first.output)) if plan.settings["reuse"] else None
         self.asked = 0
         self.interrupts = 0
+        self.received: signal.Signals | None = None  # the first one that asked for the end
         self.pruner_is_set = plan.settings["pruner"] == "none"
         self.begun = time.monotonic()
         self.done_here = 0
@@ -107,16 +111,23 @@ class Driver:
         for frozen in self.study.trials():
             self.asked += 1
             if frozen.state.is_finished():
-                chosen = {
-                    a.name: frozen.params[a.name] for a in self.plan.search_axes if a.name in frozen.params
-                }
-                jobs = self.plan.jobs(frozen.number, chosen, self.folder)
+                jobs = self.finished_jobs(frozen)
                 for job in jobs:
                     job.read()
                     self.remember(job)
                 self.jobs += jobs
             else:
                 self.begin_trial(*self.study.take_up(frozen))
+
+    def finished_jobs(self, frozen: FrozenTrial) -> list[Job]:
+        """The jobs of a trial that is done. Raises CheckpointProblem for one with values that no axis has."""
+        axes = [axis for axis in self.plan.search_axes if axis.name in frozen.params]
+        chosen = {axis.name: frozen.params[axis.name] for axis in axes}
+        if not all(axis.holds(chosen[axis.name]) for axis in axes):
+            from dltrain.sweep.study import damaged
+
+            raise damaged(self.study.file, f" at trial {frozen.number}")
+        return self.plan.jobs(frozen.number, chosen, self.folder)
 
     def begin_trial(self, trial: Trial, chosen: dict[str, Any]) -> None:
         """Number the jobs of a trial; those that are not done wait for a slot."""
@@ -150,7 +161,7 @@ class Driver:
     # The loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Run what is missing; False when it was interrupted.
+        """Run what is missing; False when it was interrupted, by the signal in `received`.
 
         Raises OSError and ResourceProblem where the disk gives out, after the running jobs have saved.
         """
@@ -284,14 +295,14 @@ class Driver:
 
     def task(self, job: Job, slot: Slot, alone: str) -> Task:
         job.folder.mkdir(exist_ok=True)
-        config = placed(self.config(job), slot, job.folder)
+        config = placed(self.config(job), slot, job.folder, self.plan.composer.catalogue)
         self.configs.pop(job.number)
         write_hydra_folder(job, config)
         return Task(
             job.number,
             job.folder.resolve(),
             config,
-            self.targets,
+            self.rights,
             self.command,
             tuple(job.overrides),
             str(Path.cwd()),
@@ -313,7 +324,7 @@ class Driver:
         running = [job for process in self.running for job in process.jobs.values()]
         for job in running if self.interrupts else ():
             job.state = "saving"
-        self.display.tick(self.jobs, running, self.seconds_left())
+        self.show(lambda: self.display.tick(self.jobs, running, self.seconds_left()))
 
     def gone(self, process: Running) -> None:
         """A process ended; a job that did not say how is told by its exit code, one of a stack runs again alone."""
@@ -363,7 +374,7 @@ class Driver:
         from dltrain.sweep.study import make_pruner
 
         settings = self.plan.settings
-        pruner = make_pruner(settings["pruner"], evaluations, settings["min_evaluations"], self.plan.mode)
+        pruner = make_pruner(settings["pruner"], evaluations, settings["min_evaluations"])
         assert pruner is not None
         self.study.use_pruner(pruner)
         self.pruner_is_set = True
@@ -414,13 +425,19 @@ class Driver:
         return (time.monotonic() - self.begun) / done * missing if done > 0 else None
 
     def tell(self, job: Job) -> None:
-        """Show that a job began or ended; where nobody reads any more, as in `| head`, the sweep goes on in silence."""
+        """Show that a job began or ended."""
+        self.show(lambda: self.display.changed(job))
+
+    def show(self, draw: Callable[[], None]) -> None:
+        """Draw; where nobody reads any more, as in `| head` or in a closed terminal, the sweep goes on in silence."""
         try:
-            self.display.changed(job)
-        except BrokenPipeError:
+            draw()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
             self.display = Quiet()
 
-    # Ctrl-C -------------------------------------------------------------------------------------------------------
+    # Signals ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -428,11 +445,14 @@ class Driver:
 
         def on_signal(number: int, frame: Any) -> None:
             self.interrupts += 1
+            self.received = self.received or signal.Signals(number)
+            if signal.Signals(number).name == "SIGHUP":
+                leave_closed_terminal()
             for process in list(self.running):
                 process.worker.signal(signal.SIGINT if self.interrupts == 1 else signal.SIGKILL)
 
         before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in heard(ENDINGS):
             before[number] = signal.signal(number, on_signal)
         try:
             yield
@@ -443,12 +463,16 @@ class Driver:
                 signal.signal(number, handler)
 
 
-def placed(config: Config, slot: Slot, folder: Path) -> Config:
+def placed(config: Config, slot: Slot, folder: Path, catalogue: Catalogue) -> Config:
     """The configuration with the slot's device and threads, where the user left them open.
 
     A job that goes on from a checkpoint keeps those that it had: with others it would be another run.
     """
-    had = saved.placement(folder) if any((folder / "checkpoints").glob("step-*/manifest.json")) else {}
+    had = (
+        saved.placement(folder, catalogue)
+        if any((folder / "checkpoints").glob("step-*/manifest.json"))
+        else {}
+    )
     changes: dict[str, Any] = {}
     if config.threads is None:
         changes["threads"] = had.get("threads") or slot.threads

@@ -16,6 +16,7 @@ from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any, TextIO
 
+from dltrain.config.door import Rights
 from dltrain.config.schema import Config
 
 
@@ -26,7 +27,7 @@ class Task:
     number: int
     folder: Path
     config: Config
-    targets: frozenset[str]  # what the trusted door may build
+    rights: Rights  # what the trusted door may build
     command: str
     overrides: tuple[str, ...]
     cwd: str
@@ -71,6 +72,8 @@ def work(task: Task, channel: connection.Connection) -> None:
 def enter(cwd: str, log: Path) -> None:
     """Make a forked process one of its own: session, folder, log, and an end with the driver's."""
     os.setsid()  # a Ctrl-C of the terminal goes to the driver alone, which passes it on once
+    # the fork server ignores it; no terminal reaches this session, so that whoever sends it means this job
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(cwd)
     _write_to(log)
     threading.Thread(target=_end_with_driver, daemon=True).start()
@@ -107,7 +110,6 @@ ORPHAN_SECONDS = 60.0
 
 def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     from dltrain import experiment
-    from dltrain.config.door import Door
     from dltrain.training.checkpoint import clear_unfinished
     from dltrain.training.lock import Lock
 
@@ -116,7 +118,7 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
         task.config, quiet=True
     )  # the driver has the terminal; the folder keeps the user's setting
     logging.getLogger().setLevel(logging.INFO)
-    door = Door(set(task.targets), config.trust)
+    door = task.rights.door(config.trust)
     started = {"fork": round(time.perf_counter() - begun, 4)}
     built = experiment.prepare(config, door, task.command, list(task.overrides), started)
     every = built.plan.evaluate_every
@@ -156,14 +158,13 @@ def _end_with_driver() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def score_winner(path: str, config: Config, targets: frozenset[str], cwd: str, channel: Any) -> None:
+def score_winner(path: str, config: Config, rights: Rights, cwd: str, channel: Any) -> None:
     """Score the test split of one finished job, once, with its best weights."""
     os.setsid()
     os.chdir(cwd)
     _write_to(Path(path) / "run.log")
     from dltrain import scoring
-    from dltrain.config.door import Door
 
-    scores = scoring.score_runs([Path(path)], [config], [Door(set(targets), config.trust)])
+    scores = scoring.score_runs([Path(path)], [config], [rights.door(config.trust)])
     channel.send({s.split: s.values for s in scores}.get("test"))
     os._exit(0)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dltrain.training.summary import read_json
+
 FINAL = ("completed", "early_stopped", "converged", "pruned", "failed", "degraded")
 
 
@@ -52,14 +54,16 @@ class Job:
 
     def read(self) -> None:
         """Take the state from the job's folder, if it has one."""
-        file = self.folder / "summary.json"
         try:
-            self.summary = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            summary = read_json(self.folder / "summary.json")
+            if not isinstance(summary.get("best") or {}, dict):
+                return
+            seconds = float(summary.get("seconds") or 0.0)
+        except (OSError, ValueError, TypeError):
             return
+        self.summary, self.seconds = summary, seconds
         self.state = str(self.summary.get("status", "running"))
         self.reason = str(self.summary.get("stop_reason") or "")
-        self.seconds = float(self.summary.get("seconds") or 0.0)
         self.best = self.objective
         if self.state in FINAL and not self.failed and self.objective is None:
             self.state = "failed"

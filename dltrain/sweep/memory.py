@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from dltrain.config.door import Rights
 from dltrain.config.schema import Config
 from dltrain.errors import UserError
 from dltrain.sweep import pool
@@ -22,7 +23,7 @@ WITHOUT_WEIGHT = frozenset(
 )
 
 
-def check_memory(slots: list[Slot], free: int, configs: Iterable[Config], targets: frozenset[str]) -> None:
+def check_memory(slots: list[Slot], free: int, configs: Iterable[Config], rights: Rights) -> None:
     """Raise UserError where the jobs of one GPU need more than the `free` bytes of the fullest GPU.
 
     What a job needs is a lower bound, measured on the CPU: CUDA's own, the data where they are resident, weights,
@@ -33,7 +34,7 @@ def check_memory(slots: list[Slot], free: int, configs: Iterable[Config], target
     if together == 1:
         return
     distinct = {json.dumps(weighty(config), sort_keys=True, default=str): config for config in configs}
-    needed = largest_need(list(distinct.values()), targets)
+    needed = largest_need(list(distinct.values()), rights)
     fitting = free // needed
     if fitting < together:
         raise UserError(
@@ -57,9 +58,9 @@ def gibibytes(count: int) -> str:
     return f"{count / 2**30:.1f} GiB"
 
 
-def largest_need(configs: list[Config], targets: frozenset[str]) -> int:
+def largest_need(configs: list[Config], rights: Rights) -> int:
     """The bytes that the largest of some jobs needs at least; asked of a child, so that the driver needs no torch."""
-    worker = pool.start(measure_all, configs, targets, os.getcwd())
+    worker = pool.start(measure_all, configs, rights, os.getcwd())
     needed = CONTEXT
     with suppress(EOFError):  # what cannot be built says so as a job of its own
         needed = worker.channel.recv()
@@ -67,29 +68,28 @@ def largest_need(configs: list[Config], targets: frozenset[str]) -> int:
     return needed
 
 
-def measure_all(configs: list[Config], targets: frozenset[str], cwd: str, channel: Any) -> None:
+def measure_all(configs: list[Config], rights: Rights, cwd: str, channel: Any) -> None:
     os.chdir(cwd)
     needs = [CONTEXT]
     for config in configs:
         with suppress(Exception):
-            needs.append(CONTEXT + measure(config, targets))
+            needs.append(CONTEXT + measure(config, rights))
     channel.send(max(needs))
     os._exit(0)
 
 
-def measure(config: Config, targets: frozenset[str]) -> int:
+def measure(config: Config, rights: Rights) -> int:
     """The bytes of a job's tensors in one training step, at least: the model is built here, on the CPU."""
     import torch
 
     from dltrain.build import build
-    from dltrain.config.door import Door
     from dltrain.data.batches import ResidentSplit
     from dltrain.tuning import CANDIDATES, bytes_per_sample, with_values
 
     size = None if config.batch_size == "auto" else config.batch_size  # auto takes what is free
     lr = CANDIDATES[0] if config.lr == "auto" else config.lr
     config = with_values(config, device="cpu", lr=lr, batch_size=size)
-    parts, plan = build(config, Door(set(targets), config.trust))
+    parts, plan = build(config, rights.door(config.trust))
     share = 1.0 if config.precision == "fp32" else 0.5  # auto may be bf16 on the GPU
     activations = share * bytes_per_sample(parts) * plan.batch_size / plan.accumulate
     splits = [split for split in (parts.train, parts.val) if isinstance(split, ResidentSplit)]

@@ -11,9 +11,13 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
+from dltrain.config.catalogue import leaves
 from dltrain.config.compose import Composition
-from dltrain.config.schema import Config
-from dltrain.config.validation import check_value
+from dltrain.config.door import Rights
+from dltrain.config.schema import Config, Node, objective_of
+from dltrain.config.secrets import put, secrets_of
+from dltrain.config.validation import check_axes, check_value
+from dltrain.direction import BETTER, Mode, direction_of, resolve_mode
 from dltrain.errors import UserError
 from dltrain.sweep import space
 from dltrain.sweep.composer import Composer
@@ -53,6 +57,10 @@ class Plan:
     test: bool  # whether the winner's test split was asked for
     configurations: list[dict[str, Any]] | None = None
     trial_of: dict[tuple[int, int], int] = field(default_factory=dict)  # (trial, replicate) → job of a grid
+    rights: Rights = Rights(frozenset())  # what its configurations may name
+    losses: list[Node] = field(
+        default_factory=list
+    )  # the different losses that its jobs minimize (`check_all`)
 
     @property
     def trials(self) -> int:
@@ -74,13 +82,19 @@ class Plan:
         return str(self.first.early_stopping.get("metric", "val/loss"))
 
     @property
-    def mode(self) -> str:
-        return str(self.first.early_stopping.get("mode", "min"))
+    def mode(self) -> Mode:
+        """The direction of the metric."""
+        return mode_of(self.first)
 
     @property
     def objectives(self) -> list[str]:
-        """Several objectives, all to be small; empty for the one of early stopping."""
+        """Several objectives; empty for the one of early stopping."""
         return [str(name) for name in self.settings.get("objectives") or []]
+
+    @property
+    def modes(self) -> list[Mode]:
+        """The direction of each objective; what is no metric, such as parameters, is better the lower."""
+        return [direction_of(name) or "min" for name in self.objectives] or [self.mode]
 
     def jobs(self, trial: int, chosen: dict[str, Any], folder: Path) -> list[Job]:
         """The jobs of a trial: one for each repetition."""
@@ -110,7 +124,9 @@ class Plan:
         }
 
 
-def make_plan(parsed: list[Override], composition: Composition, first: Config, composer: Composer) -> Plan:
+def make_plan(
+    parsed: list[Override], composition: Composition, first: Config, composer: Composer, rights: Rights
+) -> Plan:
     """Read axes and settings, and check all that is known beforehand. Raises UserError."""
     settings = sweep_settings(composition)
     axes = axes_of(parsed, composition, settings, first)
@@ -127,7 +143,10 @@ def make_plan(parsed: list[Override], composition: Composition, first: Config, c
         composer,
         first,
         test,
+        rights=rights,
     )
+    if settings.get("_target_") is not None:
+        rights.door(first.trust).check_name(settings["_target_"], "sweep")
     if settings.get("_target_") is None:
         enumerate_grid(plan)
     check_pruner(plan)
@@ -140,7 +159,9 @@ def sweep_settings(composition: Composition) -> dict[str, Any]:
 
     node = OmegaConf.to_container(composition.cfg.sweep, resolve=True)
     assert isinstance(node, dict)
+    asking = {path.removeprefix("sweep."): text for path, text in secrets_of(composition.cfg).items()}
     settings = {str(key): value for key, value in node.items()}
+    put(settings, asking)  # an axis over `${oc.env:…}` is written down as it was asked for
     table = composition.catalogue.params(composition.choices)
     for key, value in settings.items():
         if key in ("_target_", "space"):
@@ -161,6 +182,7 @@ def axes_of(
     for name in names:
         if names.count(name) > 1 or name in fixed:
             raise UserError(f"`{name}` is given twice. Write all its values in one list: {name}=a,b,c")
+    check_axes(settings["space"])
     yaml = [a for a in space.axes_of_yaml(settings["space"]) if a.name not in names and a.name not in fixed]
     axes = space.without_repeats(space.zipped([*yaml, *given], settings["zip"]))
     if settings["seeds"] > 1:
@@ -224,6 +246,12 @@ def shuffled(length: int) -> list[int]:
     return order
 
 
+def mode_of(config: Config) -> Mode:
+    """The direction of a run's objective."""
+    stopping = config.early_stopping
+    return resolve_mode(stopping.get("metric", "val/loss"), stopping.get("mode", "auto"))
+
+
 def check_pruner(plan: Plan) -> None:
     """Refuse a pruner where nothing can be pruned."""
     word = plan.settings["pruner"]
@@ -255,6 +283,16 @@ def check_prunable(plan: Plan, config: Config) -> None:
         )
 
 
+def check_comparable(plan: Plan, config: Config) -> None:
+    """Refuse a job that has another objective than the first one, such as by a recipe that sets it."""
+    metric = str(config.early_stopping.get("metric", "val/loss"))
+    if (metric, mode_of(config)) != (plan.metric, plan.mode):
+        raise UserError(
+            f"`early_stopping.metric` is {metric} ({BETTER[mode_of(config)]}), but {plan.metric} ({BETTER[plan.mode]}) in the "
+            f"first job: they cannot be compared.\nGive one for all jobs: early_stopping.metric={plan.metric} early_stopping.mode=auto"
+        )
+
+
 def check_all(plan: Plan) -> list[Config]:
     """Compose and validate every configuration; of a search: every value of every axis."""
     configurations = plan.configurations
@@ -266,8 +304,33 @@ def check_all(plan: Plan) -> list[Config]:
             values = {**chosen, **replicate}
             try:
                 found.append(plan.composer.config(plan.overrides(values)))
+                plan.rights.door(found[-1].trust).check_names(found[-1].plain)
                 check_prunable(plan, found[-1])
+                check_comparable(plan, found[-1])
             except UserError as error:
                 shown = " ".join(f"{k}={v}" for k, v in values.items())
                 raise type(error)(f"{error}\nin the job {shown}; nothing was run.") from None
+    for config in found:
+        if (loss := objective_of(config)) not in plan.losses:
+            plan.losses.append(loss)
+    check_scale(plan, found)
     return found
+
+
+def check_scale(plan: Plan, configs: list[Config]) -> None:
+    """Refuse to compare by what is minimized where an axis changes that: its values are on different scales."""
+    metrics = plan.objectives or [str(config.early_stopping.get("metric")) for config in configs]
+    watched = next((name for name in metrics if name.endswith("/objective")), None)
+    settings = [dict(leaves(loss)) for loss in plan.losses]
+    keys = sorted({key for found in settings for key in found})
+    values = {key: {str(found.get(key)) for found in settings} for key in keys}
+    changed = [f"{key} is {' or '.join(sorted(found))}" for key, found in values.items() if len(found) > 1]
+    if watched and changed:
+        key, cure = "early_stopping.metric", watched.removesuffix("objective") + "loss"
+        if plan.objectives:
+            key, cure = "sweep.objectives", f"[{','.join(plan.objectives)}]".replace(watched, cure)
+        raise UserError(
+            f"`{key}` names {watched}, which is the loss that is minimized, and the axes change that loss "
+            f"({'; '.join(changed)}): its values would not compare.\n"
+            f"The plain loss does not depend on them: {key}={cure}"
+        )

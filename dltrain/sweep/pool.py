@@ -10,6 +10,8 @@ from multiprocessing import connection, forkserver, get_context
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from dltrain.training.signals import hangup_ignored
+
 
 @dataclass
 class Worker:
@@ -39,7 +41,8 @@ def warm_up() -> None:
     """Start the fork server; it imports in the background."""
     get_context("forkserver").set_forkserver_preload(["dltrain.sweep.preload"])
     # The server restores SIGINT in its children; it ignores it itself, so a Ctrl-C of the terminal leaves it alive.
-    forkserver.ensure_running()
+    with hangup_ignored():
+        forkserver.ensure_running()
 
 
 def start(target: Callable[..., None], *arguments: Any) -> Worker:

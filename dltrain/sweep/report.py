@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dltrain.direction import BETTER
 from dltrain.sweep.jobs import Job, write
 from dltrain.sweep.live import number
 from dltrain.sweep.plan import Plan
@@ -107,7 +108,7 @@ def _head(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path) -> str:
         line = '<span class="bad">No configuration was completed.</span>'
     return (
         f'<h1>{_text(folder.parent.name)}</h1><p class="soft">sweep {_text(folder.name)} · {_text(plan.word)} over {_text(axes)} · '
-        f"{_text(plan.metric)}, {'small' if plan.mode == 'min' else 'large'} is good</p><p>{line}</p><div class='facts'>{facts}</div>"
+        f"{_text(plan.metric)}, {BETTER[plan.mode]}</p><p>{line}</p><div class='facts'>{facts}</div>"
     )
 
 

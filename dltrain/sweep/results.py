@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.catalogue import Catalogue
+from dltrain.direction import BETTER, Mode
 from dltrain.sweep import statistics
 from dltrain.sweep.jobs import Job, write
 from dltrain.sweep.plan import Plan
 from dltrain.sweep.space import REPLICATES, Axis, parse_one
 
+WORST: dict[Mode, float] = {"min": math.inf, "max": -math.inf}
 MATTERS = 0.01  # share of the variance below which the best value of an axis is where it is by chance
 
 
@@ -32,7 +34,7 @@ class Row:
     deviation: float
     half_width: float
     verdict: str = ""
-    objectives: tuple[float, ...] = ()  # means, where the sweep has several; inf for one that is missing
+    objectives: tuple[float, ...] = ()  # means, where the sweep has several; ±inf for one that is missing
 
     @property
     def complete(self) -> bool:
@@ -68,23 +70,24 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
 
 
 def mark_trade_offs(plan: Plan, rows: list[Row]) -> None:
-    """Of several objectives, all to be small: the configurations that no other one beats in all come first."""
+    """Of several objectives: the configurations that no other one beats in all come first."""
     for row in rows:
         numbers = [[job.number_at_best(name) for job in row.jobs] for name in plan.objectives]
         row.objectives = tuple(
-            sum(math.inf if number is None else number for number in column) / len(column)
-            for column in numbers
+            sum(WORST[mode] if number is None else number for number in column) / len(column)
+            for column, mode in zip(numbers, plan.modes, strict=True)
         )
     for row in rows:
-        beaten = any(dominates(other, row) for other in rows if other.complete)
+        beaten = any(dominates(other, row, plan.modes) for other in rows if other.complete)
         row.verdict = "dominated" if beaten else "trade-off"
     rows.sort(key=lambda row: (not row.complete, row.verdict != "trade-off"))
 
 
-def dominates(left: Row, right: Row) -> bool:
+def dominates(left: Row, right: Row, modes: list[Mode]) -> bool:
     """Whether one is at least as good in every objective, and better in one (Pareto)."""
     return left.objectives != right.objectives and all(
-        a <= b for a, b in zip(left.objectives, right.objectives, strict=True)
+        a <= b if mode == "min" else a >= b
+        for a, b, mode in zip(left.objectives, right.objectives, modes, strict=True)
     )
 
 
@@ -93,9 +96,7 @@ def winner(plan: Plan, rows: list[Row]) -> Job | None:
     if not rows or not rows[0].complete:
         return None
     sign = 1 if plan.mode == "min" else -1
-    return min(
-        rows[0].jobs, key=lambda job: sign * (job.objective if job.objective is not None else math.inf)
-    )
+    return min(rows[0].jobs, key=lambda job: math.inf if job.objective is None else sign * job.objective)
 
 
 def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
@@ -158,7 +159,7 @@ def write_best(plan: Plan, job: Job, catalogue: Catalogue, file: Path) -> None:
         [
             "# @package _global_",
             f"# The best of {len(plan.axes)} axes: {' '.join(job.overrides)}",
-            f"# result: {plan.metric} {job.objective:.6g} at epoch {job.summary.get('best_epoch', 0):g}",
+            f"# result: {plan.metric} {job.objective:.6g} ({BETTER[plan.mode]}) at epoch {job.summary.get('best_epoch', 0):g}",
             "# command: cp this file to conf/experiment/best.yaml, then: dltrain experiment=best",
         ]
     )

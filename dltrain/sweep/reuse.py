@@ -12,10 +12,13 @@ from typing import Any
 
 from dltrain import __version__
 from dltrain.config import saved
-from dltrain.config.compose import leaves
+from dltrain.config.catalogue import leaves
 from dltrain.config.schema import Config
+from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem
 from dltrain.sweep.jobs import Job, write
+from dltrain.training.folder_names import check_files
+from dltrain.training.summary import read_json
 
 WHOLE = ("completed", "early_stopped", "converged")
 # What makes no difference to a result beyond the last digits: threads among them, which follow sweep.jobs.
@@ -26,7 +29,7 @@ def key_of(plain: dict[str, Any], on_gpu: bool) -> str:
     """Equal for runs with equal results."""
     kept = {
         path: value
-        for path, value in leaves(plain)
+        for path, value in (dict(leaves(plain)) | resolved_modes(plain)).items()
         if path.partition(".")[0] not in FREE and path not in FREE
     }
     return json.dumps([on_gpu, kept], sort_keys=True, default=str)
@@ -47,15 +50,24 @@ def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
     """Every finished job of every sweep, by its key; of equal ones the newest comes last."""
     versions = [__version__, metadata.version("torch").partition("+")[0]]
     for record in sorted(output.glob("*/*/sweep.json"), key=lambda file: file.parent.name):
-        for file in sorted(record.parent.glob("*/summary.json")):
+        for file in sorted(record.parent.glob("*/summary.json")) if compares(record) else ():
             try:
-                summary = json.loads(file.read_text(encoding="utf-8"))
+                summary = read_json(file)
                 then = [summary["versions"][name].partition("+")[0] for name in ("dltrain", "torch")]
                 if summary["status"] in WHOLE and then == versions and summary["objective"] is not None:
+                    check_files(file.parent)
                     plain = saved.load_bounded(file.parent / "config.yaml")
                     yield key_of(plain, summary["device"].startswith("cuda")), file.parent
-            except (OSError, ValueError, KeyError, TypeError, CheckpointProblem):
-                continue  # damaged: it is run again
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointProblem):
+                continue  # damaged, or not made by a run: the job is run here
+
+
+def compares(record: Path) -> bool:
+    """Whether the val/loss of a sweep's runs is the plain one; before sweep.json said so, it was what is minimized."""
+    try:
+        return bool(json.loads(record.read_text(encoding="utf-8"))["loss"] == "plain")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def take_over(job: Job, source: Path) -> None:

@@ -42,6 +42,12 @@ class Axis:
             return list(dict(self.options)[value])
         return [f"{self.name}={value!r}"]
 
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of the options, or a number of the range."""
+        if self.options:
+            return value in self.labels
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
     def is_active(self, chosen: dict[str, Any]) -> bool:
         return all(str(chosen.get(name)) in values for name, values in self.when.items())
 

@@ -119,12 +119,11 @@ class Crew:
     def prepare(self, begun: float) -> None:
         """Build every run; the data are loaded once. A run that cannot be built has failed."""
         from dltrain import experiment
-        from dltrain.config.door import Door
 
         splits = None
         for task in self.stack.tasks:
             config = replace(task.config, quiet=True)
-            door = Door(set(task.targets), config.trust)
+            door = task.rights.door(config.trust)
             started = {"fork": round(time.perf_counter() - begun, 4)}
             with self.reporting(task):
                 built = experiment.prepare(

@@ -84,13 +84,27 @@ def cut_half_line(file: Path) -> None:
     if whole < len(content):
         os.truncate(file, whole)
     for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
-        try:
-            json.loads(line)
-        except ValueError:
-            raise CheckpointProblem(
-                f"{file} is damaged at line {number}, so it cannot be told what the sweep has tried. Put a copy of it back, "
-                "or begin a new sweep: sweep.fresh=true"
-            ) from None
+        if not is_entry(line):
+            raise damaged(file, f" at line {number}")
+
+
+def is_entry(line: bytes) -> bool:
+    """Whether a line of the journal is a JSON object."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def damaged(file: Path, where: str = "") -> CheckpointProblem:
+    return CheckpointProblem(
+        f"{file} is damaged{where}, so it cannot be told what the sweep has tried. Put a copy of it back, "
+        "or begin a new sweep: sweep.fresh=true"
+    )
+
+
+# What Optuna raises, asserts among it, for entries and values that it did not write.
+ODD_ENTRY = (KeyError, TypeError, ValueError, IndexError, AttributeError, AssertionError)
 
 
 class Study:
@@ -99,15 +113,19 @@ class Study:
     def __init__(self, folder: Path, axes: list[Axis], sampler: Any, directions: list[Direction]) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.axes = axes
+        self.file = folder / FILE
         with quiet():
-            self.storage = JournalStorage(Journal(folder / FILE))
-            self.study = optuna.create_study(
-                study_name=NAME,
-                storage=self.storage,
-                sampler=sampler,
-                directions=directions,
-                load_if_exists=True,
-            )
+            try:
+                self.storage = JournalStorage(Journal(self.file))
+                self.study = optuna.create_study(
+                    study_name=NAME,
+                    storage=self.storage,
+                    sampler=sampler,
+                    directions=directions,
+                    load_if_exists=True,
+                )
+            except ODD_ENTRY:
+                raise damaged(self.file) from None
         self.reported: dict[int, set[int]] = {}
         self.distributions: dict[str, BaseDistribution] = {}
         for trial in self.trials():
@@ -189,7 +207,7 @@ class quiet(warnings.catch_warnings):
         warnings.simplefilter("ignore")
 
 
-def make_pruner(word: str, evaluations: int, first: int | str, mode: str) -> optuna.pruners.BasePruner | None:
+def make_pruner(word: str, evaluations: int, first: int | str) -> optuna.pruners.BasePruner | None:
     """The pruner of a word; its unit is an evaluation. `auto` leaves a ninth of the evaluations alone.
 
     Median (Golovin et al. 2017), ASHA (Li et al. 2018, arXiv:1810.05934), Hyperband (Li et al. 2016, arXiv:1603.06560).

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from dltrain.direction import BETTER, Mode, improves
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -45,10 +47,12 @@ class RunInfo:
     resumed_step: int  # 0 for a fresh run
     best_row: Mapping[str, float]  # the best row before that step; empty for a fresh run
     metric: str  # the objective, e.g. "val/loss"
-    mode: str  # "min" | "max"
+    mode: Mode  # its direction
     hparams: dict[str, int | float | str | bool]  # flat, for TensorBoard
     sample_images: Tensor | None  # (K, C, H, W) in [0, 1] after augmentation
     sample_labels: tuple[str, ...]
+    loaded: str = ""  # which weights came from a file
+    early_stopping: str = "patience"  # the word
 
     def summary(self) -> list[tuple[str, tuple[str, ...]]]:
         """The run in words: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
@@ -62,8 +66,12 @@ class RunInfo:
         resumed = (f"resumed at step {self.resumed_step:,}",) if self.resumed_step else ()
         return [
             ("data", (self.dataset, *(f"{n:,} {split}" for split, n in self.sizes.items()), shape)),
-            ("model", (self.model, count(self.parameters, "parameter"))),
+            (
+                "model",
+                (self.model, count(self.parameters, "parameter"), *([self.loaded] if self.loaded else [])),
+            ),
             ("training", (*training, f"batch {self.batch_size:,}", f"at most {length}", *resumed)),
+            ("goal", (f"{self.metric}, {BETTER[self.mode]}", f"early stopping {self.early_stopping}")),
             ("machine", machine),
         ]
 
@@ -109,10 +117,9 @@ def count(number: float, noun: str) -> str:
 class Best:
     """The best evaluation so far by `metric` ("gap" = val/loss − train/loss) and `mode` (min or max)."""
 
-    def __init__(self, metric: str, mode: str) -> None:
-        self.metric = metric
-        self.sign = 1.0 if mode == "min" else -1.0
-        self.score = math.inf
+    def __init__(self, metric: str, mode: Mode) -> None:
+        self.metric, self.mode = metric, mode
+        self.score: float | None = None
 
     def improves(self, row: Mapping[str, float]) -> bool:
         """Whether this row is the best so far; NaN never is, nor a row without the metric."""
@@ -120,9 +127,9 @@ class Best:
             value = row.get("val/loss", math.nan) - row.get("train/loss", math.nan)
         else:
             value = row.get(self.metric, math.nan)
-        better = self.sign * value < self.score
+        better = improves(value, self.score, self.mode)
         if better:
-            self.score = self.sign * value
+            self.score = value
         return better
 
 

@@ -19,7 +19,8 @@ class Closure:
     """The loss of one step and its gradient, for whatever optimizer calls it, once or many times.
 
     Calling it leaves the gradient of loss and penalties in `.grad`, after clipping and the other gradient rules, and
-    returns the loss without a graph. `gradients(params)` returns both with their graph, for Hessian-vector products.
+    returns the loss without a graph; `loss_gradient` and `finish_gradient` are the two halves of that, between which
+    SAM goes back to its weights. `gradients(params)` returns both with their graph, for Hessian-vector products.
     Batch-norm statistics move at the first call only.
     """
 
@@ -27,20 +28,32 @@ class Closure:
         self.trainer = trainer
         self.inputs, self.targets, self.indices = inputs, targets, indices
         self.calls = 0
-        self.decayed = False
+        self.finished = self.decayed = False
 
     def __call__(self) -> Tensor:
-        trainer, parts = self.trainer, self.trainer.parts
-        trainer.clear_gradients()
+        total = self.loss_gradient()
+        self.finish_gradient()
+        return total
+
+    def loss_gradient(self) -> Tensor:
+        """The loss; leave in `.grad` the gradient of loss and penalties, before any rule has changed it."""
+        self.trainer.clear_gradients()
         with torch.enable_grad():
             total = self._backward()
-        for rule in parts.rules.gradients:
-            rule.change_gradients(trainer.noise.at(trainer.step), trainer.penalty_scale, trainer.step)
         if self.calls == 0:
-            trainer.guard.before_update(total, gradients_of(trainer.parameters), trainer.step)
-            self.decay()
+            self.first_loss = total
         self.calls += 1
         return total
+
+    def finish_gradient(self) -> None:
+        """Make the gradient in `.grad` that of the update; at the first time of a step look at it, and decay."""
+        trainer, parts = self.trainer, self.trainer.parts
+        for rule in parts.rules.gradients:
+            rule.change_gradients(trainer.noise.at(trainer.step), trainer.penalty_scale, trainer.step)
+        if not self.finished:
+            self.finished = True
+            trainer.guard.before_update(self.first_loss, gradients_of(trainer.parameters), trainer.step)
+            self.decay()
 
     def decay(self) -> None:
         """Decoupled decay, once a step: after the gradient was taken and before the update (Loshchilov & Hutter 2019)."""
@@ -79,8 +92,12 @@ class Closure:
                 loss, params, create_graph=create_graph, allow_unused=True, materialize_grads=True
             )
         if self.calls == 0:
-            self.trainer.gradients = [gradient.detach() for gradient in grads]
-            self.trainer.guard.before_update(loss.detach(), self.trainer.gradients, self.trainer.step)
+            # where the rules after the update, and the gradient's norm, look for it
+            for parameter, gradient in zip(params, grads, strict=True):
+                parameter.grad = gradient.detach()
+            self.trainer.guard.before_update(
+                loss.detach(), gradients_of(self.trainer.parameters), self.trainer.step
+            )
         self.calls += (
             1  # the decay waits for the end of the step: it would change weights that the graph still needs
         )
@@ -105,7 +122,7 @@ class Closure:
             yield losses, total
 
     def _micro_batches(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        pieces = self.trainer.plan.accumulate
+        pieces = self.trainer.pieces(len(self.inputs))
         whole = (self.inputs, self.targets, self.indices)
         return (whole,) if pieces == 1 else zip(*(part.chunk(pieces) for part in whole), strict=True)
 

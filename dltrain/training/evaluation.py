@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -42,25 +42,23 @@ def outputs_of(
 def evaluate(
     model: nn.Module,
     split: Any,
-    loss: Callable[[Tensor, Tensor], Tensor],
     metrics: Mapping[str, Metric],
     batch_size: int,
     device: torch.device,
     precision: str = "fp32",
 ) -> dict[str, float]:
-    """The mean loss and metrics over all samples of a split.
+    """The mean of each metric over all samples of a split.
 
     Sums over samples in float64 divided by their number: a mean of batch means would be wrong for a ragged last batch.
     """
-    scores = {"loss": loss, **metrics}
-    sums = torch.zeros(len(scores), dtype=torch.float64, device=device)
+    sums = torch.zeros(len(metrics), dtype=torch.float64, device=device)
     with evaluating(model):
         for logits, targets in outputs_of(model, split, batch_size, device, precision):
             sums += torch.stack(
-                [score(logits, targets).sum(dtype=torch.float64) for score in scores.values()]
+                [metric(logits, targets).sum(dtype=torch.float64) for metric in metrics.values()]
             )
     means = (sums / len(split)).tolist()  # one host sync for the whole split
-    return dict(zip(scores, means, strict=True))
+    return dict(zip(metrics, means, strict=True))
 
 
 def confusion(

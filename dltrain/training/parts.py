@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dltrain.data.spec import DataSpec
 from dltrain.diagnostics.probe import Diagnostic
+from dltrain.direction import Mode
 
 Schedule = Callable[[int], float]
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -26,7 +27,7 @@ class EarlyStopping(Protocol):
     """Which evaluation is the best so far, and whether to stop."""
 
     metric: str
-    mode: str
+    mode: Mode
     stop_reason: str | None
     best: float | None
     best_step: int
@@ -72,8 +73,11 @@ class Parts:
     test: Any
     order: Any
     order_observes: bool  # whether the order wants to see each sample's loss
-    loss: Callable[[Tensor, Tensor], Tensor]  # per-sample losses (B,)
-    metrics: Mapping[str, Metric]
+    loss: Callable[[Tensor, Tensor], Tensor]  # what is minimized, before penalties: per-sample losses (B,)
+    metrics: Mapping[str, Metric]  # what is measured in every split: `loss`, the yardstick of the task, first
+    objective: (
+        str  # which of the metrics is `loss` itself: "objective", or "loss" where that is the yardstick
+    )
     optimizer: Any
     schedule: Schedule
     momentum_schedule: Schedule | None
@@ -86,6 +90,7 @@ class Parts:
     fingerprint: str  # of the data
     statistics: dict[str, Tensor]  # mean and std that normalise the inputs
     frozen: list[Frozen] = field(default_factory=list)  # what thaws later
+    loaded: str = ""  # which weights the initializer read from a file; empty where it read none
     diagnostics: dict[str, Diagnostic] = field(default_factory=dict)  # by word; they look, and change nothing
 
 
@@ -107,6 +112,7 @@ class Plan:
     log_every: int | None
     compile: bool
     non_finite: str = "stop"  # stop | skip | rollback
+    samples_needed: int = 1  # in a batch or micro-batch, by the model's batch norms
 
     def epoch_of(self, step: int) -> int:
         """The epoch that a step belongs to, both from 0."""

@@ -13,25 +13,33 @@ HELD_BATCHES, HELD_LOGITS = 32, 1 << 18  # scored together: at most so many batc
 
 
 class RunningMeans:
-    """The means of the loss and the metrics, in float64 on the device, read by the host only in `means`.
+    """The means of the metrics, in float64 on the device, read by the host only in `means`.
 
+    `known` names the metric whose values the step has computed anyhow: the loss that is minimized.
     Batches are held and scored many at once: on a small step each call of a metric costs as much for 128 logits as
     for 4,096. Each batch is summed on its own all the same, so that no sum depends on when it was scored.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric], device: torch.device) -> None:
-        self.metrics = metrics
-        self.sums = torch.zeros(2 + len(metrics), dtype=torch.float64, device=device)  # count, loss, metrics
-        # views of it: to index it at every step costs 1 % of a small one
-        self.count, self.loss, *self.metric_sums = self.sums.unbind()
+    def __init__(self, metrics: Mapping[str, Metric], known: str, device: torch.device) -> None:
+        self.metrics, self.known = metrics, known
+        self.share(torch.zeros(1 + len(metrics), dtype=torch.float64, device=device))
         self.held: list[tuple[Tensor, Tensor, Tensor]] = []
         self.held_logits = 0
 
-    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """A batch: the sum () of its losses, its logits (B, K) and targets, none of which has a graph."""
+    def share(self, sums: Tensor) -> None:
+        """Add up in this tensor from now on: the number of samples, then the sums of the metrics in their order."""
+        self.sums = sums
+        # views of it: to index it at every step costs 1 % of a small one
+        self.count, *columns = sums.unbind()
+        totals = dict(zip(self.metrics, columns, strict=True))
+        self.known_sum = totals.pop(self.known)
+        self.computed = [(self.metrics[name], total) for name, total in totals.items()]
+
+    def add(self, known: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """A batch: the sum () of the known metric, its logits (B, K) and targets, none of which has a graph."""
         if self.held and targets.ndim != self.held[0][2].ndim:  # class indices, then mixed ones
             self.settle()
-        self.held.append((loss, logits, targets))
+        self.held.append((known, logits, targets))
         self.held_logits += logits.numel()
         if len(self.held) >= HELD_BATCHES or self.held_logits >= HELD_LOGITS:
             self.settle()
@@ -40,28 +48,26 @@ class RunningMeans:
         """Score what is held."""
         if not self.held:
             return
-        losses, logits, targets = zip(*self.held, strict=True)
+        known, logits, targets = zip(*self.held, strict=True)
         self.held, self.held_logits = [], 0
         sizes = [len(batch) for batch in logits]
         self.count += sum(sizes)
-        for loss in losses:
-            self.loss += loss
-        if self.metrics:
+        for value in known:
+            self.known_sum += value
+        if self.computed:
             scored = torch.cat(logits), torch.cat(targets)
-            for total, metric in zip(self.metric_sums, self.metrics.values(), strict=True):
+            for metric, total in self.computed:
                 for batch in metric(*scored).split(sizes):
                     total += batch.sum()
 
     def means(self) -> dict[str, float]:
-        """The mean loss and metrics by name: the one place where the host waits for the device."""
+        """The mean of each metric by name: the one place where the host waits for the device."""
         self.settle()
         count, *sums = self.sums.tolist()
-        return {
-            name: value / max(count, 1.0) for name, value in zip(("loss", *self.metrics), sums, strict=True)
-        }
+        return {name: value / max(count, 1.0) for name, value in zip(self.metrics, sums, strict=True)}
 
     def state(self) -> Tensor:
-        """A copy of the sums: the number of samples, then the sums of the loss and of the metrics."""
+        """A copy of the sums: the number of samples, then the sums of the metrics."""
         self.settle()
         return self.sums.clone()
 

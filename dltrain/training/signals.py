@@ -5,13 +5,49 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from dltrain.errors import UserError
 
-# The exit code of each: 128 + number for an interruption, 75 ("try again") where a batch system is to requeue the job.
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 75, signal.SIGUSR2: 75}
-_IMPATIENT = (signal.SIGINT, signal.SIGTERM)
+# 128 + number for an interruption (SIGHUP: the terminal was closed), 75 ("try again") where a batch system is to requeue
+# the job. Not every system has all of them.
+_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 75, "SIGUSR2": 75}
+EXIT_CODES = {signal.Signals[name]: code for name, code in _CODES.items() if hasattr(signal, name)}
+# Asks to end: a second one ends the process at once.
+ENDINGS = tuple(number for number, code in EXIT_CODES.items() if code != 75)
+
+
+def heard(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Return the signals to handle: all of them, but SIGHUP where it is ignored, as `nohup` asks for."""
+    return [n for n in numbers if n.name != "SIGHUP" or signal.getsignal(n) is not signal.SIG_IGN]
+
+
+@contextmanager
+def hangup_ignored() -> Iterator[None]:
+    """Processes that are started inside ignore SIGHUP: a closed terminal ends the driver and its jobs, in this order."""
+    number = getattr(signal, "SIGHUP", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, former)
+
+
+def leave_closed_terminal() -> None:
+    """Send what is written to a terminal that is gone to nowhere: it would end in an error in place of the save."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            with suppress(OSError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, descriptor)
+                os.close(null)
 
 
 class Interrupted(UserError):
@@ -23,9 +59,9 @@ class Interrupted(UserError):
 
 
 class Signals:
-    """Notes the first signal; a later SIGINT or SIGTERM ends the process at once.
+    """Notes the first signal; a later SIGINT, SIGTERM or SIGHUP ends the process at once.
 
-    Handlers do nothing else: saving inside of one would re-enter a save that is under way.
+    Handlers save nothing: that would re-enter a save that is under way.
     """
 
     def __init__(self) -> None:
@@ -33,7 +69,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self._former = {number: signal.signal(number, self._note) for number in EXIT_CODES}
+            self._former = {number: signal.signal(number, self._note) for number in heard(EXIT_CODES)}
         else:
             self._former = {}
         return self
@@ -43,9 +79,11 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if signal.Signals(number).name == "SIGHUP":
+            leave_closed_terminal()
         if self.received is None:
             self.received = signal.Signals(number)
-        elif number in _IMPATIENT:
+        elif number in ENDINGS:
             os._exit(EXIT_CODES[signal.Signals(number)])
 
     def interruption(self, step: int, folder: object) -> Interrupted:

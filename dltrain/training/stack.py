@@ -10,7 +10,7 @@ It pays where the overhead of a step is larger than its arithmetic: small models
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -294,8 +294,7 @@ class Member(Trainer):
 
     def share_sums(self, sums: Tensor) -> None:
         """Let the running means add up in a row of a tensor of all runs."""
-        self.running.sums = sums
-        self.running.count, self.running.loss, *self.running.metric_sums = sums.unbind()
+        self.running.share(sums)
 
 
 class Stack:
@@ -440,18 +439,21 @@ class Stack:
         losses: Tensor = self.members[0].parts.loss(logits.flatten(0, 1), targets.flatten(0, 1))
         return losses.unflatten(0, logits.shape[:2])
 
-    def measured(self, logits: Tensor, targets: Tensor) -> list[Tensor]:
-        """The metrics (M, B) of all samples."""
-        flat, truth = logits.flatten(0, 1), targets.flatten(0, 1)
+    def measured(
+        self, logits: Tensor, targets: Tensor, known: Mapping[str, Tensor] | None = None
+    ) -> list[Tensor]:
+        """The metrics (M, B) of all samples; those that are known already are not computed again."""
+        flat, truth, known = logits.flatten(0, 1), targets.flatten(0, 1), known or {}
         return [
-            metric(flat, truth).unflatten(0, logits.shape[:2])
-            for metric in self.members[0].parts.metrics.values()
+            known[name] if name in known else metric(flat, truth).unflatten(0, logits.shape[:2])
+            for name, metric in self.members[0].parts.metrics.items()
         ]
 
     def record(self, logits: Tensor, targets: Tensor, losses: Tensor) -> None:
-        """Add up loss and metrics of all members."""
+        """Add up the metrics of all members."""
         self.sums[:, 0] += losses.shape[1]
-        for column, values in enumerate((losses, *self.measured(logits, targets)), start=1):
+        known = {self.members[0].parts.objective: losses}
+        for column, values in enumerate(self.measured(logits, targets, known), start=1):
             self.sums[:, column] += values.sum(1)
 
     def check_finite(self, losses: Tensor, inputs: Tensor, targets: Tensor, indices: Tensor) -> None:
@@ -495,18 +497,19 @@ class Stack:
         return self.scores[1][self.members.index(member)]
 
     def score(self, split: Any) -> list[dict[str, float]]:
-        """Mean loss and metrics of a split, for each member."""
+        """Mean metrics of a split, for each member."""
         first = self.members[0]
-        sums = torch.zeros(1 + len(first.parts.metrics), len(self.members), dtype=torch.float64)
+        sums = torch.zeros(len(first.parts.metrics), len(self.members), dtype=torch.float64)
         with evaluating(first.parts.model):
             for batch in split.batches(torch.arange(len(split)), first.plan.evaluation_batch_size):
                 inputs = batch.inputs.flatten(1).expand(len(self.members), -1, -1)
                 targets = batch.targets.expand(len(self.members), *batch.targets.shape)
                 logits = self.forward(inputs, training=False)
-                values = (self.loss(logits, targets), *self.measured(logits, targets))
+                values = self.measured(logits, targets)
                 sums += torch.stack([value.sum(1, dtype=torch.float64) for value in values])
-        names = ("loss", *first.parts.metrics)
-        return [dict(zip(names, column, strict=True)) for column in (sums / len(split)).T.tolist()]
+        return [
+            dict(zip(first.parts.metrics, column, strict=True)) for column in (sums / len(split)).T.tolist()
+        ]
 
     # Members --------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,30 @@ from dltrain.errors import CheckpointProblem
 MAX_BYTES = 10_000_000
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object from a folder that may come from elsewhere; its size is bounded.
+
+    Raises OSError where there is no such file, ValueError where it holds anything but one object.
+    """
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        raise ValueError("it is not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("it is not an object")
+    return content
+
+
 def read_summary(path: Path) -> dict[str, Any]:
     """The summary of a run folder. Raises CheckpointProblem when the folder is not that of a run."""
     file = path / "summary.json"
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES} bytes")
-        summary = json.loads(file.read_text(encoding="utf-8"))
+        summary = read_json(file)
     except OSError:
         if (path / "config.yaml").is_file():  # killed before its first summary
             return {"status": "running"}
@@ -25,8 +43,8 @@ def read_summary(path: Path) -> dict[str, Any]:
             f"{path} is not a run folder: it has no summary.json. "
             "Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointProblem(f"{path}/summary.json cannot be read: {error}") from None
-    if not isinstance(summary, dict) or not isinstance(summary.get("status"), str):
+    if not isinstance(summary.get("status"), str):
         raise CheckpointProblem(f"{path}/summary.json is no summary of a run.")
     return summary

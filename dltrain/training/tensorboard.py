@@ -234,7 +234,7 @@ def markdown(info: RunInfo) -> str:
     """The command and the run in words, for the text tab."""
     lines = [f"**{info.name}**", "", "```", info.command, "```", ""]
     lines += [f"- {label}: {' · '.join(facts)}" for label, facts in info.summary()]
-    lines += [f"- objective: {info.metric} ({info.mode})", f"- folder: `{info.folder}`"]
+    lines += [f"- folder: `{info.folder}`"]
     if info.overrides:
         lines.append("- overrides: " + " ".join(f"`{override}`" for override in info.overrides))
     return "\n".join(lines)

@@ -10,13 +10,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dltrain.averaging import recompute_batch_norm
+from dltrain.batch_norm import batch_norms, micro_batches, size_without_rest
 from dltrain.data.errors import DataError
 from dltrain.data.spec import Batch
 from dltrain.diagnostics.probe import Diagnostic, Probe, still
-from dltrain.seeding import GlobalStream, Stream
+from dltrain.optimizers.stepping import take_step
+from dltrain.seeding import GlobalStream, Stream, sample_positions
 from dltrain.training.callbacks import Callback, Progress
 from dltrain.training.closure import Closure
 from dltrain.training.evaluation import autocast, evaluate
@@ -38,7 +40,10 @@ from dltrain.training.signals import Signals
 SKIPS_IN_A_ROW, ROLLBACKS = 10, 3  # beyond these the run is past help, and stops
 _log = logging.getLogger(__name__)
 
-STATISTICS_SAMPLES = 4096  # that recompute the batch-norm statistics of averaged weights
+SMALLEST_MOMENTUM = 1e-30
+# What the batch-norm statistics of averaged weights come from: all training samples up to this number, else a random
+# sample, in batches large enough for their own statistics to be near those of the sample.
+STATISTICS_SAMPLES, STATISTICS_BATCH = 10_000, 256
 
 
 class Trainer:
@@ -56,9 +61,9 @@ class Trainer:
         # sees each evaluation with the best so far; a reason from it ends the run as pruned
         self.watch = watch
         self.parameters = list(parts.model.parameters())  # the frozen ones too: they may thaw
-        self.batch_norms = [
-            m for m in parts.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
-        ]
+        self.batch_norms = batch_norms(parts.model)
+        # of the averaged weights, with the step that they were computed at
+        self.averaged_statistics: tuple[int, list[Tensor]] | None = None
         self.forward = torch.compile(parts.model) if plan.compile else parts.model
         # to leave single steps out, the host must look at each of them
         on_device = plan.device.type == "cuda" and plan.non_finite == "stop"
@@ -67,8 +72,7 @@ class Trainer:
         self.augment = Stream(plan.seed, "augment", plan.device)
         self.noise = Stream(plan.seed, "noise", plan.device)
         self.dropout = GlobalStream(plan.seed, "dropout", plan.device)
-        self.running = RunningMeans(parts.metrics, plan.device)
-        self.gradients: list[Tensor] = []  # of the last step, where the optimizer leaves none in `.grad`
+        self.running = RunningMeans(parts.metrics, parts.objective, plan.device)
         self.kept_shares: tuple[int, Tensor] | None = None
         self.step = 0
         self.lr = 0.0
@@ -136,7 +140,7 @@ class Trainer:
             # loss + penalties → gradient → clipping → decay
             closure = Closure(self, inputs, targets, batch.indices)
             with self.tolerating(closure, batch), self.before_and_after() as update_norm:
-                parts.optimizer.step(closure)
+                take_step(parts.optimizer, closure, self.parameters)
                 closure.decay()
                 self.guard.after_update()
                 for rule in parts.rules.weights:
@@ -263,7 +267,6 @@ class Trainer:
         return evaluate(
             parts.model,
             split,
-            parts.loss,
             parts.metrics,
             plan.evaluation_batch_size,
             plan.device,
@@ -272,7 +275,7 @@ class Trainer:
 
     def grad_norm(self) -> float:
         """The norm of the last step's gradient, as it went into the update; read at log points only."""
-        return float(gradient_norm(gradients_of(self.parameters) or self.gradients))
+        return float(gradient_norm(gradients_of(self.parameters)))
 
     def extra_columns(self) -> dict[str, float]:
         """What the rules can tell of themselves, such as the share of exact zeros."""
@@ -293,16 +296,27 @@ class Trainer:
             yield
             return
         with averaging.swapped():
-            with autocast(self.plan.device, self.plan.precision):
-                recompute_batch_norm(self.parts.model, self.plain_inputs())
+            self.set_averaged_statistics()
             yield
 
+    def set_averaged_statistics(self) -> None:
+        """Give the batch norms the statistics of the averaged weights, computed once for each step."""
+        buffers = [buffer for norm in self.batch_norms for buffer in norm.buffers()]
+        if not buffers:
+            return
+        if self.averaged_statistics is not None and self.averaged_statistics[0] == self.step:
+            torch._foreach_copy_(buffers, self.averaged_statistics[1])
+            return
+        with autocast(self.plan.device, self.plan.precision):
+            recompute_batch_norm(self.parts.model, self.plain_inputs)
+        self.averaged_statistics = self.step, [buffer.detach().clone() for buffer in buffers]
+
     def plain_inputs(self) -> Iterator[Tensor]:
-        """The first training samples in their own order and without augmentation: the same at every evaluation."""
-        size = self.plan.evaluation_batch_size
-        count = min(len(self.parts.train), max(size, STATISTICS_SAMPLES))
-        count -= count > 1 and count % size == 1  # batch norm has no variance of one sample
-        for batch in self.parts.train.batches(torch.arange(count), size):
+        """Yield training samples without augmentation, the same at every evaluation, in batches of at least two."""
+        plan, train = self.plan, self.parts.train
+        chosen = sample_positions(len(train), STATISTICS_SAMPLES, plan.seed, "statistics")
+        size = size_without_rest(len(chosen), max(plan.batch_size // plan.accumulate, STATISTICS_BATCH))
+        for batch in train.batches(chosen, size):
             yield batch.inputs
 
     def evaluated_weights(self) -> dict[str, Tensor]:
@@ -355,10 +369,14 @@ class Trainer:
     def shown(self, diagnostic: Diagnostic, look: Callable[[Probe], Any]) -> Any:
         """The look's answer, on training samples that are the same for the whole run."""
         parts, train = self.parts, self.parts.train
-        drawn = torch.randperm(len(train), generator=Stream(self.plan.seed, "diagnostics").at(0))
-        batch = next(iter(train.batches(drawn[: diagnostic.samples], diagnostic.samples)))
+        drawn = sample_positions(len(train), diagnostic.samples, self.plan.seed, "diagnostics")
+        batch = next(iter(train.batches(drawn, diagnostic.samples)))
         with still(parts.model):
             return look(Probe(parts.model, parts.loss, batch.inputs, batch.targets, self.lr, self.update))
+
+    def pieces(self, samples: int) -> int:
+        """The number of micro-batches that a batch is cut into."""
+        return micro_batches(samples, self.plan.accumulate, self.plan.samples_needed)
 
     def clear_gradients(self) -> None:
         """By hand: `zero_grad` looks up each group's options, at 0.5 % of a small step."""
@@ -505,10 +523,13 @@ class Trainer:
 
 
 def set_momentum(optimizer: Any, momentum: float) -> None:
-    """Set the momentum of an optimizer, which Adam's family calls its first beta."""
+    """Set the momentum of an optimizer, which Adam's family calls its first beta.
+
+    Never to 0 exactly: torch's optimizers would then forget the velocity, or ask for one that they did not begin.
+    """
     for group in optimizer.param_groups:
         if "momentum" in group:
-            group["momentum"] = momentum
+            group["momentum"] = max(momentum, SMALLEST_MOMENTUM)
         else:
             group["betas"] = (momentum, *group["betas"][1:])
 

@@ -1,4 +1,4 @@
-"""Every word of the catalogue: its file is well formed, its keys are those of its target, and it builds and steps."""
+"""Every word of the catalogue: described by its signature, with defaults that keep their own rules; stored as it is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import inspect
 import re
 
 import pytest
-import yaml
 
-from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, read_params
+from dltrain.config import build
+from dltrain.config.catalogue import GROUPS, OVERLAYS, Catalogue
 from dltrain.config.door import Door
 from dltrain.config.rules import parse_rule
 from dltrain.config.search_path import catalogue_dir
+from dltrain.config.signature import REQUIRED
 
 CATALOGUE = Catalogue(catalogue_dir())
 WORDS = [word for group in CATALOGUE.words.values() for word in group.values()]
@@ -19,61 +20,65 @@ TARGETED = [word for word in WORDS if word.target and word.group not in OVERLAYS
 names = {"ids": lambda word: f"{word.group}={word.name}"}
 
 
-def node_of(word):
-    """The node of a word's own group, as plain data."""
-    content = yaml.safe_load(word.text) or {}
-    if "@package _global_" in word.text:
-        content = content[word.group]
-    return content[word.name] if word.group in LIST_GROUPS else content
+def test_the_stored_catalogue_is_current():
+    """`python -m dltrain.config.build` writes it."""
+    assert (catalogue_dir() / "catalogue.json").read_text(encoding="utf-8") == build.text()
 
 
 @pytest.mark.parametrize("word", WORDS, **names)
-def test_header_and_rules_are_complete(word):
+def test_notes_rules_and_meanings_are_complete(word):
     assert word.group in GROUPS
-    assert 0 < len(word.notes["summary"]) <= 100, "the first comment line says what the word is"
+    assert 0 < len(word.notes["summary"]) <= 100, "the first line says what the word is"
     assert word.name not in ("on", "off", "yes", "no", "y", "n")
-    if word.name != "none" and word.group not in OVERLAYS:
-        wanted = {"use"} if word.group == "dataset" else {"rule", "paper", "lecture", "use", "default"}
+    if word.target and word.group not in OVERLAYS:
+        wanted = {"use"} if word.group == "dataset" else {"rule", "use"}
         assert wanted <= set(word.notes), word.notes
         assert re.fullmatch(r"–|(L[0-4] ?)+", word.notes.get("lecture", "–"))
-    for param in word.params.values():
-        if param.default.startswith("${"):
-            continue
-        assert param.rule is not None, f"{param.path} has no rule"
-        assert param.meaning, f"{param.path} has no meaning"
+    for param in word.signature.parameters:
+        assert param.rule is not None, f"{param.name} has no type that is a rule"
+        assert param.meaning, f"{param.name} has no meaning"
 
 
 @pytest.mark.parametrize("word", WORDS, **names)
 def test_defaults_keep_their_own_rules(word):
-    for param in word.params.values():
-        value = yaml.safe_load(param.default)
-        if isinstance(value, str) and value.startswith("${"):
+    for param in CATALOGUE.params({word.group: [word.name]}).values():
+        linked = isinstance(param.value, str) and param.value.startswith("${")
+        if linked or param.value == REQUIRED or param.rule is None:
             continue
-        if isinstance(value, str) and re.fullmatch(r"[-\d.]+e[-+]?\d+", value):
-            value = float(value)
-        assert param.rule.accepts(value), f"{param.path}={value!r} against {param.rule.text}"
+        assert param.rule.accepts(param.value), f"{param.path}={param.value!r} against {param.rule.text}"
 
 
 @pytest.mark.parametrize("word", TARGETED, **names)
-def test_keys_are_the_arguments_of_the_target(word):
+def test_what_the_source_says_is_what_python_calls(word):
+    """The signature read from the source against `inspect`'s of the imported object, which is what is called."""
     if word.name == "timm":
         pytest.importorskip("timm", reason="an optional extra")
     target = Door({word.target}, trust=[], local=False).locate(word.target, word.group)
-    parameters = inspect.signature(target).parameters
-    keys = {key for key in node_of(word) if not key.startswith("_")}
-    if word.group == "dataset":  # what belongs to every dataset stands in config.yaml
-        keys -= {path.split(".")[1] for path in CATALOGUE.knobs if path.startswith("dataset.")}
-    if word.group == "sweep":  # how many trials there are is the driver's business
-        keys -= {"trials"}
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    assert keys <= set(parameters) or open_ended, keys - set(parameters)
+    runtime = word.kind.called if word.node.get("_partial_") else word.kind.runtime
+    called = list(inspect.signature(target).parameters.values())[runtime:]
+    wanted = {p.name: p.default for p in called if p.name != "fused" and p.kind is not p.VAR_KEYWORD}
+    read = dict(word.signature.defaults())
+    own = {p: v for p, v in read.items() if p not in word.node}
+    assert set(read) == set(wanted)
+    for key, value in own.items():
+        if wanted[key] is inspect.Parameter.empty:
+            assert value == REQUIRED
+        elif word.group not in ("momentum_schedule", "penalty_schedule"):  # these have defaults of their own
+            assert value == (list(wanted[key]) if isinstance(wanted[key], tuple) else wanted[key]), key
+
+
+@pytest.mark.parametrize("word", TARGETED, **names)
+def test_files_set_keys_that_exist(word):
+    shared = {path.partition(".")[2] for path in CATALOGUE.knobs if path.startswith(word.group + ".")}
+    keys = {key for key in word.node if not key.startswith("_")}
+    assert keys <= {p.name for p in word.signature.parameters} | shared
 
 
 def test_knobs_have_rules_and_defaults_that_keep_them():
     for param in CATALOGUE.knobs.values():
-        if not param.path.startswith("hydra") and param.default != "{}":
-            assert param.rule is not None, param.path
-            assert param.rule.accepts(yaml.safe_load(param.default)), param.path
+        assert param.rule is not None, param.path
+        assert param.meaning, param.path
+        assert param.rule.accepts(param.value), param.path
 
 
 @pytest.mark.parametrize(
@@ -94,12 +99,3 @@ def test_rules_accept_what_they_say(rule, good, bad):
     parsed = parse_rule(rule)
     assert [value for value in good if not parsed.accepts(value)] == []
     assert [value for value in bad if parsed.accepts(value)] == []
-
-
-def test_params_are_read_with_their_paths():
-    text = "a: 1  # int >= 1: one\nb:\n  c: [1, 2]  # list of int >= 1: two\n  _target_: x.y\nd: e\n"
-    assert {p.path: (p.default, p.meaning) for p in read_params(text, "g")} == {
-        "g.a": ("1", "one"),
-        "g.b.c": ("[1, 2]", "two"),
-        "g.d": ("e", ""),
-    }

@@ -88,7 +88,7 @@ def deleting(folder: Path) -> None:
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(9)
 )
-YAMLS = {
+YAMLS: dict[str, Any] = {
     "alias bomb": BOMB,
     "alias": "a: &a [1]\nb: *a\n",
     "merge bomb": "a: &a {k: 1}\nb: &b {<<: [*a, *a, *a]}\nc: {<<: [*b, *b]}\n",
@@ -155,8 +155,112 @@ HYDRAS = [
     "+hydra.launcher._target_=os.system",
     "hydra.sweeper._target_=os.system",
     "+hydra.launcher.nested.deep._target_=os.system",
+    # what our own modules, Hydra's and its plugins import is not theirs
+    "+hydra.callbacks.evil={_target_:dltrain.training.checkpoint.os.system,command:touch hacked}",
+    "+hydra.callbacks.evil={_target_:dltrain.sweep.jobs.write,file:hacked,text:x}",
+    "+hydra.callbacks.evil={_target_:dltrain.sweep.jobs.os.system,command:touch hacked}",
+    "+hydra.callbacks.evil={_target_:hydra._internal.core_plugins.basic_launcher.Path.touch,self:hacked}",
+    "+hydra.callbacks.evil={_target_:hydra.experimental.callbacks.pickle.loads}",
+    "+hydra.callbacks.evil={_target_:hydra_plugins.evil.os.system,command:touch hacked}",
+    "hydra.launcher._target_=hydra_plugins.evil.os.system",
+    "hydra.sweeper._target_=hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "+hydra.callbacks.evil={_target_:helper.system,command:touch hacked}",
+    # nodes that are texts until they are used
+    "+hydra.callbacks.evil='${oc.create:{_target_:os.system,command:touch hacked}}'",
+    "+hydra.callbacks.evil='${oc.decode:\\'{_target_:os.system,command:touch hacked}\\'}'",
+    "+hydra.callbacks.evil='${hydra.env}'",
+    "hydra.callbacks='${oc.create:{evil:{_target_:os.system,command:touch hacked}}}'",
+    "+hydra.callbacks.evil={_target_:'${notes}',command:touch hacked}",
+    "+hydra.callbacks.evil={_target_:'${hydra.job.name}',command:touch hacked}",
+    "hydra.job_logging.handlers='${oc.create:{file:{class:logging.FileHandler,filename:hacked}}}'",
+    "hydra.job_logging.handlers.file.class='${hydra.job.name}'",
+    "hydra.job_logging.handlers.file.filename='${output}/../hacked'",
+    "hydra.output_subdir='${notes}'",
+    # arguments of loggers that are allowed
+    "hydra.job_logging.handlers.file.filename=hacked",
+    "hydra.job_logging.handlers.file.filename=/tmp/hacked",
+    "hydra.job_logging.handlers.file.filename='${hydra.runtime.output_dir}/../../../hacked'",
+    "hydra.job_logging.handlers.file.filename='${hydra.runtime.output_dir}/${hydra.runtime.cwd}/hacked'",
+    "hydra.job_logging.handlers.file.filename='cfg://formatters.simple.format'",
+    "+hydra.job_logging.handlers.file.mode=x",
+    "+hydra.job_logging.handlers.file.'.'={baseFilename:hacked}",
+    "+hydra.job_logging.handlers.evil={class:logging.FileHandler,filename:hacked,mode:w}",
+    "+hydra.job_logging.handlers.evil={'()':logging.FileHandler,filename:hacked}",
+    "+hydra.job_logging.formatters.evil={class:logging.FileHandler,format:hacked}",
+    "+hydra.job_logging.formatters.evil={'()':logging.FileHandler,filename:hacked}",
+    "+hydra.job_logging.formatters.evil={format:'%(message)999999999s'}",
+    "+hydra.job_logging.formatters.evil={format:'{args.__class__}',style:'{'}",
+    "+hydra.job_logging.filters={evil:{'()':logging.FileHandler,filename:hacked}}",
+    "+hydra.hydra_logging.handlers={evil:{class:logging.FileHandler,filename:hacked}}",
+    "hydra.job.name=../../hacked",
+    "hydra.output_subdir=../../../hacked",
+    "hydra.output_subdir=/tmp/hacked",
+    "hydra.output_subdir=.",
+    # the environment of what runs
+    "+hydra.job.env_set.LD_PRELOAD=evil.so",
+    "+hydra.job.env_set={GIT_CONFIG_COUNT:1,GIT_CONFIG_KEY_0:core.fsmonitor,GIT_CONFIG_VALUE_0:touch hacked}",
+    "hydra.job.env_copy=[HOME]",
+    "hydra.job.env_copy=[NO_SUCH_VARIABLE]",
 ]
+HELPER = "from os import system\n"  # what many a working folder holds
+
+
+def recipe(hydra: str) -> tuple[str, str, str]:
+    """A recipe that sets something of Hydra's node."""
+    return "experiment/evil.yaml", f"# @package _global_\nhydra:\n{hydra}", "experiment=evil"
+
+
+# Each of them meets every door that takes overrides.
+RECIPES = {
+    "a callback": recipe("  callbacks:\n    evil:\n      _target_: os.system\n      command: touch hacked\n"),
+    "a callback made by oc.create": recipe(
+        '  callbacks:\n    evil: "${oc.create:{_target_:os.system,command:touch hacked}}"\n'
+    ),
+    "a callback made by oc.decode": recipe(
+        "  callbacks:\n    evil: \"${oc.decode:'{_target_:os.system,command:touch hacked}'}\"\n"
+    ),
+    "callbacks made by oc.create": recipe(
+        '  callbacks: "${oc.create:{evil:{_target_:os.system,command:touch hacked}}}"\n'
+    ),
+    "Hydra's node made by oc.create": (
+        "experiment/evil.yaml",
+        '# @package _global_\nhydra: "${oc.create:{callbacks:{evil:{_target_:os.system,command:touch hacked}}}}"\n',
+        "experiment=evil",
+    ),
+    "a callback of ours": recipe(
+        "  callbacks:\n    evil:\n      _target_: dltrain.training.checkpoint.os.system\n      command: touch hacked\n"
+    ),
+    "a callback of the working folder that is another's": recipe(
+        "  callbacks:\n    evil:\n      _target_: helper.system\n      command: touch hacked\n"
+    ),
+    "a file that is emptied": recipe(
+        "  job_logging:\n    handlers:\n      file:\n        filename: precious\n        mode: w\n        delay: false\n"
+    ),
+    "a file of Hydra's log": recipe(
+        "  hydra_logging:\n    handlers:\n      evil:\n        class: logging.FileHandler\n        filename: precious\n"
+        "        mode: w\n    root:\n      handlers: [evil]\n"
+    ),
+    "a formatter that is a file": recipe(
+        "  job_logging:\n    formatters:\n      simple:\n        class: logging.FileHandler\n        format: hacked\n"
+    ),
+    "a folder outside": recipe("  output_subdir: ../../../hacked\n"),
+    "a name that leads outside": recipe(
+        "  job:\n    name: ../../../hacked\n  job_logging:\n    handlers:\n      file:\n"
+        "        filename: ${hydra.runtime.output_dir}/${hydra.job.name}\n        delay: false\n"
+    ),
+    "a job's folder outside": recipe("  sweep:\n    subdir: ../../../hacked\n"),
+    "another working folder": recipe("  job:\n    chdir: true\n"),
+    "environment": recipe("  job:\n    env_set:\n      LD_PRELOAD: evil.so\n"),
+    "environment copied": recipe("  job:\n    env_copy: [HOME]\n"),
+    "a package of words": recipe("  searchpath: ['pkg://hacked']\n"),
+}
 WORDS = {
+    **RECIPES,
+    "model made by oc.create": (
+        "experiment/evil.yaml",
+        '# @package _global_\nmodel: "${oc.create:{_target_:os.system,command:touch hacked}}"\n',
+        "experiment=evil",
+    ),
     "model os.system": ("model/evil.yaml", "_target_: os.system\n", "model=evil"),
     "model trusts itself": (
         "experiment/evil.yaml",
@@ -179,8 +283,26 @@ WORDS = {
             "depth, sequences in a line",
             "python object",
             "merge bomb",
+            "depth 10 000, mappings",
+            "depth 10 000, unclosed",
+            "not YAML",
+            "not UTF-8",
         )
     },
+    # files that are no words: logging of one's own, and a whole configuration in the place of config.yaml
+    "depth in Hydra's words": (
+        "hydra/job_logging/evil.yaml",
+        YAMLS["depth 10 000, flow"],
+        "hydra/job_logging=evil",
+    ),
+    "bomb in Hydra's words": ("hydra/job_logging/evil.yaml", YAMLS["alias bomb"], "hydra/job_logging=evil"),
+    "bomb in a whole configuration": ("evil.yaml", YAMLS["alias bomb"], "--config-name=evil"),
+    "depth in a whole configuration": ("evil.yaml", YAMLS["depth 10 000, flow"], "--config-name=evil"),
+    "a package of words in a whole configuration": (
+        "evil.yaml",
+        "defaults: [config]\nhydra:\n  searchpath: ['pkg://hacked']\n",
+        "--config-name=evil",
+    ),
 }
 
 # 37: checkpoints --------------------------------------------------------------------------------------------------
@@ -339,6 +461,117 @@ CHECKPOINTS: dict[str, tuple[str, Spoil]] = {
     "metrics that are no text": ("resume", replaced("metrics.csv", b"\xff\xfe\x00\n" * 9)),
     "metrics of one line": ("resume", replaced("metrics.csv", "step\n" + "9" * 300_000 + "\n")),
     **{name: ("resume", spoil) for name, spoil in LINKS.items()},
+}  # fmt: skip
+
+# 37: folders of sweeps ---------------------------------------------------------------------------------------------
+
+PAYLOAD = """open('hacked', 'w').write('x')
+import torch
+class M(torch.nn.Linear):
+    def __init__(self, input_shape, num_classes, **keys):
+        super().__init__(64, num_classes)
+    def forward(self, x):
+        return super().forward(x.flatten(1))
+def sampler(**keys): ...
+"""
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "sweep" / "sweep.json").read_text())
+    return record
+
+
+def overriding(*texts: str) -> Spoil:
+    """A record whose overrides, and whose identity with them, hold something more."""
+
+    def spoil(folder: Path) -> None:
+        record = record_of(folder)
+        record["overrides"] += texts
+        record["identity"]["fixed"] = sorted([*record["identity"]["fixed"], *texts])
+        record["finished"] = False
+        (folder / "sweep" / "sweep.json").write_text(json.dumps(record))
+        (folder / "sweep" / "0" / "summary.json").unlink()
+        for module in (folder / "sweep" / "payload.py", folder / "helper.py", folder / "hacked_words.py"):
+            module.write_text(PAYLOAD)
+
+    return spoil
+
+
+def recorded(text: str | None = None, **changes: object) -> Spoil:
+    """A record with other entries, or another text."""
+
+    def spoil(folder: Path) -> None:
+        content = json.dumps(record_of(folder) | changes) if text is None else text
+        (folder / "sweep" / "sweep.json").write_text(content)
+
+    return spoil
+
+
+def in_sweep(name: str, content: str | bytes, unfinished: bool = True) -> Spoil:
+    """A file of the sweep's folder with other content; its first job has still to be run."""
+
+    def spoil(folder: Path) -> None:
+        recorded(finished=False)(folder)
+        if unfinished:
+            (folder / "sweep" / "0" / "summary.json").unlink()
+        file = folder / "sweep" / name
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return spoil
+
+
+def sweep_linked(name: str, target: str) -> Spoil:
+    """A link in the place of a file or folder of the sweep, whose first job has still to be run."""
+
+    def spoil(folder: Path) -> None:
+        recorded(finished=False)(folder)
+        (folder / "sweep" / "0" / "summary.json").unlink()
+        (folder / "precious").mkdir()
+        (folder / "precious" / "file").write_text("x")
+        file = folder / "sweep" / name
+        if file.exists():
+            file.rename(folder / "put_aside")
+        file.symlink_to(target)
+
+    return spoil
+
+
+def sweep_piped(name: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / "sweep" / name).unlink(missing_ok=True)
+        os.mkfifo(folder / "sweep" / name)
+
+    return spoil
+
+
+SWEEPS: dict[str, Spoil] = {
+    "code beside it": overriding("model._target_=sweep.payload.M"),
+    "code of the working folder": overriding("model._target_=helper.M"),
+    "code that it trusts": overriding("model._target_=torch.hub.load", "trust=[torch]"),
+    "code of the working folder that it trusts": overriding("model._target_=helper.M", "trust=[helper]"),
+    "an optimizer": overriding("optimizer._target_=sweep.payload.M"),
+    "a dataset": overriding("dataset._target_=sweep.payload.M"),
+    "a node more": overriding("+augmentation.evil._target_=sweep.payload.M"),
+    "a sampler": overriding("sweep=random", "sweep._target_=sweep.payload.sampler"),
+    "a callback": overriding("+hydra.callbacks.evil._target_=sweep.payload.M"),
+    "words of a package": overriding("hydra.searchpath=[pkg://hacked_words]"),
+    "Hydra's sweeper": overriding("hydra/sweeper=basic"),
+    "a name that leads outside": overriding("name=../../outside"),
+    **{f"record {name}": recorded(text) for name, text in {
+        "no JSON": "{", "a list": "[]", "empty object": "{}", "deep": "[" * 100_000, "long": '{"x": "' + "x" * 20_000_000 + '"}',
+        "overrides are text": '{"overrides": "lr=1", "identity": {}}', "overrides are numbers": '{"overrides": [1], "identity": {}}',
+        "a huge number": '{"overrides": [], "identity": ' + "9" * 100_000 + "}", "not text": "\x00",
+    }.items()},
+    "record whose identity is a list": recorded(identity=[1]),
+    "record whose identity is another": recorded(identity={"axes": 7, "settings": [], "fixed": 3, "sweep": None, "test": 1}),
+    "study of lists": in_sweep("study.log", "[1]\n[2]\n"),
+    "study of other entries": in_sweep("study.log", '{"op_code": 77}\n{"op_code": "x"}\n'),
+    "study that is deep": in_sweep("study.log", "[" * 100_000 + "\n"),
+    **{f"link {name}": sweep_linked(name, "../precious/file") for name in ("sweep.lock", "study.log", "sweep.json", "results.csv", "stacks.log")},
+    **{f"dangling link {name}": sweep_linked(name, "../precious/new") for name in (".sweep.json.tmp", ".results.csv.tmp", ".best.yaml.tmp")},
+    **{f"link {name}": sweep_linked(name, f"{'../' * name.count('/')}../precious") for name in ("0", "1", "0/checkpoints", "0/.hydra")},
+    "link 0/run.log": sweep_linked("0/run.log", "../../precious/file"),
+    **{f"pipe {name}": sweep_piped(name) for name in ("sweep.json", "study.log", "0/summary.json", "0/config.yaml")},
 }  # fmt: skip
 
 # 39: archives of data, and weights to begin with -------------------------------------------------------------------

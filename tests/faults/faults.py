@@ -67,6 +67,28 @@ def everything() -> tuple[Run, Run]:
         os.chdir(before)
 
 
+@functools.cache
+def swept() -> Run:
+    """A sweep of two short jobs, run once for all tests, which copy its folder."""
+    folder, before = Path(tempfile.mkdtemp(prefix="dltrain-faults-")), os.getcwd()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.chdir(folder)
+    try:
+        arguments = [
+            "lr=0.01,0.001",
+            "epochs=1",
+            "threads=1",
+            "name=swept",
+            "quiet=true",
+            "sweep.vectorize=never",
+        ]
+        assert dispatch(["-m", *arguments]) == 0
+        (record,) = folder.glob("outputs/swept/*/sweep.json")
+        return Run(record.parent)
+    finally:
+        os.chdir(before)
+
+
 def only_run(workdir: Path, name: str) -> Run:
     (config,) = workdir.glob(f"outputs/{name}/*/config.yaml")
     return Run(config.parent)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import corpus
 import pytest
 import yaml
-from faults import copy_of, everything
+from faults import copy_of, everything, swept
 from zygote import HEAVY, LIGHT, Seen, Zygote
 
 SECONDS, MEGABYTES = 1.0, 200.0
@@ -55,17 +56,26 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def check_refused(seen: Seen, folder: Path, before: dict[str, bytes], codes=(2, 3, 4)) -> None:
+def check_refused(
+    seen: Seen, folder: Path, before: dict[str, bytes], codes=(2, 3, 4), left_out: str = "err"
+) -> None:
     assert seen.code in codes, seen.error or seen.code
     assert seen.error.startswith("dltrain: ")
     assert len(seen.error.splitlines()) <= 6 and "Traceback" not in seen.error, seen.error
     assert len(seen.error) < 1500
     assert seen.ran == []
-    assert files(folder) == before
+    now = files(folder)
+    assert {path: now[path] for path in now if not path.startswith(left_out)} == before
     print(f"{seen.seconds:.3f} s, {seen.cpu:.3f} s of CPU, {seen.megabytes:.0f} MB")
     assert seen.cpu < SECONDS
     assert seen.seconds < 10 * SECONDS  # it waits for nothing; the wall has the noise of the machine on it
     assert seen.megabytes < MEGABYTES
+
+
+def written(seen: Seen) -> list[str]:
+    """What was written, without the folder of the socket that jobs of a sweep are started by."""
+    temporary = tempfile.gettempdir()
+    return [path for path in seen.wrote if "/pymp-" not in path and os.path.dirname(path) != temporary]
 
 
 def a_run(folder: Path) -> Path:
@@ -152,21 +162,88 @@ def test_36_38_config_of_a_stranger_in_a_cold_interpreter(workdir, name):
 
 @pytest.mark.parametrize("override", corpus.HYDRAS)
 def test_36_hydra_s_own_node(workdir, light, override):
+    (workdir / "helper.py").write_text(corpus.HELPER)
+    before = files(workdir)
     seen = light.run([override, "steps=1", "quiet=true"], workdir)
-    check_refused(seen, workdir, {}, codes=(2,))
+    check_refused(seen, workdir, before, codes=(2,))
     assert seen.wrote == []
+
+
+def words_of_a_stranger(workdir, tmp_path_factory, item) -> tuple[str, str]:
+    """Write an item of the corpus into a folder elsewhere; the working folder holds what it could reach."""
+    file, text, override = item
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / file).parent.mkdir(parents=True, exist_ok=True)
+    (elsewhere / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    (workdir / "helper.py").write_text(corpus.HELPER)
+    (workdir / "precious").write_text("x")
+    (workdir / "hacked").mkdir()  # a package of the working folder, for whoever imports it
+    (workdir / "hacked" / "__init__.py").write_text("open('imported', 'w')")
+    return str(elsewhere), override
 
 
 @pytest.mark.parametrize("name", corpus.WORDS)
 def test_36_38_words_from_a_folder_of_a_stranger(workdir, tmp_path_factory, light, name):
-    file, text, override = corpus.WORDS[name]
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    (elsewhere / file).parent.mkdir()
-    (elsewhere / file).write_text(text)
-    seen = light.run(["--config-dir", str(elsewhere), override], workdir)
-    check_refused(seen, workdir, {}, codes=(2,))
+    elsewhere, override = words_of_a_stranger(workdir, tmp_path_factory, corpus.WORDS[name])
+    before = files(workdir)
+    seen = light.run(["--config-dir", elsewhere, override], workdir)
+    check_refused(seen, workdir, before, codes=(2,))
     assert seen.wrote == []
     assert not [module for module in seen.imports if module.split(".")[0] in ("torch", "antigravity")]
+
+
+DOORS = {
+    "sweep": ("-m", "seed=0,1", "experiment=evil"),
+    "axis of a sweep": ("-m", "experiment=none,evil"),
+    "Hydra's sweeper": ("-m", "hydra/sweeper=basic", "seed=0,1", "experiment=evil"),
+    "Hydra's launcher, an axis": ("-m", "hydra/launcher=basic", "experiment=none,evil"),
+    "--cfg": ("--cfg", "job", "experiment=evil"),
+    "--cfg all --resolve": ("--cfg", "all", "--resolve", "experiment=evil"),
+    "--info": ("--info", "config", "experiment=evil"),
+}
+
+
+@pytest.mark.parametrize("case", some_of(f"{door}: {name}" for name in corpus.RECIPES for door in DOORS))
+def test_36_recipe_of_a_stranger_at_every_door(workdir, tmp_path_factory, light, case):
+    door, _, name = case.partition(": ")
+    elsewhere, _ = words_of_a_stranger(workdir, tmp_path_factory, corpus.RECIPES[name])
+    before = files(workdir)
+    seen = light.run(["--config-dir", elsewhere, *DOORS[door]], workdir)
+    check_refused(seen, workdir, before, codes=(2,))
+    assert written(seen) == []
+
+
+@pytest.mark.parametrize(
+    "override", some_of(text for text in corpus.HYDRAS if "launcher" not in text and "sweeper" not in text)
+)
+def test_36_hydra_s_own_node_under_hydra_s_sweeper(workdir, light, override):
+    """The overrides of Hydra's node were left out of what is checked where Hydra ran the sweep."""
+    (workdir / "helper.py").write_text(corpus.HELPER)
+    before = files(workdir)
+    seen = light.run(["-m", "hydra/sweeper=basic", "seed=0,1", override, "steps=1", "quiet=true"], workdir)
+    check_refused(seen, workdir, before, codes=(2,))
+    assert seen.wrote == []
+
+
+# 37: folders of sweeps --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*list(corpus.SWEEPS)[:8], *some_of(list(corpus.SWEEPS)[8:])])
+def test_37_sweep_of_a_stranger(workdir, light, name):
+    """`sweep.resume` of a folder from elsewhere: what it records are data, and nothing is written outside of it."""
+    copy_of(swept(), workdir / "sweep")
+    corpus.SWEEPS[name](workdir)
+    before = files(workdir)
+    seen = light.run(["-m", "sweep.resume=sweep"], workdir)
+    if name.startswith("study"):  # it is read under the lock of its sweep
+        before = {path: content for path, content in before.items() if not path.startswith("sweep/")}
+        check_refused(seen, workdir, before, codes=(4,), left_out="sweep/")
+        inside = str(workdir / "sweep") + "/"
+        assert [path for path in written(seen) if not path.startswith((inside, str(workdir / "err")))] == []
+        return
+    check_refused(seen, workdir, before, codes=(2, 4))
+    assert seen.wrote == []
+    assert not {module.split(".")[0] for module in seen.imports} & {"torch", "helper", "hacked_words"}
 
 
 # 37: checkpoints --------------------------------------------------------------------------------------------------
@@ -199,3 +276,4 @@ def test_39_archive_of_a_stranger(workdir, heavy, name):
 
 def test_the_corpus_is_as_large_as_promised():
     assert len(corpus.CONFIGS) + len(corpus.CHECKPOINTS) + len(corpus.ARCHIVES) > 200
+    assert len(corpus.HYDRAS) + len(corpus.WORDS) + len(corpus.SWEEPS) > 100

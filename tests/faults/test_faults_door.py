@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import logging.config
+import logging.handlers
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import corpus
 import pytest
 import yaml
-from faults import copy_of, cut_run, everything, only_run
+from faults import copy_of, cut_run, everything, only_run, swept
+from omegaconf import OmegaConf
 
+from dltrain.config import saved
+from dltrain.config.compose import compose, open_catalogue, open_hydra
+from dltrain.config.hydra_node import FIXED, check_hydra_node
 from dltrain.errors import UserError
+from dltrain.sweep.reuse import finished_runs
+from dltrain.training.git import git_state
 
 HERE = Path(__file__)
 
@@ -87,6 +99,236 @@ def test_honest_user_is_not_in_the_way(dltrain, workdir):
     assert dltrain("evaluate", run.path) == 0
 
 
+def test_36_trust_of_a_module_is_not_that_of_a_longer_name(dltrain, workdir):
+    """`trust=[tim]` trusts `tim` and what lies in it, and neither `timm` nor `time`."""
+    for name in ("timm.create_model", "time.sleep", "timx.f"):
+        with pytest.raises(UserError, match="neither in the catalogue"):
+            dltrain(f"model._target_={name}", "trust=[tim]", "steps=1")
+    assert not (workdir / "outputs").exists()
+
+
+def classes_of_logging() -> list[str]:
+    """Every public class and function that `logging` and its modules hold."""
+    modules = (logging, logging.handlers, logging.config)
+    return sorted(
+        {
+            f"{m.__name__}.{name}"
+            for m in modules
+            for name in vars(m)
+            if callable(getattr(m, name)) and name[0] != "_"
+        }
+    )
+
+
+def test_36_of_logging_only_what_is_needed_passes():
+    """The allowed names are few; every other class or function of the standard library's logging is refused."""
+    base = {"formatters": {}, "handlers": {}, "version": 1}
+    passed = {"handlers": [], "formatters": [], "filters": [], "()": []}
+
+    def passes(section, key, text):
+        cfg = OmegaConf.create({"hydra": {"job_logging": {**base, section: {"x": {key: text}}}}})
+        try:
+            check_hydra_node(cfg, [])
+        except UserError:
+            return False
+        return True
+
+    for text in classes_of_logging():
+        for section in ("handlers", "formatters", "filters"):
+            if passes(section, "class", text):
+                passed[section].append(text)
+            if passes(section, "()", text):
+                passed["()"].append((section, text))
+    assert len(classes_of_logging()) > 60
+    assert passed == {
+        "handlers": ["logging.FileHandler", "logging.NullHandler", "logging.StreamHandler"],
+        "formatters": ["logging.Formatter"],
+        "filters": [],
+        "()": [("formatters", "logging.Formatter")],
+    }
+
+
+def test_36_what_the_shipped_and_hydra_s_own_files_set_passes():
+    """Hydra's own choices of logging, which a user may name, keep to what is checked."""
+    catalogue = open_catalogue()
+    hydra = open_hydra(catalogue)
+    for word in ("default", "stdout", "disabled", "none", "run_log"):
+        compose([f"hydra/job_logging={word}"], catalogue, hydra)
+    node = OmegaConf.to_container(compose([], catalogue, hydra).cfg.hydra, resolve=False)
+    for (parent, key), values in FIXED.items():
+        assert node[parent][key] == values[0], "as conf/config.yaml and Hydra have it"
+
+
+def test_36_no_name_of_ours_passes_as_a_callback(workdir):
+    """`dltrain.` was a prefix: it let through whatever our modules import."""
+    files = (HERE.parents[2] / "dltrain").rglob("*.py")
+    modules = [".".join(file.relative_to(HERE.parents[2]).with_suffix("").parts) for file in files]
+    assert len(modules) > 100
+    for module in modules:
+        for name in (f"{module}.os.system", f"{module}.subprocess.run", f"{module}.write", f"{module}.main"):
+            cfg = OmegaConf.create({"hydra": {"callbacks": {"x": {"_target_": name}}}})
+            with pytest.raises(UserError, match="which Hydra would import and run"):
+                check_hydra_node(cfg, [])
+
+
+CALLBACK = """
+from hydra.experimental.callback import Callback
+class Note(Callback):
+    def on_run_start(self, config, **keys):
+        open('noted', 'w')
+"""
+
+
+def test_36_a_callback_of_one_s_own_runs(dltrain, workdir):
+    (workdir / "own_callbacks.py").write_text(CALLBACK)
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    recipe = "# @package _global_\nhydra:\n  callbacks:\n    note:\n      _target_: own_callbacks.Note\n"
+    (workdir / "conf" / "experiment" / "noted.yaml").write_text(recipe)
+    assert dltrain("experiment=noted", "steps=1", "quiet=true") == 0
+    assert (workdir / "noted").exists()
+
+
+# 49: git of a folder from elsewhere -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(workdir):
+    """A repository with one committed file, whose copy has been touched since."""
+
+    def git(*arguments):
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
+
+    git("init", "-q")
+    (workdir / "file.txt").write_text("a\n")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    os.utime(workdir / "file.txt", (1, 1))  # git must read it to know whether it has changed
+    return workdir
+
+
+def marker(workdir, name) -> str:
+    """A program that leaves a file behind."""
+    program = workdir / f"{name}.sh"
+    program.write_text(f"#!/bin/sh\ntouch {workdir}/hacked\ncat\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+GIT_SETTINGS = {
+    "fsmonitor": "[core]\n\tfsmonitor = {0}\n",
+    "hooks": "[core]\n\thooksPath = {1}\n",
+    "filter": '[filter "evil"]\n\tclean = {0}\n\trequired = true\n',
+    "process": '[filter "a=b.c"]\n\tprocess = {0}\n',
+    "included": "[include]\n\tpath = ../included\n",
+    "pager": "[core]\n\tpager = {0}\n[pager]\n\tstatus = true\n",
+    "alias": "[alias]\n\tstatus = !{0}\n",
+    "external diff": "[diff]\n\texternal = {0}\n[status]\n\tverbose = true\n",
+    "lazy fetch": '[core]\n\trepositoryformatversion = 1\n[extensions]\n\tpartialClone = origin\n[remote "origin"]\n'
+    "\turl = ext::{0}\n\tpromisor = true\n\tuploadpack = {0}\n[protocol]\n\tallow = always\n",
+}
+
+
+@pytest.mark.parametrize("name", GIT_SETTINGS)
+def test_36_git_runs_no_command_of_a_repository(checkout, name):
+    program = marker(checkout, "evil")
+    (checkout / "hooks").mkdir()
+    for hook in ("post-index-change", "fsmonitor-watchman"):
+        (checkout / "hooks" / hook).write_text(f"#!/bin/sh\ntouch {checkout}/hacked\n")
+        (checkout / "hooks" / hook).chmod(0o755)
+    driver = "a=b.c" if name == "process" else "evil"
+    (checkout / "included").write_text(
+        f'[filter "evil"]\n\tclean = {program}\n[core]\n\tfsmonitor = {program}\n'
+    )
+    (checkout / ".git" / "info" / "attributes").write_text(f"* filter={driver}\n")
+    with open(checkout / ".git" / "config", "a") as config:
+        config.write(GIT_SETTINGS[name].format(program, checkout / "hooks"))
+    if name == "lazy fetch":  # an object that status needs is missing
+        tree = subprocess.run(
+            ["git", "rev-parse", "HEAD^{tree}"], capture_output=True, text=True
+        ).stdout.strip()
+        (checkout / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    state = git_state()
+    assert not (checkout / "hacked").exists()
+    if name != "lazy fetch":
+        assert len(state["commit"]) == 40
+        assert state["dirty"] is (None if name in ("filter", "process", "included") else False)
+
+
+@pytest.mark.parametrize("name", ["fsmonitor", "filter", "hooks"])
+def test_36_these_settings_do_run_commands_of_a_plain_git(checkout, name):
+    """The test above can fail: without its options the same repository runs its command."""
+    test_36_git_runs_no_command_of_a_repository(checkout, name)
+    subprocess.run(["git", "status", "--porcelain=v2"], capture_output=True)
+    assert (checkout / "hacked").exists()
+
+
+def test_36_git_gets_a_clean_environment(checkout, monkeypatch):
+    program = marker(checkout, "evil")
+    for number, (key, value) in enumerate({"core.fsmonitor": program, "filter.x.clean": program}.items()):
+        monkeypatch.setenv(f"GIT_CONFIG_KEY_{number}", key)
+        monkeypatch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "2")
+    monkeypatch.setenv("PATH", f".{os.pathsep}{os.environ['PATH']}")
+    (checkout / "git").write_text(f"#!/bin/sh\ntouch {checkout}/hacked\n")
+    (checkout / "git").chmod(0o755)
+    assert git_state()["dirty"] is False
+    (checkout / "file.txt").write_text("b\n")
+    assert git_state()["dirty"] is True
+    assert not (checkout / "hacked").exists()
+
+
+def test_one_function_runs_other_programs():
+    sources = (HERE.parents[2] / "dltrain").rglob("*.py")
+    assert [f.name for f in sources if "import subprocess" in f.read_text()] == ["git.py"]
+
+
+# 47: a sweep of one's own ----------------------------------------------------------------------------------------
+
+
+def test_sweep_of_one_s_own_is_resumed_with_own_code(dltrain, workdir):
+    """A word of conf/ needs no ceremony; code that was named on the command line alone is trusted on it again."""
+    (workdir / "swept_models.py").write_text(
+        OWN
+        + "class AnyKeys(Two):\n    def __init__(self, shape, classes, **keys):\n        super().__init__(shape, classes)\n"
+    )
+    (workdir / "conf" / "model").mkdir(parents=True)
+    (workdir / "conf" / "model" / "two.yaml").write_text("_target_: swept_models.Two\nwidth: 8\n")
+    for name, texts in (
+        ("word", ["model=two"]),
+        ("typed", ["model._target_=swept_models.AnyKeys"]),
+    ):
+        assert dltrain("-m", *texts, "lr=0.01,0.001", "steps=2", "quiet=true", f"name={name}") == 0
+        (record,) = workdir.glob(f"outputs/{name}/*/sweep.json")
+        shutil.rmtree(record.parent / "1")
+        resume = ("-m", f"sweep.resume={record.parent}")
+        if name == "typed":
+            with pytest.raises(UserError, match=r"neither in the catalogue.*\n.*trust=\[swept_models\]"):
+                dltrain(*resume)
+            resume = (*resume, "trust=[swept_models]")
+        assert dltrain(*resume) == 0
+
+
+SPOILED_JOBS = {
+    "link": lambda job: (job / "checkpoints" / "more").symlink_to("/etc/passwd"),
+    "pipe": lambda job: os.mkfifo(job / "more"),
+    "a list": lambda job: (job / "summary.json").write_text("[]"),
+    "deep": lambda job: (job / "summary.json").write_text("[" * 100_000),
+    "versions": lambda job: (job / "summary.json").write_text('{"versions": {"dltrain": 1, "torch": 2}}'),
+    "bomb": lambda job: (job / "config.yaml").write_text(corpus.BOMB),
+    "no configuration": lambda job: (job / "config.yaml").write_text("[1]"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED_JOBS)
+def test_37_spoiled_runs_of_other_sweeps_are_not_reused(workdir, name):
+    """`sweep.reuse` looks at every sweep below `output`: the run that was spoiled is passed over, the other is found."""
+    folder = copy_of(swept(), workdir / "outputs" / "name" / "sweep").path
+    assert len(list(finished_runs(workdir / "outputs"))) == 2
+    SPOILED_JOBS[name](folder / "0")
+    assert [path for _, path in finished_runs(workdir / "outputs")] == [folder / "1"]
+
+
 # 40: tests/test_refusals.py; 41: ----------------------------------------------------------------------------------
 
 
@@ -107,6 +349,62 @@ def test_41_saved_config_repeats_the_run_and_holds_no_secret(dltrain, workdir, m
     monkeypatch.delenv("TOKEN")
     with pytest.raises(UserError, match=r"`notes` is \$\{oc\.env:TOKEN\}"):
         dltrain("rerun", first.path)
+
+
+def test_41_a_change_that_is_no_yaml_is_refused(dltrain, workdir):
+    """`dltrain rerun RUN notes='a: b: c'` ended in a traceback of PyYAML's scanner; the cure works as it is printed."""
+    run = copy_of(everything()[1], workdir / "run")
+    for text in ("notes=a: b: c", "notes=[x", "notes=" + "[" * 10_000, "notes=it's: *x"):
+        with pytest.raises(UserError, match="its value is not YAML") as refusal:
+            dltrain("rerun", run.path, text)
+        cure = str(refusal.value).split("Quote it: ")[1]
+    (typed,) = shlex.split(cure)
+    assert saved.read(run.path, open_catalogue(), [typed]).notes == "it's: *x"
+
+
+ASKING = (
+    "notes=x-${oc.env:TOKEN}-y",
+    "tags=[a,'${oc.env:TOKEN}','${notes}']",
+    "+parameters.lr_scale={layers.0:'${oc.decode:${oc.env:FACTOR}}'}",
+)
+
+
+def holding(folder: Path, *texts: bytes) -> list[str]:
+    files = [f for f in folder.rglob("*") if f.is_file()]
+    return [str(f.relative_to(folder)) for f in files if any(text in f.read_bytes() for text in texts)]
+
+
+def test_41_secrets_in_lists_links_and_parts_of_texts(dltrain, workdir, monkeypatch):
+    """Whatever depends on the environment is saved as what asks for it, in every file, also of a second run."""
+    monkeypatch.setenv("TOKEN", "s3cr3t-value")
+    monkeypatch.setenv("FACTOR", "0.5077731")
+    assert dltrain(*ASKING, "steps=2", "quiet=true", "name=first") == 0
+    first = only_run(workdir, "first")
+    content = yaml.safe_load((first.path / "config.yaml").read_text())
+    assert content["notes"] == "x-${oc.env:TOKEN}-y"
+    assert content["tags"] == ["a", "${oc.env:TOKEN}", "x-${oc.env:TOKEN}-y"]
+    assert first.summary["tags"] == content["tags"]
+    assert dltrain("rerun", first.path, "name=second") == 0
+    assert dltrain("evaluate", first.path) == 0
+    second = only_run(workdir, "second")
+    assert yaml.safe_load((second.path / "config.yaml").read_text())["tags"] == content["tags"]
+    assert dltrain("-m", *ASKING, "lr=0.01,0.001", "steps=2", "quiet=true", "name=swept") == 0
+    assert (
+        dltrain("-m", "hydra/sweeper=basic", *ASKING, "lr=0.01", "steps=2", "quiet=true", "name=hydras") == 0
+    )
+    assert len(list(workdir.rglob("summary.json"))) == 5
+    assert holding(workdir, b"s3cr3t", b"0.5077731") == []
+
+
+def test_41_secrets_of_an_axis_in_a_file(dltrain, workdir, monkeypatch):
+    monkeypatch.setenv("TOKEN", "s3cr3t-value")
+    (workdir / "conf" / "sweep").mkdir(parents=True)
+    (workdir / "conf" / "sweep" / "mine.yaml").write_text(
+        'defaults: [grid, _self_]\nspace:\n  notes: ["${oc.env:TOKEN}", b]\n  tags: [["${oc.env:TOKEN}"]]\n'
+    )
+    assert dltrain("-m", "sweep=mine", "steps=1", "quiet=true", "name=swept") == 0
+    assert len(list(workdir.rglob("summary.json"))) == 2
+    assert holding(workdir, b"s3cr3t") == []
 
 
 ENVIRONMENTS = [

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import Run
+from conftest import InTerminal, Run
 from faults import EVERYTHING, at_step, checkpoints, equal, everything, only_run
 
 from dltrain.cli import main
@@ -23,7 +23,14 @@ def send(*numbers):
 
 
 @pytest.mark.parametrize(
-    "number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75)]
+    "number, code",
+    [
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        (signal.SIGHUP, 129),
+        (signal.SIGUSR1, 75),
+        (signal.SIGUSR2, 75),
+    ],
 )
 @pytest.mark.parametrize("step", [1, 25, 42])  # before the first checkpoint, in mid-epoch, at a validation
 def test_04_05_07_signal_saves_at_the_step_and_resume_equals_golden(
@@ -44,6 +51,76 @@ def test_04_05_07_signal_saves_at_the_step_and_resume_equals_golden(
     assert signal.getsignal(number) == former, "the handler is put back"
     dltrain("resume", run.path)
     equal(run, everything()[0])
+
+
+@pytest.fixture(autouse=True)
+def hangups_arrive():
+    """Also where the tests themselves run under nohup."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
+
+
+def test_hangup_under_nohup_is_ignored(dltrain, workdir, monkeypatch):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    at_step(monkeypatch, 25, send(signal.SIGHUP))
+    assert dltrain(*EVERYTHING, "name=cut") == 0
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    run = only_run(workdir, "cut")
+    assert run.summary["status"] == "completed"
+    equal(run, everything()[0])
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_request_to_end_ends_at_once(monkeypatch, first, second):
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with Signals() as signals:
+        os.kill(os.getpid(), first)
+        assert not codes
+        os.kill(os.getpid(), second)
+    assert codes == [128 + second]
+    assert signals.interruption(1, "x").exit_code == 128 + first
+
+
+def test_a_signal_while_the_folder_is_being_opened_leaves_no_run_that_runs_for_ever(
+    dltrain, workdir, monkeypatch
+):
+    """The summary says `running` before the first step; a signal between the two ended the process."""
+    write = RunFolder.write_summary
+
+    def write_and_hang_up(self, summary):
+        write(self, summary)
+        if summary["status"] == "running":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(RunFolder, "write_summary", write_and_hang_up)
+    with pytest.raises(Interrupted):
+        dltrain(*EVERYTHING, "name=cut")
+    assert only_run(workdir, "cut").summary["status"] == "interrupted"
+
+
+def test_a_closed_terminal_saves_the_run(workdir):
+    """It writes to a terminal that is gone: an error of that must not take the place of the save."""
+    code = (
+        "import dltrain.training.trainer as t, time\n"
+        "original = t.Trainer.observe\n"
+        "def observe(self, norm):\n"
+        "    if self.step == 30: print('step 30', flush=True)\n"
+        "    if self.step > 30: time.sleep(0.01)\n"
+        "    original(self, norm)\n"
+        "t.Trainer.observe = observe\n"
+        "from dltrain.cli import main\nmain()\n"
+    )
+    loud = [text for text in EVERYTHING if text not in ("quiet=true", "steps=60")]
+    program = InTerminal("-c", code, *loud, "steps=5000", "name=cut")
+    program.wait_for(lambda: b"step 30" in program.printed)
+    assert program.close() == 129
+    run = only_run(workdir, "cut")
+    assert run.summary["status"] == "interrupted"
+    assert run.summary["stop_reason"].startswith("SIGHUP after step")
+    assert checkpoints(run)[0].name == f"step-{run.summary['steps']:08d}"
 
 
 def test_05_second_interrupt_ends_the_process_at_once_and_leaves_the_checkpoints(workdir):

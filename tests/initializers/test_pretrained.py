@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dltrain.errors import UserError
 from dltrain.initializers.pretrained import (
     compare,
     freeze_parameters,
@@ -24,7 +25,7 @@ def net(classes=3, seed=0):
 
 
 def load(model, path, **keys):
-    pretrained(model, torch.Generator(), None, path=str(path), **keys)
+    return pretrained(model, torch.Generator(), None, path=str(path), **keys)
 
 
 def save_safetensors(folder, tensors):
@@ -82,6 +83,105 @@ def test_a_file_of_another_net_is_refused_even_when_told(tmp_path):
     path = save_safetensors(tmp_path, nn.Conv2d(1, 2, 3).state_dict())
     with pytest.raises(ValueError, match="0 matched; .*; use another file or model"):
         load(net(), path, strict=False)
+
+
+def test_counters_of_batch_norms_are_no_weights(tmp_path):
+    """They have the shape () in every net: two of them matched, and the run began with random weights."""
+    path = save_safetensors(
+        tmp_path, {"0.1.num_batches_tracked": torch.tensor(7), "conv.weight": torch.ones(3)}
+    )
+    model, start = net(), net()
+    with pytest.raises(ValueError, match="1 matched .*none of which is a weight; use another file or model"):
+        load(model, path, strict=False)
+    assert model[0][1].num_batches_tracked == start[0][1].num_batches_tracked == 0
+
+
+def test_what_was_loaded_is_told(tmp_path):
+    path = save_safetensors(tmp_path, net(3).state_dict())
+    assert str(load(net(5), path, strict=False)) == "4 of 6 tensors loaded; new: 1.*"
+    assert str(load(net(3), path)) == "6 of 6 tensors loaded"
+    tensors = net(3).state_dict()
+    del tensors["0.1.bias"], tensors["0.0.weight"], tensors["0.0.bias"]
+    loaded = load(net(3), save_safetensors(tmp_path, tensors), strict=False)
+    assert str(loaded) == "3 of 6 tensors loaded; new: 0.0.*, 0.1.bias"
+    assert loaded.new == ["0.0.weight", "0.0.bias", "0.1.bias"]
+
+
+@pytest.mark.parametrize("freeze", [["0"], ["0.1"], ["*.bias"], ["1", "0.1.bias"]])
+def test_what_was_not_loaded_cannot_be_frozen(freeze, tmp_path):
+    """A frozen layer of random weights is what nobody means by a pretrained one."""
+    tensors = net(seed=1).state_dict()
+    del tensors["0.1.bias"]
+    model, start = net(seed=2), net(seed=2)
+    with pytest.raises(ValueError, match=r"initializer.freeze=.* freezes 1 tensors? .*\(0.1.bias\)"):
+        load(model, save_safetensors(tmp_path, tensors), strict=False, freeze=freeze)
+    assert torch.equal(model[0][0].weight, start[0][0].weight)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    load(model, tmp_path / "weights.safetensors", strict=False, freeze=["0.0"])
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
+def test_a_prefix_of_all_names_is_removed_and_told(prefix, tmp_path):
+    donor, model = net(seed=1), net(seed=2)
+    path = save_pickle(tmp_path, {prefix + name: tensor for name, tensor in donor.state_dict().items()})
+    assert str(load(model, path)) == f"6 of 6 tensors loaded; prefix {prefix} removed"
+    assert all(torch.equal(tensor, donor.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
+def test_a_wrapper_is_opened_and_told(wrapper, tmp_path):
+    donor, model = net(seed=1), net(seed=2)
+    path = save_pickle(
+        tmp_path, {"epoch": 3, wrapper: donor.state_dict(), "optimizer_state_dict": {"state": {}}}
+    )
+    assert str(load(model, path)) == f"6 of 6 tensors loaded; from {wrapper} in the file"
+    assert torch.equal(model[1].weight, donor[1].weight)
+
+
+def test_a_file_with_one_layer_keeps_its_name(tmp_path):
+    """All names of the file begin with `0.`, and so do names of the model: that is no prefix."""
+    tensors = {name: tensor for name, tensor in net(seed=1).state_dict().items() if name.startswith("0.")}
+    loaded = load(net(seed=2), save_pickle(tmp_path, tensors), strict=False)
+    assert str(loaded) == "4 of 6 tensors loaded; new: 1.*"
+
+
+def test_the_run_tells_on_all_its_pages(train, workdir):
+    donor = train("model=mlp", "model.hidden=[16,8]", "model.norm=batch", "steps=2")
+    weights = load_file(donor.path / "checkpoints" / "best.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
+    save_file(kept, workdir / "body.safetensors")
+    given = ("model=mlp", "model.hidden=[16,8]", "model.norm=batch", "steps=2", "initializer=pretrained")
+    run = train(
+        *given, "initializer.path=body.safetensors", "initializer.strict=false", "initializer.freeze=[layers]"
+    )
+    told = "8 of 10 tensors loaded; new: head.*"
+    assert run.summary["loaded"] == told
+    assert told in (run.path / "run.log").read_text()
+    assert "loaded" not in donor.summary
+
+
+@pytest.mark.parametrize("key", ["initializer.freeze", "parameters.freeze"])
+def test_a_run_that_would_freeze_noise_is_refused(dltrain, workdir, key):
+    """Two counters of the file match by name and shape, and no weight does."""
+    save_file(
+        {f"layers.{i}.1.num_batches_tracked": torch.tensor(3) for i in range(2)},
+        workdir / "other.safetensors",
+    )
+    given = (
+        "model=mlp",
+        "model.hidden=[16,8]",
+        "model.norm=batch",
+        "steps=2",
+        "quiet=true",
+        "initializer=pretrained",
+    )
+    with pytest.raises(UserError, match="use another file or model"):
+        dltrain(*given, "initializer.path=other.safetensors", "initializer.strict=false", f"{key}=[layers]")
+    save_file({"head.bias": torch.ones(10)}, workdir / "head.safetensors")
+    with pytest.raises(UserError, match=f"{key}=.*layers.* freezes 8 tensors") as refused:
+        dltrain(*given, "initializer.path=head.safetensors", "initializer.strict=false", f"{key}=[layers]")
+    assert len(str(refused.value).splitlines()) <= 3
+    assert not list(workdir.glob("outputs/**/config.yaml"))
 
 
 def test_compare_lists_all_kinds():

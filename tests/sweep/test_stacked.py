@@ -20,7 +20,7 @@ from conftest import Run
 
 from dltrain import experiment
 from dltrain.config.compose import open_catalogue, open_hydra
-from dltrain.config.door import Door, shipped_targets
+from dltrain.config.door import Door, Rights, shipped_targets
 from dltrain.errors import NumericalFailure
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.job import Task
@@ -55,13 +55,18 @@ STACKS = {
     "schedules": [["schedule=cosine"], ["schedule=linear"], ["schedule=plateau"], ["penalty_schedule=linear", "regularization=[l2]"],
                   ["momentum_schedule=linear", "optimizer=momentum"], ["initializer=kaiming_normal"], ["shuffle=replacement"],
                   ["sampler=none", "epochs=1"], ["early_stopping=none", "early_stopping.tolerance=1e-9"]],
-    "stopping": [["epochs=6", f"lr={lr}", "early_stopping.patience=1", "early_stopping.mode=max", f"seed={i}"]
+    "stopping": [["epochs=6", f"lr={lr}", "early_stopping.patience=1", "early_stopping.min_delta=0.3", f"seed={i}"]
                  for i, lr in enumerate((0.01, 1e-4, 0.03))] + [["epochs=4"], ["steps=13"]],
+    "smoothed": [["epochs=9", f"lr={lr}", "early_stopping.metric=val/accuracy", "early_stopping.patience=1",
+                  f"early_stopping.smoothing={s}", "schedule=plateau", "schedule.metric=val/accuracy", "schedule.patience=1"]
+                 for lr, s in ((0.01, 0.5), (0.1, 0.9), (0.3, 0.3))],
     "layer_norm": [["model.norm=layer", f"seed={i}", "model.dropout=0.2"] for i in range(3)],
     "linear": [["model=linear", "model.hidden=null", f"model.dropout={p}"] for p in (0.1, 0.3)],
     "deep_linear": [["model=deep_linear", "model.hidden=null", f"seed={i}"] for i in range(2)],
     "flips": [["augmentation=[flip]", f"seed={i}"] for i in range(2)],
     "mixed": [["augmentation=[mixup]", "regularization=[label_smoothing]", f"seed={i}"] for i in range(2)],
+    "another_loss": [["loss=bce", "dataset.class_weights=balanced", "early_stopping.metric=val/objective", f"seed={i}"]
+                     for i in range(2)],
     "balanced": [["sampler=balanced", f"lr={lr}"] for lr in (0.01, 0.001)],
     "bottleneck": [["model.hidden=[24,8,16]", "model.bottleneck=4", "model.activation=gelu", f"seed={i}"] for i in range(2)],
     "clips": [["regularization=[gradient_clipping]", f"regularization.gradient_clipping.mode={m}"] for m in ("value", "adaptive")],
@@ -89,7 +94,9 @@ def tasks_of(composer: Composer, folder: Path, runs: list[list[str]]) -> tuple[T
         path = folder / str(number)
         path.mkdir(parents=True)
         config = composer.config(overrides)
-        tasks.append(Task(number, path, config, targets, "", tuple(overrides), str(folder), False))
+        tasks.append(
+            Task(number, path, config, Rights(frozenset(targets)), "", tuple(overrides), str(folder), False)
+        )
     return tuple(tasks)
 
 
@@ -118,7 +125,7 @@ def train_together(tasks: tuple[Task, ...], folder: Path, always: bool = True) -
 
 def train_alone(task: Task, folder: Path) -> Run:
     folder.mkdir(parents=True)
-    door = Door(set(task.targets), [])
+    door = task.rights.door([])
     experiment.run(experiment.prepare(task.config, door, "", list(task.overrides), {}), folder)
     return Run(folder)
 
@@ -186,9 +193,7 @@ def test_a_run_that_diverges_leaves_the_others_alone(composer, tmp_path, monkeyp
 
 def take_up(task: Task) -> Run:
     """What `dltrain resume` does with the folder of a job."""
-    built = experiment.prepare(
-        task.config, Door(set(task.targets), []), "", list(task.overrides), {}, task.folder
-    )
+    built = experiment.prepare(task.config, task.rights.door([]), "", list(task.overrides), {}, task.folder)
     experiment.run(built, task.folder, resume=True)
     return Run(task.folder)
 

@@ -12,6 +12,7 @@ from collections import Counter
 
 import optuna
 import pytest
+from conftest import InTerminal
 from optuna.storages.journal import JournalFileBackend
 from sweeping import add_faulty_model, finished, is_alive, notes, start, summaries, sweep_folder, wait_for
 
@@ -313,6 +314,22 @@ def test_28_a_killed_sweep_of_faulty_jobs_goes_on_with_the_missing_ones(workdir,
 def test_28_at_any_moment(workdir, dltrain, faulty, seed):
     draw = random.Random(seed)
     kill_and_resume(workdir, dltrain, done=draw.randrange(6), pause=draw.random() * 0.3)
+
+
+@pytest.mark.parametrize("how, code", [("SIGTERM", 143), ("closed terminal", 129)])
+def test_a_signal_to_the_driver_saves_the_jobs_and_is_its_exit_code(workdir, faulty, how, code):
+    """A closed terminal signals the driver and the fork server alike, and takes no more output."""
+    command = ("-m", "model=faulty", "seed=0,1", "epochs=40", "early_stopping=none", "sweep.jobs=2")
+    (workdir / "slow").touch()
+    program = InTerminal("-m", "dltrain", *command, "sweep.vectorize=never")
+    program.wait_for(lambda: len(list(workdir.glob("outputs/*/*/*/checkpoints/step-*/manifest.json"))) >= 4)
+    if how == "SIGTERM":
+        program.process.send_signal(signal.SIGTERM)
+    assert (program.end() if how == "SIGTERM" else program.close()) == code
+    folder = sweep_folder(workdir)
+    assert {job["status"] for job in summaries(folder).values()} == {"interrupted"}
+    assert not json.loads((folder / "sweep.json").read_text())["finished"]
+    assert (folder / "report.html").is_file()
 
 
 def test_ctrl_c_once_saves_and_the_same_command_goes_on(workdir, dltrain, faulty, capfd):

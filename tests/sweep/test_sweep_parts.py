@@ -14,7 +14,7 @@ from scipy import stats
 from dltrain.config import saved
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.validation import validate
-from dltrain.errors import UserError
+from dltrain.errors import CheckpointProblem, UserError
 from dltrain.sweep import space, statistics
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.driver import placed
@@ -159,7 +159,8 @@ def planted(composer, tmp_path: Path, mode: str = "min") -> tuple[Plan, list[Job
     )
     overrides = [*search, *axes(("seed", list("01234")))]
     replicates = [{"seed": s} for s in "01234"]
-    first = composer.config([f"early_stopping.mode={mode}"])
+    metric = {"min": "val/loss", "max": "val/accuracy"}[mode]
+    first = composer.config([f"early_stopping.metric={metric}"])
     plan = Plan(overrides, replicates, [], {"trials": None}, "grid", composer, first, False)
     jobs = []
     for trial, chosen in enumerate(space.grid(search)):
@@ -218,6 +219,22 @@ def test_of_several_objectives_the_trade_offs_come_first(composer, tmp_path):
     write_report(plan, rows, jobs, [], tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.count("<td>trade-off</td>") == 2 and "<th>parameters</th>" in page and "<td>40</td>" in page
+
+
+def test_of_an_accuracy_among_several_objectives_higher_is_better(composer, tmp_path):
+    words = axes(("lr", list("abc")))
+    settings = {"trials": 3, "objectives": ["val/accuracy", "parameters"]}
+    plan = Plan(words, [{}], [], settings, "nsga2", composer, composer.config([]), False)
+    points = {"a": (0.5, 10), "b": (0.9, 40), "c": (0.3, 50)}
+    jobs = [plan.jobs(t, chosen, tmp_path)[0] for t, chosen in enumerate(space.grid(words))]
+    for job in jobs:
+        accuracy, parameters = points[job.chosen["lr"]]
+        job.state = "completed"
+        job.summary = {"objective": 1.0, "best": {"val/accuracy": accuracy}, "parameters": parameters}
+    assert plan.modes == ["max", "min"]
+    assert {row.chosen["lr"]: row.verdict for row in rank(plan, jobs)} == {
+        "a": "trade-off", "b": "trade-off", "c": "dominated"
+    }  # fmt: skip
 
 
 def test_fewer_than_five_repetitions_are_too_few_to_tell(composer, tmp_path):
@@ -336,12 +353,20 @@ def test_a_dry_run_says_who_trains_together(composer, tmp_path, capsys):
 
 def test_a_job_that_goes_on_keeps_its_threads(composer, tmp_path):
     config = composer.config([])
-    begun = placed(config, Slot(None, 2), tmp_path)
+    begun = placed(config, Slot(None, 2), tmp_path, composer.catalogue)
     assert begun.threads == begun.plain["threads"] == 2
     saved.write(begun, tmp_path / "config.yaml")
-    assert placed(config, Slot(None, 1), tmp_path).threads == 1, "nothing is saved yet: it begins anew"
+    assert placed(config, Slot(None, 1), tmp_path, composer.catalogue).threads == 1, (
+        "nothing is saved yet: it begins anew"
+    )
     (tmp_path / "checkpoints" / "step-00000007").mkdir(parents=True)
     (tmp_path / "checkpoints" / "step-00000007" / "manifest.json").touch()
-    assert saved.binding(placed(config, Slot(None, 1), tmp_path)) == saved.binding(begun)
+    assert saved.binding(placed(config, Slot(None, 1), tmp_path, composer.catalogue)) == saved.binding(begun)
     asked = composer.config(["threads=1"])
-    assert placed(asked, Slot(None, 4), tmp_path).threads == 1
+    assert placed(asked, Slot(None, 4), tmp_path, composer.catalogue).threads == 1
+    (tmp_path / "config.yaml").write_text("a: &a [x, x]\nb: *a\n")
+    with pytest.raises(CheckpointProblem, match="cannot be read as a saved configuration"):
+        placed(config, Slot(None, 1), tmp_path, composer.catalogue)
+    (tmp_path / "config.yaml").write_text("threads: [1]\n")
+    with pytest.raises(UserError, match=r"`threads` is \[1\]"):
+        placed(config, Slot(None, 1), tmp_path, composer.catalogue)

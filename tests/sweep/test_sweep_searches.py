@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from sweeping import add_faulty_model, summaries, sweep_folder
 
 from dltrain.config.compose import open_catalogue, open_hydra
-from dltrain.config.door import shipped_targets
+from dltrain.config.door import Rights, shipped_targets
 from dltrain.errors import UserError
 from dltrain.sweep import memory, pool
 from dltrain.sweep.composer import Composer
@@ -223,16 +223,16 @@ def test_the_need_of_a_job_is_counted_from_its_largest_configuration(monkeypatch
     monkeypatch.setattr(memory, "largest_need", largest_need)
     slots = [Slot("cuda:0", 1)] * 2 + [Slot("cuda:1", 1)]
     configs = [Config(lr, hidden) for lr in (0.1, 0.2) for hidden in (4, 8)]
-    memory.check_memory(slots, 6 * GIB, configs, frozenset())
+    memory.check_memory(slots, 6 * GIB, configs, Rights(frozenset()))
     assert len(asked) == 2  # a learning rate needs no memory
     with pytest.raises(
         UserError, match="2 jobs at a time on one GPU need at least 6.0 GiB .* .3.0 GiB each., and 5.0 GiB"
     ):
-        memory.check_memory(slots, 5 * GIB, configs, frozenset())
+        memory.check_memory(slots, 5 * GIB, configs, Rights(frozenset()))
     with pytest.raises(UserError, match="Not even one fits"):
-        memory.check_memory(slots, 2 * GIB, configs, frozenset())
+        memory.check_memory(slots, 2 * GIB, configs, Rights(frozenset()))
     asked.clear()
-    memory.check_memory([Slot("cuda:0", 1), Slot("cuda:1", 1)], 0, configs, frozenset())
+    memory.check_memory([Slot("cuda:0", 1), Slot("cuda:1", 1)], 0, configs, Rights(frozenset()))
     assert not asked  # one job a GPU: nothing to look at
 
 
@@ -241,7 +241,9 @@ def test_the_memory_of_a_step_is_counted(workdir):
     composer, targets = Composer(catalogue, open_hydra(catalogue)), frozenset(shipped_targets(catalogue))
 
     def need(*overrides):
-        return memory.measure(composer.config(["model=linear", "precision=fp32", *overrides]), targets)
+        return memory.measure(
+            composer.config(["model=linear", "precision=fp32", *overrides]), Rights(targets)
+        )
 
     weights = 4 * (64 * 10 + 10)
     plain = need("optimizer=sgd", "batch_size=32")

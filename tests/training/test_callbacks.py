@@ -101,7 +101,7 @@ def test_callbacks_only_observe(owner: type, tmp_path: Path) -> None:
         ("val/loss", "min", [3.0, 2.0, 2.0, 4.0, 1.0], [True, True, False, False, True]),
         ("val/loss", "max", [3.0, 2.0, 3.0, 4.0], [True, False, False, True]),
         ("val/loss", "min", [math.nan, 2.0, math.nan, -1.0], [False, True, False, True]),
-        ("val/loss", "max", [-1.0, -0.95, math.inf], [True, True, True]),
+        ("val/loss", "max", [-1.0, -0.95, math.inf], [True, True, False]),
         ("missing", "min", [1.0, 0.0], [False, False]),
         ("gap", "min", [3.0, 2.0, 4.0], [True, True, False]),
     ],

@@ -70,7 +70,7 @@ def test_text_holds_command_and_configuration(finished: EventAccumulator) -> Non
         "1,294 train",
         "52,650 parameters",
         "schedule cosine",
-        "objective: val/loss (min)",
+        "goal: val/loss, lower is better",
         "`lr=1e-3`",
     ):
         assert fact in words
@@ -238,20 +238,18 @@ def test_a_step_costs_less_than_two_microseconds(tmp_path: Path) -> None:
     assert min(seconds() for _ in range(5)) / 10_000 < 2e-6
 
 
-def test_the_whole_cost_of_a_default_run() -> None:
-    """At most 0.35 s with imports and pictures, and none of the heavy packages."""
+def test_a_run_with_pictures_imports_none_of_the_heavy_packages() -> None:
+    """They are what costs: `torch.utils.tensorboard` 4 s, `torchvision` as much (docs/speed.md)."""
     script = """
-import sys, time, tempfile, torch
+import sys, tempfile, torch
 from pathlib import Path
 from test_callbacks import fit, result, run_info
 folder = Path(tempfile.mkdtemp())
 images = torch.rand(24, 1, 8, 8)
-start = time.perf_counter()
 from dltrain.training.tensorboard import TensorBoard
 info = run_info(folder, sample_images=images, sample_labels=("a",) * 24)
 fit(TensorBoard(folder, None), info, result(confusion=torch.eye(3).long()))
-print(time.perf_counter() - start)
-heavy = {"torch._dynamo", "matplotlib", "tensorflow", "torchvision", "sklearn", "rich"}
+heavy = {"torch._dynamo", "torch.utils.tensorboard", "matplotlib", "tensorflow", "torchvision", "sklearn", "rich"}
 print(sorted(heavy & {*sys.modules}))
 """
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -261,9 +259,7 @@ print(sorted(heavy & {*sys.modules}))
         text=True,
         env={**os.environ, "PYTHONPATH": paths},
     )
-    seconds, heavy = done.stdout.split("\n", 1)
-    assert heavy.strip() == "[]", done.stderr
-    assert float(seconds) < 0.35
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 @pytest.mark.parametrize(

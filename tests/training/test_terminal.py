@@ -19,6 +19,7 @@ digits-mlp
   data     digits · 1,294 train · 143 val · 360 test · 1×8×8 inputs → 3 classes
   model    mlp · 52,650 parameters
   training adam · lr 0.001 · schedule cosine · batch 64 · at most 30 epochs of 10 steps
+  goal     val/loss, lower is better · early stopping patience
   machine  cpu · fp32 · 2 threads · seed 0
   folder   outputs/digits-mlp/2026-01-31_12-00-00-ab12
 """

@@ -1,0 +1,131 @@
+"""`dltrain complete LINE`: what the tab key offers at the end of a command line, one candidate a line; used by shells."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.groups import LIST_GROUPS, OVERLAYS, VERBS
+from dltrain.config.search_path import catalogue_dir, user_dirs
+from dltrain.errors import UserError
+
+OF_RUNS = ("evaluate", "resume", "rerun")  # verbs that take run folders
+OPTIONS = ("--help", "--version", "--multirun", "--cfg", "--config-dir", "--config-name")
+MAX_DEPTH = 3  # of a run below the folder that is being typed: output/NAME/RUN, and a job of a sweep
+
+
+def run(arguments: list[str]) -> int:
+    """Print the candidates for the last word of a command line; an unreadable line has none."""
+    line = arguments[0] if arguments else ""
+    try:
+        found = candidates(*split(line))
+    except (
+        UserError,
+        OSError,
+        ValueError,
+    ):  # a mistake in a file of the user's is told when the command runs
+        return 0
+    print("\n".join(found))
+    return 0
+
+
+def split(line: str) -> tuple[list[str], str]:
+    """The finished words of a line after the program's name, and the word that is being typed."""
+    try:
+        words = shlex.split(line)
+    except ValueError:  # an open quote
+        words = line.replace("'", "").replace('"', "").split()
+    current = "" if not line or line[-1].isspace() else words.pop() if words else ""
+    return words[1:], current
+
+
+def candidates(before: list[str], current: str) -> list[str]:
+    """All continuations of the current word, sorted; those that end in `=`, `.`, `,` or `/` go on."""
+    catalogue = Catalogue(catalogue_dir(), user_dirs(_folder_of(before)))
+    verb = next((word for word in before[:1] if word in VERBS), None)
+    if verb in OF_RUNS and "=" not in current:
+        found = [*run_folders(current), *_heads(catalogue, before)]
+    elif "=" in current:
+        found = list(values(catalogue, before, current))
+    else:
+        found = [*_heads(catalogue, before), *(VERBS if not before else ()), *OPTIONS]
+    return sorted({text for text in found if text.startswith(current)})
+
+
+def _folder_of(before: list[str]) -> str | None:
+    """The value of `--config-dir` on the line, where it is a folder."""
+    for option, value in zip(before, before[1:], strict=False):
+        if option in ("--config-dir", "-cd") and Path(value).is_dir():
+            return value
+    return None
+
+
+def chosen(catalogue: Catalogue, before: Iterable[str]) -> dict[str, list[str]]:
+    """The words by group that a line chooses, and the defaults of the other groups."""
+    choices: dict[str, list[str]] = {}
+    for item in catalogue.settings["defaults"]:
+        for group, word in item.items() if isinstance(item, dict) else ():
+            choices[str(group)] = [word] if isinstance(word, str) else list(word or [])
+    for text in before:
+        group, equals, value = text.partition("=")
+        if equals and group in catalogue.words:
+            choices[group] = [word for word in value.strip("[]").split(",") if word]
+    known = catalogue.words
+    return {g: [w for w in words if w in known[g]] for g, words in choices.items() if g in known}
+
+
+def _heads(catalogue: Catalogue, before: list[str]) -> Iterator[str]:
+    """`group=`, `knob=` and `group.key=`."""
+    yield from (f"{group}=" for group in catalogue.words)
+    yield from (f"{path}=" for path in catalogue.params(chosen(catalogue, before)))
+
+
+def values(catalogue: Catalogue, before: list[str], current: str) -> Iterator[str]:
+    """The values of `key=…`: words of a group, the words of a key's rule; after a comma and inside a list, too."""
+    key, _, typed = current.partition("=")
+    head = typed[: max(typed.rfind(","), typed.rfind("[")) + 1]
+    if key in catalogue.words:
+        words = catalogue.words[key]
+        opened = "[" if key in LIST_GROUPS and not head and key not in OVERLAYS else ""
+        taken = set(head.strip("[").split(","))
+        yield from (f"{key}={head}{word}" for word in words if word not in taken)
+        yield from (f"{key}={opened}{word}" for word in words if opened)
+        return
+    param = catalogue.params(chosen(catalogue, before)).get(key)
+    if param is not None and param.rule is not None:
+        names = [*param.rule.words, *(("true", "false") if "bool" in param.rule.text.split(" or ") else ())]
+        yield from (f"{key}={head}{name}" for name in names)
+        if "path" in param.rule.text.split(" or "):
+            yield from (f"{key}={path}" for path in paths(typed))
+
+
+def paths(typed: str) -> Iterator[str]:
+    """Files and folders that a path begins, folders with a slash."""
+    folder, _, start = typed.rpartition("/")
+    base = Path(folder or ("/" if typed.startswith("/") else "."))
+    for item in sorted(os.scandir(base), key=lambda entry: entry.name) if base.is_dir() else ():
+        if item.name.startswith(start) and (start or not item.name.startswith(".")):
+            yield (f"{folder}/" if "/" in typed else "") + item.name + ("/" if item.is_dir() else "")
+
+
+def run_folders(typed: str) -> Iterator[str]:
+    """Folders on the way to runs, and the runs themselves, newest last."""
+    for path in paths(typed or "outputs/"):
+        folder = Path(path)
+        if path.endswith("/") and (is_run(folder) or leads_to_run(folder, MAX_DEPTH)):
+            yield path
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir()
+
+
+def leads_to_run(folder: Path, depth: int) -> bool:
+    """Whether a run lies below a folder."""
+    inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    return any(is_run(item) for item in inside) or (
+        depth > 0 and any(leads_to_run(item, depth - 1) for item in inside if not is_run(item))
+    )

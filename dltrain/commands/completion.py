@@ -1,0 +1,47 @@
+"""`dltrain completion bash|zsh|fish`: print the script that completes command lines with the tab key."""
+
+from __future__ import annotations
+
+from dltrain.errors import UserError, nearest
+
+BASH = """_dltrain() {
+    local line="${COMP_LINE:0:COMP_POINT}" word candidate
+    word="${line##*[[:space:]]}"
+    # readline replaces what follows the last = or : of the word
+    local kept="${word%"${word##*[=:]}"}"
+    COMPREPLY=()
+    while IFS= read -r candidate; do
+        [ -n "$candidate" ] && COMPREPLY+=("${candidate#"$kept"}")
+    done < <(dltrain complete "$line" 2>/dev/null)
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=/.,] ]] && compopt -o nospace
+}
+complete -o nosort -F _dltrain dltrain
+"""
+ZSH = """#compdef dltrain
+_dltrain() {
+    local -a found
+    found=("${(@f)$(dltrain complete "${BUFFER[1,$CURSOR]}" 2>/dev/null)}")
+    compadd -Q -S '' -- ${found:#}
+}
+compdef _dltrain dltrain
+"""
+FISH = """complete -c dltrain -f -a '(dltrain complete (commandline -cp) 2>/dev/null)'
+"""
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+HOW = {
+    "bash": 'eval "$(dltrain completion bash)"  # in ~/.bashrc',
+    "zsh": 'eval "$(dltrain completion zsh)"  # in ~/.zshrc, after compinit',
+    "fish": "dltrain completion fish | source  # in ~/.config/fish/config.fish",
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Print the script of a shell."""
+    if len(arguments) != 1 or arguments[0] not in SCRIPTS:
+        given = arguments[0] if arguments else "nothing"
+        raise UserError(
+            f"`dltrain completion` needs the name of a shell, not {given}.{nearest(given, SCRIPTS)}\n"
+            + "\n".join(f"  {line}" for line in HOW.values())
+        )
+    print(SCRIPTS[arguments[0]], end="")
+    return 0

@@ -1,0 +1,78 @@
+"""`python -m dltrain.config.build`: write conf/catalogue.json from the YAML files and the signatures that they name.
+
+Run it after a change of a word's file, signature or docstring; a test fails while the stored catalogue is not current.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.catalogue import FORMAT, STORED, Word, read_word
+from dltrain.config.groups import GROUPS
+from dltrain.config.search_path import catalogue_dir
+from dltrain.config.signature import read_signature
+from dltrain.config.yaml_files import read_yaml
+
+SCHEMA = "dltrain.config.schema"
+KNOBS = {"": "Knobs", "log": "Log", "evaluation": "Evaluation", "checkpoint": "Checkpoint", "parameters": "Parameters",
+         "dataset": "DatasetKnobs", "sweep": "SweepKnobs"}  # fmt: skip
+
+
+def build(root: Path) -> dict[str, Any]:
+    """The whole catalogue as JSON data."""
+    _, settings = read_yaml(root / "config.yaml")
+    return {
+        "format": FORMAT,
+        "settings": settings,
+        "knobs": knobs(),
+        "words": {group: words(root / group) for group in GROUPS if (root / group).is_dir()},
+    }
+
+
+def words(folder: Path) -> dict[str, Any]:
+    """The words of a group, without those that a family takes from another one."""
+    read = (read_word(folder.name, file) for file in sorted(folder.glob("*.yaml")))
+    return {word.name: stored(word) for word in read}
+
+
+def stored(word: Word) -> dict[str, Any]:
+    """One word; what is empty is left out."""
+    keys = [[p.name, p.rule, p.default, p.meaning] for p in word.signature.parameters]
+    item = {
+        "content": word.content,
+        "defaults": list(word.defaults),
+        "package": word.package,
+        "header": word.header,
+        "keys": keys,
+        "notes": dict(word.signature.notes),
+        "details": word.signature.details,
+        "closed": not word.signature.open_ended,
+    }
+    return {name: value for name, value in item.items() if value}
+
+
+def knobs() -> list[list[Any]]:
+    """The top-level knobs and the keys common to a group, as [path, rule, default, meaning]."""
+    rows = []
+    for prefix, name in KNOBS.items():
+        signature = read_signature(f"{SCHEMA}.{name}")
+        assert signature is not None
+        for p in signature.parameters:
+            rows.append([f"{prefix}.{p.name}".lstrip("."), p.rule, p.default, p.meaning])
+    return rows
+
+
+def text() -> str:
+    """The file's text."""
+    return json.dumps(build(catalogue_dir()), indent=1, ensure_ascii=False, sort_keys=False) + "\n"
+
+
+def main() -> None:
+    """Write the file."""
+    (catalogue_dir() / STORED).write_text(text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

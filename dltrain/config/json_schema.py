@@ -1,0 +1,112 @@
+"""The catalogue as a JSON Schema, with which an editor completes and checks recipes and words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dltrain.config.catalogue import Catalogue, Param
+from dltrain.config.groups import BY_NAME, OVERLAYS
+from dltrain.config.rules import SPEC, Rule
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_TYPES = {
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "str": "string",
+    "path": "string",
+    "dict": "object",
+}
+_SIGNS = {">": "exclusiveMinimum", ">=": "minimum", "<": "exclusiveMaximum", "<=": "maximum"}
+
+
+def schema(catalogue: Catalogue) -> dict[str, Any]:
+    """The schema of a recipe (conf/experiment/NAME.yaml): knobs, the keys of every word, and a defaults list."""
+    properties: dict[str, Any] = {}
+    for param in catalogue.knobs.values():
+        _place(properties, param.path.split("."), key_schema(param))
+    for group, words in catalogue.words.items():
+        if group not in OVERLAYS:
+            for word in words.values():
+                for path, param in word.params.items():
+                    _place(properties, path.split("."), key_schema(param))
+    properties["defaults"] = defaults_schema(catalogue)
+    return {
+        "$schema": DIALECT,
+        "title": "dltrain recipe",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _place(properties: dict[str, Any], path: list[str], leaf: dict[str, Any]) -> None:
+    """Put the schema of a key in its place; a key that several words have accepts what either of them does."""
+    *parents, last = path
+    for parent in parents:
+        node = properties.setdefault(parent, {"type": "object", "properties": {}})
+        node = properties[parent] = node if "properties" in node else {"type": "object", "properties": {}}
+        properties = node["properties"]
+    before = properties.get(last)
+    if before is None or "properties" in before or before == leaf:
+        properties.setdefault(last, leaf)
+        return
+    choices = before["anyOf"] if set(before) == {"anyOf"} else [before]
+    properties[last] = {"anyOf": choices if leaf in choices else [*choices, leaf]}
+
+
+def key_schema(param: Param) -> dict[str, Any]:
+    """One key: its rule, its meaning and its default; an interpolation such as ${lr} is always allowed."""
+    found = rule_schema(param.rule) if param.rule is not None else {}
+    if found:
+        found = {"anyOf": [found, {"type": "string", "pattern": r"^\$\{.*\}$"}]}
+    if param.meaning:
+        found["description"] = param.meaning
+    return found
+
+
+def rule_schema(rule: Rule) -> dict[str, Any]:
+    """What a rule accepts.
+
+    >>> from dltrain.config.rules import parse_rule
+    >>> rule_schema(parse_rule("float in [0, 1) or auto"))
+    {'anyOf': [{'type': 'number', 'minimum': 0.0, 'exclusiveMaximum': 1.0}, {'const': 'auto'}]}
+    """
+    parts = [_alternative(part.strip()) for part in rule.text.split(" or ")]
+    return parts[0] if len(parts) == 1 else {"anyOf": parts}
+
+
+def _alternative(text: str) -> dict[str, Any]:
+    match = SPEC.fullmatch(text)
+    if match is None:
+        return {"type": "null"} if text == "null" else {"const": text}
+    item: dict[str, Any] = {"type": _TYPES[match["type"]]}
+    if match["type"] in ("str", "path"):
+        item["minLength"] = 1
+    if match["sign"]:
+        item[_SIGNS[match["sign"]]] = float(match["bound"])
+    if match["low"] is not None:
+        item["minimum" if match["open"] == "[" else "exclusiveMinimum"] = float(match["low"])
+        item["maximum" if match["close"] == "]" else "exclusiveMaximum"] = float(match["high"])
+    if match["many"] == "pair":
+        return {"type": "array", "items": item, "minItems": 2, "maxItems": 2}
+    return {"type": "array", "items": item} if match["many"] else item
+
+
+def defaults_schema(catalogue: Catalogue) -> dict[str, Any]:
+    """A defaults list: words of this folder, `_self_`, and `override /GROUP: WORD`."""
+    overrides = {
+        f"override /{group}": _words(group, words)
+        for group, words in catalogue.words.items()
+        if group not in OVERLAYS
+    }
+    mapping = {"type": "object", "properties": overrides, "additionalProperties": True, "maxProperties": 1}
+    return {"type": "array", "items": {"anyOf": [{"type": "string"}, mapping]}}
+
+
+def _words(group: str, words: Mapping[str, Any]) -> dict[str, Any]:
+    one = {"enum": sorted(words)}
+    if group in BY_NAME and BY_NAME[group].several:
+        return {"anyOf": [one, {"type": "array", "items": one}]}
+    return one

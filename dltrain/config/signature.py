@@ -1,0 +1,448 @@
+"""The schema of a word: the signature and the docstring of the function or class that it names.
+
+Types, ranges and defaults of a word's keys are the annotations and defaults of its target's parameters; their meanings
+stand under `Args:` in its docstring, beside formula, paper and lecture. Sources are parsed, never imported, so that the
+files of a user's own working folder are described without torch, and without running them.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+REQUIRED = "???"  # the default of a parameter that must be given, as OmegaConf writes it
+NOTES = {"Symbols": "symbols", "Paper": "paper", "Lecture": "lecture", "Use": "use", "Defaults": "default"}
+_MAX_HOPS = 8  # through imports and base classes
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One key of a word: its rule as text (None where the annotation is none of ours), its default and its meaning."""
+
+    name: str
+    rule: str | None
+    default: Any
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a target takes, without its runtime arguments, and what its docstring says of it."""
+
+    parameters: tuple[Parameter, ...] = ()
+    notes: Mapping[str, str] = field(
+        default_factory=dict
+    )  # summary, rule, symbols, paper, lecture, use, default
+    details: str = ""
+    open_ended: bool = True  # its keys are not all known: it takes **kwargs, or its source could not be read
+
+    def defaults(self) -> dict[str, Any]:
+        """The keys with their defaults, in the order of the signature."""
+        return {parameter.name: parameter.default for parameter in self.parameters}
+
+
+# Finding the source -----------------------------------------------------------------------------------------------
+
+
+def find_source(module: str, folders: tuple[Path, ...] = ()) -> Path | None:
+    """The source file of a module, looked for in `folders` first; nothing is imported."""
+    parts = module.split(".")
+    for folder in folders:
+        found = _in_folder(folder, parts)
+        if found is not None:
+            return found
+    spec = PathFinder.find_spec(parts[0])
+    if spec is None:
+        return None
+    if len(parts) == 1:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    places = (Path(place) for place in spec.submodule_search_locations or ())
+    return next((file for place in places if (file := _in_folder(place, parts[1:]))), None)
+
+
+def _in_folder(folder: Path, parts: list[str]) -> Path | None:
+    base = folder.joinpath(*parts)
+    candidates = (base.with_suffix(".py"), base / "__init__.py")
+    return next((file for file in candidates if file.is_file()), None)
+
+
+@lru_cache(maxsize=256)
+def _tree(file: Path, _changed: int) -> ast.Module | None:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None  # importing the file when the run is built says what is wrong with it
+
+
+def _module(name: str, folders: tuple[Path, ...]) -> tuple[ast.Module | None, str]:
+    """The syntax tree of a module, and the package that its relative imports begin from."""
+    file = find_source(name, folders)
+    if file is None:
+        return None, ""
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    return _tree(file, file.stat().st_mtime_ns), package
+
+
+Definition = ast.FunctionDef | ast.ClassDef
+
+
+def find_definition(
+    target: str, folders: tuple[Path, ...] = (), hops: int = _MAX_HOPS
+) -> tuple[Definition, str] | None:
+    """The function or class that a dotted name names and the module in which it is defined; follows imports."""
+    module, _, name = target.rpartition(".")
+    tree, package = _module(module, folders) if module and hops else (None, "")
+    if tree is None:
+        return None
+    for node in reversed(tree.body):  # overloads stand before what they describe
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return node, module
+    imported = _imports(tree, package).get(name)
+    return find_definition(imported, folders, hops - 1) if imported else None
+
+
+def _imports(tree: ast.Module, package: str) -> dict[str, str]:
+    """The dotted names that the imports of a module of `package` bind, by the name that they have in it."""
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            source = node.module or ""
+            if node.level:
+                parents = package.split(".") if package else []
+                kept = parents[: len(parents) - node.level + 1]
+                source = ".".join([*kept, *source.split(".")]).strip(".")
+            found |= {alias.asname or alias.name: f"{source}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.asname: alias.name for alias in node.names if alias.asname}
+    return found
+
+
+# Reading it -------------------------------------------------------------------------------------------------------
+
+
+def read_signature(target: str, num_runtime: int = 0, folders: tuple[Path, ...] = ()) -> Signature | None:
+    """The schema of what a dotted name names; None where its source cannot be found or read.
+
+    num_runtime: how many leading arguments the program passes itself, such as the model of a regularizer.
+    """
+    found = find_definition(target, folders)
+    if found is None:
+        return None
+    node, module = found
+    notes, meanings, details = read_docstring(ast.get_docstring(node) or "")
+    aliases = _Aliases(module, folders)
+    if isinstance(node, ast.ClassDef):
+        arguments, open_ended = _class_arguments(node, module, folders)
+    else:
+        arguments, open_ended = list(_function_arguments(node, False)), node.args.kwarg is not None
+    parameters = tuple(
+        Parameter(
+            name,
+            rule_of(annotation, aliases),
+            _default(default, aliases),
+            meanings.get(name, ""),
+        )
+        for name, annotation, default in arguments[num_runtime:]
+        if not aliases.is_runtime(annotation)
+    )
+    return Signature(parameters, notes, details, open_ended)
+
+
+Argument = tuple[str, ast.expr | None, ast.expr | None]  # name, annotation, default
+
+
+def _function_arguments(node: ast.FunctionDef, bound: bool) -> Iterator[Argument]:
+    """The arguments that can be given by name, without `self` where `bound`."""
+    spec = node.args
+    positional = [*spec.posonlyargs, *spec.args]
+    padding: list[ast.expr | None] = [None] * (len(positional) - len(spec.defaults))
+    pairs = list(zip(positional, [*padding, *spec.defaults], strict=True))
+    for argument, default in pairs[bound:]:
+        yield argument.arg, argument.annotation, default
+    for argument, keyword_default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True):
+        yield argument.arg, argument.annotation, keyword_default
+
+
+def _class_arguments(
+    node: ast.ClassDef, module: str, folders: tuple[Path, ...], hops: int = _MAX_HOPS
+) -> tuple[list[Argument], bool]:
+    """The arguments of `__init__`, of a dataclass's fields, or of the first base class that has either."""
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            return list(_function_arguments(item, True)), item.args.kwarg is not None
+    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
+        return [(ast.unparse(item.target), item.annotation, item.value) for item in fields], False
+    tree, package = _module(module, folders)
+    imports = _imports(tree, package) if tree is not None else {}
+    for base in node.bases:
+        name = ast.unparse(base)
+        target = imports.get(name, f"{module}.{name}")
+        if "." in name:
+            head, _, rest = name.partition(".")
+            target = f"{imports.get(head, head)}.{rest}"
+        found = find_definition(target, folders) if hops else None
+        if found is not None and isinstance(found[0], ast.ClassDef):
+            return _class_arguments(found[0], found[1], folders, hops - 1)
+    return [], not node.bases == []
+
+
+class _Aliases:
+    """The names that stand for an annotation or a constant in a module: assignments of its own, and what it imports."""
+
+    def __init__(self, module: str, folders: tuple[Path, ...]) -> None:
+        self.module, self.folders = module, folders
+        tree, package = _module(module, folders)
+        self.imports = _imports(tree, package) if tree is not None else {}
+        self.values = _assignments(tree) if tree is not None else {}
+
+    def resolve(self, name: str, hops: int = _MAX_HOPS) -> ast.expr | None:
+        """The expression that a name stands for; None where it stands for itself."""
+        if name in self.values:
+            return self.values[name]
+        target = self.imports.get(name)
+        if target is None or not hops:
+            return None
+        module, _, attribute = target.rpartition(".")
+        if module.split(".")[0] in ("typing", "collections", "torch", "numpy", "pathlib"):
+            return None
+        return _Aliases(module, self.folders).resolve(attribute, hops - 1)
+
+    def is_runtime(self, annotation: ast.expr | None) -> bool:
+        """Whether an annotation marks an argument that the program passes by itself."""
+        return annotation is not None and "runtime" in _metadata(annotation, self)
+
+
+def _assignments(tree: ast.Module) -> dict[str, ast.expr]:
+    found: dict[str, ast.expr] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = node.value
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            found[node.target.id] = node.value
+    return found
+
+
+def _default(node: ast.expr | None, aliases: _Aliases) -> Any:
+    """A default as plain data; REQUIRED where there is none, None where it is no literal."""
+    if node is None:
+        return REQUIRED
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "field":
+        return _field_default(node)
+    if isinstance(node, ast.Name) and (found := aliases.resolve(node.id)) is not None:
+        return _default(found, aliases)
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return list(value) if isinstance(value, tuple | set) else value
+
+
+def _field_default(call: ast.Call) -> Any:
+    """The default of a dataclass's `field(default_factory=list)` or `field(default=…)`."""
+    for keyword in call.keywords:
+        if keyword.arg == "default_factory":
+            return {"list": [], "dict": {}}.get(ast.unparse(keyword.value))
+        if keyword.arg == "default":
+            return ast.literal_eval(keyword.value)
+    return REQUIRED
+
+
+# Annotations as rules ---------------------------------------------------------------------------------------------
+
+_PLAIN = {"int", "float", "bool", "str"}
+_LISTS = {"list", "Sequence", "List", "Iterable", "tuple"}
+
+
+def rule_of(annotation: ast.expr | None, aliases: _Aliases) -> str | None:
+    """The rule that an annotation states (the grammar of `config.rules`); None where it states none.
+
+    `float | None` → "float or null"; `Annotated[list[int], ">= 1"]` → "list of int >= 1"; `Literal["a", 1]` → "a or 1".
+    """
+    alternatives = _alternatives(annotation, "", aliases, _MAX_HOPS)
+    return " or ".join(dict.fromkeys(alternatives)) if alternatives else None
+
+
+def _alternatives(node: ast.expr | None, bound: str, aliases: _Aliases, hops: int) -> list[str] | None:
+    if node is None or not hops:
+        return None
+    if isinstance(node, ast.Constant):
+        return _constant(node, bound, aliases, hops)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return _joined([node.left, node.right], bound, aliases, hops)
+    if isinstance(node, ast.Name | ast.Attribute):
+        return _named(node, bound, aliases, hops)
+    if isinstance(node, ast.Subscript):
+        return _subscripted(node, bound, aliases, hops)
+    return None
+
+
+def _constant(node: ast.Constant, bound: str, aliases: _Aliases, hops: int) -> list[str] | None:
+    if node.value is None:
+        return ["null"]
+    if isinstance(node.value, str):  # a forward reference
+        try:
+            return _alternatives(ast.parse(node.value, mode="eval").body, bound, aliases, hops - 1)
+        except SyntaxError:
+            return None
+    return None
+
+
+def _joined(nodes: list[ast.expr], bound: str, aliases: _Aliases, hops: int) -> list[str] | None:
+    found: list[str] = []
+    for node in nodes:
+        part = _alternatives(node, bound, aliases, hops)
+        if part is None:
+            return None
+        found += part
+    return found
+
+
+def _named(node: ast.Name | ast.Attribute, bound: str, aliases: _Aliases, hops: int) -> list[str] | None:
+    name = ast.unparse(node).rpartition(".")[2]
+    if name in _PLAIN:
+        return [f"{name} {bound}".strip()]
+    if name in ("Path", "PathLike") and not isinstance(aliases.resolve(name), ast.Subscript):
+        return ["path"]
+    if name in ("dict", "Mapping"):
+        return ["dict"]
+    if name in ("list", "tuple", "Sequence"):
+        return [f"list of {bound}".strip()] if bound else None
+    found = aliases.resolve(name) if isinstance(node, ast.Name) else None
+    return _alternatives(found, bound, aliases, hops - 1)
+
+
+def _subscripted(node: ast.Subscript, bound: str, aliases: _Aliases, hops: int) -> list[str] | None:
+    head = ast.unparse(node.value).rpartition(".")[2]
+    items = list(node.slice.elts) if isinstance(node.slice, ast.Tuple) else [node.slice]
+    if head == "Annotated":
+        texts = [m.value for m in items[1:] if isinstance(m, ast.Constant) and isinstance(m.value, str)]
+        if texts == ["path"]:
+            return texts
+        return _alternatives(items[0], texts[0] if texts else bound, aliases, hops)
+    if head == "Literal":
+        return [_literal(item) for item in items]
+    if head in ("Optional", "Union"):
+        extra = ["null"] if head == "Optional" else []
+        found = _joined(items, bound, aliases, hops)
+        return None if found is None else found + extra
+    if head in ("dict", "Mapping"):
+        return ["dict"]
+    if head in _LISTS:
+        return _several(head, items, bound, aliases, hops)
+    if head == "Final":
+        return _alternatives(items[0], bound, aliases, hops)
+    return None
+
+
+def _several(head: str, items: list[ast.expr], bound: str, aliases: _Aliases, hops: int) -> list[str] | None:
+    """`list[int]` → "list of int"; `tuple[float, float]` → "pair of float"."""
+    inner = _alternatives(items[0], bound, aliases, hops)
+    if inner is None or len(inner) != 1:
+        return None
+    fixed = head == "tuple" and not (len(items) == 2 and ast.unparse(items[1]) == "...")
+    if fixed and len(items) != 2:
+        return None
+    return [f"{'pair' if fixed else 'list'} of {inner[0]}"]
+
+
+def _literal(node: ast.expr) -> str:
+    value = ast.literal_eval(node)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _metadata(node: ast.expr, aliases: _Aliases) -> list[str]:
+    """The texts in the metadata of an `Annotated` annotation, through one alias."""
+    if isinstance(node, ast.Name) and (found := aliases.resolve(node.id)) is not None:
+        return _metadata(found, aliases)
+    if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("Annotated"):
+        items = list(node.slice.elts) if isinstance(node.slice, ast.Tuple) else []
+        return [m.value for m in items[1:] if isinstance(m, ast.Constant) and isinstance(m.value, str)]
+    return []
+
+
+# Docstrings -------------------------------------------------------------------------------------------------------
+
+_SECTION = re.compile(r"(?P<name>[A-Z][a-z]+):(?: (?P<text>.*))?")
+_ARGUMENT = re.compile(r"    (?P<name>\w+)(?: \([^)]*\))?: (?P<text>.*)")
+
+
+def read_docstring(text: str) -> tuple[dict[str, str], dict[str, str], str]:
+    """The notes of a docstring, the meanings of its arguments, and its remaining paragraphs.
+
+    The first line is the summary; the first indented block is the formula; `Symbols:`, `Paper:`, `Lecture:`, `Use:` and
+    `Defaults:` begin a note each, `Args:` the meanings.
+
+    >>> notes, meanings, _ = read_docstring(\"\"\"Halve it.
+    ...
+    ...     w ← w/2
+    ...
+    ... Paper: Nobody 2020
+    ...
+    ... Args:
+    ...     rate: how often
+    ... \"\"\")
+    >>> notes, meanings
+    ({'summary': 'Halve it.', 'rule': 'w ← w/2', 'paper': 'Nobody 2020'}, {'rate': 'how often'})
+    """
+    lines = inspect.cleandoc(text).splitlines()
+    notes, meanings, paragraphs = {"summary": ""}, {}, []
+    for block in _blocks(lines):
+        head = _SECTION.fullmatch(block[0])
+        if head and head["name"] == "Args":
+            meanings = dict(_meanings(block[1:]))
+        elif head and head["name"] in NOTES:
+            notes |= _notes(block)
+        elif all(line.startswith("    ") for line in block) and "rule" not in notes:
+            notes["rule"] = ";  ".join(line.strip().rstrip(";") for line in block)
+        elif not notes["summary"]:
+            notes["summary"] = " ".join(line.strip() for line in block)
+        else:
+            paragraphs.append(" ".join(line.strip() for line in block))
+    return notes, meanings, " ".join(paragraphs)
+
+
+def _blocks(lines: list[str]) -> Iterator[list[str]]:
+    """The paragraphs: lines between empty ones."""
+    block: list[str] = []
+    for line in [*lines, ""]:
+        if line.strip():
+            block.append(line)
+        elif block:
+            yield block
+            block = []
+
+
+def _notes(block: list[str]) -> dict[str, str]:
+    """`Paper: …` and its kin; a line that begins with no name continues the one before."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in block:
+        head = _SECTION.fullmatch(line)
+        if head and head["name"] in NOTES:
+            name = NOTES[head["name"]]
+            found[name] = head["text"] or ""
+        else:
+            found[name] = f"{found[name]} {line.strip()}".strip()
+    return found
+
+
+def _meanings(lines: list[str]) -> Iterator[tuple[str, str]]:
+    name, text = "", ""
+    for line in lines:
+        head = _ARGUMENT.fullmatch(line)
+        if head:
+            if name:
+                yield name, text
+            name, text = head["name"], head["text"]
+        else:
+            text = f"{text} {line.strip()}"
+    if name:
+        yield name, text

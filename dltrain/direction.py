@@ -1,0 +1,89 @@
+"""The direction of every metric: whether lower or higher values are better. Nothing else in the project knows it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+Mode = Literal["min", "max"]
+Choice = Literal["auto", "min", "max"]  # auto follows the metric
+
+# By the last part of a column's name: val/accuracy is an accuracy.
+_DIRECTIONS: dict[str, Mode] = {
+    "loss": "min",
+    "objective": "min",
+    "gap": "min",
+    "error": "min",
+    "mae": "min",
+    "mse": "min",
+    "accuracy": "max",
+    "images_per_second": "max",
+}
+BETTER: dict[Mode, str] = {"min": "lower is better", "max": "higher is better"}
+COLUMNS = tuple(f"{split}/{name}" for split in ("val", "train") for name in ("loss", "accuracy", "mae"))
+
+
+def direction_of(metric: str) -> Mode | None:
+    """Return whether lower (`min`) or higher (`max`) values of a column are better, None where that is not known."""
+    return _DIRECTIONS.get(metric.rpartition("/")[2])
+
+
+def resolve_mode(metric: str, mode: Choice) -> Mode:
+    """Replace `auto` by the direction of the metric. Raises ValueError for a metric of unknown direction."""
+    if mode != "auto":
+        return mode
+    direction = direction_of(metric)
+    if direction is None:
+        raise ValueError(_unknown("metric", "mode", metric))
+    return direction
+
+
+def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.0) -> bool:
+    """Return whether a value beats the best by more than `min_delta`, which is absolute; NaN and inf never do."""
+    if best is None or not math.isfinite(value):
+        return math.isfinite(value)
+    return value < best - min_delta if mode == "min" else value > best + min_delta
+
+
+def problems(plain: Mapping[str, Any]) -> dict[str, str]:
+    """Return why the `mode` of a group cannot go with its `metric`, by group, for a configuration as plain data."""
+    found = {}
+    for group, metric, mode in _watchers(plain):
+        direction = direction_of(metric)
+        if mode == "auto" and direction is None:
+            found[group] = _unknown(f"{group}.metric", f"{group}.mode", metric)
+        elif mode != "auto" and direction not in (None, mode):
+            found[group] = (
+                f"`{group}.mode` is {mode}, but of {metric} {BETTER[direction or mode]}.\n"
+                f"Write {group}.mode=auto, which follows the metric."
+            )
+    return found
+
+
+def resolved_modes(plain: Mapping[str, Any]) -> dict[str, Mode]:
+    """Return the direction that is meant by each `mode` of a configuration, by dotted path."""
+    return {
+        f"{group}.mode": resolve_mode(metric, mode)
+        for group, metric, mode in _watchers(plain)
+        if mode != "auto" or direction_of(metric) is not None
+    }
+
+
+def _watchers(plain: Mapping[str, Any]) -> Iterator[tuple[str, str, Choice]]:
+    """Yield group, metric and mode of everything that compares evaluations."""
+    for group, node in plain.items():
+        if isinstance(node, dict) and isinstance(node.get("metric"), str):
+            mode = node.get("mode")
+            if mode in ("auto", "min", "max"):
+                yield group, node["metric"], mode
+
+
+def _unknown(metric_key: str, mode_key: str, metric: str) -> str:
+    near = difflib.get_close_matches(metric, (*COLUMNS, "gap"), n=1, cutoff=0.75)
+    hint = f" Did you mean `{near[0]}`?" if near else ""
+    return (
+        f"`{metric_key}` is {metric}, and {mode_key}=auto does not know whether lower or higher is better.{hint}\n"
+        f"Say which: {mode_key}=min (lower is better) or {mode_key}=max (higher)."
+    )

@@ -1,0 +1,121 @@
+"""Mistakes of somebody who does not know the program: each message names file, line, key and rule, and its cure works as typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dltrain.config.compose import compose, open_catalogue, open_hydra
+from dltrain.config.validation import validate
+from dltrain.errors import UserError
+
+MISTAKES = {  # what is typed → what the message says; what follows `Write` in it is typed afterwards
+    "learning_rate=0.1": "`learning_rate` is neither a knob nor a group. Write lr=0.1.",
+    "max_epochs=3": "Write epochs=3.",
+    "momentum=0.9": "Write optimizer=momentum optimizer.momentum=0.9.",
+    "weight_decay=1e-4": "Write optimizer.weight_decay=1e-4, or regularization=[weight_decay].",
+    "dropout=0.5": "Write model.dropout=0.5, or regularization=[dropout].",
+    "betas=[0.8,0.9]": "Write optimizer.betas=[0.8,0.9].",
+    "patience=3": "Write early_stopping.patience=3, or schedule=plateau schedule.patience=3.",
+    "hidden=[8]": "Write model.hidden=[8], or dataset=teacher dataset.hidden=[8].",
+    "l2=0.1": "Write regularization=[l2].",
+    "scheduler=cosine": "Write schedule=cosine.",
+    "epoch=3": "Did you mean `epochs`?",
+    "predict": "`predict` is not `key=value`.",
+    "optimizer=adma": "Did you mean `adam`?",
+    "tags=x": "Write tags=[x]",
+    "name=2024": "Write 'name=\"2024\"'",
+    "notes=5": "Write 'notes=\"5\"'",
+    "notes=true": "Write 'notes=\"true\"'",
+    "lr='0.1'": "`lr` is 0.1 (the text '0.1'); it must be: float > 0 or auto or null.",
+    f"name={'n' * 300}": "`name` has a part of more than 200 bytes",
+    "regularization=l2": None,  # one word of several needs no brackets
+    "~optimizer": "`~optimizer`: a group cannot be deleted. Write optimizer=WORD",
+    "~schedule": "Write schedule=none",
+    "~wrap": "Write wrap=none or wrap=[]",
+}
+
+
+def composed(*overrides: str, name: str = "config"):
+    catalogue = open_catalogue()
+    return validate(compose(list(overrides), catalogue, open_hydra(catalogue), name))
+
+
+@pytest.mark.parametrize("typed, says", MISTAKES.items(), ids=[k[:40] for k in MISTAKES])
+def test_a_mistake_on_the_command_line(workdir, typed, says):
+    if says is None:
+        composed(typed)
+        return
+    with pytest.raises(UserError) as error:
+        composed(typed)
+    message = str(error.value)
+    assert says in message
+    assert len(message.splitlines()) <= 3
+    for cure in re.findall(r"Write (.*?)(?:, or |\.? `dltrain|\.$|\n|$)", message):
+        if "=" in cure and "WORD" not in cure and " or " not in cure:
+            composed(*shlex.split(cure.rstrip(".")))  # as bash would split it
+    assert list(workdir.iterdir()) == []
+
+
+FILES = {  # file and text; what is typed; what the message says
+    "a word in a defaults list": ("experiment/r.yaml", "# Mine.\ndefaults:\n  - override /model: mlp\n  - override /optimizer: adamm\n",
+                                  "experiment=r", r"r.yaml, line 4: `override /optimizer: adamm`: .* Did you mean `adam`\?"),
+    "a word in a list of a defaults list": ("experiment/r.yaml", "defaults:\n  - override /regularization:\n      - l2\n      - dropuot\n",
+                                            "experiment=r", r"r.yaml, line 4: .* Did you mean `dropout`\?"),
+    "a group in a defaults list": ("experiment/r.yaml", "defaults:\n  - override /optimiser: adam\n", "experiment=r",
+                                   r"r.yaml, line 2: `override /optimiser` names no group. Did you mean `optimizer`\?"),
+    "a parent word": ("optimizer/o.yaml", "defaults:\n  - adma\nlr: 0.1\n", "optimizer=o", r"o.yaml, line 2: `adma`: .* Did you mean `adam`\?"),
+    "a key of a recipe": ("experiment/r.yaml", "epochs: 3\nmodel:\n  hiden: [3]\n", "experiment=r",
+                          r"r.yaml, line 3\) is no key of model=mlp. Did you mean `model.hidden`\?"),
+    "a knob of a recipe": ("experiment/r.yaml", "epoch: 3\n", "experiment=r",
+                           r"`epoch` \(.*r.yaml, line 1\) is neither a knob nor a group. Did you mean `epochs`\?"),
+    "a value of a recipe": ("experiment/r.yaml", "epochs: none\n", "experiment=r", r"`epochs` is none; it must be: int >= 1 or null"),
+    "a configuration of one's own": ("config.yaml", "lr: 0.1\n", "lr=0.2", r"config.yaml would not be read.*\nMove .*experiment=NAME"),
+    "Hydra's node in a recipe": ("experiment/r.yaml", "hydra:\n  run:\n    dir: x\n", "experiment=r",
+                               r"`hydra.run.dir` cannot be set: .*\nWrite output=FOLDER or name=NAME"),
+    "a target": ("model/m.yaml", "_target_: mine.Nett\n", "model=m", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file, text, typed, says", FILES.values(), ids=FILES)
+def test_a_mistake_in_a_file(workdir, file, text, typed, says):
+    path = workdir / "conf" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    if says is None:  # the configuration cannot tell: building does
+        composed(typed)
+        return
+    with pytest.raises(UserError) as error:
+        composed(typed)
+    assert re.search(says, str(error.value)), str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+FLAGS = {
+    "--config-path conf": "For a folder of words beside them: --config-dir conf",
+    "--experimental-rerun x": "dltrain rerun RUN",
+    "--resolve": "Write: dltrain --cfg job --resolve",
+    "--cfg job -m lr=0.1,0.2": "Leave -m out, or list the jobs: sweep.dry_run=true",
+    "--info -m lr=0.1,0.2": "Leave -m out",
+    "--config-name foo": "`--config-name` is foo, and there is no",
+    "--confi-name foo": "Did you mean `--config-name`?",
+}
+
+
+@pytest.mark.parametrize("flags, says", FLAGS.items(), ids=FLAGS)
+def test_a_flag_that_would_be_ignored(dltrain, workdir: Path, flags, says):
+    with pytest.raises(UserError) as error:
+        dltrain(*flags.split())
+    assert says in str(error.value)
+    assert error.value.exit_code == 2
+    assert list(workdir.iterdir()) == []
+
+
+def test_a_configuration_with_a_name_is_taken(workdir):
+    (workdir / "conf").mkdir()
+    (workdir / "conf" / "mine.yaml").write_text("defaults:\n  - config\n  - _self_\nlr: 0.125\n")
+    assert composed(name="mine").lr == 0.125
+    assert composed("lr=0.5", name="mine").lr == 0.5

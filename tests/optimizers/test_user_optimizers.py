@@ -1,0 +1,219 @@
+"""An optimizer of a user's own, however it treats its closure, trains as its twin that calls it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+import yaml
+from conftest import Run, assert_equal, run_folders
+
+from dltrain.errors import UserError
+
+CODE = """
+import torch
+from torch.optim import Optimizer
+
+class Calling(Optimizer):
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr})
+
+    def descend(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.sub_(group["lr"] * p.grad)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        self.descend()
+        return loss
+
+class Ignoring(Calling):
+    @torch.no_grad()
+    def step(self, closure=None):
+        self.descend()
+
+class Bare(Calling):
+    @torch.no_grad()
+    def step(self):
+        self.descend()
+
+class ByName(Calling):
+    @torch.no_grad()
+    def step(self, *, scale=1.0, closure):
+        assert scale == 1.0
+        closure()
+        self.descend()
+
+class OtherArgument(Calling):
+    @torch.no_grad()
+    def step(self, scale=1.0):
+        assert scale == 1.0
+        self.descend()
+
+class Clearing(Calling):
+    @torch.no_grad()
+    def step(self, closure):
+        self.zero_grad()
+        closure()
+        self.descend()
+
+class ClearingInPlace(Calling):
+    @torch.no_grad()
+    def step(self, closure):
+        self.zero_grad(set_to_none=False)
+        closure()
+        self.descend()
+
+class CallingTwice(Calling):
+    '''The gradient at the point that a plain step reaches, taken at the start: extragradient.'''
+    first = "closure()"
+
+    @torch.no_grad()
+    def step(self, closure):
+        kept = [p.clone() for group in self.param_groups for p in group["params"]]
+        self.before(closure)
+        self.descend()
+        closure()
+        for p, k in zip((p for group in self.param_groups for p in group["params"]), kept):
+            p.copy_(k)
+        self.descend()
+
+    def before(self, closure):
+        closure()
+
+class CallingOnceElsewhere(CallingTwice):
+    '''The same, with the gradient that lies ready in place of the first call.'''
+    def before(self, closure):
+        pass
+"""
+RULES = (
+    "regularization=[l2,weight_decay,gradient_clipping,gradient_noise,max_norm]",
+    "regularization.weight_decay.strength=0.1", "regularization.gradient_clipping.limit=0.3",
+)  # fmt: skip
+
+
+@pytest.fixture
+def own(workdir, monkeypatch):
+    """Make words of the classes above: name → optimizer=NAME."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("my_optimizers", None)
+    (workdir / "my_optimizers.py").write_text(CODE)
+    folder = workdir / "conf" / "optimizer"
+    folder.mkdir(parents=True)
+
+    def word(name: str, text: str = "lr: 0.1\n") -> str:
+        (folder / f"{name.lower()}.yaml").write_text(f"_target_: my_optimizers.{name}\n{text}")
+        return f"optimizer={name.lower()}"
+
+    return word
+
+
+def assert_twins(one: Run, other: Run) -> None:
+    assert_equal(one.last_state()["weights"], other.last_state()["weights"])
+    assert_equal(one.timeless_rows, other.timeless_rows)
+
+
+COMMON = (
+    "steps=12", "evaluation.every_steps=4", "schedule=linear", "model.hidden=[16]", "model.norm=batch", "dataset.limit=300",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [(*RULES, "accumulate=2"), ("wrap=[sam]", *RULES), ("wrap=[lookahead]",)])
+def test_it_equals_its_twin_that_calls_the_closure(train, own, more):
+    twin = train(own("Calling"), *COMMON, *more)
+    for name in "Ignoring Bare ByName OtherArgument Clearing".split():
+        assert_twins(train(own(name), *COMMON, *more), twin)
+
+
+def test_gradients_that_were_overwritten_are_evaluated_again(train, own):
+    assert_twins(train(own("ClearingInPlace"), *COMMON), train(own("Calling"), *COMMON))
+
+
+def test_one_that_ignores_the_closure_learns(train, own):
+    """As a plain loop of ours does: torch's kernel rounds a little otherwise."""
+    run = train(own("Ignoring"), *COMMON, *RULES)
+    plain = train("optimizer=sgd", "lr=0.1", *COMMON, *RULES)
+    for name, tensor in plain.last_state()["weights"].items():
+        torch.testing.assert_close(run.last_state()["weights"][name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_second_call_evaluates_again(train, own):
+    twice = train(own("CallingTwice"), *COMMON)
+    assert_twins(train(own("CallingOnceElsewhere"), *COMMON), twice)
+    plain = train(own("Calling"), *COMMON)
+    assert plain.rows[-1]["train/loss"] != twice.rows[-1]["train/loss"]
+
+
+@pytest.mark.parametrize(
+    "words, calls",
+    [
+        ("optimizer=adam", 1), ("optimizer=sgd wrap=[lookahead]", 1), ("optimizer=schedule_free", 1),
+        ("optimizer=sgd wrap=[sam]", 2), ("optimizer=steepest", 0), ("optimizer=newton_cg", 0), ("calling", 1),
+        ("ignoring", 1), ("callingtwice", 2),
+    ],
+)  # fmt: skip
+def test_no_backward_pass_is_made_in_vain(train, own, monkeypatch, words, calls):
+    """One pass for each gradient that the update uses; those that build on the graph take none besides it."""
+    from dltrain.training.closure import Closure
+
+    counted = []
+    backward = Closure._backward
+    monkeypatch.setattr(Closure, "_backward", lambda self: counted.append(1) or backward(self))
+    names = {name.lower(): name for name in ("Calling", "Ignoring", "CallingTwice")}
+    train(*([own(names[words])] if words in names else words.split()), "steps=3", "dataset.limit=100")
+    assert len(counted) == 3 * calls
+
+
+def test_lr_of_the_command_line_reaches_a_file_with_its_own(train, own, dltrain, workdir):
+    word = own("Calling", "lr: 0.1\n")
+    given = train(word, "lr=0.05", "steps=5")
+    for other in (
+        train(own("Ignoring", "lr: 0.05\n"), "steps=5"),
+        train(word, "optimizer.lr=0.05", "steps=5"),
+    ):
+        assert_equal(given.last_state()["weights"], other.last_state()["weights"])
+        assert other.rows[-1]["lr"] == 0.05
+    default = train(word, "steps=5")
+    assert default.rows[-1]["lr"] == 0.1
+    saved = yaml.safe_load((default.path / "config.yaml").read_text())
+    assert (saved["lr"], saved["optimizer"]["lr"]) == (0.1, 0.1)
+    before = run_folders(workdir)
+    assert dltrain("rerun", default.path, "lr=0.05", "quiet=true") == 0
+    (again,) = run_folders(workdir) - before
+    assert_equal(given.last_state()["weights"], Run(again).last_state()["weights"])
+
+
+def test_lr_reaches_it_in_a_sweep_and_from_a_recipe(train, own, dltrain, workdir):
+    word = own("Calling", "lr: 0.1\n")
+    assert dltrain("-m", word, "lr=0.05,0.02", "steps=3", "quiet=true", "sweep.jobs=1") == 0
+    rates = {Run(folder).rows[-1]["lr"] for folder in run_folders(workdir)}
+    assert rates == {0.05, 0.02}
+    recipe = workdir / "conf" / "experiment" / "mine.yaml"
+    recipe.parent.mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /optimizer: calling\nsteps: 3\n"
+    recipe.write_text(text + "lr: 0.03\n")
+    assert train("experiment=mine").rows[-1]["lr"] == 0.03
+    recipe.write_text(text + "optimizer:\n  lr: 0.04\n")
+    assert train("experiment=mine").rows[-1]["lr"] == 0.04
+
+
+@pytest.mark.parametrize(
+    "file, arguments, says",
+    [
+        ("lr: 0.1\n", ["lr=0.05", "optimizer.lr=0.2"], "`lr=0.05` beside `optimizer.lr=0.2`"),
+        ("", ["lr=0.05"], "`lr` is 0.05, and the file of optimizer=calling has no key `lr`"),
+    ],
+)
+def test_a_learning_rate_that_would_not_act_is_refused(train, own, workdir, file, arguments, says):
+    word = own("Calling", file)
+    with pytest.raises(UserError, match=says) as refused:
+        train(word, *arguments, "steps=2")
+    assert refused.value.exit_code == 2
+    assert not (workdir / "outputs").exists()
+    own("Calling", "lr: 0.01\n")
+    assert train(word, "steps=2", *arguments[-1:]).rows[-1]["lr"] == float(arguments[-1].split("=")[1])

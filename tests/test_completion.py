@@ -1,0 +1,114 @@
+"""The tab key: words, keys, values, verbs and run folders, through the real shells where they are installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from dltrain.commands.complete import candidates, split
+from dltrain.commands.completion import SCRIPTS
+from dltrain.errors import UserError
+
+LINES = {  # what is typed → some of what is offered, and something that is not
+    "dltrain ": (["check", "optimizer=", "lr=", "--help"], "optimizer.betas"),
+    "dltrain re": (["resume", "rerun", "regularization="], "check"),
+    "dltrain optimizer=ada": (["optimizer=adam", "optimizer=adagrad"], "optimizer=sgd"),
+    "dltrain -m optimizer=sgd,ada": (["optimizer=sgd,adam"], "optimizer=sgd,sgd"),
+    "dltrain regularization=": (["regularization=l2", "regularization=[l2"], "regularization=[adam"),
+    "dltrain regularization=[l2,dr": (["regularization=[l2,dropout"], "regularization=[l2,l2"),
+    "dltrain optimizer=adam optimizer.": (["optimizer.betas=", "optimizer.eps="], "optimizer.momentum="),
+    "dltrain optimizer=momentum optimizer.": (["optimizer.momentum="], "optimizer.betas="),
+    "dltrain regularization=[l2] regularization.": (
+        ["regularization.l2.strength="],
+        "regularization.l1.strength=",
+    ),
+    "dltrain model.act": (["model.activation="], "model.norm="),
+    "dltrain model.activation=": (
+        ["model.activation=relu", "model.activation=gelu"],
+        "model.activation=null",
+    ),
+    "dltrain quiet=": (["quiet=true", "quiet=false"], "quiet=none"),
+    "dltrain 'optimizer=ad": (["optimizer=adam"], "optimizer=sgd"),
+}
+
+
+@pytest.mark.parametrize("line, offered, other", [(k, *v) for k, v in LINES.items()], ids=LINES)
+def test_what_is_offered(workdir, line, offered, other):
+    found = candidates(*split(line))
+    assert set(offered) <= set(found)
+    assert other not in found
+
+
+def test_words_of_ones_own_are_offered(workdir):
+    (workdir / "conf" / "model").mkdir(parents=True)
+    (workdir / "mine.py").write_text(
+        "class Net:\n    def __init__(self, shape, classes, width: int = 3): ...\n"
+    )
+    (workdir / "conf" / "model" / "net.yaml").write_text("_target_: mine.Net\n")
+    assert candidates(*split("dltrain model=ne")) == ["model=net"]
+    assert candidates(*split("dltrain model=net model.")) == ["model.width="]
+
+
+def test_run_folders_and_files_are_offered(workdir):
+    run = workdir / "outputs" / "digits" / "2026-01-01_00-00-00-abcd"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text("")
+    (workdir / "outputs" / "empty").mkdir()
+    assert "outputs/digits/" in candidates(*split("dltrain resume "))
+    assert candidates(*split("dltrain resume outputs/")) == ["outputs/digits/"]
+    assert candidates(*split("dltrain evaluate outputs/digits/2")) == [
+        "outputs/digits/2026-01-01_00-00-00-abcd/"
+    ]
+    assert candidates(*split("dltrain output=out")) == ["output=outputs/"]
+
+
+@pytest.mark.parametrize("line", ["", "dltrain", "dltrain nothing=", "dltrain = ", "dltrain resume nowhere/"])
+def test_what_cannot_be_continued_offers_no_traceback(workdir, line):
+    assert isinstance(candidates(*split(line)), list)
+
+
+def test_neither_torch_nor_hydra_is_imported(workdir):
+    code = "import sys; from dltrain.cli import dispatch; dispatch(['complete', 'dltrain opt']);" \
+           "print([m for m in ('torch', 'hydra', 'yaml', 'numpy') if m in sys.modules])"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_unknown_shell_is_refused_with_the_commands(dltrain):
+    with pytest.raises(UserError, match=r"not bahs. Did you mean `bash`\?\n  eval"):
+        dltrain("completion", "bahs")
+
+
+SHELLS = {
+    "bash": ["bash", "--norc", "-c", '. ./script; COMP_LINE="$1"; COMP_POINT=${#1}; _dltrain; printf "%s\\n" "${COMPREPLY[@]}"', "-"],
+    "zsh": ["zsh", "-f", "-c", 'compdef() { :; }; compadd() { print -l -- ${@[5,-1]}; }; . ./script; BUFFER="$1"; CURSOR=${#1}; _dltrain',
+            "-"],
+    "fish": ["fish", "--no-config", "-c", 'source script; complete -C "$argv[1]"'],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_script_of_a_shell(workdir, monkeypatch, shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    program = workdir / "bin" / "dltrain"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dltrain "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{'/usr/bin:/bin'}")
+    (workdir / "script").write_text(SCRIPTS[shell])
+
+    def offered(line: str) -> set[str]:
+        command = [*SHELLS[shell], line]
+        done = subprocess.run(command, cwd=workdir, capture_output=True, text=True, check=False)
+        return set(done.stdout.split())
+
+    bare = shell == "bash"  # readline replaces what follows the last `=`
+    assert ("adam" if bare else "optimizer=adam") in offered("dltrain optimizer=ad")
+    assert ("[l2,dropout" if bare else "regularization=[l2,dropout") in offered(
+        "dltrain regularization=[l2,dro"
+    )
+    assert "resume" in offered("dltrain res")

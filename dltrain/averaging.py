@@ -1,5 +1,6 @@
-"""Averages of the weights over the steps: what is validated, stopped on, kept and tested when averaging is
-on.
+"""Averages of the weights over the steps.
+
+With averaging on, the averaged weights are validated, used for early stopping, saved as best and tested.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dltrain.batch_norm import VALUES, batch_norms, values_per_channel
 from dltrain.ranges import Count, Fraction, Index, NonNegative
 
-EXACT = 4  # batch norms of a model that get a pass over the samples each
+# up to this many batch norms get a pass over the samples each
+EXACT = 4
 
 
 class Averaging(Protocol):
-    """What the trainer calls: `update` after each optimizer step, `swapped` around an evaluation."""
+    """The interface that the trainer uses: `update` after each optimizer step, `swapped` around an evaluation."""
 
     started: bool
 
@@ -33,9 +35,9 @@ class Averaging(Protocol):
 
 
 class _RunningAverage:
-    """An average that moves by a weight in [0, 1] towards the model's parameters at chosen steps.
+    """An average that moves toward the model's parameters by a weight in [0, 1] at chosen steps.
 
-    Raises ValueError for a start after the end of the run, which has `total_steps` (0: not known).
+    Raises ValueError if start_step exceeds total_steps (0: unknown).
     """
 
     def __init__(self, model: nn.Module, total_steps: int, start_step: int, every_steps: int) -> None:
@@ -46,37 +48,37 @@ class _RunningAverage:
             )
         self.model = model
         self.start_step, self.every_steps = start_step, every_steps
-        self.count = 0  # iterates averaged so far
+        # iterates averaged so far
+        self.count = 0
         self.average = [parameter.detach().clone() for parameter in model.parameters()]
 
     @property
     def started(self) -> bool:
-        """Whether the average holds anything; before that the model's own weights are evaluated."""
+        """Return whether the average has a value; before that the model's weights are evaluated."""
         return self.count > 0
 
     def weight(self) -> float:
-        """How far the average moves towards the new weights, given `count` earlier ones."""
+        """Return the fraction by which the average moves toward the new weights after `count` earlier ones."""
         raise NotImplementedError
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after the 0-based `step`."""
+        """Include the weights after the 0-based `step` in the average."""
         if step < self.start_step or (step - self.start_step) % self.every_steps:
             return
         parameters = [parameter.detach() for parameter in self.model.parameters()]
         if self.count == 0:
-            torch._foreach_copy_(self.average, parameters)  # exact, as lerp with a weight of 1 need not be
+            # exact, unlike lerp with a weight of 1
+            torch._foreach_copy_(self.average, parameters)
         else:
             torch._foreach_lerp_(self.average, parameters, self.weight())
         self.count += 1
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside, the model holds the averaged weights; at the end its own weights and all its buffers are
-        back.
+        """Put the averaged weights into the model; on exit restore its weights and all its buffers.
 
-        The buffers come back too because batch-norm statistics are recomputed inside
-        (`recompute_batch_norm`).
+        The buffers are restored too because `recompute_batch_norm` may change batch-norm statistics inside.
         """
         if not self.started:
             yield
@@ -106,19 +108,17 @@ def _copy(to: list[Tensor], source: list[Tensor]) -> None:
 class EMA(_RunningAverage):
     """Exponential moving average of the weights.
 
-        a ← d·a + (1−d)·w, d = min(decay, (1+t)/(10+t)) with warm-up, else decay
-
-    Exponential moving average: a ← d a + (1 - d) w, with d = min(decay, (1 + t) / (10 + t)) while it warms
-    up.
+        a ← d·a + (1−d)·w
+        d = min(decay, (1+t)/(10+t)) with warmup, else decay
 
     Symbols: t = iterates averaged so far
-    Use: smoother and often better weights at no cost in training; most useful without a falling schedule.
-    Defaults: decay 0.999, which forgets in 1000 steps; the warm-up serves shorter runs.
+    Use: smoother and often better weights at no cost in training; most useful without a decreasing schedule.
+    Defaults: decay averages over about 1000 steps; warmup is for shorter runs.
     Paper: Ruppert 1988; Tarvainen & Valpola 2017, arXiv:1703.01780
 
     Args:
-        decay: share of the average that is kept
-        warmup: forget faster at the beginning
+        decay: factor of the previous average
+        warmup: reduce decay for the first iterates
         start_step: first step that is averaged
         every_steps: steps between two updates
     """
@@ -134,7 +134,8 @@ class EMA(_RunningAverage):
         start_step: Index = 0,
         every_steps: Count = 1,
     ) -> None:
-        del steps_per_epoch  # swa needs it
+        # only SWA uses it
+        del steps_per_epoch
         super().__init__(model, total_steps, start_step, every_steps)
         self.decay, self.warmup = decay, warmup
 
@@ -146,22 +147,16 @@ class EMA(_RunningAverage):
 class Polyak(_RunningAverage):
     """Polyak averaging: the mean of all iterates.
 
-        a ← a + (1+η)/(t+1+η)·(w − a)
-        with η = 0 the plain mean
-
-    The mean of all iterates since `start_step` (Polyak & Juditsky 1992; L0, L3).
-
-    With `forget` η > 0 the newest count for more: a ← a + (1 + η)/(t + η) (w - a) (Shamir & Zhang 2013,
-    arXiv:1212.1824), which leaves the poor iterates of the start behind.
+        a ← a + (1+η)/(t+1+η)·(w − a), with η = 0 the plain mean
 
     Symbols: η = forget; t = iterates averaged so far
-    Use: convex problems at a large constant lr; forget 8 leaves a poor start behind.
-    Defaults: forget 0, the theorem's mean (L3).
+    Use: convex problems at a large constant lr; forget 8 reduces the influence of poor first iterates.
+    Defaults: forget 0 is the mean of the paper.
     Paper: Polyak & Juditsky 1992; η: Shamir & Zhang 2013, arXiv:1212.1824
     Lecture: L0 L3
 
     Args:
-        forget: how much more the newest iterates count
+        forget: larger values give more weight to recent iterates
         start_step: first step that is averaged
         every_steps: steps between two updates
     """
@@ -176,7 +171,8 @@ class Polyak(_RunningAverage):
         start_step: Index = 0,
         every_steps: Count = 1,
     ) -> None:
-        del steps_per_epoch  # swa needs it
+        # only SWA uses it
+        del steps_per_epoch
         super().__init__(model, total_steps, start_step, every_steps)
         self.forget = forget
 
@@ -185,25 +181,18 @@ class Polyak(_RunningAverage):
 
 
 class SWA(_RunningAverage):
-    """Stochastic weight averaging: the mean of the weights now and then, late in training.
+    """Stochastic weight averaging: the mean of weights sampled late in training.
 
         a ← (n·a + w)/(n + 1), at start_step and every every_steps after it
 
-    Stochastic weight averaging: the mean of the weights every so many steps (Izmailov 2018,
-    arXiv:1803.05407).
-
-    Unset, `start_step` is three quarters of the run, as the paper trains before it averages, and
-    `every_steps` one epoch.
-
     Symbols: n = weights averaged so far
-    Use: with a constant or cyclic lr (schedule=cosine_restarts, triangular); start late, average once an
-        epoch or cycle.
-    Defaults: from three quarters of the run on, as in the paper, once an epoch.
+    Use: a constant or cyclic lr (schedule=cosine_restarts, triangular).
+    Defaults: the last quarter of the run, as in the paper, once per epoch.
     Paper: Izmailov et al. 2018, arXiv:1803.05407
 
     Args:
-        start_step: first step that is averaged; unset, at three quarters of the run
-        every_steps: steps between two updates; unset, an epoch
+        start_step: first step that is averaged; null is three quarters of the run
+        every_steps: steps between two updates; null is one epoch
     """
 
     def __init__(
@@ -224,7 +213,7 @@ class SWA(_RunningAverage):
 
 
 class _Moments:
-    """Count, mean and summed squared deviations of each channel over all batches, in float64."""
+    """Count, mean and sum of squared deviations per channel over all batches, in float64."""
 
     def __init__(self, norm: _BatchNorm) -> None:
         self.norm, self.count, self.batches = norm, 0, 0
@@ -233,7 +222,7 @@ class _Moments:
         self.squares = torch.zeros_like(self.mean)
 
     def add(self, inputs: Tensor) -> None:
-        """Merge a batch (B, C, ...): two sums of squares add up with the distance of their means (Chan et al. 1983)."""
+        """Merge a batch (B, C, ...) into the moments (parallel variance, Chan et al. 1983)."""
         values = inputs.float() if inputs.dtype in (torch.bfloat16, torch.float16) else inputs
         number = values_per_channel(values)
         variance, mean = torch.var_mean(values, [d for d in range(values.dim()) if d != 1], correction=0)
@@ -245,8 +234,9 @@ class _Moments:
         self.batches += 1
 
     def write(self) -> None:
-        """Make them the running statistics; the variance is the unbiased one, as torch's running variance is."""
-        if self.count < VALUES:  # a batch norm that the forward pass did not reach
+        """Store the moments as running statistics, with the unbiased variance as in torch."""
+        # fewer: the forward pass did not reach this batch norm
+        if self.count < VALUES:
             return
         assert self.norm.running_mean is not None and self.norm.running_var is not None
         self.norm.running_mean.copy_(self.mean)
@@ -259,13 +249,13 @@ class _Moments:
 def recompute_batch_norm(model: nn.Module, inputs: Callable[[], Iterable[Tensor]]) -> None:
     """Set the running statistics of all batch norms to those of the given samples.
 
-    `inputs()` returns the same batches each time. Up to `EXACT` batch norms get, one after the other in the order of
-    execution and with a pass over the samples for each, mean and unbiased variance of all values that they see in
-    evaluation mode, whatever the batches. Deeper models get theirs in one pass in which each batch is normalized by
-    its own statistics, as in training (precise batch norm, Wu & Johnson 2021, arXiv:2105.07576); the variance
-    includes that of the batch means.
+    `inputs()` returns the same batches at each call. For models with up to `EXACT` batch norms, each of them gets a
+    pass over the samples, in the order of execution, and the mean and unbiased variance of all its inputs in
+    evaluation mode, independent of the batches. In deeper models all get theirs in one pass in which each batch is
+    normalized by its own statistics, as in training (precise batch norm, Wu & Johnson 2021, arXiv:2105.07576); the
+    variance includes that of the batch means.
 
-    A model without batch norm costs nothing: `inputs` is not even called. Dropout draws nothing.
+    Without batch norms, `inputs` is not called. Dropout is off and draws no random numbers.
     """
     norms = [norm for norm in batch_norms(model) if norm.running_mean is not None]
     modes = {module: module.training for module in model.modules()}
@@ -288,7 +278,7 @@ def recompute_batch_norm(model: nn.Module, inputs: Callable[[], Iterable[Tensor]
 def _measure(
     model: nn.Module, norms: list[_BatchNorm], done: int, batches: Iterable[Tensor]
 ) -> list[_BatchNorm]:
-    """Set the statistics of all batch norms but the first `done` from one pass; return them in order of execution."""
+    """Set the statistics of all batch norms after the first `done` in one pass; return all in execution order."""
     moments = {norm: _Moments(norm) for norm in norms[done:]}
     seen: dict[_BatchNorm, None] = dict.fromkeys(norms[:done])
 

@@ -1,7 +1,8 @@
-"""Batch norm: how many samples it needs in a batch, and the batches that give them to it.
+"""The number of samples that batch norm needs in a batch, and batch sizes that provide them.
 
-In training a channel is normalized by the mean and variance of its values in the batch, which takes two values at
-least. A sample gives a channel as many values as its map has places: one behind a linear layer, H·W in a convolution.
+In training a channel is normalized by the mean and variance of its values in the batch, which requires at
+least two values. A sample gives each channel one value after a linear layer, and H·W values after a
+convolution.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-VALUES = 2  # of a channel in a batch: one value has no variance
+# values of a channel in a batch: a single value has no variance
+VALUES = 2
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -22,15 +24,15 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 def values_per_channel(inputs: Tensor) -> int:
-    """Return how many values each channel of the inputs (B, C, ...) of a batch norm has."""
+    """Return the number of values of each channel of inputs (B, C, ...)."""
     return inputs.numel() // max(inputs.shape[1], 1)
 
 
 @torch.no_grad()
 def samples_needed(model: nn.Module, inputs: Tensor) -> int:
-    """Return how many samples a batch must have for every batch norm of the model; 1 for a model without any.
+    """Return the number of samples that the batch norms of the model need in a batch; 1 without batch norms.
 
-    One forward pass of `inputs` (B, ...) in evaluation mode, which changes nothing.
+    Runs one forward pass of `inputs` (B, ...) in evaluation mode, which changes nothing.
     """
     norms = batch_norms(model)
     if not norms:
@@ -53,15 +55,15 @@ def samples_needed(model: nn.Module, inputs: Tensor) -> int:
 
 
 def smallest_piece(samples: int, pieces: int) -> int:
-    """Return the size of the smallest part that `torch.chunk` makes of a batch."""
+    """Return the size of the smallest chunk into which `torch.chunk` splits a batch."""
     size = math.ceil(samples / pieces)
     return samples % size or size
 
 
 def micro_batches(samples: int, accumulate: int, needed: int) -> int:
-    """Return into how many parts a batch is cut: `accumulate`, or as many as leave `needed` samples in each.
+    """Return the number of micro-batches of a batch: `accumulate`, or fewer, so that each has `needed` samples.
 
-    The last batch of an epoch is smaller than the others, so that as many parts may be too small for batch norm.
+    The last batch of an epoch may be smaller, and its micro-batches too small for batch norm.
     """
     if needed == 1 or smallest_piece(samples, accumulate) >= needed:
         return accumulate
@@ -69,12 +71,12 @@ def micro_batches(samples: int, accumulate: int, needed: int) -> int:
 
 
 def leaves_one(samples: int, batch_size: int) -> bool:
-    """Whether batches of this size leave a last one with a single sample, besides others."""
+    """Return whether the last of several batches of this size has a single sample."""
     return batch_size > 1 and samples > batch_size and samples % batch_size == 1
 
 
 def size_without_rest(samples: int, batch_size: int) -> int:
-    """Return the smallest batch size from `batch_size` on that leaves no single sample for the last batch."""
+    """Return the smallest batch size >= `batch_size` that leaves no single sample for the last batch."""
     size = batch_size
     while leaves_one(samples, size):
         size += 1

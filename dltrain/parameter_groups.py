@@ -1,7 +1,7 @@
-"""Which parameters are trained, from when on, and with which learning rate: patterns of names → groups.
+"""Map patterns of parameter names to what is frozen, until when, and with which learning rate the rest is trained.
 
-A pattern is a shell pattern (`layers.0.*`), the name of a layer, which stands for all in it, or `head`: the last layer
-with weights, where no layer bears that name.
+A pattern is a shell pattern (`layers.0.*`), the name of a layer, which matches all its parameters, or `head`: the
+last layer with weights, unless a layer has that name.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from dltrain.training.parts import Frozen, Plan
 
 
 def freeze(model: nn.Module, config: Config, by_initializer: list[str]) -> list[Frozen]:
-    """Freeze what `parameters` names; return that and what the initializer froze, where either is to thaw.
+    """Freeze what `parameters.freeze` names; return the parts that thaw later, the initializer's included.
 
-    Parameters that never thaw keep `requires_grad=False` and stay out of the optimizer; the others are in it from the
-    start, and the trainer withholds their gradients until then.
+    Parameters that never thaw keep `requires_grad=False` and are not passed to the optimizer. The others are passed
+    to it from the start, and the trainer withholds their gradients until they thaw.
     """
     named = dict(model.named_parameters())
     wanted = [(by_initializer, config.initializer.get("thaw_epoch"))]
@@ -40,7 +40,7 @@ def freeze(model: nn.Module, config: Config, by_initializer: list[str]) -> list[
 
 
 def check_thawing(frozen: list[Frozen], plan: Plan) -> None:
-    """Raise UserError where something would thaw after the end of the run only."""
+    """Raise UserError if a part thaws only after the end of the run."""
     for part in frozen:
         if part.thaw_epoch * plan.steps_per_epoch >= plan.total_steps:
             raise UserError(
@@ -50,7 +50,7 @@ def check_thawing(frozen: list[Frozen], plan: Plan) -> None:
 
 
 def lr_scales(model: nn.Module, config: Config) -> dict[int, float]:
-    """The factor of lr of each parameter, by its id; 1 for those that no pattern names. The first match counts."""
+    """Return the lr factor of each parameter by its id, of the first pattern that matches it; others are left out."""
     patterns: dict[str, Any] = dict(config.parameters.lr_scale)
     if config.initializer.get("head_lr_scale", 1.0) != 1.0:
         patterns.setdefault("head", config.initializer["head_lr_scale"])
@@ -77,10 +77,11 @@ def _named(model: nn.Module, named: Mapping[str, nn.Parameter], pattern: str) ->
 
 
 def parameter_groups(model: nn.Module, config: Config, frozen: list[Frozen]) -> list[dict[str, Any]]:
-    """The optimizer's groups: one for each lr, and apart what an optimizer's own weight decay leaves alone (L0).
+    """Build the optimizer's parameter groups: one per lr, and separate ones for parameters without weight decay.
 
-    What thaws is apart, too: torch's fused SGD wants all momenta of a group to begin at one step.
-    The group with the model's last matrix comes last, since some optimizers (muon) treat that one in a way of its own.
+    Parameters that thaw are separate, too: torch's fused SGD requires that all momenta of a group start at the same
+    step. The group with the model's last matrix comes last, because some optimizers (muon) treat that matrix
+    differently.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     scales = lr_scales(model, config)

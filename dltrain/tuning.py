@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from dltrain.build import build
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, to_config
 from dltrain.errors import UserError
+from dltrain.optimizers.stepping import ONE_LOSS
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.trainer import Trainer
@@ -34,8 +36,20 @@ def settle(config: Config, door: Door) -> Config:
             batch_size=find_batch_size(with_values(config, batch_size=None, lr=_some_lr(config)), door),
         )
     if config.lr == "auto":
-        config = with_values(config, lr=find_lr(config, door))
+        config = with_values(config, lr=own_lr(config, door) or find_lr(config, door))
     return config
+
+
+def own_lr(config: Config, door: Door) -> float | None:
+    """The default rate of an optimizer that finds the size of its step itself, None for others.
+
+    For an exact step or a line search, which need all evaluations to be of one loss, lr is a factor that is 1 in theory:
+    the best of a few short trials would replace the method by another one.
+    """
+    target = door.locate(config.optimizer["_target_"], "optimizer")
+    if ONE_LOSS not in getattr(target, "needs", ()):
+        return None
+    return float(inspect.signature(target).parameters["lr"].default)
 
 
 def _some_lr(config: Config) -> Any:

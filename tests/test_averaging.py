@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from dltrain.averaging import EMA, SWA, Polyak, recompute_batch_norm
-
-CONF = Path(__file__).parents[1] / "conf" / "averaging"
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.search_path import catalogue_dir
 
 
 class Point(nn.Module):
@@ -77,7 +74,7 @@ def test_polyak_meets_its_closed_form_for_gradient_descent_on_a_quadratic():
 
 
 def test_polyak_beats_the_last_iterate_of_noisy_descent():
-    """The theorem of L3: at a constant lr the iterates keep their noise, their mean does not."""
+    """At a constant lr the noise of the iterates remains, but averages out in their mean (Polyak & Juditsky)."""
     generator, last, mean = torch.Generator().manual_seed(0), 0.0, 0.0
     for _ in range(20):
         model = Point()
@@ -178,10 +175,11 @@ def normed() -> tuple[nn.Sequential, torch.Tensor]:
 
 @pytest.mark.parametrize("size", [1, 7, 20, 60])
 def test_batch_norm_statistics_are_those_of_all_values(size):
-    """Also of sorted batches, whose means differ, and whatever their size: one value a channel and sample is not here."""
+    """The batch size does not matter, nor do sorted batches, whose means differ."""
     model, inputs = normed()
     inputs = inputs[inputs.sum((1, 2, 3)).argsort()]
-    model(inputs * 5 + 2)  # statistics that must be forgotten
+    # these statistics must not remain
+    model(inputs * 5 + 2)
     draws = torch.get_rng_state()
     recompute_batch_norm(model, lambda: inputs.split(size))
     hidden = model[0](inputs).detach().transpose(0, 1).flatten(1)
@@ -263,17 +261,11 @@ def test_a_model_without_batch_norm_reads_no_input():
     recompute_batch_norm(nn.Linear(2, 2), inputs)
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_file_builds_and_lists_all_keys(path):
-    node = yaml.safe_load(path.read_text())
-    if path.stem == "none":
-        assert node is None
-        return
-    module, _, name = node.pop("_target_").rpartition(".")
-    factory = getattr(importlib.import_module(module), name)
-    assert set(node) == set(inspect.signature(factory).parameters) - {
-        "model",
-        "total_steps",
-        "steps_per_epoch",
-    }
-    assert not factory(Point(), **node).started
+@pytest.mark.parametrize("name", ["ema", "polyak", "swa"])
+def test_every_word_builds_with_its_defaults(name):
+    word = Catalogue(catalogue_dir()).words["averaging"][name]
+    module, _, factory = str(word.target).rpartition(".")
+    averaging = getattr(importlib.import_module(module), factory)(
+        Point(), 100, 10, **word.signature.defaults()
+    )
+    assert not averaging.started

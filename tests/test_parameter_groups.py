@@ -1,4 +1,4 @@
-"""Parts of a net with another lr, without decay, frozen, or thawed later."""
+"""Parts of a network with another lr, without decay, frozen, or thawed later."""
 
 from __future__ import annotations
 

@@ -129,3 +129,10 @@ def test_other_datasets_keep_the_defaults_of_the_optimizers(dltrain, capsys):
     assert (shown["lr"], shown["epochs"]) == ("auto", 200) and "patience" not in shown["early_stopping"]
     with pytest.raises(UserError, match=r"`early_stopping.patience` is no key of early_stopping=none"):
         dltrain("dataset=none", "model=saddle", "early_stopping.patience=3")
+
+
+@pytest.mark.parametrize("optimizer", ["steepest", "newton_cg", "lbfgs"])
+def test_a_method_that_finds_its_own_step_keeps_its_rate(train, optimizer):
+    """lr=auto, the default of a study problem, is for methods whose lr is the size of the step."""
+    run = train("model=quadratic", "dataset=none", f"optimizer={optimizer}", "steps=2")
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["lr"] == 1.0

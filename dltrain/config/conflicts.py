@@ -286,8 +286,8 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
     ),
     Contradiction(
         lambda c, w: c["lr"] is not None and bool(c["optimizer"]) and "lr" not in c["optimizer"],
-        "`lr` is {lr}, and the file of optimizer={words[optimizer]} has no key `lr` that it could reach.\n"
-        "Add a line to it, with the optimizer's own default: lr: 0.01",
+        "`lr` is {lr}, and optimizer={words[optimizer]} has no key `lr`.\n"
+        "Add a parameter `lr` to its target; to the file of a target with **kwargs, add the line: lr: 0.01",
     ),
     Contradiction(
         lambda c, w: w["momentum_schedule"] != ["none"] and not has(c, "optimizer", "momentum", "betas"),

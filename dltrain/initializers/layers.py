@@ -1,17 +1,19 @@
-"""Which tensors of a module are weights, and with which gain its activation asks for them to be scaled."""
+"""The weight layers of a module, and the gain that its activation requires."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from dltrain.ranges import Activation
+
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
-# torch.nn.init.calculate_gain's values; gelu and silu, which it does not know, are close to relu
-GAINS = {
+# as torch.nn.init.calculate_gain, with the gain of relu for gelu and silu, which it does not have
+GAINS: dict[str, float] = {
     "identity": 1.0,
     "sigmoid": 1.0,
     "tanh": 5 / 3,
@@ -20,7 +22,7 @@ GAINS = {
     "gelu": math.sqrt(2),
     "silu": math.sqrt(2),
 }
-ACTIVATION_MODULES: dict[type[nn.Module], str] = {
+ACTIVATION_MODULES: dict[type[nn.Module], Activation] = {
     nn.Sigmoid: "sigmoid",
     nn.Tanh: "tanh",
     nn.ReLU: "relu",
@@ -33,7 +35,7 @@ ACTIVATION_MODULES: dict[type[nn.Module], str] = {
 
 
 class WeightLayer(NamedTuple):
-    """A module with a weight of two or more axes, and the bias that belongs to it."""
+    """A module that has a weight with two or more axes, its weight and its bias."""
 
     name: str
     module: nn.Module
@@ -42,8 +44,10 @@ class WeightLayer(NamedTuple):
 
 
 def weight_layers(module: nn.Module) -> list[WeightLayer]:
-    """Return the weight layers in `modules()` order, a shared weight once; normalisation and embeddings of
-    positions (parameters not named `…weight`) are none.
+    """Return the weight layers in `modules()` order, with a shared weight once.
+
+    Excludes normalization layers and parameters whose names do not end with "weight", such as position
+    embeddings.
     """
     layers: dict[int, WeightLayer] = {}
     for name, layer in module.named_modules():
@@ -62,16 +66,10 @@ def fans(weight: Tensor) -> tuple[int, int]:
     return weight.shape[1] * kernel, weight.shape[0] * kernel
 
 
-def resolve_gain(module: nn.Module, gain: float | str) -> float:
-    """Return the gain; `auto` is that of the module's `activation`, or of the first activation layer in
-    it, or 1.
-    """
-    if isinstance(gain, (int, float)) and gain > 0:
-        return float(gain)
+def resolve_gain(module: nn.Module, gain: float | Literal["auto"]) -> float:
+    """Return the gain; `auto` is that of the module's `activation`, or of its first activation layer, or 1."""
     if gain != "auto":
-        raise ValueError(
-            f"initializer.gain is {gain!r}; it must be a number > 0, or auto (by the model's activation)"
-        )
+        return float(gain)
     activation = getattr(module, "activation", None)
     if not isinstance(activation, str):
         found = (

@@ -1,4 +1,4 @@
-"""Weights from a file or from the folder of an earlier run, and parts that stay frozen."""
+"""Load weights from a file or from the folder of an earlier run; freeze and thaw parameters."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from dltrain.initializers.layers import weight_layers
 from dltrain.ranges import Count, FilePath, Positive
 
 BEST_WEIGHTS = Path("checkpoints/best.safetensors")
-SHOWN = 5  # names of each kind that a message lists
+# names of each kind that a message lists
+SHOWN = 5
 
 
 class Comparison(NamedTuple):
-    """Names of tensors: in both with one shape; in the model alone; in the file alone; in both with two
-    shapes.
-    """
+    """Names of tensors: in both with equal shapes; in the model only; in the file only; in both with other shapes."""
 
     matched: list[str]
     missing: list[str]
@@ -38,12 +37,16 @@ class Comparison(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What was loaded: `str()` of it is shown with the run, and `new` names the parameters that were not."""
+    """The result of loading weights; the header and the summary of a run show `str()` of it."""
 
-    matched: int  # parameters that come from the file
+    # number of parameters that come from the file
+    matched: int
+    # parameters that do not
     new: list[str]
-    summary: str  # names of the new ones, whole layers as `layer.*`
-    notes: list[str]  # what was done to the file's names
+    # the new ones, whole layers as `layer.*`
+    summary: str
+    # changes of the file's names
+    notes: list[str]
 
     def __str__(self) -> str:
         text = f"{self.matched} of {self.matched + len(self.new)} tensors loaded"
@@ -57,7 +60,7 @@ def pretrained(
     *,
     path: FilePath | None = None,
     strict: bool = True,
-    freeze: list[str] = (),
+    freeze: Sequence[str] = (),
     thaw_epoch: Count | None = None,
     head_lr_scale: Positive = 1.0,
 ) -> Loaded:
@@ -65,27 +68,28 @@ def pretrained(
 
         w = the tensor of the same name and shape in the file
 
-    Copy weights from `path`: a .safetensors or .pt file, or a run folder (its best weights).
+    Raises ValueError, listing matched, missing and unexpected tensors, if no parameter matches, or if
+    `strict` is set and not all tensors match. Raises ValueError if `freeze` names an unknown parameter or one
+    that was not loaded, if it leaves nothing to train, or if `thaw_epoch` is set without it.
 
-    Returns what was loaded. Raises ValueError, listing matched, missing and unexpected tensors, unless all of
-    them match or strict is false; then what matches is copied, which must be one parameter at least
-    (statistics of batch norms and their counters are none), and the rest keeps its start. Freezes the
-    parameters whose names match a pattern of `freeze`; raises ValueError where one of them was not loaded.
-    `thaw_epoch` and `head_lr_scale` are for whoever builds the run: see `thaw` and `head_parameters`. (L1, L2
-    on fine-tuning.)
-
-    Use: little data, or going on from an earlier run; torchvision's own weights are model.weights=DEFAULT.
-    Defaults: everything must match, and everything is trained.
+    Use: little data, or continuing from an earlier run; the weights of torchvision are set by
+        model.weights=DEFAULT.
+    Defaults: all tensors must match, and all parameters are trained.
     Lecture: L1 L2
 
     Args:
-        path: a .safetensors or .pt file, or a run folder (its best weights); has to be given
-        strict: refuse unless all tensors match; false copies those that match
+        path: a .safetensors or .pt file, or a run folder (its best weights); must be given
+        strict: require that all tensors match; false loads those that do and keeps the initialization of the
+            others
         freeze: names or shell patterns of parameters that are not trained, as in [layers] or ["*.bias"]
-        thaw_epoch: epochs after which the frozen ones are trained too; null never
+        thaw_epoch: number of epochs after which frozen parameters are trained too; null never trains them
         head_lr_scale: factor of lr for the last layer
     """
-    check_thawing(freeze, thaw_epoch, head_lr_scale)
+    if thaw_epoch is not None and not freeze:
+        raise ValueError(
+            f"initializer.thaw_epoch is {thaw_epoch}, but nothing is frozen; name the frozen layers, as in "
+            "initializer.freeze=[layers]"
+        )
     parameters, state = dict(module.named_parameters()), module.state_dict()
     tensors, notes = read_tensors(path)
     tensors, removed = without_prefix(tensors, parameters)
@@ -107,7 +111,7 @@ def pretrained(
 
 
 def check_frozen_are_loaded(module: nn.Module, patterns: Sequence[str], new: Sequence[str], key: str) -> None:
-    """Raise ValueError where a pattern of `key` freezes a parameter that has its random start, as `new` names them."""
+    """Raise ValueError if a pattern of `key` freezes a parameter of `new`, which is still random."""
     frozen = {name for pattern in patterns for name in matching(module, pattern, key)}
     noise = [name for name in new if name in frozen]
     if noise:
@@ -118,7 +122,7 @@ def check_frozen_are_loaded(module: nn.Module, patterns: Sequence[str], new: Seq
 
 
 def as_layers(names: Sequence[str], everything: Sequence[str]) -> list[str]:
-    """Shorten names to `layer.*` where all tensors of that layer are among them."""
+    """Shorten names to `layer.*` if they contain all tensors of that layer."""
     chosen, found = set(names), []
     for name in names:
         parts = name.split(".")
@@ -132,9 +136,9 @@ def as_layers(names: Sequence[str], everything: Sequence[str]) -> list[str]:
 def without_prefix(
     tensors: Mapping[str, Tensor], names: Iterable[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Remove the first parts that all names of a file share, as `module.`, where only the rest names parameters.
+    """Remove a prefix that all names of a file share, such as `module.`, if only the rest names parameters.
 
-    DataParallel, torch.compile and Lightning save such names. Returns the tensors and what to tell about it.
+    DataParallel, torch.compile and Lightning save such names. Returns the tensors and notes about the change.
     """
     known, rest, prefix = set(names), dict(tensors), ""
     while rest and not known & rest.keys():
@@ -162,9 +166,10 @@ def compare(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Compa
 
 
 def read_tensors(path: str | None) -> tuple[dict[str, Tensor], list[str]]:
-    """Read the tensors of a file or run folder onto the CPU, and what to tell about them; no code in the file is run.
+    """Read the tensors of a file or run folder onto the CPU; code in the file is not run.
 
-    Raises ValueError.
+    Returns the tensors and notes about changes. Raises ValueError if there is no such file, or it cannot be
+    read.
     """
     if path is None:
         raise ValueError(
@@ -189,35 +194,37 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except SafetensorError as error:
         raise ValueError(
-            f"initializer.path={file} cannot be read ({error}); the file is damaged: copy it anew"
+            f"initializer.path={file} cannot be read ({error}); the file is damaged: copy it again"
         ) from error
 
 
 def _read_pickle(file: Path) -> tuple[dict[str, Tensor], list[str]]:
     try:
-        mapped = zipfile.is_zipfile(file)  # torch maps no packed archive: a small one could unpack to much
+        # a mapped archive cannot be compressed, so a small file cannot expand to a large one
+        mapped = zipfile.is_zipfile(file)
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # torch's unpickler raises all kinds for what is no file of its own
+    # torch's unpickler raises many kinds of errors for a file that torch did not write
+    except Exception as error:
         raise ValueError(
-            f"initializer.path={file} is no plain file of tensors ({type(error).__name__}); "
+            f"initializer.path={file} is not a file of tensors ({type(error).__name__}); "
             "save it with torch.save(model.state_dict(), path) or as .safetensors"
         ) from error
     notes = []
-    # as training scripts often save it, beside other things
+    # keys under which training scripts often save the weights, beside other data
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             notes.append(f"from {wrapper} in the file")
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(
-            f"initializer.path={file} holds something other than named tensors; save it with "
+            f"initializer.path={file} holds other data than named tensors; save it with "
             "torch.save(model.state_dict(), path)"
         )
     return content, notes
 
 
 def matching(module: nn.Module, pattern: str, key: str) -> list[str]:
-    """Names of the parameters that match a shell pattern, or lie in the layer of that name. Raises ValueError for none."""
+    """Return the names that match a shell pattern, or lie in the layer of that name; raise ValueError if none do."""
     parameters = dict(module.named_parameters())
     found = fnmatch.filter(parameters, pattern) or fnmatch.filter(parameters, f"{pattern}.*")
     if not found:
@@ -231,8 +238,8 @@ def freeze_parameters(
 ) -> list[str]:
     """Stop the gradients of the parameters whose names match a pattern (`layers.*`), and return their names.
 
-    Raises ValueError, naming `key`, for a pattern that matches nothing, and when nothing would be left to train.
-    Batch-norm statistics of frozen layers still move.
+    Raises ValueError, naming `key`, for a pattern that matches nothing, and if nothing is left to train. The
+    running statistics of batch norms in frozen layers are still updated.
     """
     parameters = dict(module.named_parameters())
     chosen = {name for pattern in patterns for name in matching(module, pattern, key)}
@@ -248,7 +255,7 @@ def freeze_parameters(
 
 
 def thaw(module: nn.Module, names: Sequence[str]) -> None:
-    """Let the parameters with these names, as `freeze_parameters` returned them, be trained again."""
+    """Make the parameters with these names, as `freeze_parameters` returned them, trainable again."""
     parameters = dict(module.named_parameters())
     for name in names:
         parameters[name].requires_grad_(True)
@@ -259,23 +266,6 @@ def head_parameters(module: nn.Module) -> list[nn.Parameter]:
     """Return weight and bias of the last weight layer, for a parameter group with its own lr."""
     last = weight_layers(module)[-1]
     return list(last.module.parameters(recurse=False))
-
-
-def check_thawing(freeze: Sequence[str], thaw_epoch: int | None, head_lr_scale: float) -> None:
-    """Raise ValueError for a thaw without a freeze, a negative epoch, or a scale that is not above 0."""
-    if thaw_epoch is not None and not freeze:
-        raise ValueError(
-            f"initializer.thaw_epoch is {thaw_epoch}, but nothing is frozen; name the frozen parts, as in "
-            "initializer.freeze=[layers]"
-        )
-    if thaw_epoch is not None and thaw_epoch < 1:
-        raise ValueError(
-            f"initializer.thaw_epoch is {thaw_epoch}; it must be >= 1, or null: frozen to the end"
-        )
-    if not head_lr_scale > 0:
-        raise ValueError(
-            f"initializer.head_lr_scale is {head_lr_scale}; it must be > 0: the factor of lr for the head"
-        )
 
 
 def _some(names: Sequence[str]) -> str:

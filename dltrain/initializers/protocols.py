@@ -1,4 +1,4 @@
-"""What a word of `initializer=` has to be."""
+"""The interface of the targets of `initializer=`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dltrain.data.spec import Batch
 
 
 class Report(Protocol):
-    """What an initializer that reads weights has to tell: `str()` of it is shown in the header and the summary."""
+    """The result of an initializer that loads weights; the header and the summary of a run show `str()` of it."""
 
-    new: Sequence[str]  # parameters that it left at their random start, which must not be frozen
+    # parameters that were not loaded: random, so that they must not be frozen
+    new: Sequence[str]
 
 
 class Initializer(Protocol):
-    """A function that fills the weights of a module in place, drawing from `generator` (on the CPU) alone.
+    """A function that fills the weights of a module in place and draws from `generator` (on the CPU) alone.
 
-    Weights are parameters with two or more axes outside normalisation layers; their biases become zero,
-    normalisation stays as it is. `batch`: real samples for those that look at data, else None. The keys come
-    from the YAML file. An attribute `symmetric = True` on the function says that hidden units stay equal,
-    which is worth a warning. Those that read weights return a `Report`, all others None.
+    Weights are parameters with two or more axes outside normalization layers, which stay unchanged; the
+    biases of the weight layers become 0. `batch` holds samples for an initializer that uses data. An
+    initializer that loads weights returns a `Report`, all others return None.
     """
 
     def __call__(

@@ -7,23 +7,16 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dltrain.models.parts import (
-    StochasticDepth,
-    check_probability,
-    depth_rates,
-    image_size,
-    make_activation,
-    make_norm,
-)
+from dltrain.models.parts import StochasticDepth, depth_rates, image_size, make_activation, make_norm
 from dltrain.ranges import Activation, Count, Fraction, Norm
 
 
-def _conv(inner: int, outer: int, stride: int, norm: str) -> nn.Conv2d:
+def _conv(inner: int, outer: int, stride: int, norm: Norm) -> nn.Conv2d:
     return nn.Conv2d(inner, outer, 3, stride, padding=1, bias=norm == "none")
 
 
-def _blocks_per_stage(depth: int, rest: int, smallest: int, model: str) -> int:
-    if depth < smallest or (depth - rest) % 6:
+def _blocks_per_stage(depth: int, rest: int, model: str) -> int:
+    if (depth - rest) % 6:
         raise ValueError(
             f"model.depth is {depth}; {model} has 6n + {rest} layers: use one of "
             f"{', '.join(str(6 * n + rest) for n in (1, 2, 3, 5, 9))}, …"
@@ -32,30 +25,28 @@ def _blocks_per_stage(depth: int, rest: int, smallest: int, model: str) -> int:
 
 
 class ResNet(nn.Module):
-    """CIFAR ResNet of 20 layers, 0.27 M parameters.
+    """CIFAR ResNet of 6n + 2 layers with parameter-free shortcuts.
 
-        h ← activation(shortcut(h) + norm(conv(activation(norm(conv(h)))))), 3 such blocks in each of three
-        stages
+        h ← activation(shortcut(h) + norm(conv₃ₓ₃(activation(norm(conv₃ₓ₃(h))))))  n blocks in each of 3 stages
+        outputs = W·dropout(mean(h)) + b
 
-    The CIFAR ResNet: 6n + 2 layers in three stages of `width`, 2·width and 4·width channels.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). The first block of the second and third stage halves
+    the image. 20 layers have 0.27 M parameters, 32 have 0.46 M and 56 have 0.85 M. Raises ValueError for a
+    depth other than 6n + 2, or if a sample is not an image.
 
-    inputs: (B, C, H, W); outputs: (B, num_classes). He et al. 2015, arXiv:1512.03385, section 4.2, with the
-    shortcuts without parameters (option A): 0.27 M (depth 20), 0.46 M (32), 0.85 M (56) parameters. `dropout`
-    stands before the head; `stochastic_depth` is the last block's probability. Raises ValueError for another
-    depth or no image.
-
-    Use: small colour images; the usual measure of an optimizer on CIFAR-10.
+    Symbols: n = (depth − 2)/6; mean over the pixels
+    Use: small color images; the usual test of an optimizer on CIFAR-10.
     Defaults: the paper's.
     Paper: He, Zhang, Ren & Sun 2015, arXiv:1512.03385 (section 4.2, shortcuts of option A)
     Lecture: L2
 
     Args:
-        depth: number of layers, 6n + 2 with n blocks in a stage
-        width: channels of the first stage; the next two have twice and four times as many
-        activation: after each addition and inside
-        norm: normalisation after each convolution
+        depth: number of layers, 6n + 2
+        width: channels of the first stage; the second has twice and the third four times as many
+        activation: activation function after the first convolution and after the sum
+        norm: normalization after each convolution
         dropout: probability to drop an input of the linear head
-        stochastic_depth: probability to drop the last residual branch, growing linearly up to it
+        stochastic_depth: probability to drop the last residual branch, rising linearly from the first
     """
 
     def __init__(
@@ -72,8 +63,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         channels, _, _ = image_size(input_shape, f"resnet{depth}")
-        blocks = _blocks_per_stage(depth, 2, 8, "a CIFAR ResNet")
-        check_probability("model.dropout", dropout)
+        blocks = _blocks_per_stage(depth, 2, "a CIFAR ResNet")
         self.activation = activation
         self.stem = nn.Sequential(
             _conv(channels, width, 1, norm), make_norm(norm, width, True), make_activation(activation)
@@ -96,9 +86,9 @@ class ResNet(nn.Module):
 
 
 class _BasicBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut; more channels halve the image."""
+    """Two 3×3 convolutions beside a shortcut; a block that adds channels halves the image."""
 
-    def __init__(self, inner: int, outer: int, activation: str, norm: str, drop: float) -> None:
+    def __init__(self, inner: int, outer: int, activation: Activation, norm: Norm, drop: float) -> None:
         super().__init__()
         self.stride = 1 if inner == outer else 2
         self.new_channels = outer - inner
@@ -114,7 +104,7 @@ class _BasicBlock(nn.Module):
         return outputs
 
     def _shortcut(self, inputs: Tensor) -> Tensor:
-        """Option A: every other pixel, and zeros for the channels that are new."""
+        """Take every other pixel and pad the new channels with zeros (option A)."""
         if self.stride == 1:
             return inputs
         before = self.new_channels // 2
@@ -125,26 +115,25 @@ class _BasicBlock(nn.Module):
 class WideResNet(nn.Module):
     """Wide residual network WRN-depth-width with pre-activation blocks.
 
-        h ← shortcut(h) + conv(dropout(activation(norm(conv(activation(norm(h)))))))
+        h ← shortcut(h) + conv₃ₓ₃(dropout(activation(norm(conv₃ₓ₃(activation(norm(h)))))))  n blocks in each of 3 stages
+        outputs = W·mean(activation(norm(h))) + b
 
-    WRN-depth-width: pre-activation residual blocks of 16·width, 32·width and 64·width channels.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). The first block of the second and third stage halves
+    the image. Raises ValueError for a depth other than 6n + 4, or if a sample is not an image.
 
-    inputs: (B, C, H, W); outputs: (B, num_classes). Zagoruyko & Komodakis 2016, arXiv:1605.07146; depth = 6n
-    + 4; WRN-28-10 has 36.5 M parameters. `dropout` stands between the two convolutions of a block, as in the
-    paper; `stochastic_depth` is the last block's probability. Raises ValueError for another depth or no
-    image.
-
-    Use: more accuracy than a deep thin ResNet at equal cost; WRN-28-10 (36.5 M) is depth=28 width=10.
-    Defaults: WRN-16-4, 2.7 M parameters, which a CPU can still train.
+    Symbols: n = (depth − 4)/6; mean over the pixels
+    Use: more accuracy than a deep thin ResNet at equal cost; depth=28 width=10 is the paper's WRN-28-10 (36.5
+        M parameters).
+    Defaults: WRN-16-4, 2.7 M parameters, which can be trained on a CPU.
     Paper: Zagoruyko & Komodakis 2016, arXiv:1605.07146
 
     Args:
-        depth: number of layers, 6n + 4 with n blocks in a stage
-        width: multiplies the 16, 32 and 64 channels of the three stages
-        activation: before each convolution
-        norm: normalisation before each activation
-        dropout: probability to drop between the two convolutions of a block
-        stochastic_depth: probability to drop the last residual branch, growing linearly up to it
+        depth: number of layers, 6n + 4
+        width: factor of the 16, 32 and 64 channels of the three stages
+        activation: activation function before each convolution
+        norm: normalization before each activation
+        dropout: probability to drop an input of the second convolution of a block
+        stochastic_depth: probability to drop the last residual branch, rising linearly from the first
     """
 
     def __init__(
@@ -161,8 +150,7 @@ class WideResNet(nn.Module):
     ) -> None:
         super().__init__()
         channels, _, _ = image_size(input_shape, "wide_resnet")
-        blocks = _blocks_per_stage(depth, 4, 10, "a wide ResNet")
-        check_probability("model.dropout", dropout)
+        blocks = _blocks_per_stage(depth, 4, "a wide ResNet")
         self.activation = activation
         self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=norm == "none")
         widths = [16 * width * 2**stage for stage in range(3) for _ in range(blocks)]
@@ -184,10 +172,17 @@ class WideResNet(nn.Module):
 
 
 class _WideBlock(nn.Module):
-    """Norm, activation, convolution, twice; a 1×1 convolution is the shortcut where the width changes."""
+    """Norm, activation and convolution, twice; the shortcut is a 1×1 convolution if the width changes."""
 
     def __init__(
-        self, inner: int, outer: int, stride: int, activation: str, norm: str, dropout: float, drop: float
+        self,
+        inner: int,
+        outer: int,
+        stride: int,
+        activation: Activation,
+        norm: Norm,
+        dropout: float,
+        drop: float,
     ) -> None:
         super().__init__()
         self.before = nn.Sequential(make_norm(norm, inner, True), make_activation(activation))

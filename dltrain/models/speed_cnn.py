@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
-from dltrain.models.parts import check_probability, image_size, make_activation
+from dltrain.models.parts import image_size, make_activation
 from dltrain.ranges import Activation, Count, Fraction, Part, Positive
 
 
 class SpeedCNN(nn.Module):
-    """airbench94, the network of the CIFAR-10 speed recipe; use it with initializer=whitening.
+    """airbench94, the network of the CIFAR-10 speed recipe, for initializer=whitening.
 
-        frozen whitening conv₂ₓ₂ → activation → 3 × [conv, maxpool₂, norm, activation, conv, norm, activation]
-        → max → W·h·logit_scale
+        h = activation(conv₂ₓ₂(x))  with whitening filters, which are not trained
+        h ← activation(norm(conv₃ₓ₃(activation(norm(maxpool₂(conv₃ₓ₃(h)))))))  for each entry of widths
+        outputs = logit_scale·W·dropout(max(h))
 
-    airbench94: a frozen 2×2 whitening convolution, three groups of two convolutions, scaled logits.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). The scales of the batch norms stay 1; their shifts
+    and the bias of the first layer are trained. A side of one pixel is not pooled, so small images fit.
+    Raises ValueError if a sample is not an image of at least 2×2 pixels, or for empty `widths`.
 
-    inputs: (B, C, H, W); outputs: (B, num_classes). Jordan 2024, arXiv:2404.00498; 1.97 M parameters on
-    CIFAR-10. Made for `initializer=whitening`, which fills the first layer from patches and starts the others
-    as identities. The scales of the batch norms stay 1; their shifts and the first bias are trained. A group
-    stops pooling at a side of one pixel, so that small images fit. Raises ValueError where a sample is not an
-    image of at least 2×2 pixels.
-
-    Use: colour images of 32×32 in the shortest time; 1.97 M parameters.
+    Symbols: max over the pixels
+    Use: color images of 32×32 pixels in the shortest time; 1.97 M parameters on CIFAR-10.
     Defaults: the paper's.
     Paper: Jordan 2024, arXiv:2404.00498
 
     Args:
-        widths: channels of the groups
-        activation: after each norm
+        widths: channels of each group of two convolutions
+        activation: activation function after the first convolution and after each norm
         dropout: probability to drop an input of the linear head
         logit_scale: factor of the outputs
-        norm_momentum: share of the newest batch in the running statistics of the batch norms
+        norm_momentum: weight of the newest batch in the running statistics of the batch norms
         train_whitening: train the weights of the first layer too
     """
 
@@ -40,7 +40,7 @@ class SpeedCNN(nn.Module):
         input_shape: tuple[int, ...],
         num_classes: int,
         *,
-        widths: list[Count] = (64, 256, 256),
+        widths: Sequence[Count] = (64, 256, 256),
         activation: Activation = "gelu",
         dropout: Fraction = 0.0,
         logit_scale: Positive = 0.1111111111,
@@ -54,12 +54,10 @@ class SpeedCNN(nn.Module):
                 f"model=speed_cnn needs images of at least 2×2 pixels, not {height}×{width}; use model=cnn"
             )
         if not widths:
-            raise ValueError(
-                "model.widths is []; it must list at least one integer >= 1, as in model.widths=[64,256]"
-            )
-        check_probability("model.dropout", dropout)
+            raise ValueError("model.widths is []; list one group or more, as in model.widths=[64,256]")
         self.activation, self.logit_scale = activation, logit_scale
-        inner = 2 * 4 * channels  # each direction of a 2×2 patch, and its negative
+        # each direction of a 2×2 patch, and its negative
+        inner = 2 * 4 * channels
         self.whiten = nn.Conv2d(channels, inner, 2)
         self.whiten.weight.requires_grad_(train_whitening)
         side = min(height, width) - 1
@@ -77,7 +75,7 @@ class SpeedCNN(nn.Module):
         return logits
 
 
-def _group(inner: int, outer: int, pool: bool, activation: str, momentum: float) -> list[nn.Module]:
+def _group(inner: int, outer: int, pool: bool, activation: Activation, momentum: float) -> list[nn.Module]:
     layers: list[nn.Module] = [nn.Conv2d(inner, outer, 3, padding=1, bias=False)]
     layers += [nn.MaxPool2d(2)] if pool else []
     layers += [_shift_norm(outer, momentum), make_activation(activation)]
@@ -86,7 +84,7 @@ def _group(inner: int, outer: int, pool: bool, activation: str, momentum: float)
 
 
 def _shift_norm(channels: int, momentum: float) -> nn.BatchNorm2d:
-    """A batch norm whose scale stays 1."""
+    """Build a batch norm whose scale stays 1."""
     norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=momentum)
     norm.weight.requires_grad_(False)
     return norm

@@ -1,9 +1,9 @@
-"""Any model of the package timm, where it is installed."""
+"""The models of the optional package timm."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from types import ModuleType
 
 from torch import nn
 
@@ -20,25 +20,23 @@ def timm_model(
     dropout: Fraction = 0.0,
     stochastic_depth: Fraction = 0.0,
 ) -> nn.Module:
-    """Any model of the package timm (pip install timm).
+    """A model of the package timm (pip install timm).
 
-        timm.create_model(name) for the channels, the image size and the classes of the data
+        timm.create_model(name, pretrained=pretrained) for the channels, the image size and the classes of the data
 
-    Build timm's `name` for the data's channels, image size and classes.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). Raises ValueError if timm is not installed, for an
+    unknown name, for weights that cannot be downloaded, and for a key that the model does not have.
 
-    inputs: (B, C, H, W); outputs: (B, num_classes). Raises ValueError where timm is not installed, has no
-    such model, cannot have its weights, or the model has none of the keys that were set.
-
-    Use: the field's current networks.
+    Use: recent networks.
     Defaults: resnet18 without weights, so that nothing is downloaded.
     Paper: see timm's documentation of the network
     Lecture: L1 L2
 
     Args:
-        name: a model of timm
+        name: name of a model
         pretrained: download trained weights
         dropout: probability to drop an input of the head
-        stochastic_depth: probability to drop the last residual branch, where the network has some
+        stochastic_depth: probability to drop the last residual branch, if the network has residual branches
     """
     channels, height, width = image_size(input_shape, "timm")
     timm = _import_timm()
@@ -51,7 +49,7 @@ def timm_model(
     return _create(timm, name, pretrained, keys, (height, width))
 
 
-def _import_timm() -> Any:
+def _import_timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
@@ -61,21 +59,25 @@ def _import_timm() -> Any:
     return timm
 
 
-def _create(timm: Any, name: str, pretrained: bool, keys: dict[str, Any], size: tuple[int, int]) -> nn.Module:
+def _create(
+    timm: ModuleType, name: str, pretrained: bool, keys: dict[str, float], size: tuple[int, int]
+) -> nn.Module:
     try:
         try:
             model: nn.Module = timm.create_model(name, pretrained=pretrained, img_size=size, **keys)
-        except TypeError:  # convolutional nets take any size and know no img_size
+        # convolutional networks take any size and have no img_size
+        except TypeError:
             model = timm.create_model(name, pretrained=pretrained, **keys)
     except TypeError as error:
         raise ValueError(
             f"model.name={name} of timm refuses one of its keys ({error}); leave model.stochastic_depth at 0"
         ) from error
-    except Exception as error:  # timm's hub raises many kinds where there is no network
+    # timm's hub raises many kinds of errors without an internet connection
+    except Exception as error:
         if not pretrained:
             raise
         raise ValueError(
-            f"model.pretrained=true: the weights of timm's {name} could not be had ({error}); download "
-            "them where there is a network, or use model.pretrained=false"
+            f"model.pretrained=true: the weights of timm's {name} could not be downloaded ({error}); "
+            "connect to the internet, or use model.pretrained=false"
         ) from error
     return model

@@ -1,4 +1,4 @@
-"""Any classifier of torchvision.models, fitted to the data's channels and classes."""
+"""The classifiers of torchvision.models, adapted to the channels and classes of the data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import difflib
 import urllib.error
 import warnings
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,17 +24,14 @@ def torchvision_model(
     weights: str | None = None,
     dropout: Fraction | None = None,
 ) -> nn.Module:
-    """Any classifier of torchvision.models, with or without its trained weights.
+    """A classifier of torchvision.models, with or without trained weights.
 
-        the published network with a head for the classes and a first convolution for the channels of the data
+        torchvision.models.get_model(name, weights=weights), adapted to the channels and classes of the data
 
-    Build torchvision.models.`name`, with its head for `num_classes` and its first convolution for the
-    channels.
-
-    inputs: (B, C, H, W); outputs: (B, num_classes). `weights`: a name such as DEFAULT or IMAGENET1K_V1, or
-    null. `dropout` replaces the net's own probabilities. Raises ValueError for an unknown name, weights that
-    cannot be had, or images that the net cannot take. Importing torchvision costs seconds, so only this
-    function does it.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). The last layer is replaced if the number of classes
+    differs, the first convolution if the number of channels differs. Raises ValueError for an unknown name,
+    for weights that do not exist or cannot be downloaded, for a dropout without a dropout layer, and for
+    images that the network cannot take.
 
     Use: published networks and fine-tuning; images should be as large as the network expects.
     Defaults: resnet18 without weights, so that nothing is downloaded.
@@ -41,10 +39,11 @@ def torchvision_model(
     Lecture: L1 L2
 
     Args:
-        name: a classifier of torchvision.models
+        name: name of a classifier
         weights: name of trained weights, such as DEFAULT or IMAGENET1K_V1
-        dropout: replaces the probability of the network's dropout layers; null keeps it
+        dropout: probability of the network's dropout layers; null keeps theirs
     """
+    # takes seconds
     from torchvision import models
 
     channels, _, _ = image_size(input_shape, "torchvision")
@@ -67,7 +66,7 @@ def _check_name(name: str, names: list[str]) -> None:
         )
 
 
-def _build(models: Any, name: str, weights: str | None) -> nn.Module:
+def _build(models: ModuleType, name: str, weights: str | None) -> nn.Module:
     choices: dict[str | None, Any] = {entry.name: entry for entry in models.get_model_weights(name)}
     choices |= {"DEFAULT": models.get_model_weights(name).DEFAULT} if choices else {}
     if weights is not None and weights not in choices:
@@ -75,7 +74,8 @@ def _build(models: Any, name: str, weights: str | None) -> nn.Module:
             f"model.weights is {weights!r}; {name} has {', '.join(map(str, choices)) or 'none'}; or use null"
         )
     try:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # on how two nets draw weights
+        # two networks warn about a future change of their initialization
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
             model: nn.Module = models.get_model(name, weights=choices.get(weights))
     except (urllib.error.URLError, OSError) as error:
         raise ValueError(_no_weights(choices[weights], weights, error)) from error
@@ -83,7 +83,7 @@ def _build(models: Any, name: str, weights: str | None) -> nn.Module:
 
 
 def _without_side_heads(model: nn.Module) -> nn.Module:
-    """Take away the auxiliary heads of Inception and GoogLeNet, whose outputs are tuples in training."""
+    """Remove the auxiliary heads of Inception and GoogLeNet, which return tuples in training."""
     for head in ("AuxLogits", "aux1", "aux2"):
         if hasattr(model, head):
             setattr(model, head, None)
@@ -93,13 +93,13 @@ def _without_side_heads(model: nn.Module) -> nn.Module:
 
 def _no_weights(entry: Any, weights: str | None, error: Exception) -> str:
     return (
-        f"model.weights={weights} could not be downloaded ({error}); fetch {entry.url} where there is a "
-        f"network and put it into {torch.hub.get_dir()}/checkpoints, or use model.weights=null"
+        f"model.weights={weights} could not be downloaded ({error}); download {entry.url} on another "
+        f"machine and put it into {torch.hub.get_dir()}/checkpoints, or use model.weights=null"
     )
 
 
 def replace_head(model: nn.Module, num_classes: int) -> None:
-    """Put a new last layer with `num_classes` outputs in the place of the old one, unless it fits already."""
+    """Replace the last layer by one with `num_classes` outputs, unless it has as many already."""
     heads = (nn.Linear, nn.Conv2d)
     name, old = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, heads)][-1]
     if isinstance(old, nn.Linear) and old.out_features != num_classes:
@@ -109,37 +109,36 @@ def replace_head(model: nn.Module, num_classes: int) -> None:
 
 
 def adapt_first_convolution(model: nn.Module, channels: int, trained: bool) -> None:
-    """Rebuild the first convolution for `channels`; trained filters answer to grey as they did to its RGB
-    copies.
+    """Replace the first convolution by one with `channels` inputs.
+
+    Trained filters are averaged, so that they respond to a gray image as they did to its RGB copies.
     """
     name, old = next((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
     if old.in_channels == channels:
         return
     new = copy.deepcopy(old)
     new.in_channels = channels
-    grey = old.weight.detach().sum(1, keepdim=True) / channels
-    new.weight = nn.Parameter(grey.repeat(1, channels, 1, 1))
+    gray = old.weight.detach().sum(1, keepdim=True) / channels
+    new.weight = nn.Parameter(gray.repeat(1, channels, 1, 1))
     if not trained:
         new.reset_parameters()
     _replace(model, name, new)
 
 
 def set_dropout(model: nn.Module, dropout: float, key: str) -> None:
-    """Set the probability of all dropout layers; raise ValueError where there are none."""
+    """Set the probability of all dropout layers; raise ValueError if there are none."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)]
     if not layers:
         raise ValueError(
-            f"model.dropout is {dropout}, but the net of {key} has no dropout layer; use model.dropout=null, "
-            "or a net that has one, such as model.name=mobilenet_v3_small"
+            f"model.dropout is {dropout}, but the network of {key} has no dropout layer; use model.dropout=null, "
+            "or a network that has one, such as model.name=mobilenet_v3_small"
         )
     for layer in layers:
         layer.p = dropout
 
 
 def check_output(model: nn.Module, input_shape: tuple[int, ...], num_classes: int, key: str) -> None:
-    """Raise ValueError where the net fails on two samples; runs on the meta device, which costs no
-    arithmetic.
-    """
+    """Raise ValueError if the model fails on two samples; runs on the meta device, which computes nothing."""
     state = {name: tensor.to("meta") for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     inputs = torch.empty((2, *input_shape), device="meta")
     model.eval()

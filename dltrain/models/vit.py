@@ -10,39 +10,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dltrain.models.parts import Residual, check_probability, choose, depth_rates, image_size, make_activation
+from dltrain.models.parts import Residual, depth_rates, image_size, make_activation
 from dltrain.ranges import Activation, Count, Fraction
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+AttentionWord = Literal["math", "fused"]
 
 
 class VisionTransformer(nn.Module):
     """Small vision transformer with fixed positions and a mean over the patches.
 
-        h ← h + attention(norm(h)); h ← h + mlp(norm(h)); outputs = W·mean(norm(h)) + b
+        h = W·patches + b + positions
+        h ← h + dropout(attention(norm(h)))  in each block
+        h ← h + dropout(W₂·dropout(activation(W₁·norm(h) + b₁)) + b₂)  in each block
+        outputs = W·mean(norm(h)) + b
 
-    A vision transformer with pre-norm blocks, fixed sine-cosine positions and a mean over the patches.
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). Positions are sines and cosines of row and column;
+    there is no class token. Raises ValueError if `patch` does not divide the image, if `dim` is not a
+    multiple of 4 and of `heads`, or if a sample is not an image.
 
-    inputs: (B, C, H, W); outputs: (B, num_classes). Dosovitskiy et al. 2020, arXiv:2010.11929, in the simple
-    form of Beyer et al. 2022, arXiv:2205.01580 (no class token; positions are not learned, so nothing but
-    weight layers needs an initializer). `attention=math` is written out and has second derivatives; torch's
-    `fused` kernels have none. Raises ValueError for a patch that does not divide the image, or a dim that the
-    heads or positions cannot share.
-
-    Use: to see a transformer train on small images; Adam and a warm-up suit it.
-    Defaults: 0.45 M parameters; at least 7 patches a side.
-    Paper: Dosovitskiy et al. 2020, arXiv:2010.11929; Beyer et al. 2022, arXiv:2205.01580
+    Symbols: mean over the patches
+    Use: to see a transformer train on small images; with Adam and a warm-up.
+    Defaults: 0.45 M parameters.
+    Paper: Dosovitskiy et al. 2020, arXiv:2010.11929; Beyer et al. 2022, arXiv:2205.01580 (simplified form)
 
     Args:
-        patch: side of a patch in pixels; it must divide the image
-        dim: width of a token, a multiple of 4 and of heads
+        patch: side of a patch in pixels; auto is the longest that gives 7 patches a side, or 2 for tiny
+            images
+        dim: width of a token
         depth: number of blocks
-        heads: attention heads
-        mlp_ratio: hidden width of a block's MLP, in units of dim
-        activation: inside a block's MLP
-        attention: written out, with second derivatives; or torch's fused kernels, without
+        heads: number of attention heads
+        mlp_ratio: hidden width of a block's MLP as a multiple of dim
+        activation: activation function of the MLPs
+        attention: plain operations, which have second derivatives, or torch's fused kernels, which have none
         dropout: probability to drop after attention and in the MLP
-        stochastic_depth: probability to drop the last block's branches, growing linearly up to it
+        stochastic_depth: probability to drop the last block's branches, rising linearly from the first
     """
 
     def __init__(
@@ -56,21 +58,20 @@ class VisionTransformer(nn.Module):
         heads: Count = 3,
         mlp_ratio: Count = 2,
         activation: Activation = "gelu",
-        attention: Literal["math", "fused"] = "math",
+        attention: AttentionWord = "math",
         dropout: Fraction = 0.0,
         stochastic_depth: Fraction = 0.0,
     ) -> None:
         super().__init__()
         channels, height, width = image_size(input_shape, "vit_tiny")
         _check_dim(dim, heads)
-        check_probability("model.dropout", dropout)
         self.activation = activation
         side = _patch_side(patch, height, width)
         self.embed = nn.Conv2d(channels, dim, side, side)
-        # outside the state dict: it follows from the shape, and weights can move to other image sizes
+        # not in the state dict: positions follow from the shape, so weights fit other image sizes too
         positions = sine_positions(height // side, width // side, dim)
         self.register_buffer("positions", positions, persistent=False)
-        attend = choose(ATTENTIONS, "model.attention", attention)
+        attend = ATTENTIONS[attention]
         blocks: list[nn.Module] = []
         for rate in depth_rates(stochastic_depth, depth):
             mix: list[nn.Module] = [nn.LayerNorm(dim), Attention(dim, heads, attend), nn.Dropout(dropout)]
@@ -105,29 +106,26 @@ class Attention(nn.Module):
 
 
 def math_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """softmax(QKᵀ/√d) V from plain operations, all of which can be derived twice; (B, heads, N, d) each."""
+    """Compute softmax(QKᵀ/√d)·V from operations with second derivatives; arguments are (B, heads, N, d)."""
     scores = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5
     return scores.softmax(-1) @ values
 
 
-ATTENTIONS: dict[str, Attend] = {"math": math_attention, "fused": F.scaled_dot_product_attention}
+ATTENTIONS: dict[AttentionWord, Attend] = {"math": math_attention, "fused": F.scaled_dot_product_attention}
 
 
 def sine_positions(rows: int, columns: int, dim: int) -> Tensor:
-    """Return (rows·columns, dim): sines and cosines of the row and of the column at dim/4 wavelengths to
-    10⁴.
-    """
+    """Return positions (rows·columns, dim): sines and cosines of row and column at dim/4 frequencies, 1 to 10⁻⁴."""
     frequencies = 10_000.0 ** -torch.linspace(0, 1, dim // 4)
     vertical = torch.arange(rows)[:, None, None] * frequencies
     horizontal = torch.arange(columns)[None, :, None] * frequencies
-    angles = torch.stack(torch.broadcast_tensors(vertical, horizontal), 2)  # (rows, columns, 2, dim / 4)
+    # (rows, columns, 2, dim / 4)
+    angles = torch.stack(torch.broadcast_tensors(vertical, horizontal), 2)
     return torch.cat([angles.sin(), angles.cos()], -1).reshape(rows * columns, dim)
 
 
-def _patch_side(patch: int | str, height: int, width: int) -> int:
-    """Auto: the longest side that divides the image and leaves 7 patches a side, but 2 pixels where it is
-    tiny.
-    """
+def _patch_side(patch: int | Literal["auto"], height: int, width: int) -> int:
+    """Return the side of a patch; auto gives 7 patches a side or more, except that tiny images get 2 pixels."""
     common = math.gcd(height, width)
     sides = [side for side in range(1, common + 1) if common % side == 0]
     if patch == "auto":
@@ -137,7 +135,7 @@ def _patch_side(patch: int | str, height: int, width: int) -> int:
             f"model.patch is {patch}; it must divide the image of {height}×{width} pixels: use one of "
             f"{', '.join(map(str, sides))}, or auto"
         )
-    return int(patch)
+    return patch
 
 
 def _check_dim(dim: int, heads: int) -> None:

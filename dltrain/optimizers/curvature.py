@@ -1,4 +1,4 @@
-"""Curvature without a Hessian: products of it with a vector, and sums over all parameters."""
+"""Hessian-vector products, and sums over all parameters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Vector = list[Tensor]  # one tensor for each parameter
+# one tensor per parameter
+Vector = list[Tensor]
 
 
 def losses_with_graph(closure: Any, parameters: Vector, optimizer: str) -> tuple[Tensor, Vector]:
-    """Loss and gradients that can be differentiated again. Raises ValueError for a closure that has no
-    `gradients`.
+    """Return the loss and gradients that can be differentiated again.
+
+    Raises ValueError for a closure without the method `gradients`.
     """
     if not hasattr(closure, "gradients"):
         raise ValueError(
@@ -24,9 +26,13 @@ def losses_with_graph(closure: Any, parameters: Vector, optimizer: str) -> tuple
 
 
 def hessian_vector(grads: Vector, parameters: Vector, vector: Vector) -> Vector:
-    """H v by differentiating gᵀv (Pearlmutter 1994); costs about one more gradient, the graph is kept."""
+    """Compute H v by differentiating gᵀv (Pearlmutter 1994); keep the graph.
+
+    The cost is about that of one gradient.
+    """
     curved = [(grad, v) for grad, v in zip(grads, vector, strict=True) if grad.requires_grad]
-    if not curved:  # a loss that is linear in all weights
+    # a loss that is linear in all weights
+    if not curved:
         return [torch.zeros_like(parameter) for parameter in parameters]
     outputs, directions = zip(*curved, strict=True)
     product = torch.autograd.grad(
@@ -36,11 +42,11 @@ def hessian_vector(grads: Vector, parameters: Vector, vector: Vector) -> Vector:
 
 
 def dot(left: Vector, right: Vector) -> Tensor:
-    """The inner product over all parameters, a scalar on their device."""
+    """Compute the inner product over all parameters, a scalar on their device."""
     return torch.stack([torch.sum(a * b) for a, b in zip(left, right, strict=True)]).sum()
 
 
 def trainable(param_groups: list[dict[str, Any]]) -> tuple[Vector, list[float]]:
-    """All parameters that are not frozen, each with the lr of its group."""
+    """Return all parameters that are not frozen, and for each the lr of its group."""
     pairs = [(p, group["lr"]) for group in param_groups for p in group["params"] if p.requires_grad]
     return [parameter for parameter, _ in pairs], [lr for _, lr in pairs]

@@ -1,6 +1,4 @@
-"""What the optimizers of this package share: reading a parameter group, calling the closure, refusing bad
-keys.
-"""
+"""Types and helpers shared by the optimizers: reading a parameter group and calling the closure."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ Closure: TypeAlias = Callable[[], Tensor]
 
 
 class SteppingOptimizer(Protocol):
-    """What a wrap goes around, and what it looks like itself."""
+    """The interface that a wrap expects of its optimizer and has itself."""
 
     param_groups: list[dict[str, Any]]
 
@@ -29,7 +27,7 @@ class SteppingOptimizer(Protocol):
 
 
 def evaluate(closure: Closure | None) -> Tensor | None:
-    """The loss of this step's batch, with the gradients left in `.grad`; None without a closure."""
+    """Call the closure, which leaves the gradients in `.grad`, and return its loss; None without a closure."""
     if closure is None:
         return None
     with torch.enable_grad():
@@ -37,39 +35,19 @@ def evaluate(closure: Closure | None) -> Tensor | None:
 
 
 def with_gradient(group: dict[str, Any]) -> list[Tensor]:
-    """The parameters of a group that take part in this step."""
+    """Return the parameters of a group that have a gradient."""
     return [parameter for parameter in group["params"] if parameter.grad is not None]
 
 
 def gradients(parameters: list[Tensor]) -> list[Tensor]:
+    """Return the gradients that are not None."""
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def buffers(optimizer: torch.optim.Optimizer, parameters: list[Tensor], name: str) -> list[Tensor]:
-    """The state tensors of that name, zero at first, in the parameters' dtype and memory format."""
+    """Return the state tensors of this name, created as zeros in the parameters' dtype and memory format."""
     states = [optimizer.state[parameter] for parameter in parameters]
     for state, parameter in zip(states, parameters, strict=True):
         if name not in state:
             state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
     return [state[name] for state in states]
-
-
-def require(holds: bool, key: str, value: object, rule: str, cure: str) -> None:
-    """Refuse a key's value. Raises ValueError with the key, the value, the rule and the cure."""
-    if not holds:
-        raise ValueError(f"{key} is {value}; it must be {rule}: {cure}")
-
-
-def require_lr(lr: float) -> None:
-    require(lr >= 0, "lr", lr, "a number >= 0", "give a positive step size, such as lr=1e-3")
-
-
-def require_betas(betas: tuple[float, float]) -> None:
-    inside = all(0 <= beta < 1 for beta in betas)
-    require(
-        inside, "betas", list(betas), "two numbers in [0, 1)", "the usual values are 0.9 and 0.99 to 0.999"
-    )
-
-
-def require_decay(weight_decay: float) -> None:
-    require(weight_decay >= 0, "weight_decay", weight_decay, "a number >= 0", "0 switches it off")

@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from dltrain.optimizers.groups import Params
 from dltrain.ranges import Count, NonNegative, Positive
 
 
 class LBFGS(torch.optim.LBFGS):
-    """L-BFGS: a quasi-Newton method that keeps the last few steps for the curvature.
+    """L-BFGS: a quasi-Newton method that estimates the curvature from the last few steps.
 
-        w ← w + lr·d, d = −H g, H from the last history_size pairs (Δw, Δg); lr found by line search
+        w ← w + lr·d, with lr found by line search
+        d = −H g, with H from the last history_size pairs (Δw, Δg)
 
-    Torch's L-BFGS (Liu & Nocedal 1989; L2), also for convolutions whose weights lie channels-last.
+    Accepts weights in any memory format (torch.optim.LBFGS raises a RuntimeError for channels-last weights)
+    and a single parameter group.
 
-    Torch's own (2.15) lays the gradients out with `view`, which raises a RuntimeError for them. Like torch's
-    it takes one parameter group only.
-
-    Use: small problems with full batches; one step evaluates the loss up to max_eval times. One parameter
-        group only.
-    Defaults: torch's, but max_iter 10 and the strong Wolfe line search, without which it can diverge.
+    Use: small problems with full batches; one step evaluates the loss up to max_eval times.
+    Defaults: those of torch, except max_iter, history_size and the strong Wolfe line search, without which
+        it can diverge.
     Paper: Liu & Nocedal 1989
     Lecture: L2
 
     Args:
-        lr: step size where there is no line search, first trial where there is
+        lr: first trial of the line search, or the step size without line search
         max_iter: iterations per step
         max_eval: evaluations per step; null is 1.25·max_iter
-        tolerance_grad: end the step when the largest gradient is below
-        tolerance_change: end the step when loss or weights change less
-        history_size: pairs kept; each costs two copies of the weights
-        line_search_fn: how lr is found
+        tolerance_grad: the step ends when the largest absolute gradient is not above this
+        tolerance_change: the step ends when the loss or all weights change by less than this
+        history_size: number of pairs; each costs two copies of the weights
+        line_search_fn: line search method; null takes lr as it is
     """
 
     needs = frozenset({"one loss", "own points"})
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Params,
         lr: Positive = 1.0,
         max_iter: Count = 10,
         max_eval: Count | None = None,
@@ -62,7 +61,7 @@ class LBFGS(torch.optim.LBFGS):
         )
 
     def _gather_flat_grad(self) -> Tensor:
-        """All gradients as one vector, zeros where there is none."""
+        """Concatenate all gradients into one vector, with zeros for missing gradients."""
         parameters: list[Tensor] = self._params
         return torch.cat(
             [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in parameters]

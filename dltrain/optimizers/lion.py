@@ -1,4 +1,4 @@
-"""Lion: the sign of an interpolated momentum."""
+"""The Lion optimizer."""
 
 from __future__ import annotations
 
@@ -11,34 +11,27 @@ from dltrain.optimizers.groups import (
     buffers,
     evaluate,
     gradients,
-    require_betas,
-    require_decay,
-    require_lr,
     with_gradient,
 )
 from dltrain.ranges import Fraction, NonNegative, Positive
 
 
 class Lion(torch.optim.Optimizer):
-    """Lion: the sign of an interpolated momentum.
+    """Lion: steps by the sign of an interpolated momentum.
 
         w ← w − lr·(sign(β₁m + (1−β₁)g) + λw)
         m ← β₂m + (1−β₂)g
 
-    w ← w - lr (sign(β₁ m + (1 - β₁) g) + λ w), then m ← β₂ m + (1 - β₂) g (Chen et al. 2023,
-    arXiv:2302.06675).
-
-    Decay is decoupled and applied to the old weights. One state tensor for each parameter.
-
     Symbols: (β₁, β₂) = betas; λ = weight_decay
-    Use: in place of AdamW with half its state; lr 3 to 10 times smaller, decay as much larger.
+    Use: in place of AdamW with half of its state; choose lr 3 to 10 times smaller and weight_decay 3 to 10
+        times larger.
     Defaults: betas of the paper; lr from benchmarks/default_lr.md.
     Paper: Chen et al. 2023, arXiv:2302.06675
 
     Args:
         lr: step size of every weight
-        betas: of the step, and of the momentum
-        weight_decay: share of the weights taken off per step, times lr
+        betas: interpolation factor of the step; decay rate of the momentum
+        weight_decay: fraction of the weights subtracted per step, times lr
     """
 
     def __init__(
@@ -48,9 +41,6 @@ class Lion(torch.optim.Optimizer):
         betas: tuple[Fraction, Fraction] = (0.9, 0.99),
         weight_decay: NonNegative = 0.0,
     ) -> None:
-        require_lr(lr)
-        require_betas(betas)
-        require_decay(weight_decay)
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay})
 
     @torch.no_grad()

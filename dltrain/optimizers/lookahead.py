@@ -1,4 +1,4 @@
-"""Lookahead: slow weights that follow the fast ones every few steps."""
+"""Lookahead, a wrap around any optimizer, and Ranger."""
 
 from __future__ import annotations
 
@@ -7,36 +7,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dltrain.optimizers.groups import Closure, Params, SteppingOptimizer, require
+from dltrain.optimizers.groups import Closure, Params, SteppingOptimizer
 from dltrain.optimizers.stepping import call_step, needs_of
 from dltrain.ranges import Count, Fraction, NonNegative, Part, Positive
 
 
 class Lookahead:
-    """Lookahead: slow weights follow the fast ones every few steps.
+    """Lookahead: slow weights that follow the weights of an inner optimizer every few steps.
 
-        every k steps φ ← φ + α(θ − φ), θ ← φ
+        every k steps: φ ← φ + α(θ − φ), θ ← φ
 
-    Every k steps φ ← φ + alpha (θ - φ) and θ ← φ, around any optimizer (Zhang et al. 2019, arXiv:1907.08610;
-    L3).
+    The inner optimizer keeps its state. Between two updates of φ the model holds the fast weights θ.
 
-    The inner optimizer keeps its state. Looks like an optimizer; between two synchronisations the model holds
-    the fast weights θ.
-
-    Symbols: α = alpha; θ = fast weights, by the optimizer; φ = slow weights
-    Use: around any optimizer whose steps are too wild.
-    Defaults: k 5 and alpha 0.5 of the paper.
+    Symbols: α = alpha; θ = fast weights, updated by the inner optimizer; φ = slow weights
+    Use: around any optimizer whose steps are too large or noisy.
+    Defaults: k and alpha of the paper.
     Paper: Zhang et al. 2019, arXiv:1907.08610
     Lecture: L3
 
     Args:
-        k: fast steps to one slow step
-        alpha: how far the slow weights follow
+        k: fast steps per slow step
+        alpha: fraction of the distance that the slow weights move; 1 leaves the inner optimizer unchanged
     """
 
     def __init__(self, optimizer: SteppingOptimizer, k: Count = 5, alpha: Part = 0.5) -> None:
-        require(k >= 1, "k", k, "an integer >= 1", "5 to 10 fast steps are usual")
-        require(0 < alpha <= 1, "alpha", alpha, "in (0, 1]", "0.5 is usual, 1 leaves the optimizer as it is")
         self.optimizer, self.k, self.alpha = optimizer, k, alpha
         self.steps = 0
         self.slow = [parameter.detach().clone() for parameter in self._fast()]
@@ -65,7 +59,7 @@ class Lookahead:
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor | None:
-        """One fast step, and at every k-th the slow one."""
+        """Take a fast step, and after every k-th one a slow step."""
         loss = call_step(self.optimizer, closure)
         self.steps += 1
         if self.steps % self.k == 0:
@@ -97,24 +91,23 @@ def ranger(
 ) -> Lookahead:
     """Ranger: RAdam inside Lookahead.
 
-        θ by radam; every k steps φ ← φ + α(θ − φ), θ ← φ
+        θ by radam
+        every k steps: φ ← φ + α(θ − φ), θ ← φ
 
-    RAdam (Liu 2020) inside Lookahead (Zhang 2019), as Wright's Ranger (2019; L3).
-
-    Symbols: α = alpha; φ = slow weights
-    Use: Adam without a warm-up and with calmer weights.
-    Defaults: k 5 and alpha 0.5 of Lookahead; lr from benchmarks/default_lr.md.
+    Symbols: α = alpha; θ = fast weights; φ = slow weights
+    Use: Adam without a warm-up and with less noisy weights.
+    Defaults: k and alpha of lookahead; lr from benchmarks/default_lr.md.
     Paper: Wright 2019; Liu et al. 2020, arXiv:1908.03265; Zhang et al. 2019, arXiv:1907.08610
     Lecture: L3
 
     Args:
         lr: step size of the fast weights
-        betas: decay of the first and second moment
+        betas: decay rates of the first and second moment
         eps: added to the root of the second moment
-        weight_decay: λ, added to the gradient unless decoupled
-        decoupled_weight_decay: decay as adamw
-        k: fast steps to one slow step
-        alpha: how far the slow weights follow
+        weight_decay: λ of the penalty λ/2·‖w‖², whose gradient is added to g unless decoupled
+        decoupled_weight_decay: apply weight_decay as adamw does
+        k: fast steps per slow step
+        alpha: fraction of the distance that the slow weights move
     """
     inner = torch.optim.RAdam(
         params,
@@ -123,6 +116,7 @@ def ranger(
         eps=eps,
         weight_decay=weight_decay,
         decoupled_weight_decay=decoupled_weight_decay,
-        foreach=True,  # three times as fast as torch's own choice on a CPU
+        # three times as fast as torch's default on a CPU
+        foreach=True,
     )
     return Lookahead(inner, k, alpha)

@@ -1,4 +1,4 @@
-"""Muon: momentum made orthogonal, for the matrices inside a network; AdamW for everything else."""
+"""The Muon optimizer and its Newton-Schulz iteration."""
 
 from __future__ import annotations
 
@@ -13,49 +13,41 @@ from dltrain.optimizers.groups import (
     buffers,
     evaluate,
     gradients,
-    require,
-    require_betas,
-    require_decay,
-    require_lr,
     with_gradient,
 )
 from dltrain.ranges import Count, Fraction, NonNegative, Positive
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, chosen by Jordan for the steepest slope at 0
+# of the quintic polynomial, chosen by Jordan for the largest slope at 0
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon: momentum made orthogonal for hidden matrices, AdamW for the rest.
+    """Muon: orthogonalized momentum for hidden matrices, AdamW for all other weights.
 
         m ← μm + (1−μ)g
-        w ← w − lr·(0.2·√max(rows, columns)·NS((1−μ)g + μm) + λw), NS(USVᵀ) ≈ UVᵀ
+        w ← w − lr·(0.2·√max(rows, columns)·NS((1−μ)g + μm) + λw)
+        NS(USVᵀ) ≈ UVᵀ, by Newton-Schulz iteration
 
-    m ← μ m + (1 - μ) g; w ← w - lr (0.2 √max(rows, columns) NS((1 - μ) g + μ m) + λ w) (Jordan et al. 2024).
-
-    NS is a Newton-Schulz iteration towards UVᵀ of the singular value decomposition. The factor 0.2 √max (Liu
-    et al. 2025, arXiv:2502.16982) gives the update the size of AdamW's, so that one lr serves both. Weights
-    with two or more axes are flattened to (first axis, rest); the last of them, which makes the logits, and
-    all others (biases, norms) take AdamW with `betas` and `eps`, unless `last` is true. Torch's Muon takes
-    matrices only. NS runs in bfloat16 on a GPU and in the parameters' dtype on a CPU. Cost for r × c with r ≤
-    c: `ns_steps` (4 r²c + 2 r³) operations, or on a CPU where c ≥ 1.5 r about 4 r²c + 8 `ns_steps` r³,
-    whatever the batch: little beside the gradient of a large batch (4 to 6 r c a sample), much beside a small
-    one.
+    The factor 0.2·√max gives the update the size of AdamW's, so that one lr serves both. Weights with more than
+    two axes are flattened to (first axis, rest); torch.optim.Muon accepts matrices only. NS runs in bfloat16 on
+    a GPU and in the parameters' dtype on a CPU. For r × c with r ≤ c it costs ns_steps·(4r²c + 2r³) operations,
+    or about 4r²c + 8·ns_steps·r³ on a CPU if c ≥ 1.5r, at any batch size; a gradient costs 4rc to 6rc per
+    sample.
 
     Symbols: μ = momentum; λ = weight_decay
-    Use: matrices and convolutions (flattened) of large batches; biases, norms and the last layer take AdamW
-        at the same lr.
-    Defaults: momentum 0.95 and 5 iterations of the paper; lr from benchmarks/default_lr.md.
+    Use: matrices and convolutions, with large batches; biases, norms and the last matrix take AdamW.
+    Defaults: momentum and ns_steps of the paper; lr from benchmarks/default_lr.md.
     Paper: Jordan et al. 2024; the factor: Liu et al. 2025, arXiv:2502.16982
 
     Args:
-        lr: step size of both parts
-        momentum: share of the last step that is kept
-        nesterov: the gradient counts as if taken one step ahead
-        ns_steps: iterations towards the orthogonal matrix
-        last: the last layer too
-        betas: of AdamW
-        eps: of AdamW
-        weight_decay: share of the weights taken off per step, times lr
+        lr: step size of Muon and AdamW
+        momentum: decay rate of m
+        nesterov: orthogonalize (1−μ)g + μm; false orthogonalizes m
+        ns_steps: Newton-Schulz iterations
+        last: orthogonalize the last matrix, too
+        betas: decay rates of AdamW's moments
+        eps: added to the root of AdamW's second moment
+        weight_decay: fraction of the weights subtracted per step, times lr
     """
 
     def __init__(
@@ -70,12 +62,6 @@ class Muon(torch.optim.Optimizer):
         eps: Positive = 1e-8,
         weight_decay: NonNegative = 0.0,
     ) -> None:
-        require_lr(lr)
-        require_betas(betas)
-        require_decay(weight_decay)
-        require(0 <= momentum < 1, "momentum", momentum, "in [0, 1)", "0.95 is usual")
-        require(ns_steps >= 1, "ns_steps", ns_steps, "an integer >= 1", "5 is usual")
-        require(eps > 0, "eps", eps, "a number > 0", "1e-8 is usual")
         settings = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
         adamw = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {"lr": lr, **settings, **adamw, "steps": 0})
@@ -120,20 +106,22 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
-    """U S' Vᵀ of a (rows, columns) matrix U S Vᵀ, with singular values S' near 1 (0.7 to 1.2 after five
-    steps).
+    """Return U S' Vᵀ of a (rows, columns) matrix U S Vᵀ, with singular values S' near 1.
+
+    After five steps they are between 0.7 and 1.2.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if tall else matrix).to(torch.bfloat16 if matrix.is_cuda else matrix.dtype)
-    x = x / (torch.linalg.matrix_norm(x) + 1e-7)  # Frobenius: no singular value is above 1
+    # the Frobenius norm: no singular value is above 1
+    x = x / (torch.linalg.matrix_norm(x) + 1e-7)
     # bfloat16 has too few digits for the squares of singular values
     by_gram = x.shape[1] >= 1.5 * x.shape[0] and x.dtype is not torch.bfloat16
-    x = _by_gram_matrix(x, steps) if by_gram else _by_itself(x, steps)
+    x = _iterate_gram(x, steps) if by_gram else _iterate(x, steps)
     return (x.T if tall else x).to(matrix.dtype)
 
 
-def _by_itself(x: Tensor, steps: int) -> Tensor:
-    """X ← (a + b XXᵀ + c (XXᵀ)²) X, `steps` times: 2 products with X and one of its smaller side each."""
+def _iterate(x: Tensor, steps: int) -> Tensor:
+    """Iterate X ← (a + b XXᵀ + c (XXᵀ)²) X: 2 products with X and one of its smaller side per step."""
     a, b, c = _COEFFICIENTS
     for _ in range(steps):
         gram = x @ x.T
@@ -141,16 +129,17 @@ def _by_itself(x: Tensor, steps: int) -> Tensor:
     return x
 
 
-def _by_gram_matrix(x: Tensor, steps: int) -> Tensor:
-    """The same, with G = XXᵀ in place of X: P = a + b G + c G²; Q ← Q P; G ← G P²; at last Q X.
+def _iterate_gram(x: Tensor, steps: int) -> Tensor:
+    """Iterate on G = XXᵀ instead of X: P = a + b G + c G²; Q ← Q P; G ← G P²; return Q X.
 
-    2 products with X in all, and 4 of its smaller side a step: less where X is wide.
+    This takes 2 products with X in total and 4 of its smaller side per step: less if X is wide.
     """
     a, b, c = _COEFFICIENTS
     gram = x @ x.T
     total = torch.eye(len(x), dtype=x.dtype, device=x.device)
     for step in range(steps):
-        rest = torch.addmm(gram, gram, gram, beta=b, alpha=c)  # P - a
+        # P - a
+        rest = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         total = torch.addmm(total, total, rest, beta=a) if step else rest + a * total
         if step < steps - 1:
             gram = torch.addmm(gram, gram, rest, beta=a)

@@ -1,4 +1,4 @@
-"""Newton's method without a Hessian: the linear system is solved by conjugate gradients."""
+"""Hessian-free Newton's method."""
 
 from __future__ import annotations
 
@@ -8,39 +8,37 @@ import torch
 from torch import Tensor
 
 from dltrain.optimizers.curvature import Vector, dot, hessian_vector, losses_with_graph, trainable
-from dltrain.optimizers.groups import Params, require, require_lr
+from dltrain.optimizers.groups import Params
 from dltrain.ranges import Count, NonNegative, Positive
 
 
 class NewtonCG(torch.optim.Optimizer):
-    """Newton's method, Hessian-free: the system is solved by conjugate gradients.
+    """Hessian-free Newton's method: conjugate gradients solve the linear system.
 
-        w ← w + lr·d, (H + δI)d = −g by CG, ended at negative curvature
+        w ← w + lr·d
+        (H + δI)d = −g, solved by CG
 
-    w ← w + lr d, with (H + damping) d = -g solved by at most `max_iter` steps of conjugate gradients (L2).
+    CG ends after max_iter iterations, at the tolerance, or at a direction without positive curvature, and
+    returns its current solution, or −g if there is none. If adaptive, the loss of the same batch is evaluated
+    after the step. A step that increases it is divided by 4 up to three times, then rejected. δ is multiplied
+    by 4 (to at least 1e-3) after such a step, by 3/2 if the loss decreased by less than a quarter of the
+    predicted decrease, and by 2/3 if by more than three quarters. A step costs a gradient and max_iter
+    Hessian-vector products; if adaptive, one more product and one to four more gradients. Only on a CPU are
+    values read on the host, to end early; the result is the same.
 
-    Hessian-free (Martens 2010; truncated as in Nash 1984): CG ends when the residual is below `tolerance`
-    times ‖g‖, or at a direction of curvature that is not positive, with what it has so far, or -g if it has
-    nothing. With `adaptive` the loss of the same batch is computed again: a step that raises it is cut to a
-    quarter, up to three times, and else taken back; and the damping follows Levenberg and Marquardt: it grows
-    by 3/2 (by 4 after harm) where less than a quarter of the promised gain came, and shrinks by 2/3 where
-    more than three quarters did. One step solves a quadratic (damping 0). Costs a gradient, `max_iter`
-    Hessian-vector products and, if adaptive, one more product and one to four gradients. It reads values on
-    the host on a CPU only, where it ends as soon as it may; the result is the same.
-
-    Symbols: δ = damping, by Levenberg and Marquardt's rule if adaptive
+    Symbols: δ = damping, adapted by the Levenberg-Marquardt rule if adaptive
     Use: small problems with full batches; one step solves a quadratic (damping 0). A step costs about
         2·max_iter gradients.
-    Defaults: lr 1 is Newton's step; damping 0.01 at first.
-    Paper: Martens 2010; Nash 1984; Pearlmutter 1994
+    Defaults: lr 1 is Newton's step.
+    Paper: Martens 2010; truncated CG: Nash 1984; products: Pearlmutter 1994
     Lecture: L2
 
     Args:
-        lr: multiplies the step
-        damping: added to the curvature
-        adaptive: adapt the damping, and take back steps that raise the loss
-        max_iter: Hessian-vector products per step, at most
-        tolerance: CG ends when the residual is below this share of ‖g‖
+        lr: factor of the step
+        damping: added to the curvature; the initial value if adaptive
+        adaptive: adapt the damping, and reduce or reject steps that increase the loss
+        max_iter: largest number of Hessian-vector products of CG
+        tolerance: CG ends when the residual is not above this fraction of ‖g‖
     """
 
     needs = frozenset({"own evaluations", "second derivatives", "one loss"})
@@ -54,12 +52,6 @@ class NewtonCG(torch.optim.Optimizer):
         max_iter: Count = 20,
         tolerance: NonNegative = 1e-3,
     ) -> None:
-        require_lr(lr)
-        require(damping >= 0, "damping", damping, "a number >= 0", "0 trusts the curvature fully, try 1e-2")
-        require(max_iter >= 1, "max_iter", max_iter, "an integer >= 1", "10 to 50 products a step are usual")
-        require(
-            tolerance >= 0, "tolerance", tolerance, "a number >= 0", "1e-3 is usual, 0 uses all iterations"
-        )
         settings = {"damping": damping, "adaptive": adaptive, "max_iter": max_iter, "tolerance": tolerance}
         super().__init__(params, {"lr": lr, **settings})
 
@@ -91,14 +83,15 @@ class NewtonCG(torch.optim.Optimizer):
         return state["damping"]
 
     def _back_off(self, closure: Any, parameters: Vector, step: Vector, loss: Tensor) -> Tensor:
-        """Take the longest of the step and a few parts of it that does no harm; what the whole one gained."""
+        """Take the longest scaled step that does not increase the loss; return the decrease of the full step."""
         before = [parameter.clone() for parameter in parameters]
         taken, gains = torch.zeros_like(loss, dtype=torch.bool), []
         for part in _PARTS:
             for parameter, old, whole in zip(parameters, before, step, strict=True):
                 parameter.copy_(torch.where(taken, parameter, old + part * whole))
             gains.append(loss - closure.gradients(parameters, create_graph=False)[0].detach())
-            taken = taken | (gains[-1] >= 0)  # a loss of NaN is harmful
+            # false for a loss of NaN
+            taken = taken | (gains[-1] >= 0)
             if not taken.is_cuda and bool(taken):
                 break
         for parameter, old in zip(parameters, before, strict=True):
@@ -110,7 +103,7 @@ _PARTS = (1.0, 1 / 4, 1 / 16, 1 / 64)
 
 
 def _adapt(damping: Tensor, gained: Tensor, promised: Tensor) -> None:
-    """Trust the model more where it kept its promise, less where it did not (Marquardt's rule)."""
+    """Update the damping in place from the actual and the predicted decrease of the loss (Marquardt's rule)."""
     ratio = gained / promised
     factor = torch.where(ratio > 0.75, 2 / 3, torch.where(ratio < 0.25, 1.5, 1.0))
     harmed = (damping * 4).clamp(min=1e-3)
@@ -118,9 +111,7 @@ def _adapt(damping: Tensor, gained: Tensor, promised: Tensor) -> None:
 
 
 class _Search(NamedTuple):
-    """Where conjugate gradients stand: solution, residual, direction, ‖residual‖², and whether they have
-    ended.
-    """
+    """State of conjugate gradients; `squared` is ‖residual‖², `ended` a boolean tensor."""
 
     solution: Vector
     residual: Vector
@@ -130,7 +121,7 @@ class _Search(NamedTuple):
 
 
 def conjugate_gradients(product: Any, grads: Vector, max_iter: int, tolerance: float) -> Vector:
-    """Solve A d = -g for a symmetric A given as a product with a vector; see `NewtonCG` for where it ends."""
+    """Solve A d = -g for a symmetric A given as a product with a vector; `NewtonCG` documents when it ends."""
     residual = [-grad for grad in grads]
     squared = dot(residual, residual)
     target = squared * tolerance**2
@@ -144,7 +135,7 @@ def conjugate_gradients(product: Any, grads: Vector, max_iter: int, tolerance: f
 
 
 def _advance(search: _Search, product: Vector, target: Tensor, first: bool) -> _Search:
-    """One iteration; a search that has ended stays as it is, so that no value need be read on the host."""
+    """Compute one iteration; a search that has ended is left unchanged, so that no value is read on the host."""
     curvature = dot(search.direction, product)
     flat = ~(curvature > 0)
     stay = search.ended | flat

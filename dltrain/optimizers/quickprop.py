@@ -1,4 +1,4 @@
-"""Quickprop: each weight jumps to the minimum of a parabola through its last two slopes."""
+"""The Quickprop optimizer."""
 
 from __future__ import annotations
 
@@ -11,47 +11,35 @@ from dltrain.optimizers.groups import (
     buffers,
     evaluate,
     gradients,
-    require,
-    require_decay,
-    require_lr,
     with_gradient,
 )
 from dltrain.ranges import NonNegative, Positive
 
 
 class Quickprop(torch.optim.Optimizer):
-    """Quickprop: each weight jumps to the minimum of a parabola through its last two slopes.
+    """Quickprop: each weight steps to the minimum of a parabola through its last two slopes.
 
-        Δ ← Δ·g/(g′ − g), at most μ times the last step
-        −lr·g added while g keeps its sign
+        Δ ← Δ·g/(g′ − g), with |Δ| at most μ times its last value
+        Δ ← Δ − lr·g, unless the last step was along g
+        w ← w + Δ
 
-    Δw = d S/(S' - S), with d the last step, S and S' the slopes now and then (Fahlman 1988, CMU-CS-88-162;
-    L2).
+    Where the parabola opens downward, the first statement is Δ ← μΔ. The first step is −lr·g.
 
-    Rules of the report: no step exceeds `growth` (its μ) times the last one, which is also the step where the
-    parabola opens downwards; -lr S is added while the slope still points the way of the last step, and makes
-    the first step. Slopes include `weight_decay` times the weight. Meant for full batches: the parabola
-    assumes that both slopes belong to one function.
-
-    Symbols: μ = growth; g′ = the gradient before
-    Use: full batches only, since both slopes must belong to one function; budget on digits: see
-        benchmarks/default_lr.md.
-    Defaults: growth 1.75 of the paper; lr from benchmarks/default_lr.md.
+    Symbols: μ = growth; Δ = the step; g′ = the previous gradient
+    Use: full batches only, since both slopes must belong to the same function.
+    Defaults: growth of the paper; lr from benchmarks/default_lr.md.
     Paper: Fahlman 1988, CMU-CS-88-162
     Lecture: L2
 
     Args:
-        lr: share of the gradient in the step
-        growth: largest ratio of two steps of a weight
-        weight_decay: λ of λ/2·‖w‖², added to the gradient
+        lr: factor of the gradient in the step
+        growth: largest ratio of two successive steps of a weight
+        weight_decay: λ of the penalty λ/2·‖w‖², whose gradient is added to g
     """
 
     def __init__(
         self, params: Params, lr: Positive = 0.03, growth: Positive = 1.75, weight_decay: NonNegative = 0.0
     ) -> None:
-        require_lr(lr)
-        require_decay(weight_decay)
-        require(growth > 0, "growth", growth, "a number > 0", "Fahlman's value is 1.75")
         super().__init__(params, {"lr": lr, "growth": growth, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -67,22 +55,25 @@ class Quickprop(torch.optim.Optimizer):
             last, before = buffers(self, parameters, "step_taken"), buffers(self, parameters, "slope")
             onward = [product.le_(0.0) for product in torch._foreach_mul(last, slopes)]
             _jump_to_minima(last, slopes, before, group["growth"])
-            torch._foreach_addcmul_(last, slopes, onward, value=-group["lr"])  # not where S points against d
+            torch._foreach_addcmul_(last, slopes, onward, value=-group["lr"])
             torch._foreach_copy_(before, slopes)
             torch._foreach_add_(parameters, last)
         return loss
 
 
 def _jump_to_minima(last: list[Tensor], slopes: list[Tensor], before: list[Tensor], growth: float) -> None:
-    """d ← d S/(S' - S), held to ±growth d, where the slope rose along d; d ← growth d elsewhere; in place.
+    """Compute d ← d S/(S' - S), clamped to ±growth d, where the slope S rose along d, else d ← growth d; in place.
 
-    `before` is used up. Conditions are numbers, 1 or 0: masks of booleans and `where` cost 30 times as much on a CPU.
+    `before` is overwritten. Conditions are the numbers 1 and 0: boolean masks and `where` cost 30 times as much on
+    a CPU.
     """
     torch._foreach_sub_(before, slopes)
     rose = [product.lt_(0.0) for product in torch._foreach_mul(last, before)]
-    torch._foreach_add_(before, torch.finfo(slopes[0].dtype).tiny)  # no 0/0
+    # avoid 0/0
+    torch._foreach_add_(before, torch.finfo(slopes[0].dtype).tiny)
     for slope, ratio in zip(slopes, before, strict=True):
         torch.div(slope, ratio, out=ratio).clamp_(-growth, growth).sub_(growth)
-    torch._foreach_mul_(before, last)  # what to add to growth d, where the parabola opens upwards
+    # now the difference from growth d where the parabola opens upward
+    torch._foreach_mul_(before, last)
     torch._foreach_mul_(last, growth)
     torch._foreach_addcmul_(last, before, rose)

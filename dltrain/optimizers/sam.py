@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: the gradient of the worst point nearby."""
+"""Sharpness-aware minimization, a wrap around first-order optimizers."""
 
 from __future__ import annotations
 
@@ -7,40 +7,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dltrain.optimizers.groups import Closure, SteppingOptimizer, gradients, require, with_gradient
+from dltrain.optimizers.groups import Closure, SteppingOptimizer, gradients, with_gradient
 from dltrain.optimizers.stepping import ONE_LOSS, Objective, needs_of, take_step
 from dltrain.ranges import Positive
 
 
 class SAM:
-    """SAM: sharpness-aware minimisation, the gradient of the worst point nearby.
+    """SAM: sharpness-aware minimization, with the gradient at the worst nearby point.
 
         w ← w − step(∇L(w + ρ·g/‖g‖))
-        adaptive: w + ρ·w²g/‖w·g‖
+        adaptive: ∇L(w + ρ·w²g/‖w·g‖)
 
-    Step with the gradient at w + rho g/‖g‖, taken at w (Foret et al. 2021, arXiv:2010.01412).
-
-    Two passes over the batch a step: the closure is called twice, and the loss returned is the first one, at
-    w. Rules that change the gradient (clipping, noise, decay) act once, on the second one, with the weights
-    back at w. `adaptive` scales the ascent by the size of each weight (ASAM: Kwon et al. 2021,
-    arXiv:2102.11600; rho about ten times larger). Goes around any first-order optimizer and looks like one.
-    Raises ValueError around others: they evaluate the curvature at w, or walk along a line on which the
-    gradients must belong to one loss.
+    The closure is called twice per step; the returned loss is the first one, at w. Gradient rules (clipping,
+    noise, decay) act once, on the second gradient, with the weights back at w. Raises ValueError around an
+    optimizer that uses curvature or a line search, since its gradient and loss must belong to the same
+    function.
 
     Symbols: ρ = rho
-    Use: flatter minima at the price of two passes a step; around first-order optimizers.
-    Defaults: rho 0.05 of the paper (adaptive: about 0.5).
+    Use: flatter minima at the cost of two passes per step; around first-order optimizers only.
+    Defaults: rho of the paper; adaptive needs a rho about ten times larger.
     Paper: Foret et al. 2021, arXiv:2010.01412; adaptive: Kwon et al. 2021, arXiv:2102.11600
 
     Args:
-        rho: distance of the worst point
-        adaptive: the distance of each weight in proportion to its size
+        rho: distance to the worst point
+        adaptive: scale the distance of each weight by its size
     """
 
     needs = frozenset({"own evaluations"})
 
     def __init__(self, optimizer: SteppingOptimizer, rho: Positive = 0.05, adaptive: bool = False) -> None:
-        require(rho > 0, "rho", rho, "a number > 0", "0.05 is usual; leave wrap=[sam] out to switch it off")
         _require_first_order(optimizer)
         self.optimizer, self.rho, self.adaptive = optimizer, rho, adaptive
 
@@ -60,7 +55,7 @@ class SAM:
         self.optimizer.zero_grad(set_to_none)
 
     def step(self, closure: Closure | None = None) -> Tensor | None:
-        """Two passes, one step. Raises ValueError without a closure, since the second pass needs it."""
+        """Take one step from the gradient of two passes. Raises ValueError without a closure."""
         if closure is None:
             raise ValueError(
                 "wrap=[sam] got no closure; it must be called as step(closure): it needs a second pass"

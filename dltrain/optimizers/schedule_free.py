@@ -1,4 +1,4 @@
-"""Schedule-free learning: an average of the iterates in place of a schedule."""
+"""The schedule-free optimizer."""
 
 from __future__ import annotations
 
@@ -13,41 +13,34 @@ from dltrain.optimizers.groups import (
     buffers,
     evaluate,
     gradients,
-    require,
-    require_betas,
-    require_decay,
-    require_lr,
     with_gradient,
 )
 from dltrain.ranges import Fraction, NonNegative, Positive
 
 
 class ScheduleFree(torch.optim.Optimizer):
-    """Schedule-free learning: an average of the iterates in place of a schedule.
+    """Schedule-free learning: an average of the iterates replaces the learning rate schedule.
 
         y = (1−β₁)z + β₁x
         z ← z − γ(u(y) + λy)
         x ← (1−c)x + cz, c = γ²/Σγ²
 
-    y = (1 - β₁) z + β₁ x; g at y; z ← z - γ (u + λ y); x ← (1 - c) x + c z (Defazio 2024, arXiv:2405.15682).
+    Between steps the model holds the average x, which is evaluated and saved; it holds y only inside the
+    closure. Changes that the closure makes to the weights, such as a decoupled decay of y, are also applied to
+    z. `step` raises ValueError without a closure.
 
-    u = g and γ = lr for form="sgd"; u = g/(√v + ε) and γ = lr √(1 - β₂ᵗ) for form="adamw"; c = γₜ²/Σγᵢ².
-    Between steps the model holds x, the average, which is what to evaluate and to keep; y exists only while
-    the closure runs. So training needs no other mode for evaluation, and `step` needs its closure. What the
-    closure does to the weights besides (a decoupled decay of y) is carried over to z.
-
-    Symbols: (β₁, β₂) = betas; λ = weight_decay; form adamw: u = g/(√v + ε), γ = lr·√(1−β₂ᵗ); form sgd: u = g,
-        γ = lr
-    Use: when the length of training is not known beforehand; with schedule=constant, a warm-up helps.
-    Defaults: betas of the paper, lr from benchmarks/default_lr.md; the model holds x outside the step.
+    Symbols: (β₁, β₂) = betas; ε = eps; λ = weight_decay; form adamw: u = g/(√v + ε), γ = lr·√(1−β₂ᵗ), v as in
+        adam; form sgd: u = g, γ = lr
+    Use: training of unknown length, with schedule=constant; a warm-up helps.
+    Defaults: betas of the paper; lr from benchmarks/default_lr.md.
     Paper: Defazio et al. 2024, arXiv:2405.15682
 
     Args:
         lr: step size
-        betas: between z and x; decay of the second moment
+        betas: weight of x in y; decay rate of the second moment
         eps: added to the root of the second moment
-        weight_decay: share of the weights taken off per step, times lr
-        form: with or without second moments
+        weight_decay: fraction of y subtracted from z per step, times γ
+        form: scale by second moments (adamw) or not (sgd)
     """
 
     needs = frozenset({"own evaluations"})
@@ -61,17 +54,12 @@ class ScheduleFree(torch.optim.Optimizer):
         weight_decay: NonNegative = 0.0,
         form: Literal["adamw", "sgd"] = "adamw",
     ) -> None:
-        require_lr(lr)
-        require_betas(betas)
-        require_decay(weight_decay)
-        require(eps > 0, "eps", eps, "a number > 0", "1e-8 is usual")
-        require(form in ("adamw", "sgd"), "form", form, "adamw or sgd", "adamw is the one to try first")
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "form": form}
         super().__init__(params, {**defaults, "steps": 0, "total_weight": 0.0})
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
-        """One step. Raises ValueError without a closure, since the gradient is taken at other weights."""
+        """Take one step. Raises ValueError without a closure, since the gradient is needed at other weights."""
         if closure is None:
             raise ValueError("optimizer=schedule_free got no closure; it must be called as step(closure)")
         averages = [[p.clone() for p in group["params"]] for group in self.param_groups]
@@ -84,7 +72,7 @@ class ScheduleFree(torch.optim.Optimizer):
         return loss
 
     def _bases(self, parameters: list[Tensor]) -> list[Tensor]:
-        """The iterates z, which start at the weights."""
+        """Return the iterates z, which start at the weights."""
         states = [self.state[parameter] for parameter in parameters]
         for state, parameter in zip(states, parameters, strict=True):
             if "base" not in state:
@@ -92,12 +80,13 @@ class ScheduleFree(torch.optim.Optimizer):
         return [state["base"] for state in states]
 
     def _update(self, group: dict[str, Any], average: list[Tensor], base: list[Tensor]) -> None:
-        """Move z and x of a group, whose parameters hold y, and leave x in them."""
+        """Update z and x of a group, whose parameters hold y, and store x in the parameters."""
         group["steps"] += 1
         rate = group["lr"]
         if group["form"] == "adamw":
             rate *= (1 - group["betas"][1] ** group["steps"]) ** 0.5
-        moved = torch._foreach_lerp(average, base, 1 - group["betas"][0])  # y as it was before the closure
+        # y before the closure
+        moved = torch._foreach_lerp(average, base, 1 - group["betas"][0])
         torch._foreach_sub_(moved, group["params"])
         torch._foreach_sub_(base, moved)
         self._move_base(group, rate, dict(zip(group["params"], moved, strict=True)))
@@ -107,7 +96,7 @@ class ScheduleFree(torch.optim.Optimizer):
             torch.lerp(x, z, share, out=parameter)
 
     def _move_base(self, group: dict[str, Any], rate: float, work: dict[Tensor, Tensor]) -> None:
-        """z ← z - γ (u + λ y); `work` is memory for it: new memory is twice as slow on a CPU."""
+        """Update z ← z - γ (u + λ y); `work` is scratch memory: an allocation takes twice as long on a CPU."""
         parameters = with_gradient(group)
         if not parameters:
             return

@@ -1,4 +1,4 @@
-"""Shampoo: full-matrix Adagrad in Kronecker factors."""
+"""The Shampoo optimizer."""
 
 from __future__ import annotations
 
@@ -12,47 +12,40 @@ from dltrain.optimizers.groups import (
     Params,
     buffers,
     evaluate,
-    require,
-    require_decay,
-    require_lr,
     with_gradient,
 )
 from dltrain.ranges import Count, Fraction, NonNegative, Part, Positive
 
 
 class Shampoo(torch.optim.Optimizer):
-    """Shampoo: full-matrix Adagrad in Kronecker factors.
+    """Shampoo: full-matrix Adagrad with a Kronecker-factored preconditioner.
 
         Hᵢ ← βHᵢ + GᵢGᵢᵀ
         m ← μm + (1−μ)·G ×₁H₁^(−1/2k) … ×ₖHₖ^(−1/2k)
         w ← w − lr·m
 
-    w ← w - lr m, m ← μ m + (1 - μ) G ×₁ H₁^(-1/2k) … ×ₖ Hₖ^(-1/2k) (Gupta et al. 2018, arXiv:1802.09568; L0).
+    The k axes are those longer than 1; for a vector this is full-matrix Adagrad. An axis longer than max_size
+    keeps the diagonal of Hᵢ. Roots are computed in the first update_every steps, then every update_every
+    steps, from eigenvalues, at about 10n³ operations for an axis of length n and with a host sync on a GPU.
+    With β = 1, Hᵢ changes more and more slowly: after 20·update_every steps the period doubles with the
+    number of steps and stays within a tenth of it. With outdated roots a new direction would be scaled up by
+    eps^(−1/2): the norm of the update is then limited to √(size/longest axis), which current roots never
+    exceed.
 
-    Each of the k axes longer than 1 sums its own second moments, Hᵢ = eps I + Σ GᵢGᵢᵀ with Gᵢ the gradient
-    unfolded along it; a vector's is full-matrix Adagrad. An axis longer than `max_size` keeps the diagonal
-    only, as in the paper. With `beta` < 1 the sum is a moving average that forgets. Roots are renewed in the
-    first `update_every` steps and then every `update_every` steps, by eigenvalues, at a cost of about 10 n³
-    for an axis of length n, and a host sync on a GPU. A sum changes ever more slowly: with `beta` = 1 the
-    period doubles with the number of steps from 20 `update_every` on, and stays within a tenth of it. A
-    direction that is new since then would be stretched by eps^(-1/2): in between, the update is shortened to
-    √(size / longest axis), the length that fresh roots do not exceed.
-
-    Symbols: Gᵢ = gradient unfolded along axis i of k; β = beta; μ = momentum; Hᵢ starts at eps·I
-    Use: where correlations between weights matter more than the time of a step.
-    Defaults: beta 1 of the paper; momentum 0.9; axes above 128 keep a diagonal, which holds its cost down; lr
-        from benchmarks/default_lr.md.
+    Symbols: G = the gradient; Gᵢ = G unfolded along axis i of k; β = beta; μ = momentum; Hᵢ starts at eps·I
+    Use: problems where correlations between weights matter more than the time per step.
+    Defaults: beta of the paper; max_size limits the cost; lr from benchmarks/default_lr.md.
     Paper: Gupta et al. 2018, arXiv:1802.09568
     Lecture: L0
 
     Args:
         lr: step size
-        momentum: share of the last step that is kept
-        beta: share of the moments that is kept; 1 sums, below 1 the new enter with 1 − β
-        eps: start and smallest eigenvalue of the moments
+        momentum: decay rate of m
+        beta: decay rate of the moments; 1 is a sum, below 1 new moments are weighted by 1 − β
+        eps: initial diagonal and smallest eigenvalue of the moments
         update_every: steps between two computations of the roots
-        max_size: longer axes keep a diagonal
-        weight_decay: λ of λ/2·‖w‖², added to the gradient
+        max_size: largest length of an axis with a full matrix
+        weight_decay: λ of the penalty λ/2·‖w‖², whose gradient is added to G
     """
 
     def __init__(
@@ -66,15 +59,6 @@ class Shampoo(torch.optim.Optimizer):
         max_size: Count = 128,
         weight_decay: NonNegative = 0.0,
     ) -> None:
-        require_lr(lr)
-        require_decay(weight_decay)
-        require(0 <= momentum < 1, "momentum", momentum, "in [0, 1)", "0.9 is usual")
-        require(0 < beta <= 1, "beta", beta, "in (0, 1]", "1 sums as in the paper, 0.99 forgets")
-        require(eps > 0, "eps", eps, "a number > 0", "1e-4 is usual")
-        require(update_every >= 1, "update_every", update_every, "an integer >= 1", "10 to 100 is usual")
-        require(
-            max_size >= 1, "max_size", max_size, "an integer >= 1", "longer axes keep a diagonal: 256 to 8192"
-        )
         statistics = {"beta": beta, "eps": eps, "update_every": update_every, "max_size": max_size}
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, **statistics})
 
@@ -96,7 +80,7 @@ class Shampoo(torch.optim.Optimizer):
         return loss
 
     def _precondition(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        """A new tensor in the parameter's shape: its gradient times the roots, which this step may renew."""
+        """Return the gradient times the roots, a new tensor in the parameter's shape; update the roots when due."""
         grad = parameter.grad
         assert grad is not None
         if group["weight_decay"]:
@@ -116,13 +100,14 @@ class Shampoo(torch.optim.Optimizer):
             _accumulate(moments, grad, work, axis, group["beta"])
             if _is_fresh(state["steps"], group):
                 state[f"root{axis}"] = _inverse_root(moments, 2 * len(axes), group["eps"])
-        for axis in axes:  # the squares have done their work; new memory is twice as slow on a CPU
+        # the squares are no longer needed; an allocation takes twice as long on a CPU
+        for axis in axes:
             update = _apply(update, state[f"root{axis}"], axis, work)
         return update.view_as(parameter)
 
 
 def _is_fresh(steps: int, group: dict[str, Any]) -> bool:
-    """Whether roots are renewed after so many steps."""
+    """Return whether the roots are computed after this number of steps."""
     every = group["update_every"]
     if group["beta"] == 1:
         every <<= max((steps // (10 * every)).bit_length() - 1, 0)
@@ -137,7 +122,7 @@ def _initial(grad: Tensor, axis: int, eps: float, max_size: int) -> Tensor:
 
 
 def _accumulate(moments: Tensor, grad: Tensor, square: Tensor, axis: int, beta: float) -> None:
-    """H ← β H + (1 - β) GGᵀ, or H + GGᵀ for β = 1; for a long axis its diagonal only, from the squares."""
+    """Update H ← β H + (1 - β) GGᵀ, or H + GGᵀ for β = 1; for a long axis its diagonal only, from the squares."""
     weight = 1 - beta if beta < 1 else 1.0
     if moments.ndim == 1:
         others = [other for other in range(grad.ndim) if other != axis]
@@ -149,30 +134,34 @@ def _accumulate(moments: Tensor, grad: Tensor, square: Tensor, axis: int, beta: 
 
 
 def _inverse_root(moments: Tensor, order: int, eps: float) -> Tensor:
-    """H^(-1/order), with eigenvalues below eps lifted to it: by rounding, or forgetting with beta < 1, some
-    fall.
+    """Compute H^(-1/order), with eigenvalues raised to at least eps.
+
+    Rounding, or beta < 1, can lower them below it.
     """
     if moments.ndim == 1:
         return moments.clamp(min=eps) ** (-1 / order)
-    full = moments.to(torch.promote_types(moments.dtype, torch.float32))  # eigenvalues exist from float32 on
-    finite = full.nan_to_num(0.0, 0.0, 0.0)  # a run that diverges is the trainer's to report, not LAPACK's
+    # eigh needs at least float32
+    full = moments.to(torch.promote_types(moments.dtype, torch.float32))
+    # LAPACK raises for values that are not finite; the trainer reports a diverged run
+    finite = full.nan_to_num(0.0, 0.0, 0.0)
     values, vectors = torch.linalg.eigh(finite)
     return ((vectors * values.clamp(min=eps) ** (-1 / order)) @ vectors.T).to(moments.dtype)
 
 
 def _apply(update: Tensor, root: Tensor, axis: int, out: Tensor) -> Tensor:
-    """The update times a root along its axis; a diagonal one writes into `out`."""
+    """Multiply the update by a root along its axis; a diagonal root writes into `out`."""
     if root.ndim == 1:
         shape = [1] * update.ndim
         shape[axis] = -1
         return torch.mul(update, root.view(shape), out=out)
-    if axis == 0:  # contiguous as it comes
+    # contiguous without a transposition
+    if axis == 0:
         return (root @ update.flatten(1)).view_as(update) if update.ndim > 1 else root @ update
     return torch.tensordot(update, root, dims=([axis], [0])).movedim(-1, axis)
 
 
 def _shorten(updates: list[Tensor]) -> None:
-    """Each to √(size / longest axis) at most, in place."""
+    """Limit the norm of each update to √(size / longest axis), in place."""
     if not updates:
         return
     scales = torch._foreach_reciprocal(torch._foreach_norm(updates))

@@ -1,11 +1,9 @@
-"""Construct and step torch's optimizers without the import of `torch._dynamo` (4 to 5 s, measured on torch
-2.15).
+"""Construct and step torch's optimizers without importing `torch._dynamo`, which takes 4 to 5 s (torch 2.15).
 
-Two doors of torch.optim lead to that import, both private: methods of `Optimizer` wrapped by
-`torch._disable_dynamo`, which look for a ready answer in the attribute `__dynamo_disable` of what they wrap;
-and `_use_grad_for_differentiable`, which wraps most `step` methods and imports the module to mark graph
-breaks. Where a door is not found, nothing is changed and torch behaves as it always does, only slower to
-start.
+Two private paths of torch.optim lead to that import: methods of `Optimizer` wrapped by
+`torch._disable_dynamo`, which look for a cached result in the attribute `__dynamo_disable` of what they
+wrap; and `_use_grad_for_differentiable`, which wraps most `step` methods and imports the module to mark graph
+breaks. If torch does not have one of them, nothing is changed and only the start is slower.
 """
 
 from __future__ import annotations
@@ -19,21 +17,22 @@ import torch
 
 
 def skip_dynamo_import() -> None:
-    """Keep `torch._dynamo` out of torch.optim; call it before the first optimizer, and not with compile=true.
+    """Keep torch.optim from importing `torch._dynamo`.
 
-    It does nothing when the module is imported already, and may be called twice.
+    Call it before the first optimizer is constructed, and not with compile=true. It does nothing if the module is
+    already imported, and may be called twice.
     """
     if "torch._dynamo" in sys.modules:
         return
     for method in vars(torch.optim.Optimizer).values():
-        _answer_beforehand(method)
+        _cache_undecorated(method)
     for optimizer in vars(torch.optim).values():
         if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
             _step_without_graph_breaks(optimizer)
 
 
-def _answer_beforehand(method: Any) -> None:
-    """Leave the undecorated function where `torch._disable_dynamo` looks for the disabled one."""
+def _cache_undecorated(method: Any) -> None:
+    """Store the undecorated function where `torch._disable_dynamo` looks for the disabled one."""
     function = getattr(method, "__wrapped__", None)
     if function is not None and not hasattr(function, "__dynamo_disable"):
         setattr(function, "__dynamo_disable", function)  # noqa: B010 (a plain name would be mangled in a class)

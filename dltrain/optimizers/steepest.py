@@ -1,4 +1,4 @@
-"""Steepest descent with the exact step of the quadratic model."""
+"""Steepest descent with an exact line search on the quadratic model."""
 
 from __future__ import annotations
 
@@ -8,32 +8,29 @@ import torch
 from torch import Tensor
 
 from dltrain.optimizers.curvature import dot, hessian_vector, losses_with_graph, trainable
-from dltrain.optimizers.groups import Params, require, require_lr
+from dltrain.optimizers.groups import Params
 from dltrain.ranges import Positive
 
 
 class Steepest(torch.optim.Optimizer):
-    """Steepest descent with the exact step along the gradient.
+    """Steepest descent with the exact minimizer of the quadratic model along the gradient.
 
-        w ← w − lr·α·g, α = gᵀg/gᵀHg
+        w ← w − lr·α·g
+        α = gᵀg/gᵀHg, at most max_step
         where gᵀHg ≤ 0: α = fallback
 
-    w ← w - lr α* g with α* = gᵀg / gᵀHg, which minimises the quadratic model along g (Cauchy 1847; L0, L4).
+    α is one number for all parameters. With lr = 1 on a quadratic, each step multiplies the loss by at most
+    ((κ − 1)/(κ + 1))², with κ the condition number of H. There is no host sync.
 
-    One Hessian-vector product a step, no Hessian. With lr = 1 on a quadratic the loss falls by at least the
-    factor ((κ - 1)/(κ + 1))² each step. Where gᵀHg is not positive the model has no minimum along g: then α =
-    `fallback`. α is never above `max_step`, since a small curvature says little about a large step. No host
-    sync.
-
-    Use: to see what the best step along the gradient is worth; a step costs a gradient and a Hessian-vector
-        product.
-    Defaults: lr 1 is the exact step; fallback a plain learning rate.
+    Use: to compare with the best possible step along the gradient; a step costs a gradient and a
+        Hessian-vector product.
+    Defaults: lr 1 is the exact step; fallback is a usual learning rate.
     Paper: Cauchy 1847
     Lecture: L0 L4
 
     Args:
-        lr: multiplies the exact step
-        fallback: step size where the curvature along g is not positive
+        lr: factor of the step
+        fallback: step size if the curvature along g is not positive
         max_step: largest step size
     """
 
@@ -42,11 +39,6 @@ class Steepest(torch.optim.Optimizer):
     def __init__(
         self, params: Params, lr: Positive = 1.0, fallback: Positive = 0.1, max_step: Positive = 1e3
     ) -> None:
-        require_lr(lr)
-        require(fallback > 0, "fallback", fallback, "a number > 0", "give a plain learning rate, such as 0.1")
-        require(
-            max_step > 0, "max_step", max_step, "a number > 0", "give the largest step to trust, such as 1e3"
-        )
         super().__init__(params, {"lr": lr, "fallback": fallback, "max_step": max_step})
 
     @torch.no_grad()

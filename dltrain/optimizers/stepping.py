@@ -1,11 +1,11 @@
-"""One step of any optimizer: what it needs, how its `step` is called, and the gradient that lies ready for it.
+"""Call the `step` of any optimizer, with the gradient computed before it where possible.
 
 An optimizer may declare what it needs in a class attribute `needs`, a set of these:
 
-own evaluations       it calls its closure at weights of its own choice, or for the graph; no gradient is taken beforehand
+own evaluations       it calls its closure at other weights, or for the graph; no gradient is computed beforehand
 second derivatives    it calls `closure.gradients(params, create_graph=True)`
-one loss              its step follows from curvature or a line search: loss and gradient belong to one function
-own points            it remembers weights and gradients of earlier steps; nothing else may move the weights
+one loss              it uses curvature or a line search: loss and gradient must belong to the same function
+own points            it stores weights and gradients of earlier steps; nothing else may change the weights
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ ONE_LOSS = "one loss"
 
 @runtime_checkable
 class Objective(Protocol):
-    """A closure whose gradient can be had without the rules that change it, such as clipping and coupled decay."""
+    """A closure that can also compute the gradient without the rules that change it, such as clipping and decay."""
 
     def __call__(self) -> Tensor:
-        """The loss; leave in `.grad` the gradient that the update takes."""
+        """Return the loss; leave in `.grad` the gradient of the update."""
 
     def loss_gradient(self) -> Tensor:
-        """The loss; leave in `.grad` its gradient, penalties included, before any rule has changed it."""
+        """Return the loss; leave in `.grad` its gradient, with penalties, before any rule changes it."""
 
     def finish_gradient(self) -> None:
-        """Make the gradient in `.grad` that of the update: let the rules act, and the decoupled decay."""
+        """Apply the gradient rules and the decoupled decay, which turns `.grad` into the gradient of the update."""
 
 
 def needs_of(optimizer: object) -> frozenset[str]:
-    """What an optimizer declares that it needs; torch's L-BFGS, which declares nothing, needs what ours does."""
+    """Return the declared needs of an optimizer; torch's L-BFGS, which declares none, has those of ours."""
     if isinstance(optimizer, torch.optim.LBFGS):
         return frozenset({ONE_LOSS, "own points"})
     return frozenset(getattr(optimizer, "needs", ()))
 
 
 def take_step(optimizer: SteppingOptimizer, evaluate: Closure, parameters: Sequence[Tensor]) -> Tensor | None:
-    """One step, with the gradient of `evaluate` in `.grad` whether or not the optimizer calls its closure."""
+    """Take one step, with the gradient of `evaluate` in `.grad` even if the optimizer does not call its closure."""
     if OWN_EVALUATIONS in needs_of(optimizer):
         return call_step(optimizer, evaluate)
     evaluated = Evaluated(evaluate, parameters)
@@ -55,11 +55,11 @@ def take_step(optimizer: SteppingOptimizer, evaluate: Closure, parameters: Seque
 
 
 class Evaluated:
-    """A closure that has been called once: the optimizer's first call costs nothing, if it comes at the same weights.
+    """A closure that has been called once: the first call of the optimizer reuses that result at the same weights.
 
-    Gradients that were dropped before that call are put back. An in-place change of weights or gradients shows in the
-    version of the tensor, and is answered by an evaluation; one through `.data` does not show, and is for an optimizer
-    to declare by `needs = {"own evaluations"}`. Everything else is the closure's own.
+    Gradients that were set to None before that call are restored. An in-place change of weights or gradients changes
+    the version of the tensor, and the closure is evaluated again. A change through `.data` is not detected: such an
+    optimizer must declare `needs = {"own evaluations"}`. Other attributes are those of the closure.
     """
 
     def __init__(self, closure: Closure, parameters: Sequence[Tensor]) -> None:
@@ -83,7 +83,7 @@ class Evaluated:
 
 
 def call_step(optimizer: SteppingOptimizer, closure: Closure | None) -> Tensor | None:
-    """`optimizer.step`, with the closure where it has an argument for it."""
+    """Call `optimizer.step`, with the closure if it has an argument for it."""
     argument = _closure_argument(type(optimizer))
     if closure is None or argument is None:
         return optimizer.step()
@@ -92,7 +92,7 @@ def call_step(optimizer: SteppingOptimizer, closure: Closure | None) -> Tensor |
 
 @cache
 def _closure_argument(kind: type) -> str | None:
-    """How a class's `step` takes a closure: by this name, by position (""), or not at all (None)."""
+    """Return how `step` of a class takes a closure: by this name, by position (""), or not at all (None)."""
     try:
         _, *others = inspect.signature(kind.step).parameters.values()  # type: ignore[attr-defined]
     except (TypeError, ValueError):

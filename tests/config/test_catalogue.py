@@ -13,6 +13,8 @@ from dltrain.config.door import Door
 from dltrain.config.rules import parse_rule
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.signature import REQUIRED
+from dltrain.config.validation import check_value
+from dltrain.errors import UserError
 
 CATALOGUE = Catalogue(catalogue_dir())
 WORDS = [word for group in CATALOGUE.words.values() for word in group.values()]
@@ -65,6 +67,48 @@ def test_what_the_source_says_is_what_python_calls(word):
             assert value == REQUIRED
         elif word.group not in ("momentum_schedule", "penalty_schedule"):  # these have defaults of their own
             assert value == (list(wanted[key]) if isinstance(wanted[key], tuple) else wanted[key]), key
+
+
+# A value outside every bound of its type, and values of other types.
+OUTSIDE = {
+    "float": [float("nan"), float("inf"), "x"],
+    "int": [0.5, "x"],
+    "bool": [1, "x"],
+    "str": [[]],
+    "path": [[]],
+    "dict": [3],
+}
+
+
+def outside(rule: str) -> list[object]:
+    """Values that a rule refuses: beyond its bound by a little, at an end that is left out, of another type."""
+    if " of " in rule:
+        item = rule.partition(" of ")[2]
+        return (
+            [[value, value] for value in outside(item)] + [3.5] + ([[0.5]] if rule.startswith("pair") else [])
+        )
+    kind, _, bound = rule.partition(" ")
+    found = list(OUTSIDE.get(kind, ["no word of the rule"]))
+    number = int if kind == "int" else float
+    if match := re.fullmatch(r"(>=|>) (.+)", bound):
+        found += [number(float(match[2])) - (1 if match[1] == ">=" else 0)]
+    if match := re.fullmatch(r"in ([\[(])(.+), (.+)([\])])", bound):
+        low, high = float(match[2]), float(match[3])
+        found += [low - 1e-3 if match[1] == "[" else low, high + 1e-3 if match[4] == "]" else high]
+    return found
+
+
+@pytest.mark.parametrize("word", WORDS, **names)
+def test_values_outside_a_range_are_refused_before_anything_is_built(word):
+    """With key, value and rule, and without torch: the parts themselves need no check of what their annotations say."""
+    for param in word.params.values():
+        alternatives = [] if param.rule is None else param.rule.text.split(" or ")
+        for value in outside(alternatives[0]) if alternatives else []:
+            if param.rule.accepts(value):  # by another alternative
+                continue
+            with pytest.raises(UserError, match=re.escape(f"`{param.path}` is ")) as error:
+                check_value(param, value)
+            assert "it must be: " in str(error.value)
 
 
 @pytest.mark.parametrize("word", TARGETED, **names)

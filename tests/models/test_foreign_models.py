@@ -1,4 +1,4 @@
-"""torchvision's and timm's networks: head and channels fitted, what cannot be had refused with its cure."""
+"""torchvision's and timm's networks: head and channels fitted, with an error and its cure where something is missing."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def test_torchvision_weights_are_kept_but_for_the_head(monkeypatch, tmp_path):
     donor = stored_weights(monkeypatch, tmp_path, "resnet18")
     model = torchvision_model((1, 32, 32), 7, weights="DEFAULT")
     assert torch.equal(model.layer4[1].conv2.weight, donor.layer4[1].conv2.weight)
-    grey = torch.randn(2, 1, 32, 32)
+    gray = torch.randn(2, 1, 32, 32)
     torch.testing.assert_close(
-        model.conv1(grey), donor.conv1(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5
+        model.conv1(gray), donor.conv1(gray.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5
     )
     same = torchvision_model((3, 32, 32), 1000, weights="IMAGENET1K_V1")
     assert torch.equal(same.fc.weight, donor.fc.weight) and torch.equal(same.conv1.weight, donor.conv1.weight)
@@ -82,9 +82,7 @@ def test_torchvision_weights_without_a_network(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", refuse)
-    cure = (
-        r"not be downloaded .*no route.*; fetch https://.*resnet18-.* put it into .*or use model.weights=null"
-    )
+    cure = r"not be downloaded .*no route.*; download https://.*resnet18-.* put it into .*or use model.weights=null"
     with pytest.raises(ValueError, match=cure):
         torchvision_model((3, 32, 32), 7, weights="DEFAULT")
 
@@ -166,6 +164,6 @@ def test_timm_refusals(monkeypatch):
     with pytest.raises(ValueError, match="refuses one of its keys .* leave model.stochastic_depth at 0"):
         timm_model((3, 32, 32), 7, stochastic_depth=0.2)
     with pytest.raises(
-        ValueError, match="could not be had .no route.; download .* or use model.pretrained=false"
+        ValueError, match="could not be downloaded .no route.; .* or use model.pretrained=false"
     ):
         timm_model((3, 32, 32), 7, pretrained=True)

@@ -1,5 +1,6 @@
-"""Each optimizer once more, in numpy, from its paper: (weights, gradient, state, lr, t from 1, keys) →
-weights.
+"""Each optimizer in numpy, from its paper.
+
+The functions map (weights, gradient, state, lr, t from 1, keys) to the new weights.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def sgd(
     weight_decay=0.0,
 ):
     g = g + weight_decay * w
-    s["v"] = g if t == 1 else momentum * s["v"] + (1 - dampening) * g  # torch starts undamped
+    # torch does not dampen the first step
+    s["v"] = g if t == 1 else momentum * s["v"] + (1 - dampening) * g
     return w - lr * (g + momentum * s["v"] if nesterov else s["v"])
 
 

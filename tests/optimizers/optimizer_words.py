@@ -4,39 +4,41 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
-CONF = Path(__file__).parents[2] / "conf"
+from dltrain.config.catalogue import Catalogue, Word
+from dltrain.config.search_path import catalogue_dir
+
 FIRST_ORDER = [
     "gd", "sgd", "momentum", "nesterov", "rprop", "quickprop", "adagrad", "adadelta", "rmsprop",
     "shampoo", "adam", "amsgrad", "adamw", "adamax", "nadam", "radam", "ranger", "muon", "lion",
     "schedule_free", "adafactor",
 ]  # fmt: skip
 SECOND_ORDER = ["steepest", "newton_cg", "lbfgs"]
+CATALOGUE = Catalogue(catalogue_dir())
 
 
-def target(name: str) -> Any:
-    module, _, attribute = name.rpartition(".")
+def find(group: str, word: str) -> Word:
+    return CATALOGUE.words[group][word]
+
+
+def target(word: Word) -> Any:
+    module, _, attribute = str(word.target).rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 
 
-def read(group: str, word: str) -> dict[str, Any]:
-    return yaml.safe_load((CONF / group / f"{word}.yaml").read_text()) or {}
-
-
 def keys(word: str, **overrides: Any) -> dict[str, Any]:
-    node = read("optimizer", word)
-    chosen = {key: value for key, value in node["optimizer"].items() if key != "_target_"}
-    return {**chosen, "lr": node["lr"], **overrides}
+    """Return the keys of an optimizer with their defaults, as the catalogue holds them, and the overrides."""
+    found = find("optimizer", word)
+    own = {key: value for key, value in found.node.items() if not key.startswith("_")}
+    return {**found.signature.defaults(), **own, **overrides}
 
 
 def build(word: str, params: Any, **overrides: Any) -> Any:
-    return target(read("optimizer", word)["optimizer"]["_target_"])(params, **keys(word, **overrides))
+    return target(find("optimizer", word))(params, **keys(word, **overrides))
 
 
 class Closure:

@@ -11,7 +11,8 @@ import torch
 from optimizer_words import FIRST_ORDER, SECOND_ORDER, Closure, build, keys
 from torch import Tensor
 
-SHAPES = [(3, 4), (4,), (2, 3, 2, 2), (5, 3)]  # the first two in one group, the others in the second
+# the first two in one group, the others in the second
+SHAPES = [(3, 4), (4,), (2, 3, 2, 2), (5, 3)]
 COUPLING, STEPS = 0.05, 10
 
 
@@ -26,7 +27,7 @@ def curvatures() -> list[np.ndarray]:
 
 
 def gradient(weights: list[np.ndarray]) -> list[np.ndarray]:
-    """Of Σ (a w²/2 + w⁴/4 - w) + c/2 (Σ w)²."""
+    """Compute the gradient of Σ (a w²/2 + w⁴/4 - w) + c/2 (Σ w)²."""
     total = COUPLING * sum(w.sum() for w in weights)
     return [a * w + w**3 - 1 + total for a, w in zip(curvatures(), weights, strict=True)]
 
@@ -38,7 +39,7 @@ def loss(weights: list[Tensor]) -> Tensor:
 
 
 def lr_at(t: int, group: int, lr: float) -> float:
-    """Rises and falls, and differs between the groups."""
+    """Return an lr that oscillates and differs between the groups."""
     return lr * (1 + 0.5 * np.sin(t)) * (1.0, 0.4)[group]
 
 
@@ -73,7 +74,8 @@ def assert_tables_equal(ours: Any, expected: Any, rtol: float = 1e-10) -> None:
 def numpy_steps(update: Any, word: str, lr: float, decays: Any, **settings: Any) -> Any:
     weights, table = start(), []
     states: list[dict[str, Any]] = [{} for _ in SHAPES]
-    states[3]["head"] = True  # the last matrix, which Muon leaves to AdamW
+    # the last matrix, which Muon leaves to AdamW
+    states[3]["head"] = True
     for t in range(1, STEPS + 1):
         grads = gradient(weights)
         for i, g in enumerate(grads):
@@ -117,12 +119,14 @@ ROWS = [
 @pytest.mark.parametrize(("word", "update", "lr", "decays", "settings"), ROWS)
 def test_ten_steps_equal_the_papers_recursion(word, update, lr, decays, settings):
     expected = numpy_steps(update, word, lr, decays, **settings)
-    rtol = 1e-6 if word == "nadam" else 1e-10  # torch keeps NAdam's product of momenta in float32
+    # torch keeps NAdam's product of momenta in float32
+    rtol = 1e-6 if word == "nadam" else 1e-10
     assert_tables_equal(torch_steps(word, lr, decays, **settings), expected, rtol)
 
 
 def test_adafactor_equals_the_papers_recursion_on_matrices_and_vectors():
-    shapes = SHAPES[:2], SHAPES[3:]  # torch factors the last two axes of a convolution, the paper flattens it
+    # without the convolution: torch factors its last two axes, the paper flattens it
+    shapes = SHAPES[:2], SHAPES[3:]
     random = np.random.default_rng(0)
     arrays = [random.normal(size=shape) for group in shapes for shape in group]
     weights = [torch.from_numpy(a.copy()).requires_grad_() for a in arrays]
@@ -158,7 +162,7 @@ def test_schedule_free_equals_the_papers_recursion(form):
 
 
 def lookahead_of(update: Any, word: str, lr: float, k: int, alpha: float) -> Any:
-    """Every k steps the slow weights follow, and the fast ones restart there; the inner state goes on."""
+    """Move the slow weights every k steps and restart the fast ones there; keep the inner state."""
     weights, slow, states, table = start(), start(), [{} for _ in SHAPES], []
     for t in range(1, STEPS + 1):
         grads = gradient(weights)

@@ -1,21 +1,17 @@
-"""What holds for every optimizer: it converges, resumes at any step, keeps dtypes, and refuses bad keys in
-words.
-"""
+"""Properties of every optimizer: it converges, resumes at any step, keeps dtypes, and refuses what cannot work."""
 
 from __future__ import annotations
 
-import copy
-import inspect
 import io
 import math
 
 import pytest
 import torch
-from optimizer_words import FIRST_ORDER, SECOND_ORDER, Closure, build, keys, read, target
+from optimizer_words import FIRST_ORDER, SECOND_ORDER, Closure, build, find, target
 from torch import nn
 
 from dltrain.optimizers.lion import Lion
-from dltrain.optimizers.lookahead import Lookahead, ranger
+from dltrain.optimizers.lookahead import Lookahead
 from dltrain.optimizers.muon import Muon, orthogonalize
 from dltrain.optimizers.newton_cg import NewtonCG
 from dltrain.optimizers.quickprop import Quickprop
@@ -34,8 +30,9 @@ WRAPS = {
 
 
 def fit(word: str, lr: float, steps: int, loss, weights: list[torch.Tensor]) -> float:
-    """The last loss, with ten steps of warm-up, then lr falling in a straight line (signs circle the minimum
-    else).
+    """Return the last loss, with ten steps of warm-up and a linear decay of lr.
+
+    At a constant lr, optimizers that step by the sign oscillate around the minimum.
     """
     optimizer, closure = build(word, weights, lr=lr), Closure(loss, weights)
     for step in range(steps):
@@ -66,7 +63,8 @@ def test_reaches_the_minimum_of_a_parabola(word):
     assert fit(word, PARABOLA[word], 300, loss, weights) < 1e-3
 
 
-ROSENBROCK = {  # lr and steps from (-1, 1) on the floor of the valley, where the loss is 4
+# lr and steps from (-1, 1) on the floor of the valley, where the loss is 4
+ROSENBROCK = {
     "gd": (2e-3, 4000), "sgd": (2e-3, 4000), "momentum": (1e-3, 2000), "nesterov": (1e-3, 2000),
     "rprop": (0.01, 1000), "quickprop": (1e-3, 2000), "adagrad": (0.5, 3000),
     "adadelta": (10.0, 2000), "rmsprop": (0.02, 1000), "shampoo": (1.0, 1000), "adam": (0.05, 1000),
@@ -97,7 +95,7 @@ def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
 
 
 class Training:
-    """A little network, its optimizer, and a different batch at each step."""
+    """A small network, its optimizer, and a different batch at each step."""
 
     def __init__(self, word: str, wrap: str = "plain", dtype: torch.dtype = torch.float64) -> None:
         self.model, self.seen = network(dtype), 0
@@ -140,7 +138,8 @@ def test_resumes_bit_equal_from_every_step(word, wrap):
         straight.step()
     for file in files:
         resumed = Training(word, wrap, torch.float32)
-        resumed.step()  # the state that is loaded replaces one that is there
+        # loading must replace an existing state
+        resumed.step()
         resumed.load(file)
         while resumed.seen < straight.seen:
             resumed.step()
@@ -197,23 +196,11 @@ def test_second_order_optimizers_leave_frozen_parameters_alone(word):
     assert torch.equal(before, training.parameters[0])
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_yaml_lists_the_keys_of_the_constructor(word):
-    node = read("optimizer", word)
-    assert node["optimizer"]["lr"] == "${lr}"
-    parameters = inspect.signature(target(node["optimizer"]["_target_"])).parameters
-    assert set(keys(word)) <= set(parameters)
-    if node["optimizer"]["_target_"].startswith("dltrain."):
-        assert set(keys(word)) == set(parameters) - {"params", "maximize"}
-
-
 # Facts about single optimizers
 
 
 def quadratic(kappa: float, size: int = 2) -> tuple[torch.Tensor, torch.Tensor, Closure]:
-    """Eigenvalues from 1 to kappa, from the worst start for steepest descent; returns weights, eigenvalues,
-    closure.
-    """
+    """Return weights at the worst start for steepest descent, eigenvalues from 1 to kappa, and a closure."""
     values = torch.linspace(1, kappa, size, dtype=torch.float64)
     start = torch.zeros(size, dtype=torch.float64)
     start[0], start[-1] = kappa, 1.0
@@ -264,7 +251,7 @@ def steps_to(closure: Closure, optimizer: torch.optim.Optimizer, goal: float) ->
 
 
 def test_momentum_takes_the_root_of_kappa_in_place_of_kappa():
-    """Polyak's optimal parameters (L1's claim): contraction 1 - 2/(√κ + 1) against 1 - 2/(κ + 1)."""
+    """With Polyak's optimal parameters the contraction is 1 - 2/(√κ + 1) instead of 1 - 2/(κ + 1)."""
     steps = {}
     for kappa in (100.0, 400.0, 1600.0):
         root = kappa**0.5
@@ -310,7 +297,8 @@ def test_newton_cg_goes_downhill_at_negative_curvature():
 
 def test_newton_cg_cuts_a_harmful_step_and_damps_more():
     weights = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
-    optimizer = NewtonCG([weights], damping=0.0)  # log cosh: Newton's step diverges from beyond 1.09
+    # log cosh: Newton's step diverges from starts beyond 1.09
+    optimizer = NewtonCG([weights], damping=0.0)
     newton = -torch.tanh(weights) * torch.cosh(weights) ** 2
     closure = Closure(lambda: torch.log(torch.cosh(weights)).sum(), [weights])
     optimizer.step(closure)
@@ -319,7 +307,7 @@ def test_newton_cg_cuts_a_harmful_step_and_damps_more():
     assert closure.calls == 3
 
 
-def test_newton_cg_takes_back_a_step_that_no_part_of_helps():
+def test_newton_cg_rejects_a_step_whose_parts_all_increase_the_loss():
     weights = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)
     closure = Closure(lambda: torch.where(weights == 1.0, weights, weights + math.nan).sum(), [weights])
     NewtonCG([weights]).step(closure)
@@ -331,7 +319,8 @@ def test_quickprop_finds_the_minimum_of_a_parabola_by_its_third_step():
     weights = torch.tensor([3.0], dtype=torch.float64, requires_grad=True)
     optimizer = Quickprop([weights], lr=0.4)
     closure = Closure(lambda: ((weights - 1) ** 2).sum() / 2, [weights])
-    optimizer.step(closure)  # 3 → 2.2 by the gradient; then -0.8 · 1.2 / (2 - 1.2) = -1.2 by the parabola
+    # 3 → 2.2 by the gradient; then -0.8 · 1.2 / (2 - 1.2) = -1.2 by the parabola
+    optimizer.step(closure)
     optimizer.step(closure)
     assert weights.item() == pytest.approx(1.0 - 0.4 * 1.2)
 
@@ -369,7 +358,8 @@ def test_muon_equals_torchs_on_matrices():
         ours.grad, theirs.grad = grad.clone(), grad.clone()
         mine.step()
         reference.step()
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.01)  # torch orthogonalizes in bfloat16
+    # torch orthogonalizes in bfloat16
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.01)
 
 
 def test_muon_makes_the_singular_values_nearly_equal():
@@ -382,7 +372,7 @@ def test_muon_makes_the_singular_values_nearly_equal():
 @pytest.mark.parametrize("shape", [(20, 50), (50, 20), (20, 20), (1, 7)])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 2e-3)])
 def test_muon_applies_the_quintic_to_small_singular_values_too(shape, dtype, error):
-    """By the matrix or by its Gram matrix, which squares them: five steps against the singular values themselves."""
+    """Five steps, by the matrix or by its Gram matrix, against the polynomial of the singular values."""
     short = min(shape)
     left, _, right = torch.linalg.svd(
         torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
@@ -409,7 +399,8 @@ def test_schedule_free_holds_the_average_of_its_iterates_between_steps():
     for _ in range(5):
         optimizer.step(Closure(lambda: (weights**2).sum() / 2, [weights]))
         bases.append(optimizer.state[weights]["base"].item())
-    assert weights.item() == pytest.approx(sum(bases) / 5)  # with a constant lr the weights are equal
+    # with a constant lr all iterates have the same weight
+    assert weights.item() == pytest.approx(sum(bases) / 5)
 
 
 def test_schedule_free_carries_over_a_decay_inside_the_closure():
@@ -454,44 +445,14 @@ def test_wraps_look_like_the_optimizer(wrap):
 
 
 def test_wraps_are_what_their_files_say():
-    for word, expected in (("lookahead", Lookahead), ("sam", SAM)):
-        node = copy.deepcopy(read("wrap", word)[word])
-        assert target(node.pop("_target_")) is expected
-        assert set(node) == set(inspect.signature(expected).parameters) - {"optimizer"}
-    assert read("wrap", "none") == {}
+    assert target(find("wrap", "lookahead")) is Lookahead
+    assert target(find("wrap", "sam")) is SAM
+    assert find("wrap", "none").target is None
 
 
 ONE = [torch.ones(1, requires_grad=True)]
 REFUSED = [
-    (lambda: Lion(ONE, lr=-1), r"lr is -1; it must be a number >= 0: give a positive step size"),
-    (lambda: Lion(ONE, betas=(0.9, 1.0)), r"betas is \[0.9, 1.0\]; it must be two numbers in \[0, 1\)"),
-    (
-        lambda: Lion(ONE, weight_decay=-0.1),
-        "weight_decay is -0.1; it must be a number >= 0: 0 switches it off",
-    ),
-    (lambda: Quickprop(ONE, growth=0), "growth is 0; it must be a number > 0: Fahlman's value is 1.75"),
-    (lambda: Steepest(ONE, fallback=0), "fallback is 0; it must be a number > 0: give a plain learning rate"),
-    (lambda: Steepest(ONE, max_step=-1), "max_step is -1; it must be a number > 0: give the largest step"),
-    (lambda: NewtonCG(ONE, damping=-1), "damping is -1; it must be a number >= 0: 0 trusts the curvature"),
-    (lambda: NewtonCG(ONE, max_iter=0), "max_iter is 0; it must be an integer >= 1: 10 to 50"),
-    (lambda: NewtonCG(ONE, tolerance=-1), "tolerance is -1; it must be a number >= 0: 1e-3 is usual"),
-    (lambda: Shampoo(ONE, momentum=1), r"momentum is 1; it must be in \[0, 1\): 0.9 is usual"),
-    (lambda: Shampoo(ONE, beta=0), r"beta is 0; it must be in \(0, 1\]: 1 sums"),
-    (lambda: Shampoo(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-4 is usual"),
-    (lambda: Shampoo(ONE, update_every=0), "update_every is 0; it must be an integer >= 1: 10 to 100"),
-    (lambda: Shampoo(ONE, max_size=0), "max_size is 0; it must be an integer >= 1: longer axes"),
-    (lambda: ScheduleFree(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-8 is usual"),
-    (lambda: ScheduleFree(ONE, form="adam"), "form is adam; it must be adamw or sgd: adamw is the one"),
     (lambda: ScheduleFree(ONE).step(), r"schedule_free got no closure; it must be called as step\(closure\)"),
-    (lambda: Muon(ONE, momentum=1), r"momentum is 1; it must be in \[0, 1\): 0.95 is usual"),
-    (lambda: Muon(ONE, ns_steps=0), "ns_steps is 0; it must be an integer >= 1: 5 is usual"),
-    (lambda: Muon(ONE, eps=0), "eps is 0; it must be a number > 0: 1e-8 is usual"),
-    (lambda: ranger(ONE, k=0), "k is 0; it must be an integer >= 1: 5 to 10 fast steps"),
-    (lambda: Lookahead(Lion(ONE), alpha=0), r"alpha is 0; it must be in \(0, 1\]: 0.5 is usual"),
-    (
-        lambda: SAM(Lion(ONE), rho=0),
-        r"rho is 0; it must be a number > 0: 0.05 is usual; leave wrap=\[sam\] out",
-    ),
     (lambda: SAM(Lion(ONE)).step(), r"wrap=\[sam\] got no closure; it must be called as step\(closure\)"),
     (
         lambda: SAM(Lookahead(Steepest(ONE))),
@@ -507,13 +468,13 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("build_it", "message"), REFUSED)
-def test_refuses_in_words(build_it, message):
+def test_refuses_what_cannot_work(build_it, message):
     with pytest.raises(ValueError, match=message):
         build_it()
 
 
 def test_shampoo_renews_its_roots_while_they_change():
-    """Within a tenth of the steps that are summed; forgetting sums change as fast for ever."""
+    """With beta = 1 the period stays within a tenth of the steps; below 1 it is constant."""
     from dltrain.optimizers.shampoo import _is_fresh
 
     fresh = [step for step in range(5000) if _is_fresh(step, {"update_every": 20, "beta": 1.0})]

@@ -1,4 +1,4 @@
-"""No `torch._dynamo` in a run's start, and a way on where torch's private doors are gone."""
+"""A run starts without `torch._dynamo`, and still starts if torch's private functions have changed."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ def test_all_of_torch_optim_constructs_and_steps_without_dynamo():
 @pytest.mark.slow
 def test_without_the_trick_torch_imports_dynamo():
     _, imported = run("")
-    assert imported  # once this fails, torch needs the trick no more
+    # if this fails, torch no longer needs the workaround
+    assert imported
 
 
-def test_every_module_of_the_room_leaves_dynamo_out():
+def test_no_module_of_the_package_imports_dynamo():
     names = [
         f"dltrain.optimizers.{path.stem}" for path in (ROOT / "dltrain" / "optimizers").glob("[a-z]*.py")
     ]
@@ -72,15 +73,15 @@ def test_every_module_of_the_room_leaves_dynamo_out():
 def test_unknown_forms_of_torch_are_left_alone():
     class Optimizer:
         def step(self) -> str:
-            return "as ever"
+            return "unchanged"
 
         add_param_group = 3
 
-    startup._answer_beforehand(Optimizer.add_param_group)
-    startup._answer_beforehand(Optimizer.step)
+    startup._cache_undecorated(Optimizer.add_param_group)
+    startup._cache_undecorated(Optimizer.step)
     startup._step_without_graph_breaks(Optimizer)  # type: ignore[arg-type]
     startup._step_without_graph_breaks(object)  # type: ignore[arg-type]
-    assert Optimizer().step() == "as ever"
+    assert Optimizer().step() == "unchanged"
 
 
 def test_differentiable_steps_still_carry_a_graph():

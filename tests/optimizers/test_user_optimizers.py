@@ -1,4 +1,4 @@
-"""An optimizer of a user's own, however it treats its closure, trains as its twin that calls it."""
+"""A user's optimizer, however it treats its closure, trains as an equal one that calls it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ClearingInPlace(Calling):
         self.descend()
 
 class CallingTwice(Calling):
-    '''The gradient at the point that a plain step reaches, taken at the start: extragradient.'''
+    '''Extragradient: step from the start with the gradient at the point that a plain step reaches.'''
     first = "closure()"
 
     @torch.no_grad()
@@ -86,8 +86,16 @@ class CallingTwice(Calling):
     def before(self, closure):
         closure()
 
+class WithoutLr(Calling):
+    def __init__(self, params, rate=0.1):
+        super().__init__(params, rate)
+
+class TakingAll(Calling):
+    def __init__(self, params, **settings):
+        super().__init__(params, settings.get("lr", 0.1))
+
 class CallingOnceElsewhere(CallingTwice):
-    '''The same, with the gradient that lies ready in place of the first call.'''
+    '''The same, with the gradient computed beforehand in place of the first call.'''
     def before(self, closure):
         pass
 """
@@ -202,18 +210,25 @@ def test_lr_reaches_it_in_a_sweep_and_from_a_recipe(train, own, dltrain, workdir
     assert train("experiment=mine").rows[-1]["lr"] == 0.04
 
 
-@pytest.mark.parametrize(
-    "file, arguments, says",
-    [
-        ("lr: 0.1\n", ["lr=0.05", "optimizer.lr=0.2"], "`lr=0.05` beside `optimizer.lr=0.2`"),
-        ("", ["lr=0.05"], "`lr` is 0.05, and the file of optimizer=calling has no key `lr`"),
-    ],
-)
-def test_a_learning_rate_that_would_not_act_is_refused(train, own, workdir, file, arguments, says):
-    word = own("Calling", file)
-    with pytest.raises(UserError, match=says) as refused:
-        train(word, *arguments, "steps=2")
+def test_a_learning_rate_given_twice_is_refused(train, own, workdir):
+    word = own("Calling", "lr: 0.1\n")
+    with pytest.raises(UserError, match="`lr=0.05` beside `optimizer.lr=0.2`") as refused:
+        train(word, "lr=0.05", "optimizer.lr=0.2", "steps=2")
     assert refused.value.exit_code == 2
     assert not (workdir / "outputs").exists()
-    own("Calling", "lr: 0.01\n")
-    assert train(word, "steps=2", *arguments[-1:]).rows[-1]["lr"] == float(arguments[-1].split("=")[1])
+    assert train(word, "steps=2", "optimizer.lr=0.2").rows[-1]["lr"] == 0.2
+
+
+@pytest.mark.parametrize("name", ["WithoutLr", "TakingAll"])
+def test_a_learning_rate_without_a_key_is_refused(train, own, workdir, name):
+    word = own(name, "")
+    with pytest.raises(UserError, match=f"`lr` is 0.05, and {word} has no key `lr`") as refused:
+        train(word, "lr=0.05", "steps=2")
+    assert refused.value.exit_code == 2
+    assert not (workdir / "outputs").exists()
+
+
+def test_a_learning_rate_reaches_the_signature_and_the_file(train, own):
+    """The two cures of that refusal: a parameter `lr`, or for **kwargs a line of the file."""
+    assert train(own("Calling", ""), "lr=0.05", "steps=2").rows[-1]["lr"] == 0.05
+    assert train(own("TakingAll", "lr: 0.01\n"), "lr=0.05", "steps=2").rows[-1]["lr"] == 0.05

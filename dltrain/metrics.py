@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from dltrain.data.spec import Task
-from dltrain.losses import residuals
 
 
 class Metric(Protocol):
@@ -24,12 +24,17 @@ def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def absolute_error(logits: Tensor, targets: Tensor) -> Tensor:
     """|logits − targets|, mean over the target columns; float64 stays so."""
-    return residuals(logits, targets).abs().mean(1)
+    return _residuals(logits, targets).abs().mean(1)
 
 
 def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
     """(logits − targets)², mean over the target columns; float64 stays so."""
-    return residuals(logits, targets).square().mean(1)
+    return _residuals(logits, targets).square().mean(1)
+
+
+def _residuals(logits: Tensor, targets: Tensor) -> Tensor:
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    return exact - targets.to(exact.dtype).reshape(exact.shape)
 
 
 def default_metrics(task: Task) -> dict[str, Metric]:

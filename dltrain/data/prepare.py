@@ -104,7 +104,9 @@ def prepare(
     contract = Contract.of(raw, rules, scale, positions, fingerprint)
     contract.check(statistics)
     normalizing = _normalizer(raw, positions[TRAIN], split_seed, normalize, dtype, statistics)
-    spec = replace(_spec(raw, positions, normalizing, class_weights), target_scale=scale)
+    spec = replace(
+        _spec(raw, positions, normalizing, class_weights), target_scale=scale.to(device) if scale else None
+    )
     raw = _with_targets(raw, learned(raw, scale))
     placing = _Placing(raw, normalizing, device, resident_share, workers, worker_timeout)
     train = placing.place(positions[TRAIN])

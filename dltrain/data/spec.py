@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 Task = Literal["classification", "regression", "objective"]
@@ -16,6 +17,10 @@ class TargetScale:
 
     mean: Tensor
     std: Tensor
+
+    def to(self, device: torch.device) -> TargetScale:
+        """Return the scale beside the batches; a device without float64 has it on the CPU."""
+        return self if device.type == "mps" else TargetScale(self.mean.to(device), self.std.to(device))
 
     def standardize(self, targets: Tensor) -> Tensor:
         """(N, K) targets in real units → (N, K) float32, computed in float64."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,13 +17,14 @@ from dltrain.augmentation.pipeline import Augmentation
 from dltrain.build import build, measures
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, objective_of
+from dltrain.data.contract import Contract
 from dltrain.data.spec import DataSpec
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.losses import combine, yardstick
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.training.evaluation import autocast, evaluating
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import read_statistics
+from dltrain.training.run_folder import read_contract, read_statistics
 
 Predicted = dict[str, tuple[Tensor, Tensor]]  # outputs and targets by split
 
@@ -47,7 +49,9 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
     losses: list[object] = []
     specs: list[DataSpec] = []
     for path, config, door in zip(paths, configs, doors, strict=True):
-        parts, plan = build(config, door, read_statistics(path))
+        contract = read_contract(path)
+        parts, plan = build(config, door, read_statistics(path), contract=contract)
+        warn_of_other_data(path, parts, contract)
         load_best(parts, path)
         draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
         outputs.append({})
@@ -61,6 +65,16 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
     if len(paths) == 1:
         return scores
     return scores + ensemble(*in_shared_units(shared_measures(parts, losses, configs), specs, outputs))
+
+
+def warn_of_other_data(path: Path, parts: Parts, contract: Contract | None) -> None:
+    """Say which runs are scored on other data than they were trained on, and which levels they do not know."""
+    if contract is None or contract.fingerprint == parts.fingerprint:
+        return
+    print(f"dltrain: {path} is scored on other data than it was trained on", file=sys.stderr)
+    for note in parts.spec.notes:
+        if note.startswith("unseen"):
+            print(f"dltrain: {note}", file=sys.stderr)
 
 
 def in_shared_units(

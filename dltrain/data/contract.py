@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
@@ -105,11 +105,33 @@ class Contract:
             }
             for key in ("columns", "targets"):
                 plain[key] = tuple(map(rule_from_json, plain[key]))
-            return cls(**plain)
+            contract = cls(**plain)
+            _check_types(contract)
+            return contract
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"data.json is damaged ({error}); train again") from error
+
+    def missing_words(self, more: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the words for a missing value that the user gave, those of the run and `more`."""
+        rules = (*self.columns, *self.targets)
+        return tuple(sorted({*more, *(word for rule in rules for word in rule.format.missing_words)}))
+
+    def hold(self, raw: RawData) -> RawData:
+        """Return other data with classes numbered as in the run, by name; DataError for what differs."""
+        if raw.task != self.task:
+            raise DataError(f"the data are a {raw.task}, and the run was trained on a {self.task}")
+        if raw.task != "classification" or raw.class_names == self.class_names:
+            return raw
+        unknown = [name for name in raw.class_names if name not in self.class_names]
+        if unknown or not raw.class_names:
+            raise DataError(
+                f"the data have the class {some(map(repr, unknown))}, which is none of those of the run: "
+                f"{some(map(repr, self.class_names), 8)}; correct the labels, or leave these samples out"
+            )
+        to = torch.tensor([self.class_names.index(name) for name in raw.class_names])
+        return replace(raw, targets=to[raw.targets.long()], class_names=self.class_names)
 
     # another file ------------------------------------------------------------------------------------------------
 
@@ -128,8 +150,7 @@ class Contract:
         table = read(Path(path).expanduser(), delimiter)
         wanted = [*self.columns, *(self.targets if targets else ())]
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
-        words = {word for rule in wanted for word in rule.format.missing_words}
-        columns = Columns(table, Reading(tuple(sorted(words)), decimal), [rule.name for rule in wanted])
+        columns = Columns(table, Reading(self.missing_words(), decimal), [rule.name for rule in wanted])
         read_columns = tuple(columns.parse(rule.name, rule.format) for rule in self.columns)
         inputs, unseen = encode(read_columns, self.columns)
         values, kept = self._targets(columns) if targets else (None, torch.arange(len(table)))
@@ -182,6 +203,19 @@ class Contract:
             )
 
 
+def _check_types(contract: Contract) -> None:
+    """Raise ValueError for a contract that no run wrote: the file may come from elsewhere."""
+    numbers = (*contract.input_shape, *contract.target_mean, *contract.target_std)
+    sound = (
+        contract.task in get_args(Task)
+        and all(isinstance(name, str) for name in contract.class_names)
+        and all(isinstance(number, int | float) for number in numbers)
+        and len(contract.target_mean) == len(contract.target_std)
+    )
+    if not sound:
+        raise ValueError("a value has another type than a run writes")
+
+
 def check_columns(found: Mapping[str, Any], wanted: Sequence[str], path: str) -> None:
     """Raise DataError for columns that the file lacks, with those that it has instead."""
     missing = [name for name in wanted if name not in found]
@@ -192,15 +226,3 @@ def check_columns(found: Mapping[str, Any], wanted: Sequence[str], path: str) ->
             f"{path} lacks {some(map(repr, missing))} of the columns that the model was trained on"
             f"{nearest(missing[0], others)}{instead}; columns are matched by name, so rename or add them"
         )
-
-
-def write_contract(contract: Contract, file: Path) -> None:
-    """Write data.json in one move."""
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_text(contract.to_json(), encoding="utf-8")
-    beside.replace(file)
-
-
-def read_contract(file: Path) -> Contract | None:
-    """Return the contract of data.json, None where there is no such file; DataError for a damaged one."""
-    return Contract.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None

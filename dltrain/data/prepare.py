@@ -73,18 +73,21 @@ def prepare(
     limit: int | None = None,
     dtype: torch.dtype = torch.float32,
     statistics: Mapping[str, Tensor] | None = None,
+    contract: Contract | None = None,
 ) -> Splits:
     """Split, normalise and place the data; see `split` and `normalizer` for the rules.
 
     The samples live on the device when they take at most `resident_share` of its free memory, else they
     stream through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used
-    in place of new ones; `limit` keeps that many training samples only. Raises DataError where the data
-    cannot be used so.
+    in place of new ones, and `contract` is its contract, which the data are held to; `limit` keeps that many
+    training samples only. Raises DataError where the data cannot be used so.
     """
     device = torch.device(device)
     raw = _checked(raw)
     if raw.task == "objective":
         return _objective(raw, device, dtype)
+    if contract is not None:
+        raw = contract.hold(raw)
     marks = split(
         raw,
         val_fraction=val_fraction,
@@ -92,6 +95,7 @@ def prepare(
         split_seed=split_seed,
         folds=folds,
         fold=fold,
+        every_class=contract is None,
     )
     positions = [(marks == part).nonzero().flatten() for part in (TRAIN, VAL, TEST)]
     if limit is not None:
@@ -101,8 +105,8 @@ def prepare(
     raw, rules = _encoded(raw, positions[TRAIN])
     fingerprint = _fingerprint(raw)
     scale = target_scale(raw, positions[TRAIN], statistics)
-    contract = Contract.of(raw, rules, scale, positions, fingerprint)
-    contract.check(statistics)
+    found = Contract.of(raw, rules, scale, positions, fingerprint)
+    found.check(statistics)
     normalizing = _normalizer(raw, positions[TRAIN], split_seed, normalize, dtype, statistics)
     spec = replace(
         _spec(raw, positions, normalizing, class_weights), target_scale=scale.to(device) if scale else None
@@ -111,7 +115,7 @@ def prepare(
     placing = _Placing(raw, normalizing, device, resident_share, workers, worker_timeout)
     train = placing.place(positions[TRAIN])
     val, test = (placing.place(chosen) if len(chosen) else None for chosen in positions[VAL:])
-    return Splits(train, val, test, spec, fingerprint, contract)
+    return Splits(train, val, test, spec, fingerprint, found)
 
 
 def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:

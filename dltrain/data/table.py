@@ -6,23 +6,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import TEST, TRAIN, VAL, RawData
 from dltrain.data.tables.columns import Column, Columns, LeftOut, is_row_number
 from dltrain.data.tables.cures import typed
 from dltrain.data.tables.encode import TableInputs
-from dltrain.data.tables.parts import Part, incomplete, joined, part_of_table, test_part
+from dltrain.data.tables.parts import Part, incomplete, joined, part_by_formats, part_of_table
 from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Kind, Rule
-from dltrain.data.tables.targets import Targets, read_targets
+from dltrain.data.tables.targets import Targets, goal_of, read_targets
 from dltrain.ranges import FilePath
 
 _CHOICES = {
@@ -54,6 +55,7 @@ def csv(
     date_format: str = "auto",
     delimiter: str = "auto",
     decimal: Literal["auto", "point", "comma"] = "auto",
+    contract: Annotated[Contract | None, "runtime"] = None,
 ) -> RawData:
     """Your table: a CSV file with a header line, a Parquet or an Arrow file.
 
@@ -90,9 +92,12 @@ def csv(
     for key, value in given.items():
         if value not in _CHOICES[key]:
             raise DataError(f"dataset.{key} is {value!r}; it must be {' or '.join(_CHOICES[key])}")
+    others = {"split_column": split_column, "group_column": group_column}
+    if contract is not None and contract.columns:
+        reading = Reading(contract.missing_words(missing_words), decimal, date_format)
+        return _by_contract(contract, (path, test_path), delimiter, reading, missing, others)
     table = read(Path(path).expanduser(), delimiter)
     targets = [target] if isinstance(target, str) else list(target)
-    others = {"split_column": split_column, "group_column": group_column}
     roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical)
     columns = Columns(
         table, Reading(tuple(missing_words), decimal, date_format), [*targets, *roles.candidates], targets
@@ -101,7 +106,8 @@ def csv(
     chosen, left_out = roles.choose(columns)
     parts = [part_of_table(table, chosen, goal.values, goal.kept)]
     if test_path is not None:
-        parts.append(test_part(Path(test_path).expanduser(), delimiter, columns.reading, chosen, goal))
+        file = Path(test_path).expanduser()
+        parts.append(part_by_formats(file, "test_path", delimiter, columns.reading, chosen, goal))
     parts = [part.without(incomplete(part, missing)) for part in parts]
     columns_read = tuple(map(joined, zip(*(part.columns for part in parts), strict=True)))
     rows = torch.from_numpy(parts[0].rows)
@@ -116,6 +122,41 @@ def csv(
         target_rules=_target_rules(columns, goal),
         target_scale="unit" if target_scale == "unit" and goal.task == "regression" else "none",
         notes=(_table_note(table, chosen, left_out, roles.dropped), *_part_notes(parts), goal.note),
+    )
+
+
+def _by_contract(
+    contract: Contract,
+    files: tuple[str, str | None],
+    delimiter: str,
+    reading: Reading,
+    missing: str,
+    others: dict[str, str | None],
+) -> RawData:
+    """Rows of other files, read and encoded as the data of a run were; DataError for what differs."""
+    rules, goal = contract.columns, goal_of(contract)
+    named = [
+        (key, Path(file).expanduser()) for key, file in zip(("path", "test_path"), files, strict=True) if file
+    ]
+    parts = [part_by_formats(file, key, delimiter, reading, rules, goal) for key, file in named]
+    parts = [part.without(incomplete(part, missing)) for part in parts]
+    table = parts[0].table
+    for key, other in others.items():
+        if other is not None:
+            table.column(other, key)
+    columns = tuple(map(joined, zip(*(part.columns for part in parts), strict=True)))
+    groups, rows = others["group_column"], torch.from_numpy(parts[0].rows)
+    return RawData(
+        inputs=TableInputs(columns, False, rules=rules),
+        targets=torch.cat([part.targets for part in parts]),
+        task=goal.task,
+        class_names=goal.class_names,
+        split=_marks(table, others["split_column"], parts),
+        groups=_groups(table, groups, parts, rows) if groups else None,
+        describe=_Describe(tuple((part.table.path, part.rows) for part in parts)),
+        target_rules=contract.targets,
+        target_scale="unit" if contract.target_mean else "none",
+        notes=(_table_note(table, parts[0].columns, [], []), *_part_notes(parts)),
     )
 
 

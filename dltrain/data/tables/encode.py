@@ -30,14 +30,15 @@ class TableInputs:
     columns: tuple[Column, ...]
     date_parts: bool
     notes: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()  # of an earlier run; none are fitted then
 
     def __len__(self) -> int:
         return len(self.columns[0].values)
 
     def encode(self, train: Tensor) -> Encoded:
-        """Fit the rules on the rows `train` and encode all rows by them."""
+        """Fit the rules on the rows `train`, unless there are some, and encode all rows by them."""
         rows = train.cpu().numpy()
-        rules = tuple(fit(column, rows, self.date_parts) for column in self.columns)
+        rules = self.rules or tuple(fit(column, rows, self.date_parts) for column in self.columns)
         inputs, unseen = encode(self.columns, rules)
         return Encoded(
             torch.from_numpy(inputs),

@@ -16,6 +16,7 @@ from dltrain.data.errors import DataError
 from dltrain.data.tables.columns import Column, Columns
 from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
+from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.targets import Targets, coded_targets
 from dltrain.data.tables.text import Flags
 
@@ -70,11 +71,11 @@ def incomplete(part: Part, missing: str) -> Flags:
     return leave
 
 
-def test_part(
-    path: Path, delimiter: str, reading: Reading, chosen: tuple[Column, ...], goal: Targets
+def part_by_formats(
+    path: Path, key: str, delimiter: str, reading: Reading, chosen: Sequence[Column | Rule], goal: Targets
 ) -> Part:
-    """Read the rows of a separate test file by the formats of the first file."""
-    table = read(path, delimiter, "test_path")
+    """Read the rows of a file, named by `dataset.<key>`, by the formats that another file had: a test file, or one to score."""
+    table = read(path, delimiter, key)
     names = [*(column.name for column in chosen), *goal.names]
     check_columns(table.columns, names, str(path))
     columns = Columns(table, reading, names)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 Kind = Literal["number", "boolean", "date", "category"]
 MISSING_LEVEL = "(missing)"
@@ -55,7 +57,28 @@ def rule_from_json(content: Mapping[str, Any]) -> Rule:
     """Return the rule whose `dataclasses.asdict` went through JSON."""
     plain: dict[str, Any] = {key: _tuples(value) for key, value in content.items()}
     form: dict[str, Any] = {key: _tuples(value) for key, value in plain.pop("format").items()}
-    return Rule(**plain, format=Format(**form))
+    rule = Rule(**plain, format=Format(**form))
+    _check_types(rule)
+    return rule
+
+
+def _check_types(rule: Rule) -> None:
+    """Raise ValueError for a rule that no run wrote: the file may come from elsewhere."""
+    form = rule.format
+    texts = (rule.name, form.decimal, form.date, *form.missing_words, *rule.levels, *rule.parts)
+    fill = str if form.kind == "date" else (int, float)
+    sound = (
+        form.kind in get_args(Kind)
+        and all(isinstance(text, str) for text in texts)
+        and (rule.fill is None or isinstance(rule.fill, fill))
+        and isinstance(rule.indicator, bool)
+        and all(isinstance(center, int | float) for center in rule.centers)
+        and (form.kind == "category" or len(rule.parts) == len(rule.centers))
+    )
+    if not sound:
+        raise ValueError(f"the rule of column {rule.name!r} is none")
+    if form.kind == "date" and rule.fill is not None:
+        np.datetime64(str(rule.fill), "us")
 
 
 def _tuples(value: Any) -> Any:

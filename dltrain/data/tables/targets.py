@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.spec import Task
 from dltrain.data.tables import text
@@ -34,6 +35,20 @@ class Targets:
     class_names: tuple[str, ...]
     kept: Flags
     note: str
+
+
+def goal_of(contract: Contract) -> Targets:
+    """Return what the targets of a run are, without values."""
+    names, formats = ([getattr(rule, key) for rule in contract.targets] for key in ("name", "format"))
+    return Targets(
+        contract.task,
+        tuple(names),
+        tuple(formats),
+        torch.empty(0),
+        contract.class_names,
+        np.empty(0, bool),
+        "",
+    )
 
 
 def read_targets(columns: Columns, names: list[str], task: str) -> Targets:

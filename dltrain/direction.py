@@ -1,4 +1,4 @@
-"""The direction of every metric: whether lower or higher values are better. Nothing else in the project knows it."""
+"""The direction of every metric: whether lower or higher values are better."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 Mode = Literal["min", "max"]
-Choice = Literal["auto", "min", "max"]  # auto follows the metric
+# auto follows the metric
+Choice = Literal["auto", "min", "max"]
 
-# By the last part of a column's name: val/accuracy is an accuracy.
+# by the last part of a column's name, such as accuracy for val/accuracy
 _DIRECTIONS: dict[str, Mode] = {
     "loss": "min",
     "objective": "min",
@@ -26,7 +27,7 @@ COLUMNS = tuple(f"{split}/{name}" for split in ("val", "train") for name in ("lo
 
 
 def direction_of(metric: str) -> Mode | None:
-    """Return whether lower (`min`) or higher (`max`) values of a column are better, None where that is not known."""
+    """Return whether lower (`min`) or higher (`max`) values of a column are better, or None if unknown."""
     return _DIRECTIONS.get(metric.rpartition("/")[2])
 
 
@@ -41,14 +42,14 @@ def resolve_mode(metric: str, mode: Choice) -> Mode:
 
 
 def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.0) -> bool:
-    """Return whether a value beats the best by more than `min_delta`, which is absolute; NaN and inf never do."""
+    """Return whether a finite value is better than `best` by more than `min_delta`."""
     if best is None or not math.isfinite(value):
         return math.isfinite(value)
     return value < best - min_delta if mode == "min" else value > best + min_delta
 
 
 def problems(plain: Mapping[str, Any]) -> dict[str, str]:
-    """Return why the `mode` of a group cannot go with its `metric`, by group, for a configuration as plain data."""
+    """Return why the `mode` of a group does not fit its `metric`, by group, for a configuration as plain data."""
     found = {}
     for group, metric, mode in _watchers(plain):
         direction = direction_of(metric)
@@ -63,7 +64,7 @@ def problems(plain: Mapping[str, Any]) -> dict[str, str]:
 
 
 def resolved_modes(plain: Mapping[str, Any]) -> dict[str, Mode]:
-    """Return the direction that is meant by each `mode` of a configuration, by dotted path."""
+    """Return the direction that each `mode` of a configuration stands for, by dotted path."""
     return {
         f"{group}.mode": resolve_mode(metric, mode)
         for group, metric, mode in _watchers(plain)
@@ -72,7 +73,7 @@ def resolved_modes(plain: Mapping[str, Any]) -> dict[str, Mode]:
 
 
 def _watchers(plain: Mapping[str, Any]) -> Iterator[tuple[str, str, Choice]]:
-    """Yield group, metric and mode of everything that compares evaluations."""
+    """Yield group, metric and mode of each group that compares evaluations."""
     for group, node in plain.items():
         if isinstance(node, dict) and isinstance(node.get("metric"), str):
             mode = node.get("mode")

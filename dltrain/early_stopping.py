@@ -1,43 +1,40 @@
-"""Early stopping: which evaluation was the best so far, and when to give up (L0, L1, L2, L3)."""
+"""Early stopping: track the best evaluation and decide when to stop."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from dltrain.direction import improves, resolve_mode
+from dltrain.direction import Choice, improves, resolve_mode
 from dltrain.errors import CheckpointProblem
 from dltrain.ranges import Count, Fraction, NonNegative
 
 
 class KeepBest:
-    """Train to the end; the weights of the best evaluation are kept nevertheless.
+    """Train to the end and keep the weights of the best evaluation.
 
         best = argmin (or argmax) of metric over the evaluations
+        stop if ‖w_{t+1} − w_t‖ < tolerance
 
-    Keep track of the best evaluation; stop only when the weights stand still, where `tolerance` is given
-    (L4).
+    NaN and inf are never the best. Raises ValueError for mode=auto if the direction of the metric is unknown.
 
-    metric: a column of metrics.csv, or "gap" for val/loss - train/loss (L1). NaN and inf are never the best.
-    mode: whether lower (`min`) or higher (`max`) is better; `auto` follows the metric. Raises ValueError
-    where the direction of the metric is not known.
-
-    Use: when the length of training is chosen beforehand, as with most schedules.
-    Defaults: the validation loss.
-    Lecture: L0 L1 L2 L3
+    Symbols: w_t all weights after step t
+    Use: when the length of training is chosen in advance, as with most schedules.
+    Defaults: the validation loss; no tolerance.
+    Lecture: L0 L1 L2 L3 L4
 
     Args:
         metric: column of metrics.csv, or gap for val/loss − train/loss
-        mode: whether lower or higher is better; auto follows the metric
-        tolerance: end as converged when ‖W_{t+1} − W_t‖ is below it (L4)
+        mode: whether lower (min) or higher (max) is better; auto follows the metric
+        tolerance: smallest norm of an update, below which training stops as converged
     """
 
     def __init__(
         self,
         metric: str = "val/loss",
-        mode: Literal["auto", "min", "max"] = "auto",
+        mode: Choice = "auto",
         tolerance: NonNegative | None = None,
     ) -> None:
         self.metric, self.mode, self.tolerance = metric, resolve_mode(metric, mode), tolerance
@@ -46,14 +43,14 @@ class KeepBest:
         self.stop_reason: str | None = None
 
     def observe(self, row: Mapping[str, float], step: int) -> bool:
-        """Take in one evaluation; True if it is the best so far.
+        """Record one evaluation and return whether it is the best so far.
 
-        Raises ValueError when the row does not hold the metric.
+        Raises ValueError if the row does not contain the metric.
         """
         return self._is_best(_score(row, self.metric), step)
 
     def converged(self, update_norm: float) -> bool:
-        """Whether one step moved the weights by less than `tolerance` (L4); sets `stop_reason`."""
+        """Return whether one step moved the weights by less than `tolerance`, and set `stop_reason` if so."""
         if self.tolerance is None or not update_norm < self.tolerance:
             return False
         self.stop_reason = (
@@ -77,33 +74,29 @@ class KeepBest:
 
 
 class Patience(KeepBest):
-    """Stop when a metric has not improved for a number of evaluations; the best weights are kept.
+    """Stop when a metric has not improved for a number of evaluations, and keep the best weights.
 
-        stop after patience evaluations without m̂ < (lowest m̂) − min_delta; m ← s·m + (1−s)·metric, m̂ =
-        m/(1−sᵗ)
+        m ← s·m + (1 − s)·metric, m̂ = m/(1 − sᵏ)
+        improved if m̂ < best m̂ − min_delta (mode=max: m̂ > best m̂ + min_delta)
+        stop after patience evaluations without improvement, or if ‖w_{t+1} − w_t‖ < tolerance
 
-    Stop after `patience` evaluations in a row that do not improve the metric by more than `min_delta`.
+    The weights kept are those of the evaluation with the best metric itself, without smoothing or min_delta. NaN and inf
+    are not improvements and are left out of m. Raises ValueError for mode=auto if the direction of the metric is unknown.
 
-    The best evaluation is the one with the best metric; `min_delta` and `smoothing` affect the decision to
-    stop only. `min_delta` is absolute, whatever the metric's sign. `smoothing` s counts an improvement of the
-    moving average m/(1 - s^t) with m ← s m + (1 - s) metric and m = 0 at first, against stopping on one bad
-    evaluation of a fluctuating curve (L1). `tolerance` ends the run as converged when ‖W_{t+1} - W_t‖ falls
-    below it (L4). NaN and inf are no improvement and do not enter the moving average.
-
-    Symbols: s = smoothing, t = number of evaluations; best = the evaluation with the best metric, not
-        smoothed
-    Use: against overfitting, and to spend no more time than needed; smoothing for fluctuating curves (L1).
-    Defaults: patience 10 evaluations, no smoothing.
+    Symbols: s = smoothing; k the number of the evaluation, from 1; best m̂ at the last improvement; w_t all weights
+        after step t
+    Use: against overfitting, and to train no longer than needed; smoothing for fluctuating curves.
+    Defaults: 10 evaluations, no smoothing, no tolerance.
     Paper: Prechelt 1998
     Lecture: L0 L1 L2 L3 L4
 
     Args:
-        metric: column of metrics.csv, or gap for val/loss − train/loss (L1)
-        mode: whether lower or higher is better; auto follows the metric
+        metric: column of metrics.csv, or gap for val/loss − train/loss
+        mode: whether lower (min) or higher (max) is better; auto follows the metric
         patience: evaluations in a row without improvement
-        min_delta: an improvement must exceed it; absolute, whatever the sign of the metric
-        smoothing: share of the moving average that is kept, for the decision to stop alone; 0 = none
-        tolerance: end as converged when ‖W_{t+1} − W_t‖ is below it (L4)
+        min_delta: change that an improvement must exceed, in the units of the metric
+        smoothing: weight of the previous average; 0 disables it
+        tolerance: smallest norm of an update, below which training stops as converged
     """
 
     _STATE = ("best", "best_step", "stop_reason", "reference", "stale", "average", "averaged")
@@ -111,7 +104,7 @@ class Patience(KeepBest):
     def __init__(
         self,
         metric: str = "val/loss",
-        mode: Literal["auto", "min", "max"] = "auto",
+        mode: Choice = "auto",
         patience: Count = 10,
         min_delta: NonNegative = 0.0,
         smoothing: Fraction = 0.0,
@@ -119,15 +112,17 @@ class Patience(KeepBest):
     ) -> None:
         super().__init__(metric, mode, tolerance)
         self.patience, self.min_delta, self.smoothing = patience, min_delta, smoothing
-        self.reference: float | None = None  # the smoothed score that must be beaten by min_delta
-        self.stale = 0  # evaluations since it was
-        self.average = 0.0  # m, biased towards its start at 0
-        self.averaged = 0  # t, the number of scores in it
+        # best m̂, which must be beaten by min_delta, and the evaluations since
+        self.reference: float | None = None
+        self.stale = 0
+        # m, which is biased toward 0, and k
+        self.average = 0.0
+        self.averaged = 0
 
     def observe(self, row: Mapping[str, float], step: int) -> bool:
-        """Take in one evaluation; True if it is the best so far. Sets `stop_reason` when patience has run out.
+        """Record one evaluation and return whether it is the best so far; set `stop_reason` when patience runs out.
 
-        Raises ValueError when the row does not hold the metric.
+        Raises ValueError if the row does not contain the metric.
         """
         score = _score(row, self.metric)
         smoothed = self.smooth(score)
@@ -142,14 +137,14 @@ class Patience(KeepBest):
         return best
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load a saved state. Raises CheckpointProblem for one whose best evaluation was chosen by a smoothed metric."""
+        """Load a saved state. Raises CheckpointProblem if its best evaluation was chosen by the smoothed metric."""
         super().load_state_dict(_without_first_format(state, self.smoothing))
 
     def _where(self) -> str:
         return "" if self.best is None else f" (best {self.best:.6g} at step {self.best_step})"
 
     def smooth(self, score: float) -> float:
-        """Take a score into the moving average, and return that without the bias of its start; NaN and inf as they are."""
+        """Update the moving average and return it without its bias toward 0; return NaN and inf unchanged."""
         if not math.isfinite(score) or self.smoothing == 0:
             return score
         self.averaged += 1
@@ -158,7 +153,7 @@ class Patience(KeepBest):
 
 
 def _without_first_format(state: dict[str, Any], smoothing: float) -> dict[str, Any]:
-    """Return a state in today's format; the first one kept a moving average that also chose the best evaluation."""
+    """Return a state in the current format; in the first one, the moving average also chose the best evaluation."""
     if "smoothed" not in state:
         return state
     if smoothing > 0 and state["smoothed"] is not None:

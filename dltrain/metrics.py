@@ -1,4 +1,4 @@
-"""Metrics: (logits, targets) → one number for each sample, so that sums over ragged batches are exact."""
+"""Metrics: map logits and targets to one value for each sample, so that means over batches of any size are exact."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from dltrain.data.spec import Task
 
 
 class Metric(Protocol):
-    """logits: (B, K); targets as the losses take them; returns (B,) floats on the same device."""
+    """Map logits (B, K) and targets, in the form of the losses, to floats (B,) on the same device."""
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor: ...
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 where the largest logit is the class, else 0; of mixed targets (B, C) the heaviest class counts."""
+    """Return 1 where the largest logit is that of the class, else 0; the class of mixed targets (B, K) is the largest."""
     classes = targets.argmax(1) if targets.ndim == logits.ndim else targets
     return (logits.argmax(1) == classes).float()
 
 
 def absolute_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """|logits − targets|, mean over the target columns; float64 stays so."""
+    """Return the mean of |logits − targets| over the target columns, in float64 where the logits are."""
     return _residuals(logits, targets).abs().mean(1)
 
 
 def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """(logits − targets)², mean over the target columns; float64 stays so."""
+    """Return the mean of (logits − targets)² over the target columns, in float64 where the logits are."""
     return _residuals(logits, targets).square().mean(1)
 
 
@@ -38,7 +38,7 @@ def _residuals(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def default_metrics(task: Task) -> dict[str, Metric]:
-    """What is reported beside the loss, by the name of its column."""
+    """Return the metrics reported with the loss, by the name of their column."""
     by_task: dict[Task, dict[str, Metric]] = {
         "classification": {"accuracy": accuracy},
         "regression": {"mae": absolute_error},

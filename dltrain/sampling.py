@@ -1,34 +1,34 @@
-"""The order of the training samples in each epoch, as a function of the seed and the epoch alone.
+"""Samplers: the order of the training samples in each epoch.
 
-Every sampler is built as `Sampler(targets, batch_size, seed, shuffle, **keys)`; `order(epoch)` gives
-positions in the training split, `len(sampler)` their number.
+Every sampler is built as `Sampler(targets, batch_size, seed, shuffle, **keys)`; `order(epoch)` returns positions in the
+training split, `len(sampler)` their number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from dltrain.ranges import NonNegative, Part, Share
 
-SHUFFLES = ("epoch", "once", "never", "replacement")
+Order = Literal["epoch", "once", "never", "replacement"]
 
 
 class Sampler(Protocol):
-    """What the loop asks for."""
+    """The interface of samplers."""
 
     def order(self, epoch: int) -> Tensor:
-        """(M,) int64 positions in the training split, on the CPU, in the order of epoch `epoch` (from 0)."""
+        """Return the positions in the training split for epoch `epoch` (from 0): (M,) int64, on the CPU."""
         ...
 
     def __len__(self) -> int: ...
 
 
 def generator(seed: int, epoch: int, stream: int = 0) -> torch.Generator:
-    """A generator on the CPU for one epoch: (0, 1) and (1, 0) give different ones."""
+    """Return a CPU generator for one epoch; seed 0 in epoch 1 and seed 1 in epoch 0 give different ones."""
     state = 0
     for part in (seed, epoch, stream):
         state = _mixed((state + part) % 2**64)
@@ -36,7 +36,7 @@ def generator(seed: int, epoch: int, stream: int = 0) -> torch.Generator:
 
 
 def _mixed(state: int) -> int:
-    """One step of splitmix64 (Steele et al. 2014): neighbouring numbers become unrelated ones."""
+    """Apply one step of splitmix64 (Steele et al. 2014), which maps adjacent numbers to unrelated ones."""
     state = (state + 0x9E3779B97F4A7C15) % 2**64
     state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
@@ -44,22 +44,21 @@ def _mixed(state: int) -> int:
 
 
 class Shuffle:
-    """Every sample as often as any other, in the order that `shuffle` asks for.
+    """Draw all samples equally often, in the order given by `shuffle`.
 
-        shuffle=epoch: a new permutation each epoch; once: one permutation; never: as they lie; replacement: N
-        draws
+        shuffle=epoch: a new permutation of the N samples in each epoch
+        shuffle=once: the same permutation in each epoch
+        shuffle=never: the order of the dataset
+        shuffle=replacement: N independent draws in each epoch
 
-    Every sample once an epoch, or N draws with replacement (lectures L0, L2, L3, L4).
+    The order is a function of the seed and the epoch, so that a run can be resumed anywhere.
 
     Use: nearly always.
-    Defaults: a function of the seed and the epoch alone, so that a run can be resumed anywhere.
     Lecture: L0 L2 L3 L4
     """
 
-    def __init__(self, targets: Tensor, batch_size: int, seed: int, shuffle: str = "epoch") -> None:
-        """targets: (N, ...); shuffle: epoch, once, never or replacement."""
-        _check_shuffle(shuffle)
-        del batch_size  # other samplers need it
+    def __init__(self, targets: Tensor, batch_size: int, seed: int, shuffle: Order = "epoch") -> None:
+        del batch_size
         self._count, self._seed, self._shuffle = len(targets), seed, shuffle
 
     def __len__(self) -> int:
@@ -77,26 +76,20 @@ class Shuffle:
 
 
 class Balanced:
-    """Every batch holds every class equally often: rare ones repeat, frequent ones take turns.
+    """Draw every class equally often in every batch.
 
-        slot k of the epoch holds class k mod C; each class goes through permutations of its samples
+        sample k of the epoch has class k mod C
+        the samples of a class come in one permutation after the other, across epochs
 
-    Every batch holds every class equally often (lecture L3).
+    An epoch has as many samples as the data, without a last batch that would be too small to hold every class. Raises
+    ValueError for a regression and for a batch smaller than C.
 
-    Slot k of an epoch holds class k mod C. Each class goes through one permutation of its samples after the
-    other, across epochs, so that within a class all come equally often. An epoch is as long as the data, less
-    a last batch that would be too small to hold every class.
-
-    Symbols: C = number of classes; needs batch_size >= C
-    Use: classes of very different sizes; compare with dataset.class_weights=balanced (both at once are
-        refused).
-    Defaults: within a class all samples come equally often over the epochs.
+    Symbols: C = number of classes
+    Use: classes of very different sizes; compare with dataset.class_weights=balanced (not both at once).
     Lecture: L3
     """
 
-    def __init__(self, targets: Tensor, batch_size: int, seed: int, shuffle: str = "epoch") -> None:
-        """targets: (N,) int64; raises ValueError for a regression or a batch smaller than the classes."""
-        _check_shuffle(shuffle)
+    def __init__(self, targets: Tensor, batch_size: int, seed: int, shuffle: Order = "epoch") -> None:
         if targets.ndim != 1 or targets.is_floating_point():
             raise ValueError(
                 "sampler=balanced needs classes, but the targets are quantities; use sampler=none"
@@ -105,8 +98,7 @@ class Balanced:
         if batch_size < len(classes):
             raise ValueError(
                 f"sampler=balanced with batch_size={batch_size}: a batch cannot hold all {len(classes)} "
-                "classes; set "
-                f"batch_size to at least {len(classes)}"
+                f"classes; set batch_size to at least {len(classes)}"
             )
         self._members = [(codes == code).nonzero().flatten() for code in range(len(classes))]
         left_over = len(targets) % batch_size
@@ -127,7 +119,7 @@ class Balanced:
         return order
 
     def _draw(self, code: int, members: int, slots: int, epoch: int) -> Tensor:
-        """Places (slots,) among the members of a class."""
+        """Draw positions (slots,) among the members of a class."""
         if self._shuffle == "replacement":
             return torch.randint(members, (slots,), generator=generator(self._seed, epoch, code))
         first = epoch * slots if self._shuffle == "epoch" else 0
@@ -143,27 +135,24 @@ class Balanced:
 
 
 class Hard:
-    """Samples with a large last loss come more often, outliers excepted.
+    """Draw samples with a large last loss more often, except outliers.
 
-        p_i = (1 − share)/N + share · w_i/Σw,  w = loss^strength
-        an outlier's w is the mean of the others'
+        p_i = (1 − share)/N + share·w_i/Σw
+        w_i = loss_i^strength
+        outliers, and samples without a loss so far: w_i = mean of the other w
 
-    Samples with a large last loss come more often; above a quantile they are outliers and do not (L3).
+    An epoch has N draws; with shuffle=epoch, sample i is drawn ⌊N·p_i⌋ or ⌈N·p_i⌉ times (systematic resampling).
 
-    p_i = (1 − share)/N + share · w_i/Σw with w = loss^strength; an outlier, and a sample without a loss so
-    far, weighs as much as the others on average. N draws an epoch, each sample within one of N·p_i times
-    (systematic resampling).
-
-    Symbols: a loss above the quantile outlier_quantile of all last losses marks an outlier
-    Use: when most samples are learnt early; check the outliers' labels before trusting a gain.
-    Defaults: half of the draws stay uniform, so that every sample is seen, and the largest 5 % count as
-        outliers.
+    Symbols: p_i probability of sample i of N; loss_i its last loss; an outlier has a loss above the quantile
+        outlier_quantile of all last losses
+    Use: when most samples are learned early; check the outliers' labels before trusting a gain.
+    Defaults: half of the draws uniform, so that every sample is seen; the largest 5 % of losses are outliers.
     Lecture: L3
 
     Args:
-        share: part of the draws that follow the losses; 0 draws all samples equally often
-        strength: power of the loss
-        outlier_quantile: losses above this quantile count as outliers; 1 knows no outliers
+        share: fraction of the draws that follow the losses; 0 draws all samples equally often
+        strength: exponent of the loss; 0 gives all samples the same weight
+        outlier_quantile: quantile of the losses above which samples are outliers; 1 disables it
     """
 
     def __init__(
@@ -171,48 +160,36 @@ class Hard:
         targets: Tensor,
         batch_size: int,
         seed: int,
-        shuffle: str = "epoch",
+        shuffle: Order = "epoch",
         share: Share = 0.5,
         strength: NonNegative = 1.0,
         outlier_quantile: Part = 0.95,
     ) -> None:
-        """targets: (N, ...); raises ValueError for a key out of its range."""
         del batch_size
         if shuffle not in ("epoch", "replacement"):
             raise ValueError(
-                f"sampler=hard draws anew each epoch; shuffle={shuffle} cannot go with it: use shuffle=epoch"
-            )
-        if not 0 <= share <= 1:
-            raise ValueError(
-                f"sampler.share is {share}; it must be in [0, 1] (0 draws all samples equally often)"
-            )
-        if not strength >= 0:
-            raise ValueError(f"sampler.strength is {strength}; it must be >= 0 (0 makes all weigh the same)")
-        if not 0 < outlier_quantile <= 1:
-            raise ValueError(
-                f"sampler.outlier_quantile is {outlier_quantile}; it must be in (0, 1] (1: no outliers)"
+                f"sampler=hard draws in each epoch; shuffle={shuffle} cannot go with it: use shuffle=epoch"
             )
         self._seed, self._shuffle = seed, shuffle
         self._share, self._strength, self._quantile = share, strength, outlier_quantile
-        # on the CPU until the first losses come, then where they are
+        # on the CPU until the first losses are observed, then on their device
         self._losses = torch.full((len(targets),), torch.nan)
-        # the losses as they were when the epoch at hand began: a run resumed in mid-epoch needs its order
-        # again
+        # the losses at the start of the current epoch, from which a run resumed in mid-epoch computes its order
         self._epoch, self._at_start = -1, self._losses.clone()
 
     def __len__(self) -> int:
         return len(self._losses)
 
     def observe(self, indices: Tensor, losses: Tensor) -> None:
-        """Keep the last loss (B,) of the samples at `indices` (B,); no value is read back from the device."""
+        """Keep the last loss (B,) of the samples at `indices` (B,), without a host sync."""
         if self._losses.device != losses.device:
             self._losses = self._losses.to(losses.device)
         values = losses.detach().to(self._losses.dtype)
-        # the larger loss of a sample that is twice in a batch: which of two writes wins is left open on a GPU
+        # keep the larger loss of a sample that is twice in a batch: on a GPU the order of two writes is undefined
         self._losses.scatter_reduce_(0, indices, values, "amax", include_self=False)
 
     def order(self, epoch: int) -> Tensor:
-        """See `Sampler.order`; costs one transfer of the losses an epoch, and none in between."""
+        """See `Sampler.order`; transfers the losses from the device once in each epoch."""
         if epoch != self._epoch:
             self._epoch, self._at_start = epoch, self._losses.clone()
         random = generator(self._seed, epoch)
@@ -234,17 +211,17 @@ class Hard:
         return (1 - self._share) * uniform + self._share * weights / total if total > 0 else uniform
 
     def state_dict(self) -> dict[str, Any]:
-        """Losses now and at the start of the epoch at hand."""
+        """Return the losses now and at the start of the current epoch."""
         return {"losses": self._losses.clone(), "epoch": self._epoch, "at_start": self._at_start.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Load a state from `state_dict`."""
         self._losses.copy_(state["losses"])
         self._epoch, self._at_start = int(state["epoch"]), state["at_start"].to(self._losses.device)
 
 
 def _systematic(shares: Tensor, random: torch.Generator) -> Tensor:
-    """N draws, each sample floor(N·p) or ceil(N·p) times: N points evenly spread over the sum of shares."""
+    """Draw N samples, each floor(N·p) or ceil(N·p) times, at N evenly spaced points of the cumulative sum of shares."""
     count = len(shares)
     offset = torch.rand(1, generator=random, dtype=torch.float64)
     points = (torch.arange(count) + offset) / count
@@ -252,11 +229,6 @@ def _systematic(shares: Tensor, random: torch.Generator) -> Tensor:
 
 
 def _quantile(values: Tensor, share: float) -> Tensor:
-    """The smallest value that `share` of the values do not exceed (torch.quantile ends at 16 M entries)."""
+    """Return the smallest value that `share` of the values do not exceed (torch.quantile is limited to 16 M values)."""
     place = max(int(torch.tensor(share * len(values), dtype=torch.float64).ceil()) - 1, 0)
     return values.sort().values[place]
-
-
-def _check_shuffle(shuffle: str) -> None:
-    if shuffle not in SHUFFLES:
-        raise ValueError(f"shuffle is {shuffle!r}; it must be one of {', '.join(SHUFFLES)}")

@@ -1,53 +1,59 @@
 """Schedules: functions of the step that scale the learning rate, give the momentum, or scale the penalties.
 
-A factory `(total_steps, steps_per_epoch, **keys)` returns a `Schedule`. All of them map one shape, which
-falls from 1 to 0, to the values between `start` and `end`: `end + (start - end) * shape(step)`. So one family
-serves three knobs: lr (1 to 0), momentum (0.5 to 0.9) and the strength of penalties (0 to 1).
+A factory `(total_steps, steps_per_epoch, **keys)` returns a `Schedule`. A shape s falls from 1 toward 0 and is mapped to
+the values from `start` to `end` by end + (start − end)·s. The same factories serve three groups with different defaults:
+lr (1 to 0), momentum (0.5 to 0.9) and the strengths of penalties (0 to 1).
 
-The run has the steps 0 to total_steps - 1; `end` is reached at total_steps, so that the last step still
-moves. A warm-up of w steps multiplies `start` by 1/(w+1), 2/(w+1), ... w/(w+1); the schedule then runs over
-what is left.
+The run has the steps 0 to total_steps − 1; `end` is reached at total_steps, so that the last step still moves. A warm-up
+of w steps multiplies the first value by 1/(w + 1), 2/(w + 1), …, w/(w + 1); the schedule covers the remaining steps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from dltrain.direction import improves, resolve_mode
+from dltrain.direction import Choice, improves, resolve_mode
 from dltrain.ranges import AtLeastOne, Count, Index, Inner, NonNegative, Part, Positive, Unit
 
 
 class Schedule(Protocol):
-    """The value at a 0-based step; valid past the end of the run too."""
+    """Return the value at a step, from 0; valid past the end of the run too."""
 
     def __call__(self, step: int) -> float: ...
 
 
 @dataclass(frozen=True)
 class _Span:
-    """What the schedule runs over: `length` steps that begin after `warmup` of them."""
+    """The `length` steps of a schedule, after a warm-up of `warmup` steps."""
 
     warmup: int
     length: int
     steps_per_epoch: int
 
     def share(self, step: int) -> float:
+        """Return the fraction of the schedule that is completed."""
         return min(step, self.length) / self.length
 
     def elapsed(self, step: int, unit: Unit) -> int:
-        """Steps taken or epochs completed since the end of the warm-up."""
+        """Return the number of steps or completed epochs since the end of the warm-up."""
         return step if unit == "steps" else step // self.steps_per_epoch
 
     def schedule(self, value: Callable[[int], float]) -> Schedule:
+        """Return the schedule of a function of the steps since the end of the warm-up."""
+
         def warmed(step: int) -> float:
             if step < self.warmup:
                 return value(0) * (step + 1) / (self.warmup + 1)
             return value(step - self.warmup)
 
         return warmed
+
+    def between(self, start: float, end: float, shape: Callable[[int], float]) -> Schedule:
+        """Return the schedule from `start`, where the shape is 1, to `end`, where it is 0."""
+        return self.schedule(lambda step: _between(start, end, shape(step)))
 
 
 def _span(total_steps: int, steps_per_epoch: int, warmup_steps: int, warmup_epochs: float) -> _Span:
@@ -70,6 +76,10 @@ def _between(start: float, end: float, shape: float) -> float:
     return end + (start - end) * shape
 
 
+def _half_wave(share: float) -> float:
+    return (1 + math.cos(math.pi * share)) / 2
+
+
 def constant(
     total_steps: int,
     steps_per_epoch: int,
@@ -77,20 +87,18 @@ def constant(
     warmup_steps: Index = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """The same value throughout.
+    """Constant value.
 
         value = start; it multiplies lr
 
-    The same value throughout (L3).
-
-    Use: with adaptive optimizers, and to see what a schedule is worth.
-    Defaults: the plain value.
+    Use: with adaptive optimizers, and as the baseline of other schedules.
+    Defaults: lr unchanged.
     Lecture: L3
 
     Args:
-        start: multiple of lr throughout
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        start: multiple of lr
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     return _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs).schedule(lambda step: start)
 
@@ -106,27 +114,26 @@ def step(
     warmup_steps: Index = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Multiply by a factor every few epochs.
+    """Multiply by a factor at regular intervals.
 
-        value = end + (start − end)·s(t), s = factor^⌊t/T⌋; it multiplies lr
+        s = factor^⌊t/P⌋
+        value = end + (start − end)·s; it multiplies lr
 
-    Multiply by `factor` every so many epochs, or steps where `every_steps` is given (L2, L3).
+    Raises ValueError if the period is not shorter than the schedule, since the value would never change.
 
-    Raises ValueError when the period is as long as the run, since nothing would ever happen.
-
-    Symbols: T = every_epochs or every_steps
-    Use: the classic for SGD.
-    Defaults: half every 5 epochs (L2; also a tenth every 20, or every 10 in L3).
+    Symbols: t steps since the warm-up; P the steps of the period, every_steps if given, else of every_epochs
+    Use: the classic schedule for SGD.
+    Defaults: half every 5 epochs, as in L2 (which also gives a tenth every 20, and L3 every 10).
     Lecture: L2 L3
 
     Args:
-        factor: s is multiplied by it each time
-        every_epochs: period in epochs; it must be shorter than the run
-        every_steps: period in steps, in place of every_epochs
-        start: multiple of lr at the first step
-        end: multiple of lr that s = 0 stands for
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        factor: multiplies s after each period
+        every_epochs: period in epochs
+        every_steps: period in steps, instead of every_epochs
+        start: multiple of lr at the start
+        end: multiple of lr at s = 0
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     period = every_steps or every_epochs * steps_per_epoch
@@ -136,56 +143,52 @@ def step(
             f"{key} is {value}, a period of {period} steps; the schedule has {span.length} and the "
             "first change must come before: lower it or train for more epochs"
         )
-    return span.schedule(lambda step: _between(start, end, factor ** (step // period)))
+    return span.between(start, end, lambda step: factor ** (step // period))
 
 
 def multistep(
     total_steps: int,
     steps_per_epoch: int,
     factor: Part = 0.1,
-    milestones: list[Positive] = (0.5, 0.75),
+    milestones: Sequence[Positive] = (0.5, 0.75),
     unit: Literal["share", "epochs", "steps"] = "share",
     start: NonNegative = 1.0,
     end: NonNegative = 0.0,
     warmup_steps: Index = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Multiply by a factor at chosen points of the run.
+    """Multiply by a factor at given milestones.
 
-        value = end + (start − end)·s(t), s = factor^(milestones passed); it multiplies lr
+        s = factor^(number of milestones passed)
+        value = end + (start − end)·s; it multiplies lr
 
-    Multiply by `factor` at each milestone, counted from the end of the warm-up (L2, L3; He 2015).
+    Raises ValueError for a milestone outside the schedule.
 
-    Raises ValueError for a milestone that is not inside the run.
-
-    Use: as published recipes say when to drop.
+    Use: published recipes that name the epochs at which lr drops.
     Defaults: a tenth at half and at three quarters of the run.
     Paper: He et al. 2015, arXiv:1512.03385, section 4.2
     Lecture: L2 L3
 
     Args:
-        factor: s is multiplied by it at each milestone
-        milestones: where, in the unit below, counted from the end of the warm-up
-        unit: share of the run, epochs, or steps
-        start: multiple of lr at the first step
-        end: multiple of lr that s = 0 stands for
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        factor: multiplies s at each milestone
+        milestones: positions in `unit`, from the end of the warm-up
+        unit: share of the schedule, epochs, or steps
+        start: multiple of lr at the start
+        end: multiple of lr at s = 0
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-    given = [0.5, 0.75] if milestones is None else milestones
     scale = {"share": span.length, "epochs": steps_per_epoch, "steps": 1}[unit]
-    at = [math.ceil(milestone * scale - 1e-9) for milestone in given]
-    for milestone, position in zip(given, at, strict=True):
+    at = [math.ceil(milestone * scale - 1e-9) for milestone in milestones]
+    for milestone, position in zip(milestones, at, strict=True):
         if not 0 < position < span.length:
             raise ValueError(
                 f"milestones holds {milestone} (unit={unit}), step {position} of {span.length}; "
                 f"a milestone must lie inside the run, {_inside(unit, span)}: change it, train for more "
                 "epochs, or choose unit=share|epochs|steps"
             )
-    return span.schedule(
-        lambda step: _between(start, end, factor ** sum(step >= position for position in at))
-    )
+    return span.between(start, end, lambda step: factor ** sum(step >= position for position in at))
 
 
 def _inside(unit: str, span: _Span) -> str:
@@ -205,24 +208,24 @@ def exponential(
 ) -> Schedule:
     """Exponential decay.
 
-        value = end + (start − end)·s(t), s = exp(−rate·t); it multiplies lr
+        s = exp(−rate·t)
+        value = end + (start − end)·s; it multiplies lr
 
-    exp(-rate * t), with t the completed epochs or the steps (L2, L3).
-
+    Symbols: t completed epochs, or steps (unit), since the warm-up
     Use: a smooth form of step.
-    Defaults: rate 0.1 per epoch: a tenth after 23 epochs.
+    Defaults: rate 0.1 per epoch, a tenth after 23 epochs.
     Lecture: L2 L3
 
     Args:
-        rate: how fast s falls, per unit of t
-        unit: t counts completed epochs or steps
-        start: multiple of lr at the first step
-        end: multiple of lr that s = 0 stands for
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        rate: rate of decay per epoch or step
+        unit: unit of t
+        start: multiple of lr at the start
+        end: multiple of lr at s = 0
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-    return span.schedule(lambda step: _between(start, end, math.exp(-rate * span.elapsed(step, unit))))
+    return span.between(start, end, lambda step: math.exp(-rate * span.elapsed(step, unit)))
 
 
 def inverse(
@@ -237,24 +240,24 @@ def inverse(
 ) -> Schedule:
     """Inverse decay.
 
-        value = end + (start − end)·s(t), s = 1/(1 + rate·t); it multiplies lr
+        s = 1/(1 + rate·t)
+        value = end + (start − end)·s; it multiplies lr
 
-    1 / (1 + rate * t), with t the completed epochs or the steps (L3).
-
-    Use: slow decay whose sum diverges, as the theory of SGD asks.
-    Defaults: rate 0.1 per epoch: half after 10 epochs.
+    Symbols: t completed epochs, or steps (unit), since the warm-up
+    Use: slow decay whose sum diverges, as the theory of SGD requires.
+    Defaults: rate 0.1 per epoch, half after 10 epochs.
     Lecture: L3
 
     Args:
-        rate: how fast s falls, per unit of t
-        unit: t counts completed epochs or steps
-        start: multiple of lr at the first step
-        end: multiple of lr that s = 0 stands for
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        rate: rate of decay per epoch or step
+        unit: unit of t
+        start: multiple of lr at the start
+        end: multiple of lr at s = 0
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-    return span.schedule(lambda step: _between(start, end, 1 / (1 + rate * span.elapsed(step, unit))))
+    return span.between(start, end, lambda step: 1 / (1 + rate * span.elapsed(step, unit)))
 
 
 def inverse_sqrt(
@@ -266,25 +269,25 @@ def inverse_sqrt(
     warmup_steps: Index = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Decay with the root of the time.
+    """Decay with the inverse square root of time.
 
-        value = end + (start − end)·s(t), s = 1/√k, k = 1, 2, …; it multiplies lr
+        s = 1/√k
+        value = end + (start − end)·s; it multiplies lr
 
-    1 / sqrt(k), with k the number of the epoch or of the step, from 1 (L0, L1, L3).
-
-    Use: convex problems; the rate for SGD on them.
-    Defaults: k in epochs; the theory counts steps (unit=steps), with a larger lr.
+    Symbols: k = 1, 2, … the number of the epoch, or of the step (unit)
+    Use: the rate of SGD for convex problems.
+    Defaults: k counts epochs; the theory counts steps, with a larger lr.
     Lecture: L0 L1 L3
 
     Args:
-        unit: k is the number of the epoch or of the step, from 1
-        start: multiple of lr at the first step
-        end: multiple of lr that s = 0 stands for
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        unit: unit of k
+        start: multiple of lr at the start
+        end: multiple of lr at s = 0
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-    return span.schedule(lambda step: _between(start, end, (1 + span.elapsed(step, unit)) ** -0.5))
+    return span.between(start, end, lambda step: (1 + span.elapsed(step, unit)) ** -0.5)
 
 
 def inverse_k(
@@ -296,26 +299,26 @@ def inverse_k(
     warmup_steps: Index = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Decay with the time.
+    """Decay with the inverse of time.
 
-        value = end + (start − end)·s(t), s = 1/k, k = 1, 2, …; it multiplies lr
+        s = 1/k
+        value = end + (start − end)·s; it multiplies lr
 
-    1 / k, with k the number of the epoch or of the step, from 1 (L0, L3).
-
-    Use: strongly convex problems; the rate for SGD on them.
-    Defaults: k in epochs; the theory counts steps (unit=steps), with a larger lr.
+    Symbols: k = 1, 2, … the number of the epoch, or of the step (unit)
+    Use: the rate of SGD for strongly convex problems.
+    Defaults: k counts epochs; the theory counts steps, with a larger lr.
     Paper: Robbins & Monro 1951
     Lecture: L0 L3
 
     Args:
-        unit: k is the number of the epoch or of the step, from 1
-        start: multiple of lr at the first step
-        end: multiple of lr that s = 0 stands for
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        unit: unit of k
+        start: multiple of lr at the start
+        end: multiple of lr at s = 0
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-    return span.schedule(lambda step: _between(start, end, 1 / (1 + span.elapsed(step, unit))))
+    return span.between(start, end, lambda step: 1 / (1 + span.elapsed(step, unit)))
 
 
 def linear(
@@ -326,21 +329,19 @@ def linear(
     warmup_steps: Index = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """A straight line over the run.
+    """Linear decay over the run.
 
-        value = end + (start − end)·s(t), s = 1 − t/T; it multiplies lr
+        s = 1 − t/T
+        value = end + (start − end)·s; it multiplies lr
 
-    A straight line from `start` to `end` over the run.
-
-    Symbols: T = steps of the run
-    Use: fine-tuning; an end of 0 takes the noise out.
-    Defaults: from start to end.
+    Symbols: t of T steps since the warm-up
+    Use: fine-tuning; an end of 0 removes the noise of the gradient.
 
     Args:
-        start: multiple of lr at the first step
-        end: multiple of lr that s = 0 stands for
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        start: multiple of lr at the start
+        end: multiple of lr at s = 0
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     return polynomial(total_steps, steps_per_epoch, 1.0, start, end, warmup_steps, warmup_epochs)
 
@@ -354,25 +355,24 @@ def polynomial(
     warmup_steps: Index = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """A power of the time left.
+    """Polynomial decay over the run.
 
-        value = end + (start − end)·s(t), s = (1 − t/T)^power; it multiplies lr
+        s = (1 − t/T)^power
+        value = end + (start − end)·s; it multiplies lr
 
-    (1 - t/T) ** power over the run.
-
-    Symbols: T = steps of the run
-    Use: a drop that flattens towards the end.
-    Defaults: power 2.
+    Symbols: t of T steps since the warm-up
+    Use: a decay that flattens toward the end.
+    Defaults: quadratic.
 
     Args:
-        power: 1 is the straight line
-        start: multiple of lr at the first step
-        end: multiple of lr that s = 0 stands for
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        power: exponent; 1 is linear decay
+        start: multiple of lr at the start
+        end: multiple of lr at s = 0
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-    return span.schedule(lambda step: _between(start, end, (1 - span.share(step)) ** power))
+    return span.between(start, end, lambda step: (1 - span.share(step)) ** power)
 
 
 def cosine(
@@ -383,29 +383,23 @@ def cosine(
     warmup_steps: Index = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Half a cosine wave over the run.
+    """Cosine decay: half a cosine wave over the run.
 
-        value = end + (start − end)·s(t), s = (1 + cos(πt/T))/2; it multiplies lr
+        s = (1 + cos(π·t/T))/2
+        value = end + (start − end)·s; it multiplies lr
 
-    Half a cosine wave from `start` to `end` over the run (Loshchilov & Hutter 2017, arXiv:1608.03983).
-
-    Symbols: T = steps of the run
+    Symbols: t of T steps since the warm-up
     Use: the first schedule to try when the length of training is known.
-    Defaults: from start to end in one wave.
     Paper: Loshchilov & Hutter 2017, arXiv:1608.03983
 
     Args:
-        start: multiple of lr at the first step
-        end: multiple of lr that s = 0 stands for
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        start: multiple of lr at the start
+        end: multiple of lr at s = 0
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-    return span.schedule(lambda step: _between(start, end, _half_wave(span.share(step))))
-
-
-def _half_wave(share: float) -> float:
-    return (1 + math.cos(math.pi * share)) / 2
+    return span.between(start, end, lambda step: _half_wave(span.share(step)))
 
 
 def cosine_restarts(
@@ -418,36 +412,35 @@ def cosine_restarts(
     warmup_steps: Index = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Cosine waves with warm restarts.
+    """Cosine decay with warm restarts (SGDR).
 
-        value = end + (start − end)·s(t), s = (1 + cos(π·share of the cycle))/2; it multiplies lr
+        s = (1 + cos(π·u))/2
+        value = end + (start − end)·s; it multiplies lr
 
-    Half a cosine wave in each of `cycles` cycles, each `growth` times as long as the last (arXiv:1608.03983).
+    The cycles fill the run, so that it ends at the end of a cycle. Raises ValueError if a cycle has no step.
 
-    The cycles fill the run exactly, so that it ends at the end of one. Raises ValueError when one has no
-    step.
-
+    Symbols: u the completed share of the cycle, from 0 to 1
     Use: several good end points in one run (ensembles, swa).
-    Defaults: 3 cycles, each twice as long as the last, which fill the run.
+    Defaults: 3 cycles, each twice as long as the last.
     Paper: Loshchilov & Hutter 2017, arXiv:1608.03983
 
     Args:
-        cycles: cycles that fill the run
-        growth: length of a cycle over that of the one before
-        start: multiple of lr at the first step
-        end: multiple of lr that s = 0 stands for
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        cycles: number of cycles
+        growth: ratio of the lengths of consecutive cycles
+        start: multiple of lr at the start
+        end: multiple of lr at s = 0
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     edges = _cycle_edges(span.length, cycles, growth)
 
-    def value(step: int) -> float:
+    def shape(step: int) -> float:
         cycle = min(sum(step >= edge for edge in edges[1:]), cycles - 1)
         first, last = edges[cycle], edges[cycle + 1]
-        return _between(start, end, _half_wave(min(step - first, last - first) / (last - first)))
+        return _half_wave(min(step - first, last - first) / (last - first))
 
-    return span.schedule(value)
+    return span.between(start, end, shape)
 
 
 def _cycle_edges(length: int, cycles: int, growth: float) -> list[int]:
@@ -472,26 +465,25 @@ def one_cycle(
     warmup_steps: Index = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Up to a peak, then far down.
+    """One cycle: rise to a peak, then decay far below the start.
 
-        t/T < rise: start → peak, then peak → end, each half a cosine wave (or a line); it multiplies lr
+        s(u) = (1 + cos(π·u))/2 (anneal=cosine) or 1 − u (linear)
+        t/T < rise: value = peak + (start − peak)·s(u), u = t/T/rise
+        then: value = end + (peak − end)·s(u), u = (t/T − rise)/(1 − rise); it multiplies lr
 
-    From `start` to `peak` in the share `rise` of the run, then down to `end` (Smith & Topin,
-    arXiv:1708.07120).
-
-    Symbols: T = steps of the run
+    Symbols: t of T steps since the warm-up
     Use: short runs at a large lr.
-    Defaults: start = peak/25, end = peak/25·10⁻⁴, rise 0.3 of torch.
+    Defaults: those of torch: start = peak/25, end = start·10⁻⁴, rise 0.3.
     Paper: Smith & Topin 2018, arXiv:1708.07120
 
     Args:
-        rise: share of the run before the peak
-        anneal: form of the way up and down
-        start: multiple of lr at the first step
-        peak: multiple of lr at the turn
+        rise: share of the schedule before the peak
+        anneal: shape of the rise and of the decay
+        start: multiple of lr at the start
+        peak: multiple of lr at the peak
         end: multiple of lr at the end
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     shape = _half_wave if anneal == "cosine" else (lambda share: 1 - share)
@@ -515,26 +507,25 @@ def triangular(
     warmup_steps: Index = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Schedule:
-    """Up and down again, in cycles.
+    """Cyclical: linear rise and decay in each of several cycles.
 
-        value = start + (peak − start)·shrink^c·(1 − |2u − 1|), u = share of cycle c; it multiplies lr
+        s = shrink^c·(1 − |2u − 1|)
+        value = start + (peak − start)·s; it multiplies lr
 
-    Up to `peak` and back to `start` in each cycle (Smith 2017, arXiv:1506.01186); `shrink` 0.5 is
-    triangular2.
+    Raises ValueError if a cycle has no step.
 
-    Raises ValueError when a cycle has no step.
-
-    Use: to cross barriers again and again; shrink 0.5 is the triangular2 of the paper.
-    Defaults: 3 cycles.
+    Symbols: u the completed share of the cycle c = 0, 1, …, from 0 to 1
+    Use: to cross barriers of the loss repeatedly; shrink=0.5 is the paper's triangular2.
+    Defaults: 3 cycles of the same height.
     Paper: Smith 2017, arXiv:1506.01186
 
     Args:
-        cycles: cycles that fill the run
-        shrink: height of a cycle over that of the one before
-        start: multiple of lr at the ends of a cycle
+        cycles: number of cycles
+        shrink: ratio of the heights of consecutive cycles
+        start: multiple of lr at both ends of each cycle
         peak: multiple of lr in the middle of the first cycle
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     _cycle_edges(span.length, cycles, 1.0)
@@ -549,29 +540,29 @@ def triangular(
 class Plateau:
     """Multiply by a factor when a metric has stopped improving.
 
-        value = end + (start − end)·s(t), s = factor^(times without improvement for patience evaluations); it
-        multiplies lr
+        improved if metric < best − min_delta (mode=max: metric > best + min_delta)
+        s ← factor·s after patience evaluations in a row without improvement
+        value = end + (start − end)·s; it multiplies lr
 
-    Multiply by `factor` after `patience` evaluations in a row without improvement (L2, L3).
+    NaN and inf are not improvements. The count of evaluations restarts after each change of s. The only schedule with a
+    state: the trainer calls `observe` after each evaluation. Raises ValueError for mode=auto if the direction of the
+    metric is unknown.
 
-    The only schedule with memory: the loop calls `observe` with the value of `metric` after each evaluation.
-    An improvement is one of more than `min_delta`, absolute; NaN and inf are none. After a change the count
-    begins anew.
-
-    Use: when the length of training is not known beforehand.
+    Symbols: s = 1 at the start; best = metric at the last improvement
+    Use: when the length of training is not known in advance.
     Defaults: half after 3 evaluations.
     Lecture: L2 L3
 
     Args:
-        metric: column of metrics.csv that is watched
-        mode: whether lower or higher is better; auto follows the metric
-        factor: s is multiplied by it each time
-        patience: evaluations in a row without improvement before a change
-        min_delta: an improvement must exceed it; absolute, whatever the sign of the metric
-        start: multiple of lr at the first step
-        end: multiple of lr that s = 0 stands for
-        warmup_steps: steps of linear warm-up, from start/(w+1)
-        warmup_epochs: the same in epochs; give only one of the two
+        metric: column of metrics.csv
+        mode: whether lower (min) or higher (max) is better; auto follows the metric
+        factor: multiplies s
+        patience: evaluations in a row without improvement
+        min_delta: change that an improvement must exceed, in the units of the metric
+        start: multiple of lr at the start
+        end: multiple of lr at s = 0
+        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
 
     def __init__(
@@ -579,7 +570,7 @@ class Plateau:
         total_steps: int,
         steps_per_epoch: int,
         metric: str = "val/loss",
-        mode: Literal["auto", "min", "max"] = "auto",
+        mode: Choice = "auto",
         factor: Part = 0.5,
         patience: Count = 3,
         min_delta: NonNegative = 0.0,
@@ -592,15 +583,16 @@ class Plateau:
         self.metric, self.mode = metric, resolve_mode(metric, mode)
         self.factor, self.patience, self.min_delta = factor, patience, min_delta
         self.best: float | None = None
-        self.stale = 0  # evaluations since the last improvement or change
+        # evaluations since the last improvement or change
+        self.stale = 0
         self.changes = 0
-        self._schedule = span.schedule(lambda step: _between(start, end, self.factor**self.changes))
+        self._schedule = span.between(start, end, lambda step: self.factor**self.changes)
 
     def __call__(self, step: int) -> float:
         return self._schedule(step)
 
     def observe(self, metric: float) -> None:
-        """Take in the metric of one evaluation."""
+        """Record the metric of one evaluation."""
         if improves(metric, self.best, self.mode, self.min_delta):
             self.best, self.stale = metric, 0
             return

@@ -1,8 +1,8 @@
-"""Random streams by name: every draw is a function of (seed, stream, counter), so that resuming needs no saved state.
+"""Named random streams: every draw is a function of (seed, stream, counter), so that resuming needs no saved state.
 
-Streams: `init` (weights), `shuffle` (order), `augment` (transforms), `dropout` (torch's global generator: `nn.Dropout`
-takes no other), `noise` (gradient noise). Training samples are drawn from `initializer` (for initializers that look at
-data), `statistics` (of batch norms), `diagnostics`, `check` and `pictures`.
+Streams: `init` (weights), `shuffle` (order), `augment` (transforms), `dropout` (torch's global generator, since
+`nn.Dropout` takes no other), `noise` (gradient noise). Samples of the training split are drawn by `initializer` (for
+data-driven initializers), `statistics` (of batch norms), `diagnostics`, `check` and `pictures`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MASK = (1 << 64) - 1
 
 
 def derive(seed: int, stream: str, counter: int = 0) -> int:
-    """The seed of a stream at a counter, such as the step: 63 well-mixed bits."""
+    """Return the seed of a stream at a counter, such as the step: 63 well-mixed bits."""
     return _mix(_base(seed, stream) + counter * 0x9E3779B97F4A7C15)
 
 
@@ -25,7 +25,7 @@ def _base(seed: int, stream: str) -> int:
 
 
 def _mix(x: int) -> int:
-    """SplitMix64's finaliser (Steele et al. 2014): torch's CPU generator looks at the low 32 bits only."""
+    """Apply the finalizer of SplitMix64 (Steele et al. 2014); torch's CPU generator uses the low 32 bits only."""
     x &= _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -33,7 +33,7 @@ def _mix(x: int) -> int:
 
 
 class Stream:
-    """One named stream on a device: `at(counter)` is its generator, set to that counter."""
+    """A named stream on a device; `at(counter)` returns its generator, seeded for that counter."""
 
     def __init__(self, seed: int, name: str, device: torch.device | str = "cpu") -> None:
         self.base = _base(seed, name)
@@ -45,7 +45,7 @@ class Stream:
 
 
 class GlobalStream(Stream):
-    """The stream behind `nn.Dropout`: torch's global generator of the device."""
+    """The stream of `nn.Dropout`: torch's global generator of the device."""
 
     def __init__(self, seed: int, name: str, device: torch.device) -> None:
         self.base = _base(seed, name)
@@ -58,7 +58,7 @@ class GlobalStream(Stream):
 def sample_positions(count: int, wanted: int, seed: int, stream: str) -> Tensor:
     """Return positions (min(wanted, count),) of a random sample of a split with `count` samples, in random order.
 
-    A function of its arguments alone, so that a run looks at the same samples at every step. Whatever stands for the
-    training data comes from here: files are often sorted, and their first samples are no sample of them.
+    The positions depend on the arguments only, so that a run uses the same samples at every step. The first samples of a
+    split would not represent it, since files are often sorted.
     """
     return torch.randperm(count, generator=Stream(seed, stream).at(0))[:wanted]

@@ -139,11 +139,7 @@ def test_every_yaml_builds(word: str) -> None:
         (MSE, CLASSES, {}, r"loss=mse is for the task regression, but .* classification; use loss=auto"),
         (MAE, CLASSES, {}, r"loss=mae is for the task regression"),
         (Huber, CLASSES, {}, r"loss=huber is for the task regression"),
-        (Huber, REAL, {"delta": 0.0}, r"loss\.delta is 0\.0; it must be > 0 \(loss=mae"),
-        (CrossEntropy, CLASSES, {"label_smoothing": 1.0}, r"label_smoothing is 1\.0; it must be in \[0, 1\)"),
-        (BCE, CLASSES, {"label_smoothing": -0.1}, r"loss\.label_smoothing is -0\.1"),
-        (auto, CLASSES, {"label_smoothing": math.nan}, r"loss\.label_smoothing is nan"),
-        (auto, REAL, {"label_smoothing": 0.1}, r"has no labels to smooth; leave label_smoothing away"),
+        (auto, REAL, {"label_smoothing": 0.1}, r"has no labels to smooth; leave out label_smoothing"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_in_words(make: Any, spec: DataSpec, keys: dict[str, Any], message: str) -> None:

@@ -128,7 +128,7 @@ DATA = [
     ("dataset=digits loss=mse model=cnn dataset.normalize=none loss=huber", r"a class has no distance.*\nUse loss=auto", 2, "loss=cross_entropy"),
     ("dataset=diabetes augmentation=[mixup]", r"augmentation.mixup: .*augmentation.mixup.regression=true", 2,
      "dataset=diabetes augmentation=[mixup] augmentation.mixup.regression=true"),
-    ("dataset=iris model=cnn", r"without neighbours.*\nUse model=mlp", 2, "dataset=iris model=mlp"),
+    ("dataset=iris model=cnn", r"without neighbors.*\nUse model=mlp", 2, "dataset=iris model=mlp"),
     ("dataset=iris augmentation=[flip]", r"`dataset=iris` cannot go with `augmentation=flip`: ", 2, "dataset=iris"),
     ("steps=5 schedule=cosine schedule.warmup_steps=10", r"schedule: .*warm", 2, "schedule=cosine schedule.warmup_steps=1"),
     ("dataset=iris folds=60 fold=0", r"", 3, "dataset=iris folds=5 fold=0"),

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from dltrain.sampling import SHUFFLES, Balanced, Hard, Sampler, Shuffle, generator
+from dltrain.sampling import Balanced, Hard, Order, Sampler, Shuffle, generator
 
 TARGETS = torch.tensor([0] * 90 + [1] * 30 + [2] * 9)
 Make = Callable[..., Sampler]
 
 
-ALL = [(make, shuffle) for make in (Shuffle, Balanced) for shuffle in SHUFFLES]
+ALL = [(make, shuffle) for make in (Shuffle, Balanced) for shuffle in get_args(Order)]
 
 
 @pytest.mark.parametrize(("make", "shuffle"), [*ALL, (Hard, "epoch"), (Hard, "replacement")])
@@ -62,7 +63,7 @@ def test_with_replacement_some_come_twice_and_all_equally_often() -> None:
     assert abs(counts.float().std().item() - 10) < 1  # Poisson of mean 100
 
 
-@pytest.mark.parametrize("shuffle", SHUFFLES)
+@pytest.mark.parametrize("shuffle", get_args(Order))
 @pytest.mark.parametrize("batch_size", [3, 8, 10, 64, 128, 129])
 def test_every_batch_holds_every_class_equally_often(shuffle: str, batch_size: int) -> None:
     sampler = Balanced(TARGETS, batch_size, 0, shuffle)
@@ -186,21 +187,12 @@ def test_hard_with_replacement_draws_the_same_shares(shuffle: str) -> None:
 
 REFUSED = [
     (
-        Shuffle,
-        {"shuffle": "always"},
-        "shuffle is 'always'; it must be one of epoch, once, never, replacement",
-    ),
-    (
         Balanced,
         {"batch_size": 2},
         "batch_size=2: a batch cannot hold all 3 classes; set batch_size to at least 3",
     ),
     (Balanced, {"targets": torch.rand(9, 1)}, "sampler=balanced needs classes.*use sampler=none"),
-    (Balanced, {"shuffle": "twice"}, "shuffle is 'twice'"),
-    (Hard, {"shuffle": "once"}, "sampler=hard draws anew each epoch; shuffle=once .*use shuffle=epoch"),
-    (Hard, {"share": 1.5}, r"sampler.share is 1.5; it must be in \[0, 1\]"),
-    (Hard, {"strength": -1.0}, "sampler.strength is -1.0; it must be >= 0"),
-    (Hard, {"outlier_quantile": 0.0}, r"sampler.outlier_quantile is 0.0; it must be in \(0, 1\]"),
+    (Hard, {"shuffle": "once"}, "sampler=hard draws in each epoch; shuffle=once .*use shuffle=epoch"),
 ]
 
 

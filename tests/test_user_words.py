@@ -150,28 +150,28 @@ def test_a_word_that_exists_twice_is_refused_with_both_paths(dltrain, workdir, o
 MISSPELT = {
     "a user's own target": (
         "conf/model/mine.yaml", "_target_: my_models.TwoLayers\nwitdh: 64\n", ["model=mine"],
-        "conf/model/mine.yaml) is no key of model=mine. Did you mean `model.width`?"),
+        "conf/model/mine.yaml, line 2) is no key of model=mine. Did you mean `model.width`?"),
     "a target of ours": (
         "conf/optimizer/mine.yaml", "_target_: torch.optim.Adam\nbetsa: [0.9, 0.99]\n", ["optimizer=mine"],
-        "conf/optimizer/mine.yaml) is no key of optimizer=mine. Did you mean `optimizer.betas`?"),
+        "conf/optimizer/mine.yaml, line 2) is no key of optimizer=mine. Did you mean `optimizer.betas`?"),
     "an experiment's key": (
         "conf/experiment/mine.yaml", "# @package _global_\nmodel:\n  hiden: [3]\n", ["experiment=mine"],
-        "conf/experiment/mine.yaml) is no key of model=mlp. Did you mean `model.hidden`?"),
+        "conf/experiment/mine.yaml, line 3) is no key of model=mlp. Did you mean `model.hidden`?"),
     "an experiment's knob": (
         "conf/experiment/mine.yaml", "# @package _global_\nepoch: 3\n", ["experiment=mine"],
-        "conf/experiment/mine.yaml) is neither a knob nor a group. Did you mean `epochs`?"),
+        "conf/experiment/mine.yaml, line 2) is neither a knob nor a group. Did you mean `epochs`?"),
     "an experiment's word": (
         "conf/experiment/mine.yaml", "# @package _global_\ndefaults:\n  - override /optimizer: adamm\n", ["experiment=mine"],
-        "optimizer/adamm"),
+        "conf/experiment/mine.yaml, line 3: `override /optimizer: adamm`: there is no such word of optimizer. Did you mean `adam`?"),
     "an experiment's value": (
         "conf/experiment/mine.yaml", "# @package _global_\nlr: -3\n", ["experiment=mine"],
         "`lr` is -3; it must be: float > 0"),
     "a dataset's common key": (
         "conf/dataset/mine.yaml", "_target_: my_data.parity\nval_fracton: 0.2\n", ["dataset=mine"],
-        "conf/dataset/mine.yaml) is no key of dataset=mine. Did you mean `dataset.val_fraction`?"),
+        "conf/dataset/mine.yaml, line 2) is no key of dataset=mine. Did you mean `dataset.val_fraction`?"),
     "a key of an inheriting word": (
         "conf/dataset/mine.yaml", "defaults: [digits]\nspilt_seed: 3\n", ["dataset=mine"],
-        "conf/dataset/mine.yaml) is no key of dataset=mine. Did you mean `dataset.split_seed`?"),
+        "conf/dataset/mine.yaml, line 2) is no key of dataset=mine. Did you mean `dataset.split_seed`?"),
     "a value of an inheriting word": (
         "conf/optimizer/mine.yaml", "defaults:\n  - adam  # and slower\n  - _self_\neps: -1\n", ["optimizer=mine"],
         "`optimizer.eps` is -1; it must be: float > 0"),

@@ -1,4 +1,4 @@
-"""Refusals of bad parameters, in words."""
+"""Checks of parameters against the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def require(ok: bool, key: str, value: object, rule: str, cure: str) -> None:
 
 
 def picture_shape(spec: DataSpec, word: str) -> tuple[int, int, int]:
-    """The pictures' (C, H, W); ValueError for data that are not pictures."""
+    """Return the (C, H, W) of the pictures. Raises ValueError for data that are not pictures."""
     if len(spec.input_shape) != 3:
         raise ValueError(
             f"augmentation={word} needs pictures of shape (C, H, W), but this dataset's samples have shape "

@@ -1,4 +1,4 @@
-"""Geometric transforms of pictures, which fuse with their neighbours into one resampling."""
+"""Geometric transforms of pictures; adjacent ones are fused into one resampling."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ Border = Literal["fill", "reflect"]
 
 
 class Geometric:
-    """A transform that is one matrix for each sample; subclasses draw it.
-
-    `whole_pixels`: it only mirrors and shifts by whole pixels, so it can be a gather. `projective`: the last
-    row of its matrices counts. `border`: what it shows from outside, None when it never looks there.
-    """
+    """A transform given by a matrix for each sample, which subclasses draw."""
 
     stage = GEOMETRY
+    # it only mirrors and shifts by whole pixels, so a gather can compute it
     whole_pixels = False
+    # the last row of its matrices is not (0, 0, 1)
     projective = False
+    # the pixels outside the picture; None if they are never read
     border: Border | None = "fill"
 
     def __init__(self, spec: DataSpec, word: str) -> None:
@@ -36,11 +35,11 @@ class Geometric:
         self.black = (-spec.mean / spec.std).expand(self.channels, 1, 1)
 
     def matrix(self, draw: Draw) -> Tensor:
-        """(B, 3, 3): from positions in the new picture to positions in the old one."""
+        """Draw matrices (B, 3, 3) from positions in the new picture to positions in the old one."""
         raise NotImplementedError
 
     def displacement(self, draw: Draw) -> Tensor | None:
-        """(B, 2, H, W), x and y: pixels added to the positions in the old picture, or None."""
+        """Draw pixels (B, 2, H, W), x and y, to add to the positions in the old picture; None for no displacement."""
         return None
 
     def __call__(
@@ -55,11 +54,10 @@ class Geometric:
 
 
 class Fused:
-    """Neighbouring geometric transforms as one resampling: a gather if all keep whole pixels, or one warp.
+    """Apply adjacent geometric transforms as one resampling: a gather if all move whole pixels, else one warp.
 
-    The first of `members` is applied first. Unlike a chain of calls, the result is sampled once, and what
-    leaves the picture in the middle of the chain comes back. An elastic displacement is drawn in the frame of
-    the new picture.
+    The first of `members` is applied first. Unlike in a chain of calls, pixels that leave the picture within the chain
+    can come back. An elastic displacement is drawn in the coordinates of the new picture.
     """
 
     stage = GEOMETRY
@@ -81,7 +79,8 @@ class Fused:
         epoch: int = 0,
     ) -> tuple[Tensor, Tensor]:
         draw = draw_for(inputs, generator, indices, epoch)
-        self.black = self.black.to(inputs)  # copies at the first call only
+        # copies at the first call only
+        self.black = self.black.to(inputs)
         matrix, displacement = self.compose(draw)
         if self.reflects:
             return geometry.pick_mirrored(inputs, matrix), targets
@@ -92,14 +91,14 @@ class Fused:
         return geometry.warp(inputs, matrix, self.black, displacement, self.projective, memory), targets
 
     def kept(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Memory kept from call to call; on a CPU fresh pages cost more than the arithmetic."""
+        """Return memory that is reused between calls: on a CPU, new pages cost more than the arithmetic."""
         kept = self.memory
         if kept is None or (kept.shape, kept.dtype, kept.device) != (shape, like.dtype, like.device):
             kept = self.memory = like.new_empty(shape)
         return kept
 
     def compose(self, draw: Draw) -> tuple[Tensor, Tensor | None]:
-        """The product of the members' matrices (B, 3, 3) and the sum of their displacements."""
+        """Return the product of the members' matrices (B, 3, 3) and the sum of their displacements."""
         matrix, total = self.members[0].matrix(draw), self.members[0].displacement(draw)
         for member in self.members[1:]:
             matrix = matrix @ member.matrix(draw)
@@ -109,16 +108,14 @@ class Fused:
 
 
 class Flip(Geometric):
-    """Mirror each picture left to right by chance.
+    """Mirror each picture at random.
 
         x′ = −x with probability p, else x
         y′ = −y with probability vertical_p, else y
 
-    Mirror left to right with probability `p`, top to bottom with `vertical_p`.
-
-    Symbols: x, y pixels from the centre
-    Use: photographs; not digits or letters, which change their meaning.
-    Defaults: every second picture, never upside down (torchvision's p).
+    Symbols: x, y pixels from the center
+    Use: photographs; not digits or letters, whose meaning changes.
+    Defaults: every second picture left to right, as in torchvision, and none top to bottom.
     Lecture: L1 L3
 
     Args:
@@ -131,14 +128,10 @@ class Flip(Geometric):
 
     def __init__(self, spec: DataSpec, p: Share = 0.5, vertical_p: Share = 0.0) -> None:
         super().__init__(spec, "flip")
-        require(0 <= p <= 1, "flip.p", p, "a probability in [0, 1]", "0.5 mirrors every second picture")
-        require(
-            0 <= vertical_p <= 1, "flip.vertical_p", vertical_p, "a probability in [0, 1]", "0 keeps up up"
-        )
         self.p, self.vertical_p = p, vertical_p
 
     def parameters(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Whether each picture is mirrored left to right, and top to bottom."""
+        """Draw whether each picture is mirrored left to right, and top to bottom."""
         return draw.chance(self.p), draw.chance(self.vertical_p)
 
     def matrix(self, draw: Draw) -> Tensor:
@@ -147,23 +140,19 @@ class Flip(Geometric):
 
 
 class AlternatingFlip(Geometric):
-    """Mirror every picture in every second epoch.
+    """Mirror each picture left to right in every second epoch.
 
-        mirrored in epoch e if (coin(index, seed) + e) is odd
-        coin = a fixed fair hash
+        x′ = −x if coin(i, seed) + e is odd, else x
 
-    Mirror every picture in every second epoch, half of them in even and half in odd epochs.
+    Two consecutive epochs show each picture both ways. Raises ValueError if called without the samples' indices.
 
-    Which half is a fixed function of the sample's index and `seed`, so that a sample is seen both ways in any
-    two epochs (Jordan 2024, arXiv:2404.00498). Needs the samples' indices and the epoch; ValueError without
-    indices.
-
-    Use: in place of flip where epochs are few: any two epochs show a picture both ways.
-    Defaults: seed 0, the same halves in every run.
+    Symbols: x pixels from the center; i the index of the sample; e the epoch, from 0; coin a fixed hash, 0 or 1
+    Use: instead of flip in runs of few epochs.
+    Defaults: the same halves in every run.
     Paper: Jordan 2024, arXiv:2404.00498
 
     Args:
-        seed: chooses which half is mirrored first
+        seed: selects the half that is mirrored in even epochs
     """
 
     whole_pixels = True
@@ -171,11 +160,10 @@ class AlternatingFlip(Geometric):
 
     def __init__(self, spec: DataSpec, seed: Index = 0) -> None:
         super().__init__(spec, "alternating_flip")
-        require(seed >= 0, "alternating_flip.seed", seed, "a whole number >= 0", "0 is the default")
         self.seed = seed
 
     def parameters(self, draw: Draw) -> Tensor:
-        """Whether each picture is mirrored in this epoch."""
+        """Return whether each picture is mirrored in this epoch."""
         if draw.indices is None:
             raise ValueError(
                 "augmentation=alternating_flip needs the indices of the samples and the epoch; "
@@ -189,44 +177,37 @@ class AlternatingFlip(Geometric):
 
 
 def coin(indices: Tensor, seed: int) -> Tensor:
-    """A fair coin for each index, 0 or 1: one bit of a hash in wrapping 64-bit integers."""
+    """Return one bit of a hash of each index, in wrapping 64-bit integers: 0 and 1 equally often."""
     mixed = (indices.long() + 1) * 0x1E3779B97F4A7C15 + seed * 0x2545F491
     mixed = (mixed ^ (mixed >> 29)) * 0x3F58476D1CE4E5B9
     return (mixed >> 40) & 1
 
 
 class Shift(Geometric):
-    """Move each picture by a few whole pixels.
+    """Shift each picture by a few whole pixels; black pixels enter.
 
         x′ = x + i, y′ = y + j
-        i, j uniform over the whole numbers in ±pixels
+        i, j uniform over −pixels, …, pixels
 
-    Move the picture by whole pixels, uniform in −pixels..pixels along each side; black enters.
-
-    Use: objects that are not centred; whole pixels keep the picture sharp.
+    Symbols: x right, y down
+    Use: objects that are not centered; whole pixels keep the picture sharp.
     Defaults: 2 pixels, a sixteenth of 32.
     Lecture: L1 L3
 
     Args:
-        pixels: greatest move along each side, in pixels (less than the side)
+        pixels: largest shift along each axis; less than the shorter side
     """
 
     whole_pixels = True
 
     def __init__(self, spec: DataSpec, pixels: Count = 2) -> None:
         super().__init__(spec, "shift")
-        room = min(self.height, self.width)
-        require(
-            1 <= pixels < room,
-            "shift.pixels",
-            pixels,
-            f"a whole number in 1..{room - 1}",
-            "2 suits 32 pixels",
-        )
+        side = min(self.height, self.width)
+        require(pixels < side, "shift.pixels", pixels, f"< {side}, the shorter side", "2 suits 32 pixels")
         self.pixels = pixels
 
     def parameters(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Pixels to the right and pixels down, positive or negative."""
+        """Draw the shifts to the right and down, in pixels, (B,) each."""
         return draw.integers(-self.pixels, self.pixels), draw.integers(-self.pixels, self.pixels)
 
     def matrix(self, draw: Draw) -> Tensor:
@@ -235,24 +216,23 @@ class Shift(Geometric):
 
 
 class Crop(Geometric):
-    """Cut each picture at random out of itself padded.
+    """Pad each picture and crop it at a random position to its size.
 
         x′ = x + i, y′ = y + j
-        i, j uniform over the whole numbers in ±padding
+        i, j uniform over −padding, …, padding
 
-    Cut the picture's size at a uniform place out of the picture padded by `padding` pixels on all sides.
+    The mirror image does not repeat the border pixel. Constant padding can be fused with every geometric transform,
+    reflected padding with flips only.
 
-    `mode` constant pads with black, reflect with the mirror image (without the border pixel itself). Constant
-    fuses with any neighbour; reflect with flips only.
-
+    Symbols: x right, y down
     Use: the standard for small photographs, with flip.
-    Defaults: the paper's 4 pixels of black for 32 × 32.
+    Defaults: the paper's 4 black pixels for 32 × 32.
     Paper: He et al. 2016, arXiv:1512.03385 (section 4.2)
     Lecture: L1 L3
 
     Args:
-        padding: pixels added on each side before the cut (less than the side)
-        mode: padded with black, or with the mirror image; constant fuses with rotate and the like
+        padding: pixels added on each side; less than the shorter side
+        mode: pad with black (constant), or with the mirror image (reflect)
     """
 
     whole_pixels = True
@@ -261,26 +241,13 @@ class Crop(Geometric):
         self, spec: DataSpec, padding: Count = 4, mode: Literal["constant", "reflect"] = "constant"
     ) -> None:
         super().__init__(spec, "crop")
-        room = min(self.height, self.width)
-        require(
-            1 <= padding < room,
-            "crop.padding",
-            padding,
-            f"a whole number in 1..{room - 1}",
-            "4 suits 32 pixels",
-        )
-        require(
-            mode in ("constant", "reflect"),
-            "crop.mode",
-            mode,
-            "constant or reflect",
-            "constant pads with black",
-        )
+        side = min(self.height, self.width)
+        require(padding < side, "crop.padding", padding, f"< {side}, the shorter side", "4 suits 32 pixels")
         self.padding = padding
         self.border = "reflect" if mode == "reflect" else "fill"
 
     def parameters(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Left and top edge of the cut within the padded picture, in 0..2·padding."""
+        """Draw the left and top edges of the crop in the padded picture, from 0 to 2·padding, (B,) each."""
         return draw.integers(0, 2 * self.padding), draw.integers(0, 2 * self.padding)
 
     def matrix(self, draw: Draw) -> Tensor:
@@ -289,30 +256,28 @@ class Crop(Geometric):
 
 
 class Rotate(Geometric):
-    """Turn each picture around its centre.
+    """Rotate each picture around its center.
 
         x′ = cos θ·x + sin θ·y, y′ = −sin θ·x + cos θ·y
         θ uniform in ±degrees
 
-    Turn the picture around its centre by an angle uniform in ±degrees; positive is counter-clockwise.
+    Sampling is bilinear; the corners become black.
 
-    Symbols: x right, y down, pixels from the centre; positive θ turns counter-clockwise, as torchvision's
-        rotate
-    Use: digits and photographs held at a slant; bilinear, black corners.
-    Defaults: 10 degrees, small enough for a 6 to stay a 6.
+    Symbols: x right, y down, pixels from the center; a positive θ turns counter-clockwise, as torchvision's rotate
+    Use: digits, and photographs of a tilted camera.
+    Defaults: 10 degrees, so that a 6 stays a 6.
     Lecture: L1 L3
 
     Args:
-        degrees: greatest angle to either side
+        degrees: largest angle in either direction
     """
 
     def __init__(self, spec: DataSpec, degrees: Annotated[float, "in (0, 180]"] = 10.0) -> None:
         super().__init__(spec, "rotate")
-        require(0 < degrees <= 180, "rotate.degrees", degrees, "in (0, 180]", "10 keeps a 6 a 6")
         self.degrees = degrees
 
     def parameters(self, draw: Draw) -> Tensor:
-        """Angles in degrees."""
+        """Draw angles (B,) in degrees."""
         return draw.uniform(-self.degrees, self.degrees)
 
     def matrix(self, draw: Draw) -> Tensor:
@@ -320,29 +285,28 @@ class Rotate(Geometric):
 
 
 class Shear(Geometric):
-    """Slide the rows and the columns of each picture against each other.
+    """Shear each picture along both axes.
 
         x′ = x − tan a·y, then y′ = y − tan b·x′
         a, b uniform in ±degrees
 
-    Slide the rows, then the columns against each other by angles uniform in ±degrees.
+    Sampling is bilinear; the corners become black.
 
-    Symbols: x right, y down, pixels from the centre, as torchvision's affine(shear=[a, b])
-    Use: handwriting; bilinear, black corners.
-    Defaults: 10 degrees.
+    Symbols: x right, y down, pixels from the center, as torchvision's affine(shear=[a, b])
+    Use: handwriting.
+    Defaults: 10 degrees, a visible slant.
     Lecture: L1 L3
 
     Args:
-        degrees: greatest angle along each side, below 80
+        degrees: largest angle along each axis
     """
 
-    def __init__(self, spec: DataSpec, degrees: Positive = 10.0) -> None:
+    def __init__(self, spec: DataSpec, degrees: Annotated[float, "in (0, 80)"] = 10.0) -> None:
         super().__init__(spec, "shear")
-        require(0 < degrees < 80, "shear.degrees", degrees, "in (0, 80)", "10 slants visibly")
         self.degrees = degrees
 
     def parameters(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Angles along x and along y, in degrees."""
+        """Draw angles along x and along y, in degrees, (B,) each."""
         return draw.uniform(-self.degrees, self.degrees), draw.uniform(-self.degrees, self.degrees)
 
     def matrix(self, draw: Draw) -> Tensor:
@@ -351,31 +315,30 @@ class Shear(Geometric):
 
 
 class Scale(Geometric):
-    """Enlarge or shrink each picture around its centre.
+    """Enlarge or shrink each picture around its center.
 
         x′ = s·x, y′ = s·y
         s uniform in [min, max]
 
-    Enlarge the picture around its centre by a factor uniform in [min, max]; the rim is black.
+    Sampling is bilinear; the border of a smaller picture is black.
 
-    Symbols: x, y pixels from the centre
-    Use: objects at different distances; bilinear, black rim below 1.
-    Defaults: a tenth to either side.
+    Symbols: x, y pixels from the center
+    Use: objects at different distances.
+    Defaults: a tenth in either direction.
     Lecture: L1 L3
 
     Args:
         min: smallest factor
-        max: greatest factor, not below min
+        max: largest factor, at least min
     """
 
     def __init__(self, spec: DataSpec, min: Positive = 0.9, max: Positive = 1.1) -> None:
         super().__init__(spec, "scale")
-        require(0 < min < math.inf, "scale.min", min, "> 0", "0.9 shrinks by a tenth at most")
-        require(min <= max < math.inf, "scale.max", max, f">= scale.min, which is {min}", "1.1 goes with 0.9")
+        require(min <= max, "scale.max", max, f">= scale.min, which is {min}", "1.1 goes with 0.9")
         self.min, self.max = min, max
 
     def parameters(self, draw: Draw) -> Tensor:
-        """Factors; 2 shows everything twice as large."""
+        """Draw factors (B,); 2 doubles the size."""
         return draw.uniform(self.min, self.max)
 
     def matrix(self, draw: Draw) -> Tensor:
@@ -384,28 +347,23 @@ class Scale(Geometric):
 
 
 class Distort(Geometric):
-    """See each picture from a slanted angle and through wavy glass.
+    """Distort each picture by a perspective change and an elastic displacement.
 
         p = H·p′ + D(p′)
-        H takes the corners to corners·(1 + u), u uniform in ±perspective
-        D = elastic·(G_sigma ∗ noise)
+        H maps each corner c to c·(1 + u), u uniform in ±perspective
+        D = elastic·(G_sigma ∗ z)
 
-    See the picture from an angle (perspective) and through wavy glass (elastic, Simard et al. 2003).
-
-    `perspective`: each corner shows a point up to this fraction of half the side away from it. `elastic`: the
-    root mean square of the displacement along each side, in pixels, of Gaussian noise smoothed over `sigma`
-    pixels.
-
-    Symbols: p old, p′ new position; G Gaussian filter, scaled so that D has root mean square = elastic
-    Use: handwriting (elastic), photographs of flat things (perspective).
+    Symbols: p old, p′ new position from the center; z standard normal for each pixel and axis; G_sigma Gaussian filter,
+        scaled so that G_sigma ∗ z has variance 1
+    Use: handwriting (elastic), photographs of flat objects (perspective).
     Defaults: mild for 28 to 32 pixels: corners move by up to a tenth of the side, pixels by about one.
     Paper: Simard, Steinkraus & Platt 2003 (ICDAR)
     Lecture: L1 L3
 
     Args:
-        perspective: greatest move of a corner, as a fraction of half the side; 0 leaves it out
-        elastic: root mean square of the displacement along each side in pixels; 0 leaves it out
-        sigma: smoothness of the displacement: standard deviation of the filter in pixels
+        perspective: largest move of a corner, as a fraction of half the side; 0 disables it
+        elastic: root mean square of the displacement along each axis in pixels; 0 disables it
+        sigma: standard deviation of the filter in pixels; a large one gives a smooth displacement
     """
 
     projective = True
@@ -418,18 +376,15 @@ class Distort(Geometric):
         sigma: Positive = 4.0,
     ) -> None:
         super().__init__(spec, "distort")
-        rule = "in [0, 0.5), or corners could fold over"
-        require(0 <= perspective < 0.5, "distort.perspective", perspective, rule, "0 leaves perspective out")
-        require(0 <= elastic < math.inf, "distort.elastic", elastic, ">= 0", "0 leaves the elastic part out")
-        require(0 < sigma < math.inf, "distort.sigma", sigma, "> 0", "4 pixels for pictures of 32")
         self.perspective, self.elastic, self.sigma = perspective, elastic, sigma
         half = torch.tensor([self.width, self.height]) / 2
         self.corners = half * torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
         self.smooth_x, self.smooth_y = smoother(self.width, sigma), smoother(self.height, sigma)
 
     def parameters(self, draw: Draw) -> Tensor:
-        """The points (B, 4, 2) that the corners show: clockwise from the top left, pixels from the centre."""
-        self.corners = self.corners.to(draw.device)  # copies at the first call only
+        """Draw the old positions (B, 4, 2) of the corners: clockwise from the top left, in pixels from the center."""
+        # copies at the first call only
+        self.corners = self.corners.to(draw.device)
         moves = torch.rand(draw.size, 4, 2, generator=draw.generator, device=draw.device) * 2 - 1
         return self.corners * (1 + self.perspective * moves)
 
@@ -446,7 +401,7 @@ class Distort(Geometric):
 
 
 def smoother(length: int, sigma: float) -> Tensor:
-    """A Gaussian filter as a matrix (length, length) that keeps the variance of white noise exactly 1."""
+    """Return a Gaussian filter as a matrix (length, length) that keeps the variance of white noise at 1."""
     place = torch.arange(length)
     weights = torch.exp(-0.5 * ((place[:, None] - place) / sigma) ** 2)
     return weights / weights.norm(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""All augmentations of a run, in their fixed order, as one call."""
+"""All augmentations of a run as one call, in the order of their stages."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import torch
 from torch import Tensor
 
 from dltrain.augmentation.geometric import Fused, Geometric
-from dltrain.augmentation.protocols import COLOUR, BatchTransform
+from dltrain.augmentation.protocols import COLOR, BatchTransform
 
 
 class Augmentation:
-    """Apply `transforms` in the fixed order geometry, colour, noise, erasing, mixing.
+    """Apply `transforms` in the order geometry, color, noise, erasing, mixing.
 
-    Within a stage the given order counts. Neighbouring geometric transforms become one resampling. All draws
-    are (B,)-shaped and come from the generator of the call alone, in the order of the stages; the same
-    generator state gives the same batch. An empty list of transforms changes nothing and draws nothing.
+    Transforms of the same stage are applied in the given order. Adjacent geometric transforms are fused into one
+    resampling. All random numbers come from the generator of the call, so the same generator state gives the same batch.
     """
 
     def __init__(self, transforms: Sequence[BatchTransform] = ()) -> None:
         self.transforms = list(transforms)
-        ordered = sorted(transforms, key=lambda transform: getattr(transform, "stage", COLOUR))
+        ordered = sorted(transforms, key=lambda transform: getattr(transform, "stage", COLOR))
         geometric = [transform for transform in ordered if isinstance(transform, Geometric)]
         self.fused = fuse(geometric)
         self.others = [transform for transform in ordered if not isinstance(transform, Geometric)]
@@ -42,7 +41,7 @@ class Augmentation:
 
 
 def fuse(transforms: Iterable[Geometric]) -> list[Fused]:
-    """Runs of transforms that agree about what lies outside the picture, each as one resampling."""
+    """Fuse each run of transforms that fill the outside of the picture alike into one resampling."""
     runs: list[list[Geometric]] = []
     border = None
     for transform in transforms:

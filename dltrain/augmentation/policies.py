@@ -1,19 +1,20 @@
-"""Policies that give each sample its own random operations: RandAugment and TrivialAugment."""
+"""Policies that draw random operations for each sample: RandAugment and TrivialAugment."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from dltrain.augmentation import color, geometry
-from dltrain.augmentation.checks import picture_shape, require
+from dltrain.augmentation.checks import picture_shape
 from dltrain.augmentation.draws import Draw, draw_for
-from dltrain.augmentation.protocols import COLOUR
+from dltrain.augmentation.protocols import COLOR
 from dltrain.data.spec import DataSpec
-from dltrain.ranges import Count, Index
+from dltrain.ranges import Count
 
 # fmt: off
 OPERATIONS = (
@@ -25,12 +26,13 @@ OPERATIONS = (
     CONTRAST, SHARPNESS, POSTERIZE, SOLARIZE, AUTOCONTRAST, EQUALIZE,
 ) = range(len(OPERATIONS))
 # fmt: on
-NUM_LEVELS = 31  # strengths 0..30, as in both papers
+# strengths 0 to 30, as in both papers
+NUM_LEVELS = 31
 
 
 @dataclass(frozen=True)
 class Space:
-    """What the greatest strength does: tangent of shear, pixels (x, y), degrees, blend, bits taken."""
+    """The effect of the largest strength: tangent of shear, pixels (x, y), degrees, blend factor, bits removed."""
 
     shear: float
     translate: tuple[float, float]
@@ -40,38 +42,37 @@ class Space:
 
 
 class RandAugment:
-    """A few random operations of one strength for each picture.
+    """RandAugment: apply a few random operations of the same strength to each picture.
 
-        num_ops times: an operation out of 14, uniformly, at strength magnitude/30, direction by chance
+        num_ops times: x ← op(x, ±magnitude/30)
+        op uniform over 14 operations, each sign with probability 1/2
 
-    A few random operations of one strength in a row (Cubuk et al. 2020, arXiv:1909.13719).
+    The operations and their strengths are torchvision's, but sampling is bilinear (torchvision: nearest) and shear is
+    around the center (torchvision: the corner).
 
-    `magnitude` is 0..30. Fourteen operations with torchvision's strengths; every sample draws its own, and
-    its own direction. Sampling is bilinear around the centre (torchvision: nearest; shear around the corner).
-
-    Use: photographs, long training; two numbers to tune in place of a policy.
-    Defaults: torchvision's 2 operations of magnitude 9.
+    Use: photographs, long training; two numbers to tune instead of a policy.
+    Defaults: torchvision's.
     Paper: Cubuk et al. 2020, arXiv:1909.13719
 
     Args:
-        num_ops: operations in a row
-        magnitude: strength of all operations, up to 30
+        num_ops: number of operations
+        magnitude: strength of all operations
     """
 
-    stage = COLOUR
+    stage = COLOR
 
-    def __init__(self, spec: DataSpec, num_ops: Count = 2, magnitude: Index = 9) -> None:
+    def __init__(
+        self, spec: DataSpec, num_ops: Count = 2, magnitude: Annotated[int, "in [0, 30]"] = 9
+    ) -> None:
         _, height, width = picture_shape(spec, "randaugment")
-        require(num_ops >= 1, "randaugment.num_ops", num_ops, "a whole number >= 1", "2 is the paper's")
-        rule = f"a whole number in 0..{NUM_LEVELS - 1}"
-        require(0 <= magnitude < NUM_LEVELS, "randaugment.magnitude", magnitude, rule, "9 is the usual one")
         self.num_ops, self.level = num_ops, magnitude / (NUM_LEVELS - 1)
         self.space = Space(0.3, (150 / 331 * width, 150 / 331 * height), 30.0, 0.9, 4)
         self.mean, self.std = spec.mean, spec.std
 
     def __call__(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         draw = draw_for(inputs, generator)
-        self.mean, self.std = self.mean.to(inputs), self.std.to(inputs)  # copies at the first call only
+        # copies at the first call only
+        self.mean, self.std = self.mean.to(inputs), self.std.to(inputs)
         pixels = inputs * self.std + self.mean
         for _ in range(self.num_ops):
             operation, sign = operations_and_signs(draw)
@@ -80,20 +81,18 @@ class RandAugment:
 
 
 class TrivialAugment:
-    """One random operation of random strength for each picture.
+    """TrivialAugment: apply one random operation of random strength to each picture.
 
-        an operation out of 14, uniformly, at a strength uniform over 0..30 of the wide space, direction by
-        chance
+        x ← op(x, ±k/30)
+        op uniform over 14 operations, k uniform over 0, 1, …, 30, each sign with probability 1/2
 
-    One random operation of random strength (Müller & Hutter 2021, arXiv:2103.10158), in its wide space.
-
-    Nothing to tune. Operations and conventions as in `RandAugment`.
+    The strengths are those of the paper's wide space. Operations and sampling are as in RandAugment.
 
     Use: photographs, long training; nothing to tune.
     Paper: Müller & Hutter 2021, arXiv:2103.10158
     """
 
-    stage = COLOUR
+    stage = COLOR
 
     def __init__(self, spec: DataSpec) -> None:
         picture_shape(spec, "trivialaugment")
@@ -102,7 +101,8 @@ class TrivialAugment:
 
     def __call__(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         draw = draw_for(inputs, generator)
-        self.mean, self.std = self.mean.to(inputs), self.std.to(inputs)  # copies at the first call only
+        # copies at the first call only
+        self.mean, self.std = self.mean.to(inputs), self.std.to(inputs)
         operation, sign = operations_and_signs(draw)
         level = draw.integers(0, NUM_LEVELS - 1) / (NUM_LEVELS - 1)
         pixels = operate(inputs * self.std + self.mean, operation, level, sign, self.space)
@@ -110,15 +110,14 @@ class TrivialAugment:
 
 
 def operations_and_signs(draw: Draw) -> tuple[Tensor, Tensor]:
-    """The number of each sample's operation, and its direction, −1.0 or 1.0, (B,) each."""
+    """Draw the number of each sample's operation and its sign, −1.0 or 1.0, (B,) each."""
     return draw.integers(0, len(OPERATIONS) - 1), 1 - 2 * draw.chance(0.5).float()
 
 
 def operate(pixels: Tensor, operation: Tensor, level: Tensor, sign: Tensor, space: Space) -> Tensor:
-    """Apply to each raw picture in [0, 1] its operation (B,) with strength `level` (B,) in [0, 1].
+    """Apply to each raw picture in [0, 1] its `operation` (B,) with strength `level` (B,) in [0, 1].
 
-    All operations are computed for all samples and one is kept for each: grouping the samples by operation
-    would wait for the device.
+    All operations are computed for all samples: grouping the samples by operation would need a host sync.
     """
     pixels = move(pixels, operation, level * sign, space)
     pixels = shade(pixels, operation, level * sign * space.blend)
@@ -126,7 +125,7 @@ def operate(pixels: Tensor, operation: Tensor, level: Tensor, sign: Tensor, spac
 
 
 def move(pixels: Tensor, operation: Tensor, amount: Tensor, space: Space) -> Tensor:
-    """The five geometric operations, one warp; others come out unchanged. amount: (B,) in [−1, 1]."""
+    """Apply the five geometric operations in one warp; `amount` (B,) is in [−1, 1]."""
 
     def picked(number: int, value: Tensor) -> Tensor:
         return torch.where(operation == number, value, 0.0)
@@ -134,7 +133,7 @@ def move(pixels: Tensor, operation: Tensor, amount: Tensor, space: Space) -> Ten
     x, y = space.translate
     matrix = geometry.shearing(picked(SHEAR_X, amount * space.shear), picked(SHEAR_Y, amount * space.shear))
     matrix = matrix @ geometry.rotation(picked(ROTATE, amount * (space.rotate * math.pi / 180)))
-    # whole pixels, rounded towards the middle
+    # whole pixels, rounded toward zero
     right, down = picked(TRANSLATE_X, (amount * x).trunc()), picked(TRANSLATE_Y, (amount * y).trunc())
     moved = geometry.warp(pixels, matrix @ geometry.shifting(right, down))
     geometric = (operation >= SHEAR_X) & (operation <= ROTATE)
@@ -142,7 +141,7 @@ def move(pixels: Tensor, operation: Tensor, amount: Tensor, space: Space) -> Ten
 
 
 def shade(pixels: Tensor, operation: Tensor, amount: Tensor) -> Tensor:
-    """The four blends with black, gray, mean gray and a smoothed picture; others come out unchanged."""
+    """Apply the four blends: with black, gray, mean gray and the smoothed picture."""
     number = operation.view(-1, 1, 1, 1)
     gray = color.gray(pixels)
     other = torch.where(number == SHARPNESS, color.smooth(pixels), torch.zeros_like(pixels))
@@ -153,7 +152,7 @@ def shade(pixels: Tensor, operation: Tensor, amount: Tensor) -> Tensor:
 
 
 def tone(pixels: Tensor, operation: Tensor, level: Tensor, space: Space) -> Tensor:
-    """The four maps of the tones; others come out unchanged. level: (B,) in [0, 1]."""
+    """Apply the four maps of pixel values; `level` (B,) is in [0, 1]."""
     number = operation.view(-1, 1, 1, 1)
     result = torch.where(
         number == POSTERIZE, color.posterize(pixels, 8 - (level * space.bits).round()), pixels

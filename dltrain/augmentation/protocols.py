@@ -1,4 +1,4 @@
-"""What every augmentation looks like from outside, and the order in which they are applied."""
+"""The interface of augmentations and the order of their stages."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-GEOMETRY, COLOUR, NOISE, ERASE, MIX = range(5)  # the fixed order of the stages
+# the order in which the stages are applied
+GEOMETRY, COLOR, NOISE, ERASE, MIX = range(5)
 
 
 @runtime_checkable
 class BatchTransform(Protocol):
-    """Change a batch, each sample by its own draw.
+    """Transform a batch, with random numbers drawn for each sample.
 
-    inputs: (B, ...) normalised floats; targets: (B,) or (B, K); `generator` lives on the inputs' device and
-    is the only source of randomness. An attribute `stage` (one of the constants above) places the transform;
-    one without it counts as COLOUR, after the geometric ones and before the noise.
+    An attribute `stage`, one of the constants of this module, says where the transform is applied; COLOR if missing.
+
+    Args:
+        inputs: (B, ...) normalized floats
+        targets: (B,) or (B, K)
+        generator: on the device of the inputs; the only source of random numbers
     """
 
     def __call__(

@@ -1,4 +1,4 @@
-"""`dltrain check [group=word …]`: look at data, model and loss before a long training; nothing is written."""
+"""`dltrain check [group=word …]`: check data, model and loss before a long training; nothing is written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: list[str]) -> int:
-    """Print a line for each check; 0 if all of them pass, else 10."""
+    """Print a line for each check; return 0 if all of them pass, else 10."""
     args = read([quote_foreign(argument) for argument in arguments])
     catalogue = open_catalogue(args.config_dir)
     config = validate(compose(args.overrides, catalogue, open_hydra(catalogue)))
@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
 
 
 def checks(parts: Parts, plan: Plan, normalize: str) -> Iterator[Check]:
-    """All of them, the cheap ones first."""
+    """Yield all checks, the cheap ones first."""
     import torch
 
     from dltrain.diagnostics import checks as c
@@ -55,7 +55,7 @@ def checks(parts: Parts, plan: Plan, normalize: str) -> Iterator[Check]:
     few = next(iter(parts.train.batches(chosen[: c.SAMPLES], c.SAMPLES)))
     many = next(iter(parts.train.batches(chosen, 512)))
     scored = (parts.model, parts.loss)
-    yield c.inputs_are_centred(parts.train, normalize != "none")
+    yield c.inputs_are_centered(parts.train, normalize != "none")
     yield c.no_leak(splits)
     yield c.first_loss(*scored, many.inputs, many.targets)
     yield c.independent(parts.model, few.inputs)

@@ -1,4 +1,4 @@
-"""`dltrain complete LINE`: what the tab key offers at the end of a command line, one candidate a line; used by shells."""
+"""`dltrain complete LINE`: print the completions of a command line, one per line; used by shells."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from dltrain.config.groups import LIST_GROUPS, OVERLAYS, VERBS
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError
 
-OF_RUNS = ("evaluate", "resume", "rerun")  # verbs that take run folders
+# verbs that take run folders
+OF_RUNS = ("evaluate", "resume", "rerun")
 OPTIONS = ("--help", "--version", "--multirun", "--cfg", "--config-dir", "--config-name")
-MAX_DEPTH = 3  # of a run below the folder that is being typed: output/NAME/RUN, and a job of a sweep
+# of a run below the folder that is being typed: output/NAME/RUN, and a job of a sweep
+MAX_DEPTH = 3
 
 
 def run(arguments: list[str]) -> int:
@@ -22,28 +24,26 @@ def run(arguments: list[str]) -> int:
     line = arguments[0] if arguments else ""
     try:
         found = candidates(*split(line))
-    except (
-        UserError,
-        OSError,
-        ValueError,
-    ):  # a mistake in a file of the user's is told when the command runs
+    except (UserError, OSError, ValueError):
+        # the command itself reports a mistake in a user's file
         return 0
     print("\n".join(found))
     return 0
 
 
 def split(line: str) -> tuple[list[str], str]:
-    """The finished words of a line after the program's name, and the word that is being typed."""
+    """Return the finished words of a line after the program's name, and the word that is being typed."""
     try:
         words = shlex.split(line)
-    except ValueError:  # an open quote
+    # an open quote
+    except ValueError:
         words = line.replace("'", "").replace('"', "").split()
     current = "" if not line or line[-1].isspace() else words.pop() if words else ""
     return words[1:], current
 
 
 def candidates(before: list[str], current: str) -> list[str]:
-    """All continuations of the current word, sorted; those that end in `=`, `.`, `,` or `/` go on."""
+    """Return all completions of the current word, sorted; those that end in `=`, `.`, `,` or `/` are incomplete."""
     catalogue = Catalogue(catalogue_dir(), user_dirs(_folder_of(before)))
     verb = next((word for word in before[:1] if word in VERBS), None)
     if verb in OF_RUNS and "=" not in current:
@@ -56,7 +56,7 @@ def candidates(before: list[str], current: str) -> list[str]:
 
 
 def _folder_of(before: list[str]) -> str | None:
-    """The value of `--config-dir` on the line, where it is a folder."""
+    """Return the value of `--config-dir` on the line, where it is a folder."""
     for option, value in zip(before, before[1:], strict=False):
         if option in ("--config-dir", "-cd") and Path(value).is_dir():
             return value
@@ -64,7 +64,7 @@ def _folder_of(before: list[str]) -> str | None:
 
 
 def chosen(catalogue: Catalogue, before: Iterable[str]) -> dict[str, list[str]]:
-    """The words by group that a line chooses, and the defaults of the other groups."""
+    """Return the words by group that a line chooses, and the defaults of the other groups."""
     choices: dict[str, list[str]] = {}
     for item in catalogue.settings["defaults"]:
         for group, word in item.items() if isinstance(item, dict) else ():
@@ -78,13 +78,13 @@ def chosen(catalogue: Catalogue, before: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _heads(catalogue: Catalogue, before: list[str]) -> Iterator[str]:
-    """`group=`, `knob=` and `group.key=`."""
+    """Yield `group=`, `knob=` and `group.key=`."""
     yield from (f"{group}=" for group in catalogue.words)
     yield from (f"{path}=" for path in catalogue.params(chosen(catalogue, before)))
 
 
 def values(catalogue: Catalogue, before: list[str], current: str) -> Iterator[str]:
-    """The values of `key=…`: words of a group, the words of a key's rule; after a comma and inside a list, too."""
+    """Yield the values of `key=…`: words of a group or of a key's rule; also after a comma and inside a list."""
     key, _, typed = current.partition("=")
     head = typed[: max(typed.rfind(","), typed.rfind("[")) + 1]
     if key in catalogue.words:
@@ -103,7 +103,7 @@ def values(catalogue: Catalogue, before: list[str], current: str) -> Iterator[st
 
 
 def paths(typed: str) -> Iterator[str]:
-    """Files and folders that a path begins, folders with a slash."""
+    """Yield files and folders that begin with `typed`, folders with a slash."""
     folder, _, start = typed.rpartition("/")
     base = Path(folder or ("/" if typed.startswith("/") else "."))
     for item in sorted(os.scandir(base), key=lambda entry: entry.name) if base.is_dir() else ():
@@ -112,7 +112,7 @@ def paths(typed: str) -> Iterator[str]:
 
 
 def run_folders(typed: str) -> Iterator[str]:
-    """Folders on the way to runs, and the runs themselves, newest last."""
+    """Yield runs and the folders that contain them, newest last."""
     for path in paths(typed or "outputs/"):
         folder = Path(path)
         if path.endswith("/") and (is_run(folder) or leads_to_run(folder, MAX_DEPTH)):
@@ -124,7 +124,7 @@ def is_run(folder: Path) -> bool:
 
 
 def leads_to_run(folder: Path, depth: int) -> bool:
-    """Whether a run lies below a folder."""
+    """Return whether a folder contains a run."""
     inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
     return any(is_run(item) for item in inside) or (
         depth > 0 and any(leads_to_run(item, depth - 1) for item in inside if not is_run(item))

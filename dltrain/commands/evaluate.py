@@ -32,9 +32,9 @@ def run(arguments: list[str]) -> int:
 
 
 def named_copies(config: Config, catalogue: Catalogue) -> Config:
-    """The configuration with the words of `evaluation.tta_words` in place of the augmentation that it was trained with.
+    """Return the configuration with the words of `evaluation.tta_words` instead of the augmentation of the training.
 
-    A word that the run was trained with keeps its keys, another has its defaults. Raises UserError for one that there is not.
+    A word that the run was trained with keeps its keys, another has its defaults. Raises UserError for an unknown word.
     """
     if not config.evaluation.tta_words:
         return config

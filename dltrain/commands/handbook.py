@@ -1,8 +1,6 @@
-"""docs/methods.md, made from the catalogue and from the docstrings of what its words name.
+"""Generate docs/methods.md from the catalogue and from the docstrings of its targets: `python docs/methods.py`.
 
-    python docs/methods.py
-
-A test compares the file with what this makes, so that the page cannot fall behind the code.
+A test compares the file with this output, so that the page cannot become outdated.
 """
 
 from __future__ import annotations
@@ -37,39 +35,39 @@ TITLES = {
 INTRODUCTIONS = {
     "optimizer": "`lr` left unset is the optimizer's own default, chosen on validation data by `benchmarks/default_lr.py`. Decay "
     "is `regularization=[weight_decay]`, or the optimizer's own `weight_decay`; giving both is refused. Biases and "
-    "normalisation parameters are never decayed unless asked (`all_parameters=true`).",
+    "normalization parameters are decayed only with `all_parameters=true`.",
     "wrap": "A wrap goes around any first-order optimizer; several are applied from left to right: `wrap=[sam,lookahead]`.",
     "averaging": "What is validated, stopped on, kept and tested are the averaged weights; batch-norm statistics are recomputed "
     "for them from unaugmented training samples: all of them, or a random sample of 10,000.",
-    "schedule": "Every value multiplies `lr`. Each schedule has a warm-up (`warmup_steps` or `warmup_epochs`); it then runs over "
-    "what is left. Values are functions of the step alone, so that a resumed run meets the same ones; `plateau` is the "
-    "only one with a memory, which is kept in checkpoints.",
-    "momentum_schedule": "The same family gives the momentum itself, 0.5 to 0.9 unless told otherwise (L3); formulas and keys as "
-    "in [schedules of the learning rate](#schedules-of-the-learning-rate). It needs an optimizer that has momentum.",
-    "penalty_schedule": "The same family multiplies the strengths λ of penalties, decays and weight rules: 0 to 1 unless told "
-    "otherwise, since L0 starts overparametrised and gradually increases λ.",
-    "initializer": "They act on weights with two or more axes; biases become zero and normalisation is left alone. Scaled ones "
-    "take `gain` from the model's activation, and `last` names another one for the last layer.",
+    "schedule": "Every value multiplies `lr`. Each schedule has a warm-up (`warmup_steps` or `warmup_epochs`), then runs over "
+    "the remaining steps. Values are functions of the step alone, so that a resumed run has the same ones; only `plateau` "
+    "has a state, which checkpoints store.",
+    "momentum_schedule": "The same schedules give the momentum itself, by default from 0.5 to 0.9 (L3); formulas and keys as "
+    "in [schedules of the learning rate](#schedules-of-the-learning-rate). They need an optimizer that has momentum.",
+    "penalty_schedule": "The same schedules multiply the strengths λ of penalties, decays and weight rules, by default from 0 "
+    "to 1, since L0 starts overparametrized and gradually increases λ.",
+    "initializer": "They act on weights with two or more axes; biases become zero, and normalization layers keep their values. "
+    "Scaled initializers take `gain` from the model's activation, and `last` names another initializer for the last layer.",
     "regularization": "`l2.strength=λ` adds λ/2·‖w‖² and `l1.strength=λ` adds λ‖w‖₁; dropout's `p` is the probability to drop.",
-    "early_stopping": "Looks at one column of `metrics.csv` and keeps the weights of its best evaluation, which are the ones that are "
-    "tested: bit-equal to those of a second run stopped at that epoch.",
-    "augmentation": "Each sample has its own draw, independent of the batch size, as a function of seed and step. Neighbouring "
-    "geometric ones are fused into one warp on the device.",
-    "loss": "The mean over the batch is minimized, with the penalties. What runs are compared by is the same for all of them: "
+    "early_stopping": "Monitors one column of `metrics.csv` and keeps the weights of its best evaluation, which are tested: "
+    "bit-equal to those of a second run stopped at that epoch.",
+    "augmentation": "Each sample has its own draw, independent of the batch size, as a function of seed and step. Consecutive "
+    "geometric augmentations are fused into one warp on the device.",
+    "loss": "The mean over the batch is minimized, with the penalties. All runs are compared by the same quantity: "
     "`loss` in `metrics.csv` and wherever scores are shown is the cross-entropy of softmax(z) (classification, `bce` too), the squared "
     "error (regression) or the model's output (`dataset=none`), without label smoothing, class weights or penalties. Where the loss that is "
-    "minimized is another one, the column `objective` beside it holds its mean over the samples, before penalties: "
+    "minimized differs, the column `objective` beside it holds its mean over the samples, before penalties: "
     "`train/objective`, `val/objective`. Both can be named in `early_stopping.metric`; a sweep over what changes the objective is "
     "compared by `val/loss`. Several runs or passes together (`dltrain evaluate`) average softmax probabilities, sigmoids for "
-    "`bce`, and outputs otherwise; a loss of your own says how in `combine(outputs)`, (P, B, K) → (B, K).",
+    "`bce`, and outputs otherwise; your own loss defines it in `combine(outputs)`, (P, B, K) → (B, K).",
     "sampler": "The order of samples is a function of the seed and the epoch alone.",
     "dataset": "Splits and folds depend on `dataset.split_seed` only. `dataset.normalize` and the other keys that all datasets "
     "share are among the [knobs](#knobs).",
     "model": "Sizes of inputs and outputs come from the data. Activations are `relu`, `leaky_relu`, `tanh`, `sigmoid`, `gelu`, "
     "`silu` and `identity`; `norm` is `batch`, `layer`, `group` or `none`.",
-    "diagnostics": "Several at once, measured at every evaluation on training samples that stay the same, in evaluation mode, "
-    "without augmentation or penalties: columns `WORD/…` of `metrics.csv` and TensorBoard. They leave the weights of the run "
-    "equal to the last bit. What can be looked at before training is `dltrain check`.",
+    "diagnostics": "Measured at every evaluation on the same training samples, in evaluation mode, without augmentation or "
+    "penalties: columns `WORD/…` of `metrics.csv` and TensorBoard. They leave the weights of the run equal to the last bit. "
+    "For checks before training, use `dltrain check`.",
 }
 SLIPS = (
     (
@@ -85,7 +83,7 @@ SLIPS = (
 )
 PRACTICE = (
     (
-        "a validation set of its own; the test set takes no part in a choice",
+        "a separate validation set; the test set is never used for a choice",
         "`dataset.val_fraction`, `evaluation.test`",
         "L3",
     ),
@@ -111,7 +109,7 @@ PRACTICE = (
         "`batch_size=64`, `1`, `full`; `accumulate=4`",
         "L2 L3",
     ),
-    ("normalisation layers", "`model.norm=batch\\|layer\\|group\\|none`", "L0 L2 L3"),
+    ("normalization layers", "`model.norm=batch\\|layer\\|group\\|none`", "L0 L2 L3"),
     ("a bottleneck", "`model.bottleneck=16`", "L1"),
     ("another lr for a part of the net", "`parameters.lr_scale={head: 10}`", "L1 L2"),
     ("frozen parts, thawed later", "`parameters.freeze=[layers]`, `parameters.thaw_epoch=5`", "L1 L2"),
@@ -139,7 +137,7 @@ LOOKING = (
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     catalogue = Catalogue(catalogue_dir())
     blocks = [*_opening(catalogue)]
     for group in TITLES:
@@ -172,7 +170,7 @@ def _words_line(catalogue: Catalogue, group: str) -> str:
 
 
 def _names(catalogue: Catalogue, group: str) -> list[str]:
-    """The default first, then by the alphabet; `none` last where it is not the default."""
+    """Return the words of a group: the default first, then alphabetically; `none` last where it is not the default."""
     default = default_word(catalogue, group)
     return sorted(catalogue.words[group], key=lambda name: (name != default, name == "none", name))
 
@@ -189,7 +187,8 @@ def _group(catalogue: Catalogue, group: str) -> Iterator[str]:
         for n in names
     ]
     yield _table(("word", "what it is", "lecture"), rows)
-    if group.endswith("_schedule"):  # the formulas stand under `schedule`
+    # the formulas are listed under `schedule`
+    if group.endswith("_schedule"):
         return
     for name in names:
         if catalogue.words[group][name].notes.keys() - {"summary"}:
@@ -224,7 +223,7 @@ def _word(catalogue: Catalogue, word: Word) -> Iterator[str]:
 
 
 def _params(catalogue: Catalogue, word: Word) -> list[Param]:
-    """The keys of a word, and before them the top-level knobs that it sets."""
+    """Return the keys of a word, preceded by the top-level knobs that it sets."""
     table = catalogue.params({word.group: [word.name]}) | word.everything
     knobs = [p for path, p in table.items() if path in word.knobs]
     knobs = [
@@ -243,7 +242,7 @@ def _prefix(word: Word) -> str:
 
 
 def _rule(text: str) -> str:
-    """The formula, a line for each of its statements."""
+    """Return the formula, a line for each of its statements."""
     return re.sub(r";\s{2,}", "\n", text)
 
 
@@ -258,26 +257,26 @@ def _lecture(word: Word) -> str:
 
 
 def _linked(text: str) -> str:
-    """arXiv numbers become links."""
+    """Turn arXiv numbers into links."""
     return re.sub(r"arXiv:(math/\d{7}|\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
 
 
 def _details(word: Word) -> str:
-    """What the docstring says beyond summary, formula and notes."""
+    """Return the docstring's text beyond summary, formula and notes."""
     return word.signature.details
 
 
 def _practice() -> Iterator[str]:
     yield "## Data and practice"
-    yield "What the lectures ask for besides words, and the knob that does it."
+    yield "Practices from the lectures that are not words, and their knobs."
     yield _table(("what", "how", "lecture"), PRACTICE)
     yield "## Looking at training"
-    yield "What the lectures say one should look at, and where to see it."
+    yield "Quantities that the lectures recommend to look at, and where to find them."
     yield _table(("what", "where", "lecture"), LOOKING)
 
 
 def _clashes(catalogue: Catalogue) -> list[tuple[str, str, str, str]]:
-    """The optimizers that each regularizer, with its default keys, cannot go with: derived from what both declare."""
+    """Return the optimizers that each regularizer with its default keys excludes, derived from their declarations."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for rule in catalogue.words["regularization"].values():
         defaults = {path.rsplit(".", 1)[-1]: param.default for path, param in rule.params.items()}
@@ -329,7 +328,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that Markdown leaves as it is inside a table."""
+    """Escape text for a Markdown table."""
     return re.sub(r"(?<!\\)\|", r"\\|", text)
 
 

@@ -1,4 +1,4 @@
-"""`dltrain --help`: what a newcomer needs, made from the catalogue as it is."""
+"""`dltrain --help`: help pages, generated from the catalogue."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from dltrain.config.groups import BY_NAME
 from dltrain.config.search_path import catalogue_dir, user_dirs
 
 EXAMPLES = (
-    ("dltrain", "the default: digits, a small MLP, Adam, early stopping; seconds"),
+    ("dltrain", "the default: digits, a small MLP, Adam, early stopping; takes seconds"),
     ("dltrain optimizer=nesterov lr=0.05 schedule=cosine epochs=20", "other choices, other numbers"),
     (
         "dltrain dataset=digits model=cnn augmentation=[shift,mixup] regularization=[dropout]",
         "several words in one group",
     ),
-    ("dltrain -m optimizer=momentum,adam lr=0.1,0.01", "a sweep: every combination, one after the other"),
+    ("dltrain -m optimizer=momentum,adam lr=0.1,0.01", "a sweep over every combination"),
     ("dltrain experiment=tabular", "a recipe, with the result that it should reach"),
 )
 VERBS = {
     "check": ("check [group=word …]", "gradients, first loss, overfitting, splits: before a long training"),
     "evaluate": ("evaluate RUN…", "score the best weights of runs; of several, also their ensemble"),
-    "resume": ("resume RUN", "go on from the newest checkpoint of a run that was cut short"),
-    "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, perhaps with changes"),
+    "resume": ("resume RUN", "continue an interrupted run from its newest checkpoint"),
+    "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, optionally with changes"),
     "schema": ("schema", "the JSON Schema of recipes, for an editor"),
     "completion": ("completion bash|zsh|fish", "the script that completes words and keys with the tab key"),
 }
 
 
 def print_help(verb: str | None, arguments: list[str]) -> int:
-    """Print the page, or with a verb its two lines; a group named before `--help` is shown word by word."""
+    """Print the main page, or the two lines of a verb; a group named before `--help` is described word by word."""
     catalogue = Catalogue(catalogue_dir(), user_dirs(_option(arguments, "--config-dir", "-cd")))
     asked = [a for a in arguments if a in catalogue.words]
     words = [a.partition("=") for a in arguments if a.partition("=")[0] in catalogue.words and "=" in a]
@@ -53,7 +53,7 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
 
 
 def _option(arguments: list[str], *names: str) -> str | None:
-    """The value of an option, written `--option value` or `--option=value`."""
+    """Return the value of an option, written `--option value` or `--option=value`."""
     for before, after in zip(arguments, [*arguments[1:], None], strict=False):
         name, equals, value = before.partition("=")
         if name in names:
@@ -62,7 +62,7 @@ def _option(arguments: list[str], *names: str) -> str | None:
 
 
 def page(catalogue: Catalogue) -> Iterator[str]:
-    """The whole page."""
+    """Yield the lines of the main page."""
     yield "dltrain turns choices into an experiment: one word for each choice, one folder for each run."
     yield ""
     yield f"  {bold('dltrain')} {'[group=word …] [knob=value …]':<32} train; with -m and a,b,c every combination of them"
@@ -97,7 +97,7 @@ def page(catalogue: Catalogue) -> Iterator[str]:
 
 
 def group_lines(catalogue: Catalogue, group: str) -> Iterator[str]:
-    """A group with all its words, wrapped."""
+    """Yield a group with all its words, wrapped."""
     default = default_word(catalogue, group)
     words = sorted(catalogue.words[group], key=lambda word: (word != default, word))
     about = about_of(group)
@@ -108,19 +108,19 @@ def group_lines(catalogue: Catalogue, group: str) -> Iterator[str]:
 
 
 def about_of(group: str) -> str:
-    """What a group is about; nothing for a group of the user's."""
+    """Return the subject of a group; empty for a user's own group."""
     return BY_NAME[group].about if group in BY_NAME else ""
 
 
 def default_word(catalogue: Catalogue, group: str) -> str:
-    """The default that config.yaml's list names."""
+    """Return the default word of a group, from the defaults list of config.yaml."""
     items = (item for item in catalogue.settings["defaults"] if isinstance(item, dict))
     word = next((item[group] for item in items if group in item), None)
     return word if isinstance(word, str) else "none"
 
 
 def group_page(catalogue: Catalogue, group: str) -> Iterator[str]:
-    """Every word of a group with its sentence."""
+    """Yield every word of a group with its summary."""
     yield bold(group) + f"  {about_of(group)}"
     names = sorted(catalogue.words[group])
     longest = max(map(len, names))
@@ -132,7 +132,7 @@ def group_page(catalogue: Catalogue, group: str) -> Iterator[str]:
 
 
 def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:
-    """A word with its rule, its source and its keys."""
+    """Yield a word with its formula, its source and its keys."""
     from dltrain.errors import UserError, listing, nearest
 
     if name not in catalogue.words[group]:
@@ -151,13 +151,14 @@ def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:
         path: param for path, param in inherited.items() if path.startswith(f"{group}.")
     } | word.everything
     for param in keys.values():
-        if not param.default.startswith(("${", '"${')):  # what follows another key is not set by itself
+        # a key that follows another one need not be set
+        if not param.default.startswith(("${", '"${')):
             yield from knob_lines(param)
     yield ""
 
 
 def knob_lines(param: Param) -> Iterator[str]:
-    """A key with its default, its meaning and its rule."""
+    """Yield a key with its default, its meaning and its rule."""
     head = f"  {param.path}={param.default}" if param.default not in ("null", "") else f"  {param.path}="
     text = f"{param.meaning}{_shown(param)}"
     indent = " " * 34
@@ -171,7 +172,7 @@ def knob_lines(param: Param) -> Iterator[str]:
 
 
 def _shown(param: Param) -> str:
-    """The rule as a newcomer reads it: null is the same as leaving a key out, and types alone say little."""
+    """Return the rule as a newcomer reads it: null equals leaving a key out, and plain types say little."""
     text = re.sub(r"( or cuda:\d)+", " or cuda:N", param.rule.text if param.rule else "")
     text = text.replace(" or null", "")
     return f" ({text})" if text not in ("", "str", "path", "bool", "list of str") else ""

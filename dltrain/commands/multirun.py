@@ -42,7 +42,7 @@ def run_all(args: Namespace, arguments: list[str], catalogue: Catalogue, hydra: 
 def run_by_hydra(
     args: Namespace, parsed: list[Override], arguments: list[str], catalogue: Catalogue, hydra: Hydra
 ) -> int:
-    """Check the sweep's axes, run every job by Hydra, and tell how each ended; 7 when some failed."""
+    """Check the sweep's axes, run every job by Hydra, and print how each ended; return 7 when some failed."""
     check_axes(o.key_or_group for o in parsed if o.is_sweep_override())
     first = compose([first_of(o) for o in parsed], catalogue, hydra, args.config_name or CONFIG_NAME)
     config = validate(first)
@@ -60,7 +60,7 @@ def run_by_hydra(
 
 
 def check_each_word(parsed: list[Override], catalogue: Catalogue, hydra: Hydra, config_name: str) -> None:
-    """Compose every word of an axis beside the first values of the others: a recipe may be refused for what it sets."""
+    """Compose every word of an axis with the first values of the other axes: a recipe may be refused."""
     for i, override in enumerate(parsed):
         if override.is_discrete_sweep() and override.key_or_group in catalogue.words:
             others = [first_of(o) for o in parsed[:i] + parsed[i + 1 :]]
@@ -69,7 +69,7 @@ def check_each_word(parsed: list[Override], catalogue: Catalogue, hydra: Hydra, 
 
 
 class Stopped(BaseException):
-    """A signal stopped a job and with it the sweep: Hydra goes on with the next job after any mere Exception."""
+    """A signal stopped a job and with it the sweep: Hydra continues with the next job after an Exception."""
 
     def __init__(self, interrupted: Exception) -> None:
         super().__init__(str(interrupted))
@@ -77,7 +77,7 @@ class Stopped(BaseException):
 
 
 def first_of(override: Override) -> str:
-    """The override with the first value of its sweep."""
+    """Return the override with the first value of its sweep."""
     if not override.is_sweep_override():
         return str(override.input_line)
     if not override.is_discrete_sweep():
@@ -97,7 +97,7 @@ def _quoted(folder: Path) -> str:
 
 
 class Job:
-    """The task of one job of the sweep. A job that fails says so in its summary; the others still run."""
+    """The task of one job of the sweep. A failed job records it in its summary; the other jobs still run."""
 
     def __init__(self, catalogue: Catalogue, command: str) -> None:
         self.catalogue, self.command = catalogue, command
@@ -110,7 +110,7 @@ class Job:
 
         hydra_cfg = HydraConfig.get()
         folder = Path(hydra_cfg.runtime.output_dir)
-        # As they were typed: iterating over the node would put the environment's values into the summary.
+        # Unresolved: iterating over the node would put values of the environment into the summary.
         typed = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
         assert isinstance(typed, list)
         overrides = [str(text) for text in typed]
@@ -118,9 +118,8 @@ class Job:
         try:
             whole = job_config(cfg)
             config = validate(Composition(whole, choices_of(whole), overrides, self.catalogue))
-            if not any(
-                o.startswith("evaluation.test=") for o in overrides
-            ):  # a choice among jobs must not see the test split
+            # a choice among jobs must not see the test split
+            if not any(o.startswith("evaluation.test=") for o in overrides):
                 whole.evaluation.test = False
                 config = validate(Composition(whole, choices_of(whole), overrides, self.catalogue))
             door = Door(shipped_targets(self.catalogue), config.trust)
@@ -134,7 +133,7 @@ class Job:
 
 
 def record_failure(folder: Path, error: Exception, overrides: list[str]) -> None:
-    """A summary for a job that failed before its run could write one, and the reason on the terminal."""
+    """Write a summary for a job that failed before its run could write one, and print the reason."""
     import json
 
     known = isinstance(error, UserError)
@@ -147,7 +146,7 @@ def record_failure(folder: Path, error: Exception, overrides: list[str]) -> None
 
 
 def report(folder: Path) -> int:
-    """How each job ended, the best first; returns the exit code."""
+    """Print how each job ended, the best first; return the exit code."""
     import json
 
     jobs: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""`dltrain rerun RUN [key=value …]`: repeat a run from its config.yaml, in a folder of its own."""
+"""`dltrain rerun RUN [key=value …]`: repeat a run from its config.yaml, in a new folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dltrain resume RUN [key=value …]`: go on from the newest complete checkpoint."""
+"""`dltrain resume RUN [key=value …]`: continue from the newest complete checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FINISHED = ("completed", "early_stopped", "converged", "pruned", "degraded")
 
 
 def run(arguments: list[str]) -> int:
-    """Resume one run in its own folder; `strict=true` refuses to step over a damaged checkpoint."""
+    """Resume one run in its own folder; `strict=true` refuses to skip a damaged checkpoint."""
     paths, given = split_arguments(arguments)
     if len(paths) != 1:
         raise UserError("Name one run folder: dltrain resume outputs/NAME/DATE_TIME-xxxx")
@@ -36,7 +36,8 @@ def run(arguments: list[str]) -> int:
     config = saved.read(path, catalogue, overrides)
     door = door_for_saved(config, catalogue, overrides)
     warn_of_direction(path, config)
-    Lock(path).release()  # another process in it: say so at once, before torch is imported
+    # refuse a folder in use before torch is imported
+    Lock(path).release()
     earlier = check_resumable(path, longer=any(o.partition("=")[0] in LENGTH for o in overrides))
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
@@ -52,7 +53,7 @@ def run(arguments: list[str]) -> int:
 
 
 def warn_of_direction(path: Path, config: Config) -> None:
-    """Say that a run of an earlier version takes the wrong direction of its metric for the better one."""
+    """Warn that a run of an earlier version compares its metric in the wrong direction."""
     for group in problems(config.plain):
         node = config.plain[group]
         better = BETTER[direction_of(node["metric"]) or node["mode"]]
@@ -64,7 +65,7 @@ def warn_of_direction(path: Path, config: Config) -> None:
 
 
 def newest_run(path: Path) -> Path:
-    """The run folder that a path means: itself or, for a folder of runs, its newest run, by the time in its name."""
+    """Return the run folder of a path: the path itself or, for a folder of runs, its newest run by name."""
     if (path / "config.yaml").is_file() or (path / "summary.json").is_file():
         return path
     runs = sorted(file.parent for file in path.glob("*/config.yaml"))
@@ -72,7 +73,7 @@ def newest_run(path: Path) -> Path:
 
 
 def strictness(given: list[str]) -> tuple[bool, list[str]]:
-    """`strict=true|false` apart from the changes."""
+    """Return the value of `strict=true|false`, and the other changes."""
     values = [text.partition("=")[2] for text in given if text.startswith("strict=")]
     if any(value not in ("true", "false") for value in values):
         raise UserError(
@@ -82,7 +83,7 @@ def strictness(given: list[str]) -> tuple[bool, list[str]]:
 
 
 def check_safe(override: str, path: Path) -> None:
-    """Refuse what would make the resumed run another one."""
+    """Refuse a change that would make the resumed run another run."""
     key = override.partition("=")[0]
     if key not in (*SAFE, *LENGTH):
         raise UserError(
@@ -93,7 +94,7 @@ def check_safe(override: str, path: Path) -> None:
 
 
 def check_resumable(path: Path, longer: bool = False) -> dict[str, Any]:
-    """The summary of a run that can go on. Raises CheckpointProblem for one that is finished or is no run."""
+    """Return the summary of a run that can continue. Raises CheckpointProblem if it is finished or not a run."""
     from dltrain.training.summary import read_summary
 
     summary = read_summary(path)
@@ -105,7 +106,7 @@ def check_resumable(path: Path, longer: bool = False) -> dict[str, Any]:
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
-    """Run folders and `key=value` changes. Raises CheckpointProblem for a folder that is not there."""
+    """Return run folders and `key=value` changes. Raises CheckpointProblem for a folder that does not exist."""
     overrides = [a for a in arguments if "=" in a and not os.path.exists(a)]
     paths = [Path(a) for a in arguments if a not in overrides]
     for path in paths:

@@ -11,7 +11,7 @@ from dltrain.errors import UserError
 
 
 def run(arguments: list[str]) -> int:
-    """Print the schema of the shipped words and of those in `conf/` here."""
+    """Print the schema of the shipped words and of those in the working folder's `conf/`."""
     if arguments:
         raise UserError(
             f"`dltrain schema` takes no argument such as {arguments[0]}. Write: dltrain schema > dltrain.schema.json"

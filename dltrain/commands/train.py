@@ -1,4 +1,4 @@
-"""`dltrain key=value …`: train one configuration, or with `-m` each of several."""
+"""`dltrain key=value …`: train one configuration, or with `-m` several."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: list[str]) -> int:
-    """Hydra's own flags go to Hydra; a training run is checked whole before anything is made."""
+    """Pass Hydra's own flags to Hydra; otherwise check the whole configuration before anything is created, then train."""
     args = read([quote_foreign(argument) for argument in arguments])
     check_flags(args)
     catalogue = open_catalogue(args.config_dir)
@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> int:
 
 
 def read(arguments: list[str]) -> Namespace:
-    """Hydra's options and our overrides. Raises UserError for an option that there is not."""
+    """Parse Hydra's options and our overrides. Raises UserError for an unknown option."""
     parser = get_args_parser()
     options = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
 
@@ -89,7 +89,7 @@ def command_line(arguments: list[str]) -> str:
 
 
 def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name: str, command: str) -> int:
-    """Compose, check, build, and only then make the folder and train."""
+    """Compose, check and build, and only then create the folder and train."""
     composition = compose(overrides, catalogue, hydra, config_name)
     config = validate(composition)
     check_writable(config.output)
@@ -97,7 +97,8 @@ def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name:
     door.check_names(config.plain)
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
-    from dltrain import experiment  # torch comes in here
+    # this imports torch
+    from dltrain import experiment
 
     startup["import"] = round(time.perf_counter() - STARTED, 4)
     built = experiment.prepare(config, door, command, overrides, startup)
@@ -127,7 +128,7 @@ def _run_in(folder: Path, composition: Composition, hydra: Hydra, task: object) 
 
 
 def _hydra_says(args: Namespace, hydra: Hydra, catalogue: Catalogue) -> int:
-    """What Hydra's own flags print: the composed config, its origin, completion, Hydra's help."""
+    """Print what Hydra's own flags ask for: the composed config, its origin, completion, Hydra's help."""
     name = args.config_name or CONFIG_NAME
     if args.hydra_help:
         hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=args)
@@ -144,7 +145,7 @@ def _hydra_says(args: Namespace, hydra: Hydra, catalogue: Catalogue) -> int:
 
 
 def job_config(cfg: DictConfig) -> DictConfig:
-    """A job's configuration with Hydra's node put back, so that it is checked like a single run's."""
+    """Return a job's configuration with Hydra's node, so that it is checked like that of a single run."""
     from hydra.core.hydra_config import HydraConfig
 
     whole = cfg.copy()

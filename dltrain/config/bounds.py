@@ -1,4 +1,4 @@
-"""YAML from elsewhere: its size, depth, aliases and duplicate keys are looked at before anything is made of it."""
+"""Bounds of YAML files from elsewhere: size, depth, aliases and duplicate keys are checked before any object is built."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ MAX_BYTES, MAX_DEPTH, MAX_ALIASES = 1_000_000, 60, 100
 _CLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-# The time that Python takes to read one grows with the square of its length.
+# Python's time to parse a number grows with the square of its length.
 _LONG_NUMBER = re.compile(r"[-+]?\d[\d:._]{199,}")
 
 
 def check_bounds(file: Path, aliases: bool = True, max_bytes: int = MAX_BYTES) -> None:
-    """Raise ValueError for a file that is too long, too deep, or whose aliases or numbers could take for ever.
+    """Raise ValueError for a file that is too long or too deep, or whose aliases or numbers could take forever to read.
 
-    The events come one by one, so that a bomb is refused at its first layers and never parsed to its end.
+    The events are read one by one, so that a YAML bomb is refused at its first layers and never expanded.
     """
     status = file.stat()
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+    # reading a pipe would block
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is not a regular file")
     if (size := status.st_size) > max_bytes:
         raise ValueError(f"it has {size} bytes; a configuration has at most {max_bytes}")
@@ -45,7 +46,7 @@ def check_bounds(file: Path, aliases: bool = True, max_bytes: int = MAX_BYTES) -
             raise ValueError("it uses YAML aliases (*name), which could multiply without bound")
 
 
-# Numbers as OmegaConf reads them: YAML 1.1 alone takes 1e-3 for a text.
+# Numbers as OmegaConf reads them: YAML 1.1 reads 1e-3 as a string.
 _FLOAT = re.compile(
     r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
     |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
@@ -57,7 +58,7 @@ _FLOAT = re.compile(
 
 
 class SafeLoader(_CLoader):  # type: ignore[misc, valid-type]
-    """Plain data only; a key that stands twice is an error, since the last one would win in silence."""
+    """Load plain data only; a duplicate key is an error, since the last one would silently win."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()

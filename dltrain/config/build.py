@@ -1,6 +1,6 @@
-"""`python -m dltrain.config.build`: write conf/catalogue.json from the YAML files and the signatures that they name.
+"""Write conf/catalogue.json from the YAML files and the signatures that they name: `python -m dltrain.config.build`.
 
-Run it after a change of a word's file, signature or docstring; a test fails while the stored catalogue is not current.
+Run it after changing a word's file, signature or docstring; a test fails while the stored catalogue is out of date.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KNOBS = {"": "Knobs", "log": "Log", "evaluation": "Evaluation", "checkpoint": "C
 
 
 def build(root: Path) -> dict[str, Any]:
-    """The whole catalogue as JSON data."""
+    """Return the whole catalogue as JSON data."""
     _, settings = read_yaml(root / "config.yaml")
     return {
         "format": FORMAT,
@@ -32,13 +32,13 @@ def build(root: Path) -> dict[str, Any]:
 
 
 def words(folder: Path) -> dict[str, Any]:
-    """The words of a group, without those that a family takes from another one."""
+    """Return the words of a group, without those that a family takes from another group."""
     read = (read_word(folder.name, file) for file in sorted(folder.glob("*.yaml")))
     return {word.name: stored(word) for word in read}
 
 
 def stored(word: Word) -> dict[str, Any]:
-    """One word; what is empty is left out."""
+    """Return one word as JSON data, without empty entries."""
     keys = [[p.name, p.rule, p.default, p.meaning] for p in word.signature.parameters]
     item = {
         "content": word.content,
@@ -54,7 +54,7 @@ def stored(word: Word) -> dict[str, Any]:
 
 
 def knobs() -> list[list[Any]]:
-    """The top-level knobs and the keys common to a group, as [path, rule, default, meaning]."""
+    """Return the top-level knobs and the keys common to a group, as [path, rule, default, meaning]."""
     rows = []
     for prefix, name in KNOBS.items():
         signature = read_signature(f"{SCHEMA}.{name}")
@@ -65,7 +65,7 @@ def knobs() -> list[list[Any]]:
 
 
 def text() -> str:
-    """The file's text."""
+    """Return the text of the file."""
     return json.dumps(build(catalogue_dir()), indent=1, ensure_ascii=False, sort_keys=False) + "\n"
 
 

@@ -1,9 +1,9 @@
-"""The catalogue: which groups there are, which words each has, and which keys each word takes.
+"""The catalogue: all groups, the words of each, and the keys of each word.
 
 A word is a YAML file that names a target. The target's signature is the schema of its keys (`config.signature`); the file
-holds what differs from it. Of the shipped words all of this is stored in conf/catalogue.json (`config.build`), so that
-help, completion and refusals read one file and import neither torch nor Hydra; the user's files are read when they are met.
-Comments of a file are text for its reader: nothing in them is a rule.
+holds only what differs from it. All of this is stored in conf/catalogue.json for the shipped words (`config.build`), so
+that help, completion and refusals read one file and import neither torch nor Hydra. The user's files are read when they
+are needed. Comments of a file are for its reader and never a rule.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from dltrain.errors import UserError
 
 __all__ = ["GROUPS", "LIST_GROUPS", "OVERLAYS", "Catalogue", "Param", "Word"]
 
-FORMAT = 1  # of conf/catalogue.json
+# of conf/catalogue.json
+FORMAT = 1
 STORED = "catalogue.json"
 _LINK = re.compile(r"\$\{([\w.]+)\}")
 
 
 @dataclass(frozen=True)
 class Param:
-    """One key: its dotted path, its rule (None where its type is not known), its default, its meaning."""
+    """One key: its dotted path, its rule (None where its type is not known), its default and its meaning."""
 
     path: str
     rule: Rule | None
@@ -44,7 +45,7 @@ class Param:
 
 
 def written(value: Any) -> str:
-    """A value as it is written on the command line and in YAML."""
+    """Return a value as it is written on the command line and in YAML."""
     if isinstance(value, float) and value != 0 and not 1e-3 <= abs(value) < 1e5:
         mantissa, _, exponent = f"{value:e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
@@ -55,9 +56,12 @@ def written(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Word:
-    """One choice: `optimizer=adam`, from one file.
+    """One choice such as `optimizer=adam`, from one file.
 
-    content: the file's data without its defaults list; package: the package that its header names for Hydra.
+    Args:
+        content: the file's data without its defaults list
+        package: the package that its header names for Hydra
+        header: the first comment of a word without a target, which is its summary
     """
 
     group: str
@@ -66,7 +70,7 @@ class Word:
     content: Mapping[str, Any] = field(default_factory=dict)
     defaults: tuple[Any, ...] = ()
     package: str | None = None
-    header: str = ""  # the sentence above a word that has no target to describe it
+    header: str = ""
     signature: Signature = Signature()
 
     @property
@@ -80,7 +84,7 @@ class Word:
 
     @cached_property
     def node(self) -> Mapping[str, Any]:
-        """What the file says about its own word."""
+        """What the file states about its own word."""
         node: Any = self.content.get(self.group, {}) if self.is_global else self.content
         if self.kind.several and isinstance(node, Mapping) and "_target_" not in node:
             node = node.get(self.name, {})
@@ -93,18 +97,18 @@ class Word:
 
     @property
     def prefix(self) -> str:
-        """Where the word's keys stand in a configuration."""
+        """The path of the word's keys in a configuration."""
         return f"{self.group}.{self.name}" if self.kind.several else self.group
 
     @cached_property
     def notes(self) -> dict[str, str]:
-        """`summary`, and of a word that has a target `rule`, `symbols`, `paper`, `lecture`, `use` and `default`."""
+        """`summary` and, for a word with a target, `rule`, `symbols`, `paper`, `lecture`, `use` and `default`."""
         own = {"summary": self.header} if self.header else {}
         return {"summary": "", **self.signature.notes, **own}
 
     @cached_property
     def keys(self) -> dict[str, Any]:
-        """The word's own keys with their defaults: those of the signature, as the file changes them."""
+        """The word's own keys with their defaults: those of the signature, overridden by the file."""
         own = {key: value for key, value in self.node.items() if not str(key).startswith("_")}
         keys = self.signature.defaults() | own
         if not self.kind.overlay and (self.target or self.defaults):
@@ -113,7 +117,7 @@ class Word:
 
     @cached_property
     def knobs(self) -> dict[str, Any]:
-        """The top-level knobs whose defaults come with this word, such as the learning rate of an optimizer."""
+        """The top-level knobs whose defaults depend on this word, such as the learning rate of an optimizer."""
         given = {} if not self.is_global else {k: v for k, v in self.content.items() if k != self.group}
         keys = self.signature.defaults() | dict(self.node)
         for knob in self.kind.knobs:
@@ -123,7 +127,7 @@ class Word:
 
     @cached_property
     def everything(self) -> dict[str, Param]:
-        """All that this word sets, by dotted path, in its own group and elsewhere."""
+        """All keys that this word sets, by dotted path, in its own group and elsewhere."""
         table = {}
         for path, value in leaves(self.configuration()):
             meaning = self._parameter(path.rpartition(".")[2]) if path in self.knobs else None
@@ -137,14 +141,14 @@ class Word:
 
     @cached_property
     def given(self) -> set[str]:
-        """The dotted paths that the file itself sets."""
+        """The dotted paths that the file sets itself."""
         prefix = "" if self.is_global else self.prefix + "."
         node: Mapping[str, Any] = self.content if self.is_global else self.node
         return {path for path, _ in leaves(node, prefix)}
 
     @property
     def params(self) -> dict[str, Param]:
-        """The keys of its own group that this word brings: what its file sets beyond a known signature is none."""
+        """The keys of this word in its own group; what the file sets beyond a known signature is not a key."""
         unknown = set() if self.signature.open_ended else set(self.keys) - set(self.signature.defaults())
         return {
             path: p
@@ -154,17 +158,17 @@ class Word:
 
     @property
     def links(self) -> dict[str, str]:
-        """The keys that follow another one, such as optimizer.lr: ${lr}, with that one."""
+        """The keys that follow another key, such as optimizer.lr: ${lr}, with that key."""
         found = {path: _LINK.fullmatch(str(p.value)) for path, p in self.everything.items()}
         return {path: match[1] for path, match in found.items() if match}
 
     @property
     def parents(self) -> tuple[str, ...]:
-        """Words of the same group that this file builds upon through its defaults list."""
+        """Words of the same group on which this file builds through its defaults list."""
         return tuple(str(item) for item in self.defaults if isinstance(item, str) and item != "_self_")
 
     def configuration(self) -> dict[str, Any]:
-        """What the word contributes to a configuration, from the top: its keys, and what else its file sets."""
+        """Return what the word adds to a configuration, from the top: its keys, and what else its file sets."""
         outside = {k: v for k, v in self.content.items() if k != self.group} if self.is_global else {}
         if self.kind.overlay:
             return dict(self.content)
@@ -183,12 +187,12 @@ def _param(path: str, parameter: Parameter | None, value: Any) -> Param:
 
 
 def _is_private(path: str) -> bool:
-    """Whether a path is one of Hydra's own keys, such as `_target_`."""
+    """Return whether a path is one of Hydra's own keys, such as `_target_`."""
     return any(part.startswith("_") for part in path.split("."))
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted path of a plain configuration with its value; dictionaries are entered, lists are values."""
+    """Yield every dotted path of a plain configuration with its value; dictionaries are entered, lists are values."""
     for key, value in node.items():
         path = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
@@ -201,9 +205,9 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def read_word(group: str, file: Path, folders: tuple[Path, ...] = ()) -> Word:
-    """A word from its YAML file, with the signature of what it names; `folders` hold the user's code.
+    """Read a word from its YAML file, with the signature of its target; `folders` hold the user's code.
 
-    Raises UserError, naming file and line, for a file that is no YAML, is too large or deep, or holds no keys.
+    Raises UserError, naming file and line, for a file that is not YAML, is too large or too deep, or holds no keys.
     """
     from dltrain.config.yaml_files import read_yaml
 
@@ -217,7 +221,7 @@ def read_word(group: str, file: Path, folders: tuple[Path, ...] = ()) -> Word:
 
 
 def with_signature(word: Word, folders: tuple[Path, ...] = ()) -> Word:
-    """The word with the schema of its target, where the source of that can be found."""
+    """Return the word with the schema of its target, where its source can be found."""
     if word.target is None:
         return word
     kind = word.kind
@@ -227,7 +231,7 @@ def with_signature(word: Word, folders: tuple[Path, ...] = ()) -> Word:
 
 
 def read_header(text: str) -> tuple[str | None, str]:
-    """The package that the comments above a file's first key name for Hydra, and their first sentence."""
+    """Return the package that the comments above a file's first key name for Hydra, and their first sentence."""
     package, header = None, ""
     for line in text.splitlines():
         stripped = line.strip()
@@ -242,7 +246,7 @@ def read_header(text: str) -> tuple[str | None, str]:
 
 
 def derived(group: str, word: Word) -> Word:
-    """The word of another group that a family takes over, with its own ranges and defaults."""
+    """Return a word of another group for a family, with the family's ranges and defaults."""
     family = FAMILIES[group]
     parameters = tuple(
         replace(
@@ -262,7 +266,7 @@ def derived(group: str, word: Word) -> Word:
 
 @dataclass
 class Catalogue:
-    """All words of all groups, from the shipped catalogue and from the user's own folders."""
+    """All words of all groups, from the shipped catalogue and from the user's folders."""
 
     root: Path
     user_dirs: tuple[Path, ...] = ()
@@ -282,7 +286,7 @@ class Catalogue:
                 self.add_group(group)
 
     def load(self, stored: Mapping[str, Any]) -> None:
-        """Take in the shipped words and knobs, as conf/catalogue.json holds them."""
+        """Add the shipped words and knobs from the data of conf/catalogue.json."""
         self.settings = dict(stored["settings"])
         self.knobs = {
             path: Param(path, parse_rule(rule) if rule else None, value, meaning)
@@ -309,7 +313,7 @@ class Catalogue:
         )
 
     def add_families(self) -> None:
-        """Give the groups that share another one's words theirs."""
+        """Add the words of groups that share the words of another group."""
         for group, family in FAMILIES.items():
             known = self.words.setdefault(group, {})
             for name, word in self.words[family.source].items():
@@ -332,7 +336,7 @@ class Catalogue:
                     self.words[group].setdefault(file.stem, derived(group, known[file.stem]))
 
     def params(self, choices: Mapping[str, Iterable[str]]) -> dict[str, Param]:
-        """Every key that may stand in a configuration with these words chosen, by dotted path."""
+        """Return every key that a configuration with these words may contain, by dotted path."""
         key = tuple((group, tuple(names)) for group, names in choices.items() if group not in OVERLAYS)
         if key not in self.tables:
             table = dict(self.knobs)
@@ -343,13 +347,13 @@ class Catalogue:
         return dict(self.tables[key])
 
     def following(self, param: Param) -> Param:
-        """A key that follows a knob by default takes what the knob takes: lr=auto is for optimizer.lr, too."""
+        """Give a key that follows a knob by default the knob's rule: lr=auto is valid for optimizer.lr, too."""
         link = _LINK.fullmatch(str(param.value))
         knob = self.knobs.get(link[1]) if link else None
         return param if knob is None else replace(param, rule=knob.rule)
 
     def with_parents(self, word: Word) -> dict[str, Param]:
-        """The keys of a word: those of its parents, with their rules; beside a parent it adds none itself."""
+        """Return the keys of a word and of its parents, with their rules; a word with parents adds no keys itself."""
         table: dict[str, Param] = {}
         parents = [self.words[word.group][name] for name in word.parents if name in self.words[word.group]]
         for parent in parents:

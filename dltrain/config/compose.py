@@ -1,4 +1,4 @@
-"""Words and overrides → one composed configuration, with Hydra's grammar and our own words for every mistake."""
+"""Compose words and overrides into one configuration, with Hydra's grammar and this program's own error messages."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from dltrain.config.yaml_files import place
 from dltrain.errors import UserError, listing, nearest
 
 CONFIG_NAME = "config"
-_GAP = re.compile(r"[=,(]\s*(,|\)|$)")  # a comma or bracket with no value beside it
+# a comma or bracket without a value beside it
+_GAP = re.compile(r"[=,(]\s*(,|\)|$)")
 
 
 @dataclass
 class Composition:
-    """A composed configuration, its `hydra` node apart, and the words that were chosen."""
+    """A composed configuration with its `hydra` node, and the chosen words."""
 
     cfg: DictConfig
     choices: dict[str, list[str]]
@@ -41,7 +42,7 @@ class Composition:
 
 
 class CheckedLoader(ConfigLoaderImpl):
-    """Composes every configuration that Hydra asks for, and checks Hydra's node before Hydra builds anything of it."""
+    """A config loader that checks Hydra's node before Hydra builds anything from it."""
 
     def load_configuration(
         self, config_name: str | None, overrides: list[str], *args: Any, **options: Any
@@ -51,14 +52,15 @@ class CheckedLoader(ConfigLoaderImpl):
             check_search_path(loaded.config, str(config_name))
         try:
             cfg = super().load_configuration(config_name, overrides, *args, **options)
-        except KeyError as error:  # a variable of the environment that a file wants copied
+        # a file names an environment variable to copy that is not set
+        except KeyError as error:
             raise UserError(f"`hydra.job.env_copy` cannot be set; it names {error}. Leave it out.") from None
         check_hydra_node(cfg, given_trust(cfg, overrides))
         return cfg
 
 
 def given_trust(cfg: DictConfig, overrides: list[str]) -> list[str]:
-    """The modules that the command line trusts; what a file trusts counts for nothing."""
+    """Return the modules that the command line trusts; `trust` in a file has no effect."""
     if not any(text.lstrip("+").startswith("trust=") for text in overrides):
         return []
     return [str(name) for name in cfg.get("trust") or []]
@@ -69,7 +71,7 @@ def open_catalogue(config_dir: str | None = None) -> Catalogue:
 
 
 def search_path(catalogue: Catalogue) -> ConfigSearchPath:
-    """Where Hydra looks: the shipped catalogue, then the user's folders; its own schemas stay last, as it demands."""
+    """Return Hydra's search path: the shipped catalogue, then the user's folders; Hydra's own schemas must stay last."""
     path = create_config_search_path(f"{SCHEME}://{catalogue.root}")
     entries = path.get_path()
     users = [SearchPathElement("user", f"{SCHEME}://{folder.resolve()}") for folder in catalogue.user_dirs]
@@ -78,7 +80,7 @@ def search_path(catalogue: Catalogue) -> ConfigSearchPath:
 
 
 def open_hydra(catalogue: Catalogue) -> Hydra:
-    """Hydra over our search path, without `hydra.main` (which would make the folder before anything is checked)."""
+    """Initialize Hydra with our search path, without `hydra.main`, which would create the folder before any check."""
     GlobalHydra.instance().clear()
     serve(catalogue)
     hydra = Hydra("dltrain", CheckedLoader(search_path(catalogue)))
@@ -87,7 +89,7 @@ def open_hydra(catalogue: Catalogue) -> Hydra:
 
 
 def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str = CONFIG_NAME) -> Composition:
-    """Compose one run's configuration. Raises UserError, in the user's words, for whatever Hydra cannot compose."""
+    """Compose the configuration of one run. Raises UserError for whatever Hydra cannot compose."""
     check_name(name, catalogue)
     parsed = parse(overrides, hydra.config_loader)
     check_folders(parsed)
@@ -102,21 +104,22 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf"
-        raise UserError(f"{where}: this is not YAML: {error.problem}. Mend that line.") from None
+        raise UserError(f"{where}: this is not YAML: {error.problem}. Correct that line.") from None
     check_own_folders(cfg)
     choices = choices_of(cfg)
-    for group in LIST_GROUPS:  # a node that names a target, under a word that no folder has
+    # a node may name a target under a word that does not exist
+    for group in LIST_GROUPS:
         _check_word(group, choices[group], catalogue)
     return Composition(cfg, choices, list(overrides), catalogue)
 
 
 def keys_of(overrides: list[str]) -> set[str]:
-    """The keys that overrides name, without the signs that add or force."""
+    """Return the keys that overrides name, without the prefixes `+` and `++`."""
     return {text.partition("=")[0].lstrip("+") for text in overrides}
 
 
 def check_lr(overrides: list[str]) -> None:
-    """Raise UserError where the command line gives `lr` and, as something else, `optimizer.lr`."""
+    """Raise UserError where the command line gives different values for `lr` and `optimizer.lr`."""
     given = {key: text for text in overrides for key in keys_of([text])}
     lr, own = given.get("lr"), given.get("optimizer.lr")
     if lr and own and lr.partition("=")[2] != own.partition("=")[2]:
@@ -207,7 +210,7 @@ def _no_folder(key: str) -> str:
 
 
 def open_dicts(overrides: list[str], catalogue: Catalogue) -> list[str]:
-    """Overrides of a knob that is a dictionary may add names to it, which Hydra allows with `++` only."""
+    """Let overrides add names to a knob that is a dictionary, which Hydra allows with `++` only."""
     dicts = tuple(path for path, param in catalogue.knobs.items() if param.value == {} and param.rule)
     return [
         f"++{text}" if dicts and re.match(rf"({'|'.join(dicts)})[.=]", text) else text for text in overrides
@@ -215,9 +218,9 @@ def open_dicts(overrides: list[str], catalogue: Catalogue) -> list[str]:
 
 
 def choices_of(cfg: DictConfig) -> dict[str, list[str]]:
-    """The chosen words by group; those of the groups that take several are the nodes with a `_target_`.
+    """Return the chosen words by group; in groups that take several, the nodes with a `_target_`.
 
-    A node without one is a recipe's setting of a word that the user has replaced: it is not chosen.
+    A node without a target is a recipe's setting of a word that the user has replaced: it is not chosen.
     """
     choices = {g: [w] for g, w in cfg.hydra.runtime.choices.items() if isinstance(w, str) and "/" not in g}
     for group in LIST_GROUPS:
@@ -227,7 +230,7 @@ def choices_of(cfg: DictConfig) -> dict[str, list[str]]:
 
 
 def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
-    """Read the command line's overrides; the loader knows the words that a glob means. Raises UserError for what is not `key=value`."""
+    """Parse overrides; the loader resolves globs of words. Raises UserError for text that is not `key=value`."""
     parser = OverridesParser.create(config_loader=loader)
     parsed = []
     for text in overrides:
@@ -248,7 +251,7 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
 
 
 def quote_foreign(text: str) -> str:
-    """An override whose value has letters beyond ASCII, put in quotes: Hydra's grammar does not know them."""
+    """Quote a value with characters beyond ASCII, which Hydra's grammar does not accept."""
     key, equals, value = text.partition("=")
     return (
         f"{key}='{value}'"
@@ -268,7 +271,7 @@ def _quoted(text: str) -> str:
 
 
 def values_of(override: Override) -> list[Any]:
-    """The values that an override gives, one by one: a sweep's several, else the one."""
+    """Return the values of an override: several for a sweep, else one."""
     if override.is_discrete_sweep():
         return [_plain(item) for item in override.sweep_iterator(Transformer.identity)]
     return [_plain(override.value())]
@@ -283,7 +286,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
-    """Every group's word must exist, and every key must begin with a knob or a group."""
+    """Check that every chosen word exists, and that every key begins with a knob or a group."""
     heads = {path.split(".")[0] for path in catalogue.knobs} | set(catalogue.words)
     for override in parsed:
         key = override.key_or_group
@@ -360,7 +363,7 @@ def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
 
 
 def _explain(error: Exception, parsed: list[Override], catalogue: Catalogue, hydra: Hydra) -> None:
-    """Turn Hydra's refusal into a UserError that names key, rule, cure and the nearest name."""
+    """Turn Hydra's error into a UserError that names key, rule, cure and the nearest name."""
     for override in parsed:
         if override.is_sweep_override():
             raise UserError(
@@ -392,7 +395,7 @@ def _first_lines(error: Exception) -> str:
 
 
 def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[str, list[str]]) -> str:
-    """The refusal of a key that nothing takes: where it stands, what was meant, which keys there are."""
+    """Return the message for an unknown key: where it is set, the nearest name, and the known keys."""
     head = key.split(".")[0]
     siblings = [path for path in table if path.startswith(head + ".")]
     where = f" ({source})" if source else ""

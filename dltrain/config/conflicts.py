@@ -1,7 +1,7 @@
-"""What cannot go together, each with its reason: the one table that is refused by, documented from, and tested against.
+"""Combinations that are refused, each with its reason: one table for refusals, documentation and tests.
 
-`PAIRS` are pairs of words that exclude each other whatever their keys are; `CONTRADICTIONS` are knobs and keys. What a
-word of the user's own can do is not known here: the parts refuse it when they are built.
+`PAIRS` are pairs of words that exclude each other whatever their keys are; `CONTRADICTIONS` concern knobs and keys.
+Nothing is known here about the user's own words: the parts refuse them when they are built.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 from dltrain.config.declarations import Declared, declared
 from dltrain.config.schema import Node
 
-Words = Mapping[str, list[str]]  # the chosen words of each group; [] or ["none"] where nothing is chosen
+# the chosen words of each group; [] or ["none"] where nothing is chosen
+Words = Mapping[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Choice:
         return (word in self.words) == (self.text.split()[1] == "=")
 
     def chosen(self, words: Words) -> str | None:
-        """The first chosen word that is meant; None where there is none, or the group is not chosen yet."""
+        """Return the first chosen word that matches; None where there is none, or the group is not chosen yet."""
         if self.group not in words:
             return None
         return next((word for word in words[self.group] or ["none"] if self.matches(word)), None)
@@ -52,7 +53,7 @@ class Pair:
     cure: str
 
     def found(self, words: Words) -> tuple[str, str] | None:
-        """The two words of it that are chosen, as `group=word`."""
+        """Return the two chosen words of the pair, as `group=word`."""
         one, other = self.one.chosen(words), self.other.chosen(words)
         if one is None or other is None:
             return None
@@ -77,11 +78,11 @@ _PICTURES = (
     "augmentation = shift rotate flip crop shear distort scale color cutout cutmix randaugment trivialaugment "
     "alternating_flip"
 )
-_NO_SPACE = "its rows are columns of numbers without neighbours, and this one works on pixels side by side"
+_NO_SPACE = "its rows are columns of numbers without neighbors, and this one works on adjacent pixels"
 _NO_SAMPLES = "a study problem is a function of its parameters alone and has no samples"
 
 PAIRS: tuple[Pair, ...] = (
-    # What the data are
+    # Kinds of data
     _pair(_TABLES, _SPATIAL, _NO_SPACE, "Use model=mlp or model=linear"),
     _pair(_TABLES, _PICTURES, _NO_SPACE, "Use augmentation=noise, mixup or none"),
     _pair(
@@ -165,7 +166,7 @@ PAIRS: tuple[Pair, ...] = (
         "the start is part of the problem, and one vector has neither fan-in nor layers",
         "Use initializer=default, and the model's own key for the start",
     ),
-    # What a step needs
+    # Needs of a step
     _pair(
         "wrap = sam",
         "optimizer = lbfgs newton_cg steepest",
@@ -213,19 +214,19 @@ PAIRS: tuple[Pair, ...] = (
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Knobs or keys that say two things at once: whether they do, and the message (formatted with the configuration)."""
+    """Knobs or keys that contradict each other: a predicate, and the message, formatted with the configuration."""
 
     occurs: Callable[[Node, Words], bool]
     message: str
 
 
 def has(plain: Node, group: str, *keys: str) -> bool:
-    """Whether a node of the configuration has one of these keys."""
+    """Return whether a node of the configuration has one of these keys."""
     return any(key in (plain.get(group) or {}) for key in keys)
 
 
 def value(plain: Node, path: str) -> Any:
-    """The value at a dotted path, None where there is none."""
+    """Return the value at a dotted path, None where there is none."""
     node: Any = plain
     for key in path.split("."):
         node = node.get(key) if isinstance(node, dict) else None
@@ -236,7 +237,7 @@ LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary files add to 
 
 
 def leads_outside(name: object) -> bool:
-    """Whether a run's name is the path of a folder that is not below `output`."""
+    """Return whether a run's name is the path of a folder that is not below `output`."""
     path = PurePath(str(name or ""))
     return path.is_absolute() or ".." in path.parts or not str(path).isprintable()
 
@@ -362,14 +363,14 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
             and value(c, "dataset.task") == "regression"
             and w["sampler"] == ["balanced"]
         ),
-        "`dataset.task` is regression, and sampler=balanced balances classes, which quantities have not. Use sampler=none.",
+        "`dataset.task` is regression, and sampler=balanced balances classes, which a regression does not have. Use sampler=none.",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Clash:
-    """What an optimizer needs and a regularizer takes from it."""
+    """A need of an optimizer that a regularizer breaks."""
 
     need: str
     breaks: Callable[[Declared], bool]
@@ -398,13 +399,13 @@ FIRST_ORDER = "a first-order optimizer such as optimizer=momentum"
 
 
 def clash(optimizer: Any, rule: Any, keys: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Why the targets of an optimizer and of a regularizer with these keys cannot go together, and what to do instead."""
+    """Return why the targets of an optimizer and a regularizer with these keys exclude each other, and the cure."""
     needs = frozenset().union(*(part.needs for part in declared(optimizer, {})))
     return clash_of(needs, declared(rule, keys))
 
 
 def clash_of(needs: frozenset[str], rules: Sequence[Declared]) -> tuple[str, str] | None:
-    """The same from what they declare: a clash must hold for each of the things that the regularizer may be."""
+    """Return the same from what they declare: a clash must hold for every class that the regularizer may be."""
     found = [next((c for c in CLASHES if c.need in needs and c.breaks(rule)), None) for rule in rules]
     if not found or None in found:
         return None
@@ -420,13 +421,13 @@ def clash_of(needs: frozenset[str], rules: Sequence[Declared]) -> tuple[str, str
 
 
 def scales_nothing(rules: Mapping[str, Node]) -> bool:
-    """Whether a penalty schedule finds no strength among these regularizers, as far as their source tells."""
+    """Return whether none of these regularizers has a strength that a penalty schedule scales, as far as their source shows."""
     known = [declared(node.get("_target_"), node) for node in rules.values() if node.get("_target_")]
     return all(candidates and not any(c.scaled for c in candidates) for candidates in known)
 
 
 def check_rules(plain: Node, words: Words) -> str | None:
-    """The refusal of regularizers that the optimizer cannot have, or that a penalty schedule does not reach."""
+    """Return the refusal of regularizers that the optimizer excludes, or that a penalty schedule does not affect."""
     for word, node in plain["regularization"].items():
         found = clash(plain["optimizer"].get("_target_"), node.get("_target_"), node)
         if found is not None:

@@ -1,8 +1,8 @@
-"""What optimizers and regularizers declare, read from their source: to import them would import torch.
+"""Declarations of optimizers and regularizers, read from their source: importing them would import torch.
 
-An optimizer declares what it `needs` (dltrain/optimizers/stepping.py). A regularizer's methods say where it acts
-(dltrain/regularization/protocols.py); `needs` and `instead` say what it relies on, and what does the same in the loss.
-Of a factory, the annotation of what it returns says which class it builds; its overloads, for which keys.
+An optimizer declares what it `needs` (dltrain/optimizers/stepping.py). A regularizer's methods show where it acts
+(dltrain/regularization/protocols.py); `needs` states what it relies on, and `instead` the equivalent penalty in the loss.
+The return annotation of a factory states which class it builds; its overloads, for which keys.
 """
 
 from __future__ import annotations
@@ -21,20 +21,29 @@ ACTIONS = ("penalty", "change_gradients", "before_update", "after_update")
 
 @dataclass(frozen=True)
 class Declared:
-    """What a class says of itself."""
+    """What a class declares.
+
+    Args:
+        needs: names of what it relies on
+        actions: for a regularizer, the `ACTIONS` that it implements
+        scaled: whether a penalty schedule scales any of them
+        instead: the word with the same effect in the loss
+    """
 
     needs: frozenset[str] = frozenset()
-    actions: frozenset[str] = frozenset()  # of a regularizer: which of `ACTIONS` it has
-    scaled: bool = False  # whether a penalty schedule scales any of them
+    actions: frozenset[str] = frozenset()
+    scaled: bool = False
     instead: str = ""
 
 
 def declared(target: Any, keys: Mapping[str, Any]) -> list[Declared]:
-    """What a target may build with these keys; several where a key that is not given decides, none where nobody knows."""
+    """Return what a target may build with these keys: several where a missing key decides, none where it is unknown."""
     module, _, name = str(target or "").rpartition(".")
     tree = _parsed(module)
     if tree is None:
         return []
+    if _builds_nothing(tree, name):
+        return [Declared()]
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     names = [name] if name in classes else list(_built_by(tree, name, keys))
     return [_of_class(classes[found], classes) for found in names if found in classes]
@@ -42,7 +51,7 @@ def declared(target: Any, keys: Mapping[str, Any]) -> list[Declared]:
 
 @cache
 def _parsed(module: str) -> ast.Module | None:
-    """The source of a module of ours, or of one in the working folder."""
+    """Parse the source of a module of this package, or of one in the working folder."""
     first, *rest = module.split(".")
     home = Path(dltrain.__file__).parent if first == "dltrain" else Path.cwd() / first
     base = home.joinpath(*rest)
@@ -50,13 +59,14 @@ def _parsed(module: str) -> ast.Module | None:
         if module and file.is_file():
             try:
                 return ast.parse(file.read_text(encoding="utf-8"))
-            except (SyntaxError, ValueError, OSError):  # whoever imports it says so
+            # importing the module reports the error
+            except (SyntaxError, ValueError, OSError):
                 return None
     return None
 
 
 def _built_by(tree: ast.Module, name: str, keys: Mapping[str, Any]) -> Iterator[str]:
-    """The names of the classes that a function returns, by its overloads where it has some."""
+    """Yield the names of the classes that a function returns, by its overloads where it has some."""
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
     overloads = [f for f in found if any(ast.unparse(d).endswith("overload") for d in f.decorator_list)]
     for function in overloads or found:
@@ -65,7 +75,7 @@ def _built_by(tree: ast.Module, name: str, keys: Mapping[str, Any]) -> Iterator[
 
 
 def _fits(function: ast.FunctionDef, keys: Mapping[str, Any]) -> bool:
-    """Whether the keys are among the literals that an overload is for."""
+    """Return whether the keys are among the literals of an overload."""
     for argument in (*function.args.args, *function.args.kwonlyargs):
         hint = argument.annotation
         if argument.arg in keys and isinstance(hint, ast.Subscript) and ast.unparse(hint.value) == "Literal":
@@ -73,6 +83,12 @@ def _fits(function: ast.FunctionDef, keys: Mapping[str, Any]) -> bool:
             if keys[argument.arg] not in (allowed if isinstance(allowed, tuple) else (allowed,)):
                 return False
     return True
+
+
+def _builds_nothing(tree: ast.Module, name: str) -> bool:
+    """Return whether a function is annotated to return None, as those of regularization/model_keys.py."""
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    return any(isinstance(f.returns, ast.Constant) and f.returns.value is None for f in found)
 
 
 def _of_class(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Declared:
@@ -102,7 +118,7 @@ def _of_class(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Declar
 
 
 def _set(value: ast.expr) -> frozenset[str]:
-    """The members of a literal set, also inside `frozenset(…)`."""
+    """Return the members of a literal set, also inside `frozenset(…)`."""
     inner = value.args[0] if isinstance(value, ast.Call) and value.args else value
     try:
         return frozenset(ast.literal_eval(inner))

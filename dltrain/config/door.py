@@ -1,9 +1,8 @@
-"""The trusted door from a node of the configuration to an object.
+"""Trusted construction of objects from nodes of the configuration.
 
-A node names what it builds by `_target_`. Three kinds of names pass: those of the shipped catalogue, code that lies
-in the user's own working folder, and modules that the user trusts by name on the command line (`trust=[timm]`).
-Everything else is refused before anything is imported, torch included, and what a name resolves to is checked again
-after the import.
+A node names what it builds by `_target_`. Three kinds of names are allowed: those of the shipped catalogue, code in the
+user's own working folder, and modules that the user trusts by name on the command line (`trust=[timm]`). All other names
+are refused before anything is imported, torch included, and the imported object is checked once more.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from dltrain.config.catalogue import Catalogue
 from dltrain.config.schema import Config, Node
 from dltrain.errors import UserError, listing, nearest
 
-# What the shipped words named before torch's optimizers had functions of ours: saved configurations may still name it.
+# Targets of shipped words of earlier versions, which saved configurations may still name.
 FORMER = frozenset(
     f"torch.optim.{name}"
     for name in (
@@ -32,22 +31,23 @@ FORMER = frozenset(
 
 
 def all_targets(catalogue: Catalogue) -> set[str]:
-    """The targets of every word of today, the user's own included: what a saved configuration may name."""
+    """Return the targets of all present words, the user's own included: the names that a saved configuration may contain."""
     words = (word for group in catalogue.words.values() for word in group.values())
     return {word.target for word in words if word.target} | FORMER
 
 
 def shipped_targets(catalogue: Catalogue) -> set[str]:
-    """The targets of the shipped catalogue alone."""
+    """Return the targets of the shipped catalogue alone."""
     words = (word for group in catalogue.words.values() for word in group.values())
     return {word.target for word in words if word.target and catalogue.root in word.file.parents} | FORMER
 
 
-OURS = ("dltrain.", "torch.optim.")  # where the shipped catalogue's targets lie
+# packages of the shipped catalogue's targets
+OURS = ("dltrain.", "torch.optim.")
 
 
 def in_working_folder(module: str) -> bool:
-    """Whether a module lies in the working folder (found by its file, without importing it), and can be imported."""
+    """Return whether a module lies in the working folder, found by its file, and can be imported from there."""
     here = Path.cwd()
     base = here.joinpath(*module.split("."))
     if not module or not (base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()):
@@ -60,7 +60,7 @@ def in_working_folder(module: str) -> bool:
 
 @dataclass(frozen=True)
 class Rights:
-    """What the configurations of one command may name, whatever each of them trusts; see Door."""
+    """The names that the configurations of one command may contain, whatever each of them trusts; see Door."""
 
     targets: frozenset[str]
     local: bool = True
@@ -71,15 +71,15 @@ class Rights:
 
 
 def rights_of_user(catalogue: Catalogue) -> Rights:
-    """The rights of what the user typed: code of the working folder may be named freely."""
+    """Return the rights of what the user typed: code of the working folder may be named freely."""
     return Rights(frozenset(shipped_targets(catalogue)))
 
 
 def rights_of_record(catalogue: Catalogue, overrides: list[str]) -> Rights:
-    """The rights of a record that was read from disk: a run's config.yaml, or the overrides in a sweep.json.
+    """Return the rights of a record read from disk: a run's config.yaml, or the overrides in a sweep.json.
 
-    It may name what a word of today names. The `trust` that stands in it holds for these names only, since a stranger
-    can write anything there; `trust=[…]` among the user's own `overrides` holds for every name.
+    It may name the targets of present words. Its own `trust` holds for these names only, since a stranger can write
+    anything there; `trust=[…]` among the user's own `overrides` holds for every name.
     """
     mine = any(text.startswith("trust=") for text in overrides)
     return Rights(frozenset(all_targets(catalogue)), local=False, recalled=not mine)
@@ -93,7 +93,7 @@ def door_for_saved(config: Config, catalogue: Catalogue, overrides: list[str]) -
 
 
 def _targets_below(node: Node, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every `_target_` of nested nodes, with the dotted path of its node."""
+    """Yield every `_target_` of nested nodes, with the dotted path of its node."""
     for key, value in node.items():
         if isinstance(value, dict):
             here = f"{path}.{key}" if path else str(key)
@@ -103,10 +103,13 @@ def _targets_below(node: Node, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 class Door:
-    """Builds objects from nodes.
+    """Build objects from nodes.
 
-    `local`: code of the working folder may be named freely. `recalled`: `trust` was read from a run folder, and holds
-    for names among the `targets` only.
+    Args:
+        targets: names that may be built
+        trust: modules that the user trusts
+        local: whether code of the working folder may be named freely
+        recalled: whether `trust` was read from a run folder; it then holds for names among the `targets` only
     """
 
     def __init__(
@@ -117,17 +120,18 @@ class Door:
         self.local, self.recalled = local, recalled
 
     def check_names(self, plain: Node) -> None:
-        """Every name below a node, before anything is imported. Raises UserError for one that may not be built."""
+        """Check every name below a node, before anything is imported. Raises UserError for one that may not be built."""
         for key, name in _targets_below(plain):
-            if name or not key.startswith("regularization."):  # dropout and its like only set keys of others
+            # dropout and similar words have no target: they only set keys of the model
+            if name or not key.startswith("regularization."):
                 self.check_name(name, key)
 
     def build(self, node: Node, key: str, *runtime: Any, common: Iterable[str] = ()) -> Any:
-        """The object of a node: `target(*runtime, **keys)`, or the partial of it where `_partial_` is true.
+        """Return the object of a node: `target(*runtime, **keys)`, or the partial of it where `_partial_` is true.
 
-        `common`: keys that the whole group has and that somebody else takes, of which a wrong one may be a misspelling.
-        Raises UserError, naming the node's key, for a name that is not trusted, for keys that the target does not
-        take, and for values that it refuses.
+        `common`: keys of the whole group that are used elsewhere, with which an unknown key is compared for a misspelling. Raises
+        UserError, naming the node's key, for a name that is not trusted, for unknown keys, and for values that the target
+        refuses.
         """
         target = self.locate(node.get("_target_"), key)
         keys = {k: v for k, v in node.items() if not k.startswith("_")}
@@ -142,7 +146,7 @@ class Door:
             raise UserError(f"{key}: {error}") from error
 
     def check_name(self, name: Any, key: str) -> None:
-        """Raise UserError, naming the node's key, for what is no name or names what may not be built."""
+        """Raise UserError, naming the node's key, for an invalid name or one that may not be built."""
         if not name:
             raise UserError(
                 f"`{key}` names nothing to build: write `_target_: module.ClassOrFunction` into the file of that word."
@@ -159,7 +163,7 @@ class Door:
             )
 
     def locate(self, name: Any, key: str) -> Callable[..., Any]:
-        """Import what a dotted name names, if it is trusted."""
+        """Import the object of a dotted name, if it is trusted."""
         self.check_name(name, key)
         module_name, _, attribute = name.rpartition(".")
         try:
@@ -171,7 +175,7 @@ class Door:
                 f"`{key}._target_` is {name}, which is {type(found).__name__}; it must be a class or function."
             )
         origin = str(getattr(found, "__module__", None))
-        # `torch.optim` itself is where torch says that its Adafactor and Muon lie
+        # the `__module__` of torch's Adafactor and Muon is `torch.optim` itself
         if not (self._ours(origin + ".") or self._trusted(origin) or in_working_folder(origin)):
             raise UserError(
                 f"`{key}._target_` is {name}, which stands for something in {origin}, from outside the working folder.\n"
@@ -180,19 +184,18 @@ class Door:
         return found
 
     def _passes(self, name: str, module: str) -> bool:
-        """The check of a name, before anything is imported."""
+        """Return whether a name may be built, before anything is imported."""
         known = name in self.targets
         if (self._trusted(module) and (known or not self.recalled)) or (self._ours(name) and known):
             return True
         return (self.local or name in self.targets) and in_working_folder(module)
 
     def _ours(self, name: str) -> bool:
-        return f"{name}.".startswith(
-            OURS
-        )  # a module, too: torch.optim.Adafactor says that it is of torch.optim
+        # also true for the package itself: `torch.optim` is the `__module__` of torch's Adafactor
+        return f"{name}.".startswith(OURS)
 
     def _alike(self, name: str) -> list[str]:
-        """The targets of the same package: a name of another one is not a misspelt one of ours."""
+        """Return the targets of the same package: a name of another package is not a misspelling of ours."""
         return [target for target in self.targets if target.split(".")[0] == name.split(".")[0]]
 
     def _trusted(self, module: str) -> bool:

@@ -1,4 +1,4 @@
-"""The groups of words: what each is about, whether it takes several words, and what the program passes to a word's target."""
+"""The groups of words: their subject, whether they take several words, and the runtime arguments of their targets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ VERBS = ("check", "evaluate", "resume", "rerun", "schema", "completion", "comple
 class Group:
     """One group.
 
-    several: whether it takes a list of words. runtime: leading arguments of a target that the program passes, such as the
-    model of a regularizer; called: the same for a function that is not called but handed over (`_partial_: true`).
-    overlay: a recipe, which sets keys of the other groups and has none itself. knobs: parameters that the top-level knob
-    of the same name sets.
+    Args:
+        about: the subject, as the help shows it
+        several: whether it takes a list of words
+        runtime: number of leading arguments of a target that the program passes, such as the model of a regularizer
+        called: the same for a function that is passed on instead of being called (`_partial_: true`)
+        overlay: whether its words are recipes, which set keys of other groups and have none themselves
+        knobs: parameters that the top-level knob of the same name sets
     """
 
     name: str
@@ -30,28 +33,38 @@ class Group:
 
 
 ALL = (
-    Group("dataset", "what to learn from"),
-    Group("model", "what learns", runtime=2),
-    Group("initializer", "where the weights start", called=3),
-    Group("optimizer", "how a step is made from a gradient", runtime=1, knobs=("lr",)),
-    Group("wrap", "around any optimizer; several at once: wrap=[…]", several=True, runtime=1),
-    Group("averaging", "of the weights over steps; what is validated and kept", runtime=3),
-    Group("schedule", "of the learning rate over steps", runtime=2),
-    Group("momentum_schedule", "of the momentum", runtime=2),
-    Group("penalty_schedule", "of the strength of regularization", runtime=2),
-    Group("regularization", "several at once: regularization=[l2,dropout]", several=True, runtime=1),
-    Group("augmentation", "several at once: augmentation=[flip,crop,mixup]", several=True, runtime=1),
+    Group("dataset", "the data to learn from"),
+    Group("model", "the function to train", runtime=2),
+    Group("initializer", "the initial weights", called=3),
+    Group("optimizer", "how a gradient becomes a step", runtime=1, knobs=("lr",)),
+    Group("wrap", "wrappers around any optimizer; several at once: wrap=[…]", several=True, runtime=1),
+    Group("averaging", "an average of the weights over steps, which is validated and kept", runtime=3),
+    Group("schedule", "the learning rate over steps", runtime=2),
+    Group("momentum_schedule", "the momentum over steps", runtime=2),
+    Group("penalty_schedule", "the strength of regularization over steps", runtime=2),
+    Group(
+        "regularization",
+        "penalties and other limits; several at once: regularization=[l2,dropout]",
+        several=True,
+        runtime=1,
+    ),
+    Group(
+        "augmentation",
+        "random changes of training samples; several at once: augmentation=[flip,crop,mixup]",
+        several=True,
+        runtime=1,
+    ),
     Group("loss", "the training objective", runtime=1, called=2),
-    Group("sampler", "which samples come together", runtime=4),
+    Group("sampler", "which samples form a batch", runtime=4),
     Group("early_stopping", "when to stop, and which weights are the best"),
     Group(
         "diagnostics",
-        "what to measure while training; several at once: diagnostics=[layers,curvature]",
+        "measurements during training; several at once: diagnostics=[layers,curvature]",
         several=True,
     ),
     Group("sweep", "how -m searches", runtime=1),
-    Group("experiment", "recipes: a diff over all of the above", overlay=True),
-    Group("debug", "a quick look: fast, overfit, profile", overlay=True),
+    Group("experiment", "recipes, which change any of the above", overlay=True),
+    Group("debug", "quick checks: fast, overfit, profile", overlay=True),
 )
 BY_NAME = {group.name: group for group in ALL}
 GROUPS = [group.name for group in ALL]
@@ -61,10 +74,15 @@ OVERLAYS = tuple(group.name for group in ALL if group.overlay)
 
 @dataclass(frozen=True)
 class Family:
-    """A group whose words are those of another one, with another range and other defaults for some of their keys.
+    """A group that shares the words of another group, with another range and other defaults for some keys.
 
-    noun: what the values are; effect: what the last clause of the formula says; rule: the range of `values` (None: theirs);
-    exceptions: defaults of single words.
+    Args:
+        source: the other group
+        noun: what the values are
+        effect: the last clause of the formula
+        rule: range of `values`; None keeps that of the other group
+        values: defaults by key
+        exceptions: defaults of single words
     """
 
     source: str
@@ -75,7 +93,7 @@ class Family:
     exceptions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def default(self, word: str, key: str, default: Any) -> Any:
-        """The default of a key in this group, given that of the other one."""
+        """Return the default of a key in this group, given that of the other group."""
         return self.exceptions.get(word, {}).get(key, self.values.get(key, default))
 
 

@@ -1,7 +1,7 @@
-"""Check Hydra's own node: Hydra builds callbacks, loggers, launcher and sweeper from it before any code of ours runs.
+"""Checks of Hydra's own node: Hydra builds callbacks, loggers, launcher and sweeper from it before any code of ours runs.
 
-Only plain values pass. Text that turns into something else when it is used (`${oc.create:…}`, a link to another node)
-is refused, so that what is checked here is what Hydra gets.
+Only plain values are allowed. Text that is replaced when it is used (`${oc.create:…}`, a link to another node) is
+refused, so that Hydra gets exactly what is checked here.
 """
 
 from __future__ import annotations
@@ -39,21 +39,23 @@ FIXED: dict[Path, tuple[Any, ...]] = {
     ("job", "env_copy"): ([],),
 }
 
-# Links to texts: the schema holds each of these to a plain value.
+# Allowed links: each refers to a text, by Hydra's schema.
 _LINK = re.compile(
     r"\$\{(?:hydra[.:](?:job\.(?:name|num|id|config_name)|run\.dir|sweep\.(?:dir|subdir)"
     r"|runtime\.(?:output_dir|cwd|version)|help\.(?:app_name|header|footer))|now:[-%\w:.]*)\}"
 )
-_RECORDS = (("job", "override_dirname"),)  # the overrides as text, which Hydra writes down
-_BASE_FOLDER = re.compile(r"\$\{output\}/")  # of `hydra.run.dir` and `hydra.sweep.dir`
+# the overrides as text, which Hydra only records
+_RECORDS = (("job", "override_dirname"),)
+# of `hydra.run.dir` and `hydra.sweep.dir`
+_BASE_FOLDER = re.compile(r"\$\{output\}/")
 _IN_RUN_FOLDER = re.compile(r"\$\{hydra[.:]runtime\.output_dir\}/(.+)")
 _FIELD = re.compile(r"%\((\w+)\)[-#0+ ]*\d{0,3}(?:\.\d{1,3})?[a-zA-Z]|%%")
 
 
 def check_hydra_node(cfg: DictConfig, trust: list[str]) -> None:
-    """Raise UserError for a value of `cfg.hydra` that could run code, write outside the run folder or hide either.
+    """Raise UserError for a value of `cfg.hydra` that could run code or write outside the run folder, or could hide either.
 
-    `trust`: modules that the user named on the command line; classes of these may be built.
+    `trust`: modules that the user named on the command line; their classes may be built.
     """
     if OmegaConf.is_interpolation(cfg, "hydra"):
         raise UserError("`hydra` is a link to another node. Write its keys and values.")
@@ -96,7 +98,7 @@ def _refuse(path: Path, value: Any, rule: str) -> UserError:
 
 
 def _check_text(path: Path, value: Any) -> None:
-    """Refuse text that Hydra or logging would turn into something else."""
+    """Refuse text that Hydra or logging would replace by something else."""
     if not isinstance(value, str) or path[0] == "overrides" or path in _RECORDS:
         return
     base = path in (("run", "dir"), ("sweep", "dir"))
@@ -129,7 +131,7 @@ def _check_below(key: str, value: Any) -> None:
 
 
 def _is_below(text: str) -> bool:
-    """Whether a relative path of plain names stays below its folder."""
+    """Return whether a relative path of plain names stays below its folder."""
     parts = PurePosixPath(text).parts
     return bool(parts) and not text.startswith("/") and ".." not in parts and not set(text) & set("$\\\0\n:")
 
@@ -153,7 +155,7 @@ def _check_target(path: Path, name: Any, trust: list[str]) -> None:
 
 
 def _classes(kind: type) -> set[str]:
-    """The names of the installed launchers or sweepers."""
+    """Return the names of the installed launchers or sweepers."""
     return {f"{c.__module__}.{c.__name__}" for c in Plugins.instance().discover(kind)}
 
 
@@ -165,7 +167,7 @@ def _trusted(module: str, trust: list[str]) -> bool:
 
 
 def _check_logging(config: Any, path: Path, trust: list[str]) -> None:
-    """Hold handlers and formatters to the known classes and arguments; filters and other factories to trusted ones."""
+    """Restrict handlers and formatters to known classes and arguments; filters and other factories to trusted ones."""
     if not isinstance(config, dict):
         raise _refuse(path, config, "it must be keys with their values.")
     for section, entries in config.items():
@@ -211,7 +213,7 @@ def _check_formatter(entry: Any, path: Path, trust: list[str]) -> None:
 def _check_class(
     entry: dict[str, Any], keys: tuple[str, ...], allowed: frozenset[str], path: Path, trust: list[str]
 ) -> bool:
-    """Refuse a class that is not allowed; returns whether its arguments have to be checked (not of a trusted one)."""
+    """Refuse a class that is not allowed; return whether its arguments must be checked (not of a trusted class)."""
     for key in ("class", "()"):
         if key in entry:
             text = str(entry[key])
@@ -244,7 +246,7 @@ def _check_log_file(value: Any, path: Path) -> None:
 
 
 def _check_no_factory(entry: Any, path: Path, trust: list[str]) -> None:
-    """Refuse what logging would build beside handlers and formatters."""
+    """Refuse other objects that logging would build, besides handlers and formatters."""
     for below, value in _leaves(entry):
         if below and below[-1] in ("()", "class") and not _trusted(str(value).rpartition(".")[0], trust):
             text = str(value)

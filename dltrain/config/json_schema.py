@@ -22,7 +22,7 @@ _SIGNS = {">": "exclusiveMinimum", ">=": "minimum", "<": "exclusiveMaximum", "<=
 
 
 def schema(catalogue: Catalogue) -> dict[str, Any]:
-    """The schema of a recipe (conf/experiment/NAME.yaml): knobs, the keys of every word, and a defaults list."""
+    """Return the schema of a recipe (conf/experiment/NAME.yaml): knobs, the keys of every word, and a defaults list."""
     properties: dict[str, Any] = {}
     for param in catalogue.knobs.values():
         _place(properties, param.path.split("."), key_schema(param))
@@ -42,7 +42,7 @@ def schema(catalogue: Catalogue) -> dict[str, Any]:
 
 
 def _place(properties: dict[str, Any], path: list[str], leaf: dict[str, Any]) -> None:
-    """Put the schema of a key in its place; a key that several words have accepts what either of them does."""
+    """Insert the schema of a key; a key of several words accepts the values of each."""
     *parents, last = path
     for parent in parents:
         node = properties.setdefault(parent, {"type": "object", "properties": {}})
@@ -57,7 +57,7 @@ def _place(properties: dict[str, Any], path: list[str], leaf: dict[str, Any]) ->
 
 
 def key_schema(param: Param) -> dict[str, Any]:
-    """One key: its rule, its meaning and its default; an interpolation such as ${lr} is always allowed."""
+    """Return the schema of a key from its rule and meaning; an interpolation such as ${lr} is always allowed."""
     found = rule_schema(param.rule) if param.rule is not None else {}
     if found:
         found = {"anyOf": [found, {"type": "string", "pattern": r"^\$\{.*\}$"}]}
@@ -67,7 +67,7 @@ def key_schema(param: Param) -> dict[str, Any]:
 
 
 def rule_schema(rule: Rule) -> dict[str, Any]:
-    """What a rule accepts.
+    """Return the schema of the values that a rule accepts.
 
     >>> from dltrain.config.rules import parse_rule
     >>> rule_schema(parse_rule("float in [0, 1) or auto"))
@@ -95,7 +95,7 @@ def _alternative(text: str) -> dict[str, Any]:
 
 
 def defaults_schema(catalogue: Catalogue) -> dict[str, Any]:
-    """A defaults list: words of this folder, `_self_`, and `override /GROUP: WORD`."""
+    """Return the schema of a defaults list: words of this folder, `_self_`, and `override /GROUP: WORD`."""
     overrides = {
         f"override /{group}": _words(group, words)
         for group, words in catalogue.words.items()

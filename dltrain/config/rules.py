@@ -1,8 +1,8 @@
-"""The rule that a key's value must keep, read from the comment beside the key in its YAML file.
+"""Rules for values, parsed from text such as `float > 0 or auto`.
 
-`lr: 1.0e-03  # float > 0 or auto: step size` carries the rule `float > 0 or auto`. A rule is one or more
-alternatives joined by `or`: a type (`int`, `float`, `bool`, `str`, `path`, `dict`), perhaps with a bound (`> 0`,
-`>= 1`, `in [0, 1)`), `list of` or `pair of` such a type, or a literal word (`null`, `auto`, `relu`).
+The text comes from the annotation of a parameter (`config.signature.rule_of`). A rule is one or more alternatives joined
+by `or`: a type (`int`, `float`, `bool`, `str`, `path`, `dict`), optionally with a bound (`> 0`, `>= 1`, `in [0, 1)`),
+`list of` or `pair of` such a type, or a literal word (`null`, `auto`, `relu`).
 """
 
 from __future__ import annotations
@@ -42,18 +42,23 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule with its text; `accepts(value)` says whether a plain value keeps it."""
+    """A rule with its text.
+
+    Args:
+        words: the literal words, for "did you mean" and for completion
+    """
 
     text: str
     alternatives: tuple[Callable[[Any], bool], ...]
-    words: tuple[str, ...]  # the literal words, for "did you mean" and for completion
+    words: tuple[str, ...]
 
     def accepts(self, value: Any) -> bool:
+        """Return whether a plain value satisfies the rule."""
         return any(accept(value) for accept in self.alternatives)
 
 
 def parse_rule(text: str) -> Rule:
-    """Read a rule.
+    """Parse a rule.
 
     >>> parse_rule("float in [0, 1) or auto").accepts(0.5), parse_rule("float > 0").accepts(float("nan"))
     (True, False)

@@ -1,4 +1,4 @@
-"""The configuration of a run as it lies in its folder: written whole, read as data."""
+"""The configuration in a run folder: written completely, read as plain data."""
 
 from __future__ import annotations
 
@@ -28,19 +28,22 @@ from dltrain.config.validation import (
 from dltrain.direction import problems, resolved_modes
 from dltrain.errors import CheckpointProblem, UserError, nearest
 
-MAX_SAVED_BYTES = 200_000  # fifty times what a run writes
-# What cannot change the past of a run: everything else would make it another one.
+# fifty times the size of what a run writes
+MAX_SAVED_BYTES = 200_000
+# Keys that do not affect earlier steps of a run: changing any other key would make it another run.
 SAFE = ("log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes",
         "checkpoint.keep", "checkpoint.background", "checkpoint.unsaved", "workers", "worker_timeout", "quiet", "tags",
         "notes", "trust")  # fmt: skip
-LENGTH = ("epochs", "steps")  # safe where no schedule looks at the end of the run
-_ELSEWHERE = ("name", "output", *LENGTH)  # where a run lies, and how long it goes on, is no part of its past
+# safe where no schedule depends on the length of the run
+LENGTH = ("epochs", "steps")
+# the place and the length of a run do not affect earlier steps
+_ELSEWHERE = ("name", "output", *LENGTH)
 
 
 def write(config: Config, file: Path) -> None:
-    """Write config.yaml in one move: every key with its value, and the words that were chosen.
+    """Write config.yaml atomically: every key with its value, and the chosen words.
 
-    What came from the environment is written as it was asked for, `${oc.env:…}`: it may be a secret.
+    Values from the environment are written as their expressions, `${oc.env:…}`, since they may be secrets.
     """
     content = {**copy.deepcopy(config.plain), "words": config.words}
     put(content, config.secrets)
@@ -50,7 +53,7 @@ def write(config: Config, file: Path) -> None:
 
 
 def dump(content: Any) -> str:
-    """Plain data as YAML, by libyaml where PyYAML has it: 1 ms in place of 5."""
+    """Return plain data as YAML, by libyaml where PyYAML has it: 1 ms instead of 5."""
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text: str = yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True)
     return text
@@ -71,9 +74,9 @@ def placement(run: Path, catalogue: Catalogue) -> dict[str, Any]:
 
 
 def binding(config: Config) -> dict[str, Any]:
-    """What a run may not change when it is resumed, by dotted path; as JSON gives it back.
+    """Return the values that a resumed run may not change, by dotted path, as JSON returns them.
 
-    Directions are resolved: before there was `mode: auto`, every configuration said `min` or `max`.
+    Directions are resolved: before `mode: auto` existed, every configuration had `min` or `max`.
     """
     free = {*SAFE, *_ELSEWHERE, *config.secrets}
     below = tuple(f"{path}." for path in config.secrets)
@@ -83,9 +86,10 @@ def binding(config: Config) -> dict[str, Any]:
 
 
 def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
-    """Raise CheckpointProblem, with the differences, where config.yaml is not what the checkpoints were made with."""
+    """Raise CheckpointProblem, with the differences, where config.yaml is not the one that the checkpoints were made with."""
     if not isinstance(then, dict):
-        return  # the first manifests did not say
+        # the first manifests did not record it
+        return
     changed = [
         f"{key}: {then[key]} → {now[key]}"
         for key in sorted(then.keys() & now.keys())
@@ -140,9 +144,9 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str], again: bool = Fa
 
 
 def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[str]]:
-    """The chosen words by group; a group that came after this configuration was saved has none.
+    """Return the chosen words by group; a group that is newer than the saved configuration has none.
 
-    Raises CheckpointProblem where they are not said, UserError for a word that there is not.
+    Raises CheckpointProblem where they are missing, UserError for an unknown word.
     """
     if not isinstance(words, dict):
         raise CheckpointProblem(f"{file} does not say which words were chosen (`words`).")
@@ -162,7 +166,7 @@ def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[s
 def check_nodes(
     content: dict[str, Any], choices: dict[str, list[str]], file: Path, catalogue: Catalogue
 ) -> None:
-    """Raise CheckpointProblem where a chosen word has no node of keys, or one that does not say what it builds."""
+    """Raise CheckpointProblem where the node of a chosen word is missing or names no target."""
     for group, names in choices.items():
         nodes = content.get(group) or {}
         inner = nodes.values() if isinstance(nodes, dict) else [nodes]
@@ -175,13 +179,14 @@ def check_nodes(
 
 
 def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:
-    """Give the knobs that came after this configuration was saved their defaults."""
+    """Give knobs that are newer than the saved configuration their defaults."""
     known = {field.name for field in fields(Config)}
     for group in LIST_GROUPS:
         content.setdefault(group, {})
     for path, knob in catalogue.knobs.items():
         head, _, key = path.rpartition(".")
-        if (head or key) not in known:  # what belongs to a sweep
+        # keys of a sweep
+        if (head or key) not in known:
             continue
         node = content.setdefault(head, {}) if head else content
         if isinstance(node, dict):
@@ -189,7 +194,7 @@ def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:
 
 
 def followed(overrides: list[str], links: dict[str, str]) -> list[str]:
-    """The changes, with those of the keys that follow a changed one: a saved config holds numbers, not links."""
+    """Return the changes, and those of the keys that follow a changed one: a saved config holds numbers instead of links."""
     given = {text.partition("=")[0]: text.partition("=")[2] for text in overrides if "=" in text}
     followers = [f"{path}={given[key]}" for path, key in links.items() if key in given and path not in given]
     return overrides + followers
@@ -233,12 +238,12 @@ def set_value(content: dict[str, Any], text: str, table: dict[str, Any]) -> None
 
 
 def _quoted(value: str) -> str:
-    """The value as a YAML text in quotes."""
+    """Return the value as a quoted YAML text."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def _read_value(text: str) -> Any:
-    """A value as the command line means it; YAML alone would take 1e-3 for a text."""
+    """Parse a value as the command line does; YAML alone would read 1e-3 as a string."""
     value = yaml.safe_load(text)
     try:
         return float(value) if isinstance(value, str) else value

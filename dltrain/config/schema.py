@@ -1,4 +1,4 @@
-"""The typed configuration, and the schema of the knobs: their types, ranges, defaults and meanings stand here only."""
+"""The typed configuration, and the schema of the knobs: their types, ranges, defaults and meanings."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import Annotated, Any, Literal
 
 from dltrain.ranges import Count, FilePath, Fraction, Index, Positive, Share
 
-Node = dict[str, Any]  # a `_target_` and the keys of what it names; empty where nothing was chosen
+# a `_target_` and the keys of what it names; empty where nothing was chosen
+Node = dict[str, Any]
+Device = Literal[
+    "auto", "cpu", "cuda", "mps",
+    "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7",
+]  # fmt: skip
 
-# What configurations that were saved before these keys existed mean.
+# values of keys that are missing from configurations saved before they existed
 CHECKPOINT_SINCE = {"background": False, "unsaved": "stop"}
 
 
@@ -18,30 +23,29 @@ class Knobs:
     """The knobs that belong to no group.
 
     Args:
-        lr: learning rate; unset, the optimizer's own default; auto, searched on a subset
+        lr: learning rate; unset, the optimizer's own default; auto searches it on a subset
         epochs: passes over the training split; unset, 30 (or as many as `steps` needs)
-        steps: optimizer updates, in place of epochs
-        batch_size: samples a step; unset, 64, or the training split where that is smaller
-        seed: the seed of initial weights, order, augmentation and dropout
+        steps: optimizer steps, in place of epochs
+        batch_size: samples per step; unset, 64, or the training split where that is smaller
+        seed: seed of initial weights, order of samples, augmentation and dropout
         device: auto takes the GPU where there is one
-        precision: auto is bf16 on a GPU that has it, else fp32
-        accumulate: parts into which a batch is cut, whose gradients add up to one step; fewer for a
-            small last batch where batch norm needs two samples in each
-        shuffle: how the order of the samples changes
-        folds: K of a K-fold cross-validation
-        fold: which of the folds validates
+        precision: auto is bf16 on a GPU that supports it, else fp32
+        accumulate: parts into which a batch is cut, whose gradients add up to one step; fewer for a small last batch where
+            batch norm needs two samples in each
+        shuffle: when the order of the samples changes; replacement draws each batch at random
+        folds: number of folds K of a cross-validation
+        fold: the fold that validates, from 0
         name: folder of the run below `output`; unset, DATASET_MODEL
-        tags: words to find the run by
+        tags: words by which to find the run
         notes: a sentence kept with the run
-        output: the folder of all runs
-        deterministic: torch's deterministic algorithms, which cost speed on a GPU
-        compile: torch.compile; costs half a minute at the start
-        threads: threads of the CPU; unset, torch's choice
+        output: folder of all runs
+        deterministic: torch's deterministic algorithms, which are slower on a GPU
+        compile: torch.compile; takes half a minute at the start
+        threads: CPU threads; unset, torch's choice
         workers: processes that read files when the data do not fit on the device
-        worker_timeout: seconds without a batch from those processes after which the run ends
+        worker_timeout: seconds without a batch from the workers after which the run ends
         quiet: print nothing but errors
-        non_finite: after a step with a NaN or Inf: end the run, leave the step out, or go back to
-            the last checkpoint
+        non_finite: after a step with NaN or Inf, end the run, skip the step, or return to the last checkpoint
         trust: modules from outside the catalogue and the working folder that a config may name
     """
 
@@ -50,20 +54,7 @@ class Knobs:
     steps: Count | None = None
     batch_size: Count | Literal["full", "auto"] | None = None
     seed: Index = 0
-    device: Literal[
-        "auto",
-        "cpu",
-        "cuda",
-        "mps",
-        "cuda:0",
-        "cuda:1",
-        "cuda:2",
-        "cuda:3",
-        "cuda:4",
-        "cuda:5",
-        "cuda:6",
-        "cuda:7",
-    ] = "auto"
+    device: Device = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     accumulate: Count = 1
     shuffle: Literal["epoch", "once", "never", "replacement"] = "epoch"
@@ -88,8 +79,8 @@ class Log:
     """What is logged between evaluations.
 
     Args:
-        every_steps: also log loss and gradient norm each so many steps
-        profile: torch's profiler over the first steps, into the run folder
+        every_steps: also log loss and gradient norm every so many steps
+        profile: write the trace of torch's profiler over the first steps into the run folder
     """
 
     every_steps: Count | None = None
@@ -101,14 +92,12 @@ class Evaluation:
     """When the model is validated, and how `dltrain evaluate` scores it.
 
     Args:
-        every_epochs: validate each so many epochs
-        every_steps: validate each so many steps, in place of epochs
+        every_epochs: validate every so many epochs
+        every_steps: validate every so many steps, in place of epochs
         batch_size: samples evaluated at once; unset, at least 1024
-        mc_dropout: `dltrain evaluate` averages so many passes with dropout drawn anew; 0 without
-            dropout
-        tta: `dltrain evaluate` averages over so many augmented copies of each sample; 0 none
-        tta_words: words of augmentation that make these copies; none named, those that the run was
-            trained with
+        mc_dropout: number of passes with dropout that `dltrain evaluate` averages; 0 is one pass without dropout
+        tta: number of augmented copies of each sample that `dltrain evaluate` averages over; 0 is none
+        tta_words: words of augmentation that make these copies; empty, those that the run was trained with
         test: score the test split once, at the end, with the best weights
     """
 
@@ -126,12 +115,12 @@ class Checkpoint:
     """When the run is saved.
 
     Args:
-        every_epochs: save each so many epochs
-        every_steps: save each so many steps
-        every_minutes: save each so many minutes
-        keep: newest checkpoints to keep; the best one stays besides
-        background: write them while training goes on, which waits for a copy only
-        unsaved: what to do when one cannot be written; a run that continues ends as degraded
+        every_epochs: save every so many epochs
+        every_steps: save every so many steps
+        every_minutes: save every so many minutes
+        keep: number of newest checkpoints to keep; the best weights are kept besides
+        background: write checkpoints while training continues, which waits for a copy only
+        unsaved: what to do when a checkpoint cannot be written; a run that continues ends as degraded
     """
 
     every_epochs: Count | None = 1
@@ -144,15 +133,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Which parameters are trained, at which rate.
+    """Which parameters are trained, and at which rate.
 
     Args:
-        freeze: names of layers, or shell patterns of parameters, that are not trained, as in
-            [layers.0,"*.bias"]
-        thaw_epoch: epochs after which the frozen ones are trained too; null never
-        lr_scale: factor of lr by name or pattern, as in {head: 10}; head is the last layer; the
-            first match counts
-        decay_all: an optimizer's own weight_decay acts on biases and normalisation, too
+        freeze: names of layers, or shell patterns of parameters, that are not trained, as in [layers.0,"*.bias"]
+        thaw_epoch: epochs after which the frozen parameters are trained, too; null never
+        lr_scale: factor of lr by name or pattern, as in {head: 10}; head is the last layer; the first match counts
+        decay_all: apply an optimizer's own weight_decay to biases and normalization parameters, too
     """
 
     freeze: list[str] = field(default_factory=list)
@@ -166,15 +153,13 @@ class DatasetKnobs:
     """The keys that all datasets share.
 
     Args:
-        val_fraction: share of the samples that validates
-        test_fraction: share of the samples that tests, where the data bring no test split
-        split_seed: the splits and folds depend on this seed alone
-        normalize: inputs to mean 0 (and deviation 1), by the training split
-        class_weights: weigh each sample in the loss by 1 / frequency of its class; val/loss stays
-            plain
-        resident_share: share of the device's free memory that the data may take; beyond, they
-            stream
-        limit: train on this many samples of the training split only
+        val_fraction: share of the samples in val
+        test_fraction: share of the samples in test, for data without a test split
+        split_seed: seed of splits and folds, which depend on no other
+        normalize: scale inputs by the training split: unit to mean 0 and variance 1, center to mean 0
+        class_weights: weight each sample in the loss by 1 / frequency of its class; val/loss stays unweighted
+        resident_share: share of the device's free memory that the data may take; larger data are streamed
+        limit: number of training samples to use; unset, all
     """
 
     val_fraction: Fraction = 0.1
@@ -192,11 +177,9 @@ class SweepKnobs:
 
     Args:
         trials: configurations to try; unset, all of a grid
-        jobs: jobs at a time, each with cores ÷ jobs threads; auto, one for each core or place on a
-            GPU
+        jobs: jobs at a time, each with cores ÷ jobs threads; auto, one for each core or place on a GPU
         jobs_per_gpu: jobs that share a GPU, under jobs=auto
-        vectorize: train jobs that differ in numbers only as one stacked model; auto, small models
-            on a CPU
+        vectorize: train jobs that differ only in numbers as one stacked model; auto, small models on a CPU
         seeds: runs of each configuration, with seeds seed, seed+1, …; the objective is their mean
         zip: axes that change together, their first values with one another and so on
         space: axes written in YAML, with ranges and conditions (docs/sweeps.md)
@@ -204,9 +187,9 @@ class SweepKnobs:
         min_evaluations: evaluations before a job can be pruned; auto, a ninth of the planned ones
         timeout: seconds after which no further job starts
         dry_run: print the table of jobs and stop
-        resume: folder of a sweep to go on with; unset, the newest unfinished one with the same axes
-        reuse: take over finished runs of equal configuration from earlier sweeps in `output`
-        fresh: begin a new sweep even where an unfinished one could go on
+        resume: folder of a sweep to continue; unset, the newest unfinished one with the same axes
+        reuse: reuse finished runs of equal configuration from earlier sweeps in `output`
+        fresh: start a new sweep even where an unfinished one could continue
     """
 
     trials: Count | None = None
@@ -230,8 +213,8 @@ class Config(Knobs):
     """One run: the knobs, and the node of each group.
 
     `words` are the chosen words by group, a list for the groups that take several. `plain` is the same configuration as
-    nested plain data, as it is saved; `secrets` holds what came from the environment, as dotted path → what asks
-    for it, `${oc.env:…}` or a list with such texts.
+    nested plain data, as it is saved. `secrets` maps the dotted path of each value from the environment to the expression that
+    reads it, `${oc.env:…}` or a list with such texts.
     """
 
     log: Log = Log()
@@ -274,12 +257,12 @@ def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, Any] | None
 
 
 def objective_of(config: Config) -> Node:
-    """What decides the loss that is minimized, beside the data: equal for runs whose column `objective` compares."""
+    """Return what decides the minimized loss, beside the data: equal for runs whose column `objective` is comparable."""
     facts = {"class_weights": config.dataset.get("class_weights")}
     facts["target_scale"] = config.dataset.get("target_scale", "unit")
     return {"loss": config.loss, "dataset": facts}
 
 
 def run_name(config: Config) -> str:
-    """The folder of a run below `output`: its name, or its dataset and model."""
+    """Return the folder of a run below `output`: its name, or its dataset and model."""
     return config.name or f"{config.words['dataset']}_{config.words['model']}"

@@ -1,4 +1,4 @@
-"""Where words come from: the shipped catalogue, `conf/` in the working directory, and `--config-dir`."""
+"""Folders of words: the shipped catalogue, `conf/` in the working directory, and `--config-dir`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dltrain.errors import UserError
 
 
 def catalogue_dir() -> Path:
-    """The shipped catalogue: inside the package in a wheel, beside it in a checkout."""
+    """Return the shipped catalogue: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     shipped = package / "conf"
     return shipped if shipped.is_dir() else package.parent / "conf"
 
 
 def user_dirs(config_dir: str | None = None) -> tuple[Path, ...]:
-    """The user's own folders of words, in the order in which they are searched (after the catalogue).
+    """Return the user's own folders of words, in search order (after the catalogue).
 
     Raises UserError when `--config-dir` names no folder.
     """

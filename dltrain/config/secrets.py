@@ -1,4 +1,4 @@
-"""Values that come from the environment: they may be secrets, and are saved as they were asked for."""
+"""Values from the environment: they may be secrets, and are saved as the expressions that read them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from dltrain.errors import UserError
 Path = tuple[Any, ...]
 
 _LINK = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
-MAX_LINKS = 10  # followed in one text
+# links followed in one text
+MAX_LINKS = 10
 
 
 def secrets_of(cfg: DictConfig) -> dict[str, Any]:
-    """Return what depends on the environment: dotted path → the text, or the list, that asks for it.
+    """Return values that depend on the environment: dotted path → the text, or the list, that reads it.
 
-    What a value depends on is tried, not read off its text, which may ask through links, lists and other resolvers:
-    the configuration is resolved a second time with another answer to every `oc.env`, and whatever differs is a secret.
+    Dependence is tested, not parsed, since a text may use links, lists and other resolvers: the configuration is resolved a
+    second time with another answer to every `oc.env`, and every value that differs is a secret.
     """
     raw = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(raw, dict)
@@ -46,16 +47,16 @@ def secrets_of(cfg: DictConfig) -> dict[str, Any]:
 
 
 def put(content: dict[str, Any], secrets: dict[str, Any]) -> None:
-    """Put what asks for each secret in its place. A key may hold dots itself, as in `parameters.lr_scale`."""
+    """Put the expression of each secret in its place. A key may contain dots itself, as in `parameters.lr_scale`."""
     for path, parent, key in list(_places(content)):
         if path in secrets:
             parent[key] = secrets[path]
 
 
 def resolve(content: dict[str, Any]) -> dict[str, Any]:
-    """Put the values of `${oc.env:NAME}` into plain data that were saved; returns what stood there, by dotted path.
+    """Resolve `${oc.env:NAME}` in saved plain data; return the expressions, by dotted path.
 
-    Raises UserError where the variable is not set and the text names no default, or where a text makes a mapping.
+    Raises UserError where the variable is not set and the text names no default, or where a text yields a mapping.
     """
     found = {}
     for path, parent, key in list(_places(content)):
@@ -134,7 +135,7 @@ def _other_environment() -> Iterator[None]:
 
 
 def _without_links(value: Any, texts: dict[str, Any], links: int = MAX_LINKS) -> Any:
-    """Write out the texts behind links such as `${notes}`, so that the value can be read back by itself."""
+    """Expand links such as `${notes}`, so that the value can be read back by itself."""
     if isinstance(value, list):
         return [_without_links(item, texts, links) for item in value]
     if not isinstance(value, str) or links == 0:

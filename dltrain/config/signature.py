@@ -1,8 +1,8 @@
-"""The schema of a word: the signature and the docstring of the function or class that it names.
+"""The schema of a word: the signature and the docstring of its target.
 
 Types, ranges and defaults of a word's keys are the annotations and defaults of its target's parameters; their meanings
-stand under `Args:` in its docstring, beside formula, paper and lecture. Sources are parsed, never imported, so that the
-files of a user's own working folder are described without torch, and without running them.
+are listed under `Args:` in its docstring, beside formula, paper and lecture. Sources are parsed and never imported, so that
+the user's own files are described without torch and without running them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-REQUIRED = "???"  # the default of a parameter that must be given, as OmegaConf writes it
+# the default of a required parameter, as OmegaConf writes it
+REQUIRED = "???"
 NOTES = {"Symbols": "symbols", "Paper": "paper", "Lecture": "lecture", "Use": "use", "Defaults": "default"}
-_MAX_HOPS = 8  # through imports and base classes
+# imports and base classes to follow
+_MAX_HOPS = 8
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One key of a word: its rule as text (None where the annotation is none of ours), its default and its meaning."""
+    """One key of a word: its rule as text (None where the annotation states none), its default and its meaning."""
 
     name: str
     rule: str | None
@@ -34,17 +36,21 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a target takes, without its runtime arguments, and what its docstring says of it."""
+    """The parameters of a target, without its runtime arguments, and the facts of its docstring.
+
+    Args:
+        notes: summary, rule, symbols, paper, lecture, use, default
+        details: the remaining paragraphs of the docstring
+        open_ended: whether other keys are possible: it takes **kwargs, or its source could not be read
+    """
 
     parameters: tuple[Parameter, ...] = ()
-    notes: Mapping[str, str] = field(
-        default_factory=dict
-    )  # summary, rule, symbols, paper, lecture, use, default
+    notes: Mapping[str, str] = field(default_factory=dict)
     details: str = ""
-    open_ended: bool = True  # its keys are not all known: it takes **kwargs, or its source could not be read
+    open_ended: bool = True
 
     def defaults(self) -> dict[str, Any]:
-        """The keys with their defaults, in the order of the signature."""
+        """Return the keys with their defaults, in the order of the signature."""
         return {parameter.name: parameter.default for parameter in self.parameters}
 
 
@@ -52,7 +58,7 @@ class Signature:
 
 
 def find_source(module: str, folders: tuple[Path, ...] = ()) -> Path | None:
-    """The source file of a module, looked for in `folders` first; nothing is imported."""
+    """Return the source file of a module, searched for in `folders` first; nothing is imported."""
     parts = module.split(".")
     for folder in folders:
         found = _in_folder(folder, parts)
@@ -78,11 +84,12 @@ def _tree(file: Path, _changed: int) -> ast.Module | None:
     try:
         return ast.parse(file.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return None  # importing the file when the run is built says what is wrong with it
+        # importing the file when the run is built reports the error
+        return None
 
 
 def _module(name: str, folders: tuple[Path, ...]) -> tuple[ast.Module | None, str]:
-    """The syntax tree of a module, and the package that its relative imports begin from."""
+    """Return the syntax tree of a module, and the package on which its relative imports are based."""
     file = find_source(name, folders)
     if file is None:
         return None, ""
@@ -96,12 +103,13 @@ Definition = ast.FunctionDef | ast.ClassDef
 def find_definition(
     target: str, folders: tuple[Path, ...] = (), hops: int = _MAX_HOPS
 ) -> tuple[Definition, str] | None:
-    """The function or class that a dotted name names and the module in which it is defined; follows imports."""
+    """Return the function or class of a dotted name and the module that defines it; follows imports."""
     module, _, name = target.rpartition(".")
     tree, package = _module(module, folders) if module and hops else (None, "")
     if tree is None:
         return None
-    for node in reversed(tree.body):  # overloads stand before what they describe
+    # overloads precede the implementation
+    for node in reversed(tree.body):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return node, module
     imported = _imports(tree, package).get(name)
@@ -109,7 +117,7 @@ def find_definition(
 
 
 def _imports(tree: ast.Module, package: str) -> dict[str, str]:
-    """The dotted names that the imports of a module of `package` bind, by the name that they have in it."""
+    """Return the dotted names that a module of `package` imports, by the name that they have in it."""
     found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -128,9 +136,9 @@ def _imports(tree: ast.Module, package: str) -> dict[str, str]:
 
 
 def read_signature(target: str, num_runtime: int = 0, folders: tuple[Path, ...] = ()) -> Signature | None:
-    """The schema of what a dotted name names; None where its source cannot be found or read.
+    """Return the schema of a dotted name; None where its source cannot be found or read.
 
-    num_runtime: how many leading arguments the program passes itself, such as the model of a regularizer.
+    num_runtime: number of leading arguments that the program passes itself, such as the model of a regularizer.
     """
     found = find_definition(target, folders)
     if found is None:
@@ -155,11 +163,12 @@ def read_signature(target: str, num_runtime: int = 0, folders: tuple[Path, ...] 
     return Signature(parameters, notes, details, open_ended)
 
 
-Argument = tuple[str, ast.expr | None, ast.expr | None]  # name, annotation, default
+# name, annotation, default
+Argument = tuple[str, ast.expr | None, ast.expr | None]
 
 
 def _function_arguments(node: ast.FunctionDef, bound: bool) -> Iterator[Argument]:
-    """The arguments that can be given by name, without `self` where `bound`."""
+    """Yield the arguments that can be given by name, without `self` where `bound`."""
     spec = node.args
     positional = [*spec.posonlyargs, *spec.args]
     padding: list[ast.expr | None] = [None] * (len(positional) - len(spec.defaults))
@@ -173,7 +182,7 @@ def _function_arguments(node: ast.FunctionDef, bound: bool) -> Iterator[Argument
 def _class_arguments(
     node: ast.ClassDef, module: str, folders: tuple[Path, ...], hops: int = _MAX_HOPS
 ) -> tuple[list[Argument], bool]:
-    """The arguments of `__init__`, of a dataclass's fields, or of the first base class that has either."""
+    """Return the arguments of `__init__`, of a dataclass's fields, or of the first base class that has either."""
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             return list(_function_arguments(item, True)), item.args.kwarg is not None
@@ -195,7 +204,7 @@ def _class_arguments(
 
 
 class _Aliases:
-    """The names that stand for an annotation or a constant in a module: assignments of its own, and what it imports."""
+    """Names of annotations or constants in a module: those that it assigns, and those that it imports."""
 
     def __init__(self, module: str, folders: tuple[Path, ...]) -> None:
         self.module, self.folders = module, folders
@@ -204,7 +213,7 @@ class _Aliases:
         self.values = _assignments(tree) if tree is not None else {}
 
     def resolve(self, name: str, hops: int = _MAX_HOPS) -> ast.expr | None:
-        """The expression that a name stands for; None where it stands for itself."""
+        """Return the expression assigned to a name; None where there is none."""
         if name in self.values:
             return self.values[name]
         target = self.imports.get(name)
@@ -216,7 +225,7 @@ class _Aliases:
         return _Aliases(module, self.folders).resolve(attribute, hops - 1)
 
     def is_runtime(self, annotation: ast.expr | None) -> bool:
-        """Whether an annotation marks an argument that the program passes by itself."""
+        """Return whether an annotation marks an argument that the program passes itself."""
         return annotation is not None and "runtime" in _metadata(annotation, self)
 
 
@@ -231,7 +240,7 @@ def _assignments(tree: ast.Module) -> dict[str, ast.expr]:
 
 
 def _default(node: ast.expr | None, aliases: _Aliases) -> Any:
-    """A default as plain data; REQUIRED where there is none, None where it is no literal."""
+    """Return a default as plain data; REQUIRED where there is none, None where it is not a literal."""
     if node is None:
         return REQUIRED
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "field":
@@ -246,7 +255,7 @@ def _default(node: ast.expr | None, aliases: _Aliases) -> Any:
 
 
 def _field_default(call: ast.Call) -> Any:
-    """The default of a dataclass's `field(default_factory=list)` or `field(default=…)`."""
+    """Return the default of a dataclass's `field(default_factory=list)` or `field(default=…)`."""
     for keyword in call.keywords:
         if keyword.arg == "default_factory":
             return {"list": [], "dict": {}}.get(ast.unparse(keyword.value))
@@ -262,7 +271,7 @@ _LISTS = {"list", "Sequence", "List", "Iterable", "tuple"}
 
 
 def rule_of(annotation: ast.expr | None, aliases: _Aliases) -> str | None:
-    """The rule that an annotation states (the grammar of `config.rules`); None where it states none.
+    """Return the rule of an annotation in the grammar of `config.rules`; None where it states none.
 
     `float | None` → "float or null"; `Annotated[list[int], ">= 1"]` → "list of int >= 1"; `Literal["a", 1]` → "a or 1".
     """
@@ -287,7 +296,8 @@ def _alternatives(node: ast.expr | None, bound: str, aliases: _Aliases, hops: in
 def _constant(node: ast.Constant, bound: str, aliases: _Aliases, hops: int) -> list[str] | None:
     if node.value is None:
         return ["null"]
-    if isinstance(node.value, str):  # a forward reference
+    # a forward reference
+    if isinstance(node.value, str):
         try:
             return _alternatives(ast.parse(node.value, mode="eval").body, bound, aliases, hops - 1)
         except SyntaxError:
@@ -343,7 +353,7 @@ def _subscripted(node: ast.Subscript, bound: str, aliases: _Aliases, hops: int) 
 
 
 def _several(head: str, items: list[ast.expr], bound: str, aliases: _Aliases, hops: int) -> list[str] | None:
-    """`list[int]` → "list of int"; `tuple[float, float]` → "pair of float"."""
+    """Return the rule of `list[int]`, "list of int", or of `tuple[float, float]`, "pair of float"."""
     inner = _alternatives(items[0], bound, aliases, hops)
     if inner is None or len(inner) != 1:
         return None
@@ -359,7 +369,7 @@ def _literal(node: ast.expr) -> str:
 
 
 def _metadata(node: ast.expr, aliases: _Aliases) -> list[str]:
-    """The texts in the metadata of an `Annotated` annotation, through one alias."""
+    """Return the texts in the metadata of an `Annotated` annotation, through one alias."""
     if isinstance(node, ast.Name) and (found := aliases.resolve(node.id)) is not None:
         return _metadata(found, aliases)
     if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("Annotated"):
@@ -375,9 +385,9 @@ _ARGUMENT = re.compile(r"    (?P<name>\w+)(?: \([^)]*\))?: (?P<text>.*)")
 
 
 def read_docstring(text: str) -> tuple[dict[str, str], dict[str, str], str]:
-    """The notes of a docstring, the meanings of its arguments, and its remaining paragraphs.
+    """Return the notes of a docstring, the meanings of its arguments, and its remaining paragraphs.
 
-    The first line is the summary; the first indented block is the formula; `Symbols:`, `Paper:`, `Lecture:`, `Use:` and
+    The first paragraph is the summary; the first indented block is the formula. `Symbols:`, `Paper:`, `Lecture:`, `Use:` and
     `Defaults:` begin a note each, `Args:` the meanings.
 
     >>> notes, meanings, _ = read_docstring(\"\"\"Halve it.
@@ -410,7 +420,7 @@ def read_docstring(text: str) -> tuple[dict[str, str], dict[str, str], str]:
 
 
 def _blocks(lines: list[str]) -> Iterator[list[str]]:
-    """The paragraphs: lines between empty ones."""
+    """Yield the paragraphs: lines between empty ones."""
     block: list[str] = []
     for line in [*lines, ""]:
         if line.strip():
@@ -421,7 +431,7 @@ def _blocks(lines: list[str]) -> Iterator[list[str]]:
 
 
 def _notes(block: list[str]) -> dict[str, str]:
-    """`Paper: …` and its kin; a line that begins with no name continues the one before."""
+    """Read `Paper: …` and similar lines; a line without a name continues the previous one."""
     found: dict[str, str] = {}
     name = ""
     for line in block:

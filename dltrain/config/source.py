@@ -1,6 +1,6 @@
-"""Where Hydra reads the catalogue: words with all keys of their signatures, as if their files held them.
+"""Hydra's view of the catalogue: words with all keys of their signatures, as if their files held them.
 
-The only use of Hydra's plugin interface: a config source of the scheme `dltrain`, one for each folder of words.
+This is the only use of Hydra's plugin interface: a config source for the scheme `dltrain`, one for each folder of words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dltrain.config.groups import LIST_GROUPS
 from dltrain.config.yaml_files import read_yaml
 
 SCHEME = "dltrain"
-_opened: list[Catalogue] = []  # the one that Hydra's sources read; Hydra constructs them from a path alone
+# the catalogue that the sources read: Hydra constructs them from a path alone
+_opened: list[Catalogue] = []
 
 
 def serve(catalogue: Catalogue) -> None:
@@ -39,7 +40,7 @@ class CatalogueSource(ConfigSource):
         return Path(self.path)
 
     def word(self, config_path: str) -> Word | None:
-        """The word of a path such as `optimizer/adam`, if it belongs to this folder."""
+        """Return the word of a path such as `optimizer/adam`, if it belongs to this folder."""
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
         word = _opened[0].words.get(group, {}).get(name)
         return word if word is not None and self.folder in word.file.parents else None
@@ -83,7 +84,7 @@ class CatalogueSource(ConfigSource):
 
 
 def configuration_of(word: Word) -> tuple[dict[str, Any], str | None]:
-    """What Hydra composes of a word, and the package at which it goes."""
+    """Return what Hydra composes for a word, and its package."""
     whole = word.configuration()
     everywhere = word.is_global or bool(word.knobs)
     content: dict[str, Any] = whole if everywhere else whole[word.group]
@@ -93,7 +94,7 @@ def configuration_of(word: Word) -> tuple[dict[str, Any], str | None]:
 
 
 def main_configuration(catalogue: Catalogue) -> dict[str, Any]:
-    """The primary configuration: the defaults list and Hydra's node of config.yaml, and every knob with its default."""
+    """Return the primary configuration: defaults list and Hydra's node of config.yaml, and every knob with its default."""
     content: dict[str, Any] = {"defaults": catalogue.settings["defaults"]}
     for path, knob in catalogue.knobs.items():
         *parents, last = path.split(".")

@@ -1,6 +1,6 @@
-"""What the configuration alone can tell: unknown keys, values outside their rule, choices that cannot go together.
+"""Checks of the configuration alone: unknown keys, values that break their rule, combinations that exclude each other.
 
-Nothing here imports torch: a mistake is refused in well under a second.
+Nothing here imports torch, so that a mistake is refused in well under a second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dltrain.config.yaml_files import place
 from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
 
-# The keys of early stopping that say by what evaluations, and with them the jobs of a sweep, are compared.
+# The keys of early stopping by which evaluations, and with them the jobs of a sweep, are compared.
 COMPARED_BY = ("early_stopping.metric", "early_stopping.mode")
 
 
@@ -62,7 +62,7 @@ def checked(
 
 
 def check_trust(composition: Composition) -> None:
-    """Trust is the user's to give, on the command line: a file from elsewhere would give it to itself."""
+    """Refuse `trust` in a file: only the command line can give it, since a stranger's file would trust itself."""
     given = any(text.lstrip("+").startswith("trust=") for text in composition.overrides)
     if composition.cfg.get("trust") and not given:
         raise UserError(
@@ -72,7 +72,7 @@ def check_trust(composition: Composition) -> None:
 
 
 def plain_config(composition: Composition) -> Node:
-    """The configuration without its `hydra` node, resolved, as plain data."""
+    """Return the configuration without its `hydra` node, resolved, as plain data."""
     cfg = composition.cfg.copy()
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
@@ -99,12 +99,12 @@ def drop_own_budget(
 
 
 def drop_outside(plain: Any) -> Node:
-    """The configuration of a run alone: without the overlays, and without how a sweep runs its jobs."""
+    """Return the configuration of a run alone: without overlays, and without the settings of a sweep."""
     return {str(key): value for key, value in plain.items() if key not in (*OVERLAYS, "sweep")}
 
 
 def drop_replaced(plain: Node, composition: Composition) -> None:
-    """Take out a recipe's settings of words that are not chosen any more. Raises UserError where there is no such word."""
+    """Remove a recipe's settings of words that are no longer chosen. Raises UserError for an unknown word."""
     for group in LIST_GROUPS:
         for word in [w for w in plain[group] if w not in composition.choices[group]]:
             known = composition.catalogue.words[group]
@@ -117,7 +117,7 @@ def drop_replaced(plain: Node, composition: Composition) -> None:
 
 
 def replace_length(plain: Node, overrides: list[str]) -> None:
-    """`steps` on the command line takes the place of a recipe's `epochs`, and the other way round."""
+    """Let `steps` on the command line replace a recipe's `epochs`, and the other way round."""
     given = {text.partition("=")[0].lstrip("+") for text in overrides}
     for mine, other in (("steps", "epochs"), ("epochs", "steps")):
         if mine in given and other not in given and plain.get(mine) is not None:
@@ -147,7 +147,8 @@ def check_values(
         if value == {} or path in choices:
             continue
         within = next((p for p in table if path.startswith(p + ".")), None)
-        reserved = path.split(".")[0] in choices and path.rsplit(".", 1)[-1].startswith("_")  # _target_, …
+        # keys such as `_target_`
+        reserved = path.split(".")[0] in choices and path.rsplit(".", 1)[-1].startswith("_")
         if within is not None:
             check_value(table[within], at(plain, within))
         elif not reserved:
@@ -186,7 +187,7 @@ def _written_otherwise(param: Param, value: Any) -> str:
 
 
 def check_sweep(composition: Composition, overrides: list[Any]) -> None:
-    """Every value of every swept axis against the key's rule, before the first job runs."""
+    """Check every value of every swept axis against the key's rule, before the first job runs."""
     table = composition.catalogue.params(composition.choices)
     for override in overrides:
         if override.key_or_group in table and override.is_discrete_sweep():
@@ -196,7 +197,7 @@ def check_sweep(composition: Composition, overrides: list[Any]) -> None:
 
 
 def check_axes(names: Iterable[str]) -> None:
-    """Refuse an axis that changes what the jobs are compared by. Raises UserError."""
+    """Raise UserError for an axis that changes how the jobs are compared."""
     for name in names:
         if name in COMPARED_BY:
             raise UserError(
@@ -206,7 +207,7 @@ def check_axes(names: Iterable[str]) -> None:
 
 
 def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> str:
-    """The file that sets a key, looked for among the chosen words."""
+    """Return the file of a chosen word that sets a key."""
     for group, names in choices.items():
         for name in names:
             word = catalogue.words.get(group, {}).get(name)
@@ -242,7 +243,7 @@ def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[s
 
 
 def check_regularization(plain: Node, choices: dict[str, list[str]]) -> None:
-    """Refuse regularizers that the optimizer, or a penalty schedule, makes nothing of."""
+    """Refuse regularizers that have no effect with the optimizer or a penalty schedule."""
     refusal = check_rules(plain, choices)
     if refusal is not None:
         raise UserError(refusal)

@@ -1,4 +1,4 @@
-"""Reading YAML: one place, which bounds a file before it is parsed and names file and line of what it cannot read."""
+"""Reading of YAML files: bounds are checked before parsing, and errors name file and line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dltrain.errors import UserError
 
 
 def read_yaml(file: Path) -> tuple[str, dict[str, Any]]:
-    """The text of a YAML file and the mapping that it holds ({} for an empty one).
+    """Return the text of a YAML file and its mapping ({} for an empty file).
 
-    Raises UserError for a file that cannot be read, is no YAML, is too large, too deep, or holds something else.
+    Raises UserError for a file that cannot be read, is not YAML, is too large, too deep, or holds something else.
     """
     try:
         check_bounds(file)

@@ -1,4 +1,4 @@
-"""Batches in a given order: from a cache that lives on the device, or streamed through workers."""
+"""Batches in a given order: from a cache on the device, or streamed through workers."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from dltrain.data.raw import Reader
 from dltrain.data.spec import Batch
 from dltrain.data.streaming import WorkerPool
 
-_BATCHES_AT_ONCE = 8  # gathered with one call: measured 2 to 4 % faster than one call a batch (SPEED.md)
-# but no more than this: on a CPU what its cache holds (more than that was up to 2 times slower), and on a GPU
-# no more than keeps a huge batch from being held eight times
+# batches gathered with one call, measured 2 to 4 % faster than one call per batch
+_BATCHES_AT_ONCE = 8
+# limits of one call: on a CPU the size of its cache (more was up to 2 times slower), on a GPU a size that keeps a
+# large batch from being held eight times
 _BYTES_AT_ONCE = {"cpu": 4 * 2**20, "cuda": 64 * 2**20}
 
 
 class Split(Protocol):
-    """One of train, val and test, ready for the loop."""
+    """One of train, val and test, ready for the training loop."""
 
     targets: Tensor
 
     def __len__(self) -> int: ...
 
     def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
-        """Batches of `batch_size` samples in `order`, on the device, from batch `start` on; the last ragged.
+        """Yield batches of `batch_size` samples in `order`, on the device, from batch `start` on; the last may be smaller.
 
-        order: (M,) int64 positions within the split, on the CPU; None is the split's own order, whose batches
-        may be views into the cache: read them, do not write into them.
+        order: (M,) int64 positions within the split, on the CPU. None is the split's own order, whose batches may be views
+        of the cache and must not be written to.
         """
         ...
 
 
 class ResidentSplit:
-    """A split whose samples live on the device: as normalised floats where they fit, else in raw form."""
+    """A split whose samples are on the device: as normalized floats where they fit, else in raw form."""
 
     def __init__(self, inputs: Tensor, targets: Tensor, normalize: Normalizer | None = None) -> None:
-        """inputs: (N, ...) on the device, normalised unless `normalize` does it later; targets: (N, ...)."""
+        """inputs: (N, ...) on the device, normalized unless `normalize` is given; targets: (N, ...)."""
         self.inputs, self.targets, self.normalize = inputs, targets, normalize
 
     def __len__(self) -> int:
@@ -70,7 +71,7 @@ class ResidentSplit:
 
 
 class StreamingSplit:
-    """A split too large for the device: its samples are read by worker processes, in the order asked for."""
+    """A split too large for the device: worker processes read its samples in the requested order."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class StreamingSplit:
         workers: int,
         worker_timeout: float = 60.0,
     ) -> None:
-        """positions: (N,) places of the split's samples in the reader; targets: (N, ...) on the device."""
+        """positions: (N,) positions of the split's samples in the reader; targets: (N, ...) on the device."""
         self.targets, self.normalize = targets, normalize
         self._positions, self._pool = (
             positions,
@@ -96,7 +97,7 @@ class StreamingSplit:
         whole = torch.arange(len(self)) if order is None else order
         indices = whole[start * batch_size :].split(batch_size) if len(whole) > start * batch_size else ()
         read = self._pool.read([self._positions[chosen] for chosen in indices])
-        # one transfer for all indices of the epoch, none for each batch
+        # one transfer for all indices of the epoch instead of one per batch
         on_device = to_device(whole, self.targets.device)[start * batch_size :].split(batch_size)
         for inputs, chosen in zip(self._normalized(read), on_device, strict=False):
             yield Batch(inputs, self.targets[chosen], chosen)
@@ -110,14 +111,14 @@ class StreamingSplit:
 def prefetched(
     host_batches: Iterable[Tensor], normalize: Normalizer, device: torch.device
 ) -> Iterator[Tensor]:
-    """Copy and normalise batch k+1 on a CUDA stream of its own while batch k is worked on (lecture L1)."""
+    """Copy and normalize batch k+1 on a second CUDA stream while batch k is processed (L1)."""
     side = torch.cuda.Stream(device)
     ahead: Tensor | None = None
     for host in host_batches:
         current, ahead = ahead, _copy_on(side, host, normalize, device)
         if current is not None:
             yield current
-        # what follows on the main stream waits for the copy; the host does not
+        # the main stream waits for the copy; the host does not
         torch.cuda.current_stream(device).wait_stream(side)
         ahead.record_stream(torch.cuda.current_stream(device))
     if ahead is not None:
@@ -130,7 +131,7 @@ def _copy_on(side: torch.cuda.Stream, host: Tensor, normalize: Normalizer, devic
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on `device` without making the host wait, through pinned memory where the device is a GPU."""
+    """Return `tensor` on `device` without blocking the host, through pinned memory where the device is a GPU."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from their binary archives: the Python ones are pickles, which can run code."""
+"""CIFAR-10 and CIFAR-100 from their binary archives: the Python archives are pickles, which can run code."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ _MIRRORS = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kr
 
 @dataclass(frozen=True)
 class _Archive:
-    """One of the two archives: the folder inside it, and its members with their numbers of images."""
+    """One of the two archives: its inner folder, and its members with their numbers of images."""
 
     remote: RemoteFile
     folder: str
     train: tuple[tuple[str, int], ...]
     test: tuple[tuple[str, int], ...]
-    names: tuple[tuple[str, int], ...]  # files with class names, and the number of names in each
+    # files with class names, and the number of names in each
+    names: tuple[tuple[str, int], ...]
     label_bytes: int
 
 
@@ -66,17 +67,17 @@ _CIFAR100 = _Archive(
 
 
 def cifar10(root: FilePath = "data", download: bool = True) -> RawData:
-    """60 000 colour 32×32 images, ten classes; downloaded (170 MB).
+    """60 000 color 32×32 images of ten classes; downloaded (170 MB).
 
-    60 000 colour images (3, 32, 32) of ten classes, 10 000 of them for the test (Krizhevsky 2009).
+    Files: root/cifar-10-binary.tar.gz, or the unpacked folder root/cifar-10-batches-bin.
 
     Use: the benchmark of small CNNs and ResNets.
-    Defaults: the test split is the published one; val is cut from train. File: root/cifar-10-binary.tar.gz.
+    Defaults: the published test split of 10 000 images; val is cut from train.
     Paper: Krizhevsky 2009, Learning multiple layers of features from tiny images
 
     Args:
         root: folder of the downloaded files, in torchvision's layout
-        download: fetch what is missing (verified by SHA-256); false never opens the net
+        download: fetch missing files, verified by SHA-256; false opens no connection
     """
     return _load(_CIFAR10, Path(root), download, column=0)
 
@@ -84,21 +85,19 @@ def cifar10(root: FilePath = "data", download: bool = True) -> RawData:
 def cifar100(
     root: FilePath = "data", download: bool = True, labels: Literal["fine", "coarse"] = "fine"
 ) -> RawData:
-    """60 000 colour 32×32 images, 100 classes or their 20 kinds; downloaded (169 MB).
+    """60 000 color 32×32 images of 100 classes or 20 superclasses; downloaded (169 MB).
 
-    60 000 colour images (3, 32, 32), labels: fine (100 classes) or coarse (20 kinds) (Krizhevsky 2009).
+    Files: root/cifar-100-binary.tar.gz, or the unpacked folder root/cifar-100-binary.
 
-    Use: as CIFAR-10 with ten times fewer images a class.
-    Defaults: the test split is the published one; val is cut from train. File: root/cifar-100-binary.tar.gz.
+    Use: as CIFAR-10, with ten times fewer images per class.
+    Defaults: the published test split of 10 000 images; val is cut from train.
     Paper: Krizhevsky 2009, Learning multiple layers of features from tiny images
 
     Args:
         root: folder of the downloaded files, in torchvision's layout
-        download: fetch what is missing (verified by SHA-256); false never opens the net
-        labels: the 100 classes, or the 20 kinds that they belong to
+        download: fetch missing files, verified by SHA-256; false opens no connection
+        labels: the 100 classes, or the 20 superclasses
     """
-    if labels not in ("fine", "coarse"):
-        raise DataError(f"dataset.labels is {labels!r}; it must be fine (100 classes) or coarse (20)")
     return _load(_CIFAR100, Path(root), download, column=("coarse", "fine").index(labels))
 
 
@@ -118,7 +117,7 @@ def _load(archive: _Archive, root: Path, may_download: bool, column: int) -> Raw
 
 
 def _locate(archive: _Archive, root: Path, may_download: bool) -> Path:
-    """The unpacked folder, or the archive, or the archive after its download."""
+    """Return the unpacked folder or the archive; download the archive where both are missing."""
     if (root / archive.folder / archive.test[0][0]).is_file():
         return root / archive.folder
     present = download.find(root, (archive.remote.name,))
@@ -127,9 +126,8 @@ def _locate(archive: _Archive, root: Path, may_download: bool) -> Path:
     hint = f"or set dataset.root to the folder that holds {archive.remote.name}"
     if not may_download:
         raise DataError(
-            f"{archive.remote.name} is not in {root} (the Python version of the archive is a pickle and is "
-            "not read); "
-            f"set dataset.download=true, {hint}"
+            f"{archive.remote.name} is not in {root} (the Python version of the archive is a pickle and is not "
+            f"read); set dataset.download=true, {hint}"
         )
     return download.fetch(archive.remote, root, hint)
 
@@ -150,7 +148,7 @@ def _decode(archive: _Archive, source: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def _members(archive: _Archive, source: Path) -> Iterator[Callable[[str, int | None], bytes]]:
-    """A function from (name, size) to content, out of folder or archive; nothing is unpacked to disk."""
+    """Yield a function from (name, size) to content, of the folder or the archive; nothing is unpacked to disk."""
     if source.is_dir():
         yield lambda name, size: _whole(source / name, _read_file(source / name), size)
         return
@@ -165,9 +163,9 @@ def _members(archive: _Archive, source: Path) -> Iterator[Callable[[str, int | N
 
 
 class _Bounded(gzip.GzipFile):
-    """Unpacks no more than the archive's members, and no more at once than the largest of them.
+    """A gzip reader that unpacks no more than the archive's members, and no more at once than the largest of them.
 
-    tarfile unpacks every member, and reads every extended header, on its way to the one that it looks for.
+    tarfile unpacks every member, and reads every extended header, before the member that it looks for.
     """
 
     def __init__(self, path: Path, archive: _Archive) -> None:
@@ -196,16 +194,15 @@ def _read_member(tar: tarfile.TarFile, name: str, size: int | None) -> bytes:
         member = tar.extractfile(name)
     except KeyError:
         member = None
-    # never more than expected into memory, whatever the archive says of itself
+    # read no more than expected into memory, whatever the archive states
     return b"" if member is None else member.read(2**16 if size is None else size + 1)
 
 
 def _whole(path: Path, content: bytes, size: int | None) -> bytes:
     if not content or (size is not None and len(content) != size):
         raise DataError(
-            f"{path} holds {len(content)} bytes in place of {size or 'some'}; remove the archive or folder "
-            "and let it "
-            "be downloaded again"
+            f"{path} holds {len(content)} bytes in place of {size or 'some'}; remove the archive or folder and "
+            "let it be downloaded again"
         )
     return content
 

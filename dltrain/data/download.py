@@ -1,4 +1,4 @@
-"""Files from the net, verified by SHA-256 before anything reads them."""
+"""Downloaded files, verified by SHA-256 before they are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import IO
 
 from dltrain.data.errors import DataError
 
-_TIMEOUT = 30.0  # seconds without an answer
+# seconds without an answer
+_TIMEOUT = 30.0
 _CHUNK = 2**20
 
 
@@ -26,9 +27,9 @@ class RemoteFile:
 
 
 def fetch(file: RemoteFile, folder: Path, hint: str) -> Path:
-    """Path of the file in `folder`, from the first mirror with the right bytes; else DataError with `hint`.
+    """Download the file into `folder` from the first mirror that serves the right bytes, and return its path.
 
-    What is incomplete or has another hash is removed again, so that a file in `folder` is whole.
+    Incomplete files and files with another hash are removed. Raises DataError with `hint` when no mirror works.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,18 +44,18 @@ def fetch(file: RemoteFile, folder: Path, hint: str) -> Path:
             return folder / file.name
         reasons.append(reason)
     raise DataError(
-        f"could not download {file.name} from any of {len(file.mirrors)} addresses (the last: "
-        f"{reasons[-1]}).\n"
-        f"Put {file.name} (from {file.mirrors[0]}{file.name}, SHA-256 {file.sha256[:16]}…) into {folder} by "
-        "hand; "
+        f"could not download {file.name} from any of {len(file.mirrors)} addresses (the last: {reasons[-1]}).\n"
+        f"Put {file.name} (from {file.mirrors[0]}{file.name}, SHA-256 {file.sha256[:16]}…) into {folder} by hand; "
         f"{hint}"
     )
 
 
 def _fetch_from(url: str, file: RemoteFile, folder: Path) -> str | None:
-    """None when the file is there and right, else what went wrong."""
+    """Download the file from one address; return None, or the reason why it failed."""
     from http.client import HTTPException
-    from urllib.request import urlopen  # 40 ms, needed by downloads only
+
+    # imported here, since it takes 40 ms and only downloads need it
+    from urllib.request import urlopen
 
     unfinished = folder / f"{file.name}.{os.getpid()}.part"
     try:
@@ -63,14 +64,15 @@ def _fetch_from(url: str, file: RemoteFile, folder: Path) -> str | None:
         if reason is None:
             os.replace(unfinished, folder / file.name)
         return reason
-    except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors
+    # URLError and timeouts are OSErrors
+    except (OSError, HTTPException) as error:
         return f"{url}: {getattr(error, 'reason', None) or error}"
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def _copy(answer: IO[bytes], target: IO[bytes], file: RemoteFile) -> str | None:
-    """Copy at most the expected number of bytes, and compare number and hash."""
+    """Copy at most the expected number of bytes; return None, or how size or hash differ."""
     digest, size = hashlib.sha256(), 0
     while (part := answer.read(_CHUNK)) and size <= file.size:
         target.write(part)
@@ -85,5 +87,5 @@ def _copy(answer: IO[bytes], target: IO[bytes], file: RemoteFile) -> str | None:
 
 
 def find(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first of `names` that is a file in `folder`."""
+    """Return the first of `names` that is a file in `folder`."""
     return next((folder / name for name in names if (folder / name).is_file()), None)

@@ -1,4 +1,4 @@
-"""Images on disk in one folder a class: read when they are needed."""
+"""Images in one folder for each class, read when they are needed."""
 
 from __future__ import annotations
 
@@ -21,38 +21,35 @@ from dltrain.data.streaming import read_in_threads
 from dltrain.ranges import Count, FilePath
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# by content, not by name: Pillow would hand a PostScript file that is named .png to ghostscript, which runs it
+# detected by content: Pillow would pass a PostScript file named .png to ghostscript, which runs it
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_CACHED_AT_MOST = 2 * 2**30  # bytes; more would surprise whoever looks at the disk
+# bytes of a cache file; a larger one would be an unexpected use of the disk
+_CACHED_AT_MOST = 2 * 2**30
 _MODES = {"rgb": ("RGB", 3), "grey": ("L", 1)}
 
 
 def image_folder(
     root: FilePath,
-    size: Count | list[Count] | None = None,
+    size: Count | tuple[Count, Count] | None = None,
     color: Literal["rgb", "grey"] = "rgb",
     cache: bool = True,
 ) -> RawData:
     """Your images: ROOT/CLASS/*.jpg, or ROOT/train/CLASS, ROOT/val/CLASS and ROOT/test/CLASS.
 
-    Images of ROOT/CLASS/…, or of ROOT/train/CLASS/…, ROOT/val/CLASS/… and ROOT/test/CLASS/… as splits.
+    Images are uint8, (3, H, W) or (1, H, W). Raises DataError for a folder without images and, without `size`, for
+    images of different sizes.
 
-    size: side of a square or [height, width], to which images are cropped around their centre and scaled;
-    None wants all images to have the size of the first. color: rgb (3, H, W) or grey (1, H, W). cache: keep
-    the decoded images in ROOT/.dltrain-cache-….pt when they take at most 2 GiB.
-
-    Use: pictures on disk: decoded once, or streamed through `workers` when they are many.
-    Defaults: folders named train, val and test are splits; what is missing is cut from train.
+    Use: images on disk: decoded once, or streamed through `workers` when they are many.
+    Defaults: folders named train, val and test are splits; missing val and test splits are cut from train.
 
     Args:
         root: folder that holds a folder for each class, or train, val and test with these
-        size: side of a square or [height, width] to crop and scale to
+        size: side of a square, or [height, width], to which images are cropped around the center and scaled; null
+            requires all images to have the size of the first
         color: three channels or one
         cache: keep the decoded images in ROOT/.dltrain-cache-*.pt where they take at most 2 GiB
     """
-    if color not in _MODES:
-        raise DataError(f"dataset.color is {color!r}; it must be rgb or grey")
-    wanted = _height_and_width(size)
+    wanted = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise DataError(
@@ -74,7 +71,7 @@ def image_folder(
 
 
 def _decoded_once(raw: RawData, folder: Path) -> RawData:
-    """The same data with all images in one tensor that is mapped from a file, where that is not too large."""
+    """Return the same data with all images in one tensor mapped from a file, unless that would be too large."""
     reader = raw.inputs
     assert isinstance(reader, ImageFiles)
     if len(reader) * math.prod(reader.shape) > _CACHED_AT_MOST:
@@ -105,7 +102,7 @@ def _raw(
 
 
 def _found(folder: Path, parts: list[str]) -> Iterator[tuple[int, str, str]]:
-    """(split, class, path below the folder) of every image, in the order of their names."""
+    """Yield (split, class, path below the folder) of every image, in the order of their names."""
     for part in parts or [""]:
         for class_folder in sorted(path for path in (folder / part).iterdir() if path.is_dir()):
             if class_folder.name.startswith("."):
@@ -119,19 +116,9 @@ def _images_below(folder: str) -> Iterator[str]:
         folders.sort()
         for name in sorted(files):
             path = os.path.join(here, name)
+            # regular files only: reading a pipe would block
             if name.lower().endswith(_ENDINGS) and not name.startswith(".") and os.path.isfile(path):
-                yield path  # reading a pipe would wait for ever
-
-
-def _height_and_width(size: int | list[int] | None) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    sides = [size, size] if isinstance(size, int) else list(size)
-    if len(sides) != 2 or min(sides) < 1:
-        raise DataError(
-            f"dataset.size is {size}; it must be one side of a square or [height, width], at least 1 each"
-        )
-    return sides[0], sides[1]
+                yield path
 
 
 def _size_of_first(path: Path) -> tuple[int, int]:
@@ -150,7 +137,7 @@ def _unreadable(path: Path | str, error: Exception) -> DataError:
 
 
 class ImageFiles:
-    """A `Reader` of image files; it keeps their paths in one array, which costs its workers no copies."""
+    """A `Reader` of image files. It keeps their paths in one array, which worker processes share without copies."""
 
     def __init__(
         self, folder: str, paths: NDArray[np.bytes_], height: int, width: int, color: str, resize: bool
@@ -164,11 +151,11 @@ class ImageFiles:
         return len(self.paths)
 
     def path(self, index: int) -> str:
-        """The file of one sample."""
+        """Return the file of one sample."""
         return os.path.join(self.folder, os.fsdecode(bytes(self.paths[index])))
 
     def read(self, indices: Tensor) -> Tensor:
-        """uint8 images (B, C, H, W); raises DataError naming the file that cannot be read."""
+        """Return uint8 images (B, C, H, W). Raises DataError naming the file that cannot be read."""
         channels, height, width = self.shape
         images = np.empty((len(indices), height, width, channels), np.uint8)
         for image, index in zip(images, indices.tolist(), strict=True):
@@ -188,12 +175,12 @@ class ImageFiles:
             if self.resize and image.size != (width, height):
                 image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
-        except Exception as error:  # PIL raises many kinds: unidentified, truncated, too large, broken chunks
+        # PIL raises many kinds of exceptions: unidentified, truncated, too large, broken chunks
+        except Exception as error:
             raise _unreadable(path, error) from error
         if pixels.shape[:2] != (height, width):
             raise DataError(
-                f"the image {path} is {pixels.shape[1]} wide and {pixels.shape[0]} high, but the first one "
-                f"is {width} "
-                f"and {height}; set dataset.size=[{height},{width}] to bring all to one size"
+                f"the image {path} is {pixels.shape[1]} wide and {pixels.shape[0]} high, but the first one is "
+                f"{width} and {height}; set dataset.size=[{height},{width}] to bring all to one size"
             )
         return pixels.reshape(height, width, channels)

@@ -1,4 +1,4 @@
-"""MNIST and its relatives, in the folder layout of torchvision (ROOT/MNIST/raw), read without it."""
+"""MNIST and related datasets in torchvision's folder layout (ROOT/MNIST/raw), read without torchvision."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from dltrain.data.errors import DataError
 from dltrain.data.raw import TEST, TRAIN, RawData, given_splits
 from dltrain.ranges import FilePath
 
-_IMAGES, _LABELS = 0x803, 0x801  # the first four bytes of a file in IDX form: bytes in three axes, in one
-_HEAD = 16  # bytes that hold the magic number and three lengths
-_MOST = 2**27  # bytes of a file, three times MNIST's largest
+# magic numbers of IDX files: bytes in three axes, bytes in one axis
+_IMAGES, _LABELS = 0x803, 0x801
+# bytes of the magic number and three lengths
+_HEAD = 16
+# bytes of a file, three times MNIST's largest
+_MOST = 2**27
 
 
 @dataclass(frozen=True)
 class _Family:
-    """One dataset in this form: where it lies under the root, and the SHA-256 and size of its four files."""
+    """One dataset in IDX form: its folder below the root, and SHA-256 and size of its four files."""
 
     folder: str
     mirrors: tuple[str, ...]
@@ -82,49 +85,49 @@ _KMNIST = _Family(
 
 
 def mnist(root: FilePath = "data", download: bool = True) -> RawData:
-    """70 000 grey 28×28 images of handwritten digits, ten classes; downloaded (12 MB).
+    """70 000 gray 28×28 images of handwritten digits, ten classes; downloaded (12 MB).
 
-    70 000 grey images (1, 28, 28) of handwritten digits, 10 000 for the test (LeCun et al. 1998).
+    Files: root/MNIST/raw/*-ubyte.gz, or the same unpacked.
 
-    Use: the field's first benchmark; 99 % is easy with a small CNN.
-    Defaults: the test split is the published one; val is cut from train. Files: root/MNIST/raw.
+    Use: the classic benchmark; a small CNN easily reaches 99 %.
+    Defaults: the published test split of 10 000 images; val is cut from train.
     Paper: LeCun, Bottou, Bengio & Haffner 1998, Gradient-based learning applied to document recognition
 
     Args:
         root: folder of the downloaded files, in torchvision's layout
-        download: fetch what is missing (verified by SHA-256); false never opens the net
+        download: fetch missing files, verified by SHA-256; false opens no connection
     """
     return _load(_MNIST, Path(root), download)
 
 
 def fashion_mnist(root: FilePath = "data", download: bool = True) -> RawData:
-    """70 000 grey 28×28 images of clothing, ten classes; downloaded (31 MB).
+    """70 000 gray 28×28 images of clothing, ten classes; downloaded (31 MB).
 
-    70 000 grey images (1, 28, 28) of ten kinds of clothing (Xiao et al. 2017, arXiv:1708.07747).
+    Files: root/FashionMNIST/raw/*-ubyte.gz, or the same unpacked.
 
     Use: as large as MNIST and harder.
-    Defaults: the test split is the published one; val is cut from train. Files: root/FashionMNIST/raw.
+    Defaults: the published test split of 10 000 images; val is cut from train.
     Paper: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747
 
     Args:
         root: folder of the downloaded files, in torchvision's layout
-        download: fetch what is missing (verified by SHA-256); false never opens the net
+        download: fetch missing files, verified by SHA-256; false opens no connection
     """
     return _load(_FASHION_MNIST, Path(root), download)
 
 
 def kmnist(root: FilePath = "data", download: bool = True) -> RawData:
-    """70 000 grey 28×28 images of Kuzushiji characters, ten classes; downloaded (21 MB).
+    """70 000 gray 28×28 images of Kuzushiji characters, ten classes; downloaded (21 MB).
 
-    70 000 grey images (1, 28, 28) of ten Kuzushiji characters (Clanuwat et al. 2018, arXiv:1812.01718).
+    Files: root/KMNIST/raw/*-ubyte.gz, or the same unpacked.
 
     Use: as large as MNIST and harder.
-    Defaults: the test split is the published one; val is cut from train. Files: root/KMNIST/raw.
+    Defaults: the published test split of 10 000 images; val is cut from train.
     Paper: Clanuwat et al. 2018, arXiv:1812.01718
 
     Args:
         root: folder of the downloaded files, in torchvision's layout
-        download: fetch what is missing (verified by SHA-256); false never opens the net
+        download: fetch missing files, verified by SHA-256; false opens no connection
     """
     return _load(_KMNIST, Path(root), download)
 
@@ -145,7 +148,7 @@ def _load(family: _Family, root: Path, may_download: bool) -> RawData:
 
 
 def _locate(file: RemoteFile, folder: Path, may_download: bool) -> Path:
-    """The file as it lies in the folder, packed or unpacked, or downloaded into it."""
+    """Return the file in the folder, packed or unpacked; download it where it is missing."""
     present = download.find(folder, (file.name.removesuffix(".gz"), file.name))
     if present:
         return present
@@ -163,8 +166,7 @@ def _decode(paths: list[Path]) -> dict[str, Tensor]:
     ):
         if images.ndim != 3 or len(images) != len(labels):
             raise DataError(
-                f"{path} holds {tuple(images.shape)} images for {len(labels)} labels; there must be one "
-                "each: "
+                f"{path} holds {tuple(images.shape)} images for {len(labels)} labels; there must be one each: "
                 "remove both files and let them be downloaded again"
             )
     return {
@@ -175,26 +177,26 @@ def _decode(paths: list[Path]) -> dict[str, Tensor]:
 
 
 def read_idx(path: Path) -> Tensor:
-    """uint8 tensor of a file in IDX form (LeCun): magic number, lengths of the axes, the bytes."""
+    """Return the uint8 tensor of a file in IDX form (LeCun): magic number, lengths of the axes, the bytes."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
             content = stream.read(_HEAD)
             axes, shape, size = _announced(content)
-            if size <= _MOST:  # a few kilobytes of gzip can unpack to many gigabytes
+            # a few kilobytes of gzip can unpack to many gigabytes
+            if size <= _MOST:
                 content += stream.read(max(size + 1 - len(content), 0))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path} ({error}); remove it and let it be downloaded again") from error
     if axes == 0 or len(content) != size:
         raise DataError(
             f"{path} is not a whole file of images or labels (its {len(content)} bytes begin with "
-            f"{content[:4].hex()}); "
-            "remove it and let it be downloaded again"
+            f"{content[:4].hex()}); remove it and let it be downloaded again"
         )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 * (axes + 1)).copy()).view(shape)
 
 
 def _announced(head: bytes) -> tuple[int, tuple[int, ...], int]:
-    """Number of axes, their lengths, and the bytes of the whole file, as its head says; no axes for another file."""
+    """Return the number of axes, their lengths and the file size that the header states; no axes for another format."""
     magic = int.from_bytes(head[:4], "big")
     axes = magic & 0xFF if magic in (_IMAGES, _LABELS) else 0
     shape = tuple(int.from_bytes(head[4 * i : 4 * i + 4], "big") for i in range(1, axes + 1))

@@ -1,4 +1,4 @@
-"""Statistics of the training split, and the map from raw inputs to what a model sees."""
+"""Statistics of the training split, and normalization of raw inputs."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ BYTE = 255.0  # uint8 images are read as fractions of full brightness, so that s
 
 
 class Normalizer:
-    """`(x - mean) / std` with x the raw value (bytes divided by 255); mean and std: (C, 1, 1) or (F,)."""
+    """Compute `(x - mean) / std`, x the raw value (bytes divided by 255). mean and std: (C, 1, 1) or (F,)."""
 
     def __init__(self, mean: Tensor, std: Tensor, dtype: torch.dtype = torch.float32) -> None:
         self.mean, self.std, self.dtype = mean, std, dtype
         self._shift, self._scale, self._byte_scale = -mean / std, 1.0 / std, 1.0 / (BYTE * std)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Normalised floats of `inputs` (B, ...), uint8 or floating; on the device of `inputs`."""
+        """Return `inputs` (B, ...), uint8 or floating, as normalized floats on the same device."""
         scale = self._byte_scale if inputs.dtype == torch.uint8 else self._scale
         # computed in float32, whatever the precision of the result
         return torch.addcmul(self._shift, inputs.float(), scale).to(self.dtype)
 
     def to(self, device: torch.device) -> Normalizer:
-        """The same map with its statistics on `device`."""
+        """Return the same map with its statistics on `device`."""
         return Normalizer(self.mean.to(device), self.std.to(device), self.dtype)
 
 
 def normalizer(inputs: Tensor, mode: str, dtype: torch.dtype = torch.float32) -> Normalizer:
-    """Statistics of training inputs (N, C, H, W) or (N, F) for `mode`: unit, center or none (lecture L3, L4).
+    """Compute the statistics of training inputs (N, C, H, W) or (N, F) for `mode` (L3, L4).
 
-    `unit`: mean 0 and variance 1 per channel or feature (a constant one is only centred); `center`: mean 0;
-    `none`: as they are, bytes divided by 255.
+    `unit`: mean 0 and variance 1 per channel or feature (constant ones are only centered); `center`: mean 0; `none`:
+    unchanged, bytes divided by 255.
     """
     if mode not in ("unit", "center", "none"):
         raise ValueError(f"dataset.normalize is {mode!r}; it must be unit, center or none")
@@ -43,7 +43,7 @@ def normalizer(inputs: Tensor, mode: str, dtype: torch.dtype = torch.float32) ->
 
 
 def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel (C, 1, 1) or feature (F,), in float32 from sums in float64."""
+    """Return mean and standard deviation per channel (C, 1, 1) or feature (F,), in float32 from sums in float64."""
     if inputs.dtype == torch.uint8:
         mean, variance = _byte_moments(inputs)
     else:
@@ -57,7 +57,7 @@ def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _byte_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Exact mean and variance of bytes from the count of each: no float copy of the images is made."""
+    """Return exact mean and variance of bytes from their histogram, without a float copy of the images."""
     means, variances = [], []
     values = torch.arange(256, dtype=torch.float64) / BYTE
     for channel in inputs.unbind(1):

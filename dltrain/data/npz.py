@@ -1,4 +1,4 @@
-"""Arrays that the user saved with `numpy.savez`."""
+"""Arrays saved with `numpy.savez`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from dltrain.data.spec import Task
 from dltrain.ranges import FilePath
 
 Array = NDArray[Any]
-_LARGE = 100_000_000  # bytes of arrays, from which on
-_MOST_PACKED = 100  # a file may be that many times smaller than they are
-_COLORS = (1, 3, 4)  # an axis of this length holds colours
+# arrays of more bytes may be compressed by at most this factor
+_LARGE, _MOST_PACKED = 100_000_000, 100
+# possible lengths of the color axis
+_COLORS = (1, 3, 4)
 
 
 def npz(
@@ -34,23 +35,20 @@ def npz(
 ) -> RawData:
     """Your arrays: one file written by numpy.savez.
 
-    Arrays of one `.npz` file by their names; the first axis counts the samples.
+    The first axis of every array counts the samples. Raises DataError for a missing or pickled array and for arrays of
+    different lengths.
 
-    inputs: (N, F), (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or numbers; channels: first or last (auto:
-    the axis that has 1, 3 or 4 entries). targets: (N,) whole numbers or text for classes, (N,) or (N, K)
-    floats for quantities (task auto). split: (N,) 0 train, 1 val, 2 test. groups: (N,).
-
-    Use: data that you already hold in numpy: images as uint8 or floats, tables as floats.
-    Defaults: the arrays are called inputs and targets.
+    Use: data already in numpy: images as uint8 or floats, tables as floats.
+    Defaults: the arrays are named inputs and targets.
 
     Args:
-        path: the file
-        inputs: name of the array (N, F), (N, H, W), (N, C, H, W) or (N, H, W, C)
-        targets: name of the array (N,) of classes, or (N,) or (N, K) of quantities
-        split: name of an array (N,) with 0 train, 1 val, 2 test
+        path: the .npz file
+        inputs: name of the array of inputs: a table (N, F), or images (N, H, W), (N, C, H, W) or (N, H, W, C)
+        targets: name of the array of targets: classes (N,), or quantities (N,) or (N, K)
+        split: name of an array (N,) with 0 for train, 1 for val, 2 for test
         groups: name of an array (N,); samples with equal values stay in one split
-        channels: where images have their colours; auto looks for 1, 3 or 4 entries
-        task: auto takes whole numbers and text as classes
+        channels: position of the color axis of images; auto looks for an axis of length 1, 3 or 4
+        task: auto takes integers and text as classes
     """
     arrays = _read(Path(path).expanduser(), [name for name in (inputs, targets, split, groups) if name])
     names = {"inputs": inputs, "targets": targets, "split": split, "groups": groups}
@@ -73,13 +71,14 @@ def _read(path: Path, names: list[str]) -> dict[str, Array]:
         raise DataError(f"dataset.path is {path}, which is not a file; set it to a file of numpy.savez")
     try:
         _check_packing(path)
-        with np.load(path, allow_pickle=False) as archive:  # a pickled array could run code
+        # a pickled array could run code
+        with np.load(path, allow_pickle=False) as archive:
             for name in names:
                 if name not in archive:
                     raise DataError(
                         f"{path} holds no array {name!r}{nearest(name, archive.files)}; its arrays: "
-                        f"{some(archive.files)} "
-                        "(dataset.inputs, dataset.targets, dataset.split and dataset.groups name them)"
+                        f"{some(archive.files)} (dataset.inputs, dataset.targets, dataset.split and "
+                        "dataset.groups name them)"
                     )
             return {name: archive[name] for name in names}
     except DataError:
@@ -92,7 +91,7 @@ def _read(path: Path, names: list[str]) -> dict[str, Array]:
 
 
 def _check_packing(path: Path) -> None:
-    """Refuse a file that is mostly air: a few kilobytes could unpack to more than there is memory."""
+    """Refuse an archive with an extreme compression ratio: a few kilobytes could unpack to more than the memory."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     size = sum(member.file_size for member in members)
@@ -110,12 +109,9 @@ def _check_lengths(path: str, arrays: dict[str, Array]) -> None:
 
 
 def _inputs(array: Array, channels: str) -> Tensor:
-    if channels not in ("first", "last", "auto"):
-        raise DataError(f"dataset.channels is {channels!r}; it must be first, last or auto")
     if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4):
         raise DataError(
-            f"the inputs have shape {array.shape} and kind {array.dtype}; they must be numbers of shape (N, "
-            "F), "
+            f"the inputs have shape {array.shape} and kind {array.dtype}; they must be numbers of shape (N, F), "
             "(N, H, W), (N, C, H, W) or (N, H, W, C)"
         )
     tensor = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
@@ -123,7 +119,7 @@ def _inputs(array: Array, channels: str) -> Tensor:
         return tensor[:, None]
     if tensor.ndim == 4 and (channels == "last" or (channels == "auto" and _colors_are_last(array.shape))):
         return tensor.permute(0, 3, 1, 2).contiguous()
-    # bytes of a table are numbers, not brightness
+    # bytes of a table are plain numbers and not divided by 255
     return tensor.float() if tensor.ndim == 2 else tensor
 
 
@@ -132,8 +128,6 @@ def _colors_are_last(shape: tuple[int, ...]) -> bool:
 
 
 def _targets(array: Array, task: str) -> tuple[Task, Tensor, tuple[str, ...]]:
-    if task not in ("classification", "regression", "auto"):
-        raise DataError(f"dataset.task is {task!r}; it must be classification, regression or auto")
     if task == "classification" or (task == "auto" and array.dtype.kind in "iubU" and array.ndim == 1):
         if array.ndim != 1:
             raise DataError(
@@ -147,9 +141,8 @@ def _targets(array: Array, task: str) -> tuple[Task, Tensor, tuple[str, ...]]:
         )
     if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
         raise DataError(
-            f"the targets have shape {array.shape} and kind {array.dtype}; those of a regression are numbers "
-            "of shape "
-            "(N,) or (N, K)"
+            f"the targets have shape {array.shape} and kind {array.dtype}; those of a regression are numbers of "
+            "shape (N,) or (N, K)"
         )
     return "regression", torch.from_numpy(array.astype(np.float32)), ()
 

@@ -1,4 +1,4 @@
-"""From the raw samples of a dataset to splits on the device, and to the facts that a model is sized from."""
+"""Splitting, normalization and placement of raw samples, and the facts from which a model is sized."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COPIED_AT_ONCE = (
 
 @dataclass(frozen=True)
 class Splits:
-    """The data of a run: val and test are None where there is no such split."""
+    """The data of a run; val and test are None where there is no such split."""
 
     train: Split
     val: Split | None
@@ -39,9 +39,9 @@ class Splits:
     contract: Contract | None = None  # None where the dataset is an objective
 
     def statistics(self) -> dict[str, Tensor]:
-        """What normalised inputs and targets, to be saved with the run: `mean` and `std` on the CPU.
+        """Return the statistics that normalized inputs and targets, on the CPU, to be saved with the run.
 
-        For encoded columns also `columns`, by which other columns are told apart; for standardized targets
+        `mean` and `std`; for encoded columns also `columns`, a hash of their encoding; for standardized targets also
         `target_mean` and `target_std`.
         """
         found = {"mean": self.spec.mean.cpu(), "std": self.spec.std.cpu()}
@@ -52,7 +52,7 @@ class Splits:
         return found
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of a hash over shape, kind, all targets and a sample of the inputs."""
+        """Return 16 hexadecimal digits of a hash of shape, task, all targets and a sample of the inputs."""
         return self.data_fingerprint
 
 
@@ -75,12 +75,12 @@ def prepare(
     statistics: Mapping[str, Tensor] | None = None,
     contract: Contract | None = None,
 ) -> Splits:
-    """Split, normalise and place the data; see `split` and `normalizer` for the rules.
+    """Split, normalize and place the data; `split` and `normalizer` state the rules.
 
-    The samples live on the device when they take at most `resident_share` of its free memory, else they
-    stream through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used
-    in place of new ones, and `contract` is its contract, which the data are held to; `limit` keeps that many
-    training samples only. Raises DataError where the data cannot be used so.
+    The samples are kept on the device when they take at most `resident_share` of its free memory, else they are streamed
+    through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used instead of new ones;
+    `contract` is the contract of that run, which the data must match; `limit` is the number of training samples to keep.
+    Raises DataError where the data cannot be used so.
     """
     device = torch.device(device)
     raw = _checked(raw)
@@ -130,7 +130,7 @@ def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:
 
 
 def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor:
-    """At most `limit` of the training samples, of every class as many as there can be equally."""
+    """Return at most `limit` of the training samples, as evenly over the classes as possible."""
     shuffled = train[torch.from_numpy(hashed_order(len(train), split_seed))]
     if raw.task == "classification":
         # by rank within the class: first one of each class, then a second of each, …
@@ -143,7 +143,7 @@ def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor
 
 
 def _checked(raw: RawData) -> RawData:
-    """The same data with targets (N,) int64 or (N, K) floats, after checks that cost no pass over images."""
+    """Return the data with targets (N,) int64 or (N, K) floats; the checks make no pass over images."""
     if len(raw.inputs) != len(raw.targets):
         raise DataError(
             f"there are {len(raw.inputs)} inputs but {len(raw.targets)} targets; there must be one each"
@@ -212,7 +212,7 @@ def _normalizer(
 
 
 def _check_statistics(statistics: Mapping[str, Tensor], sample: tuple[int, ...]) -> None:
-    """Raise DataError where the mean and std of an earlier run are not of samples of this shape."""
+    """Raise DataError where the mean and std of an earlier run have another shape than these samples."""
     shape = (sample[0], *(1 for _ in sample[1:]))
     if any(name not in statistics or statistics[name].shape != shape for name in ("mean", "std")):
         raise DataError(
@@ -236,7 +236,7 @@ def _spec(raw: RawData, positions: list[Tensor], normalizing: Normalizer, class_
 
 
 def _class_weights(raw: RawData, train: Tensor, mode: str) -> Tensor | None:
-    """`balanced`: N / (C · n_c): every class weighs the same, and a training sample 1 on average."""
+    """Return N / (C · n_c) for `balanced`: every class weighs the same, and a training sample 1 on average."""
     if mode == "none":
         return None
     if mode != "balanced":
@@ -250,7 +250,7 @@ def _class_weights(raw: RawData, train: Tensor, mode: str) -> Tensor | None:
 
 
 class _Placing:
-    """Where the samples go: floats on the device, raw values on the device, or a stream."""
+    """Where the samples are kept: floats on the device, raw values on the device, or streamed."""
 
     def __init__(
         self,
@@ -273,7 +273,7 @@ class _Placing:
         self.as_raw = values * _item_bytes(raw.samples) <= room
 
     def place(self, chosen: Tensor) -> Split:
-        """The split that holds the samples at the positions `chosen`."""
+        """Return the split that holds the samples at the positions `chosen`."""
         targets = to_device(self.raw.targets[chosen], self.device)
         if not (self.as_floats or self.as_raw):
             reader = (
@@ -301,7 +301,7 @@ def _normalized(inputs: Tensor, normalize: Normalizer, device: torch.device) -> 
 
 
 class _TensorReader:
-    """Samples that lie in the host's memory (or are mapped into it from a file)."""
+    """A `Reader` of samples in host memory (or mapped into it from a file)."""
 
     def __init__(self, inputs: Tensor) -> None:
         self.inputs = inputs
@@ -315,7 +315,7 @@ class _TensorReader:
 
 
 def _objective(raw: RawData, device: torch.device, dtype: torch.dtype) -> Splits:
-    """The dummy sample of a model that is itself the objective: train is val, there is no test."""
+    """Return the dummy sample of a model that is itself the objective: train is also val, there is no test."""
     assert isinstance(raw.samples, Tensor)
     only = ResidentSplit(to_device(raw.samples.to(dtype), device), to_device(raw.targets.float(), device))
     features = raw.samples.shape[1]
@@ -331,7 +331,7 @@ def _objective(raw: RawData, device: torch.device, dtype: torch.dtype) -> Splits
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that the device can still give: a GPU's free memory, or the host's within its control group."""
+    """Return the bytes that the device can still allocate: a GPU's free memory, or the host's within its cgroup."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     return min(_available_in_host(), _left_in_group(Path("/sys/fs/cgroup")))

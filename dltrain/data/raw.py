@@ -1,8 +1,8 @@
-"""The form in which a dataset hands over its samples: the only thing that a dataset of your own must return.
+"""The form in which a dataset returns its samples.
 
-A dataset is a function `(**keys) -> RawData` in a module that can be imported, and one file
-`conf/dataset/WORD.yaml` with a line `_target_: module.function` and a line for each key. Splitting,
-normalising, moving to the device and batching are done for it by `dltrain.data.prepare`:
+A dataset is a function `(**keys) -> RawData`, in a module that can be imported, and a file `conf/dataset/WORD.yaml`
+with the line `_target_: module.function`. Its keys come from the function's signature. `dltrain.data.prepare` does the
+splitting, normalization, transfer to the device and batching:
 
 >>> import torch
 >>> from dltrain.data.raw import RawData
@@ -30,10 +30,9 @@ SPLIT_NAMES = ("train", "val", "test")
 
 
 class Reader(Protocol):
-    """Samples that are read when they are needed, such as image files; it is pickled to the worker processes.
+    """Samples that are read when they are needed, such as image files. It is pickled to the worker processes.
 
-    Keep lists of many Python strings out of it: counting references to them copies their memory into every
-    worker.
+    Do not keep long lists of Python strings in it: reference counting copies their memory into every worker.
     """
 
     @property
@@ -44,7 +43,7 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: Tensor) -> Tensor:
-        """uint8 samples (B, C, H, W) at the positions `indices` (B,), in that order; raises DataError."""
+        """Return uint8 samples (B, C, H, W) at the positions `indices` (B,), in that order. Raises DataError."""
         ...
 
 
@@ -70,19 +69,24 @@ class Encoder(Protocol):
 
 
 def sample_name(index: int) -> str:
-    """`sample 7`: how error messages name a sample that has no better name."""
+    """Return `sample 7`: the default name of a sample in error messages."""
     return f"sample {index}"
 
 
 @dataclass(frozen=True)
 class RawData:
-    """A dataset before splitting and normalising.
+    """A dataset before splitting and normalization.
 
-    inputs: images as uint8 (N, C, H, W), or floats (N, C, H, W) in [0, 1]; tables as floats (N, F); a `Reader`; or
-    an `Encoder`. targets: (N,) int64 classes from 0, or (N,) or (N, K) floats. split: (N,) int8, 0 train, 1 val,
-    2 test, where the data bring their own; groups: (N,) int64, samples of a group stay in one split.
-    `describe(i)` names a sample. target_scale `unit`: a model learns the targets of a regression less their mean,
-    divided by their standard deviation, both of the training split. notes: lines that say what was inferred.
+    Args:
+        inputs: images as uint8 (N, C, H, W), or as floats (N, C, H, W) in [0, 1]; tables as floats (N, F); a `Reader`; or
+            an `Encoder`
+        targets: int64 classes (N,) from 0, or floats (N,) or (N, K)
+        split: int8 (N,) with 0 for train, 1 for val, 2 for test, where the dataset defines splits
+        groups: int64 (N,); samples of one group stay in one split
+        describe: function from the index of a sample to its name in error messages
+        target_rules: how the target columns of a table are read
+        target_scale: `unit` standardizes the targets of a regression by mean and deviation of the training split
+        notes: lines that tell what was inferred
     """
 
     inputs: Tensor | Reader | Encoder
@@ -108,11 +112,11 @@ class RawData:
 
 
 def class_numbers(raw: RawData) -> int:
-    """Number of classes: of the names where there are names, else the largest target plus one."""
+    """Return the number of classes: that of the class names, or else the largest target plus one."""
     return len(raw.class_names) or int(raw.targets.max()) + 1
 
 
 def given_splits(sizes: dict[int, int]) -> Tensor:
-    """(N,) int8 split marks for samples that come in blocks, from {TRAIN: n, TEST: m} in order."""
+    """Return (N,) int8 split marks for samples stored in blocks, from {TRAIN: n, TEST: m} in order."""
     marks = torch.tensor(list(sizes), dtype=torch.int8)
     return marks.repeat_interleave(torch.tensor(list(sizes.values())))

@@ -1,4 +1,4 @@
-"""What the rest of the program needs to know about the data, and the form in which batches come."""
+"""Facts about prepared data that other modules use, and the form of a batch."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ class TargetScale:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Shapes and statistics of a prepared dataset; models and transforms are sized from it.
+    """Shapes and statistics of a prepared dataset, from which models and transforms are sized.
 
-    `num_classes` counts the model's outputs: classes, or target columns for a regression.
-    `mean` and `std` are the statistics that normalised the inputs, of shape (C, 1, 1) for images and (F,) for
-    tables: what was `x` is `(x - mean) / std`, so that a raw value of 0 (black) is now `-mean / std`.
-    `target_scale`, where there is one, is what standardized the targets of a regression: a model is trained on, and
-    gives, standardized values, and `target_scale.to_units` turns outputs and targets into real units. `notes` are lines
-    that say what was inferred from the data.
+    Args:
+        num_classes: number of model outputs: classes, or target columns of a regression
+        mean: mean of the inputs, (C, 1, 1) for images and (F,) for tables; normalized inputs are `(x - mean) / std`, so
+            that a raw value of 0 (black) becomes `-mean / std`
+        std: standard deviation of the inputs, of the same shape
+        sizes: number of samples in train, val and test
+        target_scale: mean and deviation that standardized the targets of a regression: a model is trained on, and gives,
+            standardized values, and `in_units` turns outputs and targets into real units
+        notes: lines that tell what was inferred from the data
     """
 
     input_shape: tuple[int, ...]
@@ -51,17 +54,17 @@ class DataSpec:
     std: Tensor
     class_names: tuple[str, ...] = ()
     class_weights: Tensor | None = None
-    sizes: dict[str, int] = field(default_factory=dict)  # samples in train, val and test
+    sizes: dict[str, int] = field(default_factory=dict)
     target_scale: TargetScale | None = None
     notes: tuple[str, ...] = ()
 
     def in_units(self, outputs: Tensor) -> Tensor:
-        """Return outputs or targets (..., K) in real units; as they are where nothing was standardized."""
+        """Return outputs or targets (..., K) in real units; unchanged where nothing was standardized."""
         return outputs if self.target_scale is None else self.target_scale.to_units(outputs)
 
 
 class Batch(NamedTuple):
-    """inputs: (B, ...) float, normalised; targets: (B,) int64 or (B, K) float; indices: (B,) within the split."""
+    """inputs: (B, ...) float, normalized; targets: (B,) int64 or (B, K) float; indices: (B,) within the split."""
 
     inputs: Tensor
     targets: Tensor

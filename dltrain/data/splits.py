@@ -1,8 +1,7 @@
-"""Which sample belongs to train, val and test: a function of the data and `split_seed` alone.
+"""Assignment of samples to train, val and test: a function of the data and `split_seed` alone.
 
-The order in which samples are drawn comes from a hash of (split_seed, stream, position) and not from a
-library's generator, so that a split stays what it is on every machine and under every version of torch and
-numpy.
+The order of the draws comes from a hash of (split_seed, stream, position) instead of a library's generator, so that
+a split is the same on every machine and under every version of torch and numpy.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from dltrain.data.errors import DataError, some
 from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, RawData, class_numbers
 
 Ints = NDArray[np.int64]
-Strata = Ints  # the class of each sample; all zero for a regression
+# the class of each sample; all zero for a regression
+Strata = Ints
 _TEST_STREAM, _VAL_STREAM, _FOLD_STREAM = 1, 2, 3
 
 
@@ -32,15 +32,13 @@ def split(
     fold: int | None = None,
     every_class: bool = True,
 ) -> Tensor:
-    """(N,) int8 marks: 0 train, 1 val, 2 test.
+    """Return (N,) int8 marks: 0 train, 1 val, 2 test.
 
-    Splits that the data bring are kept, and those missing are cut out of train: first test, a share
-    `test_fraction` of it, then val, a share `val_fraction` of what is left. With `folds`, all that is not
-    test is divided into so many parts and part `fold` is val. Classes keep their shares, groups stay
-    together. Raises DataError where a class or a group is too small for that; a split that lacks a class is
-    one unless `every_class` is false.
+    Splits that the data define are kept; missing ones are cut from train: first test, the share `test_fraction`, then
+    val, the share `val_fraction` of the rest. With `folds`, all samples outside test are divided into that many parts, and
+    part `fold` is val. Splits are stratified by class, and groups stay together. Raises DataError where a class or a group
+    is too small for that; a split may lack a class where `every_class` is false.
     """
-    _check_fractions(val_fraction, test_fraction)
     marks = np.zeros(len(raw), np.int8) if raw.split is None else raw.split.cpu().numpy().astype(np.int8)
     marks = marks.copy()
     strata = _strata(raw)
@@ -58,7 +56,7 @@ def split(
 
 
 def hashed_order(count: int, *keys: int) -> Ints:
-    """A permutation of range(count) that depends on `keys` alone (splitmix64, Steele et al. 2014)."""
+    """Return a permutation of range(count) that depends on `keys` alone (splitmix64, Steele et al. 2014)."""
     state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
         for key in keys:
@@ -88,7 +86,7 @@ def _cut(
     strata: Strata,
     groups: Ints | None,
 ) -> None:
-    """Give `fraction` of the training samples the new mark, in place."""
+    """Move `fraction` of the training samples to the split `mark`, in place."""
     pool = np.flatnonzero(marks == TRAIN)
     if groups is None:
         chosen = _stratified_share(strata[pool], fraction, seed)
@@ -98,9 +96,10 @@ def _cut(
 
 
 def _stratified_share(strata: Strata, fraction: float, seed: tuple[int, int]) -> Ints:
-    """Positions of `fraction` of the samples; each class within one of its share, and at least one."""
+    """Return positions of `fraction` of the samples; each class within one of its share, and at least one."""
     order = hashed_order(len(strata), *seed)
-    order = order[np.argsort(strata[order], kind="stable")]  # class by class, shuffled within each
+    # class by class, shuffled within each
+    order = order[np.argsort(strata[order], kind="stable")]
     sizes = np.bincount(strata)
     wanted = _whole_counts(sizes, fraction)
     first = np.cumsum(sizes) - sizes
@@ -109,16 +108,17 @@ def _stratified_share(strata: Strata, fraction: float, seed: tuple[int, int]) ->
 
 
 def _whole_counts(sizes: Ints, fraction: float) -> Ints:
-    """Shares of `sizes`, by largest remainder to a total of round(fraction · N), at least 1 if possible."""
+    """Return shares of `sizes`, by largest remainder to a total of round(fraction · N), at least 1 if possible."""
     exact = sizes * fraction
     counts = np.floor(exact).astype(np.int64)
     missing = round(float(exact.sum())) - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
-    return np.where(sizes >= 2, np.clip(counts, 1, np.maximum(sizes - 1, 1)), counts)  # and leave one behind
+    # at least one sample is taken and one left
+    return np.where(sizes >= 2, np.clip(counts, 1, np.maximum(sizes - 1, 1)), counts)
 
 
 def _grouped_share(strata: Strata, groups: Ints, fraction: float, seed: tuple[int, int]) -> Ints:
-    """Positions of whole groups that together come near `fraction` of every class, largest groups first."""
+    """Return positions of whole groups that approach `fraction` of every class, largest groups first."""
     table = _group_table(strata, groups)
     target, taken = table.sum(0) * fraction, np.zeros(table.shape[1])
     chosen = np.zeros(len(table), bool)
@@ -130,7 +130,7 @@ def _grouped_share(strata: Strata, groups: Ints, fraction: float, seed: tuple[in
 
 
 def _group_table(strata: Strata, groups: Ints) -> NDArray[np.float64]:
-    """(groups, classes): how many samples of each class a group holds."""
+    """Return a (groups, classes) table: the number of samples of each class in each group."""
     table = np.zeros((int(groups.max(initial=-1)) + 1, int(strata.max(initial=0)) + 1))
     np.add.at(table, (groups, strata), 1.0)
     return table
@@ -150,9 +150,7 @@ def _mark_fold(
     groups: Ints | None,
     raw: RawData,
 ) -> None:
-    """Divide all that is not test into `folds` parts; part `fold` becomes val, the rest train, in place."""
-    if folds < 2:
-        raise DataError(f"folds is {folds}; it must be at least 2 (leave it unset for one split)")
+    """Divide all samples outside test into `folds` parts; part `fold` becomes val, the rest train, in place."""
     if fold is None or not 0 <= fold < folds:
         raise DataError(f"fold is {fold}; with folds={folds} it must be from 0 to {folds - 1}")
     pool = np.flatnonzero(marks != TEST)
@@ -169,26 +167,21 @@ def _stratified_folds(strata: Strata, folds: int, seed: tuple[int, int]) -> Ints
     order = hashed_order(len(strata), *seed)
     order = order[np.argsort(strata[order], kind="stable")]
     part = np.empty(len(strata), np.int64)
-    # dealing out class after class like cards keeps each class and each fold within one sample of even
+    # assigned in turn, class after class: each class and each fold is within one sample of even
     part[order] = np.arange(len(strata)) % folds
     return part
 
 
 def _grouped_folds(strata: Strata, groups: Ints, folds: int, seed: tuple[int, int]) -> Ints:
-    """Each group, largest first, goes to the fold where it leaves the classes most even."""
+    """Assign each group, largest first, to the fold that keeps the classes most even."""
     table = _group_table(strata, groups)
     filled = np.zeros((folds, table.shape[1]))
     part = np.zeros(len(table), np.int64)
     for group in _large_first(table, seed):
-        part[group] = int(np.argmin((2 * filled * table[group]).sum(1)))  # the growth of the sum of squares
+        # the growth of the sum of squares
+        part[group] = int(np.argmin((2 * filled * table[group]).sum(1)))
         filled[part[group]] += table[group]
     return part[groups]
-
-
-def _check_fractions(val_fraction: float, test_fraction: float) -> None:
-    for key, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-        if not 0 <= value < 1:
-            raise DataError(f"dataset.{key} is {value}; it must be in [0, 1) (0 makes no such split)")
 
 
 def _check_folds(strata: Strata, groups: Ints | None, folds: int, raw: RawData) -> None:
@@ -200,24 +193,22 @@ def _check_folds(strata: Strata, groups: Ints | None, folds: int, raw: RawData) 
     if raw.task != "classification":
         if len(strata) < folds:
             raise DataError(
-                f"folds is {folds}, but there are only {len(strata)} samples outside the test split; use "
-                "fewer folds"
+                f"folds is {folds}, but there are only {len(strata)} samples outside the test split; use fewer folds"
             )
         return
     sizes = np.bincount(strata, minlength=class_numbers(raw))
     small = int(np.argmin(sizes))
     if sizes[small] < folds:
         raise DataError(
-            f"folds is {folds}, but class {_class_name(raw, small)} has only {sizes[small]} samples outside "
-            "the test "
-            f"split; every fold needs one: set folds to {max(int(sizes[small]), 2)} or fewer, or add samples"
+            f"folds is {folds}, but class {_class_name(raw, small)} has only {sizes[small]} samples outside the "
+            f"test split; every fold needs one: set folds to {max(int(sizes[small]), 2)} or fewer, or add samples"
         )
 
 
 def _parts_to_check(
     marks: NDArray[np.int8], given: set[int], val_fraction: float, test_fraction: float
 ) -> list[int]:
-    """Train and what was cut from it: a val or test split that the data bring may lack a class."""
+    """Return train and the splits cut from it: a val or test split that the data define may lack a class."""
     parts = [TRAIN]
     parts += [VAL] if VAL not in given and (val_fraction > 0 or (marks == VAL).any()) else []
     parts += [TEST] if TEST not in given and test_fraction > 0 else []
@@ -227,7 +218,7 @@ def _parts_to_check(
 def _check_parts(
     marks: NDArray[np.int8], raw: RawData, parts: Sequence[int], folds: int | None, every_class: bool
 ) -> None:
-    """Refuse an empty part, and a part that lacks one of the classes."""
+    """Refuse an empty split, and a split that lacks one of the classes."""
     for part in parts:
         cure = _cure(part, raw.groups is not None, folds)
         if not (marks == part).any():
@@ -244,8 +235,7 @@ def _check_classes(marks: NDArray[np.int8], raw: RawData, part: int, cure: str) 
         where = [f"{int(((targets == first) & (marks == p)).sum())} in {SPLIT_NAMES[p]}" for p in range(3)]
         raise DataError(
             f"class {_class_name(raw, first)} is missing from the {SPLIT_NAMES[part]} split "
-            f"({', '.join(where)}; "
-            f"missing there: {some(_class_name(raw, int(c)) for c in missing)}); {cure}"
+            f"({', '.join(where)}; missing there: {some(_class_name(raw, int(c)) for c in missing)}); {cure}"
         )
 
 

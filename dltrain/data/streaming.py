@@ -1,4 +1,4 @@
-"""Reading samples ahead of their use, in worker processes that live as long as the split."""
+"""Reading samples ahead of time, in worker processes that live as long as the split."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from torch.utils.data import DataLoader
 from dltrain.data.errors import DataError
 from dltrain.data.raw import Reader
 
-_READ_AT_ONCE = 64  # samples a thread reads at a time; decoding an image frees Python's lock
-_PREFETCH = 4  # batches ahead of each worker
+# samples that a thread reads at a time; decoding an image releases the GIL
+_READ_AT_ONCE = 64
+# batches that each worker reads ahead
+_PREFETCH = 4
 
 
 def read_in_threads(reader: Reader, positions: Tensor, threads: int) -> Tensor:
-    """The samples at `positions` (N,) in one tensor; threads: 0 for as many as torch computes with."""
+    """Return the samples at `positions` (N,) in one tensor. threads: 0 for torch's number of threads."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
@@ -25,7 +27,7 @@ def read_in_threads(reader: Reader, positions: Tensor, threads: int) -> Tensor:
 
 
 class WorkerPool:
-    """Reads lists of positions through `workers` processes (0: in this one), keeping their order."""
+    """Read lists of positions through `workers` processes (0: in this process), keeping their order."""
 
     def __init__(self, reader: Reader, workers: int, pin: bool, timeout: float = 60.0) -> None:
         self._reader, self._workers, self._pin, self._timeout = reader, workers, pin, timeout
@@ -35,9 +37,8 @@ class WorkerPool:
         self._busy = False
 
     def read(self, positions: list[Tensor]) -> Iterator[Tensor]:
-        """One host tensor (B, ...) for each of `positions`; raises DataError when a sample cannot be read."""
-        # a second reading while one is under way (say, an evaluation in mid-epoch) must not take over its
-        # workers
+        """Yield one host tensor (B, ...) for each of `positions`. Raises DataError when a sample cannot be read."""
+        # a second read during the first one, such as an evaluation in mid-epoch, must not use its workers
         if self._workers == 0 or self._busy:
             return self._read_here(positions)
         return self._read_there(positions)
@@ -57,7 +58,7 @@ class WorkerPool:
             while (read := self._next(batches)) is not None:
                 yield _unwrapped(read)
         except (RuntimeError, ConnectionError, EOFError) as error:
-            # torch's word for a worker that was killed; it looks every 5 s (and, given a time-out, only then)
+            # torch reports a killed worker like this; it looks every 5 s, or at each timeout where one is given
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(
                 f"a worker process that reads the data is gone: {reason}; try workers=0"
@@ -66,7 +67,7 @@ class WorkerPool:
             self._busy = False
 
     def _next(self, batches: Iterator[Tensor | str]) -> Tensor | str | None:
-        """The next batch, None after the last. torch looks for dead workers each time its own short wait is over."""
+        """Return the next batch, None after the last. Each short wait lets torch look for dead workers."""
         waited = 0.0
         while True:
             try:
@@ -93,16 +94,17 @@ class WorkerPool:
             worker_init_fn=_leave_signals_to_the_run,
             persistent_workers=True,
             multiprocessing_context=_context(),
-            generator=torch.Generator(),  # else the loader would draw from the global one
+            # otherwise the loader draws from the global generator
+            generator=torch.Generator(),
         )
 
 
 def _context() -> str:
-    """Fork server: a fork of a process with threads (CUDA's, TensorBoard's) can hang; spawn costs seconds."""
+    """Return `forkserver`: a fork of a process with threads (CUDA, TensorBoard) can hang; spawn takes seconds."""
     methods = torch.multiprocessing.get_all_start_methods()
     if "forkserver" not in methods:
         return "spawn"
-    # torch is imported once, in the server, and not once in each worker
+    # torch is imported once, in the server, instead of in each worker
     torch.multiprocessing.get_context("forkserver").set_forkserver_preload(
         ["torch", "dltrain.data.streaming"]
     )
@@ -110,14 +112,14 @@ def _context() -> str:
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and a closed terminal reach all its processes: the run saves and stops; its readers must last until then."""
+    """Ignore signals: they reach all processes of a terminal, and the run needs its workers until it has saved."""
     for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(signal.Signals[name], signal.SIG_IGN)
 
 
 class _Asked:
-    """The positions of the epoch at hand: the loader outlives an epoch, its order does not."""
+    """Sampler of the positions of the current epoch, which the loader outlives."""
 
     positions: list[Tensor]
 
@@ -129,7 +131,7 @@ class _Asked:
 
 
 class _Reading(torch.utils.data.Dataset[Tensor | str]):
-    """A reader as torch's loader wants it; trouble with the data comes back as text, not as a traceback."""
+    """A reader as a torch dataset; a DataError is returned as text, since a worker's exception comes with its traceback."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader

@@ -24,18 +24,17 @@ _TEST = RemoteFile(
 
 
 def svhn(root: FilePath = "data", download: bool = True) -> RawData:
-    """99 289 colour 32×32 images of house number digits; downloaded (246 MB); needs scipy.
+    """99 289 color 32×32 images of house number digits; downloaded (246 MB); needs scipy.
 
-    99 289 colour images (3, 32, 32) of house number digits, 26 032 for the test (Netzer et al. 2011).
+    Files: root/train_32x32.mat and root/test_32x32.mat.
 
-    Use: digits in the wild.
-    Defaults: the test split is the published one; val is cut from train. Files: root/train_32x32.mat,
-        root/test_32x32.mat.
+    Use: digits in natural images.
+    Defaults: the published test split of 26 032 images; val is cut from train.
     Paper: Netzer et al. 2011, Reading digits in natural images with unsupervised feature learning
 
     Args:
         root: folder of the downloaded files, in torchvision's layout
-        download: fetch what is missing (verified by SHA-256); false never opens the net
+        download: fetch missing files, verified by SHA-256; false opens no connection
     """
     folder = Path(root)
     paths = [_locate(file, folder, download) for file in (_TRAIN, _TEST)]
@@ -70,15 +69,17 @@ def _decode(paths: list[Path]) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, 32, 32) and labels (N,) in uint8; the files call the digit 0 "10"."""
+    """Return images (N, 3, 32, 32) and labels (N,) as uint8; the files store the digit 0 as 10."""
     try:
-        from scipy.io import loadmat  # an extra: only this dataset needs it
+        # scipy is an extra: only this dataset needs it
+        from scipy.io import loadmat
     except ImportError as error:
         raise DataError("dataset=svhn reads MATLAB files and needs scipy; run: pip install scipy") from error
     try:
         content = loadmat(path)
         images, labels = content["X"], content["y"].reshape(-1)
-    except Exception as error:  # scipy raises all kinds for a damaged file
+    # scipy raises many kinds of exceptions for a damaged file
+    except Exception as error:
         raise DataError(f"cannot read {path} ({error}); remove it and let it be downloaded again") from error
     if images.shape != (32, 32, 3, len(labels)):
         raise DataError(

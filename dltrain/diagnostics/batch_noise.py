@@ -1,35 +1,31 @@
-"""How much the gradient of a mini-batch differs from that of many samples."""
+"""Gradient noise of mini-batches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from dltrain.diagnostics.probe import Probe, require_at_least
+from dltrain.diagnostics.probe import Probe
 from dltrain.optimizers.curvature import dot
 from dltrain.ranges import Count
 
 
 class BatchNoise:
-    """Noise of the gradient by batch size, and the batch size at which noise and signal are equal.
+    """Gradient noise by batch size, and the noise scale: the batch size at which noise equals signal.
 
         mean ‖g_b − g‖² / ‖g‖²
         scale = tr Σ / ‖G‖² = (‖g_b‖² − ‖g_N‖²)/(1/b − 1/N) ÷ (N‖g_N‖² − b‖g_b‖²)/(N − b)
 
-    mean ‖g_b − g‖² / ‖g‖² over the batches of b of `samples`, for each of `sizes`; and the noise scale tr Σ /
-    ‖G‖².
+    The first quantity has a column for each of `sizes`; `scale` is unbiased, uses the smallest size, and is at most
+    10⁶ tr Σ / ‖g‖². Costs a gradient of all `samples` for each size.
 
-    g is the mean gradient of all `samples`. `scale` is the batch size at which noise and signal are equal,
-    from the smallest size and all samples without bias (McCandlish et al. 2018, arXiv:1812.06162, A.1):
-    batches far below it profit from being larger, batches far above it do not (L0, L2). It is at most 10⁶ tr
-    Σ / ‖g‖², where ‖G‖² cannot be told from 0. Costs a gradient of `samples` for each size.
-
-    Symbols: b of sizes; N = samples; g the gradient of all N
-    Use: to choose batch_size: far below the scale larger batches pay, far above it they do not.
+    Symbols: b a batch size; N = samples; g the mean gradient of all N, g_b that of a batch
+    Use: choosing batch_size: far below the scale larger batches pay, far above it they do not.
     Defaults: the usual batch sizes, on 512 samples.
-    Paper: McCandlish et al. 2018, arXiv:1812.06162
+    Paper: McCandlish et al. 2018, arXiv:1812.06162, appendix A.1
     Lecture: L0 L2
 
     Args:
@@ -37,10 +33,12 @@ class BatchNoise:
         sizes: batch sizes
     """
 
-    def __init__(self, samples: Annotated[int, ">= 2"] = 512, sizes: list[Count] = (8, 32, 128)) -> None:
+    def __init__(self, samples: Annotated[int, ">= 2"] = 512, sizes: Sequence[Count] = (8, 32, 128)) -> None:
         self.samples, self.sizes = samples, sorted(sizes or [8, 32, 128])
-        require_at_least(1, "diagnostics.batch_noise.sizes", self.sizes[0])
-        require_at_least(2 * self.sizes[-1], "diagnostics.batch_noise.samples", samples)
+        if samples < 2 * self.sizes[-1]:
+            raise ValueError(
+                f"diagnostics.batch_noise.samples is {samples}; it must be an integer >= {2 * self.sizes[-1]}"
+            )
 
     def measure(self, probe: Probe) -> dict[str, float]:
         count = len(probe.inputs)
@@ -50,7 +48,8 @@ class BatchNoise:
         squares: dict[int, Tensor] = {}
         for size in self.sizes:
             grads = [probe.gradients(slice(i, i + size))[1] for i in range(0, count - size + 1, size)]
-            if not grads:  # a small dataset
+            # the dataset may be smaller than a batch
+            if not grads:
                 continue
             away = [list(torch._foreach_sub(grad, whole)) for grad in grads]
             columns[str(size)] = torch.stack([dot(d, d) for d in away]).mean() / square

@@ -1,4 +1,4 @@
-"""What to look at before a long training (L3): each check is a line with its number, what it should be, and a verdict."""
+"""Checks before a long training (L3): each yields a measured value, the expected one and a verdict."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from dltrain.models.parts import StochasticDepth
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-# how far the first loss may be off; error of a gradient; share of the first loss that may be left; error of an output
-GUESS, GRADIENT, LEARNT, MIXED = 0.25, 1e-5, 0.01, 1e-6
-RANDOM = (
-    2.0  # deviation of random outputs; a gain for tanh or relu also scales the last layer, to 5/3 or less
-)
-REPEATED = 0.01  # share of the smaller split that may be in another one: data repeat a row by chance
-ROUNDED = 16  # units of the last place by which a loss in float64 may be rounded
-DISTANCE = 1e-6  # of the two points of a finite difference, in float64
-SAMPLES, STEPS = 32, 500  # to learn by heart
+# tolerances: of the first loss, of a gradient, of the loss left after overfitting, of an output
+GUESS, GRADIENT, LEARNED, MIXED = 0.25, 1e-5, 0.01, 1e-6
+# standard deviation of random outputs; a gain for tanh or relu also scales the last layer, to 5/3 or less
+RANDOM = 2.0
+# fraction of the smaller split that may be in another one: data repeat a row by chance
+REPEATED = 0.01
+# units in the last place by which a loss in float64 may be rounded
+ROUNDED = 16
+# distance of the two points of a finite difference from the weights, in float64
+DISTANCE = 1e-6
+# samples to overfit, and the most steps
+SAMPLES, STEPS = 32, 500
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,11 @@ class Check:
 
 
 def first_loss(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Check:
-    """The loss before training lies between that of outputs that are all 0 (ln C for C classes) and that of random ones
-    of deviation 2, give or take 25 %: the gain of the hidden layers may also scale the last one.
+    """Compare the loss before training with that of guesses: of outputs 0 (ln C for C classes) and of random outputs.
 
-    A larger one says that the last layer starts too large; a smaller one, that the net knows the answer already.
+    It must lie between them, with a tolerance of 25 %; random outputs have the standard deviation 2, since the gain of the
+    hidden layers may also scale the last layer. A larger loss means that the last layer starts too large; a smaller one, that
+    the network knows the targets already.
     """
     with still(model), torch.no_grad():
         logits = model(inputs)
@@ -56,9 +60,9 @@ def first_loss(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) ->
 
 
 def independent(model: nn.Module, inputs: Tensor) -> Check:
-    """In evaluation, the outputs of a sample do not depend on the other samples of the batch, nor on its place in it.
+    """Check that in evaluation the outputs of a sample depend neither on other samples nor on its place in the batch.
 
-    The first half of the inputs is put in another order behind the second half, in float64.
+    The first half of the inputs is permuted and put behind the second half, in float64.
     """
     twin = copy.deepcopy(model).cpu().double()
     samples, others = inputs.cpu().double().chunk(2)
@@ -71,11 +75,11 @@ def independent(model: nn.Module, inputs: Tensor) -> Check:
 
 
 def gradients(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Iterator[Check]:
-    """The gradient of each parameter against central finite differences in float64, along three random directions.
+    """Compare the gradient of each parameter with central finite differences, in float64, along three random directions.
 
-    The error is |difference − gᵀv| / max(|gᵀv|, ‖g‖/100, 10⁻⁴) for unit vectors v, less what the rounding of two losses
-    makes of it; of the three the middle one counts, since a ReLU may turn between the two points. The weights are moved a
-    little beforehand: initial ones such as identities and zeros can lie on such a turn exactly.
+    The error is |difference − gᵀv| / max(|gᵀv|, ‖g‖/100, 10⁻⁴) for unit vectors v, minus the rounding error of two losses.
+    The median of the three counts, since a ReLU may switch between the two points. The weights are perturbed beforehand:
+    initial ones such as identities and zeros can lie exactly on a kink.
     """
     twin = copy.deepcopy(model).cpu().double()
     inputs, targets = inputs.cpu().double(), _double(targets.cpu())
@@ -106,7 +110,7 @@ def gradients(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> 
 
 @torch.no_grad()
 def _error(value: Callable[[], Tensor], parameter: Tensor, grad: Tensor, generator: torch.Generator) -> float:
-    """Along one random direction; the parameter is put back."""
+    """Return the error along one random direction; the parameter is restored."""
     direction = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
     direction /= direction.norm()
     before = parameter.clone()
@@ -125,11 +129,11 @@ def _double(targets: Tensor) -> Tensor:
 
 
 def overfit(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Check:
-    """A few samples can be learnt by heart: 99 % of the way from the first loss to the lowest that outputs can reach.
+    """Check that a few samples can be fitted: 99 % of the way from the first loss to the lowest possible one.
 
-    By Adam, else by L-BFGS, without dropout, in at most 500 steps each. A model with few weights, such as a linear one,
-    cannot learn many samples: half as many are tried, down to as many as have different targets. A model that cannot
-    learn these has a mistake in it. Normalization takes the statistics of the batch.
+    Uses Adam, then L-BFGS, without dropout, in at most 500 steps each. A model with few weights, such as a linear one, cannot
+    fit many samples: their number is halved while the targets still differ. A model that cannot fit these has a mistake in
+    it. Normalization uses the statistics of the batch.
     """
     count = len(inputs)
     while True:
@@ -137,7 +141,7 @@ def overfit(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Ch
         floor = lowest(model, loss, few, wanted)
         for learn in (_by_adam, _by_lbfgs):
             first, found, step = learn(_without_draws(model), loss, few, wanted, floor)
-            limit = floor + LEARNT * (first - floor)
+            limit = floor + LEARNED * (first - floor)
             if found <= limit or not math.isfinite(first):
                 break
         if found <= limit or count <= 4 or len(targets[: count // 2].unique(dim=0)) < 2:
@@ -147,9 +151,9 @@ def overfit(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Ch
 
 
 def lowest(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> float:
-    """The lowest mean loss that any outputs have: 0 for most losses, the entropy of the targets where labels are smoothed.
+    """Return the lowest mean loss of any outputs: 0 for most losses, the entropy of the targets with label smoothing.
 
-    The loss of each sample is minimized over its outputs alone, by Rprop, which knows no scale.
+    The loss of each sample is minimized over its outputs alone, by Rprop, which needs no scale.
     """
     with still(model), torch.no_grad():
         outputs = model(inputs).detach().double().zero_().requires_grad_()
@@ -174,15 +178,16 @@ def _without_draws(model: nn.Module) -> nn.Module:
     return twin
 
 
-Learnt = tuple[float, float, int]  # the first loss, the last one, and the steps between them
+# the first loss, the last one, and the number of steps between them
+Learned = tuple[float, float, int]
 
 
-def _by_adam(twin: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, floor: float) -> Learnt:
+def _by_adam(twin: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, floor: float) -> Learned:
     parameters = [p for p in twin.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
     first = found = float(loss(twin(inputs), targets).mean().detach())
     step = 0
-    while step < STEPS and found > floor + LEARNT * (first - floor):
+    while step < STEPS and found > floor + LEARNED * (first - floor):
         value = loss(twin(inputs), targets).mean()
         grads = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
         for parameter, grad in zip(parameters, grads, strict=True):
@@ -192,8 +197,8 @@ def _by_adam(twin: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, floor
     return first, found, step
 
 
-def _by_lbfgs(twin: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, floor: float) -> Learnt:
-    """Learn in float64 by L-BFGS, which finds the scale of large targets by itself."""
+def _by_lbfgs(twin: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, floor: float) -> Learned:
+    """Train in float64 by L-BFGS, which finds the scale of large targets by itself."""
     twin, inputs, targets = twin.double(), inputs.double(), _double(targets)
     loss = copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
     parameters = [p for p in twin.parameters() if p.requires_grad]
@@ -208,14 +213,14 @@ def _by_lbfgs(twin: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, floo
 
     first = found = closure()
     step = 0
-    while step < STEPS and found > floor + LEARNT * (first - floor):
+    while step < STEPS and found > floor + LEARNED * (first - floor):
         optimizer.step(closure)
         found, step = closure(), step + STEPS // 10
     return first, found, step
 
 
-def inputs_are_centred(split: Any, normalized: bool) -> Check:
-    """The training inputs have the mean 0 over samples, places and channels, where they are normalised."""
+def inputs_are_centered(split: Any, normalized: bool) -> Check:
+    """Check that normalized training inputs have the mean 0 over samples, positions and channels."""
     total, count = 0.0, 0
     for batch in split.batches(torch.arange(len(split)), 1024):
         total, count = total + float(batch.inputs.cpu().double().sum()), count + batch.inputs.numel()
@@ -225,9 +230,9 @@ def inputs_are_centred(split: Any, normalized: bool) -> Check:
 
 
 def no_leak(splits: dict[str, Any]) -> Check:
-    """Hardly a sample of one split is, to the last bit of its inputs, also in another: at most one, or 1 % of the smaller split.
+    """Check that hardly a sample is in two splits, compared by the bits of its inputs: at most one, or 1 % of the smaller split.
 
-    A sample that the data themselves hold twice (iris has one) may fall into two splits.
+    The data may hold a sample twice (iris has one), which can then be in two splits.
     """
     seen: dict[str, set[bytes]] = {name: _digests(split) for name, split in splits.items()}
     names = list(seen)

@@ -1,51 +1,46 @@
-"""The Hessian without building it: extreme eigenvalues, negative ones, condition number; and what a step will gain."""
+"""Quantities of the Hessian without building it, and the predicted change of the loss in a step."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from dltrain.diagnostics.probe import Probe, moved, require_at_least
+from dltrain.diagnostics.probe import Probe, moved
 from dltrain.optimizers.curvature import dot, hessian_vector
 from dltrain.ranges import Count, Index, Positive
 
-HUGE = 3e38  # what stands for a number that is not finite: a run that diverges is the trainer's to report
-ZERO = 1e-5  # eigenvalues below this part of the largest are rounding
+# replaces numbers that are not finite: the trainer reports a run that diverges
+HUGE = 3e38
+# eigenvalues below this part of the largest are rounding errors
+ZERO = 1e-5
 
 
 class Curvature:
-    """The Hessian: extreme eigenvalues, how much is negative, condition number; is this a saddle?
+    """Eigenvalues of the Hessian: extremes, negative part, condition number; is this a saddle?
 
         λ of H = ∇²L, all of them or by Lanczos
         κ = |λ|max / |λ|min
         saddle: ‖∇L‖ <= flat and λmin < 0
 
-    Largest and smallest eigenvalue of the Hessian, what part is negative, condition number, and whether this
-    is a saddle.
+    Columns: `largest`, `smallest`, `negative` (the part of Σ|λ| that belongs to negative λ) and `saddle` (1 or 0, where λ
+    within 1e-5 of the largest count as 0). With at most `exact_up_to` weights the whole Hessian is computed, which adds
+    `negative_count` (the fraction of negative eigenvalues) and `condition` (κ, at most 1/ε of the dtype). With more
+    weights, stochastic Lanczos quadrature estimates the columns (Ubaru, Chen & Saad 2017); signs cannot be counted then,
+    since a network has many eigenvalues close to 0. Costs `iterations` × `draws` Hessian-vector products, each about two
+    gradients of `samples`, and `iterations` copies of the weights in memory. The model must be twice differentiable.
 
-    `negative` is the part of Σ|λ| that belongs to negative λ. Up to `exact_up_to` weights all is from the
-    whole Hessian, with `negative_count`, the share of eigenvalues below 0, and `condition`, |λ|max / |λ|min,
-    at most 1/ε of the dtype. Above, it is by `iterations` steps of Lanczos from each of `draws` random
-    vectors (stochastic Lanczos quadrature: Ubaru, Chen & Saad 2017; Ghorbani et al. 2019, arXiv:1901.10159):
-    a network has so many eigenvalues next to 0 that their signs cannot be counted, and no smallest |λ| but 0.
-    `saddle` is 1 where ‖∇L‖ <= `flat` and some eigenvalue is negative (L0, L4); those within 1e-5 of the
-    largest count as 0. Costs `iterations` × `draws` Hessian-vector products, each about two gradients of
-    `samples`, and as many copies of the weights in memory as there are iterations. Needs a model that can be
-    differentiated twice.
-
-    Symbols: flat, iterations and draws of Lanczos are keys
-    Use: to see why a learning rate diverges (it must stay below 2/λmax), or whether training stands at a
-        saddle.
-    Defaults: 20 steps of Lanczos, which give the largest eigenvalue to about a per cent.
+    Symbols: L the mean loss of `samples`; flat, iterations and draws are keys
+    Use: seeing why a learning rate diverges (it must stay below 2/λmax), or whether training stands at a saddle.
+    Defaults: 20 Lanczos iterations, which give the largest eigenvalue to about one percent.
     Paper: Ghorbani et al. 2019, arXiv:1901.10159; Pearlmutter 1994
     Lecture: L0 L4
 
     Args:
         samples: training samples of the loss
         iterations: Hessian-vector products of each draw
-        draws: random vectors that Lanczos starts from; more of them steady `negative`
-        exact_up_to: with at most so many weights the whole Hessian is computed
-        flat: greatest norm of the gradient that counts as a point without slope
+        draws: random start vectors of Lanczos; more of them reduce the variance of `negative`
+        exact_up_to: compute the whole Hessian with at most this many weights
+        flat: greatest gradient norm that counts as a stationary point
     """
 
     def __init__(
@@ -56,8 +51,6 @@ class Curvature:
         exact_up_to: Index = 200,
         flat: Positive = 1e-3,
     ) -> None:
-        for key, value in (("samples", samples), ("iterations", iterations), ("draws", draws)):
-            require_at_least(1, f"diagnostics.curvature.{key}", value)
         self.samples, self.iterations, self.draws = samples, iterations, draws
         self.exact_up_to, self.flat = exact_up_to, flat
 
@@ -85,8 +78,9 @@ class Curvature:
         return columns
 
     def _sampled(self, product: Hessian) -> tuple[Tensor, Tensor]:
-        """Ritz values and their weights, which sum to 1, of all draws together."""
-        generator = torch.Generator(product.device).manual_seed(0)  # the same directions at every evaluation
+        """Return Ritz values of all draws together, and their weights, which sum to 1."""
+        # the same directions at every evaluation
+        generator = torch.Generator(product.device).manual_seed(0)
         pairs = [
             lanczos(
                 product,
@@ -99,7 +93,7 @@ class Curvature:
 
 
 class Hessian:
-    """v ↦ Hv for flat vectors v, by differentiating gᵀv."""
+    """Map v ↦ Hv for flat vectors v, computed by differentiating gᵀv."""
 
     def __init__(self, parameters: list[Tensor], grads: list[Tensor]) -> None:
         self.parameters, self.grads = parameters, grads
@@ -113,7 +107,7 @@ class Hessian:
 
 
 def _whole(product: Hessian) -> tuple[Tensor, Tensor]:
-    """All eigenvalues, each with the weight 1/n."""
+    """Return all eigenvalues, each with the weight 1/n."""
     eye = torch.eye(product.size, device=product.device, dtype=product.dtype)
     matrix = torch.stack([product(row) for row in eye]).cpu().double().nan_to_num(0.0, HUGE, -HUGE)
     values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
@@ -121,9 +115,9 @@ def _whole(product: Hessian) -> tuple[Tensor, Tensor]:
 
 
 def lanczos(product: Hessian, start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Ritz values of a symmetric product, and the squared first entries of their vectors (they sum to 1).
+    """Return Ritz values of a symmetric product, and the squared first entries of their vectors (they sum to 1).
 
-    Every new direction is made orthogonal to all before it, twice, without which rounding repeats eigenvalues.
+    Every new direction is orthogonalized against all earlier ones, twice; otherwise rounding repeats eigenvalues.
     """
     basis = [start / start.norm()]
     diagonal: list[Tensor] = []
@@ -137,7 +131,8 @@ def lanczos(product: Hessian, start: Tensor, iterations: int) -> tuple[Tensor, T
         beside.append(direction.norm())
         basis.append(direction / beside[-1].clamp(min=torch.finfo(direction.dtype).tiny))
     on, off = torch.stack(diagonal).cpu().double(), torch.stack(beside).cpu().double()
-    done = (off <= 1e-6 * on.abs().max()).nonzero()  # nothing new to find: what follows is rounding
+    # the Krylov space is exhausted: later entries are rounding errors
+    done = (off <= 1e-6 * on.abs().max()).nonzero()
     end = int(done[0]) + 1 if len(done) else len(on)
     matrix = torch.diag(on[:end]) + torch.diag(off[: end - 1], 1) + torch.diag(off[: end - 1], -1)
     values, vectors = torch.linalg.eigh(matrix.nan_to_num(0.0, HUGE, -HUGE))
@@ -145,21 +140,17 @@ def lanczos(product: Hessian, start: Tensor, iterations: int) -> tuple[Tensor, T
 
 
 class Prediction:
-    """What a gradient step should change in the loss, beside what it does change; the best lr.
+    """Predicted and true change of the loss in a gradient step, and the best learning rate.
 
         −α‖g‖² + ½α² gᵀHg  beside  L(w − αg) − L(w)
         α* = ‖g‖² / gᵀHg
 
-    The change of the loss that a gradient step should bring, −α‖g‖² + ½α² gᵀHg, the change that it brings,
-    and α* = ‖g‖² / gᵀHg.
+    Columns: `predicted`, `true` and `best_lr` (α*; 0 where gᵀHg <= 0, since no step length is best there). The step is
+    tried and undone. Where the two changes differ, the third derivative matters: α is too large for a quadratic model.
+    Changes that are not finite are shown as ±3e38. Costs one gradient, one Hessian-vector product and one forward pass.
 
-    α is the learning rate of this moment, and the loss that of `samples`; the step is tried and taken back.
-    Where the two changes part, the third derivative counts, and α is too large for a local picture (L0, L4).
-    `best_lr` is α*, and 0 where the loss curves downwards, since no step is then the best. A change that is
-    not finite is shown as 3e38. Costs one gradient, one Hessian-vector product and one more pass.
-
-    Symbols: α = lr of this moment; g, H gradient and Hessian of the loss
-    Use: to see whether lr is too small or too large for plain gradient descent: compare it with best_lr.
+    Symbols: α the current lr; g, H gradient and Hessian of the mean loss of `samples`
+    Use: seeing whether lr is too small or too large for plain gradient descent: compare it with best_lr.
     Defaults: 256 samples.
     Paper: Cauchy 1847; Pearlmutter 1994 for Hg
     Lecture: L0 L4
@@ -169,7 +160,6 @@ class Prediction:
     """
 
     def __init__(self, samples: Count = 256) -> None:
-        require_at_least(1, "diagnostics.prediction.samples", samples)
         self.samples = samples
 
     def measure(self, probe: Probe) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Vanishing and exploding: the size of activations, gradients and updates by layer, and units that are dead."""
+"""Vanishing and exploding: activations, gradients and updates by layer, and dead units."""
 
 from __future__ import annotations
 
@@ -9,36 +9,31 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from dltrain.diagnostics.probe import Probe, require_at_least
+from dltrain.diagnostics.probe import Probe
 from dltrain.initializers.layers import ACTIVATION_MODULES, weight_layers
 
 
 class Layers:
-    """Size of activations, gradients and updates by layer, and the share of dead units.
+    """Size of activations, gradients and updates by layer, and the fraction of dead units.
 
         √mean(z²), ‖∂L/∂W‖ and ‖ΔW‖/‖W‖ of each layer
-        share of units whose activation is the same for all samples
+        fraction of units whose activation is the same for all samples
 
-    For each layer √mean(z²), ‖∂L/∂W‖ and ‖ΔW‖/‖W‖ of the last step, and the share of dead units.
-
-    z is what the layer puts out, before its activation. A unit is dead where its activation gives the same
-    number for all `samples` (and all places of a picture), so that no gradient reaches its weights: a ReLU
-    that never opens. Such columns bear the name of the activation. Glorot & Bengio 2010; He et al. 2015,
-    arXiv:1502.01852 (L1, L4); updates of about a thousandth of the weights are usual (L0, L2). Costs one
-    gradient of `samples`.
+    No gradient reaches the weights of a dead unit, such as a ReLU that is always 0. Its column has the name of the
+    activation module; in images the unit must be constant at all positions, too. Costs one gradient of `samples`.
 
     Symbols: z the layer's output before its activation; ΔW the last step
-    Use: a deep net that does not learn: numbers that shrink or grow from layer to layer vanish or explode.
-    Defaults: 256 samples, whose mean is steady to a few per cent.
+    Use: a deep network that does not train: numbers that shrink or grow from layer to layer vanish or explode; updates of
+        about 1e-3 of the weights are usual.
+    Defaults: 256 samples, whose mean is accurate to a few percent.
     Paper: Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852
     Lecture: L0 L1 L2 L4
 
     Args:
-        samples: training samples that are looked at
+        samples: training samples of the loss
     """
 
     def __init__(self, samples: Annotated[int, ">= 2"] = 256) -> None:
-        require_at_least(2, "diagnostics.layers.samples", samples)
         self.samples = samples
 
     def measure(self, probe: Probe) -> dict[str, float]:
@@ -67,9 +62,8 @@ class Layers:
             if id(layer.weight) in updates:
                 weight = _norm(layer.weight).clamp(min=torch.finfo(torch.float32).tiny)
                 columns[f"{name}/update"] = _norm(updates[id(layer.weight)]) / weight
-        values = (
-            torch.stack(list(columns.values())).tolist() if columns else []
-        )  # one host sync for all of them
+        # one host sync for all columns
+        values = torch.stack(list(columns.values())).tolist() if columns else []
         return dict(zip(columns, values, strict=True))
 
 
@@ -82,7 +76,7 @@ def _norm(tensor: Tensor) -> Tensor:
 
 
 def _keep(kept: list[Tensor], measure: Callable[[Tensor], Tensor]) -> Callable[..., None]:
-    """A forward hook that keeps a number of the output; a layer that is used twice gives two."""
+    """Return a forward hook that appends a number computed from the output, once for each use of the module."""
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor):
@@ -96,7 +90,7 @@ def _size(output: Tensor) -> Tensor:
 
 
 def _dead_share(output: Tensor) -> Tensor:
-    """Of units along axis 1, or along the last axis of tokens (B, N, D)."""
+    """Return the fraction of dead units along axis 1, or along the last axis of tokens (B, N, D)."""
     unit = output.ndim - 1 if output.ndim == 3 else 1
     values = output.movedim(unit, 0).flatten(1)
     return (values.amax(1) == values.amin(1)).float().mean()

@@ -1,4 +1,4 @@
-"""What a diagnostic is, and what it may look at."""
+"""The interface of a diagnostic, and the model and batch that it measures."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 class Probe:
     """A model in evaluation mode with the loss of each sample, and a fixed batch of training samples.
 
-    The batch is not augmented and the loss holds no penalty, so that numbers of different steps and runs compare.
-    `update` is the last step's W_{t+1} − W_t, a tensor for each of `model.parameters()`; empty before the first step.
+    The batch is not augmented and the loss has no penalty, so that numbers of different steps and runs can be compared.
+    `update` is W_{t+1} − W_t of the last step, a tensor for each of `model.parameters()`; empty before the first step.
     """
 
     model: nn.Module
@@ -28,15 +28,15 @@ class Probe:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Those that are trained: frozen ones have no gradient."""
+        """Return the trained parameters; frozen ones have no gradient."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def mean_loss(self, part: slice = slice(None)) -> Tensor:
-        """The mean loss of the batch, or of a part of it, with its graph where one is kept."""
+        """Return the mean loss of the batch or of a part of it, with its graph where gradients are enabled."""
         return self.loss(self.model(self.inputs[part]), self.targets[part]).mean()
 
     def gradients(self, part: slice = slice(None), create_graph: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """The mean loss and its gradient, a tensor for each of `parameters`; `.grad` stays as it is."""
+        """Return the mean loss and its gradient, a tensor for each of `parameters`; `.grad` is not changed."""
         with torch.enable_grad():
             loss = self.mean_loss(part)
             grads = torch.autograd.grad(
@@ -46,20 +46,21 @@ class Probe:
 
 
 class Diagnostic(Protocol):
-    """Numbers about a model that is being trained, measured at every evaluation; it leaves the run as it was.
+    """Measure numbers of a model during training, at every evaluation, without changing the run.
 
-    One with `begin(model)` is shown the initial weights, one with `draw(probe, folder)` the best ones at the end.
+    Optional methods: `begin(model)` receives the initial weights, `draw(probe, folder)` the best ones at the end.
     """
 
-    samples: int  # how many training samples it looks at
+    # number of training samples in the probe
+    samples: int
 
     def measure(self, probe: Probe) -> dict[str, float]:
-        """Columns of metrics.csv, without the word in front."""
+        """Return columns of metrics.csv, by name without the word's prefix."""
 
 
 @contextmanager
 def still(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode inside, with its graph, and in the mode that it had after."""
+    """Put the model into evaluation mode, and restore its mode afterwards; gradients stay enabled."""
     was_training = model.training
     model.eval()
     try:
@@ -70,16 +71,10 @@ def still(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def moved(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yields copies of the weights, which may be changed inside, and puts them back to the last bit."""
+    """Yield copies of the weights, which may be changed inside, and restore them to the last bit."""
     before = [parameter.detach().clone() for parameter in parameters]
     try:
         yield before
     finally:
         with torch.no_grad():
             torch._foreach_copy_(parameters, before)
-
-
-def require_at_least(smallest: int, key: str, value: int) -> None:
-    """Raise ValueError for a number that is too small."""
-    if value < smallest:
-        raise ValueError(f"{key} is {value}; it must be an integer >= {smallest}")

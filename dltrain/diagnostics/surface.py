@@ -1,4 +1,4 @@
-"""The loss around the solution, and along the line from the start to it."""
+"""The loss on a plane around the best weights, and on the line from the initial weights to them."""
 
 from __future__ import annotations
 
@@ -10,33 +10,29 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from dltrain.diagnostics.probe import Probe, moved, require_at_least
+from dltrain.diagnostics.probe import Probe, moved
 from dltrain.ranges import Count, Positive
 
-LINE = (-0.25, 1.5)  # of the way from the start (0) to the best weights (1)
-QUARTERS = 7  # from one end of it to the other
+# ends of the line, where 0 is the start and 1 the best weights
+LINE = (-0.25, 1.5)
+# quarters between these ends
+QUARTERS = 7
 
 
 class Surface:
-    """A picture of the loss around the solution, and along the line from the start to it.
+    """A picture of the loss around the best weights, and along the line from the start to them.
 
         L(W₀ + t (W* − W₀))
         L(W* + x d₁ + y d₂) with ‖d‖ = ‖W*‖ for each filter
 
-    A picture of the loss: along W_start + t (W_best − W_start), and on a plane W_best + x d₁ + y d₂.
-
-    Directions are normal draws with each filter's (row's) norm made that of the weights' own, so that scales
-    of layers do not matter; biases and normalisation stay where they are (Li et al. 2018, arXiv:1712.09913;
-    the line: Goodfellow et al. 2015, arXiv:1412.6544; L0). At the end of the run, of its best weights:
-    loss_surface.png, with the numbers in loss_line.csv and loss_surface.csv. Normalisation statistics are
-    those of the best weights everywhere. Costs about `points`² + 7/3 `points` passes over `samples`, and a
-    copy of the initial weights.
+    Drawn at the end of the run into loss_surface.png, with the numbers in loss_line.csv and loss_surface.csv. d₁ and d₂ are
+    normal draws, 0 for biases and normalization parameters; normalization statistics are those of W* everywhere. Costs about
+    `points`² + 7/3 `points` passes over `samples`, and a copy of the initial weights.
 
     Symbols: W₀ the initial and W* the best weights; x, y in ±radius
-    Use: loss_surface.png of the run folder, drawn at the end; the numbers beside it in loss_line.csv and
-        loss_surface.csv.
+    Use: seeing how flat or rugged the loss is around the solution.
     Defaults: the paper's radius of 1; 21 × 21 points.
-    Paper: Li et al. 2018, arXiv:1712.09913; Goodfellow et al. 2015, arXiv:1412.6544
+    Paper: Li et al. 2018, arXiv:1712.09913; Goodfellow et al. 2015, arXiv:1412.6544, for the line
     Lecture: L0
 
     Args:
@@ -48,17 +44,15 @@ class Surface:
     def __init__(
         self, samples: Count = 256, points: Annotated[int, ">= 3"] = 21, radius: Positive = 1.0
     ) -> None:
-        require_at_least(1, "diagnostics.surface.samples", samples)
-        require_at_least(3, "diagnostics.surface.points", points)
         self.samples, self.points, self.radius = samples, points, radius
         self.initial: list[Tensor] = []
 
     def begin(self, model: nn.Module) -> None:
-        """Keep the initial weights; those of a resumed run are built again from its seed."""
+        """Keep the initial weights; a resumed run builds them again from its seed."""
         self.initial = [p.detach().clone() for p in model.parameters() if p.requires_grad]
 
     def measure(self, probe: Probe) -> dict[str, float]:
-        """Nothing while training."""
+        """Return no columns: the picture is drawn at the end."""
         return {}
 
     def draw(self, probe: Probe, folder: Path) -> None:
@@ -72,14 +66,14 @@ class Surface:
         (folder / "loss_surface.png").write_bytes(landscape(line, side, self.points, self.radius))
 
     def line(self, probe: Probe) -> list[tuple[float, float]]:
-        """(t, loss) at even steps of t, 0 and 1 among them."""
+        """Return (t, loss) at even steps of t, including 0 and 1."""
         with moved(probe.parameters) as best:
             ways = torch._foreach_sub(best, self.initial) if self._fits(best) else [b * 0 for b in best]
             steps = torch.linspace(*LINE, QUARTERS * (self.points // 3) + 1, dtype=torch.float64).tolist()
             return [(t, self._loss(probe, best, [(ways, t - 1)])) for t in steps]
 
     def plane(self, probe: Probe) -> list[tuple[float, float, float]]:
-        """(x, y, loss) row by row, y from the lowest, x changing first."""
+        """Return (x, y, loss) row by row, from the lowest y, x changing first."""
         with moved(probe.parameters) as best:
             generator = torch.Generator(best[0].device).manual_seed(0)
             one, two = (directions(best, generator) for _ in range(2))
@@ -87,7 +81,7 @@ class Surface:
             return [(x, y, self._loss(probe, best, [(one, x), (two, y)])) for y in at for x in at]
 
     def _fits(self, best: Sequence[Tensor]) -> bool:
-        """Whether as many weights are trained now as in the beginning: some may have thawed."""
+        """Return whether as many weights are trained now as at the start: some may have thawed."""
         return len(self.initial) == len(best)
 
     @torch.no_grad()
@@ -99,7 +93,7 @@ class Surface:
 
 
 def directions(weights: list[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """A random direction with the norm of each filter; 0 for vectors, unless there are only vectors."""
+    """Return a random direction with the norm of each filter; 0 for vectors, unless there are only vectors."""
     matrices = any(weight.ndim > 1 for weight in weights)
     found = []
     for weight in weights:

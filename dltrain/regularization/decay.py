@@ -1,4 +1,4 @@
-"""Weight decay, beside the gradient or in it."""
+"""Weight decay: decoupled from the gradient, or added to it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ import torch
 from torch import nn
 
 from dltrain.ranges import NonNegative
-from dltrain.regularization.selection import decayed_parameters, grouped, require, require_strength
+from dltrain.regularization.selection import decayed_parameters, grouped
 
 
 class DecoupledDecay:
-    """w ← (1 − lr·strength)·w before the update: turns Adam into AdamW.
-
-    Loshchilov & Hutter 2019, arXiv:1711.05101.
-    """
+    """Decay the weights before the update, in proportion to lr (AdamW)."""
 
     needs = frozenset({"lr as step size"})
     instead = "regularization=[l2]"
 
     def __init__(self, model: nn.Module, strength: float = 1e-2, all_parameters: bool = False) -> None:
-        require_strength("weight_decay", strength)
         self.strength = strength
         self.parameters = decayed_parameters(model, "weight_decay", all_parameters)
 
@@ -33,16 +29,13 @@ class DecoupledDecay:
 
 
 class CoupledDecay:
-    """gradient ← gradient + strength·w (L0 to L3): what torch calls weight_decay in SGD and Adam.
+    """Add strength·w to the gradient, as torch's weight_decay of SGD and Adam does."""
 
-    After clipping and noise, so that neither sees it.
-    """
-
+    # after clipping (0) and noise (1), which leave the decay alone
     order = 2
     instead = "regularization=[l2]"
 
     def __init__(self, model: nn.Module, strength: float = 1e-2, all_parameters: bool = False) -> None:
-        require_strength("weight_decay", strength)
         self.strength = strength
         self.parameters = decayed_parameters(model, "weight_decay", all_parameters)
 
@@ -71,29 +64,24 @@ def weight_decay(
     mode: Literal["decoupled", "coupled"] = "decoupled",
     all_parameters: bool = False,
 ) -> DecoupledDecay | CoupledDecay:
-    """Weight decay: weights shrink at every step.
+    """Weight decay: shrink the weights at every step.
 
         decoupled: w ← (1 − lr·λ)·w before the update
-        coupled: gradient += λ·w
+        coupled: g ← g + λ·w after clipping and noise
 
-    Weight decay beside the gradient (AdamW's) or in it (L2's).
-
-    Symbols: λ = strength
+    Symbols: λ = strength, g the gradient
     Use: decoupled with any optimizer; coupled is torch's weight_decay of SGD and Adam.
     Defaults: AdamW's 0.01.
     Paper: Loshchilov & Hutter 2019, arXiv:1711.05101
     Lecture: L0 L1 L2 L3
 
     Args:
-        strength: decay for each step and unit of lr
-        mode: beside the gradient (AdamW), or in it (L2)
-        all_parameters: true includes biases and normalisation parameters
+        strength: rate of decay
+        mode: decoupled from the gradient (AdamW), or added to it (L2)
+        all_parameters: true includes biases and normalization parameters
     """
     modes: dict[str, type[DecoupledDecay | CoupledDecay]] = {
         "decoupled": DecoupledDecay,
         "coupled": CoupledDecay,
     }
-    require(
-        mode in modes, "weight_decay.mode", mode, "decoupled or coupled", "decoupled fits every optimizer"
-    )
     return modes[mode](model, strength, all_parameters)

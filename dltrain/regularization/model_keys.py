@@ -1,4 +1,4 @@
-"""Regularization that lives in the model or in the loss: each word sets a key there, and has nothing to do in a step."""
+"""Regularization words that set a key of the model or of the loss; they do nothing in a step."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dltrain.ranges import Fraction
 
 
 def dropout(model: nn.Module, p: Fraction = 0.2) -> None:
-    """Dropout: hidden units are left out by chance while training.
+    """Dropout: drop hidden units at random while training.
 
-        h ← m·h/(1 − p), m = 0 with probability p, else 1
-        nothing when evaluating
+        h ← m·h/(1 − p)
+        m = 0 with probability p, else 1
+        evaluation: h ← h
 
-    Symbols: p = the probability to drop (L1's p is the one to keep)
+    Symbols: L1 writes p for the probability to keep
     Use: wide fully connected layers; sets model.dropout.
     Defaults: 0.2; L2 gives 0.1 to 0.5 as the usual range.
     Paper: Srivastava et al. 2014 (JMLR 15)
@@ -25,32 +26,33 @@ def dropout(model: nn.Module, p: Fraction = 0.2) -> None:
 
 
 def label_smoothing(model: nn.Module, smoothing: Fraction = 0.1) -> None:
-    """Label smoothing: the target keeps a little for every class.
+    """Label smoothing: mix the target with the uniform distribution over the classes.
 
         y ← (1 − ε)·y + ε/K
 
+    train/loss, val/loss and test/loss are the cross-entropy without smoothing.
+
     Symbols: ε = smoothing; K classes
-    Use: classification with overconfident nets; sets loss.label_smoothing. train/loss, val/loss and the test
-        loss stay the plain cross-entropy.
+    Use: classification with overconfident networks; sets loss.label_smoothing.
     Defaults: the paper's 0.1.
     Paper: Szegedy et al. 2016, arXiv:1512.00567
 
     Args:
-        smoothing: share of the target that is spread over all classes
+        smoothing: weight of the uniform distribution
     """
 
 
 def stochastic_depth(model: nn.Module, p: Fraction = 0.1) -> None:
-    """Stochastic depth: residual blocks are left out by chance while training.
+    """Stochastic depth: drop residual blocks at random while training.
 
-        block(x) = x + m·f(x)/(1 − p_l), m = 0 with probability p_l, else 1
-        p_l grows linearly with depth up to p
+        block_l(x) = x + m·f(x)/(1 − p_l)
+        m = 0 with probability p_l = p·l/L, else 1
 
-    Symbols: p_l the probability of block l of L: p·l/L
-    Use: deep residual nets and transformers; sets model.stochastic_depth.
-    Defaults: 0.1; the paper goes up to 0.5 for 110 layers.
+    Symbols: l = 1, …, L the number of the residual block
+    Use: deep residual networks and transformers; sets model.stochastic_depth.
+    Defaults: 0.1; the paper uses up to 0.5 for 110 layers.
     Paper: Huang et al. 2016, arXiv:1603.09382
 
     Args:
-        p: probability to leave out the last block
+        p: probability to drop the last block
     """

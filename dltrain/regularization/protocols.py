@@ -1,4 +1,4 @@
-"""The four things a regularizer can do, and where in a step it does them."""
+"""The four kinds of regularizer, by the place in a step where they act."""
 
 from __future__ import annotations
 
@@ -11,36 +11,47 @@ from torch import Tensor
 
 @runtime_checkable
 class Penalty(Protocol):
-    """A term of the loss; the trainer multiplies it by the penalty schedule's value."""
+    """Add a term to the loss, which the trainer multiplies by the penalty schedule's value."""
 
     def penalty(self) -> Tensor:
-        """The term, a scalar with its graph."""
+        """Return the term, a scalar with its graph."""
 
 
 @runtime_checkable
 class GradientRule(Protocol):
-    """Changes .grad in place after the backward pass. The trainer applies rules by rising `order`.
+    """Change .grad in place after the backward pass; the trainer applies rules in ascending `order`.
 
-    0: clipping, 1: noise, 2: coupled decay, so that the gradient of the loss is clipped, and nothing else.
+    0: clipping, 1: noise, 2: coupled decay. So only the gradient of the loss is clipped.
     """
 
     order: int
 
     def change_gradients(self, generator: torch.Generator, scale: float = 1.0, step: int = 0) -> None:
-        """`generator`: on the parameters' device; `scale`: the penalty schedule's; `step`: from 0."""
+        """Change the gradients.
+
+        Args:
+            generator: on the device of the parameters
+            scale: value of the penalty schedule
+            step: from 0
+        """
 
 
 @runtime_checkable
 class DecayRule(Protocol):
-    """Shrinks weights after the gradient is known and before the optimizer's update."""
+    """Decay weights after the gradient is computed and before the optimizer's update."""
 
     def before_update(self, param_groups: Sequence[dict[str, Any]], scale: float = 1.0) -> None:
-        """`param_groups` are the optimizer's, for their lr; `scale` is the penalty schedule's."""
+        """Decay the weights.
+
+        Args:
+            param_groups: of the optimizer, for their lr
+            scale: value of the penalty schedule
+        """
 
 
 @runtime_checkable
 class WeightRule(Protocol):
-    """Puts weights back where they are allowed to be, after the optimizer's update."""
+    """Change weights after the optimizer's update, such as by a projection onto a constraint."""
 
     def after_update(self, param_groups: Sequence[dict[str, Any]], scale: float = 1.0) -> None:
-        """As in `DecayRule`."""
+        """Change the weights; the arguments are those of `DecayRule.before_update`."""

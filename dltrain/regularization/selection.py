@@ -1,14 +1,13 @@
-"""Which parameters a regularizer acts on, and the refusal of bad strengths."""
+"""Select the parameters that a regularizer acts on."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-NORMALISATION = (
+NORMALIZATION = (
     nn.modules.batchnorm._NormBase,
     nn.LayerNorm,
     nn.GroupNorm,
@@ -18,20 +17,21 @@ NORMALISATION = (
 
 
 def decayed_parameters(model: nn.Module, word: str, all_parameters: bool = False) -> list[Tensor]:
-    """The weights with two or more axes outside normalisation layers, each once; all if `all_parameters`.
+    """Return the weights with two or more axes outside normalization layers, or all if `all_parameters`.
 
-    Frozen ones are among them, since they may thaw. ValueError where there are none.
+    Shared parameters are returned once; frozen ones are included, since they may be unfrozen later. Raises ValueError
+    if there are none.
     """
     found: dict[int, Tensor] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
-            matrix = parameter.ndim >= 2 and not isinstance(module, NORMALISATION)
+            matrix = parameter.ndim >= 2 and not isinstance(module, NORMALIZATION)
             if all_parameters or matrix:
                 found[id(parameter)] = parameter
     if not found:
         raise ValueError(
             f"regularization={word} finds no weights with two or more axes in this model; "
-            f"say regularization.{word}.all_parameters=true, or leave {word} away"
+            f"say regularization.{word}.all_parameters=true, or leave out {word}"
         )
     return list(found.values())
 
@@ -39,7 +39,7 @@ def decayed_parameters(model: nn.Module, word: str, all_parameters: bool = False
 def grouped(
     parameters: Iterable[Tensor], param_groups: Sequence[dict[str, Any]]
 ) -> list[tuple[list[Tensor], Any]]:
-    """For each of the optimizer's groups: those of `parameters` that it is updating now, and its lr."""
+    """Return the members of each parameter group that are in `parameters` and have a gradient, with the group's lr."""
     chosen = {id(parameter) for parameter in parameters}
     pairs = []
     for group in param_groups:
@@ -47,14 +47,3 @@ def grouped(
         if members:
             pairs.append((members, group["lr"]))
     return pairs
-
-
-def require(ok: bool, key: str, value: object, rule: str, cure: str) -> None:
-    """Raise a ValueError with the key, its value, the rule and the cure unless `ok`."""
-    if not ok:
-        raise ValueError(f"regularization.{key} is {value}; it must be {rule} ({cure})")
-
-
-def require_strength(word: str, strength: float) -> None:
-    """ValueError unless the strength is finite and not negative."""
-    require(0 <= strength < math.inf, f"{word}.strength", strength, ">= 0", "0 switches it off")

@@ -1,10 +1,11 @@
-"""How a search chooses its next configuration: Optuna's samplers (optuna.readthedocs.io), one function a word.
+"""Search strategies of a sweep: Optuna's samplers (optuna.readthedocs.io), one function for each word.
 
-`begun` is the number of trials that the study has: a search that goes on draws anew, not what it drew at its beginning.
+`begun` is the number of trials in the study: a search that continues makes new draws instead of repeating its first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from optuna import samplers
@@ -13,24 +14,21 @@ from dltrain.ranges import Count, Index
 
 
 def later(seed: int, begun: int) -> int:
-    """The seed of the draws from trial `begun` on: that of the search at its beginning."""
+    """Return the seed of the draws from trial `begun` on, given the seed of the search."""
     return (seed + 0x9E3779B1 * begun) % 2**32
 
 
 def random(begun: int, seed: Index = 0) -> samplers.BaseSampler:
     """Configurations drawn at random from the axes.
 
-        every axis is drawn on its own, uniformly (in the logarithm for tag(log, …))
+        each axis independently and uniformly (in the logarithm for tag(log, …))
 
-    Every axis on its own, uniformly (Bergstra & Bengio 2012).
-
-    Use: the honest baseline; better than a grid when few of many axes matter.
+    Use: the baseline; better than a grid when few of many axes matter.
     Defaults: 30 trials.
     Paper: Bergstra & Bengio 2012, JMLR 13
 
     Args:
-        trials: configurations to try
-        seed: of the search itself
+        seed: seed of the search itself
     """
     return samplers.RandomSampler(seed=later(seed, begun))
 
@@ -42,15 +40,12 @@ def tpe(
 
         next = argmax l(x)/g(x), l and g the densities of the better and the other trials
 
-    Tree-structured Parzen estimator (Bergstra et al. 2011).
-
     Use: the first search to try; takes words, numbers and conditional axes.
     Defaults: Optuna's: 10 random trials first.
     Paper: Bergstra et al. 2011, NeurIPS; Watanabe 2023, arXiv:2304.11127
 
     Args:
-        trials: configurations to try
-        seed: of the search itself
+        seed: seed of the search itself
         startup_trials: random trials before the search begins
         multivariate: model the axes together
     """
@@ -60,38 +55,32 @@ def tpe(
 
 
 def gp(begun: int, seed: Index = 0, startup_trials: Count = 10) -> samplers.BaseSampler:
-    """Bayesian optimisation with a Gaussian process.
+    """Bayesian optimization with a Gaussian process; needs scipy.
 
         next = argmax of the expected improvement under the posterior of a Matérn-5/2 process
-
-    Gaussian process with expected improvement (Snoek et al. 2012); needs scipy.
 
     Use: few, expensive trials over a handful of numbers.
     Defaults: Optuna's: 10 random trials first.
     Paper: Snoek et al. 2012, arXiv:1206.2944
 
     Args:
-        trials: configurations to try
-        seed: of the search itself
+        seed: seed of the search itself
         startup_trials: random trials before the search begins
     """
     return samplers.GPSampler(seed=later(seed, begun), n_startup_trials=startup_trials)
 
 
 def cmaes(begun: int, seed: Index = 0, startup_trials: Count = 1) -> samplers.BaseSampler:
-    """CMA-ES: a normal distribution that learns its covariance.
+    """CMA-ES: a normal distribution that adapts its covariance; needs the package cmaes.
 
         x ~ N(m, σ²C); m, σ and C follow the better half of the samples
 
-    Covariance matrix adaptation (Hansen & Ostermeier 2001); needs the package cmaes.
-
-    Use: many trials over numbers alone; words are drawn at random.
+    Use: many trials over numbers; axes of words are drawn at random.
     Defaults: Optuna's.
     Paper: Hansen & Ostermeier 2001; Hansen 2016, arXiv:1604.00772
 
     Args:
-        trials: configurations to try
-        seed: of the search itself
+        seed: seed of the search itself
         startup_trials: random trials before the search begins
     """
     return samplers.CmaEsSampler(
@@ -100,22 +89,20 @@ def cmaes(begun: int, seed: Index = 0, startup_trials: Count = 1) -> samplers.Ba
 
 
 def qmc(begun: int, seed: Index = 0) -> samplers.BaseSampler:
-    """Quasi-random points that fill the space evenly (Sobol).
+    """Quasi-random points that fill the space evenly (Sobol); needs scipy.
 
-        x_i = scrambled Sobol sequence in the unit cube, carried onto the axes
+        x_i = scrambled Sobol sequence in the unit cube, mapped onto the axes
 
-    Scrambled Sobol points (Sobol 1967); needs scipy.
-
-    Use: like random, with fewer holes; numbers alone, words are drawn at random.
+    Use: like random, with fewer gaps, over numbers; axes of words are drawn at random.
     Defaults: scrambled.
     Paper: Sobol 1967; Bergstra & Bengio 2012
 
     Args:
-        trials: configurations to try
-        seed: of the search itself
+        seed: seed of the search itself
     """
     return samplers.QMCSampler(
-        seed=seed,  # that of the sequence, whose place the study knows
+        # the seed of the sequence; the study knows the position in it
+        seed=seed,
         scramble=True,
         independent_sampler=samplers.RandomSampler(seed=later(seed, begun)),
         warn_independent_sampling=False,
@@ -127,23 +114,20 @@ def nsga2(
     begun: int,
     seed: Index = 0,
     population: Annotated[int, ">= 2"] = 20,
-    objectives: list[str] = ("val/loss", "parameters"),
+    objectives: Sequence[str] = ("val/loss", "parameters"),
 ) -> samplers.BaseSampler:
     """NSGA-II: the best trade-offs between several objectives.
 
         sort by domination, then by crowding distance; cross and mutate the front
 
-    NSGA-II (Deb et al. 2002); `objectives` are read by the study.
-
-    Use: two or three objectives that pull apart, such as val/loss and parameters.
+    Use: two or three conflicting objectives, such as val/loss and parameters.
     Defaults: population 20.
     Paper: Deb et al. 2002, IEEE TEC 6
 
     Args:
-        trials: configurations to try
-        seed: of the search itself
-        objectives: columns of metrics.csv (at the best epoch) or numbers of summary.json; of accuracy
-            higher is better, else lower
-        population: configurations of a generation
+        seed: seed of the search itself
+        population: configurations in a generation
+        objectives: columns of metrics.csv (at the best epoch) or numbers of summary.json; for accuracy higher is better,
+            else lower
     """
     return samplers.NSGAIISampler(seed=later(seed, begun), population_size=population)

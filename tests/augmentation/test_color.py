@@ -1,4 +1,4 @@
-"""Colour, noise and the policies' operations against torchvision's functional ones, sample by sample."""
+"""Color, noise and the policies' operations against torchvision's functional ones, sample by sample."""
 
 from __future__ import annotations
 
@@ -159,19 +159,13 @@ def test_policies_stay_between_black_and_white(policy: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "make, spec, keys, message",
+    "make, word",
     [
-        (Color, SPEC, {"brightness": -0.1}, r"color\.brightness is -0\.1; it must be in \[0, 1\]"),
-        (Color, SPEC, {"contrast": 2.0}, r"color\.contrast is 2\.0; .*0 leaves the contrast alone"),
-        (Color, SPEC, {"saturation": math.nan}, r"color\.saturation is nan"),
-        (Color, TABLE, {}, r"augmentation=color needs pictures"),
-        (Noise, SPEC, {"std": 0.0}, r"augmentation\.noise\.std is 0\.0; it must be > 0"),
-        (RandAugment, SPEC, {"num_ops": 0}, r"randaugment\.num_ops is 0; it must be a whole number >= 1"),
-        (RandAugment, SPEC, {"magnitude": 31}, r"randaugment\.magnitude is 31; .* in 0\.\.30"),
-        (RandAugment, TABLE, {}, r"augmentation=randaugment needs pictures"),
-        (TrivialAugment, TABLE, {}, r"augmentation=trivialaugment needs pictures"),
+        (Color, "color"),
+        (RandAugment, "randaugment"),
+        (TrivialAugment, "trivialaugment"),
     ],
-)  # fmt: skip
-def test_bad_input_is_refused_in_words(make: Any, spec: DataSpec, keys: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make(spec, **keys)
+)
+def test_tables_are_refused(make: Any, word: str) -> None:
+    with pytest.raises(ValueError, match=f"augmentation={word} needs pictures"):
+        make(TABLE)

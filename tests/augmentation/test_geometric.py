@@ -38,7 +38,7 @@ def raw_pictures(batch: int = 8, spec: DataSpec = SPEC) -> Tensor:
 
 
 def apply(transform: Geometric, raw: Tensor, seed: int = 3, indices: Tensor | None = None) -> Tensor:
-    """The transform on normalised pictures, seen in raw pixels again."""
+    """The transform on normalized pictures, seen in raw pixels again."""
     generator = torch.Generator().manual_seed(seed)
     outputs, _ = transform((raw - MEAN) / STD, torch.zeros(len(raw)), generator, indices)
     return outputs * STD + MEAN
@@ -169,7 +169,7 @@ def test_a_fused_flip_and_crop_is_one_after_the_other() -> None:
         ("flip flip", 1),
     ],
 )
-def test_neighbours_fuse_unless_their_borders_differ(words: str, runs: int) -> None:
+def test_neighbors_fuse_unless_their_borders_differ(words: str, runs: int) -> None:
     makers = {"rotate": Rotate, "crop": Crop, "flip": Flip, "shift": Shift}
     chain = [Crop(SPEC, 2, "reflect") if w == "reflect" else makers[w](SPEC) for w in words.split()]
     assert len(fuse(chain)) == runs
@@ -248,8 +248,8 @@ def test_alternating_flip_shows_both_sides_in_any_two_epochs() -> None:
     )
     assert torch.equal(even, ~odd) and torch.equal(even, later)
     assert abs(even.float().mean() - 0.5) < 4 * 0.5 / math.sqrt(N)
-    neighbours = (even[1:] == even[:-1]).float().mean()
-    assert abs(neighbours - 0.5) < 4 * 0.5 / math.sqrt(N)
+    neighbors = (even[1:] == even[:-1]).float().mean()
+    assert abs(neighbors - 0.5) < 4 * 0.5 / math.sqrt(N)
     other = AlternatingFlip(SPEC, seed=1).parameters(
         Draw(N, 17, 12, generator, torch.device("cpu"), indices, 0)
     )
@@ -274,22 +274,9 @@ def test_alternating_flip_without_indices_is_refused() -> None:
 @pytest.mark.parametrize(
     "make, keys, message",
     [
-        (Flip, {"p": 1.5}, r"augmentation\.flip\.p is 1\.5; it must be a probability in \[0, 1\]"),
-        (Flip, {"p": math.nan}, r"augmentation\.flip\.p is nan"),
-        (Flip, {"vertical_p": -0.1}, r"flip\.vertical_p is -0\.1; .*0 keeps up up"),
-        (AlternatingFlip, {"seed": -1}, r"alternating_flip\.seed is -1; it must be a whole number >= 0"),
-        (Shift, {"pixels": 0}, r"shift\.pixels is 0; it must be a whole number in 1\.\.11"),
-        (Shift, {"pixels": 12}, r"shift\.pixels is 12; it must be a whole number in 1\.\.11"),
-        (Crop, {"padding": 12}, r"crop\.padding is 12; it must be a whole number in 1\.\.11"),
-        (Crop, {"mode": "wrap"}, r"crop\.mode is wrap; it must be constant or reflect"),
-        (Rotate, {"degrees": 0.0}, r"rotate\.degrees is 0\.0; it must be in \(0, 180\]"),
-        (Rotate, {"degrees": 200.0}, r"rotate\.degrees is 200\.0; it must be in \(0, 180\]"),
-        (Shear, {"degrees": 90.0}, r"shear\.degrees is 90\.0; it must be in \(0, 80\)"),
-        (Scale, {"min": 0.0}, r"scale\.min is 0\.0; it must be > 0"),
+        (Shift, {"pixels": 12}, r"shift\.pixels is 12; it must be < 12, the shorter side"),
+        (Crop, {"padding": 12}, r"crop\.padding is 12; it must be < 12, the shorter side"),
         (Scale, {"min": 1.2}, r"scale\.max is 1\.1; it must be >= scale\.min, which is 1\.2"),
-        (Distort, {"perspective": 0.5}, r"distort\.perspective is 0\.5; it must be in \[0, 0\.5\)"),
-        (Distort, {"elastic": -1.0}, r"distort\.elastic is -1\.0; it must be >= 0"),
-        (Distort, {"sigma": 0.0}, r"distort\.sigma is 0\.0; it must be > 0"),
     ],
 )
 def test_bad_parameters_are_refused_in_words(make: Any, keys: dict[str, Any], message: str) -> None:

@@ -85,7 +85,7 @@ def test_cutout_equals_a_loop() -> None:
             assert torch.equal(covered[i], twin)
 
 
-def test_cutout_centres_are_uniform() -> None:
+def test_cutout_centers_are_uniform() -> None:
     tops, lefts = Cutout(SPEC, 4).parameters(Draw(N, 17, 12, generator(), torch.device("cpu")))
     for edge, side in ((tops + 2, 17), (lefts + 2, 12)):
         shares = torch.bincount(edge, minlength=side) / N
@@ -138,16 +138,12 @@ def test_regression_targets_mix_when_asked(make: Any, shape: tuple[int, ...]) ->
 @pytest.mark.parametrize(
     "make, spec, keys, message",
     [
-        (Mixup, SPEC, {"alpha": -0.2}, r"augmentation\.mixup\.alpha is -0\.2; it must be > 0 .*=none"),
         (Mixup, REAL, {}, r"mixup on a regression .*augmentation\.mixup\.regression=true"),
         (Mixup, OBJECTIVE, {}, r"mixup mixes targets, but dataset=none has none"),
-        (CutMix, SPEC, {"alpha": math.inf}, r"cutmix\.alpha is inf; it must be > 0"),
-        (CutMix, SPEC, {"p": 0.0}, r"cutmix\.p is 0\.0; it must be a probability in \(0, 1\]"),
         (CutMix, REAL, {}, r"augmentation\.cutmix\.regression=true"),
         (CutMix, TABLE, {}, r"augmentation=cutmix needs pictures"),
         (Cutout, TABLE, {}, r"augmentation=cutout needs pictures"),
-        (Cutout, SPEC, {"size": 13}, r"cutout\.size is 13; it must be a whole number in 1\.\.12"),
-        (Cutout, SPEC, {"fill": "white"}, r"cutout\.fill is white; it must be mean or black"),
+        (Cutout, SPEC, {"size": 13}, r"cutout\.size is 13; it must be <= 12, the shorter side"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_in_words(make: Any, spec: DataSpec, keys: dict[str, Any], message: str) -> None:

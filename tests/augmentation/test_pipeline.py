@@ -25,8 +25,8 @@ WORDS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "none")
 
 
 def build(word: str) -> BatchTransform:
-    """The word with its YAML's own keys, as the program builds it."""
-    (node,) = yaml.safe_load((CONF / f"{word}.yaml").read_text()).values()
+    """Build a word with the keys of its YAML file."""
+    node = yaml.safe_load((CONF / f"{word}.yaml").read_text())
     module, name = node.pop("_target_").rsplit(".", 1)
     return getattr(import_module(module), name)(SPEC, **node)
 
@@ -137,7 +137,7 @@ def test_stages_have_a_fixed_order() -> None:
     assert len(Augmentation(straight).fused) == 1
 
 
-def test_a_users_own_function_takes_its_place_with_the_colours() -> None:
+def test_a_users_own_function_takes_its_place_with_the_colors() -> None:
     seen = []
 
     def own(inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 
 import pytest
@@ -10,10 +11,10 @@ import pytest
 from dltrain.config import build
 from dltrain.config.catalogue import GROUPS, OVERLAYS, Catalogue
 from dltrain.config.door import Door
-from dltrain.config.rules import parse_rule
+from dltrain.config.rules import SPEC, parse_rule
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.signature import REQUIRED
-from dltrain.config.validation import check_value
+from dltrain.config.validation import check_values
 from dltrain.errors import UserError
 
 CATALOGUE = Catalogue(catalogue_dir())
@@ -69,48 +70,6 @@ def test_what_the_source_says_is_what_python_calls(word):
             assert value == (list(wanted[key]) if isinstance(wanted[key], tuple) else wanted[key]), key
 
 
-# A value outside every bound of its type, and values of other types.
-OUTSIDE = {
-    "float": [float("nan"), float("inf"), "x"],
-    "int": [0.5, "x"],
-    "bool": [1, "x"],
-    "str": [[]],
-    "path": [[]],
-    "dict": [3],
-}
-
-
-def outside(rule: str) -> list[object]:
-    """Values that a rule refuses: beyond its bound by a little, at an end that is left out, of another type."""
-    if " of " in rule:
-        item = rule.partition(" of ")[2]
-        return (
-            [[value, value] for value in outside(item)] + [3.5] + ([[0.5]] if rule.startswith("pair") else [])
-        )
-    kind, _, bound = rule.partition(" ")
-    found = list(OUTSIDE.get(kind, ["no word of the rule"]))
-    number = int if kind == "int" else float
-    if match := re.fullmatch(r"(>=|>) (.+)", bound):
-        found += [number(float(match[2])) - (1 if match[1] == ">=" else 0)]
-    if match := re.fullmatch(r"in ([\[(])(.+), (.+)([\])])", bound):
-        low, high = float(match[2]), float(match[3])
-        found += [low - 1e-3 if match[1] == "[" else low, high + 1e-3 if match[4] == "]" else high]
-    return found
-
-
-@pytest.mark.parametrize("word", WORDS, **names)
-def test_values_outside_a_range_are_refused_before_anything_is_built(word):
-    """With key, value and rule, and without torch: the parts themselves need no check of what their annotations say."""
-    for param in word.params.values():
-        alternatives = [] if param.rule is None else param.rule.text.split(" or ")
-        for value in outside(alternatives[0]) if alternatives else []:
-            if param.rule.accepts(value):  # by another alternative
-                continue
-            with pytest.raises(UserError, match=re.escape(f"`{param.path}` is ")) as error:
-                check_value(param, value)
-            assert "it must be: " in str(error.value)
-
-
 @pytest.mark.parametrize("word", TARGETED, **names)
 def test_files_set_keys_that_exist(word):
     shared = {path.partition(".")[2] for path in CATALOGUE.knobs if path.startswith(word.group + ".")}
@@ -143,3 +102,35 @@ def test_rules_accept_what_they_say(rule, good, bad):
     parsed = parse_rule(rule)
     assert [value for value in good if not parsed.accepts(value)] == []
     assert [value for value in bad if parsed.accepts(value)] == []
+
+
+def outside(rule: str) -> list[object]:
+    """Values just outside of a rule: beyond each bound of each of its types, and a word that it does not list."""
+    values: list[object] = ["no such word"] if not re.search(r"\b(str|path|dict)\b", rule) else []
+    for part in (match for match in map(SPEC.fullmatch, rule.split(" or ")) if match):
+        beyond: list[float] = [math.nan, math.inf] if part["type"] == "float" else [1.5]
+        if part["sign"]:
+            beyond.append(float(part["bound"]) + {">": 0.0, ">=": -1.0, "<": 0.0, "<=": 1.0}[part["sign"]])
+        if part["low"]:
+            beyond.append(float(part["low"]) - (part["open"] == "["))
+            beyond.append(float(part["high"]) + (part["close"] == "]"))
+        if part["type"] in ("int", "float"):
+            length = {None: 0, "list": 1, "pair": 2}[part["many"]]
+            values += [[value] * length if length else value for value in beyond]
+    return values
+
+
+@pytest.mark.parametrize("word", TARGETED, **names)
+def test_values_outside_their_range_are_refused(word):
+    """What the constructors rely on: they repeat no check that an annotation states."""
+    table = CATALOGUE.params({word.group: [word.name]})
+    for path, param in table.items():
+        for value in outside(param.rule.text) if path in word.params and param.rule else ():
+            plain = {}
+            *parents, last = path.split(".")
+            node = plain
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = value
+            with pytest.raises(UserError, match=re.escape(f"`{path}` is ")):
+                check_values(plain, {word.group: [word.name]}, CATALOGUE)

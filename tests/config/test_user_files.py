@@ -152,7 +152,7 @@ REFUSED = {
     "a key in the file": (
         T + "witdh: 3\n",
         [],
-        "net.yaml) is no key of model=net. Did you mean `model.width`?",
+        "net.yaml, line 2) is no key of model=net. Did you mean `model.width`?",
     ),
     "a key on the command line": (
         T,

@@ -85,8 +85,6 @@ REFUSED = [
         {"split": "bad"},
         r"the split array must have shape \(N,\) and hold 0 .train., 1 .val. and 2 .test. only",
     ),
-    ({"channels": "middle"}, "dataset.channels is 'middle'; it must be first, last or auto"),
-    ({"task": "ranking"}, "dataset.task is 'ranking'; it must be classification, regression or auto"),
     ({"inputs": "targets"}, r"the inputs have shape \(4,\)"),
     (
         {"targets": "inputs", "task": "classification"},

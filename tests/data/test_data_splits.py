@@ -181,9 +181,6 @@ def test_a_regression_is_split_at_random() -> None:
 
 
 REFUSED = [
-    ({"val_fraction": 1.0}, r"dataset.val_fraction is 1.0; it must be in \[0, 1\)", {"val_fraction": 0.5}),
-    ({"test_fraction": -0.1}, r"dataset.test_fraction is -0.1; it must be in \[0, 1\)", {"test_fraction": 0}),
-    ({"folds": 1, "fold": 0}, "folds is 1; it must be at least 2", {"folds": None}),
     ({"folds": 3, "fold": 3}, "fold is 3; with folds=3 it must be from 0 to 2", {"folds": 3, "fold": 2}),
     ({"folds": 3}, "fold is None; with folds=3", {"folds": 3, "fold": 0}),
     (

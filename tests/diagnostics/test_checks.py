@@ -79,7 +79,7 @@ def test_the_first_loss_is_that_of_a_guess_unless_the_last_layer_is_large():
     assert not checks.first_loss(model, LOSS, *data()).passed
 
 
-def test_what_can_be_learnt_by_heart_and_what_cannot():
+def test_what_can_be_overfitted_and_what_cannot():
     inputs, targets = data()
     model = net()
     before = [p.detach().clone() for p in model.parameters()]
@@ -184,9 +184,9 @@ def test_a_sample_in_two_splits_is_counted():
 
 
 def test_inputs_with_a_mean_are_told_unless_they_are_meant():
-    assert not checks.inputs_are_centred(Split(torch.ones(5, 4)), normalized=True).passed
-    assert checks.inputs_are_centred(Split(torch.ones(5, 4)), normalized=False).passed
-    assert checks.inputs_are_centred(Split(torch.tensor([[1.0, -1.0]])), normalized=True).passed
+    assert not checks.inputs_are_centered(Split(torch.ones(5, 4)), normalized=True).passed
+    assert checks.inputs_are_centered(Split(torch.ones(5, 4)), normalized=False).passed
+    assert checks.inputs_are_centered(Split(torch.tensor([[1.0, -1.0]])), normalized=True).passed
 
 
 @pytest.mark.parametrize(

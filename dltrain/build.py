@@ -25,9 +25,11 @@ from dltrain.config.conflicts import clash_of
 from dltrain.config.declarations import ACTIONS, Declared, declared
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, Node
+from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.spec import Batch, DataSpec
+from dltrain.data.units import in_units
 from dltrain.errors import DataProblem, UserError, nearest
 from dltrain.initializers.pretrained import check_frozen_are_loaded
 from dltrain.initializers.protocols import Report
@@ -52,16 +54,18 @@ def build(
     door: Door,
     statistics: Mapping[str, Tensor] | None = None,
     splits: Splits | None = None,
+    contract: Contract | None = None,
 ) -> tuple[Parts, Plan]:
     """All parts of one run and its plan; `statistics` are an earlier run's, which normalise in place of new ones.
 
+    `contract` is that of the earlier run: the data are encoded by it, or refused where they differ.
     `splits` are the data where they are at hand already.
 
     Raises UserError, DataProblem where the choices do not fit the data.
     """
     set_machine(config)
     device = choose_device(config.device)
-    splits = splits or build_data(config, door, device, statistics)
+    splits = splits or build_data(config, door, device, statistics, contract)
     batch_size = choose_batch_size(config.batch_size, len(splits.train))
     order = build_order(config, door, splits, batch_size)
     model, frozen, loaded = build_model(config, door, splits, device, batch_size)
@@ -109,6 +113,7 @@ def build(
         early_stopping=door.build(config.early_stopping, "early_stopping"),
         fingerprint=splits.fingerprint(),
         statistics=splits.statistics(),
+        contract=splits.contract,
         frozen=frozen,
         loaded=loaded,
         diagnostics={
@@ -123,11 +128,14 @@ def measures(loss: Metric, spec: DataSpec) -> tuple[dict[str, Metric], str]:
     """What is measured in every split, and the name under which it holds what is minimized.
 
     `loss` is the yardstick of the task, so that runs with different losses compare; a loss that differs from it is
-    measured beside it, as `objective`.
+    measured beside it, as `objective`. Where targets were standardized, all but the objective is in real units.
     """
-    if is_yardstick(loss, spec):
+    if is_yardstick(loss, spec) and spec.target_scale is None:
         return {"loss": loss, **default_metrics(spec.task)}, "loss"
-    return {"loss": yardstick(spec), **default_metrics(spec.task), "objective": loss}, "objective"
+    reported = {"loss": yardstick(spec), **default_metrics(spec.task)}
+    return {name: in_units(metric, spec) for name, metric in reported.items()} | {
+        "objective": loss
+    }, "objective"
 
 
 def check_metrics(parts: Parts) -> None:
@@ -195,16 +203,27 @@ def choose_precision(asked: str, device: torch.device) -> str:
 
 
 def build_data(
-    config: Config, door: Door, device: torch.device, statistics: Mapping[str, Tensor] | None
+    config: Config,
+    door: Door,
+    device: torch.device,
+    statistics: Mapping[str, Tensor] | None,
+    contract: Contract | None = None,
 ) -> Splits:
     """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only."""
     machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
-    machine["worker_timeout"] = config.worker_timeout
+    machine |= {"worker_timeout": config.worker_timeout, "contract": contract}
     common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
     own = {key: value for key, value in config.dataset.items() if key not in common}
+    if contract is not None and contract.columns and takes_contract(door, config):
+        own["contract"] = contract
     with data_problems():
         raw = door.build(own, "dataset", common=COMMON_DATASET_KEYS)
         return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
+
+
+def takes_contract(door: Door, config: Config) -> bool:
+    """Whether the dataset reads other files by the contract of a run."""
+    return "contract" in inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
 
 
 @contextmanager

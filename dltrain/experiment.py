@@ -31,7 +31,7 @@ from dltrain.training.evaluation import confusion
 from dltrain.training.git import git_state
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import RunFolder, read_statistics
+from dltrain.training.run_folder import RunFolder, read_contract, read_statistics
 from dltrain.training.run_log import RunLog
 from dltrain.training.signals import Interrupted
 from dltrain.training.tensorboard import TensorBoard
@@ -75,7 +75,10 @@ def prepare(
     """
     begun = time.perf_counter()
     config = settle(config, door)
-    parts, plan = build(config, door, read_statistics(earlier) if earlier is not None else None, splits)
+    statistics, contract = (
+        (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
+    )
+    parts, plan = build(config, door, statistics, splits, contract)
     timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
     return Experiment(config, parts, plan, command, tuple(overrides), timings)
 
@@ -115,6 +118,8 @@ def begin(experiment: Experiment, trainer: Trainer, resume: bool = False) -> Run
     saved.write(experiment.config, folder.path / "config.yaml")
     if not resume or not folder.has_statistics:  # killed before they were written
         folder.write_statistics(experiment.parts.statistics)
+        if experiment.parts.contract is not None:
+            folder.write_contract(experiment.parts.contract)
     info = describe(experiment, folder.path, trainer.step, folder.rows() if resume else [])
     trainer.callbacks += observers(experiment.config, folder.path, trainer.step if resume else None)
     folder.write_summary({"status": "running", **facts(experiment)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from dltrain.data.spec import Task
@@ -22,13 +23,18 @@ def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def absolute_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean of |logits − targets| over the target columns."""
-    return (logits.float() - targets.float().reshape(logits.shape)).abs().mean(1)
+    """Return the mean of |logits − targets| over the target columns, in float64 where the logits are."""
+    return _residuals(logits, targets).abs().mean(1)
 
 
 def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean of (logits − targets)² over the target columns."""
-    return (logits.float() - targets.float().reshape(logits.shape)).square().mean(1)
+    """Return the mean of (logits − targets)² over the target columns, in float64 where the logits are."""
+    return _residuals(logits, targets).square().mean(1)
+
+
+def _residuals(logits: Tensor, targets: Tensor) -> Tensor:
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    return exact - targets.to(exact.dtype).reshape(exact.shape)
 
 
 def default_metrics(task: Task) -> dict[str, Metric]:

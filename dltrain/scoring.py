@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,15 +14,19 @@ from torch import Tensor, nn
 
 from dltrain.augmentation.mix import CutMix, Mixup
 from dltrain.augmentation.pipeline import Augmentation
-from dltrain.build import build
+from dltrain.build import build, measures
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, objective_of
+from dltrain.data.contract import Contract
+from dltrain.data.spec import DataSpec
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.losses import combine, yardstick
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.training.evaluation import autocast, evaluating
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import read_statistics
+from dltrain.training.run_folder import read_contract, read_statistics
+
+Predicted = dict[str, tuple[Tensor, Tensor]]  # outputs and targets by split
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,18 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
     Raises CheckpointProblem for a run without best weights, UserError when the runs do not share their data.
     """
     scores: list[Score] = []
-    outputs: list[dict[str, tuple[Tensor, Tensor]]] = []
+    outputs: list[Predicted] = []
     losses: list[object] = []
+    specs: list[DataSpec] = []
     for path, config, door in zip(paths, configs, doors, strict=True):
-        parts, plan = build(config, door, read_statistics(path))
+        contract = read_contract(path)
+        parts, plan = build(config, door, read_statistics(path), contract=contract)
+        warn_of_other_data(path, parts, contract)
         load_best(parts, path)
         draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
         outputs.append({})
         losses.append(parts.loss)
+        specs.append(parts.spec)
         for name, split in splits_of(parts).items():
             passes, targets = predict(parts, plan, split, draws)
             outputs[-1][name] = mean_output(parts, passes), targets
@@ -55,7 +64,48 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
             scores.append(Score(str(path), name, len(split), values))
     if len(paths) == 1:
         return scores
-    return scores + ensemble(shared_measures(parts, losses, configs), outputs)
+    return scores + ensemble(*in_shared_units(shared_measures(parts, losses, configs), specs, outputs))
+
+
+def warn_of_other_data(path: Path, parts: Parts, contract: Contract | None) -> None:
+    """Say which runs are scored on other data than they were trained on, and which levels they do not know."""
+    if contract is None or contract.fingerprint == parts.fingerprint:
+        return
+    print(f"dltrain: {path} is scored on other data than it was trained on", file=sys.stderr)
+    for note in parts.spec.notes:
+        if note.startswith("unseen"):
+            print(f"dltrain: {note}", file=sys.stderr)
+
+
+def in_shared_units(
+    parts: Parts, specs: list[DataSpec], outputs: list[Predicted]
+) -> tuple[Parts, list[Predicted]]:
+    """Outputs of members that standardized their targets differently, in real units, and parts that measure these."""
+    if len({scale_of(spec) for spec in specs}) == 1:
+        return parts, outputs
+    plain = replace(parts.spec, target_scale=None)
+    metrics, _ = measures(yardstick(plain), plain)
+    real = [
+        {name: (spec.in_units(logits), spec.in_units(targets)) for name, (logits, targets) in found.items()}
+        for spec, found in zip(specs, outputs, strict=True)
+    ]
+    return replace(parts, spec=plain, metrics=metrics), real
+
+
+def scale_of(spec: DataSpec) -> tuple[float, ...]:
+    """Mean and deviation of the targets as numbers that compare; empty where they were not standardized."""
+    scale = spec.target_scale
+    return () if scale is None else (*scale.mean.tolist(), *scale.std.tolist())
+
+
+def same_targets(left: Tensor, right: Tensor) -> bool:
+    """Whether two runs score the same samples; targets in real units differ by the rounding of their scales."""
+    if left.shape != right.shape:
+        return False
+    close = 1e-5 * float(left.double().std(correction=0)) if left.is_floating_point() else 0.0
+    return torch.equal(left, right) or (
+        close > 0 and torch.allclose(left.double(), right.double(), rtol=0, atol=close)
+    )
 
 
 def shared_measures(parts: Parts, losses: list[object], configs: list[Config]) -> Parts:
@@ -198,7 +248,7 @@ def uncertainty(parts: Parts, passes: Tensor, targets: Tensor) -> dict[str, floa
         whole = entropy(single.mean(0))
         found |= {"entropy": whole.mean(), "disagreement": (whole - entropy(single).mean(0)).mean()}
     else:
-        found["deviation"] = passes.double().std(0).mean()
+        found["deviation"] = parts.spec.in_units(passes.double()).std(0).mean()
     return {name: float(value) for name, value in found.items()}
 
 
@@ -211,13 +261,13 @@ def measure(parts: Parts, logits: Tensor, targets: Tensor) -> dict[str, float]:
     return {name: float(metric(logits, targets).double().mean()) for name, metric in parts.metrics.items()}
 
 
-def ensemble(parts: Parts, outputs: list[dict[str, tuple[Tensor, Tensor]]]) -> list[Score]:
+def ensemble(parts: Parts, outputs: list[Predicted]) -> list[Score]:
     """The mean of several models' outputs, in the space of their loss."""
     scores = []
     for name, (first, targets) in outputs[0].items():
         logits = [output[name][0] for output in outputs]
         if any(
-            other.shape != first.shape or not torch.equal(output[name][1], targets)
+            other.shape != first.shape or not same_targets(output[name][1], targets)
             for output, other in zip(outputs, logits, strict=True)
         ):
             raise UserError(

@@ -56,6 +56,82 @@ def test_csv_regression(train, workdir):
     assert run.summary["test"]["mae"] < 0.3
 
 
+def test_a_regression_far_from_zero_is_learned_and_scored_in_its_units(train, workdir):
+    """The second truth: the mean absolute error of least squares in float64, fitted and tested on the same rows."""
+    from dltrain.data.splits import split
+    from dltrain.data.table import csv
+
+    table(
+        workdir,
+        rows=300,
+        spoil=lambda i, row: [*row[:4], f"{200_000 + 60_000 * row[0] - 40_000 * row[1]:.0f}", *row[5:]],
+    )
+    words = (
+        "dataset=csv",
+        "dataset.path=table.csv",
+        "dataset.target=price",
+        "dataset.features=[height,weight]",
+    )
+    run = train(*words, "model=linear", "lr=0.03", "epochs=60", "early_stopping=none")
+    raw = csv("table.csv", "price", features=["height", "weight"])
+    marks = split(raw, val_fraction=0.1, test_fraction=0.1, split_seed=0).numpy()
+    x = np.stack([np.ones(300), *(column.values for column in raw.inputs.columns)], 1)
+    y = raw.targets.numpy()[:, 0]
+    weights, *_ = np.linalg.lstsq(x[marks == 0], y[marks == 0], rcond=None)
+    least_squares = np.abs(x @ weights - y)[marks == 2].mean()
+    constant = np.abs(y[marks == 0].mean() - y)[marks == 2].mean()
+    assert least_squares < 1 < 10_000 < constant
+    assert run.summary["test"]["mae"] < 0.02 * constant
+
+
+def test_evaluate_refuses_a_file_that_would_be_coded_again(train, dltrain, workdir, capsys):
+    """Before, classes were numbered anew for each file: a renamed class gave an accuracy of 0 without a word."""
+    table(workdir, rows=100)
+    run = train(*CLASSIFY, WITHOUT, "epochs=3")
+    assert dltrain("evaluate", run.path) == 0
+    text = (workdir / "table.csv").read_text()
+    for old, new in (("small", "tiny"), ("red", "orange"), ("weight", "mass")):
+        (workdir / "other.csv").write_text(text.replace(old, new))
+        more = [f"dataset.features=[height,{new},colour]"] if old == "weight" else []
+        with pytest.raises(DataProblem, match="other columns, levels or classes than the run was trained on"):
+            dltrain("evaluate", run.path, "dataset.path=other.csv", *more)
+
+
+@pytest.mark.parametrize("target", ["kind", "price"])
+def test_a_run_of_an_earlier_version_is_scored_as_it_was(train, dltrain, workdir, capsys, target):
+    """Runs of caa09af kept mean and std alone, and learned quantities as they were."""
+    from safetensors.torch import load_file, save_file
+
+    table(workdir, rows=100)
+    run = train(
+        "dataset=csv",
+        "dataset.path=table.csv",
+        f"dataset.target={target}",
+        WITHOUT,
+        "epochs=2",
+        "dataset.target_scale=none",
+    )
+    kept = run.path / "checkpoints" / "normalization.safetensors"
+    save_file({key: value for key, value in load_file(kept).items() if key in ("mean", "std")}, kept)
+    config = (run.path / "config.yaml").read_text().splitlines()
+    new = ("target_scale:", "missing", "drop:", "keep:", "test_path:", "dates:", "date_format:", "decimal:")
+    (run.path / "config.yaml").write_text(
+        "\n".join(line for line in config if not line.strip().startswith(new))
+    )
+    capsys.readouterr()
+    assert dltrain("evaluate", run.path) == 0
+    last = next(line for line in capsys.readouterr().out.splitlines() if " test " in line).split()
+    assert [float(value) for value in last[3:]] == pytest.approx(list(run.summary["test"].values()), abs=6e-5)
+
+
+def test_check_says_what_was_inferred_from_a_table(dltrain, workdir, capsys):
+    table(workdir, rows=100)
+    dltrain("check", *CLASSIFY, "dataset.drop=[price]")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "table    table.csv · 100 rows · 2 numbers, 3 categories · left out: price (dropped)"
+    assert lines[1] == "target   kind: classification, 2 classes"
+
+
 def test_csv_with_given_splits_and_groups(train, workdir):
     table(workdir)
     lines = said_header(workdir, *CLASSIFY, WITHOUT, "dataset.split_column=part")
@@ -174,7 +250,7 @@ def refused(dltrain, workdir, *arguments):
 
 def test_a_missing_value_is_named_by_column_and_row(dltrain, workdir):
     table(workdir, spoil=lambda i, row: ["", *row[1:]] if i == 7 else row)
-    message = refused(dltrain, workdir, *CLASSIFY)
+    message = refused(dltrain, workdir, *CLASSIFY, "dataset.missing=refuse")
     assert "column 'height' has no value in row 8 of table.csv" in message
 
 

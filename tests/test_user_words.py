@@ -118,7 +118,7 @@ def test_a_word_that_inherits_takes_all_keys_of_its_parent(dltrain, workdir, own
     own("conf/dataset/table.yaml", f"# Mine.\n{defaults}\npath: table.csv\ntarget: parity\n")
     assert dltrain("dataset=table", "dataset.features=[b]", "steps=2", "quiet=true") == 0
     config = yaml.safe_load((only_run(workdir).path / "config.yaml").read_text())["dataset"]
-    assert (config["features"], config["target"], config["delimiter"]) == (["b"], "parity", ",")
+    assert (config["features"], config["target"], config["delimiter"]) == (["b"], "parity", "auto")
 
 
 def test_an_experiment_of_ones_own(dltrain, workdir, own):

@@ -30,6 +30,8 @@ def run(arguments: list[str]) -> int:
     from dltrain.build import build
 
     parts, plan = build(config, Door(shipped_targets(catalogue), config.trust))
+    for note in parts.spec.notes:
+        print(note)
     failed = 0
     for check in checks(parts, plan, str(config.dataset["normalize"])):
         verdict = "ok" if check.passed else "FAILED"

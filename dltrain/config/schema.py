@@ -258,7 +258,9 @@ def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, Any] | None
 
 def objective_of(config: Config) -> Node:
     """Return what decides the minimized loss, beside the data: equal for runs whose column `objective` is comparable."""
-    return {"loss": config.loss, "dataset": {"class_weights": config.dataset.get("class_weights")}}
+    facts = {"class_weights": config.dataset.get("class_weights")}
+    facts["target_scale"] = config.dataset.get("target_scale", "unit")
+    return {"loss": config.loss, "dataset": facts}
 
 
 def run_name(config: Config) -> str:

@@ -6,17 +6,20 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dltrain.data.batches import ResidentSplit, Split, StreamingSplit, to_device
+from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.normalization import Normalizer, normalizer
-from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, RawData, Reader, class_numbers
+from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, Encoder, RawData, Reader, class_numbers
 from dltrain.data.spec import DataSpec
 from dltrain.data.splits import hashed_order, split
 from dltrain.data.streaming import read_in_threads
+from dltrain.data.units import learned, target_scale
 
 _STATISTICS_SAMPLES = 4096  # of a streamed training split: reading all of it would cost an epoch
 _COPIED_AT_ONCE = (
@@ -33,10 +36,20 @@ class Splits:
     test: Split | None
     spec: DataSpec
     data_fingerprint: str
+    contract: Contract | None = None  # None where the dataset is an objective
 
     def statistics(self) -> dict[str, Tensor]:
-        """Return the statistics that normalized the inputs, `mean` and `std` on the CPU, to be saved with the run."""
-        return {"mean": self.spec.mean.cpu(), "std": self.spec.std.cpu()}
+        """Return the statistics that normalized inputs and targets, on the CPU, to be saved with the run.
+
+        `mean` and `std`; for encoded columns also `columns`, a hash of their encoding; for standardized targets also
+        `target_mean` and `target_std`.
+        """
+        found = {"mean": self.spec.mean.cpu(), "std": self.spec.std.cpu()}
+        if (scale := self.spec.target_scale) is not None:
+            found |= {"target_mean": scale.mean.cpu(), "target_std": scale.std.cpu()}
+        if self.contract is not None and self.contract.columns:
+            found["columns"] = self.contract.code()
+        return found
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits of a hash of shape, task, all targets and a sample of the inputs."""
@@ -60,17 +73,21 @@ def prepare(
     limit: int | None = None,
     dtype: torch.dtype = torch.float32,
     statistics: Mapping[str, Tensor] | None = None,
+    contract: Contract | None = None,
 ) -> Splits:
     """Split, normalize and place the data; `split` and `normalizer` state the rules.
 
     The samples are kept on the device when they take at most `resident_share` of its free memory, else they are streamed
     through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used instead of new ones;
-    `limit` is the number of training samples to keep. Raises DataError where the data cannot be used so.
+    `contract` is the contract of that run, which the data must match; `limit` is the number of training samples to keep.
+    Raises DataError where the data cannot be used so.
     """
     device = torch.device(device)
     raw = _checked(raw)
     if raw.task == "objective":
         return _objective(raw, device, dtype)
+    if contract is not None:
+        raw = contract.hold(raw)
     marks = split(
         raw,
         val_fraction=val_fraction,
@@ -78,18 +95,38 @@ def prepare(
         split_seed=split_seed,
         folds=folds,
         fold=fold,
+        every_class=contract is None,
     )
     positions = [(marks == part).nonzero().flatten() for part in (TRAIN, VAL, TEST)]
     if limit is not None:
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")
         positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
+    raw, rules = _encoded(raw, positions[TRAIN])
+    fingerprint = _fingerprint(raw)
+    scale = target_scale(raw, positions[TRAIN], statistics)
+    found = Contract.of(raw, rules, scale, positions, fingerprint)
+    found.check(statistics)
     normalizing = _normalizer(raw, positions[TRAIN], split_seed, normalize, dtype, statistics)
-    spec = _spec(raw, positions, normalizing, class_weights)
+    spec = replace(
+        _spec(raw, positions, normalizing, class_weights), target_scale=scale.to(device) if scale else None
+    )
+    raw = _with_targets(raw, learned(raw, scale))
     placing = _Placing(raw, normalizing, device, resident_share, workers, worker_timeout)
     train = placing.place(positions[TRAIN])
     val, test = (placing.place(chosen) if len(chosen) else None for chosen in positions[VAL:])
-    return Splits(train, val, test, spec, _fingerprint(raw))
+    return Splits(train, val, test, spec, fingerprint, found)
+
+
+def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:
+    """The data with columns as numbers, and the rules that the training rows gave for that."""
+    if not isinstance(raw.inputs, Encoder):
+        return raw, ()
+    found = raw.inputs.encode(train)
+    notes = (*raw.notes, *found.notes)
+    raw = replace(raw, inputs=found.inputs, feature_names=found.feature_names, notes=notes)
+    _refuse_non_finite(raw, found.inputs, "input")
+    return raw, found.rules
 
 
 def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor:
@@ -106,7 +143,7 @@ def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor
 
 
 def _checked(raw: RawData) -> RawData:
-    """Return the data with targets (N,) int64 or (N, K) float32; the checks make no pass over images."""
+    """Return the data with targets (N,) int64 or (N, K) floats; the checks make no pass over images."""
     if len(raw.inputs) != len(raw.targets):
         raise DataError(
             f"there are {len(raw.inputs)} inputs but {len(raw.targets)} targets; there must be one each"
@@ -119,7 +156,7 @@ def _checked(raw: RawData) -> RawData:
         _check_classes(raw)
         return _with_targets(raw, raw.targets.long())
     _refuse_non_finite(raw, raw.targets, "target")
-    targets = raw.targets.float()
+    targets = raw.targets if raw.targets.is_floating_point() else raw.targets.float()
     return _with_targets(raw, targets.view(len(raw), -1) if raw.task == "regression" else targets)
 
 
@@ -166,12 +203,12 @@ def _normalizer(
     statistics: Mapping[str, Tensor] | None,
 ) -> Normalizer:
     if statistics is not None:
-        _check_statistics(statistics, _sample_shape(raw.inputs))
+        _check_statistics(statistics, _sample_shape(raw.samples))
         return Normalizer(statistics["mean"], statistics["std"], dtype)
-    if isinstance(raw.inputs, Tensor):
-        return normalizer(raw.inputs[train], mode, dtype)
+    if isinstance(raw.samples, Tensor):
+        return normalizer(raw.samples[train], mode, dtype)
     chosen = train[torch.from_numpy(hashed_order(len(train), split_seed))[:_STATISTICS_SAMPLES]]
-    return normalizer(raw.inputs.read(chosen.sort().values), mode, dtype)
+    return normalizer(raw.samples.read(chosen.sort().values), mode, dtype)
 
 
 def _check_statistics(statistics: Mapping[str, Tensor], sample: tuple[int, ...]) -> None:
@@ -186,7 +223,7 @@ def _check_statistics(statistics: Mapping[str, Tensor], sample: tuple[int, ...])
 
 def _spec(raw: RawData, positions: list[Tensor], normalizing: Normalizer, class_weights: str) -> DataSpec:
     return DataSpec(
-        input_shape=_sample_shape(raw.inputs),
+        input_shape=_sample_shape(raw.samples),
         num_classes=class_numbers(raw) if raw.task == "classification" else raw.targets.shape[1],
         task=raw.task,
         mean=normalizing.mean,
@@ -194,6 +231,7 @@ def _spec(raw: RawData, positions: list[Tensor], normalizing: Normalizer, class_
         class_names=raw.class_names,
         class_weights=_class_weights(raw, positions[TRAIN], class_weights),
         sizes={name: len(chosen) for name, chosen in zip(SPLIT_NAMES, positions, strict=True)},
+        notes=raw.notes,
     )
 
 
@@ -229,27 +267,27 @@ class _Placing:
             )
         self.raw, self.device, self.workers, self.worker_timeout = raw, device, workers, worker_timeout
         self.normalize = normalizing
-        values = len(raw) * torch.Size(_sample_shape(raw.inputs)).numel()
+        values = len(raw) * torch.Size(_sample_shape(raw.samples)).numel()
         room = resident_share * free_memory(device) if resident_share else -1.0
         self.as_floats = values * normalizing.dtype.itemsize <= room
-        self.as_raw = values * _item_bytes(raw.inputs) <= room
+        self.as_raw = values * _item_bytes(raw.samples) <= room
 
     def place(self, chosen: Tensor) -> Split:
         """Return the split that holds the samples at the positions `chosen`."""
         targets = to_device(self.raw.targets[chosen], self.device)
         if not (self.as_floats or self.as_raw):
             reader = (
-                _TensorReader(self.raw.inputs) if isinstance(self.raw.inputs, Tensor) else self.raw.inputs
+                _TensorReader(self.raw.samples) if isinstance(self.raw.samples, Tensor) else self.raw.samples
             )
             # samples that are in memory already are not worth a process: copying them between two costs more
-            workers = 0 if isinstance(self.raw.inputs, Tensor) else self.workers
+            workers = 0 if isinstance(self.raw.samples, Tensor) else self.workers
             return StreamingSplit(
                 reader, chosen, targets, self.normalize.to(self.device), workers, self.worker_timeout
             )
-        if isinstance(self.raw.inputs, Tensor):
-            inputs = self.raw.inputs[chosen]
+        if isinstance(self.raw.samples, Tensor):
+            inputs = self.raw.samples[chosen]
         else:
-            inputs = read_in_threads(self.raw.inputs, chosen, self.workers)
+            inputs = read_in_threads(self.raw.samples, chosen, self.workers)
         if not self.as_floats:
             return ResidentSplit(to_device(inputs, self.device), targets, self.normalize.to(self.device))
         return ResidentSplit(_normalized(inputs, self.normalize.to(self.device), self.device), targets)
@@ -278,9 +316,9 @@ class _TensorReader:
 
 def _objective(raw: RawData, device: torch.device, dtype: torch.dtype) -> Splits:
     """Return the dummy sample of a model that is itself the objective: train is also val, there is no test."""
-    assert isinstance(raw.inputs, Tensor)
-    only = ResidentSplit(to_device(raw.inputs.to(dtype), device), to_device(raw.targets, device))
-    features = raw.inputs.shape[1]
+    assert isinstance(raw.samples, Tensor)
+    only = ResidentSplit(to_device(raw.samples.to(dtype), device), to_device(raw.targets.float(), device))
+    features = raw.samples.shape[1]
     spec = DataSpec(
         input_shape=(features,),
         num_classes=1,
@@ -317,13 +355,14 @@ def _left_in_group(folder: Path) -> float:
 
 def _fingerprint(raw: RawData) -> str:
     digest = hashlib.sha256()
-    shape = (len(raw), *_sample_shape(raw.inputs))
-    digest.update(f"{raw.task} {shape} {_item_bytes(raw.inputs)} {raw.class_names}".encode())
-    digest.update(raw.targets.cpu().contiguous().numpy().tobytes())
+    shape = (len(raw), *_sample_shape(raw.samples))
+    digest.update(f"{raw.task} {shape} {_item_bytes(raw.samples)} {raw.class_names}".encode())
+    targets = raw.targets.float() if raw.targets.is_floating_point() else raw.targets
+    digest.update(targets.cpu().contiguous().numpy().tobytes())
     # samples spread evenly over the data; of files only a few, since each must be decoded
-    count = 64 if isinstance(raw.inputs, Tensor) else 4
+    count = 64 if isinstance(raw.samples, Tensor) else 4
     chosen = torch.linspace(0, len(raw) - 1, min(count, len(raw))).long()
-    inputs = raw.inputs[chosen] if isinstance(raw.inputs, Tensor) else raw.inputs.read(chosen)
+    inputs = raw.samples[chosen] if isinstance(raw.samples, Tensor) else raw.samples.read(chosen)
     digest.update(inputs.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -47,6 +47,27 @@ class Reader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Inputs (N, F) float32 with the names of the features, the rules that made them, and lines that say what was inferred."""
+
+    inputs: Tensor
+    feature_names: tuple[str, ...]
+    rules: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Inputs that become numbers after the split, by what the training rows alone tell (fill values, levels, centers)."""
+
+    def __len__(self) -> int: ...
+
+    def encode(self, train: Tensor) -> Encoded:
+        """Encode all samples; `train` (M,) are the positions of those of the training split. Raises DataError."""
+        ...
+
+
 def sample_name(index: int) -> str:
     """Return `sample 7`: the default name of a sample in error messages."""
     return f"sample {index}"
@@ -57,14 +78,18 @@ class RawData:
     """A dataset before splitting and normalization.
 
     Args:
-        inputs: images as uint8 (N, C, H, W), or as floats (N, C, H, W) in [0, 1]; tables as floats (N, F); or a `Reader`
+        inputs: images as uint8 (N, C, H, W), or as floats (N, C, H, W) in [0, 1]; tables as floats (N, F); a `Reader`; or
+            an `Encoder`
         targets: int64 classes (N,) from 0, or floats (N,) or (N, K)
         split: int8 (N,) with 0 for train, 1 for val, 2 for test, where the dataset defines splits
         groups: int64 (N,); samples of one group stay in one split
         describe: function from the index of a sample to its name in error messages
+        target_rules: how the target columns of a table are read
+        target_scale: `unit` standardizes the targets of a regression by mean and deviation of the training split
+        notes: lines that tell what was inferred
     """
 
-    inputs: Tensor | Reader
+    inputs: Tensor | Reader | Encoder
     targets: Tensor
     task: Task
     class_names: tuple[str, ...] = ()
@@ -72,9 +97,18 @@ class RawData:
     groups: Tensor | None = None
     describe: Callable[[int], str] = sample_name
     feature_names: tuple[str, ...] = ()
+    target_rules: tuple[Any, ...] = ()  # how the target columns of a table are read
+    target_scale: Literal["unit", "none"] = "none"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def samples(self) -> Tensor | Reader:
+        """The inputs, which are encoded by now."""
+        assert not isinstance(self.inputs, Encoder)
+        return self.inputs
 
 
 def class_numbers(raw: RawData) -> int:

@@ -5,9 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 Task = Literal["classification", "regression", "objective"]
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    """Mean and standard deviation (K,) float64 of the training targets: a model learns `(target - mean) / std`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def to(self, device: torch.device) -> TargetScale:
+        """Return the scale beside the batches; a device without float64 has it on the CPU."""
+        return self if device.type == "mps" else TargetScale(self.mean.to(device), self.std.to(device))
+
+    def standardize(self, targets: Tensor) -> Tensor:
+        """(N, K) targets in real units → (N, K) float32, computed in float64."""
+        return ((targets.double() - self.mean) / self.std).float()
+
+    def to_units(self, outputs: Tensor) -> Tensor:
+        """(..., K) outputs or standardized targets → real units, computed and returned in float64 where the device has it."""
+        exact = outputs.double() if outputs.device.type != "mps" else outputs.float()
+        return exact * self.std.to(exact) + self.mean.to(exact)
 
 
 @dataclass(frozen=True)
@@ -20,6 +42,9 @@ class DataSpec:
             that a raw value of 0 (black) becomes `-mean / std`
         std: standard deviation of the inputs, of the same shape
         sizes: number of samples in train, val and test
+        target_scale: mean and deviation that standardized the targets of a regression: a model is trained on, and gives,
+            standardized values, and `in_units` turns outputs and targets into real units
+        notes: lines that tell what was inferred from the data
     """
 
     input_shape: tuple[int, ...]
@@ -30,6 +55,12 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     class_weights: Tensor | None = None
     sizes: dict[str, int] = field(default_factory=dict)
+    target_scale: TargetScale | None = None
+    notes: tuple[str, ...] = ()
+
+    def in_units(self, outputs: Tensor) -> Tensor:
+        """Return outputs or targets (..., K) in real units; unchanged where nothing was standardized."""
+        return outputs if self.target_scale is None else self.target_scale.to_units(outputs)
 
 
 class Batch(NamedTuple):

@@ -30,13 +30,14 @@ def split(
     split_seed: int,
     folds: int | None = None,
     fold: int | None = None,
+    every_class: bool = True,
 ) -> Tensor:
     """Return (N,) int8 marks: 0 train, 1 val, 2 test.
 
     Splits that the data define are kept; missing ones are cut from train: first test, the share `test_fraction`, then
     val, the share `val_fraction` of the rest. With `folds`, all samples outside test are divided into that many parts, and
     part `fold` is val. Splits are stratified by class, and groups stay together. Raises DataError where a class or a group
-    is too small for that.
+    is too small for that; a split may lack a class where `every_class` is false.
     """
     marks = np.zeros(len(raw), np.int8) if raw.split is None else raw.split.cpu().numpy().astype(np.int8)
     marks = marks.copy()
@@ -50,7 +51,7 @@ def split(
     elif VAL not in given and val_fraction > 0:
         _cut(marks, VAL, val_fraction, (split_seed, _VAL_STREAM), strata, groups)
     parts = _parts_to_check(marks, given, val_fraction, test_fraction)
-    _check_parts(marks, raw, parts, folds)
+    _check_parts(marks, raw, parts, folds, every_class)
     return torch.from_numpy(marks)
 
 
@@ -214,13 +215,15 @@ def _parts_to_check(
     return parts
 
 
-def _check_parts(marks: NDArray[np.int8], raw: RawData, parts: Sequence[int], folds: int | None) -> None:
+def _check_parts(
+    marks: NDArray[np.int8], raw: RawData, parts: Sequence[int], folds: int | None, every_class: bool
+) -> None:
     """Refuse an empty split, and a split that lacks one of the classes."""
     for part in parts:
         cure = _cure(part, raw.groups is not None, folds)
         if not (marks == part).any():
             raise DataError(f"the {SPLIT_NAMES[part]} split of {len(raw)} samples is empty; {cure}")
-        if raw.task == "classification":
+        if raw.task == "classification" and every_class:
             _check_classes(marks, raw, part, cure)
 
 

@@ -1,355 +1,372 @@
-"""Tables from the user's disk: CSV and Parquet."""
+"""Tables from the user's disk: CSV, Parquet and Arrow files as samples."""
 
 from __future__ import annotations
 
-import csv as csv_module
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dltrain.data.errors import DataError, nearest, some
-from dltrain.data.raw import SPLIT_NAMES, RawData
-from dltrain.data.spec import Task
+from dltrain.data.contract import Contract
+from dltrain.data.errors import DataError, some
+from dltrain.data.raw import TEST, TRAIN, VAL, RawData
+from dltrain.data.tables.columns import Column, Columns, LeftOut, is_row_number
+from dltrain.data.tables.cures import typed
+from dltrain.data.tables.encode import TableInputs
+from dltrain.data.tables.parts import Part, incomplete, joined, part_by_formats, part_of_table
+from dltrain.data.tables.read import Table, read
+from dltrain.data.tables.reading import Reading
+from dltrain.data.tables.rules import Kind, Rule
+from dltrain.data.tables.targets import Targets, goal_of, read_targets
 from dltrain.ranges import FilePath
 
-Column = NDArray[Any]  # of numbers or of text
-_MISSING = ("", "na", "n/a", "nan", "null", "?")
-_CATEGORIES = 100  # a text column with more different values is rather a name than a category
-_CLASSES = 20  # whole numbers with more different values are rather a quantity than classes
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns by name, all of one length, and the file that they come from."""
-
-    path: Path
-    columns: dict[str, Column]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def column(self, name: str, key: str) -> Column:
-        """The column that the user named under `dataset.<key>`."""
-        if name not in self.columns:
-            raise DataError(
-                f"dataset.{key} names the column {name!r}, which {self.path} does not "
-                f"have{nearest(name, self.columns)}; "
-                f"its columns: {some(self.columns, 20)}"
-            )
-        return self.columns[name]
-
-    def row(self, index: int) -> str:
-        """`row 3 of FILE`, counted from 1 without the header."""
-        return f"row {index + 1} of {self.path}"
+_CHOICES = {
+    "target_scale": ("unit", "none"),
+    "missing": ("auto", "refuse", "drop"),
+    "dates": ("parts", "number"),
+    "decimal": ("auto", "point", "comma"),
+}
+_SPLIT_WORDS = {
+    "train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL, "test": TEST, "testing": TEST,
+}  # fmt: skip
 
 
 def csv(
     path: FilePath,
     target: str | list[str],
     features: list[str] | None = None,
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     categorical: list[str] | Literal["auto"] = "auto",
     split_column: str | None = None,
     group_column: str | None = None,
+    test_path: FilePath | None = None,
     task: Literal["classification", "regression", "auto"] = "auto",
-    delimiter: str = ",",
+    target_scale: Literal["unit", "none"] = "unit",
+    missing: Literal["auto", "refuse", "drop"] = "auto",
+    missing_words: Sequence[str] = (),
+    dates: Literal["parts", "number"] = "parts",
+    date_format: str = "auto",
+    delimiter: str = "auto",
+    decimal: Literal["auto", "point", "comma"] = "auto",
+    contract: Annotated[Contract | None, "runtime"] = None,
 ) -> RawData:
-    """Your table: a CSV file with a header line, or a Parquet file (needs the extra `parquet`).
+    """Your table: a CSV file with a header line, a Parquet or an Arrow file.
 
-    Rows of a CSV file with a header, or of a Parquet file (`.parquet`), as samples.
+    What a column holds is told by the majority of its values, and what the target holds by its values, too. Fill
+    values, levels and centers are computed from the training split. Raises DataError for a missing file or column,
+    for values that do not fit their column, and for what may mean two things. docs/tables.md tells all of it.
 
-    features: columns to learn from (None: all that have no other role). categorical: columns that become one
-    column of 0 and 1 for each of their values ("auto": those with text). split_column: its values are train,
-    val and test. group_column: rows of equal value stay in one split. task auto: text, or whole numbers with
-    at most 20 different values, are classes, all else is a quantity. Raises DataError for a missing file,
-    column or value.
-
-    Use: rows of numbers and categories, for classification or regression; missing values are refused.
-    Defaults: all columns but the target are features; those with text become one column for each value.
+    Use: rows of numbers, categories, dates and missing values, for classification or regression.
+    Defaults: all columns but the target are features, save identifiers and free text, which the header lists.
     Lecture: L3
 
     Args:
-        path: the file; read as Parquet when it ends in .parquet
-        target: column to predict; several columns for a regression
+        path: the file; .parquet, .pq, .arrow and .feather are read as such, all else as CSV (also .gz)
+        target: column to predict; several columns for a regression; rows without it are left out
         features: columns to learn from; null takes all that have no other role
-        categorical: columns turned into one 0/1 column a value; auto takes those with text
+        drop: columns that are not learned from
+        keep: columns to learn from although they look like identifiers or free text
+        categorical: columns turned into one 0/1 column a value, beside text with up to 100 values (auto); [] takes
+            none
         split_column: column that holds train, val or test
         group_column: rows with equal values here stay in one split
-        task: auto takes text and up to 20 whole numbers as classes
-        delimiter: the character between values of a CSV file
+        test_path: another file with the test rows, its columns matched by name
+        task: auto takes text, two values and 0 or 1 to at most 10 as classes
+        target_scale: unit lets a regression learn targets of mean 0 and variance 1, and reports the real units
+        missing: auto fills with the training median and marks it in a column; drop leaves the row out
+        missing_words: more words for a missing value than "", NA, nan, null, ?; among numbers -, ., none
+        dates: a date becomes year with fraction, month, weekday and hour (parts), or the year only (number)
+        date_format: format of dates as in strptime, such as %d/%m/%Y; auto refuses what has day and month unclear
+        delimiter: the character between values of a CSV file, or comma, semicolon, tab, pipe, space; auto looks
+            at the file
+        decimal: decimal mark of numbers in text
     """
-    table = _read(Path(path).expanduser(), delimiter)
+    given = {"target_scale": target_scale, "missing": missing, "dates": dates, "decimal": decimal}
+    for key, value in given.items():
+        if value not in _CHOICES[key]:
+            raise DataError(f"dataset.{key} is {value!r}; it must be {' or '.join(_CHOICES[key])}")
+    others = {"split_column": split_column, "group_column": group_column}
+    if contract is not None and contract.columns:
+        reading = Reading(contract.missing_words(missing_words), decimal, date_format)
+        return _by_contract(contract, (path, test_path), delimiter, reading, missing, others)
+    table = read(Path(path).expanduser(), delimiter)
     targets = [target] if isinstance(target, str) else list(target)
-    roles = [*targets, *(name for name in (split_column, group_column) if name)]
-    names = _feature_names(table, features, roles)
-    inputs, feature_names = _inputs(table, names, categorical)
-    kind, values, class_names = _targets(table, targets, task)
+    roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical)
+    columns = Columns(
+        table, Reading(tuple(missing_words), decimal, date_format), [*targets, *roles.candidates], targets
+    )
+    goal = read_targets(columns, targets, task)
+    chosen, left_out = roles.choose(columns)
+    parts = [part_of_table(table, chosen, goal.values, goal.kept)]
+    if test_path is not None:
+        file = Path(test_path).expanduser()
+        parts.append(part_by_formats(file, "test_path", delimiter, columns.reading, chosen, goal))
+    parts = [part.without(incomplete(part, missing)) for part in parts]
+    columns_read = tuple(map(joined, zip(*(part.columns for part in parts), strict=True)))
+    rows = torch.from_numpy(parts[0].rows)
     return RawData(
-        inputs=inputs,
-        targets=values,
-        task=kind,
-        class_names=class_names,
-        split=_split(table, split_column) if split_column else None,
-        groups=_codes(table, group_column, "group_column") if group_column else None,
-        describe=table.row,
-        feature_names=feature_names,
+        inputs=TableInputs(columns_read, dates == "parts"),
+        targets=torch.cat([part.targets for part in parts]),
+        task=goal.task,
+        class_names=goal.class_names,
+        split=_marks(table, split_column, parts),
+        groups=_groups(table, group_column, parts, rows) if group_column else None,
+        describe=_Describe(tuple((part.table.path, part.rows) for part in parts)),
+        target_rules=_target_rules(columns, goal),
+        target_scale="unit" if target_scale == "unit" and goal.task == "regression" else "none",
+        notes=(_table_note(table, chosen, left_out, roles.dropped), *_part_notes(parts), goal.note),
     )
 
 
-def _feature_names(table: Table, features: list[str] | None, roles: Sequence[str]) -> list[str]:
-    if features is None:
-        names = [name for name in table.columns if name not in roles]
-    else:
-        names = list(features)
-    if not names:
-        raise DataError(f"no column of {table.path} is left to learn from; name them: dataset.features=[…]")
-    twice = [name for name in names if name in roles]
-    if twice:
+def _by_contract(
+    contract: Contract,
+    files: tuple[str, str | None],
+    delimiter: str,
+    reading: Reading,
+    missing: str,
+    others: dict[str, str | None],
+) -> RawData:
+    """Rows of other files, read and encoded as the data of a run were; DataError for what differs."""
+    rules, goal = contract.columns, goal_of(contract)
+    named = [
+        (key, Path(file).expanduser()) for key, file in zip(("path", "test_path"), files, strict=True) if file
+    ]
+    parts = [part_by_formats(file, key, delimiter, reading, rules, goal) for key, file in named]
+    parts = [part.without(incomplete(part, missing)) for part in parts]
+    table = parts[0].table
+    for key, other in others.items():
+        if other is not None:
+            table.column(other, key)
+    columns = tuple(map(joined, zip(*(part.columns for part in parts), strict=True)))
+    groups, rows = others["group_column"], torch.from_numpy(parts[0].rows)
+    return RawData(
+        inputs=TableInputs(columns, False, rules=rules),
+        targets=torch.cat([part.targets for part in parts]),
+        task=goal.task,
+        class_names=goal.class_names,
+        split=_marks(table, others["split_column"], parts),
+        groups=_groups(table, groups, parts, rows) if groups else None,
+        describe=_Describe(tuple((part.table.path, part.rows) for part in parts)),
+        target_rules=contract.targets,
+        target_scale="unit" if contract.target_mean else "none",
+        notes=(_table_note(table, parts[0].columns, [], []), *_part_notes(parts)),
+    )
+
+
+@dataclass(frozen=True)
+class _Roles:
+    """Which columns may be learned from, by the keys of the user."""
+
+    table: Table
+    targets: list[str]
+    others: dict[str, str | None]  # of the split and the groups, by key
+    features: list[str] | None
+    drop: list[str]
+    keep: list[str]
+    categorical: list[str] | str
+
+    def __post_init__(self) -> None:
+        lists = {"features": self.features or [], "drop": self.drop, "keep": self.keep}
+        named = {
+            "target": self.targets,
+            **lists,
+            "categorical": [] if isinstance(self.categorical, str) else self.categorical,
+        }
+        for key, names in named.items():
+            for name in names:
+                self.table.column(name, key)
+        for key, other in self.others.items():
+            if other is not None:
+                self.table.column(other, key)
+        taken = {*self.targets, *self.others.values()}
+        for key, names in lists.items():
+            twice = [name for name in names if name in taken]
+            if twice:
+                raise DataError(
+                    f"dataset.{key} names {twice[0]!r}, which is the target, split or group; leave it out there"
+                )
+        self._check_categorical()
+        if not self.candidates:
+            raise DataError(
+                f"no column of {self.table.path} is left to learn from; name them: dataset.features=[…]"
+            )
+
+    def _check_categorical(self) -> None:
+        if isinstance(self.categorical, str):
+            if self.categorical != "auto":
+                raise DataError(
+                    f"dataset.categorical is {self.categorical!r}; it must be auto or a list of columns to add ([] for no category at all)"
+                )
+            return
+        for name in self.categorical:
+            if name not in self.candidates and name not in self.targets:
+                raise DataError(
+                    f"dataset.categorical names {name!r}, which is not among the features; add it there"
+                )
+
+    @property
+    def candidates(self) -> list[str]:
+        """The columns that the user did not exclude."""
+        taken = {*self.targets, *self.others.values(), *self.drop}
+        return [
+            name
+            for name in (self.table.columns if self.features is None else self.features)
+            if name not in taken
+        ]
+
+    @property
+    def dropped(self) -> list[LeftOut]:
+        return [LeftOut(name, "dropped") for name in self.drop]
+
+    def choose(self, columns: Columns) -> tuple[tuple[Column, ...], list[LeftOut]]:
+        """Return the features, and the columns that hold nothing to learn from; DataError for one that the user named."""
+        chosen: list[Column] = []
+        left_out: list[LeftOut] = []
+        for name in self.candidates:
+            found = self._read(columns, name)
+            columns.release(name)
+            if isinstance(found, Column):
+                chosen.append(found)
+            else:
+                left_out.append(found)
+        if not chosen:
+            names = [column.name for column in left_out]
+            raise DataError(
+                f"no column of {self.table.path} is left to learn from: {some(f'{c.name} ({c.reason})' for c in left_out)}; "
+                f"to learn from them nevertheless: {typed('keep', names[:3])}"
+            )
+        return tuple(chosen), left_out
+
+    def _read(self, columns: Columns, name: str) -> Column | LeftOut:
+        if not isinstance(self.categorical, str) and name in self.categorical:
+            return columns.category(name)
+        found = columns.infer(name)
+        asked = name in self.keep or self.features is not None
+        if isinstance(found, LeftOut):
+            if name in self.keep and found.reason.startswith(("identifier", "text")):
+                return columns.category(name)
+            if asked:
+                raise self._unusable(found, columns)
+            return found
+        if found.format.kind == "number" and not asked and is_row_number(name, found.values):
+            return LeftOut(name, "identifier")
+        if found.format.kind == "category" and self.categorical == []:
+            row = int(np.flatnonzero(found.values >= 0)[0])
+            raise DataError(
+                f"column {name!r} has {found.levels[found.values[row]]!r} in {self.table.row(row)}, which is not a number; "
+                "give it to dataset.categorical or leave it out of dataset.features"
+            )
+        return found
+
+    def _unusable(self, found: LeftOut, columns: Columns) -> DataError:
+        name, path = found.name, self.table.path
+        if found.reason.startswith(("identifier", "text")):
+            coded = columns.coded(name)
+            return DataError(
+                f"column {name!r} of {path} holds {len(coded.texts)} different texts (the first: {coded.words[0]!r}), too "
+                "many for a category; leave it out of dataset.features, or name it in dataset.categorical to keep it"
+            )
+        what = "no value" if found.reason == "empty" else found.reason
+        return DataError(f"column {name!r} of {path} holds {what}; leave it out of dataset.features")
+
+
+def _marks(table: Table, split_column: str | None, parts: list[Part]) -> Tensor | None:
+    if split_column is None and len(parts) == 1:
+        return None
+    first = (
+        _split(table, split_column)[parts[0].rows] if split_column else np.zeros(len(parts[0].rows), np.int8)
+    )
+    if len(parts) > 1 and (first == TEST).any():
         raise DataError(
-            f"dataset.features names {twice[0]!r}, which is the target, split or group; leave it out there"
+            f"dataset.test_path names a test file, and column {split_column!r} of {table.path} marks test rows too; use one of both"
         )
-    return names
+    return torch.from_numpy(
+        np.concatenate([first, *(np.full(len(part.rows), TEST, np.int8) for part in parts[1:])])
+    )
 
 
-def _inputs(table: Table, names: list[str], categorical: list[str] | str) -> tuple[Tensor, tuple[str, ...]]:
-    """(N, F) float32 and the names of the F features."""
-    chosen = _categorical(table, names, categorical)
-    blocks: list[NDArray[np.float32]] = []
-    feature_names: list[str] = []
-    for name in names:
-        column = table.column(name, "features")
-        if name in chosen:
-            block, values = _one_hot(table, name, column, automatic=categorical == "auto")
-            feature_names += [f"{name}={value}" for value in values]
-        else:
-            block = _numbers(
-                table, name, column, "give it to dataset.categorical or leave it out of dataset.features"
-            )
-            feature_names.append(name)
-        blocks.append(block.astype(np.float32).reshape(len(table), -1))
-    return torch.from_numpy(np.concatenate(blocks, axis=1)), tuple(feature_names)
-
-
-def _categorical(table: Table, names: list[str], categorical: list[str] | str) -> set[str]:
-    if isinstance(categorical, str):
-        if categorical != "auto":
-            raise DataError(
-                f"dataset.categorical is {categorical!r}; it must be auto or a list of columns ([] for none)"
-            )
-        return {name for name in names if _is_text(table.column(name, "features"))}
-    for name in categorical:
-        table.column(name, "categorical")
-        if name not in names:
-            raise DataError(
-                f"dataset.categorical names {name!r}, which is not among the features; add it there"
-            )
-    return set(categorical)
-
-
-def _one_hot(
-    table: Table, name: str, column: Column, automatic: bool
-) -> tuple[NDArray[np.float64], list[str]]:
-    _refuse_missing(table, name, column)
-    values, codes = np.unique(column, return_inverse=True)
-    if automatic and len(values) > _CATEGORIES:
-        raise DataError(
-            f"column {name!r} of {table.path} holds {len(values)} different texts (the first: "
-            f"{column[0]!r}), too many "
-            "for a category; leave it out of dataset.features, or name it in dataset.categorical to keep it"
-        )
-    return np.eye(len(values))[codes], _names(values)
-
-
-def _targets(table: Table, targets: list[str], task: str) -> tuple[Task, Tensor, tuple[str, ...]]:
-    columns = [table.column(name, "target") for name in targets]
-    for name, column in zip(targets, columns, strict=True):
-        _refuse_missing(table, name, column)
-    if task not in ("classification", "regression", "auto"):
-        raise DataError(f"dataset.task is {task!r}; it must be classification, regression or auto")
-    if task == "classification" or (task == "auto" and len(columns) == 1 and _looks_like_classes(columns[0])):
-        if len(columns) > 1:
-            raise DataError(
-                f"dataset.target names {len(columns)} columns; a classification has one target column"
-            )
-        values, codes = np.unique(columns[0], return_inverse=True)
-        return "classification", torch.from_numpy(codes.astype(np.int64)), tuple(_names(values))
-    cure = "set dataset.task=classification or name another dataset.target"
-    numbers = [_numbers(table, name, column, cure) for name, column in zip(targets, columns, strict=True)]
-    return "regression", torch.from_numpy(np.stack(numbers, 1).astype(np.float32)), ()
-
-
-def _looks_like_classes(column: Column) -> bool:
-    if _is_text(column):
-        return True
-    values = np.unique(column)
-    return len(values) <= _CLASSES and bool((values == np.floor(values)).all())
-
-
-def _split(table: Table, name: str) -> Tensor:
-    column = np.char.lower(np.char.strip(table.column(name, "split_column").astype(str)))
-    marks = np.full(len(column), -1, np.int8)
-    for mark, word in enumerate(SPLIT_NAMES):
-        marks[column == word] = mark
+def _split(table: Table, name: str) -> NDArray[np.int8]:
+    words = [str(value).strip() for value in table.columns[name].to_pylist()]
+    marks = np.array([_SPLIT_WORDS.get(word.lower(), -1) for word in words], np.int8)
     if (marks < 0).any():
         row = int(np.flatnonzero(marks < 0)[0])
-        value = str(table.columns[name][row])
         raise DataError(
-            f"column {name!r} has {value!r} in {table.row(row)}; a split column holds "
-            "train, val and "
-            "test only"
+            f"column {name!r} has {words[row]!r} in {table.row(row)}; a split column holds train, val and test only"
         )
-    return torch.from_numpy(marks)
+    return marks
 
 
-def _codes(table: Table, name: str, key: str) -> Tensor:
-    column = table.column(name, key)
-    _refuse_missing(table, name, column)
-    return torch.from_numpy(np.unique(column, return_inverse=True)[1].astype(np.int64))
-
-
-def _names(values: Column) -> list[str]:
-    """Values as text; whole numbers without their `.0`."""
-    if _is_text(values):
-        return [str(value) for value in values]
-    return [str(int(value)) if value == int(value) else str(value) for value in values.tolist()]
-
-
-def _is_text(column: Column) -> bool:
-    return column.dtype.kind not in "fiub"
-
-
-def _numbers(table: Table, name: str, column: Column, cure: str) -> NDArray[np.float64]:
-    """The column as finite numbers, or an error that names column, row and value."""
-    _refuse_missing(table, name, column)
-    if _is_text(column):
-        row = next(i for i, text in enumerate(column) if not _is_number(text))
+def _groups(table: Table, name: str, parts: list[Part], rows: Tensor) -> Tensor:
+    """Number the groups; the rows of a test file are a group of their own."""
+    column = Columns(table, Reading(), [name]).category(name)
+    if column.missing.any():
         raise DataError(
-            f"column {name!r} has {str(column[row])!r} in {table.row(row)}, which is not a number; {cure}"
+            f"column {name!r} has no value in {table.row(int(np.flatnonzero(column.missing)[0]))}; every row needs its group"
         )
-    numbers = column.astype(np.float64)
-    infinite = np.flatnonzero(np.isinf(numbers))
-    if len(infinite):
-        row = int(infinite[0])
-        raise DataError(
-            f"column {name!r} has {numbers[row]} in {table.row(row)}; all values must be finite numbers"
-        )
-    return numbers
+    groups = torch.from_numpy(column.values.astype(np.int64))[rows]
+    return torch.cat([groups, *(torch.full((len(part.rows),), len(column.levels)) for part in parts[1:])])
 
 
-def _refuse_missing(table: Table, name: str, column: Column) -> None:
-    if _is_text(column):
-        missing = np.isin(np.char.lower(np.char.strip(column.astype(str))), _MISSING)
-    else:
-        missing = np.isnan(column) if column.dtype.kind == "f" else np.zeros(len(column), bool)
-    rows = np.flatnonzero(missing)
-    if len(rows):
-        more = f" ({len(rows)} rows lack it)" if len(rows) > 1 else ""
-        raise DataError(
-            f"column {name!r} has no value in {table.row(int(rows[0]))}{more}; fill it in, remove the row, "
-            "or leave the "
-            "column out of dataset.features"
-        )
+@dataclass(frozen=True)
+class _Describe:
+    """Names a sample by the row of its file."""
+
+    files: tuple[tuple[Path, NDArray[np.int64]], ...]
+
+    def __call__(self, index: int) -> str:
+        for path, rows in self.files:
+            if index < len(rows):
+                return f"row {rows[index] + 1} of {path}"
+            index -= len(rows)
+        return f"sample {index}"
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _read(path: Path, delimiter: str) -> Table:
-    if not path.is_file():
-        raise DataError(f"dataset.path is {path}, which is not a file; set it to a CSV or Parquet file")
-    columns = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path, delimiter)
-    if not columns or not len(next(iter(columns.values()))):
-        raise DataError(f"{path} holds no row below its header")
-    return Table(path, columns)
-
-
-def _read_csv(path: Path, delimiter: str) -> dict[str, Column]:
-    if len(delimiter) != 1:
-        raise DataError(f"dataset.delimiter is {delimiter!r}; it must be one character")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as lines:
-            rows = [
-                row for row in csv_module.reader(lines, delimiter=delimiter, skipinitialspace=True) if row
-            ]
-    except (UnicodeDecodeError, csv_module.Error) as error:
-        raise DataError(f"{path} is not a CSV file in UTF-8 ({error}); save it again in that form") from error
-    if not rows:
-        raise DataError(f"{path} is empty; its first line must name the columns")
-    header = [name.strip() for name in rows[0]]
-    _check_shape(path, header, rows, delimiter)
-    return {
-        name: _typed(list(column)) for name, column in zip(header, zip(*rows[1:], strict=True), strict=False)
-    }
-
-
-def _check_shape(path: Path, header: list[str], rows: list[list[str]], delimiter: str) -> None:
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{path} has two columns named {twice!r}; give each its own name")
-    other = next((mark for mark in ";\t|," if mark != delimiter and mark in header[0]), None)
-    if len(header) == 1 and other:
-        raise DataError(
-            f"{path} has one column, {header[0]!r}; is its separator {other!r}? Set "
-            f"dataset.delimiter={other!r}"
-        )
-    for number, row in enumerate(rows[1:], 1):
-        if len(row) != len(header):
-            raise DataError(
-                f"row {number} of {path} has {len(row)} values for {len(header)} columns; repair that line"
-            )
-
-
-def _typed(texts: list[str]) -> Column:
-    """Numbers where all values are numbers or missing, else text."""
-    column = np.array(texts)
-    try:
-        return column.astype(np.float64)
-    except ValueError:
-        return column
-
-
-def _read_parquet(path: Path) -> dict[str, Column]:
-    try:
-        from pyarrow import ArrowException, parquet  # an extra: only Parquet needs it
-    except ImportError as error:
-        raise DataError(
-            f"{path} needs pyarrow; run: pip install 'dltrain[parquet]', or save it as CSV"
-        ) from error
-    try:
-        table = parquet.read_table(path)
-    except (ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}); write it again"
-        ) from error
-    return {name: _from_arrow(column) for name, column in zip(table.column_names, table.columns, strict=True)}
-
-
-def _from_arrow(column: Any) -> Column:
-    """Numbers with NaN for null; everything else as text with an empty text for null."""
-    values = (
-        column.to_numpy(zero_copy_only=False)
-        if column.null_count == 0
-        else np.array(column.to_pylist(), object)
+def _target_rules(columns: Columns, goal: Targets) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(name, form, goal.class_names) for name, form in zip(goal.names, goal.formats, strict=True)
     )
-    if values.dtype.kind in "fiu":
-        return values
-    if values.dtype.kind == "b":
-        return values.astype(np.int64)
-    return _from_objects(values.tolist())
 
 
-def _from_objects(values: list[Any]) -> Column:
-    present = [value for value in values if value is not None]
-    if present and all(isinstance(value, int | float) for value in present):
-        return np.array([np.nan if value is None else value for value in values], np.float64)
-    return np.array(["" if value is None else str(value) for value in values])
+# What was inferred ------------------------------------------------------------------------------------------------
+
+_PLURALS: dict[Kind, str] = {
+    "number": "numbers",
+    "boolean": "true/false",
+    "date": "dates",
+    "category": "categories",
+}
+
+
+def _table_note(
+    table: Table, chosen: Sequence[Column], left_out: Sequence[LeftOut], dropped: Sequence[LeftOut]
+) -> str:
+    """`table    house.csv · 506 rows · 11 numbers, 2 categories · left out: id (identifier)`."""
+    counts = Counter(column.format.kind for column in chosen)
+    kinds = [
+        f"{counts[kind]} {kind if counts[kind] == 1 else plural}"
+        for kind, plural in _PLURALS.items()
+        if counts[kind]
+    ]
+    facts = [table.path.name, *table.notes, f"{len(table):,} rows", ", ".join(kinds)]
+    if any(column.format.decimal == "," for column in chosen):
+        facts.insert(1, "decimal comma")
+    gone = [f"{column.name} ({column.reason})" for column in (*left_out, *dropped)]
+    if gone:
+        facts.append(f"left out: {some(gone, 6)}")
+    return f"table    {' · '.join(facts)}"
+
+
+def _part_notes(parts: list[Part]) -> list[str]:
+    notes = [
+        f"missing  {part.incomplete} rows of {part.table.path.name} left out, which lack a value"
+        for part in parts
+        if part.incomplete
+    ]
+    return notes + [f"test     {part.table.path.name} · {len(part.rows):,} rows" for part in parts[1:]]

@@ -239,4 +239,4 @@ def splits_of(built: Experiment) -> Splits:
     from dltrain.data.prepare import Splits
 
     parts = built.parts
-    return Splits(parts.train, parts.val, parts.test, parts.spec, parts.fingerprint)
+    return Splits(parts.train, parts.val, parts.test, parts.spec, parts.fingerprint, parts.contract)

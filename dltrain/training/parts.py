@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from dltrain.data.contract import Contract
 from dltrain.data.spec import DataSpec
 from dltrain.diagnostics.probe import Diagnostic
 from dltrain.direction import Mode
@@ -89,6 +90,7 @@ class Parts:
     early_stopping: EarlyStopping
     fingerprint: str  # of the data
     statistics: dict[str, Tensor]  # mean and std that normalise the inputs
+    contract: Contract | None = None  # what the model takes and gives; None for an objective
     frozen: list[Frozen] = field(default_factory=list)  # what thaws later
     loaded: str = ""  # which weights the initializer read from a file; empty where it read none
     diagnostics: dict[str, Diagnostic] = field(default_factory=dict)  # by word; they look, and change nothing

@@ -17,13 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dltrain.data.contract import Contract
+from dltrain.data.errors import DataError
 from dltrain.errors import CheckpointProblem, ResourceProblem
 from dltrain.training import checkpoint
 from dltrain.training.lock import Lock
+from dltrain.training.summary import read_text
 
 _log = logging.getLogger(__name__)
 
 STATISTICS = "normalization.safetensors"
+CONTRACT = "data.json"
+MAX_CONTRACT_BYTES = 100_000_000
 
 
 class RunFolder:
@@ -219,6 +224,10 @@ class RunFolder:
         self.checkpoints.mkdir(exist_ok=True)
         checkpoint.write_safetensors(self.checkpoints / STATISTICS, statistics)
 
+    def write_contract(self, contract: Contract) -> None:
+        """What the model takes and gives, so that other data are held to it."""
+        replace(self.path / CONTRACT, contract.to_json().encode())
+
     # summary.json -------------------------------------------------------------------------------------------------
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -291,3 +300,17 @@ def read_statistics(path: Path) -> dict[str, Tensor] | None:
         return load_file(file) if file.is_file() else None
     except (SafetensorError, OSError) as error:
         raise CheckpointProblem(f"{file} is damaged ({error})") from None
+
+
+def read_contract(path: Path) -> Contract | None:
+    """What the model of a run takes and gives; None in a folder of a version that did not write it.
+
+    Raises CheckpointProblem for a file that cannot be read.
+    """
+    file = path / CONTRACT
+    if not file.exists():
+        return None
+    try:
+        return Contract.from_json(read_text(file, MAX_CONTRACT_BYTES))
+    except (OSError, ValueError, RecursionError, DataError) as error:
+        raise CheckpointProblem(f"{file} cannot be read: {error}") from None

@@ -17,18 +17,23 @@ def read_json(file: Path) -> dict[str, Any]:
 
     Raises OSError where there is no such file, ValueError where it holds anything but one object.
     """
-    status = file.stat()
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
-        raise ValueError("it is not a regular file")
-    if status.st_size > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES} bytes")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file, MAX_BYTES))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError("it is not an object")
     return content
+
+
+def read_text(file: Path, most: int) -> str:
+    """Read a file from a folder that may come from elsewhere. Raises ValueError for more than `most` bytes, OSError."""
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        raise ValueError("it is not a regular file")
+    if status.st_size > most:
+        raise ValueError(f"it has more than {most} bytes")
+    return file.read_text(encoding="utf-8")
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -71,6 +71,7 @@ STACKS = {
     "bottleneck": [["model.hidden=[24,8,16]", "model.bottleneck=4", "model.activation=gelu", f"seed={i}"] for i in range(2)],
     "clips": [["regularization=[gradient_clipping]", f"regularization.gradient_clipping.mode={m}"] for m in ("value", "adaptive")],
     "gap": [["early_stopping.metric=gap", f"seed={i}"] for i in range(2)],
+    "standardized": [["dataset=csv", "dataset.path=table.csv", "dataset.target=y", f"seed={i}"] for i in range(2)],
     "regression": [["dataset=diabetes", f"seed={i}"] for i in range(2)],
     "by_steps": [["evaluation.every_steps=2", "evaluation.every_epochs=null", "steps=5", f"seed={i}"] for i in range(2)],
 }  # fmt: skip
@@ -156,6 +157,7 @@ def timeless(state):
 @pytest.mark.parametrize("name", STACKS)
 def test_a_run_in_a_stack_equals_the_run_alone(name, composer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("table.csv").write_text("x,y\n" + "".join(f"{i % 7}.5,{1.7e9 + i * i}\n" for i in range(400)))
     tasks = tasks_of(composer, tmp_path / "together", STACKS[name])
     assert len({stack_key(task.config) for task in tasks}) == 1, "they could not share a stack"
     outcomes = train_together(tasks, tmp_path)
@@ -167,6 +169,11 @@ def test_a_run_in_a_stack_equals_the_run_alone(name, composer, tmp_path, monkeyp
         assert_close(timeless(together.last_state()), timeless(alone.last_state()))
         for key in ("status", "best_epoch", "steps", "epochs", "parameters", "seed", "test"):
             assert together.summary[key] == alone.summary[key]
+        for file in ("data.json", "checkpoints/normalization.safetensors"):
+            assert [(p / file).read_bytes() for p in (task.folder, alone.path) if (p / file).is_file()] in (
+                [],
+                2 * [(alone.path / file).read_bytes()],
+            )
         left = {f.name for f in task.folder.iterdir()}
         assert left - {"run.log"} == {f.name for f in alone.path.iterdir()} - {"run.log"}
         log = (task.folder / "run.log").read_text()

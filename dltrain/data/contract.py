@@ -1,0 +1,228 @@
+"""What a model takes and gives, kept with the run as `data.json`, so that another file is held to it.
+
+Columns are matched by name. What differs is refused with the difference; a level that the training split did not have
+has no feature of its own and counts as none of the known ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+from torch import Tensor
+
+from dltrain.data.errors import DataError, nearest, some
+from dltrain.data.raw import SPLIT_NAMES, RawData
+from dltrain.data.spec import TargetScale, Task
+from dltrain.data.tables.rules import Rule, rule_from_json
+
+if TYPE_CHECKING:
+    from dltrain.data.tables.columns import Columns
+
+FORMAT = 1  # of the file; a reader refuses a higher one
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of another file as a contract encodes them.
+
+    inputs: (N, F) float32, not normalized; targets: (N,) int64 classes or (N, K) float32 standardized, None where they were not
+    asked for; positions: (N,) rows of the file, without those that have no target; notes: what was filled or not known.
+    """
+
+    inputs: Tensor
+    targets: Tensor | None
+    positions: Tensor
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Task, columns, targets, sizes and fingerprint of the data that a run was trained on."""
+
+    task: Task
+    input_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    columns: tuple[Rule, ...]  # of a table; empty for other data
+    targets: tuple[Rule, ...]
+    target_mean: tuple[float, ...]  # empty where the targets were not standardized
+    target_std: tuple[float, ...]
+    sizes: dict[str, int]
+    fingerprint: str
+
+    @classmethod
+    def of(
+        cls,
+        raw: RawData,
+        rules: tuple[Rule, ...],
+        scale: TargetScale | None,
+        positions: Sequence[Tensor],
+        fingerprint: str,
+    ) -> Contract:
+        """Return the contract of data that are encoded and split."""
+        shape = raw.samples.shape[1:] if isinstance(raw.samples, Tensor) else raw.samples.shape
+        return cls(
+            task=raw.task,
+            input_shape=tuple(shape),
+            class_names=tuple(raw.class_names),
+            columns=rules,
+            targets=raw.target_rules,
+            target_mean=tuple(scale.mean.tolist()) if scale else (),
+            target_std=tuple(scale.std.tolist()) if scale else (),
+            sizes={name: len(chosen) for name, chosen in zip(SPLIT_NAMES, positions, strict=True)},
+            fingerprint=fingerprint,
+        )
+
+    @property
+    def target_scale(self) -> TargetScale | None:
+        if not self.target_mean:
+            return None
+        return TargetScale(
+            *(torch.tensor(v, dtype=torch.float64) for v in (self.target_mean, self.target_std))
+        )
+
+    # as a file ---------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """Raise DataError for text that is no contract, or one of a later version."""
+        try:
+            content = json.loads(text)
+            if (version := content.pop("format")) > FORMAT:
+                raise DataError(
+                    f"data.json has format {version}, and this dltrain reads up to {FORMAT}; use a newer dltrain"
+                )
+            plain: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+            }
+            for key in ("columns", "targets"):
+                plain[key] = tuple(map(rule_from_json, plain[key]))
+            contract = cls(**plain)
+            _check_types(contract)
+            return contract
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"data.json is damaged ({error}); train again") from error
+
+    def missing_words(self, more: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the words for a missing value that the user gave, those of the run and `more`."""
+        rules = (*self.columns, *self.targets)
+        return tuple(sorted({*more, *(word for rule in rules for word in rule.format.missing_words)}))
+
+    def hold(self, raw: RawData) -> RawData:
+        """Return other data with classes numbered as in the run, by name; DataError for what differs."""
+        if raw.task != self.task:
+            raise DataError(f"the data are a {raw.task}, and the run was trained on a {self.task}")
+        if raw.task != "classification" or raw.class_names == self.class_names:
+            return raw
+        unknown = [name for name in raw.class_names if name not in self.class_names]
+        if unknown or not raw.class_names:
+            raise DataError(
+                f"the data have the class {some(map(repr, unknown))}, which is none of those of the run: "
+                f"{some(map(repr, self.class_names), 8)}; correct the labels, or leave these samples out"
+            )
+        to = torch.tensor([self.class_names.index(name) for name in raw.class_names])
+        return replace(raw, targets=to[raw.targets.long()], class_names=self.class_names)
+
+    # another file ------------------------------------------------------------------------------------------------
+
+    def encode(
+        self, path: str | Path, targets: bool = True, delimiter: str = "auto", decimal: str = "auto"
+    ) -> Rows:
+        """Encode the rows of another table by these rules: for a table's contract only.
+
+        Raises DataError for columns that are missing, values that do not fit their column, and unknown classes.
+        """
+        from dltrain.data.tables.columns import Columns
+        from dltrain.data.tables.encode import encode, fill_notes
+        from dltrain.data.tables.read import read
+        from dltrain.data.tables.reading import Reading
+
+        table = read(Path(path).expanduser(), delimiter)
+        wanted = [*self.columns, *(self.targets if targets else ())]
+        check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
+        columns = Columns(table, Reading(self.missing_words(), decimal), [rule.name for rule in wanted])
+        read_columns = tuple(columns.parse(rule.name, rule.format) for rule in self.columns)
+        inputs, unseen = encode(read_columns, self.columns)
+        values, kept = self._targets(columns) if targets else (None, torch.arange(len(table)))
+        notes = (*fill_notes(read_columns, self.columns), *unseen)
+        return Rows(torch.from_numpy(inputs)[kept], values, kept, notes)
+
+    def _targets(self, columns: Columns) -> tuple[Tensor, Tensor]:
+        """Return the targets of the rows that have them, and these rows."""
+        import numpy as np
+
+        from dltrain.data.tables.targets import coded_targets
+
+        parsed = [columns.parse(rule.name, rule.format) for rule in self.targets]
+        kept = torch.from_numpy(np.flatnonzero(~np.any([column.missing for column in parsed], axis=0)))
+        if self.task == "classification":
+            return torch.from_numpy(coded_targets(parsed[0], self.class_names))[kept], kept
+        values = torch.from_numpy(np.stack([column.values for column in parsed], 1))[kept]
+        scale = self.target_scale
+        return (values.float() if scale is None else scale.standardize(values)), kept
+
+    # the statistics of a run -------------------------------------------------------------------------------------
+
+    def code(self) -> Tensor:
+        """Return a hash of names, kinds, levels and classes as one int64: it differs where columns are encoded differently."""
+        facts = [
+            [rule.name, rule.format.kind, rule.levels, rule.parts, rule.indicator] for rule in self.columns
+        ]
+        digest = hashlib.sha256(json.dumps([facts, self.class_names]).encode()).digest()
+        return torch.tensor([int.from_bytes(digest[:8], "big", signed=True)])
+
+    def check(self, statistics: Mapping[str, Tensor] | None) -> None:
+        """Raise DataError where an earlier run, whose statistics these are, encoded its columns differently."""
+        if statistics is None or not self.columns:
+            return
+        if "columns" in statistics:
+            if not torch.equal(statistics["columns"].cpu(), self.code()):
+                raise DataError(
+                    "the table has other columns, levels or classes than the run was trained on; put its data back"
+                )
+            return
+        # a run of a version that knew numbers and categories only
+        new = [
+            rule.name
+            for rule in self.columns
+            if rule.format.kind in ("date", "boolean") or rule.indicator or any(rule.centers)
+        ]
+        if new:
+            raise DataError(
+                f"the run was made by an earlier dltrain, which encoded {some(map(repr, new))} differently; train it again"
+            )
+
+
+def _check_types(contract: Contract) -> None:
+    """Raise ValueError for a contract that no run wrote: the file may come from elsewhere."""
+    numbers = (*contract.input_shape, *contract.target_mean, *contract.target_std)
+    sound = (
+        contract.task in get_args(Task)
+        and all(isinstance(name, str) for name in contract.class_names)
+        and all(isinstance(number, int | float) for number in numbers)
+        and len(contract.target_mean) == len(contract.target_std)
+    )
+    if not sound:
+        raise ValueError("a value has another type than a run writes")
+
+
+def check_columns(found: Mapping[str, Any], wanted: Sequence[str], path: str) -> None:
+    """Raise DataError for columns that the file lacks, with those that it has instead."""
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        others = [name for name in found if name not in wanted]
+        instead = f"; it has {some(map(repr, others))} besides" if others else ""
+        raise DataError(
+            f"{path} lacks {some(map(repr, missing))} of the columns that the model was trained on"
+            f"{nearest(missing[0], others)}{instead}; columns are matched by name, so rename or add them"
+        )

@@ -1,0 +1,333 @@
+"""What a column holds: numbers, true and false, dates or categories, by the majority of its values; or nothing to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dltrain.data.errors import DataError
+from dltrain.data.tables import text
+from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
+from dltrain.data.tables.cures import call_missing, short, typed
+from dltrain.data.tables.read import Table
+from dltrain.data.tables.reading import Reading, decimal_mark
+from dltrain.data.tables.rules import Format, Kind
+from dltrain.data.tables.text import Coded, Flags, Floats
+
+_ODD_SHARE = 0.05  # of the values of a column of numbers or dates may be something else before it is text
+_MOST_LEVELS = 100  # a text column with more different values is text, not a category
+_FEW_LEVELS = 20  # up to so many are a category, however seldom each occurs
+_TELLING_ROWS = 10  # fewer rows do not tell a row number or a name from a quantity or a category
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column, read.
+
+    values: (N,) float64 with NaN for numbers, and for false and true (0, 1); datetime64 with NaT; or the int32
+    number of the level, -1 where the value is missing.
+    """
+
+    name: str
+    format: Format
+    values: NDArray[Any]
+    levels: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> Flags:
+        flags: Flags
+        if self.format.kind == "date":
+            flags = np.isnat(self.values)
+        elif self.format.kind == "category":
+            flags = self.values < 0
+        else:
+            flags = np.isnan(self.values)
+        return flags
+
+    def take(self, rows: NDArray[np.int64]) -> Column:
+        return replace(self, values=self.values[rows])
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A column that is not learned from, and why: identifier, text, empty, or a type of Arrow."""
+
+    name: str
+    reason: str
+
+
+class Columns:
+    """The columns of a table, each coded and converted once."""
+
+    def __init__(
+        self, table: Table, reading: Reading, names: Iterable[str], targets: Iterable[str] = ()
+    ) -> None:
+        self.table, self.reading, self.targets = table, reading, set(targets)
+        self._plain: dict[str, Floats] = {}
+        self._coded: dict[str, Coded] = {}
+        self.names = [name for name in dict.fromkeys(names)]
+        for name in self.names:
+            self._convert(name)
+        self.decimal = decimal_mark(table, self._coded, reading)
+
+    def _convert(self, name: str) -> None:
+        """Text that is plain numbers throughout, or missing, is converted at once; other text is coded."""
+        column = self.table.columns[name]
+        if not is_text(column.type):
+            return
+        for attempt in (lambda: column, lambda: text.without_missing(column)):
+            try:
+                self._plain[name] = attempt().cast(pa.float64()).to_numpy()
+                return
+            except pa.ArrowException:
+                if not text.is_number(column.slice(0, 20).combine_chunks()).any():
+                    break
+        self._coded[name] = text.code(column)
+
+    def coded(self, name: str) -> Coded:
+        if name not in self._coded:
+            column = self.table.columns[name]
+            self._coded[name] = text.code(column if is_text(column.type) else as_text(column))
+        return self._coded[name]
+
+    def release(self, name: str) -> None:
+        """Forget what the reading of a column held in memory."""
+        self._plain.pop(name, None)
+        self._coded.pop(name, None)
+
+    # what a column holds -----------------------------------------------------------------------------------------
+
+    def infer(self, name: str) -> Column | LeftOut:
+        """Read a column as what most of its values are; DataError for single values that are something else."""
+        column = self.table.columns[name]
+        kind = column.type
+        if pa.types.is_null(kind) or column.null_count == len(column):
+            return LeftOut(name, "empty")
+        if is_number(kind):
+            return self._number(name, as_floats(column))
+        if pa.types.is_boolean(kind):
+            return Column(name, self._format("boolean"), as_floats(column))
+        if is_time(kind):
+            return Column(name, self._format("date", "iso"), as_times(column))
+        if not is_text(kind):
+            return LeftOut(name, f"values of type {kind}")
+        if name in self._plain and not self._has_points(name):
+            return self._number(name, self._plain[name])
+        return self._infer_text(name)
+
+    def _has_points(self, name: str) -> bool:
+        """Whether a column that reads as plain numbers must be read again: with decimal commas a point groups digits."""
+        return self.decimal == "," and bool(pc.any(pc.match_substring(self.table.columns[name], ".")).as_py())
+
+    def _infer_text(self, name: str) -> Column | LeftOut:
+        coded = self.coded(name)
+        missing = self.reading.missing(coded.texts, among_numbers=False)
+        words = self.reading.missing(coded.texts, among_numbers=True) & ~missing
+        present = ~missing
+        if not coded.counts[present].sum():
+            return LeftOut(name, "empty")
+        values, good = text.numbers(coded.texts, self.decimal)
+        if self._mostly(name, coded, present & ~words, good, "numbers"):
+            return self._number(name, spread(np.where(good, values, np.nan), coded))
+        if _all_words(coded, present & ~words, ("true", "false")):
+            truth = np.where(
+                present & ~words, text.is_word(coded.texts, ("true",)).astype(np.float64), np.nan
+            )
+            return Column(name, self._format("boolean"), spread(truth, coded))
+        if text.is_date_like(coded.texts)[present].any() and (
+            dates := self._dates(name, coded, present & ~words)
+        ):
+            return dates
+        return self._category(name, coded, present)
+
+    def _mostly(self, name: str, coded: Coded, present: Flags, good: Flags, what: str) -> bool:
+        """Whether the present texts are `what` but for a few; DataError where these few are no known word for missing."""
+        odd = present & ~good
+        found, others = int(coded.counts[present & good].sum()), int(coded.counts[odd].sum())
+        if not found or found < 4 * others or others > max(1, _ODD_SHARE * (found + others)):
+            return False
+        if others:
+            raise self._odd(name, coded, odd, found + others, what)
+        return True
+
+    def _odd(self, name: str, coded: Coded, odd: Flags, total: int, what: str) -> DataError:
+        row = coded.first_row(odd)
+        value = str(coded.texts[int(coded.codes[row])].as_py())
+        count = int(coded.counts[odd].sum())
+        more = f"{count} of {total} values are" if count > 1 else f"the only one of {total} values that is"
+        cure = f"take the column for categories: {typed('categorical', [name])}, or leave it out: {typed('drop', [name])}"
+        if name in self.targets:
+            cure = "or set dataset.task=classification"
+        return DataError(
+            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)} ({more} something else); repair it,\n"
+            f"{call_missing(value)}{cure}"
+        )
+
+    def _number(self, name: str, values: Floats) -> Column | LeftOut:
+        infinite = np.flatnonzero(np.isinf(values))
+        if len(infinite):
+            row = int(infinite[0])
+            raise DataError(
+                f"column {name!r} has {values[row]} in {self.table.row(row)}; all values must be finite numbers"
+            )
+        if np.isnan(values).all():
+            return LeftOut(name, "empty")
+        return Column(name, self._format("number"), values)
+
+    def _dates(self, name: str, coded: Coded, present: Flags) -> Column | None:
+        texts = coded.texts.filter(pa.array(present))
+        formats = (
+            [self.reading.date_format] if self.reading.date_format != "auto" else text.date_formats(texts)
+        )
+        if not formats:
+            return None
+        times, good = text.dates(coded.texts, formats[0])
+        if not self._mostly(name, coded, present, good, "dates"):
+            return None
+        if len(formats) > 1:
+            row = coded.first_row(present & good)
+            raise DataError(
+                f"column {name!r} has {coded.texts[int(coded.codes[row])].as_py()!r} in {self.table.row(row)}, which may have "
+                f"the day or the month first;\nset 'dataset.date_format=\"{formats[0]}\"' or "
+                f"'dataset.date_format=\"{formats[1]}\"', or leave it out: {typed('drop', [name])}"
+            )
+        values = np.append(np.where(good & present, times, np.datetime64("NaT")), np.datetime64("NaT"))
+        return Column(name, self._format("date", formats[0]), values[coded.codes])
+
+    def _category(self, name: str, coded: Coded, present: Flags) -> Column | LeftOut:
+        levels, rows = int(present.sum()), int(coded.counts[present].sum())
+        if levels == rows >= _TELLING_ROWS:
+            return LeftOut(name, "identifier")
+        if levels > _MOST_LEVELS or (levels > _FEW_LEVELS and 2 * levels > rows):
+            return LeftOut(name, f"text, {levels} different values")
+        return self._levels_of(name, coded, present)
+
+    # a column as something known ---------------------------------------------------------------------------------
+
+    def category(self, name: str) -> Column:
+        """Read a column as categories, whatever its values; those of numbers are ordered as numbers."""
+        column = self.table.columns[name]
+        if is_number(column.type):
+            return self._number_levels(name, as_floats(column))
+        if name in self._plain:
+            return self._number_levels(name, self._plain[name])
+        coded = self.coded(name)
+        missing = self.reading.missing(coded.texts, among_numbers=False)
+        values, good = text.numbers(coded.texts, self.decimal)
+        if good[~missing].all() and good.any():
+            return self._number_levels(name, spread(np.where(good, values, np.nan), coded))
+        return self._levels_of(name, coded, ~missing)
+
+    def _number_levels(self, name: str, values: Floats) -> Column:
+        levels, codes = np.unique(values, return_inverse=True)
+        known = int((~np.isnan(levels)).sum())
+        codes = np.where(np.isnan(values), -1, codes).astype(np.int32)
+        return Column(
+            name, self._format("category", decimal=self.decimal), codes, number_names(levels[:known])
+        )
+
+    def parse(self, name: str, wanted: Format) -> Column:
+        """Read a column in the format that it had in another file; DataError names the row of what does not fit it."""
+        column = self.table.columns[name]
+        if wanted.kind == "category":
+            return self.category(name) if wanted.decimal else self._text_levels(name)
+        if wanted.kind == "date" and is_time(column.type):
+            return Column(name, wanted, as_times(column))
+        if wanted.kind != "date" and (is_number(column.type) or pa.types.is_boolean(column.type)):
+            return self._fitting(name, wanted, as_floats(column))
+        if wanted.kind == "number" and name in self._plain and not self._has_points(name):
+            return self._fitting(name, wanted, self._plain[name])
+        coded = self.coded(name)
+        present = ~self.reading.missing(coded.texts, among_numbers=True)
+        values, good = _by(coded.texts, wanted, self.decimal)
+        if (present & ~good).any():
+            row = coded.first_row(present & ~good)
+            value = str(coded.texts[int(coded.codes[row])].as_py())
+            what = {"number": "numbers", "boolean": "true and false", "date": f"dates ({wanted.date})"}[
+                wanted.kind
+            ]
+            raise DataError(
+                f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {call_missing(value)}or repair it"
+            )
+        empty = np.datetime64("NaT") if wanted.kind == "date" else np.nan
+        spread_out = np.append(np.where(present, values, empty), empty)[coded.codes]
+        return (
+            Column(name, wanted, spread_out)
+            if wanted.kind == "date"
+            else self._fitting(name, wanted, spread_out)
+        )
+
+    def _fitting(self, name: str, wanted: Format, values: Floats) -> Column:
+        bad = (
+            np.isinf(values) if wanted.kind == "number" else ~np.isin(values, (0.0, 1.0)) & ~np.isnan(values)
+        )
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            rule = (
+                "all values must be finite numbers" if wanted.kind == "number" else "it must be true or false"
+            )
+            raise DataError(f"column {name!r} has {values[row]:g} in {self.table.row(row)}; {rule}")
+        return Column(name, wanted, values)
+
+    def _text_levels(self, name: str) -> Column:
+        coded = self.coded(name)
+        return self._levels_of(name, coded, ~self.reading.missing(coded.texts, among_numbers=False))
+
+    def _levels_of(self, name: str, coded: Coded, present: Flags) -> Column:
+        """Number the present texts in their order; the others are missing."""
+        words = np.array(coded.words, object)
+        order = np.array(sorted(np.flatnonzero(present), key=lambda i: words[i]), np.int64)
+        to = np.full(len(words) + 1, -1, np.int32)
+        to[order] = np.arange(len(order))
+        return Column(
+            name, self._format("category", decimal=""), to[coded.codes], tuple(str(words[i]) for i in order)
+        )
+
+    def _format(self, kind: Kind, date: str = "", decimal: str | None = None) -> Format:
+        """Return the format of a column of this file; numbers have its decimal mark."""
+        mark = (self.decimal if kind == "number" else "") if decimal is None else decimal
+        return Format(kind, mark, date, self.reading.missing_words)
+
+
+def _by(texts: Any, wanted: Format, decimal: str) -> tuple[NDArray[Any], Flags]:
+    if wanted.kind == "number":
+        return text.numbers(texts, decimal)
+    if wanted.kind == "date":
+        return text.dates(texts, wanted.date)
+    true = text.is_word(texts, ("true", "1"))
+    return true.astype(np.float64), true | text.is_word(texts, ("false", "0"))
+
+
+def _all_words(coded: Coded, present: Flags, words: tuple[str, ...]) -> bool:
+    return bool(present.any() and text.is_word(coded.texts, words)[present].all())
+
+
+def spread(values: Floats, coded: Coded) -> Floats:
+    """Return the values of the different texts row by row, NaN where the file has a null."""
+    return np.append(values, np.nan)[coded.codes]
+
+
+def is_row_number(name: str, values: Floats) -> bool:
+    """Tell whether numbers count the rows (0, 1, 2, … or 1, 2, 3, …), or are different numbers under a name such as `id`.
+
+    A column named `time`, `week` and the like may count: it says when.
+    """
+    if len(values) < _TELLING_ROWS or np.isnan(values).any():
+        return False
+    if values[0] in (0, 1) and bool((np.diff(values) == 1).all()):
+        return not text.is_time_name(name)
+    if not text.is_identifier_name(name) or bool((values != np.floor(values)).any()):
+        return False
+    different = len(np.unique(values))
+    return different == len(values) or different > _MOST_LEVELS
+
+
+def number_names(values: Floats) -> tuple[str, ...]:
+    """Return numbers as text; whole ones without their `.0`."""
+    return tuple(str(int(v)) if v == int(v) else str(v) for v in values.tolist())

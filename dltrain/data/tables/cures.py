@@ -1,0 +1,27 @@
+"""Cures in messages, in the form in which a shell takes them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+
+
+def typed(key: str, names: Iterable[str]) -> str:
+    """Return `dataset.key=[a,b]` as it must be typed in a shell."""
+    names = list(names)
+    if all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) for name in names):
+        return f"dataset.{key}=[{','.join(names)}]"
+    quoted = ",".join('"' + name.replace('"', '\\"') + '"' for name in names)
+    return shlex.quote(f"dataset.{key}=[{quoted}]")
+
+
+def short(value: str) -> str:
+    """Return the start of a value, quoted."""
+    return repr(value if len(value) <= 40 else f"{value[:40]}…")
+
+
+def call_missing(value: str) -> str:
+    """Return the cure for an odd value, empty for one that nobody would type."""
+    typeable = len(value) <= 40 and value.isprintable()
+    return f"call it missing: {typed('missing_words', [value])}, " if typeable else ""

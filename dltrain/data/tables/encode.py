@@ -1,0 +1,167 @@
+"""Columns as the numbers that a model sees: fill values, levels and centers come from the training rows alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dltrain.data.errors import DataError, some
+from dltrain.data.raw import Encoded
+from dltrain.data.tables.columns import Column
+from dltrain.data.tables.cures import typed
+from dltrain.data.tables.rules import MISSING_LEVEL, Rule
+from dltrain.data.tables.text import Floats
+
+# A number far from 0 loses its digits in float32: its training mean is subtracted in float64 first where that is more
+# than so many standard deviations. Below, float32 is exact to 1e-5 of a deviation and nothing is changed.
+_FAR = 100.0
+_LINES = 4  # more columns with missing values share one line
+
+
+@dataclass(frozen=True)
+class TableInputs:
+    """The columns of a table before encoding: `RawData.inputs` of `dataset=csv`."""
+
+    columns: tuple[Column, ...]
+    date_parts: bool
+    notes: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()  # of an earlier run; none are fitted then
+
+    def __len__(self) -> int:
+        return len(self.columns[0].values)
+
+    def encode(self, train: Tensor) -> Encoded:
+        """Fit the rules on the rows `train`, unless there are some, and encode all rows by them."""
+        rows = train.cpu().numpy()
+        rules = self.rules or tuple(fit(column, rows, self.date_parts) for column in self.columns)
+        inputs, unseen = encode(self.columns, rules)
+        return Encoded(
+            torch.from_numpy(inputs),
+            tuple(name for rule in rules for name in rule.features),
+            rules,
+            (*self.notes, *fill_notes(self.columns, rules), *unseen),
+        )
+
+
+def fit(column: Column, train: NDArray[np.int64], date_parts: bool) -> Rule:
+    """Fit the rule of one column on the rows `train`; DataError where none of them has a value."""
+    chosen = column.take(train)
+    missing = chosen.missing
+    if missing.all():
+        raise DataError(
+            f"column {column.name!r} has no value in the training split; leave it out: {typed('drop', [column.name])}"
+        )
+    present, holes = chosen.values[~missing], bool(missing.any())
+    kind = column.format.kind
+    if kind == "category":
+        levels = tuple(column.levels[i] for i in np.unique(present))
+        return Rule(column.name, column.format, levels, None, holes)
+    if kind == "date":
+        times = np.sort(present)
+        middle = times[(len(times) - 1) // 2]
+        parts = _parts_that_vary(present) if date_parts else ("year",)
+        centers = tuple(float(part_of(present, part).mean()) if part == "year" else 0.0 for part in parts)
+        return Rule(column.name, column.format, (), str(middle), holes, parts, centers)
+    fill = float(np.median(present)) if kind == "number" else float(present.mean() > 0.5)
+    return Rule(column.name, column.format, (), fill, holes, centers=(_center(present),))
+
+
+def _center(values: Floats) -> float:
+    mean, deviation = float(values.mean()), float(values.std())
+    return mean if abs(mean) > _FAR * deviation and deviation > 0 else 0.0
+
+
+def encode(
+    columns: tuple[Column, ...], rules: tuple[Rule, ...]
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Return (N, F) float32, and notes on the levels that no rule knows."""
+    inputs = np.zeros((len(columns[0].values), sum(len(rule.features) for rule in rules)), np.float32)
+    first, notes = 0, []
+    for column, rule in zip(columns, rules, strict=True):
+        block = inputs[:, first : first + len(rule.features)]
+        if rule.format.kind == "category":
+            unknown = _one_hot(column, rule, block)
+            if unknown:
+                notes.append(
+                    f"unseen   {column.name}: levels not in the training split count as none: {some(map(repr, unknown), 4)}"
+                )
+        else:
+            _quantities(column, rule, block)
+        if rule.indicator:
+            block[:, -1] = column.missing
+        first += len(rule.features)
+    return inputs, tuple(notes)
+
+
+def _one_hot(column: Column, rule: Rule, block: NDArray[np.float32]) -> list[str]:
+    """Set the feature of each row's level to 1; return the levels that occur and are not in the rule."""
+    place = {level: i for i, level in enumerate(rule.levels)}
+    to = np.array([place.get(level, -1) for level in column.levels] + [-1], np.int64)
+    codes = to[column.values]
+    rows = np.flatnonzero(codes >= 0)
+    block[rows, codes[rows]] = 1.0
+    occurring = np.bincount(column.values[column.values >= 0], minlength=len(column.levels)) > 0
+    return [level for i, level in enumerate(column.levels) if to[i] < 0 and occurring[i]]
+
+
+def _quantities(column: Column, rule: Rule, block: NDArray[np.float32]) -> None:
+    missing = column.missing
+    values = column.values
+    if missing.any():
+        fill: Any = np.datetime64(str(rule.fill), "us") if rule.format.kind == "date" else rule.fill
+        values = np.where(missing, fill, values)
+    for place, (part, center) in enumerate(zip(rule.parts, rule.centers, strict=True)):
+        exact = part_of(values, part) if part else values
+        block[:, place] = exact - center if center else exact
+
+
+# Dates ------------------------------------------------------------------------------------------------------------
+
+DATE_PARTS = ("year", "month", "weekday", "hour")
+
+
+def part_of(times: NDArray[Any], part: str) -> NDArray[Any]:
+    """Return a part of times: `year` with its fraction (2024.5 in July), `month` 1 to 12, `weekday` from Monday 0, `hour`."""
+    if part == "year":
+        years = times.astype("datetime64[Y]")
+        start = years.astype("datetime64[us]")
+        length = ((years + 1).astype("datetime64[us]") - start).astype(np.float64)
+        return years.astype(np.int64) + 1970.0 + (times - start).astype(np.float64) / length
+    if part == "month":
+        return times.astype("datetime64[M]").astype(np.int64) % 12 + 1.0
+    if part == "weekday":
+        return (times.astype("datetime64[D]").astype(np.int64) + 3) % 7 + 0.0
+    return (times - times.astype("datetime64[D]")).astype(np.float64) / 3.6e9
+
+
+def _parts_that_vary(times: NDArray[Any]) -> tuple[str, ...]:
+    """Return `year`, and the other parts that are not the same in all rows."""
+    return tuple(part for part in DATE_PARTS if part == "year" or len(np.unique(part_of(times, part))) > 1)
+
+
+def fill_notes(columns: tuple[Column, ...], rules: tuple[Rule, ...]) -> tuple[str, ...]:
+    """Return a line for each column with missing values, or one for all where they are many."""
+    holes = [(column, rule, int(column.missing.sum())) for column, rule in zip(columns, rules, strict=True)]
+    holes = [(column, rule, count) for column, rule, count in holes if count]
+    if len(holes) > _LINES:
+        each = some((f"{column.name} ({count:,})" for column, _, count in holes), 6)
+        return (f"missing  {len(holes)} columns, filled from the training split and marked: {each}",)
+    return tuple(
+        f"missing  {column.name}: {count:,} of {len(column.values):,}, {_filled(rule)}"
+        for column, rule, count in holes
+    )
+
+
+def _filled(rule: Rule) -> str:
+    if rule.format.kind == "category":
+        return f"a level {MISSING_LEVEL}" if rule.indicator else "none in training: no level"
+    flag = " and an indicator" if rule.indicator else ""
+    if rule.format.kind == "date":
+        return f"filled with the training median {str(rule.fill)[:10]}{flag}"
+    what = "the training median" if rule.format.kind == "number" else "the most frequent value"
+    return f"filled with {what} {rule.fill:.6g}{flag}"

@@ -1,0 +1,102 @@
+"""The rows of one file or two, those without a target or with missing values left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dltrain.data.contract import check_columns
+from dltrain.data.errors import DataError
+from dltrain.data.tables.columns import Column, Columns
+from dltrain.data.tables.read import Table, read
+from dltrain.data.tables.reading import Reading
+from dltrain.data.tables.rules import Rule
+from dltrain.data.tables.targets import Targets, coded_targets
+from dltrain.data.tables.text import Flags
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one file that are used."""
+
+    table: Table
+    columns: tuple[Column, ...]
+    targets: Tensor
+    rows: NDArray[np.int64]
+    incomplete: int = 0  # rows that were left out since a feature was missing
+
+    def without(self, leave: Flags) -> Part:
+        """Leave out rows that lack a value."""
+        if not leave.any():
+            return self
+        if leave.all():
+            raise DataError(
+                f"every row of {self.table.path} lacks a value, so that dataset.missing=drop leaves none; use auto"
+            )
+        kept = np.flatnonzero(~leave)
+        columns = tuple(column.take(kept) for column in self.columns)
+        return Part(
+            self.table, columns, self.targets[torch.from_numpy(kept)], self.rows[kept], int(leave.sum())
+        )
+
+
+def part_of_table(table: Table, columns: Sequence[Column], targets: Tensor, kept: Flags) -> Part:
+    """The rows that have a target, whose targets are `targets`."""
+    rows = np.flatnonzero(kept)
+    fewer = tuple(columns) if len(rows) == len(kept) else tuple(column.take(rows) for column in columns)
+    return Part(table, fewer, targets, rows)
+
+
+def incomplete(part: Part, missing: str) -> Flags:
+    """Return which rows to leave out for their missing features: none unless `missing` is drop; DataError for refuse."""
+    leave: Flags = np.zeros(len(part.rows), bool)
+    if missing == "auto":
+        return leave
+    for column in part.columns:
+        holes = column.missing
+        if missing == "refuse" and holes.any():
+            count = int(holes.sum())
+            more = f" ({count} rows lack it)" if count > 1 else ""
+            raise DataError(
+                f"column {column.name!r} has no value in {part.table.row(int(part.rows[np.flatnonzero(holes)[0]]))}{more}; fill it "
+                "in, leave the column out (dataset.drop), or set dataset.missing=auto"
+            )
+        leave |= holes
+    return leave
+
+
+def part_by_formats(
+    path: Path, key: str, delimiter: str, reading: Reading, chosen: Sequence[Column | Rule], goal: Targets
+) -> Part:
+    """Read the rows of a file, named by `dataset.<key>`, by the formats that another file had: a test file, or one to score."""
+    table = read(path, delimiter, key)
+    names = [*(column.name for column in chosen), *goal.names]
+    check_columns(table.columns, names, str(path))
+    columns = Columns(table, reading, names)
+    found = [columns.parse(column.name, column.format) for column in chosen]
+    targets = [columns.parse(name, form) for name, form in zip(goal.names, goal.formats, strict=True)]
+    kept: Flags = ~np.any([column.missing for column in targets], axis=0)
+    if goal.task == "classification":
+        values = torch.from_numpy(coded_targets(targets[0], goal.class_names)[kept])
+    else:
+        values = torch.from_numpy(np.stack([column.values[kept] for column in targets], 1))
+    return part_of_table(table, found, values, kept)
+
+
+def joined(columns: tuple[Column, ...]) -> Column:
+    """The same column of several files as one."""
+    if len(columns) == 1:
+        return columns[0]
+    first = columns[0]
+    if first.format.kind != "category":
+        return Column(first.name, first.format, np.concatenate([column.values for column in columns]))
+    levels = tuple(dict.fromkeys(level for column in columns for level in column.levels))
+    place = {level: i for i, level in enumerate(levels)}
+    codes = [np.array([*(place[level] for level in c.levels), -1], np.int32)[c.values] for c in columns]
+    return Column(first.name, first.format, np.concatenate(codes), levels)

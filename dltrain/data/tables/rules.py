@@ -1,0 +1,85 @@
+"""How columns are read and encoded, as plain data: what `data.json` keeps of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+Kind = Literal["number", "boolean", "date", "category"]
+MISSING_LEVEL = "(missing)"
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the values of a column are read.
+
+    decimal: mark of its numbers, "." or "," ("" in a category of text); another file may have another one. date: `iso` or
+    a format of strptime. missing_words: of the user, beside the known ones.
+    """
+
+    kind: Kind
+    decimal: str = ""
+    date: str = ""
+    missing_words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one column becomes features; everything in it was computed from the training rows.
+
+    levels: of a category, one feature each; a level that is not among them has 0 in all. fill: what replaces a missing
+    number, truth or time (a time as ISO text). indicator: a last feature that is 1 where the value was missing. parts: of a
+    date, such as year and month. centers: what is subtracted from each part in float64.
+    """
+
+    name: str
+    format: Format
+    levels: tuple[str, ...] = ()
+    fill: float | str | None = None
+    indicator: bool = False
+    parts: tuple[str, ...] = ("",)
+    centers: tuple[float, ...] = (0.0,)
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the features: `age`, `color=red`, `sold month`, and `age=(missing)` of the indicator."""
+        if self.format.kind == "category":
+            names = [f"{self.name}={level}" for level in self.levels]
+        else:
+            names = [f"{self.name} {part}".rstrip() for part in self.parts]
+        return names + [f"{self.name}={MISSING_LEVEL}"] * self.indicator
+
+
+def rule_from_json(content: Mapping[str, Any]) -> Rule:
+    """Return the rule whose `dataclasses.asdict` went through JSON."""
+    plain: dict[str, Any] = {key: _tuples(value) for key, value in content.items()}
+    form: dict[str, Any] = {key: _tuples(value) for key, value in plain.pop("format").items()}
+    rule = Rule(**plain, format=Format(**form))
+    _check_types(rule)
+    return rule
+
+
+def _check_types(rule: Rule) -> None:
+    """Raise ValueError for a rule that no run wrote: the file may come from elsewhere."""
+    form = rule.format
+    texts = (rule.name, form.decimal, form.date, *form.missing_words, *rule.levels, *rule.parts)
+    fill = str if form.kind == "date" else (int, float)
+    sound = (
+        form.kind in get_args(Kind)
+        and all(isinstance(text, str) for text in texts)
+        and (rule.fill is None or isinstance(rule.fill, fill))
+        and isinstance(rule.indicator, bool)
+        and all(isinstance(center, int | float) for center in rule.centers)
+        and (form.kind == "category" or len(rule.parts) == len(rule.centers))
+    )
+    if not sound:
+        raise ValueError(f"the rule of column {rule.name!r} is none")
+    if form.kind == "date" and rule.fill is not None:
+        np.datetime64(str(rule.fill), "us")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

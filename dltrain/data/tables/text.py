@@ -1,0 +1,241 @@
+"""Text as numbers, dates and missing values: each works on the different texts of a column, not on its rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+# Missing wherever they stand; the second set among numbers and dates only: in a column of text they may be a level.
+MISSING = frozenset(("", "na", "n/a", "nan", "null", "?", "#n/a", "#n/a n/a", "<na>", "n.a.", "#na", "nil"))
+MISSING_AMONG_NUMBERS = frozenset(("-", "--", "---", "–", "—", ".", "..", "none", "missing", "unknown", "*"))
+
+Floats = NDArray[np.float64]
+Times = NDArray[np.datetime64]
+Flags = NDArray[np.bool_]
+
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
+_GROUPED_COMMA = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"  # 1,234,567.8
+_GROUPED_POINT = r"^[+-]?\d{1,3}(\.\d{3})+(,\d*)?$"  # 1.234.567,8
+_GROUPED_SPACE = r"^[+-]?\d{1,3}([ '’\x{a0}\x{202f}]\d{3})+([.,]\d+)?$"  # 1 234 567.8
+_DECIMAL_COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"  # 1,5
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column of text as its different texts, trimmed, and for each row the number of its text.
+
+    texts: pyarrow strings; codes: (N,) int32, -1 where the file has a null; counts: rows of each text.
+    """
+
+    texts: Any
+    codes: NDArray[np.int32]
+    counts: NDArray[np.int64]
+
+    @property
+    def words(self) -> list[str]:
+        words: list[str] = self.texts.to_pylist()
+        return words
+
+    def first_row(self, chosen: Flags) -> int:
+        """Return the first row whose text is among the `chosen` ones."""
+        return int(np.flatnonzero(np.append(chosen, False)[self.codes])[0])
+
+
+def code(column: Any) -> Coded:
+    """Number the different texts of a column (a pyarrow.ChunkedArray of strings), without blanks around them."""
+    parts = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    if isinstance(parts, pa.ChunkedArray):
+        parts = parts.chunk(0) if parts.num_chunks else pa.array([], pa.string()).dictionary_encode()
+    raw = parts.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    again = pc.utf8_trim_whitespace(parts.dictionary.cast(pa.string())).dictionary_encode()
+    to = np.append(again.indices.to_numpy(zero_copy_only=False), -1).astype(np.int32)
+    codes = to[raw]
+    counts = np.bincount(codes[codes >= 0], minlength=len(again.dictionary))
+    return Coded(again.dictionary, codes, counts)
+
+
+def without_missing(column: Any) -> Any:
+    """Return a column of text with null for the words for missing values as they are written most often."""
+    words = {
+        form(word) for word in MISSING | MISSING_AMONG_NUMBERS for form in (str.lower, str.upper, str.title)
+    }
+    known = pa.array(
+        sorted(words | {"NaN"}), column.type if pa.types.is_large_string(column.type) else pa.string()
+    )
+    return pc.if_else(pc.is_in(column, value_set=known), pa.scalar(None, column.type), column)
+
+
+def is_number(texts: Any) -> Flags:
+    """Tell which texts are plain numbers."""
+    return _matches(texts, _NUMBER)
+
+
+def is_word(texts: Any, words: Iterable[str]) -> Flags:
+    """Tell which texts are among the lower-case `words`."""
+    found = pc.is_in(pc.utf8_lower(texts), value_set=pa.array(sorted(words), pa.string()))
+    return _flags(found)
+
+
+@dataclass(frozen=True)
+class CommaEvidence:
+    """Examples of texts that show what a comma means in a column; None where there is none."""
+
+    decimal: str | None
+    grouping: str | None
+    either: str | None  # 1,234
+
+
+def comma_evidence(texts: Any) -> CommaEvidence:
+    """Look for commas in numbers: `1,5` is a decimal comma, `1,234,567` and `1,234.5` group digits, `1,234` may be both."""
+    comma, grouped = _matches(texts, _DECIMAL_COMMA), _matches(texts, _GROUPED_COMMA)
+    sure = grouped & ~comma  # a second comma, or a point
+    points = _matches(texts, _GROUPED_POINT) & _matches(texts, ",")
+    return CommaEvidence(
+        _example(texts, (comma & ~grouped) | points), _example(texts, sure), _example(texts, comma & grouped)
+    )
+
+
+def looks_like_comma_numbers(texts: Any) -> Flags:
+    """Tell which texts are numbers with a comma in them, whatever it means."""
+    return _matches(texts, ",") & (
+        _matches(texts, _DECIMAL_COMMA) | _matches(texts, _GROUPED_COMMA) | _matches(texts, _GROUPED_POINT)
+    )
+
+
+def numbers(texts: Any, decimal: str) -> tuple[Floats, Flags]:
+    """Return the texts as numbers (NaN where they are none), and which of them are numbers.
+
+    decimal: "." or ","; the other one, spaces and apostrophes may group digits by three.
+    """
+    grouped = _matches(texts, _GROUPED_COMMA if decimal == "." else _GROUPED_POINT)
+    spaced = _matches(texts, _GROUPED_SPACE)
+    plain = texts
+    if decimal == ",":
+        # a point in a text that groups nothing would be another decimal mark: no number
+        plain = pc.if_else(
+            pc.match_substring(plain, "."), pa.scalar("x"), pc.replace_substring(plain, ",", ".")
+        )
+    if grouped.any():
+        cut = pc.replace_substring(texts, "," if decimal == "." else ".", "")
+        plain = pc.if_else(pa.array(grouped), pc.replace_substring(cut, ",", "."), plain)
+    if spaced.any():
+        cut = pc.replace_substring_regex(texts, r"[ '’\x{a0}\x{202f}]", "")
+        plain = pc.if_else(
+            pa.array(spaced), pc.replace_substring(cut, ",", ".") if decimal == "," else cut, plain
+        )
+    good = _matches(plain, _NUMBER)
+    values = pc.if_else(pa.array(good), plain, pa.scalar(None, pa.string())).cast(pa.float64())
+    return values.to_numpy(zero_copy_only=False), good
+
+
+# Dates ------------------------------------------------------------------------------------------------------------
+
+_DAYS = (
+    "%Y/%m/%d", "%Y.%m.%d", "%Y-%m", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%m/%d/%y", "%d/%m/%y",
+    "%b %d %Y", "%b %d, %Y", "%d-%b-%Y", "%d %b %Y", "%d-%b-%y", "%b %Y",
+)  # fmt: skip
+_CLOCKS = ("", " %H:%M:%S", " %H:%M")
+_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?"
+_ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
+_DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?(\D|$)|^[A-Za-z]{3,9} \d{1,4}|^\d{1,2}[- ][A-Za-z]{3}[, -]"
+
+
+def is_date_like(texts: Any) -> Flags:
+    """Tell which texts have the shape of a date."""
+    return _matches(texts, _DATE_LIKE)
+
+
+def date_formats(texts: Any) -> list[str]:
+    """Return the formats that read the most of these texts; several where day and month can be taken for each other."""
+    timed = bool(pc.any(pc.match_substring(texts, ":")).as_py())
+    formats = ["iso", *(day + clock for day in _DAYS for clock in (_CLOCKS if timed else _CLOCKS[:1]))]
+    for part in (texts.slice(0, 200), texts):  # most formats are ruled out by a few texts
+        read = {form: int(dates(part, form)[1].sum()) for form in formats}
+        formats = [form for form, count in read.items() if count and count == max(read.values())]
+    return formats
+
+
+def dates(texts: Any, form: str) -> tuple[Times, Flags]:
+    """Return the texts as times (NaT where they are none) by `iso` or a format of strptime, and which of them are dates."""
+    if form == "iso":
+        return _iso(texts)
+    try:
+        times = pc.strptime(texts, form, "us", error_is_null=True)
+    except (pa.ArrowException, ValueError):
+        return np.full(len(texts), "NaT", "datetime64[us]"), np.zeros(len(texts), bool)
+    values = times.to_numpy(zero_copy_only=False).astype("datetime64[us]")
+    # strptime takes 99 for the year 99
+    good = ~np.isnat(values) & (values >= np.datetime64("1000-01-01"))
+    return np.where(good, values, np.datetime64("NaT")), good
+
+
+def _iso(texts: Any) -> tuple[Times, Flags]:
+    zoned = _matches(texts, _ISO + _ZONE)
+    good = _matches(texts, _ISO + "$") | zoned
+    values = np.full(len(texts), "NaT", "datetime64[us]")
+    for chosen, kind in ((good & ~zoned, pa.timestamp("us")), (good & zoned, pa.timestamp("us", "UTC"))):
+        if chosen.any():
+            try:
+                times = texts.filter(pa.array(chosen)).cast(kind)
+            except pa.ArrowException:  # 2024-02-30
+                times, kept = _iso_one_by_one(texts.filter(pa.array(chosen)), kind)
+                good[np.flatnonzero(chosen)[~kept]] = False
+            values[chosen] = times.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
+    return values, good
+
+
+def _iso_one_by_one(texts: Any, kind: Any) -> tuple[Any, Flags]:
+    times = []
+    for text in texts:
+        try:
+            times.append(text.cast(kind).as_py())
+        except pa.ArrowException:
+            times.append(None)
+    return pa.array(times, kind), np.array([time is not None for time in times])
+
+
+def _matches(texts: Any, pattern: str) -> Flags:
+    return _flags(pc.match_substring_regex(texts, pattern))
+
+
+def _flags(found: Any) -> Flags:
+    flags: Flags = found.fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
+    return flags
+
+
+def _example(texts: Any, chosen: Flags) -> str | None:
+    rows = np.flatnonzero(chosen)
+    return str(texts[int(rows[0])].as_py()) if len(rows) else None
+
+
+def is_identifier_name(name: str) -> bool:
+    """Tell whether a column's name says that it numbers or names its rows.
+
+    >>> [is_identifier_name(name) for name in ("id", "Patient_ID", "passengerId", "rownames", "column_1", "paid", "Unnamed: 0")]
+    [True, True, True, True, True, False, True]
+    """
+    return (
+        re.fullmatch(
+            r"(?i:id|idx|index|uuid|guid|key|row|no\.?|nr\.?|obs|row[ _.-]?(id|nr|no|num|number|names?)|unnamed: ?\d+|column_1_*|.*[ _.-]id)"
+            r"|.*[a-z](Id|ID)",
+            name,
+        )
+        is not None
+    )
+
+
+def is_time_name(name: str) -> bool:
+    """Tell whether a column's name says that it counts time.
+
+    >>> [is_time_name(name) for name in ("time", "Day", "week_number", "t", "nWomen", "daylight")]
+    [True, True, True, True, False, False]
+    """
+    words = r"(t|time|year|quarter|month|week|day|hour|minute|second|date|period|step|trend)s?"
+    return re.fullmatch(rf"(?i:{words}([ _.-].*)?)", name) is not None

@@ -1,0 +1,680 @@
+"""What tables in the wild hold: marks, words for missing values, dates, identifiers, targets; and what a run keeps of them.
+
+Second truths: Python's csv and datetime modules, numpy, and values worked out by hand.
+"""
+
+from __future__ import annotations
+
+import gzip
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import feather, parquet
+from torch import Tensor
+
+from dltrain.data.contract import Contract
+from dltrain.data.errors import DataError
+from dltrain.data.prepare import Splits, prepare
+from dltrain.data.raw import Encoded, Encoder, RawData
+from dltrain.data.table import csv
+from dltrain.data.tables.rules import Rule
+from dltrain.data.units import in_units
+
+ROWS = 40
+
+
+def save(path: Path, columns: dict[str, list[Any]], separator: str = ",", encoding: str = "utf-8") -> str:
+    lines = [columns.keys(), *zip(*columns.values(), strict=True)]
+    text = "\n".join(separator.join(map(str, line)) for line in lines) + "\n"
+    path.write_bytes(text.encode(encoding))
+    return str(path)
+
+
+def encoded(raw: RawData, train: Tensor | None = None) -> Encoded:
+    assert isinstance(raw.inputs, Encoder)
+    return raw.inputs.encode(torch.arange(len(raw)) if train is None else train)
+
+
+def plain(count: int = ROWS) -> dict[str, list[Any]]:
+    """Columns that nothing is special about: a number, a category and two classes."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=count).round(3).tolist()
+    return {
+        "x": x,
+        "kind": [("a", "b", "c")[i % 3] for i in range(count)],
+        "y": ["no" if v < 0 else "yes" for v in x],
+    }
+
+
+def notes(raw: RawData) -> str:
+    return "\n".join((*raw.notes, *encoded(raw).notes))
+
+
+# Reading ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mark", "words"),
+    [(",", ["comma"]), (";", ["semicolon", ";"]), ("\t", ["tab", "\\t", "\t"]), ("|", ["pipe", "|"])],
+)
+def test_separators_are_detected_shown_and_taken_as_typed(
+    tmp_path: Path, mark: str, words: list[str]
+) -> None:
+    truth = encoded(csv(save(tmp_path / "truth.csv", plain()), "y")).inputs
+    path = save(tmp_path / "t.csv", plain(), separator=mark)
+    for word in ("auto", *words):
+        raw = csv(path, "y", delimiter=word)
+        assert encoded(raw).inputs.equal(truth)
+        assert ("separator" in raw.notes[0]) == (word == "auto" and mark != ",")
+
+
+def test_a_comma_in_text_does_not_separate_where_semicolons_do(tmp_path: Path) -> None:
+    columns = plain() | {"name": [f"last{i % 4}, first" for i in range(ROWS)]}
+    raw = csv(save(tmp_path / "t.csv", columns, separator=";"), "y")
+    assert "name=last2, first" in encoded(raw).feature_names
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", ""), ("utf-8-sig", ""), ("utf-16", "UTF-16"),
+                                                 ("latin-1", "Windows-1252"), ("cp1252", "Windows-1252")])  # fmt: skip
+def test_encodings(tmp_path: Path, encoding: str, shown: str) -> None:
+    columns = plain() | {"stadt": [("Köln", "Nîmes")[i % 2] for i in range(ROWS)]}
+    raw = csv(save(tmp_path / "t.csv", columns, encoding=encoding), "y")
+    assert {"stadt=Köln", "stadt=Nîmes", "x"} <= set(encoded(raw).feature_names)
+    assert (shown in raw.notes[0]) if shown else ("read as" not in raw.notes[0])
+
+
+def test_a_short_row_is_named_in_any_encoding(tmp_path: Path) -> None:
+    """Arrow cannot hand over a row that is not UTF-8: it was left out without a word."""
+    (tmp_path / "t.csv").write_bytes("x,name,y\n1,a,no\n2,Köln\n3,b,yes\n".encode("latin-1"))
+    with pytest.raises(DataError, match="row 2 of .* has 2 values for 3 columns .'2,Köln'"):
+        csv(str(tmp_path / "t.csv"), "y")
+
+
+def test_quotes_newlines_and_spaces(tmp_path: Path) -> None:
+    lines = ['x,"the\nname",y', '1,"a\nb",no', '" 2 ","say ""a"", b",yes', "3, c ,no", "", "4,c,yes"]
+    path = tmp_path / "t.csv"
+    path.write_text("\r\n".join(lines), newline="")
+    result = encoded(csv(str(path), "y"))
+    assert result.inputs[:, 0].tolist() == [1, 2, 3, 4]
+    assert result.feature_names[1:] == ("the\nname=a\nb", "the\nname=c", 'the\nname=say "a", b')
+    path.write_text('x, "name", y\n1, "a, b", no\n2, "c", yes\n')  # a space in front of the quote
+    result = encoded(csv(str(path), "y"))
+    assert result.feature_names == ("x", "name=a, b", "name=c")
+
+
+def test_names_in_single_quotes(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("'x'\t'name'\t'y'\n1\t'it'\tno\n2\t'a\tb'\tyes\n")
+    assert encoded(csv(str(tmp_path / "t.csv"), "y")).feature_names == ("x", "name=a\tb", "name=it")
+
+
+def test_packed_and_arrow_files_equal_csv(tmp_path: Path) -> None:
+    path = Path(save(tmp_path / "t.csv", plain()))
+    truth = encoded(csv(str(path), "y"))
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    parquet.write_table(pa.table(plain()), tmp_path / "t.parquet")
+    feather.write_feather(pa.table(plain()), str(tmp_path / "t.feather"))
+    for name in ("t.csv.gz", "t.parquet", "t.feather"):
+        result = encoded(csv(str(tmp_path / name), "y"))
+        assert result.inputs.equal(truth.inputs), name
+        assert result.feature_names == truth.feature_names, name
+
+
+def test_types_of_parquet(tmp_path: Path) -> None:
+    days = [datetime(2024, 1 + i % 12, 15, 6) for i in range(ROWS)]
+    columns = {
+        "flag": pa.array([i % 2 == 0 for i in range(ROWS - 1)] + [None]),
+        "day": pa.array(days, pa.timestamp("us", "UTC")),
+        "level": pa.array([("u", "v")[i % 2] for i in range(ROWS)]).dictionary_encode(),
+        "price": pa.array([f"{i % 7}.50" for i in range(ROWS)]).cast(pa.decimal128(6, 2)),
+        "wait": pa.array([1500 * i for i in range(ROWS)], pa.duration("ms")),
+        "tags": pa.array([["a"]] * ROWS),
+        "y": pa.array([float(i * i % 11) / 7 for i in range(ROWS)]),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    result = encoded(raw := csv(str(tmp_path / "t.parquet"), "y"))
+    found = dict(zip(result.feature_names, result.inputs.T, strict=True))
+    assert "left out: tags (values of type list" in raw.notes[0]
+    assert found["flag"].tolist() == [float(i % 2 == 0) for i in range(ROWS - 1)] + [1.0]
+    assert found["flag=(missing)"].tolist() == [0.0] * (ROWS - 1) + [1.0]
+    assert found["price"][:3].tolist() == [0.5, 1.5, 2.5]
+    assert found["wait"][:3].tolist() == [0.0, 1.5, 3.0]
+    assert found["day month"].tolist() == [1 + i % 12 for i in range(ROWS)]
+    assert found["day weekday"].tolist() == [day.weekday() for day in days]
+
+
+def test_columns_without_a_name_and_with_the_same_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"two columns named 'x' .columns 1, 3.; give each its own name"):
+        csv(save(tmp_path / "t.csv", {"x": [1], "y": [2], " x": [3]}), "y")
+    columns = {"": [f"r{i}" for i in range(ROWS)], **plain()}
+    raw = csv(save(tmp_path / "u.csv", columns), "y")
+    assert "left out: column_1 (identifier)" in raw.notes[0]
+    # write.table of R leaves out the name of the row names
+    text = (tmp_path / "u.csv").read_text().removeprefix(",")
+    (tmp_path / "r.csv").write_text(text)
+    assert encoded(csv(str(tmp_path / "r.csv"), "y")).inputs.equal(encoded(raw).inputs)
+
+
+def test_a_file_without_a_header_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the first line seems to hold values, and must name the columns"):
+        csv(save(tmp_path / "t.csv", {"5.1": [1, 2], "0": [0, 1]}), "y")
+
+
+# Numbers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("texts", "separator", "expected"),
+    [
+        (["1,5", "-0,25", "1.234,5", "2.000", "7"], ";", [1.5, -0.25, 1234.5, 2000, 7]),
+        (['"1,234"', '"1,345,678.5"', "7", "0.5", "-1e3"], ",", [1234, 1345678.5, 7, 0.5, -1000]),
+        (["1 234", "1 345 678.5", "7", "0.5", "3"], ",", [1234, 1345678.5, 7, 0.5, 3]),
+        (["1'234", "7'000.5", "7", "0.5", "3"], ",", [1234, 7000.5, 7, 0.5, 3]),
+    ],
+)
+def test_decimal_commas_and_grouped_digits(
+    tmp_path: Path, texts: list[str], separator: str, expected: list[float]
+) -> None:
+    columns = {"x": texts * 4, "y": ["a", "b"] * 10}
+    raw = csv(save(tmp_path / "t.csv", columns, separator=separator), "y")
+    assert encoded(raw).inputs[:5, 0].tolist() == expected
+    assert ("decimal comma" in raw.notes[0]) == (separator == ";")
+
+
+def test_a_comma_that_may_mean_two_things_is_refused_with_both_ways_out(tmp_path: Path) -> None:
+    path = save(tmp_path / "t.csv", {"x": ["1,234", "2,500"] * 10, "y": ["a", "b"] * 10}, separator=";")
+    with pytest.raises(
+        DataError, match="'1,234', which may mean 1.234 or 1234; set dataset.decimal=comma or "
+    ):
+        csv(path, "y")
+    assert encoded(csv(path, "y", decimal="comma")).inputs[0].item() == pytest.approx(1.234)
+    assert encoded(csv(path, "y", decimal="point")).inputs[0].item() == 1234
+    both = {"x": ["1,5", "2"] * 10, "z": ["1,234,567", "3"] * 10, "y": ["a", "b"] * 10}
+    with pytest.raises(DataError, match="a comma is a decimal mark and groups digits"):
+        csv(save(tmp_path / "both.csv", both, separator=";"), "y")
+
+
+@pytest.mark.parametrize(
+    "word", ["", "-", "--", ".", "none", "None", "#N/A", "NA", "nan", "NaN", "?", "null", " NA ", "<NA>"]
+)
+def test_words_for_missing_values(tmp_path: Path, word: str) -> None:
+    """One among numbers is a missing number: the training median, and an indicator."""
+    columns = plain() | {"age": [20 + i % 9 for i in range(ROWS)]}
+    columns["age"][7] = word
+    result = encoded(csv(save(tmp_path / "t.csv", columns), "y"))
+    found = dict(zip(result.feature_names, result.inputs.T, strict=True))
+    present = [value for i, value in enumerate(columns["age"]) if i != 7]
+    assert found["age"][7] == np.median(present)
+    assert found["age=(missing)"].tolist() == [float(i == 7) for i in range(ROWS)]
+    assert len(result.feature_names) == 6
+
+
+def test_an_odd_value_is_named_with_row_text_and_the_ways_out(tmp_path: Path) -> None:
+    columns = plain() | {"age": [20 + i % 9 for i in range(ROWS)]}
+    columns["age"][7] = "unsure"
+    path = save(tmp_path / "t.csv", columns)
+    with pytest.raises(DataError, match="column 'age' holds numbers, but 'unsure' in row 8 of ") as error:
+        csv(path, "y")
+    for cure in ("missing_words=[unsure]", "categorical=[age]", "drop=[age]"):
+        assert f"dataset.{cure}" in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+    assert "age=(missing)" in encoded(csv(path, "y", missing_words=["unsure"])).feature_names
+    assert "age=unsure" in encoded(csv(path, "y", categorical=["age"])).feature_names
+    assert "age" not in encoded(csv(path, "y", drop=["age"])).feature_names
+
+
+def test_a_long_odd_value_is_shown_in_part(tmp_path: Path) -> None:
+    columns = plain() | {"age": [20 + i % 9 for i in range(ROWS)]}
+    columns["age"][7] = '"' + "a line\n" * 50 + '"'
+    with pytest.raises(DataError, match="'a line.na line.n.*…' in row 8") as error:
+        csv(save(tmp_path / "t.csv", columns), "y")
+    assert len(str(error.value).splitlines()) == 2
+    assert "missing_words" not in str(error.value)
+
+
+def test_cures_are_typed_as_a_shell_and_hydra_take_them() -> None:
+    import shlex
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from dltrain.data.tables.cures import typed
+
+    names = ["plain", "two words", 'a "quoted"', "it's", "a,b", "-9", "x=1", "50 %", "Größe"]
+    for chosen in (names[:1], *([name] for name in names), names):
+        (argument,) = shlex.split(typed("drop", chosen))
+        (override,) = OverridesParser.create().parse_overrides([argument])
+        assert override.value() == chosen
+
+
+def test_one_word_in_many_rows_or_half_text_is_a_category(tmp_path: Path) -> None:
+    columns = plain() | {"ticket": [("A/5", "113", "7", "C1")[i % 4] for i in range(ROWS)]}
+    assert "ticket=A/5" in encoded(csv(save(tmp_path / "t.csv", columns), "y")).feature_names
+
+
+@pytest.mark.parametrize("start", [1.7e9, 2010.0, 1e15])
+def test_offsets_are_exact(tmp_path: Path, start: float) -> None:
+    """Steps far below float32's resolution at `start` stay apart."""
+    steps = np.random.default_rng(1).permutation(ROWS) / 8
+    columns = plain() | {"t": [repr(float(start + step)) for step in steps]}
+    result = encoded(csv(save(tmp_path / "t.csv", columns), "y"))
+    found = result.inputs[:, result.feature_names.index("t")].double()
+    exact = torch.from_numpy(steps - steps.mean())
+    assert torch.allclose(found, exact, rtol=0, atol=1e-5 if start < 1e12 else 0.07)
+
+
+def test_plain_numbers_are_not_shifted(tmp_path: Path) -> None:
+    result = encoded(
+        csv(save(tmp_path / "t.csv", plain() | {"z": [1000 + 50 * (i % 4) for i in range(ROWS)]}), "y")
+    )
+    assert result.inputs[:2, result.feature_names.index("z")].tolist() == [1000, 1050]
+
+
+# Dates ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%b %d %Y", "%d-%b-%Y", "%Y-%m-%d %H:%M:%S",
+     "%Y-%m-%dT%H:%M:%SZ", "%m/%d/%Y %H:%M"],
+)  # fmt: skip
+def test_dates_become_year_month_weekday_and_hour(tmp_path: Path, form: str) -> None:
+    generator = np.random.default_rng(2)
+    hours = 24 if "%H" in form else 1
+    days = [
+        datetime(int(y), int(m), int(d), int(h))
+        for y, m, d, h in zip(
+            generator.integers(1990, 2020, ROWS), generator.integers(1, 13, ROWS),
+            generator.integers(1, 29, ROWS), generator.integers(0, hours, ROWS), strict=True,
+        )
+    ]  # fmt: skip
+    result = encoded(csv(save(tmp_path / "t.csv", plain() | {"sold": [d.strftime(form) for d in days]}), "y"))
+    found = dict(zip(result.feature_names, result.inputs.T.double(), strict=True))
+    assert found["sold month"].tolist() == [d.month for d in days]
+    assert found["sold weekday"].tolist() == [d.weekday() for d in days]
+    assert ("sold hour" in found) == ("%H" in form)
+    years = [
+        d.year + (d - datetime(d.year, 1, 1)) / (datetime(d.year + 1, 1, 1) - datetime(d.year, 1, 1))
+        for d in days
+    ]
+    assert torch.allclose(
+        found["sold year"], torch.tensor(years, dtype=torch.float64) - np.mean(years), atol=1e-5
+    )
+
+
+def test_dates_with_day_and_month_unclear_are_refused_and_can_be_told(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "t.csv", plain() | {"day": [f"{1 + i % 12}/{1 + i % 5}/2020" for i in range(ROWS)]}
+    )
+    with pytest.raises(
+        DataError, match="column 'day' has '1/1/2020' in row 1 of .* the day or the month first"
+    ) as error:
+        csv(path, "y")
+    assert len(str(error.value).splitlines()) <= 3
+    for form, expected in (("%m/%d/%Y", 2), ("%d/%m/%Y", 2)):
+        result = encoded(csv(path, "y", date_format=form))
+        month = [1 + i % 12 for i in range(ROWS)] if form == "%m/%d/%Y" else [1 + i % 5 for i in range(ROWS)]
+        assert result.inputs[:, result.feature_names.index("day month")].tolist() == month, expected
+    assert "day month" not in encoded(csv(path, "y", date_format="%m/%d/%Y", dates="number")).feature_names
+
+
+# What is left out --------------------------------------------------------------------------------------------------
+
+
+def test_identifiers_free_text_and_empty_columns_are_left_out_and_listed(tmp_path: Path) -> None:
+    columns = {
+        "row": list(range(1, ROWS + 1)),
+        "customer_id": [(i * 37) % 101 for i in range(ROWS)],
+        "name": [f"N{i}" for i in range(ROWS)],
+        "comment": [f"text {i // 2 * 2}" for i in range(ROWS - 1)] + [""],
+        "nothing": [""] * ROWS,
+        **plain(),
+    }
+    path = save(tmp_path / "t.csv", {k: v for k, v in columns.items()})
+    raw = csv(path, "y", drop=["kind"])
+    line = raw.notes[0]
+    for gone in (
+        "row (identifier)",
+        "customer_id (identifier)",
+        "name (identifier)",
+        "nothing (empty)",
+        "kind (dropped)",
+    ):
+        assert gone in line
+    assert "comment" in line or "comment=text 0" in encoded(raw).feature_names
+    assert encoded(csv(path, "y", keep=["customer_id"])).feature_names[0] == "customer_id"
+
+
+def test_a_year_that_runs_is_no_identifier(tmp_path: Path) -> None:
+    columns = {
+        "year": list(range(1960, 1960 + ROWS)),
+        "time": list(range(1, ROWS + 1)),
+        "n": list(range(ROWS)),
+    }
+    raw = csv(save(tmp_path / "t.csv", plain() | columns), "y")
+    assert encoded(raw).feature_names[-2:] == ("year", "time")
+    assert raw.notes[0].endswith("left out: n (identifier)")
+
+
+# Missing values and levels: the training split alone ------------------------------------------------------------------
+
+
+def test_fill_values_levels_and_centers_come_from_the_training_split(tmp_path: Path) -> None:
+    columns = {
+        "x": [1, 2, "", 4, 100, ""],
+        "kind": ["a", "b", "a", "b", "new", ""],
+        "t": [1e9, 1e9 + 1, 1e9 + 2, 1e9 + 3, 2e9, 2e9],
+        "part": ["train"] * 4 + ["val", "test"],
+        "y": [1.5, 2.5, 3.5, 9, 80, 90],
+    }
+    splits = prepare(csv(save(tmp_path / "t.csv", columns), "y", split_column="part"), normalize="none")
+    assert splits.contract is not None
+    x, kind, t = splits.contract.columns
+    assert (x.fill, x.indicator) == (2.0, True)  # the median of 1, 2 and 4
+    assert kind.levels == ("a", "b")
+    assert not kind.indicator
+    assert t.centers == (1e9 + 1.5,)
+    assert splits.spec.target_scale is not None
+    assert splits.spec.target_scale.mean.item() == pytest.approx(4.125)
+    assert splits.val is not None
+    assert splits.test is not None
+    (val,), (test,) = (next(iter(s.batches(None, 9))).inputs.tolist() for s in (splits.val, splits.test))
+    assert val[:4] == [100, 0, 0, 0]  # an unseen level has its place: none of the known ones
+    assert test[:4] == [2, 1, 0, 0]
+    assert any("unseen" in note and "'new'" in note for note in splits.spec.notes)
+    assert any(
+        "missing  x: 2 of 6, filled with the training median 2 and an indicator" in n
+        for n in splits.spec.notes
+    )
+
+
+def test_missing_rows_may_be_dropped_and_are_counted(tmp_path: Path) -> None:
+    columns = plain()
+    columns["x"][3], columns["kind"][5], columns["y"][8] = "NA", "", "?"
+    raw = csv(save(tmp_path / "t.csv", columns), "y", missing="drop")
+    assert len(raw) == ROWS - 3
+    assert [raw.describe(i).split(" of ")[0] for i in (2, 3, 4, 6)] == ["row 3", "row 5", "row 7", "row 10"]
+    assert "2 rows of t.csv left out, which lack a value" in notes(raw)
+    assert "1 rows without a target left out" in notes(raw)
+
+
+def test_a_column_without_a_value_in_the_training_split_is_refused(tmp_path: Path) -> None:
+    columns = {
+        "x": ["", "", 1, 2],
+        "z": [1, 2, 3, 5],
+        "part": ["train", "train", "val", "test"],
+        "y": [1, 2.5, 3, 4],
+    }
+    raw = csv(save(tmp_path / "t.csv", columns), "y", split_column="part")
+    with pytest.raises(
+        DataError, match=r"column 'x' has no value in the training split; leave it out: dataset.drop=\[x\]"
+    ):
+        prepare(raw)
+
+
+def test_a_separate_test_file_is_matched_by_name(tmp_path: Path) -> None:
+    train = plain()
+    test = dict(reversed(plain(6).items())) | {"kind": ["a", "b", "c", "new", "", "a"]}
+    path, other = save(tmp_path / "t.csv", train), save(tmp_path / "u.csv", test, separator=";")
+    raw = csv(path, "y", test_path=other)
+    splits = prepare(raw, val_fraction=0.2, normalize="none")
+    assert splits.spec.sizes == {"train": 32, "val": 8, "test": 6}
+    assert splits.test is not None
+    batch = next(iter(splits.test.batches(None, 9)))
+    assert batch.inputs[:, 0].tolist() == pytest.approx(plain(6)["x"])
+    assert batch.inputs[:, 1:4].sum(1).tolist() == [1, 1, 1, 0, 0, 1]
+    assert batch.targets.tolist() == [int(v == "yes") for v in plain(6)["y"]]
+    assert raw.describe(ROWS) == f"row 1 of {other}"
+    renamed = {("size" if k == "x" else k): v for k, v in test.items()}
+    with pytest.raises(DataError, match=r"lacks 'x' of the columns .*; it has 'size' besides"):
+        csv(path, "y", test_path=save(tmp_path / "v.csv", renamed))
+    with pytest.raises(DataError, match="column 'x' holds numbers, but 'big' in row 2 of .*w.csv"):
+        csv(path, "y", test_path=save(tmp_path / "w.csv", test | {"x": [1, "big", 3, 4, 5, 6]}))
+    with pytest.raises(DataError, match="'maybe', which is none of the classes 'no', 'yes'"):
+        csv(path, "y", test_path=save(tmp_path / "z.csv", test | {"y": ["no", "maybe"] * 3}))
+
+
+# Targets -----------------------------------------------------------------------------------------------------------
+
+
+def target(tmp_path: Path, values: list[Any], task: str = "auto") -> RawData:
+    count = len(values)
+    x = np.random.default_rng(3).normal(size=count).round(3).tolist()
+    return csv(save(tmp_path / "t.csv", {"x": x, "y": values}), "y", task=task)
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        (["a", " a ", "b"], "classification"),
+        (["True", "False"], "classification"),
+        ([3, 7], "classification"),
+        ([-1, 1], "classification"),
+        ([0, 1, 2], "classification"),
+        ([1, 2, 3, 4], "classification"),
+        (["1.0", "2.0", "3.0"], "classification"),
+        ([0.5, 1.5], "regression"),
+        ([0, 1, 2.5], "regression"),
+        (list(range(100, 125)), "regression"),
+        ([3, 4, 5, 6, 8], "ambiguous"),
+        ([10, 20, 30], "ambiguous"),
+        (list(range(15)), "ambiguous"),
+    ],
+)
+def test_the_task_is_inferred_stated_or_refused(tmp_path: Path, levels: list[Any], expected: str) -> None:
+    values = levels * 8
+    if expected == "ambiguous":
+        with pytest.raises(
+            DataError, match="set dataset.task=regression or dataset.task=classification"
+        ) as error:
+            target(tmp_path, values)
+        assert len(str(error.value).splitlines()) <= 3
+        for task in ("regression", "classification"):
+            assert target(tmp_path, values, task).task == task
+        return
+    raw = target(tmp_path, values)
+    assert raw.task == expected
+    assert f"y: {expected}" in raw.notes[-1]
+    if " a " in levels:
+        assert raw.class_names == ("a", "b")
+
+
+def test_a_count_with_seldom_values_is_ambiguous(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="which may be classes or a quantity"):
+        target(tmp_path, [0] * 20 + [1] * 10 + [2] * 5 + [3])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([5] * ROWS, "has the same value in every row"),
+        ([2.5] * ROWS, r"has the same value in every row \(2.5\)"),
+        (["a"] * ROWS, r"has the same value in every row \('a'\)"),
+        ([""] * ROWS, "has no value; name another dataset.target"),
+        (list(range(ROWS)), "which numbers the rows; name another dataset.target"),
+        ([f"n{i}" for i in range(ROWS)], "a different text in every row"),
+        ([f"2020-01-{1 + i % 28:02}" for i in range(ROWS)], "which holds dates"),
+        ([1.5, 2.5, 3, 4] * 9 + [1, 2, 3, "x"], r"'x' in row 40 .*\n.*or set dataset.task=classification"),
+    ],
+)
+def test_targets_that_cannot_be_predicted_are_refused(
+    tmp_path: Path, values: list[Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        target(tmp_path, values)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_labels_may_be_words_that_stand_for_missing_numbers(tmp_path: Path) -> None:
+    raw = target(tmp_path, ["none", "mild", "severe", "-"] * 5)
+    assert raw.class_names == ("-", "mild", "none", "severe")
+    assert len(target(tmp_path, ["", "mild", "severe", "NA"] * 5)) == 10
+
+
+def test_a_regression_learns_standardized_targets_and_reports_real_units(tmp_path: Path) -> None:
+    generator = np.random.default_rng(4)
+    columns = {
+        "x": generator.normal(size=200).round(3).tolist(),
+        "price": (200_000 + 60_000 * generator.normal(size=200)).round().tolist(),
+        "stamp": (1.7e9 + 20 * generator.normal(size=200)).round(2).tolist(),
+    }
+    path = save(tmp_path / "t.csv", columns)
+    splits = prepare(csv(path, ["price", "stamp"]))
+    scale = splits.spec.target_scale
+    assert scale is not None
+    learned = splits.train.targets.double()
+    assert learned.mean(0).abs().max() < 1e-6
+    assert (learned.std(0, correction=0) - 1).abs().max() < 1e-6
+    assert splits.test is not None
+    truth = torch.tensor([columns["price"], columns["stamp"]], dtype=torch.float64).T
+    found = scale.to_units(
+        torch.cat([s.targets for s in (splits.train, splits.val, splits.test) if s is not None])
+    )
+    assert torch.allclose(found[:, 0].sort().values, truth[:, 0].sort().values, rtol=0, atol=0.05)
+    assert torch.allclose(found[:, 1].sort().values, truth[:, 1].sort().values, rtol=0, atol=1e-4)
+    # a model that always gives the mean: its error in units is the mean absolute deviation
+    measure = in_units(lambda outputs, wanted: (outputs - wanted).abs().mean(1), splits.spec)
+    errors = measure(torch.zeros_like(splits.train.targets), splits.train.targets)
+    deviations = (scale.to_units(splits.train.targets) - scale.mean).abs().mean(1)
+    assert torch.allclose(errors, deviations, rtol=1e-9)
+    plain_splits = prepare(csv(path, "price", target_scale="none"))
+    assert plain_splits.spec.target_scale is None
+    assert plain_splits.train.targets.mean() > 1e5
+
+
+def test_targets_of_an_earlier_run_are_standardized_as_they_were(tmp_path: Path) -> None:
+    columns = {
+        "x": np.random.default_rng(5).normal(size=60).tolist(),
+        "y": np.random.default_rng(6).normal(size=60).tolist(),
+    }
+    path = save(tmp_path / "t.csv", columns)
+    first = prepare(csv(path, "y"))
+    again = prepare(csv(path, "y"), statistics=first.statistics(), split_seed=3)
+    assert again.spec.target_scale is not None
+    assert torch.equal(again.spec.target_scale.mean, first.statistics()["target_mean"])
+    old = {key: first.statistics()[key] for key in ("mean", "std")}  # a run of caa09af had these alone
+    assert prepare(csv(path, "y"), statistics=old).spec.target_scale is None
+
+
+# The contract --------------------------------------------------------------------------------------------------------
+
+
+def mixed(path: Path, **more: list[Any]) -> str:
+    columns = plain() | {
+        "age": [("", 20 + i)[i % 7 > 0] for i in range(ROWS)],
+        "day": [f"20{10 + i % 9}-03-{1 + i % 28:02}" for i in range(ROWS)],
+        "flag": [("true", "false")[i % 2] for i in range(ROWS)],
+    }
+    return save(path, columns | more)
+
+
+def contract_of(splits: Splits) -> Contract:
+    assert splits.contract is not None
+    return splits.contract
+
+
+def test_a_contract_comes_back_from_its_file_and_encodes_the_same_rows_alike(tmp_path: Path) -> None:
+    path = mixed(tmp_path / "t.csv")
+    splits = prepare(csv(path, "y"), normalize="none", val_fraction=0, test_fraction=0)
+    contract = contract_of(splits)
+    again = Contract.from_json(contract.to_json())
+    assert again == contract
+    assert [rule.name for rule in contract.columns] == ["x", "kind", "age", "day", "flag"]
+    rows = again.encode(path)
+    whole = next(iter(splits.train.batches(None, 99)))
+    assert torch.equal(rows.inputs, whole.inputs)
+    assert rows.targets is not None
+    assert torch.equal(rows.targets, whole.targets)
+
+
+def test_other_files_are_held_to_the_contract(tmp_path: Path) -> None:
+    contract = contract_of(prepare(csv(mixed(tmp_path / "t.csv"), "y")))
+    other = tmp_path / "u.csv"
+    rows = contract.encode(mixed(other, kind=["new"] * ROWS))
+    assert rows.inputs[:, 1:4].sum() == 0
+    assert any("'new'" in note for note in rows.notes)
+    text = other.read_text()
+    other.write_text(text.replace("kind", "sort", 1))
+    with pytest.raises(DataError, match="lacks 'kind' of the columns .*; it has 'sort' besides"):
+        contract.encode(other)
+    with pytest.raises(DataError, match="'perhaps', which is none of the classes"):
+        contract.encode(mixed(other, y=["no", "perhaps"] * (ROWS // 2)))
+    with pytest.raises(DataError, match="column 'day' holds dates .iso., but 'soon' in row 1"):
+        contract.encode(mixed(other, day=["soon"] * ROWS))
+    mixed(other)
+    without = "\n".join(
+        ",".join(v for i, v in enumerate(line.split(",")) if i != 2)
+        for line in other.read_text().splitlines()
+    )
+    other.write_text(without)
+    assert contract.encode(other, targets=False).inputs.shape[0] == ROWS
+    with pytest.raises(DataError, match="lacks 'y'"):
+        contract.encode(other)
+
+
+def test_a_damaged_or_later_contract_is_refused() -> None:
+    for text, message in (
+        ("{", "damaged"),
+        ("{}", "damaged"),
+        ('{"format": 9}', "format 9, and this dltrain reads up to 1"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Contract.from_json(text)
+
+
+def test_a_run_is_not_recoded_without_a_word(tmp_path: Path) -> None:
+    """Other levels or classes under the statistics of a run are refused; before, classes were numbered again."""
+    saved = prepare(csv(mixed(tmp_path / "t.csv"), "y")).statistics()
+    prepare(csv(mixed(tmp_path / "t.csv"), "y"), statistics=saved)
+    renamed = {"y": [value.replace("no", "zero") for value in plain()["y"]]}
+    for more in (renamed, {"kind": [("a", "b", "d")[i % 3] for i in range(ROWS)]}):
+        with pytest.raises(DataError, match="other columns, levels or classes than the run was trained on"):
+            prepare(csv(mixed(tmp_path / "u.csv", **more), "y"), statistics=saved)
+    old = {key: saved[key] for key in ("mean", "std")}
+    with pytest.raises(
+        DataError, match="made by an earlier dltrain, which encoded 'age', 'day', 'flag' differently"
+    ):
+        prepare(csv(mixed(tmp_path / "t.csv"), "y"), statistics=old)
+
+
+def test_rules_name_their_features() -> None:
+    from dltrain.data.tables.rules import Format
+
+    assert Rule("c", Format("category"), ("a", "b"), indicator=True).features == ["c=a", "c=b", "c=(missing)"]
+    assert Rule("d", Format("date"), parts=("year", "hour"), centers=(1.0, 0.0)).features == [
+        "d year",
+        "d hour",
+    ]
+
+
+# Cost ------------------------------------------------------------------------------------------------------------------
+
+
+def test_reading_takes_no_step_of_python_for_each_row(tmp_path: Path) -> None:
+    """Calls are counted, not timed: ten times the rows, of all kinds and with holes, take the same calls but for a few."""
+    import cProfile
+    import pstats
+
+    def calls(rows: int) -> int:
+        generator = np.random.default_rng(7)
+        numbers = generator.normal(size=rows).round(4).tolist()
+        columns = {
+            "a": numbers,
+            "hole": [("NA", v)[i % 9 > 0] for i, v in enumerate(numbers)],
+            "day": [f"20{10 + i % 9}-03-{1 + i % 28:02}" for i in range(rows)],
+            "kind": [("u", "v")[i % 2] for i in range(rows)],
+            "y": numbers[::-1],
+        }
+        path = save(tmp_path / "t.csv", columns)
+        profile = cProfile.Profile()
+        profile.enable()
+        prepare(csv(path, "y"))
+        profile.disable()
+        return pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
+
+    calls(200)  # imports
+    few, many = calls(2_000), calls(20_000)
+    assert many < few + 2_000

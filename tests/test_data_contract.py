@@ -1,0 +1,188 @@
+"""`dltrain evaluate RUN dataset.path=OTHER` holds another file to what the run was trained on (data.json)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run
+
+from dltrain import scoring
+from dltrain.config.compose import open_catalogue
+from dltrain.config.door import door_for_saved
+from dltrain.config.saved import read
+from dltrain.errors import CheckpointProblem, DataProblem
+
+ROWS = 200
+Row = dict[str, object]
+BRIEF = ("steps=60", "lr=0.02", "early_stopping=none", "model=linear")
+KINDS = ("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "dataset.split_column=part", *BRIEF)
+PRICES = (
+    "dataset=csv",
+    "dataset.path=t.csv",
+    "dataset.target=price",
+    "dataset.drop=[kind]",
+    "dataset.split_column=part",
+    *BRIEF,
+)
+
+
+def write(name: str, change: Callable[[Row], Row] = lambda row: row, names: tuple[str, ...] = ()) -> None:
+    draw = np.random.default_rng(3)
+    rows: list[Row] = []
+    for i in range(ROWS):
+        age, color, kind = (
+            round(draw.normal(40, 9), 2),
+            ("red", "green", "blue")[i % 3],
+            ("ant", "bee", "cat")[i // 3 % 3],
+        )
+        price = 3e5 + 4e3 * age + 1e4 * (i % 3) + 5e4 * (i // 3 % 3)
+        part = ("train", "train", "val", "test")[i // 9 % 4]
+        row: Row = {
+            "age": age + 30 * (kind == "bee"),
+            "size": 1e3 + i % 11 + 20 * (kind == "cat"),
+            "color": color,
+        }
+        rows.append(change(row | {"kind": kind, "price": price, "part": part}))
+    order = names or tuple(rows[0])
+    lines = [",".join("" if row[key] is None else str(row[key]) for key in order) for row in rows]
+    Path(name).write_text("\n".join([",".join(order), *lines]) + "\n")
+
+
+@pytest.fixture
+def table(workdir: Path) -> None:
+    write("t.csv")
+
+
+def scores(run: Run, *overrides: str) -> dict[str, dict[str, float]]:
+    config = read(run.path, open_catalogue(), list(overrides))
+    found = scoring.score_runs(
+        [run.path], [config], [door_for_saved(config, open_catalogue(), list(overrides))]
+    )
+    return {score.split: score.values for score in found}
+
+
+@pytest.mark.parametrize("words", [KINDS, PRICES], ids=["classes", "quantities"])
+def test_columns_are_matched_by_name(train, table, capsys, words):
+    run = train(*words)
+    here = scores(run)
+    assert capsys.readouterr().err == ""
+    write("o.csv", lambda row: row | {"extra": 7}, ("part", "price", "extra", "color", "kind", "size", "age"))
+    assert scores(run, "dataset.path=o.csv") == here
+    write(
+        "o.csv",
+        lambda row: row | {"color": {"red": "red", "green": "red", "blue": "blue"}[str(row["color"])]},
+    )
+    assert scores(run, "dataset.path=o.csv") != here  # levels of the run, though green is gone
+    assert "is scored on other data" in capsys.readouterr().err
+
+
+def test_scores_are_those_of_the_formula_with_the_statistics_of_the_run(train, table):
+    """Every value of another file moved by 5: centers, deviations and the scale of the target stay."""
+    run = train(*PRICES, "dataset.features=[age]", "dataset.drop=[]")
+    write(
+        "o.csv",
+        lambda row: row | {"age": float(str(row["age"])) + 5, "price": float(str(row["price"])) + 7000},
+    )
+    text = [line.split(",") for line in Path("t.csv").read_text().splitlines()[1:]]
+    age, price = (np.array([float(line[i]) for line in text]) for i in (0, 4))
+    part = np.array([line[5] for line in text])
+    weight, bias = (float(run.best_weights[f"head.{name}"]) for name in ("weight", "bias"))
+    first = part == "train"
+    outputs = (weight * (age + 5 - age[first].mean()) / age[first].std() + bias) * price[first].std() + price[
+        first
+    ].mean()
+    errors = (outputs - price - 7000)[part == "test"]
+    found = scores(run, "dataset.path=o.csv")["test"]
+    assert found["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-4)
+    assert found["loss"] == pytest.approx((errors**2).mean(), rel=1e-4)
+
+
+def test_missing_values_are_filled_by_the_run(train, table):
+    run = train(*PRICES)
+    contract = json.loads((run.path / "data.json").read_text())
+    fill = next(rule["fill"] for rule in contract["columns"] if rule["name"] == "age")
+    write("holes.csv", lambda row: row | {"age": None})
+    write("filled.csv", lambda row: row | {"age": fill})
+    assert scores(run, "dataset.path=holes.csv") == scores(run, "dataset.path=filled.csv")
+
+
+REFUSED: dict[str, tuple[Callable[[Row], Row], str]] = {
+    "a renamed class": (lambda row: row | {"kind": "bea" if row["kind"] == "bee" else row["kind"]}, "holds 'bea', which is none of"),
+    "all classes renamed": (lambda row: row | {"kind": f"x{row['kind']}"}, "which is none of the classes 'ant', 'bee', 'cat'"),
+    "a renamed column": (lambda row: {{"age": "years"}.get(k, k): v for k, v in row.items()}, "lacks 'age'"),
+    "no target": (lambda row: {k: v for k, v in row.items() if k != "kind"}, "lacks 'kind'"),
+    "text among numbers": (lambda row: row | {"age": "old"}, "column 'age' holds numbers, but 'old' in row 1 of o.csv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change, says", REFUSED.values(), ids=REFUSED)
+def test_what_differs_is_refused(train, table, change, says):
+    run = train(*KINDS)
+    write("o.csv", change)
+    with pytest.raises(DataProblem) as error:
+        scores(run, "dataset.path=o.csv")
+    assert says in str(error.value) and error.value.exit_code == 3
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_fewer_classes_keep_their_numbers(train, table, capsys):
+    """Without ants, bees stay class 1: recoded, nearly every row would be wrong."""
+    run = train(*KINDS)
+    text = Path("t.csv").read_text().splitlines(keepends=True)
+    Path("o.csv").write_text("".join(line for line in text if ",ant," not in line))
+    whole, some = scores(run)["test"]["accuracy"], scores(run, "dataset.path=o.csv")["test"]["accuracy"]
+    assert whole > 0.9 and some > 0.9
+
+
+def test_levels_that_the_run_does_not_know_are_told(train, table, capsys):
+    run = train(*PRICES)
+    write("o.csv", lambda row: row | {"color": "violet"})
+    scores(run, "dataset.path=o.csv")
+    assert (
+        "unseen   color: levels not in the training split count as none: 'violet'" in capsys.readouterr().err
+    )
+
+
+def test_classes_of_arrays_are_held_by_name(train, workdir):
+    draw = np.random.default_rng(0)
+    names = np.array(["ant", "bee", "cat"])[np.arange(120) % 3]
+    inputs = draw.normal(size=(120, 4)) + 4 * np.eye(3, 4)[np.arange(120) % 3]
+    np.savez("t.npz", inputs=inputs, targets=names)
+    run = train("dataset=npz", "dataset.path=t.npz", *BRIEF)
+    np.savez("fewer.npz", inputs=inputs[names != "ant"], targets=names[names != "ant"])
+    assert scores(run, "dataset.path=fewer.npz")["test"]["accuracy"] > 0.9
+    np.savez("renamed.npz", inputs=inputs, targets=np.where(names == "ant", "emu", names))
+    with pytest.raises(DataProblem, match="the class 'emu', which is none of those of the run"):
+        scores(run, "dataset.path=renamed.npz")
+
+
+def test_a_run_of_an_earlier_version_scores_as_before(train, table):
+    run = train(*KINDS)
+    before = scores(run)
+    (run.path / "data.json").unlink()
+    assert scores(run) == before
+
+
+def test_a_resumed_run_keeps_its_contract(train, dltrain, table):
+    run = train(*PRICES, "steps=8")
+    before = (run.path / "data.json").read_bytes()
+    assert dltrain("resume", run.path, "steps=16", "quiet=true") == 0
+    assert (run.path / "data.json").read_bytes() == before
+    assert run.timeless_rows == train(*PRICES, "steps=16").timeless_rows
+    assert json.loads(before)["sizes"] == {"train": 108, "val": 47, "test": 45}
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda text: "", lambda text: "[]", lambda text: text.replace('"number"', '"numbers"'), lambda text: text.replace('"format": 1', '"format": 9'),
+    lambda text: text.replace('"age"', "3"), lambda text: text[:-40], lambda text: "[" * 100_000,
+])  # fmt: skip
+def test_a_damaged_contract_is_refused(train, table, spoil):
+    run = train(*PRICES, "steps=2")
+    file = run.path / "data.json"
+    file.write_text(spoil(file.read_text()))
+    with pytest.raises(CheckpointProblem, match=r"data\.json"):
+        scores(run)

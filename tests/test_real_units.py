@@ -1,0 +1,148 @@
+"""Scores of a regression with standardized targets are in the units of the file: numpy in float64 as second truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run
+
+from dltrain import scoring
+from dltrain.config.compose import open_catalogue
+from dltrain.config.door import door_for_saved
+from dltrain.config.saved import read
+from dltrain.metrics import default_metrics
+
+COUNTS = {"train": 50, "val": 20, "test": 20}
+TABLE = (
+    "dataset=csv",
+    "dataset.path=table.csv",
+    "dataset.target=seen",
+    "dataset.split_column=part",
+    "model=linear",
+)
+BRIEF = ("steps=30", "lr=0.05", "early_stopping=none", "batch_size=16")
+
+
+@pytest.fixture
+def columns(workdir: Path) -> dict[str, np.ndarray]:
+    """A table whose target is unix seconds: in float32 they have steps of 128 seconds."""
+    draw = np.random.default_rng(5)
+    parts = np.repeat(list(COUNTS), list(COUNTS.values()))
+    size, age = draw.normal(3, 2, len(parts)), draw.normal(40, 9, len(parts))
+    seen = np.round(1.7e9 + 1e4 * size - 2e3 * age + draw.normal(0, 5e3, len(parts)))
+    rows = zip(size, age, seen, parts, strict=True)
+    text = "".join(f"{float(a)!r},{float(b)!r},{c:.0f},{d}\n" for a, b, c, d in rows)
+    (workdir / "table.csv").write_text("size,age,seen,part\n" + text)
+    return {"inputs": np.stack([size, age], 1), "seen": seen, "part": parts}
+
+
+def expected(columns: dict[str, np.ndarray], run: Run, part: str) -> dict[str, float]:
+    """Loss and MAE of the run's best weights, by the formulas."""
+    inputs, seen, parts = (columns[name] for name in ("inputs", "seen", "part"))
+    training = parts == "train"
+    scaled = (inputs - inputs[training].mean(0)) / inputs[training].std(0)
+    weight, bias = (run.best_weights[f"head.{name}"].double().numpy() for name in ("weight", "bias"))
+    outputs = (scaled @ weight.T + bias)[:, 0] * seen[training].std() + seen[training].mean()
+    errors = (outputs - seen)[parts == part]
+    return {"loss": float(np.mean(errors**2)), "mae": float(np.mean(np.abs(errors)))}
+
+
+def close(found: dict[str, float], wanted: dict[str, float]) -> None:
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, rel=1e-4), name
+
+
+def evaluated(run: Run, *more: Run) -> list[scoring.Score]:
+    paths = [run.path, *(other.path for other in more)]
+    configs = [read(path, open_catalogue(), []) for path in paths]
+    doors = [door_for_saved(config, open_catalogue(), []) for config in configs]
+    return scoring.score_runs(paths, configs, doors)
+
+
+@pytest.mark.parametrize("loss", ["auto", "huber"])
+def test_single_run_and_evaluate(train, columns, loss):
+    run = train(*TABLE, *BRIEF, f"loss={loss}")
+    best = {
+        name.removeprefix("val/"): value
+        for name, value in run.summary["best"].items()
+        if name.startswith("val/")
+    }
+    close(best, expected(columns, run, "val"))
+    close(run.summary["test"], expected(columns, run, "test"))
+    scores = {score.split: score.values for score in evaluated(run)}
+    for part, values in scores.items():
+        close(values, expected(columns, run, part))
+    # what is minimized: in standard deviations
+    deviation = columns["seen"][columns["part"] == "train"].std()
+    if loss == "auto":
+        assert best["objective"] == pytest.approx(best["loss"] / deviation**2, rel=1e-4)
+    assert 0 < best["objective"] < 5
+
+
+def test_training_scores_are_in_real_units(train, columns):
+    """One batch an epoch: train/loss is that of the weights before its step."""
+    run = train(*TABLE, "batch_size=full", "epochs=1", "early_stopping=none", "initializer=zeros")
+    seen = columns["seen"][columns["part"] == "train"]
+    row = run.rows[0]
+    assert row["train/loss"] == pytest.approx(seen.var(), rel=1e-4)
+    assert row["train/mae"] == pytest.approx(np.abs(seen - seen.mean()).mean(), rel=1e-4)
+    assert row["train/objective"] == pytest.approx(1, rel=1e-4)
+
+
+def test_stacked_runs(dltrain, columns, workdir):
+    """Through the command line; tests/sweep/test_stacked.py compares stacked runs with runs alone, number by number."""
+    sweep = (
+        "-m",
+        *TABLE,
+        *BRIEF[:1],
+        *BRIEF[2:],
+        "lr=0.05,0.02,0.01",
+        "sweep.vectorize=always",
+        "quiet=true",
+    )
+    assert dltrain(*sweep) == 0
+    runs = [Run(file.parent.parent) for file in sorted(workdir.glob("**/checkpoints/best.safetensors"))]
+    assert len(runs) == 3
+    for run in runs:
+        best = {name.removeprefix("val/"): value for name, value in run.summary["best"].items()}
+        close(best, expected(columns, run, "val"))
+
+
+def test_resumed_run_equals_the_undisturbed_one(train, dltrain, columns):
+    whole = train(*TABLE, *BRIEF)
+    half = train(*TABLE, *BRIEF, "steps=16")
+    assert dltrain("resume", half.path, "steps=30", "quiet=true") == 0
+    assert Run(half.path).timeless_rows[-1]["val/loss"] == whole.timeless_rows[-1]["val/loss"]
+    close(Run(half.path).summary["test"], expected(columns, Run(half.path), "test"))
+
+
+def test_ensemble_of_runs_with_different_scales(train, columns):
+    """Members that standardized by 50 and by 30 samples: the mean of their outputs in seconds."""
+    runs = [train(*TABLE, *BRIEF, *more) for more in ((), ("dataset.limit=30",))]
+    scores = evaluated(*runs)
+    assert [score.run for score in scores[-2:]] == ["ensemble of 2"] * 2
+    singles = [score.values["mae"] for score in scores[:-2] if score.split == "test"]
+    assert scores[-1].values["mae"] <= max(singles) * (1 + 1e-6)
+    assert "objective" not in scores[-1].values
+    (same,) = (score for score in evaluated(runs[0], runs[0])[-1:])
+    close(same.values, scores[1].values)
+
+
+def test_metrics_keep_float64():
+    outputs, targets = (torch.tensor([[value]], dtype=torch.float64) for value in (1.7e9 + 1, 1.7e9))
+    (metric,) = default_metrics("regression").values()
+    assert float(metric(outputs, targets)) == 1
+
+
+def test_a_run_without_the_scale_scores_as_before(train, columns, workdir):
+    """A run of an earlier version learned the targets as they are, and its statistics hold no scale."""
+    run = train(*TABLE, *BRIEF, "dataset.target_scale=none", "lr=1e-4")
+    assert "val/objective" not in run.summary["best"]
+    before = run.summary["test"]
+    file = run.path / "config.yaml"
+    file.write_text(file.read_text().replace("target_scale: none", "target_scale: unit"))
+    (score,) = (score for score in evaluated(run) if score.split == "test")
+    assert score.values == pytest.approx(before, rel=1e-6)

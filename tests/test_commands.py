@@ -112,8 +112,8 @@ def test_a_run_folder_that_lost_its_weights_says_so(dltrain, train):
 # Hydra's own flags -------------------------------------------------------------------------------------------------
 
 FLAGS = [
-    (["--cfg", "job", "optimizer=sgd"], "_target_: torch.optim.SGD"),
-    (["-c", "job", "-p", "optimizer"], "_target_: torch.optim.Adam"),
+    (["--cfg", "job", "optimizer=sgd"], "_target_: dltrain.optimizers.torch_optimizers.sgd"),
+    (["-c", "job", "-p", "optimizer"], "_target_: dltrain.optimizers.torch_optimizers.adam"),
     (["--cfg", "job", "--resolve"], "lr: 0.001"),
     (["--cfg", "hydra"], "sweeper:"),
     (["--info"], "Hydra 1.3"),
@@ -209,7 +209,7 @@ def test_help_of_a_word_tells_its_keys_and_its_learning_rate(dltrain, capsys):
     page = said_by(dltrain, capsys, "optimizer=adam", "--help")
     assert "arXiv:1412.6980" in page
     assert "optimizer.betas=[0.9, 0.999]" in page
-    assert "  lr=1.0e-03" in page
+    assert "  lr=0.001" in page
     assert "${" not in page
 
 

@@ -30,6 +30,10 @@ OPTIMIZERS = frozenset(
             f"torch.optim.{name}"
             for name in "SGD Adam AdamW RMSprop Adagrad Adadelta Adamax NAdam RAdam Rprop".split()
         ),
+        *(
+            f"dltrain.optimizers.torch_optimizers.{name}"
+            for name in "sgd gd momentum nesterov adam adamw amsgrad rmsprop adagrad adadelta adamax nadam radam rprop".split()
+        ),
         "dltrain.optimizers.lion.Lion",
     ]
 )

@@ -104,6 +104,7 @@ def test_stacked_runs(dltrain, columns, workdir):
         "quiet=true",
     )
     assert dltrain(*sweep) == 0
+    assert list(workdir.glob("**/stacks.log")), "the runs were not stacked"
     runs = [Run(file.parent.parent) for file in sorted(workdir.glob("**/checkpoints/best.safetensors"))]
     assert len(runs) == 3
     for run in runs:

@@ -408,7 +408,24 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
         images_per_second=trainer.images_per_second,
         peak_memory_bytes=peak_memory(plan.device),
         confusion=table,
+        constant=constant_guess(parts, scored) if scored is not None else {},
     )
+
+
+def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
+    """Return what the same output for every sample scores on a split: the mean of the training targets, or the shares of
+    their classes. Of tables only.
+    """
+    if parts.contract is None or not parts.contract.columns:
+        return {}
+    known, targets = parts.train.targets, split.targets
+    if parts.spec.task == "classification":
+        outputs = torch.bincount(known, minlength=parts.spec.num_classes).clamp(min=1).log()
+    else:
+        outputs = known.double().mean(0)
+    outputs = outputs.expand(len(targets), -1)
+    reported = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
+    return {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
 
 
 def peak_memory(device: torch.device) -> int:
@@ -426,7 +443,8 @@ def peak_memory(device: torch.device) -> int:
 def summary_of(result: Result) -> dict[str, Any]:
     """summary.json's fields about the result; metrics without their split's prefix under `test`."""
     names = "status stop_reason best_epoch best test objective epochs steps seconds images_per_second peak_memory_bytes"
-    return {name: getattr(result, name) for name in names.split()}
+    constant = {"constant": result.constant} if result.constant else {}
+    return {name: getattr(result, name) for name in names.split()} | constant
 
 
 def facts(experiment: Experiment) -> dict[str, Any]:
@@ -436,6 +454,7 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "startup": experiment.startup,
         "parameters": sum(p.numel() for p in parts.model.parameters()),
         **({"loaded": parts.loaded} if parts.loaded else {}),
+        **({"inferred": list(parts.spec.notes)} if parts.spec.notes else {}),
         "seed": plan.seed,
         "metric": parts.early_stopping.metric,
         "mode": parts.early_stopping.mode,
@@ -499,6 +518,7 @@ def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str,
         sample_images=images,
         sample_labels=labels,
         loaded=parts.loaded,
+        inferred=parts.spec.notes,
     )
 
 

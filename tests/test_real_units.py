@@ -104,6 +104,7 @@ def test_stacked_runs(dltrain, columns, workdir):
         "quiet=true",
     )
     assert dltrain(*sweep) == 0
+    assert list(workdir.glob("**/stacks.log")), "the runs were not stacked"
     runs = [Run(file.parent.parent) for file in sorted(workdir.glob("**/checkpoints/best.safetensors"))]
     assert len(runs) == 3
     for run in runs:
@@ -146,3 +147,36 @@ def test_a_run_without_the_scale_scores_as_before(train, columns, workdir):
     file.write_text(file.read_text().replace("target_scale: none", "target_scale: unit"))
     (score,) = (score for score in evaluated(run) if score.split == "test")
     assert score.values == pytest.approx(before, rel=1e-6)
+
+
+def test_the_constant_guess_and_what_was_inferred_are_told(dltrain, workdir, columns, capsys):
+    assert dltrain(*TABLE, *BRIEF) == 0
+    (run,) = (Run(file.parent) for file in workdir.glob("**/summary.json"))
+    seen, part = columns["seen"], columns["part"]
+    errors = seen[part == "test"] - seen[part == "train"].mean()
+    close(run.summary["constant"], {"loss": np.mean(errors**2), "mae": np.mean(np.abs(errors))})
+    assert run.summary["inferred"][0] == "table    table.csv · 90 rows · 2 numbers"
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "table    table.csv · 90 rows · 2 numbers" in lines
+    assert any(line.startswith("target   seen: regression") for line in lines)
+    (constant,) = (line for line in lines if line.startswith("constant "))
+    assert "loss " in constant and " · mae " in constant
+
+
+def test_the_constant_guess_of_classes(train, workdir):
+    """Shares 3/4 and 1/4 in every split: cross-entropy and accuracy by hand."""
+    kinds = ["a", "a", "a", "b"] * 20
+    rows = [
+        f"{i % 7}.5,{kind},{('train', 'val', 'test', 'train')[i // 4 % 4]}" for i, kind in enumerate(kinds)
+    ]
+    (workdir / "t.csv").write_text("\n".join(["x,kind,part", *rows]) + "\n")
+    run = train(
+        "dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "dataset.split_column=part", *BRIEF
+    )
+    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    assert run.summary["constant"] == pytest.approx({"loss": entropy, "accuracy": 0.75}, rel=1e-5)
+
+
+def test_other_data_have_no_constant_guess(train):
+    summary = train("steps=2", "dataset=iris").summary
+    assert "constant" not in summary and "inferred" not in summary

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,6 +53,7 @@ class RunInfo:
     sample_labels: tuple[str, ...]
     loaded: str = ""  # which weights came from a file
     early_stopping: str = "patience"  # the word
+    inferred: tuple[str, ...] = ()  # what was inferred from the data: `table    house.csv · 506 rows · …`
 
     def summary(self) -> list[tuple[str, tuple[str, ...]]]:
         """The run in words: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
@@ -66,6 +67,7 @@ class RunInfo:
         resumed = (f"resumed at step {self.resumed_step:,}",) if self.resumed_step else ()
         return [
             ("data", (self.dataset, *(f"{n:,} {split}" for split, n in self.sizes.items()), shape)),
+            *map(labelled_facts, self.inferred),
             (
                 "model",
                 (self.model, count(self.parameters, "parameter"), *([self.loaded] if self.loaded else [])),
@@ -105,6 +107,15 @@ class Result:
     images_per_second: float
     peak_memory_bytes: int
     confusion: Tensor | None  # (C, C) int64 counts, rows = truth; None unless classification
+    constant: Mapping[str, float] = field(
+        default_factory=dict
+    )  # scores of the best constant guess on a table
+
+
+def labelled_facts(line: str) -> tuple[str, tuple[str, ...]]:
+    """Split `label   fact · fact` into its label and facts."""
+    label, _, text = line.partition(" ")
+    return label, tuple(text.strip().split(" · "))
 
 
 def count(number: float, noun: str) -> str:

@@ -372,6 +372,9 @@ def outcome(info: RunInfo, result: Result, width: int | None) -> list[Line]:
     if result.test:
         facts = (f"{key.removeprefix('test/')} {number(value)}" for key, value in result.test.items())
         lines += labelled("test", tuple(facts), width, "bold")
+    if result.constant:
+        constant = tuple(f"{key} {number(value)}" for key, value in result.constant.items())
+        lines += labelled("constant", constant, width)
     lines += labelled("time", effort(result), width)
     lines += labelled("folder", (short_path(info.folder),), width)
     return lines + labelled("curves", (f"tensorboard --logdir {shlex.quote(logdir(info))}",), width, "cyan")

@@ -34,10 +34,6 @@ OPTIMIZERS = frozenset(
             f"dltrain.optimizers.torch_optimizers.{name}"
             for name in "gd sgd momentum nesterov adam amsgrad adamw rmsprop adagrad adadelta adamax nadam radam rprop".split()
         ),
-        *(
-            f"dltrain.optimizers.torch_optimizers.{name}"
-            for name in "sgd gd momentum nesterov adam adamw amsgrad rmsprop adagrad adadelta adamax nadam radam rprop".split()
-        ),
         "dltrain.optimizers.lion.Lion",
     ]
 )

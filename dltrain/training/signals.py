@@ -58,13 +58,15 @@ class Interrupted(UserError):
         self.exit_code = exit_code
 
 
+_early: list[int] = []  # signals that came before somebody listened
+
+
 def hold_interrupt() -> None:
-    """Keep a SIGINT pending until `Signals` listens: as a KeyboardInterrupt it could be lost in a callback.
+    """Keep a SIGINT until `Signals` listens: as a KeyboardInterrupt it could be lost, and where it is ignored it would be.
 
     A job of a sweep is told to end by its driver from the moment at which it says that it has begun.
     """
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, lambda number, frame: _early.append(number))
 
 
 class Signals:
@@ -79,8 +81,8 @@ class Signals:
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             self._former = {number: signal.signal(number, self._note) for number in heard(EXIT_CODES)}
-            if hasattr(signal, "pthread_sigmask"):
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            if _early:
+                self._note(_early.pop(), None)
         else:
             self._former = {}
         return self

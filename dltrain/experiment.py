@@ -117,9 +117,10 @@ def begin(experiment: Experiment, trainer: Trainer, resume: bool = False) -> Run
     folder = trainer.folder
     saved.write(experiment.config, folder.path / "config.yaml")
     if not resume or not folder.has_statistics:  # killed before they were written
-        folder.write_statistics(experiment.parts.statistics)
+        # the statistics last: where they are, a resumed run takes the contract for written, too
         if experiment.parts.contract is not None:
             folder.write_contract(experiment.parts.contract)
+        folder.write_statistics(experiment.parts.statistics)
     info = describe(experiment, folder.path, trainer.step, folder.rows() if resume else [])
     trainer.callbacks += observers(experiment.config, folder.path, trainer.step if resume else None)
     folder.write_summary({"status": "running", **facts(experiment)})

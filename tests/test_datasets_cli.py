@@ -85,7 +85,7 @@ def test_a_regression_far_from_zero_is_learned_and_scored_in_its_units(train, wo
 
 
 def test_evaluate_refuses_a_file_that_would_be_coded_again(train, dltrain, workdir, capsys):
-    """Before, classes were numbered anew for each file: a renamed class gave an accuracy of 0 without a word."""
+    """Classes were numbered separately for each file: a renamed class gave an accuracy of 0 without a message."""
     table(workdir, rows=100)
     run = train(*CLASSIFY, WITHOUT, "epochs=3")
     assert dltrain("evaluate", run.path) == 0

@@ -29,6 +29,7 @@ VERBS = {
     "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, optionally with changes"),
     "schema": ("schema", "the JSON Schema of recipes, for an editor"),
     "completion": ("completion bash|zsh|fish", "the script that completes words and keys with the tab key"),
+    "complete": ("complete LINE", "the candidates at the end of a line, for the scripts of `completion`"),
 }
 
 

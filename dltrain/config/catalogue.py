@@ -212,12 +212,35 @@ def read_word(group: str, file: Path, folders: tuple[Path, ...] = ()) -> Word:
     from dltrain.config.yaml_files import read_yaml
 
     text, content = read_yaml(file)
-    defaults = content.pop("defaults", None) or ()
-    if not isinstance(defaults, list | tuple):
-        raise UserError(f"{file}: `defaults` must be a list, such as [_self_, csv].")
+    defaults = content.pop("defaults", None) or []
+    check_defaults_list(defaults, file)
     package, header = read_header(text)
     word = Word(group, file.stem, file, content, tuple(defaults), package, header)
+    check_package(word)
     return with_signature(word, folders)
+
+
+def check_defaults_list(defaults: Any, file: Path) -> None:
+    """Raise UserError unless a defaults list holds words of the same group and `override /GROUP: WORD`."""
+    if not isinstance(defaults, list):
+        raise UserError(f"{file}: `defaults` must be a list, such as [_self_, csv].")
+    for item in defaults:
+        named = isinstance(item, dict) and len(item) == 1 and str(next(iter(item))).strip()
+        if not (named or (isinstance(item, str) and item.strip())):
+            raise UserError(
+                f"{file}: `defaults` holds {str(item)[:80]}; it must hold words, or one `override /GROUP: WORD` an item."
+            )
+
+
+def check_package(word: Word) -> None:
+    """Raise UserError for a header that names another package than the word's own or the whole configuration."""
+    allowed = (None, "_global_") if word.kind.overlay else (None, "_global_", "_group_", word.group)
+    if word.package not in allowed:
+        raise UserError(
+            f"{word.file}: `# @package {word.package}` would have no effect. Leave that line out, or write `# @package _global_`"
+        )
+    if not isinstance(word.node.get("_partial_", False), bool):
+        raise UserError(f"{word.file}: `_partial_` is {word.node['_partial_']}; it must be true or false.")
 
 
 def with_signature(word: Word, folders: tuple[Path, ...] = ()) -> Word:
@@ -330,10 +353,21 @@ class Catalogue:
                     "A word has one meaning: rename the second file."
                 )
             known[file.stem] = read_word(folder.name, file, (Path.cwd(),))
+        for file in sorted(folder.glob("*.yaml")):
+            self.check_ancestors(known[file.stem])
         for group, family in FAMILIES.items():
             if family.source == folder.name:
                 for file in sorted(folder.glob("*.yaml")):
                     self.words[group].setdefault(file.stem, derived(group, known[file.stem]))
+
+    def check_ancestors(self, word: Word, path: tuple[str, ...] = ()) -> None:
+        """Raise UserError for a word that builds upon itself."""
+        path = (*path, word.name)
+        if word.name in path[:-1]:
+            raise UserError(f"{word.file} builds upon itself: {' → '.join(path)}. Change its `defaults`.")
+        for name in word.parents:
+            if name in self.words[word.group]:
+                self.check_ancestors(self.words[word.group][name], path)
 
     def params(self, choices: Mapping[str, Iterable[str]]) -> dict[str, Param]:
         """Return every key that a configuration with these words may contain, by dotted path."""

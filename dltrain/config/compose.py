@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
 from hydra.core.global_hydra import GlobalHydra
@@ -101,10 +100,6 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         )
     except (HydraException, OmegaConfBaseException) as error:
         _explain(error, parsed, catalogue, hydra)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{mark.name}, line {mark.line + 1}" if mark else "a file of conf"
-        raise UserError(f"{where}: this is not YAML: {error.problem}. Correct that line.") from None
     check_own_folders(cfg)
     choices = choices_of(cfg)
     # a node may name a target under a word that does not exist

@@ -147,10 +147,19 @@ def make_plan(
     )
     if settings.get("_target_") is not None:
         rights.door(first.trust).check_name(settings["_target_"], "sweep")
-    if settings.get("_target_") is None:
+        check_trials(plan)
+    else:
         enumerate_grid(plan)
     check_pruner(plan)
     return plan
+
+
+def check_trials(plan: Plan) -> None:
+    """Refuse a search without a number of trials: only a grid knows how many there are."""
+    if plan.settings["trials"] is None:
+        raise UserError(
+            f"`sweep.trials` is null, and sweep={plan.word} does not end by itself. Write sweep.trials=30"
+        )
 
 
 def sweep_settings(composition: Composition) -> dict[str, Any]:

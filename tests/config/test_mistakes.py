@@ -134,3 +134,10 @@ def test_a_configuration_with_a_name_is_taken(workdir):
     (workdir / "conf" / "mine.yaml").write_text("defaults:\n  - config\n  - _self_\nlr: 0.125\n")
     assert composed(name="mine").lr == 0.125
     assert composed("lr=0.5", name="mine").lr == 0.5
+
+
+def test_a_search_needs_a_number_of_trials(dltrain, workdir):
+    arguments = ("-m", "sweep=tpe", "lr=interval(0.01,0.1)", "sweep.dry_run=true")
+    with pytest.raises(UserError, match=r"`sweep.trials` is null, .*Write sweep.trials=30"):
+        dltrain(*arguments, "sweep.trials=null")
+    assert dltrain(*arguments, "sweep.trials=30") == 0

@@ -162,6 +162,33 @@ REFUSED = {
     "no YAML": (T + "width: [3\n", [], "net.yaml, line 3: this is not YAML: "),
     "a key twice": (T + "width: 3\nwidth: 4\n", [], "`width` stands twice"),
     "a list": ("- 1\n", [], "net.yaml holds a list; it must hold keys with their values."),
+    "a word that builds upon itself": (
+        "defaults: [net]\n",
+        [],
+        "net.yaml builds upon itself: net → net. Change its `defaults`.",
+    ),
+    "a number in a defaults list": (
+        "defaults: [3]\n" + T,
+        [],
+        "net.yaml: `defaults` holds 3; it must hold words, or one ",
+    ),
+    "nothing in a defaults list": ("defaults:\n  -\n" + T, [], "`defaults` holds None; it must hold words"),
+    "two overrides in one item": (
+        "defaults:\n  - {override /loss: auto, override /wrap: []}\n" + T,
+        [],
+        "one `override /GROUP: WORD` an item",
+    ),
+    "a text for a defaults list": (
+        "defaults: base\n" + T,
+        [],
+        "net.yaml: `defaults` must be a list, such as [_self_, csv].",
+    ),
+    "another package": ("# @package foo\n" + T, [], "net.yaml: `# @package foo` would have no effect."),
+    "a partial that is none": (
+        T + "_partial_: maybe\n",
+        [],
+        "`_partial_` is maybe; it must be true or false.",
+    ),
     "too deep": (T + "note: " + "[" * 99 + "]" * 99 + "\n", [], "levels deep"),
 }
 

@@ -357,7 +357,7 @@ def test_a_job_that_goes_on_keeps_its_threads(composer, tmp_path):
     assert begun.threads == begun.plain["threads"] == 2
     saved.write(begun, tmp_path / "config.yaml")
     assert placed(config, Slot(None, 1), tmp_path, composer.catalogue).threads == 1, (
-        "nothing is saved yet: it begins anew"
+        "nothing is saved yet: it starts from the beginning"
     )
     (tmp_path / "checkpoints" / "step-00000007").mkdir(parents=True)
     (tmp_path / "checkpoints" / "step-00000007" / "manifest.json").touch()

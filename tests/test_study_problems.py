@@ -57,7 +57,17 @@ def test_momentum_leaves_the_saddle_before_plain_descent(workdir, dltrain):
     """FAULTS 1: early stopping ended momentum on the plateau, so that it ranked last."""
     words = "optimizer=sgd,momentum,nesterov,adam"
     assert (
-        dltrain("-m", "model=saddle", "dataset=none", words, f"steps={STEPS}", f"lr={LR}", "quiet=true") == 0
+        dltrain(
+            "-m",
+            "model=saddle",
+            "dataset=none",
+            words,
+            f"steps={STEPS}",
+            f"lr={LR}",
+            "quiet=true",
+            f"checkpoint.every_epochs={STEPS}",
+        )
+        == 0
     )
     (folder,) = {file.parent for file in workdir.glob("outputs/*/*/sweep.json")}
     with open(folder / "results.csv") as stream:

@@ -1,4 +1,7 @@
-"""Rows 8, 9, 11, 22 to 26, 43 and 44: disk, memory, workers, pipes and the net."""
+"""Rows 8, 9, 11, 22 to 26, 43 and 44: disk, memory, workers, pipes and the net.
+
+They start many processes, and run with the marker `slow`; `.ci/run` runs them each time.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from dltrain.training import checkpoint
 from dltrain.training.run_folder import RunFolder
 from dltrain.training.tensorboard import EventFile
 
+pytestmark = pytest.mark.slow
 USUAL = ("steps=60", "checkpoint.every_steps=10", "early_stopping=none", "quiet=true", "name=bad")
 
 

@@ -25,13 +25,14 @@ from dltrain.config.schema import Config
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits
 from dltrain.errors import CheckpointProblem, DataProblem, NumericalFailure, ResourceProblem, UserError
+from dltrain.metrics.report import CONFUSION, PER_CLASS, confusion_csv, per_class_csv
 from dltrain.seeding import Stream, sample_positions
 from dltrain.training.callbacks import Best, Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
 from dltrain.training.git import git_state
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import RunFolder, read_contract, read_statistics
+from dltrain.training.run_folder import RunFolder, read_contract, read_statistics, replace
 from dltrain.training.run_log import RunLog
 from dltrain.training.signals import Interrupted
 from dltrain.training.tensorboard import TensorBoard
@@ -394,6 +395,8 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
         )
     if trainer.best_weights:
         trainer.folder.write_best(trainer.best_weights)
+    if table is not None:
+        write_report(trainer.folder, table, parts.spec.class_names)
     trainer.draw()
     best_step = trainer.best_row.get("step", 0.0)
     return Result(
@@ -413,6 +416,18 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
     )
 
 
+def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]) -> None:
+    """Write the report by class and the confusion matrix; what cannot be written costs no result."""
+    for name, text in (
+        (PER_CLASS, per_class_csv(counts, class_names)),
+        (CONFUSION, confusion_csv(counts, class_names)),
+    ):
+        try:
+            replace(folder.path / name, text.encode())
+        except OSError as error:
+            folder.note_problem(f"{name} could not be written ({error.strerror})")
+
+
 def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
     """Return what the same output for every sample scores on a split: the mean of the training targets, or the shares of
     their classes. Of tables only.
@@ -426,7 +441,8 @@ def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
         outputs = known.double().mean(0)
     outputs = outputs.expand(len(targets), -1)
     reported = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
-    return {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
+    means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
+    return means | parts.measures.of(outputs, targets)
 
 
 def peak_memory(device: torch.device) -> int:

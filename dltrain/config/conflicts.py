@@ -70,6 +70,7 @@ def _pair(one: str, other: str, reason: str, cure: str) -> Pair:
 _TABLES = "dataset = breast_cancer wine iris diabetes two_moons teacher csv"
 _REGRESSIONS = "dataset = diabetes"
 _CLASSIFICATIONS = "dataset = digits breast_cancer wine iris two_moons mnist fashion_mnist kmnist cifar10 cifar100 svhn image_folder"
+_OF_CLASSES = "accuracy top_k balanced_accuracy precision recall f1 auroc average_precision cohen_kappa mcc calibration_error"
 _OBJECTIVES = "model = quadratic rosenbrock saddle"
 _RESNETS = "resnet20 resnet32 resnet56 wide_resnet"
 _NETWORKS = f"model = linear mlp deep_linear lenet cnn {_RESNETS} vit_tiny speed_cnn torchvision timm"
@@ -102,6 +103,24 @@ PAIRS: tuple[Pair, ...] = (
         "regularization = label_smoothing",
         "a quantity has no label whose probability could be smoothed",
         "Leave label_smoothing out",
+    ),
+    _pair(
+        _REGRESSIONS,
+        f"metrics = {_OF_CLASSES}",
+        "it measures predicted classes, and a quantity has none",
+        "Use metrics=[mae,rmse,mape,r2,spearman], or leave it out",
+    ),
+    _pair(
+        _CLASSIFICATIONS,
+        "metrics = mae rmse mape r2 spearman",
+        "it measures errors of quantities, and a class has no distance from another",
+        "Use metrics=[accuracy,balanced_accuracy,f1,auroc], or leave it out",
+    ),
+    _pair(
+        "dataset = none",
+        "metrics != none",
+        "a study problem has no targets, only the value of its objective",
+        "Leave metrics out",
     ),
     _pair(
         "loss = mse mae huber",

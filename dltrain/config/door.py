@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ def shipped_targets(catalogue: Catalogue) -> set[str]:
 
 # packages of the shipped catalogue's targets
 OURS = ("dltrain.", "torch.optim.")
+# classes of a library that may be named without being words: metrics of classes and of regressions
+_LIBRARY = re.compile(r"torchmetrics\.(?:(?:classification|regression)\.)?[A-Z]\w*")
 
 
 def in_working_folder(module: str) -> bool:
@@ -155,6 +158,11 @@ class Door:
             raise UserError(
                 f"`{key}._target_` is {str(name)[:80]!r}; it must be a dotted name, package.module.Name."
             )
+        package = name.split(".")[0]
+        if _LIBRARY.fullmatch(name) and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"`{key}._target_` is {name}, and {package} is not installed.\nInstall it: pip install {package}"
+            )
         if not self._passes(name, name.rpartition(".")[0]):
             raise UserError(
                 f"`{key}._target_` is {name[:80]}, which is neither in the catalogue nor in the working folder."
@@ -168,6 +176,10 @@ class Door:
         module_name, _, attribute = name.rpartition(".")
         try:
             found = getattr(importlib.import_module(module_name), attribute)
+        except ModuleNotFoundError as error:
+            package = name.split(".")[0]
+            cure = f". Install it: pip install {package}" if error.name == package else f": {error}"
+            raise UserError(f"`{key}._target_` is {name}, which cannot be imported{cure}") from error
         except (ImportError, AttributeError) as error:
             raise UserError(f"`{key}._target_` is {name}, which cannot be imported: {error}") from error
         if not callable(found):
@@ -176,7 +188,8 @@ class Door:
             )
         origin = str(getattr(found, "__module__", None))
         # the `__module__` of torch's Adafactor and Muon is `torch.optim` itself
-        if not (self._ours(origin + ".") or self._trusted(origin) or in_working_folder(origin)):
+        library = _LIBRARY.fullmatch(name) is not None and origin.split(".")[0] == name.split(".")[0]
+        if not (library or self._ours(origin + ".") or self._trusted(origin) or in_working_folder(origin)):
             raise UserError(
                 f"`{key}._target_` is {name}, which stands for something in {origin}, from outside the working folder.\n"
                 f"If you trust that code, say so: trust=[{origin.split('.')[0]}]"
@@ -188,7 +201,7 @@ class Door:
         known = name in self.targets
         if (self._trusted(module) and (known or not self.recalled)) or (self._ours(name) and known):
             return True
-        return (self.local or name in self.targets) and in_working_folder(module)
+        return (self.local or known) and (_LIBRARY.fullmatch(name) is not None or in_working_folder(module))
 
     def _ours(self, name: str) -> bool:
         # also true for the package itself: `torch.optim` is the `__module__` of torch's Adafactor

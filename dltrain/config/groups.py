@@ -21,6 +21,8 @@ class Group:
         called: the same for a function that is passed on instead of being called (`_partial_: true`)
         overlay: whether its words are recipes, which set keys of other groups and have none themselves
         knobs: parameters that the top-level knob of the same name sets
+        filled: parameters that the program fills in by name where the configuration does not set them
+        directed: whether a class of the group may state whether lower or higher values are better
     """
 
     name: str
@@ -30,6 +32,8 @@ class Group:
     called: int = 0
     overlay: bool = False
     knobs: tuple[str, ...] = ()
+    filled: tuple[str, ...] = ()
+    directed: bool = False
 
 
 ALL = (
@@ -55,6 +59,14 @@ ALL = (
         runtime=1,
     ),
     Group("loss", "the training objective", runtime=1, called=2),
+    Group(
+        "metrics",
+        "what is measured beside the loss; several at once: metrics=[f1,auroc]; [] follows the task",
+        several=True,
+        called=2,
+        filled=("spec", "num_classes", "num_outputs", "class_names"),
+        directed=True,
+    ),
     Group("sampler", "which samples form a batch", runtime=4),
     Group("early_stopping", "when to stop, and which weights are the best"),
     Group(

@@ -94,7 +94,7 @@ class Plan:
     @property
     def modes(self) -> list[Mode]:
         """The direction of each objective; what is no metric, such as parameters, is better the lower."""
-        return [direction_of(name) or "min" for name in self.objectives] or [self.mode]
+        return [direction_of(name, self.first.metrics) or "min" for name in self.objectives] or [self.mode]
 
     def jobs(self, trial: int, chosen: dict[str, Any], folder: Path) -> list[Job]:
         """The jobs of a trial: one for each repetition."""
@@ -258,7 +258,7 @@ def shuffled(length: int) -> list[int]:
 def mode_of(config: Config) -> Mode:
     """The direction of a run's objective."""
     stopping = config.early_stopping
-    return resolve_mode(stopping.get("metric", "val/loss"), stopping.get("mode", "auto"))
+    return resolve_mode(stopping.get("metric", "val/loss"), stopping.get("mode", "auto"), config.metrics)
 
 
 def check_pruner(plan: Plan) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltrain.metrics.measures import Measures
 from dltrain.training.parts import Metric
 
 
@@ -46,19 +47,23 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     precision: str = "fp32",
+    measures: Measures | None = None,
 ) -> dict[str, float]:
-    """The mean of each metric over all samples of a split.
+    """The mean of each metric over all samples of a split, and the values of those that are no means.
 
     Sums over samples in float64 divided by their number: a mean of batch means would be wrong for a ragged last batch.
     """
     sums = torch.zeros(len(metrics), dtype=torch.float64, device=device)
+    seen = (measures or Measures()).fresh()
     with evaluating(model):
         for logits, targets in outputs_of(model, split, batch_size, device, precision):
             sums += torch.stack(
                 [metric(logits, targets).sum(dtype=torch.float64) for metric in metrics.values()]
             )
+            seen.update(logits, targets)
+        values = seen.compute()
     means = (sums / len(split)).tolist()  # one host sync for the whole split
-    return dict(zip(metrics, means, strict=True))
+    return dict(zip(metrics, means, strict=True)) | values
 
 
 def confusion(

@@ -500,6 +500,7 @@ class Stack:
         """Mean metrics of a split, for each member."""
         first = self.members[0]
         sums = torch.zeros(len(first.parts.metrics), len(self.members), dtype=torch.float64)
+        seen = [member.parts.measures.fresh() for member in self.members]
         with evaluating(first.parts.model):
             for batch in split.batches(torch.arange(len(split)), first.plan.evaluation_batch_size):
                 inputs = batch.inputs.flatten(1).expand(len(self.members), -1, -1)
@@ -507,8 +508,12 @@ class Stack:
                 logits = self.forward(inputs, training=False)
                 values = self.measured(logits, targets)
                 sums += torch.stack([value.sum(1, dtype=torch.float64) for value in values])
+                for own, outputs in zip(seen, logits, strict=True):
+                    own.update(outputs, batch.targets)
+        columns = (sums / len(split)).T.tolist()
         return [
-            dict(zip(first.parts.metrics, column, strict=True)) for column in (sums / len(split)).T.tolist()
+            dict(zip(first.parts.metrics, column, strict=True)) | own.compute()
+            for column, own in zip(columns, seen, strict=True)
         ]
 
     # Members --------------------------------------------------------------------------------------------------------

@@ -271,6 +271,7 @@ class Trainer:
             plan.evaluation_batch_size,
             plan.device,
             plan.precision,
+            parts.measures,
         )
 
     def grad_norm(self) -> float:

@@ -1,0 +1,202 @@
+"""The metrics of one run that are objects: copied for each evaluation, updated batch by batch, read once at its end."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.data.spec import DataSpec
+from dltrain.direction import BETTER
+from dltrain.metrics.counts import F1, BalancedAccuracy
+from dltrain.metrics.foreign import Adapter, is_torchmetrics
+from dltrain.metrics.protocol import Metric, SampleMetric
+from dltrain.metrics.samples import TASKS
+
+# columns that every run has, or that are computed from others
+RESERVED = ("loss", "objective", "gap")
+UPDATE, COMPUTE = "def update(self, outputs, targets) -> None", "def compute(self) -> float"
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Metrics by the name of their column, and the data whose units they are in."""
+
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    spec: DataSpec | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.metrics)
+
+    def fresh(self) -> Measures:
+        """Return a copy that has seen no sample; `self` never sees any."""
+        return Measures(copy.deepcopy(dict(self.metrics)), self.spec) if self.metrics else self
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take a batch of outputs (B, K) and targets of the model, which are standardized where those of training were."""
+        if not self.metrics:
+            return
+        if self.spec is not None and self.spec.task == "regression":
+            outputs = outputs.reshape(len(outputs), -1)
+            targets = self.spec.in_units(targets.reshape(outputs.shape))
+            outputs = self.spec.in_units(outputs)
+        for metric in self.metrics.values():
+            if isinstance(metric, nn.Module):
+                metric.to(outputs.device)
+            metric.update(outputs, targets)
+
+    def compute(self) -> dict[str, float]:
+        """Return the value of each metric."""
+        return {name: float(metric.compute()) for name, metric in self.metrics.items()}
+
+    def of(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Return the value of each metric for all outputs and targets of a split at once."""
+        found = self.fresh()
+        found.update(outputs, targets)
+        return found.compute()
+
+
+def unbalanced(spec: DataSpec, targets: Tensor) -> tuple[Measures, str]:
+    """Return what is measured beside accuracy where a class is rare, and the line that says so; nothing elsewhere.
+
+    A class is rare that has less than half of an equal share of the training samples (`targets`).
+    """
+    counts = torch.bincount(targets.cpu(), minlength=spec.num_classes)
+    rarest = int(counts.argmin())
+    if 2 * spec.num_classes * int(counts[rarest]) >= len(targets):
+        return Measures(), ""
+    name = spec.class_names[rarest] if spec.class_names else rarest
+    metrics = {"balanced_accuracy": BalancedAccuracy(), "f1": F1(spec)}
+    share = 100 * int(counts[rarest]) / len(targets)
+    said = f"class {name!s} has {share:.3g} % of the training samples"
+    return Measures(metrics, spec), f"metrics  accuracy, balanced_accuracy and f1 (macro) · {said}"
+
+
+# Building and checking --------------------------------------------------------------------------------------------
+
+
+def facts_for(target: Callable[..., Any], spec: DataSpec) -> dict[str, Any]:
+    """Return the arguments of a metric's constructor that the data fill in, of those that it has."""
+    facts = {
+        "spec": spec,
+        "num_classes": spec.num_classes,
+        "num_outputs": spec.num_classes,
+        "class_names": spec.class_names,
+    }
+    try:
+        names = set(inspect.signature(target).parameters)
+    except ValueError:
+        names = set()
+    if is_torchmetrics(target):
+        facts["task"] = "multiclass"
+    return {name: value for name, value in facts.items() if name in names}
+
+
+def as_metric(built: Any, name: str, spec: DataSpec, fitting: Mapping[str, str]) -> SampleMetric | Metric:
+    """Return what a word of `metrics` built, adapted to the protocols and checked.
+
+    fitting: the words for each task, for the message. Raises ValueError, without the word's name, for what does not fit.
+    """
+    if name in RESERVED:
+        raise ValueError(f"a column `{name}` exists already; rename the file of the word")
+    metric: Any = Adapter(built) if is_torchmetrics(type(built)) else built
+    task = TASKS.get(getattr(metric, "func", metric), None) if _is_function(metric) else _task_of(metric)
+    if task not in (None, spec.task):
+        raise ValueError(
+            f"it is for the task {task}, and this dataset's task is {spec.task}. "
+            + (f"For it: {fitting[spec.task]}" if spec.task in fitting else "Leave it out: metrics=[]")
+        )
+    if not _is_function(metric):
+        _check_methods(metric)
+    return metric
+
+
+def is_object(metric: SampleMetric | Metric) -> bool:
+    """Return whether a metric is updated batch by batch; else it is a function of the samples."""
+    return not _is_function(metric)
+
+
+def _is_function(metric: Any) -> bool:
+    return callable(metric) and not hasattr(metric, "update")
+
+
+def _task_of(metric: Any) -> Any:
+    return getattr(metric, "task", None)
+
+
+def _check_methods(metric: Any) -> None:
+    """Raise ValueError for a missing method, one with other arguments, or a direction that is none."""
+    kind = type(metric).__name__
+    for method, arguments, written in (("update", 2, UPDATE), ("compute", 0, COMPUTE)):
+        found = getattr(metric, method, None)
+        if not callable(found):
+            raise ValueError(f"{kind} has no method `{method}`. Write: {written}")
+        try:
+            inspect.signature(found).bind(*[None] * arguments)
+        except TypeError as error:
+            raise ValueError(f"`{kind}.{method}` does not fit: {error}. Write: {written}") from None
+        except ValueError:
+            continue
+    direction = getattr(metric, "direction", None)
+    if direction is not None and direction not in BETTER:
+        raise ValueError(f'`{kind}.direction` is {direction!r}; it must be "min" or "max"')
+
+
+def check_samples(metrics: Mapping[str, SampleMetric], outputs: Tensor, targets: Tensor) -> None:
+    """Try each function of the samples on a few. Raises ValueError, beginning with the word, for an error or another shape."""
+    for name, metric in metrics.items():
+        try:
+            values = metric(outputs, targets)
+        except Exception as error:
+            raise ValueError(f"metrics.{name}: {_failure(error, outputs, targets)}") from error
+        if not isinstance(values, Tensor) or values.shape != (len(outputs),):
+            shown = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"metrics.{name} gives {shown}; it must be one value for each sample, a tensor of shape (B,).\n"
+                f"For a metric that is no mean over samples write a class: {UPDATE}, {COMPUTE}"
+            )
+
+
+def _failure(error: Exception, outputs: Tensor, targets: Tensor) -> str:
+    shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
+    reason = (str(error).strip().splitlines() or [""])[0]
+    return f"it fails with {shapes}:\n{type(error).__name__}: {reason}"
+
+
+def check_values(measures: Measures, outputs: Tensor, targets: Tensor) -> None:
+    """Try each metric on a few samples. Raises ValueError, beginning with the word, for an error or another than one number."""
+    for name, metric in measures.metrics.items():
+        alone = Measures({name: metric}, measures.spec).fresh()
+        kind, step = type(metric).__name__, "update"
+        try:
+            alone.update(outputs, targets)
+            step = "compute"
+            value = next(iter(alone.metrics.values())).compute()
+        except Exception as error:
+            raise ValueError(
+                f"metrics.{name}: `{kind}.{step}`: {_failure(error, outputs, targets)}"
+            ) from error
+        if not _is_number(value):
+            shown = (
+                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
+            )
+            raise ValueError(
+                f"metrics.{name}: `{kind}.compute` returns {shown}; it must be one number for all samples."
+                + (f"\nFor one number: metrics.{name}.average=macro" if averages(metric) else "")
+            )
+
+
+def averages(metric: Any) -> bool:
+    """Return whether a metric, or the one that it adapts, has a choice of averages."""
+    return hasattr(getattr(metric, "metric", metric), "average")
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "size", 0) == 1)

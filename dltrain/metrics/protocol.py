@@ -1,0 +1,47 @@
+"""What a metric is: a function of the samples, or an object that is updated batch by batch."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from dltrain.data.spec import Task
+from dltrain.direction import Mode
+
+# the arguments of a metric's constructor that are filled in from the data, by name
+FILLED = ("spec", "num_classes", "num_outputs", "num_labels", "class_names")
+
+
+class SampleMetric(Protocol):
+    """A function: map outputs (B, K) and targets to one value for each sample, (B,); the metric is the mean of all."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor: ...
+
+
+class Metric(Protocol):
+    """An object that sees every sample of a split once and then computes one number.
+
+    Each evaluation works on a copy of the object as it was constructed, so that there is nothing to reset. A class of your
+    own needs `update` and `compute`; subclass this protocol, or write the two methods alone.
+
+    Attributes:
+        direction: whether lower (`min`) or higher (`max`) values are better; None where it is not known. It is read from
+            the source, so that it must be a literal in the body of the class
+        task: the task of the data that it fits; None for any
+    """
+
+    direction: Mode | None = None
+    task: Task | None = None
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take a batch, on the device of the run; batches may have any size.
+
+        outputs: logits (B, C) float of a classification; (B, K) of a regression, in the units of the data
+        targets: classes (B,) int64; or (B, K), in the units of the data
+        """
+        ...
+
+    def compute(self) -> Tensor | float:
+        """Return one number for all samples seen; NaN where it is not defined."""
+        ...

@@ -9,7 +9,9 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,19 @@ def train(workdir: Path) -> Callable[..., Run]:
         return Run(new)
 
     return run
+
+
+@contextmanager
+def no_host_sync() -> Iterator[None]:
+    """Inside, an operation of a GPU that makes the host wait is an error."""
+    with warnings.catch_warnings():
+        # the mode itself warns that it is a prototype
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 LAUNCH = (

@@ -550,13 +550,21 @@ def build_optimizer(config: Config, door: Door, model: nn.Module, frozen: list[F
 def _fastest(
     construct: Callable[..., Any], target: Callable[..., Any], groups: list[Any], door: Door, node: Node
 ) -> Any:
-    """torch's fused kernels where the optimizer has them on this device; they are 1.3 times the speed of its loop."""
+    """Construct the optimizer with torch's fused kernels where this device has them: 1.3 times the speed of its loop."""
     if "fused" in inspect.signature(target).parameters:
-        try:
-            return door.build(node | {"fused": True}, "optimizer", groups)
-        except RuntimeError:  # not for this device
-            pass
+        fused = node | {"fused": True}
+        with suppress(RuntimeError):
+            # some tell only in a step that they have no kernel for this device: Adagrad on a GPU
+            door.build(fused, "optimizer", [_probe_like(groups[0]["params"][0])]).step()
+            return door.build(fused, "optimizer", groups)
     return construct(groups)
+
+
+def _probe_like(parameter: Tensor) -> Tensor:
+    """Return one number with a gradient, on the device of a parameter."""
+    probe = parameter.new_zeros(1).detach().requires_grad_()
+    probe.grad = torch.zeros_like(probe)
+    return probe
 
 
 def build_schedule(config: Config, door: Door, group: str, plan: Plan) -> Schedule | None:

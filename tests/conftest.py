@@ -9,7 +9,9 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,12 @@ class Run:
         return {"weights": newest.weights(), "averaged": averaged, **newest.state()}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs from all tests but those marked `gpu`: the right values are those of float32 on a CPU."""
+    if "not gpu" in config.option.markexpr:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
@@ -89,6 +97,19 @@ def train(workdir: Path) -> Callable[..., Run]:
         return Run(new)
 
     return run
+
+
+@contextmanager
+def no_host_sync() -> Iterator[None]:
+    """Inside, an operation of a GPU that makes the host wait is an error."""
+    with warnings.catch_warnings():
+        # the mode itself warns that it is a prototype
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 LAUNCH = (

@@ -207,3 +207,11 @@ def test_every_word_learns(row, workdir, monkeypatch):
     if row == "model=timm" and "timm" not in WORDS["model"]:
         pytest.skip("timm is not installed")
     check_learning(row, workdir, monkeypatch)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("row", [row for row in ROWS if row != "model=timm"])
+def test_every_word_learns_on_a_gpu(row, workdir, monkeypatch):
+    """`device=auto` and `precision=auto`: on a GPU, in bfloat16."""
+    assert torch.cuda.is_available()
+    check_learning(row, workdir, monkeypatch)

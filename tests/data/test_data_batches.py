@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import no_host_sync
 from torch import Tensor
 
 from dltrain.data import batches as batches_module
@@ -159,9 +160,6 @@ def test_on_a_gpu_streams_and_caches_give_the_same(tmp_path: Path) -> None:
     values = torch.cat([batch.inputs for batch in given])[:, 0, 0, 0] * 255
     assert values.round().long().cpu().equal(2 * ORDER % 256)
     cached = ResidentSplit(INPUTS.to(device), TARGETS.to(device))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_host_sync():
         parts = list(cached.batches(ORDER, 64))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.cat([batch.inputs for batch in parts]).cpu().equal(INPUTS[ORDER])

@@ -181,7 +181,7 @@ def measures(
     functions = default_metrics(spec.task) if chosen is None else chosen
     if is_yardstick(loss, spec) and spec.target_scale is None:
         return {"loss": loss, **functions}, "loss"
-    reported = {"loss": yardstick(spec), **functions}
+    reported: dict[str, Metric] = {"loss": yardstick(spec), **functions}
     return {name: in_units(metric, spec) for name, metric in reported.items()} | {
         "objective": loss
     }, "objective"

@@ -18,6 +18,7 @@ WITH_FORMULA = (
     "regularization",
     "augmentation",
     "loss",
+    "metrics",
     "diagnostics",
 )
 

@@ -24,7 +24,7 @@ from dltrain.errors import UserError
 
 GROUPS = (
     "dataset model initializer optimizer wrap averaging schedule momentum_schedule penalty_schedule regularization "
-    "augmentation loss sampler early_stopping diagnostics"
+    "augmentation loss metrics sampler early_stopping diagnostics"
 ).split()
 SAMPLE = 12  # rows that run by default
 DOWNLOADED = {
@@ -46,6 +46,7 @@ GIVEN = {
     "model=vit_tiny": "model.depth=2",
     "model=speed_cnn": "model.widths=[8,16,16]",
     "model=torchvision": "model.name=mobilenet_v2",
+    "metrics=top_k": "metrics.top_k.k=1",
 }
 GIVEN["diagnostics=curvature"] = "diagnostics.curvature.iterations=2 diagnostics.curvature.samples=16"
 GIVEN["diagnostics=surface"] = "diagnostics.surface.points=3 diagnostics.surface.samples=16"
@@ -58,18 +59,20 @@ for _group in ("schedule", "momentum_schedule", "penalty_schedule"):  # periods 
     GIVEN[f"{_group}=cosine_restarts"] = f"{_group}.cycles=2 {_group}.growth=1"
     GIVEN[f"{_group}=triangular"] = f"{_group}.cycles=1"
 
+OF_QUANTITIES = [f"loss={word}" for word in ("mse", "mae", "huber")]
+OF_QUANTITIES += [f"metrics={word}" for word in ("mae", "rmse", "mape", "r2", "spearman")]
 # What two words need to be told when they meet.
 TOLD = {
     ("model=mlp", "regularization=stochastic_depth"): "model.residual=true model.hidden=[16,16]",
     ("dataset=diabetes", "augmentation=mixup"): "augmentation.mixup.regression=true",
     **{
-        (f"loss={loss}", f"augmentation={word}"): f"augmentation.{word}.regression=true"
-        for loss in ("mse", "mae", "huber")
+        (choice, f"augmentation={word}"): f"augmentation.{word}.regression=true"
+        for choice in OF_QUANTITIES
         for word in ("mixup", "cutmix")
     },
     **{
-        (f"dataset={word}", f"loss={loss}"): text
-        for loss in ("mse", "mae", "huber")
+        (f"dataset={word}", choice): text
+        for choice in OF_QUANTITIES
         for word, text in {
             "csv": "dataset.target=u",
             "npz": "dataset.task=regression",

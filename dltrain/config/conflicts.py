@@ -71,6 +71,11 @@ _TABLES = "dataset = breast_cancer wine iris diabetes two_moons teacher csv"
 _REGRESSIONS = "dataset = diabetes"
 _CLASSIFICATIONS = "dataset = digits breast_cancer wine iris two_moons mnist fashion_mnist kmnist cifar10 cifar100 svhn image_folder"
 _OF_CLASSES = "accuracy top_k balanced_accuracy precision recall f1 auroc average_precision cohen_kappa mcc calibration_error"
+_OF_QUANTITIES = "mae rmse mape r2 spearman"
+_FOR_CLASSES, _FOR_QUANTITIES = (
+    "metrics=[accuracy,balanced_accuracy,f1,auroc]",
+    "metrics=[mae,rmse,mape,r2,spearman]",
+)
 _OBJECTIVES = "model = quadratic rosenbrock saddle"
 _RESNETS = "resnet20 resnet32 resnet56 wide_resnet"
 _NETWORKS = f"model = linear mlp deep_linear lenet cnn {_RESNETS} vit_tiny speed_cnn torchvision timm"
@@ -108,13 +113,37 @@ PAIRS: tuple[Pair, ...] = (
         _REGRESSIONS,
         f"metrics = {_OF_CLASSES}",
         "it measures predicted classes, and a quantity has none",
-        "Use metrics=[mae,rmse,mape,r2,spearman], or leave it out",
+        f"Use {_FOR_QUANTITIES}, or leave it out",
     ),
     _pair(
         _CLASSIFICATIONS,
-        "metrics = mae rmse mape r2 spearman",
+        f"metrics = {_OF_QUANTITIES}",
         "it measures errors of quantities, and a class has no distance from another",
-        "Use metrics=[accuracy,balanced_accuracy,f1,auroc], or leave it out",
+        f"Use {_FOR_CLASSES}, or leave it out",
+    ),
+    _pair(
+        "loss = mse mae huber",
+        f"metrics = {_OF_CLASSES}",
+        "this loss is for quantities, and the metric for classes",
+        f"Use {_FOR_QUANTITIES}, or leave it out",
+    ),
+    _pair(
+        "loss = cross_entropy bce",
+        f"metrics = {_OF_QUANTITIES}",
+        "this loss is for classes, and the metric for quantities",
+        f"Use {_FOR_CLASSES}, or leave it out",
+    ),
+    _pair(
+        "sampler = balanced",
+        f"metrics = {_OF_QUANTITIES}",
+        "it balances classes, which quantities do not have",
+        "Use sampler=none or sampler=hard",
+    ),
+    _pair(
+        "regularization = label_smoothing",
+        f"metrics = {_OF_QUANTITIES}",
+        "a quantity has no label whose probability could be smoothed",
+        "Leave label_smoothing out",
     ),
     _pair(
         "dataset = none",

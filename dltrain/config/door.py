@@ -45,8 +45,14 @@ def shipped_targets(catalogue: Catalogue) -> set[str]:
 
 # packages of the shipped catalogue's targets
 OURS = ("dltrain.", "torch.optim.")
-# classes of a library that may be named without being words: metrics of classes and of regressions
-_LIBRARY = re.compile(r"torchmetrics\.(?:(?:classification|regression)\.)?[A-Z]\w*")
+# classes of a library that a node of this group may name: metrics of classes and of regressions
+_LIBRARY = {"metrics": re.compile(r"torchmetrics\.(?:(?:classification|regression)\.)?[A-Z]\w*")}
+
+
+def of_library(name: str, key: str) -> bool:
+    """Return whether a name is one that the group of a key takes from a library."""
+    pattern = _LIBRARY.get(key.partition(".")[0])
+    return pattern is not None and pattern.fullmatch(name) is not None
 
 
 def in_working_folder(module: str) -> bool:
@@ -159,11 +165,11 @@ class Door:
                 f"`{key}._target_` is {str(name)[:80]!r}; it must be a dotted name, package.module.Name."
             )
         package = name.split(".")[0]
-        if _LIBRARY.fullmatch(name) and importlib.util.find_spec(package) is None:
+        if of_library(name, key) and importlib.util.find_spec(package) is None:
             raise UserError(
                 f"`{key}._target_` is {name}, and {package} is not installed.\nInstall it: pip install {package}"
             )
-        if not self._passes(name, name.rpartition(".")[0]):
+        if not self._passes(name, key):
             raise UserError(
                 f"`{key}._target_` is {name[:80]}, which is neither in the catalogue nor in the working folder."
                 f"{nearest(name, self._alike(name))}\n"
@@ -187,8 +193,8 @@ class Door:
                 f"`{key}._target_` is {name}, which is {type(found).__name__}; it must be a class or function."
             )
         origin = str(getattr(found, "__module__", None))
+        library = of_library(name, key) and origin.split(".")[0] == name.split(".")[0]
         # the `__module__` of torch's Adafactor and Muon is `torch.optim` itself
-        library = _LIBRARY.fullmatch(name) is not None and origin.split(".")[0] == name.split(".")[0]
         if not (library or self._ours(origin + ".") or self._trusted(origin) or in_working_folder(origin)):
             raise UserError(
                 f"`{key}._target_` is {name}, which stands for something in {origin}, from outside the working folder.\n"
@@ -196,12 +202,12 @@ class Door:
             )
         return found
 
-    def _passes(self, name: str, module: str) -> bool:
+    def _passes(self, name: str, key: str) -> bool:
         """Return whether a name may be built, before anything is imported."""
-        known = name in self.targets
+        known, module = name in self.targets, name.rpartition(".")[0]
         if (self._trusted(module) and (known or not self.recalled)) or (self._ours(name) and known):
             return True
-        return (self.local or known) and (_LIBRARY.fullmatch(name) is not None or in_working_folder(module))
+        return (self.local or known) and (of_library(name, key) or in_working_folder(module))
 
     def _ours(self, name: str) -> bool:
         # also true for the package itself: `torch.optim` is the `__module__` of torch's Adafactor

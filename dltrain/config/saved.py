@@ -113,8 +113,9 @@ def read(
 ) -> Config:
     """Return the configuration of a run folder, with `key=value` changes applied, checked like a new one.
 
-    `instead`: nodes by word for groups that take several, which replace those of the run. A repeated run (`again`) must satisfy every present rule; a resumed or scored run may combine words that an earlier
-    version allowed. Raises CheckpointProblem when the folder holds no configuration, UserError for an invalid change.
+    `instead`: nodes by word for groups that take several, which replace those of the run. A repeated run (`again`) must
+    satisfy every present rule; a resumed or scored run may combine words that an earlier version allowed. Raises
+    CheckpointProblem when the folder holds no configuration, UserError for an invalid change.
     """
     file = run / "config.yaml"
     if not file.is_file():

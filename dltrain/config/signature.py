@@ -204,14 +204,14 @@ def declared_direction(target: str, folders: tuple[Path, ...] = (), hops: int = 
     found = find_definition(target, folders) if hops else None
     if found is None or not isinstance(found[0], ast.ClassDef):
         return None
-    node, module = found
-    own = _assignments(node)
+    node, module = found[0], found[1]
+    own = {name: ast.unparse(value) for name, value in _assignments(node).items()}
     for name, stated in (
-        ("direction", {"min": "min", "max": "max"}),
-        ("higher_is_better", {True: "max", False: "min"}),
+        ("direction", {"'min'": "min", "'max'": "max"}),
+        ("higher_is_better", {"True": "max", "False": "min"}),
     ):
-        if isinstance(value := own.get(name), ast.Constant):
-            return stated.get(value.value)
+        if own.get(name) in stated:
+            return stated[own[name]]
     bases = (declared_direction(base, folders, hops - 1) for base in _bases(node, module, folders))
     return next((direction for direction in bases if direction), None)
 

@@ -13,16 +13,32 @@ class Adapter(Metric):
     """A torchmetrics metric of classes or of a regression, given what it expects.
 
     Metrics of classes get probabilities: from logits, torchmetrics decides batch by batch whether a softmax is needed.
+    Raises ValueError for another kind of metric.
     """
 
     def __init__(self, metric: Any) -> None:
         self.metric = metric
         kind = type(metric)
-        room = kind.__module__.split(".")[1]
-        self.task = room  # type: ignore[assignment]
+        package = kind.__module__.split(".")[1]
+        if package not in ("classification", "regression"):
+            raise ValueError(
+                f"{kind.__name__} is of torchmetrics.{package}; metrics can be of torchmetrics.classification and "
+                "torchmetrics.regression"
+            )
+        if kind.__name__.startswith("Multilabel"):
+            raise ValueError(f"{kind.__name__} needs several labels for each sample; use its Multiclass form")
+        self.task = package  # type: ignore[assignment]
         self.binary = kind.__name__.startswith("Binary")
         higher = getattr(metric, "higher_is_better", None)
         self.direction = None if higher is None else "max" if higher else "min"
+
+    def check_classes(self, classes: int) -> None:
+        """Raise ValueError for the form of two classes where there are more."""
+        if self.binary and classes != 2:
+            name = type(self.metric).__name__
+            raise ValueError(
+                f"{name} is for two classes, and the data have {classes}; use Multiclass{name.removeprefix('Binary')}"
+            )
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         if self.task == "classification":

@@ -111,6 +111,8 @@ def as_metric(built: Any, name: str, spec: DataSpec, fitting: Mapping[str, str])
             f"it is for the task {task}, and this dataset's task is {spec.task}. "
             + (f"For it: {fitting[spec.task]}" if spec.task in fitting else "Leave it out: metrics=[]")
         )
+    if isinstance(metric, Adapter):
+        metric.check_classes(spec.num_classes)
     if not _is_function(metric):
         _check_methods(metric)
     return metric

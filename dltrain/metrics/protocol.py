@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
@@ -9,14 +10,8 @@ from torch import Tensor
 from dltrain.data.spec import Task
 from dltrain.direction import Mode
 
-# the arguments of a metric's constructor that are filled in from the data, by name
-FILLED = ("spec", "num_classes", "num_outputs", "num_labels", "class_names")
-
-
-class SampleMetric(Protocol):
-    """A function: map outputs (B, K) and targets to one value for each sample, (B,); the metric is the mean of all."""
-
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor: ...
+# a function: map outputs (B, K) and targets to one value for each sample, (B,), of which the metric is the mean
+SampleMetric = Callable[[Tensor, Tensor], Tensor]
 
 
 class Metric(Protocol):

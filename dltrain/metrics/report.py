@@ -33,16 +33,14 @@ def class_rows(counts: Tensor, class_names: Sequence[str] = ()) -> list[ClassRow
     counts = counts.double().cpu()
     hits, support, found = counts.diagonal(), counts.sum(1), counts.sum(0)
     columns = ratio(hits, found), ratio(hits, support), ratio(2 * hits, support + found)
-    names = names_of(counts, class_names)
     occurs = support + found > 0
-    rows = [
-        ClassRow(name, *(float(c[k]) if occurs[k] else float("nan") for c in columns), int(support[k]))  # type: ignore[misc]
-        for k, name in enumerate(names)
-    ]
-    total = int(counts.sum())
+    rows = []
+    for k, name in enumerate(names_of(counts, class_names)):
+        precision, recall, f1 = (float(column[k]) if occurs[k] else float("nan") for column in columns)
+        rows.append(ClassRow(name, precision, recall, f1, int(support[k])))
     for average in ("macro", "weighted"):
-        means = (float(averaged(column, support, occurs, average)) for column in columns)
-        rows.append(ClassRow(f"{average} mean", *means, total))  # type: ignore[misc]
+        precision, recall, f1 = (float(averaged(column, support, occurs, average)) for column in columns)
+        rows.append(ClassRow(f"{average} mean", precision, recall, f1, int(counts.sum())))
     return rows
 
 

@@ -14,6 +14,7 @@ from sklearn import metrics as sk
 from dltrain.config.search_path import catalogue_dir
 from dltrain.data.spec import DataSpec, TargetScale
 from dltrain.metrics.counts import F1, MCC, BalancedAccuracy, CohenKappa, Precision, Recall, confusion_of
+from dltrain.metrics.foreign import Adapter
 from dltrain.metrics.measures import Measures
 from dltrain.metrics.ranks import AUROC, AveragePrecision, Spearman
 from dltrain.metrics.samples import TASK_WORDS, absolute_error, absolute_percentage_error, accuracy, top_k
@@ -44,8 +45,9 @@ def value(metric, outputs, targets, spec=None):
     measures = Measures({"m": metric}, spec).fresh()
     for batch in zip(outputs.split(RAGGED), targets.split(RAGGED), strict=True):
         measures.update(*batch)
+    # torchmetrics sums some in float32
     assert Measures({"m": metric}, spec).of(outputs, targets)["m"] == pytest.approx(
-        measures.compute()["m"], rel=1e-12, nan_ok=True
+        measures.compute()["m"], rel=1e-6 if isinstance(metric, Adapter) else 1e-12, nan_ok=True
     )
     return measures.compute()["m"]
 

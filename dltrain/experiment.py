@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import sys
 import time
@@ -442,7 +443,9 @@ def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
     outputs = outputs.expand(len(targets), -1)
     reported = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
     means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
-    return means | parts.measures.of(outputs, targets)
+    found = means | parts.measures.of(outputs, targets)
+    # a constant has no rank correlation
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def peak_memory(device: torch.device) -> int:

@@ -24,7 +24,10 @@ EXAMPLES = (
 )
 VERBS = {
     "check": ("check [group=word …]", "gradients, first loss, overfitting, splits: before a long training"),
-    "evaluate": ("evaluate RUN…", "score the best weights of runs; of several, also their ensemble"),
+    "evaluate": (
+        "evaluate RUN… [key=value …]",
+        "score the best weights of runs, and the ensemble of several; dataset.path=FILE, metrics=[…], --json",
+    ),
     "resume": ("resume RUN", "continue an interrupted run from its newest checkpoint"),
     "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, optionally with changes"),
     "schema": ("schema", "the JSON Schema of recipes, for an editor"),

@@ -25,6 +25,9 @@ class _Kept(Metric):
         if not self.batches:
             return torch.tensor(torch.nan)
         outputs, targets = (torch.cat(column) for column in zip(*self.batches, strict=True))
+        # NaN has a rank, too: the last
+        if not bool(outputs.isfinite().all()):
+            return torch.tensor(torch.nan)
         return self.value(outputs.double(), targets)
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:

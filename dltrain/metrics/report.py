@@ -49,6 +49,11 @@ def names_of(counts: Tensor, class_names: Sequence[str]) -> list[str]:
     return [str(name) for name in class_names] or [str(k) for k in range(len(counts))]
 
 
+def shown(name: str) -> str:
+    """Return a name from a file of data without characters that a terminal would act upon."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
 def per_class_csv(counts: Tensor, class_names: Sequence[str] = ()) -> str:
     """Return the report by class as CSV: class, precision, recall, f1, support."""
     rows = [(r.name, r.precision, r.recall, r.f1, r.support) for r in class_rows(counts, class_names)]
@@ -76,12 +81,13 @@ def per_class_lines(counts: Tensor, class_names: Sequence[str] = (), most: int =
     if len(classes) > most:
         left_out = f"the {most} of {len(classes)} classes with the lowest f1"
         classes = sorted(classes, key=lambda row: (row.f1 != row.f1, row.f1))[:most]
-    width = max(len(row.name) for row in (*classes, *means))
+    names = [shown(row.name) for row in (*classes, *means)]
+    width = max(map(len, names))
     lines = [f"{'class':<{width}}  {'precision':>9}  {'recall':>9}  {'f1':>9}  {'support':>8}"]
     lines += [f"{left_out}:"] if left_out else []
-    for row in (*classes, *means):
+    for name, row in zip(names, (*classes, *means), strict=True):
         cells = "  ".join(f"{value:>9.4f}" for value in (row.precision, row.recall, row.f1))
-        lines.append(f"{row.name:<{width}}  {cells}  {row.support:>8,}")
+        lines.append(f"{name:<{width}}  {cells}  {row.support:>8,}")
     return lines
 
 
@@ -89,7 +95,7 @@ def confusion_lines(counts: Tensor, class_names: Sequence[str] = (), most: int =
     """Return the confusion matrix as aligned lines; nothing for more than `most` classes, which no terminal shows."""
     if len(counts) > most:
         return []
-    names = [name[:12] for name in names_of(counts, class_names)]
+    names = [shown(name)[:12] for name in names_of(counts, class_names)]
     cells = [[f"{int(count)}" for count in row] for row in counts.tolist()]
     widths = [max(len(name), *(len(row[k]) for row in cells)) for k, name in enumerate(names)]
     left = max(len("true \\ predicted"), *map(len, names))

@@ -271,6 +271,16 @@ def test_several_objectives(workdir, dltrain):
     assert json.loads(record.read_text())["modes"] == ["max", "min"]
 
 
+def test_an_axis_that_changes_how_jobs_are_compared_is_refused(workdir, dltrain):
+    words = ["-m", "dataset=iris", "metrics=[f1]", "metrics.f1.average=macro,micro", "epochs=1", "quiet=true"]
+    with pytest.raises(
+        UserError, match=r"`metrics.f1.average` is micro, but macro in the first job.*compared by val/f1"
+    ):
+        dltrain(*words, "early_stopping.metric=val/f1")
+    assert not any(workdir.iterdir())
+    assert dltrain(*words) == 0  # compared by val/loss
+
+
 # Unbalanced classes, reports --------------------------------------------------------------------------------------
 
 
@@ -348,6 +358,29 @@ def test_the_report_and_the_matrix_of_the_best_weights(train):
         table = list(csv.reader(stream))
     assert table[0][1:] == ["setosa", "versicolor", "virginica"]
     assert [list(map(int, row[1:])) for row in table[1:]] == sk.confusion_matrix(targets, predicted).tolist()
+
+
+def test_names_of_classes_do_not_act_on_the_terminal(dltrain, train, workdir, capsys):
+    rows = [f"{i % 7},{('plain', chr(27) + '[31mred')[i % 2]}" for i in range(60)]
+    (workdir / "t.csv").write_text("\n".join(["x,kind", *rows]) + "\n")
+    run = train("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "model=linear", "steps=2")
+    capsys.readouterr()
+    assert dltrain("evaluate", run.path, "evaluation.bootstrap=2") == 0
+    assert chr(27) not in capsys.readouterr().out
+
+
+def test_a_report_that_cannot_be_written_costs_no_result(dltrain, workdir, monkeypatch):
+    from dltrain import experiment
+    from dltrain.errors import ResourceProblem
+
+    def full(file, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(experiment, "replace", full)
+    with pytest.raises(ResourceProblem, match="per_class.csv could not be written"):
+        dltrain(*IRIS, "epochs=1", "quiet=true")
+    (folder,) = run_folders(workdir)
+    assert Run(folder).summary["status"] == "degraded" and Run(folder).summary["test"]
 
 
 def test_a_regression_has_no_report_by_class(train):

@@ -113,7 +113,7 @@ def test_a_regression_and_a_sweep(train, dltrain, workdir, word):
 
 REFUSED = {
     "_target_: torchmetrics.regression.MeanSquaredError": r"for the task regression, and this dataset's task is classification",
-    "_target_: torchmetrics.classification.MulticlassF1Score\naverage: none": r"a tensor of shape \(3,\).*\nFor one number: metrics.mine.average=macro",
+    "_target_: torchmetrics.classification.MulticlassF1Score\naverage: none": r"of shape \(3,\).*\nFor one number: metrics.mine.average=macro",
     "_target_: torchmetrics.classification.MulticlassConfusionMatrix": r"returns a tensor of shape \(3, 3\)",
     "_target_: torchmetrics.classification.BinaryF1Score": r"BinaryF1Score is for two classes, and the data have 3",
     "_target_: torchmetrics.classification.MultilabelF1Score\nnum_labels: 3": r"several labels",

@@ -78,8 +78,8 @@ class Precision(_Averaged):
     Defaults: the mean over classes (macro).
 
     Args:
-        average: macro is the mean over classes, weighted by frequency in the targets; micro counts all classes
-            together, which is accuracy; binary is the second of two classes
+        average: macro, the mean over the classes; weighted, by their frequency in the targets; micro, all classes
+            counted together, which is accuracy; binary, the second of two classes
     """
 
     def parts(self, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,8 +96,8 @@ class Recall(_Averaged):
     Defaults: the mean over classes (macro).
 
     Args:
-        average: macro is the mean over classes, weighted by frequency in the targets, which is accuracy; micro counts all
-            classes together, which is accuracy; binary is the second of two classes
+        average: macro, the mean over the classes; weighted, by their frequency in the targets; micro, all classes
+            counted together, which is accuracy; binary, the second of two classes
     """
 
     def parts(self, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,8 +114,8 @@ class F1(_Averaged):
     Defaults: the mean over classes (macro).
 
     Args:
-        average: macro is the mean over classes, weighted by frequency in the targets; micro counts all classes
-            together, which is accuracy; binary is the second of two classes
+        average: macro, the mean over the classes; weighted, by their frequency in the targets; micro, all classes
+            counted together, which is accuracy; binary, the second of two classes
     """
 
     def parts(self, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -72,8 +72,8 @@ class AUROC(_OneAgainstRest):
     Paper: Hanley & McNeil 1982; Fawcett 2006
 
     Args:
-        average: macro is the mean over classes, weighted by frequency in the targets; micro ranks the probabilities of
-            all classes together; binary is the second of two classes
+        average: macro, the mean over the classes; weighted, by their frequency in the targets; micro, the probabilities
+            of all classes ranked together; binary, the second of two classes
     """
 
     def binary(self, scores: Tensor, truth: Tensor) -> Tensor:
@@ -97,8 +97,8 @@ class AveragePrecision(_OneAgainstRest):
     Paper: Zhu 2004
 
     Args:
-        average: macro is the mean over classes, weighted by frequency in the targets; micro ranks the probabilities of
-            all classes together; binary is the second of two classes
+        average: macro, the mean over the classes; weighted, by their frequency in the targets; micro, the probabilities
+            of all classes ranked together; binary, the second of two classes
     """
 
     def binary(self, scores: Tensor, truth: Tensor) -> Tensor:

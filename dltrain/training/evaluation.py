@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltrain.metrics.counts import confusion_of
 from dltrain.metrics.measures import Measures
 from dltrain.training.parts import Metric
 
@@ -69,9 +70,9 @@ def evaluate(
 def confusion(
     model: nn.Module, split: Any, num_classes: int, batch_size: int, device: torch.device, precision: str
 ) -> Tensor:
-    """Counts (C, C) of true class (row) against predicted class (column)."""
-    counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
+    """Counts (C, C) int64 of true class (row) against predicted class (column), on the CPU."""
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.float64, device=device)
     with evaluating(model):
         for logits, targets in outputs_of(model, split, batch_size, device, precision):
-            counts += torch.bincount(targets * num_classes + logits.argmax(1), minlength=num_classes**2)
-    return counts.view(num_classes, num_classes).cpu()
+            counts += confusion_of(logits, targets)
+    return counts.long().cpu()

@@ -242,3 +242,40 @@ def test_no_samples_have_no_value():
 def test_the_lists_of_words_are_those_of_the_files():
     words = {file.stem for file in (catalogue_dir() / "metrics").glob("*.yaml")} - {"none"}
     assert words == set(", ".join(TASK_WORDS.values()).split(", "))
+
+
+# On the device ----------------------------------------------------------------------------------------------------
+
+OF_CLASSES = [Precision(spec_of(5)), F1(spec_of(5), "weighted"), BalancedAccuracy(), CohenKappa("linear"), MCC(), AUROC(spec_of(5)),
+              AveragePrecision(spec_of(5)), CalibrationError()]  # fmt: skip
+OF_QUANTITIES = [RMSE(), R2(), Spearman()]
+
+
+def on_some_device(metric, move, reads=()):
+    """The value on a device, and the number of reads by the host while the batches came."""
+    if metric.task == "classification":
+        spec, (outputs, targets) = spec_of(5), drawn(5)
+    else:
+        spec = spec_of(2, "regression")
+        outputs, targets = torch.randn(2, SAMPLES, 2, generator=torch.Generator().manual_seed(0))
+    measures = Measures({"m": metric}, spec).fresh()
+    before = len(reads)
+    for batch in zip(outputs.split(RAGGED), targets.split(RAGGED), strict=True):
+        measures.update(*map(move, batch))
+    waited = len(reads) - before
+    assert measures.compute()["m"] == pytest.approx(value(metric, outputs, targets, spec), rel=1e-9)
+    return waited
+
+
+@pytest.mark.parametrize("metric", [*OF_CLASSES, *OF_QUANTITIES], ids=lambda metric: type(metric).__name__)
+def test_batches_stay_on_the_device_and_the_host_does_not_wait(metric):
+    from pretend_device import Pretending, on_device, reads
+
+    with Pretending():
+        assert on_some_device(metric, on_device, reads) == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("metric", [*OF_CLASSES, *OF_QUANTITIES], ids=lambda metric: type(metric).__name__)
+def test_on_a_gpu(metric):
+    on_some_device(metric, lambda tensor: tensor.cuda())

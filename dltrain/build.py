@@ -29,6 +29,7 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.spec import Batch, DataSpec
+from dltrain.data.torch_dataset import as_raw
 from dltrain.data.units import in_units
 from dltrain.direction import resolved_modes
 from dltrain.errors import DataProblem, UserError, nearest
@@ -40,7 +41,7 @@ from dltrain.metrics.measures import (
     as_metric,
     check_samples,
     check_values,
-    facts_for,
+    facts_of,
     is_object,
     unbalanced,
 )
@@ -161,8 +162,7 @@ def choose_metrics(
 def build_metric(node: Node, word: str, door: Door, spec: DataSpec) -> Any:
     key = f"metrics.{word}"
     target = door.locate(node.get("_target_"), key)
-    known = {} if node.get("_partial_") else facts_for(target, spec)
-    built = door.build(known | node, key)
+    built = door.build(node, key, *facts_of(spec, target))
     try:
         return as_metric(built, word, spec, TASK_WORDS)
     except ValueError as error:
@@ -284,7 +284,7 @@ def build_data(
     if contract is not None and contract.columns and takes_contract(door, config):
         own["contract"] = contract
     with data_problems():
-        raw = door.build(own, "dataset", common=COMMON_DATASET_KEYS)
+        raw = as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS))
         return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
 
 

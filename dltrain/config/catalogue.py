@@ -249,19 +249,16 @@ def with_signature(word: Word, folders: tuple[Path, ...] = ()) -> Word:
     """Return the word with the schema of its target, where its source can be found."""
     if word.target is None:
         return word
-    kind = word.kind
-    runtime = kind.called if word.node.get("_partial_") else kind.runtime
-    signature = read_signature(word.target, runtime, folders)
     if (
-        kind.directed
+        word.kind.directed
         and DIRECTION not in word.node
         and (direction := declared_direction(word.target, folders))
     ):
         word = with_private(word, DIRECTION, direction)
-    if signature is None:
-        return word
-    kept = tuple(p for p in signature.parameters if p.name not in kind.filled)
-    return replace(word, signature=replace(signature, parameters=kept))
+    signature = read_signature(
+        word.target, lambda names, function: word.kind.skipped(names, word.node, function), folders
+    )
+    return word if signature is None else replace(word, signature=signature)
 
 
 def with_private(word: Word, key: str, value: Any) -> Word:

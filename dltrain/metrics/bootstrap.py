@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from dltrain.metrics.measures import Measures
-from dltrain.metrics.protocol import SampleMetric
+from dltrain.metrics.protocol import Values
 
 LEVEL, SEED = 0.95, 0
 
 
 def intervals(
-    functions: Mapping[str, SampleMetric],
+    functions: Mapping[str, Values],
     measures: Measures,
     outputs: Tensor,
     targets: Tensor,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from dltrain.data.spec import DataSpec
 from dltrain.direction import BETTER
 from dltrain.metrics.counts import F1, BalancedAccuracy
 from dltrain.metrics.foreign import Adapter, is_torchmetrics
-from dltrain.metrics.protocol import Metric, SampleMetric
+from dltrain.metrics.protocol import Metric, Values
 from dltrain.metrics.samples import TASKS
 
 # columns that every run has, or that are computed from others
@@ -80,24 +79,14 @@ def unbalanced(spec: DataSpec, targets: Tensor) -> tuple[Measures, str]:
 # Building and checking --------------------------------------------------------------------------------------------
 
 
-def facts_for(target: Callable[..., Any], spec: DataSpec) -> dict[str, Any]:
-    """Return the arguments of a metric's constructor that the data fill in, of those that it has."""
-    facts = {
-        "spec": spec,
-        "num_classes": spec.num_classes,
-        "num_outputs": spec.num_classes,
-        "class_names": spec.class_names,
-    }
-    try:
-        names = set(inspect.signature(target).parameters)
-    except ValueError:
-        names = set()
-    if is_torchmetrics(target):
-        facts["task"] = "multiclass"
-    return {name: value for name, value in facts.items() if name in names}
+def facts_of(spec: DataSpec, target: Any) -> tuple[Any, ...]:
+    """Return the arguments of the program in the order of the group: spec, num_classes, num_outputs, class_names, task."""
+    # torchmetrics' word for classes
+    task = "multiclass" if is_torchmetrics(target) else spec.task
+    return spec, spec.num_classes, spec.num_classes, spec.class_names, task
 
 
-def as_metric(built: Any, name: str, spec: DataSpec, fitting: Mapping[str, str]) -> SampleMetric | Metric:
+def as_metric(built: Any, name: str, spec: DataSpec, fitting: Mapping[str, str]) -> Values | Metric:
     """Return what a word of `metrics` built, adapted to the protocols and checked.
 
     fitting: the words for each task, for the message. Raises ValueError, without the word's name, for what does not fit.
@@ -114,11 +103,11 @@ def as_metric(built: Any, name: str, spec: DataSpec, fitting: Mapping[str, str])
     if isinstance(metric, Adapter):
         metric.check_classes(spec.num_classes)
     if not _is_function(metric):
-        _check_methods(metric)
+        _check_direction(metric)
     return metric
 
 
-def is_object(metric: SampleMetric | Metric) -> bool:
+def is_object(metric: Values | Metric) -> bool:
     """Return whether a metric is updated batch by batch; else it is a function of the samples."""
     return not _is_function(metric)
 
@@ -131,25 +120,13 @@ def _task_of(metric: Any) -> Any:
     return getattr(metric, "task", None)
 
 
-def _check_methods(metric: Any) -> None:
-    """Raise ValueError for a missing method, one with other arguments, or a direction that is none."""
-    kind = type(metric).__name__
-    for method, arguments, written in (("update", 2, UPDATE), ("compute", 0, COMPUTE)):
-        found = getattr(metric, method, None)
-        if not callable(found):
-            raise ValueError(f"{kind} has no method `{method}`. Write: {written}")
-        try:
-            inspect.signature(found).bind(*[None] * arguments)
-        except TypeError as error:
-            raise ValueError(f"`{kind}.{method}` does not fit: {error}. Write: {written}") from None
-        except ValueError:
-            continue
+def _check_direction(metric: Any) -> None:
     direction = getattr(metric, "direction", None)
     if direction is not None and direction not in BETTER:
-        raise ValueError(f'`{kind}.direction` is {direction!r}; it must be "min" or "max"')
+        raise ValueError(f'`{type(metric).__name__}.direction` is {direction!r}; it must be "min" or "max"')
 
 
-def check_samples(metrics: Mapping[str, SampleMetric], outputs: Tensor, targets: Tensor) -> None:
+def check_samples(metrics: Mapping[str, Values], outputs: Tensor, targets: Tensor) -> None:
     """Try each function of the samples on a few. Raises ValueError, beginning with the word, for an error or another shape."""
     for name, metric in metrics.items():
         try:

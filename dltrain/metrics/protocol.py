@@ -10,8 +10,13 @@ from torch import Tensor
 from dltrain.data.spec import Task
 from dltrain.direction import Mode
 
-# a function: map outputs (B, K) and targets to one value for each sample, (B,), of which the metric is the mean
-SampleMetric = Callable[[Tensor, Tensor], Tensor]
+Values = Callable[[Tensor, Tensor], Tensor]
+
+
+class SampleMetric(Protocol):
+    """A function: map outputs (B, K) and targets to one value for each sample, (B,), of which the metric is the mean."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor: ...
 
 
 class Metric(Protocol):

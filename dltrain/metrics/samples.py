@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dltrain.data.spec import Task
-from dltrain.metrics.protocol import SampleMetric
+from dltrain.metrics.protocol import Values
 from dltrain.ranges import Count
 
 
@@ -108,9 +108,9 @@ TASK_WORDS: dict[str, str] = {
 }
 
 
-def default_metrics(task: Task) -> dict[str, SampleMetric]:
+def default_metrics(task: Task) -> dict[str, Values]:
     """Return the metrics that are measured where none are chosen, by the name of their column."""
-    by_task: dict[Task, dict[str, SampleMetric]] = {
+    by_task: dict[Task, dict[str, Values]] = {
         "classification": {"accuracy": accuracy},
         "regression": {"mae": absolute_error},
         "objective": {},

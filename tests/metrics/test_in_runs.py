@@ -106,8 +106,8 @@ def own(workdir):
 
     for name in ("Within", "Rare", "NoCompute", "OneArgument", "ByClass", "Crash", "Sideways"):
         word(name.lower(), f"_target_: my_metrics.{name}")
-    word("margin", "_target_: my_metrics.margin\n_partial_: true\n_direction_: max")
-    word("whole", "_target_: my_metrics.whole\n_partial_: true")
+    word("margin", "_target_: my_metrics.margin\n_direction_: max")
+    word("whole", "_target_: my_metrics.whole")
     return word
 
 
@@ -571,8 +571,8 @@ def test_own_metrics_in_a_sweep(own, dltrain, workdir):
 
 
 REFUSED = {
-    "no method": ("nocompute", r"metrics.nocompute: NoCompute has no method `compute`. Write: def compute\(self\) -> float"),
-    "other arguments": ("oneargument", r"`OneArgument.update` does not fit.*Write: def update\(self, outputs, targets\)"),
+    "no method": ("nocompute", r"`metrics.nocompute` gives an object of NoCompute, which has no method `compute\(self\)`"),
+    "other arguments": ("oneargument", r"has update\(outputs\), and must have `update\(self, outputs, targets\)`: too many"),
     "many numbers": ("byclass", r"`ByClass.compute` returns a tensor of shape \(3,\); it must be one number"),
     "an error": ("crash", r"`Crash.update`: it fails with outputs of shape \(2, 3\) and targets of shape \(2,\):\nIndexError"),
     "a direction": ("sideways", r'`Sideways.direction` is \'up\'; it must be "min" or "max"'),

@@ -247,16 +247,14 @@ def check_package(word: Word) -> None:
 
 def with_signature(word: Word, folders: tuple[Path, ...] = ()) -> Word:
     """Return the word with the schema of its target, where its source can be found."""
-    if word.target is None:
+    target = word.target
+    if target is None:
         return word
-    if (
-        word.kind.directed
-        and DIRECTION not in word.node
-        and (direction := declared_direction(word.target, folders))
-    ):
+    stated = DIRECTION in word.node or not word.kind.directed
+    if not stated and (direction := declared_direction(target, folders)):
         word = with_private(word, DIRECTION, direction)
     signature = read_signature(
-        word.target, lambda names, function: word.kind.skipped(names, word.node, function), folders
+        target, lambda names, function: word.kind.skipped(names, word.node, function), folders
     )
     return word if signature is None else replace(word, signature=signature)
 

@@ -307,7 +307,7 @@ def check_metrics(plan: Plan, config: Config) -> None:
     for metric in plan.objectives or [plan.metric]:
         word = metric.rpartition("/")[2]
         then, now = plan.first.metrics.get(word), config.metrics.get(word)
-        if now != then and None not in (now, then):
+        if then is not None and now is not None and now != then:
             key = next(key for key in {**then, **now} if then.get(key) != now.get(key))
             raise UserError(
                 f"`metrics.{word}.{key}` is {now.get(key)}, but {then.get(key)} in the first job, and the jobs are compared by {metric}.\n"

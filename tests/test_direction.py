@@ -44,7 +44,7 @@ def test_every_column_that_can_be_watched_has_a_direction():
 
 def test_the_classes_of_metrics_state_the_same_directions():
     words = open_catalogue().words["metrics"]
-    assert {name: word.node["_direction_"] for name, word in words.items()} == {
+    assert {name: word.node["_direction_"] for name, word in words.items() if word.target} == {
         name: direction_of(name) for name in ", ".join(TASK_WORDS.values()).split(", ")
     }
 

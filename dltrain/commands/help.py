@@ -26,7 +26,7 @@ VERBS = {
     "check": ("check [group=word …]", "gradients, first loss, overfitting, splits: before a long training"),
     "evaluate": (
         "evaluate RUN… [key=value …]",
-        "score the best weights of runs, and the ensemble of several; dataset.path=FILE, metrics=[…], --json",
+        "score runs and their ensemble, on dataset.path=FILE too; --json",
     ),
     "resume": ("resume RUN", "continue an interrupted run from its newest checkpoint"),
     "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, optionally with changes"),

@@ -17,7 +17,8 @@ LAYERS = (
     ("config", "build", "experiment", "scoring", "sweep", "tuning", "parameter_groups"),
     ("training", "diagnostics"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
-     "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges"),
+     "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges",
+     "declare"),
 )  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def test_imports_point_down():
 
 
 def test_parts_do_not_import_each_other():
-    shared = {"batch_norm", "direction", "errors", "ranges", "seeding"}
+    shared = {"batch_norm", "direction", "declare", "errors", "ranges", "seeding"}
     wrong = []
     for file in FILES:
         here = room_of(file)

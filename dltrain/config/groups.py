@@ -21,6 +21,7 @@ class Group:
         called: the same for a function that is passed on instead of being called (`_partial_: true`)
         overlay: whether its words are recipes, which set keys of other groups and have none themselves
         knobs: parameters that the top-level knob of the same name sets
+        needs: what a word of this group needs that does not declare its needs (dltrain/declare.py)
     """
 
     name: str
@@ -30,18 +31,24 @@ class Group:
     called: int = 0
     overlay: bool = False
     knobs: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
 
 
 ALL = (
     Group("dataset", "the data to learn from"),
     Group("model", "the function to train", runtime=2),
-    Group("initializer", "the initial weights", called=3),
+    Group("initializer", "the initial weights", called=3, needs=frozenset({"layers"})),
     Group("optimizer", "how a gradient becomes a step", runtime=1, knobs=("lr",)),
     Group("wrap", "wrappers around any optimizer; several at once: wrap=[…]", several=True, runtime=1),
     Group("averaging", "an average of the weights over steps, which is validated and kept", runtime=3),
-    Group("schedule", "the learning rate over steps", runtime=2),
-    Group("momentum_schedule", "the momentum over steps", runtime=2),
-    Group("penalty_schedule", "the strength of regularization over steps", runtime=2),
+    Group("schedule", "the learning rate over steps", runtime=2, needs=frozenset({"lr of each step"})),
+    Group("momentum_schedule", "the momentum over steps", runtime=2, needs=frozenset({"momentum"})),
+    Group(
+        "penalty_schedule",
+        "the strength of regularization over steps",
+        runtime=2,
+        needs=frozenset({"strength"}),
+    ),
     Group(
         "regularization",
         "penalties and constraints; several at once: regularization=[l2,dropout]",
@@ -53,6 +60,7 @@ ALL = (
         "random changes of training samples; several at once: augmentation=[flip,crop,mixup]",
         several=True,
         runtime=1,
+        needs=frozenset({"samples"}),
     ),
     Group("loss", "the training objective", runtime=1, called=2),
     Group("sampler", "which samples form a batch", runtime=4),

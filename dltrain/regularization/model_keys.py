@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from dltrain.declare import declares
 from dltrain.ranges import Fraction
 
 
+@declares(needs={"layers"})
 def dropout(model: nn.Module, p: Fraction = 0.2) -> None:
     """Dropout: drop hidden units at random while training.
 
@@ -25,6 +27,7 @@ def dropout(model: nn.Module, p: Fraction = 0.2) -> None:
     """
 
 
+@declares(needs={"classes"})
 def label_smoothing(model: nn.Module, smoothing: Fraction = 0.1) -> None:
     """Label smoothing: mix the target with the uniform distribution over the classes.
 
@@ -42,6 +45,7 @@ def label_smoothing(model: nn.Module, smoothing: Fraction = 0.1) -> None:
     """
 
 
+@declares(needs={"skips"})
 def stochastic_depth(model: nn.Module, p: Fraction = 0.1) -> None:
     """Stochastic depth: drop residual blocks at random while training.
 

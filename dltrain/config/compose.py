@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +97,17 @@ def open_hydra(catalogue: Catalogue) -> Hydra:
     return hydra
 
 
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Collect no garbage meanwhile: there is little, and looking for it takes a fifth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@without_collection()
 def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str = CONFIG_NAME) -> Composition:
     """Compose the configuration of one run. Raises UserError for whatever Hydra cannot compose."""
     check_name(name, catalogue)

@@ -70,14 +70,16 @@ def check_trust(composition: Composition) -> None:
 
 def plain_config(composition: Composition) -> Node:
     """Return the configuration without its `hydra` node, resolved, as plain data."""
-    cfg = composition.cfg.copy()
-    OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
+    cfg = composition.cfg
+    names = [name for name in cfg if name != "hydra"]
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        found = {name: "???" if OmegaConf.is_missing(cfg, name) else cfg[name] for name in names}
+        plain = {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in found.items()
+        }
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from None
-    assert isinstance(plain, dict)
     node = drop_outside(plain)
     drop_replaced(node, composition)
     return node

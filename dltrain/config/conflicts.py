@@ -64,10 +64,7 @@ class Rule:
 
 
 # what an item implies
-IMPLIED = {
-    **dict.fromkeys(("images", "rows", "classes", "quantities"), "samples"),
-    "an objective": "no skips",
-}
+IMPLIED = dict.fromkeys(("images", "rows", "classes", "quantities"), "samples")
 _FIRST_ORDER = "a first-order optimizer such as optimizer=momentum"
 
 RULES = (
@@ -177,6 +174,13 @@ RULES = (
         "gives no skips",
         "it drops a residual branch and keeps the skip, and this model has no skips: dropping a layer would cut the path",
     ),
+    Rule("needs dropout", "gives no dropout", "this model has no key `dropout`", "{one}"),
+    Rule(
+        "needs label smoothing",
+        "gives no label smoothing",
+        "this loss has no key `label_smoothing`",
+        "{one}",
+    ),
     Rule(
         "needs strength",
         "gives no strength",
@@ -229,8 +233,12 @@ KNOBS = (
     Knob("schedule.warmup_steps", None, "0", needs=_LR),
     Knob("schedule.warmup_epochs", None, "0", needs=_LR),
 )
-# what a word gives without a key of one of these names
-LACKING = {"optimizer": ("no momentum", ("momentum", "betas"))}
+# what a word of a group gives that has no key of these names
+LACKING: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "optimizer": {"no momentum": ("momentum", "betas")},
+    "model": {"no skips": ("stochastic_depth",), "no dropout": ("dropout",)},
+    "loss": {"no label smoothing": ("label_smoothing",)},
+}
 
 
 def part_of(word: Word, keys: Mapping[str, Any] | None = None) -> Part:
@@ -238,15 +246,17 @@ def part_of(word: Word, keys: Mapping[str, Any] | None = None) -> Part:
     keys = word.keys if keys is None else keys
     target = keys.get("_target_", word.target)
     own = word.declared if target == word.target else declared(str(target), (Path.cwd(),))
-    return part(word.kind, word.name, own, keys)
+    return part(word.kind, word.name, own, keys, keys if word.signature.open_ended else word.keys)
 
 
-def part(group: Group, name: str, own: Declared, keys: Mapping[str, Any]) -> Part:
-    """Return what a part of a group needs and gives."""
+def part(
+    group: Group, name: str, own: Declared, keys: Mapping[str, Any], known: Mapping[str, Any] | None = None
+) -> Part:
+    """Return what a part of a group needs and gives; `known` are all keys that it has."""
     needs = group.needs if own.needs is None else own.needs
-    lacking, names = LACKING.get(group.name, ("", ()))
-    lacks = {lacking} if names and not any(name in keys for name in names) else set[str]()
-    gives = _implied(held(own.gives, keys) | lacks)
+    known = keys if known is None else known
+    lacks = [item for item, names in LACKING.get(group.name, {}).items() if known.keys().isdisjoint(names)]
+    gives = _implied(held(own.gives, keys).union(lacks))
     return Part(group.name, name, _implied(held(needs, keys)), gives, own, keys)
 
 

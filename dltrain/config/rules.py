@@ -29,7 +29,13 @@ _TYPES: dict[str, Schema] = {
     "path": {"type": "string", "minLength": 1},
     "dict": {"type": "object"},
 }
-_PYTHON = {"integer": int, "number": int | float, "boolean": bool, "string": str, "object": dict}
+_PYTHON: dict[str, Any] = {
+    "integer": int,
+    "number": int | float,
+    "boolean": bool,
+    "string": str,
+    "object": dict,
+}
 _BOUNDS = {">": "exclusiveMinimum", ">=": "minimum", "<": "exclusiveMaximum", "<=": "maximum"}
 _COMPARE = {
     "exclusiveMinimum": operator.gt,

@@ -30,7 +30,6 @@ class CNN(nn.Module):
     """
 
     needs = frozenset({"images"})
-    gives = frozenset({"no skips"})
 
     def __init__(
         self,
@@ -89,7 +88,6 @@ class LeNet(nn.Module):
     """
 
     needs = frozenset({"images"})
-    gives = frozenset({"no skips"})
 
     def __init__(
         self,

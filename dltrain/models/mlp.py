@@ -27,7 +27,6 @@ class Linear(nn.Module):
     """
 
     needs = frozenset({"samples"})
-    gives = frozenset({"no skips"})
 
     def __init__(self, input_shape: tuple[int, ...], num_classes: int, *, dropout: Fraction = 0.0) -> None:
         super().__init__()
@@ -155,7 +154,6 @@ class DeepLinear(nn.Module):
     """
 
     needs = frozenset({"samples"})
-    gives = frozenset({"no skips"})
 
     def __init__(
         self,

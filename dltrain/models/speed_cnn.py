@@ -36,7 +36,6 @@ class SpeedCNN(nn.Module):
     """
 
     needs = frozenset({"images"})
-    gives = frozenset({"no skips"})
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from dltrain.models.parts import image_size
 from dltrain.ranges import Fraction
 
 
-@declares(needs={"images"}, gives={"no skips"})
+@declares(needs={"images"})
 def torchvision_model(
     input_shape: tuple[int, ...],
     num_classes: int,

@@ -8,7 +8,7 @@ from dltrain.declare import declares
 from dltrain.ranges import Fraction
 
 
-@declares(needs={"layers"})
+@declares(needs={"dropout"})
 def dropout(model: nn.Module, p: Fraction = 0.2) -> None:
     """Dropout: drop hidden units at random while training.
 
@@ -27,7 +27,7 @@ def dropout(model: nn.Module, p: Fraction = 0.2) -> None:
     """
 
 
-@declares(needs={"classes"})
+@declares(needs={"classes", "label smoothing"})
 def label_smoothing(model: nn.Module, smoothing: Fraction = 0.1) -> None:
     """Label smoothing: mix the target with the uniform distribution over the classes.
 

@@ -111,8 +111,7 @@ def _built(function: Definition, module: str, folders: tuple[Path, ...]) -> Decl
     names = [node.id for node in ast.walk(hint) if isinstance(node, ast.Name)] if hint else []
     found = [f for name in names if (f := find_own(name, module, folders)) is not None]
     kinds = [_own(node, place, folders) for node, place in found if isinstance(node, ast.ClassDef)]
-    nothing = isinstance(hint, ast.Constant) and hint.value is None
-    joined = _joined([Declared(complete=bool(kinds) or nothing), *kinds])
+    joined = _joined([Declared(complete=bool(kinds)), *kinds])
     conditions = _conditions(function)
 
     def conditional(items: frozenset[str]) -> frozenset[str]:

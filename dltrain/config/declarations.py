@@ -160,11 +160,13 @@ def _stated(node: Definition) -> Declared:
             targets = item.targets if isinstance(item, ast.Assign) else [item.target]
             stated |= {target.id: item.value for target in targets if isinstance(target, ast.Name)}
     needs, gives, instead = (_literal(stated.get(name)) for name in ("needs", "gives", "instead"))
-    return Declared(
-        frozenset(needs) if isinstance(needs, set | frozenset) else None,
-        frozenset(gives) if isinstance(gives, set | frozenset) else frozenset(),
-        instead if isinstance(instead, dict) else {},
-    )
+    return Declared(_texts(needs), _texts(gives) or frozenset(), instead if isinstance(instead, dict) else {})
+
+
+def _texts(value: Any) -> frozenset[str] | None:
+    """Return a set of texts; None for anything else, such as an attribute that means something else."""
+    texts = isinstance(value, set | frozenset) and all(isinstance(item, str) for item in value)
+    return frozenset(value) if texts else None
 
 
 def _literal(value: ast.expr | None) -> Any:

@@ -102,8 +102,8 @@ def drop_own_budget(
 
 
 def drop_outside(plain: Any) -> Node:
-    """Return the configuration of a run alone: without overlays, and without the settings of a sweep."""
-    return {str(key): value for key, value in plain.items() if key not in (*OVERLAYS, "sweep")}
+    """Return the configuration of a run alone: without Hydra's node, overlays, and the settings of a sweep."""
+    return {str(key): value for key, value in plain.items() if key not in (*OVERLAYS, "sweep", "hydra")}
 
 
 def drop_replaced(plain: Node, composition: Composition) -> None:

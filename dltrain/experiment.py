@@ -326,7 +326,7 @@ def check_yardstick(path: Path, state: Mapping[str, Any], trainer: Trainer) -> N
 def load(trainer: Trainer, state: Any, weights: dict[str, Tensor], best: dict[str, Tensor]) -> None:
     """Load a checkpoint's content; the reason of a part that refuses it gets the run's folder and a cure."""
     try:
-        trainer.load_state(state, weights, best)
+        trainer.checkpoints.load(state, weights, best)
     except CheckpointProblem as error:
         path = trainer.folder.path
         raise CheckpointProblem(
@@ -379,8 +379,8 @@ def observers(config: Config, path: Path, resumed_step: int | None) -> list[Call
 def conclude(experiment: Experiment, trainer: Trainer) -> Result:
     """Score the test split once, with the best weights, and put the result together."""
     config, parts, plan = experiment.config, experiment.parts, experiment.plan
-    assert trainer.stop is not None
-    test = trainer.score(parts.test) if parts.test is not None and config.evaluation.test else {}
+    assert trainer.state.stop is not None
+    test = trainer.validation.score(parts.test) if parts.test is not None and config.evaluation.test else {}
     scored = parts.test if test else parts.val
     table = None
     if parts.spec.task == "classification" and scored is not None:
@@ -392,21 +392,21 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
             plan.device,
             plan.precision,
         )
-    if trainer.best_weights:
-        trainer.folder.write_best(trainer.best_weights)
-    trainer.draw()
-    best_step = trainer.best_row.get("step", 0.0)
+    if trainer.state.best_weights:
+        trainer.folder.write_best(trainer.state.best_weights)
+    trainer.diagnosis.draw(trainer.rates.lr)
+    best_step = trainer.state.best_row.get("step", 0.0)
     return Result(
-        status=trainer.stop[0],
-        stop_reason=trainer.stop[1],
+        status=trainer.state.stop[0],
+        stop_reason=trainer.state.stop[1],
         best_epoch=best_step / plan.steps_per_epoch,
-        best=dict(trainer.best_row),
+        best=dict(trainer.state.best_row),
         test=test,
         objective=parts.early_stopping.best,
         epochs=trainer.step / plan.steps_per_epoch,
         steps=trainer.step,
         seconds=trainer.clock.seconds,
-        images_per_second=trainer.images_per_second,
+        images_per_second=trainer.state.last_row.get("images_per_second", 0.0),
         peak_memory_bytes=peak_memory(plan.device),
         confusion=table,
         constant=constant_guess(parts, scored) if scored is not None else {},

@@ -22,7 +22,8 @@ from dltrain.data.spec import DataSpec
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.losses import combine, yardstick
 from dltrain.seeding import GlobalStream, Stream
-from dltrain.training.evaluation import autocast, evaluating
+from dltrain.training.evaluation import evaluating
+from dltrain.training.forward import autocast
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.run_folder import read_contract, read_statistics
 

@@ -94,7 +94,7 @@ def _loss_after(parts: Parts, plan: Plan) -> float:
         trainer.fit()
     except NonFinite:
         return math.inf
-    loss = trainer.last_row.get("val/loss", trainer.last_row["train/loss"])
+    loss = trainer.state.last_row.get("val/loss", trainer.state.last_row["train/loss"])
     return loss if math.isfinite(loss) else math.inf
 
 
@@ -105,6 +105,7 @@ class Scratch:
     def save_checkpoint(self, *parts: object) -> None: ...
     def wait(self) -> None: ...
     def check_saved(self) -> None: ...
+    def newest_checkpoint(self) -> None: ...
     def note_problem(self, problem: str) -> None: ...
     def seconds_since_checkpoint(self) -> float:
         return 0.0

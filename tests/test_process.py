@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = ("torch._dynamo", "torchvision", "sklearn", "matplotlib", "scipy", "pandas", "tensorflow")
+HEAVY = ("torch._dynamo", "torchvision", "sklearn", "matplotlib", "scipy", "pandas", "tensorflow", "sympy")
 
 STOCK = """
 import hydra

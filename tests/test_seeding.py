@@ -94,7 +94,7 @@ def draws(train, monkeypatch):
 
 
 def record(patch, drawn) -> None:
-    begin, transform, dropout = Trainer.begin, Trainer.transform, torch.nn.functional.dropout
+    begin, augmented, dropout = Trainer.begin, Trainer.augment, torch.nn.functional.dropout
     augment, noise = Noise.__call__, GradientNoise.change_gradients
 
     def first_weights(self):
@@ -104,7 +104,7 @@ def record(patch, drawn) -> None:
 
     def order(self, batch, epoch):
         drawn["shuffle"].append(batch.indices.clone())
-        return transform(self, batch, epoch)
+        return augmented(self, batch, epoch)
 
     def masks(inputs, p=0.5, training=True, inplace=False):
         if not training:
@@ -127,7 +127,7 @@ def record(patch, drawn) -> None:
         ]
 
     patch.setattr(Trainer, "begin", first_weights)
-    patch.setattr(Trainer, "transform", order)
+    patch.setattr(Trainer, "augment", order)
     patch.setattr(torch.nn.functional, "dropout", masks)
     patch.setattr(Noise, "__call__", added)
     patch.setattr(GradientNoise, "change_gradients", noisy)

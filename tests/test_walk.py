@@ -141,9 +141,9 @@ def learn(
 
     def watched(trainer: Trainer) -> None:
         split = trainer.parts.val
-        seen["first"], seen["targets"] = trainer.score(split)["loss"], split.targets
+        seen["first"], seen["targets"] = trainer.validation.score(split)["loss"], split.targets
         fit(trainer)
-        seen["best"] = trainer.best_row
+        seen["best"] = trainer.state.best_row
 
     monkeypatch.setattr(Trainer, "fit", watched)
     assert dispatch([choice, *given.split(), "quiet=true", "threads=1"]) == 0

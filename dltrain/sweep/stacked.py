@@ -150,7 +150,8 @@ class Crew:
     def worth_it(self) -> bool:
         """Whether training together is possible for these data and models, and faster; says why not."""
         from dltrain.data.batches import ResidentSplit
-        from dltrain.training.stack import leaves, pays
+        from dltrain.training.stack import pays
+        from dltrain.training.stacked_layers import leaves
 
         if not self.ready:
             return False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dltrain.training.forward import Forward
 from dltrain.training.parts import Metric
 
 
@@ -24,19 +25,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """bf16 where asked for; a context that does nothing, and costs nothing, for fp32."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
 def outputs_of(
     model: nn.Module, split: Any, batch_size: int, device: torch.device, precision: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The logits (float32) and targets of a split, batch by batch, in its own order."""
+    forward = Forward(model, device, precision)
     for batch in split.batches(torch.arange(len(split)), batch_size):
-        with autocast(device, precision):
-            logits = model(batch.inputs)
-        yield logits.float() if logits.dtype is torch.bfloat16 else logits, batch.targets
+        yield forward(batch.inputs), batch.targets
 
 
 def evaluate(

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 
-def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of all gradients together, a scalar on their device."""
+def norm_of(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the 2-norm of all tensors together, a scalar on their device."""
     if not gradients:
         return torch.zeros(())
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
 
 
 def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients that there are."""
+    """Return the gradients that are not None."""
     return [p.grad for p in parameters if p.grad is not None]
 
 
@@ -63,7 +63,7 @@ class DeviceGuard:
         self.before: list[Tensor] = []
 
     def before_update(self, loss: Tensor, gradients: Sequence[Tensor], step: int) -> None:
-        first = (self.bad_step < 0) & ~torch.isfinite(loss + gradient_norm(gradients))
+        first = (self.bad_step < 0) & ~torch.isfinite(loss + norm_of(gradients))
         self.bad_step = torch.where(first, float(step), self.bad_step)
         self.bad_loss = torch.where(first, loss.float(), self.bad_loss)
         if self.optimizer is not None:

@@ -34,10 +34,10 @@ def at_step(patch: pytest.MonkeyPatch, step: int, action: Callable[[Trainer], No
     """Do something in the loop right after a step, before anything of it is logged or saved."""
     original = Trainer.observe
 
-    def observe(self: Trainer, update_norm: list) -> None:
+    def observe(self: Trainer) -> None:
         if self.step == step:
             action(self)
-        original(self, update_norm)
+        original(self)
 
     patch.setattr(Trainer, "observe", observe)
 

@@ -43,9 +43,9 @@ def test_08_disk_full_in_a_checkpoint(workdir):
     code = (
         "import resource, dltrain.training.trainer as t\n"
         "original = t.Trainer.observe\n"
-        "def observe(self, norm):\n"
+        "def observe(self):\n"
         "    if self.step == 35: self.folder.wait(), resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
-        "    original(self, norm)\n"
+        "    original(self)\n"
         "t.Trainer.observe = observe\n"
         "from dltrain.cli import main\nmain()\n"
     )
@@ -243,9 +243,9 @@ def test_22_memory_that_really_runs_out(workdir):
     code = (
         "import resource, torch, dltrain.training.trainer as t\n"
         "original = t.Trainer.observe\n"
-        "def observe(self, norm):\n"
+        "def observe(self):\n"
         "    if self.step == 5: torch.empty(1 << 44)\n"
-        "    original(self, norm)\n"
+        "    original(self)\n"
         "t.Trainer.observe = observe\n"
         "from dltrain.cli import main\nmain()\n"
     )
@@ -258,9 +258,9 @@ def test_22_killed_by_the_system_can_be_resumed(workdir):
     code = (
         "import os, signal, dltrain.training.trainer as t\n"
         "original = t.Trainer.observe\n"
-        "def observe(self, norm):\n"
+        "def observe(self):\n"
         "    if self.step == 47: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    original(self, norm)\n"
+        "    original(self)\n"
         "t.Trainer.observe = observe\n"
         "from dltrain.cli import main\nmain()\n"
     )

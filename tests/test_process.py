@@ -5,7 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = ("torch._dynamo", "torchvision", "sklearn", "matplotlib", "scipy", "pandas", "tensorflow", "sympy")
+HEAVY = (
+    "torch._dynamo",
+    "torchvision",
+    "sklearn",
+    "matplotlib",
+    "scipy",
+    "pandas",
+    "tensorflow",
+    "sympy",
+    "fsspec",
+)
 
 STOCK = """
 import hydra

@@ -15,10 +15,12 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -80,8 +82,11 @@ def save(
     weights: dict[str, Tensor],
     averaged: dict[str, Tensor] | None,
     facts: dict[str, Any],
+    records: Sequence[Path] = (),
 ) -> Path:
     """Write a checkpoint; `facts` go into its manifest. An older one of the same step is replaced.
+
+    `records` are files and folders that it refers to: they are synced before it is complete.
 
     Raises OSError, with the bytes that it needed, when the disk refuses; what was there stays as it was.
     """
@@ -92,7 +97,7 @@ def save(
     check_space(parent, num_bytes((state, weights, averaged)))
     beside.mkdir()
     try:
-        _write_files(beside, {"format": FORMAT, "step": step, **facts}, state, weights, averaged)
+        _write_files(beside, {"format": FORMAT, "step": step, **facts}, state, weights, averaged, records)
         _replace(beside, final)
     except CheckpointProblem as error:  # what was read back is not what was written
         shutil.rmtree(beside, ignore_errors=True)
@@ -109,8 +114,9 @@ def _write_files(
     state: dict[str, Any],
     weights: dict[str, Tensor],
     averaged: dict[str, Tensor] | None,
+    records: Sequence[Path],
 ) -> None:
-    """Fill a folder, and read it back while it goes to the disk, which takes several syncs in the time of one."""
+    """Fill a folder, and read it back while it is synced: a disk takes several syncs in the time of one."""
     fillers = {
         "state.pt": partial(torch.save, state),
         "weights.safetensors": partial(_write_safetensors, weights),
@@ -120,8 +126,8 @@ def _write_files(
     manifest["sha256"] = {name: write_hashed(folder / name, fill) for name, fill in fillers.items()}
     (folder / "manifest.json").write_bytes(json.dumps(manifest, indent=1).encode())
     paths = [*folder.iterdir(), folder]
-    with ThreadPoolExecutor(len(paths)) as pool:
-        synced = pool.map(sync, paths)
+    with ThreadPoolExecutor(len(paths) + len(records)) as pool:
+        synced = chain(pool.map(sync, paths), pool.map(sync_if_there, records))
         verified(folder)
         list(synced)  # raises what the disk said
 
@@ -284,6 +290,12 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_if_there(path: Path) -> None:
+    """Sync a file that another thread may replace, or that this process may not read."""
+    with suppress(FileNotFoundError, PermissionError):
+        sync(path)
 
 
 def num_bytes(value: Any) -> int:

@@ -57,6 +57,7 @@ class RunFolder:
         self._snapshot = Snapshot()
         self._thread: Thread | None = None
         self._failure: OSError | None = None
+        self._synced: dict[Path, tuple[int, ...]] = {}
         self._lock = Lock(path)
         for file in (*path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")):
             if file.is_file():  # half-written by a process that was killed: the lock says that it is gone
@@ -158,20 +159,25 @@ class RunFolder:
     def _save(self, step: int, state: dict[str, Any], weights: Any, averaged: Any, facts: Any) -> None:
         try:
             self.check_there()
-            self._sync_records()
-            checkpoint.save(self.checkpoints, step, state, weights, averaged, facts)
+            # without its rows, a checkpoint could not be resumed
+            records = self._unsynced_records()
+            checkpoint.save(self.checkpoints, step, state, weights, averaged, facts, list(records))
+            self._synced |= records
             checkpoint.prune(self.checkpoints, self.keep)
         except OSError as error:
             self._failure = error
         except ResourceProblem as error:
             self._failure = OSError(2, str(error), str(self.path))
 
-    def _sync_records(self) -> None:
-        """Have what goes with a checkpoint on the disk before it: without its rows it could not be taken up whole."""
-        records = (f for f in self.path.rglob("*") if self.checkpoints not in (f, f.parent, f.parent.parent))
-        for file in (*records, self.path):
-            with suppress(FileNotFoundError, PermissionError):  # replaced meanwhile, or not ours to read
-                checkpoint.sync(file)
+    def _unsynced_records(self) -> dict[Path, tuple[int, ...]]:
+        """Return files and folders of the run that changed since they were synced, with what tells so."""
+        found = {}
+        for path in (*self.path.rglob("*"), self.path):
+            if self.checkpoints not in (path, path.parent, path.parent.parent):
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    found[path] = (status.st_ino, status.st_size, status.st_mtime_ns)
+        return {path: version for path, version in found.items() if self._synced.get(path) != version}
 
     def wait(self) -> None:
         """Until the checkpoint that is being written is whole. Raises ResourceProblem when it could not be written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from conftest import assert_equal
@@ -29,10 +30,16 @@ def test_derive_is_splitmix64(monkeypatch):
 
 
 def test_order_of_an_epoch_is_seeded_by_splitmix64():
-    first = sampling._mixed(1234567)
+    first = seeding.splitmix(1234567)
     assert first == PUBLISHED[0]
     # the second state of the sequence is the first plus the odd constant 0x9E37…: the golden ratio times 2^64
-    assert sampling._mixed(1234567 + 0x9E3779B97F4A7C15) == PUBLISHED[1]
+    assert seeding.splitmix(1234567 + 0x9E3779B97F4A7C15) == PUBLISHED[1]
+    assert sampling.generator(1234567, 0).initial_seed() == seeding.splitmix(seeding.splitmix(first)) % 2**63
+
+
+def test_arrays_are_mixed_as_numbers_are():
+    states = [0, 1, 1234567, 2**64 - 1]
+    assert seeding.mix(np.array(states, np.uint64)).tolist() == [seeding.mix(state) for state in states]
 
 
 def test_bases_are_blake2b_of_stream_and_seed():

@@ -29,9 +29,10 @@ def run(arguments: list[str]) -> int:
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
     from dltrain import experiment
+    from dltrain.run.record import logging_to
 
     built = experiment.prepare(config, door, shlex.join(["dltrain", "rerun", *arguments]), overrides, startup)
     folder = new_folder(config.output, run_name(config))
-    with experiment.logging_to(folder):
+    with logging_to(folder):
         experiment.run(built, folder)
     return 0

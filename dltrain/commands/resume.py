@@ -43,12 +43,14 @@ def run(arguments: list[str]) -> int:
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
     from dltrain import experiment
+    from dltrain.run.record import logging_to
+    from dltrain.run.resume import check_longer
 
     command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
     built = experiment.prepare(config, door, command, former, startup, path)
     if overrides:
-        experiment.check_longer(built, saved.read(path, catalogue, []), door)
-    with experiment.logging_to(path):
+        check_longer(built, saved.read(path, catalogue, []), door)
+    with logging_to(path):
         experiment.run(built, path, resume=True, strict=strict)
     return 0
 

@@ -110,6 +110,7 @@ ORPHAN_SECONDS = 60.0
 
 def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     from dltrain import experiment
+    from dltrain.run.record import logging_to
     from dltrain.training.checkpoint import clear_unfinished
     from dltrain.training.lock import Lock
     from dltrain.training.signals import hold_interrupt
@@ -135,7 +136,7 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     clear_unfinished(
         folder / "checkpoints"
     )  # and have left half a checkpoint, with no whole one to resume from
-    with experiment.logging_to(folder):
+    with logging_to(folder):
         if task.alone:
             logging.getLogger(__name__).info("not in a stack: %s", task.alone)
         experiment.run(built, folder, resume=resume, watch=watch)

@@ -134,8 +134,7 @@ def _write_files(
 
 def check_space(folder: Path, needed: int) -> None:
     """Raise OSError (ENOSPC) where a folder's disk has less than `needed` bytes, before anything is written."""
-    disk = os.statvfs(folder)
-    free = disk.f_bavail * disk.f_frsize
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
             errno.ENOSPC, f"No space left on device: {needed} bytes needed, {free} free", str(folder)
@@ -284,8 +283,11 @@ def write_hashed(file: Path, fill: Callable[[Any], None]) -> str:
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before the next line runs."""
-    handle = os.open(path, os.O_RDONLY)
+    """Write a file, or the names in a folder, to the disk; Windows writes names by itself."""
+    if os.name == "nt" and path.is_dir():
+        return
+    # Windows syncs files that may be written only
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -129,7 +129,8 @@ def test_plug_pulled_at_any_moment_costs_the_time_since_the_last_checkpoint(dltr
     with pytest.MonkeyPatch.context() as patch:
         disk = Disk(patch, workdir / "plug")
         dltrain(*EVERYTHING, "checkpoint.background=false", "name=pulled")
-    assert len(disk.promised) > 50
+    # one for each sync, renaming and removal; those that happen at the same time have one picture
+    assert len(disk.promised) > 30
     for picture, step in disk.promised.items():
         assert checkpoint.newest(picture / "checkpoints").manifest["step"] >= step
     for share in (0, 0.3, 0.6, 0.9):
@@ -421,7 +422,7 @@ def test_35_killed_around_the_end(dltrain, workdir, golden, moment):
     equal(run, golden)
 
 
-@pytest.mark.parametrize("moment", ["take_up", "observers", "describe"])
+@pytest.mark.parametrize("moment", ["restore", "observers", "describe"])
 def test_35_killed_while_resuming(dltrain, cut, golden, moment):
     from dltrain import experiment
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import termios
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,12 +62,9 @@ def test_08_disk_full_in_a_checkpoint(workdir):
 
 
 def full_disk(patch):
-    real = os.statvfs
-
-    class Full:
-        f_bavail, f_frsize = 5, 1000
-
-    patch.setattr(os, "statvfs", lambda path: Full() if "bad" in str(path) else real(path))
+    real = shutil.disk_usage
+    full = SimpleNamespace(free=5000)
+    patch.setattr(shutil, "disk_usage", lambda path: full if "bad" in str(path) else real(path))
 
 
 def test_08_space_is_looked_at_before_and_the_message_names_path_and_bytes(dltrain, workdir, monkeypatch):

@@ -131,7 +131,6 @@ def test_diverged_run_stops_before_the_bad_update(train, workdir):
 
 
 def test_validation_split_of_every_seed_is_the_same(train):
-    from dltrain.experiment import Experiment, prepare  # noqa: F401
     from dltrain.training.trainer import Trainer
 
     kept = []

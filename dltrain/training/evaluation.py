@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,9 +26,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def outputs_of(
-    model: nn.Module, split: Any, batch_size: int, device: torch.device, precision: str
+    model: Callable[[Tensor], Tensor], split: Any, batch_size: int, device: torch.device, precision: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The logits (float32) and targets of a split, batch by batch, in its own order."""
+    """Yield the outputs (float32) and targets of a split, batch by batch, in its order."""
     forward = Forward(model, device, precision)
     for batch in split.batches(torch.arange(len(split)), batch_size):
         yield forward(batch.inputs), batch.targets
@@ -42,18 +42,26 @@ def evaluate(
     device: torch.device,
     precision: str = "fp32",
 ) -> dict[str, float]:
-    """The mean of each metric over all samples of a split.
+    """Return the mean of each metric over all samples of a split."""
+    with evaluating(model):
+        return means_of(outputs_of(model, split, batch_size, device, precision), metrics, device)
+
+
+def means_of(
+    batches: Iterable[tuple[Tensor, Tensor]], metrics: Mapping[str, Metric], device: torch.device
+) -> dict[str, float]:
+    """Return the mean of each metric over the samples of batches of outputs and targets.
 
     Sums over samples in float64 divided by their number: a mean of batch means would be wrong for a ragged last batch.
     """
-    sums = torch.zeros(len(metrics), dtype=torch.float64, device=device)
-    with evaluating(model):
-        for logits, targets in outputs_of(model, split, batch_size, device, precision):
-            sums += torch.stack(
-                [metric(logits, targets).sum(dtype=torch.float64) for metric in metrics.values()]
-            )
-    means = (sums / len(split)).tolist()  # one host sync for the whole split
-    return dict(zip(metrics, means, strict=True))
+    sums, count = torch.zeros(len(metrics), dtype=torch.float64, device=device), 0
+    for outputs, targets in batches:
+        sums += torch.stack(
+            [metric(outputs, targets).sum(dtype=torch.float64) for metric in metrics.values()]
+        )
+        count += len(targets)
+    # one host sync for the whole split
+    return dict(zip(metrics, (sums / count).tolist(), strict=True))
 
 
 def confusion(

@@ -10,7 +10,7 @@ It pays where the overhead of a step is larger than its arithmetic: small models
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from dltrain.data.spec import Batch
 from dltrain.optimizers.startup import backward
 from dltrain.training.callbacks import Callback
-from dltrain.training.evaluation import evaluating
+from dltrain.training.evaluation import evaluating, means_of, outputs_of
 from dltrain.training.objective import Objective
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.run_folder import RunFolder, Snapshot
@@ -308,22 +308,14 @@ class Stack:
         losses: Tensor = self.members[0].parts.loss(logits.flatten(0, 1), targets.flatten(0, 1))
         return losses.unflatten(0, logits.shape[:2])
 
-    def measured(
-        self, logits: Tensor, targets: Tensor, known: Mapping[str, Tensor] | None = None
-    ) -> list[Tensor]:
-        """The metrics (M, B) of all samples; those that are known already are not computed again."""
-        flat, truth, known = logits.flatten(0, 1), targets.flatten(0, 1), known or {}
-        return [
-            known[name] if name in known else metric(flat, truth).unflatten(0, logits.shape[:2])
-            for name, metric in self.members[0].parts.metrics.items()
-        ]
-
     def record(self, logits: Tensor, targets: Tensor, losses: Tensor) -> None:
-        """Add up the metrics of all members."""
+        """Add up the metrics of all members, whose samples are scored together."""
+        first = self.members[0].parts
         self.sums[:, 0] += losses.shape[1]
-        known = {self.members[0].parts.objective: losses}
-        for column, values in enumerate(self.measured(logits, targets, known), start=1):
-            self.sums[:, column] += values.sum(1)
+        for column, (name, metric) in enumerate(first.metrics.items(), start=1):
+            known = name == first.objective
+            values = losses if known else metric(logits.flatten(0, 1), targets.flatten(0, 1))
+            self.sums[:, column] += values.view_as(losses).sum(1)
 
     def check_finite(self, losses: Tensor, objectives: list[Objective]) -> None:
         """End the members whose loss or gradient is not finite: one look at all of them."""
@@ -354,19 +346,20 @@ class Stack:
         return self.scores[1][self.members.index(member)]
 
     def score(self, split: Any) -> list[dict[str, float]]:
-        """Mean metrics of a split, for each member."""
-        first = self.members[0]
-        sums = torch.zeros(len(first.parts.metrics), len(self.members), dtype=torch.float64)
-        with evaluating(first.parts.model):
-            for batch in split.batches(torch.arange(len(split)), first.plan.evaluation_batch_size):
-                inputs = batch.inputs.flatten(1).expand(len(self.members), -1, -1)
-                targets = batch.targets.expand(len(self.members), *batch.targets.shape)
-                logits = self.forward(inputs, training=False)
-                values = self.measured(logits, targets)
-                sums += torch.stack([value.sum(1, dtype=torch.float64) for value in values])
-        return [
-            dict(zip(first.parts.metrics, column, strict=True)) for column in (sums / len(split)).T.tolist()
-        ]
+        """Return the metrics of a split for each member, from one forward pass of all."""
+        first, plan = self.members[0].parts, self.members[0].plan
+        with evaluating(first.model):
+            batches = list(
+                outputs_of(self.evaluated, split, plan.evaluation_batch_size, plan.device, plan.precision)
+            )
+            return [
+                means_of(((outputs[i], targets) for outputs, targets in batches), first.metrics, plan.device)
+                for i in range(len(self.members))
+            ]
+
+    def evaluated(self, inputs: Tensor) -> Tensor:
+        """Return the outputs (M, B, K) of all members for the same inputs (B, ...)."""
+        return self.forward(inputs.flatten(1).expand(len(self.members), -1, -1), training=False)
 
     # Members --------------------------------------------------------------------------------------------------------
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import time
 
+import dltrain.commands  # noqa: F401 - its time stamp
 from dltrain.config.groups import VERBS
-
-STARTED = time.perf_counter()
 
 
 def main(argv: list[str] | None = None) -> None:

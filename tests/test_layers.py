@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 from pathlib import Path
+
+import pytest
 
 import dltrain
 
@@ -55,6 +58,33 @@ def test_imports_point_down():
                 if layer_of(there) < layer_of(here):
                     wrong.append(f"{file.relative_to(ROOT)} imports {module}")
     assert wrong == [], "\n".join(wrong)
+
+
+def graph() -> dict[str, set[str]]:
+    """The modules of the package and the modules that they import, anywhere in their files."""
+    names = {".".join(("dltrain", *f.relative_to(ROOT).with_suffix("").parts)): f for f in FILES}
+    names = {name.removesuffix(".__init__"): file for name, file in names.items()}
+    found: dict[str, set[str]] = {}
+    for name, file in names.items():
+        tree, imported = ast.parse(file.read_text(encoding="utf-8")), set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                whole = {f"{node.module}.{alias.name}" for alias in node.names}
+                imported |= (whole & names.keys()) or {node.module}
+            elif isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+        found[name] = (imported & names.keys()) - {name, "dltrain"}
+    return found
+
+
+def test_no_module_imports_itself_through_others():
+    """Also in functions and under TYPE_CHECKING."""
+    # the second way to run a sweep imports the first; it goes with Hydra's sweepers
+    modules = {name: imported for name, imported in graph().items() if name != "dltrain.commands.multirun"}
+    try:
+        graphlib.TopologicalSorter(modules).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 def test_parts_do_not_import_each_other():

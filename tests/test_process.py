@@ -51,7 +51,9 @@ def test_a_run_needs_nothing_that_only_posix_has(workdir):
         "for name in ('fork', 'statvfs', 'sysconf', 'setsid', 'killpg', 'getuid'):\n    delattr(os, name)\n"
         "from dltrain.cli import main\nmain(['epochs=1', 'quiet=true'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=workdir, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=workdir, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert len(list(workdir.glob("outputs/*/*/summary.json"))) == 1
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from dltrain.cli import STARTED
+from dltrain.commands import STARTED
 from dltrain.commands.train import command_line, job_config
 from dltrain.config.compose import CONFIG_NAME, Composition, check_words, choices_of, compose, parse
 from dltrain.config.door import Door, shipped_targets

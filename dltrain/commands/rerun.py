@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 
-from dltrain.cli import STARTED
+from dltrain.commands import STARTED
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dltrain.cli import STARTED
+from dltrain.commands import STARTED
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved

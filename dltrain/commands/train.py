@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from omegaconf import DictConfig, open_dict, read_write
 
-from dltrain.cli import STARTED
+from dltrain.commands import STARTED
 from dltrain.config.compose import (
     CONFIG_NAME,
     Composition,

@@ -20,7 +20,7 @@ from dltrain.config.compose import open_catalogue
 from dltrain.config.door import Door, all_targets
 from dltrain.config.search_path import catalogue_dir
 from dltrain.data.raw import RawData
-from dltrain.scoring import score_runs
+from dltrain.run.scoring import score_runs
 from dltrain.training.trainer import Trainer
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.schema import run_name
 from dltrain.errors import UserError
-from dltrain.training.folder_names import check_writable, new_folder
+from dltrain.storage.folder_names import check_writable, new_folder
 
 
 def run(arguments: list[str]) -> int:
@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
     check_writable(config.output)
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
-    from dltrain import experiment
+    from dltrain.run import experiment
     from dltrain.run.record import logging_to
 
     built = experiment.prepare(config, door, shlex.join(["dltrain", "rerun", *arguments]), overrides, startup)

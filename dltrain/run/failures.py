@@ -7,8 +7,8 @@ import torch
 from dltrain.data.errors import DataError
 from dltrain.errors import DataProblem, NumericalFailure, ResourceProblem, UserError
 from dltrain.run.built import Experiment
+from dltrain.storage.run_folder import RunFolder
 from dltrain.training.guard import NonFinite
-from dltrain.training.run_folder import RunFolder
 
 
 def explain(error: BaseException, experiment: Experiment) -> BaseException:

@@ -17,11 +17,11 @@ import dltrain
 from dltrain.config import saved
 from dltrain.config.schema import Config
 from dltrain.run.built import Experiment
+from dltrain.run.git import git_state
 from dltrain.seeding import Stream, sample_positions
+from dltrain.storage.run_folder import RunFolder
 from dltrain.training.callbacks import Best, Result, RunInfo
-from dltrain.training.git import git_state
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import RunFolder
 
 
 def manifest_facts(experiment: Experiment) -> dict[str, Any]:

@@ -11,14 +11,14 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from dltrain.build import build_schedule, make_plan
 from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem, DataProblem, UserError
+from dltrain.run.build import build_schedule, make_plan
 from dltrain.run.built import Experiment
-from dltrain.training.checkpoint import Checkpoint
-from dltrain.training.run_folder import RunFolder
+from dltrain.storage.checkpoint import Checkpoint
+from dltrain.storage.run_folder import RunFolder
 from dltrain.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)

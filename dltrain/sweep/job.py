@@ -109,10 +109,10 @@ ORPHAN_SECONDS = 60.0
 
 
 def _train(task: Task, channel: connection.Connection, begun: float) -> None:
-    from dltrain import experiment
+    from dltrain.run import experiment
     from dltrain.run.record import logging_to
-    from dltrain.training.checkpoint import clear_unfinished
-    from dltrain.training.lock import Lock
+    from dltrain.storage.checkpoint import clear_unfinished
+    from dltrain.storage.lock import Lock
     from dltrain.training.signals import hold_interrupt
 
     folder = task.folder
@@ -166,7 +166,7 @@ def score_winner(path: str, config: Config, rights: Rights, cwd: str, channel: A
     os.setsid()
     os.chdir(cwd)
     _write_to(Path(path) / "run.log")
-    from dltrain import scoring
+    from dltrain.run import scoring
 
     scores = scoring.score_runs([Path(path)], [config], [rights.door(config.trust)])
     channel.send({s.split: s.values for s in scores}.get("test"))

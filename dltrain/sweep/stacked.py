@@ -122,7 +122,7 @@ class Crew:
 
     def prepare(self, begun: float) -> None:
         """Build every run; the data are loaded once. A run that cannot be built has failed."""
-        from dltrain import experiment
+        from dltrain.run import experiment
 
         splits = None
         for task in self.stack.tasks:
@@ -186,9 +186,9 @@ class Crew:
 
     def begin(self, task: Task, built: Experiment, folders: ExitStack) -> Member:
         """Open a run's folder and tell its observers."""
-        from dltrain import experiment
+        from dltrain.run import experiment
         from dltrain.run.record import log_of, note_failures
-        from dltrain.training.lock import Lock
+        from dltrain.storage.lock import Lock
         from dltrain.training.stack import Member
 
         stopping, every = built.parts.early_stopping, built.plan.evaluate_every
@@ -216,7 +216,7 @@ class Crew:
 
     def ended(self, member: Member, error: Exception | None) -> None:
         """Conclude a run that left the stack, as a run alone concludes, and tell the driver."""
-        from dltrain import experiment
+        from dltrain.run import experiment
         from dltrain.run.failures import explain, problem_of
 
         task, built, handler = self.of[id(member)]

@@ -20,6 +20,9 @@ from dltrain.config.door import Rights, rights_of_record, rights_of_user
 from dltrain.config.schema import Config, objective_of, run_name
 from dltrain.config.validation import check_axes, validate
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
+from dltrain.storage.folder_names import check_files, check_writable, new_folder
+from dltrain.storage.lock import owner_of
+from dltrain.storage.summary import read_json
 from dltrain.sweep import pool, space
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.jobs import Job, write
@@ -30,10 +33,7 @@ from dltrain.sweep.report import write_report
 from dltrain.sweep.results import edges, rank, winner, write_best, write_csv, write_parquet
 from dltrain.sweep.slots import Slot, gpus_for, slots_of
 from dltrain.training.callbacks import count
-from dltrain.training.folder_names import check_files, check_writable, new_folder
-from dltrain.training.lock import owner_of
 from dltrain.training.signals import EXIT_CODES
-from dltrain.training.summary import read_json
 
 if TYPE_CHECKING:
     from dltrain.config.catalogue import Catalogue

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dltrain.diagnostics.probe import Diagnostic, Probe, still
 from dltrain.seeding import sample_positions
+from dltrain.storage.run_folder import RunFolder
 from dltrain.training.guard import norm_of
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import RunFolder
 
 
 class Change:

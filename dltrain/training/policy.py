@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dltrain.data.spec import Batch
+from dltrain.storage.run_folder import RunFolder
 from dltrain.training.guard import NonFinite, first_in_forward, first_non_finite
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import RunFolder
 from dltrain.training.running_means import RunningMeans
 from dltrain.training.state import State, load_weights
 

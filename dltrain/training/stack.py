@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from dltrain.data.spec import Batch
 from dltrain.optimizers.startup import backward
+from dltrain.storage.run_folder import RunFolder, Snapshot
 from dltrain.training.callbacks import Callback
 from dltrain.training.evaluation import evaluating, means_of, outputs_of
 from dltrain.training.objective import Objective
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import RunFolder, Snapshot
 from dltrain.training.stacked_layers import (
     Shared,
     StackedDropout,

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from dltrain.storage.run_folder import RunFolder
 from dltrain.training.clock import Clock
 from dltrain.training.guard import DeviceGuard, HostGuard, NonFinite, all_finite, first_non_finite
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import RunFolder
 from dltrain.training.running_means import RunningMeans
 
 

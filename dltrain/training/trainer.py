@@ -12,6 +12,7 @@ from dltrain.batch_norm import batch_norms, micro_batches
 from dltrain.data.errors import DataError
 from dltrain.data.spec import Batch
 from dltrain.optimizers.stepping import take_step
+from dltrain.storage.run_folder import RunFolder
 from dltrain.training.callbacks import Callback, Progress
 from dltrain.training.clock import Clock
 from dltrain.training.diagnosis import Change, Diagnosis
@@ -21,7 +22,6 @@ from dltrain.training.objective import Objective, Streams, Terms
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.policy import POLICIES
 from dltrain.training.rates import Rates, set_rates
-from dltrain.training.run_folder import RunFolder
 from dltrain.training.running_means import RunningMeans
 from dltrain.training.signals import Signals
 from dltrain.training.state import Checkpoints, State

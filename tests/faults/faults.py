@@ -16,7 +16,7 @@ import pytest
 from conftest import Run, assert_equal
 
 from dltrain.cli import dispatch
-from dltrain.training import checkpoint
+from dltrain.storage import checkpoint
 from dltrain.training.trainer import Trainer
 
 # dropout, mixup, EMA, plateau and accumulation together

@@ -33,9 +33,9 @@ from faults import (
 
 from dltrain.cli import dispatch
 from dltrain.errors import CheckpointProblem, DataProblem, FolderInUse, ResourceProblem, UserError
-from dltrain.training import checkpoint
-from dltrain.training.folder_names import new_folder
-from dltrain.training.lock import Lock
+from dltrain.storage import checkpoint
+from dltrain.storage.folder_names import new_folder
+from dltrain.storage.lock import Lock
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "format-1"
 
@@ -336,7 +336,7 @@ def test_33_another_thread_count_is_told(dltrain, cut, capsys):
 
 
 def test_17_second_process_is_refused_and_a_dead_one_holds_nothing(dltrain, cut):
-    code = f"import time; from pathlib import Path; from dltrain.training.lock import Lock; l = Lock(Path({str(cut.path)!r}))"
+    code = f"import time; from pathlib import Path; from dltrain.storage.lock import Lock; l = Lock(Path({str(cut.path)!r}))"
     process = subprocess.Popen([sys.executable, "-c", f"{code}; print('held', flush=True); time.sleep(60)"],
                                stdout=subprocess.PIPE, text=True)  # fmt: skip
     assert process.stdout.readline() == "held\n"
@@ -370,7 +370,7 @@ def test_17_lock_taken_while_its_owner_removes_it_is_taken_again(tmp_path, monke
 
 
 def test_18_31_runs_of_one_second_and_of_a_clock_that_jumps_have_folders_of_their_own(tmp_path, monkeypatch):
-    from dltrain.training import folder_names
+    from dltrain.storage import folder_names
 
     class Stopped(folder_names.datetime):
         @classmethod
@@ -404,7 +404,7 @@ def test_31_elapsed_time_is_that_of_a_clock_that_cannot_jump(train, monkeypatch)
 )
 def test_35_killed_around_the_end(dltrain, workdir, golden, moment):
     """In the last validation, before and after its row, its checkpoint, the best weights and the summary."""
-    from dltrain.training.run_folder import RunFolder
+    from dltrain.storage.run_folder import RunFolder
     from dltrain.training.trainer import Trainer
 
     owner = Trainer if moment == "validate" else RunFolder
@@ -429,7 +429,7 @@ def test_35_killed_around_the_end(dltrain, workdir, golden, moment):
 
 @pytest.mark.parametrize("moment", ["restore", "observers", "describe"])
 def test_35_killed_while_resuming(dltrain, cut, golden, moment):
-    from dltrain import experiment
+    from dltrain.run import experiment
 
     with pytest.MonkeyPatch.context() as patch:
         original = getattr(experiment, moment)
@@ -449,7 +449,7 @@ def test_killed_before_the_first_summary_is_a_run_all_the_same(dltrain, cut, gol
 @pytest.mark.parametrize("half_written", [True, False])
 def test_killed_before_the_statistics_are_written(dltrain, workdir, golden, monkeypatch, half_written):
     """Found by a kill at random: such a run was resumed, but nobody could use its weights afterwards."""
-    from dltrain.training.run_folder import RunFolder
+    from dltrain.storage.run_folder import RunFolder
 
     def dying(self, statistics):
         if half_written:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dltrain.errors import CheckpointProblem
-from dltrain.training import checkpoint, run_folder
+from dltrain.storage import checkpoint, run_folder
 
 
 class Killed(BaseException):

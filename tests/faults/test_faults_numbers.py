@@ -11,7 +11,7 @@ from faults import checkpoints, cut_run, equal, golden_run, only_run
 
 from dltrain.cli import dispatch
 from dltrain.errors import NumericalFailure
-from dltrain.training import checkpoint
+from dltrain.storage import checkpoint
 from dltrain.training.objective import Objective
 
 USUAL = ("optimizer=adam", "steps=60", "checkpoint.every_steps=10", "early_stopping=none", "quiet=true")

@@ -23,8 +23,8 @@ from faults import EVERYTHING, at_step, checkpoints, equal, everything, flip_byt
 from dltrain.data.errors import DataError
 from dltrain.data.streaming import WorkerPool
 from dltrain.errors import ResourceProblem, UserError
-from dltrain.training import checkpoint
-from dltrain.training.run_folder import RunFolder
+from dltrain.storage import checkpoint
+from dltrain.storage.run_folder import RunFolder
 from dltrain.training.tensorboard import EventFile
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,8 @@ from conftest import InTerminal, Run
 from faults import EVERYTHING, at_step, checkpoints, equal, everything, only_run
 
 from dltrain.cli import main
-from dltrain.training import checkpoint as checkpoints_module
-from dltrain.training.run_folder import RunFolder
+from dltrain.storage import checkpoint as checkpoints_module
+from dltrain.storage.run_folder import RunFolder
 from dltrain.training.signals import Interrupted, Signals
 
 
@@ -130,7 +130,7 @@ def test_a_closed_terminal_saves_the_run(workdir):
 
 def test_05_second_interrupt_ends_the_process_at_once_and_leaves_the_checkpoints(workdir):
     code = (
-        "import os, signal, time, dltrain.training.checkpoint as c, dltrain.training.trainer as t\n"
+        "import os, signal, time, dltrain.storage.checkpoint as c, dltrain.training.trainer as t\n"
         "original = t.Trainer.observe\n"
         "def observe(self):\n"
         "    if self.step == 30:\n"

@@ -18,10 +18,10 @@ import pytest
 import torch
 from conftest import Run
 
-from dltrain import experiment
 from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import Door, Rights, shipped_targets
 from dltrain.errors import NumericalFailure
+from dltrain.run import experiment
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.job import Task
 from dltrain.sweep.stacked import Crew, StackTask, stack_key

@@ -153,10 +153,10 @@ def test_best_of_averaged_weights(tmp_path, averaging):
 
 
 def built(run: Run):
-    from dltrain.build import build
     from dltrain.config import saved
     from dltrain.config.compose import open_catalogue
     from dltrain.config.door import Door, shipped_targets
+    from dltrain.run.build import build
 
     catalogue = open_catalogue()
     return build(saved.read(run.path, catalogue, []), Door(shipped_targets(catalogue), []))[0]

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dltrain.build import build
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, to_config
 from dltrain.errors import UserError
 from dltrain.optimizers.stepping import ONE_LOSS
+from dltrain.run.build import build
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.trainer import Trainer

@@ -11,25 +11,25 @@ from typing import Any
 
 import torch
 
-from dltrain.build import build
 from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.prepare import Splits
+from dltrain.run.build import build
 from dltrain.run.built import Experiment
 from dltrain.run.failures import explain, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
+from dltrain.run.tuning import settle
+from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
 from dltrain.training.callbacks import Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
 from dltrain.training.parts import Parts
-from dltrain.training.run_folder import RunFolder, read_contract, read_statistics
 from dltrain.training.run_log import RunLog
 from dltrain.training.signals import Interrupted
 from dltrain.training.tensorboard import TensorBoard
 from dltrain.training.terminal import Terminal
 from dltrain.training.trainer import Trainer, Watch
-from dltrain.tuning import settle
 
 _log = logging.getLogger(__name__)
 

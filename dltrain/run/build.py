@@ -38,8 +38,8 @@ from dltrain.losses import is_yardstick, yardstick
 from dltrain.metrics import default_metrics
 from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
-from dltrain.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
+from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.seeding import Stream, derive, sample_positions
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.errors import CheckpointProblem, ResourceProblem
-from dltrain.training import checkpoint
-from dltrain.training.lock import Lock
-from dltrain.training.summary import read_text
+from dltrain.storage import checkpoint
+from dltrain.storage.lock import Lock
+from dltrain.storage.summary import read_text
 
 _log = logging.getLogger(__name__)
 

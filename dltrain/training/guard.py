@@ -1,4 +1,4 @@
-"""Watching for numbers that are not finite, before they reach the weights."""
+"""Detect numbers that are not finite before they reach the weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NonFinite(Exception):
 
 
 class HostGuard:
-    """On a CPU: looks at every step, and raises NonFinite before the update (reading a number there waits for nobody)."""
+    """Check every step on the host, and raise NonFinite before the update: on a CPU, reading a number does not wait."""
 
     def __init__(self, model: torch.nn.Module, optimizer: Any) -> None:
         self.model = model
@@ -41,14 +41,14 @@ class HostGuard:
             raise NonFinite(step, float(loss), first_non_finite(self.model))
 
     def after_update(self) -> None:
-        """Nothing to undo."""
+        """Do nothing: the update was not taken."""
 
     def read(self) -> None:
-        """Nothing is pending."""
+        """Do nothing: no check is pending."""
 
 
 class DeviceGuard:
-    """On a GPU: a flag on the device freezes the update from the first bad step; the host reads it at log points.
+    """Freeze the update from the first bad step on by a flag on the device, which the host reads at log points.
 
     torch's fused optimizers skip the update by their own `found_inf`; for the others the weights before the step are
     kept and put back, which costs one copy of the weights a step.
@@ -86,7 +86,7 @@ class DeviceGuard:
 
 
 def first_non_finite(model: torch.nn.Module) -> str | None:
-    """The first tensor that is not finite, in words: a weight or, after those, a gradient, in the model's order."""
+    """Name the first tensor that is not finite: a weight or, after those, a gradient, in the model's order."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"the weight {name}"
@@ -97,7 +97,7 @@ def first_non_finite(model: torch.nn.Module) -> str | None:
 
 
 def first_in_forward(model: torch.nn.Module, inputs: Tensor) -> str | None:
-    """The first tensor of the forward pass that is not finite: the inputs, or the output of a module."""
+    """Name the first tensor of the forward pass that is not finite: the inputs, or the output of a module."""
     if not torch.isfinite(inputs).all():
         return "the inputs"
     found: list[str] = []
@@ -122,9 +122,9 @@ def first_in_forward(model: torch.nn.Module, inputs: Tensor) -> str | None:
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether all numbers are finite, on the host. Waits for the device.
+    """Return whether all numbers are finite, on the host, which waits for the device.
 
-    By their sums: a third of the cost of norms, and 2 % of a small step; one that overflows is looked at closely.
+    By their sums: a third of the cost of norms, and 2 % of a small step; a sum that overflows is checked element by element.
     """
     total = sum(tensor.sum().item() for tensor in tensors)
     return math.isfinite(total) or all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

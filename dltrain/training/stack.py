@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from dltrain.data.spec import Batch
 from dltrain.optimizers.startup import backward
-from dltrain.storage.run_folder import RunFolder, Snapshot
+from dltrain.storage.run_folder import RunFolder
+from dltrain.storage.snapshot import Snapshot
 from dltrain.training.callbacks import Callback
 from dltrain.training.evaluation import evaluating, means_of, outputs_of
 from dltrain.training.objective import Objective

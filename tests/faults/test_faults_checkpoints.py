@@ -33,7 +33,7 @@ from faults import (
 
 from dltrain.cli import dispatch
 from dltrain.errors import CheckpointProblem, DataProblem, FolderInUse, ResourceProblem, UserError
-from dltrain.storage import checkpoint
+from dltrain.storage import checkpoint, files
 from dltrain.storage.folder_names import new_folder
 from dltrain.storage.lock import Lock
 
@@ -73,7 +73,8 @@ MOMENTS = (
 def test_02_03_kill_inside_of_a_save(dltrain, workdir, golden, moment):
     """Before every stage of the third save: each file, the verification, the renaming, the pruning of older ones."""
     moment, call = moment.split()
-    original, calls, saves = getattr(checkpoint, moment), [], []
+    owner = files if moment == "sync" else checkpoint
+    original, calls, saves = getattr(owner, moment), [], []
     with pytest.MonkeyPatch.context() as patch:
         save = checkpoint.save
         patch.setattr(checkpoint, "save", lambda *a: (saves.append(1), save(*a))[1])
@@ -85,7 +86,7 @@ def test_02_03_kill_inside_of_a_save(dltrain, workdir, golden, moment):
                     raise Killed
             return original(*arguments)
 
-        patch.setattr(checkpoint, moment, dying)
+        patch.setattr(owner, moment, dying)
         with pytest.raises(Killed):
             dltrain(*EVERYTHING, "checkpoint.background=false", "name=cut")
     run = only_run(workdir, "cut")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dltrain.errors import CheckpointProblem
-from dltrain.storage import checkpoint, run_folder
+from dltrain.storage import checkpoint, files, run_folder
 
 
 class Killed(BaseException):
@@ -116,7 +116,7 @@ def test_rows_and_summary_are_on_the_disk_before_the_checkpoint(tmp_path, tape):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda file: run_folder.replace(file, b"new"),
+        lambda file: files.replace(file, b"new"),
         lambda file: checkpoint.write_safetensors(file, {"w": torch.ones(2)}),
     ],
     ids=["replace", "write_safetensors"],

@@ -27,7 +27,8 @@ from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.validation import validate
 from dltrain.models.mlp import MLP
-from dltrain.run.build import build_optimizer, keep_freed_memory
+from dltrain.run.build import build_optimizer
+from dltrain.run.machine import keep_freed_memory
 
 AIM = 1.3
 BLOCK, WARM_UP = 20, 60

@@ -15,8 +15,9 @@ from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem, DataProblem, UserError
-from dltrain.run.build import build_schedule, make_plan
+from dltrain.run.build import build_schedule
 from dltrain.run.built import Experiment
+from dltrain.run.plan import make_plan
 from dltrain.storage.checkpoint import Checkpoint
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.trainer import Trainer

@@ -8,8 +8,8 @@ Everything is built first; state is loaded into it later.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,12 +24,10 @@ from dltrain.config.door import Door
 from dltrain.config.groups import BY_NAME
 from dltrain.config.schema import Config, Node
 from dltrain.data.contract import Contract
-from dltrain.data.errors import DataError
-from dltrain.data.prepare import Splits, prepare
+from dltrain.data.prepare import Splits
 from dltrain.data.spec import Batch, DataSpec
-from dltrain.data.torch_dataset import as_raw
 from dltrain.data.units import in_units
-from dltrain.errors import DataProblem, UserError, nearest
+from dltrain.errors import UserError, nearest
 from dltrain.initializers.pretrained import check_frozen_are_loaded
 from dltrain.initializers.protocols import Report
 from dltrain.losses import is_yardstick, yardstick
@@ -37,6 +35,7 @@ from dltrain.metrics import default_metrics
 from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
+from dltrain.run.data import build_data
 from dltrain.run.machine import choose_device, set_machine
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.run.plan import (
@@ -48,10 +47,6 @@ from dltrain.run.plan import (
 )
 from dltrain.seeding import Stream, derive, sample_positions
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
-
-COMMON_DATASET_KEYS = (
-    "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit",
-)  # fmt: skip
 
 
 def build(
@@ -158,46 +153,6 @@ def check_metrics(parts: Parts) -> None:
                 f"`{key}.metric` is {watcher.metric}, which this run does not measure.{nearest(watcher.metric, columns)}\n"
                 f"It measures: {', '.join(columns)}"
             )
-
-
-# Data -------------------------------------------------------------------------------------------------------------
-
-
-def build_data(
-    config: Config,
-    door: Door,
-    device: torch.device,
-    statistics: Mapping[str, Tensor] | None,
-    contract: Contract | None = None,
-) -> Splits:
-    """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only."""
-    machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
-    machine |= {"worker_timeout": config.worker_timeout, "contract": contract}
-    common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
-    own = {key: value for key, value in config.dataset.items() if key not in common}
-    if contract is not None and contract.columns and takes_contract(door, config):
-        own["contract"] = contract
-    with data_problems():
-        raw = as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS))
-        return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
-
-
-def takes_contract(door: Door, config: Config) -> bool:
-    """Return whether the dataset reads other files by the contract of a run."""
-    return "contract" in inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
-
-
-@contextmanager
-def data_problems() -> Iterator[None]:
-    """Turn errors of the data into DataProblem, with its exit code."""
-    try:
-        yield
-    except DataError as error:
-        raise DataProblem(str(error)) from error
-    except UserError as error:
-        if isinstance(error.__cause__, DataError):
-            raise DataProblem(str(error.__cause__)) from error
-        raise
 
 
 def build_order(config: Config, door: Door, splits: Splits, batch_size: int) -> Any:

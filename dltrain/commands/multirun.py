@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from dltrain.cli import STARTED
+from dltrain.commands import STARTED
 from dltrain.commands.train import command_line, job_config
 from dltrain.config.compose import CONFIG_NAME, Composition, check_words, choices_of, compose, parse
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.schema import run_name
 from dltrain.config.validation import check_axes, check_sweep, validate
 from dltrain.errors import UserError
-from dltrain.training.folder_names import check_writable, new_folder
+from dltrain.storage.folder_names import check_writable, new_folder
 
 if TYPE_CHECKING:
     from dltrain.config.catalogue import Catalogue
@@ -105,7 +105,7 @@ class Job:
     def __call__(self, cfg: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
 
-        from dltrain import experiment
+        from dltrain.run import experiment
         from dltrain.training.signals import Interrupted
 
         hydra_cfg = HydraConfig.get()

@@ -109,9 +109,10 @@ ORPHAN_SECONDS = 60.0
 
 
 def _train(task: Task, channel: connection.Connection, begun: float) -> None:
-    from dltrain import experiment
-    from dltrain.training.checkpoint import clear_unfinished
-    from dltrain.training.lock import Lock
+    from dltrain.run import experiment
+    from dltrain.run.record import logging_to
+    from dltrain.storage.checkpoint import clear_unfinished
+    from dltrain.storage.lock import Lock
     from dltrain.training.signals import hold_interrupt
 
     folder = task.folder
@@ -135,7 +136,7 @@ def _train(task: Task, channel: connection.Connection, begun: float) -> None:
     clear_unfinished(
         folder / "checkpoints"
     )  # and have left half a checkpoint, with no whole one to resume from
-    with experiment.logging_to(folder):
+    with logging_to(folder):
         if task.alone:
             logging.getLogger(__name__).info("not in a stack: %s", task.alone)
         experiment.run(built, folder, resume=resume, watch=watch)
@@ -165,7 +166,7 @@ def score_winner(path: str, config: Config, rights: Rights, cwd: str, channel: A
     os.setsid()
     os.chdir(cwd)
     _write_to(Path(path) / "run.log")
-    from dltrain import scoring
+    from dltrain.run import scoring
 
     scores = scoring.score_runs([Path(path)], [config], [rights.door(config.trust)])
     channel.send({s.split: s.values for s in scores}.get("test"))

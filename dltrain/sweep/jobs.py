@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dltrain.training.summary import read_json
+from dltrain.storage.summary import read_json
 
 FINAL = ("completed", "early_stopped", "converged", "pruned", "failed", "degraded")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import lock_descriptor
 from hydra.core.override_parser.types import Override
 
 from dltrain.config.compose import check_words, compose, parse
@@ -20,6 +20,9 @@ from dltrain.config.door import Rights, rights_of_record, rights_of_user
 from dltrain.config.schema import Config, objective_of, run_name
 from dltrain.config.validation import check_axes, validate
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
+from dltrain.storage.folder_names import check_files, check_writable, new_folder
+from dltrain.storage.lock import owner_of
+from dltrain.storage.summary import read_json
 from dltrain.sweep import pool, space
 from dltrain.sweep.composer import Composer
 from dltrain.sweep.jobs import Job, write
@@ -30,9 +33,7 @@ from dltrain.sweep.report import write_report
 from dltrain.sweep.results import edges, rank, winner, write_best, write_csv, write_parquet
 from dltrain.sweep.slots import Slot, gpus_for, slots_of
 from dltrain.training.callbacks import count
-from dltrain.training.folder_names import check_files, check_writable, new_folder
 from dltrain.training.signals import EXIT_CODES
-from dltrain.training.summary import read_json
 
 if TYPE_CHECKING:
     from dltrain.config.catalogue import Catalogue
@@ -324,15 +325,11 @@ def _say(plan: Plan, text: str) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system frees when the driver dies. Raises FolderInUse."""
     with open(folder / "sweep.lock", "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
+        if not lock_descriptor(file.fileno(), blocking=False):
             raise FolderInUse(
-                f"{folder} is being run by {owner}. Wait for it to end, or stop it; for a second sweep over the same: "
+                f"{folder} is being run by {owner_of(file)}. Wait for it to end, or stop it; for a second sweep over the same: "
                 "sweep.fresh=true"
-            ) from None
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()

@@ -13,8 +13,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Imports point down only: a module may import from its own layer and from those below it.
 LAYERS = (
-    ("cli", "commands", "__main__"),
-    ("config", "build", "experiment", "scoring", "sweep", "tuning", "parameter_groups"),
+    ("cli", "commands", "api", "__main__"),
+    ("config", "build", "experiment", "scoring", "sweep", "run", "tuning", "parameter_groups"),
     ("training", "diagnostics"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
      "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges"),

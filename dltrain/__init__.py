@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dltrain import errors as errors
     from dltrain.api import Run as Run
     from dltrain.api import Sweep as Sweep
     from dltrain.api import compare as compare
@@ -22,24 +23,27 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # name → module that defines it
-_PLACES = dict.fromkeys(("Run", "Sweep", "compare", "load", "train"), "dltrain.api") | {
+_PLACES = dict.fromkeys(("Run", "Sweep", "compare", "errors", "load", "train"), "dltrain.api") | {
     "UserError": "dltrain.errors",
     "Predictions": "dltrain.run.prediction",
     "Table": "dltrain.run.table",
 }
 # `sweep` is the package dltrain.sweep, which can be called; `errors` holds the exceptions
 _MODULES = ("sweep", "errors")
-__all__ = ["Predictions", "Run", "Sweep", "Table", "UserError", "compare", "load", "sweep", "train"]
+__all__ = ["Predictions", "Run", "Sweep", "Table", "UserError", "compare", "errors", "load", "sweep", "train"]
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+# hidden from type checkers, which would take any misspelled name for one of these
+if not TYPE_CHECKING:
 
-    if name in _PLACES:
-        return getattr(import_module(_PLACES[name]), name)
-    if name in _MODULES:
-        return import_module(f"dltrain.{name}")
-    raise AttributeError(f"module 'dltrain' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name in _PLACES:
+            return getattr(import_module(_PLACES[name]), name)
+        if name in _MODULES:
+            return import_module(f"dltrain.{name}")
+        raise AttributeError(f"module 'dltrain' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -307,6 +307,9 @@ class Run:
         from dltrain.run.hosting import hosted
 
         with hosted():
+            from dltrain.config.validation import check_value
+
+            check_value(self._words().knobs["device"], self._device)
             self._saved(list(self._changes))
 
     @cached_property

@@ -20,6 +20,9 @@ LAYERS = (
      "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges"),
 )  # fmt: skip
 
+# What `import dltrain` shows: names of the API, imported when they are used.
+FRONT = (ROOT / "__init__.py", ROOT / "sweep" / "__init__.py")
+
 
 def room_of(file: Path) -> str:
     return file.relative_to(ROOT).parts[0].removesuffix(".py")
@@ -48,6 +51,8 @@ def test_every_room_has_a_layer():
 def test_imports_point_down():
     wrong = []
     for file in FILES:
+        if file in FRONT:
+            continue
         here = room_of(file)
         for module in imports_of(file):
             if module.startswith("dltrain."):

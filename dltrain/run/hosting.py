@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from dltrain.config.compose import hydra_kept
 from dltrain.errors import ResourceProblem, UserError
@@ -43,6 +43,9 @@ def hosted() -> Iterator[None]:
             for keep in (_keep_python, _keep_modules, _keep_signals, hydra_kept, in_process_of_others):
                 stack.enter_context(keep())
             stack.enter_context(redirect_stderr(_Notices(sys.stderr)))
+            stack.enter_context(warnings.catch_warnings())
+            # tqdm, which optuna imports, says so in a notebook without ipywidgets; nothing here uses it
+            warnings.filterwarnings("ignore", "IProgress not found")
             yield
     except Interrupted as error:
         if error.exit_code == EXIT_CODES[signal.SIGINT]:
@@ -114,9 +117,11 @@ def _keep_modules() -> Iterator[None]:
     """
     before, here = set(sys.modules), Path.cwd()
     main = sys.modules["__main__"]
-    hidden = {name: main.__dict__[name] for name in ("__file__", "__spec__") if name in main.__dict__}
+    hidden: dict[str, Any] = {
+        name: main.__dict__[name] for name in ("__file__", "__spec__") if name in main.__dict__
+    }
     importlib.invalidate_caches()
-    main.__dict__.update({name: None for name in hidden})
+    main.__dict__.update(dict.fromkeys(hidden))
     try:
         yield
     finally:
@@ -155,7 +160,7 @@ def torch_kept() -> Iterator[None]:
     import numpy as np
     import torch
 
-    numbers = np.random.get_state()
+    numbers = np.random.get_state()  # noqa: NPY002
     kept = _torch_flags()
     generator, seed = torch.get_rng_state(), torch.initial_seed()
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
@@ -177,10 +182,10 @@ def torch_kept() -> Iterator[None]:
         else:
             torch.cuda.set_rng_state_all(gpus)
         torch.set_rng_state(generator)
-        np.random.set_state(numbers)
+        np.random.set_state(numbers)  # noqa: NPY002
 
 
-def _torch_flags() -> dict[str, object]:
+def _torch_flags() -> dict[str, Any]:
     import torch
 
     return {
@@ -195,23 +200,23 @@ def _torch_flags() -> dict[str, object]:
     }
 
 
-def _set_torch_flags(kept: dict[str, object]) -> None:
+def _set_torch_flags(kept: dict[str, Any]) -> None:
     """Set the flags that differ: setting some of them imports modules."""
     import torch
 
     now = _torch_flags()
     changed = {name: value for name, value in kept.items() if value != now[name]}
     if "threads" in changed:
-        torch.set_num_threads(changed["threads"])  # type: ignore[arg-type]
+        torch.set_num_threads(changed["threads"])
     if "dtype" in changed:
-        torch.set_default_dtype(changed["dtype"])  # type: ignore[arg-type]
+        torch.set_default_dtype(changed["dtype"])
     if "precision" in changed:
-        torch.set_float32_matmul_precision(changed["precision"])  # type: ignore[arg-type]
+        torch.set_float32_matmul_precision(changed["precision"])
     if "deterministic" in changed:
-        mode, warn_only = changed["deterministic"]  # type: ignore[misc]
+        mode, warn_only = changed["deterministic"]
         torch.use_deterministic_algorithms(mode, warn_only=warn_only)
     if "cudnn" in changed:
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = changed["cudnn"]  # type: ignore[misc]
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = changed["cudnn"]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ class Predictions:
         """The label and the probability of each class, or each quantity, as columns."""
         if self.contract.task == "regression":
             return Table(dict(zip(self.names, self.values.T, strict=True)))
-        columns = {
+        columns: dict[str, NDArray[Any]] = {
             f"p({name})": column for name, column in zip(self.class_names, self.probabilities.T, strict=True)
         }
         return Table({"label": self.labels, **columns})
@@ -170,7 +170,7 @@ def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
         model: nn.Module = door.build(config.model, "model", contract.input_shape, contract.outputs)
         load_weights(model, weights, path)
     else:
-        parts, _ = build(replace(config, device=device), door, statistics, contract=contract)
+        parts, _ = build(replace(config, device=cast(Any, device)), door, statistics, contract=contract)
         load_best(parts, path)
         model, contract, statistics = parts.model, parts.contract, parts.statistics
     model.to(place).eval()

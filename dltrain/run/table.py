@@ -29,7 +29,7 @@ class Table(Mapping[str, NDArray[Any]]):
         2      0.25
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
+    def __init__(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
         self._columns = {name: column_of(values) for name, values in columns.items()}
 
     @classmethod
@@ -110,7 +110,7 @@ class Table(Mapping[str, NDArray[Any]]):
         return f"\n({self.num_rows} rows)" if self.num_rows > SHOWN else ""
 
 
-def column_of(values: Sequence[Any]) -> NDArray[Any]:
+def column_of(values: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
     """Return values as int64, float64 (None is nan), or objects."""
     if isinstance(values, np.ndarray):
         return values

@@ -242,6 +242,8 @@ def test_mistakes_are_those_of_the_command_line(capsys, words, knobs, arguments)
     said = str(caught.value)
     assert said == told or (words == ("resume",) and said.startswith("`resume` is not `key=value`"))
     assert caught.value.__cause__ is None
+    assert caught.traceback[-1].name == "__exit__"
+    assert len(caught.traceback) == 3
     assert not Path("outputs").exists()
     assert capsys.readouterr() == ("", "")
 

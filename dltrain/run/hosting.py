@@ -27,40 +27,50 @@ from dltrain.training.signals import EXIT_CODES, Interrupted, in_process_of_othe
 _BUSY = threading.Lock()
 
 
-@contextmanager
-def hosted() -> Iterator[None]:
-    """Put back what a call changes, and raise what the command line prints; imports no torch.
+class hosted:
+    """Context manager that puts back what a call changes, and raises what the command line prints; imports no torch.
 
-    Raises UserError where another call is running, KeyboardInterrupt once an interrupted run is saved.
+    Raises UserError where another call is running, KeyboardInterrupt once an interrupted run is saved. A mistake's traceback
+    begins where the caller's code ends.
     """
-    if not _BUSY.acquire(blocking=False):
-        raise UserError(
-            "Another run is going on in this process, and threads, generators and signals exist once in it.\n"
-            "Wait for it to end; for several runs at a time: dltrain.sweep(…)"
-        )
-    try:
-        with ExitStack() as stack:
-            for keep in (_keep_python, _keep_modules, _keep_signals, hydra_kept, in_process_of_others):
-                stack.enter_context(keep())
-            stack.enter_context(redirect_stderr(_Notices(sys.stderr)))
-            stack.enter_context(warnings.catch_warnings())
-            # tqdm, which optuna imports, says so in a notebook without ipywidgets; nothing here uses it
-            warnings.filterwarnings("ignore", "IProgress not found")
-            yield
-    except Interrupted as error:
-        if error.exit_code == EXIT_CODES[signal.SIGINT]:
+
+    def __enter__(self) -> None:
+        if not _BUSY.acquire(blocking=False):
+            raise UserError(
+                "Another run is going on in this process, and threads, generators and signals exist once in it.\n"
+                "Wait for it to end; for several runs at a time: dltrain.sweep(…)"
+            )
+        try:
+            self.stack = ExitStack()
+            for keep in (_keep_python, _keep_modules, _keep_signals, _keep_warnings, hydra_kept):
+                self.stack.enter_context(keep())
+            self.stack.enter_context(in_process_of_others())
+        except BaseException:
+            _BUSY.release()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            self.stack.__exit__(kind, error, trace)
+        finally:
+            _BUSY.release()
+        if isinstance(error, Interrupted) and error.exit_code == EXIT_CODES[signal.SIGINT]:
             # no Exception: a loop over runs that catches their errors must end, too
             raise KeyboardInterrupt(str(error)) from None
-        raise error.with_traceback(None) from None
-    except UserError as error:
-        raise error.with_traceback(None) from None
-    except OSError as error:
-        # as in dltrain.cli: the disk is full
-        if error.filename is None or error.strerror is None or not _is_full(error):
-            raise
-        raise ResourceProblem(f"{error.filename} cannot be written: {error.strerror}") from None
-    finally:
-        _BUSY.release()
+        if isinstance(error, UserError):
+            raise error.with_traceback(None) from None
+        if isinstance(error, OSError) and error.filename is not None and _is_full(error):
+            # as in dltrain.cli
+            raise ResourceProblem(f"{error.filename} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _keep_warnings() -> Iterator[None]:
+    """Turn what the command line prints to stderr into warnings, and keep the filters."""
+    with redirect_stderr(_Notices(sys.stderr)), warnings.catch_warnings():
+        # tqdm, which optuna imports, says so in a notebook without ipywidgets; nothing here uses it
+        warnings.filterwarnings("ignore", "IProgress not found")
+        yield
 
 
 def _is_full(error: OSError) -> bool:

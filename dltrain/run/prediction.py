@@ -198,8 +198,16 @@ def table_of(data: Any, contract: Contract) -> FileTable:
 
     if isinstance(data, str | Path):
         return read(Path(data).expanduser(), "auto", key="predict")
+    if hasattr(data, "to_dict") and not hasattr(data, "columns"):
+        # a pandas.Series is one row
+        data = data.to_dict()
     if hasattr(data, "__arrow_c_stream__") or isinstance(data, pa.RecordBatch):
-        whole = pa.table(data)
+        try:
+            whole = pa.table(data)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise DataError(
+                f"a column holds values of several kinds ({str(error).splitlines()[0][:150]}); give numbers, texts or dates alone"
+            ) from error
         columns = dict(zip(whole.column_names, whole.columns, strict=True))
     else:
         columns = {name: _column(name, values) for name, values in _columns_of(data, contract).items()}
@@ -217,8 +225,6 @@ def table_of(data: Any, contract: Contract) -> FileTable:
 
 def _columns_of(data: Any, contract: Contract) -> Mapping[str, Any]:
     names = some(repr(rule.name) for rule in contract.columns)
-    if type(data).__module__.startswith("pandas") and hasattr(data, "to_dict"):
-        data = data.to_dict()
     if isinstance(data, np.ndarray) and data.dtype.names:
         return {name: data[name] for name in data.dtype.names}
     if isinstance(data, Mapping):

@@ -95,6 +95,26 @@ def test_doctests():
         assert found.failed == 0
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
+def test_the_pages_run(page, capsys):
+    """Each block of Python, in order; `new.csv` stands for a table, which a run on digits does not take."""
+    import re
+
+    text = (Path(package.__file__).parent.parent / page).read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        if "new.csv" in block:
+            Path("new.csv").write_text(
+                "x,kind\n" + "".join(f"{i % 2}.{i % 7},{'ab'[i % 2]}\n" for i in range(80))
+            )
+            table = {"dataset": "csv", "dataset.path": "new.csv", "dataset.target": "kind"}
+            names["run"] = api.train(**table, **BRIEF)
+            block = block.replace("predictions.values", "predictions.notes")
+        exec(block, names)
+    assert {"run", "swept"} <= names.keys()
+    assert "✓ completed" in capsys.readouterr().out
+
+
 SCRIPT = """
 from pathlib import Path
 from typing import assert_type

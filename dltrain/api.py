@@ -306,7 +306,7 @@ class Run:
         """Raise CheckpointProblem, or UserError, where the folder is not that of a run that can be used here."""
         from dltrain.run.hosting import hosted
 
-        with hosted():
+        with hosted(alone=False):
             from dltrain.config.validation import check_value
 
             check_value(self._words().knobs["device"], self._device)
@@ -471,10 +471,10 @@ def _runs_of(item: Run | Sweep | str | Path) -> list[Run]:
 
 def _names(paths: list[Path]) -> list[str]:
     """Return the paths from their common folder."""
-    import os
-
-    common = Path(os.path.commonpath([path.parent for path in paths]))
-    return [str(path.relative_to(common)) for path in paths]
+    common = next(
+        (folder for folder in paths[0].parents if all(path.is_relative_to(folder) for path in paths)), None
+    )
+    return [str(path.relative_to(common) if common else path) for path in paths]
 
 
 def _short(path: Path) -> str:

@@ -30,30 +30,37 @@ _BUSY = threading.Lock()
 class hosted:
     """Context manager that puts back what a call changes, and raises what the command line prints; imports no torch.
 
-    Raises UserError where another call is running, KeyboardInterrupt once an interrupted run is saved. A mistake's traceback
-    begins where the caller's code ends.
+    `alone=False` is for a call that only reads, also while a run goes on. Raises UserError where another call is running,
+    KeyboardInterrupt once an interrupted run is saved. A mistake's traceback begins where the caller's code ends.
     """
 
+    def __init__(self, alone: bool = True) -> None:
+        self.alone = alone
+
     def __enter__(self) -> None:
-        if not _BUSY.acquire(blocking=False):
+        if self.alone and not _BUSY.acquire(blocking=False):
             raise UserError(
                 "Another run is going on in this process, and threads, generators and signals exist once in it.\n"
                 "Wait for it to end; for several runs at a time: dltrain.sweep(…)"
             )
+        keeps = (_keep_python, _keep_modules, _keep_signals, _keep_warnings, hydra_kept, in_process_of_others)
         try:
             self.stack = ExitStack()
-            for keep in (_keep_python, _keep_modules, _keep_signals, _keep_warnings, hydra_kept):
+            for keep in keeps if self.alone else (_keep_path,):
                 self.stack.enter_context(keep())
-            self.stack.enter_context(in_process_of_others())
         except BaseException:
-            _BUSY.release()
+            self._release()
             raise
+
+    def _release(self) -> None:
+        if self.alone:
+            _BUSY.release()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         try:
             self.stack.__exit__(kind, error, trace)
         finally:
-            _BUSY.release()
+            self._release()
         if isinstance(error, Interrupted) and error.exit_code == EXIT_CODES[signal.SIGINT]:
             # no Exception: a loop over runs that catches their errors must end, too
             raise KeyboardInterrupt(str(error)) from None
@@ -120,6 +127,16 @@ def _keep_python() -> Iterator[None]:
 
 
 @contextmanager
+def _keep_path() -> Iterator[None]:
+    """Keep sys.path, to which looking for code of the working folder adds it."""
+    path = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+
+
+@contextmanager
 def _keep_modules() -> Iterator[None]:
     """Forget the modules of the working folder that a call imports, so that the next call sees an edited file.
 
@@ -180,7 +197,12 @@ def torch_kept() -> Iterator[None]:
     if device.type != "cpu":
         torch.set_default_device(None)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
         if device.type != "cpu":

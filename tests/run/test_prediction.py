@@ -162,6 +162,16 @@ def test_the_splits_of_the_run_are_predicted_as_they_were_scored():
         assert right[parts == split].mean() == pytest.approx(scores[split]["accuracy"])
 
 
+class Foreign:
+    """A table of another library, such as polars, as the Arrow C stream passes it on."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__()
+
+
 def forms_of(rows: Rows) -> dict[str, Any]:
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     table = pa.table(columns)
@@ -172,6 +182,7 @@ def forms_of(rows: Rows) -> dict[str, Any]:
         "path": Path(write("other.csv", shuffled)),
         "parquet": "new.parquet",
         "arrow": table,
+        "foreign": Foreign(table),
         "batch": table.to_batches()[0],
         "columns": columns,
         "arrays": columns | {"age": np.array([math.nan if v is None else v for v in columns["age"]])},

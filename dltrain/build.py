@@ -29,6 +29,7 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.spec import Batch, DataSpec
+from dltrain.data.torch_dataset import as_raw
 from dltrain.data.units import in_units
 from dltrain.errors import DataProblem, UserError, nearest
 from dltrain.initializers.pretrained import check_frozen_are_loaded
@@ -217,7 +218,7 @@ def build_data(
     if contract is not None and contract.columns and takes_contract(door, config):
         own["contract"] = contract
     with data_problems():
-        raw = door.build(own, "dataset", common=COMMON_DATASET_KEYS)
+        raw = as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS))
         return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
 
 

@@ -21,6 +21,12 @@ from dltrain.data.spec import DataSpec
 from dltrain.ranges import Fraction, Positive
 
 
+class Loss(Protocol):
+    """A function, module or object that maps outputs (B, K) and targets to the loss of each sample, (B,)."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor: ...
+
+
 @runtime_checkable
 class Combining(Protocol):
     """A loss that defines how the outputs of several models, or of several passes of one, are combined."""

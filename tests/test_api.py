@@ -317,6 +317,8 @@ class Model(nn.Module):
         os.environ["FROM_PART"] = "1"
         sys.path.append("/from/part")
         self.fail, self.calls = fail, 0
+        if fail == "early":
+            raise KeyboardInterrupt
         self.head = nn.Linear(64, num_classes)
 
     def forward(self, x):
@@ -406,6 +408,8 @@ def run_of(**knobs: Any) -> Callable[[], Any]:
 
 CALLS = {
     "done": (run_of(), None),
+    "deterministic": (run_of(deterministic=True), None),
+    "interrupted before the first step": (run_of(**{"model.fail": "early"}), KeyboardInterrupt),
     "refused": (run_of(lr=-1), errors.UserError),
     "error": (run_of(epochs=9, **{"model.fail": "error"}), RuntimeError),
     "interrupt": (run_of(epochs=9, **{"model.fail": "interrupt"}), KeyboardInterrupt),

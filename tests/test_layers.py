@@ -14,7 +14,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Imports point down only: a module may import from its own layer and from those below it.
 LAYERS = (
     ("cli", "commands", "api", "__main__"),
-    ("config", "build", "experiment", "scoring", "sweep", "run", "tuning", "parameter_groups"),
+    ("config", "build", "experiment", "scoring", "sweep", "run", "tuning", "parameter_groups", "seams"),
     ("training", "diagnostics"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
      "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges"),

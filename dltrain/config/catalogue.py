@@ -247,9 +247,9 @@ def with_signature(word: Word, folders: tuple[Path, ...] = ()) -> Word:
     """Return the word with the schema of its target, where its source can be found."""
     if word.target is None:
         return word
-    kind = word.kind
-    runtime = kind.called if word.node.get("_partial_") else kind.runtime
-    signature = read_signature(word.target, runtime, folders)
+    signature = read_signature(
+        word.target, lambda names, function: word.kind.skipped(names, word.node, function), folders
+    )
     return word if signature is None else replace(word, signature=signature)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.machinery import PathFinder
@@ -135,10 +135,12 @@ def _imports(tree: ast.Module, package: str) -> dict[str, str]:
 # Reading it -------------------------------------------------------------------------------------------------------
 
 
-def read_signature(target: str, num_runtime: int = 0, folders: tuple[Path, ...] = ()) -> Signature | None:
+def read_signature(
+    target: str, skipped: Skipped = lambda parameters, function: set(), folders: tuple[Path, ...] = ()
+) -> Signature | None:
     """Return the schema of a dotted name; None where its source cannot be found or read.
 
-    num_runtime: number of leading arguments that the program passes itself, such as the model of a regularizer.
+    skipped: returns the parameters that the program passes itself, such as the model of a regularizer.
     """
     found = find_definition(target, folders)
     if found is None:
@@ -150,6 +152,8 @@ def read_signature(target: str, num_runtime: int = 0, folders: tuple[Path, ...] 
         arguments, open_ended = _class_arguments(node, module, folders)
     else:
         arguments, open_ended = list(_function_arguments(node, False)), node.args.kwarg is not None
+    required = [(name, default is None) for name, _, default in arguments]
+    passed = skipped(required, isinstance(node, ast.FunctionDef))
     parameters = tuple(
         Parameter(
             name,
@@ -157,12 +161,14 @@ def read_signature(target: str, num_runtime: int = 0, folders: tuple[Path, ...] 
             _default(default, aliases),
             meanings.get(name, ""),
         )
-        for name, annotation, default in arguments[num_runtime:]
-        if not aliases.is_runtime(annotation)
+        for name, annotation, default in arguments
+        if name not in passed and not aliases.is_runtime(annotation)
     )
     return Signature(parameters, notes, details, open_ended)
 
 
+# (names and whether they are required, whether the target is a function) → names of parameters
+Skipped = Callable[[Sequence[tuple[str, bool]], bool], Container[str]]
 # name, annotation, default
 Argument = tuple[str, ast.expr | None, ast.expr | None]
 

@@ -18,6 +18,7 @@ from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, le
 from dltrain.config.compose import Composition, check_lr, unknown_key, values_of
 from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
 from dltrain.config.conflicts import value as at
+from dltrain.config.groups import BY_NAME
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of
 from dltrain.config.yaml_files import place
@@ -165,10 +166,19 @@ def check_values(
             raise UserError(unknown_key(path, _source(path, choices, catalogue), table, choices))
 
 
+def as_function(path: str) -> str:
+    """Return what a function must take to be a part itself: one that takes less has its arguments as keys."""
+    called = BY_NAME[path.split(".")[0]].called if path.split(".")[0] in BY_NAME else ()
+    return f"\nA function of {path.split('.')[0]} takes ({', '.join(called)}, …)" if called else ""
+
+
 def check_value(param: Param, value: Any, asked: Any = None) -> None:
     """Check one value against its rule; the message names key, value, rule, meaning and the nearest word."""
     if isinstance(value, str) and value == "???":
-        raise UserError(f"`{param.path}` must be given: {param.meaning}. Write {param.path}=VALUE")
+        meaning = f": {param.meaning}" if param.meaning else ""
+        raise UserError(
+            f"`{param.path}` must be given{meaning}. Write {param.path}=VALUE{as_function(param.path)}"
+        )
     if param.rule is None or param.rule.accepts(value):
         return
     if asked is not None:

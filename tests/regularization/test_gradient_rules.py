@@ -218,7 +218,7 @@ def test_the_others_set_a_key_of_another_group(word: str) -> None:
     _, key = inspect.signature(function).parameters
     assert text.startswith("# @package _global_\n")
     assert list(node.values()) == [{word: f"${{regularization.{word}.{key}}}"}]
-    assert function(model()) is None
+    assert isinstance(function(model()), model_keys.ByKey)
 
 
 def test_an_automatic_limit_is_the_one_of_its_mode() -> None:

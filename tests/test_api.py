@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import gc
 import logging
 import os
 import random
@@ -365,6 +366,7 @@ def state_of_process() -> dict[str, Any]:
         "environment": dict(os.environ),
         "parts": [name for name in sys.modules if name == "own_parts"],
         "main": {name: vars(sys.modules["__main__"]).get(name) for name in ("__file__", "__spec__")},
+        "collector": gc.isenabled(),
         "streams": (sys.stdout, sys.stderr),
     }
 

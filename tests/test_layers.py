@@ -17,7 +17,8 @@ LAYERS = (
     ("config", "build", "experiment", "scoring", "sweep", "run", "tuning", "parameter_groups", "seams"),
     ("training", "diagnostics"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
-     "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges"),
+     "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges",
+     "declare"),
 )  # fmt: skip
 
 # What `import dltrain` shows: names of the API, imported when they are used.
@@ -63,7 +64,7 @@ def test_imports_point_down():
 
 
 def test_parts_do_not_import_each_other():
-    shared = {"batch_norm", "direction", "errors", "ranges", "seeding"}
+    shared = {"batch_norm", "direction", "declare", "errors", "ranges", "seeding"}
     wrong = []
     for file in FILES:
         here = room_of(file)

@@ -23,6 +23,7 @@ class Group:
         interfaces: dotted names of the interfaces of its parts; a part fits one of them
         overlay: whether its words are recipes, which set keys of other groups and have none themselves
         knobs: parameters that the top-level knob of the same name sets
+        needs: what a word of this group needs that does not declare its needs (dltrain/declare.py)
     """
 
     name: str
@@ -33,6 +34,7 @@ class Group:
     interfaces: tuple[str, ...] = ()
     overlay: bool = False
     knobs: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
 
     def passed(
         self, parameters: Sequence[tuple[str, bool]], given: Mapping[str, Any], function: bool
@@ -93,6 +95,7 @@ ALL = (
         "the initial weights",
         called=("module", "generator", "batch"),
         interfaces=("dltrain.initializers.protocols.Initializer",),
+        needs=frozenset({"layers"}),
     ),
     Group(
         "optimizer",
@@ -114,13 +117,26 @@ ALL = (
         runtime=("model", *_STEPS),
         interfaces=("dltrain.averaging.Averaging",),
     ),
-    Group("schedule", "the learning rate over steps", runtime=_STEPS, interfaces=_SCHEDULE),
-    Group("momentum_schedule", "the momentum over steps", runtime=_STEPS, interfaces=_SCHEDULE),
+    Group(
+        "schedule",
+        "the learning rate over steps",
+        runtime=_STEPS,
+        interfaces=_SCHEDULE,
+        needs=frozenset({"lr of each step"}),
+    ),
+    Group(
+        "momentum_schedule",
+        "the momentum over steps",
+        runtime=_STEPS,
+        interfaces=_SCHEDULE,
+        needs=frozenset({"momentum"}),
+    ),
     Group(
         "penalty_schedule",
         "the strength of regularization over steps",
         runtime=_STEPS,
         interfaces=_SCHEDULE,
+        needs=frozenset({"strength"}),
     ),
     Group(
         "regularization",
@@ -136,6 +152,7 @@ ALL = (
         runtime=("spec",),
         called=("inputs", "targets", "generator"),
         interfaces=("dltrain.augmentation.protocols.BatchTransform",),
+        needs=frozenset({"samples"}),
     ),
     Group(
         "loss",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, leaves
 from dltrain.config.compose import Composition, check_lr, unknown_key, values_of
-from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
+from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
 from dltrain.config.groups import BY_NAME
 from dltrain.config.schema import Config, Node, to_config
@@ -54,10 +53,9 @@ def checked(
     check_lr(overrides)
     replace_length(plain, overrides)
     drop_own_budget(plain, choices, overrides, catalogue)
-    check_pairs(choices)
+    check_parts(plain, choices, catalogue)
     check_values(plain, choices, catalogue, changed, secrets)
     check_together(plain, choices, kept)
-    check_regularization(plain, choices)
     return to_config(plain, words_of(choices), secrets)
 
 
@@ -73,14 +71,16 @@ def check_trust(composition: Composition) -> None:
 
 def plain_config(composition: Composition) -> Node:
     """Return the configuration without its `hydra` node, resolved, as plain data."""
-    cfg = composition.cfg.copy()
-    OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
+    cfg = composition.cfg
+    names = [name for name in cfg if name != "hydra"]
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        found = {name: "???" if OmegaConf.is_missing(cfg, name) else cfg[name] for name in names}
+        plain = {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in found.items()
+        }
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from None
-    assert isinstance(plain, dict)
     node = drop_outside(plain)
     drop_replaced(node, composition)
     return node
@@ -246,19 +246,11 @@ def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> s
     return ""
 
 
-def check_pairs(choices: dict[str, list[str]]) -> None:
-    """Refuse two words that exclude each other, with the reason."""
-    refusal = _excluded(tuple((group, tuple(names)) for group, names in choices.items()))
-    if refusal is not None:
-        raise UserError(refusal)
-
-
-# Cached, since the jobs of a sweep repeat it and it takes half of the time of a check.
-@lru_cache(maxsize=1024)
-def _excluded(choices: tuple[tuple[str, tuple[str, ...]], ...]) -> str | None:
-    words = {group: list(names) for group, names in choices}
-    pairs = ((pair, pair.found(words)) for pair in PAIRS)
-    return next((pair.message(found) for pair, found in pairs if found is not None), None)
+def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
+    """Refuse words and knobs that exclude each other, by what they declare."""
+    message = refusal(parts_of(plain, choices, catalogue), catalogue)
+    if message is not None:
+        raise UserError(message)
 
 
 def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[str] = ()) -> None:
@@ -270,10 +262,3 @@ def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[s
     for group, problem in problems(plain).items():
         if group not in known:
             raise UserError(problem)
-
-
-def check_regularization(plain: Node, choices: dict[str, list[str]]) -> None:
-    """Refuse regularizers that have no effect with the optimizer or a penalty schedule."""
-    refusal = check_rules(plain, choices)
-    if refusal is not None:
-        raise UserError(refusal)

@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -140,19 +141,18 @@ def _keep_path() -> Iterator[None]:
 def _keep_modules() -> Iterator[None]:
     """Forget the modules of the working folder that a call imports, so that the next call sees an edited file.
 
-    Inside, `__main__` has no file: worker processes would import it, and with it run a script that calls us.
+    Inside, worker processes do not import `__main__`, which would run a script that calls us once more.
     """
     before, here = set(sys.modules), Path.cwd()
-    main = sys.modules["__main__"]
-    hidden: dict[str, Any] = {
-        name: main.__dict__[name] for name in ("__file__", "__spec__") if name in main.__dict__
-    }
+    prepare = spawn.get_preparation_data
     importlib.invalidate_caches()
-    main.__dict__.update(dict.fromkeys(hidden))
+    spawn.get_preparation_data = lambda name: {  # type: ignore[assignment]
+        key: value for key, value in prepare(name).items() if not key.startswith("init_main")
+    }
     try:
         yield
     finally:
-        main.__dict__.update(hidden)
+        spawn.get_preparation_data = prepare
         for name in set(sys.modules) - before:
             if _is_of_user(getattr(sys.modules[name], "__file__", None), here):
                 del sys.modules[name]

@@ -146,7 +146,7 @@ def _keep_modules() -> Iterator[None]:
     before, here = set(sys.modules), Path.cwd()
     prepare = spawn.get_preparation_data
     importlib.invalidate_caches()
-    spawn.get_preparation_data = lambda name: {  # type: ignore[assignment]
+    spawn.get_preparation_data = lambda name: {
         key: value for key, value in prepare(name).items() if not key.startswith("init_main")
     }
     try:

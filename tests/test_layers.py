@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Imports point down only: a module may import from its own layer and from those below it.
 LAYERS = (
-    ("cli", "commands", "__main__"),
+    ("cli", "commands", "api", "__main__"),
     ("sweep",),
     ("config", "run", "seams"),
     ("training", "diagnostics"),
@@ -25,6 +25,9 @@ LAYERS = (
      "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges",
      "declare"),
 )  # fmt: skip
+
+# What `import dltrain` shows: names of the API, imported when they are used.
+FRONT = (ROOT / "__init__.py", ROOT / "sweep" / "__init__.py")
 
 
 def room_of(file: Path) -> str:
@@ -54,6 +57,8 @@ def test_every_room_has_a_layer():
 def test_imports_point_down():
     wrong = []
     for file in FILES:
+        if file in FRONT:
+            continue
         here = room_of(file)
         for module in imports_of(file):
             if module.startswith("dltrain."):

@@ -98,13 +98,26 @@ def open_hydra(catalogue: Catalogue) -> Hydra:
 
 
 @contextmanager
+def hydra_kept() -> Iterator[None]:
+    """Put back, at the end, a Hydra that the caller's process has initialized for a program of its own."""
+    instance = GlobalHydra.instance()
+    former = instance.hydra
+    try:
+        yield
+    finally:
+        instance.hydra = former
+
+
+@contextmanager
 def without_collection() -> Iterator[None]:
     """Collect no garbage meanwhile: there is little, and looking for it takes a fifth of the time."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 @without_collection()

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
-# text and its rich style
+Segment = tuple[str, str]
 Line = list[Segment]
-
 
 WIDTH = 100
 # what rich's styles of the terminal become

@@ -20,7 +20,6 @@ from dltrain.training.notebook import Line, NotebookScreen, in_notebook
 if TYPE_CHECKING:
     from rich.text import Text
 
-Segment = tuple[str, str]
 REFRESH_SECONDS = 0.25
 MARKS = {"completed": ("✓", "green"), "early_stopped": ("✓", "green"), "converged": ("✓", "green")}
 MARKS["failed"] = ("✗", "red")

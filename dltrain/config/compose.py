@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
+from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
@@ -18,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
 from dltrain.config.groups import VERBS
-from dltrain.config.hydra_node import check_hydra_node, check_search_path
+from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.config.source import SCHEME, serve
@@ -46,9 +47,13 @@ class CheckedLoader(ConfigLoaderImpl):
     def load_configuration(
         self, config_name: str | None, overrides: list[str], *args: Any, **options: Any
     ) -> DictConfig:
+        check_plugins(overrides)
         loaded = self.repository.load_config(config_name) if config_name is not None else None
         if loaded is not None:
             check_search_path(loaded.config, str(config_name))
+            items = [item for item in loaded.defaults_list or () if isinstance(item, GroupDefault)]
+            chosen = [str(item.group).lstrip("/") for item in items]
+            check_plugins(chosen, f"{config_name}.yaml")
         try:
             cfg = super().load_configuration(config_name, overrides, *args, **options)
         # a file names an environment variable to copy that is not set
@@ -174,7 +179,10 @@ def check_defaults_of(word: Word, catalogue: Catalogue) -> None:
             continue
         for key, value in item.items() if isinstance(item, dict) else ():
             group = str(key).split()[-1].lstrip("/").partition("@")[0]
-            if group.startswith("hydra") or str(key).startswith("optional"):
+            if group.startswith("hydra"):
+                check_plugins([group], place(word.file, str(key)))
+                continue
+            if str(key).startswith("optional"):
                 continue
             if group not in catalogue.words:
                 where = place(word.file, str(key))

@@ -1,4 +1,4 @@
-"""Checks of Hydra's own node: Hydra builds callbacks, loggers, launcher and sweeper from it before any code of ours runs.
+"""Checks of Hydra's own node: Hydra builds callbacks and loggers from it before any code of ours runs.
 
 Only plain values are allowed. Text that is replaced when it is used (`${oc.create:…}`, a link to another node) is
 refused, so that Hydra gets exactly what is checked here.
@@ -7,13 +7,10 @@ refused, so that Hydra gets exactly what is checked here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
 from dltrain.config.door import Door, in_working_folder
@@ -38,6 +35,13 @@ FIXED: dict[Path, tuple[Any, ...]] = {
     ("job", "env_set"): ({},),
     ("job", "env_copy"): ([],),
 }
+
+# Hydra's defaults; neither runs, since `dltrain -m` is a sweep of dltrain's.
+PLUGINS: dict[Path, str] = {
+    ("launcher", "_target_"): "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    ("sweeper", "_target_"): "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+}
+_PLUGIN = re.compile(r"[+~]*hydra[/.](sweeper|launcher)\b")
 
 # Allowed links: each refers to a text, by Hydra's schema.
 _LINK = re.compile(
@@ -73,6 +77,17 @@ def check_hydra_node(cfg: DictConfig, trust: list[str]) -> None:
     for path, value in leaves:
         if path[-1] == "_target_":
             _check_target(path, value, trust)
+
+
+def check_plugins(overrides: Iterable[str], file: str = "") -> None:
+    """Raise UserError for an override, or an entry of a file's defaults list, that sets Hydra's sweeper or launcher."""
+    for text in overrides:
+        if match := _PLUGIN.match(text):
+            where = f"{file}: " if file else ""
+            raise UserError(
+                f"{where}`{text[:80]}`: dltrain runs its sweeps itself, so Hydra's {match[1]} cannot be set.\n"
+                "Choose how jobs run by sweep.backend=local, and how configurations are searched by sweep=tpe"
+            )
 
 
 def check_search_path(primary: Any, name: str) -> None:
@@ -143,8 +158,9 @@ def _check_target(path: Path, name: Any, trust: list[str]) -> None:
     """Refuse a `_target_` that is neither Hydra's, nor trusted, nor defined in the working folder."""
     text, key = str(name), ".".join(path)
     module = text.rpartition(".")[0]
-    plugins = {("launcher", "_target_"): Launcher, ("sweeper", "_target_"): Sweeper}
-    allowed = _classes(plugins[path]) if path in plugins else CALLBACKS if path[0] == "callbacks" else ()
+    if PLUGINS.get(path) == text:
+        return
+    allowed = CALLBACKS if path[0] == "callbacks" else ()
     if text in allowed or _trusted(module, trust):
         return
     if path[0] == "callbacks" and in_working_folder(module):
@@ -155,11 +171,6 @@ def _check_target(path: Path, name: Any, trust: list[str]) -> None:
         f"`hydra.{key}` is {text[:80]}, which Hydra would import and run.{nearest(text, allowed)}\n"
         f"If you trust that code, say so: trust=[{text.split('.')[0][:80]}]"
     )
-
-
-def _classes(kind: type) -> set[str]:
-    """Return the names of the installed launchers or sweepers."""
-    return {f"{c.__module__}.{c.__name__}" for c in Plugins.instance().discover(kind)}
 
 
 def _trusted(module: str, trust: list[str]) -> bool:

@@ -149,7 +149,7 @@ def compose_cost() -> None:
 
     from dltrain.config.compose import compose, open_catalogue, open_hydra
     from dltrain.config.validation import validate
-    from dltrain.sweep.composer import Composer
+    from dltrain.sweep.plan.composer import Composer
 
     catalogue = open_catalogue()
     hydra = open_hydra(catalogue)
@@ -183,8 +183,8 @@ def median_ms(act: Any, items: list[Any]) -> float:
 
 def report_cost(trials: int = 40, evaluations: int = 30) -> None:
     """Report and prune, in the driver, with the journal on the disk."""
+    from dltrain.sweep.plan.space import Axis
     from dltrain.sweep.samplers import random
-    from dltrain.sweep.space import Axis
     from dltrain.sweep.study import Study, make_pruner
 
     with tempfile.TemporaryDirectory() as folder:

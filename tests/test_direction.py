@@ -106,7 +106,7 @@ def test_a_plateau_lowers_the_rate_when_accuracy_stands_still(train):
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("sweep=tpe", "sweep.trials=2"), ("sweep.vectorize=never", "sweep.jobs=1")]
+    "arguments", [(), ("sweep=tpe", "sweep.trials=2"), ("sweep.backend=local", "sweep.jobs=1")]
 )
 def test_a_sweep_over_accuracy_crowns_the_highest(workdir, dltrain, arguments):
     rates = "lr=0.0001,0.3" if "sweep=tpe" not in arguments else "lr=choice(0.0001,0.3)"
@@ -218,7 +218,7 @@ def test_a_saved_min_and_auto_are_the_same_run(train, dltrain):
 
 
 def test_a_sweep_of_an_earlier_version_over_accuracy_is_not_mixed_with_the_right_direction(workdir, dltrain):
-    base = ["lr=0.1,0.3", "dataset=iris", "model=linear", "epochs=1", "quiet=true", "sweep.vectorize=never"]
+    base = ["lr=0.1,0.3", "dataset=iris", "model=linear", "epochs=1", "quiet=true", "sweep.backend=local"]
     for metric, goes_on in (("val/loss", True), ("val/accuracy", False)):
         shutil.rmtree(workdir / "outputs", ignore_errors=True)
         arguments = [*base, f"early_stopping.metric={metric}"]

@@ -115,8 +115,7 @@ def about_of(group: str) -> str:
 
 def default_word(catalogue: Catalogue, group: str) -> str:
     """Return the default word of a group, from the defaults list of config.yaml."""
-    items = (item for item in catalogue.settings["defaults"] if isinstance(item, dict))
-    word = next((item[group] for item in items if group in item), None)
+    word = catalogue.defaults.get(group)
     return word if isinstance(word, str) else "none"
 
 

@@ -39,10 +39,10 @@ def run(arguments: list[str]) -> int:
     catalogue = open_catalogue(args.config_dir)
     hydra = open_hydra(catalogue)
     if args.multirun:
-        from dltrain.sweep.sweep import run_sweep
+        from dltrain.sweep.sweep import Source, run_sweep
 
-        name = args.config_name or CONFIG_NAME
-        return run_sweep(args.overrides, name, command_line(arguments), catalogue, hydra)
+        source = Source(catalogue, hydra, args.config_dir, args.config_name or CONFIG_NAME)
+        return run_sweep(args.overrides, source, command_line(arguments))
     if args.cfg or args.info or args.shell_completion or args.hydra_help:
         return _hydra_says(args, hydra, catalogue)
     return train(args.overrides, catalogue, hydra, args.config_name or CONFIG_NAME, command_line(arguments))

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
-from dltrain.config.groups import VERBS
+from dltrain.config.groups import BY_NAME, VERBS, folder_of, group_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.search_path import catalogue_dir, user_dirs
@@ -48,6 +48,7 @@ class CheckedLoader(ConfigLoaderImpl):
         self, config_name: str | None, overrides: list[str], *args: Any, **options: Any
     ) -> DictConfig:
         check_plugins(overrides)
+        overrides = [named_by_folder(text) for text in overrides]
         loaded = self.repository.load_config(config_name) if config_name is not None else None
         if loaded is not None:
             check_search_path(loaded.config, str(config_name))
@@ -61,6 +62,13 @@ class CheckedLoader(ConfigLoaderImpl):
             raise UserError(f"`hydra.job.env_copy` cannot be set; it names {error}. Leave it out.") from None
         check_hydra_node(cfg, given_trust(cfg, overrides))
         return cfg
+
+
+def named_by_folder(override: str) -> str:
+    """Return an override that chooses a word of a nested group in Hydra's grammar: sweep/backend=local."""
+    match = re.match(r"([+~]*)([a-z_.]+)=", override)
+    nested = match is not None and "." in match[2] and match[2] in BY_NAME
+    return f"{match[1]}{folder_of(match[2])}={override[match.end() :]}" if match and nested else override
 
 
 def given_trust(cfg: DictConfig, overrides: list[str]) -> list[str]:
@@ -178,7 +186,7 @@ def check_defaults_of(word: Word, catalogue: Catalogue) -> None:
                 raise UserError(_no_such(word, item, word.group, item, catalogue))
             continue
         for key, value in item.items() if isinstance(item, dict) else ():
-            group = str(key).split()[-1].lstrip("/").partition("@")[0]
+            group = group_of(str(key).split()[-1].lstrip("/").partition("@")[0])
             if group.startswith("hydra"):
                 check_plugins([group], place(word.file, str(key)))
                 continue
@@ -236,7 +244,8 @@ def choices_of(cfg: DictConfig) -> dict[str, list[str]]:
 
     A node without a target is a recipe's setting of a word that the user has replaced: it is not chosen.
     """
-    choices = {g: [w] for g, w in cfg.hydra.runtime.choices.items() if isinstance(w, str) and "/" not in g}
+    chosen = {group_of(group): word for group, word in cfg.hydra.runtime.choices.items()}
+    choices = {g: [w] for g, w in chosen.items() if isinstance(w, str) and not g.startswith("hydra.")}
     for group in LIST_GROUPS:
         nodes = cfg.get(group) or {}
         choices[group] = [str(word) for word in nodes if "_target_" in nodes[word]]
@@ -287,15 +296,15 @@ def _quoted(text: str) -> str:
 def values_of(override: Override) -> list[Any]:
     """Return the values of an override: several for a sweep, else one."""
     if override.is_discrete_sweep():
-        return [_plain(item) for item in override.sweep_iterator(Transformer.identity)]
-    return [_plain(override.value())]
+        return [plain_value(item) for item in override.sweep_iterator(Transformer.identity)]
+    return [plain_value(override.value())]
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     return value
 
 
@@ -342,8 +351,7 @@ def elsewhere(override: Override, catalogue: Catalogue) -> str:
     key, value = override.key_or_group, str(override.input_line or "").partition("=")[2]
     if key in ALIASES:
         return f" Write {ALIASES[key]}={value}."
-    listed = [item for item in catalogue.settings["defaults"] if isinstance(item, dict)]
-    defaults = {group: word for item in listed for group, word in item.items() if isinstance(word, str)}
+    defaults = {group: word for group, word in catalogue.defaults.items() if isinstance(word, str)}
     cures = []
     # keys of the default words come first
     taken = {g for g, word in defaults.items() if g in catalogue.words and word in catalogue.words[g]

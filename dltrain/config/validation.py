@@ -18,6 +18,7 @@ from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, le
 from dltrain.config.compose import Composition, check_lr, unknown_key
 from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
 from dltrain.config.conflicts import value as at
+from dltrain.config.groups import OF_SWEEPS
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of
 from dltrain.config.yaml_files import place
@@ -131,7 +132,7 @@ def words_of(choices: dict[str, list[str]]) -> dict[str, Any]:
     return {
         group: words if group in LIST_GROUPS else words[0]
         for group, words in sorted(choices.items())
-        if group != "sweep"
+        if group not in OF_SWEEPS
     }
 
 

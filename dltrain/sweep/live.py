@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.sweep.jobs import Job
-from dltrain.sweep.plan import Plan
-from dltrain.sweep.results import Row, rerun_command
-from dltrain.sweep.stacked import stack_key, why_alone
+from dltrain.sweep.outcome.files import rerun_command
+from dltrain.sweep.outcome.ranking import Row
+from dltrain.sweep.plan.plan import Plan
 from dltrain.training.callbacks import count
 
 SHOWN = 15  # rows of the ranked table
@@ -33,6 +33,7 @@ def clock(seconds: float) -> str:
 class Quiet:
     """Shows nothing."""
 
+    def resumed(self, done: int) -> None: ...
     def changed(self, job: Job) -> None: ...
     def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None: ...
     def close(self) -> None: ...
@@ -43,6 +44,9 @@ class Lines:
 
     def __init__(self, total: int) -> None:
         self.total, self.ended = total, 0
+
+    def resumed(self, done: int) -> None:
+        self.ended = done
 
     def changed(self, job: Job) -> None:
         if job.state == "running":
@@ -141,41 +145,13 @@ def describe(job: Job) -> str:
     )
 
 
-def print_table(plan: Plan, jobs: list[Job]) -> None:
-    """The jobs of a dry run."""
+def print_table(jobs: list[Job], notes: list[str]) -> None:
+    """Print the jobs of a dry run, and how they would run."""
     width = max((len(job.label()) for job in jobs), default=0)
     print(f"{'job':>5}  {'axes':<{width}}  overrides")
     for job in jobs:
         print(f"{job.number:>5}  {job.label():<{width}}  {' '.join(job.overrides)}")
-    if plan.settings["vectorize"] != "never":
-        print_stacks(plan, jobs)
-
-
-def print_stacks(plan: Plan, jobs: list[Job]) -> None:
-    """Which jobs can train together as one model, and why others cannot."""
-    keys: dict[str, list[Job]] = {}
-    alone: dict[str, list[Job]] = {}
-    for job in jobs:
-        config = plan.composer.config(job.overrides)
-        key = stack_key(config)
-        (alone if key is None else keys).setdefault(key or why_alone(config), []).append(job)
-    print()
-    for members in keys.values():
-        if len(members) > 1:
-            print(f"{count(len(members), 'job')} can train together as one model: {numbers(members)}")
-    for why, members in alone.items():
-        print(f"{count(len(members), 'job')} in processes of their own, for {why}: {numbers(members)}")
-
-
-def numbers(jobs: list[Job]) -> str:
-    """The numbers of jobs, neighbours joined: 0–3, 8."""
-    spans: list[list[int]] = []
-    for number in sorted(job.number for job in jobs):
-        if spans and spans[-1][1] == number - 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in spans)
+    print("".join(f"\n{note}" for note in notes))
 
 
 def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, notes: list[str]) -> None:

@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dltrain.errors import CheckpointProblem
-from dltrain.sweep.space import Axis, active
+from dltrain.sweep.plan.space import Axis, active
 
 Direction = Literal["minimize", "maximize"]
 FILE, NAME = "study.log", "sweep"

@@ -15,6 +15,7 @@ from typing import Any
 
 from dltrain.training.callbacks import Best, Progress, Result, RunInfo
 from dltrain.training.figures import Image8, confusion_matrix, image_grid, png
+from dltrain.training.summary import FINISHED
 
 SUBFOLDER = "tensorboard"
 TITLES = {
@@ -23,7 +24,6 @@ TITLES = {
     "seconds": "Seconds per epoch",
     "images_per_second": "Samples per second",
 }
-FINISHED = ("completed", "early_stopped", "converged", "pruned")
 
 
 class EventFile:

@@ -13,7 +13,7 @@ from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
-from dltrain.sweep.composer import Composer
+from dltrain.sweep.plan.composer import Composer
 
 WITH = {  # what a word cannot do without
     "dataset=csv": "dataset.path=t.csv dataset.target=y",

@@ -15,16 +15,20 @@ from dltrain.config import saved
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.validation import validate
 from dltrain.errors import CheckpointProblem, UserError
-from dltrain.sweep import space, statistics
-from dltrain.sweep.composer import Composer
-from dltrain.sweep.driver import placed
+from dltrain.sweep.backends.protocol import Sweep
+from dltrain.sweep.backends.slots import Slot, placed
+from dltrain.sweep.backends.stacked import auto
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.live import best_so_far, print_table, table_of
-from dltrain.sweep.plan import Plan, enumerate_grid
-from dltrain.sweep.report import _objective_range, write_report
-from dltrain.sweep.results import edges, importance, rank, winner, write_csv
-from dltrain.sweep.slots import Slot
-from dltrain.sweep.space import Axis
+from dltrain.sweep.outcome import statistics
+from dltrain.sweep.outcome.files import write_csv
+from dltrain.sweep.outcome.ranking import edges, importance, rank, winner
+from dltrain.sweep.outcome.report import _objective_range, write_report
+from dltrain.sweep.plan import space
+from dltrain.sweep.plan.composer import Composer
+from dltrain.sweep.plan.plan import Plan
+from dltrain.sweep.plan.reading import enumerate_grid
+from dltrain.sweep.plan.space import Axis
 
 CONFIGURATIONS = [
     ["lr=0.1"],
@@ -342,9 +346,11 @@ def test_the_best_so_far_is_named_with_its_job(tmp_path):
 
 def test_a_dry_run_says_who_trains_together(composer, tmp_path, capsys):
     words = axes(("optimizer", ["adam", "lbfgs", "sgd"]), ("lr", ["0.1", "0.01"]))
-    plan = Plan(words, [{}], [], {"vectorize": "auto"}, "grid", composer, composer.config([]), False)
+    plan = Plan(words, [{}], [], {}, "grid", composer, composer.config([]), False)
     jobs = [job for i, chosen in enumerate(space.grid(words)) for job in plan.jobs(i, chosen, tmp_path)]
-    print_table(plan, jobs)
+    for job in jobs:
+        job.config = composer.config(job.overrides)
+    print_table(jobs, auto(Sweep(2)).preview(jobs))
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "4 jobs can train together as one model: 0–1, 4–5",
         "2 jobs in processes of their own, for optimizer=lbfgs: 2–3",

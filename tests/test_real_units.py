@@ -101,6 +101,7 @@ def test_stacked_runs(dltrain, columns, workdir):
         *BRIEF[2:],
         "lr=0.05,0.02,0.01",
         "sweep.backend=stacked",
+        "sweep.jobs=1",
         "quiet=true",
     )
     assert dltrain(*sweep) == 0

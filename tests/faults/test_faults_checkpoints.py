@@ -40,6 +40,11 @@ from dltrain.training.lock import Lock
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "format-1"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _trained_before_a_test_patches_anything() -> None:
+    everything()
+
+
 @pytest.fixture
 def golden():
     return everything()[0]

@@ -18,6 +18,11 @@ from dltrain.training.run_folder import RunFolder
 from dltrain.training.signals import Interrupted, Signals
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _trained_before_a_test_patches_anything() -> None:
+    everything()
+
+
 def send(*numbers):
     return lambda trainer: [os.kill(os.getpid(), number) for number in numbers]
 

@@ -291,7 +291,17 @@ def jobs_of(workdir: Path) -> dict[int, Run]:
 
 
 def test_a_sweep_in_stacks_equals_the_sweep_in_processes(workdir, dltrain):
-    axes = ("-m", "lr=0.01,0.003", "seed=0,1", "epochs=2", "quiet=true", "threads=1", "model.hidden=[16]")
+    # one slot: with as many as jobs, each job would be a stack of one
+    axes = (
+        "-m",
+        "lr=0.01,0.003",
+        "seed=0,1",
+        "epochs=2",
+        "quiet=true",
+        "threads=1",
+        "model.hidden=[16]",
+        "sweep.jobs=1",
+    )
     assert dltrain(*axes, "sweep.backend=local", "output=alone") == 0
     assert dltrain(*axes, "sweep.backend=stacked") == 0
     together = jobs_of(workdir)

@@ -130,7 +130,7 @@ def part_of(times: NDArray[Any], part: str) -> NDArray[Any]:
     if part == "year":
         years = times.astype("datetime64[Y]")
         start = years.astype("datetime64[us]")
-        length = ((years + 1).astype("datetime64[us]") - start).astype(np.float64)
+        length = ((years + np.timedelta64(1, "Y")).astype("datetime64[us]") - start).astype(np.float64)
         return years.astype(np.int64) + 1970.0 + (times - start).astype(np.float64) / length
     if part == "month":
         return times.astype("datetime64[M]").astype(np.int64) % 12 + 1.0

@@ -43,7 +43,9 @@ class Running:
 
 
 class Local(Backend):
-    """Each job in a process of its own, forked from a server that has imported torch; `sweep.jobs` at a time.
+    """Each job in its own process of this machine.
+
+        job → process, sweep.jobs at a time, each with cores / sweep.jobs threads or a share of a GPU
 
     Use: any job; a crash, `sys.exit` or a kill ends only that job.
     """

@@ -78,10 +78,10 @@ def stack_key(config: Config) -> str | None:
 
 
 class Stacked(Local):
-    """Train jobs whose models have equal shapes as one stacked model, up to 32 in a process; other jobs as `local` does.
+    """Trains jobs whose models have equal shapes as one stacked model, and other jobs as `local` does.
 
-    One forward and one backward pass serve all jobs of a stack. Each keeps its own samples, rate, penalties, early
-    stopping, folder and summary. `always`: stack also where the arithmetic of a step outweighs what a stack saves.
+    Args:
+        always: stack also where the arithmetic of a step outweighs what a stack saves
     """
 
     def __init__(self, sweep: Sweep, always: bool) -> None:
@@ -167,7 +167,9 @@ class Stacked(Local):
 
 
 def auto(sweep: Sweep) -> Stacked:
-    """As `stacked` where that is faster, which is for small models on a CPU; otherwise as `local`.
+    """As `stacked` where that is faster, which is for small models on a CPU; else as `local`.
+
+        stacked where the overhead of a step > its arithmetic (docs/speed.md), else local
 
     Use: the default.
     """
@@ -175,7 +177,9 @@ def auto(sweep: Sweep) -> Stacked:
 
 
 def stacked(sweep: Sweep) -> Stacked:
-    """Jobs whose models have equal shapes train as one stacked model, up to 32 in a process; others as `local`.
+    """Jobs whose models have equal shapes train as one stacked model; others run as `local`.
+
+        outputs_j = inputs_j @ weights_j for all jobs j of a stack at once, up to 32 in a process
 
     Use: many small networks on a CPU.
     """

@@ -6,6 +6,7 @@ import argparse
 import faulthandler
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -266,7 +267,8 @@ def _train_overrides(args: argparse.Namespace, begun: float) -> None:
     folder = args.folder.resolve()
     write_hydra_folder(folder, args.number, tuple(args.overrides), config)
     started = {"compose": round(time.perf_counter() - begun, 4)}
-    train(folder, config, door, " ".join(sys.argv), args.overrides, started)
+    command = shlex.join(["python", "-m", MODULE, *sys.argv[1:]])
+    train(folder, config, door, command, args.overrides, started)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,25 @@ def test_imports_point_down():
     assert wrong == [], "\n".join(wrong)
 
 
+# Of the packages of a sweep: the driver and the display stand above.
+SWEEP = {"plan": ("backends", "outcome"), "backends": ("plan", "outcome"), "outcome": ("backends",)}
+
+
+def test_the_parts_of_a_sweep_are_apart():
+    """Backends know nothing of plans, plans nothing of backends, and what a sweep leaves knows not how it ran."""
+    above = ("driver", "sweep", "live", "study", "reuse", "record")
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {module}"
+        for folder, others in SWEEP.items()
+        for file in (ROOT / "sweep" / folder).glob("*.py")
+        for module in imports_of(file)
+        if module.startswith("dltrain.sweep.")
+        and module.split(".")[2]
+        in (*others, *(name for name in above if (folder, name) != ("outcome", "live")))
+    ]
+    assert wrong == []
+
+
 def test_parts_do_not_import_each_other():
     shared = {"batch_norm", "direction", "errors", "ranges", "seeding"}
     wrong = []

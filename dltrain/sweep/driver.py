@@ -173,10 +173,10 @@ class Driver:
             self.withdrawn |= late
             for number in late:
                 self.backend.cancel(self.running[number])
-        begun = time.monotonic()
-        for event in self.backend.events():
+        begun, number = time.monotonic(), 0
+        for number, event in enumerate(self.backend.events(), start=1):
             self.handle(checked(event, f"sweep.backend={self.plan.backend}"))
-        if time.monotonic() - begun < IDLE / 5:
+        if number == 0 and time.monotonic() - begun < IDLE / 5:
             time.sleep(IDLE)
 
     def handle(self, event: Event) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dltrain.config.schema import Config
-from dltrain.errors import ResourceProblem
+from dltrain.errors import FolderInUse, ResourceProblem
 from dltrain.sweep.backends.protocol import Backend, Ended, Evaluated, Event, Started, checked
 from dltrain.sweep.jobs import Job, values_of
 from dltrain.sweep.live import Quiet
@@ -30,22 +30,6 @@ if TYPE_CHECKING:
 
 GRACE = 30.0  # seconds that running jobs have to save when the driver cannot continue
 IDLE = 0.05  # seconds to wait for a backend whose `events` returns at once
-
-
-class Display(Protocol):
-    """Shows the sweep while it runs."""
-
-    def resumed(self, done: int) -> None:
-        """An earlier driver finished that many jobs."""
-
-    def changed(self, job: Job) -> None:
-        """A job began or ended."""
-
-    def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None:
-        """Draw, if it is time to; `left` is the number of seconds that the sweep still needs."""
-
-    def close(self) -> None:
-        """Give the terminal back."""
 
 
 @dataclass
@@ -65,7 +49,7 @@ class Driver:
         study: Study,
         folder: Path,
         backend: Backend,
-        display: Display,
+        display: Quiet,
         command_of: Callable[[Job], list[str]] = lambda job: [],
         on_gpu: bool = False,
     ) -> None:
@@ -85,7 +69,6 @@ class Driver:
         self.interrupts = 0
         self.received: signal.Signals | None = None  # the first one that asked for the end
         self.canceled = False
-        self.pruner_is_set = plan.settings["pruner"] == "none"
         self.begun = time.monotonic()
         self.done_here = 0
         self.resume()
@@ -173,10 +156,11 @@ class Driver:
             self.withdrawn |= late
             for number in late:
                 self.backend.cancel(self.running[number])
-        begun, number = time.monotonic(), 0
-        for number, event in enumerate(self.backend.events(), start=1):
+        begun, idle = time.monotonic(), True
+        for event in self.backend.events():
             self.handle(checked(event, f"sweep.backend={self.plan.backend}"))
-        if number == 0 and time.monotonic() - begun < IDLE / 5:
+            idle = False
+        if idle and time.monotonic() - begun < IDLE / 5:
             time.sleep(IDLE)
 
     def handle(self, event: Event) -> None:
@@ -267,7 +251,7 @@ class Driver:
         """Report an evaluation to the study; stop the job if it falls behind."""
         job.epoch, job.value, job.best = event.epoch, event.value, event.best
         job.share = min(1.0, event.number / max(event.total, 1))
-        self.set_pruner(event.total)
+        self.study.set_pruner(self.plan.settings, event.total)
         if self.plan.objectives or len(self.plan.replicates) > 1:
             return
         trial = self.open[job.trial].trial
@@ -279,18 +263,6 @@ class Driver:
             )
             self.backend.cancel(job)
 
-    def set_pruner(self, evaluations: int) -> None:
-        """Build the pruner, which counts in evaluations, once a job has told how many there are."""
-        if self.pruner_is_set:
-            return
-        from dltrain.sweep.study import make_pruner
-
-        settings = self.plan.settings
-        pruner = make_pruner(settings["pruner"], evaluations, settings["min_evaluations"])
-        assert pruner is not None
-        self.study.use_pruner(pruner)
-        self.pruner_is_set = True
-
     # How a job ended ----------------------------------------------------------------------------------------------
 
     def ended(self, job: Job, event: Ended) -> None:
@@ -300,6 +272,9 @@ class Driver:
         job.read_again("interrupted" if self.interrupts else "waiting")
         if not job.is_done and (self.interrupts or job.number in self.withdrawn):
             pass
+        elif not job.is_done and event.code == FolderInUse.exit_code:
+            # the next driver reads what that process leaves
+            job.state, job.reason = "interrupted", event.reason
         elif job.pruned and not job.is_done:
             job.record("pruned", job.pruned)
         elif event.is_out_of_memory and not job.retried and self.backend.places > 1:

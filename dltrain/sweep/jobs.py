@@ -113,6 +113,13 @@ def label(chosen: dict[str, Any]) -> str:
     )
 
 
+def number(value: float | None) -> str:
+    """Return a value as it is shown."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
+
+
 def has_checkpoint(folder: Path) -> bool:
     """Return whether a job's folder holds a complete checkpoint."""
     return any((folder / "checkpoints").glob("step-*/manifest.json"))

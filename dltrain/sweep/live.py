@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dltrain.sweep.jobs import Job
+from dltrain.sweep.jobs import Job, number
 from dltrain.sweep.outcome.files import rerun_command
 from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.plan import Plan
@@ -18,12 +18,6 @@ SHOWN = 15  # rows of the ranked table
 REFRESH = 0.25  # seconds
 
 
-def number(value: float | None) -> str:
-    if value is None or value != value:
-        return "–"
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
-
-
 def clock(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
@@ -31,15 +25,22 @@ def clock(seconds: float) -> str:
 
 
 class Quiet:
-    """Shows nothing."""
+    """Shows nothing; the base of the other displays."""
 
-    def resumed(self, done: int) -> None: ...
-    def changed(self, job: Job) -> None: ...
-    def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None: ...
-    def close(self) -> None: ...
+    def resumed(self, done: int) -> None:
+        """Count jobs that an earlier driver finished."""
+
+    def changed(self, job: Job) -> None:
+        """Show that a job began or ended."""
+
+    def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None:
+        """Draw, if it is time to; `left` is the number of seconds that the sweep still needs."""
+
+    def close(self) -> None:
+        """Give the terminal back."""
 
 
-class Lines:
+class Lines(Quiet):
     """One line for each job that ends."""
 
     def __init__(self, total: int) -> None:
@@ -53,9 +54,6 @@ class Lines:
             return
         self.ended += job.is_done
         print(f"[{self.ended}/{self.total}] {describe(job)}", flush=True)
-
-    def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None: ...
-    def close(self) -> None: ...
 
 
 class Live(Lines):
@@ -126,7 +124,7 @@ def best_so_far(jobs: list[Job], mode: str) -> str:
     return f" · best {number(value)} (job {owner})"
 
 
-def display(total: int, quiet: bool, mode: str = "min") -> Any:
+def display(total: int, quiet: bool, mode: str = "min") -> Quiet:
     if quiet:
         return Quiet()
     live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"

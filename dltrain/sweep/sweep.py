@@ -252,7 +252,7 @@ def make_sampler(plan: Plan, begun: int = 0) -> Any:
     """Build the sampler of the sweep's word. Raises UserError where its package is missing."""
     from dltrain.sweep.study import quiet
 
-    node = {k: v for k, v in plan.settings.items() if k not in (*COMMON, "trials")}
+    node = {k: v for k, v in plan.settings.items() if k not in COMMON}
 
     try:
         with quiet():
@@ -290,7 +290,8 @@ def conclude(
             f"{count(reused, 'job')} not run again: taken over from finished runs (`reused` in summary.json)."
         )
     if missing:
-        why = "out of time" if completed else "interrupted"
+        timeout = plan.settings["timeout"] is not None
+        why = "interrupted" if not completed else "out of time" if timeout else "stopped"
         notes.append(
             f"{why} with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
         )

@@ -148,6 +148,15 @@ def test_a_job_without_a_summary_has_failed_by_its_exit_code(driver_of, code, re
     )
 
 
+def test_a_job_whose_folder_another_process_uses_is_left_to_the_next_driver(driver_of):
+    """A job of a killed driver may go on for long on another machine: it has not failed."""
+    backend = Fake()
+    backend.end = lambda job, _: Ended(job, 9, "is in use by process 7")
+    driver = driver_of(backend, "lr=0.1")
+    assert driver.run()
+    assert states(driver) == {0: "interrupted"} and not driver.jobs[0].folder.exists()
+
+
 def test_a_signal_cancels_every_job_once_and_the_next_driver_runs_what_is_missing(driver_of):
     backend = Fake(places=2)
     choose, turns = backend.choose, []

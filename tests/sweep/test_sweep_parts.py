@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy import stats
 
 from dltrain.config import saved
@@ -62,6 +63,21 @@ def test_a_quick_composition_equals_hydras(composer, overrides):
     real = outcome(lambda: validate(compose(overrides, composer.catalogue, composer.hydra)))
     assert outcome(lambda: composer.config(overrides)) == real
     assert outcome(lambda: composer.config(overrides)) == real  # the second time from the cache
+
+
+NUMBERS = ["0", "7", "-3", "10000", "0.5", "0.50", "-0.001", "1e-3", "3e5", "2.5e-07", "-1.5e10", "0e0", "0.0", "-0", "-0.0",
+           "1_000", "007", "+1", "1e+3", "1E3", ".5", "1.", "inf", "1e400", "0x10", "1,2", "1 ", "'1'", "null", "true"]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["lr", "optimizer.weight_decay", "regularization.l2.strength", "+lr", "++lr"])
+def test_a_number_is_parsed_as_hydras_grammar_parses_it(key):
+    """Its key is parsed once, and its value is read by Python."""
+    for value in (*NUMBERS, *(repr(random.Random(i).uniform(-1e3, 1e3)) for i in range(20))):
+        text = f"{key}={value}"
+        hydras = OverridesParser.create().parse_overrides([text])[0]
+        for _ in range(2):
+            assert repr(space.parse_one(text)) == repr(hydras)
+            assert type(space.parse_one(text).value()) is type(hydras.value())
 
 
 def axes(*pairs: tuple[str, list[str]]) -> list[Axis]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from dltrain.config import saved
 from dltrain.config.door import Door, Rights, rights_of_record, rights_of_user
 from dltrain.config.schema import Config
-from dltrain.errors import UserError
+from dltrain.errors import FolderInUse, UserError
 from dltrain.sweep.jobs import Job, has_checkpoint
 
 if TYPE_CHECKING:
@@ -247,7 +247,8 @@ def main(arguments: list[str]) -> int:
     code, reason = outcome_of(error, sys.stderr)
     job = Job(args.number, args.number, {}, args.overrides, args.folder)
     job.read()
-    if code not in (0, 130) and reason and not job.is_done and job.state != "interrupted":
+    # a summary of another process that works in the folder is left alone
+    if reason and code != FolderInUse.exit_code and not job.is_done and job.state != "interrupted":
         job.fail(reason)
     return code
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.direction import BETTER
-from dltrain.sweep.jobs import Job, write
-from dltrain.sweep.live import number
+from dltrain.sweep.jobs import Job, number, write
 from dltrain.sweep.outcome.files import rerun_command
 from dltrain.sweep.outcome.ranking import Row, importance
 from dltrain.sweep.plan.plan import Plan

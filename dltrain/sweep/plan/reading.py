@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 import sys
+from dataclasses import fields
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -14,7 +15,7 @@ from dltrain.config.catalogue import Catalogue, Param
 from dltrain.config.compose import Composition, check_words, compose, parse, unknown_key
 from dltrain.config.door import Rights
 from dltrain.config.hydra_private import Hydra
-from dltrain.config.schema import Config
+from dltrain.config.schema import Config, SweepKnobs
 from dltrain.config.secrets import put, secrets_of
 from dltrain.config.validation import check_axes, check_value, validate
 from dltrain.errors import UserError
@@ -24,10 +25,8 @@ from dltrain.sweep.plan.composer import Composer
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import REPLICATES, Axis
 
-COMMON = (
-    "jobs", "jobs_per_gpu", "seeds", "zip", "space", "pruner", "min_evaluations", "timeout", "dry_run", "resume", "fresh",
-    "reuse", "vectorize", "backend",
-)  # fmt: skip
+# the keys of `sweep` that are not those of its word
+COMMON = frozenset([*(knob.name for knob in fields(SweepKnobs)), "backend"])
 # the word of sweep.backend for a value of sweep.vectorize
 FORMER = {"auto": "auto", "never": "local", "always": "stacked"}
 

@@ -21,14 +21,16 @@ from torch import Tensor, nn
 
 from dltrain.augmentation.pipeline import Augmentation
 from dltrain.batch_norm import batch_norms, leaves_one, micro_batches, samples_needed, smallest_piece
-from dltrain.config.conflicts import clash_of
-from dltrain.config.declarations import ACTIONS, Declared, declared
+from dltrain.config.conflicts import part, refusal
+from dltrain.config.declarations import of_object
 from dltrain.config.door import Door
+from dltrain.config.groups import BY_NAME
 from dltrain.config.schema import Config, Node
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.spec import Batch, DataSpec
+from dltrain.data.torch_dataset import as_raw
 from dltrain.data.units import in_units
 from dltrain.errors import DataProblem, UserError, nearest
 from dltrain.initializers.pretrained import check_frozen_are_loaded
@@ -217,7 +219,7 @@ def build_data(
     if contract is not None and contract.columns and takes_contract(door, config):
         own["contract"] = contract
     with data_problems():
-        raw = door.build(own, "dataset", common=COMMON_DATASET_KEYS)
+        raw = as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS))
         return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
 
 
@@ -440,18 +442,13 @@ def build_rules(config: Config, door: Door, model: nn.Module) -> Rules:
 
 def check_rules(config: Config, optimizer: Any, rules: Rules) -> None:
     """Refuse what the source did not tell beforehand: rules that an optimizer from elsewhere cannot have, or theirs."""
-    known = declared(config.optimizer["_target_"], {})
+    own = replace(of_object(optimizer), needs=needs_of(optimizer))
+    chosen = part(BY_NAME["optimizer"], config.words["optimizer"], own, config.optimizer)
     for rule in (*rules.penalties, *rules.gradients, *rules.decays, *rules.weights):
-        kind = type(rule)
-        if known and declared(f"{kind.__module__}.{kind.__qualname__}", {}):
-            continue
-        actions = frozenset(action for action in ACTIONS if hasattr(kind, action))
-        needs, instead = frozenset(getattr(kind, "needs", ())), getattr(kind, "instead", "")
-        found = clash_of(needs_of(optimizer), [Declared(needs, actions, instead=instead)])
-        if found is not None:
-            raise UserError(
-                f"regularization by {kind.__name__} cannot go with `optimizer={config.words['optimizer']}`: {found[0]}.\n{found[1]}."
-            )
+        other = part(BY_NAME["regularization"], type(rule).__name__, of_object(rule), {})
+        message = refusal((chosen, other))
+        if message is not None:
+            raise UserError(message)
 
 
 def build_optimizer(config: Config, door: Door, model: nn.Module, frozen: list[Frozen]) -> Any:

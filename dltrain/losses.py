@@ -21,6 +21,12 @@ from dltrain.data.spec import DataSpec
 from dltrain.ranges import Fraction, Positive
 
 
+class Loss(Protocol):
+    """A function, module or object that maps outputs (B, K) and targets to the loss of each sample, (B,)."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor: ...
+
+
 @runtime_checkable
 class Combining(Protocol):
     """A loss that defines how the outputs of several models, or of several passes of one, are combined."""
@@ -45,6 +51,8 @@ class CrossEntropy(nn.Module):
     Args:
         label_smoothing: weight of the uniform distribution in the target
     """
+
+    needs = frozenset({"classes"})
 
     weight: Tensor | None
 
@@ -93,6 +101,8 @@ class BCE(nn.Module):
         label_smoothing: weight of the uniform distribution in the target
     """
 
+    needs = frozenset({"classes"})
+
     weight: Tensor | None
 
     def __init__(self, spec: DataSpec, label_smoothing: Fraction = 0.0) -> None:
@@ -124,6 +134,8 @@ class MSE(nn.Module):
     Lecture: L0 L3
     """
 
+    needs = frozenset({"quantities"})
+
     plain = True
 
     def __init__(self, spec: DataSpec) -> None:
@@ -143,6 +155,8 @@ class MAE(nn.Module):
     Use: regression with outliers; predicts the median.
     Lecture: L3
     """
+
+    needs = frozenset({"quantities"})
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -167,6 +181,8 @@ class Huber(nn.Module):
     Args:
         delta: largest error of the squared part, in the targets' units
     """
+
+    needs = frozenset({"quantities"})
 
     def __init__(self, spec: DataSpec, delta: Positive = 1.0) -> None:
         super().__init__()

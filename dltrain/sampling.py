@@ -89,6 +89,9 @@ class Balanced:
     Lecture: L3
     """
 
+    needs = frozenset({"classes"})
+    gives = frozenset({"balanced classes", "composed batches"})
+
     def __init__(self, targets: Tensor, batch_size: int, seed: int, shuffle: Order = "epoch") -> None:
         if targets.ndim != 1 or targets.is_floating_point():
             raise ValueError(
@@ -154,6 +157,8 @@ class Hard:
         strength: exponent of the loss; 0 gives all samples the same weight
         outlier_quantile: quantile of the losses above which samples are outliers; 1 disables it
     """
+
+    needs = frozenset({"samples"})
 
     def __init__(
         self,

@@ -53,8 +53,11 @@ def stored(word: Word) -> dict[str, Any]:
         "notes": dict(word.signature.notes),
         "details": word.signature.details,
         "closed": not word.signature.open_ended,
+        "gives": sorted(word.declared.gives),
+        "instead": dict(word.declared.instead),
     }
-    return {name: value for name, value in item.items() if value}
+    needs = {} if word.declared.needs is None else {"needs": sorted(word.declared.needs)}
+    return {name: value for name, value in item.items() if value} | needs
 
 
 def knobs() -> list[list[Any]]:

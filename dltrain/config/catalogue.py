@@ -16,10 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dltrain.config.declarations import Declared, declared
 from dltrain.config.groups import BY_NAME, FAMILIES, GROUPS, LIST_GROUPS, OVERLAYS, Group, folder_of, group_of
 from dltrain.config.rules import Rule, parse_rule
 from dltrain.config.signature import Parameter, Signature, read_signature
-from dltrain.errors import UserError
+from dltrain.declare import GIVES, NEEDS
+from dltrain.errors import UserError, nearest
 
 __all__ = ["GROUPS", "LIST_GROUPS", "OVERLAYS", "Catalogue", "Param", "Word"]
 
@@ -72,6 +74,7 @@ class Word:
     package: str | None = None
     header: str = ""
     signature: Signature = Signature()
+    declared: Declared = Declared(complete=False)
 
     @property
     def kind(self) -> Group:
@@ -247,10 +250,18 @@ def with_signature(word: Word, folders: tuple[Path, ...] = ()) -> Word:
     """Return the word with the schema of its target, where its source can be found."""
     if word.target is None:
         return word
-    kind = word.kind
-    runtime = kind.called if word.node.get("_partial_") else kind.runtime
-    signature = read_signature(word.target, runtime, folders)
-    return word if signature is None else replace(word, signature=signature)
+    signature = read_signature(
+        word.target, lambda names, function: word.kind.skipped(names, word.node, function), folders
+    )
+    if signature is None:
+        return word
+    own = declared(word.target, folders)
+    for item in sorted(own.names() - NEEDS.keys() - GIVES.keys()):
+        raise UserError(
+            f"{word.file}: {word.target} declares {item!r}, which no rule knows.{nearest(item, [*NEEDS, *GIVES])}\n"
+            "docs/extending.md lists what a part can need and give."
+        )
+    return replace(word, signature=signature, declared=own)
 
 
 def read_header(text: str) -> tuple[str | None, str]:
@@ -284,7 +295,8 @@ def derived(group: str, word: Word) -> Word:
     )
     notes = {k: v.replace("it multiplies lr", family.effect) for k, v in word.signature.notes.items()}
     notes["summary"] = f"{notes.get('summary', '').rstrip('.')} ({family.noun})."
-    return replace(word, group=group, signature=replace(word.signature, parameters=parameters, notes=notes))
+    signature = replace(word.signature, parameters=parameters, notes=notes)
+    return replace(word, group=group, signature=signature, declared=Declared())
 
 
 @dataclass
@@ -335,6 +347,11 @@ class Catalogue:
             item.get("package"),
             item.get("header", ""),
             signature,
+            Declared(
+                frozenset(item["needs"]) if "needs" in item else None,
+                frozenset(item.get("gives", ())),
+                item.get("instead", {}),
+            ),
         )
 
     @cached_property
@@ -393,6 +410,11 @@ class Catalogue:
         link = _LINK.fullmatch(str(param.value))
         knob = self.knobs.get(link[1]) if link else None
         return param if knob is None else replace(param, rule=knob.rule)
+
+    def default_word(self, group: str) -> str:
+        """Return the default word of a group, from the defaults list of config.yaml."""
+        word = self.defaults.get(group)
+        return word if isinstance(word, str) else "none"
 
     def with_parents(self, word: Word) -> dict[str, Param]:
         """Return the keys of a word and of its parents, with their rules; a word with parents adds no keys itself."""

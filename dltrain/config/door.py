@@ -12,12 +12,13 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dltrain.config.catalogue import Catalogue
+from dltrain.config.groups import BY_NAME, Group
 from dltrain.config.schema import Config, Node
 from dltrain.errors import UserError, listing, nearest
 
@@ -92,6 +93,48 @@ def door_for_saved(config: Config, catalogue: Catalogue, overrides: list[str]) -
     return door
 
 
+class Call:
+    """A call of a target with the arguments that the program passes and the keys of a node.
+
+    Args:
+        target: a class or function
+        group: of the word, whose runtime arguments the target receives
+        node: of the configuration
+    """
+
+    def __init__(self, target: Callable[..., Any], group: Group, node: Node) -> None:
+        self.target = target
+        try:
+            kinds = list(inspect.signature(target).parameters.values())
+        except ValueError:
+            kinds = []
+        # without names to go by, or with keys of any name, arguments are passed by position and keys unchecked
+        self.by_position = not kinds or any(p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL) for p in kinds)
+        self.open_ended = not kinds or any(p.kind is p.VAR_KEYWORD for p in kinds)
+        names = [(p.name, p.default is p.empty) for p in kinds if p.kind is not p.VAR_KEYWORD]
+        function = inspect.isfunction(target)
+        self.passed = group.passed(names, node, function)
+        skipped = group.skipped(names, node, function)
+        self.keys = [name for name, _ in names if name not in skipped]
+
+    def check(self, keys: Iterable[str], key: str, common: Iterable[str]) -> None:
+        """Refuse keys that the target does not take; for a user's own code this is the only check."""
+        if self.open_ended or self.by_position:
+            return
+        for unknown in (k for k in keys if k not in self.keys):
+            raise UserError(
+                f"`{key}.{unknown}` is no argument of {getattr(self.target, '__name__', self.target)}."
+                f"{nearest(unknown, [*self.keys, *common])}\n" + listing("Its arguments", self.keys)
+            )
+
+    def __call__(self, runtime: Sequence[Any], keys: Node) -> Any:
+        if self.passed is None:
+            return functools.partial(self.target, **keys)
+        if self.by_position:
+            return self.target(*runtime, **keys)
+        return self.target(**{name: runtime[i] for name, i in self.passed.items()}, **keys)
+
+
 def _targets_below(node: Node, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every `_target_` of nested nodes, with the dotted path of its node."""
     for key, value in node.items():
@@ -127,23 +170,30 @@ class Door:
                 self.check_name(name, key)
 
     def build(self, node: Node, key: str, *runtime: Any, common: Iterable[str] = ()) -> Any:
-        """Return the object of a node: `target(*runtime, **keys)`, or the partial of it where `_partial_` is true.
+        """Return the object of a node: `target(*runtime, **keys)`, or a partial of a function that is itself the part.
 
+        `runtime` are the arguments of the node's group, of which the target receives those that it has parameters for.
         `common`: keys of the whole group that are used elsewhere, with which an unknown key is compared for a misspelling. Raises
         UserError, naming the node's key, for a name that is not trusted, for unknown keys, and for values that the target
         refuses.
         """
         target = self.locate(node.get("_target_"), key)
         keys = {k: v for k, v in node.items() if not k.startswith("_")}
-        self.check_signature(target, keys, len(runtime), key, common)
-        if node.get("_partial_"):
-            return functools.partial(target, **keys)
+        group = BY_NAME.get(key) or BY_NAME[key.split(".")[0]]
+        call = Call(target, group, node)
+        call.check(keys, key, common)
         try:
-            return target(*runtime, **keys)
+            part = call(runtime, keys)
         except UserError:
             raise
         except (ValueError, TypeError) as error:
             raise UserError(f"{key}: {error}") from error
+        if group.interfaces:
+            # imports torch, for all groups but that of sweep backends
+            from dltrain.seams import check_fits
+
+            check_fits(part, group.interfaces, key)
+        return part
 
     def check_name(self, name: Any, key: str) -> None:
         """Raise UserError, naming the node's key, for an invalid name or one that may not be built."""
@@ -200,25 +250,3 @@ class Door:
 
     def _trusted(self, module: str) -> bool:
         return any(module == name or module.startswith(name + ".") for name in self.trust)
-
-    def check_signature(
-        self,
-        target: Callable[..., Any],
-        keys: dict[str, Any],
-        num_runtime: int,
-        key: str,
-        common: Iterable[str] = (),
-    ) -> None:
-        """Refuse keys that the target does not take; for a user's own code this is the only check."""
-        try:
-            parameters = inspect.signature(target).parameters
-        except ValueError:
-            return
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            return
-        names = list(parameters)[num_runtime:]
-        for unknown in (k for k in keys if k not in names):
-            raise UserError(
-                f"`{key}.{unknown}` is no argument of {getattr(target, '__name__', target)}."
-                f"{nearest(unknown, [*names, *common])}\n" + listing("Its arguments", names)
-            )

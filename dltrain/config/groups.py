@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 # First words of a command line that are no overrides; each is a module of `dltrain.commands`.
@@ -17,53 +18,173 @@ class Group:
     Args:
         about: the subject, as the help shows it
         several: whether it takes a list of words
-        runtime: number of leading arguments of a target that the program passes, such as the model of a regularizer
-        called: the same for a function that is passed on instead of being called (`_partial_: true`)
+        runtime: arguments that the program passes to a target, such as the model of a regularizer
+        called: arguments of a function that is itself the part, such as a loss of outputs and targets
+        interfaces: dotted names of the interfaces of its parts; a part fits one of them
         overlay: whether its words are recipes, which set keys of other groups and have none themselves
         knobs: parameters that the top-level knob of the same name sets
+        needs: what a word of this group needs that does not declare its needs (dltrain/declare.py)
     """
 
     name: str
     about: str
     several: bool = False
-    runtime: int = 0
-    called: int = 0
+    runtime: tuple[str, ...] = ()
+    called: tuple[str, ...] = ()
+    interfaces: tuple[str, ...] = ()
     overlay: bool = False
     knobs: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
 
+    def passed(
+        self, parameters: Sequence[tuple[str, bool]], given: Mapping[str, Any], function: bool
+    ) -> dict[str, int] | None:
+        """Return which arguments of the program a target receives: their positions in `runtime`, by parameter.
+
+        A parameter receives the argument of the same name; a leading one that is required, and no key of the word, the
+        argument of its position. None for a function that is itself the part, and is passed on instead of being called.
+
+        Args:
+            parameters: names, and whether they are required
+            given: the keys that the word's file sets; `_partial_: true` passes any target on
+            function: whether the target is a function
+        """
+        if given.get("_partial_") or (function and self.is_whole(parameters, given)):
+            return None
+        free = [name for name, required in takewhile(lambda p: p[1], parameters) if name not in given]
+        found = {name: i for i, name in enumerate(free[: len(self.runtime)]) if name not in self.runtime}
+        return found | {name: self.runtime.index(name) for name, _ in parameters if name in self.runtime}
+
+    def is_whole(self, parameters: Sequence[tuple[str, bool]], given: Mapping[str, Any]) -> bool:
+        """Return whether a function with these parameters is itself the part: it takes what a part is called with."""
+        first = parameters[: len(self.called)]
+        taken = all(name in self.called or (required and name not in given) for name, required in first)
+        return (
+            bool(self.called) and len(first) == len(self.called) and taken and first[0][0] not in self.runtime
+        )
+
+    def skipped(
+        self, parameters: Sequence[tuple[str, bool]], given: Mapping[str, Any], function: bool
+    ) -> set[str]:
+        """Return the parameters that are no keys of the word, since the program passes them; arguments as in `passed`."""
+        found = self.passed(parameters, given, function)
+        return {name for name, _ in parameters[: len(self.called)]} if found is None else set(found)
+
+
+_STEPS = ("total_steps", "steps_per_epoch")
+_SCHEDULE = ("dltrain.schedules.Schedule",)
+_OPTIMIZER = ("dltrain.optimizers.groups.Optimizer",)
+_RULES = (
+    "dltrain.regularization.protocols.Penalty",
+    "dltrain.regularization.protocols.GradientRule",
+    "dltrain.regularization.protocols.DecayRule",
+    "dltrain.regularization.protocols.WeightRule",
+    "dltrain.regularization.model_keys.ByKey",
+)
 
 ALL = (
     Group("dataset", "the data to learn from"),
-    Group("model", "the function to train", runtime=2),
-    Group("initializer", "the initial weights", called=3),
-    Group("optimizer", "how a gradient becomes a step", runtime=1, knobs=("lr",)),
-    Group("wrap", "wrappers around any optimizer; several at once: wrap=[…]", several=True, runtime=1),
-    Group("averaging", "an average of the weights over steps, which is validated and kept", runtime=3),
-    Group("schedule", "the learning rate over steps", runtime=2),
-    Group("momentum_schedule", "the momentum over steps", runtime=2),
-    Group("penalty_schedule", "the strength of regularization over steps", runtime=2),
+    Group(
+        "model",
+        "the function to train",
+        runtime=("input_shape", "num_classes"),
+        interfaces=("torch.nn.Module",),
+    ),
+    Group(
+        "initializer",
+        "the initial weights",
+        called=("module", "generator", "batch"),
+        interfaces=("dltrain.initializers.protocols.Initializer",),
+        needs=frozenset({"layers"}),
+    ),
+    Group(
+        "optimizer",
+        "how a gradient becomes a step",
+        runtime=("params",),
+        interfaces=_OPTIMIZER,
+        knobs=("lr",),
+    ),
+    Group(
+        "wrap",
+        "wrappers around any optimizer; several at once: wrap=[…]",
+        several=True,
+        runtime=("optimizer",),
+        interfaces=_OPTIMIZER,
+    ),
+    Group(
+        "averaging",
+        "an average of the weights over steps, which is validated and kept",
+        runtime=("model", *_STEPS),
+        interfaces=("dltrain.averaging.Averaging",),
+    ),
+    Group(
+        "schedule",
+        "the learning rate over steps",
+        runtime=_STEPS,
+        interfaces=_SCHEDULE,
+        needs=frozenset({"lr of each step"}),
+    ),
+    Group(
+        "momentum_schedule",
+        "the momentum over steps",
+        runtime=_STEPS,
+        interfaces=_SCHEDULE,
+        needs=frozenset({"momentum"}),
+    ),
+    Group(
+        "penalty_schedule",
+        "the strength of regularization over steps",
+        runtime=_STEPS,
+        interfaces=_SCHEDULE,
+        needs=frozenset({"strength"}),
+    ),
     Group(
         "regularization",
         "penalties and constraints; several at once: regularization=[l2,dropout]",
         several=True,
-        runtime=1,
+        runtime=("model",),
+        interfaces=_RULES,
     ),
     Group(
         "augmentation",
         "random changes of training samples; several at once: augmentation=[flip,crop,mixup]",
         several=True,
-        runtime=1,
+        runtime=("spec",),
+        called=("inputs", "targets", "generator"),
+        interfaces=("dltrain.augmentation.protocols.BatchTransform",),
+        needs=frozenset({"samples"}),
     ),
-    Group("loss", "the training objective", runtime=1, called=2),
-    Group("sampler", "which samples form a batch", runtime=4),
-    Group("early_stopping", "when to stop, and which weights are the best"),
+    Group(
+        "loss",
+        "the training objective",
+        runtime=("spec",),
+        called=("outputs", "targets"),
+        interfaces=("dltrain.losses.Loss",),
+    ),
+    Group(
+        "sampler",
+        "which samples form a batch",
+        runtime=("targets", "batch_size", "seed", "shuffle"),
+        interfaces=("dltrain.sampling.Sampler",),
+    ),
+    Group(
+        "early_stopping",
+        "when to stop, and which weights are the best",
+        interfaces=("dltrain.training.parts.EarlyStopping",),
+    ),
     Group(
         "diagnostics",
         "measurements during training; several at once: diagnostics=[layers,curvature]",
         several=True,
+        interfaces=("dltrain.diagnostics.probe.Diagnostic",),
     ),
-    Group("sweep", "how -m searches", runtime=1),
-    Group("sweep.backend", "how -m runs its jobs", runtime=1),
+    Group("sweep", "how -m searches", runtime=("begun",)),
+    Group(
+        "sweep.backend",
+        "how -m runs its jobs",
+        runtime=("sweep",),
+        interfaces=("dltrain.sweep.backends.protocol.Backend",),
+    ),
     Group("experiment", "recipes, which change any of the above", overlay=True),
     Group("debug", "quick checks: fast, overfit, profile", overlay=True),
 )

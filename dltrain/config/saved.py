@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from dltrain.config.bounds import SafeLoader, check_bounds
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, leaves
 from dltrain.config.compose import check_lr
 from dltrain.config.groups import OF_SWEEPS
@@ -26,6 +25,7 @@ from dltrain.config.validation import (
     replace_length,
     words_of,
 )
+from dltrain.config.yaml_files import SafeLoader, check_bounds
 from dltrain.direction import problems, resolved_modes
 from dltrain.errors import CheckpointProblem, UserError, nearest
 

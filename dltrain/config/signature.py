@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.machinery import PathFinder
@@ -21,7 +21,9 @@ from typing import Any
 REQUIRED = "???"
 NOTES = {"Symbols": "symbols", "Paper": "paper", "Lecture": "lecture", "Use": "use", "Defaults": "default"}
 # imports and base classes to follow
-_MAX_HOPS = 8
+MAX_HOPS = 8
+# packages that define nothing which is read here
+_FOREIGN = ("typing", "collections", "torch", "numpy", "pathlib")
 
 
 @dataclass(frozen=True)
@@ -101,19 +103,32 @@ Definition = ast.FunctionDef | ast.ClassDef
 
 
 def find_definition(
-    target: str, folders: tuple[Path, ...] = (), hops: int = _MAX_HOPS
+    target: str, folders: tuple[Path, ...] = (), hops: int = MAX_HOPS
 ) -> tuple[Definition, str] | None:
     """Return the function or class of a dotted name and the module that defines it; follows imports."""
+    found, module = find_definitions(target, folders, hops)
+    # overloads precede the implementation
+    return (found[-1], module) if found else None
+
+
+def find_definitions(
+    target: str, folders: tuple[Path, ...] = (), hops: int = MAX_HOPS
+) -> tuple[list[Definition], str]:
+    """Return the same with the overloads of a function before it; an empty list where there is none."""
     module, _, name = target.rpartition(".")
     tree, package = _module(module, folders) if module and hops else (None, "")
     if tree is None:
-        return None
-    # overloads precede the implementation
-    for node in reversed(tree.body):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-            return node, module
+        return [], module
+    found = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == name]
     imported = _imports(tree, package).get(name)
-    return find_definition(imported, folders, hops - 1) if imported else None
+    return (found, module) if found or not imported else find_definitions(imported, folders, hops - 1)
+
+
+def find_own(name: str, module: str, folders: tuple[Path, ...] = ()) -> tuple[Definition, str] | None:
+    """Return the definition of a name in a module, unless it is imported from a package such as torch."""
+    tree, package = _module(module, folders)
+    imported = _imports(tree, package).get(name, module) if tree is not None else _FOREIGN[0]
+    return None if imported.split(".")[0] in _FOREIGN else find_definition(f"{module}.{name}", folders)
 
 
 def _imports(tree: ast.Module, package: str) -> dict[str, str]:
@@ -135,10 +150,12 @@ def _imports(tree: ast.Module, package: str) -> dict[str, str]:
 # Reading it -------------------------------------------------------------------------------------------------------
 
 
-def read_signature(target: str, num_runtime: int = 0, folders: tuple[Path, ...] = ()) -> Signature | None:
+def read_signature(
+    target: str, skipped: Skipped = lambda parameters, function: set(), folders: tuple[Path, ...] = ()
+) -> Signature | None:
     """Return the schema of a dotted name; None where its source cannot be found or read.
 
-    num_runtime: number of leading arguments that the program passes itself, such as the model of a regularizer.
+    skipped: returns the parameters that the program passes itself, such as the model of a regularizer.
     """
     found = find_definition(target, folders)
     if found is None:
@@ -150,6 +167,8 @@ def read_signature(target: str, num_runtime: int = 0, folders: tuple[Path, ...] 
         arguments, open_ended = _class_arguments(node, module, folders)
     else:
         arguments, open_ended = list(_function_arguments(node, False)), node.args.kwarg is not None
+    required = [(name, default is None) for name, _, default in arguments]
+    passed = skipped(required, isinstance(node, ast.FunctionDef))
     parameters = tuple(
         Parameter(
             name,
@@ -157,12 +176,14 @@ def read_signature(target: str, num_runtime: int = 0, folders: tuple[Path, ...] 
             _default(default, aliases),
             meanings.get(name, ""),
         )
-        for name, annotation, default in arguments[num_runtime:]
-        if not aliases.is_runtime(annotation)
+        for name, annotation, default in arguments
+        if name not in passed and not aliases.is_runtime(annotation)
     )
     return Signature(parameters, notes, details, open_ended)
 
 
+# (names and whether they are required, whether the target is a function) → names of parameters
+Skipped = Callable[[Sequence[tuple[str, bool]], bool], Container[str]]
 # name, annotation, default
 Argument = tuple[str, ast.expr | None, ast.expr | None]
 
@@ -180,7 +201,7 @@ def _function_arguments(node: ast.FunctionDef, bound: bool) -> Iterator[Argument
 
 
 def _class_arguments(
-    node: ast.ClassDef, module: str, folders: tuple[Path, ...], hops: int = _MAX_HOPS
+    node: ast.ClassDef, module: str, folders: tuple[Path, ...], hops: int = MAX_HOPS
 ) -> tuple[list[Argument], bool]:
     """Return the arguments of `__init__`, of a dataclass's fields, or of the first base class that has either."""
     for item in node.body:
@@ -212,7 +233,7 @@ class _Aliases:
         self.imports = _imports(tree, package) if tree is not None else {}
         self.values = _assignments(tree) if tree is not None else {}
 
-    def resolve(self, name: str, hops: int = _MAX_HOPS) -> ast.expr | None:
+    def resolve(self, name: str, hops: int = MAX_HOPS) -> ast.expr | None:
         """Return the expression assigned to a name; None where there is none."""
         if name in self.values:
             return self.values[name]
@@ -220,7 +241,7 @@ class _Aliases:
         if target is None or not hops:
             return None
         module, _, attribute = target.rpartition(".")
-        if module.split(".")[0] in ("typing", "collections", "torch", "numpy", "pathlib"):
+        if module.split(".")[0] in _FOREIGN:
             return None
         return _Aliases(module, self.folders).resolve(attribute, hops - 1)
 
@@ -275,7 +296,7 @@ def rule_of(annotation: ast.expr | None, aliases: _Aliases) -> str | None:
 
     `float | None` → "float or null"; `Annotated[list[int], ">= 1"]` → "list of int >= 1"; `Literal["a", 1]` → "a or 1".
     """
-    alternatives = _alternatives(annotation, "", aliases, _MAX_HOPS)
+    alternatives = _alternatives(annotation, "", aliases, MAX_HOPS)
     return " or ".join(dict.fromkeys(alternatives)) if alternatives else None
 
 

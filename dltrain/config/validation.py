@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, leaves
 from dltrain.config.compose import Composition, check_lr, unknown_key
-from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
+from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
-from dltrain.config.groups import OF_SWEEPS
+from dltrain.config.groups import BY_NAME, OF_SWEEPS
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of
 from dltrain.config.yaml_files import place
@@ -54,10 +53,9 @@ def checked(
     check_lr(overrides)
     replace_length(plain, overrides)
     drop_own_budget(plain, choices, overrides, catalogue)
-    check_pairs(choices)
+    check_parts(plain, choices, catalogue)
     check_values(plain, choices, catalogue, changed, secrets)
     check_together(plain, choices, kept)
-    check_regularization(plain, choices)
     return to_config(plain, words_of(choices), secrets)
 
 
@@ -73,14 +71,16 @@ def check_trust(composition: Composition) -> None:
 
 def plain_config(composition: Composition) -> Node:
     """Return the configuration without its `hydra` node, resolved, as plain data."""
-    cfg = composition.cfg.copy()
-    OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
+    cfg = composition.cfg
+    names = [name for name in cfg if name != "hydra"]
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        found = {name: "???" if OmegaConf.is_missing(cfg, name) else cfg[name] for name in names}
+        plain = {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in found.items()
+        }
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from None
-    assert isinstance(plain, dict)
     node = drop_outside(plain)
     drop_replaced(node, composition)
     return node
@@ -166,10 +166,19 @@ def check_values(
             raise UserError(unknown_key(path, _source(path, choices, catalogue), table, choices))
 
 
+def as_function(path: str) -> str:
+    """Return what a function must take to be a part itself: one that takes less has its arguments as keys."""
+    called = BY_NAME[path.split(".")[0]].called if path.split(".")[0] in BY_NAME else ()
+    return f"\nA function of {path.split('.')[0]} takes ({', '.join(called)}, …)" if called else ""
+
+
 def check_value(param: Param, value: Any, asked: Any = None) -> None:
     """Check one value against its rule; the message names key, value, rule, meaning and the nearest word."""
     if isinstance(value, str) and value == "???":
-        raise UserError(f"`{param.path}` must be given: {param.meaning}. Write {param.path}=VALUE")
+        meaning = f": {param.meaning}" if param.meaning else ""
+        raise UserError(
+            f"`{param.path}` must be given{meaning}. Write {param.path}=VALUE{as_function(param.path)}"
+        )
     if param.rule is None or param.rule.accepts(value):
         return
     if asked is not None:
@@ -227,19 +236,11 @@ def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> s
     return ""
 
 
-def check_pairs(choices: dict[str, list[str]]) -> None:
-    """Refuse two words that exclude each other, with the reason."""
-    refusal = _excluded(tuple((group, tuple(names)) for group, names in choices.items()))
-    if refusal is not None:
-        raise UserError(refusal)
-
-
-# Cached, since the jobs of a sweep repeat it and it takes half of the time of a check.
-@lru_cache(maxsize=1024)
-def _excluded(choices: tuple[tuple[str, tuple[str, ...]], ...]) -> str | None:
-    words = {group: list(names) for group, names in choices}
-    pairs = ((pair, pair.found(words)) for pair in PAIRS)
-    return next((pair.message(found) for pair, found in pairs if found is not None), None)
+def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
+    """Refuse words and knobs that exclude each other, by what they declare."""
+    message = refusal(parts_of(plain, choices, catalogue), catalogue)
+    if message is not None:
+        raise UserError(message)
 
 
 def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[str] = ()) -> None:
@@ -251,10 +252,3 @@ def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[s
     for group, problem in problems(plain).items():
         if group not in known:
             raise UserError(problem)
-
-
-def check_regularization(plain: Node, choices: dict[str, list[str]]) -> None:
-    """Refuse regularizers that have no effect with the optimizer or a penalty schedule."""
-    refusal = check_rules(plain, choices)
-    if refusal is not None:
-        raise UserError(refusal)

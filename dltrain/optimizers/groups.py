@@ -26,6 +26,18 @@ class SteppingOptimizer(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
+class Optimizer(Protocol):
+    """The interface of `optimizer=` and `wrap=`: that of torch's optimizers, with or without a closure."""
+
+    def step(self, *closure: Any) -> Any: ...
+
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
 def evaluate(closure: Closure | None) -> Tensor | None:
     """Call the closure, which leaves the gradients in `.grad`, and return its loss; None without a closure."""
     if closure is None:

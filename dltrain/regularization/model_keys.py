@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from torch import nn
 
+from dltrain.declare import declares
 from dltrain.ranges import Fraction
 
 
-def dropout(model: nn.Module, p: Fraction = 0.2) -> None:
+class ByKey:
+    """A rule that acts by a key of the model or of the loss, and has no place of its own in the step."""
+
+
+@declares(needs={"dropout"})
+def dropout(model: nn.Module, p: Fraction = 0.2) -> ByKey:
     """Dropout: drop hidden units at random while training.
 
         h ← m·h/(1 − p)
@@ -23,9 +29,11 @@ def dropout(model: nn.Module, p: Fraction = 0.2) -> None:
     Args:
         p: probability to drop a unit
     """
+    return ByKey()
 
 
-def label_smoothing(model: nn.Module, smoothing: Fraction = 0.1) -> None:
+@declares(needs={"classes", "label smoothing"})
+def label_smoothing(model: nn.Module, smoothing: Fraction = 0.1) -> ByKey:
     """Label smoothing: mix the target with the uniform distribution over the classes.
 
         y ← (1 − ε)·y + ε/K
@@ -40,9 +48,11 @@ def label_smoothing(model: nn.Module, smoothing: Fraction = 0.1) -> None:
     Args:
         smoothing: weight of the uniform distribution
     """
+    return ByKey()
 
 
-def stochastic_depth(model: nn.Module, p: Fraction = 0.1) -> None:
+@declares(needs={"skips"})
+def stochastic_depth(model: nn.Module, p: Fraction = 0.1) -> ByKey:
     """Stochastic depth: drop residual blocks at random while training.
 
         block_l(x) = x + m·f(x)/(1 − p_l)
@@ -56,3 +66,4 @@ def stochastic_depth(model: nn.Module, p: Fraction = 0.1) -> None:
     Args:
         p: probability to drop the last block
     """
+    return ByKey()

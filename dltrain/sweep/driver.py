@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dltrain.config.schema import Config
 from dltrain.errors import FolderInUse, ResourceProblem
-from dltrain.sweep.backends.protocol import Backend, Ended, Evaluated, Event, Started, checked
+from dltrain.sweep.backends.protocol import CompleteBackend, Ended, Evaluated, Event, Started, checked
 from dltrain.sweep.jobs import Job, values_of
 from dltrain.sweep.live import Quiet
 from dltrain.sweep.plan.plan import Plan
@@ -48,7 +48,7 @@ class Driver:
         plan: Plan,
         study: Study,
         folder: Path,
-        backend: Backend,
+        backend: CompleteBackend,
         display: Quiet,
         command_of: Callable[[Job], list[str]] = lambda job: [],
         on_gpu: bool = False,

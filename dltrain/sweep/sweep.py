@@ -18,7 +18,7 @@ from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.sweep.backends import pool, protocol
-from dltrain.sweep.backends.protocol import Backend
+from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.backends.slots import gpus_for, num_slots
 from dltrain.sweep.backends.worker import command_of, score_winner
 from dltrain.sweep.driver import Driver
@@ -119,7 +119,7 @@ def explained(folder: Path) -> Iterator[None]:
 
 def open_backend(
     plan: Plan, configs: list[Config], catalogue: Catalogue, command: str
-) -> tuple[Backend, bool]:
+) -> tuple[CompleteBackend, bool]:
     """Build `sweep.backend`, and return whether jobs run on a GPU. Raises UserError for what is no backend."""
     key = f"sweep.backend={plan.backend}"
     gpus = gpus_for(plan.first.device)
@@ -127,14 +127,11 @@ def open_backend(
     sweep = protocol.Sweep(
         jobs, plan.settings, plan.first.device, gpus, configs, plan.rights, command, catalogue
     )
-    door = plan.rights.door(plan.first.trust)
-    node = plan.settings["backend"]
-    protocol.check_target(door.locate(node.get("_target_"), "sweep.backend"), key)
-    backend = door.build(node, "sweep.backend", sweep)
+    backend = plan.rights.door(plan.first.trust).build(plan.settings["backend"], "sweep.backend", sweep)
     return protocol.complete(backend, sweep, key), bool(gpus)
 
 
-def dry_run(plan: Plan, checked: int, backend: Backend) -> int:
+def dry_run(plan: Plan, checked: int, backend: CompleteBackend) -> int:
     """Print the jobs of a grid, or the axes of a search."""
     if plan.configurations is None:
         for axis in plan.axes:

@@ -57,9 +57,9 @@ def test_what_the_source_says_is_what_python_calls(word):
     if word.name == "timm":
         pytest.importorskip("timm", reason="an optional extra")
     target = Door({word.target}, trust=[], local=False).locate(word.target, word.group)
-    runtime = word.kind.called if word.node.get("_partial_") else word.kind.runtime
-    called = list(inspect.signature(target).parameters.values())[runtime:]
-    passed = ("fused", "contract")  # by the program itself
+    called = list(inspect.signature(target).parameters.values())
+    # by the program itself
+    passed = {*word.kind.runtime, *word.kind.called, "fused", "contract"}
     wanted = {p.name: p.default for p in called if p.name not in passed and p.kind is not p.VAR_KEYWORD}
     read = dict(word.signature.defaults())
     own = {p: v for p, v in read.items() if p not in word.node}

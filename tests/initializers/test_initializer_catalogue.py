@@ -19,7 +19,6 @@ WORDS = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 def read(word):
     keys = yaml.safe_load((CONF / f"{word}.yaml").read_text())
-    assert keys.pop("_partial_") is True
     module, _, name = keys.pop("_target_").rpartition(".")
     return getattr(importlib.import_module(module), name), keys
 

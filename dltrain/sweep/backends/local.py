@@ -13,7 +13,7 @@ from typing import Any
 from dltrain.sweep.backends import pool
 from dltrain.sweep.backends.memory import check_memory
 from dltrain.sweep.backends.pool import Worker
-from dltrain.sweep.backends.protocol import EVALUATIONS, Backend, Ended, Evaluated, Event, Started, Sweep
+from dltrain.sweep.backends.protocol import Ended, Evaluated, Event, Started, Sweep
 from dltrain.sweep.backends.slots import Slot, placed, slots_of
 from dltrain.sweep.backends.worker import Task, work
 from dltrain.sweep.jobs import Job
@@ -42,7 +42,7 @@ class Running:
             self.worker.signal(signal.SIGINT)
 
 
-class Local(Backend):
+class Local:
     """Each job in its own process of this machine.
 
         job → process, sweep.jobs at a time, each with cores / sweep.jobs threads or a share of a GPU
@@ -50,7 +50,7 @@ class Local(Backend):
     Use: any job; a crash, `sys.exit` or a kill ends only that job.
     """
 
-    gives = frozenset({EVALUATIONS})
+    gives = frozenset({"evaluations"})
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep

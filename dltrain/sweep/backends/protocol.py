@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -77,23 +76,18 @@ class Ended:
 
 
 Event = Started | Evaluated | Ended
-EVALUATIONS = "evaluations"
 
 
 class Backend(Protocol):
     """Runs the jobs of a sweep; the driver decides which ones, and writes the files of the sweep.
 
-    A class of one's own needs the four methods; inherit from this class for the other members, or define them.
+    Optional attributes:
 
-    Attributes:
-        places: jobs that run at a time; by default `sweep.jobs`
-        capacity: jobs to submit at most, where they do not depend on results of others; by default `places`
-        gives: {"evaluations"} for a backend whose events contain `Evaluated`, which `sweep.pruner` needs
+    places      jobs that run at a time; by default `sweep.jobs`
+    capacity    jobs to submit at most, where they do not depend on results of others; by default `places`
+    gives       {"evaluations"} for a backend whose events contain `Evaluated`, which `sweep.pruner` needs
+    preview     preview(jobs) returns lines about how jobs would run, for `sweep.dry_run`
     """
-
-    places: int
-    capacity: int
-    gives: frozenset[str] = frozenset()
 
     def submit(self, job: Job) -> None:
         """Start a job, or queue it, and return at once."""
@@ -110,9 +104,14 @@ class Backend(Protocol):
     def close(self) -> None:
         """Kill the jobs that still run, and release everything. Called once, at the end."""
 
-    def preview(self, jobs: Sequence[Job]) -> list[str]:
-        """Return lines about how these jobs would run, for `sweep.dry_run`."""
-        return []
+
+class CompleteBackend(Backend, Protocol):
+    """A backend with the optional attributes."""
+
+    places: int
+    capacity: int
+    gives: frozenset[str]
+    preview: Callable[[Sequence[Job]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -144,65 +143,19 @@ class Sweep:
         return self.settings.get("pruner", "none") != "none"
 
 
-# The arguments that each method is called with.
-METHODS = {"submit": ("job",), "events": (), "cancel": ("job",), "close": ()}
-OPTIONAL = ("gives", "preview")
-
-
-def check_target(target: Any, key: str) -> None:
-    """Raise UserError for a class that lacks a method of Backend, or whose method takes other arguments."""
-    name = getattr(target, "__name__", str(target))
-    if not inspect.isclass(target):
-        return
-    for method, arguments in METHODS.items():
-        wanted = f"def {method}({', '.join(('self', *arguments))}):"
-        found = inspect.getattr_static(target, method, None)
-        if found is None:
-            raise UserError(f"`{key}` is {name}, which has no method `{method}`. Write: {wanted}")
-        if not callable(getattr(target, method)):
-            raise UserError(f"`{key}` is {name}, whose `{method}` is no method. Write: {wanted}")
-        check_call(getattr(target, method), method, (None, *arguments), f"`{key}` is {name}, whose", wanted)
-    wanted = "def __init__(self, sweep):"
-    check_call(target, "__init__", ("sweep",), f"`{key}` is {name}, whose", wanted, partial=True)
-
-
-def check_call(
-    function: Any, method: str, arguments: Sequence[Any], subject: str, wanted: str, partial: bool = False
-) -> None:
-    """Raise UserError unless a function can be called with these positional arguments; `partial`: and with keywords."""
-    try:
-        signature = inspect.signature(function)
-    except (ValueError, TypeError):
-        return
-    try:
-        (signature.bind_partial if partial else signature.bind)(*arguments)
-    except TypeError as error:
-        reason = str(error).replace("'", "`")
-        raise UserError(f"{subject} `{method}{signature}` does not fit: {reason}. Write: {wanted}") from None
-
-
-def complete(backend: Any, sweep: Sweep, key: str) -> Backend:
-    """Return a backend with the members that it leaves out. Raises UserError for an object that is no backend."""
-    missing = [method for method in METHODS if not callable(getattr(backend, method, None))]
-    if missing:
-        raise UserError(
-            f"`{key}` built {type(backend).__name__}, which has no method `{missing[0]}`: a backend has "
-            f"{', '.join(METHODS)} (docs/extending.md)"
-        )
-    if not hasattr(backend, "places"):
-        backend.places = sweep.jobs
-    if not hasattr(backend, "capacity"):
-        backend.capacity = backend.places
-    for name in OPTIONAL:
+def complete(backend: Any, sweep: Sweep, key: str) -> CompleteBackend:
+    """Set the optional attributes that a backend leaves out. Raises UserError where a pruner needs evaluations."""
+    places = getattr(backend, "places", sweep.jobs)
+    defaults = {"places": places, "capacity": places, "gives": frozenset(), "preview": lambda jobs: []}
+    for name, default in defaults.items():
         if not hasattr(backend, name):
-            default = getattr(Backend, name)
-            setattr(backend, name, default.__get__(backend) if callable(default) else default)
-    if sweep.prunes and EVALUATIONS not in backend.gives:
+            setattr(backend, name, default)
+    if sweep.prunes and "evaluations" not in backend.gives:
         raise UserError(
             f"`sweep.pruner` is {sweep.settings['pruner']}, and `{key}` does not report evaluations, by which jobs are "
-            'pruned. Use sweep.pruner=none, or yield `Evaluated` and declare: gives = frozenset({"evaluations"})'
+            'pruned.\nUse sweep.pruner=none, or yield `Evaluated` and declare: gives = {"evaluations"}'
         )
-    found: Backend = backend
+    found: CompleteBackend = backend
     return found
 
 

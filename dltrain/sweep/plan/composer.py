@@ -90,10 +90,7 @@ class Composer:
     def _compose(self, structure: list[str]) -> Base:
         composition = compose(structure, self.catalogue, self.hydra, self.name)
         check_trust(composition)
-        cfg = composition.cfg.copy()
-        OmegaConf.set_struct(cfg, False)
-        del cfg["hydra"]
-        plain = drop_outside(OmegaConf.to_container(cfg, resolve=False))
+        plain = drop_outside(OmegaConf.to_container(composition.cfg, resolve=False))
         drop_replaced(plain, composition)
         links, simple = {}, True
         for path, value in leaves(plain):

@@ -1,0 +1,135 @@
+"""Datasets in the form of torch, against the arrays that they hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+
+from dltrain.data.errors import DataError
+from dltrain.data.raw import RawData
+from dltrain.data.torch_dataset import as_raw
+
+ROWS, CLASSES = torch.arange(24.0).view(12, 2), torch.arange(12) % 3
+PIXELS = np.arange(12 * 5 * 4 * 3, dtype=np.uint8).reshape(12, 5, 4, 3)
+
+
+class Items(Dataset):
+    """Items that a function makes."""
+
+    def __init__(self, make, count=12, classes=None):
+        self.make, self.count = make, count
+        if classes:
+            self.classes = classes
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        return self.make(i)
+
+
+FORMS = {
+    "tensors": lambda: TensorDataset(ROWS, CLASSES),
+    "items": lambda: Items(lambda i: (ROWS[i], int(CLASSES[i]))),
+    "tensor targets": lambda: Items(lambda i: (ROWS[i].double(), CLASSES[i])),
+    "arrays in items": lambda: Items(lambda i: (ROWS[i].numpy(), CLASSES[i].numpy())),
+    "arrays": lambda: (ROWS.numpy(), CLASSES.numpy()),
+    "a pair of tensors": lambda: (ROWS.double(), CLASSES),
+    "a subset": lambda: Subset(TensorDataset(ROWS, CLASSES), range(12)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_holds_the_same_rows(form):
+    raw = as_raw(form())
+    assert raw.task == "classification" and raw.class_names == ()
+    assert raw.inputs.dtype == torch.float32
+    torch.testing.assert_close(raw.inputs, ROWS)
+    assert raw.targets.equal(CLASSES)
+    assert raw.notes == ("task: classification, since the targets are whole numbers",)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [Image.fromarray, lambda pixels: pixels, lambda pixels: torch.from_numpy(pixels).permute(2, 0, 1)],
+    ids=["PIL", "array", "tensor"],
+)
+def test_pictures_are_bytes_with_the_color_first(picture):
+    raw = as_raw(Items(lambda i: (picture(PIXELS[i]), i % 2), classes=["cat", "dog"]))
+    assert raw.inputs.dtype == torch.uint8
+    assert raw.inputs.equal(torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
+    assert raw.class_names == ("cat", "dog")
+
+
+def test_gray_pictures_have_one_channel():
+    raw = as_raw(Items(lambda i: (Image.fromarray(PIXELS[i, :, :, 0]), i % 2)))
+    assert raw.inputs.shape == (12, 1, 5, 4)
+
+
+def test_floats_are_a_quantity_in_real_units():
+    raw = as_raw(TensorDataset(ROWS, ROWS[:, 0].double()))
+    assert (raw.task, raw.target_scale, raw.targets.dtype) == ("regression", "unit", torch.float32)
+    assert "regression" in raw.notes[0]
+
+
+def test_labels_that_do_not_count_from_zero_are_numbered_and_named():
+    raw = as_raw((ROWS, torch.where(CLASSES == 0, -1, 1)))
+    assert raw.class_names == ("-1", "1")
+    assert raw.targets.equal((CLASSES > 0).long())
+    assert as_raw((ROWS, np.array(["b", "a"] * 6))).class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("sizes", [(8, 4), (6, 2, 4)])
+def test_a_tuple_is_the_splits(sizes):
+    bounds = np.cumsum((0, *sizes))
+    parts = [TensorDataset(ROWS[a:b], CLASSES[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    raw = as_raw(tuple(parts))
+    marks = (0, 2) if len(sizes) == 2 else (0, 1, 2)
+    assert raw.split.tolist() == [mark for mark, n in zip(marks, sizes, strict=True) for _ in range(n)]
+    assert raw.inputs.equal(ROWS)
+
+
+def test_raw_data_passes_unchanged():
+    raw = RawData(ROWS, CLASSES, "classification")
+    assert as_raw(raw) is raw
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        yield from ()
+
+
+def random_item(i: int) -> tuple[Tensor, int]:
+    return torch.rand(2), i % 2
+
+
+REFUSED = {
+    "without length": (Endless, "Endless has no length.*Return a map-style Dataset"),
+    "random": (lambda: Items(random_item), "sample 0 of Items differs when it is read again.*augmentation="),
+    "no pair": (lambda: Items(lambda i: ROWS[i]), r"sample 0 of Items is of type Tensor; it must be a pair"),
+    "a dictionary": (lambda: Items(lambda i: {"x": 1}), "of type dict; it must be a pair"),
+    "one tensor": (lambda: TensorDataset(ROWS), "the TensorDataset has 1 tensors"),
+    "shapes": (lambda: Items(lambda i: (torch.zeros(2 + i // 6), 0)), r"sample 6 has shape \(3,\)"),
+    "text": (lambda: Items(lambda i: ("words", 0)), "an input of the dataset is of type str"),
+    "four splits": (lambda: (TensorDataset(ROWS, CLASSES),) * 4, "is 4 splits"),
+    "splits of shapes": (
+        lambda: (TensorDataset(ROWS, CLASSES), TensorDataset(ROWS[:, :1], CLASSES)),
+        "samples of different shapes",
+    ),
+    "ambiguous": (
+        lambda: (torch.zeros(100, 2), torch.arange(100)),
+        "100 distinct whole numbers, which may be classes or a quantity",
+    ),
+    "nothing": (lambda: None, "the dataset is of type NoneType; it must be"),
+    "a list of arrays": (lambda: [ROWS.numpy(), CLASSES.numpy()], "a list of ndarray, ndarray"),
+}
+
+
+@pytest.mark.parametrize("make, message", REFUSED.values(), ids=REFUSED)
+def test_what_does_not_fit_is_refused(make, message):
+    with pytest.raises(DataError, match=message):
+        as_raw(make())

@@ -1,0 +1,183 @@
+"""Parts of a user's own: in every form that docs/extending.md names, and refused with what to write where they do not fit."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch.nn.functional as F
+from conftest import run_folders
+
+from dltrain.errors import UserError
+
+CODE = """
+from functools import partial
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+def focal(outputs, targets, gamma=2.0):
+    log = F.log_softmax(outputs, 1).gather(1, targets[:, None]).squeeze(1)
+    return -((1 - log.exp()) ** gamma) * log
+
+def focal_of(spec, gamma=2.0):
+    return partial(focal, gamma=gamma)
+
+class Focal(nn.Module):
+    def __init__(self, gamma=2.0):
+        super().__init__()
+        self.gamma = gamma
+    def forward(self, logits, labels):
+        return focal(logits, labels, self.gamma)
+
+class RequiredKey(Focal):
+    def __init__(self, gamma):
+        super().__init__(gamma)
+
+def mean_focal(outputs, targets):
+    return focal(outputs, targets).mean()
+
+class Small(nn.Module):
+    def __init__(self, num_classes, width=8):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.ReLU(), nn.Linear(width, num_classes))
+        self.layers(torch.zeros(1, 1, 8, 8))
+    def forward(self, x):
+        return self.layers(x)
+
+class NoModel:
+    def __init__(self, input_shape, num_classes): ...
+
+class NoPenalty:
+    def __init__(self, model, strength=0.1): ...
+
+class WrongPenalty:
+    def __init__(self, model): ...
+    def penalty(self, weights): ...
+
+def no_schedule(total_steps):
+    return 0.5
+
+class TwoSteps:
+    def __init__(self, total_steps): ...
+    def __call__(self, step, epoch): return 1.0
+
+def wrong_fade(inputs, targets): return inputs, targets
+
+class NoLength:
+    def __init__(self, targets): self.targets = targets
+    def order(self, epoch): return torch.arange(len(self.targets))
+
+class NoMeasure:
+    samples = 8
+
+def fills_nothing(module): ...
+"""
+FORMS = {
+    "function": ("my_parts.focal", "loss.gamma=1.5"),
+    "factory": ("my_parts.focal_of", "loss.gamma=1.5"),
+    "module": ("my_parts.Focal", "loss.gamma=1.5"),
+    "required": ("my_parts.RequiredKey\ngamma: 1.5", "loss.gamma=1.5"),
+}
+MISFITS = {
+    "loss of a batch": ("loss", "my_parts.mean_focal", r"loss=mine gives shape \(\); it must be one loss a sample"),
+    "model": ("model", "my_parts.NoModel", r"an object of NoModel, which is no torch\.nn\.modules\.module\.Module"),
+    "penalty": ("regularization", "my_parts.NoPenalty", r"NoPenalty.*has no method `\w+\(self.*one of: penalty, change_gradients"),
+    "arguments": ("regularization", "my_parts.WrongPenalty", r"has penalty\(weights\), and must have `penalty\(self\)`"),
+    "schedule": ("schedule", "my_parts.no_schedule", r"an object of float, which has no method `__call__\(self, step\)`"),
+    "schedule of two": ("schedule", "my_parts.TwoSteps", r"missing a required argument: 'epoch'"),
+    "sampler": ("sampler", "my_parts.NoLength", r"has no method `__len__\(self\)`"),
+    "diagnostic": ("diagnostics", "my_parts.NoMeasure", r"has no method `measure\(self, probe\)`"),
+    "augmentation": ("augmentation", "my_parts.wrong_fade", r"A function of augmentation takes \(inputs, targets, generator, …\)"),
+    "initializer": ("initializer", "my_parts.fills_nothing", r"A function of initializer takes \(module, generator, batch, …\)"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def mine(workdir, monkeypatch):
+    """Write a word `mine` of a group with a target of the user's."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("my_parts", None)
+    (workdir / "my_parts.py").write_text(CODE)
+
+    def write(group: str, target: str) -> None:
+        folder = workdir / "conf" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "mine.yaml").write_text(f"_target_: {target}\n")
+
+    yield write
+    sys.modules.pop("my_parts", None)
+
+
+@pytest.mark.parametrize("target, key", FORMS.values(), ids=FORMS)
+def test_a_loss_in_every_form(train, mine, target, key):
+    mine("loss", target)
+    run = train("loss=mine", key, "epochs=1", "model.hidden=[8]")
+    assert "val/objective" in run.rows[0]
+    # γ = 1.5 makes each sample's loss smaller, and never larger
+    assert 0 < run.rows[0]["val/objective"] < run.rows[0]["val/loss"]
+
+
+def test_all_forms_of_a_loss_give_one_result(train, mine):
+    rows = []
+    for target, key in FORMS.values():
+        mine("loss", target)
+        sys.modules.pop("my_parts", None)
+        rows.append(train("loss=mine", key, "epochs=1", "model.hidden=[8]").timeless_rows)
+    assert all(row == rows[0] for row in rows)
+
+
+def test_the_objective_of_a_users_loss_is_its_mean_over_the_split(train, mine, workdir):
+    """The column against the model's outputs and the formula, in float64."""
+    import dltrain.scoring as scoring
+    from dltrain.build import build
+    from dltrain.config import saved
+    from dltrain.config.compose import open_catalogue
+    from dltrain.config.door import Door, all_targets
+
+    mine("loss", "my_parts.focal")
+    run = train("loss=mine", "epochs=1", "model.hidden=[8]")
+    catalogue = open_catalogue()
+    config = saved.read(run.path, catalogue, [])
+    parts, plan = build(config, Door(all_targets(catalogue), []))
+    scoring.load_best(parts, run.path)
+    passes, targets = scoring.predict(parts, plan, parts.val)
+    log = F.log_softmax(passes[0].double(), 1).gather(1, targets[:, None]).squeeze(1)
+    assert run.rows[0]["val/objective"] == pytest.approx(
+        float((-((1 - log.exp()) ** 2) * log).mean()), rel=1e-5
+    )
+
+
+def test_a_model_takes_what_it_names(train, mine):
+    mine("model", "my_parts.Small")
+    run = train("model=mine", "model.width=5", "epochs=1")
+    assert run.summary["parameters"] == 64 * 5 + 5 + 5 * 10 + 10
+
+
+@pytest.mark.parametrize("group, target, message", MISFITS.values(), ids=MISFITS)
+def test_a_part_that_does_not_fit_is_refused(dltrain, workdir, mine, group, target, message):
+    mine(group, target)
+    with pytest.raises(UserError, match=message) as error:
+        dltrain(
+            f"{group}=mine", "epochs=1", "quiet=true", "model.hidden=[8]" if group != "model" else "seed=0"
+        )
+    assert error.value.exit_code == 2
+    assert len(str(error.value).splitlines()) <= 3
+    assert not run_folders(workdir)
+    assert not (workdir / "outputs").exists()
+
+
+def test_every_group_of_parts_has_an_interface():
+    from dltrain.config.groups import ALL
+    from dltrain.seams import interface_of, methods_of
+
+    for group in ALL:
+        for name in group.interfaces:
+            interface = interface_of(name)
+            assert methods_of(interface) or not getattr(interface, "_is_protocol", False), name
+    assert {group.name for group in ALL if not group.interfaces} == {
+        "dataset",
+        "sweep",
+        "experiment",
+        "debug",
+    }

@@ -171,7 +171,7 @@ class Driver:
         if isinstance(event, Started):
             self.started[job.number] = time.monotonic()
             job.state, job.reason = "running", ""
-            self.tell(job)
+            self.show(lambda: self.display.changed(job))
         elif isinstance(event, Evaluated):
             self.evaluated(job, event)
         else:
@@ -202,7 +202,7 @@ class Driver:
             else:
                 take_over(job, twin)
                 self.remember(job)
-                self.tell(job)
+                self.show(lambda: self.display.changed(job))
                 self.close_if_done(job.trial)
 
     def next_job(self) -> Job | None:
@@ -294,7 +294,7 @@ class Driver:
             self.done_here += 1
             self.remember(job)
             self.close_if_done(job.trial)
-        self.tell(job)
+        self.show(lambda: self.display.changed(job))
 
     def close_if_done(self, trial: int) -> None:
         """Tell the study a trial's value once all its jobs are done."""
@@ -320,10 +320,6 @@ class Driver:
     def draw(self) -> None:
         running = [job for number, job in self.running.items() if number in self.started]
         self.display.tick(self.jobs, running, self.seconds_left())
-
-    def tell(self, job: Job) -> None:
-        """Show that a job began or ended."""
-        self.show(lambda: self.display.changed(job))
 
     def show(self, draw: Callable[[], None]) -> None:
         """Draw; without a reader, as in `| head` or in a closed terminal, the sweep continues silently."""

@@ -146,7 +146,12 @@ class Sweep:
 def complete(backend: Any, sweep: Sweep, key: str) -> CompleteBackend:
     """Set the optional attributes that a backend leaves out. Raises UserError where a pruner needs evaluations."""
     places = getattr(backend, "places", sweep.jobs)
-    defaults = {"places": places, "capacity": places, "gives": frozenset(), "preview": lambda jobs: []}
+    defaults: dict[str, Any] = {
+        "places": places,
+        "capacity": places,
+        "gives": frozenset(),
+        "preview": lambda jobs: [],
+    }
     for name, default in defaults.items():
         if not hasattr(backend, name):
             setattr(backend, name, default)

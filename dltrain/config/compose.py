@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
-from dltrain.config.groups import BY_NAME, VERBS, folder_of, group_of
+from dltrain.config.groups import BY_NAME, OF_SWEEPS, VERBS, folder_of, group_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.search_path import catalogue_dir, user_dirs
@@ -390,9 +390,10 @@ def elsewhere(override: Override, catalogue: Catalogue) -> str:
 def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
     words = catalogue.words[group]
     if isinstance(value, list) and group not in LIST_GROUPS:
-        raise UserError(
-            f"`{group}` takes one word, not the list {value}. To try each of them: dltrain -m {group}={','.join(map(str, value))}"
-        )
+        cure = f"To try each of them: dltrain -m {group}={','.join(map(str, value))}"
+        if group in OF_SWEEPS:
+            cure = f"Write {group}={value[0] if value else 'WORD'}"
+        raise UserError(f"`{group}` takes one word, not the list {value}. {cure}")
     for word in value if isinstance(value, list) else [value]:
         if str(word) not in words or isinstance(word, bool):
             cure = (
@@ -439,7 +440,8 @@ def _first_lines(error: Exception) -> str:
 
 def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[str, list[str]]) -> str:
     """Return the message for an unknown key: where it is set, the nearest name, and the known keys."""
-    head = key.split(".")[0]
+    nested = (group for group in choices if "." in group and key.startswith(f"{group}."))
+    head = next(nested, key.split(".")[0])
     siblings = [path for path in table if path.startswith(head + ".")]
     where = f" ({source})" if source else ""
     if head in LIST_GROUPS and "." in key and key.split(".")[1] not in choices.get(head, []):

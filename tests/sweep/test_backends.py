@@ -382,7 +382,8 @@ def test_a_class_that_does_not_fit_is_refused_before_anything_exists(dltrain, wo
 
 @pytest.mark.parametrize("arguments, message", [
     (["sweep.backend=locl"], "`sweep.backend=locl`: there is no such word. Did you mean `local`?"),
-    (["sweep.backend=mine", "sweep.backend.nota=1"], "`sweep.backend.nota` is no key of"),
+    (["sweep.backend=mine", "sweep.backend.nota=1"], "`sweep.backend.nota` is no key of sweep.backend=mine. Did you mean `sweep.backend.note`"),
+    (["sweep.backend=[local]"], "takes one word, not the list ['local']. Write sweep.backend=local"),
     (["sweep.backend=mine", "sweep.pruner=asha"], "does not report evaluations"),
     (["sweep.backend=local,stacked"], "cannot be an axis"),
     (["sweep.vectorize=never", "sweep.backend=stacked"], "the former name of sweep.backend=local"),

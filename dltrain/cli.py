@@ -6,11 +6,9 @@ import errno
 import gc
 import os
 import sys
-import time
 
+import dltrain.commands  # noqa: F401 - its time stamp
 from dltrain.config.groups import VERBS
-
-STARTED = time.perf_counter()
 
 
 def main(argv: list[str] | None = None) -> None:

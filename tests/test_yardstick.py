@@ -14,7 +14,6 @@ import torch
 from conftest import Run
 from torch import Tensor
 
-from dltrain import build as builder
 from dltrain.commands import evaluate
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue, open_hydra
@@ -22,7 +21,8 @@ from dltrain.config.door import door_for_saved, rights_of_user
 from dltrain.data.spec import DataSpec
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.losses import BCE, CrossEntropy, combine, is_yardstick
-from dltrain.scoring import load_best, score_runs
+from dltrain.run import build as builder
+from dltrain.run.scoring import load_best, score_runs
 from dltrain.sweep import sweep
 from dltrain.sweep.plan.checks import check_all
 from dltrain.sweep.plan.reading import read_plan

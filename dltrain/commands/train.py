@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from omegaconf import open_dict, read_write
 
-from dltrain.cli import STARTED
+from dltrain.commands import STARTED
 from dltrain.config.compose import (
     CONFIG_NAME,
     Composition,
@@ -25,7 +25,7 @@ from dltrain.config.hydra_private import get_args_parser
 from dltrain.config.schema import run_name
 from dltrain.config.validation import validate
 from dltrain.errors import UserError, nearest
-from dltrain.training.folder_names import check_writable, new_folder
+from dltrain.storage.folder_names import check_writable, new_folder
 
 if TYPE_CHECKING:
     from dltrain.config.catalogue import Catalogue
@@ -99,7 +99,7 @@ def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name:
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
     # this imports torch
-    from dltrain import experiment
+    from dltrain.run import experiment
 
     startup["import"] = round(time.perf_counter() - STARTED, 4)
     built = experiment.prepare(config, door, command, overrides, startup)

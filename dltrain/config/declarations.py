@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -99,35 +99,43 @@ def declared(target: str, folders: tuple[Path, ...] = ()) -> Declared:
         return Declared(complete=False)
     if isinstance(definitions[-1], ast.ClassDef):
         return _own(definitions[-1], module, folders)
-    overloads = [d for d in definitions if any(ast.unparse(x).endswith("overload") for x in d.decorator_list)]
-    built = [_built(function, module, folders) for function in overloads or definitions[-1:]]
-    return _joined([_stated(definitions[-1]), *built])
+    overloads = [d for d in definitions[:-1] if isinstance(d, ast.FunctionDef)] or definitions[-1:]
+    built = [(_built(function, module, folders), _conditions(function)) for function in overloads]
+    always = frozenset[str].intersection(*(part.gives for part, _ in built))
+    parts = [
+        replace(
+            part,
+            needs=None if part.needs is None else _conditional(part.needs, conditions),
+            gives=always | _conditional(part.gives - always, conditions),
+        )
+        for part, conditions in built
+    ]
+    return _joined([_stated(definitions[-1]), *parts])
+
+
+def _conditional(items: frozenset[str], conditions: list[str]) -> frozenset[str]:
+    return frozenset(f"{item} if {c}" for item in items for c in conditions) if conditions else items
 
 
 def _built(function: Definition, module: str, folders: tuple[Path, ...]) -> Declared:
-    """Return what the classes declare that a function returns, for its literal keys."""
+    """Return what the classes declare that a function may return."""
     assert isinstance(function, ast.FunctionDef)
     hint = function.returns
     names = [node.id for node in ast.walk(hint) if isinstance(node, ast.Name)] if hint else []
     found = [f for name in names if (f := find_own(name, module, folders)) is not None]
     kinds = [_own(node, place, folders) for node, place in found if isinstance(node, ast.ClassDef)]
-    joined = _joined([Declared(complete=bool(kinds)), *kinds])
-    conditions = _conditions(function)
-
-    def conditional(items: frozenset[str]) -> frozenset[str]:
-        return frozenset(f"{item} if {c}" for item in items for c in conditions) if conditions else items
-
-    needs = None if joined.needs is None else conditional(joined.needs)
-    return Declared(needs, conditional(joined.gives), joined.instead, joined.complete)
+    return _joined([Declared(complete=bool(kinds)), *kinds])
 
 
-def _conditions(overload: ast.FunctionDef) -> list[str]:
+def _conditions(function: Definition) -> list[str]:
     """Return `mode=norm` for each value of an overload's first literal key."""
-    for argument in (*overload.args.args, *overload.args.kwonlyargs):
+    assert isinstance(function, ast.FunctionDef)
+    if not any(ast.unparse(decorator).endswith("overload") for decorator in function.decorator_list):
+        return []
+    for argument in (*function.args.args, *function.args.kwonlyargs):
         hint = argument.annotation
-        is_overload = any(ast.unparse(d).endswith("overload") for d in overload.decorator_list)
-        if is_overload and isinstance(hint, ast.Subscript) and ast.unparse(hint.value) == "Literal":
-            values = ast.literal_eval(hint.slice)
+        if isinstance(hint, ast.Subscript) and ast.unparse(hint.value) == "Literal":
+            values = _literal(hint.slice)
             return [f"{argument.arg}={v}" for v in (values if isinstance(values, tuple) else (values,))]
     return []
 
@@ -160,11 +168,13 @@ def _stated(node: Definition) -> Declared:
             targets = item.targets if isinstance(item, ast.Assign) else [item.target]
             stated |= {target.id: item.value for target in targets if isinstance(target, ast.Name)}
     needs, gives, instead = (_literal(stated.get(name)) for name in ("needs", "gives", "instead"))
-    return Declared(
-        frozenset(needs) if isinstance(needs, set | frozenset) else None,
-        frozenset(gives) if isinstance(gives, set | frozenset) else frozenset(),
-        instead if isinstance(instead, dict) else {},
-    )
+    return Declared(_texts(needs), _texts(gives) or frozenset(), instead if isinstance(instead, dict) else {})
+
+
+def _texts(value: Any) -> frozenset[str] | None:
+    """Return a set of texts; None for anything else, such as an attribute that means something else."""
+    texts = isinstance(value, set | frozenset) and all(isinstance(item, str) for item in value)
+    return frozenset(value) if texts else None
 
 
 def _literal(value: ast.expr | None) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shlex
 from dataclasses import fields
 from pathlib import Path
@@ -28,6 +27,7 @@ from dltrain.config.validation import (
 from dltrain.config.yaml_files import SafeLoader, check_bounds
 from dltrain.direction import problems, resolved_modes
 from dltrain.errors import CheckpointProblem, UserError, nearest
+from dltrain.storage.files import replace
 
 # fifty times the size of what a run writes
 MAX_SAVED_BYTES = 200_000
@@ -48,9 +48,7 @@ def write(config: Config, file: Path) -> None:
     """
     content = {**copy.deepcopy(config.plain), "words": config.words}
     put(content, config.secrets)
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_text(dump(content), encoding="utf-8")
-    os.replace(beside, file)
+    replace(file, dump(content).encode())
 
 
 def dump(content: Any) -> str:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from dltrain.config.schema import Config
 from dltrain.errors import FolderInUse, ResourceProblem
+from dltrain.storage.summary import WHOLE
 from dltrain.sweep.backends.protocol import CompleteBackend, Ended, Evaluated, Event, Started, checked
 from dltrain.sweep.jobs import Job, values_of
 from dltrain.sweep.live import Quiet
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.reuse import Finished, take_over
 from dltrain.training.signals import ENDINGS, heard, leave_closed_terminal
-from dltrain.training.summary import WHOLE
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dltrain.config.schema import Config
-from dltrain.training.summary import ENDED, read_json
+from dltrain.storage.files import replace
+from dltrain.storage.summary import ENDED, read_json
 
 
 @dataclass
@@ -127,9 +127,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 def write(file: Path, text: str) -> None:
     """Write a file atomically."""
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, file)
+    replace(file, text.encode())
 
 
 def values_of(jobs: list[Job], objectives: list[str]) -> list[float] | None:

@@ -10,10 +10,10 @@ from typing import Any
 
 from dltrain.config.schema import objective_of
 from dltrain.errors import CheckpointProblem, UserError
+from dltrain.storage.folder_names import check_files
+from dltrain.storage.summary import read_json
 from dltrain.sweep.jobs import write
 from dltrain.sweep.plan.plan import HOW, Plan
-from dltrain.training.folder_names import check_files
-from dltrain.training.summary import read_json
 
 RECORD = "sweep.json"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -13,10 +12,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import lock_descriptor
+
 from dltrain.config.compose import CONFIG_NAME
 from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
+from dltrain.storage.folder_names import check_files, check_writable, new_folder
+from dltrain.storage.lock import owner_of
 from dltrain.sweep.backends import pool, protocol
 from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.backends.slots import gpus_for, num_slots
@@ -41,7 +44,6 @@ from dltrain.sweep.record import (
     resumed_texts,
 )
 from dltrain.training.callbacks import count
-from dltrain.training.folder_names import check_files, check_writable, new_folder
 from dltrain.training.signals import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -182,15 +184,11 @@ def _say(plan: Plan, text: str) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system releases when the driver dies. Raises FolderInUse."""
     with open(folder / "sweep.lock", "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
+        if not lock_descriptor(file.fileno(), blocking=False):
             raise FolderInUse(
-                f"{folder} is being run by {owner}. Wait for it to end, or stop it; for a second sweep over the same: "
+                f"{folder} is being run by {owner_of(file)}. Wait for it to end, or stop it; for a second sweep over the same: "
                 "sweep.fresh=true"
-            ) from None
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()

@@ -179,6 +179,12 @@ def test_an_item_that_no_rule_knows_is_refused(own, dltrain):
         dltrain("augmentation=[blur]", "steps=2")
 
 
+@pytest.mark.parametrize("needs", ["{1, 2}", "['image']", "compute()", "None", "'image'"])
+def test_an_attribute_that_means_something_else_declares_nothing(needs, own):
+    (own / "my_parts.py").write_text(OWN.replace('    needs = {"images"}', f"    needs = {needs}"))
+    assert declared("my_parts.Blur", (own,)).needs is None
+
+
 def test_every_item_of_a_rule_is_described_and_declared():
     catalogue = Catalogue(catalogue_dir())
     parts = [part_of(word) for words in catalogue.words.values() for word in words.values() if word.target]

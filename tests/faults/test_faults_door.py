@@ -22,8 +22,8 @@ from dltrain.config import saved
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.hydra_node import FIXED, SHIPPED, check_hydra_node
 from dltrain.errors import UserError
+from dltrain.run.git import git_state
 from dltrain.sweep.reuse import finished_runs
-from dltrain.training.git import git_state
 
 HERE = Path(__file__)
 

@@ -18,10 +18,10 @@ import pytest
 import torch
 from conftest import Run
 
-from dltrain import experiment
 from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import Door, Rights, shipped_targets
 from dltrain.errors import NumericalFailure
+from dltrain.run import experiment
 from dltrain.sweep.backends.stack import Crew, StackTask
 from dltrain.sweep.backends.stacked import stack_key
 from dltrain.sweep.backends.worker import Task
@@ -212,10 +212,10 @@ def test_a_run_of_a_stack_is_taken_up_alone(own, composer, tmp_path, monkeypatch
     tasks = tasks_of(composer, tmp_path / "together", [[*own, "epochs=3", f"seed={i}"] for i in range(2)])
     observe = Member.observe
 
-    def signalled(member, update_norm):
+    def signalled(member):
         if member.step == 7:  # a signal comes for the whole process
             member.signals.received = signal.SIGINT
-        observe(member, update_norm)
+        observe(member)
 
     monkeypatch.setattr(Member, "observe", signalled)
     outcomes = train_together(tasks, tmp_path)

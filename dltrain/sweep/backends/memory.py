@@ -82,9 +82,9 @@ def measure(config: Config, rights: Rights) -> int:
     """The bytes of a job's tensors in one training step, at least: the model is built here, on the CPU."""
     import torch
 
-    from dltrain.build import build
     from dltrain.data.batches import ResidentSplit
-    from dltrain.tuning import CANDIDATES, bytes_per_sample, with_values
+    from dltrain.run.build import build
+    from dltrain.run.tuning import CANDIDATES, bytes_per_sample, with_values
 
     size = None if config.batch_size == "auto" else config.batch_size  # auto takes what is free
     lr = CANDIDATES[0] if config.lr == "auto" else config.lr

@@ -6,12 +6,12 @@ import importlib
 from contextlib import suppress
 
 MODULES = (
-    "dltrain.experiment dltrain.sweep.backends.worker dltrain.sweep.backends.stack "
+    "dltrain.run.experiment dltrain.sweep.backends.worker dltrain.sweep.backends.stack "
     "dltrain.training.stack dltrain.models.mlp dltrain.models.cnn dltrain.data.bundled "
     "dltrain.initializers.closed_form dltrain.losses dltrain.sampling dltrain.schedules dltrain.early_stopping "
     "dltrain.regularization.penalties PIL.PngImagePlugin safetensors.torch "
     "tensorboard.compat.proto.event_pb2 tensorboard.compat.proto.summary_pb2 tensorboard.compat.proto.tensor_pb2 "
-    "tensorboard.summary.writer.record_writer tensorboard.plugins.text.plugin_data_pb2 "
+    "tensorboard.plugins.text.plugin_data_pb2 "
     "tensorboard.plugins.custom_scalar.layout_pb2 tensorboard.plugins.hparams.plugin_data_pb2 "
     "tensorboard.plugins.hparams.api_pb2"
 ).split()

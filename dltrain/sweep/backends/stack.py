@@ -16,7 +16,7 @@ from dltrain.sweep.backends.worker import Task, Watch
 
 if TYPE_CHECKING:
     from dltrain.data.prepare import Splits
-    from dltrain.experiment import Experiment
+    from dltrain.run.built import Experiment
     from dltrain.training.stack import Member
 
 
@@ -64,7 +64,7 @@ class Crew:
 
     def prepare(self, begun: float) -> None:
         """Build every run; the data are loaded once. A run that cannot be built has failed."""
-        from dltrain import experiment
+        from dltrain.run import experiment
 
         splits = None
         for task in self.stack.tasks:
@@ -92,7 +92,8 @@ class Crew:
     def worth_it(self) -> bool:
         """Whether training together is possible for these data and models, and faster; says why not."""
         from dltrain.data.batches import ResidentSplit
-        from dltrain.training.stack import leaves, pays
+        from dltrain.training.stack import pays
+        from dltrain.training.stacked_layers import leaves
 
         if not self.ready:
             return False
@@ -127,8 +128,9 @@ class Crew:
 
     def begin(self, task: Task, built: Experiment, folders: ExitStack) -> Member:
         """Open a run's folder and tell its observers."""
-        from dltrain import experiment
-        from dltrain.training.lock import Lock
+        from dltrain.run import experiment
+        from dltrain.run.record import log_of, note_failures
+        from dltrain.storage.lock import Lock
         from dltrain.training.stack import Member
 
         stopping, every = built.parts.early_stopping, built.plan.evaluate_every
@@ -141,9 +143,9 @@ class Crew:
         folder = experiment.open_folder(built, task.folder)
         folders.callback(folder.close)
         member = Member(built.parts, built.plan, folder, [], watch)
-        handler = experiment.log_of(task.folder)
+        handler = log_of(task.folder)
         folders.callback(handler.close)
-        experiment.note_failures(handler, folder)
+        note_failures(handler, folder)
         self.of[id(member)] = (task, built, handler)
         self.turn(member)
         info = experiment.begin(built, member)
@@ -156,7 +158,8 @@ class Crew:
 
     def ended(self, member: Member, error: Exception | None) -> None:
         """Conclude a run that left the stack, as a run alone concludes, and tell the driver."""
-        from dltrain import experiment
+        from dltrain.run import experiment
+        from dltrain.run.failures import explain, problem_of
 
         task, built, handler = self.of[id(member)]
         report: BaseException | None = None
@@ -166,10 +169,10 @@ class Crew:
             member.end()
             experiment.finish(built, member)
         except Exception as raised:
-            report = experiment.explain(raised, built)
+            report = explain(raised, built)
             experiment.close(built, member, report)
         else:
-            report = experiment.complaint(member.folder)
+            report = problem_of(member.folder)
         handler.close()
         member.folder.close()
         with open(task.folder / "run.log", "a", encoding="utf-8") as log:

@@ -26,8 +26,8 @@ from dltrain.errors import FolderInUse, UserError
 from dltrain.sweep.jobs import Job, has_checkpoint
 
 if TYPE_CHECKING:
-    from dltrain.experiment import Experiment
     from dltrain.experiment import Watch as Observer
+    from dltrain.run.built import Experiment
 
 MODULE = "dltrain.sweep.backends.worker"
 ORPHAN_SECONDS = 60.0  # to wait for a job of a driver that was killed, which may still be ending
@@ -144,9 +144,10 @@ def train(
     alone: str = "",
 ) -> None:
     """Train a configuration in a folder; continue from its newest checkpoint where it has one."""
-    from dltrain import experiment
-    from dltrain.training.checkpoint import clear_unfinished
-    from dltrain.training.lock import Lock
+    from dltrain.run import experiment
+    from dltrain.run.record import logging_to
+    from dltrain.storage.checkpoint import clear_unfinished
+    from dltrain.storage.lock import Lock
     from dltrain.training.signals import hold_interrupt
 
     # the driver has the terminal; the folder keeps the user's setting
@@ -161,7 +162,7 @@ def train(
     Lock(folder, patience=ORPHAN_SECONDS).release()
     # of a job that was killed, and has no whole one to resume from
     clear_unfinished(folder / "checkpoints")
-    with experiment.logging_to(folder):
+    with logging_to(folder):
         if alone:
             logging.getLogger(__name__).info("not in a stack: %s", alone)
         experiment.run(built, folder, resume=resume, watch=watch)
@@ -207,7 +208,7 @@ def score_winner(path: str, config: Config, rights: Rights, cwd: str, channel: A
     os.setsid()
     os.chdir(cwd)
     _write_to(Path(path) / "run.log")
-    from dltrain import scoring
+    from dltrain.run import scoring
 
     scores = scoring.score_runs([Path(path)], [config], [rights.door(config.trust)])
     channel.send({s.split: s.values for s in scores}.get("test"))

@@ -1,4 +1,4 @@
-"""The run folder: everything that one experiment leaves behind, and the lock that keeps others out."""
+"""The run folder: all files of one run, and the lock that keeps other processes out."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.errors import CheckpointProblem, ResourceProblem
-from dltrain.training import checkpoint
-from dltrain.training.lock import Lock
-from dltrain.training.summary import read_text
+from dltrain.storage import checkpoint
+from dltrain.storage.files import replace
+from dltrain.storage.lock import Lock
+from dltrain.storage.snapshot import Snapshot
+from dltrain.storage.summary import read_text
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ MAX_CONTRACT_BYTES = 100_000_000
 
 
 class RunFolder:
-    """One run's files. Construct it inside the folder of a run; it holds the lock until `close`.
+    """The files of one run. It holds the lock of the folder until `close`.
 
     `background`: write checkpoints in a thread, from a copy, so that the loop waits for the copy only.
     `unsaved`: "stop" raises ResourceProblem when a checkpoint cannot be written, "continue" notes it among `problems`.
@@ -57,19 +58,20 @@ class RunFolder:
         self._snapshot = Snapshot()
         self._thread: Thread | None = None
         self._failure: OSError | None = None
+        self._synced: dict[Path, tuple[int, ...]] = {}
         self._lock = Lock(path)
         for file in (*path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")):
             if file.is_file():  # half-written by a process that was killed: the lock says that it is gone
                 file.unlink()
 
     def close(self) -> None:
-        """Let the folder go, once the last checkpoint is written."""
+        """Release the folder when the last checkpoint is written."""
         if self._thread is not None:
             self._thread.join()
         self._lock.release()
 
     def note_problem(self, problem: str) -> None:
-        """Something beside the training failed: the summary will say `degraded`."""
+        """Note that something besides the training failed: the status becomes `degraded`."""
         if problem not in self.problems:
             self.problems.append(problem)
             _log.warning("%s", problem)
@@ -92,7 +94,7 @@ class RunFolder:
         self.flush_rows()
 
     def flush_rows(self) -> None:
-        """Write the rows that wait. A full disk keeps them waiting; a folder that is gone raises ResourceProblem."""
+        """Write the waiting rows. A full disk keeps them waiting; a folder that is gone raises ResourceProblem."""
         self.check_there()
         before = self.metrics_file.stat().st_size if self.metrics_file.is_file() else 0
         try:
@@ -109,7 +111,7 @@ class RunFolder:
             raise ResourceProblem(f"{self.path} is gone: it was moved or deleted while the run was going on.")
 
     def rows(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv; a last line that a kill cut short is left out.
+        """Return the rows of metrics.csv; a last line that a kill cut short is left out.
 
         Raises CheckpointProblem for a file that no run wrote.
         """
@@ -126,7 +128,7 @@ class RunFolder:
         return rows
 
     def rewind_rows(self, step: int) -> None:
-        """Drop the rows after a step: the resumed run writes them again."""
+        """Remove the rows after a step: the resumed run writes them again."""
         rows = [row for row in self.rows() if row["step"] <= step]
         if not self.metrics_file.is_file():
             return
@@ -142,7 +144,7 @@ class RunFolder:
     def save_checkpoint(
         self, step: int, state: dict[str, Any], weights: dict[str, Tensor], averaged: dict[str, Tensor] | None
     ) -> None:
-        """Write a checkpoint, by and by where `background` is on. `averaged` must not change any more."""
+        """Write a checkpoint, in a thread if `background` is on. `averaged` must not change afterwards."""
         self.wait()
         best_row = state["best_row"]
         facts = {**self.facts, "best_step": int(best_row.get("step", 0)), "best": dict(best_row)}
@@ -158,30 +160,34 @@ class RunFolder:
     def _save(self, step: int, state: dict[str, Any], weights: Any, averaged: Any, facts: Any) -> None:
         try:
             self.check_there()
-            self._sync_records()
-            checkpoint.save(self.checkpoints, step, state, weights, averaged, facts)
+            # without its rows, a checkpoint could not be resumed
+            records = self._unsynced_records()
+            checkpoint.save(self.checkpoints, step, state, weights, averaged, facts, list(records))
+            self._synced |= records
             checkpoint.prune(self.checkpoints, self.keep)
         except OSError as error:
             self._failure = error
         except ResourceProblem as error:
             self._failure = OSError(2, str(error), str(self.path))
 
-    def _sync_records(self) -> None:
-        """Have what goes with a checkpoint on the disk before it: without its rows it could not be taken up whole."""
-        records = (f for f in self.path.rglob("*") if self.checkpoints not in (f, f.parent, f.parent.parent))
-        for file in (*records, self.path):
-            with suppress(FileNotFoundError, PermissionError):  # replaced meanwhile, or not ours to read
-                checkpoint.sync(file)
+    def _unsynced_records(self) -> dict[Path, tuple[int, ...]]:
+        """Return files and folders of the run that changed since they were synced, with what tells so."""
+        found = {}
+        for path in (*records(self.path, self.checkpoints), self.path):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                found[path] = (status.st_ino, status.st_size, status.st_mtime_ns)
+        return {path: version for path, version in found.items() if self._synced.get(path) != version}
 
     def wait(self) -> None:
-        """Until the checkpoint that is being written is whole. Raises ResourceProblem when it could not be written."""
+        """Wait for the checkpoint that is being written. Raises ResourceProblem if it could not be written."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         self.check_saved()
 
     def check_saved(self) -> None:
-        """Tell of a checkpoint that could not be written, as soon as it is known."""
+        """Raise ResourceProblem, or note it, if a checkpoint could not be written."""
         if self._failure is None:
             return
         error, self._failure = self._failure, None
@@ -194,7 +200,7 @@ class RunFolder:
             return
         raise ResourceProblem(
             f"{problem}; those before it are as they were.\nMake room, then: dltrain resume {self.path} "
-            "(checkpoint.unsaved=continue trains on all the same)"
+            "(checkpoint.unsaved=continue goes on without it)"
         )
 
     def seconds_since_checkpoint(self) -> float:
@@ -205,13 +211,13 @@ class RunFolder:
         return checkpoint.newest(self.checkpoints, self.strict)
 
     def best_weights(self, best_step: int) -> dict[str, Tensor]:
-        """The weights of the best evaluation, found through its own checkpoint."""
+        """Return the weights of the best evaluation, from its checkpoint."""
         if best_step == 0:
             return {}
         return checkpoint.verified(self.checkpoints / f"step-{best_step:08d}").weights(averaged=True)
 
     def write_best(self, weights: dict[str, Tensor]) -> None:
-        """The best weights where everyone looks for them: checkpoints/best.safetensors."""
+        """Write the best weights to checkpoints/best.safetensors."""
         self.checkpoints.mkdir(exist_ok=True)
         checkpoint.write_safetensors(self.checkpoints / "best.safetensors", weights)
 
@@ -220,12 +226,12 @@ class RunFolder:
         return (self.checkpoints / STATISTICS).is_file()
 
     def write_statistics(self, statistics: dict[str, Tensor]) -> None:
-        """What normalised the inputs, for whoever uses the weights later."""
+        """Write mean and std of the inputs, for later uses of the weights."""
         self.checkpoints.mkdir(exist_ok=True)
         checkpoint.write_safetensors(self.checkpoints / STATISTICS, statistics)
 
     def write_contract(self, contract: Contract) -> None:
-        """What the model takes and gives, so that other data are held to it."""
+        """Write data.json, which other data for this model are checked against."""
         replace(self.path / CONTRACT, contract.to_json().encode())
 
     # summary.json -------------------------------------------------------------------------------------------------
@@ -234,64 +240,24 @@ class RunFolder:
         replace(self.path / "summary.json", json.dumps(summary, indent=2, default=str).encode() + b"\n")
 
 
-def replace(file: Path, content: bytes) -> None:
-    """Write a file in one move: readers see the former one or the new one, whole."""
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_bytes(content)
-    checkpoint.sync(beside)
-    os.replace(beside, file)
-
-
-class Snapshot:
-    """Copies of nested plain data with its tensors on the CPU, each copy in the memory of the one before.
-
-    A thread may read it while training goes on. Fresh memory would cost six times the copy, at every checkpoint.
-    """
-
-    def __init__(self) -> None:
-        self._former: list[Tensor] = []
-
-    def of(self, value: Any) -> Any:
-        """A copy, valid until the next one."""
-        originals: list[Tensor] = []
-        copies: list[Tensor] = []
-        copy = self._laid_out(value, originals, copies)
-        for to, tensor in zip(copies, originals, strict=True):
-            to.copy_(tensor, non_blocking=True)
-        if any(tensor.is_cuda for tensor in originals):
-            torch.cuda.current_stream().synchronize()
-        self._former = copies
-        return copy
-
-    def _laid_out(self, value: Any, originals: list[Tensor], copies: list[Tensor]) -> Any:
-        if isinstance(value, Tensor):
-            originals.append(value.detach())
-            copies.append(self._room(value.detach(), len(copies)))
-            return copies[-1]
-        if isinstance(value, dict):
-            return {key: self._laid_out(item, originals, copies) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(self._laid_out(item, originals, copies) for item in value)
-        return value
-
-    def _room(self, tensor: Tensor, position: int) -> Tensor:
-        former = self._former[position] if position < len(self._former) else None
-        if former is not None and (former.dtype, former.shape, former.stride()) == (
-            tensor.dtype,
-            tensor.shape,
-            tensor.stride(),
-        ):
-            return former
-        return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+def records(folder: Path, left_out: Path) -> Iterator[Path]:
+    """Yield the files and folders below a folder, without one of its folders."""
+    # a folder may vanish meanwhile, or belong to somebody else
+    with suppress(FileNotFoundError, PermissionError):
+        for path in folder.iterdir():
+            if path != left_out:
+                yield path
+                if path.is_dir() and not path.is_symlink():
+                    yield from records(path, left_out)
 
 
 def number(value: float) -> str:
-    """A number that reads back as itself; whole ones without a point."""
+    """Return a number as text that reads back as itself; whole ones have no point."""
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
 
 
 def read_statistics(path: Path) -> dict[str, Tensor] | None:
-    """Mean and std that normalised the inputs of a run, or None in a folder that has none yet."""
+    """Return mean and std of the inputs of a run, None if the folder has none yet."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -303,7 +269,7 @@ def read_statistics(path: Path) -> dict[str, Tensor] | None:
 
 
 def read_contract(path: Path) -> Contract | None:
-    """What the model of a run takes and gives; None in a folder of a version that did not write it.
+    """Return the contract of a run, None in a folder of a version that did not write it.
 
     Raises CheckpointProblem for a file that cannot be read.
     """

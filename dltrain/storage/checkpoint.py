@@ -15,10 +15,12 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +28,7 @@ import torch
 from torch import Tensor
 
 from dltrain.errors import CheckpointProblem
+from dltrain.storage import files
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 10_000_000
@@ -35,20 +38,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a verified checkpoint holds."""
+    """A verified checkpoint."""
 
     folder: Path
     manifest: dict[str, Any]
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:
-        """The model's tensors by name: as they were trained, or averaged where the checkpoint has that."""
+        """Return the model's tensors by name: as trained, or averaged if the checkpoint has averages."""
         from safetensors.torch import load_file
 
         file = self.folder / "averaged.safetensors"
         return load_file(file if averaged and file.is_file() else self.folder / "weights.safetensors")
 
     def state(self) -> dict[str, Any]:
-        """Plain data and tensors. Raises CheckpointProblem for a file that holds anything else."""
+        """Return plain data and tensors. Raises CheckpointProblem for a file that holds anything else."""
         file = self.folder / "state.pt"
         try:
             check_archive(file)
@@ -62,11 +65,11 @@ class Checkpoint:
 
 
 class NewerFormat(CheckpointProblem):
-    """A checkpoint of a dltrain that is newer than this one: stepping over it would lose work in silence."""
+    """A checkpoint of a newer version of dltrain: to skip it would lose work silently."""
 
 
 def check_archive(file: Path) -> None:
-    """Refuse a state file that would unpack to more than its size: ours are stored as they are, never compressed."""
+    """Raise ValueError for a state file that would unpack to more than its size: those of a run are never compressed."""
     with zipfile.ZipFile(file) as archive:
         sizes = [(member.compress_type, member.file_size) for member in archive.infolist()]
     if any(kind != zipfile.ZIP_STORED for kind, _ in sizes) or sum(s for _, s in sizes) > file.stat().st_size:
@@ -80,8 +83,11 @@ def save(
     weights: dict[str, Tensor],
     averaged: dict[str, Tensor] | None,
     facts: dict[str, Any],
+    records: Sequence[Path] = (),
 ) -> Path:
     """Write a checkpoint; `facts` go into its manifest. An older one of the same step is replaced.
+
+    `records` are files and folders that it refers to: they are synced before it is complete.
 
     Raises OSError, with the bytes that it needed, when the disk refuses; what was there stays as it was.
     """
@@ -92,7 +98,7 @@ def save(
     check_space(parent, num_bytes((state, weights, averaged)))
     beside.mkdir()
     try:
-        _write_files(beside, {"format": FORMAT, "step": step, **facts}, state, weights, averaged)
+        _write_files(beside, {"format": FORMAT, "step": step, **facts}, state, weights, averaged, records)
         _replace(beside, final)
     except CheckpointProblem as error:  # what was read back is not what was written
         shutil.rmtree(beside, ignore_errors=True)
@@ -109,8 +115,9 @@ def _write_files(
     state: dict[str, Any],
     weights: dict[str, Tensor],
     averaged: dict[str, Tensor] | None,
+    records: Sequence[Path],
 ) -> None:
-    """Fill a folder, and read it back while it goes to the disk, which takes several syncs in the time of one."""
+    """Fill a folder, and read it back while it is synced: a disk takes several syncs in the time of one."""
     fillers = {
         "state.pt": partial(torch.save, state),
         "weights.safetensors": partial(_write_safetensors, weights),
@@ -120,16 +127,15 @@ def _write_files(
     manifest["sha256"] = {name: write_hashed(folder / name, fill) for name, fill in fillers.items()}
     (folder / "manifest.json").write_bytes(json.dumps(manifest, indent=1).encode())
     paths = [*folder.iterdir(), folder]
-    with ThreadPoolExecutor(len(paths)) as pool:
-        synced = pool.map(sync, paths)
+    with ThreadPoolExecutor(len(paths) + len(records)) as pool:
+        synced = chain(pool.map(files.sync, paths), pool.map(sync_if_there, records))
         verified(folder)
         list(synced)  # raises what the disk said
 
 
 def check_space(folder: Path, needed: int) -> None:
     """Raise OSError (ENOSPC) where a folder's disk has less than `needed` bytes, before anything is written."""
-    disk = os.statvfs(folder)
-    free = disk.f_bavail * disk.f_frsize
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
             errno.ENOSPC, f"No space left on device: {needed} bytes needed, {free} free", str(folder)
@@ -141,18 +147,18 @@ def _replace(beside: Path, final: Path) -> None:
     if final.exists():
         final.rename(aside)
     beside.rename(final)
-    sync(final.parent)
+    files.sync(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def folders(parent: Path) -> list[Path]:
-    """The folders of checkpoints, the newest first; what else lies there is somebody else's."""
+    """Return the folders of checkpoints, the newest first; other files and folders are ignored."""
     found = [(int(m[1]), f) for f in parent.glob("step-*") if (m := _FOLDER.fullmatch(f.name))]
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
 def newest(parent: Path, strict: bool = False) -> Checkpoint | None:
-    """The newest checkpoint that is complete and undamaged; damaged ones are stepped over with a warning.
+    """Return the newest checkpoint that is complete and undamaged; damaged ones are skipped with a warning.
 
     Raises CheckpointProblem when there are checkpoints and every one of them is damaged, or (`strict`) the newest is,
     and NewerFormat for one that a newer dltrain wrote.
@@ -180,7 +186,7 @@ def newest(parent: Path, strict: bool = False) -> Checkpoint | None:
 
 
 def verified(folder: Path) -> Checkpoint:
-    """A checkpoint whose files are what its manifest says. Raises CheckpointProblem otherwise."""
+    """Return a checkpoint whose files have the hashes of its manifest. Raises CheckpointProblem otherwise."""
     manifest = read_manifest(folder)
     for name, digest in manifest["sha256"].items():
         file = folder / Path(name).name
@@ -190,7 +196,7 @@ def verified(folder: Path) -> Checkpoint:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """A manifest as plain data. Raises CheckpointProblem for one that cannot be used, NewerFormat for a newer one."""
+    """Return a manifest as plain data. Raises CheckpointProblem for one that cannot be used, NewerFormat for a newer one."""
     file = folder / "manifest.json"
     try:
         if file.stat().st_size > MAX_MANIFEST_BYTES:
@@ -216,7 +222,7 @@ def _digest(file: Path) -> str:
 
 
 def prune(parent: Path, keep: int) -> None:
-    """Delete this run's older checkpoints: the newest `keep` stay, and the best one of each of them."""
+    """Delete older checkpoints: the newest `keep` stay, and the best one of each of them."""
     newest_first = folders(parent)
     kept = {folder.name for folder in newest_first[:keep]}
     for folder in newest_first[:keep]:
@@ -231,7 +237,7 @@ def prune(parent: Path, keep: int) -> None:
 
 
 def clear_unfinished(parent: Path) -> None:
-    """Remove what a killed process left half-written; a finished one that it had put aside is put back."""
+    """Remove half-written checkpoints of a killed process; a finished one that it had put aside is restored."""
     for folder in parent.glob(".step-*.old"):
         final = parent / folder.name[1:].partition(".")[0]
         if not final.exists():
@@ -241,15 +247,15 @@ def clear_unfinished(parent: Path) -> None:
 
 
 def write_safetensors(file: Path, weights: dict[str, Tensor]) -> None:
-    """Weights for others to read, replaced in one move."""
+    """Write weights in one move, for other programs to read."""
     beside = file.with_name(f".{file.name}.tmp")
     write_hashed(beside, partial(_write_safetensors, weights))
-    sync(beside)
+    files.sync(beside)
     os.replace(beside, file)
 
 
 class Hashing:
-    """A file to write to, and the SHA-256 of what was meant to be written."""
+    """A file and the SHA-256 of the bytes that were passed to it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream, self.sha256 = stream, hashlib.sha256()
@@ -268,7 +274,7 @@ class Hashing:
 
 
 def write_hashed(file: Path, fill: Callable[[Any], None]) -> str:
-    """Write a file by a function that fills a stream; returns the SHA-256. Raises OSError when the disk refuses."""
+    """Write a file by a function that fills a stream; return its SHA-256. Raises OSError when the disk refuses."""
     with open(file, "wb") as stream:
         hashing = Hashing(stream)
         fill(hashing)
@@ -277,17 +283,14 @@ def write_hashed(file: Path, fill: Callable[[Any], None]) -> str:
     return hashing.sha256.hexdigest()
 
 
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before the next line runs."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def sync_if_there(path: Path) -> None:
+    """Sync a file that another thread may replace, or that this process may not read."""
+    with suppress(FileNotFoundError, PermissionError):
+        files.sync(path)
 
 
 def num_bytes(value: Any) -> int:
-    """The bytes of all tensors in nested plain data."""
+    """Return the bytes of all tensors in nested plain data."""
     if isinstance(value, Tensor):
         return value.nbytes
     if isinstance(value, dict):

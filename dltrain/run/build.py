@@ -7,11 +7,9 @@ Everything is built first; state is loaded into it later.
 
 from __future__ import annotations
 
-import ctypes
 import inspect
-import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,35 +18,35 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.augmentation.pipeline import Augmentation
-from dltrain.batch_norm import batch_norms, leaves_one, micro_batches, samples_needed, smallest_piece
 from dltrain.config.conflicts import part, refusal
 from dltrain.config.declarations import of_object
 from dltrain.config.door import Door
 from dltrain.config.groups import BY_NAME
 from dltrain.config.schema import Config, Node
 from dltrain.data.contract import Contract
-from dltrain.data.errors import DataError
-from dltrain.data.prepare import Splits, prepare
+from dltrain.data.prepare import Splits
 from dltrain.data.spec import Batch, DataSpec
-from dltrain.data.torch_dataset import as_raw
 from dltrain.data.units import in_units
-from dltrain.errors import DataProblem, UserError, nearest
+from dltrain.errors import UserError, nearest
 from dltrain.initializers.pretrained import check_frozen_are_loaded
 from dltrain.initializers.protocols import Report
 from dltrain.losses import is_yardstick, yardstick
 from dltrain.metrics import default_metrics
 from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
-from dltrain.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
+from dltrain.run.data import build_data
+from dltrain.run.machine import choose_device, set_machine
+from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
+from dltrain.run.plan import (
+    check_batch_norm,
+    choose_batch_size,
+    make_plan,
+    samples_for_batch_norm,
+    steps_of_an_epoch,
+)
 from dltrain.seeding import Stream, derive, sample_positions
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
-
-DEFAULT_EPOCHS = 30
-DEFAULT_BATCH_SIZE = 64
-COMMON_DATASET_KEYS = (
-    "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit",
-)  # fmt: skip
 
 
 def build(
@@ -58,7 +56,7 @@ def build(
     splits: Splits | None = None,
     contract: Contract | None = None,
 ) -> tuple[Parts, Plan]:
-    """All parts of one run and its plan; `statistics` are an earlier run's, which normalise in place of new ones.
+    """Build all parts of one run and its plan; `statistics` of an earlier run normalize in place of new ones.
 
     `contract` is that of the earlier run: the data are encoded by it, or refused where they differ.
     `splits` are the data where they are at hand already.
@@ -127,7 +125,7 @@ def build(
 
 
 def measures(loss: Metric, spec: DataSpec) -> tuple[dict[str, Metric], str]:
-    """What is measured in every split, and the name under which it holds what is minimized.
+    """Return what is measured in every split, and which of it is the training objective.
 
     `loss` is the yardstick of the task, so that runs with different losses compare; a loss that differs from it is
     measured beside it, as `objective`. Where targets were standardized, all but the objective is in real units.
@@ -141,7 +139,7 @@ def measures(loss: Metric, spec: DataSpec) -> tuple[dict[str, Metric], str]:
 
 
 def check_metrics(parts: Parts) -> None:
-    """What early stopping and plateau schedules look at must be measured. Raises UserError for what is not."""
+    """Raise UserError if early stopping or a plateau schedule looks at something that is not measured."""
     splits = ("train", "val") if parts.val is not None else ("train",)
     columns = [f"{split}/{name}" for split in splits for name in parts.metrics]
     columns += ["gap"] if parts.val is not None else []
@@ -157,173 +155,8 @@ def check_metrics(parts: Parts) -> None:
             )
 
 
-def set_machine(config: Config) -> None:
-    """Memory, threads and determinism: process-wide switches."""
-    keep_freed_memory()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    if (
-        config.deterministic != torch.are_deterministic_algorithms_enabled()
-    ):  # the call imports torch._dynamo: 1 to 5 s
-        torch.use_deterministic_algorithms(config.deterministic)
-    torch.set_float32_matmul_precision("high" if config.precision != "fp32" else "highest")
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next step: 1.2 times the speed of a small CNN on a CPU.
-
-    By default every activation above 128 kB is mapped from the system anew, page fault by page fault.
-    """
-    with suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL(None)
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-            libc.mallopt(option, 1 << 30)
-
-
-def choose_device(asked: str) -> torch.device:
-    """The device of a name; `auto` takes the GPU where there is one. Raises UserError for one that is not there."""
-    fastest = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(fastest if asked == "auto" else asked)
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    count = there.get(device.type, 0)
-    if (device.index or 0) >= count:
-        devices = ", ".join(["cpu"] + [f"cuda:{i}" for i in range(there["cuda"])] + ["mps"] * there["mps"])
-        raise UserError(
-            f"`device` is {asked}, which this machine does not have. There is: {devices}. Or leave it: device=auto"
-        )
-    return torch.device(device.type, device.index or 0) if device.type == "cuda" else device
-
-
-def choose_precision(asked: str, device: torch.device) -> str:
-    """`auto` is bf16 on a GPU that has it, else fp32."""
-    if asked != "auto":
-        return asked
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
-# Data -------------------------------------------------------------------------------------------------------------
-
-
-def build_data(
-    config: Config,
-    door: Door,
-    device: torch.device,
-    statistics: Mapping[str, Tensor] | None,
-    contract: Contract | None = None,
-) -> Splits:
-    """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only."""
-    machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
-    machine |= {"worker_timeout": config.worker_timeout, "contract": contract}
-    common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
-    own = {key: value for key, value in config.dataset.items() if key not in common}
-    if contract is not None and contract.columns and takes_contract(door, config):
-        own["contract"] = contract
-    with data_problems():
-        raw = as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS))
-        return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
-
-
-def takes_contract(door: Door, config: Config) -> bool:
-    """Whether the dataset reads other files by the contract of a run."""
-    return "contract" in inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
-
-
-@contextmanager
-def data_problems() -> Iterator[None]:
-    """What the data room refuses, with the exit code of data."""
-    try:
-        yield
-    except DataError as error:
-        raise DataProblem(str(error)) from error
-    except UserError as error:
-        if isinstance(error.__cause__, DataError):
-            raise DataProblem(str(error.__cause__)) from error
-        raise
-
-
-def steps_of_an_epoch(samples: int, batch_size: int, model: nn.Module) -> int:
-    """All batches, the ragged last one too, unless it is a single sample and the model has batch norm."""
-    dropped = bool(batch_norms(model)) and leaves_one(samples, batch_size)
-    return math.ceil(samples / batch_size) - dropped
-
-
-def samples_for_batch_norm(model: nn.Module, splits: Splits) -> int:
-    """The samples that a batch needs for the model's batch norms; what does not fit the data is refused later."""
-    batch = next(iter(splits.train.batches(torch.arange(min(2, len(splits.train))), 2)))
-    with suppress(RuntimeError, ValueError, TypeError):
-        return samples_needed(model, batch.inputs)
-    return 1
-
-
-def check_batch_norm(config: Config, plan: Plan, samples: int) -> None:
-    """Raise UserError where a batch or micro-batch has too few samples for batch norm, which would end the run later."""
-    needed, size = plan.samples_needed, min(plan.batch_size, samples)
-    rule = f"{needed} samples: the variance of a single value is not defined"
-    other_norm = "model.norm=layer" if config.model.get("norm") == "batch" else "another model"
-    if size < needed:
-        cure = f"batch_size={needed}, or {other_norm}" if samples >= needed else other_norm
-        raise UserError(
-            f"`batch_size` is {plan.batch_size}, and the batch norm of model={config.words['model']} needs at least {rule}. "
-            f"Use {cure}."
-        )
-    if smallest_piece(size, plan.accumulate) < needed:
-        pieces = micro_batches(size, plan.accumulate, needed)
-        largest = math.ceil(size / math.ceil(size / pieces))  # what torch.chunk makes of it
-        raise UserError(
-            f"`accumulate` is {plan.accumulate}, which leaves {smallest_piece(size, plan.accumulate)} of the {size} samples of a "
-            f"batch for the smallest micro-batch.\nThe batch norm of model={config.words['model']} needs at least {rule}. "
-            f"Use accumulate={largest}, a larger batch_size, or {other_norm}."
-        )
-
-
-def make_plan(
-    config: Config, device: torch.device, batch_size: int, steps_per_epoch: int, samples_needed: int = 1
-) -> Plan:
-    """Every duration as a number of steps; a micro-batch has at least `samples_needed`."""
-    if config.accumulate > batch_size:
-        raise UserError(
-            f"`accumulate` is {config.accumulate}, more than the {batch_size} samples of a batch. Use at most that."
-        )
-    total = config.steps or (config.epochs or DEFAULT_EPOCHS) * steps_per_epoch
-
-    def steps(node: Any) -> int | None:
-        return node.every_steps or (node.every_epochs * steps_per_epoch if node.every_epochs else None)
-
-    return Plan(
-        seed=config.seed,
-        device=device,
-        precision=choose_precision(config.precision, device),
-        batch_size=batch_size,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total,
-        accumulate=config.accumulate,
-        evaluate_every=steps(config.evaluation) or total,
-        evaluation_batch_size=config.evaluation.batch_size or max(batch_size, 1024),
-        checkpoint_every=steps(config.checkpoint),
-        checkpoint_seconds=config.checkpoint.every_minutes * 60 if config.checkpoint.every_minutes else None,
-        log_every=config.log.every_steps,
-        compile=config.compile,
-        non_finite=config.non_finite,
-        samples_needed=samples_needed,
-    )
-
-
-def choose_batch_size(asked: int | str | None, num_train: int) -> int:
-    """The batch size in samples. Raises UserError for one above the training split."""
-    if asked is None:
-        return min(DEFAULT_BATCH_SIZE, num_train)
-    if asked == "full":
-        return num_train
-    if int(asked) > num_train:
-        raise UserError(
-            f"`batch_size` is {asked}, and the training split has {num_train} samples: it must be at most that. "
-            f"Use batch_size={num_train} or batch_size=full."
-        )
-    return int(asked)
-
-
 def build_order(config: Config, door: Door, splits: Splits, batch_size: int) -> Any:
-    """The order of the samples: by `shuffle`, or by the sampler's own rule."""
+    """Build the order of the samples: by `shuffle`, or by the sampler's rule."""
     runtime = (splits.train.targets.cpu(), batch_size, derive(config.seed, "shuffle"), config.shuffle)
     return door.build(config.sampler, "sampler", *runtime)
 
@@ -341,13 +174,12 @@ def build_augmentation(config: Config, door: Door, spec: DataSpec) -> Augmentati
 def build_model(
     config: Config, door: Door, splits: Splits, device: torch.device, batch_size: int
 ) -> tuple[nn.Module, list[Frozen], str]:
-    """The model, sized from the data, with its initial weights, on its device; what of it thaws later; and what of its
-    weights was loaded, where the initializer tells.
+    """Return the model, sized from the data, with its initial weights on its device; what of it thaws later; and which
+    weights were loaded, if the initializer tells.
     """
     spec = splits.spec
-    torch.manual_seed(
-        derive(config.seed, "init")
-    )  # torch's own initial weights draw from the global generator
+    # torch's initial weights draw from the global generator
+    torch.manual_seed(derive(config.seed, "init"))
     model: nn.Module = door.build(config.model, "model", spec.input_shape, spec.num_classes)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     report: Report | None = None
@@ -369,7 +201,7 @@ def build_model(
 
 
 def sample_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
-    """A random batch of training samples on the CPU, for initializers that look at data."""
+    """Return a random batch of training samples on the CPU, for initializers that use data."""
     chosen = sample_positions(len(splits.train), max(batch_size, 512), seed, "initializer")
     batch = next(iter(splits.train.batches(chosen, len(chosen))))
     return Batch(*(tensor.cpu() for tensor in batch))
@@ -423,7 +255,7 @@ def check_class_weights(
 
 
 def build_rules(config: Config, door: Door, model: nn.Module) -> Rules:
-    """Regularization, sorted by where it acts."""
+    """Build the regularization, sorted by where it acts."""
     rules = Rules()
     for word, node in config.regularization.items():
         if node["_target_"] is None:  # dropout and the like set a key of the model or of the loss
@@ -452,7 +284,7 @@ def check_rules(config: Config, optimizer: Any, rules: Rules) -> None:
 
 
 def build_optimizer(config: Config, door: Door, model: nn.Module, frozen: list[Frozen]) -> Any:
-    """The optimizer over its parameter groups, inside its wraps; each group keeps its `initial_lr`."""
+    """Build the optimizer over its parameter groups, inside its wraps; each group keeps its `initial_lr`."""
     if not config.compile:
         skip_dynamo_import()
     target = door.locate(config.optimizer["_target_"], "optimizer")

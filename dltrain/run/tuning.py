@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dltrain.build import build
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, to_config
 from dltrain.errors import UserError
 from dltrain.optimizers.stepping import ONE_LOSS
+from dltrain.run.build import build
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.trainer import Trainer
@@ -94,7 +94,7 @@ def _loss_after(parts: Parts, plan: Plan) -> float:
         trainer.fit()
     except NonFinite:
         return math.inf
-    loss = trainer.last_row.get("val/loss", trainer.last_row["train/loss"])
+    loss = trainer.state.last_row.get("val/loss", trainer.state.last_row["train/loss"])
     return loss if math.isfinite(loss) else math.inf
 
 
@@ -105,6 +105,7 @@ class Scratch:
     def save_checkpoint(self, *parts: object) -> None: ...
     def wait(self) -> None: ...
     def check_saved(self) -> None: ...
+    def newest_checkpoint(self) -> None: ...
     def note_problem(self, problem: str) -> None: ...
     def seconds_since_checkpoint(self) -> float:
         return 0.0

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from dltrain.augmentation.mix import CutMix, Mixup
 from dltrain.augmentation.pipeline import Augmentation
-from dltrain.build import build, measures
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, objective_of
 from dltrain.data.contract import Contract
 from dltrain.data.spec import DataSpec
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.losses import combine, yardstick
+from dltrain.run.build import build, measures
 from dltrain.seeding import GlobalStream, Stream
-from dltrain.training.evaluation import autocast, evaluating
+from dltrain.storage.run_folder import read_contract, read_statistics
+from dltrain.training.evaluation import evaluating
+from dltrain.training.forward import autocast
 from dltrain.training.parts import Parts, Plan
-from dltrain.training.run_folder import read_contract, read_statistics
 
 Predicted = dict[str, tuple[Tensor, Tensor]]  # outputs and targets by split
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
+
+from filelock import lock_descriptor
 
 from dltrain.errors import FolderInUse
 
@@ -32,22 +34,18 @@ class Lock:
     def _locked(self, until: float) -> TextIO:
         while True:
             stream = open(self.file, "a+", encoding="utf-8")
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not lock_descriptor(stream.fileno(), blocking=False):
                 if time.monotonic() < until:
                     stream.close()
                     time.sleep(0.05)
                     continue
-                stream.seek(0)
-                owner = stream.read().strip() or "another process"
+                owner = owner_of(stream)
                 stream.close()
-                raise FolderInUse(
-                    f"{self.folder} is in use by {owner}. Wait for it to end, or stop it."
-                ) from None
+                raise FolderInUse(f"{self.folder} is in use by {owner}. Wait for it to end, or stop it.")
             if self._is_the_file(stream):
                 return stream
-            stream.close()  # its owner let go and removed it while we waited: a newcomer may hold the new file
+            # its owner released and removed it while we waited: another process may hold the new file
+            stream.close()
 
     def _is_the_file(self, stream: TextIO) -> bool:
         try:
@@ -56,6 +54,16 @@ class Lock:
             return False
 
     def release(self) -> None:
-        """Let the folder go."""
-        self.file.unlink(missing_ok=True)
+        """Release the folder."""
+        # a file that another process has open cannot be removed on Windows
+        with suppress(PermissionError):
+            self.file.unlink(missing_ok=True)
         self._stream.close()
+
+
+def owner_of(stream: TextIO) -> str:
+    """Return what the owner of a lock wrote into its file; Windows lets nobody else read it."""
+    with suppress(OSError):
+        stream.seek(0)
+        return stream.read().strip() or "another process"
+    return "another process"

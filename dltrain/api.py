@@ -142,15 +142,15 @@ def sweep(*words: str, config_dir: Any = None, **knobs: Any) -> Sweep:
 
     folders: list[Path] = []
     with hosted():
-        from dltrain.config.compose import CONFIG_NAME, open_catalogue, open_hydra, quote_foreign
-        from dltrain.sweep.sweep import INTERRUPTED, run_sweep
+        from dltrain.config.compose import open_catalogue, open_hydra, quote_foreign
+        from dltrain.sweep.sweep import INTERRUPTED, Source, run_sweep
 
         texts = [quote_foreign(text) for text in axis_texts(words, knobs)]
         _check_sweep(texts)
-        catalogue = open_catalogue(_folder(config_dir))
-        hydra = open_hydra(catalogue)
-        command = shlex.join(["dltrain", "-m", *texts])
-        code = run_sweep(texts, CONFIG_NAME, command, catalogue, hydra, folders.append)
+        place = _folder(config_dir)
+        catalogue = open_catalogue(place)
+        source = Source(catalogue, open_hydra(catalogue), place)
+        code = run_sweep(texts, source, shlex.join(["dltrain", "-m", *texts]), folders.append)
         if code == INTERRUPTED:
             raise KeyboardInterrupt(
                 f"the sweep was interrupted; what is done is kept. The same call goes on, or: dltrain -m sweep.resume={folders[0]}"

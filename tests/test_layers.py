@@ -68,6 +68,23 @@ def test_imports_point_down():
     assert wrong == [], "\n".join(wrong)
 
 
+# Of the packages of a sweep: the driver and the display stand above.
+SWEEP = {"plan": ("backends", "outcome"), "backends": ("plan", "outcome"), "outcome": ("backends",)}
+
+
+def test_the_parts_of_a_sweep_are_apart():
+    """Backends know nothing of plans, plans nothing of backends, and what a sweep leaves knows not how it ran."""
+    above = ("driver", "sweep", "live", "study", "reuse", "record")
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {module}"
+        for folder, others in SWEEP.items()
+        for file in (ROOT / "sweep" / folder).glob("*.py")
+        for module in imports_of(file)
+        if module.startswith("dltrain.sweep.") and module.split(".")[2] in (*others, *above)
+    ]
+    assert wrong == []
+
+
 def graph() -> dict[str, set[str]]:
     """The modules of the package and the modules that they import, anywhere in their files."""
     names = {".".join(("dltrain", *f.relative_to(ROOT).with_suffix("").parts)): f for f in FILES}
@@ -87,10 +104,8 @@ def graph() -> dict[str, set[str]]:
 
 def test_no_module_imports_itself_through_others():
     """Also in functions and under TYPE_CHECKING."""
-    # the second way to run a sweep imports the first; it goes with Hydra's sweepers
-    modules = {name: imported for name, imported in graph().items() if name != "dltrain.commands.multirun"}
     try:
-        graphlib.TopologicalSorter(modules).prepare()
+        graphlib.TopologicalSorter(graph()).prepare()
     except graphlib.CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 

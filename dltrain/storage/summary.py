@@ -12,6 +12,12 @@ from typing import Any
 from dltrain.errors import CheckpointProblem
 
 MAX_BYTES = 10_000_000
+# values of `status`, beside running and interrupted: trained to the planned end or by a criterion of the run
+WHOLE = ("completed", "early_stopped", "converged")
+# nothing is left to train
+FINISHED = (*WHOLE, "pruned", "degraded")
+# it will not change by itself
+ENDED = (*FINISHED, "failed")
 
 
 def read_json(file: Path) -> dict[str, Any]:

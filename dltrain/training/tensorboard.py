@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dltrain.storage.summary import FINISHED
 from dltrain.training.callbacks import Best, Progress, Result, RunInfo
 from dltrain.training.figures import Image8, confusion_matrix, image_grid, png
 
@@ -25,7 +26,6 @@ TITLES = {
     "seconds": "Seconds per epoch",
     "images_per_second": "Samples per second",
 }
-FINISHED = ("completed", "early_stopped", "converged", "pruned")
 
 
 class EventFile:

@@ -17,7 +17,7 @@ from dltrain.config.python_values import override_texts
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
-from dltrain.sweep.composer import Composer
+from dltrain.sweep.plan.composer import Composer
 
 WITH = {  # what a word cannot do without
     "dataset=csv": "dataset.path=t.csv dataset.target=y",

@@ -39,7 +39,7 @@ class Worker:
 
 def warm_up() -> None:
     """Start the fork server; it imports in the background."""
-    get_context("forkserver").set_forkserver_preload(["dltrain.sweep.preload"])
+    get_context("forkserver").set_forkserver_preload(["dltrain.sweep.backends.preload"])
     # The server restores SIGINT in its children; it ignores it itself, so a Ctrl-C of the terminal leaves it alive.
     with hangup_ignored():
         forkserver.ensure_running()

@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     for path, config in zip(paths, configs, strict=True):
         warn_of_direction(path, config)
 
-    from dltrain import scoring
+    from dltrain.run import scoring
 
     resamples = configs[0].evaluation.bootstrap
     scores = scoring.score_runs(paths, configs, doors, resamples, whole)

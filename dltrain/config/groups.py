@@ -25,6 +25,7 @@ class Group:
         knobs: parameters that the top-level knob of the same name sets
         by_name: whether the arguments of the program are passed by name only
         directed: whether a class of the group may state whether lower or higher values are better
+        needs: what a word of this group needs that does not declare its needs (dltrain/declare.py)
     """
 
     name: str
@@ -37,6 +38,7 @@ class Group:
     knobs: tuple[str, ...] = ()
     by_name: bool = False
     directed: bool = False
+    needs: frozenset[str] = frozenset()
 
     def passed(
         self, parameters: Sequence[tuple[str, bool]], given: Mapping[str, Any], function: bool
@@ -99,6 +101,7 @@ ALL = (
         "the initial weights",
         called=("module", "generator", "batch"),
         interfaces=("dltrain.initializers.protocols.Initializer",),
+        needs=frozenset({"layers"}),
     ),
     Group(
         "optimizer",
@@ -120,13 +123,26 @@ ALL = (
         runtime=("model", *_STEPS),
         interfaces=("dltrain.averaging.Averaging",),
     ),
-    Group("schedule", "the learning rate over steps", runtime=_STEPS, interfaces=_SCHEDULE),
-    Group("momentum_schedule", "the momentum over steps", runtime=_STEPS, interfaces=_SCHEDULE),
+    Group(
+        "schedule",
+        "the learning rate over steps",
+        runtime=_STEPS,
+        interfaces=_SCHEDULE,
+        needs=frozenset({"lr of each step"}),
+    ),
+    Group(
+        "momentum_schedule",
+        "the momentum over steps",
+        runtime=_STEPS,
+        interfaces=_SCHEDULE,
+        needs=frozenset({"momentum"}),
+    ),
     Group(
         "penalty_schedule",
         "the strength of regularization over steps",
         runtime=_STEPS,
         interfaces=_SCHEDULE,
+        needs=frozenset({"strength"}),
     ),
     Group(
         "regularization",
@@ -142,6 +158,7 @@ ALL = (
         runtime=("spec",),
         called=("inputs", "targets", "generator"),
         interfaces=("dltrain.augmentation.protocols.BatchTransform",),
+        needs=frozenset({"samples"}),
     ),
     Group(
         "loss",
@@ -159,6 +176,7 @@ ALL = (
         called=("outputs", "targets"),
         interfaces=("dltrain.metrics.protocol.Metric", "dltrain.metrics.protocol.SampleMetric"),
         directed=True,
+        needs=frozenset({"samples"}),
     ),
     Group(
         "sampler",
@@ -178,6 +196,12 @@ ALL = (
         interfaces=("dltrain.diagnostics.probe.Diagnostic",),
     ),
     Group("sweep", "how -m searches", runtime=("begun",)),
+    Group(
+        "sweep.backend",
+        "how -m runs its jobs",
+        runtime=("sweep",),
+        interfaces=("dltrain.sweep.backends.protocol.Backend",),
+    ),
     Group("experiment", "recipes, which change any of the above", overlay=True),
     Group("debug", "quick checks: fast, overfit, profile", overlay=True),
 )
@@ -185,6 +209,18 @@ BY_NAME = {group.name: group for group in ALL}
 GROUPS = [group.name for group in ALL]
 LIST_GROUPS = tuple(group.name for group in ALL if group.several)
 OVERLAYS = tuple(group.name for group in ALL if group.overlay)
+# part of no run
+OF_SWEEPS = ("sweep", "sweep.backend")
+
+
+def folder_of(group: str) -> str:
+    """Return the folder of a group below conf/, which is also Hydra's name of it."""
+    return group.replace(".", "/")
+
+
+def group_of(folder: str) -> str:
+    """Return the group of a folder below conf/, or of Hydra's name of it."""
+    return folder.replace("/", ".")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class _Counted(Metric):
     """A metric of the confusion matrix."""
 
     direction = "max"
-    task = "classification"
+    needs = frozenset({"classes"})
 
     def __init__(self) -> None:
         self.counts: Tensor | None = None

@@ -27,7 +27,7 @@ class Adapter(Metric):
             )
         if kind.__name__.startswith("Multilabel"):
             raise ValueError(f"{kind.__name__} needs several labels for each sample; use its Multiclass form")
-        self.task = package  # type: ignore[assignment]
+        self.needs = frozenset({"classes" if package == "classification" else "quantities"})
         self.binary = kind.__name__.startswith("Binary")
         higher = getattr(metric, "higher_is_better", None)
         self.direction = None if higher is None else "max" if higher else "min"
@@ -41,7 +41,7 @@ class Adapter(Metric):
             )
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        if self.task == "classification":
+        if "classes" in self.needs:
             outputs = outputs.double().softmax(1)
             outputs = outputs[:, 1] if self.binary else outputs
         elif outputs.shape[1] == 1:

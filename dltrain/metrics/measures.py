@@ -15,10 +15,11 @@ from dltrain.direction import BETTER
 from dltrain.metrics.counts import F1, BalancedAccuracy
 from dltrain.metrics.foreign import Adapter, is_torchmetrics
 from dltrain.metrics.protocol import Metric, Values
-from dltrain.metrics.samples import TASKS
 
 # columns that every run has, or that are computed from others
 RESERVED = ("loss", "objective", "gap")
+# the task of each kind of targets that a metric may need
+NEEDED = {"classes": "classification", "quantities": "regression"}
 UPDATE, COMPUTE = "def update(self, outputs, targets) -> None", "def compute(self) -> float"
 
 
@@ -94,10 +95,11 @@ def as_metric(built: Any, name: str, spec: DataSpec, fitting: Mapping[str, str])
     if name in RESERVED:
         raise ValueError(f"a column `{name}` exists already; rename the file of the word")
     metric: Any = Adapter(built) if is_torchmetrics(type(built)) else built
-    task = TASKS.get(getattr(metric, "func", metric), None) if _is_function(metric) else _task_of(metric)
-    if task not in (None, spec.task):
+    needs = getattr(getattr(metric, "func", metric), "needs", ())
+    unfit = [kind for kind, task in NEEDED.items() if kind in needs and task != spec.task]
+    if unfit:
         raise ValueError(
-            f"it is for the task {task}, and this dataset's task is {spec.task}. "
+            f"it needs {unfit[0]}, and the task of this dataset is {spec.task}. "
             + (f"For it: {fitting[spec.task]}" if spec.task in fitting else "Leave it out: metrics=[]")
         )
     if isinstance(metric, Adapter):
@@ -114,10 +116,6 @@ def is_object(metric: Values | Metric) -> bool:
 
 def _is_function(metric: Any) -> bool:
     return callable(metric) and not hasattr(metric, "update")
-
-
-def _task_of(metric: Any) -> Any:
-    return getattr(metric, "task", None)
 
 
 def _check_direction(metric: Any) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Protocol
 
 from torch import Tensor
 
-from dltrain.data.spec import Task
 from dltrain.direction import Mode
 
 Values = Callable[[Tensor, Tensor], Tensor]
@@ -28,11 +27,11 @@ class Metric(Protocol):
     Attributes:
         direction: whether lower (`min`) or higher (`max`) values are better; None where it is not known. It is read from
             the source, so that it must be a literal in the body of the class
-        task: the task of the data that it fits; None for any
+        needs: kinds of data that it fits, `{"classes"}` or `{"quantities"}`; without it, any (dltrain/declare.py)
     """
 
     direction: Mode | None = None
-    task: Task | None = None
+    needs: Set[str] = frozenset({"samples"})
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take a batch, on the device of the run; batches may have any size.

@@ -39,7 +39,7 @@ class _OneAgainstRest(_Kept):
     """A metric of the probability of each class against whether a sample has it, averaged over the classes."""
 
     direction = "max"
-    task = "classification"
+    needs = frozenset({"classes"})
 
     def __init__(self, spec: DataSpec, average: Average = "macro") -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Spearman(_Kept):
     """
 
     direction = "max"
-    task = "regression"
+    needs = frozenset({"quantities"})
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         columns = zip(outputs.T, targets.double().reshape(outputs.shape).T, strict=True)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from dltrain.data.spec import Task
+from dltrain.declare import declares
 from dltrain.metrics.protocol import Values
 from dltrain.ranges import Count
 
 
+@declares(needs={"classes"})
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Fraction of samples whose class has the largest output.
 
@@ -26,6 +28,7 @@ def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.argmax(1) == classes_of(outputs, targets)).float()
 
 
+@declares(needs={"classes"})
 def top_k(outputs: Tensor, targets: Tensor, k: Count = 5) -> Tensor:
     """Fraction of samples whose class is among those of the k largest outputs.
 
@@ -49,6 +52,7 @@ def top_k(outputs: Tensor, targets: Tensor, k: Count = 5) -> Tensor:
     return (((outputs > own) | ((outputs == own) & later)).sum(1) < k).float()
 
 
+@declares(needs={"quantities"})
 def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean absolute error, in the units of the targets.
 
@@ -60,11 +64,13 @@ def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return _residuals(outputs, targets).abs().mean(1)
 
 
+@declares(needs={"quantities"})
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the mean of (outputs − targets)² over the target columns, in float64 where the outputs are."""
     return _residuals(outputs, targets).square().mean(1)
 
 
+@declares(needs={"quantities"})
 def absolute_percentage_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean absolute error relative to the target; 0.1 is 10 %.
 
@@ -88,16 +94,6 @@ def classes_of(outputs: Tensor, targets: Tensor) -> Tensor:
 def _residuals(outputs: Tensor, targets: Tensor) -> Tensor:
     exact = outputs if outputs.dtype == torch.float64 else outputs.float()
     return exact - targets.to(exact.dtype).reshape(exact.shape)
-
-
-# the task of each function above; a function of the user's own is for any
-TASKS: dict[object, Task] = {
-    accuracy: "classification",
-    top_k: "classification",
-    absolute_error: "regression",
-    squared_error: "regression",
-    absolute_percentage_error: "regression",
-}
 
 
 # the shipped words for each task, as messages list them

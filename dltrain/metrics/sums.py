@@ -20,7 +20,7 @@ class RMSE(Metric):
     """
 
     direction = "min"
-    task = "regression"
+    needs = frozenset({"quantities"})
 
     def __init__(self) -> None:
         self.samples, self.squares = 0, torch.zeros((), dtype=torch.float64)
@@ -47,7 +47,7 @@ class R2(Metric):
     """
 
     direction = "max"
-    task = "regression"
+    needs = frozenset({"quantities"})
 
     def __init__(self) -> None:
         zero = torch.zeros((), dtype=torch.float64)
@@ -90,7 +90,7 @@ class CalibrationError(Metric):
     """
 
     direction = "min"
-    task = "classification"
+    needs = frozenset({"classes"})
 
     def __init__(self, bins: Count = 15) -> None:
         # for each bin: samples, sum of the probabilities, samples that are right

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dltrain.metrics.counts import confusion_of
 from dltrain.metrics.measures import Measures
+from dltrain.training.forward import Forward
 from dltrain.training.parts import Metric
 
 
@@ -26,19 +27,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """bf16 where asked for; a context that does nothing, and costs nothing, for fp32."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
 def outputs_of(
-    model: nn.Module, split: Any, batch_size: int, device: torch.device, precision: str
+    model: Callable[[Tensor], Tensor], split: Any, batch_size: int, device: torch.device, precision: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The logits (float32) and targets of a split, batch by batch, in its own order."""
+    """Yield the outputs (float32) and targets of a split, batch by batch, in its order."""
+    forward = Forward(model, device, precision)
     for batch in split.batches(torch.arange(len(split)), batch_size):
-        with autocast(device, precision):
-            logits = model(batch.inputs)
-        yield logits.float() if logits.dtype is torch.bfloat16 else logits, batch.targets
+        yield forward(batch.inputs), batch.targets
 
 
 def evaluate(
@@ -50,21 +45,31 @@ def evaluate(
     precision: str = "fp32",
     measures: Measures | None = None,
 ) -> dict[str, float]:
-    """The mean of each metric over all samples of a split, and the values of those that are no means.
+    """Return the mean of each metric over all samples of a split, and the values of `measures`."""
+    with evaluating(model):
+        return means_of(outputs_of(model, split, batch_size, device, precision), metrics, device, measures)
+
+
+def means_of(
+    batches: Iterable[tuple[Tensor, Tensor]],
+    metrics: Mapping[str, Metric],
+    device: torch.device,
+    measures: Measures | None = None,
+) -> dict[str, float]:
+    """Return the mean of each metric over the samples of batches of outputs and targets, and the values of `measures`.
 
     Sums over samples in float64 divided by their number: a mean of batch means would be wrong for a ragged last batch.
     """
-    sums = torch.zeros(len(metrics), dtype=torch.float64, device=device)
+    sums, count = torch.zeros(len(metrics), dtype=torch.float64, device=device), 0
     seen = (measures or Measures()).fresh()
-    with evaluating(model):
-        for logits, targets in outputs_of(model, split, batch_size, device, precision):
-            sums += torch.stack(
-                [metric(logits, targets).sum(dtype=torch.float64) for metric in metrics.values()]
-            )
-            seen.update(logits, targets)
-        values = seen.compute()
-    means = (sums / len(split)).tolist()  # one host sync for the whole split
-    return dict(zip(metrics, means, strict=True)) | values
+    for outputs, targets in batches:
+        sums += torch.stack(
+            [metric(outputs, targets).sum(dtype=torch.float64) for metric in metrics.values()]
+        )
+        count += len(targets)
+        seen.update(outputs, targets)
+    # one host sync for the whole split
+    return dict(zip(metrics, (sums / count).tolist(), strict=True)) | seen.compute()
 
 
 def confusion(

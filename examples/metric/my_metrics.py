@@ -16,7 +16,7 @@ class Within(Metric):
     """
 
     direction = "max"
-    task = "regression"
+    needs = {"quantities"}
 
     def __init__(self, distance: float = 50.0) -> None:
         self.distance = distance

@@ -1,4 +1,6 @@
-"""Every override set gives the same configuration, or the same refusal, at every entry: a run, a job of a sweep, a saved run."""
+"""Every override set gives the same configuration, or the same refusal, at every entry: a run, a job of a sweep, a saved run,
+a call from Python.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dltrain.config import saved
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue
-from dltrain.config.compose import compose, open_catalogue, open_hydra
+from dltrain.config.compose import _plain, compose, open_catalogue, open_hydra
+from dltrain.config.python_values import override_texts
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
-from dltrain.sweep.composer import Composer
+from dltrain.sweep.plan.composer import Composer
 
 WITH = {  # what a word cannot do without
     "dataset=csv": "dataset.path=t.csv dataset.target=y",
@@ -106,6 +110,14 @@ def split(text: str) -> list[str]:
     return [part for part in found if part]
 
 
+def from_python(overrides: list[str]) -> list[str]:
+    """The overrides of a call with the same values as Python's own; a prefix such as `++` can only be given as text."""
+    if any(text[0] in "+~" for text in overrides):
+        return override_texts(tuple(overrides), {})
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return override_texts((), {item.get_key_element(): _plain(item.value()) for item in parsed})
+
+
 def test_there_are_enough_of_them():
     assert len(SETS) >= 200
     assert len(set(SETS)) == len(SETS)
@@ -117,6 +129,7 @@ def test_every_entry_says_the_same(entries, tmp_path, text):
     overrides = split(text)
     single = outcome(lambda: validate(compose(overrides, catalogue, hydra)))
     assert outcome(composer.config, overrides) == single
+    assert outcome(lambda: validate(compose(from_python(overrides), catalogue, hydra))) == single
     assert isinstance(single[1], int) == (text in INVALID)
     if text not in INVALID:
         saved.write(validate(compose(overrides, catalogue, hydra)), tmp_path / "config.yaml")
@@ -144,3 +157,21 @@ def test_the_command_refuses_alone_and_in_a_sweep(dltrain, workdir: Path, text):
         assert str(error.value).splitlines()[0] == message.splitlines()[0]
         assert error.value.exit_code == code
     assert list(workdir.iterdir()) == []
+
+
+def test_jobs_that_only_set_values_share_one_composition(workdir, monkeypatch):
+    """Hydra takes a tenth of a second, a job of a sweep a tenth of a millisecond."""
+    from dltrain.sweep import composer
+
+    composed_with = []
+
+    def counted(overrides, *rest):
+        composed_with.append(overrides)
+        return compose(overrides, *rest)
+
+    monkeypatch.setattr(composer, "compose", counted)
+    catalogue = open_catalogue()
+    jobs = composer.Composer(catalogue, open_hydra(catalogue))
+    for i in range(20):
+        assert jobs.config([f"seed={i}", f"lr={0.01 * (i + 1)}", "model=mlp"]).seed == i
+    assert composed_with == [["model=mlp"]]

@@ -34,7 +34,7 @@ class Within(Metric):
     """Share of predictions within a distance."""
 
     direction = "max"
-    task = "regression"
+    needs = {"quantities"}
 
     def __init__(self, distance: float = 50.0):
         self.distance, self.hits, self.samples = distance, 0, 0
@@ -113,11 +113,11 @@ def own(workdir):
 
 def outputs_of(run, split, *overrides):
     """Logits and targets of a split by the best weights, from `dltrain evaluate` itself."""
-    from dltrain import scoring
     from dltrain.config import saved
     from dltrain.config.compose import open_catalogue
     from dltrain.config.door import door_for_saved
-    from dltrain.training.run_folder import read_contract
+    from dltrain.run import scoring
+    from dltrain.storage.run_folder import read_contract
 
     config = saved.read(run.path, open_catalogue(), list(overrides))
     door = door_for_saved(config, open_catalogue(), [])
@@ -370,8 +370,8 @@ def test_names_of_classes_do_not_act_on_the_terminal(dltrain, train, workdir, ca
 
 
 def test_a_report_that_cannot_be_written_costs_no_result(dltrain, workdir, monkeypatch):
-    from dltrain import experiment
     from dltrain.errors import ResourceProblem
+    from dltrain.run import experiment
 
     def full(file, content):
         raise OSError(28, "No space left on device")
@@ -576,7 +576,7 @@ REFUSED = {
     "many numbers": ("byclass", r"`ByClass.compute` returns a tensor of shape \(3,\); it must be one number"),
     "an error": ("crash", r"`Crash.update`: it fails with outputs of shape \(2, 3\) and targets of shape \(2,\):\nIndexError"),
     "a direction": ("sideways", r'`Sideways.direction` is \'up\'; it must be "min" or "max"'),
-    "another task": ("within", r"it is for the task regression, and this dataset's task is classification. For it: accuracy"),
+    "another task": ("within", r"`metrics=within`: a class has no distance"),
     "a mean of all": ("whole", r"metrics.whole gives \(\); it must be one value for each sample.*\nFor a metric .* write a class"),
 }  # fmt: skip
 
@@ -604,9 +604,9 @@ def test_an_unknown_direction_is_refused_with_both_cures(own, dltrain):
 
 
 TASKS = [
-    ("dataset=diabetes metrics=[f1]", r"`metrics=f1`.*a quantity has none.*\n.*rmse"),
-    ("dataset=iris metrics=[rmse]", r"`metrics=rmse`.*\n.*balanced_accuracy"),
-    ("dataset=none model=quadratic metrics=[rmse]", r"a study problem has no targets"),
+    ("dataset=diabetes metrics=[f1]", r"`metrics=f1`.*a quantity is no class"),
+    ("dataset=iris metrics=[rmse]", r"`metrics=rmse`.*a class has no distance"),
+    ("dataset=none model=quadratic metrics=[rmse]", r"`metrics=rmse`.*a study problem is a function"),
     ("dataset=iris metrics=[top_k] metrics.top_k.k=3", r"k is 3; it must be below the number of classes, 3"),
     ("dataset=iris metrics=[f1] metrics.f1.average=binary", r"average is binary, and the data have 3 classes; use macro"),
     ("dataset=iris metrics=[f1] metrics.f1.average=mean", r"it must be: macro or micro or weighted or binary"),

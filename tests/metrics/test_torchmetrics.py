@@ -112,7 +112,7 @@ def test_a_regression_and_a_sweep(train, dltrain, workdir, word):
 
 
 REFUSED = {
-    "_target_: torchmetrics.regression.MeanSquaredError": r"for the task regression, and this dataset's task is classification",
+    "_target_: torchmetrics.regression.MeanSquaredError": r"it needs quantities, and the task of this dataset is classification",
     "_target_: torchmetrics.classification.MulticlassF1Score\naverage: none": r"of shape \(3,\).*\nFor one number: metrics.mine.average=macro",
     "_target_: torchmetrics.classification.MulticlassConfusionMatrix": r"returns a tensor of shape \(3, 3\)",
     "_target_: torchmetrics.classification.BinaryF1Score": r"BinaryF1Score is for two classes, and the data have 3",

@@ -253,7 +253,7 @@ OF_QUANTITIES = [RMSE(), R2(), Spearman()]
 
 def on_some_device(metric, move, reads=()):
     """The value on a device, and the number of reads by the host while the batches came."""
-    if metric.task == "classification":
+    if "classes" in metric.needs:
         spec, (outputs, targets) = spec_of(5), drawn(5)
     else:
         spec = spec_of(2, "regression")

@@ -1,0 +1,446 @@
+"""Scoring runs that are done: each by its best weights, and several together as an ensemble."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.augmentation.mix import CutMix, Mixup
+from dltrain.augmentation.pipeline import Augmentation
+from dltrain.config.door import Door
+from dltrain.config.schema import Config, objective_of
+from dltrain.data.contract import Contract
+from dltrain.data.spec import Batch, DataSpec
+from dltrain.data.units import InUnits
+from dltrain.errors import CheckpointProblem, UserError
+from dltrain.losses import combine, yardstick
+from dltrain.metrics import bootstrap
+from dltrain.metrics.counts import confusion_of
+from dltrain.metrics.measures import Measures
+from dltrain.metrics.report import class_rows, confusion_lines, names_of, per_class_lines
+from dltrain.run.build import build_augmentation, build_model, check_outputs, choose_metrics, measures
+from dltrain.run.data import build_data
+from dltrain.run.machine import choose_device, set_machine
+from dltrain.run.plan import choose_batch_size, make_plan
+from dltrain.seeding import GlobalStream, Stream
+from dltrain.storage.run_folder import read_contract, read_statistics
+from dltrain.training.evaluation import evaluating
+from dltrain.training.forward import autocast
+from dltrain.training.parts import Metric, Parts, Plan
+
+Predicted = dict[str, tuple[Tensor, Tensor]]  # outputs and targets by split
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scores of a run (or of the ensemble) on one split.
+
+    intervals: low and high end by metric; counts: (C, C) of true class (row) and predicted class, of a classification
+    """
+
+    run: str
+    split: str
+    samples: int
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    counts: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The parts of a run that scoring needs."""
+
+    model: nn.Module
+    spec: DataSpec
+    splits: Mapping[str, Any]  # those to be scored, by name
+    loss: Any
+    metrics: Mapping[str, Metric]
+    measures: Measures
+    augmentation: Augmentation | None
+    fingerprint: str
+
+
+def score_runs(
+    paths: list[Path], configs: list[Config], doors: list[Door], resamples: int = 0, whole: bool = False
+) -> list[Score]:
+    """Score each run's best weights on val and test; with several runs also the mean of their outputs (L3).
+
+    resamples: number of the bootstrap; 0 gives no intervals. whole: score all samples of the data as one split, `all`.
+    Raises CheckpointProblem for a run without best weights, UserError when the runs do not share their data.
+    """
+    scores: list[Score] = []
+    outputs: list[Predicted] = []
+    losses: list[object] = []
+    specs: list[DataSpec] = []
+    for path, config, door in zip(paths, configs, doors, strict=True):
+        contract = read_contract(path)
+        parts, plan = build_scored(config, door, path, contract, whole)
+        warn_of_other_data(path, parts, contract)
+        load_best(parts, path)
+        draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
+        outputs.append({})
+        losses.append(parts.loss)
+        specs.append(parts.spec)
+        for name, split in parts.splits.items():
+            passes, targets = predict(parts, plan, split, draws)
+            outputs[-1][name] = mean_output(parts, passes), targets
+            scores.append(scored(parts, str(path), name, passes, targets, resamples))
+    if len(paths) == 1:
+        return scores
+    shared = in_shared_units(shared_measures(parts, losses, configs), specs, outputs)
+    return scores + ensemble(*shared, resamples)
+
+
+def build_scored(
+    config: Config, door: Door, path: Path, contract: Contract | None, whole: bool
+) -> tuple[Scored, Plan]:
+    """Build what scoring needs of a run, without its initializer, optimizer and rules."""
+    set_machine(config)
+    device = choose_device(config.device)
+    splits = build_data(config, door, device, read_statistics(path), contract)
+    size = choose_batch_size(None, len(splits.train))
+    model, _, _ = build_model(replace(config, initializer={}), door, splits, device, size)
+    loss = door.build(config.loss, "loss", splits.spec)
+    chosen, objects, _ = choose_metrics(config, door, splits)
+    metrics, _ = measures(loss, splits.spec, chosen)
+    check_outputs(model, loss, metrics, splits, config, objects)
+    found = {"train": splits.train, "val": splits.val, "test": splits.test}
+    present = {name: split for name, split in found.items() if split is not None}
+    scored = (
+        {"all": Joined(list(present.values()))}
+        if whole
+        else {k: v for k, v in present.items() if k != "train"}
+    )
+    plan = make_plan(replace(config, accumulate=1), device, size, 1)
+    return Scored(
+        model,
+        splits.spec,
+        scored,
+        loss,
+        metrics,
+        objects,
+        build_augmentation(config, door, splits.spec),
+        splits.fingerprint(),
+    ), plan
+
+
+class Joined:
+    """All samples of several splits, one split after the other, in the order of each."""
+
+    def __init__(self, splits: list[Any]) -> None:
+        self.splits = splits
+
+    def __len__(self) -> int:
+        return sum(map(len, self.splits))
+
+    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of each split in its own order; `order` and `start` are not used."""
+        for split in self.splits:
+            yield from split.batches(torch.arange(len(split)), batch_size)
+
+
+def scored(parts: Scored, run: str, split: str, passes: Tensor, targets: Tensor, resamples: int) -> Score:
+    """Score the outputs (P, N, K) of one or several passes over a split."""
+    outputs = mean_output(parts, passes)
+    values = measure(parts, outputs, targets) | uncertainty(parts, passes, targets)
+    counts = confusion_of(outputs, targets).long().cpu() if parts.spec.task == "classification" else None
+    found = bootstrap.intervals(parts.metrics, parts.measures, outputs, targets, resamples)
+    return Score(run, split, len(targets), values, found, counts, parts.spec.class_names)
+
+
+def warn_of_other_data(path: Path, parts: Scored, contract: Contract | None) -> None:
+    """Say which runs are scored on other data than they were trained on, and which levels they do not know."""
+    if contract is None or contract.fingerprint == parts.fingerprint:
+        return
+    print(f"dltrain: {path} is scored on other data than it was trained on", file=sys.stderr)
+    for note in parts.spec.notes:
+        if note.startswith("unseen"):
+            print(f"dltrain: {note}", file=sys.stderr)
+
+
+def in_shared_units(
+    parts: Scored, specs: list[DataSpec], outputs: list[Predicted]
+) -> tuple[Scored, list[Predicted]]:
+    """Outputs of members that standardized their targets differently, in real units, and parts that measure these."""
+    if len({scale_of(spec) for spec in specs}) == 1:
+        return parts, outputs
+    plain = replace(parts.spec, target_scale=None)
+    kept = {
+        name: plain_measure(metric)
+        for name, metric in parts.metrics.items()
+        if name not in ("loss", "objective")
+    }
+    metrics, _ = measures(yardstick(plain), plain, kept)
+    real = [
+        {name: (spec.in_units(logits), spec.in_units(targets)) for name, (logits, targets) in found.items()}
+        for spec, found in zip(specs, outputs, strict=True)
+    ]
+    return replace(parts, spec=plain, metrics=metrics, measures=replace(parts.measures, spec=plain)), real
+
+
+def plain_measure(metric: Metric) -> Metric:
+    """Return the measure inside one that turns standardized values into real units."""
+    return metric.measure if isinstance(metric, InUnits) else metric
+
+
+def scale_of(spec: DataSpec) -> tuple[float, ...]:
+    """Mean and deviation of the targets as numbers that compare; empty where they were not standardized."""
+    scale = spec.target_scale
+    return () if scale is None else (*scale.mean.tolist(), *scale.std.tolist())
+
+
+def same_targets(left: Tensor, right: Tensor) -> bool:
+    """Whether two runs score the same samples; targets in real units differ by the rounding of their scales."""
+    if left.shape != right.shape:
+        return False
+    close = 1e-5 * float(left.double().std(correction=0)) if left.is_floating_point() else 0.0
+    return torch.equal(left, right) or (
+        close > 0 and torch.allclose(left.double(), right.double(), rtol=0, atol=close)
+    )
+
+
+def shared_measures(parts: Scored, losses: list[object], configs: list[Config]) -> Scored:
+    """The parts of an ensemble: what its members do not share is left out of them.
+
+    Members that minimized different objectives have none together, and members whose losses are of different kinds
+    are combined as the yardstick combines.
+    """
+    if any(objective_of(config) != objective_of(configs[0]) for config in configs):
+        kept = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
+        parts = replace(parts, metrics=kept)
+    if len({type(loss) for loss in losses}) > 1:
+        parts = replace(parts, loss=yardstick(parts.spec))
+    return parts
+
+
+def load_best(parts: Scored | Parts, path: Path) -> None:
+    """Give the model the best weights of a run. Raises CheckpointProblem for weights that are not this model's."""
+    load_weights(parts.model, best_weights(path), path)
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Give a model the weights of a run. Raises CheckpointProblem for weights that are not this model's."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointProblem(
+            f"{path}/checkpoints/best.safetensors does not fit its config.yaml: {reason}"
+        ) from None
+
+
+def best_weights(path: Path) -> dict[str, Tensor]:
+    """checkpoints/best.safetensors of a run."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = path / "checkpoints" / "best.safetensors"
+    if not file.is_file():
+        raise CheckpointProblem(
+            f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: dltrain resume {path}"
+        )
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointProblem(f"{file} is damaged ({error})") from None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How many passes with dropout (Gal & Ghahramani 2016, arXiv:1506.02142), and over how many augmented copies."""
+
+    mc_dropout: int = 0
+    tta: int = 0
+    named: bool = False  # whether the user named what makes the copies
+
+
+def predict(parts: Scored, plan: Plan, split: Any, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
+    """All logits (P, N, C) of a split in each of P passes, and targets (N, …); one pass without draws.
+
+    Raises UserError for Monte-Carlo dropout without dropout, and for test-time augmentation without augmentation.
+    """
+    draws = draws or Draws()
+    augment = copies_of(parts, draws.named) if draws.tta else None
+    passes = [
+        one_pass(parts, plan, split, number, draws.mc_dropout > 0, augment)
+        for number in range(max(draws.mc_dropout, draws.tta, 1))
+    ]
+    return torch.stack([logits for logits, _ in passes]), passes[0][1]
+
+
+def one_pass(
+    parts: Scored, plan: Plan, split: Any, number: int, mc_dropout: bool, augment: Augmentation | None
+) -> tuple[Tensor, Tensor]:
+    """Logits and targets of a split; the draws of a batch depend on the run's seed, the pass and the batch alone."""
+    outputs, targets = [], []
+    copies, masks = Stream(plan.seed, "tta", plan.device), GlobalStream(plan.seed, "mc_dropout", plan.device)
+    batches = split.batches(torch.arange(len(split)), plan.evaluation_batch_size)
+    with evaluating(parts.model), drawing_dropout(parts.model, mc_dropout):
+        for step, batch in enumerate(batches, start=number << 20):
+            inputs = batch.inputs
+            if augment is not None:
+                inputs, _ = augment(inputs, batch.targets, copies.at(step), batch.indices, number)
+            if mc_dropout:
+                masks.at(step)
+            with autocast(plan.device, plan.precision):
+                outputs.append(parts.model(inputs).float())
+            targets.append(batch.targets)
+    return torch.cat(outputs), torch.cat(targets)
+
+
+@contextmanager
+def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
+    """Inside, the dropout layers draw as in training, and everything else evaluates."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    if active and not layers:
+        raise UserError(
+            "`evaluation.mc_dropout` draws dropout, and this model has none. Train with regularization=[dropout]."
+        )
+    for layer in layers:
+        layer.train(active)
+    yield  # `evaluating`, around this, puts all modes back
+
+
+def copies_of(parts: Scored, named: bool = False) -> Augmentation:
+    """The augmentation without what mixes samples: a mixed sample has no target of its own. Refused where it was named."""
+    transforms = parts.augmentation.transforms if parts.augmentation is not None else []
+    kept = [transform for transform in transforms if not isinstance(transform, Mixup | CutMix)]
+    if named and len(kept) < len(transforms):
+        raise UserError(
+            "`evaluation.tta_words` names mixup or cutmix, and a copy that is mixed with another sample has no target of its "
+            "own. Leave them out."
+        )
+    if not kept:
+        raise UserError(
+            "`evaluation.tta` augments the samples that are scored, and this run has no augmentation that leaves targets alone.\n"
+            "Name some: dltrain evaluate RUN evaluation.tta=8 evaluation.tta_words=[shift]"
+        )
+    return Augmentation(kept)
+
+
+def mean_output(parts: Scored, passes: Tensor) -> Tensor:
+    """One output for each sample from those of several passes: their mean in the space of the loss."""
+    return passes[0] if len(passes) == 1 else combine(parts.loss, passes)
+
+
+def uncertainty(parts: Scored, passes: Tensor, targets: Tensor) -> dict[str, float]:
+    """How sure several passes are; nothing for one.
+
+    `loss_sd` is the standard deviation of a single pass's `loss`. For classes `entropy` is that of the mean probabilities, in
+    nats, and `disagreement` the part of it that the passes do not share: the mutual information of class and pass (Houlsby
+    et al. 2011, arXiv:1112.5745), 0 where all passes say the same. For quantities `deviation` is the standard deviation of
+    the outputs over the passes, in the mean over samples.
+    """
+    if len(passes) == 1:
+        return {}
+    losses = torch.stack([parts.metrics["loss"](logits, targets).double().mean() for logits in passes])
+    found = {"loss_sd": losses.std()}
+    if parts.spec.task == "classification":
+        single = passes.double().softmax(-1)
+        whole = entropy(single.mean(0))
+        found |= {"entropy": whole.mean(), "disagreement": (whole - entropy(single).mean(0)).mean()}
+    else:
+        found["deviation"] = parts.spec.in_units(passes.double()).std(0).mean()
+    return {name: float(value) for name, value in found.items()}
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """−Σ p log p over the last axis, in nats."""
+    return torch.special.entr(probabilities).sum(-1)
+
+
+def measure(parts: Scored, logits: Tensor, targets: Tensor) -> dict[str, float]:
+    """Return every metric of all outputs of a split."""
+    means = {name: float(metric(logits, targets).double().mean()) for name, metric in parts.metrics.items()}
+    return means | parts.measures.of(logits, targets)
+
+
+def ensemble(parts: Scored, outputs: list[Predicted], resamples: int = 0) -> list[Score]:
+    """The mean of several models' outputs, in the space of their loss."""
+    scores = []
+    for name, (first, targets) in outputs[0].items():
+        logits = [output[name][0] for output in outputs]
+        if any(
+            other.shape != first.shape or not same_targets(output[name][1], targets)
+            for output, other in zip(outputs, logits, strict=True)
+        ):
+            raise UserError(
+                f"The runs do not share their {name} split (other data, or another dataset.split_seed): no ensemble of them."
+            )
+        members = torch.stack(logits)
+        scores.append(scored(parts, f"ensemble of {len(outputs)}", name, members, targets, resamples))
+    return scores
+
+
+def print_scores(scores: list[Score]) -> None:
+    """One aligned line for each run and split."""
+    width = max(len(score.run) for score in scores)
+    names = list(dict.fromkeys(name for score in scores for name in score.values))
+    print(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>12}" for name in names))
+    for score in scores:
+        cells = [f"{score.values[name]:.4f}" if name in score.values else "–" for name in names]
+        print(
+            f"{score.run:<{width}}  {score.split:<5}  {score.samples:>8}  "
+            + "  ".join(f"{c:>12}" for c in cells)
+        )
+
+
+def print_details(scores: list[Score], resamples: int) -> None:
+    """Print the intervals of all scores, and by class those of the last split of each run."""
+    if any(score.intervals for score in scores):
+        print(
+            f"\n{100 * bootstrap.LEVEL:.0f} % intervals ({resamples:,} bootstrap resamples, seed {bootstrap.SEED})"
+        )
+        names = list(dict.fromkeys(name for score in scores for name in score.intervals))
+        width = max(len(score.run) for score in scores)
+        print(f"{'run':<{width}}  {'split':<5}  " + "  ".join(f"{name:>18}" for name in names))
+        for score in scores:
+            ends = (score.intervals.get(name) for name in names)
+            cells = ["–" if pair is None else f"{pair[0]:.4f} … {pair[1]:.4f}" for pair in ends]
+            print(f"{score.run:<{width}}  {score.split:<5}  " + "  ".join(f"{cell:>18}" for cell in cells))
+    for score in {score.run: score for score in scores}.values():
+        if score.counts is not None:
+            print(f"\n{score.run}, {score.split} split")
+            print("\n".join(per_class_lines(score.counts, score.class_names)))
+            if matrix := confusion_lines(score.counts, score.class_names):
+                print("\n" + "\n".join(matrix))
+
+
+def as_json(scores: list[Score], resamples: int) -> str:
+    """Return the scores as one JSON document; a value that is not finite is null."""
+    listed = []
+    for score in scores:
+        item: dict[str, Any] = {
+            "run": score.run,
+            "split": score.split,
+            "samples": score.samples,
+            "values": score.values,
+            "intervals": score.intervals,
+        }
+        if score.counts is not None:
+            item["per_class"] = [asdict(row) for row in class_rows(score.counts, score.class_names)]
+            item["classes"] = names_of(score.counts, score.class_names)
+            item["confusion_matrix"] = score.counts.tolist()
+        listed.append(item)
+    how = {"resamples": resamples, "level": bootstrap.LEVEL, "seed": bootstrap.SEED}
+    content = finite({"format": 1, "bootstrap": how, "scores": listed})
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """Return plain data with None for numbers that are not finite, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

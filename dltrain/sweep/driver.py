@@ -152,17 +152,17 @@ class Driver:
             for job in list(self.running.values()):
                 job.state = "saving"
                 self.backend.cancel(job)
-        elif self.timed_out():
-            late = self.running.keys() - self.started.keys() - self.withdrawn
-            self.withdrawn |= late
-            for number in late:
-                self.backend.cancel(self.running[number])
         begun, idle = time.monotonic(), True
         for event in self.backend.events():
             self.handle(checked(event, f"sweep.backend={self.plan.backend}"))
             idle = False
         if idle and time.monotonic() - begun < IDLE / 5:
             time.sleep(IDLE)
+        if self.timed_out():
+            late = self.running.keys() - self.started.keys() - self.withdrawn
+            self.withdrawn |= late
+            for number in late:
+                self.backend.cancel(self.running[number])
 
     def handle(self, event: Event) -> None:
         """Handle one event of the backend."""

@@ -13,12 +13,15 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Imports point down only: a module may import from its own layer and from those below it.
 LAYERS = (
-    ("cli", "commands", "__main__"),
-    ("config", "build", "experiment", "scoring", "sweep", "tuning", "parameter_groups", "seams"),
+    ("cli", "commands", "api", "__main__"),
+    ("config", "build", "experiment", "scoring", "sweep", "run", "tuning", "parameter_groups", "seams"),
     ("training", "diagnostics"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
      "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges"),
 )  # fmt: skip
+
+# What `import dltrain` shows: names of the API, imported when they are used.
+FRONT = (ROOT / "__init__.py", ROOT / "sweep" / "__init__.py")
 
 
 def room_of(file: Path) -> str:
@@ -48,6 +51,8 @@ def test_every_room_has_a_layer():
 def test_imports_point_down():
     wrong = []
     for file in FILES:
+        if file in FRONT:
+            continue
         here = room_of(file)
         for module in imports_of(file):
             if module.startswith("dltrain."):

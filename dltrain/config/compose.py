@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +87,17 @@ def open_hydra(catalogue: Catalogue) -> Hydra:
     hydra = Hydra("dltrain", CheckedLoader(search_path(catalogue)))
     GlobalHydra.instance().initialize(hydra)
     return hydra
+
+
+@contextmanager
+def hydra_kept() -> Iterator[None]:
+    """Put back, at the end, a Hydra that the caller's process has initialized for a program of its own."""
+    instance = GlobalHydra.instance()
+    former = instance.hydra
+    try:
+        yield
+    finally:
+        instance.hydra = former
 
 
 def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str = CONFIG_NAME) -> Composition:

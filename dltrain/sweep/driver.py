@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dltrain.config import saved
@@ -457,7 +458,8 @@ class Driver:
                 process.worker.signal(signal.SIGINT if self.interrupts == 1 else signal.SIGKILL)
 
         before = {}
-        for number in heard(ENDINGS):
+        # elsewhere Python allows no handlers
+        for number in heard(ENDINGS) if current_thread() is main_thread() else ():
             before[number] = signal.signal(number, on_signal)
         try:
             yield

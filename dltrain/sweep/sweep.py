@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -42,8 +42,15 @@ SOME_FAILED, INTERRUPTED = 7, 130
 RECORD = "sweep.json"
 
 
-def run_sweep(texts: list[str], config_name: str, command: str, catalogue: Catalogue, hydra: Hydra) -> int:
-    """Check everything, then run what is missing; the exit code of TRUST.md's table."""
+def run_sweep(
+    texts: list[str],
+    config_name: str,
+    command: str,
+    catalogue: Catalogue,
+    hydra: Hydra,
+    begun: Callable[[Path], None] = lambda folder: None,
+) -> int:
+    """Check everything, then run what is missing; the exit code of TRUST.md's table. `begun` is told the sweep's folder."""
     asked, texts, recorded = resumed_texts(texts)
     rights = rights_of_record(catalogue, recorded) if recorded is not None else rights_of_user(catalogue)
     plan = read_plan(texts, config_name, catalogue, hydra, rights)
@@ -59,6 +66,7 @@ def run_sweep(texts: list[str], config_name: str, command: str, catalogue: Catal
     if asked is not None:
         check_scale_of(asked, plan)
     folder = asked or folder_for(plan)
+    begun(folder)
     with told_of_faults(folder), locked(folder):
         return drive(plan, folder, slots, texts, command, catalogue)
 
@@ -430,6 +438,8 @@ def conclude(
     write_parquet(folder / "results.csv")
     if best is not None:
         write_best(plan, best, catalogue, folder / "best.yaml")
+        record = read_record(folder) | {"best": best.folder.name}
+        write(folder / RECORD, json.dumps(record, indent=2) + "\n")
     if best is not None and plan.test and missing == 0:
         scores = test_scores(plan, best)
         notes.append("test split of the winner: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))

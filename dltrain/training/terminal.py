@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
 from dltrain.training.callbacks import Best, Progress, Result, RunInfo, count
+from dltrain.training.notebook import NotebookScreen, in_notebook
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -333,6 +334,8 @@ class Table:
 def open_screen(stream: SafeStream) -> Screen:
     if stream.isatty() and os.environ.get("TERM") != "dumb":
         return RichScreen(stream)
+    if in_notebook(stream.stream):
+        return NotebookScreen()
     return PlainScreen(stream)
 
 

@@ -297,7 +297,7 @@ def make_plan(
         total_steps=total,
         accumulate=config.accumulate,
         evaluate_every=steps(config.evaluation) or total,
-        evaluation_batch_size=config.evaluation.batch_size or max(batch_size, 1024),
+        evaluation_batch_size=evaluation_batch_size(config, batch_size),
         checkpoint_every=steps(config.checkpoint),
         checkpoint_seconds=config.checkpoint.every_minutes * 60 if config.checkpoint.every_minutes else None,
         log_every=config.log.every_steps,
@@ -305,6 +305,11 @@ def make_plan(
         non_finite=config.non_finite,
         samples_needed=samples_needed,
     )
+
+
+def evaluation_batch_size(config: Config, batch_size: int) -> int:
+    """The samples that are evaluated at once."""
+    return config.evaluation.batch_size or max(batch_size, 1024)
 
 
 def choose_batch_size(asked: int | str | None, num_train: int) -> int:

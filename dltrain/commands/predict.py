@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
         predictors.append(predictor(path, config, door, config.device))
         predictors[-1].known_contract()
     check_ensemble(predictors, [str(path) for path in asked.runs])
-    given = [Given(name, content if name == STANDARD else None, tolerant=True) for name in asked.inputs]
+    given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
     return report([predicted(item, predictors, asked.keep) for item in given], asked)
 
 

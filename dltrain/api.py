@@ -304,6 +304,29 @@ class Run:
                 scores = score_runs([self.path], [config], [door])
         return {score.split: score.values for score in scores}
 
+    def export(self, format: str = "onnx", output: str | Path | None = None) -> Path:
+        """Write the model for other programs, as `dltrain export RUN` does, and return its folder.
+
+        Args:
+            format: onnx, torch (torch.export) or safetensors
+            output: the folder to write; RUN/export/FORMAT by default
+
+        Raises:
+            UserError: the folder is there already, a package is missing, or the model cannot be recorded
+            CheckFailed: the exported model does not agree with the run
+        """
+        from dltrain.commands.export import Arguments, check_format
+        from dltrain.run.hosting import hosted, torch_kept
+
+        asked = Arguments(self.path, check_format(format), None if output is None else Path(output))
+        with hosted():
+            config, door = self._built_from or self._saved(list(self._changes))
+            with torch_kept():
+                from dltrain.run.export import export
+
+                export(self.path, config, door, asked.form, asked.folder)
+        return asked.folder
+
     def check(self) -> None:
         """Raise CheckpointProblem, or UserError, where the folder is not that of a run that can be used here."""
         from dltrain.run.hosting import hosted

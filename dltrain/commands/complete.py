@@ -13,7 +13,7 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError
 
 # verbs that take run folders
-OF_RUNS = ("evaluate", "predict", "resume", "rerun")
+OF_RUNS = ("evaluate", "predict", "export", "resume", "rerun")
 # those that take files besides
 OF_FILES = ("predict",)
 OPTIONS = ("--help", "--version", "--multirun", "--cfg", "--config-dir", "--config-name")

@@ -27,6 +27,7 @@ VERBS = {
     "check": ("check [group=word …]", "gradients, first loss, overfitting, splits: before a long training"),
     "evaluate": ("evaluate RUN…", "score the best weights of runs; of several, also their ensemble"),
     "predict": ("predict RUN… FILE…", "labels with probabilities, or real units, for new data"),
+    "export": ("export RUN", "the model for other programs: ONNX, torch.export, safetensors"),
     "resume": ("resume RUN", "continue an interrupted run from its newest checkpoint"),
     "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, optionally with changes"),
     "schema": ("schema", "the JSON Schema of recipes, for an editor"),

@@ -84,9 +84,7 @@ def read(arguments: list[str]) -> Arguments:
     for argument in following:
         option, equals, value = argument.partition("=")
         if option in ("--format", "--output", "-o"):
-            given[option.replace("-o", "--output") if option == "-o" else option] = (
-                value if equals else next(following, "")
-            )
+            given["--output" if option == "-o" else option] = value if equals else next(following, "")
         elif argument.startswith("-") and argument != "--json":
             hint = nearest(option, ("--format", "--output", "--json", "--help"))
             raise UserError(f"`{argument}` is no option of export.{hint}\nIts page: dltrain export --help")

@@ -78,7 +78,7 @@ def _array(column: ColumnInput, rule: Rule) -> str:
     from dltrain.run.export import sample
 
     if column.kind == "text":
-        return f"np.array([{sample(column, rule)}, \"\"], object)"
+        return f'np.array([{sample(column, rule)}, ""], object)'
     if column.kind == "date":
         return "np.array([1.7e9, np.nan])"
     return f"np.array([{float(sample(column, rule))}, np.nan])"
@@ -97,7 +97,10 @@ def _inputs(deployed: Deployed, form: str) -> str:
             "text": "text, empty where missing",
         }
         if form != "onnx":
-            means |= {"number": "number, true or false; None where missing", "date": "ISO text; None where missing"}
+            means |= {
+                "number": "number, true or false; None where missing",
+                "date": "ISO text; None where missing",
+            }
         rows = [("input", "what it is")]
         for column, rule in zip(deployed.columns, contract.columns, strict=True):
             levels = f": {some(map(repr, rule.levels), 8)}" if column.kind == "text" else ""

@@ -98,13 +98,18 @@ class Features(nn.Module):
             levels = torch.tensor([float(level) for level in rule.levels], dtype=torch.float64)
             found = [(values == levels).float()]
         else:
-            filled = torch.where(missing, _fill(rule), values)
+            filled = torch.where(missing, _exact(_fill(rule)), values)
             parts = [part_of(filled, part) if part else filled for part in rule.parts]
             found = [
-                (part - center if center else part).float()
+                (part - _exact(center) if center else part).float()
                 for part, center in zip(parts, rule.centers, strict=True)
             ]
         return found + [missing.float()] * rule.indicator
+
+
+def _exact(number: float) -> Tensor:
+    """Return a number as a tensor: ONNX has numbers of Python in float32."""
+    return torch.tensor(number, dtype=torch.float64)
 
 
 def _fill(rule: Rule) -> float:

@@ -299,7 +299,9 @@ def usage(deployed: Deployed) -> tuple[str, str]:
     outputs = ", ".join(map(plain, deployed.output_names))
     if deployed.columns:
         pairs = list(zip(deployed.columns, deployed.contract.columns, strict=True))
-        shown = ", ".join(f'"{plain(column.name)}": [{sample(column, rule)}, None]' for column, rule in pairs[:3])
+        shown = ", ".join(
+            f'"{plain(column.name)}": [{sample(column, rule)}, None]' for column, rule in pairs[:3]
+        )
         more = ", …" if len(pairs) > 3 else ""
         return f"Columns by name to {outputs}; None is a missing value.", f"{{{shown}{more}}}"
     shape = ", ".join(map(str, deployed.contract.input_shape))

@@ -131,7 +131,9 @@ def _keep_modules() -> Iterator[None]:
         name: main.__dict__[name] for name in ("__file__", "__spec__") if name in main.__dict__
     }
     importlib.invalidate_caches()
-    main.__dict__.update(dict.fromkeys(hidden))
+    main.__dict__.pop("__file__", None)
+    # a module without `__file__` is one of a prompt, which `inspect` skips; with None it fails, and with it `torch._dynamo`
+    main.__dict__["__spec__"] = None
     try:
         yield
     finally:

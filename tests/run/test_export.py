@@ -259,7 +259,7 @@ def test_models_of_ones_own(workdir):
         branching.export("torch")
     assert (bessel.export("torch") / "model.pt2").exists()
     if HAS_ONNX:
-        with pytest.raises(errors.UserError, match=r"ONNX lacks the operation aten\.special_bessel_j0"):
+        with pytest.raises(errors.UserError, match=r"ONNX lacks the operation (aten|prims)\.\w*bessel_j0"):
             bessel.export("onnx")
         assert not (bessel.path / "export/onnx").exists()
 

@@ -120,14 +120,9 @@ def test_safetensors_work_where_dltrain_is_not_installed(kinds, workdir, capsys)
     with pytest.warns(UserWarning, match="'mauve'"):
         agree(kinds, rows, elsewhere(workdir / "out", rows))
     card = Path("out/README.md").read_text()
-    for told in (
-        "# linear on csv",
-        "ant, bee, cat",
-        "| test |",
-        "train 120, val 15, test 15",
-        "1.0",
-        "| optimizer | adam |",
-    ):
+    score = f"{kinds.summary['test']['accuracy']:.4g} |"
+    sizes = ", ".join(f"{name} {size}" for name, size in kinds._predictor.contract.sizes.items())
+    for told in ("# linear on csv", "ant, bee, cat", "| test |", score, sizes, "| optimizer | adam |"):
         assert told in card
     assert kinds.summary["versions"]["torch"] in card
     with pytest.raises(

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from dltrain.training.run_folder import RunFolder
+from dltrain.storage.run_folder import RunFolder
 
 REPETITIONS = 15
 SIZES = {"CNN, 0.1 M parameters with Adam, 1.3 MB": 330_000, "134 MB": 33_500_000}

@@ -23,11 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dltrain.build import build_optimizer, keep_freed_memory
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.validation import validate
 from dltrain.models.mlp import MLP
+from dltrain.run.build import build_optimizer
+from dltrain.run.machine import keep_freed_memory
 
 AIM = 1.3
 BLOCK, WARM_UP = 20, 60

@@ -112,12 +112,12 @@ def package_of(source: Source) -> Path | None:
 
 def run_dltrain(file: Path, target: str, seed: int, output: Path) -> tuple[np.ndarray, Any]:
     """Train; return the outputs for the test split (classes or quantities), and the parts of the run."""
-    from dltrain import scoring
     from dltrain.cli import dispatch
     from dltrain.config import saved
     from dltrain.config.compose import open_catalogue
     from dltrain.config.door import door_for_saved
-    from dltrain.training.run_folder import read_statistics
+    from dltrain.run import scoring
+    from dltrain.storage.run_folder import read_statistics
 
     words = ["dataset=csv", f"dataset.path={file}", f"dataset.target={target}", f"dataset.split_seed={seed}"]
     before = set(output.glob("*/*/summary.json"))

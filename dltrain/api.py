@@ -142,15 +142,15 @@ def sweep(*words: str, config_dir: Any = None, **knobs: Any) -> Sweep:
 
     folders: list[Path] = []
     with hosted():
-        from dltrain.config.compose import CONFIG_NAME, open_catalogue, open_hydra, quote_foreign
-        from dltrain.sweep.sweep import INTERRUPTED, run_sweep
+        from dltrain.config.compose import open_catalogue, open_hydra, quote_foreign
+        from dltrain.sweep.sweep import INTERRUPTED, Source, run_sweep
 
         texts = [quote_foreign(text) for text in axis_texts(words, knobs)]
         _check_sweep(texts)
-        catalogue = open_catalogue(_folder(config_dir))
-        hydra = open_hydra(catalogue)
-        command = shlex.join(["dltrain", "-m", *texts])
-        code = run_sweep(texts, CONFIG_NAME, command, catalogue, hydra, folders.append)
+        place = _folder(config_dir)
+        catalogue = open_catalogue(place)
+        source = Source(catalogue, open_hydra(catalogue), place)
+        code = run_sweep(texts, source, shlex.join(["dltrain", "-m", *texts]), folders.append)
         if code == INTERRUPTED:
             raise KeyboardInterrupt(
                 f"the sweep was interrupted; what is done is kept. The same call goes on, or: dltrain -m sweep.resume={folders[0]}"
@@ -229,7 +229,7 @@ class Run:
     @property
     def summary(self) -> Settings:
         """Return summary.json: status, objective, scores of the best evaluation and of the test split, versions."""
-        from dltrain.training.summary import read_summary
+        from dltrain.storage.summary import read_summary
 
         return Settings(read_summary(self.path))
 
@@ -246,7 +246,7 @@ class Run:
     def metrics(self) -> Table:
         """Return metrics.csv, one row for each evaluation; `step` is int64, all other columns are float64."""
         from dltrain.run.table import Table
-        from dltrain.training.summary import read_rows
+        from dltrain.storage.summary import read_rows
 
         rows = read_rows(self.path / "metrics.csv")
         return Table.of_rows([{k: int(v) if k == "step" else v for k, v in row.items()} for row in rows])
@@ -299,7 +299,7 @@ class Run:
             config = named_copies(config, self._words())
             warn_of_direction(self.path, config)
             with torch_kept():
-                from dltrain.scoring import score_runs
+                from dltrain.run.scoring import score_runs
 
                 scores = score_runs([self.path], [config], [door])
         return {score.split: score.values for score in scores}
@@ -331,7 +331,7 @@ class Run:
         """Raise CheckpointProblem, or UserError, where the folder is not that of a run that can be used here."""
         from dltrain.run.hosting import hosted
 
-        with hosted():
+        with hosted(alone=False):
             from dltrain.config.validation import check_value
 
             check_value(self._words().knobs["device"], self._device)
@@ -379,7 +379,7 @@ class Sweep(Sequence[Run]):
     """The folder of a sweep: its runs in the order of the jobs. Made by `sweep`, or `Sweep(path)`."""
 
     def __init__(self, path: str | Path) -> None:
-        from dltrain.training.summary import read_json
+        from dltrain.storage.summary import read_json
 
         self.path = Path(path).absolute()
         try:
@@ -496,10 +496,10 @@ def _runs_of(item: Run | Sweep | str | Path) -> list[Run]:
 
 def _names(paths: list[Path]) -> list[str]:
     """Return the paths from their common folder."""
-    import os
-
-    common = Path(os.path.commonpath([path.parent for path in paths]))
-    return [str(path.relative_to(common)) for path in paths]
+    common = next(
+        (folder for folder in paths[0].parents if all(path.is_relative_to(folder) for path in paths)), None
+    )
+    return [str(path.relative_to(common) if common else path) for path in paths]
 
 
 def _short(path: Path) -> str:

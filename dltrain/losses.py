@@ -52,6 +52,8 @@ class CrossEntropy(nn.Module):
         label_smoothing: weight of the uniform distribution in the target
     """
 
+    needs = frozenset({"classes"})
+
     weight: Tensor | None
 
     def __init__(self, spec: DataSpec, label_smoothing: Fraction = 0.0) -> None:
@@ -99,6 +101,8 @@ class BCE(nn.Module):
         label_smoothing: weight of the uniform distribution in the target
     """
 
+    needs = frozenset({"classes"})
+
     weight: Tensor | None
 
     def __init__(self, spec: DataSpec, label_smoothing: Fraction = 0.0) -> None:
@@ -130,6 +134,8 @@ class MSE(nn.Module):
     Lecture: L0 L3
     """
 
+    needs = frozenset({"quantities"})
+
     plain = True
 
     def __init__(self, spec: DataSpec) -> None:
@@ -149,6 +155,8 @@ class MAE(nn.Module):
     Use: regression with outliers; predicts the median.
     Lecture: L3
     """
+
+    needs = frozenset({"quantities"})
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -173,6 +181,8 @@ class Huber(nn.Module):
     Args:
         delta: largest error of the squared part, in the targets' units
     """
+
+    needs = frozenset({"quantities"})
 
     def __init__(self, spec: DataSpec, delta: Positive = 1.0) -> None:
         super().__init__()

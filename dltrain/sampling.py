@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dltrain.ranges import NonNegative, Part, Share
+from dltrain.seeding import splitmix
 
 Order = Literal["epoch", "once", "never", "replacement"]
 
@@ -31,16 +32,8 @@ def generator(seed: int, epoch: int, stream: int = 0) -> torch.Generator:
     """Return a CPU generator for one epoch; seed 0 in epoch 1 and seed 1 in epoch 0 give different ones."""
     state = 0
     for part in (seed, epoch, stream):
-        state = _mixed((state + part) % 2**64)
+        state = splitmix(state + part)
     return torch.Generator().manual_seed(state % 2**63)
-
-
-def _mixed(state: int) -> int:
-    """Apply one step of splitmix64 (Steele et al. 2014), which maps adjacent numbers to unrelated ones."""
-    state = (state + 0x9E3779B97F4A7C15) % 2**64
-    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
-    return state ^ (state >> 31)
 
 
 class Shuffle:
@@ -88,6 +81,9 @@ class Balanced:
     Use: classes of very different sizes; compare with dataset.class_weights=balanced (not both at once).
     Lecture: L3
     """
+
+    needs = frozenset({"classes"})
+    gives = frozenset({"balanced classes", "composed batches"})
 
     def __init__(self, targets: Tensor, batch_size: int, seed: int, shuffle: Order = "epoch") -> None:
         if targets.ndim != 1 or targets.is_floating_point():
@@ -154,6 +150,8 @@ class Hard:
         strength: exponent of the loss; 0 gives all samples the same weight
         outlier_quantile: quantile of the losses above which samples are outliers; 1 disables it
     """
+
+    needs = frozenset({"samples"})
 
     def __init__(
         self,

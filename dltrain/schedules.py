@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from dltrain.declare import declares
 from dltrain.direction import Choice, improves, resolve_mode
 from dltrain.ranges import AtLeastOne, Count, Index, Inner, NonNegative, Part, Positive, Unit
 
@@ -80,6 +81,7 @@ def _half_wave(share: float) -> float:
     return (1 + math.cos(math.pi * share)) / 2
 
 
+@declares(needs=frozenset())
 def constant(
     total_steps: int,
     steps_per_epoch: int,

@@ -8,28 +8,37 @@ data-driven initializers), `statistics` (of batch norms), `diagnostics`, `check`
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import Tensor
 
+GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 
 def derive(seed: int, stream: str, counter: int = 0) -> int:
     """Return the seed of a stream at a counter, such as the step: 63 well-mixed bits."""
-    return _mix(_base(seed, stream) + counter * 0x9E3779B97F4A7C15)
+    return splitmix(_base(seed, stream), counter) >> 1
 
 
 def _base(seed: int, stream: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{stream}:{seed}".encode(), digest_size=8).digest(), "little")
 
 
-def _mix(x: int) -> int:
-    """Apply the finalizer of SplitMix64 (Steele et al. 2014); torch's CPU generator uses the low 32 bits only."""
-    x &= _MASK
+def splitmix(state: int, count: int = 1) -> int:
+    """Return the `count`-th number of SplitMix64 after a state (Steele et al. 2014), which maps adjacent states and counts
+    to unrelated numbers of 64 bits; torch's CPU generator uses the low 32 bits only.
+    """
+    number: int = mix((state + count * GOLDEN) & _MASK)
+    return number
+
+
+def mix(x: Any) -> Any:
+    """Apply the finalizer of SplitMix64 to an int below 2^64, or to an array of uint64."""
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-    return (x ^ (x >> 31)) >> 1
+    return x ^ (x >> 31)
 
 
 class Stream:
@@ -40,7 +49,7 @@ class Stream:
         self.generator = torch.Generator(device)
 
     def at(self, counter: int) -> torch.Generator:
-        self.generator.manual_seed(_mix(self.base + counter * 0x9E3779B97F4A7C15))
+        self.generator.manual_seed(splitmix(self.base, counter) >> 1)
         return self.generator
 
 

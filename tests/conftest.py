@@ -54,7 +54,7 @@ class Run:
         return load_file(self.path / "checkpoints" / "best.safetensors")
 
     def last_state(self) -> dict[str, Any]:
-        from dltrain.training import checkpoint
+        from dltrain.storage import checkpoint
 
         newest = checkpoint.newest(self.path / "checkpoints")
         assert newest is not None

@@ -4,35 +4,68 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
+
+import yaml
 
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.conflicts import PAIRS, clash, scales_nothing
+from dltrain.config.conflicts import first_conflict, parts_alone
 from dltrain.config.search_path import catalogue_dir
 
-TARGETS = Catalogue(catalogue_dir()).words
+CATALOGUE = Catalogue(catalogue_dir())
 Row = dict[str, str]
-Pair = tuple[tuple[str, str], tuple[str, str]]
+Choice = tuple[str, str]
+Pair = tuple[Choice, Choice]
+
+# What two words need to be told when they meet.
+TOLD = {
+    ("model=mlp", "regularization=stochastic_depth"): "model.residual=true model.hidden=[16,16]",
+    ("dataset=diabetes", "augmentation=mixup"): "augmentation.mixup.regression=true",
+    **{
+        (f"loss={loss}", f"augmentation={word}"): f"augmentation.{word}.regression=true"
+        for loss in ("mse", "mae", "huber")
+        for word in ("mixup", "cutmix")
+    },
+    **{
+        (f"dataset={word}", f"loss={loss}"): text
+        for loss in ("mse", "mae", "huber")
+        for word, text in {
+            "csv": "dataset.target=u",
+            "npz": "dataset.task=regression",
+            "teacher": "dataset.task=regression",
+        }.items()
+    },
+    ("optimizer=adamw", "regularization=weight_decay"): "optimizer.weight_decay=0",
+    **{
+        ("dataset=none", f"regularization={word}"): f"regularization.{word}.all_parameters=true"
+        for word in ("l1", "l2", "elastic_net", "weight_decay")
+    },
+}
+for _word in ("steepest", "newton_cg", "lbfgs"):
+    TOLD[f"optimizer={_word}", "regularization=l1"] = "regularization.l1.mode=subgradient"
 
 
-def conflict(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    """Whether two (group, word) are in the table of what cannot go together."""
-    words = {one[0]: [one[1]], other[0]: [other[1]]}
-    return any(pair.found(words) for pair in PAIRS) or _clashing(dict([one, other]))
-
-
-def _clashing(words: dict[str, str]) -> bool:
-    """Whether a regularizer, whatever its keys are, is refused beside an optimizer or a penalty schedule."""
-    word = words.get("regularization", "none")
-    if word == "none" or len(words) < 2:
-        return False
-    target = TARGETS["regularization"][word].target
-    if words.get("penalty_schedule", "none") != "none":
-        return scales_nothing({word: {"_target_": target}})
-    return (
-        "optimizer" in words
-        and clash(TARGETS["optimizer"][words["optimizer"]].target, target, {}) is not None
+def conflict(one: Choice, other: Choice) -> bool:
+    """Whether two (group, word) exclude each other with their default keys, and those of `TOLD` where they are told some."""
+    told = dict(
+        text.split("=") for text in TOLD.get((f"{one[0]}={one[1]}", f"{other[0]}={other[1]}"), "").split()
     )
+    sides = [
+        tuple(parts_alone(CATALOGUE.words[group][word], keys_of(group, word, told)))
+        for group, word in (one, other)
+    ]
+    return any(first_conflict(pair) for pair in product(*sides))
+
+
+def keys_of(group: str, word: str, told: Mapping[str, str]) -> dict[str, object]:
+    """Return the keys of a word, and among them those that it is told."""
+    known = CATALOGUE.words[group][word]
+    given = {
+        path[len(known.prefix) + 1 :]: text
+        for path, text in told.items()
+        if path.startswith(known.prefix + ".")
+    }
+    return dict(known.keys) | {key: yaml.safe_load(text) for key, text in given.items()}
 
 
 class Words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import gc
 import logging
 import os
 import random
@@ -317,6 +318,8 @@ class Model(nn.Module):
         os.environ["FROM_PART"] = "1"
         sys.path.append("/from/part")
         self.fail, self.calls = fail, 0
+        if fail == "early":
+            raise KeyboardInterrupt
         self.head = nn.Linear(64, num_classes)
 
     def forward(self, x):
@@ -363,6 +366,7 @@ def state_of_process() -> dict[str, Any]:
         "environment": dict(os.environ),
         "parts": [name for name in sys.modules if name == "own_parts"],
         "main": {name: vars(sys.modules["__main__"]).get(name) for name in ("__file__", "__spec__")},
+        "collector": gc.isenabled(),
         "streams": (sys.stdout, sys.stderr),
     }
 
@@ -406,6 +410,8 @@ def run_of(**knobs: Any) -> Callable[[], Any]:
 
 CALLS = {
     "done": (run_of(), None),
+    "deterministic": (run_of(deterministic=True), None),
+    "interrupted before the first step": (run_of(**{"model.fail": "early"}), KeyboardInterrupt),
     "refused": (run_of(lr=-1), errors.UserError),
     "error": (run_of(epochs=9, **{"model.fail": "error"}), RuntimeError),
     "interrupt": (run_of(epochs=9, **{"model.fail": "interrupt"}), KeyboardInterrupt),
@@ -531,6 +537,90 @@ def test_two_calls_at_once_are_refused():
     assert "Another run is going on in this process" in told[0]
 
 
+def test_a_run_can_be_read_while_another_goes_on():
+    run, found = api.train(**BRIEF), []
+
+    class Reading(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if not found:
+                found.append(api.load(run.path).summary.status)
+
+    handler = Reading()
+    logging.getLogger("dltrain").addHandler(handler)
+    try:
+        api.train(**BRIEF)
+    finally:
+        logging.getLogger("dltrain").removeHandler(handler)
+    assert found == ["completed"]
+
+
+def test_runs_leave_no_thread_and_no_file_open():
+    def held() -> tuple[int, int]:
+        return threading.active_count(), len(os.listdir("/proc/self/fd")) if Path(
+            "/proc/self/fd"
+        ).is_dir() else 0
+
+    api.train(**BRIEF)
+    before = held()
+    for _ in range(3):
+        api.train(**BRIEF).evaluate()
+    assert held() == before
+
+
+def test_modes_of_the_caller_do_not_reach_a_run():
+    wanted = weights(api.train(**BRIEF))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert_equal(weights(api.train(**BRIEF)), wanted)
+    torch.set_default_device("meta")
+    try:
+        assert_equal(weights(api.train(**BRIEF)), wanted)
+        assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_device(None)
+
+
+def test_a_sweep_sees_the_environment_of_its_call(monkeypatch):
+    Path("conf/model").mkdir(parents=True)
+    Path("conf/model/wide.yaml").write_text("_target_: own_width.Model\n")
+    Path("own_width.py").write_text(
+        "import os\nfrom torch import nn\n\n\ndef Model(input_shape, num_classes):\n"
+        "    width = int(os.environ['WIDTH'])\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, num_classes))\n"
+    )
+    for width in (3, 5):
+        monkeypatch.setenv("WIDTH", str(width))
+        (run,) = api.sweep("model=wide", lr=[0.1], **BRIEF | {"sweep.fresh": True})
+        assert run.summary.parameters == 64 * width + width + 10 * width + 10
+
+
+def test_an_interrupted_sweep_raises():
+    call = {"lr": [0.1, 0.2], "model": "linear", "quiet": True, "early_stopping": "none", "output": "sweeps"}
+
+    def interrupt() -> None:
+        while not list(Path("sweeps").glob("*/*/*/metrics.csv")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt, match="The same call goes on, or: dltrain -m sweep.resume=sweeps/"):
+        api.sweep(**call, steps=100_000)
+    thread.join()
+    assert signal.getsignal(signal.SIGINT) is before
+    (folder,) = (file.parent for file in Path("sweeps").glob("*/*/sweep.json"))
+    assert {run.summary.status for run in api.Sweep(folder)} <= {"interrupted", "running"}
+
+
+def test_nothing_is_printed_but_progress(capfd):
+    api.train(**BRIEF)
+    assert capfd.readouterr() == ("", "")
+    api.train(epochs=1)
+    out, err = capfd.readouterr()
+    assert "✓ completed" in out
+    assert err == ""
+
+
 def test_a_script_without_a_guard_is_not_run_again_by_its_jobs():
     done = in_process(
         "import dltrain\nprint('once')\ns = dltrain.sweep(lr=[0.1, 0.2], epochs=1, quiet=True)\nprint(len(s))\n"
@@ -566,18 +656,22 @@ def test_a_run_has_what_its_folder_has():
     assert again.evaluate()["test"] == pytest.approx(dict(run.summary.test), abs=1e-6)
 
 
-def test_a_folder_of_runs_and_of_a_sweep_are_told_apart():
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> api.Sweep:
+    folder = tmp_path_factory.mktemp("sweep")
+    return api.sweep("optimizer=sgd,adam", lr=[0.1, 1e9], output=str(folder), **BRIEF)
+
+
+def test_a_folder_of_runs_and_of_a_sweep_are_told_apart(swept):
     run = api.train(**BRIEF)
     with pytest.raises(errors.CheckpointProblem, match=rf"holds 1 run.*{run.path.name}"):
         api.load(run.path.parent)
-    swept = api.sweep("optimizer=sgd,adam", lr=[0.1, 0.01], **BRIEF)
     with pytest.raises(errors.CheckpointProblem, match=r"Its runs: dltrain.Sweep\("):
         api.load(swept.path)
     assert [str(r.path) for r in api.Sweep(swept.path)] == [str(r.path) for r in swept]
 
 
-def test_a_sweep_gives_its_runs_and_its_best():
-    swept = api.sweep("optimizer=sgd,adam", lr=[0.1, 1e9], **BRIEF)
+def test_a_sweep_gives_its_runs_and_its_best(swept):
     assert [(r.config.words.optimizer, r.config.optimizer.lr) for r in swept] == [
         ("sgd", 0.1), ("sgd", 1e9), ("adam", 0.1), ("adam", 1e9),
     ]  # fmt: skip

@@ -43,7 +43,7 @@ def test_statistics_are_those_of_the_averaged_weights(train, monkeypatch, word, 
     def compare(trainer: Trainer) -> None:
         evaluate(trainer)
         if trainer.parts.averaging.started:
-            with trainer.averaged(), torch.no_grad():
+            with trainer.validation.averaged(trainer.step), torch.no_grad():
                 model = trainer.parts.model
                 norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
                 measured = [t for norm in norms for t in (norm.running_mean, norm.running_var)]
@@ -95,7 +95,7 @@ def test_what_stands_for_the_training_data_is_a_random_sample_of_them(train, sor
         return batches(split, order, batch_size, start)
 
     monkeypatch.setattr(ResidentSplit, "batches", record)
-    monkeypatch.setattr("dltrain.training.trainer.STATISTICS_SAMPLES", 1000)
+    monkeypatch.setattr("dltrain.training.validation.STATISTICS_SAMPLES", 1000)
     train(*sorted_file, "steps=2", "averaging=ema", "initializer=lsuv", "diagnostics=[layers,batch_noise]")
     assert {len(order) for order in asked} >= {512, 1000}
     for order in asked:
@@ -132,10 +132,10 @@ def test_a_killed_run_with_averaged_batch_norms_resumes_bit_for_bit(
     golden = train(*arguments)
     observe = Trainer.observe
 
-    def dying(self, update_norm):
+    def dying(self):
         if self.step == step:
             raise Killed
-        observe(self, update_norm)
+        observe(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "observe", dying)

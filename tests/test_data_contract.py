@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import Run
 
-from dltrain import scoring
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.saved import read
 from dltrain.errors import CheckpointProblem, DataProblem
+from dltrain.run import scoring
 
 ROWS = 200
 Row = dict[str, object]

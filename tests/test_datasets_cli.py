@@ -167,10 +167,10 @@ def test_class_weights_and_folds(dltrain, train, workdir):
 
 
 def test_folds_depend_on_the_split_seed_alone(workdir):
-    from dltrain.build import build
     from dltrain.config.compose import compose, open_catalogue, open_hydra
     from dltrain.config.door import Door, shipped_targets
     from dltrain.config.validation import validate
+    from dltrain.run.build import build
 
     def test_samples(*overrides):
         catalogue = open_catalogue()

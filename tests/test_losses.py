@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
+from dltrain.config.catalogue import Catalogue
 from dltrain.data.spec import DataSpec
 from dltrain.losses import BCE, MAE, MSE, CrossEntropy, Huber, Objective, auto
 
@@ -125,7 +126,9 @@ def test_losses_carry_no_state() -> None:
 def test_every_yaml_builds(word: str) -> None:
     node = yaml.safe_load((CONF / f"{word}.yaml").read_text())
     module, name = node.pop("_target_").rsplit(".", 1)
-    spec = REAL if word in ("mse", "mae", "huber") else CLASSES
+    spec = (
+        REAL if "quantities" in (Catalogue(CONF.parent).words["loss"][word].declared.needs or ()) else CLASSES
+    )
     loss = getattr(import_module(module), name)(spec, **node)
     targets = torch.randn(4, 3) if spec is REAL else torch.arange(4)
     assert loss(torch.randn(4, spec.num_classes), targets).shape == (4,)

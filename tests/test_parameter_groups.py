@@ -77,10 +77,10 @@ def test_a_run_killed_while_frozen_or_after_the_thaw_resumes_bit_for_bit(
     golden = train(*arguments)
     observe = Trainer.observe
 
-    def dying(self, update_norm):
+    def dying(self):
         if self.step == step:
             raise Killed
-        observe(self, update_norm)
+        observe(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "observe", dying)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = ("torch._dynamo", "torchvision", "sklearn", "matplotlib", "scipy", "pandas", "tensorflow")
+HEAVY = (
+    "torch._dynamo",
+    "torchvision",
+    "sklearn",
+    "matplotlib",
+    "scipy",
+    "pandas",
+    "tensorflow",
+    "sympy",
+    "fsspec",
+)
 
 STOCK = """
 import hydra
@@ -31,6 +41,21 @@ def run_and_list(workdir, arguments, modules):
 
 def test_default_run_imports_nothing_heavy(workdir):
     assert run_and_list(workdir, [], HEAVY) == (0, [])
+
+
+def test_a_run_needs_nothing_that_only_posix_has(workdir):
+    """`filelock` chooses fcntl or msvcrt; all else of POSIX is hidden."""
+    code = (
+        "import os, sys, filelock\n"
+        "for name in ('fcntl', 'resource', 'termios', 'pty', 'pwd', 'grp'):\n    sys.modules[name] = None\n"
+        "for name in ('fork', 'statvfs', 'sysconf', 'setsid', 'killpg', 'getuid'):\n    delattr(os, name)\n"
+        "from dltrain.cli import main\nmain(['epochs=1', 'quiet=true'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=workdir, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(workdir.glob("outputs/*/*/summary.json"))) == 1
 
 
 def test_help_and_refusals_import_no_torch(workdir):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import Run
 
-from dltrain import scoring
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.saved import read
 from dltrain.metrics import default_metrics
+from dltrain.run import scoring
 
 COUNTS = {"train": 50, "val": 20, "test": 20}
 TABLE = (
@@ -100,7 +100,7 @@ def test_stacked_runs(dltrain, columns, workdir):
         *BRIEF[:1],
         *BRIEF[2:],
         "lr=0.05,0.02,0.01",
-        "sweep.vectorize=always",
+        "sweep.backend=stacked",
         "sweep.jobs=1",
         "quiet=true",
     )

@@ -58,10 +58,10 @@ CONFIG = [
     ("lr=atuo", r"`lr` is atuo; it must be: .* Did you mean `auto`\?", "lr=auto"),
     ("epochs=0", r"`epochs` is 0; it must be: int >= 1", "epochs=1"),
     ("epochs=2.5", r"`epochs` is 2\.5; it must be: int >= 1", "epochs=2"),
-    ("sampler=balanced dataset.class_weights=balanced", r"`dataset.class_weights` is balanced beside sampler=balanced: .* "
-     r"corrects twice\.\n.* dataset\.class_weights=none, or sampler=none", "sampler=balanced dataset.class_weights=none"),
-    ("dataset=none model=quadratic dataset.class_weights=balanced", r"dataset=none has no classes\. Use dataset\.class_weights="
-     r"none", "dataset=none model=quadratic dataset.class_weights=none"),
+    ("sampler=balanced dataset.class_weights=balanced", r"`sampler=balanced` cannot go with `dataset.class_weights=balanced`: "
+     r".* corrects twice\.\nUse dataset\.class_weights=none, or use sampler=none", "sampler=balanced dataset.class_weights=none"),
+    ("dataset=none model=quadratic dataset.class_weights=balanced", r"`dataset=none` cannot go with `dataset.class_weights="
+     r"balanced`: .*\nUse dataset\.class_weights=none", "dataset=none model=quadratic dataset.class_weights=none"),
     ("epochs=1 steps=5", r"`epochs` is 1 and `steps` is 5: both say how long", "epochs=null"),
     ("batch_size=0", r"`batch_size` is 0; it must be: int >= 1 or full", "batch_size=1"),
     ("batch_size=ful", r"Did you mean `full`\?", "batch_size=full"),
@@ -110,11 +110,12 @@ CONFIG = [
     ("folds=5", r"`folds` is 5 but `fold` is not set.*Add fold=0", "folds=5 fold=0"),
     ("folds=3 fold=3", r"`fold` is 3; with folds=3 it must be below 3", "folds=3 fold=2"),
     ("evaluation.every_epochs=null", r"are both null", "evaluation.every_epochs=null evaluation.every_steps=1"),
-    ("optimizer=adamw regularization=[weight_decay]", r"`optimizer.weight_decay` is 0.01 beside regularization=\[weight_decay\]",
+    ("optimizer=adamw regularization=[weight_decay]", r"`regularization=weight_decay` cannot go with `optimizer.weight_decay=0.01`: .*"
+     r"decay twice\.\nUse optimizer.weight_decay=0, or leave weight_decay out",
      "optimizer=adamw regularization=[weight_decay] optimizer.weight_decay=0"),
     ("optimizer=sgd momentum_schedule=linear", r"there is no momentum to schedule\.\nUse optimizer=momentum",
      "optimizer=momentum momentum_schedule=linear"),
-    ("penalty_schedule=linear", r"cannot go with `regularization=none`: .*\nAdd regularization=\[l2\]",
+    ("penalty_schedule=linear", r"cannot go with `regularization=none`: .*\nUse regularization=\[l2\]",
      "penalty_schedule=linear regularization=[l2]"),
     ("model=linear regularization=[stochastic_depth]", r"cannot go with `model=linear`: .*has no skips", "model=linear"),
     ("dataset=csv dataset.target=y", r"`dataset.path` must be given: ", ""),

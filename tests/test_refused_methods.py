@@ -36,9 +36,9 @@ ROWS = [
      "dataset=wine folds=5 fold=0"),
     ("initializer=pretrained", r"initializer=pretrained needs initializer.path", 2, ""),
     ("optimizer=gd epochs=2 steps=3", r"`epochs` is 2 and `steps` is 3: both say how long", 2, "optimizer=gd steps=3"),
-    ("optimizer=steepest model=vit_tiny model.attention=fused", r"the fused kernel has no second derivative.\nSet model.attention=math",
-     2, ""),
-    ("regularization=[stochastic_depth]", r"an MLP has no residual branch to drop.*\nAdd model.residual=true", 2,
+    ("optimizer=steepest model=vit_tiny model.attention=fused", r"`model=vit_tiny` with attention=fused: .* no second "
+     r"derivative.\nUse model.attention=math", 2, ""),
+    ("regularization=[stochastic_depth]", r"`model=mlp` with residual=false: .*no skips.*\nUse model.residual=true", 2,
      "regularization=[stochastic_depth] model.residual=true model.hidden=[128,128]"),
     ("wrap=[sam] optimizer=lbfgs", r"`wrap=sam` cannot go with `optimizer=lbfgs`: it uses the curvature.*\nUse a first-order", 2,
      "wrap=[sam] optimizer=momentum"),

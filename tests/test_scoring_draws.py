@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import Run
 
-from dltrain import scoring
 from dltrain.commands import evaluate
 from dltrain.errors import UserError
+from dltrain.run import scoring
 from dltrain.seeding import Stream
 
 NET = ("epochs=2", "model.hidden=[16]")

@@ -129,11 +129,11 @@ def test_all_forms_of_a_loss_give_one_result(train, mine):
 
 def test_the_objective_of_a_users_loss_is_its_mean_over_the_split(train, mine, workdir):
     """The column against the model's outputs and the formula, in float64."""
-    import dltrain.scoring as scoring
-    from dltrain.build import build
+    import dltrain.run.scoring as scoring
     from dltrain.config import saved
     from dltrain.config.compose import open_catalogue
     from dltrain.config.door import Door, all_targets
+    from dltrain.run.build import build
 
     mine("loss", "my_parts.focal")
     run = train("loss=mine", "epochs=1", "model.hidden=[8]")

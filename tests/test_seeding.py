@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from conftest import assert_equal
@@ -29,10 +30,16 @@ def test_derive_is_splitmix64(monkeypatch):
 
 
 def test_order_of_an_epoch_is_seeded_by_splitmix64():
-    first = sampling._mixed(1234567)
+    first = seeding.splitmix(1234567)
     assert first == PUBLISHED[0]
     # the second state of the sequence is the first plus the odd constant 0x9E37…: the golden ratio times 2^64
-    assert sampling._mixed(1234567 + 0x9E3779B97F4A7C15) == PUBLISHED[1]
+    assert seeding.splitmix(1234567 + 0x9E3779B97F4A7C15) == PUBLISHED[1]
+    assert sampling.generator(1234567, 0).initial_seed() == seeding.splitmix(seeding.splitmix(first)) % 2**63
+
+
+def test_arrays_are_mixed_as_numbers_are():
+    states = [0, 1, 1234567, 2**64 - 1]
+    assert seeding.mix(np.array(states, np.uint64)).tolist() == [seeding.mix(state) for state in states]
 
 
 def test_bases_are_blake2b_of_stream_and_seed():
@@ -94,7 +101,7 @@ def draws(train, monkeypatch):
 
 
 def record(patch, drawn) -> None:
-    begin, transform, dropout = Trainer.begin, Trainer.transform, torch.nn.functional.dropout
+    begin, augmented, dropout = Trainer.begin, Trainer.augment, torch.nn.functional.dropout
     augment, noise = Noise.__call__, GradientNoise.change_gradients
 
     def first_weights(self):
@@ -104,7 +111,7 @@ def record(patch, drawn) -> None:
 
     def order(self, batch, epoch):
         drawn["shuffle"].append(batch.indices.clone())
-        return transform(self, batch, epoch)
+        return augmented(self, batch, epoch)
 
     def masks(inputs, p=0.5, training=True, inplace=False):
         if not training:
@@ -127,7 +134,7 @@ def record(patch, drawn) -> None:
         ]
 
     patch.setattr(Trainer, "begin", first_weights)
-    patch.setattr(Trainer, "transform", order)
+    patch.setattr(Trainer, "augment", order)
     patch.setattr(torch.nn.functional, "dropout", masks)
     patch.setattr(Noise, "__call__", added)
     patch.setattr(GradientNoise, "change_gradients", noisy)

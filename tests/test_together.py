@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from covering import Row, conflict, covering_rows
+from covering import CATALOGUE, TOLD, Row, conflict, covering_rows
 
 from dltrain.cli import dispatch
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.conflicts import PAIRS
+from dltrain.config.conflicts import Rule, refused_pairs
 from dltrain.config.search_path import catalogue_dir
 from dltrain.data.raw import RawData
 from dltrain.errors import UserError
@@ -58,32 +58,6 @@ for _group in ("schedule", "momentum_schedule", "penalty_schedule"):  # periods 
     GIVEN[f"{_group}=cosine_restarts"] = f"{_group}.cycles=2 {_group}.growth=1"
     GIVEN[f"{_group}=triangular"] = f"{_group}.cycles=1"
 
-# What two words need to be told when they meet.
-TOLD = {
-    ("model=mlp", "regularization=stochastic_depth"): "model.residual=true model.hidden=[16,16]",
-    ("dataset=diabetes", "augmentation=mixup"): "augmentation.mixup.regression=true",
-    **{
-        (f"loss={loss}", f"augmentation={word}"): f"augmentation.{word}.regression=true"
-        for loss in ("mse", "mae", "huber")
-        for word in ("mixup", "cutmix")
-    },
-    **{
-        (f"dataset={word}", f"loss={loss}"): text
-        for loss in ("mse", "mae", "huber")
-        for word, text in {
-            "csv": "dataset.target=u",
-            "npz": "dataset.task=regression",
-            "teacher": "dataset.task=regression",
-        }.items()
-    },
-    ("optimizer=adamw", "regularization=weight_decay"): "optimizer.weight_decay=0",
-    **{
-        ("dataset=none", f"regularization={word}"): f"regularization.{word}.all_parameters=true"
-        for word in ("l1", "l2", "elastic_net", "weight_decay")
-    },
-}
-for _word in ("steepest", "newton_cg", "lbfgs"):
-    TOLD[f"optimizer={_word}", "regularization=l1"] = "regularization.l1.mode=subgradient"
 LIMIT = "steps=3 batch_size=16 dataset.limit=64 evaluation.every_steps=2 threads=1"
 
 
@@ -217,39 +191,23 @@ def test_every_row_trains(row, folder):
     check_row(row, folder)
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair.one.text} with {pair.other.text}")
-def test_a_pair_that_cannot_go_together_is_refused_with_its_reason(pair, dltrain, folder):
-    """One of its pairs of words, before anything is built or made; the message is the row of the table."""
-    one, other = (
-        next(w for w in WORDS[choice.group] if choice.matches(w)) for choice in (pair.one, pair.other)
-    )
-    row = {pair.one.group: one, pair.other.group: other}
-    given = [text for choice in row.items() for text in GIVEN.get("=".join(choice), "").split()]
+REFUSED: dict[tuple[Rule, str, str], tuple[str, str]] = {}
+for _rule, _one, _other in refused_pairs(CATALOGUE):
+    REFUSED.setdefault((_rule, _one.group, _other.group), (_one.label, _other.label))
+
+
+@pytest.mark.parametrize(
+    "rule, labels",
+    [pytest.param(key[0], labels, id=" with ".join(labels)) for key, labels in REFUSED.items()],
+)
+def test_a_pair_that_cannot_go_together_is_refused_with_its_reason(rule, labels, dltrain, folder):
+    """One pair of words for each rule and two groups, before anything is built or made."""
+    given = [text for label in labels for text in GIVEN.get(label, "").split()]
     with pytest.raises(UserError) as refused:
-        dltrain(*(f"{group}={word}" for group, word in row.items()), *given)
-    reasons = [p.message(found) for p in PAIRS if (found := p.found({g: [w] for g, w in row.items()}))]
-    defaults = "reads no sample|a network needs samples|a class has no distance"  # as the default dataset does not fit
-    assert str(refused.value) in reasons or re.search(defaults, str(refused.value))
+        dltrain(*labels, *given)
+    defaults = "reads no sample|has no samples|a class has no distance"  # as the default dataset does not fit
+    assert rule.reason in str(refused.value) or re.search(defaults, str(refused.value))
     assert not (folder / "outputs").exists()
-
-
-def test_words_without_momentum_are_those_without_the_key():
-    """The table names optimizers; their keys say the same."""
-    catalogue = Catalogue(catalogue_dir())
-    (pair,) = [p for p in PAIRS if p.one.text == "momentum_schedule != none"]
-    without = {
-        name
-        for name, word in catalogue.words["optimizer"].items()
-        if not {"optimizer.momentum", "optimizer.betas"} & set(word.params)
-    }
-    assert pair.other.words == without
-
-
-def test_names_in_the_table_are_words():
-    catalogue = Catalogue(catalogue_dir())
-    for pair in PAIRS:
-        for choice in (pair.one, pair.other):
-            assert choice.words <= set(catalogue.words[choice.group]), choice.text
 
 
 def test_an_operation_without_second_derivative_is_told(folder, dltrain):

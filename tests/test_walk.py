@@ -20,7 +20,7 @@ from dltrain.config.compose import open_catalogue
 from dltrain.config.door import Door, all_targets
 from dltrain.config.search_path import catalogue_dir
 from dltrain.data.raw import RawData
-from dltrain.scoring import score_runs
+from dltrain.run.scoring import score_runs
 from dltrain.training.trainer import Trainer
 
 HERE = Path(__file__).parent
@@ -141,9 +141,9 @@ def learn(
 
     def watched(trainer: Trainer) -> None:
         split = trainer.parts.val
-        seen["first"], seen["targets"] = trainer.score(split)["loss"], split.targets
+        seen["first"], seen["targets"] = trainer.validation.score(split)["loss"], split.targets
         fit(trainer)
-        seen["best"] = trainer.best_row
+        seen["best"] = trainer.state.best_row
 
     monkeypatch.setattr(Trainer, "fit", watched)
     assert dispatch([choice, *given.split(), "quiet=true", "threads=1"]) == 0

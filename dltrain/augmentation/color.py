@@ -33,6 +33,8 @@ class Color:
         saturation: largest change of the saturation; 0 disables it
     """
 
+    needs = frozenset({"images"})
+
     stage = COLOR
 
     def __init__(

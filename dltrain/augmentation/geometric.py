@@ -22,6 +22,8 @@ Border = Literal["fill", "reflect"]
 class Geometric:
     """A transform given by a matrix for each sample, which subclasses draw."""
 
+    needs = frozenset({"images"})
+
     stage = GEOMETRY
     # it only mirrors and shifts by whole pixels, so a gather can compute it
     whole_pixels = False

@@ -31,6 +31,8 @@ class Cutout:
         fill: the training data's mean, as in the paper, or a raw value of 0
     """
 
+    needs = frozenset({"images"})
+
     stage = ERASE
 
     def __init__(self, spec: DataSpec, size: Count = 8, fill: Literal["mean", "black"] = "mean") -> None:
@@ -111,6 +113,8 @@ class CutMix:
         p: probability to change a sample
         regression: true allows mixing the real targets of a regression
     """
+
+    needs = frozenset({"images"})
 
     stage = MIX
 

@@ -59,6 +59,8 @@ class RandAugment:
         magnitude: strength of all operations
     """
 
+    needs = frozenset({"images"})
+
     stage = COLOR
 
     def __init__(
@@ -91,6 +93,8 @@ class TrivialAugment:
     Use: photographs, long training; nothing to tune.
     Paper: Müller & Hutter 2021, arXiv:2103.10158
     """
+
+    needs = frozenset({"images"})
 
     stage = COLOR
 

@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
             "`dltrain check` looks at samples, and dataset=none has none. Choose another dataset."
         )
 
-    from dltrain.build import build
+    from dltrain.run.build import build
 
     parts, plan = build(config, Door(shipped_targets(catalogue), config.trust))
     for note in parts.spec.notes:

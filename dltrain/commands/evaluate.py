@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
     for path, config in zip(paths, configs, strict=True):
         warn_of_direction(path, config)
 
-    from dltrain import scoring
+    from dltrain.run import scoring
 
     scoring.print_scores(scoring.score_runs(paths, configs, doors))
     return 0

@@ -10,9 +10,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from dltrain.commands.help import about_of, default_word
+from dltrain.commands.help import about_of
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
-from dltrain.config.conflicts import PAIRS, clash, scales_nothing
+from dltrain.config.conflicts import Rule, cure, refused_pairs
 from dltrain.config.search_path import catalogue_dir
 
 TITLES = {
@@ -171,7 +171,7 @@ def _words_line(catalogue: Catalogue, group: str) -> str:
 
 def _names(catalogue: Catalogue, group: str) -> list[str]:
     """Return the words of a group: the default first, then alphabetically; `none` last where it is not the default."""
-    default = default_word(catalogue, group)
+    default = catalogue.default_word(group)
     return sorted(catalogue.words[group], key=lambda name: (name != default, name == "none", name))
 
 
@@ -179,7 +179,7 @@ def _group(catalogue: Catalogue, group: str) -> Iterator[str]:
     takes = f"{group}=[…]" if group in LIST_GROUPS else f"{group}=…"
     yield f"## {TITLES[group]}"
     yield _fill(
-        f"`{takes}` – {about_of(group).split(';')[0]}; default `{default_word(catalogue, group)}`. {INTRODUCTIONS[group]}"
+        f"`{takes}` – {about_of(group).split(';')[0]}; default `{catalogue.default_word(group)}`. {INTRODUCTIONS[group]}"
     )
     names = _names(catalogue, group)
     rows = [
@@ -275,42 +275,28 @@ def _practice() -> Iterator[str]:
     yield _table(("what", "where", "lecture"), LOOKING)
 
 
-def _clashes(catalogue: Catalogue) -> list[tuple[str, str, str, str]]:
-    """Return the optimizers that each regularizer with its default keys excludes, derived from their declarations."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for rule in catalogue.words["regularization"].values():
-        defaults = {path.rsplit(".", 1)[-1]: param.default for path, param in rule.params.items()}
-        for optimizer in catalogue.words["optimizer"].values():
-            clashing = clash(optimizer.target, rule.target, defaults)
-            if clashing is not None:
-                found.setdefault((rule.name, *clashing), []).append(optimizer.name)
-    unscaled = [
-        w.name
-        for w in catalogue.words["regularization"].values()
-        if scales_nothing({w.name: {"_target_": w.target}})
-    ]
-    return [
-        (f"`optimizer = {' '.join(names)}`", f"`regularization = {rule}`", reason, cure)
-        for (rule, reason, cure), names in found.items()
-    ] + [
-        (
-            "`penalty_schedule != none`",
-            f"`regularization = {' '.join(name for name in unscaled if name != 'none')}` alone",
-            "it scales penalties and decay, and there is neither",
-            "Add `l2`, or use penalty_schedule=none",
-        )
-    ]
-
-
 def _pairs(catalogue: Catalogue) -> Iterator[str]:
     yield "## What cannot go together"
     yield (
         "Everything else composes with everything: a test trains a covering array in which every other pair of words occurs.\n"
         "These pairs are refused, with their reason, before anything is built."
     )
-    rows = [(f"`{p.one.text}`", f"`{p.other.text}`", p.reason, p.cure) for p in PAIRS]
-    rows += _clashes(catalogue)
-    yield _table(("words", "with", "why not", "instead"), rows)
+    yield _table(("words", "with", "why not", "instead"), _refused(catalogue))
+
+
+def _refused(catalogue: Catalogue) -> list[tuple[str, str, str, str]]:
+    """Return the refused pairs, one row for each rule, two groups and words that exclude the same."""
+    excluded: dict[tuple[Rule, str, str, str], tuple[list[str], str]] = {}
+    for rule, one, other in refused_pairs(catalogue):
+        advice = cure(rule, replace(one, word="it"), replace(other, word="it"), catalogue)
+        excluded.setdefault((rule, one.group, one.word, other.group), ([], advice))[0].append(other.word)
+    rows: dict[tuple[Rule, str, str, str], tuple[list[str], str]] = {}
+    for (rule, group, word, against), (words, advice) in excluded.items():
+        rows.setdefault((rule, group, f"{against} = {' '.join(words)}", advice), ([], ""))[0].append(word)
+    return [
+        (f"`{group} = {' '.join(words)}`", f"`{others}`", rule.reason, advice)
+        for (rule, group, others, advice), (words, _) in rows.items()
+    ]
 
 
 def _knobs(catalogue: Catalogue) -> Iterator[str]:

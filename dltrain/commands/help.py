@@ -103,7 +103,7 @@ def page(catalogue: Catalogue) -> Iterator[str]:
 
 def group_lines(catalogue: Catalogue, group: str) -> Iterator[str]:
     """Yield a group with all its words, wrapped."""
-    default = default_word(catalogue, group)
+    default = catalogue.default_word(group)
     words = sorted(catalogue.words[group], key=lambda word: (word != default, word))
     about = about_of(group)
     yield f"  {bold(group)}{'=[…]' if group in LIST_GROUPS else '='}{'  ' + about if about else ''}"
@@ -117,19 +117,12 @@ def about_of(group: str) -> str:
     return BY_NAME[group].about if group in BY_NAME else ""
 
 
-def default_word(catalogue: Catalogue, group: str) -> str:
-    """Return the default word of a group, from the defaults list of config.yaml."""
-    items = (item for item in catalogue.settings["defaults"] if isinstance(item, dict))
-    word = next((item[group] for item in items if group in item), None)
-    return word if isinstance(word, str) else "none"
-
-
 def group_page(catalogue: Catalogue, group: str) -> Iterator[str]:
     """Yield every word of a group with its summary."""
     yield bold(group) + f"  {about_of(group)}"
     names = sorted(catalogue.words[group])
     longest = max(map(len, names))
-    default = (default_word(catalogue, group),)
+    default = (catalogue.default_word(group),)
     for name in names:
         mark = "  (default)" * (name in default)
         yield f"  {name:<{longest}}  {catalogue.words[group][name].notes['summary']}{mark}"

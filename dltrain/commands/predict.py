@@ -67,8 +67,8 @@ def run(arguments: list[str]) -> int:
     doors = [door_for_saved(config, catalogue, asked.overrides) for config in configs]
     content = sys.stdin.buffer.read() if STANDARD in asked.inputs else None
 
-    from dltrain.build import set_machine
     from dltrain.run.inputs import Given
+    from dltrain.run.machine import set_machine
     from dltrain.run.prediction import check_ensemble, predictor
 
     predictors = []
@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> int:
 
 def predicted(given: Given, predictors: Sequence[Predictor], keep: Sequence[str]) -> Part:
     """Return what the runs together say of one input."""
-    from dltrain.build import data_problems
+    from dltrain.run.data import data_problems
     from dltrain.run.output import Part, kept_columns
     from dltrain.run.prediction import ensemble
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 import time
 
-from dltrain.cli import STARTED
+from dltrain.commands import STARTED
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.schema import run_name
 from dltrain.errors import UserError
-from dltrain.training.folder_names import check_writable, new_folder
+from dltrain.storage.folder_names import check_writable, new_folder
 
 
 def run(arguments: list[str]) -> int:
@@ -28,10 +28,11 @@ def run(arguments: list[str]) -> int:
     check_writable(config.output)
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
-    from dltrain import experiment
+    from dltrain.run import experiment
+    from dltrain.run.record import logging_to
 
     built = experiment.prepare(config, door, shlex.join(["dltrain", "rerun", *arguments]), overrides, startup)
     folder = new_folder(config.output, run_name(config))
-    with experiment.logging_to(folder):
+    with logging_to(folder):
         experiment.run(built, folder)
     return 0

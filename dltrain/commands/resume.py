@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dltrain.cli import STARTED
+from dltrain.commands import STARTED
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
@@ -16,10 +16,9 @@ from dltrain.config.saved import LENGTH, SAFE
 from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest
-from dltrain.training.folder_names import check_files
-from dltrain.training.lock import Lock
-
-FINISHED = ("completed", "early_stopped", "converged", "pruned", "degraded")
+from dltrain.storage.folder_names import check_files
+from dltrain.storage.lock import Lock
+from dltrain.storage.summary import FINISHED, read_summary
 
 
 def run(arguments: list[str]) -> int:
@@ -42,13 +41,15 @@ def run(arguments: list[str]) -> int:
     earlier = check_resumable(path, longer=any(o.partition("=")[0] in LENGTH for o in overrides))
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
-    from dltrain import experiment
+    from dltrain.run import experiment
+    from dltrain.run.record import logging_to
+    from dltrain.run.resume import check_longer
 
     command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
     built = experiment.prepare(config, door, command, former, startup, path)
     if overrides:
-        experiment.check_longer(built, saved.read(path, catalogue, []), door)
-    with experiment.logging_to(path):
+        check_longer(built, saved.read(path, catalogue, []), door)
+    with logging_to(path):
         experiment.run(built, path, resume=True, strict=strict)
     return 0
 
@@ -96,8 +97,6 @@ def check_safe(override: str, path: Path) -> None:
 
 def check_resumable(path: Path, longer: bool = False) -> dict[str, Any]:
     """Return the summary of a run that can continue. Raises CheckpointProblem if it is finished or not a run."""
-    from dltrain.training.summary import read_summary
-
     summary = read_summary(path)
     if summary["status"] in FINISHED and not (longer and summary["status"] == "completed"):
         raise CheckpointProblem(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import open_dict, read_write
 
-from dltrain.cli import STARTED
+from dltrain.commands import STARTED
 from dltrain.config.compose import (
     CONFIG_NAME,
     Composition,
@@ -28,7 +28,7 @@ from dltrain.config.hydra_private import get_args_parser
 from dltrain.config.schema import Config, run_name
 from dltrain.config.validation import validate
 from dltrain.errors import UserError, nearest
-from dltrain.training.folder_names import check_writable, new_folder
+from dltrain.storage.folder_names import check_writable, new_folder
 
 if TYPE_CHECKING:
     from dltrain.config.catalogue import Catalogue
@@ -42,9 +42,10 @@ def run(arguments: list[str]) -> int:
     catalogue = open_catalogue(args.config_dir)
     hydra = open_hydra(catalogue)
     if args.multirun:
-        from dltrain.commands.multirun import run_all
+        from dltrain.sweep.sweep import Source, run_sweep
 
-        return run_all(args, arguments, catalogue, hydra)
+        source = Source(catalogue, hydra, args.config_dir, args.config_name or CONFIG_NAME)
+        return run_sweep(args.overrides, source, command_line(arguments))
     if args.cfg or args.info or args.shell_completion or args.hydra_help:
         return _hydra_says(args, hydra, catalogue)
     return train(args.overrides, catalogue, hydra, args.config_name or CONFIG_NAME, command_line(arguments))
@@ -133,7 +134,7 @@ def run_checked(
     startup = {"compose": round(time.perf_counter() - started, 4)}
 
     # this imports torch
-    from dltrain import experiment
+    from dltrain.run import experiment
 
     startup["import"] = round(time.perf_counter() - started, 4)
     config, overrides = checked.config, checked.composition.overrides
@@ -173,21 +174,14 @@ def _hydra_says(args: Namespace, hydra: Hydra, catalogue: Catalogue) -> int:
         hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=args)
     elif args.shell_completion:
         hydra.shell_completion(config_name=name, overrides=args.overrides)
-    elif args.cfg:
-        if args.cfg == "job":
-            validate(compose(args.overrides, catalogue, hydra, name))
-        hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
     else:
-        hydra.show_info(args.info, config_name=name, overrides=args.overrides)
+        # refused with our messages, as a run would be
+        composition = compose(args.overrides, catalogue, hydra, name)
+        if args.cfg == "job":
+            validate(composition)
+        if args.cfg:
+            hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
+        else:
+            hydra.show_info(args.info, config_name=name, overrides=args.overrides)
     sys.stdout.flush()
     return 0
-
-
-def job_config(cfg: DictConfig) -> DictConfig:
-    """Return a job's configuration with Hydra's node, so that it is checked like that of a single run."""
-    from hydra.core.hydra_config import HydraConfig
-
-    whole = cfg.copy()
-    with open_dict(whole):
-        whole["hydra"] = HydraConfig.get()
-    return whole

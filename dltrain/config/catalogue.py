@@ -16,10 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.groups import BY_NAME, FAMILIES, GROUPS, LIST_GROUPS, OVERLAYS, Group
+from dltrain.config.declarations import Declared, declared
+from dltrain.config.groups import BY_NAME, FAMILIES, GROUPS, LIST_GROUPS, OVERLAYS, Group, folder_of, group_of
 from dltrain.config.rules import Rule, parse_rule
 from dltrain.config.signature import Parameter, Signature, read_signature
-from dltrain.errors import UserError
+from dltrain.declare import GIVES, NEEDS
+from dltrain.errors import UserError, nearest
 
 __all__ = ["GROUPS", "LIST_GROUPS", "OVERLAYS", "Catalogue", "Param", "Word"]
 
@@ -72,6 +74,7 @@ class Word:
     package: str | None = None
     header: str = ""
     signature: Signature = Signature()
+    declared: Declared = Declared(complete=False)
 
     @property
     def kind(self) -> Group:
@@ -250,7 +253,15 @@ def with_signature(word: Word, folders: tuple[Path, ...] = ()) -> Word:
     signature = read_signature(
         word.target, lambda names, function: word.kind.skipped(names, word.node, function), folders
     )
-    return word if signature is None else replace(word, signature=signature)
+    if signature is None:
+        return word
+    own = declared(word.target, folders)
+    for item in sorted(own.names() - NEEDS.keys() - GIVES.keys()):
+        raise UserError(
+            f"{word.file}: {word.target} declares {item!r}, which no rule knows.{nearest(item, [*NEEDS, *GIVES])}\n"
+            "docs/extending.md lists what a part can need and give."
+        )
+    return replace(word, signature=signature, declared=own)
 
 
 def read_header(text: str) -> tuple[str | None, str]:
@@ -284,7 +295,8 @@ def derived(group: str, word: Word) -> Word:
     )
     notes = {k: v.replace("it multiplies lr", family.effect) for k, v in word.signature.notes.items()}
     notes["summary"] = f"{notes.get('summary', '').rstrip('.')} ({family.noun})."
-    return replace(word, group=group, signature=replace(word.signature, parameters=parameters, notes=notes))
+    signature = replace(word.signature, parameters=parameters, notes=notes)
+    return replace(word, group=group, signature=signature, declared=Declared())
 
 
 @dataclass
@@ -305,8 +317,10 @@ class Catalogue:
         if not self.words:
             self.load(json.loads((self.root / STORED).read_text(encoding="utf-8")))
         for folder in self.user_dirs:
-            for group in sorted(p for p in folder.iterdir() if p.is_dir() and p.name != "hydra"):
-                self.add_group(group)
+            for inside in sorted(p for p in folder.iterdir() if p.is_dir() and p.name != "hydra"):
+                self.add_group(inside.name, inside)
+            for group in (name for name in GROUPS if "." in name):
+                self.add_group(group, folder / folder_of(group))
 
     def load(self, stored: Mapping[str, Any]) -> None:
         """Add the shipped words and knobs from the data of conf/catalogue.json."""
@@ -327,13 +341,24 @@ class Catalogue:
         return Word(
             group,
             name,
-            self.root / group / f"{name}.yaml",
+            self.root / folder_of(group) / f"{name}.yaml",
             item.get("content", {}),
             tuple(item.get("defaults", ())),
             item.get("package"),
             item.get("header", ""),
             signature,
+            Declared(
+                frozenset(item["needs"]) if "needs" in item else None,
+                frozenset(item.get("gives", ())),
+                item.get("instead", {}),
+            ),
         )
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The default word, or list of words, of each group."""
+        items = (item for item in self.settings["defaults"] if isinstance(item, dict))
+        return {group_of(str(group)): word for item in items for group, word in item.items()}
 
     def add_families(self) -> None:
         """Add the words of groups that share the words of another group."""
@@ -343,22 +368,22 @@ class Catalogue:
                 if name not in known:
                     known[name] = derived(group, word)
 
-    def add_group(self, folder: Path) -> None:
+    def add_group(self, group: str, folder: Path) -> None:
         """Read the words of one of the user's group folders."""
-        known = self.words.setdefault(folder.name, {})
+        known = self.words.setdefault(group, {})
         for file in sorted(folder.glob("*.yaml")):
             if file.stem in known:
                 raise UserError(
-                    f"`{folder.name}={file.stem}` exists twice: {known[file.stem].file} and {file}.\n"
+                    f"`{group}={file.stem}` exists twice: {known[file.stem].file} and {file}.\n"
                     "A word has one meaning: rename the second file."
                 )
-            known[file.stem] = read_word(folder.name, file, (Path.cwd(),))
+            known[file.stem] = read_word(group, file, (Path.cwd(),))
         for file in sorted(folder.glob("*.yaml")):
             self.check_ancestors(known[file.stem])
-        for group, family in FAMILIES.items():
-            if family.source == folder.name:
+        for name, family in FAMILIES.items():
+            if family.source == group:
                 for file in sorted(folder.glob("*.yaml")):
-                    self.words[group].setdefault(file.stem, derived(group, known[file.stem]))
+                    self.words[name].setdefault(file.stem, derived(name, known[file.stem]))
 
     def check_ancestors(self, word: Word, path: tuple[str, ...] = ()) -> None:
         """Raise UserError for a word that builds upon itself."""
@@ -385,6 +410,11 @@ class Catalogue:
         link = _LINK.fullmatch(str(param.value))
         knob = self.knobs.get(link[1]) if link else None
         return param if knob is None else replace(param, rule=knob.rule)
+
+    def default_word(self, group: str) -> str:
+        """Return the default word of a group, from the defaults list of config.yaml."""
+        word = self.defaults.get(group)
+        return word if isinstance(word, str) else "none"
 
     def with_parents(self, word: Word) -> dict[str, Param]:
         """Return the keys of a word and of its parents, with their rules; a word with parents adds no keys itself."""

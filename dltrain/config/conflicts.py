@@ -1,18 +1,21 @@
-"""Combinations that are refused, each with its reason: one table for refusals, documentation and tests.
+"""Combinations that are refused: derived from what parts declare to need and to give, and contradictions between knobs.
 
-`PAIRS` are pairs of words that exclude each other whatever their keys are; `CONTRADICTIONS` concern knobs and keys.
-Nothing is known here about the user's own words: the parts refuse them when they are built.
+`RULES` concern declared items (dltrain/declare.py), never words, so that they hold for the user's own parts; a part that
+declares nothing is combined with everything. `CONTRADICTIONS` concern knobs and keys alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import PurePath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import combinations, permutations
+from pathlib import Path, PurePath
 from typing import Any
 
-from dltrain.config.declarations import Declared, declared
+from dltrain.config.catalogue import Catalogue, Word, written
+from dltrain.config.declarations import Declared, condition, declared, held
+from dltrain.config.groups import LIST_GROUPS, OVERLAYS, Group
 from dltrain.config.schema import Node
 
 # the chosen words of each group; [] or ["none"] where nothing is chosen
@@ -20,196 +23,367 @@ Words = Mapping[str, list[str]]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Some words of one group, written `group = word word` or `group != word`."""
+class Part:
+    """A chosen word, or the value of a knob, with the items that hold for its keys.
 
-    text: str
+    Args:
+        off: for a knob, the override without the conflict
+    """
 
-    @cached_property
-    def group(self) -> str:
-        return self.text.split()[0]
+    group: str
+    word: str
+    needs: frozenset[str] = frozenset()
+    gives: frozenset[str] = frozenset()
+    own: Declared = Declared()
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    off: str = ""
 
-    @cached_property
-    def words(self) -> frozenset[str]:
-        return frozenset(self.text.split()[2:])
+    @property
+    def label(self) -> str:
+        """The part as it is written on the command line."""
+        return f"{self.group}={self.word}"
 
-    def matches(self, word: str) -> bool:
-        return (word in self.words) == (self.text.split()[1] == "=")
-
-    def chosen(self, words: Words) -> str | None:
-        """Return the first chosen word that matches; None where there is none, or the group is not chosen yet."""
-        if self.group not in words:
-            return None
-        return next((word for word in words[self.group] or ["none"] if self.matches(word)), None)
+    def shown(self, side: str) -> str:
+        """Return the label, with the key on which an item depends."""
+        found = condition(side.partition(" ")[2], self.own, self.keys)
+        return f"`{self.label}`" + (f" with {found}" if found else "")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two choices that exclude each other, why, and what to do instead."""
+class Rule:
+    """Two items, `needs ITEM` or `gives ITEM`, of two parts that exclude each other.
 
-    one: Choice
-    other: Choice
+    Args:
+        cure: may contain {one} and {other}, how to do without that part
+    """
+
+    one: str
+    other: str
     reason: str
-    cure: str
-
-    def found(self, words: Words) -> tuple[str, str] | None:
-        """Return the two chosen words of the pair, as `group=word`."""
-        one, other = self.one.chosen(words), self.other.chosen(words)
-        if one is None or other is None:
-            return None
-        return f"{self.one.group}={one}", f"{self.other.group}={other}"
-
-    def message(self, found: tuple[str, str]) -> str:
-        return f"`{found[0]}` cannot go with `{found[1]}`: {self.reason}.\n{self.cure}."
+    cure: str = "{other}"
 
 
-def _pair(one: str, other: str, reason: str, cure: str) -> Pair:
-    return Pair(Choice(one), Choice(other), reason, cure)
+# what an item implies
+IMPLIED = dict.fromkeys(("images", "rows", "classes", "quantities"), "samples")
+_FIRST_ORDER = "a first-order optimizer such as optimizer=momentum"
 
-
-_TABLES = "dataset = breast_cancer wine iris diabetes two_moons teacher csv"
-_REGRESSIONS = "dataset = diabetes"
-_CLASSIFICATIONS = "dataset = digits breast_cancer wine iris two_moons mnist fashion_mnist kmnist cifar10 cifar100 svhn image_folder"
-_OBJECTIVES = "model = quadratic rosenbrock saddle"
-_RESNETS = "resnet20 resnet32 resnet56 wide_resnet"
-_NETWORKS = f"model = linear mlp deep_linear lenet cnn {_RESNETS} vit_tiny speed_cnn torchvision timm"
-_SPATIAL = f"model = lenet cnn {_RESNETS} vit_tiny speed_cnn torchvision timm"
-_PICTURES = (
-    "augmentation = shift rotate flip crop shear distort scale color cutout cutmix randaugment trivialaugment "
-    "alternating_flip"
-)
-_NO_SPACE = "its rows are columns of numbers without neighbors, and this one works on adjacent pixels"
-_NO_SAMPLES = "a study problem is a function of its parameters alone and has no samples"
-
-PAIRS: tuple[Pair, ...] = (
+RULES = (
     # Kinds of data
-    _pair(_TABLES, _SPATIAL, _NO_SPACE, "Use model=mlp or model=linear"),
-    _pair(_TABLES, _PICTURES, _NO_SPACE, "Use augmentation=noise, mixup or none"),
-    _pair(
-        _REGRESSIONS,
-        "loss = cross_entropy bce",
-        "a quantity is no class, so that it has no probability",
-        "Use loss=auto",
+    Rule(
+        "gives rows",
+        "needs images",
+        "its rows are columns of numbers without neighbors, and this one works on adjacent pixels",
     ),
-    _pair(
-        _CLASSIFICATIONS,
-        "loss = mse mae huber",
+    Rule(
+        "gives quantities",
+        "needs classes",
+        "a quantity is no class: it has neither a label nor a probability",
+    ),
+    Rule(
+        "gives classes",
+        "needs quantities",
         "a class has no distance from another, so that there is no error to measure",
-        "Use loss=auto",
     ),
-    _pair(
-        _REGRESSIONS,
-        "regularization = label_smoothing",
-        "a quantity has no label whose probability could be smoothed",
-        "Leave label_smoothing out",
-    ),
-    _pair(
-        "loss = mse mae huber",
-        "regularization = label_smoothing",
-        "this loss has no label whose probability could be smoothed",
-        "Leave label_smoothing out, or use loss=cross_entropy",
-    ),
-    _pair(
-        _REGRESSIONS,
-        "sampler = balanced",
-        "a quantity has no classes to balance",
-        "Use sampler=none or sampler=hard",
-    ),
-    _pair(
-        "loss = mse mae huber",
-        "sampler = balanced",
-        "this loss is for quantities, which have no classes to balance",
-        "Use sampler=none or sampler=hard",
+    Rule(
+        "needs quantities",
+        "needs classes",
+        "the one is for quantities, which have no classes, no labels and no probabilities",
     ),
     # Study problems
-    _pair(
-        "dataset = none",
-        _NETWORKS,
-        "a network needs samples, and there are none",
-        "Use model=quadratic, rosenbrock or saddle, or another dataset",
+    Rule(
+        "gives no samples",
+        "needs samples",
+        "a study problem is a function of its parameters alone and has no samples",
+        "{other}, or use another dataset",
     ),
-    _pair(
-        "dataset != none",
-        _OBJECTIVES,
-        "the model is itself the objective, and reads no sample",
-        "Use dataset=none",
-    ),
-    _pair("dataset = none", "augmentation != none", _NO_SAMPLES, "Use augmentation=none"),
-    _pair("dataset = none", "sampler = balanced hard", _NO_SAMPLES, "Use sampler=none"),
-    _pair(
-        "dataset = none",
-        "diagnostics = layers batch_noise",
-        "a study problem has neither layers nor samples",
-        "Use diagnostics=[curvature,prediction,surface]",
-    ),
-    _pair(
-        "dataset = none",
-        "loss != auto",
-        "the model's output is the loss, and there is no target",
-        "Use loss=auto",
-    ),
-    _pair(
-        "dataset = none",
-        "regularization = label_smoothing",
-        "there is no label whose probability could be smoothed",
-        "Leave label_smoothing out",
-    ),
-    _pair(
-        _OBJECTIVES,
-        "regularization = dropout stochastic_depth max_norm",
-        "the parameters are one vector, without units or branches that could be dropped or bounded",
-        "Use regularization=[l2] with all_parameters=true",
-    ),
-    _pair(
-        _OBJECTIVES,
-        "initializer != default",
-        "the start is part of the problem, and one vector has neither fan-in nor layers",
-        "Use initializer=default, and the model's own key for the start",
+    Rule("gives an objective", "gives samples", "the model is itself the objective, and reads no sample"),
+    Rule(
+        "gives an objective",
+        "needs layers",
+        "the parameters are one vector, whose start is part of the problem, without layers or units",
     ),
     # Needs of a step
-    _pair(
-        "wrap = sam",
-        "optimizer = lbfgs newton_cg steepest",
-        "it uses the curvature at w or a line search, whose gradients must belong to one loss, and sam moves w between them",
-        "Use a first-order optimizer such as optimizer=momentum",
+    Rule(
+        "gives gradients elsewhere",
+        "needs one loss",
+        "it uses the curvature at w or a line search, whose gradients must belong to one loss, and this moves w between them",
+        f"Use {_FIRST_ORDER}",
     ),
-    _pair(
-        "wrap = lookahead",
-        "optimizer = lbfgs newton_cg schedule_free",
-        "it keeps iterates of its own (secant pairs, the last accepted point, an average), which lookahead would move w away from",
-        "Use a first-order optimizer such as optimizer=adam",
+    Rule(
+        "gives slow weights",
+        "needs own iterates",
+        "it keeps iterates of its own (secant pairs, the last accepted point, an average), and this moves w away from them",
+        f"Use {_FIRST_ORDER}",
     ),
-    _pair(
-        "momentum_schedule != none",
-        "optimizer = gd sgd adagrad adadelta rprop quickprop adafactor steepest newton_cg lbfgs",
+    Rule(
+        "needs momentum",
+        "gives no momentum",
         "there is no momentum to schedule",
-        "Use optimizer=momentum, or momentum_schedule=none",
+        "Use optimizer=momentum, or {one}",
     ),
-    _pair(
-        "schedule != constant none",
-        "optimizer = rprop",
+    Rule(
+        "needs lr of each step",
+        "gives steps by sign",
         "each weight's step size follows the signs of its gradients, and lr is the first one only",
-        "Use schedule=constant, or a first-order optimizer such as optimizer=gd",
+        f"{{one}}, or use {_FIRST_ORDER}",
     ),
-    _pair(
-        "regularization = gradient_clipping",
-        "optimizer = rprop",
-        "it heeds the signs of the gradient only, which clipping leaves as they are",
-        "Leave gradient_clipping out, or use a first-order optimizer such as optimizer=gd",
+    Rule(
+        "needs sizes of gradients",
+        "gives steps by sign",
+        "it uses the signs of the gradient only, which this leaves as they are",
+        f"{{one}}, or use {_FIRST_ORDER}",
     ),
-    _pair(
-        "penalty_schedule != none",
-        "regularization = none",
-        "there is no strength to schedule",
-        "Add regularization=[l2], or use penalty_schedule=none",
+    Rule(
+        "gives changed gradients",
+        "needs one loss",
+        "its step follows from curvature or a line search, so that gradient and loss must belong together, and this changes the "
+        "gradient alone",
+        f"{{one}}, or use {_FIRST_ORDER}",
     ),
-    _pair(
-        "regularization = stochastic_depth",
-        "model = linear deep_linear lenet cnn speed_cnn torchvision",
+    Rule(
+        "needs lr as step size",
+        "needs one loss",
+        "its step follows from curvature or a line search, and lr, by which this shrinks the weights, is not its size",
+        f"{{one}}, or use {_FIRST_ORDER}",
+    ),
+    Rule(
+        "gives moved weights",
+        "needs own points",
+        "it learns the curvature from its own steps, and this moves the weights besides",
+        f"{{one}}, or use {_FIRST_ORDER}",
+    ),
+    Rule(
+        "gives new weights",
+        "needs own points",
+        "it keeps pairs of steps and gradients of one set of weights, which would grow",
+        f"{{one}}, or use {_FIRST_ORDER}",
+    ),
+    Rule(
+        "needs a step size for each weight",
+        "gives one step size",
+        "it makes one step of all weights along one direction, by one line search",
+        f"{{one}}, or use {_FIRST_ORDER}",
+    ),
+    Rule(
+        "needs second derivatives",
+        "gives no second derivatives",
+        "it needs Hessian-vector products, and this has no second derivative",
+    ),
+    Rule(
+        "needs skips",
+        "gives no skips",
         "it drops a residual branch and keeps the skip, and this model has no skips: dropping a layer would cut the path",
-        "Use model=resnet20, vit_tiny or mlp with model.residual=true",
+    ),
+    Rule("needs dropout", "gives no dropout", "this model has no key `dropout`", "{one}"),
+    Rule(
+        "needs label smoothing",
+        "gives no label smoothing",
+        "this loss has no key `label_smoothing`",
+        "{one}",
+    ),
+    Rule(
+        "needs strength",
+        "gives no strength",
+        "it scales penalties and decay, and there is no strength to schedule",
+        "{other}, or {one}",
+    ),
+    Rule("gives decay", "gives decay", "the weights would decay twice", "{other}, or {one}"),
+    # Batches
+    Rule(
+        "gives free draws",
+        "gives composed batches",
+        "the one draws each batch freely, and the other fixes what is in it",
+        "{one}, or {other}",
+    ),
+    Rule(
+        "gives balanced classes",
+        "gives balanced classes",
+        "rare classes would come more often and weigh more, which corrects twice",
+        "{other}, or {one}",
     ),
 )
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What the value of a knob or key needs and gives.
+
+    Args:
+        on: the value that does; None for every value but 0, null and nothing
+        off: a value that does not
+    """
+
+    path: str
+    on: str | None
+    off: str
+    needs: frozenset[str] = frozenset()
+    gives: frozenset[str] = frozenset()
+
+
+_LR = frozenset({"lr of each step"})
+_CLASSES = frozenset({"classes", "samples"})
+KNOBS = (
+    Knob("shuffle", "replacement", "epoch", gives=frozenset({"free draws"})),
+    Knob("dataset.class_weights", "balanced", "none", _CLASSES, frozenset({"balanced classes"})),
+    Knob("parameters.lr_scale", None, "{}", needs=frozenset({"a step size for each weight"})),
+    Knob("parameters.thaw_epoch", None, "null", gives=frozenset({"new weights"})),
+    Knob("initializer.thaw_epoch", None, "null", gives=frozenset({"new weights"})),
+    Knob("optimizer.weight_decay", None, "0", gives=frozenset({"decay"})),
+    Knob("model.stochastic_depth", None, "0", needs=frozenset({"skips"})),
+    Knob("schedule.warmup_steps", None, "0", needs=_LR),
+    Knob("schedule.warmup_epochs", None, "0", needs=_LR),
+)
+# what a word of a group gives that has no key of these names
+LACKING: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "optimizer": {"no momentum": ("momentum", "betas")},
+    "model": {"no skips": ("stochastic_depth",), "no dropout": ("dropout",)},
+    "loss": {"no label smoothing": ("label_smoothing",)},
+}
+
+
+def part_of(word: Word, keys: Mapping[str, Any] | None = None) -> Part:
+    """Return a word with the items that hold for its keys, by default those of its file and signature."""
+    keys = word.keys if keys is None else keys
+    target = keys.get("_target_", word.target)
+    own = word.declared if target == word.target else declared(str(target), (Path.cwd(),))
+    return part(word.kind, word.name, own, keys, keys if word.signature.open_ended else word.keys)
+
+
+def part(
+    group: Group, name: str, own: Declared, keys: Mapping[str, Any], known: Mapping[str, Any] | None = None
+) -> Part:
+    """Return what a part of a group needs and gives; `known` are all keys that it has."""
+    needs = group.needs if own.needs is None else own.needs
+    known = keys if known is None else known
+    lacks = [item for item, names in LACKING.get(group.name, {}).items() if known.keys().isdisjoint(names)]
+    gives = _implied(held(own.gives, keys).union(lacks))
+    return Part(group.name, name, _implied(held(needs, keys)), gives, own, keys)
+
+
+@lru_cache(maxsize=1024)
+def _implied(items: frozenset[str]) -> frozenset[str]:
+    return items | {IMPLIED[item] for item in items if item in IMPLIED}
+
+
+def without_strength(rules: Mapping[str, Declared], nodes: Mapping[str, Node]) -> Part | None:
+    """Return all regularizers as a part that gives no strength, if they are known to have none."""
+    if any(not own.complete or "strength" in held(own.gives, nodes[word]) for word, own in rules.items()):
+        return None
+    shown = f"[{','.join(rules)}]" if len(rules) > 1 else next(iter(rules), "none")
+    cure = f"regularization=[{','.join([*rules, 'l2'])}]"
+    own = Declared(gives=frozenset({"no strength"}), instead={"no strength": cure})
+    return Part("regularization", shown, gives=own.gives, own=own)
+
+
+def parts_of(plain: Node, words: Words, catalogue: Catalogue) -> Iterator[Part]:
+    """Yield the parts of a configuration: its words, then its knobs."""
+    for group, names in words.items():
+        nodes = plain.get(group) or {}
+        known = catalogue.words.get(group, {})
+        for name in names if group not in (*OVERLAYS, "sweep") else ():
+            node = nodes.get(name) if group in LIST_GROUPS else nodes
+            if name in known and node and "_target_" in node:
+                yield part_of(known[name], node)
+    if words.get("penalty_schedule", ["none"]) != ["none"]:
+        rules = {name: catalogue.words["regularization"][name].declared for name in words["regularization"]}
+        weak = without_strength(rules, plain["regularization"])
+        if weak is not None:
+            yield weak
+    for knob in KNOBS:
+        chosen = value(plain, knob.path)
+        if chosen == knob.on if knob.on else chosen:
+            shown = written(chosen) if not isinstance(chosen, dict) else "{…}"
+            yield Part(knob.path, shown, knob.needs, knob.gives, off=f"{knob.path}={knob.off}")
+
+
+def first_conflict(parts: Sequence[Part]) -> tuple[Rule, Part, Part] | None:
+    """Return the first rule that two of these parts break, and the parts in its order."""
+    found = _first_broken(tuple((part.needs, part.gives) for part in parts))
+    return None if found is None else (found[0], parts[found[1]], parts[found[2]])
+
+
+# Cached, since the jobs of a sweep repeat it.
+@lru_cache(maxsize=1024)
+def _first_broken(parts: tuple[tuple[frozenset[str], frozenset[str]], ...]) -> tuple[Rule, int, int] | None:
+    for rule in RULES:
+        for (i, one), (j, other) in permutations(enumerate(parts), 2):
+            if _has(one, rule.one) and _has(other, rule.other):
+                return rule, i, j
+    return None
+
+
+def _has(items: tuple[frozenset[str], frozenset[str]], side: str) -> bool:
+    """Return whether a part `needs ITEM` or `gives ITEM`."""
+    verb, _, item = side.partition(" ")
+    return item in items[verb == "gives"]
+
+
+def refusal(parts: Iterable[Part], catalogue: Catalogue | None = None) -> str | None:
+    """Return the message of the first conflict: the two parts, the reason and the cure."""
+    found = first_conflict(list(parts))
+    if found is None:
+        return None
+    rule, one, other = found
+    advice = cure(rule, one, other, catalogue)
+    return f"{one.shown(rule.one)} cannot go with {other.shown(rule.other)}: {rule.reason}.\n{advice}."
+
+
+def cure(rule: Rule, one: Part, other: Part, catalogue: Catalogue | None) -> str:
+    """Return what to do about two parts that break a rule."""
+    first = without(one, rule.one, other, catalogue)
+    second = without(other, rule.other, one, catalogue)
+    text = rule.cure.format(one=first[0].lower() + first[1:], other=second[0].lower() + second[1:])
+    return text[0].upper() + text[1:]
+
+
+def without(out: Part, side: str, against: Part, catalogue: Catalogue | None) -> str:
+    """Return how to do without a part: its own `instead`, or words of its group that can go with the other out."""
+    item = side.partition(" ")[2]
+    if item in out.own.instead:
+        return f"Use {out.own.instead[item]}"
+    if out.off:
+        return f"Use {out.off}"
+    fitting = fits(out.group, against, catalogue) if catalogue else []
+    names = " or ".join(", ".join(fitting).rsplit(", ", 1))
+    if out.group in LIST_GROUPS:
+        return f"Leave {out.word} out" + f", or use {out.group}={names}" * (0 < len(fitting) <= 3)
+    return f"Use {out.group}={names}" if fitting else f"Use another {out.group}"
+
+
+def fits(group: str, against: Part, catalogue: Catalogue) -> list[str]:
+    """Return the default word of a group, if it can go with a part, or else some shipped words that can."""
+    found = []
+    for name, word in catalogue.words[group].items():
+        own = part_of(word) if word.target else Part(group, name)
+        if catalogue.root in word.file.parents and first_conflict((own, against)) is None:
+            found.append(name)
+    default = catalogue.default_word(group)
+    if group not in LIST_GROUPS:
+        return [default] if default in found else found[:3]
+    return [name for name in found if name != "none"]
+
+
+def refused_pairs(catalogue: Catalogue) -> Iterator[tuple[Rule, Part, Part]]:
+    """Yield every two words of two groups that exclude each other with their default keys, and the rule."""
+    groups = [group for group in catalogue.words if group not in (*OVERLAYS, "sweep")]
+    parts = [
+        part for group in groups for word in catalogue.words[group].values() for part in parts_alone(word)
+    ]
+    for one, other in combinations(parts, 2):
+        found = first_conflict((one, other)) if one.group != other.group else None
+        if found is not None:
+            yield found
+
+
+def parts_alone(word: Word, keys: Mapping[str, Any] | None = None) -> Iterator[Part]:
+    """Yield the parts of one word where no other word of its group is chosen."""
+    if word.target:
+        yield part_of(word, keys)
+    if word.group == "regularization":
+        nodes = {word.name: dict(word.keys if keys is None else keys)}
+        weak = without_strength({word.name: word.declared} if word.target else {}, nodes)
+        if weak is not None:
+            yield weak
 
 
 @dataclass(frozen=True)
@@ -218,11 +392,6 @@ class Contradiction:
 
     occurs: Callable[[Node, Words], bool]
     message: str
-
-
-def has(plain: Node, group: str, *keys: str) -> bool:
-    """Return whether a node of the configuration has one of these keys."""
-    return any(key in (plain.get(group) or {}) for key in keys)
 
 
 def value(plain: Node, path: str) -> Any:
@@ -279,163 +448,12 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         "evaluation.tta=8.",
     ),
     Contradiction(
-        lambda c, w: (
-            has(c, "regularization", "weight_decay") and (value(c, "optimizer.weight_decay") or 0) > 0
-        ),
-        "`optimizer.weight_decay` is {optimizer[weight_decay]} beside regularization=[weight_decay]: the weights would decay "
-        "twice.\nSet optimizer.weight_decay=0, or leave weight_decay out of `regularization`.",
-    ),
-    Contradiction(
         lambda c, w: c["lr"] is not None and bool(c["optimizer"]) and "lr" not in c["optimizer"],
         "`lr` is {lr}, and optimizer={words[optimizer]} has no key `lr`.\n"
         "Add a parameter `lr` to its target; to the file of a target with **kwargs, add the line: lr: 0.01",
     ),
     Contradiction(
-        lambda c, w: w["momentum_schedule"] != ["none"] and not has(c, "optimizer", "momentum", "betas"),
-        "`momentum_schedule` schedules momentum, and optimizer={words[optimizer]} has none. Use optimizer=momentum, or "
-        "momentum_schedule=none.",
-    ),
-    Contradiction(
-        lambda c, w: (
-            w["optimizer"] == ["rprop"]
-            and bool(value(c, "schedule.warmup_steps") or value(c, "schedule.warmup_epochs"))
-        ),
-        "`schedule` warms lr up, and with optimizer=rprop lr is the first step size only.\n"
-        "Leave the warm-up out, and give the first step size: lr={lr}",
-    ),
-    Contradiction(
-        lambda c, w: w["optimizer"] == ["lbfgs"] and bool(value(c, "parameters.lr_scale")),
-        "`parameters.lr_scale` is {parameters[lr_scale]}, and optimizer=lbfgs makes one step of all weights along one direction, "
-        "by one line search.\nUse a first-order optimizer, or leave lr_scale out.",
-    ),
-    Contradiction(
-        lambda c, w: (
-            w["optimizer"] == ["lbfgs"]
-            and (value(c, "parameters.thaw_epoch") or value(c, "initializer.thaw_epoch")) is not None
-        ),
-        "`thaw_epoch` is set, and optimizer=lbfgs keeps pairs of steps and gradients of one set of weights, which would grow.\n"
-        "Use a first-order optimizer, or leave thaw_epoch out.",
-    ),
-    Contradiction(
         lambda c, w: value(c, "parameters.thaw_epoch") is not None and not value(c, "parameters.freeze"),
         "`parameters.thaw_epoch` is {parameters[thaw_epoch]}, but nothing is frozen. Say what: parameters.freeze=[layers.0]",
     ),
-    Contradiction(
-        lambda c, w: c["shuffle"] == "replacement" and w["sampler"] == ["balanced"],
-        "`shuffle=replacement` draws each batch freely, and sampler=balanced fixes what is in it. Use one of them.",
-    ),
-    Contradiction(
-        lambda c, w: w["sampler"] == ["balanced"] and value(c, "dataset.class_weights") == "balanced",
-        "`dataset.class_weights` is balanced beside sampler=balanced: rare classes would come more often and weigh more, which "
-        "corrects twice.\nUse one of them: dataset.class_weights=none, or sampler=none.",
-    ),
-    Contradiction(
-        lambda c, w: w["dataset"] == ["none"] and value(c, "dataset.class_weights") == "balanced",
-        "`dataset.class_weights` is balanced, and dataset=none has no classes. Use dataset.class_weights=none.",
-    ),
-    Contradiction(
-        lambda c, w: (
-            w["optimizer"][0] in ("newton_cg", "steepest") and value(c, "model.attention") == "fused"
-        ),
-        "`model.attention` is fused, and optimizer={words[optimizer]} needs Hessian-vector products: the fused kernel has no "
-        "second derivative.\nSet model.attention=math.",
-    ),
-    Contradiction(
-        lambda c, w: (
-            bool({"curvature", "prediction"} & set(w.get("diagnostics", [])))
-            and value(c, "model.attention") == "fused"
-        ),
-        "`model.attention` is fused, and diagnostics={words[diagnostics]} needs Hessian-vector products: the fused kernel has "
-        "no second derivative.\nSet model.attention=math.",
-    ),
-    Contradiction(
-        lambda c, w: (
-            w["model"] == ["mlp"]
-            and (value(c, "model.stochastic_depth") or 0) > 0
-            and not value(c, "model.residual")
-        ),
-        "`model.stochastic_depth` is {model[stochastic_depth]}, but an MLP has no residual branch to drop unless "
-        "model.residual=true.\nAdd model.residual=true model.hidden=[128,128].",
-    ),
-    Contradiction(
-        lambda c, w: (
-            w["dataset"] == ["teacher"]
-            and value(c, "dataset.task") == "regression"
-            and w["sampler"] == ["balanced"]
-        ),
-        "`dataset.task` is regression, and sampler=balanced balances classes, which a regression does not have. Use sampler=none.",
-    ),
 )
-
-
-@dataclass(frozen=True)
-class Clash:
-    """A need of an optimizer that a regularizer breaks."""
-
-    need: str
-    breaks: Callable[[Declared], bool]
-    reason: str
-
-
-CLASHES = (
-    Clash(
-        "one loss",
-        lambda rule: "change_gradients" in rule.actions,
-        "its step follows from curvature or a line search, so that gradient and loss must belong together, and this changes the "
-        "gradient alone",
-    ),
-    Clash(
-        "one loss",
-        lambda rule: "lr as step size" in rule.needs,
-        "its step follows from curvature or a line search, and lr, by which this shrinks the weights, is not its size",
-    ),
-    Clash(
-        "own points",
-        lambda rule: bool({"before_update", "after_update"} & rule.actions),
-        "it learns the curvature from its own steps, and this moves the weights besides",
-    ),
-)
-FIRST_ORDER = "a first-order optimizer such as optimizer=momentum"
-
-
-def clash(optimizer: Any, rule: Any, keys: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return why the targets of an optimizer and a regularizer with these keys exclude each other, and the cure."""
-    needs = frozenset().union(*(part.needs for part in declared(optimizer, {})))
-    return clash_of(needs, declared(rule, keys))
-
-
-def clash_of(needs: frozenset[str], rules: Sequence[Declared]) -> tuple[str, str] | None:
-    """Return the same from what they declare: a clash must hold for every class that the regularizer may be."""
-    found = [next((c for c in CLASHES if c.need in needs and c.breaks(rule)), None) for rule in rules]
-    if not found or None in found:
-        return None
-    instead = rules[0].instead
-    cure = (
-        f"Use {instead}, which acts in the loss, or {FIRST_ORDER}"
-        if instead
-        else f"Leave it out, or use {FIRST_ORDER}"
-    )
-    first = found[0]
-    assert first is not None
-    return first.reason, cure
-
-
-def scales_nothing(rules: Mapping[str, Node]) -> bool:
-    """Return whether none of these regularizers has a strength that a penalty schedule scales, as far as their source shows."""
-    known = [declared(node.get("_target_"), node) for node in rules.values() if node.get("_target_")]
-    return all(candidates and not any(c.scaled for c in candidates) for candidates in known)
-
-
-def check_rules(plain: Node, words: Words) -> str | None:
-    """Return the refusal of regularizers that the optimizer excludes, or that a penalty schedule does not affect."""
-    for word, node in plain["regularization"].items():
-        found = clash(plain["optimizer"].get("_target_"), node.get("_target_"), node)
-        if found is not None:
-            return f"`regularization={word}` cannot go with `optimizer={words['optimizer'][0]}`: {found[0]}.\n{found[1]}."
-    rules = plain["regularization"]
-    if rules and words["penalty_schedule"] != ["none"] and scales_nothing(rules):
-        return (
-            f"`penalty_schedule={words['penalty_schedule'][0]}` scales penalties and decay, and regularization=[{','.join(rules)}] "
-            f"has neither.\nAdd one: regularization=[{','.join([*rules, 'l2'])}], or use penalty_schedule=none."
-        )
-    return None

@@ -23,6 +23,7 @@ class Group:
         interfaces: dotted names of the interfaces of its parts; a part fits one of them
         overlay: whether its words are recipes, which set keys of other groups and have none themselves
         knobs: parameters that the top-level knob of the same name sets
+        needs: what a word of this group needs that does not declare its needs (dltrain/declare.py)
     """
 
     name: str
@@ -33,6 +34,7 @@ class Group:
     interfaces: tuple[str, ...] = ()
     overlay: bool = False
     knobs: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
 
     def passed(
         self, parameters: Sequence[tuple[str, bool]], given: Mapping[str, Any], function: bool
@@ -93,6 +95,7 @@ ALL = (
         "the initial weights",
         called=("module", "generator", "batch"),
         interfaces=("dltrain.initializers.protocols.Initializer",),
+        needs=frozenset({"layers"}),
     ),
     Group(
         "optimizer",
@@ -114,13 +117,26 @@ ALL = (
         runtime=("model", *_STEPS),
         interfaces=("dltrain.averaging.Averaging",),
     ),
-    Group("schedule", "the learning rate over steps", runtime=_STEPS, interfaces=_SCHEDULE),
-    Group("momentum_schedule", "the momentum over steps", runtime=_STEPS, interfaces=_SCHEDULE),
+    Group(
+        "schedule",
+        "the learning rate over steps",
+        runtime=_STEPS,
+        interfaces=_SCHEDULE,
+        needs=frozenset({"lr of each step"}),
+    ),
+    Group(
+        "momentum_schedule",
+        "the momentum over steps",
+        runtime=_STEPS,
+        interfaces=_SCHEDULE,
+        needs=frozenset({"momentum"}),
+    ),
     Group(
         "penalty_schedule",
         "the strength of regularization over steps",
         runtime=_STEPS,
         interfaces=_SCHEDULE,
+        needs=frozenset({"strength"}),
     ),
     Group(
         "regularization",
@@ -136,6 +152,7 @@ ALL = (
         runtime=("spec",),
         called=("inputs", "targets", "generator"),
         interfaces=("dltrain.augmentation.protocols.BatchTransform",),
+        needs=frozenset({"samples"}),
     ),
     Group(
         "loss",
@@ -162,6 +179,12 @@ ALL = (
         interfaces=("dltrain.diagnostics.probe.Diagnostic",),
     ),
     Group("sweep", "how -m searches", runtime=("begun",)),
+    Group(
+        "sweep.backend",
+        "how -m runs its jobs",
+        runtime=("sweep",),
+        interfaces=("dltrain.sweep.backends.protocol.Backend",),
+    ),
     Group("experiment", "recipes, which change any of the above", overlay=True),
     Group("debug", "quick checks: fast, overfit, profile", overlay=True),
 )
@@ -169,6 +192,18 @@ BY_NAME = {group.name: group for group in ALL}
 GROUPS = [group.name for group in ALL]
 LIST_GROUPS = tuple(group.name for group in ALL if group.several)
 OVERLAYS = tuple(group.name for group in ALL if group.overlay)
+# part of no run
+OF_SWEEPS = ("sweep", "sweep.backend")
+
+
+def folder_of(group: str) -> str:
+    """Return the folder of a group below conf/, which is also Hydra's name of it."""
+    return group.replace(".", "/")
+
+
+def group_of(folder: str) -> str:
+    """Return the group of a folder below conf/, or of Hydra's name of it."""
+    return folder.replace("/", ".")
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from dltrain.config.catalogue import Catalogue, Param
-from dltrain.config.groups import BY_NAME, OVERLAYS
-from dltrain.config.rules import SPEC, Rule
+from dltrain.config.groups import BY_NAME, OVERLAYS, folder_of
+from dltrain.config.rules import Rule
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_TYPES = {
-    "int": "integer",
-    "float": "number",
-    "bool": "boolean",
-    "str": "string",
-    "path": "string",
-    "dict": "object",
-}
-_SIGNS = {">": "exclusiveMinimum", ">=": "minimum", "<": "exclusiveMaximum", "<=": "maximum"}
 
 
 def schema(catalogue: Catalogue) -> dict[str, Any]:
@@ -73,31 +64,14 @@ def rule_schema(rule: Rule) -> dict[str, Any]:
     >>> rule_schema(parse_rule("float in [0, 1) or auto"))
     {'anyOf': [{'type': 'number', 'minimum': 0.0, 'exclusiveMaximum': 1.0}, {'const': 'auto'}]}
     """
-    parts = [_alternative(part.strip()) for part in rule.text.split(" or ")]
+    parts = list(rule.alternatives)
     return parts[0] if len(parts) == 1 else {"anyOf": parts}
-
-
-def _alternative(text: str) -> dict[str, Any]:
-    match = SPEC.fullmatch(text)
-    if match is None:
-        return {"type": "null"} if text == "null" else {"const": text}
-    item: dict[str, Any] = {"type": _TYPES[match["type"]]}
-    if match["type"] in ("str", "path"):
-        item["minLength"] = 1
-    if match["sign"]:
-        item[_SIGNS[match["sign"]]] = float(match["bound"])
-    if match["low"] is not None:
-        item["minimum" if match["open"] == "[" else "exclusiveMinimum"] = float(match["low"])
-        item["maximum" if match["close"] == "]" else "exclusiveMaximum"] = float(match["high"])
-    if match["many"] == "pair":
-        return {"type": "array", "items": item, "minItems": 2, "maxItems": 2}
-    return {"type": "array", "items": item} if match["many"] else item
 
 
 def defaults_schema(catalogue: Catalogue) -> dict[str, Any]:
     """Return the schema of a defaults list: words of this folder, `_self_`, and `override /GROUP: WORD`."""
     overrides = {
-        f"override /{group}": _words(group, words)
+        f"override /{folder_of(group)}": _words(group, words)
         for group, words in catalogue.words.items()
         if group not in OVERLAYS
     }

@@ -2,41 +2,46 @@
 
 The text comes from the annotation of a parameter (`config.signature.rule_of`). A rule is one or more alternatives joined
 by `or`: a type (`int`, `float`, `bool`, `str`, `path`, `dict`), optionally with a bound (`> 0`, `>= 1`, `in [0, 1)`),
-`list of` or `pair of` such a type, or a literal word (`null`, `auto`, `relu`).
+`list of` or `pair of` such a type, or a literal word (`null`, `auto`, `relu`). Each becomes a JSON Schema, by which
+values are checked here and in an editor.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-_TYPES = ("int", "float", "bool", "str", "path", "dict")
+Schema = dict[str, Any]
+
 SPEC = re.compile(
     r"(?:(?P<many>list|pair) of )?(?P<type>int|float|bool|str|path|dict)"
     r"(?:\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>[-\d.e+]+)|\s+in\s+(?P<open>[\[(])(?P<low>[-\d.e+]+),\s*(?P<high>[-\d.e+]+)(?P<close>[\])]))?"
 )
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-_IS_TYPE: dict[str, Callable[[Any], bool]] = {
-    "int": lambda v: isinstance(v, int) and not isinstance(v, bool),
-    "float": _is_float,
-    "bool": lambda v: isinstance(v, bool),
-    "str": lambda v: isinstance(v, str) and v != "",
-    "path": lambda v: isinstance(v, str) and v != "",
-    "dict": lambda v: isinstance(v, dict),
+_TYPES: dict[str, Schema] = {
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "str": {"type": "string", "minLength": 1},
+    "path": {"type": "string", "minLength": 1},
+    "dict": {"type": "object"},
 }
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
-    ">": lambda v, b: v > b,
-    ">=": lambda v, b: v >= b,
-    "<": lambda v, b: v < b,
-    "<=": lambda v, b: v <= b,
+_PYTHON: dict[str, Any] = {
+    "integer": int,
+    "number": int | float,
+    "boolean": bool,
+    "string": str,
+    "object": dict,
+}
+_BOUNDS = {">": "exclusiveMinimum", ">=": "minimum", "<": "exclusiveMaximum", "<=": "maximum"}
+_COMPARE = {
+    "exclusiveMinimum": operator.gt,
+    "minimum": operator.ge,
+    "exclusiveMaximum": operator.lt,
+    "maximum": operator.le,
 }
 
 
@@ -45,63 +50,71 @@ class Rule:
     """A rule with its text.
 
     Args:
+        alternatives: the JSON Schema of each
         words: the literal words, for "did you mean" and for completion
     """
 
     text: str
-    alternatives: tuple[Callable[[Any], bool], ...]
+    alternatives: tuple[Schema, ...]
     words: tuple[str, ...]
 
     def accepts(self, value: Any) -> bool:
         """Return whether a plain value satisfies the rule."""
-        return any(accept(value) for accept in self.alternatives)
+        return any(_accepts(schema, value) for schema in self.alternatives)
 
 
+# Few texts are shared by hundreds of keys.
+@lru_cache(maxsize=1024)
 def parse_rule(text: str) -> Rule:
     """Parse a rule.
 
     >>> parse_rule("float in [0, 1) or auto").accepts(0.5), parse_rule("float > 0").accepts(float("nan"))
     (True, False)
     """
-    alternatives: list[Callable[[Any], bool]] = []
+    alternatives: list[Schema] = []
     words: list[str] = []
     for part in (p.strip() for p in text.split(" or ")):
-        match = SPEC.fullmatch(part)
-        if match:
+        if match := SPEC.fullmatch(part):
             alternatives.append(_typed(match))
         elif re.fullmatch(r"[\w.:-]+", part):
             words.append(part)
-            alternatives.append(_literal(part))
+            alternatives.append({"type": "null"} if part == "null" else {"const": part})
         else:
             raise ValueError(f"`{part}` is not a rule (in `{text}`)")
     return Rule(text, tuple(alternatives), tuple(words))
 
 
-def _literal(word: str) -> Callable[[Any], bool]:
-    if word == "null":
-        return lambda value: value is None
-    return lambda value: not isinstance(value, bool) and str(value) == word
-
-
-def _typed(match: re.Match[str]) -> Callable[[Any], bool]:
-    accept_one = _bounded(_IS_TYPE[match["type"]], match)
-    if match["many"] is None:
-        return accept_one
-    length = 2 if match["many"] == "pair" else None
-
-    def accept_many(value: Any) -> bool:
-        return isinstance(value, list) and length in (None, len(value)) and all(map(accept_one, value))
-
-    return accept_many
-
-
-def _bounded(is_type: Callable[[Any], bool], match: re.Match[str]) -> Callable[[Any], bool]:
+def _typed(match: re.Match[str]) -> Schema:
+    item = dict(_TYPES[match["type"]])
     if match["sign"]:
-        sign, bound = _COMPARE[match["sign"]], float(match["bound"])
-        return lambda value: is_type(value) and sign(value, bound)
+        item[_BOUNDS[match["sign"]]] = float(match["bound"])
     if match["open"]:
-        low, high = float(match["low"]), float(match["high"])
-        above = _COMPARE[">=" if match["open"] == "[" else ">"]
-        below = _COMPARE["<=" if match["close"] == "]" else "<"]
-        return lambda value: is_type(value) and above(value, low) and below(value, high)
-    return is_type
+        item["minimum" if match["open"] == "[" else "exclusiveMinimum"] = float(match["low"])
+        item["maximum" if match["close"] == "]" else "exclusiveMaximum"] = float(match["high"])
+    if match["many"] is None:
+        return item
+    return {"type": "array", "items": item} | (
+        {"minItems": 2, "maxItems": 2} if match["many"] == "pair" else {}
+    )
+
+
+def _accepts(schema: Schema, value: Any) -> bool:
+    if "const" in schema:
+        return not isinstance(value, bool) and str(value) == schema["const"]
+    kind = schema["type"]
+    if kind == "null":
+        return value is None
+    if kind == "array":
+        length = schema.get("minItems")
+        return (
+            isinstance(value, list)
+            and length in (None, len(value))
+            and all(_accepts(schema["items"], item) for item in value)
+        )
+    if not isinstance(value, _PYTHON[kind]) or isinstance(value, bool) != (kind == "boolean"):
+        return False
+    if kind == "string":
+        return value != ""
+    if kind == "number" and not math.isfinite(value):
+        return False
+    return all(compare(value, schema[name]) for name, compare in _COMPARE.items() if name in schema)

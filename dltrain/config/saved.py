@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shlex
 from dataclasses import fields
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from dltrain.config.bounds import SafeLoader, check_bounds
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, leaves
 from dltrain.config.compose import check_lr
+from dltrain.config.groups import OF_SWEEPS
 from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import (
@@ -25,8 +24,10 @@ from dltrain.config.validation import (
     replace_length,
     words_of,
 )
+from dltrain.config.yaml_files import SafeLoader, check_bounds
 from dltrain.direction import problems, resolved_modes
 from dltrain.errors import CheckpointProblem, UserError, nearest
+from dltrain.storage.files import replace
 
 # fifty times the size of what a run writes
 MAX_SAVED_BYTES = 200_000
@@ -47,9 +48,7 @@ def write(config: Config, file: Path) -> None:
     """
     content = {**copy.deepcopy(config.plain), "words": config.words}
     put(content, config.secrets)
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_text(dump(content), encoding="utf-8")
-    os.replace(beside, file)
+    replace(file, dump(content).encode())
 
 
 def dump(content: Any) -> str:
@@ -150,7 +149,7 @@ def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[s
     if not isinstance(words, dict):
         raise CheckpointProblem(f"{file} does not say which words were chosen (`words`).")
     choices = {g: list(w) if g in LIST_GROUPS and isinstance(w, list) else [w] for g, w in words.items()}
-    for group in (g for g in GROUPS if g in catalogue.words and g not in (*OVERLAYS, "sweep")):
+    for group in (g for g in GROUPS if g in catalogue.words and g not in (*OVERLAYS, *OF_SWEEPS)):
         choices.setdefault(group, [] if group in LIST_GROUPS else ["none"])
     for group, names in choices.items():
         known = catalogue.words.get(group, {})

@@ -21,7 +21,9 @@ from typing import Any
 REQUIRED = "???"
 NOTES = {"Symbols": "symbols", "Paper": "paper", "Lecture": "lecture", "Use": "use", "Defaults": "default"}
 # imports and base classes to follow
-_MAX_HOPS = 8
+MAX_HOPS = 8
+# packages that define nothing which is read here
+_FOREIGN = ("typing", "collections", "torch", "numpy", "pathlib")
 
 
 @dataclass(frozen=True)
@@ -101,19 +103,32 @@ Definition = ast.FunctionDef | ast.ClassDef
 
 
 def find_definition(
-    target: str, folders: tuple[Path, ...] = (), hops: int = _MAX_HOPS
+    target: str, folders: tuple[Path, ...] = (), hops: int = MAX_HOPS
 ) -> tuple[Definition, str] | None:
     """Return the function or class of a dotted name and the module that defines it; follows imports."""
+    found, module = find_definitions(target, folders, hops)
+    # overloads precede the implementation
+    return (found[-1], module) if found else None
+
+
+def find_definitions(
+    target: str, folders: tuple[Path, ...] = (), hops: int = MAX_HOPS
+) -> tuple[list[Definition], str]:
+    """Return the same with the overloads of a function before it; an empty list where there is none."""
     module, _, name = target.rpartition(".")
     tree, package = _module(module, folders) if module and hops else (None, "")
     if tree is None:
-        return None
-    # overloads precede the implementation
-    for node in reversed(tree.body):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-            return node, module
+        return [], module
+    found = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == name]
     imported = _imports(tree, package).get(name)
-    return find_definition(imported, folders, hops - 1) if imported else None
+    return (found, module) if found or not imported else find_definitions(imported, folders, hops - 1)
+
+
+def find_own(name: str, module: str, folders: tuple[Path, ...] = ()) -> tuple[Definition, str] | None:
+    """Return the definition of a name in a module, unless it is imported from a package such as torch."""
+    tree, package = _module(module, folders)
+    imported = _imports(tree, package).get(name, module) if tree is not None else _FOREIGN[0]
+    return None if imported.split(".")[0] in _FOREIGN else find_definition(f"{module}.{name}", folders)
 
 
 def _imports(tree: ast.Module, package: str) -> dict[str, str]:
@@ -186,7 +201,7 @@ def _function_arguments(node: ast.FunctionDef, bound: bool) -> Iterator[Argument
 
 
 def _class_arguments(
-    node: ast.ClassDef, module: str, folders: tuple[Path, ...], hops: int = _MAX_HOPS
+    node: ast.ClassDef, module: str, folders: tuple[Path, ...], hops: int = MAX_HOPS
 ) -> tuple[list[Argument], bool]:
     """Return the arguments of `__init__`, of a dataclass's fields, or of the first base class that has either."""
     for item in node.body:
@@ -218,7 +233,7 @@ class _Aliases:
         self.imports = _imports(tree, package) if tree is not None else {}
         self.values = _assignments(tree) if tree is not None else {}
 
-    def resolve(self, name: str, hops: int = _MAX_HOPS) -> ast.expr | None:
+    def resolve(self, name: str, hops: int = MAX_HOPS) -> ast.expr | None:
         """Return the expression assigned to a name; None where there is none."""
         if name in self.values:
             return self.values[name]
@@ -226,7 +241,7 @@ class _Aliases:
         if target is None or not hops:
             return None
         module, _, attribute = target.rpartition(".")
-        if module.split(".")[0] in ("typing", "collections", "torch", "numpy", "pathlib"):
+        if module.split(".")[0] in _FOREIGN:
             return None
         return _Aliases(module, self.folders).resolve(attribute, hops - 1)
 
@@ -281,7 +296,7 @@ def rule_of(annotation: ast.expr | None, aliases: _Aliases) -> str | None:
 
     `float | None` → "float or null"; `Annotated[list[int], ">= 1"]` → "list of int >= 1"; `Literal["a", 1]` → "a or 1".
     """
-    alternatives = _alternatives(annotation, "", aliases, _MAX_HOPS)
+    alternatives = _alternatives(annotation, "", aliases, MAX_HOPS)
     return " or ".join(dict.fromkeys(alternatives)) if alternatives else None
 
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, leaves
-from dltrain.config.compose import Composition, check_lr, unknown_key, values_of
-from dltrain.config.conflicts import CONTRADICTIONS, PAIRS, check_rules
+from dltrain.config.compose import Composition, check_lr, unknown_key
+from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
-from dltrain.config.groups import BY_NAME
+from dltrain.config.groups import BY_NAME, OF_SWEEPS
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of
 from dltrain.config.yaml_files import place
@@ -54,10 +53,9 @@ def checked(
     check_lr(overrides)
     replace_length(plain, overrides)
     drop_own_budget(plain, choices, overrides, catalogue)
-    check_pairs(choices)
+    check_parts(plain, choices, catalogue)
     check_values(plain, choices, catalogue, changed, secrets)
     check_together(plain, choices, kept)
-    check_regularization(plain, choices)
     return to_config(plain, words_of(choices), secrets)
 
 
@@ -73,14 +71,16 @@ def check_trust(composition: Composition) -> None:
 
 def plain_config(composition: Composition) -> Node:
     """Return the configuration without its `hydra` node, resolved, as plain data."""
-    cfg = composition.cfg.copy()
-    OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
+    cfg = composition.cfg
+    names = [name for name in cfg if name != "hydra"]
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        found = {name: "???" if OmegaConf.is_missing(cfg, name) else cfg[name] for name in names}
+        plain = {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in found.items()
+        }
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from None
-    assert isinstance(plain, dict)
     node = drop_outside(plain)
     drop_replaced(node, composition)
     return node
@@ -102,8 +102,8 @@ def drop_own_budget(
 
 
 def drop_outside(plain: Any) -> Node:
-    """Return the configuration of a run alone: without overlays, and without the settings of a sweep."""
-    return {str(key): value for key, value in plain.items() if key not in (*OVERLAYS, "sweep")}
+    """Return the configuration of a run alone: without Hydra's node, overlays, and the settings of a sweep."""
+    return {str(key): value for key, value in plain.items() if key not in (*OVERLAYS, "sweep", "hydra")}
 
 
 def drop_replaced(plain: Node, composition: Composition) -> None:
@@ -132,7 +132,7 @@ def words_of(choices: dict[str, list[str]]) -> dict[str, Any]:
     return {
         group: words if group in LIST_GROUPS else words[0]
         for group, words in sorted(choices.items())
-        if group != "sweep"
+        if group not in OF_SWEEPS
     }
 
 
@@ -216,16 +216,6 @@ def _written_otherwise(param: Param, value: Any) -> str:
     return ""
 
 
-def check_sweep(composition: Composition, overrides: list[Any]) -> None:
-    """Check every value of every swept axis against the key's rule, before the first job runs."""
-    table = composition.catalogue.params(composition.choices)
-    for override in overrides:
-        if override.key_or_group in table and override.is_discrete_sweep():
-            for value in values_of(override):
-                if isinstance(value, int | float | str):
-                    check_value(table[override.key_or_group], value)
-
-
 def check_axes(names: Iterable[str]) -> None:
     """Raise UserError for an axis that changes how the jobs are compared."""
     for name in names:
@@ -246,19 +236,11 @@ def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> s
     return ""
 
 
-def check_pairs(choices: dict[str, list[str]]) -> None:
-    """Refuse two words that exclude each other, with the reason."""
-    refusal = _excluded(tuple((group, tuple(names)) for group, names in choices.items()))
-    if refusal is not None:
-        raise UserError(refusal)
-
-
-# Cached, since the jobs of a sweep repeat it and it takes half of the time of a check.
-@lru_cache(maxsize=1024)
-def _excluded(choices: tuple[tuple[str, tuple[str, ...]], ...]) -> str | None:
-    words = {group: list(names) for group, names in choices}
-    pairs = ((pair, pair.found(words)) for pair in PAIRS)
-    return next((pair.message(found) for pair, found in pairs if found is not None), None)
+def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
+    """Refuse words and knobs that exclude each other, by what they declare."""
+    message = refusal(parts_of(plain, choices, catalogue), catalogue)
+    if message is not None:
+        raise UserError(message)
 
 
 def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[str] = ()) -> None:
@@ -270,10 +252,3 @@ def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[s
     for group, problem in problems(plain).items():
         if group not in known:
             raise UserError(problem)
-
-
-def check_regularization(plain: Node, choices: dict[str, list[str]]) -> None:
-    """Refuse regularizers that have no effect with the optimizer or a penalty schedule."""
-    refusal = check_rules(plain, choices)
-    if refusal is not None:
-        raise UserError(refusal)

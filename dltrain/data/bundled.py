@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dltrain.data.errors import DataError
 from dltrain.data.raw import RawData
+from dltrain.declare import declares
 
 _BREAST_CANCER = tuple(
     f"{prefix}{name}{suffix}"
@@ -49,6 +50,7 @@ _IRIS = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal wi
 _DIABETES = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 
 
+@declares(gives={"images", "classes"})
 def digits() -> RawData:
     """1797 gray 8×8 images of handwritten digits, ten classes; included, the default.
 
@@ -68,6 +70,7 @@ def digits() -> RawData:
     )
 
 
+@declares(gives={"rows", "classes"})
 def breast_cancer() -> RawData:
     """569 tumors, 30 measurements of cell nuclei, malignant or benign; included.
 
@@ -78,6 +81,7 @@ def breast_cancer() -> RawData:
     return _table("breast_cancer.csv", _BREAST_CANCER)
 
 
+@declares(gives={"rows", "classes"})
 def wine() -> RawData:
     """178 wines, 13 chemical measurements, three growers; included.
 
@@ -88,6 +92,7 @@ def wine() -> RawData:
     return _table("wine_data.csv", _WINE)
 
 
+@declares(gives={"rows", "classes"})
 def iris() -> RawData:
     """150 flowers, 4 lengths in cm, three species; included.
 
@@ -98,6 +103,7 @@ def iris() -> RawData:
     return _table("iris.csv", _IRIS)
 
 
+@declares(gives={"rows", "quantities"})
 def diabetes() -> RawData:
     """442 patients, 10 measurements, progression of diabetes after a year (regression); included.
 

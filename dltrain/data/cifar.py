@@ -19,6 +19,7 @@ from dltrain.data import cache, download
 from dltrain.data.download import RemoteFile
 from dltrain.data.errors import DataError
 from dltrain.data.raw import TEST, TRAIN, RawData, given_splits
+from dltrain.declare import declares
 from dltrain.ranges import FilePath
 
 _PIXELS = 3 * 32 * 32
@@ -66,6 +67,7 @@ _CIFAR100 = _Archive(
 )
 
 
+@declares(gives={"images", "classes"})
 def cifar10(root: FilePath = "data", download: bool = True) -> RawData:
     """60 000 color 32×32 images of ten classes; downloaded (170 MB).
 
@@ -82,6 +84,7 @@ def cifar10(root: FilePath = "data", download: bool = True) -> RawData:
     return _load(_CIFAR10, Path(root), download, column=0)
 
 
+@declares(gives={"images", "classes"})
 def cifar100(
     root: FilePath = "data", download: bool = True, labels: Literal["fine", "coarse"] = "fine"
 ) -> RawData:

@@ -191,7 +191,7 @@ class Contract:
         """Return the targets of the rows that have them, and these rows."""
         import numpy as np
 
-        from dltrain.data.tables.targets import coded_targets
+        from dltrain.data.tables.encode import coded_targets
 
         parsed = [columns.parse(rule.name, rule.format) for rule in self.targets]
         kept = torch.from_numpy(np.flatnonzero(~np.any([column.missing for column in parsed], axis=0)))

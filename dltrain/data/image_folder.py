@@ -18,6 +18,7 @@ from dltrain.data.cache import decoded
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import SPLIT_NAMES, RawData
 from dltrain.data.streaming import read_in_threads
+from dltrain.declare import declares
 from dltrain.ranges import Count, FilePath
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -30,6 +31,7 @@ _MODES = {"rgb": "RGB", "grey": "L"}
 COLORS = {"rgb": 3, "grey": 1}
 
 
+@declares(gives={"images", "classes"})
 def image_folder(
     root: FilePath,
     size: Count | tuple[Count, Count] | None = None,

@@ -16,6 +16,7 @@ from dltrain.data import cache, download
 from dltrain.data.download import RemoteFile
 from dltrain.data.errors import DataError
 from dltrain.data.raw import TEST, TRAIN, RawData, given_splits
+from dltrain.declare import declares
 from dltrain.ranges import FilePath
 
 # magic numbers of IDX files: bytes in three axes, bytes in one axis
@@ -84,6 +85,7 @@ _KMNIST = _Family(
 )
 
 
+@declares(gives={"images", "classes"})
 def mnist(root: FilePath = "data", download: bool = True) -> RawData:
     """70 000 gray 28×28 images of handwritten digits, ten classes; downloaded (12 MB).
 
@@ -100,6 +102,7 @@ def mnist(root: FilePath = "data", download: bool = True) -> RawData:
     return _load(_MNIST, Path(root), download)
 
 
+@declares(gives={"images", "classes"})
 def fashion_mnist(root: FilePath = "data", download: bool = True) -> RawData:
     """70 000 gray 28×28 images of clothing, ten classes; downloaded (31 MB).
 
@@ -116,6 +119,7 @@ def fashion_mnist(root: FilePath = "data", download: bool = True) -> RawData:
     return _load(_FASHION_MNIST, Path(root), download)
 
 
+@declares(gives={"images", "classes"})
 def kmnist(root: FilePath = "data", download: bool = True) -> RawData:
     """70 000 gray 28×28 images of Kuzushiji characters, ten classes; downloaded (21 MB).
 

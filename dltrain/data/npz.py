@@ -15,6 +15,7 @@ from torch import Tensor
 from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.raw import RawData
 from dltrain.data.spec import Task
+from dltrain.declare import declares
 from dltrain.ranges import FilePath
 
 Array = NDArray[Any]
@@ -24,6 +25,7 @@ _LARGE, _MOST_PACKED = 100_000_000, 100
 _COLORS = (1, 3, 4)
 
 
+@declares(gives={"samples", "classes if task=classification", "quantities if task=regression"})
 def npz(
     path: FilePath,
     inputs: str = "inputs",

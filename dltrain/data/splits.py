@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, RawData, class_numbers
+from dltrain.seeding import GOLDEN, mix, splitmix
 
 Ints = NDArray[np.int64]
 # the class of each sample; all zero for a regression
@@ -57,19 +58,12 @@ def split(
 
 def hashed_order(count: int, *keys: int) -> Ints:
     """Return a permutation of range(count) that depends on `keys` alone (splitmix64, Steele et al. 2014)."""
-    state = np.zeros((), np.uint64)
-    with np.errstate(over="ignore"):
-        for key in keys:
-            state = _mix(state + np.uint64(key % 2**64))
-        hashes = _mix(state + np.arange(count).astype(np.uint64))
+    state = 0
+    for key in keys:
+        state = splitmix(state + key)
+    first = np.array([(state + GOLDEN) % 2**64], np.uint64)
+    hashes = mix(first + np.arange(count).astype(np.uint64))
     return np.argsort(hashes, kind="stable")
-
-
-def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    mixed = state + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _strata(raw: RawData) -> Strata:

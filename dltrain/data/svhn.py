@@ -12,6 +12,7 @@ from dltrain.data import cache, download
 from dltrain.data.download import RemoteFile
 from dltrain.data.errors import DataError
 from dltrain.data.raw import TEST, TRAIN, RawData, given_splits
+from dltrain.declare import declares
 from dltrain.ranges import FilePath
 
 _MIRRORS = ("http://ufldl.stanford.edu/housenumbers/", "https://ufldl.stanford.edu/housenumbers/")
@@ -23,6 +24,7 @@ _TEST = RemoteFile(
 )
 
 
+@declares(gives={"images", "classes"})
 def svhn(root: FilePath = "data", download: bool = True) -> RawData:
     """99 289 color 32×32 images of house number digits; downloaded (246 MB); needs scipy.
 

@@ -10,9 +10,11 @@ from torch import nn
 
 from dltrain.data.errors import DataError
 from dltrain.data.raw import RawData
+from dltrain.declare import declares
 from dltrain.ranges import Count, NonNegative
 
 
+@declares(gives={"rows", "classes"})
 def two_moons(samples: Annotated[int, ">= 2"] = 1000, noise: NonNegative = 0.1, seed: int = 0) -> RawData:
     """Points of two interleaving half circles in the plane: two classes that no line separates.
 
@@ -40,6 +42,7 @@ def two_moons(samples: Annotated[int, ">= 2"] = 1000, noise: NonNegative = 0.1, 
     )
 
 
+@declares(gives={"rows", "classes if task=classification", "quantities if task=regression"})
 def teacher(
     samples: Annotated[int, ">= 2"] = 2000,
     features: Count = 10,
@@ -103,6 +106,7 @@ def teacher_network(features: int, hidden: int, outputs: int, generator: torch.G
     return network
 
 
+@declares(gives={"no samples"})
 def none() -> RawData:
     """No data, for models that are themselves the objective (quadratic, rosenbrock, saddle).
 

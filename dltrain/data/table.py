@@ -24,6 +24,7 @@ from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Kind, Rule
 from dltrain.data.tables.targets import Targets, goal_of, read_targets
+from dltrain.declare import declares
 from dltrain.ranges import FilePath
 
 _CHOICES = {
@@ -37,6 +38,7 @@ _SPLIT_WORDS = {
 }  # fmt: skip
 
 
+@declares(gives={"rows", "classes if task=classification", "quantities if task=regression"})
 def csv(
     path: FilePath,
     target: str | list[str],

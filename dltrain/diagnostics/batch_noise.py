@@ -33,6 +33,8 @@ class BatchNoise:
         sizes: batch sizes
     """
 
+    needs = frozenset({"samples"})
+
     def __init__(self, samples: Annotated[int, ">= 2"] = 512, sizes: Sequence[Count] = (8, 32, 128)) -> None:
         self.samples, self.sizes = samples, sorted(sizes or [8, 32, 128])
         if samples < 2 * self.sizes[-1]:

@@ -43,6 +43,8 @@ class Curvature:
         flat: greatest gradient norm that counts as a stationary point
     """
 
+    needs = frozenset({"second derivatives"})
+
     def __init__(
         self,
         samples: Count = 256,
@@ -158,6 +160,8 @@ class Prediction:
     Args:
         samples: training samples of the loss
     """
+
+    needs = frozenset({"second derivatives"})
 
     def __init__(self, samples: Count = 256) -> None:
         self.samples = samples

@@ -33,6 +33,8 @@ class Layers:
         samples: training samples of the loss
     """
 
+    needs = frozenset({"samples", "layers"})
+
     def __init__(self, samples: Annotated[int, ">= 2"] = 256) -> None:
         self.samples = samples
 

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.data.spec import Batch
+from dltrain.declare import declares
 from dltrain.initializers.layers import fans, resolve_gain, weight_layers
 from dltrain.ranges import Count, InitializerWord, Positive
 
 Mode = Literal["fan_in", "fan_out"]
 
 
+@declares(needs=frozenset())
 def default(module: nn.Module, generator: torch.Generator, batch: Batch | None = None) -> None:
     """The initialization of torch: the values that the layers' constructors drew.
 

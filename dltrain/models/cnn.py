@@ -29,6 +29,8 @@ class CNN(nn.Module):
         dropout: probability to drop an input of the linear head
     """
 
+    needs = frozenset({"images"})
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
@@ -84,6 +86,8 @@ class LeNet(nn.Module):
         activation: activation function after each layer but the head
         dropout: probability to drop one of the 120 or 84 units
     """
+
+    needs = frozenset({"images"})
 
     def __init__(
         self,

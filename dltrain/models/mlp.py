@@ -26,6 +26,8 @@ class Linear(nn.Module):
         dropout: probability to drop an input
     """
 
+    needs = frozenset({"samples"})
+
     def __init__(self, input_shape: tuple[int, ...], num_classes: int, *, dropout: Fraction = 0.0) -> None:
         super().__init__()
         self.activation = "identity"
@@ -60,6 +62,10 @@ class MLP(nn.Module):
         residual: add a skip connection over each hidden layer that keeps the width
         stochastic_depth: probability to drop the last residual branch, rising linearly from the first
     """
+
+    needs = frozenset({"samples"})
+    gives = frozenset({"no skips unless residual"})
+    instead = {"no skips": "model.residual=true model.hidden=[128,128]"}
 
     def __init__(
         self,
@@ -146,6 +152,8 @@ class DeepLinear(nn.Module):
         width: inner dimension of the product
         dropout: probability to drop an input of a matrix
     """
+
+    needs = frozenset({"samples"})
 
     def __init__(
         self,

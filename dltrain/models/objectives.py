@@ -32,6 +32,8 @@ class Quadratic(nn.Module):
         start: ones starts at w = (1, …, 1), worst at (κ, 0, …, 0, 1)
     """
 
+    gives = frozenset({"an objective"})
+
     minimum = 0.0
     eigenvalues: Tensor
 
@@ -80,6 +82,8 @@ class Rosenbrock(nn.Module):
         steepness: factor of the distance from the valley floor
     """
 
+    gives = frozenset({"an objective"})
+
     minimum = 0.0
 
     def __init__(
@@ -118,6 +122,8 @@ class Saddle(nn.Module):
     Args:
         offset: v of the start; from 0, gradient descent ends in the saddle
     """
+
+    gives = frozenset({"an objective"})
 
     minimum = 0.0
 

@@ -49,6 +49,8 @@ class ResNet(nn.Module):
         stochastic_depth: probability to drop the last residual branch, rising linearly from the first
     """
 
+    needs = frozenset({"images"})
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
@@ -135,6 +137,8 @@ class WideResNet(nn.Module):
         dropout: probability to drop an input of the second convolution of a block
         stochastic_depth: probability to drop the last residual branch, rising linearly from the first
     """
+
+    needs = frozenset({"images"})
 
     def __init__(
         self,

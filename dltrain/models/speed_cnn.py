@@ -35,6 +35,8 @@ class SpeedCNN(nn.Module):
         train_whitening: train the weights of the first layer too
     """
 
+    needs = frozenset({"images"})
+
     def __init__(
         self,
         input_shape: tuple[int, ...],

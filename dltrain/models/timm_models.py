@@ -7,10 +7,12 @@ from types import ModuleType
 
 from torch import nn
 
+from dltrain.declare import declares
 from dltrain.models.parts import image_size
 from dltrain.ranges import Fraction
 
 
+@declares(needs={"images"})
 def timm_model(
     input_shape: tuple[int, ...],
     num_classes: int,

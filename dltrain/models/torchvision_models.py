@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltrain.declare import declares
 from dltrain.models.parts import image_size
 from dltrain.ranges import Fraction
 
 
+@declares(needs={"images"})
 def torchvision_model(
     input_shape: tuple[int, ...],
     num_classes: int,

@@ -47,6 +47,10 @@ class VisionTransformer(nn.Module):
         stochastic_depth: probability to drop the last block's branches, rising linearly from the first
     """
 
+    needs = frozenset({"images"})
+    gives = frozenset({"no second derivatives if attention=fused"})
+    instead = {"no second derivatives": "model.attention=math"}
+
     def __init__(
         self,
         input_shape: tuple[int, ...],

@@ -36,7 +36,8 @@ class LBFGS(torch.optim.LBFGS):
         line_search_fn: line search method; null takes lr as it is
     """
 
-    needs = frozenset({"one loss", "own points"})
+    needs = frozenset({"one loss", "own points", "own iterates"})
+    gives = frozenset({"one step size"})
 
     def __init__(
         self,

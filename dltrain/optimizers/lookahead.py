@@ -30,6 +30,8 @@ class Lookahead:
         alpha: fraction of the distance that the slow weights move; 1 leaves the inner optimizer unchanged
     """
 
+    gives = frozenset({"slow weights"})
+
     def __init__(self, optimizer: SteppingOptimizer, k: Count = 5, alpha: Part = 0.5) -> None:
         self.optimizer, self.k, self.alpha = optimizer, k, alpha
         self.steps = 0

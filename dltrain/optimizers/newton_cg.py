@@ -41,7 +41,7 @@ class NewtonCG(torch.optim.Optimizer):
         tolerance: CG ends when the residual is not above this fraction of ‖g‖
     """
 
-    needs = frozenset({"own evaluations", "second derivatives", "one loss"})
+    needs = frozenset({"own evaluations", "second derivatives", "one loss", "own iterates"})
 
     def __init__(
         self,

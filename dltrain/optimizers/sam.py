@@ -33,6 +33,8 @@ class SAM:
         adaptive: scale the distance of each weight by its size
     """
 
+    gives = frozenset({"gradients elsewhere"})
+
     needs = frozenset({"own evaluations"})
 
     def __init__(self, optimizer: SteppingOptimizer, rho: Positive = 0.05, adaptive: bool = False) -> None:

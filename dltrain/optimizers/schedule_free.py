@@ -43,7 +43,7 @@ class ScheduleFree(torch.optim.Optimizer):
         form: scale by second moments (adamw) or not (sgd)
     """
 
-    needs = frozenset({"own evaluations"})
+    needs = frozenset({"own evaluations", "own iterates"})
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""Construct and step torch's optimizers without importing `torch._dynamo`, which takes 4 to 5 s (torch 2.15).
+"""Use torch's optimizers and its backward pass without their slow imports, by its private functions.
 
-Two private paths of torch.optim lead to that import: methods of `Optimizer` wrapped by
+The first optimizer imports `torch._dynamo`, which takes 4 to 5 s (torch 2.15). Two private paths lead there: methods of `Optimizer` wrapped by
 `torch._disable_dynamo`, which look for a cached result in the attribute `__dynamo_disable` of what they
 wrap; and `_use_grad_for_differentiable`, which wraps most `step` methods and imports the module to mark graph
 breaks. If torch does not have one of them, nothing is changed and only the start is slower.
@@ -14,6 +14,21 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+
+
+def backward(outputs: Tensor, gradient: Tensor) -> None:
+    """Add to `.grad` the gradient of Σ outputs·gradient, two tensors of the same shape.
+
+    The same as `outputs.backward(gradient)`, which imports sympy to compare the shapes: 0.3 s of every run. The check
+    itself costs 7 % of a small step.
+    """
+    run = getattr(torch.autograd.graph, "_engine_run_backward", None)
+    if run is None:
+        outputs.backward(gradient)
+        return
+    # keep_graph, create_graph, inputs
+    run((outputs,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 def skip_dynamo_import() -> None:

@@ -1,11 +1,6 @@
 """Call the `step` of any optimizer, with the gradient computed before it where possible.
 
-An optimizer may declare what it needs in a class attribute `needs`, a set of these:
-
-own evaluations       it calls its closure at other weights, or for the graph; no gradient is computed beforehand
-second derivatives    it calls `closure.gradients(params, create_graph=True)`
-one loss              it uses curvature or a line search: loss and gradient must belong to the same function
-own points            it stores weights and gradients of earlier steps; nothing else may change the weights
+An optimizer may declare what it needs in a class attribute `needs` (dltrain/declare.py).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dltrain.declare import declares
 from dltrain.optimizers.groups import Params
 from dltrain.ranges import Fraction, Inner, NonNegative, Positive, Runtime
 
@@ -440,6 +441,7 @@ def rmsprop(
     )
 
 
+@declares(gives={"steps by sign"})
 def rprop(
     params: Params,
     lr: Positive = 0.001,

@@ -16,7 +16,8 @@ class DecoupledDecay:
     """Decay the weights before the update, in proportion to lr (AdamW)."""
 
     needs = frozenset({"lr as step size"})
-    instead = "regularization=[l2]"
+    gives = frozenset({"decay"})
+    instead = {"lr as step size": "regularization=[l2], which acts in the loss"}
 
     def __init__(self, model: nn.Module, strength: float = 1e-2, all_parameters: bool = False) -> None:
         self.strength = strength
@@ -33,7 +34,8 @@ class CoupledDecay:
 
     # after clipping (0) and noise (1), which leave the decay alone
     order = 2
-    instead = "regularization=[l2]"
+    gives = frozenset({"decay"})
+    instead = {"changed gradients": "regularization=[l2], which acts in the loss"}
 
     def __init__(self, model: nn.Module, strength: float = 1e-2, all_parameters: bool = False) -> None:
         self.strength = strength

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dltrain.declare import declares
 from dltrain.ranges import NonNegative, Positive
 
 
@@ -94,6 +95,7 @@ class GradientNoise:
             torch._foreach_add_(gradients, noise, alpha=sigma)
 
 
+@declares(needs={"sizes of gradients"})
 def gradient_clipping(
     model: nn.Module,
     mode: Literal["norm", "value", "adaptive"] = "norm",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from dltrain.declare import declares
 from dltrain.ranges import Fraction
 
 
@@ -11,6 +12,7 @@ class ByKey:
     """A rule that acts by a key of the model or of the loss, and has no place of its own in the step."""
 
 
+@declares(needs={"dropout"})
 def dropout(model: nn.Module, p: Fraction = 0.2) -> ByKey:
     """Dropout: drop hidden units at random while training.
 
@@ -30,6 +32,7 @@ def dropout(model: nn.Module, p: Fraction = 0.2) -> ByKey:
     return ByKey()
 
 
+@declares(needs={"classes", "label smoothing"})
 def label_smoothing(model: nn.Module, smoothing: Fraction = 0.1) -> ByKey:
     """Label smoothing: mix the target with the uniform distribution over the classes.
 
@@ -48,6 +51,7 @@ def label_smoothing(model: nn.Module, smoothing: Fraction = 0.1) -> ByKey:
     return ByKey()
 
 
+@declares(needs={"skips"})
 def stochastic_depth(model: nn.Module, p: Fraction = 0.1) -> ByKey:
     """Stochastic depth: drop residual blocks at random while training.
 

@@ -55,7 +55,7 @@ class ProximalL1:
     """Minimize loss + strength·‖w‖₁ by soft thresholding after each update."""
 
     needs = frozenset({"lr as step size"})
-    instead = "regularization.l1.mode=subgradient"
+    instead = {"lr as step size": "regularization.l1.mode=subgradient, which acts in the loss"}
 
     def __init__(self, model: nn.Module, strength: float = 1e-4, all_parameters: bool = False) -> None:
         self.strength = strength

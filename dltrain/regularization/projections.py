@@ -26,6 +26,8 @@ class MaxNorm:
         limit: largest Euclidean norm of the weights into a unit
     """
 
+    needs = frozenset({"layers"})
+
     def __init__(self, model: nn.Module, limit: Positive = 3.0) -> None:
         self.parameters, self.limit = decayed_parameters(model, "max_norm"), limit
 

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dltrain
 from dltrain.config.schema import Config
 from dltrain.data.errors import some
 from dltrain.data.tables.rules import Rule
 from dltrain.run.deployed import ColumnInput, Deployed
-from dltrain.training.summary import read_summary
-
-if TYPE_CHECKING:
-    from dltrain.run.export import Agreement
+from dltrain.run.usage import sample, usage
+from dltrain.storage.summary import read_summary
 
 _FILES = {"onnx": "model.onnx", "torch": "model.pt2, model.py", "safetensors": "model.safetensors, model.py"}
 # groups whose words say how the model was trained
 _TRAINING = ("optimizer", "schedule", "loss", "initializer", "regularization", "augmentation", "averaging")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near an exported model is to the run.
+
+    difference: the largest, as a share of the largest output. data: of which samples.
+    """
+
+    samples: int
+    difference: float
+    data: str
 
 
 def card(path: Path, config: Config, deployed: Deployed, form: str, agreement: Agreement) -> str:
@@ -47,8 +58,6 @@ def card(path: Path, config: Config, deployed: Deployed, form: str, agreement: A
 
 
 def _use(deployed: Deployed, form: str) -> str:
-    from dltrain.run.export import usage
-
     about, example = usage(deployed)
     if form != "onnx":
         needs = "torch" if form == "torch" else "torch and safetensors"
@@ -75,8 +84,6 @@ def _use(deployed: Deployed, form: str) -> str:
 
 def _array(column: ColumnInput, rule: Rule) -> str:
     """Return a value of a column and a missing one as an array, as code."""
-    from dltrain.run.export import sample
-
     if column.kind == "text":
         return f'np.array([{sample(column, rule)}, ""], object)'
     if column.kind == "date":

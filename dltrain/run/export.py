@@ -9,7 +9,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dltrain.build import data_problems, load_data
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.raw import RawData
 from dltrain.data.table import TableInputs
 from dltrain.data.tables.encode import encode
-from dltrain.data.tables.rules import Rule
 from dltrain.errors import CheckFailed, DataProblem, UserError
-from dltrain.run.card import card
-from dltrain.run.deployed import ColumnInput, Deployed
+from dltrain.run.card import Agreement, card
+from dltrain.run.data import data_problems, load_data
+from dltrain.run.deployed import Deployed
 from dltrain.run.loader import loader
 from dltrain.run.prediction import Predictor, predictor
+from dltrain.run.usage import usage
 
 SAMPLES = 10_000  # that are compared with the run, at most
 _VALUES = 2**27  # of their inputs
@@ -36,18 +36,6 @@ TOLERANCE = 1e-4  # of the largest output
 
 # what takes raw inputs and gives the outputs by name, as an exported model does
 Exported = Callable[[list[Any]], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How near an exported model is to the run.
-
-    difference: the largest, as a share of the largest output. data: of which samples.
-    """
-
-    samples: int
-    difference: float
-    data: str
 
 
 def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> Agreement:
@@ -289,36 +277,3 @@ def seconds_as_text(seconds: Any) -> list[str | None]:
         None if np.isnan(value) else str(np.datetime64(round(value * 1e6), "us"))
         for value in seconds.tolist()
     ]
-
-
-def usage(deployed: Deployed) -> tuple[str, str]:
-    """Return what a model takes and gives as a sentence, and an example of its argument as code.
-
-    Names from the data stand in a docstring of `model.py`, so that they must not end it.
-    """
-    outputs = ", ".join(map(plain, deployed.output_names))
-    if deployed.columns:
-        pairs = list(zip(deployed.columns, deployed.contract.columns, strict=True))
-        shown = ", ".join(
-            f'"{plain(column.name)}": [{sample(column, rule)}, None]' for column, rule in pairs[:3]
-        )
-        more = ", …" if len(pairs) > 3 else ""
-        return f"Columns by name to {outputs}; None is a missing value.", f"{{{shown}{more}}}"
-    shape = ", ".join(map(str, deployed.contract.input_shape))
-    kind = "uint8, 0 to 255" if deployed.takes_bytes else "float32, as in the training"
-    dtype = "uint8" if deployed.takes_bytes else "float32"
-    return f"Samples (N, {shape}) of {kind}, to {outputs}.", f"torch.zeros(2, {shape}, dtype=torch.{dtype})"
-
-
-def sample(column: ColumnInput, rule: Rule) -> str:
-    """Return a value of a column as code."""
-    if column.kind == "text":
-        return f'"{plain((*rule.levels, "")[0])}"'
-    if column.kind == "date":
-        return f'"{str(rule.fill)[:10]}"'
-    return f"{rule.fill:.6g}" if isinstance(rule.fill, int | float) else (*rule.levels, "0")[0]
-
-
-def plain(text: str) -> str:
-    """Return a text without quotes, backslashes and what else is not plain."""
-    return re.sub(r"[^\w .,()%/:+-]", "?", text)

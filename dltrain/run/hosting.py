@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,30 +31,37 @@ _BUSY = threading.Lock()
 class hosted:
     """Context manager that puts back what a call changes, and raises what the command line prints; imports no torch.
 
-    Raises UserError where another call is running, KeyboardInterrupt once an interrupted run is saved. A mistake's traceback
-    begins where the caller's code ends.
+    `alone=False` is for a call that only reads, also while a run goes on. Raises UserError where another call is running,
+    KeyboardInterrupt once an interrupted run is saved. A mistake's traceback begins where the caller's code ends.
     """
 
+    def __init__(self, alone: bool = True) -> None:
+        self.alone = alone
+
     def __enter__(self) -> None:
-        if not _BUSY.acquire(blocking=False):
+        if self.alone and not _BUSY.acquire(blocking=False):
             raise UserError(
                 "Another run is going on in this process, and threads, generators and signals exist once in it.\n"
                 "Wait for it to end; for several runs at a time: dltrain.sweep(…)"
             )
+        keeps = (_keep_python, _keep_modules, _keep_signals, _keep_warnings, hydra_kept, in_process_of_others)
         try:
             self.stack = ExitStack()
-            for keep in (_keep_python, _keep_modules, _keep_signals, _keep_warnings, hydra_kept):
+            for keep in keeps if self.alone else (_keep_path,):
                 self.stack.enter_context(keep())
-            self.stack.enter_context(in_process_of_others())
         except BaseException:
-            _BUSY.release()
+            self._release()
             raise
+
+    def _release(self) -> None:
+        if self.alone:
+            _BUSY.release()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         try:
             self.stack.__exit__(kind, error, trace)
         finally:
-            _BUSY.release()
+            self._release()
         if isinstance(error, Interrupted) and error.exit_code == EXIT_CODES[signal.SIGINT]:
             # no Exception: a loop over runs that catches their errors must end, too
             raise KeyboardInterrupt(str(error)) from None
@@ -120,24 +128,31 @@ def _keep_python() -> Iterator[None]:
 
 
 @contextmanager
-def _keep_modules() -> Iterator[None]:
-    """Forget the modules of the working folder that a call imports, so that the next call sees an edited file.
-
-    Inside, `__main__` has no file: worker processes would import it, and with it run a script that calls us.
-    """
-    before, here = set(sys.modules), Path.cwd()
-    main = sys.modules["__main__"]
-    hidden: dict[str, Any] = {
-        name: main.__dict__[name] for name in ("__file__", "__spec__") if name in main.__dict__
-    }
-    importlib.invalidate_caches()
-    main.__dict__.pop("__file__", None)
-    # a module without `__file__` is one of a prompt, which `inspect` skips; with None it fails, and with it `torch._dynamo`
-    main.__dict__["__spec__"] = None
+def _keep_path() -> Iterator[None]:
+    """Keep sys.path, to which looking for code of the working folder adds it."""
+    path = list(sys.path)
     try:
         yield
     finally:
-        main.__dict__.update(hidden)
+        sys.path[:] = path
+
+
+@contextmanager
+def _keep_modules() -> Iterator[None]:
+    """Forget the modules of the working folder that a call imports, so that the next call sees an edited file.
+
+    Inside, worker processes do not import `__main__`, which would run a script that calls us once more.
+    """
+    before, here = set(sys.modules), Path.cwd()
+    prepare = spawn.get_preparation_data
+    importlib.invalidate_caches()
+    spawn.get_preparation_data = lambda name: {
+        key: value for key, value in prepare(name).items() if not key.startswith("init_main")
+    }
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = prepare
         for name in set(sys.modules) - before:
             if _is_of_user(getattr(sys.modules[name], "__file__", None), here):
                 del sys.modules[name]
@@ -182,7 +197,12 @@ def torch_kept() -> Iterator[None]:
     if device.type != "cpu":
         torch.set_default_device(None)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
         if device.type != "cpu":
@@ -234,7 +254,7 @@ def _set_torch_flags(kept: dict[str, Any]) -> None:
 @contextmanager
 def logged(folder: Path) -> Iterator[None]:
     """Write run.log of a folder; the handlers of the caller's process get from us no more than their level asks for."""
-    from dltrain.experiment import logging_to
+    from dltrain.run.record import logging_to
 
     root, ours = logging.getLogger(), logging.getLogger("dltrain")
     former, wanted = ours.level, ours.getEffectiveLevel()

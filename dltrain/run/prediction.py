@@ -14,14 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dltrain.build import (
-    build,
-    choose_batch_size,
-    choose_device,
-    choose_precision,
-    data_problems,
-    evaluation_batch_size,
-)
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
@@ -30,6 +22,8 @@ from dltrain.data.normalization import Normalizer
 from dltrain.data.spec import DataSpec
 from dltrain.errors import DataProblem, UserError
 from dltrain.losses import combine, yardstick
+from dltrain.run.build import build
+from dltrain.run.data import data_problems
 from dltrain.run.inputs import (
     Broken,
     Given,
@@ -40,10 +34,13 @@ from dltrain.run.inputs import (
     rows_of,
     table_of,
 )
+from dltrain.run.machine import choose_device, choose_precision
+from dltrain.run.plan import choose_batch_size, evaluation_batch_size
+from dltrain.run.scoring import best_weights, load_best, load_weights
 from dltrain.run.table import Table
-from dltrain.scoring import best_weights, load_best, load_weights
-from dltrain.training.evaluation import autocast, evaluating
-from dltrain.training.run_folder import read_contract, read_statistics
+from dltrain.storage.run_folder import read_contract, read_statistics
+from dltrain.training.evaluation import evaluating
+from dltrain.training.forward import autocast
 
 # Standard deviations, in the mean over all values, of data that are on another scale than those of the training.
 FAR = 10.0

@@ -16,11 +16,10 @@ from dltrain.config.catalogue import leaves
 from dltrain.config.schema import Config
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem
+from dltrain.storage.folder_names import check_files
+from dltrain.storage.summary import WHOLE, read_json
 from dltrain.sweep.jobs import Job, write
-from dltrain.training.folder_names import check_files
-from dltrain.training.summary import read_json
 
-WHOLE = ("completed", "early_stopped", "converged")
 # What makes no difference to a result beyond the last digits: threads among them, which follow sweep.jobs.
 FREE = frozenset([*saved.SAFE, "name", "output", "threads", "device", "words"])
 

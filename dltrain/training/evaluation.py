@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dltrain.training.forward import Forward
 from dltrain.training.parts import Metric
 
 
@@ -24,19 +25,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """bf16 where asked for; a context that does nothing, and costs nothing, for fp32."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
 def outputs_of(
-    model: nn.Module, split: Any, batch_size: int, device: torch.device, precision: str
+    model: Callable[[Tensor], Tensor], split: Any, batch_size: int, device: torch.device, precision: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The logits (float32) and targets of a split, batch by batch, in its own order."""
+    """Yield the outputs (float32) and targets of a split, batch by batch, in its order."""
+    forward = Forward(model, device, precision)
     for batch in split.batches(torch.arange(len(split)), batch_size):
-        with autocast(device, precision):
-            logits = model(batch.inputs)
-        yield logits.float() if logits.dtype is torch.bfloat16 else logits, batch.targets
+        yield forward(batch.inputs), batch.targets
 
 
 def evaluate(
@@ -47,18 +42,26 @@ def evaluate(
     device: torch.device,
     precision: str = "fp32",
 ) -> dict[str, float]:
-    """The mean of each metric over all samples of a split.
+    """Return the mean of each metric over all samples of a split."""
+    with evaluating(model):
+        return means_of(outputs_of(model, split, batch_size, device, precision), metrics, device)
+
+
+def means_of(
+    batches: Iterable[tuple[Tensor, Tensor]], metrics: Mapping[str, Metric], device: torch.device
+) -> dict[str, float]:
+    """Return the mean of each metric over the samples of batches of outputs and targets.
 
     Sums over samples in float64 divided by their number: a mean of batch means would be wrong for a ragged last batch.
     """
-    sums = torch.zeros(len(metrics), dtype=torch.float64, device=device)
-    with evaluating(model):
-        for logits, targets in outputs_of(model, split, batch_size, device, precision):
-            sums += torch.stack(
-                [metric(logits, targets).sum(dtype=torch.float64) for metric in metrics.values()]
-            )
-    means = (sums / len(split)).tolist()  # one host sync for the whole split
-    return dict(zip(metrics, means, strict=True))
+    sums, count = torch.zeros(len(metrics), dtype=torch.float64, device=device), 0
+    for outputs, targets in batches:
+        sums += torch.stack(
+            [metric(outputs, targets).sum(dtype=torch.float64) for metric in metrics.values()]
+        )
+        count += len(targets)
+    # one host sync for the whole split
+    return dict(zip(metrics, (sums / count).tolist(), strict=True))
 
 
 def confusion(

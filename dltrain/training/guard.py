@@ -1,4 +1,4 @@
-"""Watching for numbers that are not finite, before they reach the weights."""
+"""Detect numbers that are not finite before they reach the weights."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 
-def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of all gradients together, a scalar on their device."""
+def norm_of(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the 2-norm of all tensors together, a scalar on their device."""
     if not gradients:
         return torch.zeros(())
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
 
 
 def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients that there are."""
+    """Return the gradients that are not None."""
     return [p.grad for p in parameters if p.grad is not None]
 
 
@@ -31,7 +31,7 @@ class NonFinite(Exception):
 
 
 class HostGuard:
-    """On a CPU: looks at every step, and raises NonFinite before the update (reading a number there waits for nobody)."""
+    """Check every step on the host, and raise NonFinite before the update: on a CPU, reading a number does not wait."""
 
     def __init__(self, model: torch.nn.Module, optimizer: Any) -> None:
         self.model = model
@@ -41,14 +41,14 @@ class HostGuard:
             raise NonFinite(step, float(loss), first_non_finite(self.model))
 
     def after_update(self) -> None:
-        """Nothing to undo."""
+        """Do nothing: the update was not taken."""
 
     def read(self) -> None:
-        """Nothing is pending."""
+        """Do nothing: no check is pending."""
 
 
 class DeviceGuard:
-    """On a GPU: a flag on the device freezes the update from the first bad step; the host reads it at log points.
+    """Freeze the update from the first bad step on by a flag on the device, which the host reads at log points.
 
     torch's fused optimizers skip the update by their own `found_inf`; for the others the weights before the step are
     kept and put back, which costs one copy of the weights a step.
@@ -63,7 +63,7 @@ class DeviceGuard:
         self.before: list[Tensor] = []
 
     def before_update(self, loss: Tensor, gradients: Sequence[Tensor], step: int) -> None:
-        first = (self.bad_step < 0) & ~torch.isfinite(loss + gradient_norm(gradients))
+        first = (self.bad_step < 0) & ~torch.isfinite(loss + norm_of(gradients))
         self.bad_step = torch.where(first, float(step), self.bad_step)
         self.bad_loss = torch.where(first, loss.float(), self.bad_loss)
         if self.optimizer is not None:
@@ -86,7 +86,7 @@ class DeviceGuard:
 
 
 def first_non_finite(model: torch.nn.Module) -> str | None:
-    """The first tensor that is not finite, in words: a weight or, after those, a gradient, in the model's order."""
+    """Name the first tensor that is not finite: a weight or, after those, a gradient, in the model's order."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"the weight {name}"
@@ -97,7 +97,7 @@ def first_non_finite(model: torch.nn.Module) -> str | None:
 
 
 def first_in_forward(model: torch.nn.Module, inputs: Tensor) -> str | None:
-    """The first tensor of the forward pass that is not finite: the inputs, or the output of a module."""
+    """Name the first tensor of the forward pass that is not finite: the inputs, or the output of a module."""
     if not torch.isfinite(inputs).all():
         return "the inputs"
     found: list[str] = []
@@ -122,9 +122,9 @@ def first_in_forward(model: torch.nn.Module, inputs: Tensor) -> str | None:
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether all numbers are finite, on the host. Waits for the device.
+    """Return whether all numbers are finite, on the host, which waits for the device.
 
-    By their sums: a third of the cost of norms, and 2 % of a small step; one that overflows is looked at closely.
+    By their sums: a third of the cost of norms, and 2 % of a small step; a sum that overflows is checked element by element.
     """
     total = sum(tensor.sum().item() for tensor in tensors)
     return math.isfinite(total) or all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

@@ -6,10 +6,10 @@ import html
 import sys
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from dltrain.training.terminal import Line
+Segment = tuple[str, str]
+Line = list[Segment]
 
 WIDTH = 100
 # what rich's styles of the terminal become

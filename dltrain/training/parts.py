@@ -1,4 +1,4 @@
-"""What `build` hands to the trainer: the parts of one experiment, and its plan in steps."""
+"""The parts of one experiment and its plan in steps, which `build` passes to the trainer."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 
 
 class Order(Protocol):
-    """The order of the samples of an epoch: a function of the seed and the epoch alone."""
+    """The order of the samples of an epoch: a function of seed and epoch."""
 
     def order(self, epoch: int) -> Tensor: ...
 
 
 class EarlyStopping(Protocol):
-    """Which evaluation is the best so far, and whether to stop."""
+    """Decide which evaluation is the best so far, and whether to stop."""
 
     metric: str
     mode: Mode
@@ -58,7 +58,7 @@ class Frozen:
     thaw_epoch: int
 
     def at(self, epoch: int) -> None:
-        """Freeze or thaw by the number of completed epochs, so that a resumed run does as the undisturbed one."""
+        """Freeze or thaw by the number of completed epochs, so that a resumed run equals the undisturbed one."""
         for parameter in self.parameters:
             parameter.requires_grad_(epoch >= self.thaw_epoch)
 
@@ -117,5 +117,5 @@ class Plan:
     samples_needed: int = 1  # in a batch or micro-batch, by the model's batch norms
 
     def epoch_of(self, step: int) -> int:
-        """The epoch that a step belongs to, both from 0."""
+        """Return the epoch of a step, both from 0."""
         return step // self.steps_per_epoch

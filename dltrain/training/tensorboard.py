@@ -1,18 +1,21 @@
 """TensorBoard's files: curves, train and val in one chart, hparams, pictures and words in folder/tensorboard.
 
-The records are written through TensorBoard's own protocol buffers and record writer, without a thread and
-without `EventFileWriter`, which imports the whole of TensorFlow where it happens to be installed.
+The records are TensorBoard's own protocol buffers, written without a thread and without its writers: `EventFileWriter`
+imports TensorFlow if it is installed, and `RecordWriter` fsspec and absl, 0.05 s of every run.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dltrain.storage.summary import FINISHED
 from dltrain.training.callbacks import Best, Progress, Result, RunInfo
 from dltrain.training.figures import Image8, confusion_matrix, image_grid, png
 
@@ -23,7 +26,6 @@ TITLES = {
     "seconds": "Seconds per epoch",
     "images_per_second": "Samples per second",
 }
-FINISHED = ("completed", "early_stopped", "converged", "pruned")
 
 
 class EventFile:
@@ -35,14 +37,13 @@ class EventFile:
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         self.event = Event
         now = time.time()
         # TensorBoard reads the files of a folder in the order of their names: the time comes first.
         name = f"events.out.tfevents.{now:017.6f}.{socket.gethostname()}.{os.getpid()}"
-        self.records = RecordWriter((folder / name).open("ab"))
+        self.stream = (folder / name).open("ab")
         self.append(Event(wall_time=now, file_version="brain.Event:2"))
         if purge_step is not None:
             start = SessionLog(status=SessionLog.START)
@@ -50,7 +51,7 @@ class EventFile:
         self.flush()
 
     def append(self, event: Any) -> None:
-        self.records.write(event.SerializeToString())
+        self.stream.write(framed(event.SerializeToString()))
 
     def write(self, step: int, values: Iterable[Any]) -> None:
         """Append `Summary.Value`s of one step."""
@@ -59,11 +60,34 @@ class EventFile:
         self.append(event)
 
     def flush(self) -> None:
-        self.records.flush()
+        self.stream.flush()
 
     def close(self) -> None:
-        if not self.records.closed:
-            self.records.close()
+        self.stream.close()
+
+
+def framed(record: bytes) -> bytes:
+    """Return a record as it stands in an event file: its length and content, each with its checksum."""
+    length = struct.pack("<Q", len(record))
+    return length + checksum(length) + record + checksum(record)
+
+
+def checksum(data: bytes) -> bytes:
+    """Return the masked CRC-32C of TensorFlow's record format, 4 bytes."""
+    crc, table = 0xFFFFFFFF, crc_table()
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+@cache
+def crc_table() -> list[int]:
+    """Return the remainders of all bytes by the reversed polynomial of CRC-32C (Castagnoli et al. 1993)."""
+    table = list(range(256))
+    for _ in range(8):
+        table = [(crc >> 1) ^ (0x82F63B78 if crc & 1 else 0) for crc in table]
+    return table
 
 
 class TensorBoard:

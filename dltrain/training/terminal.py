@@ -15,13 +15,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
 from dltrain.training.callbacks import Best, Progress, Result, RunInfo, count
-from dltrain.training.notebook import NotebookScreen, in_notebook
+from dltrain.training.notebook import Line, NotebookScreen, in_notebook
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-Segment = tuple[str, str]  # text and its rich style
-Line = list[Segment]
 
 REFRESH_SECONDS = 0.25
 MARKS = {"completed": ("✓", "green"), "early_stopped": ("✓", "green"), "converged": ("✓", "green")}

@@ -17,7 +17,7 @@ from dltrain.config.python_values import override_texts
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
-from dltrain.sweep.composer import Composer
+from dltrain.sweep.plan.composer import Composer
 
 WITH = {  # what a word cannot do without
     "dataset=csv": "dataset.path=t.csv dataset.target=y",
@@ -156,3 +156,21 @@ def test_the_command_refuses_alone_and_in_a_sweep(dltrain, workdir: Path, text):
         assert str(error.value).splitlines()[0] == message.splitlines()[0]
         assert error.value.exit_code == code
     assert list(workdir.iterdir()) == []
+
+
+def test_jobs_that_only_set_values_share_one_composition(workdir, monkeypatch):
+    """Hydra takes a tenth of a second, a job of a sweep a tenth of a millisecond."""
+    from dltrain.sweep import composer
+
+    composed_with = []
+
+    def counted(overrides, *rest):
+        composed_with.append(overrides)
+        return compose(overrides, *rest)
+
+    monkeypatch.setattr(composer, "compose", counted)
+    catalogue = open_catalogue()
+    jobs = composer.Composer(catalogue, open_hydra(catalogue))
+    for i in range(20):
+        assert jobs.config([f"seed={i}", f"lr={0.01 * (i + 1)}", "model=mlp"]).seed == i
+    assert composed_with == [["model=mlp"]]

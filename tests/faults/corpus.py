@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import yaml
 
-from dltrain.training import checkpoint
+from dltrain.storage import checkpoint
 
 Spoil = Callable[[Path], None]
 VERBS = ("resume", "rerun", "evaluate")
@@ -40,7 +40,7 @@ TARGETS = [
     "functools.partial", "functools.reduce", "operator.methodcaller", "operator.attrgetter", "hydra.utils.instantiate",
     "hydra.utils.get_method", "hydra.utils.call", "yaml.unsafe_load", "code.interact", "pdb.run", "ctypes.CDLL",
     "webbrowser.open", "socket.create_connection", "urllib.request.urlopen", "antigravity.fly_hash", "timeit.main",
-    "dltrain.cli.main", "dltrain.experiment.subprocess.run", "dltrain..x", "", ".", "os", "a b", "../evil", "os.system\n",
+    "dltrain.cli.main", "dltrain.run.experiment.subprocess.run", "dltrain..x", "", ".", "os", "a b", "../evil", "os.system\n",
     "torch.optim.Adam.__init__", "torch.optim.sgd.torch.load", "dltrain.models.mlp.torch.hub.load", "helper.f",
 ]  # fmt: skip
 ODD = [["os.system"], {"_target_": "os.system"}, 7, None, True, "${oc.env:PATH}", "x" * 5000]
@@ -156,7 +156,7 @@ HYDRAS = [
     "hydra.sweeper._target_=os.system",
     "+hydra.launcher.nested.deep._target_=os.system",
     # what our own modules, Hydra's and its plugins import is not theirs
-    "+hydra.callbacks.evil={_target_:dltrain.training.checkpoint.os.system,command:touch hacked}",
+    "+hydra.callbacks.evil={_target_:dltrain.storage.checkpoint.os.system,command:touch hacked}",
     "+hydra.callbacks.evil={_target_:dltrain.sweep.jobs.write,file:hacked,text:x}",
     "+hydra.callbacks.evil={_target_:dltrain.sweep.jobs.os.system,command:touch hacked}",
     "+hydra.callbacks.evil={_target_:hydra._internal.core_plugins.basic_launcher.Path.touch,self:hacked}",
@@ -228,7 +228,7 @@ RECIPES = {
         "experiment=evil",
     ),
     "a callback of ours": recipe(
-        "  callbacks:\n    evil:\n      _target_: dltrain.training.checkpoint.os.system\n      command: touch hacked\n"
+        "  callbacks:\n    evil:\n      _target_: dltrain.storage.checkpoint.os.system\n      command: touch hacked\n"
     ),
     "a callback of the working folder that is another's": recipe(
         "  callbacks:\n    evil:\n      _target_: helper.system\n      command: touch hacked\n"

@@ -16,7 +16,7 @@ import pytest
 from conftest import Run, assert_equal
 
 from dltrain.cli import dispatch
-from dltrain.training import checkpoint
+from dltrain.storage import checkpoint, files
 from dltrain.training.trainer import Trainer
 
 # dropout, mixup, EMA, plateau and accumulation together
@@ -34,10 +34,10 @@ def at_step(patch: pytest.MonkeyPatch, step: int, action: Callable[[Trainer], No
     """Do something in the loop right after a step, before anything of it is logged or saved."""
     original = Trainer.observe
 
-    def observe(self: Trainer, update_norm: list) -> None:
+    def observe(self: Trainer) -> None:
         if self.step == step:
             action(self)
-        original(self, update_norm)
+        original(self)
 
     patch.setattr(Trainer, "observe", observe)
 
@@ -80,7 +80,7 @@ def swept() -> Run:
             "threads=1",
             "name=swept",
             "quiet=true",
-            "sweep.vectorize=never",
+            "sweep.backend=local",
         ]
         assert dispatch(["-m", *arguments]) == 0
         (record,) = folder.glob("outputs/swept/*/sweep.json")
@@ -154,7 +154,7 @@ class Disk:
         self.synced: dict[int, bytes] = {}  # what each inode held when it was synced
         self.run, self.whole = None, 0
         self.promised: dict[Path, int] = {}  # the step that each picture must be able to go on from
-        self.watch(patch, checkpoint, "sync", self.mark)
+        self.watch(patch, files, "sync", self.mark)
         for owner, name in ((Path, "rename"), (Path, "unlink"), (os, "rmdir"), (os, "replace")):
             self.watch(patch, owner, name)
         self.watch(patch, checkpoint, "save", self.done)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from dltrain import tuning
+from dltrain.run import tuning
 
 USUAL = ("model.hidden=[32]", "steps=2", "threads=1")
 

@@ -42,7 +42,7 @@ def start_of(arguments):
     sys.argv = ["dltrain", *arguments]
 if "fork" not in sys.argv:
     start_of(sys.argv[1:])
-import dltrain.training.trainer as t, dltrain.training.run_folder as r
+import dltrain.training.trainer as t, dltrain.storage.run_folder as r
 def marked(owner, name, at, byte, after):
     original = getattr(owner, name)
     def marking(*arguments):
@@ -58,7 +58,7 @@ marked(r.RunFolder, "_save", 1, b"s", b"-")
 from dltrain.cli import main
 if "fork" not in sys.argv:
     main()
-import dltrain.commands.resume, dltrain.commands.train, dltrain.data.streaming, dltrain.experiment, dltrain.models.cnn
+import dltrain.commands.resume, dltrain.commands.train, dltrain.data.streaming, dltrain.run.experiment, dltrain.models.cnn
 import PIL.Image, hydra, safetensors.torch, torch.utils.data
 dltrain.data.streaming._context = lambda: "fork"  # a fork server of its own would import torch in every process
 for line in sys.stdin:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dltrain.errors import CheckpointProblem
-from dltrain.training import checkpoint, run_folder
+from dltrain.storage import checkpoint, files, run_folder
 
 
 class Killed(BaseException):
@@ -113,10 +113,24 @@ def test_rows_and_summary_are_on_the_disk_before_the_checkpoint(tmp_path, tape):
     assert tape.synced[(tmp_path / "metrics.csv").stat().st_ino] == b"epoch,step\n1,3\n"
 
 
+def test_records_are_synced_again_only_if_they_changed(tmp_path, tape):
+    folder = run_folder.RunFolder(tmp_path, 2, {})
+    folder.write_summary({"status": "running"})
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    for step in (1, 2):
+        folder.append_row({"epoch": 1.0, "step": float(step)})
+        tape.done.clear()
+        folder.save_checkpoint(step, {"best_row": {}}, {"w": torch.ones(2)}, None)
+        synced = {name for operation, name in tape.done if operation == "sync"}
+        assert ("mine.txt" in synced, "metrics.csv" in synced) == (step == 1, True)
+    folder.close()
+
+
 @pytest.mark.parametrize(
     "write",
     [
-        lambda file: run_folder.replace(file, b"new"),
+        lambda file: files.replace(file, b"new"),
         lambda file: checkpoint.write_safetensors(file, {"w": torch.ones(2)}),
     ],
     ids=["replace", "write_safetensors"],

@@ -11,29 +11,30 @@ from faults import checkpoints, cut_run, equal, golden_run, only_run
 
 from dltrain.cli import dispatch
 from dltrain.errors import NumericalFailure
-from dltrain.training import checkpoint
-from dltrain.training.closure import Closure
+from dltrain.storage import checkpoint
+from dltrain.training.objective import Objective
 
 USUAL = ("optimizer=adam", "steps=60", "checkpoint.every_steps=10", "early_stopping=none", "quiet=true")
 
 
 def poison(patch, what, *steps):
     """Let the loss, or one gradient, of some steps (counted from 1) be NaN or Inf."""
-    name = "_losses" if what == "loss" else "_backward"
-    original = getattr(Closure, name)
+    name = "losses" if what == "loss" else "loss_gradient"
+    original = getattr(Objective, name)
 
     def losses(self):
-        factor = float("nan") if self.trainer.step + 1 in steps else 1.0
+        factor = float("nan") if self.step + 1 in steps else 1.0
         for values, mean in original(self):
             yield values * factor, mean * factor
 
-    def backward(self):
+    def loss_gradient(self):
         value = original(self)
-        if self.trainer.step + 1 in steps:
-            dict(self.trainer.parts.model.named_parameters())["layers.1.0.weight"].grad[0, 0] = float("inf")
+        if self.step + 1 in steps:
+            # of layers.1.0.weight
+            self.terms.parameters[2].grad[0, 0] = float("inf")
         return value
 
-    patch.setattr(Closure, name, losses if what == "loss" else backward)
+    patch.setattr(Objective, name, losses if what == "loss" else loss_gradient)
 
 
 @pytest.mark.parametrize("what, first", [("loss", r"the gradient of layers\.0\.0\.weight"),
@@ -63,13 +64,13 @@ def test_19_20_stop_names_step_loss_samples_and_tensor(dltrain, workdir, monkeyp
 def test_19_inputs_that_are_not_finite_are_named(dltrain, workdir, monkeypatch):
     from dltrain.training.trainer import Trainer
 
-    original = Trainer.transform
+    original = Trainer.augment
 
-    def transform(self, batch, epoch):
-        inputs, targets = original(self, batch, epoch)
-        return (inputs * float("nan"), targets) if self.step == 5 else (inputs, targets)
+    def augment(self, batch, epoch):
+        batch = original(self, batch, epoch)
+        return batch._replace(inputs=batch.inputs * float("nan")) if self.step == 5 else batch
 
-    monkeypatch.setattr(Trainer, "transform", transform)
+    monkeypatch.setattr(Trainer, "augment", augment)
     with pytest.raises(NumericalFailure, match=r"at step 6 .*First of all: the inputs\."):
         dltrain(*USUAL)
 

@@ -14,7 +14,7 @@ from conftest import Run
 from faults import Disk, equal
 from test_readme import RUNS, STAND_INS
 
-from dltrain.training import checkpoint
+from dltrain.storage import checkpoint
 
 files = test_readme.files
 # `dltrain check` trains nothing that is kept

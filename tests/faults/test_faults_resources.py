@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import termios
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,8 +23,8 @@ from faults import EVERYTHING, at_step, checkpoints, equal, everything, flip_byt
 from dltrain.data.errors import DataError
 from dltrain.data.streaming import WorkerPool
 from dltrain.errors import ResourceProblem, UserError
-from dltrain.training import checkpoint
-from dltrain.training.run_folder import RunFolder
+from dltrain.storage import checkpoint
+from dltrain.storage.run_folder import RunFolder
 from dltrain.training.tensorboard import EventFile
 
 pytestmark = pytest.mark.slow
@@ -43,9 +45,9 @@ def test_08_disk_full_in_a_checkpoint(workdir):
     code = (
         "import resource, dltrain.training.trainer as t\n"
         "original = t.Trainer.observe\n"
-        "def observe(self, norm):\n"
+        "def observe(self):\n"
         "    if self.step == 35: self.folder.wait(), resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
-        "    original(self, norm)\n"
+        "    original(self)\n"
         "t.Trainer.observe = observe\n"
         "from dltrain.cli import main\nmain()\n"
     )
@@ -60,12 +62,9 @@ def test_08_disk_full_in_a_checkpoint(workdir):
 
 
 def full_disk(patch):
-    real = os.statvfs
-
-    class Full:
-        f_bavail, f_frsize = 5, 1000
-
-    patch.setattr(os, "statvfs", lambda path: Full() if "bad" in str(path) else real(path))
+    real = shutil.disk_usage
+    full = SimpleNamespace(free=5000)
+    patch.setattr(shutil, "disk_usage", lambda path: full if "bad" in str(path) else real(path))
 
 
 def test_08_space_is_looked_at_before_and_the_message_names_path_and_bytes(dltrain, workdir, monkeypatch):
@@ -243,9 +242,9 @@ def test_22_memory_that_really_runs_out(workdir):
     code = (
         "import resource, torch, dltrain.training.trainer as t\n"
         "original = t.Trainer.observe\n"
-        "def observe(self, norm):\n"
+        "def observe(self):\n"
         "    if self.step == 5: torch.empty(1 << 44)\n"
-        "    original(self, norm)\n"
+        "    original(self)\n"
         "t.Trainer.observe = observe\n"
         "from dltrain.cli import main\nmain()\n"
     )
@@ -258,9 +257,9 @@ def test_22_killed_by_the_system_can_be_resumed(workdir):
     code = (
         "import os, signal, dltrain.training.trainer as t\n"
         "original = t.Trainer.observe\n"
-        "def observe(self, norm):\n"
+        "def observe(self):\n"
         "    if self.step == 47: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    original(self, norm)\n"
+        "    original(self)\n"
         "t.Trainer.observe = observe\n"
         "from dltrain.cli import main\nmain()\n"
     )

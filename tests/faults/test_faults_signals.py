@@ -13,8 +13,8 @@ from conftest import InTerminal, Run
 from faults import EVERYTHING, at_step, checkpoints, equal, everything, only_run
 
 from dltrain.cli import main
-from dltrain.training import checkpoint as checkpoints_module
-from dltrain.training.run_folder import RunFolder
+from dltrain.storage import checkpoint as checkpoints_module
+from dltrain.storage.run_folder import RunFolder
 from dltrain.training.signals import Interrupted, Signals
 
 
@@ -111,10 +111,10 @@ def test_a_closed_terminal_saves_the_run(workdir):
     code = (
         "import dltrain.training.trainer as t, time\n"
         "original = t.Trainer.observe\n"
-        "def observe(self, norm):\n"
+        "def observe(self):\n"
         "    if self.step == 30: print('step 30', flush=True)\n"
         "    if self.step > 30: time.sleep(0.01)\n"
-        "    original(self, norm)\n"
+        "    original(self)\n"
         "t.Trainer.observe = observe\n"
         "from dltrain.cli import main\nmain()\n"
     )
@@ -130,14 +130,14 @@ def test_a_closed_terminal_saves_the_run(workdir):
 
 def test_05_second_interrupt_ends_the_process_at_once_and_leaves_the_checkpoints(workdir):
     code = (
-        "import os, signal, time, dltrain.training.checkpoint as c, dltrain.training.trainer as t\n"
+        "import os, signal, time, dltrain.storage.checkpoint as c, dltrain.training.trainer as t\n"
         "original = t.Trainer.observe\n"
-        "def observe(self, norm):\n"
+        "def observe(self):\n"
         "    if self.step == 30:\n"
         "        c.save = lambda *a: time.sleep(60)\n"  # a save that hangs
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "        print('saving', flush=True)\n"
-        "    original(self, norm)\n"
+        "    original(self)\n"
         "t.Trainer.observe = observe\n"
         "from dltrain.cli import main\nmain()\n"
     )
@@ -197,14 +197,3 @@ def test_resume_of_a_folder_of_runs_takes_the_newest(dltrain, workdir):
             dltrain(*EVERYTHING, "name=cut")
     assert dltrain("resume", "outputs/cut") == 0
     assert Run(only_run(workdir, "cut").path).summary["status"] == "completed"
-
-
-def test_signal_in_a_job_of_hydra_s_sweeper_ends_the_sweep(dltrain, workdir):
-    """It was taken for a job that failed, and the next one began."""
-    with pytest.MonkeyPatch.context() as patch:
-        at_step(patch, 5, send(signal.SIGTERM))
-        with pytest.raises(Interrupted) as ended:
-            dltrain("-m", "hydra/sweeper=basic", "lr=0.01,0.001", "epochs=2", "quiet=true", "name=swept")
-    assert ended.value.exit_code == 143
-    (summary,) = workdir.glob("outputs/swept/*/*/summary.json")
-    assert Run(summary.parent).summary["status"] == "interrupted"

@@ -6,7 +6,7 @@ import pytest
 from faults import EVERYTHING, cut_run, equal, golden_run
 
 from dltrain.errors import CheckpointProblem
-from dltrain.training import checkpoint
+from dltrain.storage import checkpoint
 
 
 def test_a_run_with_an_objective_resumes_in_mid_epoch_to_the_last_bit(workdir, dltrain):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 # The commands, without torch and with all that a run imports.
 LIGHT = "dltrain.commands.resume dltrain.commands.rerun dltrain.commands.evaluate dltrain.commands.train"
-HEAVY = f"{LIGHT} dltrain.experiment dltrain.scoring safetensors.torch PIL.Image"
+HEAVY = f"{LIGHT} dltrain.run.experiment dltrain.run.scoring safetensors.torch PIL.Image"
 
 CODE = """
 import json, os, resource, sys, time

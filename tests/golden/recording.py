@@ -50,7 +50,7 @@ def run_all(chosen: list[Configuration]) -> Iterator[tuple[Configuration, dict[s
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
-    import dltrain.experiment  # noqa: F401  (imported once, before the forks)
+    import dltrain.run.experiment  # noqa: F401  (imported once, before the forks)
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="golden-") as folder:

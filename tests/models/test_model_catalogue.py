@@ -11,15 +11,18 @@ import pytest
 import torch
 import yaml
 
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.conflicts import part_of
 from dltrain.models.parts import ACTIVATIONS
 from dltrain.ranges import Activation, Norm
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
-WORDS = sorted(path.stem for path in CONF.glob("*.yaml"))
-OBJECTIVES = ["quadratic", "rosenbrock", "saddle"]
-TABLES = ["linear", "mlp", "deep_linear"]
+PARTS = {word: part_of(found) for word, found in sorted(Catalogue(CONF.parent).words["model"].items())}
+WORDS = list(PARTS)
+OBJECTIVES = [word for word, part in PARTS.items() if "an objective" in part.gives]
 HEAVY = ["torchvision", "timm"]  # have tests of their own
-IMAGES = [word for word in WORDS if word not in OBJECTIVES + TABLES + HEAVY]
+IMAGES = [word for word, part in PARTS.items() if "images" in part.needs and word not in HEAVY]
+TABLES = [word for word in WORDS if word not in OBJECTIVES + IMAGES + HEAVY]
 SMALL = {
     "resnet32": {"depth": 8},
     "resnet56": {"depth": 8},
@@ -116,7 +119,7 @@ def test_norm_is_a_key(word, norm):
     assert torch.isfinite(outputs).all() and outputs.std() > 0
 
 
-@pytest.mark.parametrize("word", [word for word in WORDS if word not in OBJECTIVES + HEAVY])
+@pytest.mark.parametrize("word", [word for word in TABLES + IMAGES if "no dropout" not in PARTS[word].gives])
 def test_dropout_acts_in_training_alone(word):
     model = build(word, dropout=0.5, **SMALL.get(word, {}))
     inputs = torch.randn(4, 1, 8, 8)

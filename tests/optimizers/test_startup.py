@@ -93,3 +93,16 @@ def test_differentiable_steps_still_carry_a_graph():
         optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], differentiable=differentiable)
         assert wrapped(optimizer) == differentiable
         assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("engine", [True, False])
+def test_backward_gives_the_gradient_of_the_public_function(monkeypatch, engine):
+    if not engine:
+        monkeypatch.delattr(torch.autograd.graph, "_engine_run_backward")
+    weight, inputs = torch.randn(5, 3, requires_grad=True), torch.randn(7, 5)
+    share = torch.rand(7)
+    startup.backward((inputs @ weight).square().sum(1), share)
+    (expected,) = torch.autograd.grad(((inputs @ weight).square().sum(1) * share).sum(), weight)
+    torch.testing.assert_close(weight.grad, expected)
+    startup.backward((inputs @ weight).square().sum(1), share)
+    torch.testing.assert_close(weight.grad, 2 * expected)

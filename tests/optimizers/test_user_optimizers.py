@@ -167,11 +167,11 @@ def test_a_second_call_evaluates_again(train, own):
 )  # fmt: skip
 def test_no_backward_pass_is_made_in_vain(train, own, monkeypatch, words, calls):
     """One pass for each gradient that the update uses; those that build on the graph take none besides it."""
-    from dltrain.training.closure import Closure
+    from dltrain.training.objective import Objective
 
     counted = []
-    backward = Closure._backward
-    monkeypatch.setattr(Closure, "_backward", lambda self: counted.append(1) or backward(self))
+    evaluate = Objective.loss_gradient
+    monkeypatch.setattr(Objective, "loss_gradient", lambda self: counted.append(1) or evaluate(self))
     names = {name.lower(): name for name in ("Calling", "Ignoring", "CallingTwice")}
     train(*([own(names[words])] if words in names else words.split()), "steps=3", "dataset.limit=100")
     assert len(counted) == 3 * calls

@@ -27,7 +27,11 @@ from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, W
 
 CONF = Path(__file__).parents[2] / "conf" / "regularization"
 WORDS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "none")
-MODEL_KEYS = [name for name, value in vars(model_keys).items() if inspect.isfunction(value)]
+MODEL_KEYS = [
+    name
+    for name, value in vars(model_keys).items()
+    if inspect.isfunction(value) and value.__module__ == model_keys.__name__
+]
 
 
 def model(seed: int = 0) -> nn.Sequential:

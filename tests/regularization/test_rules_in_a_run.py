@@ -7,10 +7,10 @@ from itertools import permutations
 import pytest
 import torch
 
-from dltrain.build import build
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.validation import validate
+from dltrain.run.build import build
 from dltrain.seeding import Stream
 
 F = torch.nn.functional

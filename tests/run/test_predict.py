@@ -19,9 +19,10 @@ from PIL import Image
 from pyarrow import feather, parquet
 from torch import Tensor
 
-from dltrain import api, errors, scoring
+from dltrain import api, errors
 from dltrain.cli import dispatch
 from dltrain.commands.complete import candidates, split
+from dltrain.run import scoring
 from dltrain.run.prediction import ensemble
 
 Rows = list[dict[str, Any]]

@@ -162,6 +162,16 @@ def test_the_splits_of_the_run_are_predicted_as_they_were_scored():
         assert right[parts == split].mean() == pytest.approx(scores[split]["accuracy"])
 
 
+class Foreign:
+    """A table of another library, such as polars, as the Arrow C stream passes it on."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__()
+
+
 def forms_of(rows: Rows) -> dict[str, Any]:
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     table = pa.table(columns)
@@ -172,6 +182,7 @@ def forms_of(rows: Rows) -> dict[str, Any]:
         "path": Path(write("other.csv", shuffled)),
         "parquet": "new.parquet",
         "arrow": table,
+        "foreign": Foreign(table),
         "batch": table.to_batches()[0],
         "columns": columns,
         "arrays": columns | {"age": np.array([math.nan if v is None else v for v in columns["age"]])},
@@ -330,7 +341,7 @@ def test_a_run_needs_no_data_to_predict():
 def test_models_are_those_that_were_scored(words):
     """Built without the data, a model has the weights, buffers and outputs of the one that `evaluate` builds."""
     run = api.train(*words, steps=3, quiet=True)
-    from dltrain import scoring
+    from dltrain.run import scoring
 
     config, door = run._built_from
     parts, _ = scoring.build(

@@ -105,10 +105,10 @@ def resumed(workdir, monkeypatch, best_row):
 
     original, last = Trainer.observe, best_row["step"] + 7
 
-    def dying(self, update_norm):
+    def dying(self):
         if self.step == last:
             raise Killed
-        original(self, update_norm)
+        original(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "observe", dying)
@@ -153,10 +153,10 @@ def test_best_of_averaged_weights(tmp_path, averaging):
 
 
 def built(run: Run):
-    from dltrain.build import build
     from dltrain.config import saved
     from dltrain.config.compose import open_catalogue
     from dltrain.config.door import Door, shipped_targets
+    from dltrain.run.build import build
 
     catalogue = open_catalogue()
     return build(saved.read(run.path, catalogue, []), Door(shipped_targets(catalogue), []))[0]

@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dltrain.build import build
 from dltrain.cli import dispatch
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import Door, shipped_targets
+from dltrain.run.build import build
 from dltrain.training.tensorboard import TensorBoard
 
 F = torch.nn.functional

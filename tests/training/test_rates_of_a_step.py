@@ -7,11 +7,11 @@ import torch
 from conftest import Run, run_folders
 from safetensors.torch import load_file
 
-from dltrain.build import build
 from dltrain.cli import dispatch
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import Door, shipped_targets
+from dltrain.run.build import build
 
 STEPS, LR, STRENGTH, DECAY = 6, 0.2, 0.3, 0.4
 WORDS = ("dataset=iris", "model.hidden=[8]", "batch_size=full", f"steps={STEPS}", "optimizer=momentum", f"lr={LR}",

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dltrain.build import build
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.validation import validate
+from dltrain.run.build import build
 
 STEPS, LR, L2, DECAY, LIMIT, RHO, MOMENTUM = 30, 0.1, 0.02, 0.5, 0.3, 0.2, 0.9
 

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_callbacks import STEPS, fit, result, rows, run_info
 
 from dltrain.training.callbacks import Progress
-from dltrain.training.tensorboard import EventFile, TensorBoard, words
+from dltrain.training.tensorboard import EventFile, TensorBoard, checksum, words
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -208,7 +208,7 @@ def test_non_finite_and_huge_values_are_written(tmp_path: Path) -> None:
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path, None)
     board.on_fit_start(run_info(tmp_path))
-    board.file.records._writer = open("/dev/full", "wb")  # type: ignore[union-attr]
+    board.file.stream = open("/dev/full", "wb")  # type: ignore[union-attr]
     with pytest.raises(OSError, match="No space left"):
         board.on_epoch_end(next(rows(1)))
     with pytest.raises(OSError, match="No space left"):
@@ -267,3 +267,10 @@ print(sorted(heavy & {*sys.modules}))
 )
 def test_words(name: str, title: str) -> None:
     assert words(name) == title
+
+
+@pytest.mark.parametrize("data", [b"", b"123456789", bytes(range(256)) * 5])
+def test_checksums_are_those_of_tensorboard(data):
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    assert int.from_bytes(checksum(data), "little") == masked_crc32c(data)

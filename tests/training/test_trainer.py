@@ -70,13 +70,13 @@ def test_augmentation_leaves_the_order_of_samples(train, monkeypatch):
     from dltrain.training.trainer import Trainer
 
     seen: list[list[int]] = []
-    original = Trainer.transform
+    original = Trainer.augment
 
     def spy(self, batch, epoch):
         seen[-1].extend(batch.indices.tolist())
         return original(self, batch, epoch)
 
-    monkeypatch.setattr(Trainer, "transform", spy)
+    monkeypatch.setattr(Trainer, "augment", spy)
     for words in ("none", "[mixup,shift]"):
         seen.append([])
         train("epochs=2", f"augmentation={words}")
@@ -131,7 +131,6 @@ def test_diverged_run_stops_before_the_bad_update(train, workdir):
 
 
 def test_validation_split_of_every_seed_is_the_same(train):
-    from dltrain.experiment import Experiment, prepare  # noqa: F401
     from dltrain.training.trainer import Trainer
 
     kept = []
@@ -161,10 +160,10 @@ def kill_at(monkeypatch, step):
 
     original = Trainer.observe
 
-    def dying(self, update_norm):
+    def dying(self):
         if self.step == step:
             raise Killed
-        original(self, update_norm)
+        original(self)
 
     monkeypatch.setattr(Trainer, "observe", dying)
 

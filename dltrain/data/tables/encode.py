@@ -165,3 +165,19 @@ def _filled(rule: Rule) -> str:
         return f"filled with the training median {str(rule.fill)[:10]}{flag}"
     what = "the training median" if rule.format.kind == "number" else "the most frequent value"
     return f"filled with {what} {rule.fill:.6g}{flag}"
+
+
+def coded_targets(column: Column, class_names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return the class of each row by name, -1 where it is missing; DataError for a class that is not among the names."""
+    place = {name: i for i, name in enumerate(class_names)}
+    unknown = [
+        level for i, level in enumerate(column.levels) if level not in place and (column.values == i).any()
+    ]
+    if unknown:
+        raise DataError(
+            f"column {column.name!r} holds {unknown[0]!r}, which is none of the classes {', '.join(map(repr, class_names[:8]))}; "
+            "correct the labels, or remove these rows"
+        )
+    to = np.array([place.get(level, -1) for level in column.levels] + [-1], np.int64)
+    coded: NDArray[np.int64] = to[column.values]
+    return coded

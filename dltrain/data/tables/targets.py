@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dltrain.data.contract import Contract
@@ -189,19 +188,3 @@ def _check_some(columns: Columns, name: str, kept: Flags) -> None:
 def _note(what: str, how: str, dropped: int) -> str:
     notes = [what] + [how] * bool(how) + [f"{dropped} rows without a target left out"] * bool(dropped)
     return f"target   {' · '.join(notes)}"
-
-
-def coded_targets(column: Column, class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return the class of each row by name, -1 where it is missing; DataError for a class that is not among the names."""
-    place = {name: i for i, name in enumerate(class_names)}
-    unknown = [
-        level for i, level in enumerate(column.levels) if level not in place and (column.values == i).any()
-    ]
-    if unknown:
-        raise DataError(
-            f"column {column.name!r} holds {unknown[0]!r}, which is none of the classes {', '.join(map(repr, class_names[:8]))}; "
-            "correct the labels, or remove these rows"
-        )
-    to = np.array([place.get(level, -1) for level in column.levels] + [-1], np.int64)
-    coded: NDArray[np.int64] = to[column.values]
-    return coded

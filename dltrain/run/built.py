@@ -1,0 +1,24 @@
+"""A run before its first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dltrain.config.schema import Config
+from dltrain.training.parts import Parts, Plan
+
+
+@dataclass
+class Experiment:
+    """A built run: nothing is on the disk yet, and nothing is trained.
+
+    Args:
+        startup: seconds from the start of the process to each milestone
+    """
+
+    config: Config
+    parts: Parts
+    plan: Plan
+    command: str = ""
+    overrides: tuple[str, ...] = ()
+    startup: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,67 @@
+"""The data of a run: the dataset of the configuration, split and normalized."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dltrain.config.door import Door
+from dltrain.config.schema import Config
+from dltrain.data.contract import Contract
+from dltrain.data.errors import DataError
+from dltrain.data.prepare import Splits, prepare
+from dltrain.data.raw import RawData
+from dltrain.data.torch_dataset import as_raw
+from dltrain.errors import DataProblem, UserError
+
+COMMON_DATASET_KEYS = (
+    "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit",
+)  # fmt: skip
+
+
+def build_data(
+    config: Config,
+    door: Door,
+    device: torch.device,
+    statistics: Mapping[str, Tensor] | None,
+    contract: Contract | None = None,
+) -> Splits:
+    """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only."""
+    machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
+    machine |= {"worker_timeout": config.worker_timeout, "contract": contract}
+    common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
+    raw = load_data(config, door, contract)
+    with data_problems():
+        return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
+
+
+def load_data(config: Config, door: Door, contract: Contract | None = None) -> RawData:
+    """Load the dataset; a table is read by the contract of an earlier run, if it is given."""
+    own = {key: value for key, value in config.dataset.items() if key not in COMMON_DATASET_KEYS}
+    if contract is not None and contract.columns and takes_contract(door, config):
+        own["contract"] = contract
+    with data_problems():
+        return as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS))
+
+
+def takes_contract(door: Door, config: Config) -> bool:
+    """Return whether the dataset reads other files by the contract of a run."""
+    return "contract" in inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
+
+
+@contextmanager
+def data_problems() -> Iterator[None]:
+    """Turn errors of the data into DataProblem, with its exit code."""
+    try:
+        yield
+    except DataError as error:
+        raise DataProblem(str(error)) from error
+    except UserError as error:
+        if isinstance(error.__cause__, DataError):
+            raise DataProblem(str(error.__cause__)) from error
+        raise

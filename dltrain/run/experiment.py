@@ -1,0 +1,215 @@
+"""One run: build, fit, score, summarize."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dltrain.config import saved
+from dltrain.config.door import Door
+from dltrain.config.schema import Config
+from dltrain.data.prepare import Splits
+from dltrain.run.build import build
+from dltrain.run.built import Experiment
+from dltrain.run.failures import explain, problem_of
+from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
+from dltrain.run.resume import restore
+from dltrain.run.tuning import settle
+from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
+from dltrain.training.callbacks import Callback, Result, RunInfo
+from dltrain.training.evaluation import confusion
+from dltrain.training.parts import Parts
+from dltrain.training.run_log import RunLog
+from dltrain.training.signals import Interrupted
+from dltrain.training.tensorboard import TensorBoard
+from dltrain.training.terminal import Terminal
+from dltrain.training.trainer import Trainer, Watch
+
+_log = logging.getLogger(__name__)
+
+
+def prepare(
+    config: Config,
+    door: Door,
+    command: str,
+    overrides: list[str],
+    startup: Mapping[str, float],
+    earlier: Path | None = None,
+    splits: Splits | None = None,
+) -> Experiment:
+    """Build everything of a run. What the data or the machine refuse is refused here, before the folder exists.
+
+    `earlier` is the folder of a run to resume, whose normalization is used; `splits` are the data of another run of this
+    process over the same dataset.
+    """
+    begun = time.perf_counter()
+    config = settle(config, door)
+    statistics, contract = (
+        (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
+    )
+    parts, plan = build(config, door, statistics, splits, contract)
+    timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
+    return Experiment(config, parts, plan, command, tuple(overrides), timings)
+
+
+def run(
+    experiment: Experiment, path: Path, resume: bool = False, watch: Watch | None = None, strict: bool = False
+) -> float | None:
+    """Train in a folder, and return the objective. `watch` may prune the run.
+
+    Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`, Interrupted after a signal,
+    and ResourceProblem at the end of a run that is done but could not write all of its logs (`degraded`).
+    """
+    folder = open_folder(experiment, path, strict)
+    try:
+        trainer = Trainer(experiment.parts, experiment.plan, folder, [], watch)
+        if resume:
+            restore(trainer)
+        # before the summary says `running`, which a signal must not leave behind
+        with trainer.signals, watched_logs(folder):
+            info = begin(experiment, trainer, resume)
+            return _fit(experiment, trainer, info)
+    finally:
+        folder.close()
+
+
+def open_folder(experiment: Experiment, path: Path, strict: bool = False) -> RunFolder:
+    """Open the folder of a run; it is locked until it is closed."""
+    keeping = experiment.config.checkpoint
+    return RunFolder(
+        path, keeping.keep, manifest_facts(experiment), keeping.background, keeping.unsaved, strict
+    )
+
+
+def begin(experiment: Experiment, trainer: Trainer, resume: bool = False) -> RunInfo:
+    """Write what is known before the first step, and create the observers."""
+    folder = trainer.folder
+    saved.write(experiment.config, folder.path / "config.yaml")
+    # a resumed run has none if it was killed before they were written; they come last, so that the contract is there, too
+    if not resume or not folder.has_statistics:
+        if experiment.parts.contract is not None:
+            folder.write_contract(experiment.parts.contract)
+        folder.write_statistics(experiment.parts.statistics)
+    info = describe(experiment, folder.path, trainer.step, folder.rows() if resume else [])
+    trainer.callbacks += observers(experiment.config, folder.path, trainer.step if resume else None)
+    folder.write_summary({"status": "running", **facts(experiment)})
+    return info
+
+
+def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | None:
+    """Fit, score and report; the summary says how it ended, also after an error."""
+    try:
+        trainer.notify("on_fit_start", info)
+        trainer.fit()
+        result = finish(experiment, trainer)
+    except BaseException as error:
+        report = explain(error, experiment)
+        close(experiment, trainer, report)
+        if report is error:
+            raise
+        raise report from error
+    problem = problem_of(trainer.folder)
+    if problem is not None:
+        raise problem
+    return result.objective
+
+
+def finish(experiment: Experiment, trainer: Trainer) -> Result:
+    """Score, call the observers, and write the summary."""
+    result = conclude(experiment, trainer)
+    trainer.notify("on_fit_end", result)
+    problems = trainer.folder.problems
+    ending = {"status": "degraded", "problems": problems} if problems else {}
+    trainer.folder.write_summary({**summary_of(result), **ending, **facts(experiment)})
+    return result
+
+
+def close(experiment: Experiment, trainer: Trainer, report: BaseException) -> None:
+    """Write the reason why a run ended early to the summary, run.log and the callbacks; no failure here hides the first."""
+    interrupted = isinstance(report, KeyboardInterrupt | Interrupted)
+    summary = {
+        "status": "interrupted" if interrupted else "failed",
+        "stop_reason": str(report),
+        "error": f"{type(report).__name__}: {report}",
+        "steps": trainer.step,
+        "problems": trainer.folder.problems,
+        **facts(experiment),
+    }
+    with suppress(OSError):
+        trainer.folder.write_summary(summary)
+    if interrupted:
+        _log.info("%s", report)
+    else:
+        _log.exception("the run ended with an error")
+    with suppress(OSError):
+        trainer.notify("on_exception", report)
+
+
+def observers(config: Config, path: Path, resumed_step: int | None) -> list[Callback]:
+    """Return the callbacks of a run."""
+    purge_step = None if resumed_step is None else resumed_step + 1
+    callbacks: list[Callback] = [Terminal(config.quiet), TensorBoard(path, purge_step), RunLog()]
+    if config.log.profile:
+        from dltrain.training.profiler import Profiler
+
+        callbacks.append(Profiler(path))
+    return callbacks
+
+
+def conclude(experiment: Experiment, trainer: Trainer) -> Result:
+    """Score the test split once, with the best weights, and return the result."""
+    config, parts, plan = experiment.config, experiment.parts, experiment.plan
+    assert trainer.state.stop is not None
+    test = trainer.validation.score(parts.test) if parts.test is not None and config.evaluation.test else {}
+    scored = parts.test if test else parts.val
+    table = None
+    if parts.spec.task == "classification" and scored is not None:
+        table = confusion(
+            parts.model,
+            scored,
+            parts.spec.num_classes,
+            plan.evaluation_batch_size,
+            plan.device,
+            plan.precision,
+        )
+    if trainer.state.best_weights:
+        trainer.folder.write_best(trainer.state.best_weights)
+    trainer.diagnosis.draw(trainer.rates.lr)
+    best_step = trainer.state.best_row.get("step", 0.0)
+    return Result(
+        status=trainer.state.stop[0],
+        stop_reason=trainer.state.stop[1],
+        best_epoch=best_step / plan.steps_per_epoch,
+        best=dict(trainer.state.best_row),
+        test=test,
+        objective=parts.early_stopping.best,
+        epochs=trainer.step / plan.steps_per_epoch,
+        steps=trainer.step,
+        seconds=trainer.clock.seconds,
+        images_per_second=trainer.state.last_row.get("images_per_second", 0.0),
+        peak_memory_bytes=peak_memory(plan.device),
+        confusion=table,
+        constant=constant_guess(parts, scored) if scored is not None else {},
+    )
+
+
+def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
+    """Return the scores of a constant output on a split of a table: the mean of the training targets, or the shares of their
+    classes.
+    """
+    if parts.contract is None or not parts.contract.columns:
+        return {}
+    known, targets = parts.train.targets, split.targets
+    if parts.spec.task == "classification":
+        outputs = torch.bincount(known, minlength=parts.spec.num_classes).clamp(min=1).log()
+    else:
+        outputs = known.double().mean(0)
+    outputs = outputs.expand(len(targets), -1)
+    reported = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
+    return {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}

@@ -1,0 +1,75 @@
+"""Messages for what can go wrong in a run."""
+
+from __future__ import annotations
+
+import torch
+
+from dltrain.data.errors import DataError
+from dltrain.errors import DataProblem, NumericalFailure, ResourceProblem, UserError
+from dltrain.run.built import Experiment
+from dltrain.storage.run_folder import RunFolder
+from dltrain.training.guard import NonFinite
+
+
+def explain(error: BaseException, experiment: Experiment) -> BaseException:
+    """Return the error with a message for the user; errors that nothing is known about are returned unchanged."""
+    plan = experiment.plan
+    if isinstance(error, NonFinite):
+        return non_finite(error, experiment)
+    if isinstance(error, DataError):
+        return DataProblem(str(error))
+    if isinstance(error, RuntimeError) and str(error).startswith("derivative for"):
+        return no_second_derivative(error, experiment)
+    if is_out_of_memory(error):
+        half = max(plan.batch_size // 2, 1)
+        return ResourceProblem(
+            f"The memory of {plan.device} is not enough for batch_size={plan.batch_size}. "
+            f"Try batch_size={half}, or accumulate={plan.accumulate * 2} for the same steps in smaller parts, "
+            "or batch_size=auto."
+        )
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return ResourceProblem(
+            f"{error.filename or 'A file of the run'} could not be written ({error.strerror or error}). "
+            "Remove the cause, then run: dltrain resume RUN"
+        )
+    return error
+
+
+def non_finite(error: NonFinite, experiment: Experiment) -> NumericalFailure:
+    """Say where it happened, for which samples, in which tensor first; and what to try."""
+    first = f" First of all: {error.first}." if error.first else ""
+    samples = f", samples {error.samples}" if error.samples else ""
+    return NumericalFailure(
+        f"The loss or a gradient is not finite at step {error.step + 1} (loss {error.loss:g}{samples}); "
+        f"the checkpoints before it are kept.{first}\n"
+        f"Most often lr is too large: lr is {experiment.parts.optimizer.param_groups[0]['lr']:g}. Try a tenth of it, or "
+        "regularization=[gradient_clipping].\nnon_finite=skip leaves such a step out."
+    )
+
+
+def no_second_derivative(error: RuntimeError, experiment: Experiment) -> UserError:
+    """Say which choice needs the second derivative of a model for which torch has none."""
+    words = experiment.config.words
+    looks = [w for w in experiment.config.diagnostics if w in ("curvature", "prediction")]
+    asks, cure = f"optimizer={words['optimizer']}", "Use a first-order optimizer, such as optimizer=adam"
+    if looks:
+        asks, cure = f"diagnostics=[{','.join(looks)}]", "Leave that out"
+    return UserError(
+        f"{asks} needs the second derivative of model={words['model']}, and torch has none of "
+        f"{str(error).split()[2]}.\n{cure}, or use another model."
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: of the GPU, of Python, or of torch's allocator on the CPU (a plain RuntimeError)."""
+    words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
+    )
+
+
+def problem_of(folder: RunFolder) -> ResourceProblem | None:
+    """Return what to raise if a run is done, but something besides its weights could not be written."""
+    if not folder.problems:
+        return None
+    return ResourceProblem("The run is done, but not all of its records:\n" + "\n".join(folder.problems[:2]))

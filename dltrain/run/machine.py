@@ -1,0 +1,55 @@
+"""The machine of a run: device, precision, threads and memory."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+
+import torch
+
+from dltrain.config.schema import Config
+from dltrain.errors import UserError
+
+
+def set_machine(config: Config) -> None:
+    """Set the process-wide switches: memory, threads, determinism."""
+    keep_freed_memory()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if (
+        config.deterministic != torch.are_deterministic_algorithms_enabled()
+    ):  # the call imports torch._dynamo: 1 to 5 s
+        torch.use_deterministic_algorithms(config.deterministic)
+    torch.set_float32_matmul_precision("high" if config.precision != "fp32" else "highest")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a step frees for the next step: 1.2 times the speed of a small CNN on a CPU.
+
+    By default every activation above 128 kB is mapped from the system again, page fault by page fault.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+            libc.mallopt(option, 1 << 30)
+
+
+def choose_device(asked: str) -> torch.device:
+    """Return the device of a name; `auto` is the GPU if there is one. Raises UserError for one that does not exist."""
+    fastest = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(fastest if asked == "auto" else asked)
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    count = there.get(device.type, 0)
+    if (device.index or 0) >= count:
+        devices = ", ".join(["cpu"] + [f"cuda:{i}" for i in range(there["cuda"])] + ["mps"] * there["mps"])
+        raise UserError(
+            f"`device` is {asked}, which this machine does not have. There is: {devices}. Or leave it: device=auto"
+        )
+    return torch.device(device.type, device.index or 0) if device.type == "cuda" else device
+
+
+def choose_precision(asked: str, device: torch.device) -> str:
+    """Return the precision; `auto` is bf16 on a GPU that has it, else fp32."""
+    if asked != "auto":
+        return asked
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

@@ -1,0 +1,221 @@
+"""Records of a run: manifest, summary, the description for observers, and the log."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import dltrain
+from dltrain.config import saved
+from dltrain.config.schema import Config
+from dltrain.run.built import Experiment
+from dltrain.run.git import git_state
+from dltrain.seeding import Stream, sample_positions
+from dltrain.storage.run_folder import RunFolder
+from dltrain.training.callbacks import Best, Result, RunInfo
+from dltrain.training.parts import Parts, Plan
+
+
+def manifest_facts(experiment: Experiment) -> dict[str, Any]:
+    """Return what a checkpoint's manifest holds about its run: versions, machine, data, and what may not change in a resume."""
+    return {
+        "dltrain": dltrain.__version__,
+        "torch": torch.__version__,
+        "device": experiment.plan.device.type,
+        "threads": torch.get_num_threads(),
+        "fingerprint": experiment.parts.fingerprint,
+        "config": saved.binding(experiment.config),
+    }
+
+
+def facts(experiment: Experiment) -> dict[str, Any]:
+    """Return the fields of summary.json that do not depend on the result."""
+    config, parts, plan = experiment.config, experiment.parts, experiment.plan
+    return {
+        "startup": experiment.startup,
+        "parameters": sum(p.numel() for p in parts.model.parameters()),
+        **({"loaded": parts.loaded} if parts.loaded else {}),
+        **({"inferred": list(parts.spec.notes)} if parts.spec.notes else {}),
+        "seed": plan.seed,
+        "metric": parts.early_stopping.metric,
+        "mode": parts.early_stopping.mode,
+        "overrides": list(experiment.overrides),
+        "command": experiment.command,
+        "name": config.secrets.get("name", config.name),
+        "tags": config.secrets.get("tags", config.tags),
+        "notes": config.secrets.get("notes", config.notes),
+        "git": git_state(),
+        "versions": {
+            "dltrain": dltrain.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "device": device_name(plan.device),
+        "threads": torch.get_num_threads(),
+        "written": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def summary_of(result: Result) -> dict[str, Any]:
+    """Return the fields of summary.json about the result; metrics under `test` have no prefix."""
+    names = "status stop_reason best_epoch best test objective epochs steps seconds images_per_second peak_memory_bytes"
+    constant = {"constant": result.constant} if result.constant else {}
+    return {name: getattr(result, name) for name in names.split()} | constant
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory held so far, in bytes: of the GPU, or of the process on a CPU; 0 if the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def device_name(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str, float]]) -> RunInfo:
+    """Return what the observers are told before the first step; `rows` were kept by a resume."""
+    config, parts, plan, words = experiment.config, experiment.parts, experiment.plan, experiment.config.words
+    images, labels = sample_images(parts, plan)
+    best = Best(parts.early_stopping.metric, parts.early_stopping.mode)
+    return RunInfo(
+        name=config.name or "",
+        folder=path,
+        command=experiment.command,
+        overrides=experiment.overrides,
+        **{group: str(words[group]) for group in ("dataset", "model", "optimizer", "schedule")},
+        sizes={
+            name: len(split)
+            for name, split in (("train", parts.train), ("val", parts.val), ("test", parts.test))
+            if split is not None
+        },
+        input_shape=parts.spec.input_shape,
+        num_classes=parts.spec.num_classes,
+        task=parts.spec.task,
+        class_names=parts.spec.class_names,
+        parameters=sum(p.numel() for p in parts.model.parameters()),
+        device=device_name(plan.device),
+        precision=plan.precision,
+        threads=torch.get_num_threads(),
+        seed=plan.seed,
+        max_epochs=-(-plan.total_steps // plan.steps_per_epoch),
+        total_steps=plan.total_steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        batch_size=plan.batch_size,
+        lr=parts.optimizer.param_groups[0]["initial_lr"],
+        resumed_step=step,
+        best_row=([{}] + [row for row in rows if best.improves(row)])[-1],
+        metric=parts.early_stopping.metric,
+        mode=parts.early_stopping.mode,
+        early_stopping=str(words["early_stopping"]),
+        hparams=hparams(config, parts, plan),
+        sample_images=images,
+        sample_labels=labels,
+        loaded=parts.loaded,
+        inferred=parts.spec.notes,
+    )
+
+
+def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float | str | bool]:
+    """Return the choices of a run, flat, for TensorBoard's HParams tab."""
+    words = {
+        g: w if isinstance(w, str) else ",".join(w) or "none"
+        for g, w in config.words.items()
+        if g not in ("debug", "experiment")
+    }
+    numbers = {
+        "lr": parts.optimizer.param_groups[0]["initial_lr"],
+        "batch_size": plan.batch_size,
+        "seed": plan.seed,
+    }
+    keys = {
+        f"optimizer.{key}": value
+        for key, value in config.optimizer.items()
+        if isinstance(value, int | float) and key != "lr"
+    }
+    rules = {
+        f"regularization.{w}.{k}": v
+        for w, node in config.regularization.items()
+        for k, v in node.items()
+        if isinstance(v, int | float)
+    }
+    shown = {**words, **numbers, **keys, **rules}
+    if "optimizer.lr" in config.secrets:
+        del shown["lr"]
+    return {name: value for name, value in shown.items() if name not in config.secrets}
+
+
+@torch.no_grad()
+def sample_images(parts: Parts, plan: Plan, count: int = 15) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Return a few random training images as the model sees them, augmented, in [0, 1], and their labels."""
+    if len(parts.spec.input_shape) != 3 or parts.spec.input_shape[0] not in (1, 3):
+        return None, ()
+    order = sample_positions(len(parts.train), count, plan.seed, "pictures")
+    inputs, targets, indices = next(iter(parts.train.batches(order, count)))
+    labels = (
+        tuple(parts.spec.class_names[int(t)] for t in targets)
+        if parts.spec.class_names and targets.dim() == 1
+        else ()
+    )
+    if parts.augmentation is not None:
+        inputs, _ = parts.augmentation(
+            inputs, targets, Stream(plan.seed, "samples", plan.device).at(0), indices, 0
+        )
+    raw = inputs.float() * parts.spec.std.to(inputs.device) + parts.spec.mean.to(inputs.device)
+    return raw.clamp(0, 1).cpu(), labels
+
+
+def log_of(path: Path) -> logging.FileHandler:
+    """Return the handler that writes run.log of a folder."""
+    handler = logging.FileHandler(path / "run.log", encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    return handler
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Log to run.log of a folder, as Hydra does for the runs that it starts."""
+    handler = log_of(path)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def watched_logs(folder: RunFolder) -> Iterator[None]:
+    """Turn failures of the logs into problems of the run; logging would print a traceback on the terminal."""
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+    for handler in handlers:
+        note_failures(handler, folder)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.__dict__.pop("handleError", None)
+
+
+def note_failures(handler: logging.FileHandler, folder: RunFolder) -> None:
+    """Add failures of a log to the problems of the run from now on."""
+
+    def note(record: logging.LogRecord) -> None:
+        problem = f"{handler.baseFilename} could not be written"
+        if problem not in folder.problems:
+            folder.problems.append(problem)
+
+    handler.handleError = note  # type: ignore[method-assign]

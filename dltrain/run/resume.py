@@ -1,0 +1,127 @@
+"""Continue a run from its newest checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from dltrain.config import saved
+from dltrain.config.door import Door
+from dltrain.config.schema import Config
+from dltrain.errors import CheckpointProblem, DataProblem, UserError
+from dltrain.run.build import build_schedule
+from dltrain.run.built import Experiment
+from dltrain.run.plan import make_plan
+from dltrain.storage.checkpoint import Checkpoint
+from dltrain.storage.run_folder import RunFolder
+from dltrain.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
+
+
+def restore(trainer: Trainer) -> None:
+    """Load the newest complete checkpoint, and drop the rows after it.
+
+    Raises DataProblem for other data, CheckpointProblem for another configuration or a state that does not fit it.
+    """
+    checkpoint = trainer.folder.newest_checkpoint()
+    if checkpoint is not None:
+        check_same_run(trainer.folder, checkpoint.manifest)
+        load(trainer, checkpoint)
+    trainer.folder.rewind_rows(trainer.step)
+
+
+def check_same_run(folder: RunFolder, manifest: Mapping[str, Any]) -> None:
+    """Raise DataProblem for other data, CheckpointProblem for another configuration; warn of another machine."""
+    if manifest.get("fingerprint") != folder.facts["fingerprint"]:
+        raise DataProblem(
+            f"{folder.path}: the data are not those that the run was trained on. Put the former ones back, or start "
+            f"another run with these: dltrain rerun {folder.path}"
+        )
+    saved.check_same(folder.path, manifest.get("config"), folder.facts["config"])
+    warn_of_other_machine(manifest, folder.facts)
+
+
+def load(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint. Raises CheckpointProblem with the reason if its files do not fit the configuration."""
+    path = trainer.folder.path
+    try:
+        best = trainer.folder.best_weights(int(checkpoint.manifest["best_step"]))
+        state, weights = checkpoint.state(), checkpoint.weights()
+        check_yardstick(path, state, trainer)
+        load_state(trainer, state, weights, best)
+    except (
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        OSError,
+        SafetensorError,
+    ) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise CheckpointProblem(
+            f"{checkpoint.folder} does not fit this configuration ({type(error).__name__}: {reason})"
+        ) from None
+
+
+def check_yardstick(path: Path, state: Mapping[str, Any], trainer: Trainer) -> None:
+    """Refuse a run whose `loss` is still the training objective: its best and its rows compare with no new evaluation.
+
+    Such a checkpoint holds no sum of the column `objective`. Raises CheckpointProblem.
+    """
+    if len(state["sums"]) == len(trainer.running.sums) - 1:
+        raise CheckpointProblem(
+            f"{path} was trained by an earlier version, whose val/loss depends on the kind of loss, label smoothing and "
+            "class weights; it no longer does, so that a resumed run would mix two scales.\n"
+            f"Train again: dltrain rerun {path}"
+        )
+
+
+def load_state(trainer: Trainer, state: Any, weights: dict[str, Tensor], best: dict[str, Tensor]) -> None:
+    """Load the state; the message of a part that refuses it gets the run's folder and a cure."""
+    try:
+        trainer.checkpoints.load(state, weights, best)
+    except CheckpointProblem as error:
+        path = trainer.folder.path
+        raise CheckpointProblem(
+            f"{path} cannot be continued: {error}\nTo start it again: dltrain rerun {path}"
+        ) from None
+
+
+def check_longer(experiment: Experiment, before: Config, door: Door) -> None:
+    """Raise UserError if more epochs would change the past: schedules must be the same functions up to the former end."""
+    plan = experiment.plan
+    former = make_plan(before, plan.device, plan.batch_size, plan.steps_per_epoch)
+    if plan.total_steps < former.total_steps:
+        raise UserError(
+            f"`epochs` or `steps` can only grow in a resumed run: {former.total_steps} steps were planned, now {plan.total_steps}."
+        )
+    for group in ("schedule", "momentum_schedule", "penalty_schedule"):
+        then, now = (build_schedule(experiment.config, door, group, p) for p in (former, plan))
+        if (
+            then is not None
+            and now is not None
+            and any(then(step) != now(step) for step in range(former.total_steps))
+        ):
+            word = experiment.config.words[group]
+            raise UserError(
+                f"`epochs` or `steps` cannot change in this run: {group}={word} depends on the total number of steps, so the "
+                "steps that are done would have had other rates.\nFor a new run: dltrain rerun RUN epochs=…"
+            )
+
+
+def warn_of_other_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Warn where device, thread count or torch differ: results are equal to the last bit for the same ones only."""
+    for key in ("device", "threads", "torch"):
+        if key in then and then[key] != now[key]:
+            text = f"{key} was {then[key]} and is {now[key]}: the run goes on, but not equal to the last bit"
+            _log.warning("%s", text)
+            print(f"dltrain: {text}", file=sys.stderr)

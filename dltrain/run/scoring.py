@@ -1,0 +1,298 @@
+"""Scoring runs that are done: each by its best weights, and several together as an ensemble."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.augmentation.mix import CutMix, Mixup
+from dltrain.augmentation.pipeline import Augmentation
+from dltrain.config.door import Door
+from dltrain.config.schema import Config, objective_of
+from dltrain.data.contract import Contract
+from dltrain.data.spec import DataSpec
+from dltrain.errors import CheckpointProblem, UserError
+from dltrain.losses import combine, yardstick
+from dltrain.run.build import build, measures
+from dltrain.seeding import GlobalStream, Stream
+from dltrain.storage.run_folder import read_contract, read_statistics
+from dltrain.training.evaluation import evaluating
+from dltrain.training.forward import autocast
+from dltrain.training.parts import Parts, Plan
+
+Predicted = dict[str, tuple[Tensor, Tensor]]  # outputs and targets by split
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scores of a run (or of the ensemble) on one split."""
+
+    run: str
+    split: str
+    samples: int
+    values: dict[str, float]
+
+
+def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> list[Score]:
+    """Val and test scores of each run's best weights; with several runs also of the mean of their outputs (L3).
+
+    Raises CheckpointProblem for a run without best weights, UserError when the runs do not share their data.
+    """
+    scores: list[Score] = []
+    outputs: list[Predicted] = []
+    losses: list[object] = []
+    specs: list[DataSpec] = []
+    for path, config, door in zip(paths, configs, doors, strict=True):
+        contract = read_contract(path)
+        parts, plan = build(config, door, read_statistics(path), contract=contract)
+        warn_of_other_data(path, parts, contract)
+        load_best(parts, path)
+        draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
+        outputs.append({})
+        losses.append(parts.loss)
+        specs.append(parts.spec)
+        for name, split in splits_of(parts).items():
+            passes, targets = predict(parts, plan, split, draws)
+            outputs[-1][name] = mean_output(parts, passes), targets
+            values = measure(parts, *outputs[-1][name]) | uncertainty(parts, passes, targets)
+            scores.append(Score(str(path), name, len(split), values))
+    if len(paths) == 1:
+        return scores
+    return scores + ensemble(*in_shared_units(shared_measures(parts, losses, configs), specs, outputs))
+
+
+def warn_of_other_data(path: Path, parts: Parts, contract: Contract | None) -> None:
+    """Say which runs are scored on other data than they were trained on, and which levels they do not know."""
+    if contract is None or contract.fingerprint == parts.fingerprint:
+        return
+    print(f"dltrain: {path} is scored on other data than it was trained on", file=sys.stderr)
+    for note in parts.spec.notes:
+        if note.startswith("unseen"):
+            print(f"dltrain: {note}", file=sys.stderr)
+
+
+def in_shared_units(
+    parts: Parts, specs: list[DataSpec], outputs: list[Predicted]
+) -> tuple[Parts, list[Predicted]]:
+    """Outputs of members that standardized their targets differently, in real units, and parts that measure these."""
+    if len({scale_of(spec) for spec in specs}) == 1:
+        return parts, outputs
+    plain = replace(parts.spec, target_scale=None)
+    metrics, _ = measures(yardstick(plain), plain)
+    real = [
+        {name: (spec.in_units(logits), spec.in_units(targets)) for name, (logits, targets) in found.items()}
+        for spec, found in zip(specs, outputs, strict=True)
+    ]
+    return replace(parts, spec=plain, metrics=metrics), real
+
+
+def scale_of(spec: DataSpec) -> tuple[float, ...]:
+    """Mean and deviation of the targets as numbers that compare; empty where they were not standardized."""
+    scale = spec.target_scale
+    return () if scale is None else (*scale.mean.tolist(), *scale.std.tolist())
+
+
+def same_targets(left: Tensor, right: Tensor) -> bool:
+    """Whether two runs score the same samples; targets in real units differ by the rounding of their scales."""
+    if left.shape != right.shape:
+        return False
+    close = 1e-5 * float(left.double().std(correction=0)) if left.is_floating_point() else 0.0
+    return torch.equal(left, right) or (
+        close > 0 and torch.allclose(left.double(), right.double(), rtol=0, atol=close)
+    )
+
+
+def shared_measures(parts: Parts, losses: list[object], configs: list[Config]) -> Parts:
+    """The parts of an ensemble: what its members do not share is left out of them.
+
+    Members that minimized different objectives have none together, and members whose losses are of different kinds
+    are combined as the yardstick combines.
+    """
+    if any(objective_of(config) != objective_of(configs[0]) for config in configs):
+        kept = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
+        parts = replace(parts, metrics=kept)
+    if len({type(loss) for loss in losses}) > 1:
+        parts = replace(parts, loss=yardstick(parts.spec))
+    return parts
+
+
+def splits_of(parts: Parts) -> dict[str, Any]:
+    return {name: split for name, split in (("val", parts.val), ("test", parts.test)) if split is not None}
+
+
+def load_best(parts: Parts, path: Path) -> None:
+    """Give the model the best weights of a run. Raises CheckpointProblem for weights that are not this model's."""
+    load_weights(parts.model, best_weights(path), path)
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Give a model the weights of a run. Raises CheckpointProblem for weights that are not this model's."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointProblem(
+            f"{path}/checkpoints/best.safetensors does not fit its config.yaml: {reason}"
+        ) from None
+
+
+def best_weights(path: Path) -> dict[str, Tensor]:
+    """checkpoints/best.safetensors of a run."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = path / "checkpoints" / "best.safetensors"
+    if not file.is_file():
+        raise CheckpointProblem(
+            f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: dltrain resume {path}"
+        )
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointProblem(f"{file} is damaged ({error})") from None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How many passes with dropout (Gal & Ghahramani 2016, arXiv:1506.02142), and over how many augmented copies."""
+
+    mc_dropout: int = 0
+    tta: int = 0
+    named: bool = False  # whether the user named what makes the copies
+
+
+def predict(parts: Parts, plan: Plan, split: Any, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
+    """All logits (P, N, C) of a split in each of P passes, and targets (N, …); one pass without draws.
+
+    Raises UserError for Monte-Carlo dropout without dropout, and for test-time augmentation without augmentation.
+    """
+    draws = draws or Draws()
+    augment = copies_of(parts, draws.named) if draws.tta else None
+    passes = [
+        one_pass(parts, plan, split, number, draws.mc_dropout > 0, augment)
+        for number in range(max(draws.mc_dropout, draws.tta, 1))
+    ]
+    return torch.stack([logits for logits, _ in passes]), passes[0][1]
+
+
+def one_pass(
+    parts: Parts, plan: Plan, split: Any, number: int, mc_dropout: bool, augment: Augmentation | None
+) -> tuple[Tensor, Tensor]:
+    """Logits and targets of a split; the draws of a batch depend on the run's seed, the pass and the batch alone."""
+    outputs, targets = [], []
+    copies, masks = Stream(plan.seed, "tta", plan.device), GlobalStream(plan.seed, "mc_dropout", plan.device)
+    batches = split.batches(torch.arange(len(split)), plan.evaluation_batch_size)
+    with evaluating(parts.model), drawing_dropout(parts.model, mc_dropout):
+        for step, batch in enumerate(batches, start=number << 20):
+            inputs = batch.inputs
+            if augment is not None:
+                inputs, _ = augment(inputs, batch.targets, copies.at(step), batch.indices, number)
+            if mc_dropout:
+                masks.at(step)
+            with autocast(plan.device, plan.precision):
+                outputs.append(parts.model(inputs).float())
+            targets.append(batch.targets)
+    return torch.cat(outputs), torch.cat(targets)
+
+
+@contextmanager
+def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
+    """Inside, the dropout layers draw as in training, and everything else evaluates."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    if active and not layers:
+        raise UserError(
+            "`evaluation.mc_dropout` draws dropout, and this model has none. Train with regularization=[dropout]."
+        )
+    for layer in layers:
+        layer.train(active)
+    yield  # `evaluating`, around this, puts all modes back
+
+
+def copies_of(parts: Parts, named: bool = False) -> Augmentation:
+    """The augmentation without what mixes samples: a mixed sample has no target of its own. Refused where it was named."""
+    transforms = parts.augmentation.transforms if parts.augmentation is not None else []
+    kept = [transform for transform in transforms if not isinstance(transform, Mixup | CutMix)]
+    if named and len(kept) < len(transforms):
+        raise UserError(
+            "`evaluation.tta_words` names mixup or cutmix, and a copy that is mixed with another sample has no target of its "
+            "own. Leave them out."
+        )
+    if not kept:
+        raise UserError(
+            "`evaluation.tta` augments the samples that are scored, and this run has no augmentation that leaves targets alone.\n"
+            "Name some: dltrain evaluate RUN evaluation.tta=8 evaluation.tta_words=[shift]"
+        )
+    return Augmentation(kept)
+
+
+def mean_output(parts: Parts, passes: Tensor) -> Tensor:
+    """One output for each sample from those of several passes: their mean in the space of the loss."""
+    return passes[0] if len(passes) == 1 else combine(parts.loss, passes)
+
+
+def uncertainty(parts: Parts, passes: Tensor, targets: Tensor) -> dict[str, float]:
+    """How sure several passes are; nothing for one.
+
+    `loss_sd` is the standard deviation of a single pass's `loss`. For classes `entropy` is that of the mean probabilities, in
+    nats, and `disagreement` the part of it that the passes do not share: the mutual information of class and pass (Houlsby
+    et al. 2011, arXiv:1112.5745), 0 where all passes say the same. For quantities `deviation` is the standard deviation of
+    the outputs over the passes, in the mean over samples.
+    """
+    if len(passes) == 1:
+        return {}
+    losses = torch.stack([parts.metrics["loss"](logits, targets).double().mean() for logits in passes])
+    found = {"loss_sd": losses.std()}
+    if parts.spec.task == "classification":
+        single = passes.double().softmax(-1)
+        whole = entropy(single.mean(0))
+        found |= {"entropy": whole.mean(), "disagreement": (whole - entropy(single).mean(0)).mean()}
+    else:
+        found["deviation"] = parts.spec.in_units(passes.double()).std(0).mean()
+    return {name: float(value) for name, value in found.items()}
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """−Σ p log p over the last axis, in nats."""
+    return torch.special.entr(probabilities).sum(-1)
+
+
+def measure(parts: Parts, logits: Tensor, targets: Tensor) -> dict[str, float]:
+    return {name: float(metric(logits, targets).double().mean()) for name, metric in parts.metrics.items()}
+
+
+def ensemble(parts: Parts, outputs: list[Predicted]) -> list[Score]:
+    """The mean of several models' outputs, in the space of their loss."""
+    scores = []
+    for name, (first, targets) in outputs[0].items():
+        logits = [output[name][0] for output in outputs]
+        if any(
+            other.shape != first.shape or not same_targets(output[name][1], targets)
+            for output, other in zip(outputs, logits, strict=True)
+        ):
+            raise UserError(
+                f"The runs do not share their {name} split (other data, or another dataset.split_seed): no ensemble of them."
+            )
+        members = torch.stack(logits)
+        values = measure(parts, mean_output(parts, members), targets) | uncertainty(parts, members, targets)
+        scores.append(Score(f"ensemble of {len(outputs)}", name, len(targets), values))
+    return scores
+
+
+def print_scores(scores: list[Score]) -> None:
+    """One aligned line for each run and split."""
+    width = max(len(score.run) for score in scores)
+    names = list(dict.fromkeys(name for score in scores for name in score.values))
+    print(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>12}" for name in names))
+    for score in scores:
+        cells = [f"{score.values[name]:.4f}" if name in score.values else "–" for name in names]
+        print(
+            f"{score.run:<{width}}  {score.split:<5}  {score.samples:>8}  "
+            + "  ".join(f"{c:>12}" for c in cells)
+        )

@@ -1,0 +1,150 @@
+"""`lr=auto` and `batch_size=auto`: numbers found by trying, before the run begins, and then written into its config."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dltrain.config.door import Door
+from dltrain.config.schema import Config, to_config
+from dltrain.errors import UserError
+from dltrain.optimizers.stepping import ONE_LOSS
+from dltrain.run.build import build
+from dltrain.training.guard import NonFinite
+from dltrain.training.parts import Parts, Plan
+from dltrain.training.trainer import Trainer
+
+CANDIDATES = tuple(10 ** (exponent / 2) for exponent in range(-8, 1))  # 1e-4 … 1, log-spaced
+TRIAL_STEPS = 100
+TRIAL_SAMPLES = 4096
+MEMORY_SHARE = 0.5  # of what is free now: optimizer state, fragmentation and evaluation need the rest
+_log = logging.getLogger(__name__)
+
+
+def settle(config: Config, door: Door) -> Config:
+    """The configuration with every `auto` that needs a trial replaced by its number."""
+    if config.batch_size == "auto":
+        config = with_values(
+            config,
+            batch_size=find_batch_size(with_values(config, batch_size=None, lr=_some_lr(config)), door),
+        )
+    if config.lr == "auto":
+        config = with_values(config, lr=own_lr(config, door) or find_lr(config, door))
+    return config
+
+
+def own_lr(config: Config, door: Door) -> float | None:
+    """The default rate of an optimizer that finds the size of its step itself, None for others.
+
+    For an exact step or a line search, which need all evaluations to be of one loss, lr is a factor that is 1 in theory:
+    the best of a few short trials would replace the method by another one.
+    """
+    target = door.locate(config.optimizer["_target_"], "optimizer")
+    if ONE_LOSS not in getattr(target, "needs", ()):
+        return None
+    return float(inspect.signature(target).parameters["lr"].default)
+
+
+def _some_lr(config: Config) -> Any:
+    return CANDIDATES[0] if config.lr == "auto" else config.lr
+
+
+def with_values(config: Config, **values: Any) -> Config:
+    """The same configuration with other knobs; `lr` goes to the optimizer, too."""
+    plain = copy.deepcopy(config.plain)
+    plain |= values
+    if "lr" in values:
+        plain["optimizer"]["lr"] = values["lr"]
+    return to_config(plain, config.words, config.secrets)
+
+
+def find_lr(config: Config, door: Door, report: Callable[[float, float], None] | None = None) -> float:
+    """The learning rate with the lowest validation loss after a short run on a subset, of log-spaced ones (L3).
+
+    Every candidate starts from the same weights and sees the same batches, 100 steps of at most 4096 samples.
+    `report(lr, loss)` is called for each. Raises UserError when none of them stays finite.
+    """
+    losses: dict[float, float] = {}
+    for lr in CANDIDATES:
+        trial = with_values(config, lr=lr, steps=TRIAL_STEPS, epochs=None)
+        trial.dataset["limit"] = min(config.dataset.get("limit") or TRIAL_SAMPLES, TRIAL_SAMPLES)
+        losses[lr] = _loss_after(*build(trial, door))
+        _log.info("lr=auto: %.1e gives a validation loss of %.4f", lr, losses[lr])
+        if report is not None:
+            report(lr, losses[lr])
+    best = min(losses, key=lambda lr: losses[lr])
+    if not math.isfinite(losses[best]):
+        raise UserError(
+            "`lr` is auto, and none of 1e-4 … 1 gives a finite loss. Look at the data and the model: debug=overfit"
+        )
+    return best
+
+
+def _loss_after(parts: Parts, plan: Plan) -> float:
+    """The validation loss after the plan's steps; infinite for a run that diverges."""
+    trainer = Trainer(parts, plan, Scratch(), [])  # type: ignore[arg-type]
+    try:
+        trainer.fit()
+    except NonFinite:
+        return math.inf
+    loss = trainer.state.last_row.get("val/loss", trainer.state.last_row["train/loss"])
+    return loss if math.isfinite(loss) else math.inf
+
+
+class Scratch:
+    """A run folder that keeps nothing: a trial leaves no trace."""
+
+    def append_row(self, row: Mapping[str, float]) -> None: ...
+    def save_checkpoint(self, *parts: object) -> None: ...
+    def wait(self) -> None: ...
+    def check_saved(self) -> None: ...
+    def newest_checkpoint(self) -> None: ...
+    def note_problem(self, problem: str) -> None: ...
+    def seconds_since_checkpoint(self) -> float:
+        return 0.0
+
+
+def find_batch_size(config: Config, door: Door) -> int:
+    """The largest power of two whose activations fit in half of the free memory, at most the training split.
+
+    What a sample needs is counted from the tensors that autograd keeps for the backward pass of a small batch.
+    """
+    parts, plan = build(config, door)
+    needed = bytes_per_sample(parts)
+    largest = int(MEMORY_SHARE * free_memory(plan.device) / max(needed, 1))
+    size = 2 ** int(math.log2(max(min(largest, len(parts.train)), 1)))
+    _log.info("batch_size=auto: %d bytes a sample, so %d samples", needed, size)
+    return size
+
+
+def bytes_per_sample(parts: Parts, samples: int = 4) -> int:
+    """The bytes that one sample keeps alive between forward and backward pass."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    samples = min(samples, len(parts.train))
+    batch = next(iter(parts.train.batches(torch.arange(samples), samples)))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        parts.loss(parts.model(batch.inputs), batch.targets).mean()
+    weights = {p.untyped_storage().data_ptr() for p in parts.model.parameters()}
+    return sum(size for pointer, size in kept.items() if pointer not in weights) // samples
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes: of the GPU, or of the machine as Linux counts them."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import os
+
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

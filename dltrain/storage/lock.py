@@ -1,0 +1,69 @@
+"""The lock of a run folder: one process at a time, and a dead one holds nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+from filelock import lock_descriptor
+
+from dltrain.errors import FolderInUse
+
+
+class Lock:
+    """Holds `run.lock` of a folder until `release`; the system frees it when the process dies.
+
+    Raises FolderInUse, naming the owner's process, host and start time.
+    """
+
+    def __init__(self, folder: Path, patience: float = 0.0) -> None:
+        """patience: seconds to wait for an owner that is about to end."""
+        self.folder, self.file = folder, folder / "run.lock"
+        self._stream = self._locked(time.monotonic() + patience)
+        self._stream.truncate(0)
+        self._stream.write(
+            f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n"
+        )
+        self._stream.flush()
+
+    def _locked(self, until: float) -> TextIO:
+        while True:
+            stream = open(self.file, "a+", encoding="utf-8")
+            if not lock_descriptor(stream.fileno(), blocking=False):
+                if time.monotonic() < until:
+                    stream.close()
+                    time.sleep(0.05)
+                    continue
+                owner = owner_of(stream)
+                stream.close()
+                raise FolderInUse(f"{self.folder} is in use by {owner}. Wait for it to end, or stop it.")
+            if self._is_the_file(stream):
+                return stream
+            # its owner released and removed it while we waited: another process may hold the new file
+            stream.close()
+
+    def _is_the_file(self, stream: TextIO) -> bool:
+        try:
+            return os.fstat(stream.fileno()).st_ino == self.file.stat().st_ino
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Release the folder."""
+        # a file that another process has open cannot be removed on Windows
+        with suppress(PermissionError):
+            self.file.unlink(missing_ok=True)
+        self._stream.close()
+
+
+def owner_of(stream: TextIO) -> str:
+    """Return what the owner of a lock wrote into its file; Windows lets nobody else read it."""
+    with suppress(OSError):
+        stream.seek(0)
+        return stream.read().strip() or "another process"
+    return "another process"

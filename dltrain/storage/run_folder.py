@@ -1,0 +1,269 @@
+"""The run folder: all files of one run, and the lock that keeps other processes out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from torch import Tensor
+
+from dltrain.data.contract import Contract
+from dltrain.data.errors import DataError
+from dltrain.errors import CheckpointProblem, ResourceProblem
+from dltrain.storage import checkpoint
+from dltrain.storage.files import replace
+from dltrain.storage.lock import Lock
+from dltrain.storage.snapshot import Snapshot
+from dltrain.storage.summary import read_rows, read_text
+
+_log = logging.getLogger(__name__)
+
+STATISTICS = "normalization.safetensors"
+CONTRACT = "data.json"
+MAX_CONTRACT_BYTES = 100_000_000
+
+
+class RunFolder:
+    """The files of one run. It holds the lock of the folder until `close`.
+
+    `background`: write checkpoints in a thread, from a copy, so that the loop waits for the copy only.
+    `unsaved`: "stop" raises ResourceProblem when a checkpoint cannot be written, "continue" notes it among `problems`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        keep: int,
+        facts: Mapping[str, Any],
+        background: bool = False,
+        unsaved: str = "stop",
+        strict: bool = False,
+    ) -> None:
+        self.path, self.keep, self.facts = path, keep, dict(facts)
+        self.background, self.unsaved, self.strict = background, unsaved, strict
+        self.checkpoints = path / "checkpoints"
+        self.problems: list[str] = []  # what could not be written; the run is `degraded`, not lost
+        self._columns: list[str] = []
+        self._waiting = ""  # lines of metrics.csv that the disk refused so far
+        self._saved_at = time.monotonic()
+        self._snapshot = Snapshot()
+        self._thread: Thread | None = None
+        self._failure: OSError | None = None
+        self._synced: dict[Path, tuple[int, ...]] = {}
+        self._lock = Lock(path)
+        for file in (*path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")):
+            if file.is_file():  # half-written by a process that was killed: the lock says that it is gone
+                file.unlink()
+
+    def close(self) -> None:
+        """Release the folder when the last checkpoint is written."""
+        if self._thread is not None:
+            self._thread.join()
+        self._lock.release()
+
+    def note_problem(self, problem: str) -> None:
+        """Note that something besides the training failed: the status becomes `degraded`."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+            _log.warning("%s", problem)
+
+    # metrics.csv --------------------------------------------------------------------------------------------------
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.csv"
+
+    def append_row(self, row: Mapping[str, float]) -> None:
+        """Add a row of metrics.csv; the first row names the columns."""
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        if not self._columns:
+            self._columns = list(row)
+            writer.writerow(self._columns)
+        writer.writerow([number(row.get(column, float("nan"))) for column in self._columns])
+        self._waiting += lines.getvalue()
+        self.flush_rows()
+
+    def flush_rows(self) -> None:
+        """Write the waiting rows. A full disk keeps them waiting; a folder that is gone raises ResourceProblem."""
+        self.check_there()
+        before = self.metrics_file.stat().st_size if self.metrics_file.is_file() else 0
+        try:
+            with open(self.metrics_file, "a", encoding="utf-8") as stream:
+                stream.write(self._waiting)
+            self._waiting = ""
+        except OSError as error:
+            if self.metrics_file.is_file():
+                os.truncate(self.metrics_file, before)  # half a line would spoil the next
+            self.note_problem(f"{self.metrics_file} could not be written ({error.strerror})")
+
+    def check_there(self) -> None:
+        if not self.path.is_dir():
+            raise ResourceProblem(f"{self.path} is gone: it was moved or deleted while the run was going on.")
+
+    def rows(self) -> list[dict[str, float]]:
+        """Return the rows of metrics.csv. Raises CheckpointProblem for a file that no run wrote."""
+        return read_rows(self.metrics_file)
+
+    def rewind_rows(self, step: int) -> None:
+        """Remove the rows after a step: the resumed run writes them again."""
+        rows = [row for row in self.rows() if row["step"] <= step]
+        if not self.metrics_file.is_file():
+            return
+        self._columns = list(rows[0]) if rows else []
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerows([self._columns] * bool(rows))
+        writer.writerows([number(row[column]) for column in self._columns] for row in rows)
+        replace(self.metrics_file, lines.getvalue().encode())
+
+    # Checkpoints --------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(
+        self, step: int, state: dict[str, Any], weights: dict[str, Tensor], averaged: dict[str, Tensor] | None
+    ) -> None:
+        """Write a checkpoint, in a thread if `background` is on. `averaged` must not change afterwards."""
+        self.wait()
+        best_row = state["best_row"]
+        facts = {**self.facts, "best_step": int(best_row.get("step", 0)), "best": dict(best_row)}
+        if self.background:
+            state, weights = self._snapshot.of((state, weights))
+            self._thread = Thread(target=self._save, args=(step, state, weights, averaged, facts))
+            self._thread.start()
+        else:
+            self._save(step, state, weights, averaged, facts)
+            self.wait()
+        self._saved_at = time.monotonic()
+
+    def _save(self, step: int, state: dict[str, Any], weights: Any, averaged: Any, facts: Any) -> None:
+        try:
+            self.check_there()
+            # without its rows, a checkpoint could not be resumed
+            records = self._unsynced_records()
+            checkpoint.save(self.checkpoints, step, state, weights, averaged, facts, list(records))
+            self._synced |= records
+            checkpoint.prune(self.checkpoints, self.keep)
+        except OSError as error:
+            self._failure = error
+        except ResourceProblem as error:
+            self._failure = OSError(2, str(error), str(self.path))
+
+    def _unsynced_records(self) -> dict[Path, tuple[int, ...]]:
+        """Return files and folders of the run that changed since they were synced, with what tells so."""
+        found = {}
+        for path in (*records(self.path, self.checkpoints), self.path):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                found[path] = (status.st_ino, status.st_size, status.st_mtime_ns)
+        return {path: version for path, version in found.items() if self._synced.get(path) != version}
+
+    def wait(self) -> None:
+        """Wait for the checkpoint that is being written. Raises ResourceProblem if it could not be written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check_saved()
+
+    def check_saved(self) -> None:
+        """Raise ResourceProblem, or note it, if a checkpoint could not be written."""
+        if self._failure is None:
+            return
+        error, self._failure = self._failure, None
+        self.check_there()
+        problem = (
+            f"A checkpoint could not be written to {error.filename or self.checkpoints} ({error.strerror})"
+        )
+        if self.unsaved == "continue":
+            self.note_problem(problem)
+            return
+        raise ResourceProblem(
+            f"{problem}; those before it are as they were.\nMake room, then: dltrain resume {self.path} "
+            "(checkpoint.unsaved=continue goes on without it)"
+        )
+
+    def seconds_since_checkpoint(self) -> float:
+        return time.monotonic() - self._saved_at
+
+    def newest_checkpoint(self) -> checkpoint.Checkpoint | None:
+        checkpoint.clear_unfinished(self.checkpoints)
+        return checkpoint.newest(self.checkpoints, self.strict)
+
+    def best_weights(self, best_step: int) -> dict[str, Tensor]:
+        """Return the weights of the best evaluation, from its checkpoint."""
+        if best_step == 0:
+            return {}
+        return checkpoint.verified(self.checkpoints / f"step-{best_step:08d}").weights(averaged=True)
+
+    def write_best(self, weights: dict[str, Tensor]) -> None:
+        """Write the best weights to checkpoints/best.safetensors."""
+        self.checkpoints.mkdir(exist_ok=True)
+        checkpoint.write_safetensors(self.checkpoints / "best.safetensors", weights)
+
+    @property
+    def has_statistics(self) -> bool:
+        return (self.checkpoints / STATISTICS).is_file()
+
+    def write_statistics(self, statistics: dict[str, Tensor]) -> None:
+        """Write mean and std of the inputs, for later uses of the weights."""
+        self.checkpoints.mkdir(exist_ok=True)
+        checkpoint.write_safetensors(self.checkpoints / STATISTICS, statistics)
+
+    def write_contract(self, contract: Contract) -> None:
+        """Write data.json, which other data for this model are checked against."""
+        replace(self.path / CONTRACT, contract.to_json().encode())
+
+    # summary.json -------------------------------------------------------------------------------------------------
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        replace(self.path / "summary.json", json.dumps(summary, indent=2, default=str).encode() + b"\n")
+
+
+def records(folder: Path, left_out: Path) -> Iterator[Path]:
+    """Yield the files and folders below a folder, without one of its folders."""
+    # a folder may vanish meanwhile, or belong to somebody else
+    with suppress(FileNotFoundError, PermissionError):
+        for path in folder.iterdir():
+            if path != left_out:
+                yield path
+                if path.is_dir() and not path.is_symlink():
+                    yield from records(path, left_out)
+
+
+def number(value: float) -> str:
+    """Return a number as text that reads back as itself; whole ones have no point."""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
+
+
+def read_statistics(path: Path) -> dict[str, Tensor] | None:
+    """Return mean and std of the inputs of a run, None if the folder has none yet."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = path / "checkpoints" / STATISTICS
+    try:
+        return load_file(file) if file.is_file() else None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointProblem(f"{file} is damaged ({error})") from None
+
+
+def read_contract(path: Path) -> Contract | None:
+    """Return the contract of a run, None in a folder of a version that did not write it.
+
+    Raises CheckpointProblem for a file that cannot be read.
+    """
+    file = path / CONTRACT
+    if not file.exists():
+        return None
+    try:
+        return Contract.from_json(read_text(file, MAX_CONTRACT_BYTES))
+    except (OSError, ValueError, RecursionError, DataError) as error:
+        raise CheckpointProblem(f"{file} cannot be read: {error}") from None

@@ -1,0 +1,187 @@
+"""The process of a stack: several jobs that train together as one model."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dltrain.sweep.backends import worker
+from dltrain.sweep.backends.worker import Task, Watch
+
+if TYPE_CHECKING:
+    from dltrain.data.prepare import Splits
+    from dltrain.run.built import Experiment
+    from dltrain.training.stack import Member
+
+
+@dataclass(frozen=True)
+class StackTask:
+    """The data that a stack's process gets from the driver."""
+
+    tasks: tuple[Task, ...]
+    log: Path
+    always: bool  # also where it is not faster
+
+
+def work_together(stack: StackTask, channel: connection.Connection) -> None:
+    """Train several configurations as one stack, each in its folder. Jobs that it did not end must be run alone."""
+    begun = time.perf_counter()
+    worker.enter(stack.tasks[0].cwd, stack.log)
+    channel.send((stack.tasks[0].number, "listens"))
+    for task in stack.tasks:
+        worker.write_hydra_folder(task.folder, task.number, task.overrides, task.config)
+    crew = Crew(stack, channel)
+    crew.prepare(begun)
+    if crew.worth_it():
+        crew.train()
+    worker.leave(channel, 0)
+
+
+class Log(logging.Handler):
+    """Sends what is logged to the log of the run whose turn it is."""
+
+    file: logging.Handler | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.file is not None:
+            self.file.emit(record)
+
+
+class Crew:
+    """The runs of a stack, from their configurations to their summaries."""
+
+    def __init__(self, stack: StackTask, channel: connection.Connection) -> None:
+        self.stack, self.channel = stack, channel
+        self.ready: list[tuple[Task, Experiment]] = []
+        self.of: dict[int, tuple[Task, Experiment, logging.Handler]] = {}  # by id of the member
+        self.log = Log()
+
+    def prepare(self, begun: float) -> None:
+        """Build every run; the data are loaded once. A run that cannot be built has failed."""
+        from dltrain.run import experiment
+
+        splits = None
+        for task in self.stack.tasks:
+            config = replace(task.config, quiet=True)
+            door = task.rights.door(config.trust)
+            started = {"fork": round(time.perf_counter() - begun, 4)}
+            with self.reporting(task):
+                built = experiment.prepare(
+                    config, door, task.command, list(task.overrides), started, splits=splits
+                )
+                splits = splits or splits_of(built)
+                self.ready.append((task, built))
+
+    @contextmanager
+    def reporting(self, task: Task) -> Iterator[None]:
+        """An error of a run ends that run."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:
+            with open(task.folder / "run.log", "a", encoding="utf-8") as log:
+                self.channel.send((task.number, "ended", *worker.outcome_of(error, log)))
+
+    def worth_it(self) -> bool:
+        """Whether training together is possible for these data and models, and faster; says why not."""
+        from dltrain.data.batches import ResidentSplit
+        from dltrain.training.stack import pays
+        from dltrain.training.stacked_layers import leaves
+
+        if not self.ready:
+            return False
+        parts, plan = self.ready[0][1].parts, self.ready[0][1].plan
+        assert leaves(parts.model)
+        why = ""
+        if not isinstance(parts.train, ResidentSplit) or plan.device.type != "cpu":
+            why = "their data do not lie in the memory of a CPU"
+        elif not self.stack.always and not pays(parts.model, plan):
+            why = "the arithmetic of a step outweighs what a stack saves (sweep.backend=stacked stacks all the same)"
+        if why:
+            numbers = ", ".join(str(task.number) for task, _ in self.ready)
+            print(f"jobs {numbers} have processes of their own: {why}", flush=True)
+        return not why
+
+    def train(self) -> None:
+        from dltrain.training.signals import Signals
+        from dltrain.training.stack import Stack
+
+        logging.getLogger().addHandler(self.log)
+        logging.getLogger().setLevel(logging.INFO)
+        members: list[Member] = []
+        with Signals() as signals, ExitStack() as folders:
+            folders.callback(logging.getLogger().removeHandler, self.log)
+            for task, built in self.ready:
+                with self.reporting(task):
+                    member = self.begin(task, built, folders)
+                    member.signals = signals
+                    members.append(member)
+            if members:
+                Stack(members, self.ended, self.turn).run()
+
+    def begin(self, task: Task, built: Experiment, folders: ExitStack) -> Member:
+        """Open a run's folder and tell its observers."""
+        from dltrain.run import experiment
+        from dltrain.run.record import log_of, note_failures
+        from dltrain.storage.lock import Lock
+        from dltrain.training.stack import Member
+
+        stopping, every = built.parts.early_stopping, built.plan.evaluate_every
+        watch = Watch(self.channel, task.number, stopping.metric, every, task.asks)
+        self.channel.send((task.number, "begun", -(-built.plan.total_steps // every)))
+        Lock(task.folder, patience=worker.ORPHAN_SECONDS).release()
+        (task.folder / "metrics.csv").unlink(
+            missing_ok=True
+        )  # of a run that ended before its first checkpoint
+        folder = experiment.open_folder(built, task.folder)
+        folders.callback(folder.close)
+        member = Member(built.parts, built.plan, folder, [], watch)
+        handler = log_of(task.folder)
+        folders.callback(handler.close)
+        note_failures(handler, folder)
+        self.of[id(member)] = (task, built, handler)
+        self.turn(member)
+        info = experiment.begin(built, member)
+        member.notify("on_fit_start", info)
+        member.begin()
+        return member
+
+    def turn(self, member: Member) -> None:
+        self.log.file = self.of[id(member)][2]
+
+    def ended(self, member: Member, error: Exception | None) -> None:
+        """Conclude a run that left the stack, as a run alone concludes, and tell the driver."""
+        from dltrain.run import experiment
+        from dltrain.run.failures import explain, problem_of
+
+        task, built, handler = self.of[id(member)]
+        report: BaseException | None = None
+        try:
+            if error is not None:
+                raise error
+            member.end()
+            experiment.finish(built, member)
+        except Exception as raised:
+            report = explain(raised, built)
+            experiment.close(built, member, report)
+        else:
+            report = problem_of(member.folder)
+        handler.close()
+        member.folder.close()
+        with open(task.folder / "run.log", "a", encoding="utf-8") as log:
+            self.channel.send((task.number, "ended", *worker.outcome_of(report, log)))
+
+
+def splits_of(built: Experiment) -> Splits:
+    """The data of a run, for the others."""
+    from dltrain.data.prepare import Splits
+
+    parts = built.parts
+    return Splits(parts.train, parts.val, parts.test, parts.spec, parts.fingerprint, parts.contract)

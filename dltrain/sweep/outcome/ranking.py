@@ -1,0 +1,154 @@
+"""The configurations of a sweep, ranked; which axes matter, and warnings about their ends."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from dltrain.direction import Mode
+from dltrain.sweep.jobs import Job, label
+from dltrain.sweep.outcome import statistics
+from dltrain.sweep.plan.plan import Plan
+from dltrain.sweep.plan.space import REPLICATES, Axis
+
+WORST: dict[Mode, float] = {"min": math.inf, "max": -math.inf}
+MATTERS = 0.01  # share of the variance below which the best value of an axis is accidental
+
+
+@dataclass
+class Row:
+    """One configuration with the objectives of its repetitions."""
+
+    chosen: dict[str, Any]
+    jobs: list[Job]
+    values: list[float]  # of the repetitions that gave one
+    mean: float
+    deviation: float
+    half_width: float
+    verdict: str = ""
+    objectives: tuple[float, ...] = ()  # means, where the sweep has several; ±inf for one that is missing
+
+    @property
+    def complete(self) -> bool:
+        return len(self.values) == len(self.jobs) and all(job.state != "pruned" for job in self.jobs)
+
+    def label(self) -> str:
+        return label(self.chosen) or "(the defaults)"
+
+
+def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
+    """The configurations that gave a value, the best first; pruned ones and those with a failed job come after."""
+    by_trial: dict[int, list[Job]] = {}
+    for job in sorted(jobs, key=lambda job: job.number):
+        by_trial.setdefault(job.trial, []).append(job)
+    rows = []
+    for members in by_trial.values():
+        values = [job.objective for job in members if job.objective is not None]
+        if values and all(job.is_done for job in members):
+            mean, deviation = statistics.mean_and_deviation(values)
+            chosen = {k: v for k, v in members[0].chosen.items() if k not in REPLICATES}
+            rows.append(Row(chosen, members, values, mean, deviation, statistics.half_width(values)))
+    sign = 1 if plan.mode == "min" else -1
+    rows.sort(key=lambda row: (not row.complete, sign * row.mean))
+    if len(plan.replicates) > 1 and rows and rows[0].complete:
+        for row, verdict in zip(
+            rows[1:], statistics.verdicts(rows[0].values, [row.values for row in rows[1:]]), strict=True
+        ):
+            row.verdict = verdict if row.complete else "a repetition failed"
+    if plan.objectives:
+        mark_trade_offs(plan, rows)
+    return rows
+
+
+def mark_trade_offs(plan: Plan, rows: list[Row]) -> None:
+    """Of several objectives: the configurations that no other one beats in all come first."""
+    for row in rows:
+        numbers = [[job.number_at_best(name) for job in row.jobs] for name in plan.objectives]
+        row.objectives = tuple(
+            sum(WORST[mode] if number is None else number for number in column) / len(column)
+            for column, mode in zip(numbers, plan.modes, strict=True)
+        )
+    for row in rows:
+        beaten = any(dominates(other, row, plan.modes) for other in rows if other.complete)
+        row.verdict = "dominated" if beaten else "trade-off"
+    rows.sort(key=lambda row: (not row.complete, row.verdict != "trade-off"))
+
+
+def dominates(left: Row, right: Row, modes: list[Mode]) -> bool:
+    """Whether one is at least as good in every objective, and better in one (Pareto)."""
+    return left.objectives != right.objectives and all(
+        a <= b if mode == "min" else a >= b
+        for a, b, mode in zip(left.objectives, right.objectives, modes, strict=True)
+    )
+
+
+def winner(plan: Plan, rows: list[Row]) -> Job | None:
+    """The best job of the best configuration."""
+    if not rows or not rows[0].complete:
+        return None
+    sign = 1 if plan.mode == "min" else -1
+    return min(rows[0].jobs, key=lambda job: math.inf if job.objective is None else sign * job.objective)
+
+
+def edges(plan: Plan, rows: list[Row]) -> list[str]:
+    """Warnings: the best value of an axis of numbers that matters is the smallest or largest that was tried."""
+    if not rows or not rows[0].complete:
+        return []
+    found = []
+    shares = importance(plan, rows)
+    for axis in plan.search_axes:
+        value = rows[0].chosen.get(axis.name)
+        side = _edge(axis, value)
+        if side and shares.get(axis.name, 1.0) >= MATTERS:
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            found.append(
+                f"the best {axis.name} is {shown}, the {side} of its range: look further {'down' if side == 'low end' else 'up'}."
+            )
+    return found
+
+
+def _edge(axis: Axis, value: Any) -> str:
+    number = _number(value)
+    if number is None:
+        return ""
+    if axis.options:
+        numbers = [_number(label) for label in axis.labels]
+        known = sorted(n for n in numbers if n is not None)
+        if len(known) < 3 or len(known) < len(numbers):
+            return ""
+        return "low end" if number == known[0] else "high end" if number == known[-1] else ""
+    low, high = (math.log(axis.low), math.log(axis.high)) if axis.log else (axis.low, axis.high)
+    share = ((math.log(number) if axis.log else number) - low) / (high - low)
+    return "low end" if share < 0.02 else "high end" if share > 0.98 else ""
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def importance(plan: Plan, rows: list[Row]) -> dict[str, float]:
+    """The share of the objective's variance that each axis explains alone (η²; ranges in four equal parts by rank)."""
+    values = [row.mean for row in rows if row.complete]
+    if len(values) < 3:
+        return {}
+    mean = sum(values) / len(values)
+    total = sum((v - mean) ** 2 for v in values)
+    shares = {}
+    for axis in plan.search_axes:
+        groups: dict[Any, list[float]] = {}
+        complete = [row for row in rows if row.complete]
+        order = sorted(
+            (i for i, row in enumerate(complete) if axis.name in row.chosen),
+            key=lambda i: 0 if axis.options else complete[i].chosen[axis.name],
+        )
+        for place, i in enumerate(order):
+            part = complete[i].chosen[axis.name] if axis.options else place * 4 // len(order)
+            groups.setdefault(part, []).append(complete[i].mean)
+        groups["(inactive)"] = [row.mean for row in complete if axis.name not in row.chosen]
+        between = sum(len(g) * (sum(g) / len(g) - mean) ** 2 for g in groups.values() if g)
+        shares[axis.name] = between / total if total > 0 else 0.0
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -1,0 +1,335 @@
+"""report.html: one file that opens anywhere, offline: pictures are SVG, styles are inside, and nothing is fetched."""
+
+from __future__ import annotations
+
+import csv
+import html
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dltrain.direction import BETTER
+from dltrain.sweep.jobs import Job, number, write
+from dltrain.sweep.outcome.files import rerun_command
+from dltrain.sweep.outcome.ranking import Row, importance
+from dltrain.sweep.plan.plan import Plan
+from dltrain.sweep.plan.space import Axis
+
+MAX_CURVES = 200
+MAX_POINTS = 120  # of one curve
+
+STYLE = """
+:root{color-scheme:light dark;--ink:#1c2430;--soft:#667085;--line:#e3e7ee;--page:#fafbfc;--card:#fff;--best:#0b7a75;--bad:#b42318;
+--dot:#98a6bd}
+@media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#98a2b3;--line:#2c3442;--page:#12161d;--card:#1a202a;--best:#3fc1b6;
+--bad:#f97066;--dot:#5b6b85}
+}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:1080px;padding:2.5rem 1.25rem 4rem;background:var(--page);color:var(--ink);
+font:15px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;font-variant-numeric:tabular-nums}
+h1{font-size:1.7rem;margin:0}
+h2{font-size:1.1rem;margin:2.4rem 0 .7rem}
+p{margin:.4rem 0;max-width:56rem}
+.soft{color:var(--soft)}
+section.card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1rem 1.2rem;overflow-x:auto}
+.facts{display:flex;flex-wrap:wrap;gap:.6rem;margin:1.2rem 0}
+.facts div{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:.6rem 1rem;min-width:8rem}
+.facts b{display:block;font-size:1.25rem}
+.facts span{color:var(--soft);font-size:.85rem}
+table{border-collapse:collapse;width:100%}
+th{color:var(--soft);font-weight:500;font-size:.85rem;text-align:left}
+td,th{padding:.35rem .7rem .35rem 0;border-bottom:1px solid var(--line);white-space:nowrap}
+td.n,th.n{text-align:right}
+tr.best td{color:var(--best);font-weight:600}
+.bad{color:var(--bad)}
+code{font:13px ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
+.fail{padding:.6rem 0;border-bottom:1px solid var(--line)}
+.fail:last-child{border:0}
+.fail p{max-width:none;overflow-wrap:anywhere}
+a{color:var(--best)}
+.warn{border-left:4px solid #d98c00;padding:.4rem .9rem;background:var(--card);margin:.5rem 0}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
+svg{width:100%;height:auto;display:block}
+svg text{fill:var(--soft);font-size:11px;paint-order:stroke;stroke:var(--card);stroke-width:3px}
+svg .axis{stroke:var(--line)}
+svg .c{fill:none;stroke:var(--dot);stroke-width:1;opacity:.55}
+svg .b{fill:none;stroke:var(--best);stroke-width:2.5}
+svg circle{fill:var(--dot);opacity:.8}
+svg circle.b{fill:var(--best);stroke:none;opacity:1}
+svg rect{fill:var(--best)}
+"""
+
+
+def write_report(plan: Plan, rows: list[Row], jobs: list[Job], notes: list[str], folder: Path) -> None:
+    """Write report.html into the sweep's folder."""
+    best = rows[0] if rows and rows[0].complete else None
+    parts = [
+        _head(plan, rows, jobs, folder),
+        *(f'<div class="warn">{_text(note)}</div>' for note in notes),
+        _section("Ranking", _ranking(plan, rows)),
+        _section("Failed jobs", _failures(jobs)),
+        _section("Which axes matter", _importance(plan, rows)),
+        _section("Each axis alone", _slices(plan, rows)),
+        _section("All axes together", _parallel(plan, rows)),
+        _section(f"Curves of {plan.metric}", _curves(plan, jobs, best)),
+    ]
+    title = _text(f"{folder.parent.name}: sweep {folder.name}")
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+    write(folder / "report.html", page)
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _section(title: str, body: str) -> str:
+    return f'<h2>{_text(title)}</h2><section class="card">{body}</section>' if body else ""
+
+
+def _head(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path) -> str:
+    """Title, the best configuration in one line, and the counts."""
+    done = sum(job.is_done and not job.failed and job.state != "pruned" for job in jobs)
+    states = {
+        "jobs": len(jobs),
+        "done": done,
+        "pruned": sum(job.state == "pruned" for job in jobs),
+        "failed": sum(job.failed for job in jobs),
+        "missing": plan.trials * len(plan.replicates) - sum(job.is_done for job in jobs),
+    }
+    facts = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in states.items())
+    axes = ", ".join(axis.name for axis in plan.axes) or "none"
+    if rows and rows[0].complete:
+        line = f"Best {_text(plan.metric)}: <b>{number(rows[0].mean)}</b> with <code>{_text(rows[0].label())}</code>"
+    else:
+        line = '<span class="bad">No configuration was completed.</span>'
+    return (
+        f'<h1>{_text(folder.parent.name)}</h1><p class="soft">sweep {_text(folder.name)} · {_text(plan.word)} over {_text(axes)} · '
+        f"{_text(plan.metric)}, {BETTER[plan.mode]}</p><p>{line}</p><div class='facts'>{facts}</div>"
+    )
+
+
+def _ranking(plan: Plan, rows: list[Row]) -> str:
+    if not rows:
+        return ""
+    repeated = len(plan.replicates) > 1
+    heads = [
+        "#",
+        "job",
+        "configuration",
+        plan.metric,
+        *(name for name in plan.objectives if name != plan.metric),
+    ]
+    heads += ["std", "95 % interval", "n", "against the best"] if repeated else ["best epoch", "status"]
+    lines = []
+    for place, row in enumerate(rows[:200], start=1):
+        first = row.jobs[0]
+        cells = [place, first.number, row.label(), number(row.mean)]
+        others = zip(plan.objectives, row.objectives, strict=False)
+        cells += [f"{value:.6g}" for name, value in others if name != plan.metric]
+        if repeated:
+            interval = "–" if math.isnan(row.half_width) else f"± {number(row.half_width)}"
+            cells += [number(row.deviation), interval, len(row.values)]
+            cells.append("best" if place == 1 and row.complete else row.verdict or "incomplete")
+        else:
+            cells += [f"{first.summary.get('best_epoch', 0):g}", row.verdict or first.state.replace("_", " ")]
+        best = row.verdict == "trade-off" if plan.objectives else place == 1
+        mark = ' class="best"' if best and row.complete else ""
+        lines.append(f"<tr{mark}>" + "".join(f"<td>{_text(c)}</td>" for c in cells) + "</tr>")
+    about = ""
+    if repeated:
+        about = (
+            '<p class="soft">Mean over the repetitions with Student’s interval. Against the best: paired t-test by repetition, '
+            "corrected for the number of comparisons by Holm; “too few” below five repetitions.</p>"
+        )
+    if plan.objectives:
+        about += '<p class="soft">A trade-off: no other configuration is as good in every objective and better in one.</p>'
+    return f"<table><tr>{''.join(f'<th>{_text(h)}</th>' for h in heads)}</tr>{''.join(lines)}</table>{about}"
+
+
+def _failures(jobs: list[Job]) -> str:
+    """Each failed job with its reason, the command that runs it again, and its log."""
+    return "".join(
+        f'<div class="fail"><b>job {job.number}</b> {_text(job.label())}<p class="bad">{_text(reason_of(job))}</p>'
+        f"<code>{_text(rerun_command(job))}</code>"
+        f'<p class="soft">log: <a href="{job.folder.name}/run.log">{job.folder.name}/run.log</a></p></div>'
+        for job in jobs
+        if job.failed
+    )
+
+
+def reason_of(job: Job) -> str:
+    """The first line of it."""
+    return job.reason.splitlines()[0] if job.reason else "no reason known"
+
+
+def _importance(plan: Plan, rows: list[Row]) -> str:
+    shares = importance(plan, rows)
+    if not shares:
+        return ""
+    lines = []
+    for i, (name, share) in enumerate(shares.items()):
+        y = 8 + 24 * i
+        lines.append(
+            f'<text x="190" y="{y + 12}" text-anchor="end">{_text(name)}</text><rect x="200" y="{y}" width="{max(1.0, 400 * share):.1f}" '
+            f'height="16" rx="3"/><text x="{208 + 400 * share:.1f}" y="{y + 12}">{100 * share:.0f} %</text>'
+        )
+    about = '<p class="soft">Share of the variance of the objective that an axis explains alone (η², over the completed configurations).</p>'
+    return f'<svg viewBox="0 0 700 {16 + 24 * len(shares)}">{"".join(lines)}</svg>{about}'
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    span = high - low or 1.0
+    return lambda v: start + (v - low) / span * (end - start)
+
+
+def _objective_range(values: Sequence[float], mode: str) -> tuple[float, float]:
+    """The range that is drawn: the worst tenth may run off the picture's edge rather than flatten the rest."""
+    ordered = sorted(values, reverse=mode == "max")
+    best, worst = ordered[0], ordered[min(len(ordered) - 1, math.ceil(0.9 * len(ordered)))]
+    return min(best, worst), max(best, worst)
+
+
+def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tuple[float, str]]]:
+    """Where each row lies on an axis, from 0 to 1, and the ticks."""
+    if axis.options:
+        step = 1 / max(1, len(axis.labels) - 1)
+        place = {label: i * step for i, label in enumerate(in_order(axis.labels))}
+        ticks = [(p, label) for label, p in place.items()] if len(place) <= 12 else []
+        return {
+            i: place[row.chosen[axis.name]] for i, row in enumerate(rows) if axis.name in row.chosen
+        }, ticks
+    scaled = math.log if axis.log else float
+    to = _scale(scaled(axis.low), scaled(axis.high), 0, 1)
+    found = {i: to(scaled(row.chosen[axis.name])) for i, row in enumerate(rows) if axis.name in row.chosen}
+    return found, [(0, f"{axis.low:g}"), (1, f"{axis.high:g}")]
+
+
+def in_order(labels: list[str]) -> list[str]:
+    """Numbers by their size, words as they were given."""
+    try:
+        return sorted(labels, key=float)
+    except ValueError:
+        return labels
+
+
+def _slices(plan: Plan, rows: list[Row]) -> str:
+    """The objective over each axis, one dot a configuration."""
+    rows = [row for row in rows if row.complete]
+    if len(rows) < 2:
+        return ""
+    low, high = _objective_range([row.mean for row in rows], plan.mode)
+    y = _scale(low, high, 150, 15)
+    pictures = []
+    for axis in plan.search_axes:
+        places, ticks = _positions(axis, rows)
+        dots = "".join(
+            f'<circle cx="{50 + 240 * x:.1f}" cy="{min(155, max(8, y(rows[i].mean))):.1f}" r="{5 if i == 0 else 3.5}" '
+            f"{'class=b' if i == 0 else ''}><title>{_text(rows[i].label())}: {number(rows[i].mean)}</title></circle>"
+            for i, x in reversed(places.items())
+        )
+        marks = "".join(
+            f'<text x="{50 + 240 * p:.1f}" y="175" text-anchor="middle">{_text(label[:14])}</text>'
+            for p, label in ticks
+        )
+        pictures.append(
+            f'<div><b>{_text(axis.name)}</b><svg viewBox="-16 0 346 182"><path class="axis" d="M40 10V160H300" fill="none"/>'
+            f'<text x="36" y="154" text-anchor="end">{number(low)}</text>'
+            f'<text x="36" y="19" text-anchor="end">{number(high)}</text>{marks}{dots}</svg></div>'
+        )
+    return f'<div class="grid">{"".join(pictures)}</div>'
+
+
+def _parallel(plan: Plan, rows: list[Row]) -> str:
+    """Parallel coordinates: one line a configuration over all axes to its objective."""
+    rows = [row for row in rows if row.complete]
+    axes = plan.search_axes
+    if len(rows) < 2 or len(axes) < 2:
+        return ""
+    low, high = _objective_range([row.mean for row in rows], plan.mode)
+    columns = [_positions(axis, rows) for axis in axes]
+    ends: list[tuple[float, str]] = [(0, number(low)), (1, number(high))]
+    gap = 760 / len(axes)
+    lines = []
+    for i in reversed(range(len(rows))):
+        points = [
+            f"{60 + gap * c:.1f},{180 - 150 * places[i]:.1f}"
+            for c, (places, _) in enumerate(columns)
+            if i in places
+        ]
+        points.append(
+            f"{60 + gap * len(axes):.1f},{min(185, max(25, _scale(low, high, 180, 30)(rows[i].mean))):.1f}"
+        )
+        lines.append(
+            f'<polyline class="{"b" if i == 0 else "c"}" points="{" ".join(points)}"><title>{_text(rows[i].label())}</title></polyline>'
+        )
+    heads = [axis.name for axis in axes] + [plan.metric]
+    frame = "".join(
+        f'<path class="axis" d="M{60 + gap * c:.1f} 30V180"/><text x="{60 + gap * c:.1f}" y="205" text-anchor="middle">{_text(head)}</text>'
+        for c, head in enumerate(heads)
+    )
+    ticks = "".join(
+        f'<text x="{66 + gap * c:.1f}" y="{184 - 150 * p:.1f}">{_text(label[:12])}</text>'
+        for c, marks in enumerate([*(marks for _, marks in columns), ends])
+        for p, label in marks
+    )
+    return f'<svg viewBox="0 0 900 215">{frame}{"".join(lines)}{ticks}</svg>'
+
+
+def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
+    """The metric of every job over the epochs, the jobs of the best configuration marked."""
+    winners = {job.number for job in best.jobs} if best else set()
+    shown = sorted(jobs, key=lambda job: job.number in winners)[-MAX_CURVES:]
+    curves = [
+        (job, points)
+        for job in shown
+        if len(points := read_curve(job.folder / "metrics.csv", plan.metric)) > 0
+    ]
+    if not curves:
+        return ""
+    everything = [v for _, points in curves for _, v in points]
+    low, high = _objective_range(everything, plan.mode)
+    right = max(points[-1][0] for _, points in curves)
+    x, y = _scale(0, right, 60, 880), _scale(low, high, 280, 15)
+    lines = []
+    for job, points in curves:
+        path = " ".join(f"{x(e):.1f},{min(290, max(5, y(v))):.1f}" for e, v in points)
+        kind = "b" if job.number in winners else "c"
+        lines.append(
+            f'<polyline class="{kind}" points="{path}"><title>job {job.number}: {_text(job.label())}</title></polyline>'
+        )
+    left_out = (
+        f'<p class="soft">{len(jobs) - len(shown)} more are in their folders.</p>'
+        if len(jobs) > len(shown)
+        else ""
+    )
+    return (
+        f'<svg viewBox="0 0 900 310"><path class="axis" d="M60 10V290H885" fill="none"/><text x="54" y="284" text-anchor="end">{number(low)}</text>'
+        f'<text x="54" y="20" text-anchor="end">{number(high)}</text>'
+        f'<text x="880" y="305" text-anchor="end">epoch {right:g}</text>{"".join(lines)}</svg>'
+        f'<p class="soft">In colour: the best configuration. The worst tenth of all values runs along the edge.</p>{left_out}'
+    )
+
+
+def read_curve(file: Path, metric: str) -> list[tuple[float, float]]:
+    """(epoch, metric) of a metrics.csv, finite values only, thinned out."""
+    if not file.is_file():
+        return []
+    points = []
+    with open(file, encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            try:
+                value = (
+                    float(row["val/loss"]) - float(row["train/loss"])
+                    if metric == "gap"
+                    else float(row[metric])
+                )
+                epoch = float(row["epoch"])
+            except (KeyError, TypeError, ValueError):  # a line that a kill cut short
+                continue
+            if math.isfinite(value):
+                points.append((epoch, value))
+    return points[:: max(1, len(points) // MAX_POINTS)]

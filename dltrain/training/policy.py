@@ -1,0 +1,100 @@
+"""The reaction to a step whose loss or gradient is not finite: stop, skip it, or roll back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dltrain.data.spec import Batch
+from dltrain.storage.run_folder import RunFolder
+from dltrain.training.guard import NonFinite, first_in_forward, first_non_finite
+from dltrain.training.parts import Parts, Plan
+from dltrain.training.running_means import RunningMeans
+from dltrain.training.state import State, load_weights
+
+# beyond these the run cannot recover, and stops
+SKIPS_IN_A_ROW, ROLLBACKS = 10, 3
+_log = logging.getLogger(__name__)
+
+
+class Stop:
+    """End the run."""
+
+    # steps that were skipped or rolled back are counted in metrics.csv
+    counts = False
+
+    def __init__(
+        self, parts: Parts, plan: Plan, folder: RunFolder, state: State, running: RunningMeans
+    ) -> None:
+        self.parts, self.plan, self.folder = parts, plan, folder
+        self.state, self.running = state, running
+
+    @contextmanager
+    def __call__(self, batch: Batch) -> Iterator[None]:
+        """Apply the policy to the step that is taken inside, of a batch as the model sees it."""
+        try:
+            yield
+        except NonFinite as error:
+            raise self.explained(error, batch) from None
+
+    def explained(self, error: NonFinite, batch: Batch) -> NonFinite:
+        """Return the error with the samples of its step and the first tensor, in the order of computation."""
+        model = self.parts.model
+        first = first_non_finite(model)
+        if first is None or not first.startswith("the weight"):
+            first = first_in_forward(model, batch.inputs) or first
+        indices = batch.indices.tolist()
+        shown = ", ".join(map(str, indices[:8])) + (", …" if len(indices) > 8 else "")
+        return NonFinite(error.step, error.loss, first, shown)
+
+
+class Skip(Stop):
+    """Restore what the step changed, and continue with the next batch."""
+
+    counts = True
+
+    @contextmanager
+    def __call__(self, batch: Batch) -> Iterator[None]:
+        state, buffers = self.state, list(self.parts.model.buffers())
+        sums, before = self.running.state(), [buffer.clone() for buffer in buffers]
+        try:
+            yield
+            state.bad_in_a_row = 0
+        except NonFinite as error:
+            explained = self.explained(error, batch)
+            self.running.load(sums)
+            for buffer, former in zip(buffers, before, strict=True):
+                buffer.copy_(former)
+            state.bad_steps += 1
+            state.bad_in_a_row += 1
+            _log.warning(
+                "step %d is not finite (%s): %s", state.step + 1, explained.first, self.plan.non_finite
+            )
+            for parameter in self.parts.model.parameters():
+                parameter.grad = None
+            self.recover()
+            if self.exhausted():
+                raise explained from None
+
+    def recover(self) -> None:
+        """Nothing more to do: the weights are those before the step."""
+
+    def exhausted(self) -> bool:
+        return self.state.bad_in_a_row > SKIPS_IN_A_ROW
+
+
+class RollBack(Skip):
+    """Load weights, optimizer and averages of the newest checkpoint, and continue with the next batch."""
+
+    def recover(self) -> None:
+        self.folder.wait()
+        checkpoint = self.folder.newest_checkpoint()
+        if checkpoint is not None:
+            load_weights(self.parts, checkpoint.weights(), checkpoint.state())
+
+    def exhausted(self) -> bool:
+        return super().exhausted() or self.state.bad_steps > ROLLBACKS
+
+
+POLICIES = {"stop": Stop, "skip": Skip, "rollback": RollBack}

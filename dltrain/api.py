@@ -315,10 +315,11 @@ class Run:
             UserError: the folder is there already, a package is missing, or the model cannot be recorded
             CheckFailed: the exported model does not agree with the run
         """
-        from dltrain.commands.export import Arguments, check_format
+        from dltrain.commands.export import Arguments, check, check_format
         from dltrain.run.hosting import hosted, torch_kept
 
         asked = Arguments(self.path, check_format(format), None if output is None else Path(output))
+        check(asked)
         with hosted():
             config, door = self._built_from or self._saved(list(self._changes))
             with torch_kept():

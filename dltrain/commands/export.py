@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from dltrain.commands.resume import split_arguments, take_config_dir
@@ -13,6 +14,8 @@ from dltrain.config.door import door_for_saved
 from dltrain.errors import UserError, nearest
 
 FORMATS = ("onnx", "torch", "safetensors")
+# packages beside those of every installation
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 HELP = """
     Columns of a table, bytes or floats go in, class names with probabilities or real units come out; dltrain is not needed
     to use it. It is compared with the run on up to 10,000 of its samples before it is kept, beside a model card.
@@ -49,6 +52,7 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Write the model, and say where it is and how near to the run."""
     asked = read(arguments)
+    check(asked)
     catalogue = open_catalogue(asked.config_dir)
     config = saved.read(asked.run, catalogue, asked.overrides)
     door = door_for_saved(config, catalogue, asked.overrides)
@@ -98,6 +102,20 @@ def read(arguments: list[str]) -> Arguments:
     if "--output" in given and output is None:
         raise UserError("`--output` needs a value: FOLDER")
     return Arguments(paths[0], form, output, "--json" in arguments, overrides, config_dir)
+
+
+def check(asked: Arguments) -> None:
+    """Refuse a folder that is there, and a format whose packages are not installed; imports none of them."""
+    if asked.folder.exists():
+        raise UserError(
+            f"{asked.folder} is there already, and an export replaces nothing. Name another folder: --output {asked.folder}-2"
+        )
+    missing = [name for name in NEEDED.get(asked.form, ()) if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"`--format {asked.form}` needs {', '.join(missing)}, not installed; run: pip install {' '.join(missing)}\n"
+            "Without further packages: --format torch, or --format safetensors"
+        )
 
 
 def check_format(form: str) -> str:

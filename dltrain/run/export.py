@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -41,13 +40,8 @@ Exported = Callable[[list[Any]], dict[str, Any]]
 def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> Agreement:
     """Write the model of a run to a new folder, with a model card, once it agrees with the run.
 
-    Raises UserError for a package that is missing and a model that cannot be recorded, CheckFailed where the outputs differ.
+    Raises UserError for a model that cannot be recorded, CheckFailed where the outputs differ.
     """
-    check_packages(form)
-    if folder.exists():
-        raise UserError(
-            f"{folder} is there already, and an export replaces nothing. Name another folder: --output {folder}-2"
-        )
     made = predictor(path, config, door, "cpu")
     # whatever the run used: an exported model computes in float32
     made = replace(made, precision="fp32")
@@ -65,19 +59,6 @@ def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> A
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return agreement
-
-
-def check_packages(form: str) -> None:
-    """Refuse a format whose packages are not installed."""
-    if form != "onnx":
-        return
-    needed = ("onnx", "onnxscript", "onnxruntime")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"`--format onnx` needs {', '.join(missing)}, not installed; run: pip install {' '.join(missing)}\n"
-            "Without further packages: --format torch, or --format safetensors"
-        )
 
 
 def record(deployed: Deployed, model: str) -> Any:

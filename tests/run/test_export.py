@@ -19,6 +19,7 @@ from PIL import Image
 
 from dltrain import api, errors
 from dltrain.cli import dispatch
+from dltrain.commands import export as verb
 from dltrain.data.tables.encode import DATE_PARTS
 from dltrain.data.tables.encode import part_of as part_by_numpy
 from dltrain.run import export as exporting
@@ -214,12 +215,9 @@ def test_what_cannot_be_exported_is_refused(case, kinds, workdir):
 
 def test_missing_packages_are_named_with_the_command(kinds, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name)
-    )
-    monkeypatch.setattr(exporting, "predictor", None)
-    with pytest.raises(errors.UserError, match="run: pip install onnxruntime\\n.*--format torch"):
-        exporting.check_packages("onnx")
+    monkeypatch.setattr(verb, "find_spec", lambda name: None if name == "onnxruntime" else find("json"))
+    with pytest.raises(errors.UserError, match="run: pip install onnxruntime\n.*--format torch"):
+        dispatch(["export", str(kinds.path)])
 
 
 MODELS = """

@@ -25,7 +25,10 @@ EXAMPLES = (
 )
 VERBS = {
     "check": ("check [group=word …]", "gradients, first loss, overfitting, splits: before a long training"),
-    "evaluate": ("evaluate RUN…", "score the best weights of runs; of several, also their ensemble"),
+    "evaluate": (
+        "evaluate RUN… [key=value …]",
+        "score runs and their ensemble, on dataset.path=FILE too; --json",
+    ),
     "predict": ("predict RUN… FILE…", "labels with probabilities, or real units, for new data"),
     "export": ("export RUN", "the model for other programs: ONNX, torch.export, safetensors"),
     "resume": ("resume RUN", "continue an interrupted run from its newest checkpoint"),

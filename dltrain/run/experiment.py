@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,17 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.prepare import Splits
+from dltrain.metrics.report import CONFUSION, PER_CLASS, confusion_csv, per_class_csv
 from dltrain.run.build import build
 from dltrain.run.built import Experiment
 from dltrain.run.failures import explain, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
 from dltrain.run.tuning import settle
+from dltrain.storage.files import replace
 from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
 from dltrain.training.callbacks import Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
@@ -180,6 +184,8 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
         )
     if trainer.state.best_weights:
         trainer.folder.write_best(trainer.state.best_weights)
+    if table is not None:
+        write_report(trainer.folder, table, parts.spec.class_names)
     trainer.diagnosis.draw(trainer.rates.lr)
     best_step = trainer.state.best_row.get("step", 0.0)
     return Result(
@@ -199,6 +205,18 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
     )
 
 
+def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]) -> None:
+    """Write the report by class and the confusion matrix; what cannot be written costs no result."""
+    for name, text in (
+        (PER_CLASS, per_class_csv(counts, class_names)),
+        (CONFUSION, confusion_csv(counts, class_names)),
+    ):
+        try:
+            replace(folder.path / name, text.encode())
+        except OSError as error:
+            folder.note_problem(f"{name} could not be written ({error.strerror})")
+
+
 def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
     """Return the scores of a constant output on a split of a table: the mean of the training targets, or the shares of their
     classes.
@@ -212,4 +230,7 @@ def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
         outputs = known.double().mean(0)
     outputs = outputs.expand(len(targets), -1)
     reported = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
-    return {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
+    means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
+    found = means | parts.measures.of(outputs, targets)
+    # a constant has no rank correlation
+    return {name: value for name, value in found.items() if math.isfinite(value)}

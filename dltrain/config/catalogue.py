@@ -349,6 +349,7 @@ class Catalogue:
                 frozenset(item["needs"]) if "needs" in item else None,
                 frozenset(item.get("gives", ())),
                 item.get("instead", {}),
+                requires=frozenset(item.get("requires", ())),
             ),
         )
 
@@ -408,6 +409,11 @@ class Catalogue:
         items = (item for item in self.settings["defaults"] if isinstance(item, dict))
         word = next((item[group] for item in items if group in item), None)
         return word if isinstance(word, str) else "none"
+
+    def default_words(self, group: str) -> list[str]:
+        """Return the default words of a group that takes several."""
+        items = (item for item in self.settings["defaults"] if isinstance(item, dict))
+        return list(next((item[group] for item in items if group in item), []))
 
     def with_parents(self, word: Word) -> dict[str, Param]:
         """Return the keys of a word and of its parents, with their rules; a word with parents adds no keys itself."""

@@ -17,6 +17,7 @@ from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, le
 from dltrain.config.compose import Composition, check_lr, unknown_key, values_of
 from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
+from dltrain.config.declarations import check_installed
 from dltrain.config.groups import BY_NAME
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of
@@ -247,8 +248,11 @@ def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> s
 
 
 def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
-    """Refuse words and knobs that exclude each other, by what they declare."""
-    message = refusal(parts_of(plain, choices, catalogue), catalogue)
+    """Refuse words whose package is missing, and words and knobs that exclude each other, by what they declare."""
+    parts = list(parts_of(plain, choices, catalogue))
+    for part in parts:
+        check_installed(part.own.requires, part.label)
+    message = refusal(parts, catalogue)
     if message is not None:
         raise UserError(message)
 

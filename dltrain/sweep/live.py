@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dltrain.loggers.events import count
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan import Plan
 from dltrain.sweep.results import Row, rerun_command
 from dltrain.sweep.stacked import stack_key, why_alone
-from dltrain.training.callbacks import count
 
 SHOWN = 15  # rows of the ranked table
 REFRESH = 0.25  # seconds

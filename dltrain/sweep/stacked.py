@@ -40,7 +40,7 @@ OPTIMIZERS = frozenset(
 # What each run has for itself, or what changes nothing in its training; all else must be equal in a stack.
 OWN = frozenset(
     "lr seed epochs steps shuffle optimizer schedule momentum_schedule penalty_schedule regularization initializer "
-    "early_stopping name tags notes output threads quiet trust log checkpoint parameters".split()
+    "early_stopping logger name tags notes output threads quiet trust log checkpoint parameters".split()
 )
 
 
@@ -207,7 +207,7 @@ class Crew:
         self.of[id(member)] = (task, built, handler)
         self.turn(member)
         info = experiment.begin(built, member)
-        member.notify("on_fit_start", info)
+        member.loggers.tell("run_started", info)
         member.begin()
         return member
 

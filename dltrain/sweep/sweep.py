@@ -20,7 +20,8 @@ from dltrain.config.door import Rights, rights_of_record, rights_of_user
 from dltrain.config.schema import Config, objective_of, run_name
 from dltrain.config.validation import check_axes, validate
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
-from dltrain.storage.folder_names import check_files, check_writable, new_folder
+from dltrain.loggers.events import count
+from dltrain.storage.folder_names import SWEEP_RECORD, check_files, check_writable, new_folder
 from dltrain.storage.lock import owner_of
 from dltrain.storage.summary import read_json
 from dltrain.sweep import pool, space
@@ -32,7 +33,6 @@ from dltrain.sweep.plan import HOW, Plan, check_all, make_plan
 from dltrain.sweep.report import write_report
 from dltrain.sweep.results import edges, rank, winner, write_best, write_csv, write_parquet
 from dltrain.sweep.slots import Slot, gpus_for, slots_of
-from dltrain.training.callbacks import count
 from dltrain.training.signals import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from dltrain.config.hydra_private import Hydra
 
 SOME_FAILED, INTERRUPTED = 7, 130
-RECORD = "sweep.json"
 
 
 def run_sweep(texts: list[str], config_name: str, command: str, catalogue: Catalogue, hydra: Hydra) -> int:
@@ -164,7 +163,7 @@ def check_recorded(folder: Path, texts: list[str]) -> None:
     for text in texts:
         if re.match(r"[+~]*hydra\b", text):
             raise CheckpointProblem(
-                f"{folder / RECORD} holds `{text[:80]}`: what is set for Hydra is not taken from a record.\n"
+                f"{folder / SWEEP_RECORD} holds `{text[:80]}`: what is set for Hydra is not taken from a record.\n"
                 f"Repeat the whole command of that sweep, with sweep.resume={folder}"
             )
 
@@ -172,20 +171,20 @@ def check_recorded(folder: Path, texts: list[str]) -> None:
 def read_record(folder: Path) -> dict[str, Any]:
     """sweep.json of a sweep. Raises CheckpointProblem when the folder is not that of a sweep."""
     try:
-        record = read_json(folder / RECORD)
+        record = read_json(folder / SWEEP_RECORD)
     except OSError:
         raise CheckpointProblem(
-            f"`sweep.resume` is {folder}, which is not the folder of a sweep: it has no {RECORD}."
+            f"`sweep.resume` is {folder}, which is not the folder of a sweep: it has no {SWEEP_RECORD}."
         ) from None
     except ValueError as error:
-        raise CheckpointProblem(f"{folder / RECORD} cannot be read: {str(error)[:200]}") from None
+        raise CheckpointProblem(f"{folder / SWEEP_RECORD} cannot be read: {str(error)[:200]}") from None
     identity, overrides = record.get("identity"), record.get("overrides")
     if not (
         is_identity(identity)
         and isinstance(overrides, list)
         and all(isinstance(text, str) for text in overrides)
     ):
-        raise CheckpointProblem(f"{folder / RECORD} is no record of a sweep.")
+        raise CheckpointProblem(f"{folder / SWEEP_RECORD} is no record of a sweep.")
     return record
 
 
@@ -291,7 +290,7 @@ def folder_for(plan: Plan) -> Path:
     identity = json.loads(json.dumps(plan.identity()))
     parent = Path(plan.first.output) / run_name(plan.first)
     if not plan.settings["fresh"]:
-        for file in sorted(parent.glob(f"*/{RECORD}"), reverse=True):
+        for file in sorted(parent.glob(f"*/{SWEEP_RECORD}"), reverse=True):
             if is_unfinished(file, identity, plan) and not is_on_another_scale(
                 read_record(file.parent), plan
             ):
@@ -355,9 +354,9 @@ def drive(
         "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
         "finished": False,
     }
-    if (folder / RECORD).is_file():
+    if (folder / SWEEP_RECORD).is_file():
         record["begun"] = read_record(folder).get("begun", record["begun"])
-    write(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    write(folder / SWEEP_RECORD, json.dumps(record, indent=2) + "\n")
     grid = plan.configurations
     sampler = Listed(grid) if grid is not None else make_sampler(plan)
     directions: list[Direction] = ["minimize" if mode == "min" else "maximize" for mode in plan.modes]
@@ -380,7 +379,7 @@ def drive(
         show.close()
     missing = total - sum(job.is_done for job in driver.jobs)
     record |= {"finished": missing == 0, "seconds": round(time.monotonic() - begun, 3)}
-    write(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    write(folder / SWEEP_RECORD, json.dumps(record, indent=2) + "\n")
     code = conclude(plan, folder, driver.jobs, catalogue, missing, completed)
     return code if driver.received is None else EXIT_CODES[driver.received]
 

@@ -46,8 +46,9 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
             "\n".join(line for group in asked for line in group_page(catalogue, group)) if asked else "",
             end="",
         )
-        for group, _, name in words:
-            print("\n".join(word_page(catalogue, group, name)))
+        for group, _, names in words:
+            for name in names.strip("[]").split(","):
+                print("\n".join(word_page(catalogue, group, name)))
     else:
         print("\n".join(page(catalogue)))
     return 0

@@ -404,16 +404,15 @@ class Catalogue:
         knob = self.knobs.get(link[1]) if link else None
         return param if knob is None else replace(param, rule=knob.rule)
 
-    def default_word(self, group: str) -> str:
-        """Return the default word of a group, from the defaults list of config.yaml."""
-        items = (item for item in self.settings["defaults"] if isinstance(item, dict))
-        word = next((item[group] for item in items if group in item), None)
-        return word if isinstance(word, str) else "none"
-
     def default_words(self, group: str) -> list[str]:
-        """Return the default words of a group that takes several."""
+        """Return the default words of a group, from the defaults list of config.yaml."""
         items = (item for item in self.settings["defaults"] if isinstance(item, dict))
-        return list(next((item[group] for item in items if group in item), []))
+        words = next((item[group] for item in items if group in item), [])
+        return [words] if isinstance(words, str) else list(words)
+
+    def default_word(self, group: str) -> str:
+        """Return the first default word of a group."""
+        return next(iter(self.default_words(group)), "none")
 
     def with_parents(self, word: Word) -> dict[str, Param]:
         """Return the keys of a word and of its parents, with their rules; a word with parents adds no keys itself."""

@@ -243,7 +243,7 @@ class Loggers:
             self.methods[event] = [(owner, method) for owner, method in methods if owner is not logger]
 
     def stepped(self, progress: Progress) -> None:
-        """Tell of a step; the one record is shared, which the next step sets anew."""
+        """Tell of a step. All receive the same record, which each step changes."""
         for logger, method in self.methods["stepped"]:
             self.call(logger, method, progress)
 

@@ -22,7 +22,7 @@ ID, GROUP = "dltrain.run", "dltrain.sweep"
 
 
 class MLflow:
-    """Log into MLflow: into a file beside the working folder's, or to a server.
+    """Log into MLflow: a file in the working folder, or a server.
 
     Rows of `metrics.csv` and log points (under `steps/`) are its metrics, by step; configuration is its parameters; tags, notes,
     status and the scores of the result follow. The jobs of a sweep have a common parent run. `mlflow ui` in the same

@@ -1,4 +1,4 @@
-"""Records of a run: manifest, summary, the description for observers, and the log."""
+"""Records of a run: manifest, summary, the description for loggers, and the log."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dltrain.loggers.events import count
+from dltrain.loggers.events import SUBFOLDER, count
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan import Plan
 from dltrain.sweep.results import Row, rerun_command
@@ -206,6 +206,6 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
     for note in notes:
         print(f"\nnote: {note}")
     done = sum(job.is_done and not job.failed for job in jobs)
-    print(
-        f"\n{done} of {count(len(jobs), 'job')} done in {folder}\nreport:      {folder / 'report.html'}\ntensorboard --logdir {folder}"
-    )
+    print(f"\n{done} of {count(len(jobs), 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
+    if any(folder.glob(f"*/{SUBFOLDER}")):
+        print(f"tensorboard --logdir {folder}")

@@ -184,10 +184,12 @@ def test_a_value_from_the_environment_does_not_reach_a_logger(train, own, monkey
 def test_jobs_of_a_sweep_log_in_their_folders(dltrain, own):
     """Job by job, and as a stack."""
     for how in ("never", "always"):
-        assert dltrain("-m", "logger=[lines]", "lr=0.1,0.01", f"sweep.vectorize={how}", f"name={how}", "quiet=true", *SMALL) == 0  # fmt: skip
+        choices = (f"sweep.vectorize={how}", "sweep.jobs=1", f"name={how}", "quiet=true", *SMALL)
+        assert dltrain("-m", "logger=[lines]", "lr=0.1,0.01", *choices) == 0
         (sweep,) = own.glob(f"outputs/{how}/*")
         jobs = [Run(file.parent) for file in sorted(sweep.glob("*/summary.json"))]
         assert len(jobs) == 2
+        assert (sweep / "stacks.log").exists() == (how == "always")
         for job in jobs:
             assert lines(job, "evaluated") == job.rows and len(job.rows) == 3
             assert [row["step"] for row in lines(job, "step")] == list(range(1, 10))
@@ -214,3 +216,9 @@ def test_a_missing_package_is_refused_without_torch(own):
     done = subprocess.run([sys.executable, "-c", script, "logger=[comet]"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
     assert done.stderr.splitlines()[1] == "Install it: pip install comet_ml"
+
+
+def test_the_record_is_no_word(dltrain, workdir):
+    with pytest.raises(UserError, match=r"metrics.csv is always written; write logger=\[\] for nothing else"):
+        dltrain("logger=[csv,tensorboard]")
+    assert not (workdir / "outputs").exists()

@@ -180,7 +180,9 @@ def test_wandb_continues_a_resumed_run(workdir):
 @pytest.mark.usefixtures("wandb")
 @pytest.mark.parametrize("how", ["never", "always"])
 def test_wandb_groups_the_jobs_of_a_sweep(workdir, how):
-    dltrain("-m", "logger=[wandb]", "lr=0.1,0.01", f"sweep.vectorize={how}", *SMALL, "quiet=true")
+    dltrain(
+        "-m", "logger=[wandb]", "lr=0.1,0.01", f"sweep.vectorize={how}", "sweep.jobs=1", *SMALL, "quiet=true"
+    )
     runs = [Run(file.parent) for file in sorted(workdir.glob("outputs/*/*/*/summary.json"))]
     assert len(runs) == 2
     parts = [part for run in runs for part in wandb_runs(run)]
@@ -273,7 +275,9 @@ def test_mlflow_continues_a_resumed_run(workdir, mlflow):
 
 @pytest.mark.parametrize("how", ["never", "always"])
 def test_mlflow_gives_the_jobs_of_a_sweep_a_parent(workdir, mlflow, how):
-    dltrain("-m", "logger=[mlflow]", "lr=0.1,0.01", f"sweep.vectorize={how}", *SMALL, "quiet=true")
+    dltrain(
+        "-m", "logger=[mlflow]", "lr=0.1,0.01", f"sweep.vectorize={how}", "sweep.jobs=1", *SMALL, "quiet=true"
+    )
     client = mlflow()
     runs = {file.parent.name: Run(file.parent) for file in workdir.glob("outputs/*/*/*/summary.json")}
     logged = {run.info.run_name: run for run in mlflow_runs(client)}

@@ -26,8 +26,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from dltrain.sweep.plan import shuffled
-from dltrain.sweep.space import Axis
+from dltrain.sweep.plan.reading import shuffled
+from dltrain.sweep.plan.space import Axis
 from dltrain.sweep.study import Listed, Study, make_pruner
 
 EPOCHS = 27

@@ -1,4 +1,4 @@
-"""A sweep of the reference MLP on digits: processes and stacks against Hydra's basic launcher, and what a job costs.
+"""A sweep of the reference MLP on digits: processes and stacks against a stock Hydra app, and what a job costs.
 
     python benchmarks/sweep.py [--runs 32 128] [--epochs 60] [--threads 1 null] [--only launchers,compose,report,start,many]
 
@@ -20,7 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-OURS = {"processes": "sweep.vectorize=never", "stacked": "sweep.vectorize=auto"}
+OURS = {"processes": "sweep.backend=local", "stacked": "sweep.backend=auto"}
+PROGRAM = ("-m", "dltrain")
+HYDRA_APP = (str(Path(__file__).with_name("hydra_app.py")),)
 
 
 def main() -> None:
@@ -53,28 +55,29 @@ def main() -> None:
 
 def launchers(runs: int, epochs: int, threads: list[str]) -> None:
     """Seconds of the same sweep by each launcher, and their ratio to the best of Hydra's."""
-    axes = [f"seed=range({runs})", f"epochs={epochs}", "early_stopping=none", "quiet=true"]
+    axes = [f"seed=range({runs})", f"epochs={epochs}"]
     seconds = {
-        f"hydra basic, threads={count}": timed([*axes, "hydra/sweeper=basic", f"threads={count}"])
-        for count in threads
+        f"hydra basic, threads={count}": timed([*axes, f"threads={count}"], HYDRA_APP) for count in threads
     }
     best = min(seconds.values())
-    seconds |= {name: timed([*axes, word]) for name, word in OURS.items()}
+    seconds |= {
+        name: timed([*axes, "early_stopping=none", "quiet=true", word]) for name, word in OURS.items()
+    }
     for name, value in seconds.items():
         print(f"{runs} runs of {epochs} epochs  {name:<26} {value:7.2f} s  {value / best:5.2f}", flush=True)
 
 
-def timed(overrides: list[str]) -> float:
+def timed(overrides: list[str], program: tuple[str, ...] = PROGRAM) -> float:
     """Seconds from the start of the first job to the end of the last."""
     with tempfile.TemporaryDirectory() as folder:
-        sweep(folder, overrides)
-        begun = min(began(f) for f in Path(folder).glob("outputs/*/*/*/summary.json"))
+        sweep(folder, overrides, program)
+        summaries = list(Path(folder).glob("outputs/**/summary.json"))
+        begun = min(began(f) for f in summaries)
         stacks = [f.stat() for f in Path(folder).glob("outputs/*/*/stacks.log")]
         if stacks:  # its runs are all built before the first one begins; nothing is written to it but errors
             assert stacks[0].st_size == 0, "the stack said something: see stacks.log"
             begun = stacks[0].st_mtime
-        ended = max(f.stat().st_mtime for f in Path(folder).glob("outputs/*/*/*/summary.json"))
-        return ended - begun
+        return max(f.stat().st_mtime for f in summaries) - begun
 
 
 def began(summary: Path) -> float:
@@ -83,36 +86,33 @@ def began(summary: Path) -> float:
     return (summary.parent / "config.yaml").stat().st_mtime - startup.get("fork", 0.0) - startup["build"]
 
 
-def sweep(folder: str, overrides: list[str]) -> subprocess.Popen[bytes]:
+def sweep(folder: str, overrides: list[str], program: tuple[str, ...] = PROGRAM) -> subprocess.Popen[bytes]:
     """Run a sweep to its end in a folder."""
     environment = {
         key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     }
-    command = [sys.executable, "-m", "dltrain", "-m", *overrides]
+    command = [sys.executable, *program, "-m", *overrides]
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
     assert process.wait() == 0
     return process
 
 
 def start_cost() -> None:
-    """What a job costs from the driver's order to its first step: fork, build, folder."""
+    """What a job costs from the end of the job before it to its first step: driver, fork, build, folder."""
     with tempfile.TemporaryDirectory() as folder:
-        sweep(folder, ["seed=range(12)", "steps=1", "sweep.jobs=1", "quiet=true", "sweep.vectorize=never"])
-        costs = []
-        for job in sorted(Path(folder).glob("outputs/*/*/*/summary.json"), key=lambda f: int(f.parent.name)):
-            startup = json.loads(job.read_text())["startup"]
-            ordered = (job.parent / ".hydra" / "overrides.yaml").stat().st_mtime
-            costs.append((job.parent / "config.yaml").stat().st_mtime - ordered)
-            assert startup["build"] > 0
-    print(
-        f"start of a job: first {costs[0]:.3f} s, median of the others {statistics.median(costs[1:]):.3f} s"
-    )
+        sweep(folder, ["seed=range(12)", "steps=1", "sweep.jobs=1", "quiet=true", "sweep.backend=local"])
+        jobs = sorted(Path(folder).glob("outputs/*/*/[0-9]*"), key=lambda job: int(job.name))
+        costs = [
+            (job / "config.yaml").stat().st_mtime - (before / "summary.json").stat().st_mtime
+            for before, job in zip(jobs, jobs[1:], strict=False)
+        ]
+    print(f"start of a job after another: median {statistics.median(costs):.3f} s")
 
 
 def many_jobs(jobs: int = 1000) -> None:
     """The driver's memory over many jobs of one step each."""
     with tempfile.TemporaryDirectory() as folder:
-        axes = [f"dataset.split_seed=range({jobs})", "steps=1", "quiet=true", "sweep.vectorize=never"]
+        axes = [f"dataset.split_seed=range({jobs})", "steps=1", "quiet=true", "sweep.backend=local"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         begun = time.monotonic()
         process = subprocess.Popen(
@@ -143,13 +143,12 @@ def resident_mib(pid: int) -> float:
 
 
 def compose_cost() -> None:
-    """Composing and validating a job: stock Hydra, Hydra with our checks, and ours."""
-    from hydra import compose as stock_compose
-    from hydra import initialize_config_dir
+    """Composing and validating a job: Hydra's composition alone, with our checks, and the sweep's."""
+    from hydra.types import RunMode
 
     from dltrain.config.compose import compose, open_catalogue, open_hydra
     from dltrain.config.validation import validate
-    from dltrain.sweep.composer import Composer
+    from dltrain.sweep.plan.composer import Composer
 
     catalogue = open_catalogue()
     hydra = open_hydra(catalogue)
@@ -160,14 +159,12 @@ def compose_cost() -> None:
     composer.config(texts[0])
     ours = median_ms(lambda text: composer.config(text), texts)
     checked = median_ms(lambda text: validate(compose(text, catalogue, hydra)), texts[:10])
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    conf = str(Path(__file__).parent.parent / "conf")
-    with initialize_config_dir(conf, version_base="1.3"):
-        stock = median_ms(lambda text: stock_compose("config", overrides=text), texts[:10])
+    stock = median_ms(
+        lambda text: hydra.compose_config("config", text, RunMode.RUN, with_log_configuration=False),
+        texts[:10],
+    )
     print(
-        f"compose and validate a job: ours {ours:.2f} ms, stock Hydra's composition alone {stock:.1f} ms "
+        f"compose and validate a job: ours {ours:.2f} ms, Hydra's composition alone {stock:.1f} ms "
         f"({stock / ours:.0f} ×), Hydra with our checks {checked:.1f} ms"
     )
 
@@ -183,13 +180,13 @@ def median_ms(act: Any, items: list[Any]) -> float:
 
 def report_cost(trials: int = 40, evaluations: int = 30) -> None:
     """Report and prune, in the driver, with the journal on the disk."""
+    from dltrain.sweep.plan.space import Axis
     from dltrain.sweep.samplers import random
-    from dltrain.sweep.space import Axis
     from dltrain.sweep.study import Study, make_pruner
 
     with tempfile.TemporaryDirectory() as folder:
-        study = Study(Path(folder), [Axis("lr", low=0.0, high=1.0)], random(), ["minimize"])
-        pruner = make_pruner("asha", evaluations, "auto", "min")
+        study = Study(Path(folder), [Axis("lr", low=0.0, high=1.0)], random(0), ["minimize"])
+        pruner = make_pruner("asha", evaluations, "auto")
         assert pruner is not None
         study.use_pruner(pruner)
         times = []

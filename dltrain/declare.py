@@ -42,6 +42,7 @@ NEEDS = {
     "strength": "regularization whose strength can be scaled",
 }
 GIVES = {
+    "evaluations": "a sweep backend that reports evaluations, which `sweep.pruner` needs",
     "samples": "data to learn from; images, rows, classes and quantities imply it",
     "images": "samples of shape (C, H, W)",
     "rows": "samples of shape (F,), columns of numbers without neighbors",

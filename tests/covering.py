@@ -47,6 +47,9 @@ for _word in ("steepest", "newton_cg", "lbfgs"):
 
 def conflict(one: Choice, other: Choice) -> bool:
     """Whether two (group, word) exclude each other with their default keys, and those of `TOLD` where they are told some."""
+    # a knob that a test adds to the groups
+    if not {one[0], other[0]} <= CATALOGUE.words.keys():
+        return False
     told = dict(
         text.split("=") for text in TOLD.get((f"{one[0]}={one[1]}", f"{other[0]}={other[1]}"), "").split()
     )

@@ -100,7 +100,7 @@ def test_stacked_runs(dltrain, columns, workdir):
         *BRIEF[:1],
         *BRIEF[2:],
         "lr=0.05,0.02,0.01",
-        "sweep.vectorize=always",
+        "sweep.backend=stacked",
         "sweep.jobs=1",
         "quiet=true",
     )

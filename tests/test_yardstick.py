@@ -24,7 +24,9 @@ from dltrain.losses import BCE, CrossEntropy, combine, is_yardstick
 from dltrain.run import build as builder
 from dltrain.run.scoring import load_best, score_runs
 from dltrain.sweep import sweep
-from dltrain.sweep.plan import check_all
+from dltrain.sweep.plan.checks import check_all
+from dltrain.sweep.plan.reading import read_plan
+from dltrain.sweep.record import check_scale_of
 from dltrain.training.parts import Parts
 from dltrain.training.running_means import RunningMeans
 
@@ -398,7 +400,7 @@ def test_class_weights_that_a_loss_of_ones_own_does_not_use_are_refused(own, tra
 def test_a_sweep_of_before_is_gone_on_with_where_its_loss_means_the_same(workdir, axis, mixes):
     catalogue = open_catalogue()
     texts = [axis, "epochs=1", "name=s", "quiet=true"]
-    plan = sweep.read_plan(texts, "config", catalogue, open_hydra(catalogue), rights_of_user(catalogue))
+    plan = read_plan(texts, "config", catalogue, open_hydra(catalogue), rights_of_user(catalogue))
     check_all(plan)
     folder = workdir / "outputs" / "s" / "2026-01-01_00-00-00-aaaa"
     folder.mkdir(parents=True)
@@ -406,11 +408,11 @@ def test_a_sweep_of_before_is_gone_on_with_where_its_loss_means_the_same(workdir
     (folder / "sweep.json").write_text(json.dumps(record))
     if mixes:
         with pytest.raises(CheckpointProblem, match=r"earlier version, whose val/loss .*\nBegin a new sweep"):
-            sweep.check_scale_of(folder, plan)
+            check_scale_of(folder, plan)
         assert sweep.folder_for(plan) != folder.relative_to(workdir)
     else:
-        sweep.check_scale_of(folder, plan)
+        check_scale_of(folder, plan)
         assert sweep.folder_for(plan) == folder.relative_to(workdir)
     (folder / "sweep.json").write_text(json.dumps(record | {"loss": "plain"}))
-    sweep.check_scale_of(folder, plan)
+    check_scale_of(folder, plan)
     assert sweep.folder_for(plan) == folder.relative_to(workdir)

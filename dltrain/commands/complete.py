@@ -65,10 +65,10 @@ def _folder_of(before: list[str]) -> str | None:
 
 def chosen(catalogue: Catalogue, before: Iterable[str]) -> dict[str, list[str]]:
     """Return the words by group that a line chooses, and the defaults of the other groups."""
-    choices: dict[str, list[str]] = {}
-    for item in catalogue.settings["defaults"]:
-        for group, word in item.items() if isinstance(item, dict) else ():
-            choices[str(group)] = [word] if isinstance(word, str) else list(word or [])
+    choices = {
+        group: [word] if isinstance(word, str) else list(word or [])
+        for group, word in catalogue.defaults.items()
+    }
     for text in before:
         group, equals, value = text.partition("=")
         if equals and group in catalogue.words:

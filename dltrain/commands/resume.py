@@ -18,8 +18,7 @@ from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.lock import Lock
-
-FINISHED = ("completed", "early_stopped", "converged", "pruned", "degraded")
+from dltrain.storage.summary import FINISHED, read_summary
 
 
 def run(arguments: list[str]) -> int:
@@ -98,8 +97,6 @@ def check_safe(override: str, path: Path) -> None:
 
 def check_resumable(path: Path, longer: bool = False) -> dict[str, Any]:
     """Return the summary of a run that can continue. Raises CheckpointProblem if it is finished or not a run."""
-    from dltrain.storage.summary import read_summary
-
     summary = read_summary(path)
     if summary["status"] in FINISHED and not (longer and summary["status"] == "completed"):
         raise CheckpointProblem(

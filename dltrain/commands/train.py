@@ -6,10 +6,13 @@ import shlex
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import open_dict, read_write
 
 from dltrain.commands import STARTED
 from dltrain.config.compose import (
@@ -22,7 +25,7 @@ from dltrain.config.compose import (
 )
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.hydra_private import get_args_parser
-from dltrain.config.schema import run_name
+from dltrain.config.schema import Config, run_name
 from dltrain.config.validation import validate
 from dltrain.errors import UserError, nearest
 from dltrain.storage.folder_names import check_writable, new_folder
@@ -39,9 +42,10 @@ def run(arguments: list[str]) -> int:
     catalogue = open_catalogue(args.config_dir)
     hydra = open_hydra(catalogue)
     if args.multirun:
-        from dltrain.commands.multirun import run_all
+        from dltrain.sweep.sweep import Source, run_sweep
 
-        return run_all(args, arguments, catalogue, hydra)
+        source = Source(catalogue, hydra, args.config_dir, args.config_name or CONFIG_NAME)
+        return run_sweep(args.overrides, source, command_line(arguments))
     if args.cfg or args.info or args.shell_completion or args.hydra_help:
         return _hydra_says(args, hydra, catalogue)
     return train(args.overrides, catalogue, hydra, args.config_name or CONFIG_NAME, command_line(arguments))
@@ -89,25 +93,61 @@ def command_line(arguments: list[str]) -> str:
 
 
 def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name: str, command: str) -> int:
-    """Compose, check and build, and only then create the folder and train."""
+    """Check everything, then build, and only then create the folder and train."""
+    checked = check(overrides, catalogue, hydra, config_name)
+    run_checked(checked, hydra, command, STARTED)
+    return 0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A configuration with nothing wrong that can be told without its data."""
+
+    composition: Composition
+    config: Config
+    door: Door
+
+
+def check(
+    overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name: str = CONFIG_NAME
+) -> Checked:
+    """Compose and check the configuration of one run; imports no torch. Raises UserError."""
     composition = compose(overrides, catalogue, hydra, config_name)
     config = validate(composition)
     check_writable(config.output)
     door = Door(shipped_targets(catalogue), config.trust)
     door.check_names(config.plain)
-    startup = {"compose": round(time.perf_counter() - STARTED, 4)}
+    return Checked(composition, config, door)
+
+
+def run_checked(
+    checked: Checked,
+    hydra: Hydra,
+    command: str,
+    started: float,
+    around: Callable[[Path], AbstractContextManager[Any]] | None = None,
+) -> Path:
+    """Build a checked run, create its folder and train there; return the folder.
+
+    `around` is entered with the folder around the training, in place of Hydra's configuration of the logging module.
+    """
+    startup = {"compose": round(time.perf_counter() - started, 4)}
 
     # this imports torch
     from dltrain.run import experiment
 
-    startup["import"] = round(time.perf_counter() - STARTED, 4)
-    built = experiment.prepare(config, door, command, overrides, startup)
+    startup["import"] = round(time.perf_counter() - started, 4)
+    config, overrides = checked.config, checked.composition.overrides
+    built = experiment.prepare(config, checked.door, command, overrides, startup)
     folder = new_folder(config.output, run_name(config))
-    _run_in(folder, composition, hydra, lambda cfg: experiment.run(built, folder))
-    return 0
+    with around(folder) if around is not None else nullcontext():
+        _run_in(folder, checked.composition, hydra, lambda cfg: experiment.run(built, folder), around is None)
+    return folder
 
 
-def _run_in(folder: Path, composition: Composition, hydra: Hydra, task: object) -> None:
+def _run_in(
+    folder: Path, composition: Composition, hydra: Hydra, task: object, configure_logging: bool
+) -> None:
     """Let Hydra run the job in its folder, with its logging, its callbacks and its `.hydra`."""
     from hydra.core.utils import JobStatus, run_job
     from hydra.types import HydraContext, RunMode
@@ -121,7 +161,7 @@ def _run_in(folder: Path, composition: Composition, hydra: Hydra, task: object) 
     callbacks = Callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name=CONFIG_NAME)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
-    done = run_job(task, cfg, "hydra.run.dir", None, context)  # type: ignore[arg-type]
+    done = run_job(task, cfg, "hydra.run.dir", None, context, configure_logging)  # type: ignore[arg-type]
     callbacks.on_run_end(config=cfg, config_name=CONFIG_NAME, job_return=done)
     if done.status is JobStatus.FAILED:
         raise done._return_value
@@ -134,21 +174,14 @@ def _hydra_says(args: Namespace, hydra: Hydra, catalogue: Catalogue) -> int:
         hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=args)
     elif args.shell_completion:
         hydra.shell_completion(config_name=name, overrides=args.overrides)
-    elif args.cfg:
-        if args.cfg == "job":
-            validate(compose(args.overrides, catalogue, hydra, name))
-        hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
     else:
-        hydra.show_info(args.info, config_name=name, overrides=args.overrides)
+        # refused with our messages, as a run would be
+        composition = compose(args.overrides, catalogue, hydra, name)
+        if args.cfg == "job":
+            validate(composition)
+        if args.cfg:
+            hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
+        else:
+            hydra.show_info(args.info, config_name=name, overrides=args.overrides)
     sys.stdout.flush()
     return 0
-
-
-def job_config(cfg: DictConfig) -> DictConfig:
-    """Return a job's configuration with Hydra's node, so that it is checked like that of a single run."""
-    from hydra.core.hydra_config import HydraConfig
-
-    whole = cfg.copy()
-    with open_dict(whole):
-        whole["hydra"] = HydraConfig.get()
-    return whole

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.catalogue import FORMAT, STORED, Word, read_word
-from dltrain.config.groups import GROUPS
+from dltrain.config.groups import GROUPS, folder_of
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.signature import read_signature
 from dltrain.config.yaml_files import read_yaml
@@ -27,13 +27,17 @@ def build(root: Path) -> dict[str, Any]:
         "format": FORMAT,
         "settings": settings,
         "knobs": knobs(),
-        "words": {group: words(root / group) for group in GROUPS if (root / group).is_dir()},
+        "words": {
+            group: words(group, root / folder_of(group))
+            for group in GROUPS
+            if (root / folder_of(group)).is_dir()
+        },
     }
 
 
-def words(folder: Path) -> dict[str, Any]:
+def words(group: str, folder: Path) -> dict[str, Any]:
     """Return the words of a group, without those that a family takes from another group."""
-    read = (read_word(folder.name, file) for file in sorted(folder.glob("*.yaml")))
+    read = (read_word(group, file) for file in sorted(folder.glob("*.yaml")))
     return {word.name: stored(word) for word in read}
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.declarations import Declared, declared
-from dltrain.config.groups import BY_NAME, FAMILIES, GROUPS, LIST_GROUPS, OVERLAYS, Group
+from dltrain.config.groups import BY_NAME, FAMILIES, GROUPS, LIST_GROUPS, OVERLAYS, Group, folder_of, group_of
 from dltrain.config.rules import Rule, parse_rule
 from dltrain.config.signature import Parameter, Signature, read_signature
 from dltrain.declare import GIVES, NEEDS
@@ -317,8 +317,10 @@ class Catalogue:
         if not self.words:
             self.load(json.loads((self.root / STORED).read_text(encoding="utf-8")))
         for folder in self.user_dirs:
-            for group in sorted(p for p in folder.iterdir() if p.is_dir() and p.name != "hydra"):
-                self.add_group(group)
+            for inside in sorted(p for p in folder.iterdir() if p.is_dir() and p.name != "hydra"):
+                self.add_group(inside.name, inside)
+            for group in (name for name in GROUPS if "." in name):
+                self.add_group(group, folder / folder_of(group))
 
     def load(self, stored: Mapping[str, Any]) -> None:
         """Add the shipped words and knobs from the data of conf/catalogue.json."""
@@ -339,7 +341,7 @@ class Catalogue:
         return Word(
             group,
             name,
-            self.root / group / f"{name}.yaml",
+            self.root / folder_of(group) / f"{name}.yaml",
             item.get("content", {}),
             tuple(item.get("defaults", ())),
             item.get("package"),
@@ -353,6 +355,12 @@ class Catalogue:
             ),
         )
 
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The default word, or list of words, of each group."""
+        items = (item for item in self.settings["defaults"] if isinstance(item, dict))
+        return {group_of(str(group)): word for item in items for group, word in item.items()}
+
     def add_families(self) -> None:
         """Add the words of groups that share the words of another group."""
         for group, family in FAMILIES.items():
@@ -361,22 +369,22 @@ class Catalogue:
                 if name not in known:
                     known[name] = derived(group, word)
 
-    def add_group(self, folder: Path) -> None:
+    def add_group(self, group: str, folder: Path) -> None:
         """Read the words of one of the user's group folders."""
-        known = self.words.setdefault(folder.name, {})
+        known = self.words.setdefault(group, {})
         for file in sorted(folder.glob("*.yaml")):
             if file.stem in known:
                 raise UserError(
-                    f"`{folder.name}={file.stem}` exists twice: {known[file.stem].file} and {file}.\n"
+                    f"`{group}={file.stem}` exists twice: {known[file.stem].file} and {file}.\n"
                     "A word has one meaning: rename the second file."
                 )
-            known[file.stem] = read_word(folder.name, file, (Path.cwd(),))
+            known[file.stem] = read_word(group, file, (Path.cwd(),))
         for file in sorted(folder.glob("*.yaml")):
             self.check_ancestors(known[file.stem])
-        for group, family in FAMILIES.items():
-            if family.source == folder.name:
+        for name, family in FAMILIES.items():
+            if family.source == group:
                 for file in sorted(folder.glob("*.yaml")):
-                    self.words[group].setdefault(file.stem, derived(group, known[file.stem]))
+                    self.words[name].setdefault(file.stem, derived(name, known[file.stem]))
 
     def check_ancestors(self, word: Word, path: tuple[str, ...] = ()) -> None:
         """Raise UserError for a word that builds upon itself."""
@@ -406,8 +414,7 @@ class Catalogue:
 
     def default_words(self, group: str) -> list[str]:
         """Return the default words of a group, from the defaults list of config.yaml."""
-        items = (item for item in self.settings["defaults"] if isinstance(item, dict))
-        words = next((item[group] for item in items if group in item), [])
+        words = self.defaults.get(group, [])
         return [words] if isinstance(words, str) else list(words)
 
     def default_word(self, group: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
+from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
@@ -20,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
-from dltrain.config.groups import VERBS
-from dltrain.config.hydra_node import check_hydra_node, check_search_path, plain_node
+from dltrain.config.groups import BY_NAME, OF_SWEEPS, VERBS, folder_of, group_of
+from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.config.source import SCHEME, serve
@@ -51,9 +52,14 @@ class CheckedLoader(ConfigLoaderImpl):
     def load_configuration(
         self, config_name: str | None, overrides: list[str], *args: Any, **options: Any
     ) -> DictConfig:
+        check_plugins(overrides)
+        overrides = [named_by_folder(text) for text in overrides]
         loaded = self.repository.load_config(config_name) if config_name is not None else None
         if loaded is not None:
             check_search_path(loaded.config, str(config_name))
+            items = [item for item in loaded.defaults_list or () if isinstance(item, GroupDefault)]
+            chosen = [str(item.group).lstrip("/") for item in items]
+            check_plugins(chosen, f"{config_name}.yaml")
         try:
             cfg = super().load_configuration(config_name, overrides, *args, **options)
         # a file names an environment variable to copy that is not set
@@ -66,6 +72,13 @@ class CheckedLoader(ConfigLoaderImpl):
         """Return the content of a configuration file, None unless dltrain or Hydra ships it."""
         found = self.repository.load_config(name)
         return plain_node(found.config) if found is not None and found.provider in PROVIDERS else None
+
+
+def named_by_folder(override: str) -> str:
+    """Return an override that chooses a word of a nested group in Hydra's grammar: sweep/backend=local."""
+    match = re.match(r"([+~]*)([a-z_.]+)=", override)
+    nested = match is not None and "." in match[2] and match[2] in BY_NAME
+    return f"{match[1]}{folder_of(match[2])}={override[match.end() :]}" if match and nested else override
 
 
 def given_trust(cfg: DictConfig, overrides: list[str]) -> list[str]:
@@ -98,13 +111,26 @@ def open_hydra(catalogue: Catalogue) -> Hydra:
 
 
 @contextmanager
+def hydra_kept() -> Iterator[None]:
+    """Put back, at the end, a Hydra that the caller's process has initialized for a program of its own."""
+    instance = GlobalHydra.instance()
+    former = instance.hydra
+    try:
+        yield
+    finally:
+        instance.hydra = former
+
+
+@contextmanager
 def without_collection() -> Iterator[None]:
     """Collect no garbage meanwhile: there is little, and looking for it takes a fifth of the time."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 @without_collection()
@@ -194,8 +220,11 @@ def check_defaults_of(word: Word, catalogue: Catalogue) -> None:
                 raise UserError(_no_such(word, item, word.group, item, catalogue))
             continue
         for key, value in item.items() if isinstance(item, dict) else ():
-            group = str(key).split()[-1].lstrip("/").partition("@")[0]
-            if group.startswith("hydra") or str(key).startswith("optional"):
+            group = group_of(str(key).split()[-1].lstrip("/").partition("@")[0])
+            if group.startswith("hydra"):
+                check_plugins([group], place(word.file, str(key)))
+                continue
+            if str(key).startswith("optional"):
                 continue
             if group not in catalogue.words:
                 where = place(word.file, str(key))
@@ -249,7 +278,8 @@ def choices_of(cfg: DictConfig) -> dict[str, list[str]]:
 
     A node without a target is a recipe's setting of a word that the user has replaced: it is not chosen.
     """
-    choices = {g: [w] for g, w in cfg.hydra.runtime.choices.items() if isinstance(w, str) and "/" not in g}
+    chosen = {group_of(group): word for group, word in cfg.hydra.runtime.choices.items()}
+    choices = {g: [w] for g, w in chosen.items() if isinstance(w, str) and not g.startswith("hydra.")}
     for group in LIST_GROUPS:
         nodes = cfg.get(group) or {}
         choices[group] = [str(word) for word in nodes if "_target_" in nodes[word]]
@@ -300,15 +330,15 @@ def _quoted(text: str) -> str:
 def values_of(override: Override) -> list[Any]:
     """Return the values of an override: several for a sweep, else one."""
     if override.is_discrete_sweep():
-        return [_plain(item) for item in override.sweep_iterator(Transformer.identity)]
-    return [_plain(override.value())]
+        return [plain_value(item) for item in override.sweep_iterator(Transformer.identity)]
+    return [plain_value(override.value())]
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     return value
 
 
@@ -359,8 +389,7 @@ def elsewhere(override: Override, catalogue: Catalogue) -> str:
     key, value = override.key_or_group, str(override.input_line or "").partition("=")[2]
     if key in ALIASES:
         return f" Write {ALIASES[key]}={value}."
-    listed = [item for item in catalogue.settings["defaults"] if isinstance(item, dict)]
-    defaults = {group: word for item in listed for group, word in item.items() if isinstance(word, str)}
+    defaults = {group: word for group, word in catalogue.defaults.items() if isinstance(word, str)}
     cures = []
     # keys of the default words come first
     taken = {g for g, word in defaults.items() if g in catalogue.words and word in catalogue.words[g]
@@ -378,9 +407,10 @@ def elsewhere(override: Override, catalogue: Catalogue) -> str:
 def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
     words = catalogue.words[group]
     if isinstance(value, list) and group not in LIST_GROUPS:
-        raise UserError(
-            f"`{group}` takes one word, not the list {value}. To try each of them: dltrain -m {group}={','.join(map(str, value))}"
-        )
+        cure = f"To try each of them: dltrain -m {group}={','.join(map(str, value))}"
+        if group in OF_SWEEPS:
+            cure = f"Write {group}={value[0] if value else 'WORD'}"
+        raise UserError(f"`{group}` takes one word, not the list {value}. {cure}")
     for word in value if isinstance(value, list) else [value]:
         if str(word) not in words or isinstance(word, bool):
             cure = (
@@ -427,7 +457,8 @@ def _first_lines(error: Exception) -> str:
 
 def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[str, list[str]]) -> str:
     """Return the message for an unknown key: where it is set, the nearest name, and the known keys."""
-    head = key.split(".")[0]
+    nested = (group for group in choices if "." in group and key.startswith(f"{group}."))
+    head = next(nested, key.split(".")[0])
     siblings = [path for path in table if path.startswith(head + ".")]
     where = f" ({source})" if source else ""
     if head in LIST_GROUPS and "." in key and key.split(".")[1] not in choices.get(head, []):

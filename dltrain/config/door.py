@@ -182,7 +182,7 @@ class Door:
         # a saved configuration may be used on another machine
         check_installed(getattr(target, "requires", ()), key)
         keys = {k: v for k, v in node.items() if not k.startswith("_")}
-        group = BY_NAME[key.split(".")[0]]
+        group = BY_NAME.get(key) or BY_NAME[key.split(".")[0]]
         call = Call(target, group, node)
         call.check(keys, key, common)
         try:
@@ -192,7 +192,7 @@ class Door:
         except (ValueError, TypeError) as error:
             raise UserError(f"{key}: {error}") from error
         if group.interfaces:
-            # imports torch
+            # imports torch, for all groups but that of sweep backends
             from dltrain.seams import check_fits
 
             check_fits(part, group.interfaces, key)

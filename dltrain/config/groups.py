@@ -186,6 +186,12 @@ ALL = (
         interfaces=tuple(f"dltrain.loggers.events.{event}" for event in _EVENTS),
     ),
     Group("sweep", "how -m searches", runtime=("begun",)),
+    Group(
+        "sweep.backend",
+        "how -m runs its jobs",
+        runtime=("sweep",),
+        interfaces=("dltrain.sweep.backends.protocol.Backend",),
+    ),
     Group("experiment", "recipes, which change any of the above", overlay=True),
     Group("debug", "quick checks: fast, overfit, profile", overlay=True),
 )
@@ -193,6 +199,18 @@ BY_NAME = {group.name: group for group in ALL}
 GROUPS = [group.name for group in ALL]
 LIST_GROUPS = tuple(group.name for group in ALL if group.several)
 OVERLAYS = tuple(group.name for group in ALL if group.overlay)
+# part of no run
+OF_SWEEPS = ("sweep", "sweep.backend")
+
+
+def folder_of(group: str) -> str:
+    """Return the folder of a group below conf/, which is also Hydra's name of it."""
+    return group.replace(".", "/")
+
+
+def group_of(folder: str) -> str:
+    """Return the group of a folder below conf/, or of Hydra's name of it."""
+    return folder.replace("/", ".")
 
 
 @dataclass(frozen=True)

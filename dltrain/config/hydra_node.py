@@ -8,7 +8,7 @@ that Hydra gets exactly what is checked here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -37,10 +37,11 @@ FIXED: dict[Path, tuple[tuple[Any, ...], str]] = {
 SHIPPED = {
     "job_logging": "Leave it out, or choose one of Hydra's: hydra/job_logging=disabled",
     "hydra_logging": "Leave it out, or choose one of Hydra's: hydra/hydra_logging=disabled",
-    "launcher": "Jobs of a sweep run side by side by themselves: leave it out, or write sweep.jobs=N",
+    "launcher": "Leave it out; how jobs run: dltrain -m sweep.backend=local",
     "sweeper": "Leave it out; a sweep has its own search: dltrain -m sweep=tpe",
 }
 
+_PLUGIN = re.compile(r"[+~]*hydra[/.](sweeper|launcher)\b")
 # Allowed links: each refers to a text, by Hydra's schema.
 _LINK = re.compile(
     r"\$\{(?:hydra[.:](?:job\.(?:name|num|id|config_name)|run\.dir|sweep\.(?:dir|subdir)"
@@ -84,6 +85,17 @@ def plain_node(node: Any) -> Any:
         if isinstance(plain, dict)
         else plain
     )
+
+
+def check_plugins(overrides: Iterable[str], file: str = "") -> None:
+    """Raise UserError for an override, or an entry of a file's defaults list, that sets Hydra's sweeper or launcher."""
+    for text in overrides:
+        if match := _PLUGIN.match(text):
+            where = f"{file}: " if file else ""
+            raise UserError(
+                f"{where}`{text[:80]}`: dltrain runs its sweeps itself, so Hydra's {match[1]} cannot be set.\n"
+                "Choose how jobs run by sweep.backend=local, and how configurations are searched by sweep=tpe"
+            )
 
 
 def check_search_path(primary: Any, name: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dltrain.config.catalogue import Catalogue, Param
-from dltrain.config.groups import BY_NAME, OVERLAYS
+from dltrain.config.groups import BY_NAME, OVERLAYS, folder_of
 from dltrain.config.rules import Rule
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -71,7 +71,7 @@ def rule_schema(rule: Rule) -> dict[str, Any]:
 def defaults_schema(catalogue: Catalogue) -> dict[str, Any]:
     """Return the schema of a defaults list: words of this folder, `_self_`, and `override /GROUP: WORD`."""
     overrides = {
-        f"override /{group}": _words(group, words)
+        f"override /{folder_of(group)}": _words(group, words)
         for group, words in catalogue.words.items()
         if group not in OVERLAYS
     }

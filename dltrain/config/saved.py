@@ -13,6 +13,7 @@ import yaml
 
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, leaves
 from dltrain.config.compose import check_lr
+from dltrain.config.groups import OF_SWEEPS
 from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import (
@@ -162,7 +163,7 @@ def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[s
     if not isinstance(words, dict):
         raise CheckpointProblem(f"{file} does not say which words were chosen (`words`).")
     choices = {g: list(w) if g in LIST_GROUPS and isinstance(w, list) else [w] for g, w in words.items()}
-    for group in (g for g in GROUPS if g in catalogue.words and g not in (*OVERLAYS, "sweep")):
+    for group in (g for g in GROUPS if g in catalogue.words and g not in (*OVERLAYS, *OF_SWEEPS)):
         # what such a group has by default is what the program did before
         choices.setdefault(group, catalogue.default_words(group) if group in LIST_GROUPS else ["none"])
     for group, names in choices.items():

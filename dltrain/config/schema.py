@@ -179,7 +179,7 @@ class SweepKnobs:
         trials: configurations to try; unset, all of a grid
         jobs: jobs at a time, each with cores ÷ jobs threads; auto, one for each core or place on a GPU
         jobs_per_gpu: jobs that share a GPU, under jobs=auto
-        vectorize: train jobs that differ only in numbers as one stacked model; auto, small models on a CPU
+        vectorize: former name of sweep.backend: never is local, always is stacked
         seeds: runs of each configuration, with seeds seed, seed+1, …; the objective is their mean
         zip: axes that change together, their first values with one another and so on
         space: axes written in YAML, with ranges and conditions (docs/sweeps.md)
@@ -195,7 +195,7 @@ class SweepKnobs:
     trials: Count | None = None
     jobs: Count | Literal["auto"] = "auto"
     jobs_per_gpu: Count = 1
-    vectorize: Literal["auto", "never", "always"] = "auto"
+    vectorize: Literal["auto", "never", "always"] | None = None
     seeds: Count = 1
     zip: list[str] = field(default_factory=list)
     space: dict[str, Any] = field(default_factory=dict)

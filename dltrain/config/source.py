@@ -14,7 +14,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from omegaconf import OmegaConf
 
 from dltrain.config.catalogue import Catalogue, Word, read_header
-from dltrain.config.groups import LIST_GROUPS
+from dltrain.config.groups import LIST_GROUPS, group_of
 from dltrain.config.yaml_files import read_yaml
 
 SCHEME = "dltrain"
@@ -41,8 +41,8 @@ class CatalogueSource(ConfigSource):
 
     def word(self, config_path: str) -> Word | None:
         """Return the word of a path such as `optimizer/adam`, if it belongs to this folder."""
-        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        word = _opened[0].words.get(group, {}).get(name)
+        folder, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        word = _opened[0].words.get(group_of(folder), {}).get(name)
         return word if word is not None and self.folder in word.file.parents else None
 
     def file(self, config_path: str) -> Path:
@@ -78,7 +78,7 @@ class CatalogueSource(ConfigSource):
             names |= {item.name for item in folder.iterdir() if item.is_dir()}
         if results_filter in (None, ObjectType.CONFIG):
             names |= {item.stem for item in folder.glob("*.yaml")}
-            words = _opened[0].words.get(config_path, {})
+            words = _opened[0].words.get(group_of(config_path), {})
             names |= {name for name in words if self.word(f"{config_path}/{name}") is not None}
         return sorted(names)
 

@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, leaves
-from dltrain.config.compose import Composition, check_lr, unknown_key, values_of
+from dltrain.config.compose import Composition, check_lr, unknown_key
 from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
 from dltrain.config.declarations import check_installed
-from dltrain.config.groups import BY_NAME
+from dltrain.config.groups import BY_NAME, OF_SWEEPS
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of
 from dltrain.config.yaml_files import place
@@ -133,7 +133,7 @@ def words_of(choices: dict[str, list[str]]) -> dict[str, Any]:
     return {
         group: words if group in LIST_GROUPS else words[0]
         for group, words in sorted(choices.items())
-        if group != "sweep"
+        if group not in OF_SWEEPS
     }
 
 
@@ -215,16 +215,6 @@ def _written_otherwise(param: Param, value: Any) -> str:
     if isinstance(value, int | float) and param.rule.accepts(str(value)):
         return f" Write '{param.path}=\"{str(value).lower() if isinstance(value, bool) else value}\"'"
     return ""
-
-
-def check_sweep(composition: Composition, overrides: list[Any]) -> None:
-    """Check every value of every swept axis against the key's rule, before the first job runs."""
-    table = composition.catalogue.params(composition.choices)
-    for override in overrides:
-        if override.key_or_group in table and override.is_discrete_sweep():
-            for value in values_of(override):
-                if isinstance(value, int | float | str):
-                    check_value(table[override.key_or_group], value)
 
 
 def check_axes(names: Iterable[str]) -> None:

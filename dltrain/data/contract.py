@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from dltrain.data.errors import DataError, nearest, some
-from dltrain.data.raw import SPLIT_NAMES, RawData
+from dltrain.data.raw import SPLIT_NAMES, RawData, class_numbers
 from dltrain.data.spec import TargetScale, Task
 from dltrain.data.tables.rules import Rule, rule_from_json
 
 if TYPE_CHECKING:
     from dltrain.data.tables.columns import Columns
+    from dltrain.data.tables.read import Table
 
 FORMAT = 1  # of the file; a reader refuses a higher one
 
@@ -54,6 +55,9 @@ class Contract:
     target_std: tuple[float, ...]
     sizes: dict[str, int]
     fingerprint: str
+    outputs: int = (
+        0  # of the model: classes or target columns; 0 in a file of a version that did not write it
+    )
 
     @classmethod
     def of(
@@ -76,6 +80,7 @@ class Contract:
             target_std=tuple(scale.std.tolist()) if scale else (),
             sizes={name: len(chosen) for name, chosen in zip(SPLIT_NAMES, positions, strict=True)},
             fingerprint=fingerprint,
+            outputs=class_numbers(raw) if raw.task == "classification" else raw.targets.shape[1],
         )
 
     @property
@@ -142,12 +147,16 @@ class Contract:
 
         Raises DataError for columns that are missing, values that do not fit their column, and unknown classes.
         """
+        from dltrain.data.tables.read import read
+
+        return self.encode_table(read(Path(path).expanduser(), delimiter), targets, decimal)
+
+    def encode_table(self, table: Table, targets: bool = True, decimal: str = "auto") -> Rows:
+        """Encode the rows of a table that is in memory, as `encode` does."""
         from dltrain.data.tables.columns import Columns
         from dltrain.data.tables.encode import encode, fill_notes
-        from dltrain.data.tables.read import read
         from dltrain.data.tables.reading import Reading
 
-        table = read(Path(path).expanduser(), delimiter)
         wanted = [*self.columns, *(self.targets if targets else ())]
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
         columns = Columns(table, Reading(self.missing_words(), decimal), [rule.name for rule in wanted])
@@ -205,7 +214,7 @@ class Contract:
 
 def _check_types(contract: Contract) -> None:
     """Raise ValueError for a contract that no run wrote: the file may come from elsewhere."""
-    numbers = (*contract.input_shape, *contract.target_mean, *contract.target_std)
+    numbers = (*contract.input_shape, *contract.target_mean, *contract.target_std, contract.outputs)
     sound = (
         contract.task in get_args(Task)
         and all(isinstance(name, str) for name in contract.class_names)

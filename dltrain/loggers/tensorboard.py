@@ -17,6 +17,7 @@ from typing import Any
 
 from dltrain.loggers.events import SUBFOLDER, Best, Result, RunInfo
 from dltrain.loggers.figures import Image8, confusion_matrix, image_grid, png
+from dltrain.storage.summary import FINISHED
 
 TITLES = {
     "lr": "Learning rate",
@@ -24,7 +25,6 @@ TITLES = {
     "seconds": "Seconds per epoch",
     "images_per_second": "Samples per second",
 }
-FINISHED = ("completed", "early_stopped", "converged", "pruned")
 
 
 class EventFile:

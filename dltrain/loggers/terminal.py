@@ -15,12 +15,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
 from dltrain.loggers.events import SUBFOLDER, Best, Progress, Result, RunInfo, count
+from dltrain.loggers.notebook import Line, NotebookScreen, in_notebook
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-Segment = tuple[str, str]  # text and its rich style
-Line = list[Segment]
 
 REFRESH_SECONDS = 0.25
 MARKS = {"completed": ("✓", "green"), "early_stopped": ("✓", "green"), "converged": ("✓", "green")}
@@ -332,6 +330,8 @@ class Table:
 def open_screen(stream: SafeStream) -> Screen:
     if stream.isatty() and os.environ.get("TERM") != "dumb":
         return RichScreen(stream)
+    if in_notebook(stream.stream):
+        return NotebookScreen()
     return PlainScreen(stream)
 
 

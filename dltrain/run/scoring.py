@@ -129,8 +129,13 @@ def splits_of(parts: Parts) -> dict[str, Any]:
 
 def load_best(parts: Parts, path: Path) -> None:
     """Give the model the best weights of a run. Raises CheckpointProblem for weights that are not this model's."""
+    load_weights(parts.model, best_weights(path), path)
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Give a model the weights of a run. Raises CheckpointProblem for weights that are not this model's."""
     try:
-        parts.model.load_state_dict(best_weights(path))
+        model.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise CheckpointProblem(

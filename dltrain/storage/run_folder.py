@@ -23,7 +23,7 @@ from dltrain.storage import checkpoint
 from dltrain.storage.files import replace
 from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
-from dltrain.storage.summary import read_text
+from dltrain.storage.summary import read_rows, read_text
 
 _log = logging.getLogger(__name__)
 
@@ -111,21 +111,8 @@ class RunFolder:
             raise ResourceProblem(f"{self.path} is gone: it was moved or deleted while the run was going on.")
 
     def rows(self) -> list[dict[str, float]]:
-        """Return the rows of metrics.csv; a last line that a kill cut short is left out.
-
-        Raises CheckpointProblem for a file that no run wrote.
-        """
-        if not self.metrics_file.is_file():
-            return []
-        try:
-            text = self.metrics_file.read_text(encoding="utf-8")
-            complete = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-            rows = [{key: float(value) for key, value in row.items()} for row in complete]
-        except (ValueError, TypeError, csv.Error) as error:
-            raise CheckpointProblem(f"{self.metrics_file} is no table of a run: {str(error)[:100]}") from None
-        if rows and "step" not in rows[0]:
-            raise CheckpointProblem(f"{self.metrics_file} is no table of a run: it has no column `step`")
-        return rows
+        """Return the rows of metrics.csv. Raises CheckpointProblem for a file that no run wrote."""
+        return read_rows(self.metrics_file)
 
     def rewind_rows(self, step: int) -> None:
         """Remove the rows after a step: the resumed run writes them again."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import stat
 from pathlib import Path
@@ -10,6 +12,12 @@ from typing import Any
 from dltrain.errors import CheckpointProblem
 
 MAX_BYTES = 10_000_000
+# values of `status`, beside running and interrupted: trained to the planned end or by a criterion of the run
+WHOLE = ("completed", "early_stopped", "converged")
+# nothing is left to train
+FINISHED = (*WHOLE, "pruned", "degraded")
+# it will not change by itself
+ENDED = (*FINISHED, "failed")
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -53,3 +61,21 @@ def read_summary(path: Path) -> dict[str, Any]:
     if not isinstance(summary.get("status"), str):
         raise CheckpointProblem(f"{path}/summary.json is no summary of a run.")
     return summary
+
+
+def read_rows(file: Path) -> list[dict[str, float]]:
+    """Read the rows of a metrics.csv, none where there is no file; a last line that a kill cut short is left out.
+
+    Raises CheckpointProblem for a file that no run wrote.
+    """
+    if not file.is_file():
+        return []
+    try:
+        text = file.read_text(encoding="utf-8")
+        complete = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+        rows = [{key: float(value) for key, value in row.items()} for row in complete]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise CheckpointProblem(f"{file} is no table of a run: {str(error)[:100]}") from None
+    if rows and "step" not in rows[0]:
+        raise CheckpointProblem(f"{file} is no table of a run: it has no column `step`")
+    return rows

@@ -1,22 +1,33 @@
-"""Jobs and trials as the driver knows them. A job's summary.json is the truth about how it ended."""
+"""The jobs of a sweep. A job's summary.json states how it ended."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dltrain.storage.summary import read_json
-
-FINAL = ("completed", "early_stopped", "converged", "pruned", "failed", "degraded")
+from dltrain.config.schema import Config
+from dltrain.storage.files import replace
+from dltrain.storage.summary import ENDED, read_json
 
 
 @dataclass
 class Job:
-    """One run of one configuration."""
+    """One run of one configuration.
+
+    A backend reads:
+
+    Args:
+        number: number of the job, which is the name of its folder
+        overrides: overrides of its configuration
+        folder: its run folder; it exists where the job was begun before
+        config: its validated configuration, while it waits
+        command: the command that runs it in its folder, from the working folder
+        pruned: why the pruner stops it
+        retried: whether it ran out of memory beside other jobs, and must now run alone
+    """
 
     number: int
     trial: int
@@ -24,6 +35,9 @@ class Job:
     overrides: list[str]
     folder: Path
     state: str = "waiting"  # or running, interrupted, and the states of summary.json
+    config: Config | None = None
+    command: list[str] = field(default_factory=list)
+    pruned: str = ""
     reason: str = ""
     summary: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -36,7 +50,7 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        return self.state in FINAL
+        return self.state in ENDED
 
     @property
     def failed(self) -> bool:
@@ -53,7 +67,7 @@ class Job:
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
     def read(self) -> None:
-        """Take the state from the job's folder, if it has one."""
+        """Read the state from the job's folder, if it has one."""
         try:
             summary = read_json(self.folder / "summary.json")
             if not isinstance(summary.get("best") or {}, dict):
@@ -65,32 +79,63 @@ class Job:
         self.state = str(self.summary.get("status", "running"))
         self.reason = str(self.summary.get("stop_reason") or "")
         self.best = self.objective
-        if self.state in FINAL and not self.failed and self.objective is None:
+        if self.state in ENDED and not self.failed and self.objective is None:
             self.state = "failed"
             self.reason = "no evaluation gave a finite value of the metric (nan)"
 
+    def read_again(self, otherwise: str) -> None:
+        """Read the state of a job that ended; one that is not done gets the state `otherwise`."""
+        self.state, self.reason, self.config = otherwise, "", None
+        self.read()
+        if not self.is_done:
+            self.state = otherwise
+
     def fail(self, reason: str) -> None:
-        """Write down that, and why, the job failed."""
-        self.state, self.reason = "failed", reason
-        self.summary |= {
-            "status": "failed",
-            "stop_reason": reason,
-            "error": self.summary.get("error") or reason,
-            "overrides": self.overrides,
-        }
+        """Record that the job failed, and why."""
+        self.record("failed", reason, error=self.summary.get("error") or reason)
+
+    def record(self, state: str, reason: str, **facts: str) -> None:
+        """Write into the summary how the job ended."""
+        self.state, self.reason = state, reason
+        self.summary |= {"status": state, "stop_reason": reason, **facts, "overrides": self.overrides}
         self.folder.mkdir(parents=True, exist_ok=True)
         write(self.folder / "summary.json", json.dumps(self.summary, indent=2, default=str) + "\n")
 
     def label(self) -> str:
-        return " ".join(f"{name}={_short(value)}" for name, value in self.chosen.items())
+        return label(self.chosen)
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def label(chosen: dict[str, Any]) -> str:
+    """Return the values of the axes as they are shown."""
+    return " ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in chosen.items()
+    )
+
+
+def number(value: float | None) -> str:
+    """Return a value as it is shown."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a job's folder holds a complete checkpoint."""
+    return any((folder / "checkpoints").glob("step-*/manifest.json"))
 
 
 def write(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, file)
+    """Write a file atomically."""
+    replace(file, text.encode())
+
+
+def values_of(jobs: list[Job], objectives: list[str]) -> list[float] | None:
+    """Return the mean over the repetitions of each objective; None when a job failed."""
+    rows = [
+        [job.objective] if not objectives else [job.number_at_best(name) for name in objectives]
+        for job in jobs
+    ]
+    if any(job.failed or None in row for job, row in zip(jobs, rows, strict=True)):
+        return None
+    return [sum(v for v in column if v is not None) / len(rows) for column in zip(*rows, strict=True)]

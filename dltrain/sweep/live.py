@@ -9,19 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.loggers.events import SUBFOLDER, count
-from dltrain.sweep.jobs import Job
-from dltrain.sweep.plan import Plan
-from dltrain.sweep.results import Row, rerun_command
-from dltrain.sweep.stacked import stack_key, why_alone
+from dltrain.sweep.jobs import Job, number
+from dltrain.sweep.outcome.files import rerun_command
+from dltrain.sweep.outcome.ranking import Row
+from dltrain.sweep.plan.plan import Plan
 
 SHOWN = 15  # rows of the ranked table
 REFRESH = 0.25  # seconds
-
-
-def number(value: float | None) -> str:
-    if value is None or value != value:
-        return "–"
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
 
 
 def clock(seconds: float) -> str:
@@ -31,27 +25,35 @@ def clock(seconds: float) -> str:
 
 
 class Quiet:
-    """Shows nothing."""
+    """Shows nothing; the base of the other displays."""
 
-    def changed(self, job: Job) -> None: ...
-    def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None: ...
-    def close(self) -> None: ...
+    def resumed(self, done: int) -> None:
+        """Count jobs that an earlier driver finished."""
+
+    def changed(self, job: Job) -> None:
+        """Show that a job began or ended."""
+
+    def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None:
+        """Draw, if it is time to; `left` is the number of seconds that the sweep still needs."""
+
+    def close(self) -> None:
+        """Give the terminal back."""
 
 
-class Lines:
+class Lines(Quiet):
     """One line for each job that ends."""
 
     def __init__(self, total: int) -> None:
         self.total, self.ended = total, 0
+
+    def resumed(self, done: int) -> None:
+        self.ended = done
 
     def changed(self, job: Job) -> None:
         if job.state == "running":
             return
         self.ended += job.is_done
         print(f"[{self.ended}/{self.total}] {describe(job)}", flush=True)
-
-    def tick(self, jobs: list[Job], running: list[Job], left: float | None) -> None: ...
-    def close(self) -> None: ...
 
 
 class Live(Lines):
@@ -122,7 +124,7 @@ def best_so_far(jobs: list[Job], mode: str) -> str:
     return f" · best {number(value)} (job {owner})"
 
 
-def display(total: int, quiet: bool, mode: str = "min") -> Any:
+def display(total: int, quiet: bool, mode: str = "min") -> Quiet:
     if quiet:
         return Quiet()
     live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
@@ -141,41 +143,13 @@ def describe(job: Job) -> str:
     )
 
 
-def print_table(plan: Plan, jobs: list[Job]) -> None:
-    """The jobs of a dry run."""
+def print_table(jobs: list[Job], notes: list[str]) -> None:
+    """Print the jobs of a dry run, and how they would run."""
     width = max((len(job.label()) for job in jobs), default=0)
     print(f"{'job':>5}  {'axes':<{width}}  overrides")
     for job in jobs:
         print(f"{job.number:>5}  {job.label():<{width}}  {' '.join(job.overrides)}")
-    if plan.settings["vectorize"] != "never":
-        print_stacks(plan, jobs)
-
-
-def print_stacks(plan: Plan, jobs: list[Job]) -> None:
-    """Which jobs can train together as one model, and why others cannot."""
-    keys: dict[str, list[Job]] = {}
-    alone: dict[str, list[Job]] = {}
-    for job in jobs:
-        config = plan.composer.config(job.overrides)
-        key = stack_key(config)
-        (alone if key is None else keys).setdefault(key or why_alone(config), []).append(job)
-    print()
-    for members in keys.values():
-        if len(members) > 1:
-            print(f"{count(len(members), 'job')} can train together as one model: {numbers(members)}")
-    for why, members in alone.items():
-        print(f"{count(len(members), 'job')} in processes of their own, for {why}: {numbers(members)}")
-
-
-def numbers(jobs: list[Job]) -> str:
-    """The numbers of jobs, neighbours joined: 0–3, 8."""
-    spans: list[list[int]] = []
-    for number in sorted(job.number for job in jobs):
-        if spans and spans[-1][1] == number - 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in spans)
+    print("".join(f"\n{note}" for note in notes))
 
 
 def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, notes: list[str]) -> None:

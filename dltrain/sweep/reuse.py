@@ -17,10 +17,9 @@ from dltrain.config.schema import Config
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import check_files
-from dltrain.storage.summary import read_json
+from dltrain.storage.summary import WHOLE, read_json
 from dltrain.sweep.jobs import Job, write
 
-WHOLE = ("completed", "early_stopped", "converged")
 # What makes no difference to a result beyond the last digits: threads among them, which follow sweep.jobs.
 FREE = frozenset([*saved.SAFE, "name", "output", "threads", "device", "words"])
 

@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dltrain.errors import CheckpointProblem
-from dltrain.sweep.space import Axis, active
+from dltrain.sweep.plan.space import Axis, active
 
 Direction = Literal["minimize", "maximize"]
 FILE, NAME = "study.log", "sweep"
@@ -126,6 +126,7 @@ class Study:
                 )
             except ODD_ENTRY:
                 raise damaged(self.file) from None
+        self.has_pruner = False
         self.reported: dict[int, set[int]] = {}
         self.distributions: dict[str, BaseDistribution] = {}
         for trial in self.trials():
@@ -172,6 +173,15 @@ class Study:
 
     def use_sampler(self, sampler: optuna.samplers.BaseSampler) -> None:
         self.study.sampler = sampler
+
+    def set_pruner(self, settings: dict[str, Any], evaluations: int) -> None:
+        """Build the pruner, which counts in evaluations, once a job has told how many there are."""
+        pruner = None
+        if not self.has_pruner:
+            pruner = make_pruner(settings["pruner"], evaluations, settings["min_evaluations"])
+        self.has_pruner = True
+        if pruner is not None:
+            self.use_pruner(pruner)
 
     def use_pruner(self, pruner: optuna.pruners.BasePruner) -> None:
         self.study.pruner = pruner

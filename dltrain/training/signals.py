@@ -69,6 +69,19 @@ def hold_interrupt() -> None:
     signal.signal(signal.SIGINT, lambda number, frame: _early.append(number))
 
 
+_guests: list[bool] = []  # one entry inside `in_process_of_others`
+
+
+@contextmanager
+def in_process_of_others() -> Iterator[None]:
+    """Inside, a second signal raises KeyboardInterrupt and does not end the process, which may be a notebook's kernel."""
+    _guests.append(True)
+    try:
+        yield
+    finally:
+        _guests.pop()
+
+
 class Signals:
     """Notes the first signal; a later SIGINT, SIGTERM or SIGHUP ends the process at once.
 
@@ -96,6 +109,8 @@ class Signals:
             leave_closed_terminal()
         if self.received is None:
             self.received = signal.Signals(number)
+        elif number in ENDINGS and _guests:
+            raise KeyboardInterrupt(f"a second {signal.Signals(number).name}: the run stopped at once")
         elif number in ENDINGS:
             os._exit(EXIT_CODES[signal.Signals(number)])
 

@@ -11,7 +11,7 @@ import dltrain
 from dltrain.config import hydra_private
 
 USES = {  # name → the parameters or methods that are relied on, and what for
-    "Hydra": (["compose_config", "show_cfg", "show_info", "shell_completion", "hydra_help", "multirun"],
+    "Hydra": (["compose_config", "show_cfg", "show_info", "shell_completion", "hydra_help"],
               "composing without hydra.main, and Hydra's own flags"),
     "ConfigLoaderImpl": (["load_configuration"], "checking Hydra's node of every configuration that is composed"),
     "Callbacks": (["on_run_start", "on_run_end"], "callbacks of a single run"),

@@ -1,4 +1,6 @@
-"""Every override set gives the same configuration, or the same refusal, at every entry: a run, a job of a sweep, a saved run."""
+"""Every override set gives the same configuration, or the same refusal, at every entry: a run, a job of a sweep, a saved run,
+a call from Python.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dltrain.config import saved
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue
-from dltrain.config.compose import compose, open_catalogue, open_hydra
+from dltrain.config.compose import _plain, compose, open_catalogue, open_hydra
+from dltrain.config.python_values import override_texts
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
-from dltrain.sweep.composer import Composer
+from dltrain.sweep.plan.composer import Composer
 
 WITH = {  # what a word cannot do without
     "dataset=csv": "dataset.path=t.csv dataset.target=y",
@@ -105,6 +109,14 @@ def split(text: str) -> list[str]:
     return [part for part in found if part]
 
 
+def from_python(overrides: list[str]) -> list[str]:
+    """The overrides of a call with the same values as Python's own; a prefix such as `++` can only be given as text."""
+    if any(text[0] in "+~" for text in overrides):
+        return override_texts(tuple(overrides), {})
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return override_texts((), {item.get_key_element(): _plain(item.value()) for item in parsed})
+
+
 def test_there_are_enough_of_them():
     assert len(SETS) >= 200
     assert len(set(SETS)) == len(SETS)
@@ -116,6 +128,7 @@ def test_every_entry_says_the_same(entries, tmp_path, text):
     overrides = split(text)
     single = outcome(lambda: validate(compose(overrides, catalogue, hydra)))
     assert outcome(composer.config, overrides) == single
+    assert outcome(lambda: validate(compose(from_python(overrides), catalogue, hydra))) == single
     assert isinstance(single[1], int) == (text in INVALID)
     if text not in INVALID:
         saved.write(validate(compose(overrides, catalogue, hydra)), tmp_path / "config.yaml")

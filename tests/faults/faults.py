@@ -80,7 +80,7 @@ def swept() -> Run:
             "threads=1",
             "name=swept",
             "quiet=true",
-            "sweep.vectorize=never",
+            "sweep.backend=local",
         ]
         assert dispatch(["-m", *arguments]) == 0
         (record,) = folder.glob("outputs/swept/*/sweep.json")

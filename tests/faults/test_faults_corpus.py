@@ -195,8 +195,6 @@ def test_36_38_words_from_a_folder_of_a_stranger(workdir, tmp_path_factory, ligh
 DOORS = {
     "sweep": ("-m", "seed=0,1", "experiment=evil"),
     "axis of a sweep": ("-m", "experiment=none,evil"),
-    "Hydra's sweeper": ("-m", "hydra/sweeper=basic", "seed=0,1", "experiment=evil"),
-    "Hydra's launcher, an axis": ("-m", "hydra/launcher=basic", "experiment=none,evil"),
     "--cfg": ("--cfg", "job", "experiment=evil"),
     "--cfg all --resolve": ("--cfg", "all", "--resolve", "experiment=evil"),
     "--info": ("--info", "config", "experiment=evil"),
@@ -211,18 +209,6 @@ def test_36_recipe_of_a_stranger_at_every_door(workdir, tmp_path_factory, light,
     seen = light.run(["--config-dir", elsewhere, *DOORS[door]], workdir)
     check_refused(seen, workdir, before, codes=(2,))
     assert written(seen) == []
-
-
-@pytest.mark.parametrize(
-    "override", some_of(text for text in corpus.HYDRAS if "launcher" not in text and "sweeper" not in text)
-)
-def test_36_hydra_s_own_node_under_hydra_s_sweeper(workdir, light, override):
-    """The overrides of Hydra's node were left out of what is checked where Hydra ran the sweep."""
-    (workdir / "helper.py").write_text(corpus.HELPER)
-    before = files(workdir)
-    seen = light.run(["-m", "hydra/sweeper=basic", "seed=0,1", override, "steps=1", "quiet=true"], workdir)
-    check_refused(seen, workdir, before, codes=(2,))
-    assert seen.wrote == []
 
 
 # 37: folders of sweeps --------------------------------------------------------------------------------------------

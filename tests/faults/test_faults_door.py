@@ -379,10 +379,7 @@ def test_41_secrets_in_lists_links_and_parts_of_texts(dltrain, workdir, monkeypa
     second = only_run(workdir, "second")
     assert yaml.safe_load((second.path / "config.yaml").read_text())["tags"] == content["tags"]
     assert dltrain("-m", *ASKING, "lr=0.01,0.001", "steps=2", "quiet=true", "name=swept") == 0
-    assert (
-        dltrain("-m", "hydra/sweeper=basic", *ASKING, "lr=0.01", "steps=2", "quiet=true", "name=hydras") == 0
-    )
-    assert len(list(workdir.rglob("summary.json"))) == 5
+    assert len(list(workdir.rglob("summary.json"))) == 4
     assert holding(workdir, b"s3cr3t", b"0.5077731") == []
 
 

@@ -197,14 +197,3 @@ def test_resume_of_a_folder_of_runs_takes_the_newest(dltrain, workdir):
             dltrain(*EVERYTHING, "name=cut")
     assert dltrain("resume", "outputs/cut") == 0
     assert Run(only_run(workdir, "cut").path).summary["status"] == "completed"
-
-
-def test_signal_in_a_job_of_hydra_s_sweeper_ends_the_sweep(dltrain, workdir):
-    """It was taken for a job that failed, and the next one began."""
-    with pytest.MonkeyPatch.context() as patch:
-        at_step(patch, 5, send(signal.SIGTERM))
-        with pytest.raises(Interrupted) as ended:
-            dltrain("-m", "hydra/sweeper=basic", "lr=0.01,0.001", "epochs=2", "quiet=true", "name=swept")
-    assert ended.value.exit_code == 143
-    (summary,) = workdir.glob("outputs/swept/*/*/summary.json")
-    assert Run(summary.parent).summary["status"] == "interrupted"

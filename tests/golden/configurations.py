@@ -118,11 +118,11 @@ INTERRUPTED = [
     ),
 ]
 SWEPT = {
-    "swept_grid": f"-m optimizer=sgd,adam seed=0,1 {SMALL} sweep.vectorize=never",
+    "swept_grid": f"-m optimizer=sgd,adam seed=0,1 {SMALL} sweep.backend=local",
     "swept_search": f"-m sweep=tpe sweep.trials=5 sweep.startup_trials=2 lr=tag(log,interval(1e-3,1)) {SMALL} sweep.jobs=1 "
-    "sweep.vectorize=never",
-    "swept_qmc": f"-m sweep=qmc sweep.trials=2 lr=tag(log,interval(1e-3,1)) {SMALL} sweep.vectorize=never",
-    "swept_folds": "-m dataset=wine folds=3 fold=0,1,2 model.hidden=[16] epochs=2 evaluation.test=true sweep.vectorize=never",
+    "sweep.backend=local",
+    "swept_qmc": f"-m sweep=qmc sweep.trials=2 lr=tag(log,interval(1e-3,1)) {SMALL} sweep.backend=local",
+    "swept_folds": "-m dataset=wine folds=3 fold=0,1,2 model.hidden=[16] epochs=2 evaluation.test=true sweep.backend=local",
 }  # fmt: skip
 STACKED = {
     "stacked_optimizers": f"-m optimizer=sgd,momentum,adam,rmsprop,lion {SMALL}",
@@ -140,7 +140,7 @@ def configurations() -> Iterator[Configuration]:
     for name, words in SWEPT.items():
         yield Configuration(name, words)
     for name, words in STACKED.items():
-        yield Configuration(name, f"{words} sweep.vectorize=always sweep.jobs=1", tolerance=1e-4)
+        yield Configuration(name, f"{words} sweep.backend=stacked sweep.jobs=1", tolerance=1e-4)
 
 
 def write_data(folder: Path) -> None:

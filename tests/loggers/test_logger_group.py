@@ -183,13 +183,13 @@ def test_a_value_from_the_environment_does_not_reach_a_logger(train, own, monkey
 
 def test_jobs_of_a_sweep_log_in_their_folders(dltrain, own):
     """Job by job, and as a stack."""
-    for how in ("never", "always"):
-        choices = (f"sweep.vectorize={how}", "sweep.jobs=1", f"name={how}", "quiet=true", *SMALL)
+    for how in ("local", "stacked"):
+        choices = (f"sweep.backend={how}", "sweep.jobs=1", f"name={how}", "quiet=true", *SMALL)
         assert dltrain("-m", "logger=[lines]", "lr=0.1,0.01", *choices) == 0
         (sweep,) = own.glob(f"outputs/{how}/*")
         jobs = [Run(file.parent) for file in sorted(sweep.glob("*/summary.json"))]
         assert len(jobs) == 2
-        assert (sweep / "stacks.log").exists() == (how == "always")
+        assert (sweep / "stacks.log").exists() == (how == "stacked")
         for job in jobs:
             assert lines(job, "evaluated") == job.rows and len(job.rows) == 3
             assert [row["step"] for row in lines(job, "step")] == list(range(1, 10))

@@ -178,10 +178,10 @@ def test_wandb_continues_a_resumed_run(workdir):
 
 
 @pytest.mark.usefixtures("wandb")
-@pytest.mark.parametrize("how", ["never", "always"])
+@pytest.mark.parametrize("how", ["local", "stacked"])
 def test_wandb_groups_the_jobs_of_a_sweep(workdir, how):
     dltrain(
-        "-m", "logger=[wandb]", "lr=0.1,0.01", f"sweep.vectorize={how}", "sweep.jobs=1", *SMALL, "quiet=true"
+        "-m", "logger=[wandb]", "lr=0.1,0.01", f"sweep.backend={how}", "sweep.jobs=1", *SMALL, "quiet=true"
     )
     runs = [Run(file.parent) for file in sorted(workdir.glob("outputs/*/*/*/summary.json"))]
     assert len(runs) == 2
@@ -273,10 +273,10 @@ def test_mlflow_continues_a_resumed_run(workdir, mlflow):
     check_history({step: row for step, row in history_of(client, again.info.run_id).items() if row}, run)
 
 
-@pytest.mark.parametrize("how", ["never", "always"])
+@pytest.mark.parametrize("how", ["local", "stacked"])
 def test_mlflow_gives_the_jobs_of_a_sweep_a_parent(workdir, mlflow, how):
     dltrain(
-        "-m", "logger=[mlflow]", "lr=0.1,0.01", f"sweep.vectorize={how}", "sweep.jobs=1", *SMALL, "quiet=true"
+        "-m", "logger=[mlflow]", "lr=0.1,0.01", f"sweep.backend={how}", "sweep.jobs=1", *SMALL, "quiet=true"
     )
     client = mlflow()
     runs = {file.parent.name: Run(file.parent) for file in workdir.glob("outputs/*/*/*/summary.json")}

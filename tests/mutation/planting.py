@@ -20,6 +20,7 @@ COPIED = (
     "tests",
     "docs",
     "benchmarks",
+    "examples",
     "pyproject.toml",
     "README.md",
     "CHANGELOG.md",

@@ -22,9 +22,10 @@ from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import Door, Rights, shipped_targets
 from dltrain.errors import NumericalFailure
 from dltrain.run import experiment
-from dltrain.sweep.composer import Composer
-from dltrain.sweep.job import Task
-from dltrain.sweep.stacked import Crew, StackTask, stack_key
+from dltrain.sweep.backends.stack import Crew, StackTask
+from dltrain.sweep.backends.stacked import stack_key
+from dltrain.sweep.backends.worker import Task
+from dltrain.sweep.plan.composer import Composer
 from dltrain.training.stack import Member, pays
 
 TOLERANCE = 1e-4
@@ -301,8 +302,8 @@ def test_a_sweep_in_stacks_equals_the_sweep_in_processes(workdir, dltrain):
         "model.hidden=[16]",
         "sweep.jobs=1",
     )
-    assert dltrain(*axes, "sweep.vectorize=never", "output=alone") == 0
-    assert dltrain(*axes, "sweep.vectorize=always") == 0
+    assert dltrain(*axes, "sweep.backend=local", "output=alone") == 0
+    assert dltrain(*axes, "sweep.backend=stacked") == 0
     together = jobs_of(workdir)
     alone = {int(f.parent.name): Run(f.parent) for f in workdir.glob("alone/*/*/*/summary.json")}
     assert len(list(workdir.glob("outputs/*/*/stacks.log"))) == 1
@@ -341,7 +342,7 @@ def test_when_a_stack_is_killed_its_jobs_run_alone(workdir, dltrain):
         "model.hidden=[16]",
         "sweep.jobs=1",
     )
-    assert dltrain(*axes, "sweep.vectorize=always") == 0
+    assert dltrain(*axes, "sweep.backend=stacked") == 0
     assert found
     assert {run.summary["status"] for run in jobs_of(workdir).values()} == {"completed"}
 
@@ -349,7 +350,7 @@ def test_when_a_stack_is_killed_its_jobs_run_alone(workdir, dltrain):
 @pytest.mark.slow
 def test_pruning_reaches_the_runs_of_a_stack(workdir, dltrain):
     dltrain("-m", "lr=0.003,1e-7,1e-8,1e-9", "epochs=9", "sweep.pruner=asha", "quiet=true", "sweep.jobs=1",
-            "sweep.vectorize=always", "model.hidden=[16]")  # fmt: skip
+            "sweep.backend=stacked", "model.hidden=[16]")  # fmt: skip
     status = [run.summary["status"] for _, run in sorted(jobs_of(workdir).items())]
     assert status[0] == "completed" and "pruned" in status
     assert json.loads(next(workdir.glob("outputs/*/*/sweep.json")).read_text())["finished"]

@@ -17,7 +17,9 @@ from optuna.storages.journal import JournalFileBackend
 from sweeping import add_faulty_model, finished, is_alive, notes, start, summaries, sweep_folder, wait_for
 
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem
-from dltrain.sweep import pool, samplers, space, study
+from dltrain.sweep import samplers, study
+from dltrain.sweep.backends import pool
+from dltrain.sweep.plan import space
 from dltrain.sweep.study import Listed, Study, quiet
 from dltrain.sweep.sweep import locked
 
@@ -222,7 +224,7 @@ def test_22_a_job_that_ran_out_of_memory_is_run_once_more_alone(workdir, dltrain
         "model.tag=0,1,2,3",
         "sweep.zip=[model.fault,model.tag]",
     )
-    assert dltrain(*command, "epochs=2", "quiet=true", "sweep.jobs=2", "sweep.vectorize=never") == 7
+    assert dltrain(*command, "epochs=2", "quiet=true", "sweep.jobs=2", "sweep.backend=local") == 7
     jobs = summaries(sweep_folder(workdir))
     assert [jobs[n]["status"] for n in range(4)] == ["completed", "completed", "failed", "completed"]
     assert "memory" in jobs[2]["stop_reason"]
@@ -321,7 +323,7 @@ def test_a_signal_to_the_driver_saves_the_jobs_and_is_its_exit_code(workdir, fau
     """A closed terminal signals the driver and the fork server alike, and takes no more output."""
     command = ("-m", "model=faulty", "seed=0,1", "epochs=40", "early_stopping=none", "sweep.jobs=2")
     (workdir / "slow").touch()
-    program = InTerminal("-m", "dltrain", *command, "sweep.vectorize=never")
+    program = InTerminal("-m", "dltrain", *command, "sweep.backend=local")
     program.wait_for(lambda: len(list(workdir.glob("outputs/*/*/*/checkpoints/step-*/manifest.json"))) >= 4)
     if how == "SIGTERM":
         program.process.send_signal(signal.SIGTERM)
@@ -346,7 +348,7 @@ def test_a_signal_while_a_job_is_being_started_reaches_that_job_too(workdir, dlt
     monkeypatch.setattr(pool, "start", start_and_signal)
     (workdir / "slow").touch()
     command = ("-m", "model=faulty", "seed=0,1", "epochs=40", "early_stopping=none", "sweep.jobs=1")
-    assert dltrain(*command, "sweep.vectorize=never") == 143
+    assert dltrain(*command, "sweep.backend=local") == 143
     assert "completed" not in {job["status"] for job in summaries(sweep_folder(workdir)).values()}
 
 
@@ -358,7 +360,7 @@ def test_ctrl_c_once_saves_and_the_same_command_goes_on(workdir, dltrain, faulty
         "epochs=40",
         "early_stopping=none",
         "sweep.jobs=2",
-        "sweep.vectorize=never",
+        "sweep.backend=local",
     )
     (workdir / "slow").touch()
     driver = start(workdir, *command)

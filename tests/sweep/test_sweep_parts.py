@@ -9,22 +9,27 @@ import random
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy import stats
 
 from dltrain.config import saved
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.validation import validate
 from dltrain.errors import CheckpointProblem, UserError
-from dltrain.sweep import space, statistics
-from dltrain.sweep.composer import Composer
-from dltrain.sweep.driver import placed
+from dltrain.sweep.backends.protocol import Sweep
+from dltrain.sweep.backends.slots import Slot, placed
+from dltrain.sweep.backends.stacked import auto
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.live import best_so_far, print_table, table_of
-from dltrain.sweep.plan import Plan, enumerate_grid
-from dltrain.sweep.report import _objective_range, write_report
-from dltrain.sweep.results import edges, importance, rank, winner, write_csv
-from dltrain.sweep.slots import Slot
-from dltrain.sweep.space import Axis
+from dltrain.sweep.outcome import statistics
+from dltrain.sweep.outcome.files import write_csv
+from dltrain.sweep.outcome.ranking import edges, importance, rank, winner
+from dltrain.sweep.outcome.report import _objective_range, write_report
+from dltrain.sweep.plan import space
+from dltrain.sweep.plan.composer import Composer
+from dltrain.sweep.plan.plan import Plan
+from dltrain.sweep.plan.reading import enumerate_grid
+from dltrain.sweep.plan.space import Axis
 
 CONFIGURATIONS = [
     ["lr=0.1"],
@@ -58,6 +63,21 @@ def test_a_quick_composition_equals_hydras(composer, overrides):
     real = outcome(lambda: validate(compose(overrides, composer.catalogue, composer.hydra)))
     assert outcome(lambda: composer.config(overrides)) == real
     assert outcome(lambda: composer.config(overrides)) == real  # the second time from the cache
+
+
+NUMBERS = ["0", "7", "-3", "10000", "0.5", "0.50", "-0.001", "1e-3", "3e5", "2.5e-07", "-1.5e10", "0e0", "0.0", "-0", "-0.0",
+           "1_000", "007", "+1", "1e+3", "1E3", ".5", "1.", "inf", "1e400", "0x10", "1,2", "1 ", "'1'", "null", "true"]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["lr", "optimizer.weight_decay", "regularization.l2.strength", "+lr", "++lr"])
+def test_a_number_is_parsed_as_hydras_grammar_parses_it(key):
+    """Its key is parsed once, and its value is read by Python."""
+    for value in (*NUMBERS, *(repr(random.Random(i).uniform(-1e3, 1e3)) for i in range(20))):
+        text = f"{key}={value}"
+        hydras = OverridesParser.create().parse_overrides([text])[0]
+        for _ in range(2):
+            assert repr(space.parse_one(text)) == repr(hydras)
+            assert type(space.parse_one(text).value()) is type(hydras.value())
 
 
 def axes(*pairs: tuple[str, list[str]]) -> list[Axis]:
@@ -342,9 +362,11 @@ def test_the_best_so_far_is_named_with_its_job(tmp_path):
 
 def test_a_dry_run_says_who_trains_together(composer, tmp_path, capsys):
     words = axes(("optimizer", ["adam", "lbfgs", "sgd"]), ("lr", ["0.1", "0.01"]))
-    plan = Plan(words, [{}], [], {"vectorize": "auto"}, "grid", composer, composer.config([]), False)
+    plan = Plan(words, [{}], [], {}, "grid", composer, composer.config([]), False)
     jobs = [job for i, chosen in enumerate(space.grid(words)) for job in plan.jobs(i, chosen, tmp_path)]
-    print_table(plan, jobs)
+    for job in jobs:
+        job.config = composer.config(job.overrides)
+    print_table(jobs, auto(Sweep(2)).preview(jobs))
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "4 jobs can train together as one model: 0–1, 4–5",
         "2 jobs in processes of their own, for optimizer=lbfgs: 2–3",

@@ -16,14 +16,14 @@ from test_sweep_parts import axes, planted
 
 from dltrain.cli import dispatch
 from dltrain.config.compose import open_catalogue, open_hydra
-from dltrain.sweep.composer import Composer
-from dltrain.sweep.job import Watch
+from dltrain.sweep.backends.worker import Watch
 from dltrain.sweep.jobs import Job
-from dltrain.sweep.plan import Plan
-from dltrain.sweep.report import write_report
-from dltrain.sweep.results import rank, winner
+from dltrain.sweep.outcome.ranking import rank, winner
+from dltrain.sweep.outcome.report import write_report
+from dltrain.sweep.plan.composer import Composer
+from dltrain.sweep.plan.plan import Plan
 
-COMMON = ("dataset.limit=150", "early_stopping=none", "quiet=true", "sweep.jobs=2", "sweep.vectorize=never")
+COMMON = ("dataset.limit=150", "early_stopping=none", "quiet=true", "sweep.jobs=2", "sweep.backend=local")
 FAILS = "1e+30"
 
 

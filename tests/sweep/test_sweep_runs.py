@@ -158,10 +158,43 @@ def test_dry_run_prints_the_jobs_and_leaves_nothing(workdir, dltrain, capfd):
     assert not (workdir / "outputs").exists()
 
 
-def test_hydras_own_sweeper_still_works(workdir, dltrain, capfd):
-    assert dltrain("-m", "hydra/sweeper=basic", "lr=0.01,0.001", *SHORT) == 0
-    assert "2 of 2 jobs done" in capfd.readouterr().out
-    assert os.listdir(workdir) == ["outputs"]
+PLUGINS = [
+    ["hydra/sweeper=basic"],
+    ["hydra/sweeper=optuna"],
+    ["+hydra/launcher=joblib"],
+    ["hydra/launcher=basic,joblib"],
+    ["hydra.sweeper.max_batch_size=2"],
+    ["~hydra/launcher"],
+    ["+hydra.launcher.n_jobs=2"],
+]
+
+
+@pytest.mark.parametrize("before", [[], ["-m"], ["--cfg", "all"]], ids=" ".join)
+@pytest.mark.parametrize("override", PLUGINS, ids=" ".join)
+def test_hydras_sweeper_and_launcher_are_refused(workdir, dltrain, before, override):
+    with pytest.raises(
+        UserError, match=r"Hydra's (sweeper|launcher) cannot be set[\s\S]* sweep\.backend=local"
+    ) as error:
+        dltrain(*before, *override, "lr=0.01")
+    assert len(str(error.value).splitlines()) == 2
+    assert os.listdir(workdir) == []
+
+
+@pytest.mark.parametrize("before", [[], ["-m"]], ids=" ".join)
+@pytest.mark.parametrize("file, arguments", [
+    ("experiment/mine.yaml", ["experiment=mine"]),
+    ("model/mine.yaml", ["model=mine"]),
+    ("mine.yaml", ["--config-name", "mine"]),
+])  # fmt: skip
+def test_hydras_launcher_in_a_file_is_refused_with_its_place(workdir, dltrain, before, file, arguments):
+    (workdir / "conf" / file).parent.mkdir(parents=True)
+    parent = "config" if file == "mine.yaml" else "mlp" if "model" in file else "tabular"
+    (workdir / "conf" / file).write_text(
+        f"defaults:\n  - {parent}\n  - override /hydra/launcher: joblib\n  - _self_\n"
+    )
+    with pytest.raises(UserError, match=r"mine\.yaml.*Hydra's launcher cannot be set"):
+        dltrain(*before, *arguments, "lr=0.01")
+    assert os.listdir(workdir) == ["conf"]
 
 
 REFUSED = [

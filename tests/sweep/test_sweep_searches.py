@@ -13,9 +13,9 @@ from sweeping import add_faulty_model, summaries, sweep_folder
 from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import Rights, shipped_targets
 from dltrain.errors import UserError
-from dltrain.sweep import memory, pool
-from dltrain.sweep.composer import Composer
-from dltrain.sweep.slots import Slot, gpus_for, slots_of
+from dltrain.sweep.backends import memory, pool
+from dltrain.sweep.backends.slots import Slot, gpus_for, num_slots, slots_of
+from dltrain.sweep.plan.composer import Composer
 
 SHORT = ("steps=1", "quiet=true", "sweep.jobs=2")
 
@@ -58,7 +58,7 @@ def test_nsga2_finds_a_front_of_two_objectives(workdir, dltrain):
 def test_hyperband_stops_what_falls_behind(workdir, dltrain):
     rates = "0.003,6e-7,5e-7,4e-7,3e-7,2e-7"
     command = ("-m", f"lr={rates}", "epochs=4", "sweep.pruner=hyperband", "sweep.jobs=1", "quiet=true")
-    assert dltrain(*command, "sweep.vectorize=never", "model=linear") == 0
+    assert dltrain(*command, "sweep.backend=local", "model=linear") == 0
     folder = sweep_folder(workdir)
     jobs = summaries(folder)
     assert jobs[0]["status"] == "completed"
@@ -182,7 +182,8 @@ GIB = 2**30
     ],
 )
 def test_places_on_gpus(jobs, per_gpu, gpus, places):
-    slots = slots_of({"jobs": jobs, "jobs_per_gpu": per_gpu}, [f"cuda:{i}" for i in range(gpus)], 100)
+    count = num_slots({"jobs": jobs, "jobs_per_gpu": per_gpu}, gpus, 100)
+    slots = slots_of(count, [f"cuda:{i}" for i in range(gpus)])
     assert [slot.device for slot in slots] == places
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.direction import BETTER
-from dltrain.sweep.jobs import Job, write
-from dltrain.sweep.live import number
-from dltrain.sweep.plan import Plan
-from dltrain.sweep.results import Row, importance, rerun_command
-from dltrain.sweep.space import Axis
+from dltrain.sweep.jobs import Job, number, write
+from dltrain.sweep.outcome.files import rerun_command
+from dltrain.sweep.outcome.ranking import Row, importance
+from dltrain.sweep.plan.plan import Plan
+from dltrain.sweep.plan.space import Axis
 
 MAX_CURVES = 200
 MAX_POINTS = 120  # of one curve

@@ -6,9 +6,9 @@ import importlib
 from contextlib import suppress
 
 MODULES = (
-    "dltrain.run.experiment dltrain.sweep.job dltrain.sweep.stacked dltrain.training.stack dltrain.models.mlp "
-    "dltrain.models.cnn dltrain.data.bundled dltrain.initializers.closed_form "
-    "dltrain.losses dltrain.sampling dltrain.schedules dltrain.early_stopping "
+    "dltrain.run.experiment dltrain.sweep.backends.worker dltrain.sweep.backends.stack "
+    "dltrain.training.stack dltrain.models.mlp dltrain.models.cnn dltrain.data.bundled "
+    "dltrain.initializers.closed_form dltrain.losses dltrain.sampling dltrain.schedules dltrain.early_stopping "
     "dltrain.regularization.penalties PIL.PngImagePlugin safetensors.torch "
     "tensorboard.compat.proto.event_pb2 tensorboard.compat.proto.summary_pb2 tensorboard.compat.proto.tensor_pb2 "
     "tensorboard.plugins.text.plugin_data_pb2 "

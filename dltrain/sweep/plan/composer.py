@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from dltrain.config.catalogue import Catalogue, leaves
-from dltrain.config.compose import CONFIG_NAME, Composition, _plain, compose
+from dltrain.config.compose import CONFIG_NAME, Composition, compose, plain_value
 from dltrain.config.schema import Config, Node
 from dltrain.config.secrets import texts_of
 from dltrain.config.signature import REQUIRED
@@ -29,7 +29,7 @@ from dltrain.config.validation import (
     drop_replaced,
     validate,
 )
-from dltrain.sweep.space import parse_one
+from dltrain.sweep.plan.space import parse_one
 
 if TYPE_CHECKING:
     from dltrain.config.hydra_private import Hydra
@@ -119,7 +119,7 @@ class Composer:
         plain: Node = pickle.loads(base.packed)
         links = dict(base.links)
         for override in overrides:
-            value = _plain(override.value())
+            value = plain_value(override.value())
             if isinstance(value, dict) or "${" in str(value) or not _set(plain, override.key_or_group, value):
                 return None
             links.pop(override.key_or_group, None)

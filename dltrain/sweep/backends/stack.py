@@ -1,8 +1,7 @@
-"""Which jobs can train together as one stacked model, and the process in which they do."""
+"""The process of a stack: several jobs that train together as one model."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -12,93 +11,36 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dltrain.config.schema import Config
-from dltrain.sweep import job
-from dltrain.sweep.job import Task, Watch
+from dltrain.sweep.backends import worker
+from dltrain.sweep.backends.worker import Task, Watch
 
 if TYPE_CHECKING:
     from dltrain.data.prepare import Splits
     from dltrain.run.built import Experiment
     from dltrain.training.stack import Member
 
-LARGEST = 32  # jobs of a stack; 64 cost 12 % more each, out of the cache, and lose more when their process is killed
-MODELS = frozenset(f"dltrain.models.mlp.{name}" for name in ("MLP", "Linear", "DeepLinear"))
-# Their steps take the gradient once, at the present weights. A file may name torch's class, or our function for it.
-OPTIMIZERS = frozenset(
-    [
-        *(
-            f"torch.optim.{n}"
-            for n in "SGD Adam AdamW RMSprop Adagrad Adadelta Adamax NAdam RAdam Rprop".split()
-        ),
-        *(
-            f"dltrain.optimizers.torch_optimizers.{name}"
-            for name in "gd sgd momentum nesterov adam amsgrad adamw rmsprop adagrad adadelta adamax nadam radam rprop".split()
-        ),
-        "dltrain.optimizers.lion.Lion",
-    ]
-)
-# What each run has for itself, or what changes nothing in its training; all else must be equal in a stack.
-OWN = frozenset(
-    "lr seed epochs steps shuffle optimizer schedule momentum_schedule penalty_schedule regularization initializer "
-    "early_stopping logger name tags notes output threads quiet trust log checkpoint parameters".split()
-)
-
-
-def why_alone(config: Config) -> str:
-    """Why a run must have a process of its own; empty where it can share one."""
-    model, words = config.model, config.words
-    refused = {
-        f"device={config.device}": config.device not in ("auto", "cpu"),
-        "precision=bf16": config.precision == "bf16",
-        "accumulate": config.accumulate != 1,
-        "compile": config.compile,
-        "wrap": bool(config.wrap),
-        "diagnostics": bool(config.diagnostics),
-        f"averaging={words.get('averaging')}": bool(config.averaging.get("_target_")),
-        "secrets": bool(config.secrets),
-        "log.profile": config.log.profile,
-        f"non_finite={config.non_finite}": config.non_finite != "stop",
-        "lr=auto or batch_size=auto": "auto" in (config.lr, config.batch_size),
-        "frozen parameters": bool(config.parameters.freeze or config.initializer.get("freeze")),
-        f"optimizer={words.get('optimizer')}": config.optimizer["_target_"] not in OPTIMIZERS,
-        f"sampler={words.get('sampler')}": config.sampler["_target_"] == "dltrain.sampling.Hard",
-        "a regularization of your own": not all(
-            str(node["_target_"]).startswith(("dltrain.", "None")) for node in config.regularization.values()
-        ),
-        f"model={words.get('model')}": model["_target_"] not in MODELS,
-        f"model.norm={model.get('norm')}": model.get("norm", "none") not in ("none", "layer"),
-        "model.residual": bool(model.get("residual")),
-    }
-    return ", ".join(name for name, found in refused.items() if found)
-
-
-def stack_key(config: Config) -> str | None:
-    """Runs with the same key may share a stack; None for one that must have a process of its own."""
-    if why_alone(config):
-        return None
-    shared = {key: value for key, value in config.plain.items() if key not in OWN}
-    shared["model"] = {**config.model, "dropout": bool(config.model.get("dropout"))}
-    return json.dumps(shared, sort_keys=True, default=str)
-
 
 @dataclass(frozen=True)
 class StackTask:
-    """What a stack's process needs to know."""
+    """The data that a stack's process gets from the driver."""
 
     tasks: tuple[Task, ...]
     log: Path
-    always: bool  # also where it does not pay
+    always: bool  # also where it is not faster
 
 
 def work_together(stack: StackTask, channel: connection.Connection) -> None:
-    """Train several configurations as one stack, each in its folder. Jobs that it did not end are to be run alone."""
+    """Train several configurations as one stack, each in its folder. Jobs that it did not end must be run alone."""
     begun = time.perf_counter()
-    job.enter(stack.tasks[0].cwd, stack.log)
+    worker.enter(stack.tasks[0].cwd, stack.log)
+    channel.send((stack.tasks[0].number, "listens"))
+    for task in stack.tasks:
+        worker.write_hydra_folder(task.folder, task.number, task.overrides, task.config)
     crew = Crew(stack, channel)
     crew.prepare(begun)
     if crew.worth_it():
         crew.train()
-    job.leave(channel, 0)
+    worker.leave(channel, 0)
 
 
 class Log(logging.Handler):
@@ -145,7 +87,7 @@ class Crew:
             raise
         except Exception as error:
             with open(task.folder / "run.log", "a", encoding="utf-8") as log:
-                self.channel.send((task.number, "ended", *job.outcome_of(error, log)))
+                self.channel.send((task.number, "ended", *worker.outcome_of(error, log)))
 
     def worth_it(self) -> bool:
         """Whether training together is possible for these data and models, and faster; says why not."""
@@ -161,7 +103,7 @@ class Crew:
         if not isinstance(parts.train, ResidentSplit) or plan.device.type != "cpu":
             why = "their data do not lie in the memory of a CPU"
         elif not self.stack.always and not pays(parts.model, plan):
-            why = "the arithmetic of a step outweighs what a stack saves (sweep.vectorize=always stacks all the same)"
+            why = "the arithmetic of a step outweighs what a stack saves (sweep.backend=stacked stacks all the same)"
         if why:
             numbers = ", ".join(str(task.number) for task, _ in self.ready)
             print(f"jobs {numbers} have processes of their own: {why}", flush=True)
@@ -194,7 +136,7 @@ class Crew:
         stopping, every = built.parts.early_stopping, built.plan.evaluate_every
         watch = Watch(self.channel, task.number, stopping.metric, every, task.asks)
         self.channel.send((task.number, "begun", -(-built.plan.total_steps // every)))
-        Lock(task.folder, patience=job.ORPHAN_SECONDS).release()
+        Lock(task.folder, patience=worker.ORPHAN_SECONDS).release()
         (task.folder / "metrics.csv").unlink(
             missing_ok=True
         )  # of a run that ended before its first checkpoint
@@ -234,7 +176,7 @@ class Crew:
         handler.close()
         member.folder.close()
         with open(task.folder / "run.log", "a", encoding="utf-8") as log:
-            self.channel.send((task.number, "ended", *job.outcome_of(report, log)))
+            self.channel.send((task.number, "ended", *worker.outcome_of(report, log)))
 
 
 def splits_of(built: Experiment) -> Splits:

@@ -39,7 +39,7 @@ class Worker:
 
 def warm_up() -> None:
     """Start the fork server; it imports in the background."""
-    get_context("forkserver").set_forkserver_preload(["dltrain.sweep.preload"])
+    get_context("forkserver").set_forkserver_preload(["dltrain.sweep.backends.preload"])
     # The server restores SIGINT in its children; it ignores it itself, so a Ctrl-C of the terminal leaves it alive.
     with hangup_ignored():
         forkserver.ensure_running()
@@ -49,10 +49,17 @@ def start(target: Callable[..., None], *arguments: Any) -> Worker:
     """Start `target(*arguments, channel)` in a process of its own."""
     context = get_context("forkserver")
     ours, theirs = context.Pipe()
-    process = context.Process(target=target, args=(*arguments, theirs))
+    process = context.Process(target=_begin, args=(dict(os.environ), target, *arguments, theirs))
     process.start()
     theirs.close()
     return Worker(process, ours)
+
+
+def _begin(environment: dict[str, str], target: Callable[..., None], *arguments: Any) -> None:
+    """Call the target in the caller's environment: the fork server, which may be older, has that of its start."""
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*arguments)
 
 
 def cores() -> int:

@@ -1,0 +1,539 @@
+"""The Python API: the words, checks and errors of the command line, for notebooks, scripts and tests.
+
+>>> import dltrain
+>>> run = dltrain.train("model=linear", lr=0.01, epochs=2, quiet=True)
+>>> run.summary["status"]
+'completed'
+>>> run.metrics["epoch"]
+array([1., 2.])
+
+A mistake raises what the command line prints, as `dltrain.errors.UserError` or a subclass of it:
+
+>>> dltrain.train(optimizer="adm")
+Traceback (most recent call last):
+dltrain.errors.UserError: `optimizer` is adm, which is no such word. Did you mean `adam`?
+...
+
+Nothing here imports torch or Hydra before it is needed.
+"""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from dltrain.errors import CheckpointProblem, UserError
+from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dltrain.config.catalogue import Catalogue
+    from dltrain.config.compose import Composition
+    from dltrain.config.door import Door
+    from dltrain.config.schema import Config
+    from dltrain.run.prediction import Predictions, Predictor
+    from dltrain.run.table import Table
+
+__all__ = ["Run", "Settings", "Sweep", "compare", "load", "sweep", "train"]
+
+# columns of results.csv that `Sweep.__repr__` leaves out
+_LONG = ("reason", "folder")
+# Keys of a configuration in which runs may differ without being different experiments: where they ran, and `lr`, which
+# optimizer.lr follows. In a sweep `threads` and `evaluation.test` are set for the jobs.
+_ELSEWHERE = ("name", "output", "device", "threads", "evaluation.test", "lr")
+
+
+def train(*words: str, config_dir: Any = None, **knobs: Any) -> Run:
+    """Train one configuration, as `dltrain key=value …` does, and return its run.
+
+    Args:
+        words: overrides as on the command line, `"optimizer=adam"` or `"lr=1e-3"`
+        config_dir: a folder of words of your own, as `--config-dir`; `conf/` in the working folder is always one
+        knobs: overrides as Python values: `lr=1e-3`, `optimizer="adam"`, `**{"model.hidden": [32]}`
+
+    The process is as before afterwards: threads, generators, flags, signal handlers, logging. An interrupt (Ctrl-C, or the
+    stop button of a notebook) lets the run save and raises KeyboardInterrupt; a second one stops at once.
+
+    Raises:
+        UserError: a mistake in the arguments, or one of its subclasses: DataProblem, NumericalFailure, ResourceProblem
+
+    >>> run = train("optimizer=nesterov", "model=mlp", epochs=1, quiet=True, **{"model.hidden": [8]})
+    >>> run.config.model.hidden
+    [8]
+    """
+    started = time.perf_counter()
+    from dltrain.config.python_values import override_texts
+    from dltrain.run.hosting import hosted
+
+    with hosted():
+        from dltrain.commands.train import check, command_line, run_checked
+        from dltrain.config.compose import open_catalogue, open_hydra, quote_foreign
+        from dltrain.run.hosting import logged, torch_kept
+
+        texts = [quote_foreign(text) for text in override_texts(words, knobs)]
+        catalogue = open_catalogue(_folder(config_dir))
+        hydra = open_hydra(catalogue)
+        checked = check(texts, catalogue, hydra)
+        _check_logging(checked.composition)
+        with torch_kept():
+            folder = run_checked(checked, hydra, command_line(texts), started, logged)
+    return Run(folder, catalogue=catalogue, built_from=(checked.config, checked.door))
+
+
+def load(path: Any, *changes: str, device: Any = "cpu", config_dir: Any = None) -> Run:
+    """Return the run of a folder that `train` or the command line made.
+
+    Args:
+        path: the run folder, `outputs/NAME/DATE_TIME-xxxx`
+        changes: `key=value` for what may differ here, as in `dltrain evaluate RUN key=value`, such as `"trust=[timm]"`
+        device: where the model is placed: cpu, cuda, cuda:1, mps or auto
+        config_dir: the folder of words that the run was trained with
+
+    Raises:
+        CheckpointProblem: the folder is not that of a run
+
+    >>> run = train("model=linear", epochs=1, quiet=True)
+    >>> again = load(run.path)
+    >>> again.summary["objective"] == run.summary["objective"]
+    True
+    """
+    from dltrain.config.python_values import change_texts
+
+    folder = Path(path)
+    if (folder / RECORD).is_file():
+        raise CheckpointProblem(
+            f"{folder} is the folder of a sweep. Its runs: dltrain.Sweep({str(folder)!r}); one of them: {folder}/0"
+        )
+    if not folder.is_dir():
+        raise CheckpointProblem(f"{folder} is no folder. Run folders lie in outputs/NAME/DATE_TIME-xxxx.")
+    runs = sorted(file.parent for file in folder.glob("*/config.yaml"))
+    if runs and not (folder / "config.yaml").is_file():
+        raise CheckpointProblem(
+            f"{folder} holds {len(runs)} run(s). The newest: dltrain.load({str(runs[-1])!r})"
+        )
+    run = Run(folder, tuple(change_texts(changes, {})), str(device), _folder(config_dir))
+    run.check()
+    return run
+
+
+def sweep(*words: str, config_dir: Any = None, **knobs: Any) -> Sweep:
+    """Run a sweep, as `dltrain -m key=a,b …` does: its jobs in processes of their own, several at a time.
+
+    Args:
+        words: overrides as on the command line: `"optimizer=sgd,adam"`, `"lr=tag(log,interval(1e-4,1e-1))"`
+        config_dir: a folder of words of your own, as `--config-dir`
+        knobs: overrides as Python values. A list, a range or an array is an axis; a tuple is one value that is a list
+
+    The same call goes on with an unfinished sweep over the same axes. An interrupt stops the jobs, which save, and raises
+    KeyboardInterrupt. Jobs that fail do not raise: see `Sweep.failed`.
+
+    >>> found = sweep("model=linear", lr=[0.1, 0.001], epochs=1, quiet=True)  # doctest: +SKIP
+    >>> found.best.config.lr  # doctest: +SKIP
+    0.1
+    """
+    from dltrain.config.python_values import axis_texts
+    from dltrain.run.hosting import hosted
+
+    folders: list[Path] = []
+    with hosted():
+        from dltrain.config.compose import open_catalogue, open_hydra, quote_foreign
+        from dltrain.sweep.sweep import INTERRUPTED, Source, run_sweep
+
+        texts = [quote_foreign(text) for text in axis_texts(words, knobs)]
+        _check_sweep(texts)
+        place = _folder(config_dir)
+        catalogue = open_catalogue(place)
+        source = Source(catalogue, open_hydra(catalogue), place)
+        code = run_sweep(texts, source, shlex.join(["dltrain", "-m", *texts]), folders.append)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt(
+                f"the sweep was interrupted; what is done is kept. The same call goes on, or: dltrain -m sweep.resume={folders[0]}"
+            )
+    return Sweep(folders[0])
+
+
+def compare(runs: Run | Sweep | str | Path | Iterable[Run | Sweep | str | Path]) -> Table:
+    """Return a table with one row for each run: in which choices they differ, and what came out.
+
+    A sweep, or the folder of one, stands for all its runs. Of the keys of a word that not all runs have, only those that were
+    given are shown. `objective` compares where `metric` is the same.
+
+    >>> slow, fast = (train("model=linear", lr=lr, epochs=1, quiet=True) for lr in (1e-4, 1e-2))
+    >>> compare([slow, fast])["lr"]
+    array([0.0001, 0.01  ])
+    """
+    from dltrain.run.table import Table
+
+    several = [runs] if isinstance(runs, Run | Sweep | str | Path) else list(runs)
+    chosen = [run for item in several for run in _runs_of(item)]
+    if not chosen:
+        raise UserError('Name the runs to compare: dltrain.compare(["outputs/NAME/DATE_TIME-xxxx", …])')
+    names = _names([run.path for run in chosen])
+    differences = _differences(chosen)
+    rows = [
+        {"run": name, **choices, **_outcome(run.summary)}
+        for name, choices, run in zip(names, differences, chosen, strict=True)
+    ]
+    kept = [
+        key
+        for key in dict.fromkeys(k for row in rows for k in row)
+        if any(row.get(key) is not None for row in rows)
+    ]
+    return Table({key: [row.get(key) for row in rows] for key in kept})
+
+
+class Settings(dict[str, Any]):
+    """A plain dict whose keys are attributes as well: `config["optimizer"]["lr"]` is `config.optimizer.lr`."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        super().__init__({k: Settings(v) if isinstance(v, Mapping) else v for k, v in content.items()})
+
+    def __getattr__(self, name: str) -> Any:
+        from dltrain.errors import nearest
+
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(
+                f"There is no key {name}.{nearest(name, self)} Keys: {', '.join(self)}"
+            ) from None
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self]
+
+
+class Run:
+    """A run folder: what was asked, what came out, and the trained model. Made by `train` and `load`."""
+
+    path: Path
+
+    def __init__(
+        self,
+        path: str | Path,
+        changes: tuple[str, ...] = (),
+        device: str = "cpu",
+        config_dir: str | None = None,
+        catalogue: Catalogue | None = None,
+        built_from: tuple[Config, Door] | None = None,
+    ) -> None:
+        self.path = Path(path).absolute()
+        self._changes, self._device, self._config_dir = changes, device, config_dir
+        self._catalogue, self._built_from = catalogue, built_from
+
+    @property
+    def summary(self) -> Settings:
+        """Return summary.json: status, objective, scores of the best evaluation and of the test split, versions."""
+        from dltrain.storage.summary import read_summary
+
+        return Settings(read_summary(self.path))
+
+    @cached_property
+    def config(self) -> Settings:
+        """Return config.yaml: every key with its value, and the chosen words under `words`."""
+        from dltrain.config.saved import load_bounded
+
+        if not (self.path / "config.yaml").is_file():
+            raise CheckpointProblem(f"{self.path} has no config.yaml: its run has not begun.")
+        return Settings(load_bounded(self.path / "config.yaml"))
+
+    @property
+    def metrics(self) -> Table:
+        """Return metrics.csv, one row for each evaluation; `step` is int64, all other columns are float64."""
+        from dltrain.run.table import Table
+        from dltrain.storage.summary import read_rows
+
+        rows = read_rows(self.path / "metrics.csv")
+        return Table.of_rows([{k: int(v) if k == "step" else v for k, v in row.items()} for row in rows])
+
+    @property
+    def model(self) -> nn.Module:
+        """Return the model with the best weights, in evaluation mode. Raises CheckpointProblem where there are none."""
+        return self._predictor.model
+
+    def predict(self, data: Any, *, batch_size: int = 1024) -> Predictions:
+        """Predict for new data: labels and probabilities, or quantities in real units.
+
+        Args:
+            data: for a table its columns by name: the path of a file, a DataFrame, a dict of columns, a list of dicts, one
+                dict; for other data an array or tensor (N, …) of samples as the dataset has them, before normalization
+            batch_size: samples at once
+
+        Raises:
+            DataProblem: the data are not what the model was trained on; the message has the difference
+
+        >>> import numpy as np
+        >>> run = train("model=linear", epochs=1, quiet=True)
+        >>> run.predict(np.zeros((2, 1, 8, 8), np.float32)).probabilities.shape
+        (2, 10)
+        """
+        return self._predictor(data, batch_size)
+
+    def evaluate(self, *changes: str, **knobs: Any) -> dict[str, dict[str, float]]:
+        """Score the best weights, as `dltrain evaluate RUN key=value` does; return the scores by split.
+
+        Args:
+            changes: `"evaluation.tta=8"`, `"dataset.path=other.csv"`
+            knobs: the same as Python values
+
+        >>> run = train("model=linear", epochs=1, quiet=True)
+        >>> sorted(run.evaluate())
+        ['test', 'val']
+        """
+        from dltrain.config.python_values import change_texts
+        from dltrain.run.hosting import hosted, torch_kept
+
+        texts = [*self._changes, *change_texts(changes, knobs)]
+        with hosted():
+            from dltrain.commands.evaluate import named_copies
+            from dltrain.commands.resume import warn_of_direction
+
+            config, door = self._saved(texts)
+            config = named_copies(config, self._words())
+            warn_of_direction(self.path, config)
+            with torch_kept():
+                from dltrain.run.scoring import score_runs
+
+                scores = score_runs([self.path], [config], [door])
+        return {score.split: score.values for score in scores}
+
+    def check(self) -> None:
+        """Raise CheckpointProblem, or UserError, where the folder is not that of a run that can be used here."""
+        from dltrain.run.hosting import hosted
+
+        with hosted(alone=False):
+            from dltrain.config.validation import check_value
+
+            check_value(self._words().knobs["device"], self._device)
+            self._saved(list(self._changes))
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        from dltrain.run.hosting import hosted, torch_kept
+
+        with hosted():
+            config, door = self._built_from or self._saved(list(self._changes))
+            with torch_kept():
+                from dltrain.run.prediction import predictor
+
+                return predictor(self.path, config, door, self._device)
+
+    def _saved(self, texts: list[str]) -> tuple[Config, Door]:
+        """Return the configuration in the folder with changes, and the door for what it may name."""
+        from dltrain.config import saved
+        from dltrain.config.door import door_for_saved
+
+        config = saved.read(self.path, self._words(), texts)
+        if self._built_from is not None:
+            # trained by this process: its names were typed here
+            return config, self._built_from[1]
+        return config, door_for_saved(config, self._words(), texts)
+
+    def _words(self) -> Catalogue:
+        from dltrain.config.compose import open_catalogue
+
+        if self._catalogue is None:
+            self._catalogue = open_catalogue(self._config_dir)
+        return self._catalogue
+
+    def __repr__(self) -> str:
+        summary = self.summary
+        facts = [str(summary["status"]).replace("_", " ")]
+        if isinstance(objective := summary.get("objective"), float):
+            facts.append(f"{summary.get('metric')} {objective:.4g} at epoch {summary.get('best_epoch', 0):g}")
+        facts += [f"test {name} {value:.4g}" for name, value in (summary.get("test") or {}).items()]
+        return f"<Run {_short(self.path)}: {', '.join(facts)}>"
+
+
+class Sweep(Sequence[Run]):
+    """The folder of a sweep: its runs in the order of the jobs. Made by `sweep`, or `Sweep(path)`."""
+
+    def __init__(self, path: str | Path) -> None:
+        from dltrain.storage.summary import read_json
+
+        self.path = Path(path).absolute()
+        try:
+            self._record = read_json(self.path / RECORD)
+        except OSError:
+            raise CheckpointProblem(f"{path} is not the folder of a sweep: it has no {RECORD}.") from None
+        except ValueError as error:
+            raise CheckpointProblem(f"{path}/{RECORD} cannot be read: {str(error)[:200]}") from None
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Return the runs of the jobs that have begun."""
+        folders = (folder for folder in self.path.iterdir() if folder.name.isdecimal())
+        return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name))]
+
+    @property
+    def best(self) -> Run | None:
+        """Return the best run of the best configuration; None where no configuration is complete."""
+        name = self._record.get("best")
+        return Run(self.path / name) if isinstance(name, str) and name.isdecimal() else None
+
+    @property
+    def failed(self) -> list[Run]:
+        """Return the runs that failed; `run.summary["stop_reason"]` says why."""
+        return [run for run in self.runs if run.summary.get("status") == "failed"]
+
+    @cached_property
+    def table(self) -> Table:
+        """Return results.csv: axes, status, objective, best epoch and scores of each job."""
+        from dltrain.run.table import Table
+
+        with open(self.path / "results.csv", encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        return Table({name: _typed([row[name] for row in rows]) for name in rows[0]} if rows else {})
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Run]: ...
+
+    def __getitem__(self, index: int | slice) -> Run | list[Run]:
+        return self.runs[index]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def _shown(self) -> Table:
+        from dltrain.run.table import Table
+
+        return Table({name: column for name, column in self.table.items() if name not in _LONG})
+
+    def _title(self) -> str:
+        return f"Sweep {_short(self.path)}: {len(self)} runs, {len(self.failed)} failed"
+
+    def __repr__(self) -> str:
+        return f"<{self._title()}>\n{self._shown()!r}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p>{escape(self._title())}</p>{self._shown()._repr_html_()}"
+
+
+# Arguments --------------------------------------------------------------------------------------------------------
+
+
+def _folder(config_dir: Any) -> str | None:
+    return None if config_dir is None else str(config_dir)
+
+
+def _check_logging(composition: Composition) -> None:
+    """Refuse a file's own logging: a function leaves the logging of its caller as it is."""
+    from omegaconf import OmegaConf
+
+    node = composition.cfg.hydra
+    logs = OmegaConf.to_container(node.job_logging, resolve=False)
+    shipped = composition.catalogue.root / "hydra" / "job_logging" / "run_log.yaml"
+    if logs != OmegaConf.to_container(OmegaConf.load(shipped), resolve=False) or node.verbose is not False:
+        raise UserError(
+            "`hydra.job_logging` and `hydra.verbose` have no effect from Python: a run writes its run.log and leaves your "
+            "logging as it is.\nLeave them out, and set up Python's logging module"
+        )
+
+
+def _check_sweep(texts: list[str]) -> None:
+    for text in texts:
+        key, _, value = text.partition("=")
+        if key in ("hydra/sweeper", "hydra/launcher"):
+            raise UserError(
+                f"`{text}`: from Python, sweeps are run by dltrain itself. Leave it out; see sweep=tpe"
+            )
+        if key == "sweep.dry_run" and value != "false":
+            raise UserError(
+                f"`{text}` runs nothing, so there is no sweep to return. Print the jobs with: {shlex.join(['dltrain', '-m', *texts])}"
+            )
+
+
+# Tables -----------------------------------------------------------------------------------------------------------
+
+
+def _runs_of(item: Run | Sweep | str | Path) -> list[Run]:
+    if isinstance(item, Run):
+        return [item]
+    if isinstance(item, Sweep):
+        return item.runs
+    if not isinstance(item, str | Path):
+        raise UserError(f"{item!r} is no run: give a Run, a Sweep, or the path of a run folder")
+    return Sweep(item).runs if (Path(item) / RECORD).is_file() else [load(item)]
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """Return the paths from their common folder."""
+    common = next(
+        (folder for folder in paths[0].parents if all(path.is_relative_to(folder) for path in paths)), None
+    )
+    return [str(path.relative_to(common) if common else path) for path in paths]
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _typed(texts: list[str]) -> list[Any]:
+    """Return a column of a CSV file as numbers, if all its values are."""
+    for kind in (int, float):
+        try:
+            return [None if text == "" else kind(text) for text in texts]
+        except ValueError:
+            continue
+    return [text or None for text in texts]
+
+
+def _outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("status", "metric", "objective", "best_epoch", "seconds")
+    tests = {f"test/{name}": value for name, value in (summary.get("test") or {}).items()}
+    return {name: summary.get(name) for name in names} | tests
+
+
+def _differences(runs: list[Run]) -> list[dict[str, Any]]:
+    """Return, for each run, the words and the keys in which the runs differ."""
+    from dltrain.config.catalogue import leaves
+    from dltrain.config.compose import keys_of
+    from dltrain.config.saved import SAFE
+
+    words = [dict(run.config.words) for run in runs]
+    values = [
+        {key: value for key, value in leaves(run.config) if not key.startswith("words.")} for run in runs
+    ]
+    given = {key for run in runs for key in keys_of(run.summary.get("overrides", []))} | {"optimizer.lr"}
+    differing = [
+        key for key in dict.fromkeys(k for w in words for k in w) if _differ([w.get(key) for w in words])
+    ]
+    keys = [
+        key
+        for key in dict.fromkeys(k for v in values for k in v)
+        if key not in (*SAFE, *_ELSEWHERE)
+        and not key.rpartition(".")[2].startswith("_")
+        and (key in given or (key.split(".")[0] not in differing and all(key in v for v in values)))
+        and _differ([v.get(key) for v in values])
+    ]
+    return [
+        {key: _cell(w.get(key)) for key in differing}
+        | {
+            key.removeprefix("optimizer.") if key == "optimizer.lr" else key: _cell(v.get(key))
+            for key in keys
+        }
+        for w, v in zip(words, values, strict=True)
+    ]
+
+
+def _differ(values: list[Any]) -> bool:
+    return any(value != values[0] for value in values)
+
+
+def _cell(value: Any) -> Any:
+    """Return a list as the command line has it."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else value

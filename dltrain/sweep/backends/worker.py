@@ -1,0 +1,280 @@
+"""The process of one job of a sweep: forked by the driver, or `python -m dltrain.sweep.backends.worker FOLDER …`."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import logging
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from dltrain.config import saved
+from dltrain.config.door import Door, Rights, rights_of_record, rights_of_user
+from dltrain.config.schema import Config
+from dltrain.errors import FolderInUse, UserError
+from dltrain.sweep.jobs import Job, has_checkpoint
+
+if TYPE_CHECKING:
+    from dltrain.experiment import Watch as Observer
+    from dltrain.run.built import Experiment
+
+MODULE = "dltrain.sweep.backends.worker"
+ORPHAN_SECONDS = 60.0  # to wait for a job of a driver that was killed, which may still be ending
+
+
+@dataclass(frozen=True)
+class Task:
+    """The data that a job's process gets from the driver."""
+
+    number: int
+    folder: Path
+    config: Config
+    rights: Rights
+    command: str
+    overrides: tuple[str, ...]
+    cwd: str
+    asks: bool  # whether the driver decides after each evaluation if the job goes on
+    alone: str = ""  # why it is not in a stack, where it might have been
+
+
+class Watch:
+    """Report every evaluation to the driver, and ask it whether to continue."""
+
+    def __init__(self, channel: connection.Connection, job: int, metric: str, every: int, asks: bool) -> None:
+        self.channel, self.job, self.metric, self.every, self.asks = channel, job, metric, every, asks
+
+    def __call__(self, row: Mapping[str, float], best: float | None) -> str | None:
+        """Report a row of metrics.csv; return the reason to stop, or None."""
+        # counted from the run's beginning, also after a resume
+        number = -(-int(row["step"]) // self.every)
+        value = row["val/loss"] - row["train/loss"] if self.metric == "gap" else row[self.metric]
+        self.channel.send((self.job, "row", number, row["epoch"], value, best))
+        if not self.asks:
+            return None
+        reason: str | None = self.channel.recv()
+        return reason
+
+
+def work(task: Task, channel: connection.Connection) -> None:
+    """Train one configuration in its folder; the process ends with the exit code of a single run."""
+    begun = time.perf_counter()
+    enter(task.cwd, task.folder / "run.log")
+    channel.send((task.number, "listens"))
+    error: BaseException | None = None
+    try:
+        _train(task, channel, begun)
+    except BaseException as raised:
+        error = raised
+    code, reason = outcome_of(error, sys.stdout)
+    # without a driver, run.log has it
+    with suppress(OSError):
+        channel.send((task.number, "ended", code, reason))
+    leave(channel, code)
+
+
+def enter(cwd: str, log: Path) -> None:
+    """Give a forked process its own session, folder and log, and let it end with the driver."""
+    # a Ctrl-C in the terminal reaches the driver alone, which passes it on once
+    os.setsid()
+    # the fork server ignores SIGHUP; no terminal reaches this session, so that a SIGHUP is meant for this job
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # ignored in a background process
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(cwd)
+    _write_to(log)
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+
+
+def leave(channel: connection.Connection, code: int) -> None:
+    """End the process at once, without the exit handlers of the fork server."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    channel.close()
+    os._exit(code)
+
+
+def outcome_of(error: BaseException | None, log: TextIO) -> tuple[int, str]:
+    """Return the exit code of a run and the reason, which is written to its log."""
+    if error is None:
+        return 0, ""
+    if isinstance(error, UserError):
+        print(f"dltrain: {error}", file=log, flush=True)
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130, ""
+    traceback.print_exception(error, file=log)
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 1
+        return code, f"the job ended itself by sys.exit({error.code})"
+    return 6 if isinstance(error, MemoryError) else 1, f"{type(error).__name__}: {error}"
+
+
+def _train(task: Task, channel: connection.Connection, begun: float) -> None:
+    write_hydra_folder(task.folder, task.number, task.overrides, task.config)
+    started = {"fork": round(time.perf_counter() - begun, 4)}
+
+    def watch_of(built: Experiment) -> Observer:
+        every = built.plan.evaluate_every
+        channel.send((task.number, "begun", -(-built.plan.total_steps // every)))
+        return Watch(channel, task.number, built.parts.early_stopping.metric, every, task.asks)
+
+    door = task.rights.door(task.config.trust)
+    train(task.folder, task.config, door, task.command, list(task.overrides), started, watch_of, task.alone)
+
+
+def train(
+    folder: Path,
+    config: Config,
+    door: Door,
+    command: str,
+    overrides: list[str],
+    started: dict[str, float],
+    watch_of: Callable[[Experiment], Observer] | None = None,
+    alone: str = "",
+) -> None:
+    """Train a configuration in a folder; continue from its newest checkpoint where it has one."""
+    from dltrain.run import experiment
+    from dltrain.run.record import logging_to
+    from dltrain.storage.checkpoint import clear_unfinished
+    from dltrain.storage.lock import Lock
+    from dltrain.training.signals import hold_interrupt
+
+    # the driver has the terminal; the folder keeps the user's setting
+    config = replace(config, quiet=True)
+    logging.getLogger().setLevel(logging.INFO)
+    built = experiment.prepare(config, door, command, overrides, started)
+    hold_interrupt()
+    watch = None if watch_of is None else watch_of(built)
+    resume = has_checkpoint(folder) and (folder / "config.yaml").is_file()
+    if not resume:
+        (folder / "metrics.csv").unlink(missing_ok=True)
+    Lock(folder, patience=ORPHAN_SECONDS).release()
+    # of a job that was killed, and has no whole one to resume from
+    clear_unfinished(folder / "checkpoints")
+    with logging_to(folder):
+        if alone:
+            logging.getLogger(__name__).info("not in a stack: %s", alone)
+        experiment.run(built, folder, resume=resume, watch=watch)
+
+
+def write_hydra_folder(folder: Path, number: int, overrides: tuple[str, ...], config: Config) -> None:
+    """Write `.hydra/`: config.yaml, hydra.yaml and overrides.yaml, as Hydra does for a run."""
+    inside = folder / ".hydra"
+    inside.mkdir(exist_ok=True)
+    saved.write(config, inside / "config.yaml")
+    hydra = {
+        "job": {"name": "dltrain", "num": number, "override_dirname": ",".join(overrides)},
+        "mode": "MULTIRUN",
+        "overrides": {"hydra": [], "task": list(overrides)},
+        "runtime": {"cwd": str(Path.cwd()), "output_dir": str(folder)},
+        "sweep": {"dir": str(folder.parent), "subdir": folder.name},
+    }
+    for name, content in (("hydra.yaml", {"hydra": hydra}), ("overrides.yaml", list(overrides))):
+        (inside / name).write_text(saved.dump(content), encoding="utf-8")
+
+
+def _write_to(log: Path) -> None:
+    """Write whatever the job prints, and a crash of the interpreter, to its own log."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    faulthandler.enable()
+
+
+def _end_with_driver() -> None:
+    """Kill this process when the driver ends: a resumed sweep continues from the job's last checkpoint."""
+    driver = parent_process()
+    assert driver is not None
+    connection.wait([driver.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def score_winner(path: str, config: Config, rights: Rights, cwd: str, channel: Any) -> None:
+    """Score the test split of one finished job with its best weights."""
+    os.setsid()
+    os.chdir(cwd)
+    _write_to(Path(path) / "run.log")
+    from dltrain.run import scoring
+
+    scores = scoring.score_runs([Path(path)], [config], [rights.door(config.trust)])
+    channel.send({s.split: s.values for s in scores}.get("test"))
+    os._exit(0)
+
+
+# As a command ----------------------------------------------------------------------------------------------------
+
+
+def command_of(job: Job, rights: Rights, config_dir: str | None, config_name: str) -> list[str]:
+    """Return the command that runs a job in its folder, from the folder where the sweep was started."""
+    options = ["--config-name", config_name]
+    if config_dir is not None:
+        options += ["--config-dir", config_dir]
+    if not rights.local:
+        options += ["--record", "stored" if rights.recalled else "trusted"]
+    return [sys.executable, "-m", MODULE, *options, str(job.number), str(job.folder), *job.overrides]
+
+
+def main(arguments: list[str]) -> int:
+    """Train the job of a command line; a failure is recorded in its summary. Return the exit code."""
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
+    parser.add_argument("--config-dir")
+    parser.add_argument("--config-name", default="config")
+    parser.add_argument("--record", choices=["stored", "trusted"])
+    parser.add_argument("number", type=int)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_args(arguments)
+    begun = time.perf_counter()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    error: BaseException | None = None
+    try:
+        _train_overrides(args, begun)
+    except BaseException as raised:
+        error = raised
+    code, reason = outcome_of(error, sys.stderr)
+    job = Job(args.number, args.number, {}, args.overrides, args.folder)
+    job.read()
+    # a summary of another process that works in the folder is left alone
+    if reason and code != FolderInUse.exit_code and not job.is_done and job.state != "interrupted":
+        job.fail(reason)
+    return code
+
+
+def _train_overrides(args: argparse.Namespace, begun: float) -> None:
+    from dltrain.config.compose import compose, open_catalogue, open_hydra
+    from dltrain.config.validation import validate
+
+    catalogue = open_catalogue(args.config_dir)
+    config = validate(compose(args.overrides, catalogue, open_hydra(catalogue), args.config_name))
+    trusted = (
+        [] if args.record == "stored" else [text for text in args.overrides if text.startswith("trust=")]
+    )
+    rights = rights_of_user(catalogue) if args.record is None else rights_of_record(catalogue, trusted)
+    door = rights.door(config.trust)
+    door.check_names(config.plain)
+    folder = args.folder.resolve()
+    write_hydra_folder(folder, args.number, tuple(args.overrides), config)
+    started = {"compose": round(time.perf_counter() - begun, 4)}
+    command = shlex.join(["python", "-m", MODULE, *sys.argv[1:]])
+    train(folder, config, door, command, args.overrides, started)
+
+
+if __name__ == "__main__":
+    # the module that other modules import, in place of `__main__`
+    from dltrain.sweep.backends import worker
+
+    sys.exit(worker.main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""What a sweep leaves beside its report: results.csv, results.parquet, best.yaml."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.compose import plain_value
+from dltrain.direction import BETTER
+from dltrain.sweep.jobs import Job, write
+from dltrain.sweep.plan.plan import Plan
+from dltrain.sweep.plan.space import parse_one
+
+
+def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
+    """One line a job: number, axes, state, objective, best epoch, the best row's scores, reason."""
+    axes = [axis.name for axis in plan.axes]
+    scores = sorted({name for job in jobs for name in job.summary.get("best") or {} if "/" in name})
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(["job", *axes, "status", "objective", "best_epoch", "seconds", *scores, "reason", "folder"])
+    for job in sorted(jobs, key=lambda job: job.number):
+        best = job.summary.get("best") or {}
+        out.writerow(
+            [job.number, *(job.chosen.get(name, "") for name in axes), job.state]
+            + ["" if job.objective is None else repr(job.objective), job.summary.get("best_epoch", "")]
+            + [f"{job.seconds:.3f}", *(best.get(name, "") for name in scores)]
+            + [job.reason if job.failed else "", str(job.folder)]
+        )
+    write(file, text.getvalue())
+
+
+def write_parquet(table: Path) -> None:
+    """The same table as .parquet beside the .csv, with its types, where pyarrow is installed."""
+    if find_spec("pyarrow") is None:
+        return
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet
+
+    content = arrow_csv.read_csv(
+        table,
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),  # reasons may have several lines
+        convert_options=arrow_csv.ConvertOptions(strings_can_be_null=True),
+    )
+    beside = table.with_name(".results.parquet.tmp")
+    parquet.write_table(content, beside)
+    os.replace(beside, table.with_suffix(".parquet"))
+
+
+def rerun_command(job: Job) -> str:
+    """The command that runs one job alone."""
+    return shlex.join(["dltrain", *job.overrides])
+
+
+def write_best(plan: Plan, job: Job, catalogue: Catalogue, file: Path) -> None:
+    """best.yaml: the winner as a recipe, to be used as `experiment=`."""
+    import yaml
+
+    words: list[dict[str, Any]] = []
+    values: dict[str, Any] = {}
+    parents: list[str] = []
+    for text in job.overrides:
+        override = parse_one(text)
+        key, value = override.key_or_group, override.value()
+        if key == "experiment":
+            parents.append(str(value))
+        elif key in catalogue.words:
+            words.append({f"override /{key}": yaml.safe_load(text.partition("=")[2])})
+        elif key not in ("evaluation.test", "output", "name", "quiet") and not key.startswith("hydra"):
+            _nest(values, key.lstrip("+"), plain_value(parse_one(text).value()))
+    head = "\n".join(
+        [
+            "# @package _global_",
+            f"# The best of {len(plan.axes)} axes: {' '.join(job.overrides)}",
+            f"# result: {plan.metric} {job.objective:.6g} ({BETTER[plan.mode]}) at epoch {job.summary.get('best_epoch', 0):g}",
+            "# command: cp this file to conf/experiment/best.yaml, then: dltrain experiment=best",
+        ]
+    )
+    body: dict[str, Any] = {}
+    if words or parents:
+        body["defaults"] = [*parents, *words] if not parents else [*parents, "_self_", *words]
+    write(
+        file,
+        head
+        + "\n"
+        + (yaml.safe_dump(body | values, sort_keys=False, allow_unicode=True) if body or values else ""),
+    )
+
+
+def _nest(node: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[last] = value

@@ -1,0 +1,104 @@
+"""Checks of a sweep's plan: every configuration is composed and validated before the first job starts."""
+
+from __future__ import annotations
+
+from dltrain.config.catalogue import leaves
+from dltrain.config.schema import Config, objective_of
+from dltrain.direction import BETTER
+from dltrain.errors import UserError
+from dltrain.sweep.plan import space
+from dltrain.sweep.plan.plan import Plan, mode_of
+
+DEFAULT_EPOCHS = 30  # as build has it
+
+
+def check_trials(plan: Plan) -> None:
+    """Refuse a search without a number of trials: only a grid knows how many there are."""
+    if plan.settings["trials"] is None:
+        raise UserError(
+            f"`sweep.trials` is null, and sweep={plan.word} does not end by itself. Write sweep.trials=30"
+        )
+
+
+def check_pruner(plan: Plan) -> None:
+    """Refuse a pruner where nothing can be pruned."""
+    word = plan.settings["pruner"]
+    if word == "none":
+        return
+    if plan.objectives:
+        raise UserError(
+            f"`sweep.pruner` is {word}, and sweep={plan.word} has several objectives: there is no order by which to stop "
+            "a job. Use sweep.pruner=none."
+        )
+    if len(plan.replicates) > 1:
+        raise UserError(
+            f"`sweep.pruner` is {word}, and every configuration is run {len(plan.replicates)} times: a mean of jobs that "
+            "stopped at different times says nothing. Prune first, then repeat the best."
+        )
+
+
+def check_prunable(plan: Plan, config: Config) -> None:
+    """Refuse a pruner for a job that is evaluated only at its end."""
+    word, every = plan.settings["pruner"], config.evaluation.every_epochs
+    if word == "none":
+        return
+    length = config.steps if config.evaluation.every_steps else config.epochs or DEFAULT_EPOCHS
+    interval = config.evaluation.every_steps or every
+    if length and interval and (config.steps is None or config.evaluation.every_steps) and interval >= length:
+        raise UserError(
+            f"`sweep.pruner` is {word}, and a job is evaluated only at its end: there is nothing to prune by. "
+            "Evaluate more often (evaluation.every_epochs=1), or use sweep.pruner=none."
+        )
+
+
+def check_comparable(plan: Plan, config: Config) -> None:
+    """Refuse a job that has another objective than the first one, such as by a recipe that sets it."""
+    metric = str(config.early_stopping.get("metric", "val/loss"))
+    if (metric, mode_of(config)) != (plan.metric, plan.mode):
+        raise UserError(
+            f"`early_stopping.metric` is {metric} ({BETTER[mode_of(config)]}), but {plan.metric} ({BETTER[plan.mode]}) in the "
+            f"first job: they cannot be compared.\nGive one for all jobs: early_stopping.metric={plan.metric} early_stopping.mode=auto"
+        )
+
+
+def check_all(plan: Plan) -> list[Config]:
+    """Compose and validate every configuration; of a search: every value of every axis."""
+    configurations = plan.configurations
+    if configurations is None:
+        configurations = list(space.corners(plan.search_axes))
+    found = []
+    for chosen in configurations:
+        for replicate in plan.replicates:
+            values = {**chosen, **replicate}
+            try:
+                found.append(plan.composer.config(plan.overrides(values)))
+                plan.rights.door(found[-1].trust).check_names(found[-1].plain)
+                check_prunable(plan, found[-1])
+                check_comparable(plan, found[-1])
+            except UserError as error:
+                shown = " ".join(f"{k}={v}" for k, v in values.items())
+                raise type(error)(f"{error}\nin the job {shown}; nothing was run.") from None
+    for config in found:
+        if (loss := objective_of(config)) not in plan.losses:
+            plan.losses.append(loss)
+    check_scale(plan, found)
+    return found
+
+
+def check_scale(plan: Plan, configs: list[Config]) -> None:
+    """Refuse to compare by what is minimized where an axis changes that: its values are on different scales."""
+    metrics = plan.objectives or [str(config.early_stopping.get("metric")) for config in configs]
+    watched = next((name for name in metrics if name.endswith("/objective")), None)
+    settings = [dict(leaves(loss)) for loss in plan.losses]
+    keys = sorted({key for found in settings for key in found})
+    values = {key: {str(found.get(key)) for found in settings} for key in keys}
+    changed = [f"{key} is {' or '.join(sorted(found))}" for key, found in values.items() if len(found) > 1]
+    if watched and changed:
+        key, cure = "early_stopping.metric", watched.removesuffix("objective") + "loss"
+        if plan.objectives:
+            key, cure = "sweep.objectives", f"[{','.join(plan.objectives)}]".replace(watched, cure)
+        raise UserError(
+            f"`{key}` names {watched}, which is the loss that is minimized, and the axes change that loss "
+            f"({'; '.join(changed)}): its values would not compare.\n"
+            f"The plain loss does not depend on them: {key}={cure}"
+        )

@@ -1,0 +1,108 @@
+"""The plan of a sweep: its axes, its repetitions and its jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.door import Rights
+from dltrain.config.schema import Config, Node
+from dltrain.direction import Mode, direction_of, resolve_mode
+from dltrain.sweep.jobs import Job
+from dltrain.sweep.plan import space
+from dltrain.sweep.plan.composer import Composer
+from dltrain.sweep.plan.space import REPLICATES, Axis
+
+# keys of `sweep` that may differ in a resumed sweep: they state how it runs
+HOW = ("jobs", "jobs_per_gpu", "timeout", "dry_run", "resume", "fresh", "reuse", "vectorize", "backend")
+
+
+@dataclass
+class Plan:
+    """One sweep, checked. `configurations` is the list of a grid, None for a search."""
+
+    axes: list[Axis]
+    replicates: list[
+        dict[str, Any]
+    ]  # the repetitions of a configuration, as values of the axes seed and fold
+    fixed: list[str]  # overrides of every job
+    settings: dict[str, Any]  # the keys of conf/sweep
+    word: str
+    composer: Composer
+    first: Config
+    test: bool  # whether the winner's test split was asked for
+    backend: str = "auto"  # the word of sweep.backend
+    configurations: list[dict[str, Any]] | None = None
+    trial_of: dict[tuple[int, int], int] = field(default_factory=dict)  # (trial, replicate) → job of a grid
+    rights: Rights = Rights(frozenset())  # what its configurations may name
+    losses: list[Node] = field(
+        default_factory=list
+    )  # the different losses that its jobs minimize (`check_all`)
+
+    @property
+    def trials(self) -> int:
+        if self.configurations is not None:
+            return len(self.configurations)
+        return int(self.settings["trials"])
+
+    @property
+    def search_axes(self) -> list[Axis]:
+        return [axis for axis in self.axes if axis.name not in REPLICATES]
+
+    @property
+    def blind(self) -> bool:
+        """Whether the configurations do not depend on results, so that they can be asked for beforehand."""
+        return self.configurations is not None or self.word in ("random", "qmc")
+
+    @property
+    def metric(self) -> str:
+        return str(self.first.early_stopping.get("metric", "val/loss"))
+
+    @property
+    def mode(self) -> Mode:
+        """The direction of the metric."""
+        return mode_of(self.first)
+
+    @property
+    def objectives(self) -> list[str]:
+        """Several objectives; empty for the one of early stopping."""
+        return [str(name) for name in self.settings.get("objectives") or []]
+
+    @property
+    def modes(self) -> list[Mode]:
+        """The direction of each objective; what is no metric, such as parameters, is better the lower."""
+        return [direction_of(name) or "min" for name in self.objectives] or [self.mode]
+
+    def jobs(self, trial: int, chosen: dict[str, Any], folder: Path) -> list[Job]:
+        """The jobs of a trial: one for each repetition."""
+        jobs = []
+        for r, replicate in enumerate(self.replicates):
+            number = self.trial_of.get((trial, r), trial * len(self.replicates) + r)
+            values = {
+                a.name: {**chosen, **replicate}[a.name]
+                for a in self.axes
+                if a.name in {**chosen, **replicate}
+            }
+            jobs.append(Job(number, trial, values, self.overrides(values), folder / str(number)))
+        return jobs
+
+    def overrides(self, values: dict[str, Any]) -> list[str]:
+        return [*space.overrides_of(self.axes, values), *self.fixed]
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a sweep to be gone on with, as JSON data."""
+        settings = {k: v for k, v in self.settings.items() if k not in HOW}
+        return {
+            "sweep": self.word,
+            "fixed": sorted(self.fixed),
+            "axes": space.to_plain(self.axes),
+            "settings": settings,
+            "test": self.test,
+        }
+
+
+def mode_of(config: Config) -> Mode:
+    """The direction of a run's objective."""
+    stopping = config.early_stopping
+    return resolve_mode(stopping.get("metric", "val/loss"), stopping.get("mode", "auto"))

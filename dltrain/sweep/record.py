@@ -1,0 +1,192 @@
+"""sweep.json: what was asked of a sweep, and whether a command may continue it."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.schema import objective_of
+from dltrain.errors import CheckpointProblem, UserError
+from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
+from dltrain.storage.folder_names import check_files
+from dltrain.storage.summary import read_json
+from dltrain.sweep.jobs import write
+from dltrain.sweep.plan.plan import HOW, Plan
+
+
+def resumed_texts(texts: list[str]) -> tuple[Path | None, list[str], list[str] | None]:
+    """Return the folder of `sweep.resume`, if given; the overrides to plan; the user's own, where others are of the folder.
+
+    The folder may come from elsewhere: its overrides have the rights of a record, not those of the command line.
+    """
+    given = [t for t in texts if t.startswith("sweep.resume=") and t != "sweep.resume=null"]
+    if not given:
+        return None, texts, None
+    folder = Path(given[-1].partition("=")[2].strip("'\""))
+    check_files(folder)
+    record = read_record(folder)
+    how = tuple(f"sweep.{key}{sign}" for key in HOW for sign in "=.")
+    rest = [t for t in texts if not t.startswith("sweep.resume=")]
+    if any(not t.startswith((*how, "trust=")) for t in rest):
+        return folder, rest, None
+    then = [t for t in record["overrides"] if not t.startswith(how)]
+    check_recorded(folder, then)
+    if any(t.startswith("trust=") for t in rest):
+        then = [t for t in then if not t.startswith("trust=")]
+    return folder, then + rest, rest
+
+
+def check_recorded(folder: Path, texts: list[str]) -> None:
+    """Refuse recorded overrides of Hydra's node: `hydra.searchpath` could import a package while composing."""
+    for text in texts:
+        if re.match(r"[+~]*hydra\b", text):
+            raise CheckpointProblem(
+                f"{folder / RECORD} holds `{text[:80]}`: what is set for Hydra is not taken from a record.\n"
+                f"Repeat the whole command of that sweep, with sweep.resume={folder}"
+            )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return sweep.json of a sweep. Raises CheckpointProblem when the folder is not that of a sweep."""
+    try:
+        record = read_json(folder / RECORD)
+    except OSError:
+        raise CheckpointProblem(
+            f"`sweep.resume` is {folder}, which is not the folder of a sweep: it has no {RECORD}."
+        ) from None
+    except ValueError as error:
+        raise CheckpointProblem(f"{folder / RECORD} cannot be read: {str(error)[:200]}") from None
+    identity, overrides = record.get("identity"), record.get("overrides")
+    if not (
+        is_identity(identity)
+        and isinstance(overrides, list)
+        and all(isinstance(text, str) for text in overrides)
+    ):
+        raise CheckpointProblem(f"{folder / RECORD} is no record of a sweep.")
+    return record
+
+
+def is_identity(value: Any) -> bool:
+    """Return whether a value has the form of Plan.identity."""
+    if not isinstance(value, dict):
+        return False
+    forms = {"sweep": str, "fixed": list, "axes": list, "settings": dict, "test": bool}
+    return all(isinstance(value.get(key), form) for key, form in forms.items()) and all(
+        isinstance(axis, dict) and {"name", "options", "low", "high"} <= axis.keys() for axis in value["axes"]
+    )
+
+
+def same(then: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Return whether two identities are of one sweep; `trust` changes no result."""
+    return untrusted(then) == untrusted(now)
+
+
+def untrusted(identity: dict[str, Any]) -> dict[str, Any]:
+    fixed = [text for text in identity["fixed"] if not str(text).startswith("trust=")]
+    return {**identity, "fixed": fixed}
+
+
+def check_equal(folder: Path, plan: Plan) -> None:
+    """Refuse to continue a sweep over other axes. Raises UserError with the differences."""
+    record = read_record(folder)
+    then, now = record["identity"], json.loads(json.dumps(plan.identity()))
+    if same(then, now):
+        check_modes(folder, record, plan)
+        return
+    differences = "; ".join(
+        difference(key, then.get(key), now.get(key)) for key in now if then.get(key) != now.get(key)
+    )
+    raise UserError(
+        f"{folder} is a sweep over something else, so its results would not belong to this one:\n{differences}.\n"
+        f"Go on with it as it is: dltrain -m sweep.resume={folder}. Or leave sweep.resume out for a new sweep."
+    )
+
+
+def check_scale_of(folder: Path, plan: Plan) -> None:
+    """Refuse to continue a sweep of an earlier version whose results are on another scale. Raises CheckpointProblem."""
+    if is_on_another_scale(read_record(folder), plan):
+        raise CheckpointProblem(
+            f"{folder} was begun by an earlier version, whose val/loss depends on the kind of loss, label smoothing and class "
+            "weights; it no longer does, so that its jobs and new ones would not compare.\n"
+            "Begin a new sweep: leave sweep.resume out"
+        )
+
+
+def is_on_another_scale(record: dict[str, Any], plan: Plan) -> bool:
+    """Return whether the results of an unfinished sweep do not compare with those that its missing jobs would have now.
+
+    Before sweep.json said `"loss": "plain"`, val/loss was that of the loss that is minimized, which means the same today
+    for the default loss only.
+    """
+    if record.get("loss") == "plain" or record.get("finished"):
+        return False
+    default = objective_of(plan.composer.config([]))
+    return any(loss != default for loss in plan.losses)
+
+
+def modes_of(record: dict[str, Any], plan: Plan) -> list[str]:
+    """Return the directions of a sweep that was begun; before they were written down, all were lower unless `mode` said otherwise."""
+    former = plan.first.early_stopping.get("mode")
+    single = former if former in ("min", "max") else "min"
+    return list(record.get("modes") or ["min"] * len(plan.objectives) or [single])
+
+
+def check_modes(folder: Path, record: dict[str, Any], plan: Plan) -> None:
+    """Refuse to continue a sweep of an earlier version that took lower values of an accuracy for better."""
+    if modes_of(record, plan) != plan.modes:
+        names = ", ".join(plan.objectives or [plan.metric])
+        raise UserError(
+            f"{folder} was begun by an earlier version, which took lower values of {names} for better: its results cannot be "
+            f"continued in the right direction.\nStart a new sweep: leave sweep.resume out, and add sweep.fresh=true"
+        )
+
+
+def difference(key: str, then: Any, now: Any) -> str:
+    """Return one difference as text; axes by name and values."""
+    if key == "axes":
+        old, new = ({a["name"]: _values(a) for a in axes} for axes in (then or [], now))
+        changed = [n for n in {**old, **new} if old.get(n) != new.get(n)]
+        return (
+            "; ".join(f"axis {n} was {old.get(n, 'absent')}, is {new.get(n, 'absent')}" for n in changed)
+            or "axes in another order"
+        )
+    if key == "settings":
+        changed = [k for k in {**then, **now} if then.get(k) != now.get(k)]
+        return "; ".join(f"sweep.{k} was {then.get(k)}, is {now.get(k)}" for k in changed)
+    if key == "fixed":
+        return f"only then: {' '.join(set(then) - set(now)) or 'nothing'}, only now: {' '.join(set(now) - set(then)) or 'nothing'}"
+    return f"{key} was {then}, is {now}"
+
+
+def _values(axis: dict[str, Any]) -> str:
+    return ",".join(label for label, _ in axis["options"]) or f"{axis['low']:g} … {axis['high']:g}"
+
+
+def is_unfinished(file: Path, identity: dict[str, Any], plan: Plan) -> bool:
+    """Return whether a sweep.json is that of an equal sweep with missing jobs."""
+    try:
+        record = read_json(file)
+        equal = is_identity(record["identity"]) and same(record["identity"], identity)
+        return bool(equal and modes_of(record, plan) == plan.modes and not record["finished"])
+    except (OSError, ValueError, KeyError, TypeError):  # of another program, or damaged
+        return False
+
+
+def record_of(plan: Plan, folder: Path, texts: list[str], command: str) -> dict[str, Any]:
+    """Write sweep.json, before the first job starts, and return its content."""
+    record = {
+        "identity": plan.identity(),
+        "loss": "plain",
+        "modes": plan.modes,
+        "overrides": texts,
+        "command": command,
+        "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "finished": False,
+    }
+    if (folder / RECORD).is_file():
+        record["begun"] = read_record(folder).get("begun", record["begun"])
+    write(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    return record

@@ -141,6 +141,8 @@ def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:
             yield from textwrap.wrap(
                 word.notes[note], width() - 12, initial_indent=f"  {note:<9} ", subsequent_indent=" " * 12
             )
+    for package in sorted(word.declared.requires):
+        yield f"  {'needs':<9} the package {package}: pip install {package}"
     inherited = catalogue.params({group: [name]}) if group not in OVERLAYS else {}
     keys = {
         path: param for path, param in inherited.items() if path.startswith(f"{group}.")

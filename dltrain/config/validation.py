@@ -239,10 +239,12 @@ def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> s
 
 def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
     """Refuse words whose package is missing, and words and knobs that exclude each other, by what they declare."""
-    parts = list(parts_of(plain, choices, catalogue))
-    for part in parts:
-        check_installed(part.own.requires, part.label)
-    message = refusal(parts, catalogue)
+    for group, names in choices.items():
+        for name in names:
+            word = catalogue.words.get(group, {}).get(name)
+            if word is not None:
+                check_installed(word.declared.requires, f"{group}={name}")
+    message = refusal(parts_of(plain, choices, catalogue), catalogue)
     if message is not None:
         raise UserError(message)
 

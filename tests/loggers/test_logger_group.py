@@ -198,13 +198,13 @@ def test_jobs_of_a_sweep_log_in_their_folders(dltrain, own):
 
 
 @pytest.mark.parametrize("arguments", [["logger=[wandb]"], ["-m", "logger=[tensorboard,mlflow]", "lr=0.1,0.2"],
-                                       ["logger=[comet]"]])  # fmt: skip
+                                       ["logger=[comet]"], ["-m", "sweep=cmaes", "lr=interval(0.1,0.2)", "sweep.trials=2"]])  # fmt: skip
 def test_a_missing_package_is_refused_at_once(dltrain, own, monkeypatch, arguments):
     monkeypatch.setattr("dltrain.config.declarations.find_spec", lambda name: None)
-    for name in ("wandb", "mlflow"):
+    for name in ("wandb", "mlflow", "cmaes"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(
-        UserError, match=r"`logger=(\w+)` needs the package (\w+),.*\nInstall it: pip install \2$"
+        UserError, match=r"`\w+=(\w+)` needs the package (\w+),.*\nInstall it: pip install \2$"
     ) as e:
         dltrain(*arguments, "quiet=true")
     assert e.value.exit_code == 2
@@ -222,3 +222,13 @@ def test_the_record_is_no_word(dltrain, workdir):
     with pytest.raises(UserError, match=r"metrics.csv is always written; write logger=\[\] for nothing else"):
         dltrain("logger=[csv,tensorboard]")
     assert not (workdir / "outputs").exists()
+
+
+def test_help_names_the_package_and_the_defaults(dltrain, capsys):
+    assert dltrain("logger=[wandb,tensorboard]", "--help") == 0
+    page = capsys.readouterr().out
+    assert "the package wandb: pip install wandb" in page and "logger.wandb.mode=offline" in page
+    assert "logger=tensorboard" in page
+    assert dltrain("logger", "--help") == 0
+    (default,) = [line for line in capsys.readouterr().out.splitlines() if line.endswith("(default)")]
+    assert default.split()[0] == "tensorboard"

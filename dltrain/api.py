@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from dltrain.errors import CheckpointProblem, UserError
+from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "Settings", "Sweep", "compare", "load", "sweep", "train"]
 
-RECORD = "sweep.json"
 # columns of results.csv that `Sweep.__repr__` leaves out
 _LONG = ("reason", "folder")
 # Keys of a configuration in which runs may differ without being different experiments: where they ran, and `lr`, which

@@ -32,6 +32,7 @@ TITLES = {
     "dataset": "Datasets",
     "model": "Models",
     "diagnostics": "Diagnostics",
+    "logger": "Loggers",
 }
 INTRODUCTIONS = {
     "optimizer": "`lr` left unset is the optimizer's own default, chosen on validation data by `benchmarks/default_lr.py`. Decay "
@@ -74,6 +75,8 @@ INTRODUCTIONS = {
     "diagnostics": "Measured at every evaluation on the same training samples, in evaluation mode, without augmentation or "
     "penalties: columns `WORD/…` of `metrics.csv` and TensorBoard. They leave the weights of the run equal to the last bit. "
     "For checks before training, use `dltrain check`.",
+    "logger": "They observe a run and change nothing of it; one that fails is left out, and the run ends as `degraded`. "
+    "`metrics.csv` is no word, since it is always written: `logger=[]` leaves it alone. More in [loggers.md](loggers.md).",
 }
 SLIPS = (
     (

@@ -53,8 +53,9 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
             "\n".join(line for group in asked for line in group_page(catalogue, group)) if asked else "",
             end="",
         )
-        for group, _, name in words:
-            print("\n".join(word_page(catalogue, group, name)))
+        for group, _, names in words:
+            for name in names.strip("[]").split(","):
+                print("\n".join(word_page(catalogue, group, name)))
     else:
         print("\n".join(page(catalogue)))
     return 0
@@ -147,6 +148,8 @@ def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:
             yield from textwrap.wrap(
                 word.notes[note], width() - 12, initial_indent=f"  {note:<9} ", subsequent_indent=" " * 12
             )
+    for package in sorted(word.declared.requires):
+        yield f"  {'needs':<9} the package {package}: pip install {package}"
     inherited = catalogue.params({group: [name]}) if group not in OVERLAYS else {}
     keys = {
         path: param for path, param in inherited.items() if path.startswith(f"{group}.")

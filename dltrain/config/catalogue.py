@@ -370,6 +370,7 @@ class Catalogue:
                 frozenset(item["needs"]) if "needs" in item else None,
                 frozenset(item.get("gives", ())),
                 item.get("instead", {}),
+                requires=frozenset(item.get("requires", ())),
             ),
         )
 
@@ -450,10 +451,14 @@ class Catalogue:
         knob = self.knobs.get(link[1]) if link else None
         return param if knob is None else replace(param, rule=knob.rule)
 
+    def default_words(self, group: str) -> list[str]:
+        """Return the default words of a group, from the defaults list of config.yaml."""
+        words = self.defaults.get(group, [])
+        return [words] if isinstance(words, str) else list(words)
+
     def default_word(self, group: str) -> str:
-        """Return the default word of a group, from the defaults list of config.yaml."""
-        word = self.defaults.get(group)
-        return word if isinstance(word, str) else "none"
+        """Return the first default word of a group."""
+        return next(iter(self.default_words(group)), "none")
 
     def with_parents(self, word: Word) -> dict[str, Param]:
         """Return the keys of a word and of its parents, with their rules; a word with parents adds no keys itself."""

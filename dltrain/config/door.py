@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.catalogue import Catalogue
+from dltrain.config.declarations import check_installed
 from dltrain.config.groups import BY_NAME, Group
 from dltrain.config.schema import Config, Node
 from dltrain.errors import UserError, listing, nearest
@@ -188,6 +189,8 @@ class Door:
         refuses.
         """
         target = self.locate(node.get("_target_"), key)
+        # a saved configuration may be used on another machine
+        check_installed(getattr(target, "requires", ()), key)
         keys = {k: v for k, v in node.items() if not k.startswith("_")}
         group = BY_NAME.get(key) or BY_NAME[key.split(".")[0]]
         call = Call(target, group, node)

@@ -80,6 +80,7 @@ class Group:
 _STEPS = ("total_steps", "steps_per_epoch")
 _SCHEDULE = ("dltrain.schedules.Schedule",)
 _OPTIMIZER = ("dltrain.optimizers.groups.Optimizer",)
+_EVENTS = ("RunStarted", "StepLogged", "Evaluated", "RunEnded", "Stepped")
 _RULES = (
     "dltrain.regularization.protocols.Penalty",
     "dltrain.regularization.protocols.GradientRule",
@@ -194,6 +195,12 @@ ALL = (
         "measurements during training; several at once: diagnostics=[layers,curvature]",
         several=True,
         interfaces=("dltrain.diagnostics.probe.Diagnostic",),
+    ),
+    Group(
+        "logger",
+        "where curves go beside metrics.csv, which is always written; several at once: logger=[tensorboard,wandb]",
+        several=True,
+        interfaces=tuple(f"dltrain.loggers.events.{event}" for event in _EVENTS),
     ),
     Group("sweep", "how -m searches", runtime=("begun",)),
     Group(

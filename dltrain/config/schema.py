@@ -239,6 +239,7 @@ class Config(Knobs):
     sampler: Node = field(default_factory=dict)
     early_stopping: Node = field(default_factory=dict)
     diagnostics: dict[str, Node] = field(default_factory=dict)
+    logger: dict[str, Node] = field(default_factory=dict)
     words: dict[str, Any] = field(default_factory=dict)
     plain: Node = field(default_factory=dict)
     secrets: dict[str, Any] = field(default_factory=dict)

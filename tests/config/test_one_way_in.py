@@ -4,6 +4,7 @@ a call from Python.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,10 @@ def words() -> list[str]:
     """A set for each word of the catalogue."""
     found = []
     for group, names in Catalogue(catalogue_dir()).words.items():
-        for name in names:
+        for name, word in names.items():
+            # refused where its package is missing
+            if not all(map(find_spec, word.declared.requires)):
+                continue
             text = f"{group}=[{name}]" if group in LIST_GROUPS and name != "none" else f"{group}={name}"
             needs = {"momentum_schedule": "optimizer=momentum", "penalty_schedule": "regularization=[l2]"}
             found.append(" ".join(filter(None, [text, WITH.get(text) or needs.get(group) * (name != "none")
@@ -161,7 +165,7 @@ def test_the_command_refuses_alone_and_in_a_sweep(dltrain, workdir: Path, text):
 
 def test_jobs_that_only_set_values_share_one_composition(workdir, monkeypatch):
     """Hydra takes a tenth of a second, a job of a sweep a tenth of a millisecond."""
-    from dltrain.sweep import composer
+    from dltrain.sweep.plan import composer
 
     composed_with = []
 

@@ -5,20 +5,20 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_callbacks import result, rows, run_info
+from test_events import cut_short, result, run_info
 
-from dltrain.training.callbacks import Progress
-from dltrain.training.profiler import Profiler
+from dltrain.loggers.events import Progress
+from dltrain.loggers.profiler import Profiler
 
 
 def profile(profiler: Profiler, folder: Path, steps: int, total_steps: int = 30) -> None:
     """A run of matrix products, the width of the product telling the step."""
-    profiler.on_fit_start(run_info(folder, total_steps=total_steps))
+    profiler.run_started(run_info(folder, total_steps=total_steps))
     progress = Progress(1, 0, 30, 0.1, 1, None, "train")
     for step in range(1, steps + 1):
         torch.ones(2, 3) @ torch.ones(3, 100 + step)
         progress.step = step
-        profiler.on_step_end(progress)
+        profiler.stepped(progress)
 
 
 def recorded_steps(folder: Path) -> list[int]:
@@ -31,16 +31,15 @@ def test_active_steps_are_recorded_and_the_rest_is_not(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path, wait=2, warmup=1, active=3)
     profile(profiler, tmp_path, steps=8)
     assert profiler.recorder is None  # done: the rest of the run is not slowed down
-    profiler.on_epoch_end(next(rows(1)))
-    profiler.on_fit_end(result())
+    profiler.run_ended(result())
     assert recorded_steps(tmp_path) == [4, 5, 6]
 
 
-@pytest.mark.parametrize("ending", [result(), KeyboardInterrupt()])
+@pytest.mark.parametrize("ending", [result(), cut_short("Interrupted")])
 def test_an_early_end_exports_what_there_is(ending: Any, tmp_path: Path) -> None:
     profiler = Profiler(tmp_path, wait=1, warmup=1, active=20)
     profile(profiler, tmp_path, steps=5)
-    (profiler.on_exception if isinstance(ending, BaseException) else profiler.on_fit_end)(ending)
+    profiler.run_ended(ending)
     assert recorded_steps(tmp_path) == [3, 4, 5]
 
 
@@ -54,8 +53,8 @@ def test_the_costliest_operators_are_in_the_text_tab(tmp_path: Path) -> None:
 
 def test_nothing_is_profiled_before_the_start(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path)
-    profiler.on_step_end(Progress(1, 1, 1, 0.1, 1, None, "train"))
-    profiler.on_exception(ValueError())
+    profiler.stepped(Progress(1, 1, 1, 0.1, 1, None, "train"))
+    profiler.run_ended(cut_short("ValueError"))
     assert not list(tmp_path.iterdir())
 
 
@@ -69,7 +68,7 @@ def test_a_short_run_waits_less(steps: int, tmp_path: Path) -> None:
 
 def test_the_cure_for_a_short_run_works(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path, wait=1, warmup=1)
-    profiler.on_fit_start(run_info(tmp_path, total_steps=10))
+    profiler.run_started(run_info(tmp_path, total_steps=10))
     profiler.stop()
 
 

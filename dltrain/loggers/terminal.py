@@ -14,8 +14,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
-from dltrain.training.callbacks import Best, Progress, Result, RunInfo, count
-from dltrain.training.notebook import Line, NotebookScreen, in_notebook
+from dltrain.loggers.events import SUBFOLDER, Best, Progress, Result, RunInfo, count
+from dltrain.loggers.notebook import Line, NotebookScreen, in_notebook
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -161,10 +161,10 @@ class Terminal:
         self.screen: Screen | None = None
         self.due = math.inf  # when the live line is drawn next, in seconds of perf_counter
 
-    def on_fit_start(self, info: RunInfo) -> None:
+    def run_started(self, run: RunInfo) -> None:
         if self.quiet:
             return
-        self.info = info
+        info = self.info = run
         self.screen = open_screen(SafeStream(self.stream or sys.stdout))
         self.table = Table(info)
         self.meter = Meter(info)
@@ -175,13 +175,13 @@ class Terminal:
         if self.screen.is_live:
             self.draw()
 
-    def on_step_end(self, progress: Progress) -> None:
+    def stepped(self, progress: Progress) -> None:
         if perf_counter() < self.due:
             return
         self.progress = progress
         self.draw()
 
-    def on_epoch_end(self, row: Mapping[str, float]) -> None:
+    def evaluated(self, row: Mapping[str, float]) -> None:
         if self.screen is None:
             return
         if not self.screen.is_live:
@@ -195,17 +195,16 @@ class Terminal:
         if perf_counter() >= self.due:
             self.draw()
 
-    def on_fit_end(self, result: Result) -> None:
-        if self.screen is not None:
-            self.finish(self.screen)
-            for line in outcome(self.info, result, self.screen.width):
-                self.screen.print(line)
-
-    def on_exception(self, error: BaseException) -> None:
-        if self.screen is not None:
-            self.finish(self.screen)
-            where = f"{type(error).__name__} at epoch {self.progress.epoch}, step {self.progress.step:,}"
+    def run_ended(self, result: Result) -> None:
+        if self.screen is None:
+            return
+        self.finish(self.screen)
+        if result.error:
+            where = f"{result.error} at epoch {self.progress.epoch}, step {self.progress.step:,}"
             self.screen.print([("✗ ", "red"), (where, "bold"), (f"  {short_path(self.info.folder)}", "")])
+            return
+        for line in outcome(self.info, result, self.screen.width):
+            self.screen.print(line)
 
     def finish(self, screen: Screen) -> None:
         """Take the live region down and print the evaluation that still waited for its place in the table."""
@@ -377,6 +376,8 @@ def outcome(info: RunInfo, result: Result, width: int | None) -> list[Line]:
         lines += labelled("constant", constant, width)
     lines += labelled("time", effort(result), width)
     lines += labelled("folder", (short_path(info.folder),), width)
+    if not (Path(info.folder) / SUBFOLDER).is_dir():
+        return lines
     return lines + labelled("curves", (f"tensorboard --logdir {shlex.quote(logdir(info))}",), width, "cyan")
 
 

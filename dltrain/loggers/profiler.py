@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dltrain.training.callbacks import Progress, Result, RunInfo
-from dltrain.training.tensorboard import SUBFOLDER, EventFile, text
+from dltrain.loggers.events import SUBFOLDER, Progress, Result, RunInfo
+from dltrain.loggers.tensorboard import EventFile, text
 
 if TYPE_CHECKING:
     from torch.profiler import profile
@@ -32,32 +31,26 @@ class Profiler:
         self.wait, self.warmup, self.active = wait, warmup, active
         self.recorder: profile | None = None
 
-    def on_fit_start(self, info: RunInfo) -> None:
-        steps = info.total_steps - info.resumed_step
+    def run_started(self, run: RunInfo) -> None:
+        steps = run.total_steps - run.resumed_step
         wait = min(self.wait, max(steps - 1, 0) // 2)
         warmup = min(self.warmup, max(steps - 1 - wait, 0))
         from torch.profiler import profile, schedule
 
-        self.step = info.resumed_step
+        self.step = run.resumed_step
         plan = schedule(wait=wait, warmup=warmup, active=self.active, repeat=1)
         self.recorder = profile(
             schedule=plan, on_trace_ready=self.export, record_shapes=True, acc_events=True
         )
         self.recorder.start()
 
-    def on_step_end(self, progress: Progress) -> None:
+    def stepped(self, progress: Progress) -> None:
         if self.recorder is None:
             return
         self.step = progress.step
         self.recorder.step()
 
-    def on_epoch_end(self, row: Mapping[str, float]) -> None:
-        pass
-
-    def on_fit_end(self, result: Result) -> None:
-        self.stop()
-
-    def on_exception(self, error: BaseException) -> None:
+    def run_ended(self, result: Result) -> None:
         self.stop()
 
     def stop(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from dltrain.training.callbacks import Progress, Result, RunInfo
+from dltrain.loggers.events import Result, RunInfo
 
 _log = logging.getLogger(__name__)
 
@@ -13,20 +13,17 @@ _log = logging.getLogger(__name__)
 class RunLog:
     """Writes the start, every evaluation and the end of a run to the log."""
 
-    def on_fit_start(self, info: RunInfo) -> None:
-        _log.info("%s (step %d of %d)", info.command or "dltrain", info.resumed_step, info.total_steps)
-        for name, words in info.summary():
+    def run_started(self, run: RunInfo) -> None:
+        _log.info("%s (step %d of %d)", run.command or "dltrain", run.resumed_step, run.total_steps)
+        for name, words in run.summary():
             _log.info("%s: %s", name, ", ".join(words))
 
-    def on_step_end(self, progress: Progress) -> None:
-        """Steps are not logged."""
-
-    def on_epoch_end(self, row: Mapping[str, float]) -> None:
+    def evaluated(self, row: Mapping[str, float]) -> None:
         _log.info("%s", " ".join(f"{name}={value:.6g}" for name, value in row.items()))
 
-    def on_fit_end(self, result: Result) -> None:
+    def run_ended(self, result: Result) -> None:
+        # whoever caught an error has logged it
+        if result.error:
+            return
         scores = " ".join(f"test/{name}={value:.6g}" for name, value in result.test.items())
         _log.info("%s: %s %s", result.status, result.stop_reason, scores)
-
-    def on_exception(self, error: BaseException) -> None:
-        """The error itself is logged with its traceback by whoever caught it."""

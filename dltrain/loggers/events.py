@@ -1,20 +1,28 @@
-"""What may watch a run: the `Callback` protocol and the three records that it is shown.
+"""The events of a run, which loggers receive, and the records that come with them.
 
-Callbacks only observe. Whatever they do, and in whatever order, the weights of the run stay the same.
+Loggers only observe. Each receives copies, so that nothing that it does with them changes the run or another logger.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from zlib import crc32
 
 from dltrain.direction import BETTER, Mode, improves
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# of TensorBoard in a run folder
+SUBFOLDER = "tensorboard"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,28 @@ class RunInfo:
     metric: str  # the objective, e.g. "val/loss"
     mode: Mode  # its direction
     hparams: dict[str, int | float | str | bool]  # flat, for TensorBoard
+    config: Mapping[
+        str, Any
+    ]  # as config.yaml holds it: values from the environment are the texts that read them
     sample_images: Tensor | None  # (K, C, H, W) in [0, 1] after augmentation
     sample_labels: tuple[str, ...]
     loaded: str = ""  # which weights came from a file
     early_stopping: str = "patience"  # the word
     inferred: tuple[str, ...] = ()  # what was inferred from the data: `table    house.csv · 506 rows · …`
+    resumed: bool = False  # also at step 0, for a run that ended before its first checkpoint
+    sweep: str = ""  # name of the sweep's folder for one of its jobs
+
+    @property
+    def title(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+    @property
+    def id(self) -> str:
+        """A name that no other run has, and that a resumed run keeps: letters, digits, `-` and `_`."""
+        # a job's folder is named by its values, and lies in the folder of its sweep; a run's lies in that of its name
+        whole = "/".join(Path(self.folder).absolute().parts[-2:])
+        return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', self.title)[-60:].strip('-')}-{crc32(whole.encode()):08x}"
 
     def summary(self) -> list[tuple[str, tuple[str, ...]]]:
         """The run in words: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
@@ -110,6 +135,14 @@ class Result:
     constant: Mapping[str, float] = field(
         default_factory=dict
     )  # scores of the best constant guess on a table
+    error: str = ""  # class of the error or signal that ended the run early
+
+    def flat(self) -> dict[str, float | str | None]:
+        """Return it as one level of names: `status`, `best/val/loss`, `test/accuracy`, …"""
+        names = "status stop_reason error objective best_epoch epochs steps seconds images_per_second peak_memory_bytes"
+        scores = {f"best/{key}": value for key, value in self.best.items()}
+        scores |= {f"test/{key}": value for key, value in self.test.items()}
+        return {name: getattr(self, name) for name in names.split()} | scores
 
 
 def labelled_facts(line: str) -> tuple[str, tuple[str, ...]]:
@@ -144,20 +177,91 @@ class Best:
         return better
 
 
-class Callback(Protocol):
-    """An observer of the fit. It reads what it is given and changes nothing of it."""
+class RunStarted(Protocol):
+    """A logger that wants to know what the run is."""
 
-    def on_fit_start(self, info: RunInfo) -> None:
-        """Called once, before the first step."""
+    def run_started(self, run: RunInfo) -> None:
+        """Called once, before the first step; a resumed run has `run.resumed` and `run.resumed_step`."""
 
-    def on_step_end(self, progress: Progress) -> None:
-        """Called after every step: at most 2 µs when nothing is due."""
 
-    def on_epoch_end(self, row: Mapping[str, float]) -> None:
+class StepLogged(Protocol):
+    """A logger of single steps."""
+
+    def step_logged(self, row: dict[str, float]) -> None:
+        """Called every `log.every_steps` steps with `step`, `loss`, `grad_norm`, `lr` and the metrics of training."""
+
+
+class Evaluated(Protocol):
+    """A logger of evaluations."""
+
+    def evaluated(self, row: dict[str, float]) -> None:
         """Called after every evaluation with the row of metrics.csv: `epoch`, `step`, `train/loss`, …"""
 
-    def on_fit_end(self, result: Result) -> None:
-        """Called once, after the test split was scored."""
 
-    def on_exception(self, error: BaseException) -> None:
-        """Called instead of `on_fit_end` when the fit raises; the error is raised again afterwards."""
+class RunEnded(Protocol):
+    """A logger that wants to know what came out."""
+
+    def run_ended(self, result: Result) -> None:
+        """Called once: after the test split was scored, or when an error or a signal ended the run (`result.error`)."""
+
+
+class Stepped(Protocol):
+    """An observer of every step, which a fast loop has no time for."""
+
+    def stepped(self, progress: Progress) -> None:
+        """Called after every step: at most 2 µs when nothing is due. A stacked job has steps between its calls."""
+
+
+class Logger(RunStarted, StepLogged, Evaluated, RunEnded, Stepped, Protocol):
+    """All events. A logger has the methods of those that it needs."""
+
+
+EVENTS = ("run_started", "step_logged", "evaluated", "run_ended", "stepped")
+
+
+class Loggers:
+    """The loggers of one run, by the events that they receive.
+
+    One that fails is left out from then on, since no logger may end a run.
+
+    Args:
+        note: receives a line for each that failed
+    """
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note = note
+        self.methods: dict[str, list[tuple[object, Callable[[Any], None]]]] = {event: [] for event in EVENTS}
+
+    def add(self, logger: object) -> None:
+        for event, methods in self.methods.items():
+            method = getattr(logger, event, None)
+            if method is not None:
+                methods.append((logger, method))
+
+    def remove(self, logger: object) -> None:
+        for event, methods in self.methods.items():
+            self.methods[event] = [(owner, method) for owner, method in methods if owner is not logger]
+
+    def stepped(self, progress: Progress) -> None:
+        """Tell of a step. All receive the same record, which each step changes."""
+        for logger, method in self.methods["stepped"]:
+            self.call(logger, method, progress)
+
+    def tell(self, event: str, record: Any) -> None:
+        """Tell every logger of an event, each with a copy."""
+        for logger, method in tuple(self.methods[event]):
+            self.call(logger, method, deepcopy(record))
+
+    def call(self, logger: object, method: Callable[[Any], None], record: Any) -> None:
+        name = type(logger).__name__
+        try:
+            method(record)
+        except OSError as error:
+            self.remove(logger)
+            self.note(f"{name} could not be written ({error.strerror or error})")
+        # the packages of others raise any kind of error, also where a network is down
+        except Exception as error:
+            self.remove(logger)
+            _log.exception("%s failed, and is left out", name)
+            reason = (str(error).splitlines() or [""])[0][:200]
+            self.note(f"{name} failed, and was left out ({type(error).__name__}: {reason})")

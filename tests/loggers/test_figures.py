@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dltrain.training.figures import (
+from dltrain.loggers.figures import (
     RIGHT,
     WRONG,
     cells,

@@ -15,11 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dltrain.loggers.events import SUBFOLDER, Best, Result, RunInfo
+from dltrain.loggers.figures import Image8, confusion_matrix, image_grid, png
 from dltrain.storage.summary import FINISHED
-from dltrain.training.callbacks import Best, Progress, Result, RunInfo
-from dltrain.training.figures import Image8, confusion_matrix, image_grid, png
 
-SUBFOLDER = "tensorboard"
 TITLES = {
     "lr": "Learning rate",
     "grad_norm": "Gradient norm",
@@ -91,39 +90,41 @@ def crc_table() -> list[int]:
 
 
 class TensorBoard:
-    """Write the run into folder/tensorboard; the scalars have the tags and steps of metrics.csv.
+    """Curves, choices, sample images and the confusion matrix for TensorBoard.
 
-    `purge_step`: the first step that is written anew after a resume (step of the last kept row + 1).
-    Values of log points come under `steps/`, what the best weights reach so far under `best/val/` and at the
-    end under `best/test/`: the HParams tab shows their last values first, also of a run that was killed.
-    Raises OSError from any method when the disk refuses; the run needs nothing of what is written here.
+    Written into `tensorboard/` of the run folder; scalars have the tags and steps of `metrics.csv`. Values of log points come
+    under `steps/`, what the best weights reach so far under `best/val/` and at the end under `best/test/`: the HParams tab
+    shows their last values first, also of a run that was killed.
+
+    Use: looking at runs and comparing them while they train: tensorboard --logdir outputs
     """
 
-    def __init__(self, folder: Path, purge_step: int | None) -> None:
-        self.folder = folder / SUBFOLDER
-        self.purge_step = purge_step
+    def __init__(self) -> None:
         self.file: EventFile | None = None
         self.laid_out = False
         self.shown: dict[str, float] = {}  # the newest values under best/
 
-    def on_fit_start(self, info: RunInfo) -> None:
-        self.info = info
+    def run_started(self, run: RunInfo) -> None:
+        info = self.info = run
         self.best = Best(info.metric, info.mode)
         self.best.improves(info.best_row)
         self.shown = best_tags(info.best_row)
-        self.file = EventFile(self.folder, self.purge_step)
+        # the first step that a resumed run writes again
+        purge_step = info.resumed_step + 1 if info.resumed else None
+        self.file = EventFile(info.folder / SUBFOLDER, purge_step)
         values = [text("run", markdown(info)), hparams_start(info)]
         if info.sample_images is not None and not info.resumed_step:
             values.append(image("samples", image_grid(info.sample_images, info.sample_labels)))
         self.file.write(info.resumed_step, values)
         self.file.flush()
 
-    def on_step_end(self, progress: Progress) -> None:
-        if progress.values is None or self.file is None:
+    def step_logged(self, row: Mapping[str, float]) -> None:
+        if self.file is None:
             return
-        self.file.write(progress.step, (scalar(f"steps/{key}", v) for key, v in progress.values.items()))
+        values = (scalar(f"steps/{key}", value) for key, value in row.items() if key != "step")
+        self.file.write(int(row["step"]), values)
 
-    def on_epoch_end(self, row: Mapping[str, float]) -> None:
+    def evaluated(self, row: Mapping[str, float]) -> None:
         if self.file is None:
             return
         step = int(row["step"])
@@ -140,9 +141,14 @@ class TensorBoard:
             self.shown = best_tags(row)
         return self.shown
 
-    def on_fit_end(self, result: Result) -> None:
+    def run_ended(self, result: Result) -> None:
         if self.file is None:
             return
+        if not result.error:
+            self.write_result(self.file, result)
+        self.file.close()
+
+    def write_result(self, file: EventFile, result: Result) -> None:
         best = best_tags(result.best)
         final = {f"best/test/{key.removeprefix('test/')}": value for key, value in result.test.items()}
         if best != self.shown:  # ties within the tolerance of early stopping
@@ -156,12 +162,7 @@ class TensorBoard:
             )
         if result.status in FINISHED:  # an interrupted run may be resumed, and the first ending would stay
             values.append(hparams_end())
-        self.file.write(result.steps, values)
-        self.file.close()
-
-    def on_exception(self, error: BaseException) -> None:
-        if self.file is not None:
-            self.file.close()
+        file.write(result.steps, values)
 
 
 def best_tags(row: Mapping[str, float]) -> dict[str, float]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_callbacks import fit, result, rows, run_info
+from test_events import cut_short, fit, result, rows, run_info
 
-from dltrain.training.callbacks import Progress
-from dltrain.training.terminal import SafeStream, Table, Terminal, clock, logdir, minutes, number, rate
+from dltrain.loggers.events import Progress
+from dltrain.loggers.terminal import SafeStream, Table, Terminal, clock, logdir, minutes, number, rate
 
 HEADER = """\
 digits-mlp
@@ -72,6 +72,18 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.fixture(autouse=True)
+def _with_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard has written into the folder of `run_info()`."""
+    monkeypatch.chdir(tmp_path)
+    (run_info().folder / "tensorboard").mkdir(parents=True)
+
+
+def test_no_curves_are_shown_where_tensorboard_wrote_none() -> None:
+    (run_info().folder / "tensorboard").rmdir()
+    assert plain_output().endswith("".join(RESULT.splitlines(keepends=True)[:-1]))
+
+
 def plain_output(**changes: Any) -> str:
     stream = io.StringIO()
     fit(Terminal(quiet=False, stream=stream), run_info(**changes), result())
@@ -90,9 +102,9 @@ def test_plain_output_is_header_one_line_an_evaluation_and_result() -> None:
 def test_plain_output_of_a_run_without_test_split_and_accuracy() -> None:
     stream = io.StringIO()
     terminal = Terminal(quiet=False, stream=stream)
-    terminal.on_fit_start(run_info(task="regression", sizes={"train": 5}))
-    terminal.on_epoch_end({"epoch": 0.5, "step": 3, "train/loss": 1e-7, "val/loss": math.nan})
-    terminal.on_fit_end(result(test={}, status="failed", stop_reason="the loss is not finite", best={}))
+    terminal.run_started(run_info(task="regression", sizes={"train": 5}))
+    terminal.evaluated({"epoch": 0.5, "step": 3, "train/loss": 1e-7, "val/loss": math.nan})
+    terminal.run_ended(result(test={}, status="failed", stop_reason="the loss is not finite", best={}))
     assert "epoch 0.5/30  step 3  train/loss 1.00e-07  val/loss nan\n" in stream.getvalue()
     assert "✗ failed: the loss is not finite" in stream.getvalue()
     assert "  test " not in stream.getvalue() and "  best " not in stream.getvalue()
@@ -135,7 +147,7 @@ def test_no_line_is_wider_than_the_terminal(width: int, monkeypatch: pytest.Monk
     screen = Screen()
     terminal = Terminal(quiet=False, stream=screen)
     fit(terminal, run_info(folder=Path("outputs/d/1"), name="d"), result(stop_reason=""))
-    terminal.on_fit_start(run_info(folder=Path("outputs/d/1"), name="d"))
+    terminal.run_started(run_info(folder=Path("outputs/d/1"), name="d"))
     terminal.draw()
     assert max(map(len, screen.lines())) <= width
     assert any("val" in line for line in screen.lines())
@@ -145,13 +157,13 @@ def test_no_line_is_wider_than_the_terminal(width: int, monkeypatch: pytest.Monk
 def test_live_line_shows_where_how_fast_and_how_long() -> None:
     screen = Screen()
     terminal = Terminal(quiet=False, stream=screen)
-    terminal.on_fit_start(run_info())
+    terminal.run_started(run_info())
     terminal.meter.start -= 60
     terminal.meter.last -= 60
     terminal.due = 0
-    terminal.on_step_end(Progress(8, 75, 300, 5e-4, 64, {"loss": 0.25}, "train"))
+    terminal.stepped(Progress(8, 75, 300, 5e-4, 64, {"loss": 0.25}, "train"))
     live = screen.lines()[-1]
-    terminal.on_exception(KeyboardInterrupt())
+    terminal.run_ended(cut_short("KeyboardInterrupt"))
     assert re.search(r"epoch 8/30 ━+─+  25%  3:00 left  loss 0.2500  80/s  lr 0.0005", live)
 
 
@@ -201,13 +213,13 @@ def test_the_live_line_is_drawn_by_time_and_not_by_step() -> None:
 @pytest.mark.parametrize("quiet", [True, False])
 def test_a_step_costs_less_than_two_microseconds(quiet: bool) -> None:
     terminal = Terminal(quiet, stream=io.StringIO())
-    terminal.on_fit_start(run_info())
+    terminal.run_started(run_info())
     progress = Progress(1, 1, 300, 1e-3, 64, None, "train")
 
     def seconds() -> float:
         start = time.perf_counter()
         for _ in range(10_000):
-            terminal.on_step_end(progress)
+            terminal.stepped(progress)
         return time.perf_counter() - start
 
     assert min(seconds() for _ in range(5)) / 10_000 < 2e-6
@@ -234,7 +246,7 @@ def test_a_dead_reader_makes_it_silent(error: Exception, tty: bool, wide: None) 
 
 @pytest.mark.parametrize("redirect, code", [("| head -n 1", 0), (">&-", 0), ("> /dev/full", 0)])
 def test_closed_stdout_in_a_real_process(redirect: str, code: int, tmp_path: Path) -> None:
-    script = "from test_callbacks import *; fit(Terminal(False), run_info(max_epochs=3000), result())"
+    script = "from test_events import *; fit(Terminal(False), run_info(max_epochs=3000), result())"
     command = f"set -o pipefail; {sys.executable} -c '{script}' {redirect}"
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     # Buffered, as people run it: what the buffer still holds must not fail at exit.
@@ -318,7 +330,7 @@ def test_logdir(
 
 def test_rich_is_not_imported_for_plain_and_quiet_output() -> None:
     script = (
-        "import sys; from test_callbacks import *; fit(Terminal(False), run_info(), result());"
+        "import sys; from test_events import *; fit(Terminal(False), run_info(), result());"
         "fit(Terminal(True), run_info(), result()); assert 'rich' not in sys.modules, 'rich'"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])

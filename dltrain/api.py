@@ -256,13 +256,15 @@ class Run:
         """Return the model with the best weights, in evaluation mode. Raises CheckpointProblem where there are none."""
         return self._predictor.model
 
-    def predict(self, data: Any, *, batch_size: int = 1024) -> Predictions:
+    def predict(self, data: Any, *, batch_size: int | None = None, skip_broken: bool = False) -> Predictions:
         """Predict for new data: labels and probabilities, or quantities in real units.
 
         Args:
             data: for a table its columns by name: the path of a file, a DataFrame, a dict of columns, a list of dicts, one
-                dict; for other data an array or tensor (N, …) of samples as the dataset has them, before normalization
-            batch_size: samples at once
+                dict; for other data an array or tensor (N, …) of samples as the dataset has them, before normalization, or the
+                path of an .npz file, an image or a folder of images
+            batch_size: samples at once; None takes that of the run's evaluations, with which the same rows have their outputs
+            skip_broken: leave out rows and files that cannot be read, and list them in `Predictions.broken`
 
         Raises:
             DataProblem: the data are not what the model was trained on; the message has the difference
@@ -272,7 +274,7 @@ class Run:
         >>> run.predict(np.zeros((2, 1, 8, 8), np.float32)).probabilities.shape
         (2, 10)
         """
-        return self._predictor(data, batch_size)
+        return self._predictor(data, batch_size, skip_broken)
 
     def evaluate(self, *changes: str, **knobs: Any) -> dict[str, dict[str, float]]:
         """Score the best weights, as `dltrain evaluate RUN key=value` does; return the scores by split.
@@ -301,6 +303,30 @@ class Run:
 
                 scores = score_runs([self.path], [config], [door])
         return {score.split: score.values for score in scores}
+
+    def export(self, format: str = "onnx", output: str | Path | None = None) -> Path:
+        """Write the model for other programs, as `dltrain export RUN` does, and return its folder.
+
+        Args:
+            format: onnx, torch (torch.export) or safetensors
+            output: the folder to write; RUN/export/FORMAT by default
+
+        Raises:
+            UserError: the folder is there already, a package is missing, or the model cannot be recorded
+            CheckFailed: the exported model does not agree with the run
+        """
+        from dltrain.commands.export import Arguments, check, check_format
+        from dltrain.run.hosting import hosted, torch_kept
+
+        asked = Arguments(self.path, check_format(format), None if output is None else Path(output))
+        check(asked)
+        with hosted():
+            config, door = self._built_from or self._saved(list(self._changes))
+            with torch_kept():
+                from dltrain.run.export import export
+
+                export(self.path, config, door, asked.form, asked.folder)
+        return asked.folder
 
     def check(self) -> None:
         """Raise CheckpointProblem, or UserError, where the folder is not that of a run that can be used here."""

@@ -58,7 +58,7 @@ def warn_of_direction(path: Path, config: Config) -> None:
     """Warn that a run of an earlier version compares its metric in the wrong direction."""
     for group in problems(config.plain):
         node = config.plain[group]
-        better = BETTER[direction_of(node["metric"]) or node["mode"]]
+        better = BETTER[direction_of(node["metric"], config.metrics) or node["mode"]]
         print(
             f"dltrain: {path} was begun with {group}.mode={node['mode']} for {node['metric']} ({better}), and keeps it. "
             f"In the direction of the metric: dltrain rerun {path} {group}.mode=auto",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -116,11 +117,18 @@ def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
         )
 
 
-def read(run: Path, catalogue: Catalogue, overrides: list[str], again: bool = False) -> Config:
+def read(
+    run: Path,
+    catalogue: Catalogue,
+    overrides: list[str],
+    again: bool = False,
+    instead: Mapping[str, dict[str, Any]] | None = None,
+) -> Config:
     """Return the configuration of a run folder, with `key=value` changes applied, checked like a new one.
 
-    A repeated run (`again`) must satisfy every present rule; a resumed or scored run may combine words that an earlier
-    version allowed. Raises CheckpointProblem when the folder holds no configuration, UserError for an invalid change.
+    `instead`: nodes by word for groups that take several, which replace those of the run. A repeated run (`again`) must
+    satisfy every present rule; a resumed or scored run may combine words that an earlier version allowed. Raises
+    CheckpointProblem when the folder holds no configuration, UserError for an invalid change.
     """
     file = run / "config.yaml"
     if not file.is_file():
@@ -131,6 +139,8 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str], again: bool = Fa
     choices = read_words(content.pop("words", None), file, catalogue)
     fill_newer_keys(content, catalogue)
     check_nodes(content, choices, file, catalogue)
+    for group, nodes in (instead or {}).items():
+        content[group], choices[group] = copy.deepcopy(nodes), list(nodes)
     table = catalogue.params(choices)
     secrets = resolve(content)
     former = problems(content)

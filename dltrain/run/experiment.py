@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dltrain.config import saved
 from dltrain.config.door import Door
@@ -18,12 +20,14 @@ from dltrain.data.prepare import Splits
 from dltrain.loggers.events import Result, RunInfo
 from dltrain.loggers.run_log import RunLog
 from dltrain.loggers.terminal import Terminal
+from dltrain.metrics.report import CONFUSION, PER_CLASS, confusion_csv, per_class_csv
 from dltrain.run.build import build
 from dltrain.run.built import Experiment
 from dltrain.run.failures import explain, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
 from dltrain.run.tuning import settle
+from dltrain.storage.files import replace
 from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
 from dltrain.training.evaluation import confusion
 from dltrain.training.parts import Parts
@@ -178,6 +182,8 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
         )
     if trainer.state.best_weights:
         trainer.folder.write_best(trainer.state.best_weights)
+    if table is not None:
+        write_report(trainer.folder, table, parts.spec.class_names)
     trainer.diagnosis.draw(trainer.rates.lr)
     constant = constant_guess(parts, scored) if scored is not None else {}
     return result_of(experiment, trainer, trainer.state.stop, test=test, confusion=table, constant=constant)
@@ -201,6 +207,18 @@ def result_of(experiment: Experiment, trainer: Trainer, ending: tuple[str, str],
     )
 
 
+def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]) -> None:
+    """Write the report by class and the confusion matrix; what cannot be written costs no result."""
+    for name, text in (
+        (PER_CLASS, per_class_csv(counts, class_names)),
+        (CONFUSION, confusion_csv(counts, class_names)),
+    ):
+        try:
+            replace(folder.path / name, text.encode())
+        except OSError as error:
+            folder.note_problem(f"{name} could not be written ({error.strerror})")
+
+
 def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
     """Return the scores of a constant output on a split of a table: the mean of the training targets, or the shares of their
     classes.
@@ -214,4 +232,7 @@ def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
         outputs = known.double().mean(0)
     outputs = outputs.expand(len(targets), -1)
     reported = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
-    return {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
+    means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
+    found = means | parts.measures.of(outputs, targets)
+    # a constant has no rank correlation
+    return {name: value for name, value in found.items() if math.isfinite(value)}

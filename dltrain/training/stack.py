@@ -353,8 +353,13 @@ class Stack:
                 outputs_of(self.evaluated, split, plan.evaluation_batch_size, plan.device, plan.precision)
             )
             return [
-                means_of(((outputs[i], targets) for outputs, targets in batches), first.metrics, plan.device)
-                for i in range(len(self.members))
+                means_of(
+                    ((outputs[i], targets) for outputs, targets in batches),
+                    first.metrics,
+                    plan.device,
+                    member.parts.measures,
+                )
+                for i, member in enumerate(self.members)
             ]
 
     def evaluated(self, inputs: Tensor) -> Tensor:

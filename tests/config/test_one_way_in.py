@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dltrain.config import saved
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue
-from dltrain.config.compose import _plain, compose, open_catalogue, open_hydra
+from dltrain.config.compose import compose, open_catalogue, open_hydra, plain_value
 from dltrain.config.python_values import override_texts
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.validation import validate
@@ -32,6 +32,7 @@ WITH = {  # what a word cannot do without
     "model=quadratic": "dataset=none",
     "model=rosenbrock": "dataset=none",
     "model=saddle": "dataset=none",
+    **{f"metrics=[{word}]": "dataset=diabetes" for word in ("mae", "rmse", "mape", "r2", "spearman")},
 }
 
 
@@ -118,7 +119,7 @@ def from_python(overrides: list[str]) -> list[str]:
     if any(text[0] in "+~" for text in overrides):
         return override_texts(tuple(overrides), {})
     parsed = OverridesParser.create().parse_overrides(overrides)
-    return override_texts((), {item.get_key_element(): _plain(item.value()) for item in parsed})
+    return override_texts((), {item.get_key_element(): plain_value(item.value()) for item in parsed})
 
 
 def test_there_are_enough_of_them():

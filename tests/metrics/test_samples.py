@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dltrain.metrics import absolute_error, accuracy, default_metrics, squared_error
+from dltrain.metrics.samples import absolute_error, accuracy, default_metrics, squared_error
 
 
 def test_accuracy_is_one_for_each_hit() -> None:

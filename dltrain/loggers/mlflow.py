@@ -17,6 +17,8 @@ from dltrain.loggers.events import Result, RunInfo
 
 LARGEST_BATCH = 1000
 LONGEST_VALUE = 5000
+# before the names of log points
+STEPS = "steps/"
 # by which a run is found again
 ID, GROUP = "dltrain.run", "dltrain.sweep"
 
@@ -41,7 +43,8 @@ class MLflow:
         self.uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
         self.experiment = experiment
         self.waiting: list[Any] = []
-        self.known_step = -1
+        # of a run that is resumed: the last step that is there, by the prefix of its names
+        self.known: dict[str, int] = {}
 
     def run_started(self, run: RunInfo) -> None:
         # otherwise the package reports its use over the network
@@ -60,10 +63,10 @@ class MLflow:
                 self.log_parameters(run)
             else:
                 self.client.update_run(self.id, status="RUNNING")
-                self.known_step = self.last_step()
+                self.known = {"": self.last_step("step"), STEPS: self.last_step(f"{STEPS}lr")}
 
     def step_logged(self, row: Mapping[str, float]) -> None:
-        self.keep({f"steps/{key}": value for key, value in row.items() if key != "step"}, int(row["step"]))
+        self.keep({key: value for key, value in row.items() if key != "step"}, int(row["step"]), STEPS)
 
     def evaluated(self, row: Mapping[str, float]) -> None:
         self.keep(row, int(row["step"]))
@@ -72,22 +75,23 @@ class MLflow:
     def run_ended(self, result: Result) -> None:
         self.flush()
         numbers = {key: value for key, value in result.flat().items() if isinstance(value, int | float)}
-        self.known_step = -1
-        self.keep({f"result/{key}": value for key, value in numbers.items()}, result.steps)
+        self.keep(numbers, result.steps, "result/")
         self.flush()
         for key in ("status", "stop_reason", "error"):
             self.client.set_tag(self.id, f"dltrain.{key}", getattr(result, key))
         status = "FINISHED" if not result.error else "KILLED" if result.status == "interrupted" else "FAILED"
         self.client.set_terminated(self.id, status)
 
-    def keep(self, values: Mapping[str, float], step: int) -> None:
+    def keep(self, values: Mapping[str, float], step: int, prefix: str = "") -> None:
         """Keep values for the next writing: a transaction for each step would be slow."""
         from mlflow.entities import Metric
 
         # of a run that was killed after its last checkpoint, the same steps come twice
-        if step > self.known_step:
+        if step > self.known.get(prefix, -1):
             now = int(time.time() * 1000)
-            self.waiting += [Metric(name_of(key), float(value), now, step) for key, value in values.items()]
+            self.waiting += [
+                Metric(name_of(prefix + key), float(value), now, step) for key, value in values.items()
+            ]
 
     def flush(self) -> None:
         for i in range(0, len(self.waiting), LARGEST_BATCH):
@@ -119,9 +123,9 @@ class MLflow:
         runs = self.client.search_runs([self.place], which, max_results=1)
         return runs[0].info.run_id if runs else None
 
-    def last_step(self) -> int:
-        """Return the step of the last row that is there."""
-        return max((metric.step for metric in self.client.get_metric_history(self.id, "step")), default=-1)
+    def last_step(self, name: str) -> int:
+        """Return the last step at which a metric is there."""
+        return max((metric.step for metric in self.client.get_metric_history(self.id, name)), default=-1)
 
 
 def tags(run: RunInfo) -> dict[str, str]:

@@ -273,6 +273,29 @@ def test_mlflow_continues_a_resumed_run(workdir, mlflow):
     check_history({step: row for step, row in history_of(client, again.info.run_id).items() if row}, run)
 
 
+def test_mlflow_holds_no_step_twice_after_a_kill(workdir, mlflow):
+    """Resumed from the first epoch, after the second was logged: as after a kill before a checkpoint."""
+    import shutil
+
+    run = run_of(workdir, "logger=[mlflow]", "checkpoint.keep=9")
+    for folder in sorted(run.path.glob("checkpoints/step-*"))[1:]:
+        shutil.rmtree(folder)
+    summary = run.summary | {"status": "running"}
+    (run.path / "summary.json").write_text(json.dumps(summary))
+    assert dltrain("resume", str(run.path), "quiet=true") == ""
+    client = mlflow()
+    (logged,) = mlflow_runs(client)
+    # but the result of the second end
+    history: dict[int, dict[str, Any]] = {}
+    for key in logged.data.metrics:
+        for metric in (
+            client.get_metric_history(logged.info.run_id, key) if not key.startswith("result/") else ()
+        ):
+            assert key not in history.setdefault(metric.step, {}), "logged twice"
+            history[metric.step][key] = metric.value
+    check_history(history, run, skipped=("seconds", "images_per_second"))
+
+
 @pytest.mark.parametrize("how", ["local", "stacked"])
 def test_mlflow_gives_the_jobs_of_a_sweep_a_parent(workdir, mlflow, how):
     dltrain(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import time
@@ -22,6 +23,7 @@ from dltrain.config.compose import (
     open_catalogue,
     open_hydra,
     quote_foreign,
+    say_replaced,
 )
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.hydra_private import get_args_parser
@@ -62,7 +64,10 @@ def read(arguments: list[str]) -> Namespace:
         raise UserError(f"{text}.{hint} `dltrain --help` shows the page.")
 
     parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_args(arguments)
+    # options may stand between the overrides
+    args = parser.parse_intermixed_args(arguments)
+    say_replaced(args.overrides)
+    return args
 
 
 def check_flags(args: Namespace) -> None:
@@ -95,8 +100,24 @@ def command_line(arguments: list[str]) -> str:
 def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name: str, command: str) -> int:
     """Check everything, then build, and only then create the folder and train."""
     checked = check(overrides, catalogue, hydra, config_name)
+    if checked.composition.cfg.sweep.get("space"):
+        names = ", ".join(map(str, checked.composition.cfg.sweep.space))
+        print(
+            f"dltrain: `sweep.space` ({names}) is searched with -m only; this is one run without it",
+            file=sys.stderr,
+        )
     run_checked(checked, hydra, command, STARTED)
     return 0
+
+
+def check_no_sweep(overrides: list[str]) -> None:
+    """Refuse the settings of a sweep for one run, which would have no effect."""
+    for text in overrides:
+        if re.match(r"\+*sweep[.=]", text):
+            raise UserError(
+                f"`{text}` is a setting of a sweep, and this is one run. Leave it out, or add -m:\n"
+                f"dltrain -m {shlex.join(overrides)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -112,6 +133,7 @@ def check(
     overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name: str = CONFIG_NAME
 ) -> Checked:
     """Compose and check the configuration of one run; imports no torch. Raises UserError."""
+    check_no_sweep(overrides)
     composition = compose(overrides, catalogue, hydra, config_name)
     config = validate(composition)
     check_writable(config.output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
-from dltrain.config.groups import BY_NAME, OF_SWEEPS, VERBS, folder_of, group_of
+from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, VERBS, folder_of, group_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.search_path import catalogue_dir, user_dirs
@@ -347,6 +348,7 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
     heads = {path.split(".")[0] for path in catalogue.knobs} | set(catalogue.words)
     for override in parsed:
         key = override.key_or_group
+        check_form(override, catalogue)
         if key.split(".")[0].split("/")[0] == "hydra":
             continue
         if key in catalogue.words and override.is_delete():
@@ -369,6 +371,56 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
         elif key.split(".")[0] not in heads:
             hint = elsewhere(override, catalogue) or nearest(key, heads)
             raise UserError(f"`{key}` is neither a knob nor a group.{hint} `dltrain --help` lists them all.")
+
+
+# Hydra's names of settings that are knobs here.
+OF_HYDRA = {
+    "hydra.sweeper.n_trials": "sweep=tpe sweep.trials", "hydra.sweeper.n_jobs": "sweep.jobs",
+    "hydra.launcher.n_jobs": "sweep.jobs", "hydra.sweeper.direction": "early_stopping.mode",
+}  # fmt: skip
+
+
+def check_form(override: Override, catalogue: Catalogue) -> None:
+    """Refuse the parts of Hydra's grammar that have no use here: `+` and `@` beside a group, `~` before a key."""
+    key, text = override.key_or_group, str(override.input_line)
+    value = text.partition("=")[2]
+    if key in OF_HYDRA:
+        raise UserError(
+            f"`{text}`: dltrain runs its sweeps itself, so `{key}` cannot be set.\n"
+            f"Write -m {OF_HYDRA[key]}={value or 'VALUE'}"
+        )
+    if key == "hydra.searchpath":
+        raise UserError(
+            f"`{text}`: the words of those folders would not be found. Give one folder: --config-dir FOLDER"
+        )
+    check_prefix(override, catalogue)
+
+
+def check_prefix(override: Override, catalogue: Catalogue) -> None:
+    key, text = override.key_or_group, str(override.input_line)
+    group, head = group_of(key), key.partition(".")[0]
+    shipped = group in catalogue.defaults or group in OVERLAYS or group in LIST_GROUPS
+    if shipped and not override.is_delete():
+        plus = override.is_add() or override.is_force_add()
+        if override.package is not None or plus:
+            sign = "+" if plus else "@"
+            value = text.partition("=")[2]
+            raise UserError(f"`{text}`: a word of {group} is chosen without `{sign}`. Write {group}={value}")
+    if not override.is_delete() or group in catalogue.words or head in ("hydra", "sweep"):
+        return
+    of_a_dict = any(p.value == {} and key.startswith(f"{path}.") for path, p in catalogue.knobs.items())
+    is_word = head in LIST_GROUPS and key.count(".") == 1
+    if not of_a_dict and not is_word:
+        raise UserError(f"`{text}`: a key cannot be deleted. Leave it out: {key} has its default then")
+
+
+def say_replaced(overrides: list[str]) -> None:
+    """Say which overrides have no effect, since another one follows for the same key."""
+    last = {text.partition("=")[0].lstrip("+"): text for text in overrides if "=" in text}
+    for text in dict.fromkeys(overrides):
+        final = last.get(text.partition("=")[0].lstrip("+"), text)
+        if final != text:
+            print(f"dltrain: {text} has no effect: {final} follows", file=sys.stderr)
 
 
 # Names of the same knobs in other programs.

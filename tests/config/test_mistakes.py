@@ -13,6 +13,16 @@ from dltrain.config.validation import validate
 from dltrain.errors import UserError
 
 MISTAKES = {  # what is typed → what the message says; what follows `Write` in it is typed afterwards
+    "optimizer@foo=adam": "without `@`. Write optimizer=adam",
+    "+optimizer@foo=adam": "without `+`. Write optimizer=adam",
+    "++optimizer=sgd": "without `+`. Write optimizer=sgd",
+    "+experiment=tabular": "without `+`. Write experiment=tabular",
+    "+regularization=[l2]": "without `+`. Write regularization=[l2]",
+    "hydra.sweeper.n_trials=3": "Write -m sweep=tpe sweep.trials=3",
+    "+hydra.sweeper.n_trials=3": "Write -m sweep=tpe sweep.trials=3",
+    "hydra.searchpath=[file:///tmp]": "Give one folder: --config-dir FOLDER",
+    "~optimizer.betas": "a key cannot be deleted. Leave it out: optimizer.betas has its default then",
+    "~lr": "a key cannot be deleted.",
     "learning_rate=0.1": "`learning_rate` is neither a knob nor a group. Write lr=0.1.",
     "max_epochs=3": "Write epochs=3.",
     "momentum=0.9": "Write optimizer=momentum optimizer.momentum=0.9.",
@@ -56,7 +66,8 @@ def test_a_mistake_on_the_command_line(workdir, typed, says):
     assert len(message.splitlines()) <= 3
     for cure in re.findall(r"Write (.*?)(?:, or |\.? `dltrain|\.$|\n|$)", message):
         if "=" in cure and "WORD" not in cure and " or " not in cure:
-            composed(*shlex.split(cure.rstrip(".")))  # as bash would split it
+            # as bash would split it
+            composed(*(word for word in shlex.split(cure.rstrip(".")) if word != "-m"))
     assert list(workdir.iterdir()) == []
 
 
@@ -118,6 +129,44 @@ FLAGS = {
     "--config-name foo": "`--config-name` is foo, and there is no",
     "--confi-name foo": "Did you mean `--config-name`?",
 }
+
+
+@pytest.mark.parametrize(
+    "typed", ["sweep.trials=3", "sweep=tpe", "sweep.space={lr:{low:0.1,high:0.01}}", "+sweep.jobs=1"]
+)
+def test_a_setting_of_a_sweep_for_one_run(dltrain, workdir, typed):
+    for verb in ((), ("check",)):
+        with pytest.raises(UserError) as error:
+            dltrain(*verb, typed, "epochs=1")
+        assert f"`{typed}` is a setting of a sweep, and this is one run." in str(error.value)
+        cure = shlex.split(str(error.value).splitlines()[1])
+        assert cure == ["dltrain", "-m", typed, "epochs=1"]
+    assert list(workdir.iterdir()) == []
+
+
+def test_a_search_space_in_a_recipe_is_for_sweeps(dltrain, workdir, capsys):
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    (workdir / "conf" / "experiment" / "r.yaml").write_text("sweep:\n  space:\n    lr: [0.1, 0.01]\n")
+    assert dltrain("experiment=r", "steps=1", "quiet=true") == 0
+    assert "`sweep.space` (lr) is searched with -m only" in capsys.readouterr().err
+
+
+def test_the_last_of_two_values_is_said(dltrain, workdir, capsys):
+    arguments = ("lr=0.5", "epochs=1", "--cfg", "job", "+lr=0.25", "lr=0.125")
+    with pytest.raises(UserError):  # `+` is refused, after it is said
+        dltrain(*arguments)
+    said = capsys.readouterr().err
+    assert "dltrain: lr=0.5 has no effect: lr=0.125 follows" in said
+    assert "dltrain: +lr=0.25 has no effect: lr=0.125 follows" in said
+    assert dltrain("lr=0.5", "epochs=1", "--cfg", "job", "lr=0.125") == 0
+    assert "lr: 0.125\n" in capsys.readouterr().out
+    assert dltrain("lr=0.5", "--cfg", "job", "epochs=1") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_options_may_stand_between_overrides(dltrain, workdir, capsys):
+    assert dltrain("lr=0.1,0.01", "-m", "epochs=1", "sweep.dry_run=true") == 0
+    assert "2 jobs, all composed and valid" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flags, says", FLAGS.items(), ids=FLAGS)

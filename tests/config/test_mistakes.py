@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,61 @@ def test_a_value_from_the_environment_is_not_shown(workdir, monkeypatch):
         with pytest.raises(UserError) as error:
             composed(typed)
         assert "s3cr3t" not in str(error.value)
+
+
+NET = """from typing import Annotated
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.linear = nn.Linear(64, num_classes)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+"""
+CODE = {  # what is changed in NET, or its target; what the message says
+    "a syntax error": (("def forward(self, x):", "def forward(self, x:"), "mine.py, line 9: SyntaxError: '(' was never closed."),
+    "a missing import": (("from torch import nn", "import nothing_here"), "mine.py, line 2: ModuleNotFoundError: No module named 'nothing_here'."),
+    "no super().__init__()": (("super().__init__()", "pass"), "mine.py, line 7: AttributeError: cannot assign module before "
+                              "Module.__init__() call. Begin __init__ with super().__init__()"),
+    "an error in __init__": (("super().__init__()", "{}['a']"), "model: mine.py, line 6: KeyError: 'a'."),
+    "an error in forward": (("return self", "{}['a']; return self"), "mine.py, line 10: KeyError: 'a'."),
+    "too few outputs": (("64, num_classes", "64, 5"), "model=mine gives 5 outputs for 2 samples, and dataset=digits has 10 classes."),
+    "outputs of another shape": (("x.flatten(1))", "x.flatten(1))[:, 0]"), "model=mine gives outputs of shape (2,) for 2 samples"),
+    "an annotation": (("num_classes):", 'num_classes, width: Annotated[int, "at least 1"] = 3):'),
+                      "mine.py, line 5: the annotation of `width`, Annotated[int, 'at least 1'], is no rule.\nWrite a bound, such as \">= 1\""),
+    "a target without a module": ("Net", "`model._target_` is Net, which names no module. Write `_target_: mine.Net`"),
+    "a misspelled module": ("mien.Net", "and there is no module mien in {here}, nor installed. Did you mean `mine`?"),
+    "a misspelled class": ("mine.Nett", "module 'mine' has no attribute 'Nett'. Did you mean `Net`?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change, says", CODE.values(), ids=CODE)
+def test_a_mistake_in_own_code(dltrain, workdir, monkeypatch, change, says):
+    target, text = (change, NET) if isinstance(change, str) else ("mine.Net", NET.replace(*change))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (workdir / "conf" / "model").mkdir(parents=True)
+    (workdir / "conf" / "model" / "mine.yaml").write_text(f"_target_: {target}\n")
+    (workdir / "mine.py").write_text(text)
+    for trust in ([], ["trust=[mien,Net]"]):  # to trust what does not exist changes nothing
+        with pytest.raises(UserError) as error:
+            dltrain("model=mine", "steps=1", *trust)
+        assert says.format(here=workdir) in str(error.value)
+        assert len(str(error.value).splitlines()) <= 3
+        assert error.value.exit_code == 2
+        assert not (workdir / "outputs").exists()
+
+
+def test_the_right_code_trains(dltrain, workdir, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (workdir / "conf" / "model").mkdir(parents=True)
+    (workdir / "conf" / "model" / "mine.yaml").write_text("_target_: mine.Net\n")
+    (workdir / "mine.py").write_text(
+        NET.replace("num_classes):", 'num_classes, width: Annotated[int, ">= 1"] = 3):')
+    )
+    assert dltrain("model=mine", "steps=1", "quiet=true") == 0
 
 
 FLAGS = {

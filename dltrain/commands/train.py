@@ -17,6 +17,7 @@ from omegaconf import open_dict, read_write
 
 from dltrain.commands import STARTED
 from dltrain.config.compose import (
+    ALIASES,
     CONFIG_NAME,
     Composition,
     compose,
@@ -60,7 +61,9 @@ def read(arguments: list[str]) -> Namespace:
 
     def refuse(message: str) -> NoReturn:
         text = message.replace("unrecognized arguments:", "There is no option")
-        hint = nearest(text.split()[-1].partition("=")[0], options)
+        unknown = [word for word in arguments if word in message.split() and word.startswith("-")]
+        name = (unknown or text.split())[-1].partition("=")[0]
+        hint = overrides_for(unknown, arguments) or nearest(name, options)
         raise UserError(f"{text}.{hint} `dltrain --help` shows the page.")
 
     parser.error = refuse  # type: ignore[method-assign]
@@ -68,6 +71,21 @@ def read(arguments: list[str]) -> Namespace:
     args = parser.parse_intermixed_args(arguments)
     say_replaced(args.overrides)
     return args
+
+
+def overrides_for(options: list[str], arguments: list[str]) -> str:
+    """Return the overrides that are meant by options such as `--lr 0.1`, as the end of a sentence; empty for none."""
+    catalogue = open_catalogue()
+    found = []
+    for option in options:
+        name, _, value = option.lstrip("-").partition("=")
+        name = ALIASES.get(name.replace("-", "_"), name.replace("-", "_"))
+        if name not in catalogue.knobs and name not in catalogue.words:
+            return ""
+        following = arguments[arguments.index(option) + 1 :][:1]
+        value = value or next((text for text in following if not set("=-") & set(text[:1])), "VALUE")
+        found.append(shlex.quote(f"{name}={value}"))
+    return f" Write {' '.join(found)}." if found else ""
 
 
 def check_flags(args: Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,6 +143,7 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     check_folders(parsed)
     check_words(parsed, catalogue)
     check_defaults(parsed, catalogue)
+    check_one_value(parsed, catalogue)
     try:
         cfg = hydra.compose_config(
             name, open_dicts(overrides, catalogue), run_mode=RunMode.RUN, with_log_configuration=False
@@ -291,21 +293,72 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
     """Parse overrides; the loader resolves globs of words. Raises UserError for text that is not `key=value`."""
     parser = OverridesParser.create(config_loader=loader)
     parsed = []
-    for text in overrides:
+    for number, text in enumerate(overrides):
         if "=" not in text and not text.startswith("~"):
             raise UserError(
-                f"`{text}` is not `key=value`.{_verb_hint(text)} `dltrain --help` lists words and knobs."
+                f"`{text}` is not `key=value`.{_form_hint(overrides, number)} `dltrain --help` lists words and knobs."
             )
         try:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
-            if _GAP.search(text):
-                raise UserError(
-                    f"`{text}` lacks a value. Write one on each side of every comma: {text.partition('=')[0]}=a,b"
-                ) from None
-            reason = str(error).splitlines()[-1].split("See http")[0].strip() or "some character needs quotes"
-            raise UserError(f"`{text}` cannot be read: {reason}\nQuote it: '{_quoted(text)}'.") from None
+            raise UserError(f"`{text}` {_unreadable(text, error)}") from None
     return parsed
+
+
+# what Hydra's grammar can call in a value
+FUNCTIONS = (
+    "choice",
+    "range",
+    "interval",
+    "tag",
+    "shuffle",
+    "sort",
+    "glob",
+    "str",
+    "int",
+    "float",
+    "bool",
+    "json_str",
+)
+BRACKETS = {"[": "]", "(": ")", "{": "}"}
+
+
+def _unreadable(text: str, error: Exception) -> str:
+    """Return why an override cannot be read, and what to write."""
+    key, equals, value = text.partition("=")
+    if _GAP.search(text):
+        return f"lacks a value. Write one on each side of every comma: {key}=a,b"
+    missing = _missing_brackets(value)
+    if missing:
+        return f"cannot be read: `{missing}` is missing at its end. Write {shlex.quote(text + missing)}"
+    called = re.match(r"(\w+)\(", value)
+    if called and called[1] == "loginterval":
+        return f"cannot be read: Hydra has no loginterval. Write {shlex.quote(f'{key}=tag(log,{value[3:]})')}"
+    if called and called[1] not in FUNCTIONS:
+        return f"cannot be read: there is no {called[1]}.{nearest(called[1], FUNCTIONS)}"
+    reason = str(error).splitlines()[-1].split("See http")[0].strip() or "some character needs quotes"
+    if value == "" or not equals:
+        return f"cannot be read: {reason}"
+    if value[0] in BRACKETS:
+        return f"cannot be read: {reason}\nClose every bracket by its own kind, and put a text with other signs in quotes."
+    return f"cannot be read: {reason}\nFor a text, write {quoted(key, value)}"
+
+
+def _missing_brackets(value: str) -> str:
+    """Return the brackets that a value leaves open, closed; empty where a quote or another bracket is wrong."""
+    opened: list[str] = []
+    for sign in value:
+        if sign in BRACKETS:
+            opened.append(BRACKETS[sign])
+        elif sign in BRACKETS.values() and (not opened or opened.pop() != sign):
+            return ""
+    return "" if set(value) & set("'\"") else "".join(reversed(opened))
+
+
+def quoted(key: str, value: str) -> str:
+    """Return the override of a text, as the shell takes it."""
+    inner = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{inner}"')
 
 
 def quote_foreign(text: str) -> str:
@@ -318,14 +371,18 @@ def quote_foreign(text: str) -> str:
     )
 
 
-def _verb_hint(text: str) -> str:
-    hint = nearest(text, (*VERBS, "--help", "--multirun", "--cfg"))
+def _form_hint(overrides: list[str], number: int) -> str:
+    """Return what to write in place of an argument that is no override."""
+    text, following = overrides[number], overrides[number + 1 :]
+    if following[:1] == ["="] and len(following) > 1:
+        return f" Write {text}={following[1]}, without spaces."
+    if match := re.fullmatch(r"([a-z_.]+):\s*(\S+)", text):
+        return f" Write {match[1]}={match[2]}."
+    rest = " ".join(["dltrain", *(shlex.quote(other) for other in overrides if other != text)])
+    hint = nearest(text, (*VERBS, "train", "--help", "--multirun", "--cfg"))
+    if text == "train" or "`train`" in hint:
+        return f" Training has no verb: {rest}."
     return hint or f" An override is the key, `=` and the value; the verbs are {', '.join(VERBS[:-1])}."
-
-
-def _quoted(text: str) -> str:
-    key, _, value = text.partition("=")
-    return f'{key}="{value}"'
 
 
 def values_of(override: Override) -> list[Any]:
@@ -371,6 +428,34 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
         elif key.split(".")[0] not in heads:
             hint = elsewhere(override, catalogue) or nearest(key, heads)
             raise UserError(f"`{key}` is neither a knob nor a group.{hint} `dltrain --help` lists them all.")
+
+
+def check_one_value(parsed: list[Override], catalogue: Catalogue) -> None:
+    """Refuse several values of a key for one run."""
+    for override in parsed:
+        if not override.is_sweep_override():
+            continue
+        key, text = override.key_or_group, str(override.input_line)
+        value = text.partition("=")[2]
+        param = next((p for p in parameters_of(key, catalogue) if p.rule is not None), None)
+        rule = param.rule.text if param is not None and param.rule is not None else ""
+        cure = ""
+        if override.is_choice_sweep() and (key in LIST_GROUPS or re.search(r"(list|pair) of", rule)):
+            cure = f"\nFor one list, write {shlex.quote(f'{key}=[{value}]')}"
+        elif "str" in rule.split(" or "):
+            cure = f"\nFor a text, write {quoted(key, value)}"
+        raise UserError(
+            f"`{text}` gives several values. To run each of them, add -m: dltrain -m {shlex.quote(text)}{cure}"
+        )
+
+
+def parameters_of(key: str, catalogue: Catalogue) -> Iterator[Param]:
+    """Yield the descriptions of a key: a knob, or a key of the words of its group."""
+    if key in catalogue.knobs:
+        yield catalogue.knobs[key]
+    for word in catalogue.words.get(key.partition(".")[0], {}).values():
+        if key in word.params:
+            yield word.params[key]
 
 
 # Hydra's names of settings that are knobs here.
@@ -473,11 +558,6 @@ def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
 
 def _explain(error: Exception, parsed: list[Override], catalogue: Catalogue, hydra: Hydra) -> None:
     """Turn Hydra's error into a UserError that names key, rule, cure and the nearest name."""
-    for override in parsed:
-        if override.is_sweep_override():
-            raise UserError(
-                f"`{override.input_line}` gives several values. To run each of them, add -m: dltrain -m {override.input_line}"
-            ) from None
     words = [o.input_line for o in parsed if o.key_or_group in catalogue.words and o.input_line]
     try:
         base = hydra.compose_config(CONFIG_NAME, words, run_mode=RunMode.RUN, with_log_configuration=False)

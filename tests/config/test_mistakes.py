@@ -14,6 +14,20 @@ from dltrain.config.validation import validate
 from dltrain.errors import UserError
 
 MISTAKES = {  # what is typed → what the message says; what follows `Write` in it is typed afterwards
+    "model.hidden=64,32": "add -m: dltrain -m model.hidden=64,32\nFor one list, write 'model.hidden=[64,32]'",
+    "augmentation=shift,mixup": "For one list, write 'augmentation=[shift,mixup]'",
+    "notes=a, b": "For a text, write 'notes=\"a, b\"'",
+    "notes=it's": "For a text, write 'notes=\"it'\"'\"'s\"'",
+    "model.hidden=[64,32": "`]` is missing at its end. Write 'model.hidden=[64,32]'",
+    "model.hidden=[64,32)": "Close every bracket by its own kind",
+    "lr=logg(0.1)": "cannot be read: there is no logg.",
+    "seed=rang(0,3)": "cannot be read: there is no rang. Did you mean `range`?",
+    "device=gpu": "Did you mean `cuda`?",
+    "optimizer=AdamW": "Did you mean `adamw`?",
+    "optimizer=schedule-free": "Did you mean `schedule_free`?",
+    "lr:0.1": "`lr:0.1` is not `key=value`. Write lr=0.1.",
+    "train": "`train` is not `key=value`. Training has no verb: dltrain.",
+    "trian": "Training has no verb: dltrain.",
     "optimizer@foo=adam": "without `@`. Write optimizer=adam",
     "+optimizer@foo=adam": "without `+`. Write optimizer=adam",
     "++optimizer=sgd": "without `+`. Write optimizer=sgd",
@@ -50,6 +64,11 @@ MISTAKES = {  # what is typed → what the message says; what follows `Write` in
 }
 
 
+def test_a_key_of_another_word_is_no_misspelling(workdir):
+    with pytest.raises(UserError, match="`optimizer.betas` is no key of optimizer=sgd.\nKeys"):
+        composed("optimizer=sgd", "optimizer.betas=[0.9,0.9]")
+
+
 def composed(*overrides: str, name: str = "config"):
     catalogue = open_catalogue()
     return validate(compose(list(overrides), catalogue, open_hydra(catalogue), name))
@@ -65,7 +84,7 @@ def test_a_mistake_on_the_command_line(workdir, typed, says):
     message = str(error.value)
     assert says in message
     assert len(message.splitlines()) <= 3
-    for cure in re.findall(r"Write (.*?)(?:, or |\.? `dltrain|\.$|\n|$)", message):
+    for cure in re.findall(r"[Ww]rite (.*?)(?:, or |\.? `dltrain|\.$|\n|$)", message):
         if "=" in cure and "WORD" not in cure and " or " not in cure:
             # as bash would split it
             composed(*(word for word in shlex.split(cure.rstrip(".")) if word != "-m"))
@@ -177,6 +196,11 @@ def test_the_right_code_trains(dltrain, workdir, monkeypatch):
 
 
 FLAGS = {
+    "--lr 0.1": "There is no option --lr. Write lr=0.1.",
+    "--lr=0.1 --learning-rate=1 --batch-size 8": "Write lr=0.1 lr=1 batch_size=8.",
+    "train lr=0.1 epochs=1": "Training has no verb: dltrain lr=0.1 epochs=1.",
+    "lr = 0.1": "`lr` is not `key=value`. Write lr=0.1, without spaces.",
+    "-m lr=loginterval(0.01,0.1)": "Hydra has no loginterval. Write 'lr=tag(log,interval(0.01,0.1))'",
     "--config-path conf": "For a folder of words beside them: --config-dir conf",
     "--experimental-rerun x": "dltrain rerun RUN",
     "--resolve": "Write: dltrain --cfg job --resolve",

@@ -196,6 +196,8 @@ def test_the_right_code_trains(dltrain, workdir, monkeypatch):
 
 
 FLAGS = {
+    "optimiser --help": "`optimiser` is no group, knob or verb. Did you mean `optimizer`?",
+    "--help evalute": "`evalute` is no group, knob or verb. Did you mean `evaluate`?",
     "--lr 0.1": "There is no option --lr. Write lr=0.1.",
     "--lr=0.1 --learning-rate=1 --batch-size 8": "Write lr=0.1 lr=1 batch_size=8.",
     "train lr=0.1 epochs=1": "Training has no verb: dltrain lr=0.1 epochs=1.",

@@ -26,7 +26,7 @@ from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
 from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, VERBS, folder_of, group_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
-from dltrain.config.search_path import catalogue_dir, user_dirs
+from dltrain.config.search_path import catalogue_dir, misplaced, user_dirs
 from dltrain.config.source import SCHEME, serve
 from dltrain.config.yaml_files import place
 from dltrain.errors import UserError, listing, nearest
@@ -551,8 +551,12 @@ def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
                 if word in (None, False, "off") and "none" in words
                 else nearest(str(word), words)
             )
+            lies = ""
+            if re.fullmatch(r"[\w-]+", str(word)) and "Write" not in cure:
+                lies = misplaced(folder_of(group), str(word), catalogue.user_dirs)
+            hint = lies if lies and not lies.startswith(" No ") else cure + lies
             raise UserError(
-                f"`{group}={word}`: there is no such word.{cure}\n{listing(f'Words of {group}', words)}"
+                f"`{group}={word}`: there is no such word.{hint}\n{listing(f'Words of {group}', words)}"
             )
 
 

@@ -195,6 +195,36 @@ def test_the_right_code_trains(dltrain, workdir, monkeypatch):
     assert dltrain("model=mine", "steps=1", "quiet=true") == 0
 
 
+PLACES = {  # where the file of model=mine lies, and the folder of the run; what the message says
+    "another name of conf": ("config/model/mine.yaml", ".", "Move config/model/mine.yaml to conf/model/mine.yaml"),
+    "another name of the group": ("conf/models/mine.yaml", ".", "Move conf/models/mine.yaml to conf/model/mine.yaml"),
+    "another ending": ("conf/model/mine.yml", ".", "Move conf/model/mine.yml to conf/model/mine.yaml"),
+    "no folder": ("mine.yaml", ".", "Move mine.yaml to conf/model/mine.yaml"),
+    "a run from a folder below": ("conf/model/mine.yaml", "below", "Run from {here}, which has conf/model/mine.yaml"),
+    "no such file": ("conf/model/other.yaml", ".", "Did you mean `linear`? No model/mine.yaml is in {here}/conf."),
+    "no folder at all": ("other.txt", ".", "Did you mean `linear`? No model/mine.yaml is in {here}/conf."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file, folder, says", PLACES.values(), ids=PLACES)
+def test_the_file_of_a_word_in_the_wrong_place(workdir, monkeypatch, file, folder, says):
+    path = workdir / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("_target_: dltrain.models.linear.Linear\n")
+    (workdir / folder).mkdir(exist_ok=True)
+    monkeypatch.chdir(workdir / folder)
+    with pytest.raises(UserError) as error:
+        composed("model=mine")
+    assert says.format(here=workdir) in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+    if move := re.search(r"Move (\S+) to (\S+)", str(error.value)):
+        Path(move[2]).parent.mkdir(parents=True, exist_ok=True)
+        Path(move[1]).rename(move[2])
+    monkeypatch.chdir(workdir)
+    if "No " not in says:
+        composed("model=mine")
+
+
 FLAGS = {
     "optimiser --help": "`optimiser` is no group, knob or verb. Did you mean `optimizer`?",
     "--help evalute": "`evalute` is no group, knob or verb. Did you mean `evaluate`?",

@@ -152,6 +152,7 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         _explain(error, parsed, catalogue, hydra)
     check_own_folders(cfg)
     choices = choices_of(cfg)
+    check_partial(cfg)
     # a node may name a target under a word that does not exist
     for group in LIST_GROUPS:
         _check_word(group, choices[group], catalogue)
@@ -243,6 +244,24 @@ def _no_such(word: Word, shown: str, group: str, name: str, catalogue: Catalogue
         f"{place(word.file, name)}: `{shown}`: there is no such word of {group}.{nearest(name, known)}\n"
         f"{listing(f'Words of {group}', known)}"
     )
+
+
+def check_partial(cfg: DictConfig) -> None:
+    """Refuse `_partial_` for a part that is an object; a part that is called may be a function with its keys."""
+    called = [group.name for group in BY_NAME.values() if group.called]
+    for group in (g for g in BY_NAME.values() if not g.called and not g.overlay):
+        node = OmegaConf.select(cfg, group.name)
+        nodes = (
+            {f"{group.name}.{word}": node[word] for word in node or ()}
+            if group.several
+            else {group.name: node}
+        )
+        for key, part in nodes.items():
+            if OmegaConf.is_dict(part) and part.get("_partial_"):
+                raise UserError(
+                    f"`{key}._partial_` is {part['_partial_']}, and what {group.name} names is always called. "
+                    f"Leave `_partial_` out\nIt is for functions of {', '.join(called)}."
+                )
 
 
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir")

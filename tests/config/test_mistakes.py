@@ -109,6 +109,10 @@ FILES = {  # file and text; what is typed; what the message says
                                r"r.yaml, line 2: `hydra.run` cannot be set in a file: .*\nWrite output=FOLDER or name=NAME"),
     "another key of Hydra's in a recipe": ("experiment/r.yaml", "hydra:\n  verbose: true\n", "experiment=r",
                                            r"r.yaml, line 2: `hydra.verbose` cannot be set in a file"),
+    "a model that would not be built": ("model/m.yaml", "_target_: dltrain.models.mlp.mlp\n_partial_: true\n", "model=m",
+                                         r"`model._partial_` is True, .* Leave `_partial_` out"),
+    "a penalty that would not be built": ("regularization/m.yaml", "_target_: dltrain.regularization.penalties.L2\n_partial_: true\n",
+                                           "regularization=[l1,m]", r"`regularization.m._partial_` is True"),
     "a target": ("model/m.yaml", "_target_: mine.Nett\n", "model=m", None),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dltrain.commands.resume import split_arguments
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
@@ -166,6 +167,8 @@ CODE = {  # what is changed in NET, or its target; what the message says
     "outputs of another shape": (("x.flatten(1))", "x.flatten(1))[:, 0]"), "model=mine gives outputs of shape (2,) for 2 samples"),
     "an annotation": (("num_classes):", 'num_classes, width: Annotated[int, "at least 1"] = 3):'),
                       "mine.py, line 5: the annotation of `width`, Annotated[int, 'at least 1'], is no rule.\nWrite a bound, such as \">= 1\""),
+    "no arguments": (("    def __init__(self, input_shape, num_classes):\n        super().__init__()\n        self.linear = nn.Linear(64, num_classes)\n", ""),
+                     "It gets the arguments input_shape, num_classes: take them in this order."),
     "a target without a module": ("Net", "`model._target_` is Net, which names no module. Write `_target_: mine.Net`"),
     "a misspelled module": ("mien.Net", "and there is no module mien in {here}, nor installed. Did you mean `mine`?"),
     "a misspelled class": ("mine.Nett", "module 'mine' has no attribute 'Nett'. Did you mean `Net`?"),
@@ -278,6 +281,12 @@ def test_the_last_of_two_values_is_said(dltrain, workdir, capsys):
     assert "lr: 0.125\n" in capsys.readouterr().out
     assert dltrain("lr=0.5", "--cfg", "job", "epochs=1") == 0
     assert capsys.readouterr().err == ""
+
+
+def test_the_last_of_two_changes_of_a_run_is_said(workdir, capsys):
+    (workdir / "run").mkdir()
+    assert split_arguments(["run", "lr=0.5", "lr=0.25"]) == ([Path("run")], ["lr=0.5", "lr=0.25"])
+    assert capsys.readouterr().err == "dltrain: lr=0.5 has no effect: lr=0.25 follows\n"
 
 
 def test_options_may_stand_between_overrides(dltrain, workdir, capsys):

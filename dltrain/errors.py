@@ -43,6 +43,12 @@ class FolderInUse(UserError):
     exit_code = 9
 
 
+class CheckFailed(UserError):
+    """A check of a result failed."""
+
+    exit_code = 10
+
+
 # names in other programs of what is a word here
 SYNONYMS = {"gpu": "cuda"}
 

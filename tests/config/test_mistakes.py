@@ -156,6 +156,7 @@ class Net(nn.Module):
     def forward(self, x):
         return self.linear(x.flatten(1))
 """
+INIT = NET[NET.index("    def __init__") : NET.index("    def forward")]
 CODE = {  # what is changed in NET, or its target; what the message says
     "a syntax error": (("def forward(self, x):", "def forward(self, x:"), "mine.py, line 9: SyntaxError: '(' was never closed."),
     "a missing import": (("from torch import nn", "import nothing_here"), "mine.py, line 2: ModuleNotFoundError: No module named 'nothing_here'."),
@@ -167,8 +168,7 @@ CODE = {  # what is changed in NET, or its target; what the message says
     "outputs of another shape": (("x.flatten(1))", "x.flatten(1))[:, 0]"), "model=mine gives outputs of shape (2,) for 2 samples"),
     "an annotation": (("num_classes):", 'num_classes, width: Annotated[int, "at least 1"] = 3):'),
                       "mine.py, line 5: the annotation of `width`, Annotated[int, 'at least 1'], is no rule.\nWrite a bound, such as \">= 1\""),
-    "no arguments": (("    def __init__(self, input_shape, num_classes):\n        super().__init__()\n        self.linear = nn.Linear(64, num_classes)\n", ""),
-                     "It gets the arguments input_shape, num_classes: take them in this order."),
+    "no arguments": ((INIT, ""), "It gets the arguments input_shape, num_classes: take them in this order."),
     "a target without a module": ("Net", "`model._target_` is Net, which names no module. Write `_target_: mine.Net`"),
     "a misspelled module": ("mien.Net", "and there is no module mien in {here}, nor installed. Did you mean `mine`?"),
     "a misspelled class": ("mine.Nett", "module 'mine' has no attribute 'Nett'. Did you mean `Net`?"),

@@ -4,6 +4,7 @@ a call from Python.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dltrain.config import saved
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue
-from dltrain.config.compose import _plain, compose, open_catalogue, open_hydra
+from dltrain.config.compose import compose, open_catalogue, open_hydra, plain_value
 from dltrain.config.python_values import override_texts
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.validation import validate
@@ -31,6 +32,7 @@ WITH = {  # what a word cannot do without
     "model=quadratic": "dataset=none",
     "model=rosenbrock": "dataset=none",
     "model=saddle": "dataset=none",
+    **{f"metrics=[{word}]": "dataset=diabetes" for word in ("mae", "rmse", "mape", "r2", "spearman")},
 }
 
 
@@ -38,7 +40,10 @@ def words() -> list[str]:
     """A set for each word of the catalogue."""
     found = []
     for group, names in Catalogue(catalogue_dir()).words.items():
-        for name in names:
+        for name, word in names.items():
+            # refused where its package is missing
+            if not all(map(find_spec, word.declared.requires)):
+                continue
             text = f"{group}=[{name}]" if group in LIST_GROUPS and name != "none" else f"{group}={name}"
             needs = {"momentum_schedule": "optimizer=momentum", "penalty_schedule": "regularization=[l2]"}
             found.append(" ".join(filter(None, [text, WITH.get(text) or needs.get(group) * (name != "none")
@@ -114,7 +119,7 @@ def from_python(overrides: list[str]) -> list[str]:
     if any(text[0] in "+~" for text in overrides):
         return override_texts(tuple(overrides), {})
     parsed = OverridesParser.create().parse_overrides(overrides)
-    return override_texts((), {item.get_key_element(): _plain(item.value()) for item in parsed})
+    return override_texts((), {item.get_key_element(): plain_value(item.value()) for item in parsed})
 
 
 def test_there_are_enough_of_them():
@@ -160,7 +165,7 @@ def test_the_command_refuses_alone_and_in_a_sweep(dltrain, workdir: Path, text):
 
 def test_jobs_that_only_set_values_share_one_composition(workdir, monkeypatch):
     """Hydra takes a tenth of a second, a job of a sweep a tenth of a millisecond."""
-    from dltrain.sweep import composer
+    from dltrain.sweep.plan import composer
 
     composed_with = []
 

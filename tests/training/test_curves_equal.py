@@ -49,7 +49,7 @@ def promised(files: set[str]) -> set[str]:
 
 FOLDER = {
     ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "config.yaml", "metrics.csv", "run.log",
-    "summary.json", "data.json", "checkpoints/best.safetensors",
+    "summary.json", "data.json", "per_class.csv", "confusion_matrix.csv", "checkpoints/best.safetensors",
     "checkpoints/normalization.safetensors", "checkpoints/*/manifest.json", "checkpoints/*/state.pt",
     "checkpoints/*/weights.safetensors", "tensorboard/*",
 }  # fmt: skip

@@ -165,7 +165,7 @@ def test_the_command_refuses_alone_and_in_a_sweep(dltrain, workdir: Path, text):
 
 def test_jobs_that_only_set_values_share_one_composition(workdir, monkeypatch):
     """Hydra takes a tenth of a second, a job of a sweep a tenth of a millisecond."""
-    from dltrain.sweep import composer
+    from dltrain.sweep.plan import composer
 
     composed_with = []
 

@@ -280,7 +280,7 @@ class Run:
         """Score the best weights, as `dltrain evaluate RUN key=value` does; return the scores by split.
 
         Args:
-            changes: `"evaluation.tta=8"`, `"dataset.path=other.csv"`
+            changes: `"evaluation.tta=8"`, `"metrics=[f1,auroc]"`; `"dataset.path=other.csv"` scores all its samples as `all`
             knobs: the same as Python values
 
         >>> run = train("model=linear", epochs=1, quiet=True)
@@ -292,16 +292,18 @@ class Run:
 
         texts = [*self._changes, *change_texts(changes, knobs)]
         with hosted():
-            from dltrain.commands.evaluate import named_copies
+            from dltrain.commands.evaluate import chosen_metrics, names_other_data, read
             from dltrain.commands.resume import warn_of_direction
 
-            config, door = self._saved(texts)
-            config = named_copies(config, self._words())
+            metrics, texts = chosen_metrics(texts, self._words())
+            whole = names_other_data(texts)
+            config = read(self.path, self._words(), texts, metrics, whole)
+            door = self._door(config, texts)
             warn_of_direction(self.path, config)
             with torch_kept():
                 from dltrain.run.scoring import score_runs
 
-                scores = score_runs([self.path], [config], [door])
+                scores = score_runs([self.path], [config], [door], whole=whole)
         return {score.split: score.values for score in scores}
 
     def export(self, format: str = "onnx", output: str | Path | None = None) -> Path:
@@ -352,13 +354,18 @@ class Run:
     def _saved(self, texts: list[str]) -> tuple[Config, Door]:
         """Return the configuration in the folder with changes, and the door for what it may name."""
         from dltrain.config import saved
-        from dltrain.config.door import door_for_saved
 
         config = saved.read(self.path, self._words(), texts)
+        return config, self._door(config, texts)
+
+    def _door(self, config: Config, texts: list[str]) -> Door:
+        """Return the door for what a configuration may name that was read from the folder with these changes."""
+        from dltrain.config.door import door_for_saved
+
         if self._built_from is not None:
             # trained by this process: its names were typed here
-            return config, self._built_from[1]
-        return config, door_for_saved(config, self._words(), texts)
+            return self._built_from[1]
+        return door_for_saved(config, self._words(), texts)
 
     def _words(self) -> Catalogue:
         from dltrain.config.compose import open_catalogue

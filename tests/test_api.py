@@ -621,6 +621,7 @@ def test_nothing_is_printed_but_progress(capfd):
     assert err == ""
 
 
+@pytest.mark.ci
 def test_a_script_without_a_guard_is_not_run_again_by_its_jobs():
     done = in_process(
         "import dltrain\nprint('once')\ns = dltrain.sweep(lr=[0.1, 0.2], epochs=1, quiet=True)\nprint(len(s))\n"

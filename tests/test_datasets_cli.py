@@ -330,6 +330,7 @@ def test_a_loss_that_does_not_fit_is_refused(dltrain, workdir):
     assert not (workdir / "outputs").exists()
 
 
+@pytest.mark.ci
 def test_streaming_holds_no_more_at_the_end_of_an_epoch_than_near_its_start(dltrain, workdir, monkeypatch):
     """The main process and its worker, over 60 batches of image files; the whole is benchmarks/memory.py."""
     from pathlib import Path

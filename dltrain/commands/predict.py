@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dltrain.commands.resume import newest_run, take_config_dir
 from dltrain.config import saved
@@ -103,38 +104,42 @@ def report(parts: list[Part], asked: Arguments) -> int:
 
     notes = list(dict.fromkeys(note for part in parts for note in part.found.notes))
     columns = output.columns_of(parts)
-    content = output.document(parts, [str(path) for path in asked.runs], notes)
+    content = partial(output.document, parts, [str(path) for path in asked.runs], notes)
     if asked.output is not None and asked.output != STANDARD:
         output.write(Path(asked.output), columns, content)
     if asked.as_json:
-        written = {"output": asked.output} if asked.output is not None else {}
-        print(
-            output.as_json({k: v for k, v in content.items() if not written or k != "predictions"} | written)
-        )
+        print(output.as_json(told(content(), asked.output)))
     elif asked.output == STANDARD:
         sys.stdout.write(output.as_csv(columns))
     elif asked.output is None:
         output.show(columns, parts[0].found)
     for note in notes:
         print(f"dltrain: {note}", file=sys.stderr)
-    broken = [
-        str(item.where) if isinstance(item.where, str) else f"row {item.where} of {part.given.name}"
-        for part in parts
-        for item in part.found.broken
-    ]
-    reasons = [item.reason for part in parts for item in part.found.broken]
-    for place, reason in list(zip(broken, reasons, strict=True))[:TOLD]:
-        print(f"dltrain: {place} is left out: {reason}", file=sys.stderr)
-    if len(broken) > TOLD:
-        print(f"dltrain: {len(broken) - TOLD} more are left out; all of them: --json", file=sys.stderr)
+    broken = say_broken(parts)
     if asked.output not in (None, STANDARD):
         samples = sum(len(part.found) for part in parts)
-        gone = f", {len(broken)} left out" if broken else ""
-        print(
-            f"{samples:,} predictions in {asked.output}{gone}",
-            file=sys.stderr if asked.as_json else sys.stdout,
-        )
+        gone = f", {broken} left out" if broken else ""
+        stream = sys.stderr if asked.as_json else sys.stdout
+        print(f"{samples:,} predictions in {asked.output}{gone}", file=stream)
     return DataProblem.exit_code if broken else 0
+
+
+def say_broken(parts: list[Part]) -> int:
+    """Name the first inputs that were left out on stderr; return how many there are."""
+    broken = [(part.given.name, item) for part in parts for item in part.found.broken]
+    for name, item in broken[:TOLD]:
+        place = item.where if isinstance(item.where, str) else f"row {item.where} of {name}"
+        print(f"dltrain: {place} is left out: {item.reason}", file=sys.stderr)
+    if len(broken) > TOLD:
+        print(f"dltrain: {len(broken) - TOLD} more are left out; all of them: --json", file=sys.stderr)
+    return len(broken)
+
+
+def told(content: dict[str, Any], written: str | None) -> dict[str, Any]:
+    """Return the document of `--json`: of predictions that are in a file it names the file."""
+    if written is None:
+        return content
+    return {key: value for key, value in content.items() if key != "predictions"} | {"output": written}
 
 
 # The command line ---------------------------------------------------------------------------------------------------

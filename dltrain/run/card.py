@@ -150,7 +150,12 @@ def _scores(summary: Mapping[str, Any]) -> str:
 def _data(config: Config, deployed: Deployed) -> list[Sequence[str]]:
     contract = deployed.contract
     rows: list[Sequence[str]] = [("", ""), ("dataset", str(config.words["dataset"]))]
-    rows += [(key, str(config.dataset[key])) for key in ("path", "root", "target") if config.dataset.get(key)]
+    # a value from the environment may be a secret: its expression is shown
+    rows += [
+        (key, str(config.secrets.get(f"dataset.{key}", config.dataset[key])))
+        for key in ("path", "root", "target")
+        if config.dataset.get(key)
+    ]
     if contract.class_names:
         rows.append(("classes", some(contract.class_names, 20)))
     rows.append(("samples", ", ".join(f"{name} {count:,}" for name, count in contract.sizes.items())))

@@ -143,7 +143,7 @@ def as_json(content: Mapping[str, Any]) -> str:
 def as_csv(columns: Columns) -> str:
     """Return columns as CSV with a header; numbers with all their digits."""
     stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
+    writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(zip(*map(_plain, columns.values()), strict=True))
     return stream.getvalue()
@@ -163,15 +163,16 @@ def _plain(values: Sequence[Any] | NDArray[Any]) -> list[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
-# by the ending of a file's name: its content, from columns and document
-WRITERS: dict[str, Callable[[Columns, Mapping[str, Any]], bytes]] = {
+Document = Callable[[], Mapping[str, Any]]
+# by the ending of a file's name: its content, from the columns or the document
+WRITERS: dict[str, Callable[[Columns, Document], bytes]] = {
     ".csv": lambda columns, content: as_csv(columns).encode(),
     ".parquet": lambda columns, content: as_parquet(columns),
-    ".json": lambda columns, content: as_json(content).encode() + b"\n",
+    ".json": lambda columns, content: as_json(content()).encode() + b"\n",
 }
 
 
-def write(file: Path, columns: Columns, content: Mapping[str, Any]) -> None:
+def write(file: Path, columns: Columns, content: Document) -> None:
     """Write predictions by the ending of the file's name, whole or not at all."""
     beside = file.with_name(f".{file.name}.tmp")
     beside.write_bytes(WRITERS[file.suffix.lower()](columns, content))

@@ -235,7 +235,8 @@ def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
         model.to(memory_format=torch.channels_last)
     normalize = Normalizer(statistics["mean"], statistics["std"]).to(place)
     precision = choose_precision(config.precision, place)
-    trained = choose_batch_size(config.batch_size, contract.sizes["train"]) if contract is not None else 1
+    # as in the scoring of a run
+    trained = choose_batch_size(None, contract.sizes["train"]) if contract is not None else 1
     size = evaluation_batch_size(config, trained)
     return Predictor(model, contract, normalize, place, precision, size, config, door)
 

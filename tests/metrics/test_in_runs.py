@@ -16,6 +16,7 @@ import yaml
 from conftest import Run, assert_equal, run_folders
 from sklearn import metrics as sk
 
+from dltrain import api
 from dltrain.errors import UserError
 
 IRIS = (
@@ -416,6 +417,22 @@ def test_evaluate_with_other_metrics(train, dltrain, capsys):
         dltrain("evaluate", run.path, "metrics=[aurc]")
     with pytest.raises(UserError, match=r"it must be: macro or micro"):
         dltrain("evaluate", run.path, "metrics=[f1]", "metrics.f1.average=mean")
+
+
+def test_evaluate_from_python_takes_the_same_changes(train, dltrain, capsys):
+    run = train(*IRIS, "epochs=2")
+    found = evaluated(dltrain, capsys, run.path, "metrics=[f1,auroc]", "metrics.f1.average=weighted")
+    scores = api.load(run.path).evaluate("metrics.f1.average=weighted", metrics=["f1", "auroc"])
+    assert scores == {score["split"]: score["values"] for score in found["scores"]}
+
+
+def test_evaluate_from_python_scores_all_samples_of_other_data(train, workdir):
+    rows = ["x,kind", *(f"{i / 7:.3f},{'ab'[i % 2]}" for i in range(40))]
+    (workdir / "t.csv").write_text("\n".join(rows) + "\n")
+    run = train("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "model=linear", "steps=2")
+    (workdir / "other.csv").write_text("\n".join(rows[:12]) + "\n")
+    with pytest.warns(UserWarning, match="scored on other data"):
+        assert set(api.load(run.path).evaluate("dataset.path=other.csv")) == {"all"}
 
 
 def test_the_page_of_evaluate(train, dltrain, capsys):

@@ -108,6 +108,7 @@ def test_torchvision_refusals(shape, keys, message):
         torchvision_model(shape, 7, **keys)
 
 
+@pytest.mark.ci
 def test_torchvision_is_not_imported_by_the_other_models():
     code = (
         "import sys, dltrain.models.torchvision_models, dltrain.models.timm_models, dltrain.models.vit\n"

@@ -23,6 +23,7 @@ from dltrain import api, errors
 from dltrain.cli import dispatch
 from dltrain.commands.complete import candidates, split
 from dltrain.run import scoring
+from dltrain.run.build import build
 from dltrain.run.prediction import ensemble
 
 Rows = list[dict[str, Any]]
@@ -129,14 +130,11 @@ def read_csv(text: str) -> Rows:
 
 def scored(run: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Return outputs and targets of val and test as `evaluate` has them."""
-    loaded = api.load(run)
-    config, door = loaded._saved([])
-    parts, plan = scoring.build(
-        config, door, scoring.read_statistics(run), contract=scoring.read_contract(run)
-    )
+    config, door = api.load(run)._saved([])
+    parts, plan = scoring.build_scored(config, door, run, scoring.read_contract(run), whole=False)
     scoring.load_best(parts, run)
     found = {}
-    for name, part in scoring.splits_of(parts).items():
+    for name, part in parts.splits.items():
         passes, targets = scoring.predict(parts, plan, part)
         found[name] = passes[0], targets
     return found
@@ -160,7 +158,7 @@ def test_outputs_of_images_equal_those_of_evaluate_to_the_bit(digits):
 
     loaded = api.load(digits)
     config, door = loaded._saved([])
-    splits = scoring.build(config, door)[0]
+    splits = build(config, door)[0]
     scale, shift = splits.spec.std, splits.spec.mean
     raw = torch.from_numpy(load_digits().images.astype(np.float32) / 16)[:, None]
     by_bits = {((image - shift) / scale).round(decimals=3).numpy().tobytes(): image for image in raw}
@@ -192,18 +190,25 @@ def test_several_runs_are_the_ensemble_of_evaluate(predict, workdir, folder, kin
     for other in others:
         code, out, _ = predict(kinds, other, folder / "t.csv", "--keep", "kind,part", "--output", "-")
         assert code == 0
-        dispatch(["evaluate", str(kinds), str(other)])
-        page = capsys.readouterr().out.splitlines()
+        dispatch(["evaluate", "--json", str(kinds), str(other)])
+        scores = json.loads(capsys.readouterr().out)["scores"]
         rows = read_csv(out)
-        for name in ("val", "test"):
-            (line,) = (text for text in page if text.startswith("ensemble of 2") and f"  {name}" in text)
-            loss, accuracy = (float(cell) for cell in line.split()[5:7])
-            chosen = [row for row in rows if row["part"] == name]
+        for score in [score for score in scores if score["run"] == "ensemble of 2"]:
+            chosen = [row for row in rows if row["part"] == score["split"]]
             losses = [-np.log(float(row[f"p({row['kind']})"])) for row in chosen]
-            assert np.mean(losses) == pytest.approx(loss, abs=6e-5)
-            assert np.mean([row["label"] == row["kind"] for row in chosen]) == pytest.approx(
-                accuracy, abs=6e-5
-            )
+            right = [row["label"] == row["kind"] for row in chosen]
+            assert np.mean(losses) == pytest.approx(score["values"]["loss"], rel=1e-5)
+            assert np.mean(right) == pytest.approx(score["values"]["accuracy"], abs=1e-12)
+
+
+def test_every_row_of_another_file_has_the_score_of_evaluate(kinds, predict, workdir, capsys):
+    path = write(workdir / "new.csv", [row | {"part": "train"} for row in rows_of(90, seed=21)])
+    rows = read_csv(predict(kinds, path, "--keep", "kind", "--output", "-")[1])
+    dispatch(["evaluate", "--json", str(kinds), f"dataset.path={path}"])
+    (score,) = json.loads(capsys.readouterr().out)["scores"]
+    assert score["samples"] == len(rows) == 90
+    losses = [-np.log(float(row[f"p({row['kind']})"])) for row in rows]
+    assert np.mean(losses) == pytest.approx(score["values"]["loss"], rel=1e-5)
 
 
 def test_an_ensemble_of_quantities_is_their_mean_in_real_units(prices, workdir):

@@ -344,9 +344,8 @@ def test_models_are_those_that_were_scored(words):
     from dltrain.run import scoring
 
     config, door = run._built_from
-    parts, _ = scoring.build(
-        config, door, scoring.read_statistics(run.path), contract=scoring.read_contract(run.path)
-    )
+    contract = scoring.read_contract(run.path)
+    parts, _ = scoring.build_scored(config, door, run.path, contract, whole=False)
     scoring.load_best(parts, run.path)
     parts.model.eval()
     pixels = torch.rand(4, 1, 8, 8)

@@ -101,6 +101,7 @@ def test_a_diverged_run_keeps_its_curves(dltrain, workdir):
     check_scalars(run)
 
 
+@pytest.mark.ci
 def test_curves_after_a_kill_and_a_resume(dltrain, workdir):
     """SIGKILL in the middle of a real process; the resumed run's curves have every step once."""
     arguments = [

@@ -211,6 +211,7 @@ def test_a_missing_package_is_refused_at_once(dltrain, own, monkeypatch, argumen
     assert not (own / "outputs").exists()
 
 
+@pytest.mark.ci
 def test_a_missing_package_is_refused_without_torch(own):
     script = "import sys\nfrom dltrain.cli import main\ntry:\n    main()\nfinally:\n    print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script, "logger=[comet]"], capture_output=True, text=True)

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, leaves
-from dltrain.config.compose import Composition, check_lr, unknown_key
+from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, Word, leaves
+from dltrain.config.compose import Composition, check_lr, keys_of, unknown_key
 from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
 from dltrain.config.groups import BY_NAME, OF_SWEEPS
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of
+from dltrain.config.user_files import chosen_in, entry, lineage
 from dltrain.config.yaml_files import place
 from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
@@ -116,7 +117,26 @@ def drop_replaced(plain: Node, composition: Composition) -> None:
                 raise UserError(
                     f"`{group}.{word}` ({source}): there is no such word.{nearest(str(word), known)}"
                 )
+            check_replaced(group, word, composition)
             del plain[group][word]
+
+
+def check_replaced(group: str, word: str, composition: Composition) -> None:
+    """Refuse a file's keys of a word that nothing has chosen; they may stay where another choice replaced the file's."""
+    space = OmegaConf.select(composition.cfg, "sweep.space") or {}
+    if group in keys_of(composition.overrides) or group in space:
+        return
+    words = list(_chosen(composition.choices, composition.catalogue))
+    setter = next((w for w in words if any(key.startswith(f"{group}.{word}.") for key in w.given)), None)
+    if setter is None or any(
+        word in names for w in words for other, names in chosen_in(w, composition.catalogue) if other == group
+    ):
+        return
+    cure = entry(group, [*composition.choices[group], word])
+    raise UserError(
+        f"{place(setter.file, group, word)}: `{group}.{word}` is set, but {group} has no `{word}` chosen.\n"
+        f"Write below `defaults:` `- {cure}`"
+    )
 
 
 def replace_length(plain: Node, overrides: list[str]) -> None:
@@ -226,13 +246,25 @@ def check_axes(names: Iterable[str]) -> None:
             )
 
 
-def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> str:
-    """Return the file of a chosen word that sets a key."""
-    for group, names in choices.items():
-        for name in names:
-            word = catalogue.words.get(group, {}).get(name)
-            if word is not None and any(path == key or key.startswith(path + ".") for key in word.given):
-                return place(word.file, path.rpartition(".")[2])
+_ANY = object()
+
+
+def _chosen(choices: dict[str, list[str]], catalogue: Catalogue) -> Iterator[Word]:
+    """Yield the chosen words and those that they build upon; recipes first, since they are merged last."""
+    for group in (*reversed(OVERLAYS), *(name for name in choices if name not in OVERLAYS)):
+        for name in choices.get(group, ()):
+            if name in catalogue.words.get(group, {}):
+                yield from lineage(catalogue.words[group][name], catalogue)
+
+
+def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue, value: Any = _ANY) -> str:
+    """Return the place where the file of a chosen word sets a key (to `value`); empty where none does."""
+    for word in _chosen(choices, catalogue):
+        keys = path.split(".")[0 if word.is_global else len(word.prefix.split(".")) :]
+        content = dict(word.content if word.is_global else word.node)
+        sets = any(path == key or key.startswith(path + ".") for key in word.given)
+        if sets and (value is _ANY or at(content, ".".join(keys)) == value):
+            return place(word.file, *keys)
     return ""
 
 

@@ -105,11 +105,22 @@ def read_yaml(file: Path) -> tuple[str, dict[str, Any]]:
     return text, {str(key): value for key, value in content.items()}
 
 
-def place(file: Path, name: str) -> str:
-    """`FILE, line N` of the first scalar of a YAML file that is `name`; the file alone where there is none."""
+def place(file: Path, *path: str | int) -> str:
+    """`FILE, line N` of a key, or of an item of a list, by its path; of the last part of it that there is."""
     try:
-        events = yaml.parse(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        line = next(e.start_mark.line for e in events if isinstance(e, yaml.ScalarEvent) and e.value == name)
-    except (OSError, yaml.YAMLError, StopIteration):
+        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=_CLoader)
+    except (OSError, ValueError, yaml.YAMLError):
         return str(file)
-    return f"{file}, line {line + 1}"
+    line = None
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            # of equal keys, which a mapping with an alias may have, the first
+            found = next(((k, v) for k, v in node.value if str(k.value) == str(part)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            found = (node.value[part], node.value[part])
+        else:
+            found = None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line, found[1]
+    return str(file) if line is None else f"{file}, line {line + 1}"

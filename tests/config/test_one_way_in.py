@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dltrain.config import saved
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue
-from dltrain.config.compose import _plain, compose, open_catalogue, open_hydra
+from dltrain.config.compose import compose, open_catalogue, open_hydra, plain_value
 from dltrain.config.python_values import override_texts
 from dltrain.config.search_path import catalogue_dir
 from dltrain.config.validation import validate
@@ -114,7 +114,7 @@ def from_python(overrides: list[str]) -> list[str]:
     if any(text[0] in "+~" for text in overrides):
         return override_texts(tuple(overrides), {})
     parsed = OverridesParser.create().parse_overrides(overrides)
-    return override_texts((), {item.get_key_element(): _plain(item.value()) for item in parsed})
+    return override_texts((), {item.get_key_element(): plain_value(item.value()) for item in parsed})
 
 
 def test_there_are_enough_of_them():
@@ -160,7 +160,7 @@ def test_the_command_refuses_alone_and_in_a_sweep(dltrain, workdir: Path, text):
 
 def test_jobs_that_only_set_values_share_one_composition(workdir, monkeypatch):
     """Hydra takes a tenth of a second, a job of a sweep a tenth of a millisecond."""
-    from dltrain.sweep import composer
+    from dltrain.sweep.plan import composer
 
     composed_with = []
 

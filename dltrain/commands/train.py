@@ -26,7 +26,7 @@ from dltrain.config.compose import (
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.hydra_private import get_args_parser
 from dltrain.config.schema import Config, run_name
-from dltrain.config.validation import validate
+from dltrain.config.validation import check_no_sweep, validate
 from dltrain.errors import UserError, nearest
 from dltrain.storage.folder_names import check_writable, new_folder
 
@@ -113,6 +113,7 @@ def check(
 ) -> Checked:
     """Compose and check the configuration of one run; imports no torch. Raises UserError."""
     composition = compose(overrides, catalogue, hydra, config_name)
+    check_no_sweep(composition)
     config = validate(composition)
     check_writable(config.output)
     door = Door(shipped_targets(catalogue), config.trust)

@@ -90,6 +90,8 @@ def read_yaml(file: Path) -> tuple[str, dict[str, Any]]:
         text = file.read_text(encoding="utf-8")
         content = yaml.load(text, Loader=SafeLoader)
     except yaml.MarkedYAMLError as error:
+        if found := _misspelled(file.read_text(encoding="utf-8")):
+            raise UserError(f"{file}, {found}") from None
         mark = error.problem_mark or error.context_mark
         where = f"{file}, line {mark.line + 1}" if mark else str(file)
         raise UserError(f"{where}: this is not YAML: {error.problem}. Correct that line.") from None
@@ -101,8 +103,25 @@ def read_yaml(file: Path) -> tuple[str, dict[str, Any]]:
     if content is None:
         return text, {}
     if not isinstance(content, dict):
+        if found := _misspelled(text):
+            raise UserError(f"{file}, {found}")
         raise UserError(f"{file} holds a {type(content).__name__}; it must hold keys with their values.")
     return text, {str(key): value for key, value in content.items()}
+
+
+def _misspelled(text: str) -> str:
+    """Return the line of a text that is not YAML, and how to write it, for what the parser reports elsewhere or not at all."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if "\t" in line[: len(line) - len(line.lstrip())]:
+            return (
+                f"line {number}: a tab indents it, and YAML takes spaces only. Write `{line.expandtabs(2)}`"
+            )
+        if match := re.match(r"(\s*(?:- )?[\w./]*[A-Za-z_]\w*):([^\s/:].*)$", line):
+            return f"line {number}: a colon is followed by a space. Write `{match[1].strip()}: {match[2]}`"
+        if match := re.match(r"""\s*(?:- )?(?:[\w./ ]+:\s+)?(["'])(.*)$""", line):
+            if match[1] not in match[2] and not line.rstrip().endswith("\\"):
+                return f"line {number}: the quote is not closed. Write `{line.strip()}{match[1]}`"
+    return ""
 
 
 def place(file: Path, *path: str | int) -> str:

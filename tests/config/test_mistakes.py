@@ -153,6 +153,22 @@ CURED = {  # what is in conf/experiment/r.yaml (or model/m.yaml), what the messa
     "no dashes": ("defaults:\n  override /optimizer: nesterov\n", r"must be a list: .* Write `- override /optimizer: nesterov`", NESTEROV),
     "an open interpolation": ("lr: ${lr\n", r"line 1: `lr` is \$\{lr, which cannot be read as an interpolation", None),
     "another open interpolation": ("seed: 3\nworkers: ${seed\n", r"line 2: .* Write `workers: \$\{seed\}`", "seed: 3\nworkers: ${seed}\n"),
+    "a word for a number": ("epochs: one\n", r"r.yaml, line 1: `epochs` is one; it must be: int >= 1 or null", None),
+    "a value out of its range": ("dataset:\n  limit: 64\nmodel:\n  dropout: 1.5\n", r"line 4: `model.dropout` is 1.5", None),
+    "a number in quotes": ("lr: '0.1'\n", r"line 1: `lr` is 0.1 \(the text '0.1'\).* Write `lr: 0.1`", "lr: 0.1\n"),
+    "a number for a list": ("model:\n  hidden: 64\n", r"line 2: `model.hidden` is 64; .* Write `hidden: \[64\]`", "model:\n  hidden: [64]\n"),
+    "a number for a text": ("notes: 5\n", r"line 1: `notes` is 5; .* Write `notes: \"5\"`", 'notes: "5"\n'),
+    "dashes without a space": ("model:\n  hidden:\n    -64\n    -32\n", r"line 2: .* A dash is followed by a space. Write `hidden: \[64, 32\]`",
+                               "model:\n  hidden: [64, 32]\n"),
+    "an interpolation of no key": ("seed: ${sed}\n", r"line 1: `seed` is \$\{sed\}, and there is no key `sed`", None),
+    "another interpolation of no key": ("workers: ${learning_rate}\n", r"line 1: `workers` is .*\n.* Did you mean `lr`\?", None),
+    "a variable that is not set": ("lr: ${oc.env:NOPE_X}\n", r"line 1: .* no NOPE_X.\n.* give a default: \$\{oc.env:NOPE_X,VALUE\}", None),
+    "no such resolver": ("lr: ${eval:1+1}\n", r"line 1: .* nothing is named `eval:`", None),
+    "a circle": ("lr: ${optimizer.lr}\n", r"line 1: `lr` is \$\{optimizer.lr\}, which leads back to itself", None),
+    "a tab": ("model:\n\thidden: [3]\n", r"line 2: a tab indents it, .* Write `  hidden: \[3\]`", "model:\n  hidden: [3]\n"),
+    "no space after a colon": ("epochs: 3\nlr:0.1\n", r"line 2: a colon is followed by a space. Write `lr: 0.1`", "epochs: 3\nlr: 0.1\n"),
+    "no space after the one colon": ("lr:0.1\n", r"line 1: a colon is followed by a space. Write `lr: 0.1`", "lr: 0.1\n"),
+    "an open quote": ("epochs: 3\nnotes: 'abc\n", r"line 2: the quote is not closed. Write `notes: 'abc'`", "epochs: 3\nnotes: 'abc'\n"),
     "arguments by position": ("# in model/m.yaml\n_target_: dltrain.models.mlp.mlp\n_args_: [3]\n", r"m.yaml, line 3: `model._args_` has no effect",
                               "# in model/m.yaml\n_target_: dltrain.models.mlp.mlp\n"),
     "no target": ("# in model/m.yaml\nwidth: 3\n",
@@ -199,6 +215,46 @@ def test_what_a_recipe_sets_arrives_or_is_refused(workdir):
     typed = written(workdir, "defaults: [base, _self_]\nlr: 0.25\nregularization: {l2: {strength: 0.5}}\n")
     found = composed(typed)
     assert (found.epochs, found.lr, found.plain["regularization"]["l2"]["strength"]) == (7, 0.25, 0.5)
+
+
+def test_what_a_key_has_without_a_wrong_value(workdir):
+    """The advice to leave a value out names the value that holds then; a file's own wrong value is none."""
+    (workdir / "mine.py").write_text(
+        "from typing import Annotated\nfrom torch import nn\n\n\nclass Net(nn.Module):\n"
+        '    def __init__(self, input_shape, num_classes, width: Annotated[int, ">= 1"] = 32):\n        super().__init__()\n'
+    )
+    typed = written(workdir, "# in model/m.yaml\n_target_: mine.Net\nwidth: 0\n")
+    with pytest.raises(UserError) as error:
+        composed(typed)
+    assert (
+        str(error.value) == f"{workdir}/conf/model/m.yaml, line 3: `model.width` is 0; it must be: int >= 1."
+    )
+    written(workdir, "# in model/m.yaml\n_target_: mine.Net\n")
+    recipe = written(workdir, "defaults: [override /model: m]\nmodel: {width: 16}\n")
+    with pytest.raises(
+        UserError, match="^`model.width` is 0; it must be: int >= 1.\n *Leave it out for 16.$"
+    ):
+        composed(recipe, "model.width=0")
+
+
+@pytest.mark.parametrize(
+    "typed, text, says",
+    [
+        ("sweep=tpe", "", "`sweep=tpe` has no effect on one run.\nTo sweep: dltrain -m sweep=tpe experiment=r\n"),
+        ("sweep.trials=3", "", "`sweep.trials=3` has no effect"),
+        ("sweep.backend=local", "", "`sweep.backend=local` has no effect"),
+        ("seed=1", "epochs: 1\nsweep: {space: {lr: [0.1, 0.2]}}\n", "r.yaml, line 2: the settings of a sweep have no effect on one run"),
+        ("seed=1", "defaults: [override /sweep: tpe]\n", "r.yaml: the settings of a sweep have no effect on one run"),
+    ],
+)  # fmt: skip
+def test_a_sweep_without_m(dltrain, workdir, typed, text, says):
+    recipe = written(workdir, text)
+    with pytest.raises(UserError) as error:
+        dltrain(typed, recipe)
+    assert says in str(error.value)
+    assert [path.name for path in workdir.iterdir()] == ["conf"]
+    if "line 2" in says:
+        assert dltrain("-m", typed, recipe, "sweep.dry_run=true") == 0
 
 
 def test_a_value_from_the_environment_is_not_shown(workdir, monkeypatch):

@@ -257,6 +257,31 @@ def test_a_sweep_without_m(dltrain, workdir, typed, text, says):
         assert dltrain("-m", typed, recipe, "sweep.dry_run=true") == 0
 
 
+def test_the_recipes_of_the_documentation(workdir, dltrain):
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    folder = workdir / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    for name, text in re.findall(r"```yaml\n# conf/experiment/(\w+).yaml\n(.*?)```", page, re.DOTALL):
+        (folder / f"{name}.yaml").write_text(text)
+    small, smaller = composed("experiment=small"), composed("experiment=smaller")
+    assert (small.lr, small.epochs, small.plain["model"]["hidden"], small.optimizer["momentum"]) == (
+        0.05,
+        5,
+        [32],
+        0.8,
+    )
+    assert (
+        small.words["regularization"] == ["l2", "dropout"]
+        and small.plain["regularization"]["l2"]["strength"] == 0.001
+    )
+    assert (smaller.lr, smaller.epochs, smaller.plain["model"]["hidden"]) == (0.05, 2, [16])
+    assert smaller.words["schedule"] == "cosine" and smaller.words["regularization"] == ["l2", "dropout"]
+    assert set(composed("experiment=small", "regularization=[dropout]").plain["regularization"]) == {
+        "dropout"
+    }
+    assert dltrain("-m", "experiment=search", "sweep.dry_run=true") == 0
+
+
 def test_a_value_from_the_environment_is_not_shown(workdir, monkeypatch):
     monkeypatch.setenv("SECRET", "s3cr3t")
     with pytest.raises(UserError) as error:

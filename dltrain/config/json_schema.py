@@ -23,8 +23,8 @@ def schema(catalogue: Catalogue) -> dict[str, Any]:
                 for path, param in word.params.items():
                     _place(properties, path.split("."), key_schema(param))
     # a target with **kwargs, or one whose source cannot be read, takes keys of any name
-    words = [w for known in catalogue.words.values() for w in known.values() if w.target]
-    _close(properties, {word.prefix for word in words if word.signature.open_ended})
+    targeted = [w for known in catalogue.words.values() for w in known.values() if w.target]
+    _close(properties, {w.prefix for w in targeted if w.signature.open_ended})
     properties["defaults"] = defaults_schema(catalogue)
     return {
         "$schema": DIALECT,

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from dltrain.errors import CheckpointProblem, UserError
+from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "Settings", "Sweep", "compare", "load", "sweep", "train"]
 
-RECORD = "sweep.json"
 # columns of results.csv that `Sweep.__repr__` leaves out
 _LONG = ("reason", "folder")
 # Keys of a configuration in which runs may differ without being different experiments: where they ran, and `lr`, which
@@ -256,13 +256,15 @@ class Run:
         """Return the model with the best weights, in evaluation mode. Raises CheckpointProblem where there are none."""
         return self._predictor.model
 
-    def predict(self, data: Any, *, batch_size: int = 1024) -> Predictions:
+    def predict(self, data: Any, *, batch_size: int | None = None, skip_broken: bool = False) -> Predictions:
         """Predict for new data: labels and probabilities, or quantities in real units.
 
         Args:
             data: for a table its columns by name: the path of a file, a DataFrame, a dict of columns, a list of dicts, one
-                dict; for other data an array or tensor (N, …) of samples as the dataset has them, before normalization
-            batch_size: samples at once
+                dict; for other data an array or tensor (N, …) of samples as the dataset has them, before normalization, or the
+                path of an .npz file, an image or a folder of images
+            batch_size: samples at once; None takes that of the run's evaluations, with which the same rows have their outputs
+            skip_broken: leave out rows and files that cannot be read, and list them in `Predictions.broken`
 
         Raises:
             DataProblem: the data are not what the model was trained on; the message has the difference
@@ -272,13 +274,13 @@ class Run:
         >>> run.predict(np.zeros((2, 1, 8, 8), np.float32)).probabilities.shape
         (2, 10)
         """
-        return self._predictor(data, batch_size)
+        return self._predictor(data, batch_size, skip_broken)
 
     def evaluate(self, *changes: str, **knobs: Any) -> dict[str, dict[str, float]]:
         """Score the best weights, as `dltrain evaluate RUN key=value` does; return the scores by split.
 
         Args:
-            changes: `"evaluation.tta=8"`, `"dataset.path=other.csv"`
+            changes: `"evaluation.tta=8"`, `"metrics=[f1,auroc]"`; `"dataset.path=other.csv"` scores all its samples as `all`
             knobs: the same as Python values
 
         >>> run = train("model=linear", epochs=1, quiet=True)
@@ -290,17 +292,43 @@ class Run:
 
         texts = [*self._changes, *change_texts(changes, knobs)]
         with hosted():
-            from dltrain.commands.evaluate import named_copies
+            from dltrain.commands.evaluate import chosen_metrics, names_other_data, read
             from dltrain.commands.resume import warn_of_direction
 
-            config, door = self._saved(texts)
-            config = named_copies(config, self._words())
+            metrics, texts = chosen_metrics(texts, self._words())
+            whole = names_other_data(texts)
+            config = read(self.path, self._words(), texts, metrics, whole)
+            door = self._door(config, texts)
             warn_of_direction(self.path, config)
             with torch_kept():
                 from dltrain.run.scoring import score_runs
 
-                scores = score_runs([self.path], [config], [door])
+                scores = score_runs([self.path], [config], [door], whole=whole)
         return {score.split: score.values for score in scores}
+
+    def export(self, format: str = "onnx", output: str | Path | None = None) -> Path:
+        """Write the model for other programs, as `dltrain export RUN` does, and return its folder.
+
+        Args:
+            format: onnx, torch (torch.export) or safetensors
+            output: the folder to write; RUN/export/FORMAT by default
+
+        Raises:
+            UserError: the folder is there already, a package is missing, or the model cannot be recorded
+            CheckFailed: the exported model does not agree with the run
+        """
+        from dltrain.commands.export import Arguments, check, check_format
+        from dltrain.run.hosting import hosted, torch_kept
+
+        asked = Arguments(self.path, check_format(format), None if output is None else Path(output))
+        check(asked)
+        with hosted():
+            config, door = self._built_from or self._saved(list(self._changes))
+            with torch_kept():
+                from dltrain.run.export import export
+
+                export(self.path, config, door, asked.form, asked.folder)
+        return asked.folder
 
     def check(self) -> None:
         """Raise CheckpointProblem, or UserError, where the folder is not that of a run that can be used here."""
@@ -326,13 +354,18 @@ class Run:
     def _saved(self, texts: list[str]) -> tuple[Config, Door]:
         """Return the configuration in the folder with changes, and the door for what it may name."""
         from dltrain.config import saved
-        from dltrain.config.door import door_for_saved
 
         config = saved.read(self.path, self._words(), texts)
+        return config, self._door(config, texts)
+
+    def _door(self, config: Config, texts: list[str]) -> Door:
+        """Return the door for what a configuration may name that was read from the folder with these changes."""
+        from dltrain.config.door import door_for_saved
+
         if self._built_from is not None:
             # trained by this process: its names were typed here
-            return config, self._built_from[1]
-        return config, door_for_saved(config, self._words(), texts)
+            return self._built_from[1]
+        return door_for_saved(config, self._words(), texts)
 
     def _words(self) -> Catalogue:
         from dltrain.config.compose import open_catalogue

@@ -9,7 +9,8 @@ A class declares in attributes, a function by a decorator; both are read from th
     def table(path: str, task: str = "classification") -> RawData: ...
 
 An item may depend on the part's keys: `ITEM if KEY`, `ITEM if KEY=VALUE`, `ITEM unless KEY`. `instead` maps an item to the
-setting that works where this one does not: `instead = {"no skips": "model.residual=true"}`. A part that declares nothing
+setting that works where this one does not: `instead = {"no skips": "model.residual=true"}`. `requires = {"timm"}` names
+packages that dltrain does not install. A part that declares nothing
 is combined with everything. A regularizer's methods declare where it acts (dltrain/regularization/protocols.py). Other
 items than these are refused, since they would have no effect.
 """
@@ -72,12 +73,15 @@ Target = TypeVar("Target", bound=Callable[..., object])
 
 
 def declares(
-    needs: Set[str] | None = None, gives: Set[str] | None = None, instead: Mapping[str, str] | None = None
+    needs: Set[str] | None = None,
+    gives: Set[str] | None = None,
+    instead: Mapping[str, str] | None = None,
+    requires: Set[str] | None = None,
 ) -> Callable[[Target], Target]:
-    """Set the attributes `needs`, `gives` and `instead` of a function."""
+    """Set the attributes `needs`, `gives`, `instead` and `requires` of a function."""
 
     def mark(target: Target) -> Target:
-        given = {"needs": needs, "gives": gives, "instead": instead}
+        given = {"needs": needs, "gives": gives, "instead": instead, "requires": requires}
         vars(target).update({name: value for name, value in given.items() if value is not None})
         return target
 

@@ -19,23 +19,45 @@ _DIRECTIONS: dict[str, Mode] = {
     "error": "min",
     "mae": "min",
     "mse": "min",
+    "rmse": "min",
+    "mape": "min",
+    "r2": "max",
+    "spearman": "max",
     "accuracy": "max",
+    "top_k": "max",
+    "balanced_accuracy": "max",
+    "precision": "max",
+    "recall": "max",
+    "f1": "max",
+    "auroc": "max",
+    "average_precision": "max",
+    "cohen_kappa": "max",
+    "mcc": "max",
+    "calibration_error": "min",
     "images_per_second": "max",
 }
 BETTER: dict[Mode, str] = {"min": "lower is better", "max": "higher is better"}
 COLUMNS = tuple(f"{split}/{name}" for split in ("val", "train") for name in ("loss", "accuracy", "mae"))
 
 
-def direction_of(metric: str) -> Mode | None:
-    """Return whether lower (`min`) or higher (`max`) values of a column are better, or None if unknown."""
-    return _DIRECTIONS.get(metric.rpartition("/")[2])
+def direction_of(metric: str, metrics: Mapping[str, Any] | None = None) -> Mode | None:
+    """Return whether lower (`min`) or higher (`max`) values of a column are better, or None if unknown.
+
+    metrics: the nodes of the chosen metrics by word, of which the user's own state their direction as `_direction_`
+    """
+    name = metric.rpartition("/")[2]
+    node = (metrics or {}).get(name)
+    stated = node.get("_direction_") if isinstance(node, Mapping) else None
+    if stated == "min" or stated == "max":
+        return stated
+    return _DIRECTIONS.get(name)
 
 
-def resolve_mode(metric: str, mode: Choice) -> Mode:
+def resolve_mode(metric: str, mode: Choice, metrics: Mapping[str, Any] | None = None) -> Mode:
     """Replace `auto` by the direction of the metric. Raises ValueError for a metric of unknown direction."""
     if mode != "auto":
         return mode
-    direction = direction_of(metric)
+    direction = direction_of(metric, metrics)
     if direction is None:
         raise ValueError(_unknown("metric", "mode", metric))
     return direction
@@ -52,7 +74,7 @@ def problems(plain: Mapping[str, Any]) -> dict[str, str]:
     """Return why the `mode` of a group does not fit its `metric`, by group, for a configuration as plain data."""
     found = {}
     for group, metric, mode in _watchers(plain):
-        direction = direction_of(metric)
+        direction = direction_of(metric, plain.get("metrics"))
         if mode == "auto" and direction is None:
             found[group] = _unknown(f"{group}.metric", f"{group}.mode", metric)
         elif mode != "auto" and direction not in (None, mode):
@@ -66,9 +88,9 @@ def problems(plain: Mapping[str, Any]) -> dict[str, str]:
 def resolved_modes(plain: Mapping[str, Any]) -> dict[str, Mode]:
     """Return the direction that each `mode` of a configuration stands for, by dotted path."""
     return {
-        f"{group}.mode": resolve_mode(metric, mode)
+        f"{group}.mode": resolve_mode(metric, mode, plain.get("metrics"))
         for group, metric, mode in _watchers(plain)
-        if mode != "auto" or direction_of(metric) is not None
+        if mode != "auto" or direction_of(metric, plain.get("metrics")) is not None
     }
 
 
@@ -86,5 +108,6 @@ def _unknown(metric_key: str, mode_key: str, metric: str) -> str:
     hint = f" Did you mean `{near[0]}`?" if near else ""
     return (
         f"`{metric_key}` is {metric}, and {mode_key}=auto does not know whether lower or higher is better.{hint}\n"
-        f"Say which: {mode_key}=min (lower is better) or {mode_key}=max (higher)."
+        f"Say which: {mode_key}=min (lower is better) or {mode_key}=max (higher); a metric of yours says it itself by "
+        f'`direction = "max"` in its class.'
     )

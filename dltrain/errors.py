@@ -43,6 +43,12 @@ class FolderInUse(UserError):
     exit_code = 9
 
 
+class CheckFailed(UserError):
+    """A check of a result failed."""
+
+    exit_code = 10
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word closest to a misspelt one, as the end of a sentence: ' Did you mean `adam`?' or ''."""
     known = list(known)

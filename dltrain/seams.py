@@ -23,11 +23,13 @@ def check_fits(part: Any, names: Sequence[str], key: str) -> None:
     """
     interfaces = [interface_of(name) for name in names]
     misfits = [misfit(part, interface) for interface in interfaces]
-    if None in misfits:
+    # a part that fits one interface may lack the methods of another, but not have them with other arguments
+    wrong = [found for found in misfits if found is not None and not found.startswith(("has no", "is no"))]
+    if None in misfits and not wrong:
         return
     # of several interfaces the one whose method exists with other arguments
-    nearest = min(misfits, key=lambda found: str(found).startswith(("has no", "is no")))
-    others = f" (or one of: {', '.join(names_of(interfaces))})" if len(interfaces) > 1 else ""
+    nearest = next(iter(wrong), misfits[0])
+    others = f" (or one of: {', '.join(names_of(interfaces))})" if len(interfaces) > 1 and not wrong else ""
     module = names[0].rpartition(".")[0]
     raise UserError(
         f"`{key}` gives {described(part)}, which {nearest}{others}.\n"

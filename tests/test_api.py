@@ -203,12 +203,12 @@ VALUES = [
 def test_values_become_text_that_hydra_reads_back(value, text):
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from dltrain.config.compose import _plain
+    from dltrain.config.compose import plain_value
     from dltrain.config.python_values import override_texts
 
     (written,) = override_texts((), {"notes": value})
     assert written == f"notes={text}"
-    read = _plain(OverridesParser.create().parse_override(written).value())
+    read = plain_value(OverridesParser.create().parse_override(written).value())
     wanted = value.tolist() if hasattr(value, "tolist") else str(value) if isinstance(value, Path) else value
     wanted = list(wanted) if isinstance(wanted, tuple) else wanted
     assert read == wanted or (read != read and wanted != wanted)
@@ -621,6 +621,7 @@ def test_nothing_is_printed_but_progress(capfd):
     assert err == ""
 
 
+@pytest.mark.ci
 def test_a_script_without_a_guard_is_not_run_again_by_its_jobs():
     done = in_process(
         "import dltrain\nprint('once')\ns = dltrain.sweep(lr=[0.1, 0.2], epochs=1, quiet=True)\nprint(len(s))\n"

@@ -28,8 +28,9 @@ def said_by(dltrain, capsys, *arguments):
 
 def scores_in(page):
     """{(run, split): (samples, loss, accuracy)} of the table that `evaluate` prints."""
-    columns = len(page.splitlines()[0].split()) - 1
-    rows = [line.rsplit(maxsplit=columns) for line in page.splitlines()[1:] if line.strip()]
+    table = page.partition("\n\n")[0].splitlines()
+    columns = len(table[0].split()) - 1
+    rows = [line.rsplit(maxsplit=columns) for line in table[1:]]
     return {
         (name, split): (int(n), float(loss), float(accuracy)) for name, split, n, loss, accuracy, *_ in rows
     }

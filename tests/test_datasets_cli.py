@@ -330,11 +330,12 @@ def test_a_loss_that_does_not_fit_is_refused(dltrain, workdir):
     assert not (workdir / "outputs").exists()
 
 
+@pytest.mark.ci
 def test_streaming_holds_no_more_at_the_end_of_an_epoch_than_near_its_start(dltrain, workdir, monkeypatch):
     """The main process and its worker, over 60 batches of image files; the whole is benchmarks/memory.py."""
     from pathlib import Path
 
-    from dltrain.training.terminal import Terminal
+    from dltrain.loggers.terminal import Terminal
 
     def private(pid):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -349,7 +350,7 @@ def test_streaming_holds_no_more_at_the_end_of_an_epoch_than_near_its_start(dltr
         for pid in ("self", *(pid for file in children for pid in file.read_text().split())):
             held.setdefault(pid, []).append(private(pid))
 
-    monkeypatch.setattr(Terminal, "on_step_end", look)
+    monkeypatch.setattr(Terminal, "stepped", look)
     arguments = photos(workdir, count=120)[:2]
     assert dltrain(*arguments, "model=linear", "dataset.resident_share=0", "dataset.cache=false", "workers=1", "epochs=1",
                    "batch_size=4", "quiet=true") == 0  # fmt: skip

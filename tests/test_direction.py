@@ -17,7 +17,7 @@ from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.direction import direction_of, improves, problems, resolve_mode
 from dltrain.errors import CheckpointProblem, UserError
-from dltrain.metrics import default_metrics
+from dltrain.metrics.samples import TASK_WORDS
 from dltrain.schedules import Plateau
 from dltrain.sweep.reuse import key_of
 
@@ -32,14 +32,21 @@ IRIS = (
 )
 
 
+LOWER_IS_BETTER = {"loss", "gap", "mae", "rmse", "mape", "calibration_error"}
+
+
 def test_every_column_that_can_be_watched_has_a_direction():
-    names = {
-        "loss",
-        *(name for task in ("classification", "regression", "objective") for name in default_metrics(task)),
+    names = {"loss", "gap", *", ".join(TASK_WORDS.values()).split(", ")}
+    assert {name: direction_of(f"val/{name}") for name in names} == {
+        name: "min" if name in LOWER_IS_BETTER else "max" for name in names
     }
-    assert {name: direction_of(f"val/{name}") for name in names | {"gap"}} == {
-        "loss": "min", "accuracy": "max", "mae": "min", "gap": "min"
-    }  # fmt: skip
+
+
+def test_the_classes_of_metrics_state_the_same_directions():
+    words = open_catalogue().words["metrics"]
+    assert {name: word.node["_direction_"] for name, word in words.items() if word.target} == {
+        name: direction_of(name) for name in ", ".join(TASK_WORDS.values()).split(", ")
+    }
 
 
 def test_it_is_known_without_torch():
@@ -49,9 +56,10 @@ def test_it_is_known_without_torch():
 
 def test_auto_follows_the_metric_and_an_unknown_one_is_refused():
     assert (resolve_mode("val/accuracy", "auto"), resolve_mode("train/loss", "auto")) == ("max", "min")
-    assert resolve_mode("val/f1", "max") == "max"
-    with pytest.raises(ValueError, match="val/f1"):
-        resolve_mode("val/f1", "auto")
+    assert resolve_mode("val/mine", "max") == "max"
+    with pytest.raises(ValueError, match="val/mine"):
+        resolve_mode("val/mine", "auto")
+    assert resolve_mode("val/mine", "auto", {"mine": {"_direction_": "min"}}) == "min"
     assert Plateau(10, 5, metric="val/accuracy").mode == "max"
 
 

@@ -20,6 +20,7 @@ LAYERS = (
     ("sweep",),
     ("config", "run", "seams"),
     ("training", "diagnostics"),
+    ("loggers",),
     ("storage",),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
      "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges",

@@ -19,6 +19,7 @@ WITH_FORMULA = (
     "regularization",
     "augmentation",
     "loss",
+    "metrics",
     "diagnostics",
 )
 

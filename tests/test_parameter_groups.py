@@ -117,8 +117,8 @@ MISTAKES = [
     ("parameters.lr_scale={haed:2}", r"parameters.lr_scale has 'haed', which matches no parameter; near: head"),
     ("parameters.lr_scale={head:0}", r"gives head the factor 0; it must be: float > 0.\n.*parameters.freeze"),
     ("parameters.lr_scale={head:fast}", r"gives head the factor fast"),
-    ("parameters.lr_scale={head:2} optimizer=lbfgs", r"optimizer=lbfgs makes one step of all weights.*\nUse a first-order"),
-    ("parameters.freeze=[layers.0] parameters.thaw_epoch=1 optimizer=lbfgs", r"optimizer=lbfgs keeps pairs.*\nUse a first-order"),
+    ("parameters.lr_scale={head:2} optimizer=lbfgs", r"it makes one step of all weights.*\nUse parameters.lr_scale={}, or use a first-order"),
+    ("parameters.freeze=[layers.0] parameters.thaw_epoch=1 optimizer=lbfgs", r"keeps pairs of steps.*\nUse .*thaw_epoch=null, or use a first"),
     ("parameters.lr_scal={head:2}", r"Did you mean `parameters.lr_scale`\?"),
 ]  # fmt: skip
 

@@ -74,7 +74,13 @@ def test_the_pages_have_examples():
     assert len(PAGES) >= 3
     assert len(EXAMPLES) >= 5
     verbs = {c.split()[1] for c in EVERY if "outputs/NAME/RUN" in c}
-    assert verbs == {"resume", "rerun", "evaluate"}  # these are run in test_commands.py
+    assert verbs == {
+        "resume",
+        "rerun",
+        "evaluate",
+        "predict",
+        "export",
+    }  # these are run in test_commands.py and tests/run
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from conftest import Run
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.saved import read
-from dltrain.metrics import default_metrics
+from dltrain.metrics.samples import default_metrics
 from dltrain.run import scoring
 
 COUNTS = {"train": 50, "val": 20, "test": 20}

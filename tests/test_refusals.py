@@ -95,9 +95,9 @@ CONFIG = [
      "optimizer=momentum momentum_schedule=plateau momentum_schedule.mode=auto"),
     ("regularization=[l2] penalty_schedule=plateau penalty_schedule.mode=max", r"`penalty_schedule.mode` is max",
      "regularization=[l2] penalty_schedule=plateau penalty_schedule.mode=auto"),
-    ("early_stopping.metric=val/f1", r"`early_stopping.metric` is val/f1, and early_stopping.mode=auto does not know .*\.\n"
+    ("early_stopping.metric=val/distance", r"`early_stopping.metric` is val/distance, and early_stopping.mode=auto does not know .*\.\n"
      r"Say which: early_stopping.mode=min .* or early_stopping.mode=max", ""),
-    ("schedule=plateau schedule.metric=val/f1", r"`schedule.metric` is val/f1, and schedule.mode=auto does not know", ""),
+    ("schedule=plateau schedule.metric=val/distance", r"`schedule.metric` is val/distance, and schedule.mode=auto does not know", ""),
     ("early_stopping.metric=val/acuracy", r"Did you mean `val/accuracy`\?", "early_stopping.metric=val/accuracy"),
     ("augmentation=[mixup] augmentation.mixup.alpha=-0.2", r"`augmentation.mixup.alpha` is -0.2; it must be: float > 0",
      "augmentation=[mixup] augmentation.mixup.alpha=0.2"),
@@ -135,7 +135,7 @@ DATA = [
     ("steps=5 schedule=cosine schedule.warmup_steps=10", r"schedule: .*warm", 2, "schedule=cosine schedule.warmup_steps=1"),
     ("dataset=iris folds=60 fold=0", r"", 3, "dataset=iris folds=5 fold=0"),
     ("early_stopping.metric=val/mae", r"`early_stopping.metric` is val/mae, which this run does not measure", 2, "early_stopping.metric=val/loss"),
-    ("early_stopping.metric=val/f1 early_stopping.mode=max", r"It measures: .*val/accuracy", 2, "early_stopping.metric=val/accuracy"),
+    ("early_stopping.metric=val/distance early_stopping.mode=max", r"It measures: .*val/accuracy", 2, "early_stopping.metric=val/accuracy"),
 ]  # fmt: skip
 
 

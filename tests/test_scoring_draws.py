@@ -48,7 +48,7 @@ def test_mc_dropout_is_the_mean_of_sample_by_sample_passes(train, scored):
     run = train(*NET, "regularization=[dropout]")
     kept = scored(run, "evaluation.mc_dropout=400")
     parts, (logits, _) = kept["parts"], kept["logits"][0]
-    inputs = next(iter(parts.val.batches(torch.arange(5), 5))).inputs
+    inputs = next(iter(parts.splits["val"].batches(torch.arange(5), 5))).inputs
     torch.manual_seed(0)
     parts.model.train()  # nothing but dropout differs in this net
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_tta_is_the_mean_over_copies_that_are_augmented_one_by_one(train, scored
     run = train(*NET, "augmentation=[flip,mixup]")
     kept = scored(run, "evaluation.tta=300")
     parts, (logits, _) = kept["parts"], kept["logits"][0]
-    inputs = next(iter(parts.val.batches(torch.arange(5), 5))).inputs
+    inputs = next(iter(parts.splits["val"].batches(torch.arange(5), 5))).inputs
     parts.model.eval()
     with torch.no_grad():
         for sample, mean in zip(inputs, logits, strict=False):

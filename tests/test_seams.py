@@ -72,6 +72,13 @@ class NoMeasure:
     samples = 8
 
 def fills_nothing(module): ...
+
+class NoEvent:
+    def on_epoch_end(self, row): ...
+
+class WrongEvent:
+    def evaluated(self, row): ...
+    def run_ended(self): ...
 """
 FORMS = {
     "function": ("my_parts.focal", "loss.gamma=1.5"),
@@ -88,6 +95,8 @@ MISFITS = {
     "schedule of two": ("schedule", "my_parts.TwoSteps", r"missing a required argument: 'epoch'"),
     "sampler": ("sampler", "my_parts.NoLength", r"has no method `__len__\(self\)`"),
     "diagnostic": ("diagnostics", "my_parts.NoMeasure", r"has no method `measure\(self, probe\)`"),
+    "logger": ("logger", "my_parts.NoEvent", r"has no method `run_started\(self, run\)` \(or one of: run_started, step_logged, eval"),
+    "event": ("logger", "my_parts.WrongEvent", r"has run_ended\(\), and must have `run_ended\(self, result\)`: too many"),
     "augmentation": ("augmentation", "my_parts.wrong_fade", r"A function of augmentation takes \(inputs, targets, generator, …\)"),
     "initializer": ("initializer", "my_parts.fills_nothing", r"A function of initializer takes \(module, generator, batch, …\)"),
 }  # fmt: skip

@@ -53,6 +53,7 @@ def adam(x, g, own, step):
     return x - LR * own["m"] / (1 - 0.9**step) / (math.sqrt(own["s"] / (1 - 0.999**step)) + 1e-8)
 
 
+@pytest.mark.ci
 def test_momentum_leaves_the_saddle_before_plain_descent(workdir, dltrain):
     """FAULTS 1: early stopping ended momentum on the plateau, so that it ranked last."""
     words = "optimizer=sgd,momentum,nesterov,adam"
@@ -87,6 +88,7 @@ def test_momentum_leaves_the_saddle_before_plain_descent(workdir, dltrain):
     assert max(objectives, key=lambda word: objectives[word]) == "sgd", "the slowest ranks last"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("model", "optimizer", "reached"),
     [

@@ -24,7 +24,7 @@ from dltrain.errors import UserError
 
 GROUPS = (
     "dataset model initializer optimizer wrap averaging schedule momentum_schedule penalty_schedule regularization "
-    "augmentation loss sampler early_stopping diagnostics"
+    "augmentation loss metrics sampler early_stopping diagnostics"
 ).split()
 SAMPLE = 12  # rows that run by default
 DOWNLOADED = {
@@ -46,6 +46,7 @@ GIVEN = {
     "model=vit_tiny": "model.depth=2",
     "model=speed_cnn": "model.widths=[8,16,16]",
     "model=torchvision": "model.name=mobilenet_v2",
+    "metrics=top_k": "metrics.top_k.k=1",
 }
 GIVEN["diagnostics=curvature"] = "diagnostics.curvature.iterations=2 diagnostics.curvature.samples=16"
 GIVEN["diagnostics=surface"] = "diagnostics.surface.points=3 diagnostics.surface.samples=16"

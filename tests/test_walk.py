@@ -38,6 +38,7 @@ BESIDE = {
     "batch_size=full": "epochs=150", "lr=auto": "epochs=10", "evaluation.mc_dropout=5": "regularization=[dropout]",
     "evaluation.tta=5": "augmentation=[shift]", "schedule.warmup_epochs=1": "schedule=cosine",
     "dataset.resident_share=0.0": "workers=0",
+    **{f"metrics={word}": "dataset=diabetes loss=mse" for word in ("mae", "rmse", "mape", "r2", "spearman")},
 }  # fmt: skip
 OBJECTIVE = "early_stopping=none optimizer=adam lr=0.1"
 # With these the loss cannot halve for a reason of their own: they beat the majority (or the mean) only.
@@ -47,6 +48,7 @@ FLOOR = {
     "loss=mse": "as dataset=diabetes",
     "loss=mae": "as dataset=diabetes",
     "loss=huber": "as dataset=diabetes",
+    **{f"metrics={word}": "as dataset=diabetes" for word in ("mae", "rmse", "mape", "r2", "spearman")},
     "early_stopping.metric=gap": "the gap is smallest in the beginning, and those weights are kept",
 }
 

@@ -63,6 +63,7 @@ def run(program: Path, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.ci
 def test_the_wheel_carries_the_catalogue_and_runs_in_an_empty_folder(tmp_path):
     wheel = build("wheel", tmp_path)
     names = set(zipfile.ZipFile(wheel).namelist())

@@ -13,7 +13,9 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError
 
 # verbs that take run folders
-OF_RUNS = ("evaluate", "resume", "rerun")
+OF_RUNS = ("evaluate", "predict", "export", "resume", "rerun")
+# those that take files besides
+OF_FILES = ("predict",)
 OPTIONS = ("--help", "--version", "--multirun", "--cfg", "--config-dir", "--config-name")
 # of a run below the folder that is being typed: output/NAME/RUN, and a job of a sweep
 MAX_DEPTH = 3
@@ -47,7 +49,8 @@ def candidates(before: list[str], current: str) -> list[str]:
     catalogue = Catalogue(catalogue_dir(), user_dirs(_folder_of(before)))
     verb = next((word for word in before[:1] if word in VERBS), None)
     if verb in OF_RUNS and "=" not in current:
-        found = [*run_folders(current), *_heads(catalogue, before)]
+        files = paths(current) if verb in OF_FILES else ()
+        found = [*run_folders(current), *files, *_heads(catalogue, before)]
     elif "=" in current:
         found = list(values(catalogue, before, current))
     else:

@@ -1,35 +1,100 @@
-"""`dltrain evaluate RUN…`: score trained runs on their splits, and several of them as an ensemble."""
+"""`dltrain evaluate RUN…`: score trained runs on their splits or on other data, and several of them as an ensemble."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.config import saved
-from dltrain.config.catalogue import Catalogue
-from dltrain.config.compose import open_catalogue
+from dltrain.config.catalogue import Catalogue, leaves
+from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.door import door_for_saved
-from dltrain.config.schema import Config
+from dltrain.config.schema import Config, DatasetKnobs
+from dltrain.config.validation import check_value, plain_config
 from dltrain.errors import UserError, listing, nearest
+
+# keys of datasets that divide the samples, which other data that are scored as a whole do not need
+SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
+COMMON = frozenset(field.name for field in fields(DatasetKnobs))
 
 
 def run(arguments: list[str]) -> int:
     """Print the scores of each run's best weights, and of the mean of their outputs where there are several."""
-    arguments, config_dir = take_config_dir(arguments)
-    paths, overrides = split_arguments(arguments)
+    as_json = "--json" in arguments
+    arguments, config_dir = take_config_dir([text for text in arguments if text != "--json"])
+    paths, given = split_arguments(arguments)
     if not paths:
         raise UserError("Name at least one run folder: dltrain evaluate outputs/NAME/DATE_TIME-xxxx")
     catalogue = open_catalogue(config_dir)
-    configs = [named_copies(saved.read(path, catalogue, overrides), catalogue) for path in paths]
+    instead, overrides = chosen_metrics(given, catalogue)
+    whole = names_other_data(overrides)
+    configs = [read(path, catalogue, overrides, instead, whole) for path in paths]
     doors = [door_for_saved(config, catalogue, overrides) for config in configs]
     for path, config in zip(paths, configs, strict=True):
         warn_of_direction(path, config)
 
     from dltrain.run import scoring
 
-    scoring.print_scores(scoring.score_runs(paths, configs, doors))
+    resamples = configs[0].evaluation.bootstrap
+    scores = scoring.score_runs(paths, configs, doors, resamples, whole)
+    if as_json:
+        print(scoring.as_json(scores, resamples))
+        return 0
+    scoring.print_scores(scores)
+    scoring.print_details(scores, resamples)
     return 0
+
+
+def read(
+    path: Path, catalogue: Catalogue, overrides: list[str], instead: dict[str, dict[str, Any]], whole: bool
+) -> Config:
+    """Return the configuration by which a run is scored."""
+    config = named_copies(saved.read(path, catalogue, overrides, instead=instead), catalogue)
+    return undivided(config) if whole else config
+
+
+def chosen_metrics(overrides: list[str], catalogue: Catalogue) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the nodes of `metrics=[…]` and their keys, composed like those of a run, and the other changes."""
+    words = [text for text in overrides if text.startswith("metrics=")]
+    if not words:
+        return {}, overrides
+    own = [text for text in overrides if text.partition("=")[0].partition(".")[0] == "metrics"]
+    composition = compose(own, catalogue, open_hydra(catalogue))
+    nodes = plain_config(composition)["metrics"]
+    table = catalogue.params(composition.choices)
+    for key, value in leaves(nodes, "metrics."):
+        if key in table:
+            check_value(table[key], value)
+    return {"metrics": nodes}, [text for text in overrides if text not in own]
+
+
+def names_other_data(overrides: list[str]) -> bool:
+    """Return whether the changes name other data than those of the runs, all of which are scored.
+
+    Raises UserError for a change beside it that would divide these data.
+    """
+    keys = [
+        text.partition("=")[0].removeprefix("dataset.") for text in overrides if text.startswith("dataset.")
+    ]
+    own = [key for key in keys if key not in (*COMMON, *SPLITTING)]
+    dividing = [
+        key for key in keys if key in ("val_fraction", "test_fraction", "split_seed", "limit", *SPLITTING)
+    ]
+    if own and dividing:
+        raise UserError(
+            f"`dataset.{dividing[0]}` divides the data, and of other data (`dataset.{own[0]}`) every sample is scored.\n"
+            f"Leave out dataset.{dividing[0]}"
+        )
+    return bool(own)
+
+
+def undivided(config: Config) -> Config:
+    """Return the configuration with a dataset whose samples are one split, as far as its keys say."""
+    changes = {key: None for key in SPLITTING if key in config.dataset}
+    alike = {"val_fraction": 0.0, "test_fraction": 0.0, "limit": None, "class_weights": "none"}
+    return replace(config, dataset=config.dataset | changes | alike, folds=None, fold=None)
 
 
 def named_copies(config: Config, catalogue: Catalogue) -> Config:

@@ -27,10 +27,12 @@ TITLES = {
     "early_stopping": "Early stopping",
     "augmentation": "Augmentation",
     "loss": "Losses",
+    "metrics": "Metrics",
     "sampler": "Samplers",
     "dataset": "Datasets",
     "model": "Models",
     "diagnostics": "Diagnostics",
+    "logger": "Loggers",
 }
 INTRODUCTIONS = {
     "optimizer": "`lr` left unset is the optimizer's own default, chosen on validation data by `benchmarks/default_lr.py`. Decay "
@@ -60,6 +62,11 @@ INTRODUCTIONS = {
     "`train/objective`, `val/objective`. Both can be named in `early_stopping.metric`; a sweep over what changes the objective is "
     "compared by `val/loss`. Several runs or passes together (`dltrain evaluate`) average softmax probabilities, sigmoids for "
     "`bce`, and outputs otherwise; your own loss defines it in `combine(outputs)`, (P, B, K) → (B, K).",
+    "metrics": "`metrics=[f1,auroc]` takes the place of the task's own: accuracy or mae. Each word is a column of `metrics.csv` "
+    "(`val/f1`) and an entry of `test` in `summary.json`, exact over all samples of a split, in the units of the targets. Means "
+    "over samples (accuracy, top_k, mae, mape) are measured in training, too. Where a class has less than half of an equal share "
+    "of the training samples, balanced_accuracy and f1 stand beside accuracy by default, and the header says so. More in "
+    "[metrics.md](metrics.md).",
     "sampler": "The order of samples is a function of the seed and the epoch alone.",
     "dataset": "Splits and folds depend on `dataset.split_seed` only. `dataset.normalize` and the other keys that all datasets "
     "share are among the [knobs](#knobs).",
@@ -68,6 +75,8 @@ INTRODUCTIONS = {
     "diagnostics": "Measured at every evaluation on the same training samples, in evaluation mode, without augmentation or "
     "penalties: columns `WORD/…` of `metrics.csv` and TensorBoard. They leave the weights of the run equal to the last bit. "
     "For checks before training, use `dltrain check`.",
+    "logger": "They observe a run and change nothing of it; one that fails is left out, and the run ends as `degraded`. "
+    "`metrics.csv` is no word, since it is always written: `logger=[]` leaves it alone. More in [loggers.md](loggers.md).",
 }
 SLIPS = (
     (

@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
+from importlib import import_module
 
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, Param
 from dltrain.config.groups import BY_NAME
@@ -24,7 +25,12 @@ EXAMPLES = (
 )
 VERBS = {
     "check": ("check [group=word …]", "gradients, first loss, overfitting, splits: before a long training"),
-    "evaluate": ("evaluate RUN…", "score the best weights of runs; of several, also their ensemble"),
+    "evaluate": (
+        "evaluate RUN… [key=value …]",
+        "score runs and their ensemble, on dataset.path=FILE too; --json",
+    ),
+    "predict": ("predict RUN… FILE…", "labels with probabilities, or real units, for new data"),
+    "export": ("export RUN", "the model for other programs: ONNX, torch.export, safetensors"),
     "resume": ("resume RUN", "continue an interrupted run from its newest checkpoint"),
     "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, optionally with changes"),
     "schema": ("schema", "the JSON Schema of recipes, for an editor"),
@@ -40,14 +46,16 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
     words = [a.partition("=") for a in arguments if a.partition("=")[0] in catalogue.words and "=" in a]
     if verb is not None:
         usage, meaning = VERBS[verb]
-        print(f"dltrain {usage}\n    {meaning}")
+        more = getattr(import_module(f"dltrain.commands.{verb}"), "HELP", "")
+        print(f"dltrain {usage}\n    {meaning}\n{more}", end="")
     elif asked or words:
         print(
             "\n".join(line for group in asked for line in group_page(catalogue, group)) if asked else "",
             end="",
         )
-        for group, _, name in words:
-            print("\n".join(word_page(catalogue, group, name)))
+        for group, _, names in words:
+            for name in names.strip("[]").split(","):
+                print("\n".join(word_page(catalogue, group, name)))
     else:
         print("\n".join(page(catalogue)))
     return 0
@@ -140,6 +148,8 @@ def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:
             yield from textwrap.wrap(
                 word.notes[note], width() - 12, initial_indent=f"  {note:<9} ", subsequent_indent=" " * 12
             )
+    for package in sorted(word.declared.requires):
+        yield f"  {'needs':<9} the package {package}: pip install {package}"
     inherited = catalogue.params({group: [name]}) if group not in OVERLAYS else {}
     keys = {
         path: param for path, param in inherited.items() if path.startswith(f"{group}.")

@@ -12,7 +12,7 @@ from dltrain.commands import STARTED
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
-from dltrain.config.saved import LENGTH, SAFE
+from dltrain.config.saved import LENGTH, SAFE, is_safe
 from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest
@@ -58,7 +58,7 @@ def warn_of_direction(path: Path, config: Config) -> None:
     """Warn that a run of an earlier version compares its metric in the wrong direction."""
     for group in problems(config.plain):
         node = config.plain[group]
-        better = BETTER[direction_of(node["metric"]) or node["mode"]]
+        better = BETTER[direction_of(node["metric"], config.metrics) or node["mode"]]
         print(
             f"dltrain: {path} was begun with {group}.mode={node['mode']} for {node['metric']} ({better}), and keeps it. "
             f"In the direction of the metric: dltrain rerun {path} {group}.mode=auto",
@@ -87,7 +87,7 @@ def strictness(given: list[str]) -> tuple[bool, list[str]]:
 def check_safe(override: str, path: Path) -> None:
     """Refuse a change that would make the resumed run another run."""
     key = override.partition("=")[0]
-    if key not in (*SAFE, *LENGTH):
+    if key not in LENGTH and not is_safe(key):
         raise UserError(
             f"`{key}` cannot change in a resumed run: it would be another run.{nearest(key, SAFE)}\n"
             f"What can: {', '.join(SAFE)}, and epochs or steps under a schedule that does not look at the end. "

@@ -55,6 +55,7 @@ def stored(word: Word) -> dict[str, Any]:
         "closed": not word.signature.open_ended,
         "gives": sorted(word.declared.gives),
         "instead": dict(word.declared.instead),
+        "requires": sorted(word.declared.requires),
     }
     needs = {} if word.declared.needs is None else {"needs": sorted(word.declared.needs)}
     return {name: value for name, value in item.items() if value} | needs

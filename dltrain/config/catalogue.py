@@ -19,7 +19,7 @@ from typing import Any
 from dltrain.config.declarations import Declared, declared
 from dltrain.config.groups import BY_NAME, FAMILIES, GROUPS, LIST_GROUPS, OVERLAYS, Group, folder_of, group_of
 from dltrain.config.rules import Rule, parse_rule
-from dltrain.config.signature import Parameter, Signature, read_signature
+from dltrain.config.signature import Parameter, Signature, declared_direction, read_signature
 from dltrain.declare import GIVES, NEEDS
 from dltrain.errors import UserError, nearest
 
@@ -28,6 +28,8 @@ __all__ = ["GROUPS", "LIST_GROUPS", "OVERLAYS", "Catalogue", "Param", "Word"]
 # of conf/catalogue.json
 FORMAT = 1
 STORED = "catalogue.json"
+# of a metric: whether lower (min) or higher (max) is better
+DIRECTION = "_direction_"
 _LINK = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -250,20 +252,37 @@ def check_package(word: Word) -> None:
 
 def with_signature(word: Word, folders: tuple[Path, ...] = ()) -> Word:
     """Return the word with the schema of its target, where its source can be found."""
-    if word.target is None:
+    target = word.target
+    if target is None:
         return word
+    stated = DIRECTION in word.node or not word.kind.directed
+    if not stated and (direction := declared_direction(target, folders)):
+        word = with_private(word, DIRECTION, direction)
     signature = read_signature(
-        word.target, lambda names, function: word.kind.skipped(names, word.node, function), folders
+        target, lambda names, function: word.kind.skipped(names, word.node, function), folders
     )
     if signature is None:
         return word
-    own = declared(word.target, folders)
+    own = declared(target, folders)
     for item in sorted(own.names() - NEEDS.keys() - GIVES.keys()):
         raise UserError(
-            f"{word.file}: {word.target} declares {item!r}, which no rule knows.{nearest(item, [*NEEDS, *GIVES])}\n"
+            f"{word.file}: {target} declares {item!r}, which no rule knows.{nearest(item, [*NEEDS, *GIVES])}\n"
             "docs/extending.md lists what a part can need and give."
         )
     return replace(word, signature=signature, declared=own)
+
+
+def with_private(word: Word, key: str, value: Any) -> Word:
+    """Return the word as if its own node held one more of the keys that are not passed to the target."""
+    content = dict(word.content)
+    node = content
+    # the same descent as in Word.node
+    if word.is_global:
+        node[word.group] = node = dict(node.get(word.group, {}))
+    if word.kind.several and "_target_" not in node:
+        node[word.name] = node = dict(node.get(word.name, {}))
+    node[key] = value
+    return replace(word, content=content)
 
 
 def read_header(text: str) -> tuple[str | None, str]:
@@ -353,6 +372,7 @@ class Catalogue:
                 frozenset(item["needs"]) if "needs" in item else None,
                 frozenset(item.get("gives", ())),
                 item.get("instead", {}),
+                requires=frozenset(item.get("requires", ())),
             ),
         )
 
@@ -382,10 +402,30 @@ class Catalogue:
             known[file.stem] = read_word(group, file, (Path.cwd(),))
         for file in sorted(folder.glob("*.yaml")):
             self.check_ancestors(known[file.stem])
+        for file in sorted(folder.glob("*.yaml")):
+            known[file.stem] = self.with_keys_of_parents(known[file.stem])
         for name, family in FAMILIES.items():
             if family.source == group:
                 for file in sorted(folder.glob("*.yaml")):
                     self.words[name].setdefault(file.stem, derived(name, known[file.stem]))
+
+    def with_keys_of_parents(self, word: Word) -> Word:
+        """Return a word of a group that takes several with the keys of the words on which it builds in its own file.
+
+        Hydra would put these keys under the names of those words, and so choose them.
+        """
+        known = self.words[word.group]
+        parents = [self.with_keys_of_parents(known[name]) for name in word.parents if name in known]
+        if not parents or not word.kind.several or word.is_global:
+            return word
+        content: dict[str, Any] = {}
+        for parent in parents:
+            content |= parent.node
+        rest = tuple(item for item in word.defaults if item not in known and item != "_self_")
+        own = word.content.get(word.name)
+        content |= own if isinstance(own, Mapping) else word.content
+        whole = replace(word, content=content, defaults=rest)
+        return with_signature(whole, (Path.cwd(),))
 
     def check_ancestors(self, word: Word, path: tuple[str, ...] = ()) -> None:
         """Raise UserError for a word that builds upon itself."""
@@ -413,10 +453,14 @@ class Catalogue:
         knob = self.knobs.get(link[1]) if link else None
         return param if knob is None else replace(param, rule=knob.rule)
 
+    def default_words(self, group: str) -> list[str]:
+        """Return the default words of a group, from the defaults list of config.yaml."""
+        words = self.defaults.get(group, [])
+        return [words] if isinstance(words, str) else list(words)
+
     def default_word(self, group: str) -> str:
-        """Return the default word of a group, from the defaults list of config.yaml."""
-        word = self.defaults.get(group)
-        return word if isinstance(word, str) else "none"
+        """Return the first default word of a group."""
+        return next(iter(self.default_words(group)), "none")
 
     def with_parents(self, word: Word) -> dict[str, Param]:
         """Return the keys of a word and of its parents, with their rules; a word with parents adds no keys itself."""

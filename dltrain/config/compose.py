@@ -340,6 +340,10 @@ ALIASES = {
 }  # fmt: skip
 
 
+# Words of other programs, and what stands for them.
+NO_WORDS = {"logger=csv": " metrics.csv is always written; write logger=[] for nothing else."}
+
+
 def elsewhere(override: Override, catalogue: Catalogue) -> str:
     """Return the right place of an unknown key: the knob that other programs name so, a key of some word, or a word."""
     key, value = override.key_or_group, str(override.input_line or "").partition("=")[2]
@@ -372,7 +376,7 @@ def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
             cure = (
                 f" Write {group}=none."
                 if word in (None, False, "off") and "none" in words
-                else nearest(str(word), words)
+                else NO_WORDS.get(f"{group}={word}") or nearest(str(word), words)
             )
             raise UserError(
                 f"`{group}={word}`: there is no such word.{cure}\n{listing(f'Words of {group}', words)}"

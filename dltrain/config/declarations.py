@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dltrain.config.signature import MAX_HOPS, Definition, find_definitions, find_own
+from dltrain.errors import UserError
 
 # methods of a regularizer, and what they give
 ACTIONS = {
@@ -34,12 +37,14 @@ class Declared:
         needs: None for the needs of its group
         instead: by item, the setting that works where this part does not
         complete: whether the classes that a factory builds are known, too
+        requires: packages that dltrain does not install, as pip and `import` name them
     """
 
     needs: frozenset[str] | None = None
     gives: frozenset[str] = frozenset()
     instead: Mapping[str, str] = field(default_factory=dict)
     complete: bool = True
+    requires: frozenset[str] = frozenset()
 
     def names(self) -> set[str]:
         """Return the names of all items."""
@@ -80,6 +85,15 @@ def _holds(match: re.Match[str], keys: Mapping[str, Any]) -> bool:
     value = keys.get(match["key"])
     holds = bool(value) if match["value"] is None else str(value) == match["value"]
     return holds == (match["word"] == "if")
+
+
+def check_installed(packages: Iterable[str], word: str) -> None:
+    """Raise UserError, with the command that installs it, for a package that is missing; nothing is imported."""
+    for package in sorted(packages):
+        if package.partition(".")[0] not in sys.modules and not find_spec(package.partition(".")[0]):
+            raise UserError(
+                f"`{word}` needs the package {package}, which is not installed.\nInstall it: pip install {package}"
+            )
 
 
 def of_object(part: object) -> Declared:
@@ -154,6 +168,7 @@ def _own(node: ast.ClassDef, module: str, folders: tuple[Path, ...], hops: int =
         inherited.needs if stated.needs is None else stated.needs,
         (stated.gives or inherited.gives) | acts | (inherited.gives & set(ACTIONS.values())),
         stated.instead or inherited.instead,
+        requires=stated.requires or inherited.requires,
     )
 
 
@@ -167,8 +182,14 @@ def _stated(node: Definition) -> Declared:
         if isinstance(item, ast.Assign | ast.AnnAssign) and item.value is not None:
             targets = item.targets if isinstance(item, ast.Assign) else [item.target]
             stated |= {target.id: item.value for target in targets if isinstance(target, ast.Name)}
-    needs, gives, instead = (_literal(stated.get(name)) for name in ("needs", "gives", "instead"))
-    return Declared(_texts(needs), _texts(gives) or frozenset(), instead if isinstance(instead, dict) else {})
+    names = ("needs", "gives", "instead", "requires")
+    needs, gives, instead, requires = (_literal(stated.get(name)) for name in names)
+    return Declared(
+        _texts(needs),
+        _texts(gives) or frozenset(),
+        instead if isinstance(instead, dict) else {},
+        requires=_texts(requires) or frozenset(),
+    )
 
 
 def _texts(value: Any) -> frozenset[str] | None:
@@ -193,4 +214,5 @@ def _joined(parts: list[Declared]) -> Declared:
     instead = {item: cure for part in parts for item, cure in part.instead.items()}
     gives = frozenset[str]().union(*(part.gives for part in parts))
     union = frozenset[str]().union(*needs) if needs else None
-    return Declared(union, gives, instead, all(part.complete for part in parts))
+    requires = frozenset[str]().union(*(part.requires for part in parts))
+    return Declared(union, gives, instead, all(part.complete for part in parts), requires)

@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.catalogue import Catalogue
+from dltrain.config.declarations import check_installed
 from dltrain.config.groups import BY_NAME, Group
 from dltrain.config.schema import Config, Node
 from dltrain.errors import UserError, listing, nearest
@@ -45,6 +47,14 @@ def shipped_targets(catalogue: Catalogue) -> set[str]:
 
 # packages of the shipped catalogue's targets
 OURS = ("dltrain.", "torch.optim.")
+# classes of a library that a node of this group may name: metrics of classes and of regressions
+_LIBRARY = {"metrics": re.compile(r"torchmetrics\.(?:(?:classification|regression)\.)?[A-Z]\w*")}
+
+
+def of_library(name: str, key: str) -> bool:
+    """Return whether a name is one that the group of a key takes from a library."""
+    pattern = _LIBRARY.get(key.partition(".")[0])
+    return pattern is not None and pattern.fullmatch(name) is not None
 
 
 def in_working_folder(module: str) -> bool:
@@ -109,7 +119,8 @@ class Call:
         except ValueError:
             kinds = []
         # without names to go by, or with keys of any name, arguments are passed by position and keys unchecked
-        self.by_position = not kinds or any(p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL) for p in kinds)
+        positional = not kinds or any(p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL) for p in kinds)
+        self.by_position = positional and not group.by_name
         self.open_ended = not kinds or any(p.kind is p.VAR_KEYWORD for p in kinds)
         names = [(p.name, p.default is p.empty) for p in kinds if p.kind is not p.VAR_KEYWORD]
         function = inspect.isfunction(target)
@@ -178,6 +189,8 @@ class Door:
         refuses.
         """
         target = self.locate(node.get("_target_"), key)
+        # a saved configuration may be used on another machine
+        check_installed(getattr(target, "requires", ()), key)
         keys = {k: v for k, v in node.items() if not k.startswith("_")}
         group = BY_NAME.get(key) or BY_NAME[key.split(".")[0]]
         call = Call(target, group, node)
@@ -205,7 +218,12 @@ class Door:
             raise UserError(
                 f"`{key}._target_` is {str(name)[:80]!r}; it must be a dotted name, package.module.Name."
             )
-        if not self._passes(name, name.rpartition(".")[0]):
+        package = name.split(".")[0]
+        if of_library(name, key) and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"`{key}._target_` is {name}, and {package} is not installed.\nInstall it: pip install {package}"
+            )
+        if not self._passes(name, key):
             raise UserError(
                 f"`{key}._target_` is {name[:80]}, which is neither in the catalogue nor in the working folder."
                 f"{nearest(name, self._alike(name))}\n"
@@ -218,6 +236,10 @@ class Door:
         module_name, _, attribute = name.rpartition(".")
         try:
             found = getattr(importlib.import_module(module_name), attribute)
+        except ModuleNotFoundError as error:
+            package = name.split(".")[0]
+            cure = f". Install it: pip install {package}" if error.name == package else f": {error}"
+            raise UserError(f"`{key}._target_` is {name}, which cannot be imported{cure}") from error
         except (ImportError, AttributeError) as error:
             raise UserError(f"`{key}._target_` is {name}, which cannot be imported: {error}") from error
         if not callable(found):
@@ -225,20 +247,21 @@ class Door:
                 f"`{key}._target_` is {name}, which is {type(found).__name__}; it must be a class or function."
             )
         origin = str(getattr(found, "__module__", None))
+        library = of_library(name, key) and origin.split(".")[0] == name.split(".")[0]
         # the `__module__` of torch's Adafactor and Muon is `torch.optim` itself
-        if not (self._ours(origin + ".") or self._trusted(origin) or in_working_folder(origin)):
+        if not (library or self._ours(origin + ".") or self._trusted(origin) or in_working_folder(origin)):
             raise UserError(
                 f"`{key}._target_` is {name}, which stands for something in {origin}, from outside the working folder.\n"
                 f"If you trust that code, say so: trust=[{origin.split('.')[0]}]"
             )
         return found
 
-    def _passes(self, name: str, module: str) -> bool:
+    def _passes(self, name: str, key: str) -> bool:
         """Return whether a name may be built, before anything is imported."""
-        known = name in self.targets
+        known, module = name in self.targets, name.rpartition(".")[0]
         if (self._trusted(module) and (known or not self.recalled)) or (self._ours(name) and known):
             return True
-        return (self.local or name in self.targets) and in_working_folder(module)
+        return (self.local or known) and (of_library(name, key) or in_working_folder(module))
 
     def _ours(self, name: str) -> bool:
         # also true for the package itself: `torch.optim` is the `__module__` of torch's Adafactor

@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import Any
 
 # First words of a command line that are no overrides; each is a module of `dltrain.commands`.
-VERBS = ("check", "evaluate", "resume", "rerun", "schema", "completion", "complete")
+VERBS = ("check", "evaluate", "predict", "export", "resume", "rerun", "schema", "completion", "complete")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Group:
         interfaces: dotted names of the interfaces of its parts; a part fits one of them
         overlay: whether its words are recipes, which set keys of other groups and have none themselves
         knobs: parameters that the top-level knob of the same name sets
+        by_name: whether the arguments of the program are passed by name only
+        directed: whether a class of the group may state whether lower or higher values are better
         needs: what a word of this group needs that does not declare its needs (dltrain/declare.py)
     """
 
@@ -34,6 +36,8 @@ class Group:
     interfaces: tuple[str, ...] = ()
     overlay: bool = False
     knobs: tuple[str, ...] = ()
+    by_name: bool = False
+    directed: bool = False
     needs: frozenset[str] = frozenset()
 
     def passed(
@@ -51,9 +55,11 @@ class Group:
         """
         if given.get("_partial_") or (function and self.is_whole(parameters, given)):
             return None
-        free = [name for name, required in takewhile(lambda p: p[1], parameters) if name not in given]
+        leading = () if self.by_name else takewhile(lambda p: p[1], parameters)
+        free = [name for name, _ in leading if name not in given]
         found = {name: i for i, name in enumerate(free[: len(self.runtime)]) if name not in self.runtime}
-        return found | {name: self.runtime.index(name) for name, _ in parameters if name in self.runtime}
+        named = (name for name, _ in parameters if name in self.runtime and name not in given)
+        return found | {name: self.runtime.index(name) for name in named}
 
     def is_whole(self, parameters: Sequence[tuple[str, bool]], given: Mapping[str, Any]) -> bool:
         """Return whether a function with these parameters is itself the part: it takes what a part is called with."""
@@ -74,6 +80,7 @@ class Group:
 _STEPS = ("total_steps", "steps_per_epoch")
 _SCHEDULE = ("dltrain.schedules.Schedule",)
 _OPTIMIZER = ("dltrain.optimizers.groups.Optimizer",)
+_EVENTS = ("RunStarted", "StepLogged", "Evaluated", "RunEnded", "Stepped")
 _RULES = (
     "dltrain.regularization.protocols.Penalty",
     "dltrain.regularization.protocols.GradientRule",
@@ -162,6 +169,17 @@ ALL = (
         interfaces=("dltrain.losses.Loss",),
     ),
     Group(
+        "metrics",
+        "what is measured beside the loss; several at once: metrics=[f1,auroc]; [] follows the task",
+        several=True,
+        runtime=("spec", "num_classes", "num_outputs", "class_names", "task"),
+        by_name=True,
+        called=("outputs", "targets"),
+        interfaces=("dltrain.metrics.protocol.Metric", "dltrain.metrics.protocol.SampleMetric"),
+        directed=True,
+        needs=frozenset({"samples"}),
+    ),
+    Group(
         "sampler",
         "which samples form a batch",
         runtime=("targets", "batch_size", "seed", "shuffle"),
@@ -177,6 +195,12 @@ ALL = (
         "measurements during training; several at once: diagnostics=[layers,curvature]",
         several=True,
         interfaces=("dltrain.diagnostics.probe.Diagnostic",),
+    ),
+    Group(
+        "logger",
+        "where curves go beside metrics.csv, which is always written; several at once: logger=[tensorboard,wandb]",
+        several=True,
+        interfaces=tuple(f"dltrain.loggers.events.{event}" for event in _EVENTS),
     ),
     Group("sweep", "how -m searches", runtime=("begun",)),
     Group(

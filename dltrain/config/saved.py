@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,19 @@ from dltrain.storage.files import replace
 
 # fifty times the size of what a run writes
 MAX_SAVED_BYTES = 200_000
-# Keys that do not affect earlier steps of a run: changing any other key would make it another run.
+# Keys, or groups of them, that do not affect earlier steps of a run: changing any other would make it another run.
 SAFE = ("log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes",
         "checkpoint.keep", "checkpoint.background", "checkpoint.unsaved", "workers", "worker_timeout", "quiet", "tags",
-        "notes", "trust")  # fmt: skip
+        "notes", "trust", "logger")  # fmt: skip
 # safe where no schedule depends on the length of the run
 LENGTH = ("epochs", "steps")
 # the place and the length of a run do not affect earlier steps
 _ELSEWHERE = ("name", "output", *LENGTH)
+
+
+def is_safe(key: str) -> bool:
+    """Return whether a dotted key is among SAFE, or below one of them."""
+    return any(key == safe or key.startswith(f"{safe}.") for safe in SAFE)
 
 
 def write(config: Config, file: Path) -> None:
@@ -46,9 +52,14 @@ def write(config: Config, file: Path) -> None:
 
     Values from the environment are written as their expressions, `${oc.env:…}`, since they may be secrets.
     """
-    content = {**copy.deepcopy(config.plain), "words": config.words}
-    put(content, config.secrets)
-    replace(file, dump(content).encode())
+    replace(file, dump(as_saved(config)).encode())
+
+
+def as_saved(config: Config) -> dict[str, Any]:
+    """Return what config.yaml holds."""
+    found = {**copy.deepcopy(config.plain), "words": config.words}
+    put(found, config.secrets)
+    return found
 
 
 def dump(content: Any) -> str:
@@ -77,11 +88,15 @@ def binding(config: Config) -> dict[str, Any]:
 
     Directions are resolved: before `mode: auto` existed, every configuration had `min` or `max`.
     """
-    free = {*SAFE, *_ELSEWHERE, *config.secrets}
+    free = {*_ELSEWHERE, *config.secrets}
     below = tuple(f"{path}." for path in config.secrets)
     values = dict(leaves(config.plain)) | resolved_modes(config.plain)
     plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
-    return {path: value for path, value in plain.items() if path not in free and not path.startswith(below)}
+    return {
+        path: value
+        for path, value in plain.items()
+        if path not in free and not path.startswith(below) and not is_safe(path)
+    }
 
 
 def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
@@ -102,11 +117,18 @@ def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
         )
 
 
-def read(run: Path, catalogue: Catalogue, overrides: list[str], again: bool = False) -> Config:
+def read(
+    run: Path,
+    catalogue: Catalogue,
+    overrides: list[str],
+    again: bool = False,
+    instead: Mapping[str, dict[str, Any]] | None = None,
+) -> Config:
     """Return the configuration of a run folder, with `key=value` changes applied, checked like a new one.
 
-    A repeated run (`again`) must satisfy every present rule; a resumed or scored run may combine words that an earlier
-    version allowed. Raises CheckpointProblem when the folder holds no configuration, UserError for an invalid change.
+    `instead`: nodes by word for groups that take several, which replace those of the run. A repeated run (`again`) must
+    satisfy every present rule; a resumed or scored run may combine words that an earlier version allowed. Raises
+    CheckpointProblem when the folder holds no configuration, UserError for an invalid change.
     """
     file = run / "config.yaml"
     if not file.is_file():
@@ -115,9 +137,11 @@ def read(run: Path, catalogue: Catalogue, overrides: list[str], again: bool = Fa
         )
     content = load_bounded(file)
     choices = read_words(content.pop("words", None), file, catalogue)
-    check_nodes(content, choices, file, catalogue)
-    table = catalogue.params(choices)
     fill_newer_keys(content, catalogue)
+    check_nodes(content, choices, file, catalogue)
+    for group, nodes in (instead or {}).items():
+        content[group], choices[group] = copy.deepcopy(nodes), list(nodes)
+    table = catalogue.params(choices)
     secrets = resolve(content)
     former = problems(content)
     links = {
@@ -150,7 +174,8 @@ def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[s
         raise CheckpointProblem(f"{file} does not say which words were chosen (`words`).")
     choices = {g: list(w) if g in LIST_GROUPS and isinstance(w, list) else [w] for g, w in words.items()}
     for group in (g for g in GROUPS if g in catalogue.words and g not in (*OVERLAYS, *OF_SWEEPS)):
-        choices.setdefault(group, [] if group in LIST_GROUPS else ["none"])
+        # what such a group has by default is what the program did before
+        choices.setdefault(group, catalogue.default_words(group) if group in LIST_GROUPS else ["none"])
     for group, names in choices.items():
         known = catalogue.words.get(group, {})
         for name in names if group not in OVERLAYS else []:  # what a recipe set is written out
@@ -181,7 +206,9 @@ def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:
     """Give knobs that are newer than the saved configuration their defaults."""
     known = {field.name for field in fields(Config)}
     for group in LIST_GROUPS:
-        content.setdefault(group, {})
+        words = [catalogue.words[group][name] for name in catalogue.default_words(group)]
+        nodes = {name: node for word in words for name, node in word.configuration()[group].items()}
+        content.setdefault(group, nodes)
     for path, knob in catalogue.knobs.items():
         head, _, key = path.rpartition(".")
         # keys of a sweep

@@ -99,6 +99,7 @@ class Evaluation:
         tta: number of augmented copies of each sample that `dltrain evaluate` averages over; 0 is none
         tta_words: words of augmentation that make these copies; empty, those that the run was trained with
         test: score the test split once, at the end, with the best weights
+        bootstrap: number of resamples for the intervals that `dltrain evaluate` prints; 0 is none
     """
 
     every_epochs: Count | None = 1
@@ -108,6 +109,7 @@ class Evaluation:
     tta: Index = 0
     tta_words: list[str] = field(default_factory=list)
     test: bool = True
+    bootstrap: Index = 1000
 
 
 @dataclass(frozen=True)
@@ -233,9 +235,11 @@ class Config(Knobs):
     regularization: dict[str, Node] = field(default_factory=dict)
     augmentation: dict[str, Node] = field(default_factory=dict)
     loss: Node = field(default_factory=dict)
+    metrics: dict[str, Node] = field(default_factory=dict)
     sampler: Node = field(default_factory=dict)
     early_stopping: Node = field(default_factory=dict)
     diagnostics: dict[str, Node] = field(default_factory=dict)
+    logger: dict[str, Node] = field(default_factory=dict)
     words: dict[str, Any] = field(default_factory=dict)
     plain: Node = field(default_factory=dict)
     secrets: dict[str, Any] = field(default_factory=dict)

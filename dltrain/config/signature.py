@@ -210,18 +210,41 @@ def _class_arguments(
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
         return [(ast.unparse(item.target), item.annotation, item.value) for item in fields], False
-    tree, package = _module(module, folders)
-    imports = _imports(tree, package) if tree is not None else {}
-    for base in node.bases:
-        name = ast.unparse(base)
-        target = imports.get(name, f"{module}.{name}")
-        if "." in name:
-            head, _, rest = name.partition(".")
-            target = f"{imports.get(head, head)}.{rest}"
+    for target in _bases(node, module, folders):
         found = find_definition(target, folders) if hops else None
         if found is not None and isinstance(found[0], ast.ClassDef):
             return _class_arguments(found[0], found[1], folders, hops - 1)
     return [], not node.bases == []
+
+
+def declared_direction(target: str, folders: tuple[Path, ...] = (), hops: int = MAX_HOPS) -> str | None:
+    """Return `min` or `max` as a class states it: by `direction`, or by torchmetrics' `higher_is_better`; None if it does not.
+
+    The first base class that states it counts. Nothing is imported.
+    """
+    found = find_definition(target, folders) if hops else None
+    if found is None or not isinstance(found[0], ast.ClassDef):
+        return None
+    node, module = found[0], found[1]
+    own = {name: ast.unparse(value) for name, value in _assignments(node).items()}
+    for name, stated in (
+        ("direction", {"'min'": "min", "'max'": "max"}),
+        ("higher_is_better", {"True": "max", "False": "min"}),
+    ):
+        if own.get(name) in stated:
+            return stated[own[name]]
+    bases = (declared_direction(base, folders, hops - 1) for base in _bases(node, module, folders))
+    return next((direction for direction in bases if direction), None)
+
+
+def _bases(node: ast.ClassDef, module: str, folders: tuple[Path, ...]) -> Iterator[str]:
+    """Yield the dotted names of the base classes of a class that `module` defines."""
+    tree, package = _module(module, folders)
+    imports = _imports(tree, package) if tree is not None else {}
+    for base in node.bases:
+        name = ast.unparse(base)
+        head, _, rest = name.partition(".")
+        yield f"{imports.get(head, head)}.{rest}" if rest else imports.get(name, f"{module}.{name}")
 
 
 class _Aliases:
@@ -250,7 +273,7 @@ class _Aliases:
         return annotation is not None and "runtime" in _metadata(annotation, self)
 
 
-def _assignments(tree: ast.Module) -> dict[str, ast.expr]:
+def _assignments(tree: ast.Module | ast.ClassDef) -> dict[str, ast.expr]:
     found: dict[str, ast.expr] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):

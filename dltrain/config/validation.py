@@ -20,6 +20,7 @@ from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, Wo
 from dltrain.config.compose import ALIASES, Composition, check_lr, keys_of, unknown_key
 from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
+from dltrain.config.declarations import check_installed
 from dltrain.config.groups import BY_NAME, OF_SWEEPS
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of, texts_of
@@ -353,7 +354,12 @@ def _refuse_value(
 
 
 def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
-    """Refuse words and knobs that exclude each other, by what they declare."""
+    """Refuse words whose package is missing, and words and knobs that exclude each other, by what they declare."""
+    for group, names in choices.items():
+        for name in names:
+            word = catalogue.words.get(group, {}).get(name)
+            if word is not None:
+                check_installed(word.declared.requires, f"{group}={name}")
     message = refusal(parts_of(plain, choices, catalogue), catalogue)
     if message is not None:
         raise UserError(message)

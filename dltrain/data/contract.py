@@ -33,13 +33,15 @@ class Rows:
     """Rows of another file as a contract encodes them.
 
     inputs: (N, F) float32, not normalized; targets: (N,) int64 classes or (N, K) float32 standardized, None where they were not
-    asked for; positions: (N,) rows of the file, without those that have no target; notes: what was filled or not known.
+    asked for; positions: (N,) rows of the table, without those that have no target or are broken; notes: what was filled or
+    not known; broken: rows with a value that does not fit its column, by number from 1, and why.
     """
 
     inputs: Tensor
     targets: Tensor | None
     positions: Tensor
     notes: tuple[str, ...]
+    broken: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,12 @@ class Contract:
     target_std: tuple[float, ...]
     sizes: dict[str, int]
     fingerprint: str
-    outputs: int = (
-        0  # of the model: classes or target columns; 0 in a file of a version that did not write it
-    )
+    # of the model: classes or target columns; 0 in a file of a version that did not write it
+    outputs: int = 0
+    # images of another size are cropped and scaled to that of the model
+    resized: bool = False
+    # images are uint8, from 0 to 255
+    in_bytes: bool = False
 
     @classmethod
     def of(
@@ -69,7 +74,8 @@ class Contract:
         fingerprint: str,
     ) -> Contract:
         """Return the contract of data that are encoded and split."""
-        shape = raw.samples.shape[1:] if isinstance(raw.samples, Tensor) else raw.samples.shape
+        samples = raw.samples
+        shape = samples.shape[1:] if isinstance(samples, Tensor) else samples.shape
         return cls(
             task=raw.task,
             input_shape=tuple(shape),
@@ -81,6 +87,8 @@ class Contract:
             sizes={name: len(chosen) for name, chosen in zip(SPLIT_NAMES, positions, strict=True)},
             fingerprint=fingerprint,
             outputs=class_numbers(raw) if raw.task == "classification" else raw.targets.shape[1],
+            resized=raw.resized,
+            in_bytes=not isinstance(samples, Tensor) or samples.dtype == torch.uint8,
         )
 
     @property
@@ -151,20 +159,33 @@ class Contract:
 
         return self.encode_table(read(Path(path).expanduser(), delimiter), targets, decimal)
 
-    def encode_table(self, table: Table, targets: bool = True, decimal: str = "auto") -> Rows:
-        """Encode the rows of a table that is in memory, as `encode` does."""
+    def encode_table(
+        self, table: Table, targets: bool = True, decimal: str = "auto", tolerant: bool = False
+    ) -> Rows:
+        """Encode the rows of a table that is in memory, as `encode` does.
+
+        tolerant: leave out rows with a value that does not fit its column, unless that would be all.
+        """
         from dltrain.data.tables.columns import Columns
         from dltrain.data.tables.encode import encode, fill_notes
         from dltrain.data.tables.reading import Reading
 
         wanted = [*self.columns, *(self.targets if targets else ())]
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
-        columns = Columns(table, Reading(self.missing_words(), decimal), [rule.name for rule in wanted])
+        reading, names = Reading(self.missing_words(), decimal), [rule.name for rule in wanted]
+        columns = Columns(table, reading, names, tolerant=tolerant)
         read_columns = tuple(columns.parse(rule.name, rule.format) for rule in self.columns)
-        inputs, unseen = encode(read_columns, self.columns)
+        if columns.broken and len(columns.broken) == len(table):
+            return self.encode_table(table, targets, decimal)
         values, kept = self._targets(columns) if targets else (None, torch.arange(len(table)))
+        sound = ~torch.isin(kept, torch.tensor(list(columns.broken), dtype=torch.int64))
+        values, kept = values if values is None else values[sound], kept[sound]
+        if len(kept) < len(table):
+            read_columns = tuple(column.take(kept.numpy()) for column in read_columns)
+        inputs, unseen = encode(read_columns, self.columns)
         notes = (*fill_notes(read_columns, self.columns), *unseen)
-        return Rows(torch.from_numpy(inputs)[kept], values, kept, notes)
+        broken = ((int(table.numbers[row]), reason) for row, reason in sorted(columns.broken.items()))
+        return Rows(torch.from_numpy(inputs), values, kept, notes, (*table.broken, *broken))
 
     def _targets(self, columns: Columns) -> tuple[Tensor, Tensor]:
         """Return the targets of the rows that have them, and these rows."""

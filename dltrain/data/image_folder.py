@@ -21,12 +21,14 @@ from dltrain.data.streaming import read_in_threads
 from dltrain.declare import declares
 from dltrain.ranges import Count, FilePath
 
-_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # detected by content: Pillow would pass a PostScript file named .png to ghostscript, which runs it
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 # bytes of a cache file; a larger one would be an unexpected use of the disk
 _CACHED_AT_MOST = 2 * 2**30
-_MODES = {"rgb": ("RGB", 3), "grey": ("L", 1)}
+_MODES = {"rgb": "RGB", "grey": "L"}
+# channels of each `color`
+COLORS = {"rgb": 3, "grey": 1}
 
 
 @declares(gives={"images", "classes"})
@@ -66,7 +68,7 @@ def image_folder(
     if not found:
         raise DataError(
             f"no image in {folder}; put them at {folder}/CLASS/NAME.jpg or {folder}/train/CLASS/NAME.jpg "
-            f"(endings read: {' '.join(_ENDINGS)})"
+            f"(endings read: {' '.join(ENDINGS)})"
         )
     raw = _raw(folder, found, bool(parts), wanted, color)
     return _decoded_once(raw, folder) if cache else raw
@@ -100,6 +102,7 @@ def _raw(
         class_names=tuple(class_names),
         split=torch.tensor([part for part, _, _ in found], dtype=torch.int8) if split else None,
         describe=reader.path,
+        resized=reader.resize,
     )
 
 
@@ -109,17 +112,18 @@ def _found(folder: Path, parts: list[str]) -> Iterator[tuple[int, str, str]]:
         for class_folder in sorted(path for path in (folder / part).iterdir() if path.is_dir()):
             if class_folder.name.startswith("."):
                 continue
-            for path in _images_below(str(class_folder)):
+            for path in images_below(str(class_folder)):
                 yield SPLIT_NAMES.index(part) if part else 0, class_folder.name, os.path.relpath(path, folder)
 
 
-def _images_below(folder: str) -> Iterator[str]:
+def images_below(folder: str) -> Iterator[str]:
+    """Yield the image files below a folder, in the order of their names."""
     for here, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
             path = os.path.join(here, name)
             # regular files only: reading a pipe would block
-            if name.lower().endswith(_ENDINGS) and not name.startswith(".") and os.path.isfile(path):
+            if name.lower().endswith(ENDINGS) and not name.startswith(".") and os.path.isfile(path):
                 yield path
 
 
@@ -142,12 +146,22 @@ class ImageFiles:
     """A `Reader` of image files. It keeps their paths in one array, which worker processes share without copies."""
 
     def __init__(
-        self, folder: str, paths: NDArray[np.bytes_], height: int, width: int, color: str, resize: bool
+        self,
+        folder: str,
+        paths: NDArray[np.bytes_],
+        height: int,
+        width: int,
+        color: str,
+        resize: bool,
+        rule: str = "",
     ) -> None:
-        """paths: (N,) below the folder, in the file system's encoding."""
+        """paths: (N,) below the folder, in the file system's encoding; rule: why images must have this size, and the cure."""
         self.folder, self.paths, self.resize = folder, paths, resize
-        self.mode, channels = _MODES[color]
-        self.shape = (channels, height, width)
+        self.rule = rule or (
+            f"but the first one is {width} and {height}; set dataset.size=[{height},{width}] to bring all to one size"
+        )
+        self.mode = _MODES[color]
+        self.shape = (COLORS[color], height, width)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -182,7 +196,6 @@ class ImageFiles:
             raise _unreadable(path, error) from error
         if pixels.shape[:2] != (height, width):
             raise DataError(
-                f"the image {path} is {pixels.shape[1]} wide and {pixels.shape[0]} high, but the first one is "
-                f"{width} and {height}; set dataset.size=[{height},{width}] to bring all to one size"
+                f"the image {path} is {pixels.shape[1]} wide and {pixels.shape[0]} high, {self.rule}"
             )
         return pixels.reshape(height, width, channels)

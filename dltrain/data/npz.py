@@ -57,7 +57,7 @@ def npz(
     _check_lengths(path, {key: arrays[name] for key, name in names.items() if name})
     kind, values, class_names = _targets(arrays[targets], task)
     return RawData(
-        inputs=_inputs(arrays[inputs], channels),
+        inputs=as_inputs(arrays[inputs], channels),
         targets=values,
         task=kind,
         class_names=class_names,
@@ -66,6 +66,11 @@ def npz(
         if groups
         else None,
     )
+
+
+def read_array(path: Path, name: str) -> Array:
+    """Return one array of a file of numpy.savez. Raises DataError where it cannot be read."""
+    return _read(path, [name])[name]
 
 
 def _read(path: Path, names: list[str]) -> dict[str, Array]:
@@ -110,7 +115,8 @@ def _check_lengths(path: str, arrays: dict[str, Array]) -> None:
         )
 
 
-def _inputs(array: Array, channels: str) -> Tensor:
+def as_inputs(array: Array, channels: str) -> Tensor:
+    """Return a table (N, F) as floats, or images (N, C, H, W) as bytes or floats. Raises DataError for other shapes."""
     if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4):
         raise DataError(
             f"the inputs have shape {array.shape} and kind {array.dtype}; they must be numbers of shape (N, F), "

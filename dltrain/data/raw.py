@@ -87,6 +87,7 @@ class RawData:
         target_rules: how the target columns of a table are read
         target_scale: `unit` standardizes the targets of a regression by mean and deviation of the training split
         notes: lines that tell what was inferred
+        resized: whether images of another size are cropped and scaled to the shape
     """
 
     inputs: Tensor | Reader | Encoder
@@ -100,6 +101,7 @@ class RawData:
     target_rules: tuple[Any, ...] = ()  # how the target columns of a table are read
     target_scale: Literal["unit", "none"] = "none"
     notes: tuple[str, ...] = ()
+    resized: bool = False
 
     def __len__(self) -> int:
         return len(self.targets)

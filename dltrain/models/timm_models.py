@@ -12,7 +12,7 @@ from dltrain.models.parts import image_size
 from dltrain.ranges import Fraction
 
 
-@declares(needs={"images"})
+@declares(needs={"images"}, requires={"timm"})
 def timm_model(
     input_shape: tuple[int, ...],
     num_classes: int,
@@ -26,7 +26,7 @@ def timm_model(
 
         timm.create_model(name, pretrained=pretrained) for the channels, the image size and the classes of the data
 
-    Maps inputs (B, C, H, W) to outputs (B, num_classes). Raises ValueError if timm is not installed, for an
+    Maps inputs (B, C, H, W) to outputs (B, num_classes). Raises ValueError for an
     unknown name, for weights that cannot be downloaded, and for a key that the model does not have.
 
     Use: recent networks.
@@ -41,7 +41,8 @@ def timm_model(
         stochastic_depth: probability to drop the last residual branch, if the network has residual branches
     """
     channels, height, width = image_size(input_shape, "timm")
-    timm = _import_timm()
+    import timm
+
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "model.name=resnet18 is one"
@@ -49,16 +50,6 @@ def timm_model(
     keys = {"in_chans": channels, "num_classes": num_classes, "drop_rate": dropout}
     keys |= {"drop_path_rate": stochastic_depth} if stochastic_depth else {}
     return _create(timm, name, pretrained, keys, (height, width))
-
-
-def _import_timm() -> ModuleType:
-    try:
-        import timm
-    except ImportError as error:
-        raise ValueError(
-            "model=timm needs the package timm, which is not installed; run: pip install timm"
-        ) from error
-    return timm
 
 
 def _create(

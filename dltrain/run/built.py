@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dltrain.config.schema import Config
@@ -14,6 +15,7 @@ class Experiment:
 
     Args:
         startup: seconds from the start of the process to each milestone
+        loggers: by word
     """
 
     config: Config
@@ -22,3 +24,4 @@ class Experiment:
     command: str = ""
     overrides: tuple[str, ...] = ()
     startup: dict[str, float] = field(default_factory=dict)
+    loggers: Mapping[str, object] = field(default_factory=dict)

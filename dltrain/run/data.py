@@ -15,6 +15,7 @@ from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
+from dltrain.data.raw import RawData
 from dltrain.data.torch_dataset import as_raw
 from dltrain.errors import DataProblem, UserError
 
@@ -34,12 +35,18 @@ def build_data(
     machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
     machine |= {"worker_timeout": config.worker_timeout, "contract": contract}
     common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
-    own = {key: value for key, value in config.dataset.items() if key not in common}
+    raw = load_data(config, door, contract)
+    with data_problems():
+        return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
+
+
+def load_data(config: Config, door: Door, contract: Contract | None = None) -> RawData:
+    """Load the dataset; a table is read by the contract of an earlier run, if it is given."""
+    own = {key: value for key, value in config.dataset.items() if key not in COMMON_DATASET_KEYS}
     if contract is not None and contract.columns and takes_contract(door, config):
         own["contract"] = contract
     with data_problems():
-        raw = as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS))
-        return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
+        return as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS))
 
 
 def takes_contract(door: Door, config: Config) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,25 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.prepare import Splits
+from dltrain.loggers.events import Result, RunInfo
+from dltrain.loggers.run_log import RunLog
+from dltrain.loggers.terminal import Terminal
+from dltrain.metrics.report import CONFUSION, PER_CLASS, confusion_csv, per_class_csv
 from dltrain.run.build import build
 from dltrain.run.built import Experiment
 from dltrain.run.failures import explain, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
 from dltrain.run.tuning import settle
+from dltrain.storage.files import replace
 from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
-from dltrain.training.callbacks import Callback, Result, RunInfo
 from dltrain.training.evaluation import confusion
 from dltrain.training.parts import Parts
-from dltrain.training.run_log import RunLog
 from dltrain.training.signals import Interrupted
-from dltrain.training.tensorboard import TensorBoard
-from dltrain.training.terminal import Terminal
 from dltrain.training.trainer import Trainer, Watch
 
 _log = logging.getLogger(__name__)
@@ -54,8 +57,9 @@ def prepare(
         (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
     )
     parts, plan = build(config, door, statistics, splits, contract)
+    loggers = {word: door.build(node, f"logger.{word}") for word, node in config.logger.items()}
     timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
-    return Experiment(config, parts, plan, command, tuple(overrides), timings)
+    return Experiment(config, parts, plan, command, tuple(overrides), timings, loggers)
 
 
 def run(
@@ -68,7 +72,7 @@ def run(
     """
     folder = open_folder(experiment, path, strict)
     try:
-        trainer = Trainer(experiment.parts, experiment.plan, folder, [], watch)
+        trainer = Trainer(experiment.parts, experiment.plan, folder, observers(experiment, path), watch)
         if resume:
             restore(trainer)
         # before the summary says `running`, which a signal must not leave behind
@@ -88,7 +92,7 @@ def open_folder(experiment: Experiment, path: Path, strict: bool = False) -> Run
 
 
 def begin(experiment: Experiment, trainer: Trainer, resume: bool = False) -> RunInfo:
-    """Write what is known before the first step, and create the observers."""
+    """Write what is known before the first step."""
     folder = trainer.folder
     saved.write(experiment.config, folder.path / "config.yaml")
     # a resumed run has none if it was killed before they were written; they come last, so that the contract is there, too
@@ -96,8 +100,7 @@ def begin(experiment: Experiment, trainer: Trainer, resume: bool = False) -> Run
         if experiment.parts.contract is not None:
             folder.write_contract(experiment.parts.contract)
         folder.write_statistics(experiment.parts.statistics)
-    info = describe(experiment, folder.path, trainer.step, folder.rows() if resume else [])
-    trainer.callbacks += observers(experiment.config, folder.path, trainer.step if resume else None)
+    info = describe(experiment, folder.path, trainer.step, folder.rows() if resume else None)
     folder.write_summary({"status": "running", **facts(experiment)})
     return info
 
@@ -105,7 +108,7 @@ def begin(experiment: Experiment, trainer: Trainer, resume: bool = False) -> Run
 def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | None:
     """Fit, score and report; the summary says how it ended, also after an error."""
     try:
-        trainer.notify("on_fit_start", info)
+        trainer.loggers.tell("run_started", info)
         trainer.fit()
         result = finish(experiment, trainer)
     except BaseException as error:
@@ -121,9 +124,9 @@ def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | Non
 
 
 def finish(experiment: Experiment, trainer: Trainer) -> Result:
-    """Score, call the observers, and write the summary."""
+    """Score, tell the loggers, and write the summary."""
     result = conclude(experiment, trainer)
-    trainer.notify("on_fit_end", result)
+    trainer.loggers.tell("run_ended", result)
     problems = trainer.folder.problems
     ending = {"status": "degraded", "problems": problems} if problems else {}
     trainer.folder.write_summary({**summary_of(result), **ending, **facts(experiment)})
@@ -131,11 +134,12 @@ def finish(experiment: Experiment, trainer: Trainer) -> Result:
 
 
 def close(experiment: Experiment, trainer: Trainer, report: BaseException) -> None:
-    """Write the reason why a run ended early to the summary, run.log and the callbacks; no failure here hides the first."""
+    """Write the reason why a run ended early to the summary, run.log and the loggers; no failure here hides the first."""
     interrupted = isinstance(report, KeyboardInterrupt | Interrupted)
+    ending = ("interrupted" if interrupted else "failed", str(report))
     summary = {
-        "status": "interrupted" if interrupted else "failed",
-        "stop_reason": str(report),
+        "status": ending[0],
+        "stop_reason": ending[1],
         "error": f"{type(report).__name__}: {report}",
         "steps": trainer.step,
         "problems": trainer.folder.problems,
@@ -147,19 +151,17 @@ def close(experiment: Experiment, trainer: Trainer, report: BaseException) -> No
         _log.info("%s", report)
     else:
         _log.exception("the run ended with an error")
-    with suppress(OSError):
-        trainer.notify("on_exception", report)
+    trainer.loggers.tell("run_ended", result_of(experiment, trainer, ending, error=type(report).__name__))
 
 
-def observers(config: Config, path: Path, resumed_step: int | None) -> list[Callback]:
-    """Return the callbacks of a run."""
-    purge_step = None if resumed_step is None else resumed_step + 1
-    callbacks: list[Callback] = [Terminal(config.quiet), TensorBoard(path, purge_step), RunLog()]
-    if config.log.profile:
-        from dltrain.training.profiler import Profiler
+def observers(experiment: Experiment, path: Path) -> list[object]:
+    """Return everything that observes a run: the chosen loggers, and what always does."""
+    found = [Terminal(experiment.config.quiet), *experiment.loggers.values(), RunLog()]
+    if experiment.config.log.profile:
+        from dltrain.loggers.profiler import Profiler
 
-        callbacks.append(Profiler(path))
-    return callbacks
+        found.append(Profiler(path))
+    return found
 
 
 def conclude(experiment: Experiment, trainer: Trainer) -> Result:
@@ -180,23 +182,41 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
         )
     if trainer.state.best_weights:
         trainer.folder.write_best(trainer.state.best_weights)
+    if table is not None:
+        write_report(trainer.folder, table, parts.spec.class_names)
     trainer.diagnosis.draw(trainer.rates.lr)
-    best_step = trainer.state.best_row.get("step", 0.0)
+    constant = constant_guess(parts, scored) if scored is not None else {}
+    return result_of(experiment, trainer, trainer.state.stop, test=test, confusion=table, constant=constant)
+
+
+def result_of(experiment: Experiment, trainer: Trainer, ending: tuple[str, str], **scores: Any) -> Result:
+    """Return what came out: how the run ended (status and reason), and the scores of its last weights, if there are any."""
+    plan, state = experiment.plan, trainer.state
     return Result(
-        status=trainer.state.stop[0],
-        stop_reason=trainer.state.stop[1],
-        best_epoch=best_step / plan.steps_per_epoch,
-        best=dict(trainer.state.best_row),
-        test=test,
-        objective=parts.early_stopping.best,
+        status=ending[0],
+        stop_reason=ending[1],
+        best_epoch=state.best_row.get("step", 0.0) / plan.steps_per_epoch,
+        best=dict(state.best_row),
+        objective=experiment.parts.early_stopping.best,
         epochs=trainer.step / plan.steps_per_epoch,
         steps=trainer.step,
         seconds=trainer.clock.seconds,
-        images_per_second=trainer.state.last_row.get("images_per_second", 0.0),
+        images_per_second=state.last_row.get("images_per_second", 0.0),
         peak_memory_bytes=peak_memory(plan.device),
-        confusion=table,
-        constant=constant_guess(parts, scored) if scored is not None else {},
+        **{"test": {}, "confusion": None, **scores},
     )
+
+
+def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]) -> None:
+    """Write the report by class and the confusion matrix; what cannot be written costs no result."""
+    for name, text in (
+        (PER_CLASS, per_class_csv(counts, class_names)),
+        (CONFUSION, confusion_csv(counts, class_names)),
+    ):
+        try:
+            replace(folder.path / name, text.encode())
+        except OSError as error:
+            folder.note_problem(f"{name} could not be written ({error.strerror})")
 
 
 def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
@@ -212,4 +232,7 @@ def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
         outputs = known.double().mean(0)
     outputs = outputs.expand(len(targets), -1)
     reported = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
-    return {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
+    means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
+    found = means | parts.measures.of(outputs, targets)
+    # a constant has no rank correlation
+    return {name: value for name, value in found.items() if math.isfinite(value)}

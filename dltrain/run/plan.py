@@ -42,7 +42,7 @@ def make_plan(
         total_steps=total,
         accumulate=config.accumulate,
         evaluate_every=steps(config.evaluation) or total,
-        evaluation_batch_size=config.evaluation.batch_size or max(batch_size, 1024),
+        evaluation_batch_size=evaluation_batch_size(config, batch_size),
         checkpoint_every=steps(config.checkpoint),
         checkpoint_seconds=config.checkpoint.every_minutes * 60 if config.checkpoint.every_minutes else None,
         log_every=config.log.every_steps,
@@ -56,6 +56,11 @@ def steps_of_an_epoch(samples: int, batch_size: int, model: nn.Module) -> int:
     """Count the batches, including a ragged last one, unless it is a single sample and the model has batch norm."""
     dropped = bool(batch_norms(model)) and leaves_one(samples, batch_size)
     return math.ceil(samples / batch_size) - dropped
+
+
+def evaluation_batch_size(config: Config, batch_size: int) -> int:
+    """Return the number of samples that are evaluated at once."""
+    return config.evaluation.batch_size or max(batch_size, 1024)
 
 
 def choose_batch_size(asked: int | str | None, num_train: int) -> int:

@@ -1,16 +1,13 @@
-"""What a trained model says of other data, which are held to the contract of its run (data.json).
-
-Columns of a table are matched by name, never by position; other data by their shape. Class names and real units come out.
-"""
+"""Predictions of trained models for other data: class names with probabilities, or quantities in real units."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,36 +19,46 @@ from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
 from dltrain.data.normalization import Normalizer
-from dltrain.errors import UserError
+from dltrain.data.spec import DataSpec
+from dltrain.errors import DataProblem, UserError
+from dltrain.losses import combine, yardstick
 from dltrain.run.build import build
 from dltrain.run.data import data_problems
+from dltrain.run.inputs import (
+    Broken,
+    Given,
+    Pictures,
+    Samples,
+    array_of,
+    finite,
+    rows_of,
+    table_of,
+)
 from dltrain.run.machine import choose_device, choose_precision
+from dltrain.run.plan import choose_batch_size, evaluation_batch_size
 from dltrain.run.scoring import best_weights, load_best, load_weights
 from dltrain.run.table import Table
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.training.evaluation import evaluating
 from dltrain.training.forward import autocast
 
-if TYPE_CHECKING:
-    from dltrain.data.tables.read import Table as FileTable
-
-BATCH_SIZE = 1024
-FAR = (
-    10.0  # standard deviations, in the mean over all values: data on another scale than those of the training
-)
+# Standard deviations, in the mean over all values, of data that are on another scale than those of the training.
+FAR = 10.0
 
 
 @dataclass(frozen=True, repr=False)
 class Predictions:
     """Predictions for N samples.
 
-    outputs: (N, K) float32, what the model gives: logits, or quantities as it learned them (standardized). notes: what was
-    filled, and levels that the training did not have.
+    outputs: (N, K), what the model gives: logits, or quantities as it learned them (standardized). where: (N,) rows counted
+    from 1, or files. notes: what was filled, not used, and levels that the training did not have. broken: what was left out.
     """
 
-    outputs: NDArray[np.float32]
+    outputs: NDArray[Any]
     contract: Contract
+    where: NDArray[Any]
     notes: tuple[str, ...] = ()
+    broken: tuple[Broken, ...] = ()
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -119,45 +126,91 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Predictor:
-    """The best model of a run, on its device in evaluation mode, with what makes its inputs."""
+    """The best model of a run, on its device in evaluation mode, with what makes its inputs.
+
+    batch_size: that of the run's evaluations. With it, the same rows have the outputs of `evaluate` to the last bit.
+    """
 
     model: nn.Module
     contract: Contract | None  # None for an objective, and for a run of a version that wrote none
     normalize: Normalizer
     device: torch.device
     precision: str
+    batch_size: int
+    config: Config
+    door: Door
 
-    def __call__(self, data: Any, batch_size: int = BATCH_SIZE) -> Predictions:
-        """Predict for new samples. Raises DataProblem, with the difference, for data that do not fit the contract."""
+    def __call__(self, data: Any, batch_size: int | None = None, tolerant: bool = False) -> Predictions:
+        """Predict for new samples: the path of a file or folder, or data in memory.
+
+        tolerant: leave out samples that are broken. Raises DataProblem, with the difference, for data that do not fit the
+        contract.
+        """
+        contract = self.known_contract()
+        with data_problems():
+            if isinstance(data, str | Path):
+                samples = Given(str(data), tolerant=tolerant).samples(contract, self.config.dataset)
+            elif contract.columns:
+                samples = rows_of(table_of(data, contract), contract, tolerant=tolerant)
+            else:
+                samples = finite(array_of(data, contract.input_shape), "the data", tolerant)
+        found = self.predict(samples, batch_size)
+        for note in found.notes:
+            if note.startswith(("unseen", "scale")):
+                warnings.warn(note, stacklevel=3)
+        return found
+
+    def known_contract(self) -> Contract:
+        """Return the contract. Raises UserError for a run that has none."""
         if self.contract is None:
             raise UserError(
                 "This run has no data.json: it was trained on an objective, which has no inputs, or by an earlier version.\n"
                 "For the latter, train it again: dltrain rerun RUN"
             )
-        if batch_size < 1:
-            raise UserError(f"`batch_size` is {batch_size}; it must be at least 1.")
-        with data_problems():
-            inputs, notes = inputs_of(data, self.contract)
-        for note in notes:
-            if note.startswith("unseen"):
-                warnings.warn(note, stacklevel=3)
-        return Predictions(self.outputs(inputs, batch_size), self.contract, notes)
+        return self.contract
 
-    def outputs(self, inputs: Tensor, batch_size: int) -> NDArray[np.float32]:
-        """Return the outputs (N, K) for inputs that are not normalized."""
-        found, distance = [], 0.0
-        with evaluating(self.model):
-            for part in inputs.split(batch_size):
-                normal = self.normalize(part.to(self.device))
-                distance += float(normal.abs().mean()) * len(part) / len(inputs)
+    def predict(self, samples: Samples, batch_size: int | None = None) -> Predictions:
+        """Return the predictions for samples, batch by batch. Raises DataProblem where there is none that is not broken."""
+        contract, size = self.known_contract(), self.batch_size if batch_size is None else batch_size
+        if size < 1:
+            raise UserError(f"`batch_size` is {size}; it must be at least 1.")
+        outputs: list[Tensor] = []
+        where: list[NDArray[Any]] = []
+        distance = 0.0
+        with data_problems(), evaluating(self.model):
+            for inputs, names in samples.batches(size):
+                self._check_scale(samples, inputs)
+                normal = self.normalize(inputs.to(self.device))
+                distance += float(normal.abs().mean()) * len(names)
                 with autocast(self.device, self.precision):
-                    found.append(self.model(normal).float().cpu())
-        if distance > FAR:
-            warnings.warn(
-                f"the inputs are {distance:.0f} standard deviations from those of the training on average: are they on another scale?",
-                stacklevel=4,
+                    outputs.append(self.model(normal).float().cpu())
+                where.append(names)
+        if not outputs:
+            first = samples.broken[0]
+            place = f"row {first.where}" if isinstance(first.where, int) else str(first.where)
+            raise DataProblem(
+                f"nothing can be predicted; the first of {len(samples.broken)}: {place}: {first.reason}"
             )
-        return torch.cat(found).numpy()
+        names = np.concatenate(where)
+        notes = samples.notes
+        if distance > FAR * len(names):
+            notes += (
+                f"scale    the inputs are {distance / len(names):.0f} standard deviations from those of the training on average: "
+                "are they on another scale?",
+            )
+        return Predictions(torch.cat(outputs).numpy(), contract, names, notes, tuple(samples.broken))
+
+    def _check_scale(self, samples: Samples, inputs: Tensor) -> None:
+        """Refuse bytes for a model that learned from floats outside [0, 1]: as fractions they are on another scale."""
+        if inputs.dtype != torch.uint8 or self.known_contract().in_bytes:
+            return
+        low, high = float(self.normalize.mean.min()), float(self.normalize.mean.max())
+        if low < 0 or high > 1:
+            what = "image files hold" if isinstance(samples, Pictures) else "the data are"
+            raise DataError(
+                f"{what} bytes, and the model was trained on floats with means from {low:.4g} to {high:.4g}; give such floats "
+                "in an .npz file"
+            )
 
 
 def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
@@ -177,144 +230,78 @@ def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
         load_best(parts, path)
         model, contract, statistics = parts.model, parts.contract, parts.statistics
     model.to(place).eval()
+    if contract is not None and len(contract.input_shape) == 3:
+        # as in the training: other layouts round differently
+        model.to(memory_format=torch.channels_last)
     normalize = Normalizer(statistics["mean"], statistics["std"]).to(place)
-    return Predictor(model, contract, normalize, place, choose_precision(config.precision, place))
+    precision = choose_precision(config.precision, place)
+    # as in the scoring of a run
+    trained = choose_batch_size(None, contract.sizes["train"]) if contract is not None else 1
+    size = evaluation_batch_size(config, trained)
+    return Predictor(model, contract, normalize, place, precision, size, config, door)
 
 
-# Inputs -----------------------------------------------------------------------------------------------------------
+# Ensembles --------------------------------------------------------------------------------------------------------
 
 
-def inputs_of(data: Any, contract: Contract) -> tuple[Tensor, tuple[str, ...]]:
-    """Return inputs (N, …), not normalized, and notes. Raises DataError for data that are not what the contract says."""
-    if contract.columns:
-        rows = contract.encode_table(table_of(data, contract), targets=False)
-        return rows.inputs, rows.notes
-    return array_of(data, contract.input_shape), ()
+def check_ensemble(predictors: Sequence[Predictor], names: Sequence[str]) -> None:
+    """Refuse models that do not predict the same: another task, other classes or other quantities. Raises UserError."""
+    contracts = [predictor.known_contract() for predictor in predictors]
+    first = contracts[0]
+    for name, contract in zip(names[1:], contracts[1:], strict=True):
+        both = f"{names[0]} and {name} are no ensemble: "
+        if contract.task != first.task:
+            raise UserError(f"{both}the first is a {first.task}, the second a {contract.task}.")
+        found = (_predicted(first), _predicted(contract))
+        if found[0] != found[1]:
+            raise UserError(
+                f"{both}they predict {some(map(repr, found[0]))} and {some(map(repr, found[1]))}."
+            )
 
 
-def table_of(data: Any, contract: Contract) -> FileTable:
-    """Return the columns of a file, a DataFrame, an Arrow table, a dict of columns, one row or several rows."""
-    import pyarrow as pa
-
-    from dltrain.data.tables.read import Table as FileTable
-    from dltrain.data.tables.read import read
-
-    if isinstance(data, str | Path):
-        return read(Path(data).expanduser(), "auto", key="predict")
-    if hasattr(data, "to_dict") and not hasattr(data, "columns"):
-        # a pandas.Series is one row
-        data = data.to_dict()
-    if hasattr(data, "__arrow_c_stream__") or isinstance(data, pa.RecordBatch):
-        try:
-            whole = pa.table(data)
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            raise DataError(
-                f"a column holds values of several kinds ({str(error).splitlines()[0][:150]}); give numbers, texts or dates alone"
-            ) from error
-        columns = dict(zip(whole.column_names, whole.columns, strict=True))
-    else:
-        columns = {name: _column(name, values) for name, values in _columns_of(data, contract).items()}
-    columns = {
-        str(name): column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-        for name, column in columns.items()
-    }
-    if len({len(column) for column in columns.values()}) > 1:
-        sizes = some(f"{name!r} {len(column)}" for name, column in columns.items())
-        raise DataError(f"the columns have different lengths: {sizes}; each needs one value for each row")
-    if not columns or not len(next(iter(columns.values()))):
-        raise DataError("the data hold no row")
-    return FileTable(Path("data"), columns)
+def _predicted(contract: Contract) -> tuple[object, ...]:
+    quantities = tuple(rule.name for rule in contract.targets) if contract.task == "regression" else ()
+    return contract.class_names or quantities or tuple(range(contract.outputs))
 
 
-def _columns_of(data: Any, contract: Contract) -> Mapping[str, Any]:
-    names = some(repr(rule.name) for rule in contract.columns)
-    if isinstance(data, np.ndarray) and data.dtype.names:
-        return {name: data[name] for name in data.dtype.names}
-    if isinstance(data, Mapping):
-        is_row = not any(_is_column(value) for value in data.values())
-        return {name: [value] for name, value in data.items()} if is_row else data
-    if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
-        for number, row in enumerate(data, 1):
-            if row.keys() != data[0].keys():
-                names = some(map(repr, row.keys() ^ data[0].keys()))
-                raise DataError(
-                    f"row {number} and row 1 differ in {names}; give each row all columns, None where one is missing"
-                )
-        return {name: [row[name] for row in data] for name in data[0]}
-    shape = (
-        f" of shape {tuple(np.shape(data))}" if isinstance(data, np.ndarray | Tensor | list | tuple) else ""
-    )
-    raise DataError(
-        f"{type(data).__name__}{shape} has no column names, and the model takes columns by name: {names}\n"
-        "give a dict of columns, a list of dicts, a DataFrame, or the path of a CSV or Parquet file"
-    )
+def ensemble(predictors: Sequence[Predictor], members: Sequence[Predictions]) -> Predictions:
+    """Return the mean of several predictions in the space of their loss, as `evaluate` has it; what one leaves out is left out."""
+    if len(members) == 1:
+        return members[0]
+    others = [set(member.where.tolist()) for member in members[1:]]
+    shared = [name for name in members[0].where.tolist() if all(name in other for other in others)]
+    if not shared:
+        raise DataProblem("no input can be predicted by all of the runs")
+    outputs = [torch.from_numpy(member.outputs[_places(member, shared)]) for member in members]
+    contract = members[0].contract
+    if len({(member.contract.target_mean, member.contract.target_std) for member in members}) > 1:
+        outputs = [
+            output.double() if scale is None else scale.to_units(output)
+            for output, scale in zip(outputs, (m.contract.target_scale for m in members), strict=True)
+        ]
+        contract = replace(contract, target_mean=(), target_std=())
+    losses = [loss_of(predictor) for predictor in predictors]
+    alike = len({type(loss) for loss in losses}) == 1
+    mean = combine(losses[-1] if alike else yardstick(spec_of(predictors[-1])), torch.stack(outputs))
+    notes = tuple(dict.fromkeys(note for member in members for note in member.notes))
+    broken = {item.where: item for member in members for item in member.broken}
+    where = members[0].where[_places(members[0], shared)]
+    return Predictions(mean.numpy(), contract, where, notes, tuple(broken.values()))
 
 
-def _is_column(value: Any) -> bool:
-    return isinstance(value, Sequence | np.ndarray | Tensor) and not isinstance(value, str | bytes)
+def _places(member: Predictions, shared: list[Any]) -> list[int]:
+    place = {name: i for i, name in enumerate(member.where.tolist())}
+    return [place[name] for name in shared]
 
 
-def _column(name: str, values: Any) -> Any:
-    import pyarrow as pa
-
-    if not _is_column(values):
-        raise DataError(
-            f"column {name!r} is {values!r}, and other columns are lists; give it one value for each row"
-        )
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    if np.ndim(values) != 1:
-        raise DataError(f"column {name!r} has shape {np.shape(values)}; a column has one value for each row")
-    try:
-        return pa.chunked_array([pa.array(values, from_pandas=True)])
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise DataError(
-            f"column {name!r} holds values of several kinds ({str(error).splitlines()[0][:100]}); give numbers, texts, "
-            "dates or None alone"
-        ) from error
+def loss_of(predictor: Predictor) -> Any:
+    return predictor.door.build(predictor.config.loss, "loss", spec_of(predictor))
 
 
-def array_of(data: Any, shape: tuple[int, ...]) -> Tensor:
-    """Return samples (N, *shape), uint8 images or floats; a single sample, or images of one channel without it, are completed."""
-    takes = f"the model takes arrays of shape (N, {', '.join(map(str, shape))})"
-    if isinstance(data, str | Path | Mapping) or hasattr(data, "__arrow_c_stream__"):
-        raise DataError(f"{type(data).__name__} is no array, and its data have no column names: {takes}")
-    try:
-        found = data.detach().cpu() if isinstance(data, Tensor) else torch.from_numpy(np.array(data))
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"the data are no array of numbers ({str(error).splitlines()[0][:80]}); {takes}"
-        ) from error
-    samples = _completed(found, shape)
-    if samples is None:
-        last = tuple(found.shape[1:]) == (*shape[1:], shape[0])
-        cure = "; move the channels to the front: np.moveaxis(data, -1, 1)" if last else ""
-        raise DataError(f"the data have shape {tuple(found.shape)}, and {takes}{cure}")
-    if len(shape) == 3 and not samples.is_floating_point() and samples.dtype != torch.uint8:
-        raise DataError(
-            f"the images are {samples.dtype}; give bytes (uint8, 0 to 255), or floats as in the training"
-        )
-    if not len(samples):
-        raise DataError("the data hold no sample")
-    if samples.dtype == torch.uint8 and len(shape) == 3:
-        return samples
-    samples = samples.float()
-    bad = (~torch.isfinite(samples).flatten(1).all(1)).nonzero()
-    if len(bad):
-        raise DataError(
-            f"sample {int(bad[0])} has a value that is not finite; all values must be finite numbers"
-        )
-    return samples
-
-
-def _completed(found: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """Return samples of the shape, or None where the dimensions do not fit."""
-    forms = {shape: 0}
-    if len(shape) == 3 and shape[0] == 1:
-        forms[shape[1:]] = 1
-    for form, missing in forms.items():
-        if tuple(found.shape) == form:
-            return found.reshape(1, *shape)
-        if found.ndim == len(form) + 1 and tuple(found.shape[1:]) == form:
-            return found.unsqueeze(1) if missing else found
-    return None
+def spec_of(predictor: Predictor) -> DataSpec:
+    """Return what a loss may know of the data of a run."""
+    contract = predictor.known_contract()
+    return DataSpec(
+        contract.input_shape, contract.outputs, contract.task, predictor.normalize.mean, predictor.normalize.std,
+        contract.class_names, sizes=contract.sizes, target_scale=contract.target_scale,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Records of a run: manifest, summary, the description for observers, and the log."""
+"""Records of a run: manifest, summary, the description for loggers, and the log."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from torch import Tensor
 import dltrain
 from dltrain.config import saved
 from dltrain.config.schema import Config
+from dltrain.loggers.events import Best, Result, RunInfo
 from dltrain.run.built import Experiment
 from dltrain.run.git import git_state
 from dltrain.seeding import Stream, sample_positions
+from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.run_folder import RunFolder
-from dltrain.training.callbacks import Best, Result, RunInfo
 from dltrain.training.parts import Parts, Plan
 
 
@@ -86,8 +87,8 @@ def device_name(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str, float]]) -> RunInfo:
-    """Return what the observers are told before the first step; `rows` were kept by a resume."""
+def describe(experiment: Experiment, path: Path, step: int, kept: list[dict[str, float]] | None) -> RunInfo:
+    """Return what the loggers are told before the first step; `kept` are the rows of a run that is resumed."""
     config, parts, plan, words = experiment.config, experiment.parts, experiment.plan, experiment.config.words
     images, labels = sample_images(parts, plan)
     best = Best(parts.early_stopping.metric, parts.early_stopping.mode)
@@ -117,15 +118,18 @@ def describe(experiment: Experiment, path: Path, step: int, rows: list[dict[str,
         batch_size=plan.batch_size,
         lr=parts.optimizer.param_groups[0]["initial_lr"],
         resumed_step=step,
-        best_row=([{}] + [row for row in rows if best.improves(row)])[-1],
+        best_row=([{}] + [row for row in kept or [] if best.improves(row)])[-1],
         metric=parts.early_stopping.metric,
         mode=parts.early_stopping.mode,
         early_stopping=str(words["early_stopping"]),
         hparams=hparams(config, parts, plan),
+        config=saved.as_saved(config),
         sample_images=images,
         sample_labels=labels,
         loaded=parts.loaded,
         inferred=parts.spec.notes,
+        resumed=kept is not None,
+        sweep=path.absolute().parent.name if (path.absolute().parent / SWEEP_RECORD).is_file() else "",
     )
 
 
@@ -134,7 +138,7 @@ def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float |
     words = {
         g: w if isinstance(w, str) else ",".join(w) or "none"
         for g, w in config.words.items()
-        if g not in ("debug", "experiment")
+        if g not in ("debug", "experiment", "logger")
     }
     numbers = {
         "lr": parts.optimizer.param_groups[0]["initial_lr"],

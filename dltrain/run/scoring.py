@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +19,63 @@ from dltrain.augmentation.pipeline import Augmentation
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, objective_of
 from dltrain.data.contract import Contract
-from dltrain.data.spec import DataSpec
+from dltrain.data.spec import Batch, DataSpec
+from dltrain.data.units import InUnits
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.losses import combine, yardstick
-from dltrain.run.build import build, measures
+from dltrain.metrics import bootstrap
+from dltrain.metrics.counts import confusion_of
+from dltrain.metrics.measures import Measures
+from dltrain.metrics.report import class_rows, confusion_lines, names_of, per_class_lines
+from dltrain.run.build import build_augmentation, build_model, check_outputs, choose_metrics, measures
+from dltrain.run.data import build_data
+from dltrain.run.machine import choose_device, set_machine
+from dltrain.run.plan import choose_batch_size, make_plan
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.training.evaluation import evaluating
 from dltrain.training.forward import autocast
-from dltrain.training.parts import Parts, Plan
+from dltrain.training.parts import Metric, Parts, Plan
 
 Predicted = dict[str, tuple[Tensor, Tensor]]  # outputs and targets by split
 
 
 @dataclass(frozen=True)
 class Score:
-    """The scores of a run (or of the ensemble) on one split."""
+    """The scores of a run (or of the ensemble) on one split.
+
+    intervals: low and high end by metric; counts: (C, C) of true class (row) and predicted class, of a classification
+    """
 
     run: str
     split: str
     samples: int
     values: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    counts: Tensor | None = None
+    class_names: tuple[str, ...] = ()
 
 
-def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> list[Score]:
-    """Val and test scores of each run's best weights; with several runs also of the mean of their outputs (L3).
+@dataclass(frozen=True)
+class Scored:
+    """The parts of a run that scoring needs."""
 
+    model: nn.Module
+    spec: DataSpec
+    splits: Mapping[str, Any]  # those to be scored, by name
+    loss: Any
+    metrics: Mapping[str, Metric]
+    measures: Measures
+    augmentation: Augmentation | None
+    fingerprint: str
+
+
+def score_runs(
+    paths: list[Path], configs: list[Config], doors: list[Door], resamples: int = 0, whole: bool = False
+) -> list[Score]:
+    """Score each run's best weights on val and test; with several runs also the mean of their outputs (L3).
+
+    resamples: number of the bootstrap; 0 gives no intervals. whole: score all samples of the data as one split, `all`.
     Raises CheckpointProblem for a run without best weights, UserError when the runs do not share their data.
     """
     scores: list[Score] = []
@@ -51,24 +84,81 @@ def score_runs(paths: list[Path], configs: list[Config], doors: list[Door]) -> l
     specs: list[DataSpec] = []
     for path, config, door in zip(paths, configs, doors, strict=True):
         contract = read_contract(path)
-        parts, plan = build(config, door, read_statistics(path), contract=contract)
+        parts, plan = build_scored(config, door, path, contract, whole)
         warn_of_other_data(path, parts, contract)
         load_best(parts, path)
         draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
         outputs.append({})
         losses.append(parts.loss)
         specs.append(parts.spec)
-        for name, split in splits_of(parts).items():
+        for name, split in parts.splits.items():
             passes, targets = predict(parts, plan, split, draws)
             outputs[-1][name] = mean_output(parts, passes), targets
-            values = measure(parts, *outputs[-1][name]) | uncertainty(parts, passes, targets)
-            scores.append(Score(str(path), name, len(split), values))
+            scores.append(scored(parts, str(path), name, passes, targets, resamples))
     if len(paths) == 1:
         return scores
-    return scores + ensemble(*in_shared_units(shared_measures(parts, losses, configs), specs, outputs))
+    shared = in_shared_units(shared_measures(parts, losses, configs), specs, outputs)
+    return scores + ensemble(*shared, resamples)
 
 
-def warn_of_other_data(path: Path, parts: Parts, contract: Contract | None) -> None:
+def build_scored(
+    config: Config, door: Door, path: Path, contract: Contract | None, whole: bool
+) -> tuple[Scored, Plan]:
+    """Build what scoring needs of a run, without its initializer, optimizer and rules."""
+    set_machine(config)
+    device = choose_device(config.device)
+    splits = build_data(config, door, device, read_statistics(path), contract)
+    size = choose_batch_size(None, len(splits.train))
+    model, _, _ = build_model(replace(config, initializer={}), door, splits, device, size)
+    loss = door.build(config.loss, "loss", splits.spec)
+    chosen, objects, _ = choose_metrics(config, door, splits)
+    metrics, _ = measures(loss, splits.spec, chosen)
+    check_outputs(model, loss, metrics, splits, config, objects)
+    found = {"train": splits.train, "val": splits.val, "test": splits.test}
+    present = {name: split for name, split in found.items() if split is not None}
+    scored = (
+        {"all": Joined(list(present.values()))}
+        if whole
+        else {k: v for k, v in present.items() if k != "train"}
+    )
+    plan = make_plan(replace(config, accumulate=1), device, size, 1)
+    return Scored(
+        model,
+        splits.spec,
+        scored,
+        loss,
+        metrics,
+        objects,
+        build_augmentation(config, door, splits.spec),
+        splits.fingerprint(),
+    ), plan
+
+
+class Joined:
+    """All samples of several splits, one split after the other, in the order of each."""
+
+    def __init__(self, splits: list[Any]) -> None:
+        self.splits = splits
+
+    def __len__(self) -> int:
+        return sum(map(len, self.splits))
+
+    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of each split in its own order; `order` and `start` are not used."""
+        for split in self.splits:
+            yield from split.batches(torch.arange(len(split)), batch_size)
+
+
+def scored(parts: Scored, run: str, split: str, passes: Tensor, targets: Tensor, resamples: int) -> Score:
+    """Score the outputs (P, N, K) of one or several passes over a split."""
+    outputs = mean_output(parts, passes)
+    values = measure(parts, outputs, targets) | uncertainty(parts, passes, targets)
+    counts = confusion_of(outputs, targets).long().cpu() if parts.spec.task == "classification" else None
+    found = bootstrap.intervals(parts.metrics, parts.measures, outputs, targets, resamples)
+    return Score(run, split, len(targets), values, found, counts, parts.spec.class_names)
+
+
+def warn_of_other_data(path: Path, parts: Scored, contract: Contract | None) -> None:
     """Say which runs are scored on other data than they were trained on, and which levels they do not know."""
     if contract is None or contract.fingerprint == parts.fingerprint:
         return
@@ -79,18 +169,28 @@ def warn_of_other_data(path: Path, parts: Parts, contract: Contract | None) -> N
 
 
 def in_shared_units(
-    parts: Parts, specs: list[DataSpec], outputs: list[Predicted]
-) -> tuple[Parts, list[Predicted]]:
+    parts: Scored, specs: list[DataSpec], outputs: list[Predicted]
+) -> tuple[Scored, list[Predicted]]:
     """Outputs of members that standardized their targets differently, in real units, and parts that measure these."""
     if len({scale_of(spec) for spec in specs}) == 1:
         return parts, outputs
     plain = replace(parts.spec, target_scale=None)
-    metrics, _ = measures(yardstick(plain), plain)
+    kept = {
+        name: plain_measure(metric)
+        for name, metric in parts.metrics.items()
+        if name not in ("loss", "objective")
+    }
+    metrics, _ = measures(yardstick(plain), plain, kept)
     real = [
         {name: (spec.in_units(logits), spec.in_units(targets)) for name, (logits, targets) in found.items()}
         for spec, found in zip(specs, outputs, strict=True)
     ]
-    return replace(parts, spec=plain, metrics=metrics), real
+    return replace(parts, spec=plain, metrics=metrics, measures=replace(parts.measures, spec=plain)), real
+
+
+def plain_measure(metric: Metric) -> Metric:
+    """Return the measure inside one that turns standardized values into real units."""
+    return metric.measure if isinstance(metric, InUnits) else metric
 
 
 def scale_of(spec: DataSpec) -> tuple[float, ...]:
@@ -109,7 +209,7 @@ def same_targets(left: Tensor, right: Tensor) -> bool:
     )
 
 
-def shared_measures(parts: Parts, losses: list[object], configs: list[Config]) -> Parts:
+def shared_measures(parts: Scored, losses: list[object], configs: list[Config]) -> Scored:
     """The parts of an ensemble: what its members do not share is left out of them.
 
     Members that minimized different objectives have none together, and members whose losses are of different kinds
@@ -123,11 +223,7 @@ def shared_measures(parts: Parts, losses: list[object], configs: list[Config]) -
     return parts
 
 
-def splits_of(parts: Parts) -> dict[str, Any]:
-    return {name: split for name, split in (("val", parts.val), ("test", parts.test)) if split is not None}
-
-
-def load_best(parts: Parts, path: Path) -> None:
+def load_best(parts: Scored | Parts, path: Path) -> None:
     """Give the model the best weights of a run. Raises CheckpointProblem for weights that are not this model's."""
     load_weights(parts.model, best_weights(path), path)
 
@@ -168,7 +264,7 @@ class Draws:
     named: bool = False  # whether the user named what makes the copies
 
 
-def predict(parts: Parts, plan: Plan, split: Any, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
+def predict(parts: Scored, plan: Plan, split: Any, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
     """All logits (P, N, C) of a split in each of P passes, and targets (N, …); one pass without draws.
 
     Raises UserError for Monte-Carlo dropout without dropout, and for test-time augmentation without augmentation.
@@ -183,7 +279,7 @@ def predict(parts: Parts, plan: Plan, split: Any, draws: Draws | None = None) ->
 
 
 def one_pass(
-    parts: Parts, plan: Plan, split: Any, number: int, mc_dropout: bool, augment: Augmentation | None
+    parts: Scored, plan: Plan, split: Any, number: int, mc_dropout: bool, augment: Augmentation | None
 ) -> tuple[Tensor, Tensor]:
     """Logits and targets of a split; the draws of a batch depend on the run's seed, the pass and the batch alone."""
     outputs, targets = [], []
@@ -215,7 +311,7 @@ def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
     yield  # `evaluating`, around this, puts all modes back
 
 
-def copies_of(parts: Parts, named: bool = False) -> Augmentation:
+def copies_of(parts: Scored, named: bool = False) -> Augmentation:
     """The augmentation without what mixes samples: a mixed sample has no target of its own. Refused where it was named."""
     transforms = parts.augmentation.transforms if parts.augmentation is not None else []
     kept = [transform for transform in transforms if not isinstance(transform, Mixup | CutMix)]
@@ -232,12 +328,12 @@ def copies_of(parts: Parts, named: bool = False) -> Augmentation:
     return Augmentation(kept)
 
 
-def mean_output(parts: Parts, passes: Tensor) -> Tensor:
+def mean_output(parts: Scored, passes: Tensor) -> Tensor:
     """One output for each sample from those of several passes: their mean in the space of the loss."""
     return passes[0] if len(passes) == 1 else combine(parts.loss, passes)
 
 
-def uncertainty(parts: Parts, passes: Tensor, targets: Tensor) -> dict[str, float]:
+def uncertainty(parts: Scored, passes: Tensor, targets: Tensor) -> dict[str, float]:
     """How sure several passes are; nothing for one.
 
     `loss_sd` is the standard deviation of a single pass's `loss`. For classes `entropy` is that of the mean probabilities, in
@@ -263,11 +359,13 @@ def entropy(probabilities: Tensor) -> Tensor:
     return torch.special.entr(probabilities).sum(-1)
 
 
-def measure(parts: Parts, logits: Tensor, targets: Tensor) -> dict[str, float]:
-    return {name: float(metric(logits, targets).double().mean()) for name, metric in parts.metrics.items()}
+def measure(parts: Scored, logits: Tensor, targets: Tensor) -> dict[str, float]:
+    """Return every metric of all outputs of a split."""
+    means = {name: float(metric(logits, targets).double().mean()) for name, metric in parts.metrics.items()}
+    return means | parts.measures.of(logits, targets)
 
 
-def ensemble(parts: Parts, outputs: list[Predicted]) -> list[Score]:
+def ensemble(parts: Scored, outputs: list[Predicted], resamples: int = 0) -> list[Score]:
     """The mean of several models' outputs, in the space of their loss."""
     scores = []
     for name, (first, targets) in outputs[0].items():
@@ -280,8 +378,7 @@ def ensemble(parts: Parts, outputs: list[Predicted]) -> list[Score]:
                 f"The runs do not share their {name} split (other data, or another dataset.split_seed): no ensemble of them."
             )
         members = torch.stack(logits)
-        values = measure(parts, mean_output(parts, members), targets) | uncertainty(parts, members, targets)
-        scores.append(Score(f"ensemble of {len(outputs)}", name, len(targets), values))
+        scores.append(scored(parts, f"ensemble of {len(outputs)}", name, members, targets, resamples))
     return scores
 
 
@@ -296,3 +393,54 @@ def print_scores(scores: list[Score]) -> None:
             f"{score.run:<{width}}  {score.split:<5}  {score.samples:>8}  "
             + "  ".join(f"{c:>12}" for c in cells)
         )
+
+
+def print_details(scores: list[Score], resamples: int) -> None:
+    """Print the intervals of all scores, and by class those of the last split of each run."""
+    if any(score.intervals for score in scores):
+        print(
+            f"\n{100 * bootstrap.LEVEL:.0f} % intervals ({resamples:,} bootstrap resamples, seed {bootstrap.SEED})"
+        )
+        names = list(dict.fromkeys(name for score in scores for name in score.intervals))
+        width = max(len(score.run) for score in scores)
+        print(f"{'run':<{width}}  {'split':<5}  " + "  ".join(f"{name:>18}" for name in names))
+        for score in scores:
+            ends = (score.intervals.get(name) for name in names)
+            cells = ["–" if pair is None else f"{pair[0]:.4f} … {pair[1]:.4f}" for pair in ends]
+            print(f"{score.run:<{width}}  {score.split:<5}  " + "  ".join(f"{cell:>18}" for cell in cells))
+    for score in {score.run: score for score in scores}.values():
+        if score.counts is not None:
+            print(f"\n{score.run}, {score.split} split")
+            print("\n".join(per_class_lines(score.counts, score.class_names)))
+            if matrix := confusion_lines(score.counts, score.class_names):
+                print("\n" + "\n".join(matrix))
+
+
+def as_json(scores: list[Score], resamples: int) -> str:
+    """Return the scores as one JSON document; a value that is not finite is null."""
+    listed = []
+    for score in scores:
+        item: dict[str, Any] = {
+            "run": score.run,
+            "split": score.split,
+            "samples": score.samples,
+            "values": score.values,
+            "intervals": score.intervals,
+        }
+        if score.counts is not None:
+            item["per_class"] = [asdict(row) for row in class_rows(score.counts, score.class_names)]
+            item["classes"] = names_of(score.counts, score.class_names)
+            item["confusion_matrix"] = score.counts.tolist()
+        listed.append(item)
+    how = {"resamples": resamples, "level": bootstrap.LEVEL, "seed": bootstrap.SEED}
+    content = finite({"format": 1, "bootstrap": how, "scores": listed})
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """Return plain data with None for numbers that are not finite, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

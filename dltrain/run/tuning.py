@@ -89,7 +89,7 @@ def find_lr(config: Config, door: Door, report: Callable[[float, float], None] |
 
 def _loss_after(parts: Parts, plan: Plan) -> float:
     """The validation loss after the plan's steps; infinite for a run that diverges."""
-    trainer = Trainer(parts, plan, Scratch(), [])  # type: ignore[arg-type]
+    trainer = Trainer(parts, plan, Scratch())  # type: ignore[arg-type]
     try:
         trainer.fit()
     except NonFinite:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from dltrain.errors import CheckpointProblem, UserError
 
+# in the folder of a sweep, beside the folders of its jobs
+SWEEP_RECORD = "sweep.json"
+
 
 def new_folder(output: str, name: str) -> Path:
     """Make `output/name/date_time-suffix`, which no other run has. Raises UserError when it cannot be written."""

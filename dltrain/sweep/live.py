@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dltrain.loggers.events import SUBFOLDER, count
 from dltrain.sweep.jobs import Job, number
 from dltrain.sweep.outcome.files import rerun_command
 from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.plan import Plan
-from dltrain.training.callbacks import count
 
 SHOWN = 15  # rows of the ranked table
 REFRESH = 0.25  # seconds
@@ -180,6 +180,6 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
     for note in notes:
         print(f"\nnote: {note}")
     done = sum(job.is_done and not job.failed for job in jobs)
-    print(
-        f"\n{done} of {count(len(jobs), 'job')} done in {folder}\nreport:      {folder / 'report.html'}\ntensorboard --logdir {folder}"
-    )
+    print(f"\n{done} of {count(len(jobs), 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
+    if any(folder.glob(f"*/{SUBFOLDER}")):
+        print(f"tensorboard --logdir {folder}")

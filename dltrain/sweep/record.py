@@ -10,12 +10,11 @@ from typing import Any
 
 from dltrain.config.schema import objective_of
 from dltrain.errors import CheckpointProblem, UserError
+from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.summary import read_json
 from dltrain.sweep.jobs import write
 from dltrain.sweep.plan.plan import HOW, Plan
-
-RECORD = "sweep.json"
 
 
 def resumed_texts(texts: list[str]) -> tuple[Path | None, list[str], list[str] | None]:

@@ -29,7 +29,7 @@ def key_of(plain: dict[str, Any], on_gpu: bool) -> str:
     kept = {
         path: value
         for path, value in (dict(leaves(plain)) | resolved_modes(plain)).items()
-        if path.partition(".")[0] not in FREE and path not in FREE
+        if path.partition(".")[0] not in FREE and path not in FREE and value != {}
     }
     return json.dumps([on_gpu, kept], sort_keys=True, default=str)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from optuna import samplers
 
+from dltrain.declare import declares
 from dltrain.ranges import Count, Index
 
 
@@ -70,8 +71,9 @@ def gp(begun: int, seed: Index = 0, startup_trials: Count = 10) -> samplers.Base
     return samplers.GPSampler(seed=later(seed, begun), n_startup_trials=startup_trials)
 
 
+@declares(requires={"cmaes"})
 def cmaes(begun: int, seed: Index = 0, startup_trials: Count = 1) -> samplers.BaseSampler:
-    """CMA-ES: a normal distribution that adapts its covariance; needs the package cmaes.
+    """CMA-ES: a normal distribution that adapts its covariance.
 
         x ~ N(m, σ²C); m, σ and C follow the better half of the samples
 

@@ -18,6 +18,7 @@ from dltrain.config.compose import CONFIG_NAME
 from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
+from dltrain.loggers.events import count
 from dltrain.storage.folder_names import check_files, check_writable, new_folder
 from dltrain.storage.lock import owner_of
 from dltrain.sweep.backends import pool, protocol
@@ -43,7 +44,6 @@ from dltrain.sweep.record import (
     record_of,
     resumed_texts,
 )
-from dltrain.training.callbacks import count
 from dltrain.training.signals import EXIT_CODES
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltrain.metrics.counts import confusion_of
+from dltrain.metrics.measures import Measures
 from dltrain.training.forward import Forward
 from dltrain.training.parts import Metric
 
@@ -41,35 +43,41 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     precision: str = "fp32",
+    measures: Measures | None = None,
 ) -> dict[str, float]:
-    """Return the mean of each metric over all samples of a split."""
+    """Return the mean of each metric over all samples of a split, and the values of `measures`."""
     with evaluating(model):
-        return means_of(outputs_of(model, split, batch_size, device, precision), metrics, device)
+        return means_of(outputs_of(model, split, batch_size, device, precision), metrics, device, measures)
 
 
 def means_of(
-    batches: Iterable[tuple[Tensor, Tensor]], metrics: Mapping[str, Metric], device: torch.device
+    batches: Iterable[tuple[Tensor, Tensor]],
+    metrics: Mapping[str, Metric],
+    device: torch.device,
+    measures: Measures | None = None,
 ) -> dict[str, float]:
-    """Return the mean of each metric over the samples of batches of outputs and targets.
+    """Return the mean of each metric over the samples of batches of outputs and targets, and the values of `measures`.
 
     Sums over samples in float64 divided by their number: a mean of batch means would be wrong for a ragged last batch.
     """
     sums, count = torch.zeros(len(metrics), dtype=torch.float64, device=device), 0
+    seen = (measures or Measures()).fresh()
     for outputs, targets in batches:
         sums += torch.stack(
             [metric(outputs, targets).sum(dtype=torch.float64) for metric in metrics.values()]
         )
         count += len(targets)
+        seen.update(outputs, targets)
     # one host sync for the whole split
-    return dict(zip(metrics, (sums / count).tolist(), strict=True))
+    return dict(zip(metrics, (sums / count).tolist(), strict=True)) | seen.compute()
 
 
 def confusion(
     model: nn.Module, split: Any, num_classes: int, batch_size: int, device: torch.device, precision: str
 ) -> Tensor:
-    """Counts (C, C) of true class (row) against predicted class (column)."""
-    counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
+    """Counts (C, C) int64 of true class (row) against predicted class (column), on the CPU."""
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.float64, device=device)
     with evaluating(model):
         for logits, targets in outputs_of(model, split, batch_size, device, precision):
-            counts += torch.bincount(targets * num_classes + logits.argmax(1), minlength=num_classes**2)
-    return counts.view(num_classes, num_classes).cpu()
+            counts += confusion_of(logits, targets)
+    return counts.long().cpu()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dltrain.training.figures import FAINT, GRID, INK, RIGHT, WRONG, font, oklab_to_rgb, png
-from dltrain.training.terminal import number
+from dltrain.loggers.figures import FAINT, GRID, INK, RIGHT, WRONG, font, oklab_to_rgb, png
+from dltrain.loggers.terminal import number
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw

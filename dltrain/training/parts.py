@@ -13,6 +13,7 @@ from dltrain.data.contract import Contract
 from dltrain.data.spec import DataSpec
 from dltrain.diagnostics.probe import Diagnostic
 from dltrain.direction import Mode
+from dltrain.metrics.measures import Measures
 
 Schedule = Callable[[int], float]
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -94,6 +95,8 @@ class Parts:
     frozen: list[Frozen] = field(default_factory=list)  # what thaws later
     loaded: str = ""  # which weights the initializer read from a file; empty where it read none
     diagnostics: dict[str, Diagnostic] = field(default_factory=dict)  # by word; they look, and change nothing
+    # the metrics that are no means over samples, measured in val and test
+    measures: Measures = field(default_factory=Measures)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from dltrain.data.spec import Batch
 from dltrain.optimizers.startup import backward
 from dltrain.storage.run_folder import RunFolder
 from dltrain.storage.snapshot import Snapshot
-from dltrain.training.callbacks import Callback
 from dltrain.training.evaluation import evaluating, means_of, outputs_of
 from dltrain.training.objective import Objective
 from dltrain.training.parts import Parts, Plan
@@ -97,9 +96,9 @@ class Member(Trainer):
     vectors: Sequence[list[Vector]] = ()
 
     def __init__(
-        self, parts: Parts, plan: Plan, folder: RunFolder, callbacks: list[Callback], watch: Watch
+        self, parts: Parts, plan: Plan, folder: RunFolder, loggers: Iterable[object], watch: Watch
     ) -> None:
-        super().__init__(parts, plan, folder, callbacks, watch)
+        super().__init__(parts, plan, folder, loggers, watch)
         self.checkpoints = MemberCheckpoints(
             parts, plan, folder, self.state, self.running, self.clock, self.guard
         )
@@ -354,8 +353,13 @@ class Stack:
                 outputs_of(self.evaluated, split, plan.evaluation_batch_size, plan.device, plan.precision)
             )
             return [
-                means_of(((outputs[i], targets) for outputs, targets in batches), first.metrics, plan.device)
-                for i in range(len(self.members))
+                means_of(
+                    ((outputs[i], targets) for outputs, targets in batches),
+                    first.metrics,
+                    plan.device,
+                    member.parts.measures,
+                )
+                for i, member in enumerate(self.members)
             ]
 
     def evaluated(self, inputs: Tensor) -> Tensor:

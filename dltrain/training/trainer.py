@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,9 +10,9 @@ from torch import Tensor
 from dltrain.batch_norm import batch_norms, micro_batches
 from dltrain.data.errors import DataError
 from dltrain.data.spec import Batch
+from dltrain.loggers.events import Loggers, Progress
 from dltrain.optimizers.stepping import take_step
 from dltrain.storage.run_folder import RunFolder
-from dltrain.training.callbacks import Callback, Progress
 from dltrain.training.clock import Clock
 from dltrain.training.diagnosis import Change, Diagnosis
 from dltrain.training.forward import Forward
@@ -32,17 +31,20 @@ Watch = Callable[[dict[str, float], float | None], str | None]
 
 
 class Trainer:
-    """Train the parts of one experiment by their plan. Callbacks observe; they cannot change a result."""
+    """Train the parts of one experiment by their plan. Loggers observe; they cannot change a result."""
 
     def __init__(
         self,
         parts: Parts,
         plan: Plan,
         folder: RunFolder,
-        callbacks: list[Callback],
+        loggers: Iterable[object] = (),
         watch: Watch | None = None,
     ) -> None:
-        self.parts, self.plan, self.folder, self.callbacks, self.watch = parts, plan, folder, callbacks, watch
+        self.parts, self.plan, self.folder, self.watch = parts, plan, folder, watch
+        self.loggers = Loggers(folder.note_problem)
+        for logger in loggers:
+            self.loggers.add(logger)
         # including frozen ones, which may thaw
         self.parameters = list(parts.model.parameters())
         self.state, self.rates = State(), Rates()
@@ -199,7 +201,7 @@ class Trainer:
             self.interrupt()
 
     def log(self) -> None:
-        """Show the step to the callbacks, with its running means at log points."""
+        """Show the step to the loggers, with its running means at log points."""
         plan, step, progress = self.plan, self.step, self.progress
         progress.step, progress.lr = step, self.rates.lr
         progress.epoch = 1 + (step - 1) // plan.steps_per_epoch
@@ -208,7 +210,9 @@ class Trainer:
             # between evaluations, the only place where the host waits for the device
             self.guard.read()
             progress.values = {**self.running.means(), "grad_norm": self.grad_norm(), "lr": self.rates.lr}
-        self.notify("on_step_end", progress)
+        self.loggers.stepped(progress)
+        if progress.values is not None:
+            self.loggers.tell("step_logged", {"step": float(step), **progress.values})
 
     def evaluates_at(self, step: int) -> bool:
         return step % self.plan.evaluate_every == 0 or step >= self.plan.total_steps
@@ -224,7 +228,7 @@ class Trainer:
         self.state.last_row = row
         self.judge(row)
         self.folder.append_row(row)
-        self.notify("on_epoch_end", row)
+        self.loggers.tell("evaluated", row)
         self.clock.start_lap(self.step)
 
     def evaluated(self) -> dict[str, float]:
@@ -267,12 +271,3 @@ class Trainer:
         reason = self.watch(row, stopping.best) if self.watch is not None else None
         if reason and state.stop is None:
             state.stop = ("pruned", reason)
-
-    def notify(self, event: str, news: Any) -> None:
-        """Call the callbacks; one that cannot write is removed, and the run becomes `degraded`."""
-        for callback in tuple(self.callbacks):
-            try:
-                getattr(callback, event)(news)
-            except OSError as error:
-                self.callbacks.remove(callback)
-                self.folder.note_problem(f"{type(callback).__name__} could not be written ({error.strerror})")

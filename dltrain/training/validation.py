@@ -33,7 +33,13 @@ class Validation:
         """Return the metrics of a split, with the weights that the model has."""
         parts, plan = self.parts, self.plan
         return evaluate(
-            parts.model, split, parts.metrics, plan.evaluation_batch_size, plan.device, plan.precision
+            parts.model,
+            split,
+            parts.metrics,
+            plan.evaluation_batch_size,
+            plan.device,
+            plan.precision,
+            parts.measures,
         )
 
     def scores(self, step: int) -> dict[str, float]:

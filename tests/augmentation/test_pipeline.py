@@ -166,6 +166,7 @@ def test_everything_at_once() -> None:
     torch.testing.assert_close(labels.sum(1), torch.ones(32))
 
 
+@pytest.mark.ci
 def test_torchvision_stays_out() -> None:
     import subprocess
     import sys

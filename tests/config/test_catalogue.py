@@ -34,7 +34,7 @@ def test_notes_rules_and_meanings_are_complete(word):
     assert 0 < len(word.notes["summary"]) <= 100, "the first line says what the word is"
     assert word.name not in ("on", "off", "yes", "no", "y", "n")
     if word.target and word.group not in OVERLAYS:
-        wanted = {"use"} if word.group == "dataset" else {"rule", "use"}
+        wanted = {"use"} if word.group in ("dataset", "logger") else {"rule", "use"}
         assert wanted <= set(word.notes), word.notes
         assert re.fullmatch(r"–|(L[0-4] ?)+", word.notes.get("lecture", "–"))
     for param in word.signature.parameters:

@@ -4,6 +4,7 @@ a call from Python.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ WITH = {  # what a word cannot do without
     "model=quadratic": "dataset=none",
     "model=rosenbrock": "dataset=none",
     "model=saddle": "dataset=none",
+    **{f"metrics=[{word}]": "dataset=diabetes" for word in ("mae", "rmse", "mape", "r2", "spearman")},
 }
 
 
@@ -38,7 +40,10 @@ def words() -> list[str]:
     """A set for each word of the catalogue."""
     found = []
     for group, names in Catalogue(catalogue_dir()).words.items():
-        for name in names:
+        for name, word in names.items():
+            # refused where its package is missing
+            if not all(map(find_spec, word.declared.requires)):
+                continue
             text = f"{group}=[{name}]" if group in LIST_GROUPS and name != "none" else f"{group}={name}"
             needs = {"momentum_schedule": "optimizer=momentum", "penalty_schedule": "regularization=[l2]"}
             found.append(" ".join(filter(None, [text, WITH.get(text) or needs.get(group) * (name != "none")

@@ -247,6 +247,7 @@ def test_huge_finite_inputs_are_not_taken_for_infinite() -> None:
     prepare(raw, normalize="none")
 
 
+@pytest.mark.ci
 def test_the_default_data_import_nothing_heavy() -> None:
     code = (
         # numpy 1.26 imports numpy.ma by itself, numpy 2 does not

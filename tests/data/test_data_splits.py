@@ -95,6 +95,7 @@ def test_hashed_order_sorts_by_splitmix64() -> None:
     assert hashed_order(50, 5, -3).tolist() == twin
 
 
+@pytest.mark.ci
 def test_a_split_is_the_same_in_another_process() -> None:
     code = (
         "import torch; from dltrain.data.bundled import digits; from dltrain.data.splits import split;"

@@ -306,8 +306,8 @@ MISTAKES = [
     ("diagnostics=[batch_noise] diagnostics.batch_noise.samples=100",
      r"diagnostics.batch_noise.samples is 100; it must be an integer >= 256"),
     ("diagnostics=[curvature] diagnostics.curvature.iterations=0", r"it must be: int >= 1"),
-    ("dataset=none model=quadratic diagnostics=[layers]", r"neither layers nor samples.\nUse diagnostics=\[curvature"),
-    ("model=vit_tiny model.attention=fused diagnostics=[prediction]", r"diagnostics=prediction needs Hessian.*\n.*attention=math"),
+    ("dataset=none model=quadratic diagnostics=[layers]", r"has no samples.\nLeave layers out, or use diagnostics=curvature"),
+    ("model=vit_tiny model.attention=fused diagnostics=[prediction]", r"needs Hessian-vector products.*\nUse model.attention=math"),
 ]  # fmt: skip
 
 

@@ -131,6 +131,7 @@ def test_10_quota_while_replacing_leaves_the_newest_complete(dltrain, workdir, g
     equal(run, golden)
 
 
+@pytest.mark.ci
 def test_plug_pulled_at_any_moment_costs_the_time_since_the_last_checkpoint(dltrain, workdir, golden):
     with pytest.MonkeyPatch.context() as patch:
         disk = Disk(patch, workdir / "plug")

@@ -23,9 +23,9 @@ from faults import EVERYTHING, at_step, checkpoints, equal, everything, flip_byt
 from dltrain.data.errors import DataError
 from dltrain.data.streaming import WorkerPool
 from dltrain.errors import ResourceProblem, UserError
+from dltrain.loggers.tensorboard import EventFile
 from dltrain.storage import checkpoint
 from dltrain.storage.run_folder import RunFolder
-from dltrain.training.tensorboard import EventFile
 
 pytestmark = pytest.mark.slow
 USUAL = ("steps=60", "checkpoint.every_steps=10", "early_stopping=none", "quiet=true", "name=bad")

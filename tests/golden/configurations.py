@@ -97,6 +97,10 @@ SINGLE = {
     "rosenbrock": "dataset=none model=rosenbrock optimizer=nesterov lr=1e-4 steps=30 diagnostics=[surface]",
     "saddle": "dataset=none model=saddle optimizer=adam lr=0.05 steps=30 regularization=[gradient_noise]",
     "pretrained": f"initializer=pretrained initializer.path=linear.safetensors model=linear {SMALL}",
+    "metrics": f"metrics=[f1,auroc,top_k,balanced_accuracy,precision,recall,average_precision,cohen_kappa,mcc,calibration_error] {SMALL} "
+    "early_stopping.metric=val/f1",
+    "metrics_of_quantities": "dataset=diabetes metrics=[rmse,r2,mape,spearman,mae] epochs=3 schedule=plateau schedule.metric=val/r2",
+    "metrics_by_default": "metrics=[accuracy] dataset=iris epochs=2 evaluation.every_steps=1",
     "fast": "debug=fast",
     "overfit": "debug=overfit steps=20 epochs=null",
     "recipe": "experiment=digits_mlp dataset.limit=200 epochs=2",

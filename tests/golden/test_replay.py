@@ -16,7 +16,7 @@ from recording import FILE, differences, digest, dump, read
 
 ROOT = Path(__file__).parents[2]
 GROUPS = (
-    "augmentation averaging dataset diagnostics early_stopping initializer loss model optimizer regularization sampler "
+    "augmentation averaging dataset diagnostics early_stopping initializer loss metrics model optimizer regularization sampler "
     "schedule sweep wrap"
 ).split()
 DEFAULTS = {"none", "dataset=digits", "model=mlp", "initializer=default", "loss=auto", "sweep=grid", "early_stopping=patience"}  # fmt: skip

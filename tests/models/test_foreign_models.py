@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from dltrain.cli import dispatch
+from dltrain.errors import UserError
 from dltrain.models.timm_models import timm_model
 from dltrain.models.torchvision_models import torchvision_model
 
@@ -106,6 +108,7 @@ def test_torchvision_refusals(shape, keys, message):
         torchvision_model(shape, 7, **keys)
 
 
+@pytest.mark.ci
 def test_torchvision_is_not_imported_by_the_other_models():
     code = (
         "import sys, dltrain.models.torchvision_models, dltrain.models.timm_models, dltrain.models.vit\n"
@@ -119,9 +122,12 @@ def test_torchvision_is_not_imported_by_the_other_models():
 
 
 def test_timm_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match="model=timm needs the package timm, .* run: pip install timm"):
-        timm_model((3, 32, 32), 7)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.setattr("dltrain.config.declarations.find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"`model=timm` needs the package timm,.*\nInstall it: pip install timm"
+    ):
+        dispatch(["model=timm", "model.name=resnet18", "dataset=cifar10"])
 
 
 def fake_timm(monkeypatch, create):

@@ -22,8 +22,8 @@ SETS = {
     "SCHEDULES": "test_schedules.py",
     "SEEDS": "test_seeding.py test_sampling.py",
     "SWEEPS": f"{RECORDS} sweep/test_sweep_runs.py",
-    "TENSORBOARD": "training/test_tensorboard.py training/test_best_not_last.py training/test_observers.py",
-    "TERMINAL": "training/test_terminal.py",
+    "TENSORBOARD": "loggers/test_tensorboard.py training/test_best_not_last.py training/test_observers.py",
+    "TERMINAL": "loggers/test_terminal.py",
 }
 
 

@@ -45,6 +45,7 @@ def run(skip: str) -> tuple[float, bool]:
     return float(seconds), imported == "True"
 
 
+@pytest.mark.ci
 def test_all_of_torch_optim_constructs_and_steps_without_dynamo():
     seconds, imported = run("skip_dynamo_import(); skip_dynamo_import()")
     assert not imported
@@ -58,6 +59,7 @@ def test_without_the_trick_torch_imports_dynamo():
     assert imported
 
 
+@pytest.mark.ci
 def test_no_module_of_the_package_imports_dynamo():
     names = [
         f"dltrain.optimizers.{path.stem}" for path in (ROOT / "dltrain" / "optimizers").glob("[a-z]*.py")

@@ -196,6 +196,7 @@ def test_lr_of_the_command_line_reaches_a_file_with_its_own(train, own, dltrain,
     assert_equal(given.last_state()["weights"], Run(again).last_state()["weights"])
 
 
+@pytest.mark.ci
 def test_lr_reaches_it_in_a_sweep_and_from_a_recipe(train, own, dltrain, workdir):
     word = own("Calling", "lr: 0.1\n")
     assert dltrain("-m", word, "lr=0.05,0.02", "steps=3", "quiet=true", "sweep.jobs=1") == 0

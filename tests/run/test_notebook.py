@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dltrain.training import notebook, terminal
+from dltrain.loggers import notebook, terminal
 
 
 class Shown:

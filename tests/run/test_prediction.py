@@ -232,7 +232,7 @@ REFUSED = {
     "text": (lambda: [NEW[0] | {"age": "old"}], "column 'age' holds numbers, but 'old' in row 1 of data"),
     "infinite": (lambda: [NEW[0] | {"age": math.inf}], "column 'age' has inf in row 1 of data; all values must be finite"),
     "matrix": (lambda: {name: [1] for name in NEW[0]} | {"age": np.zeros((1, 2))}, r"column 'age' has shape \(1, 2\)"),
-    "no file": (lambda: "nowhere.csv", "nowhere.csv, which is not a file"),
+    "no file": (lambda: "nowhere.csv", "nowhere.csv is neither a file nor a folder"),
 }  # fmt: skip
 
 
@@ -295,10 +295,10 @@ def test_bytes_are_fractions_of_full_brightness(digits):
         (np.zeros((3, 8, 8, 1)), r"np.moveaxis\(data, -1, 1\)"),
         (np.zeros((2, 64)), "and the model takes"),
         (np.zeros((3, 8, 8), np.int64), "the images are torch.int64; give bytes"),
-        (np.full((3, 8, 8), np.nan), "sample 0 has a value that is not finite"),
-        (np.zeros((0, 8, 8)), "the data hold no sample"),
+        (np.full((3, 8, 8), np.nan), "sample 1 of the data: it has a value that is not finite"),
+        (np.zeros((0, 8, 8)), "the data holds no sample"),
         ({"a": [1]}, "dict is no array"),
-        ("x.png", "str is no array"),
+        ("x.png", "x.png is neither a file nor a folder"),
         ([["a"]], "no array of numbers"),
         ([[1], [1, 2]], "no array of numbers"),
     ],
@@ -344,9 +344,8 @@ def test_models_are_those_that_were_scored(words):
     from dltrain.run import scoring
 
     config, door = run._built_from
-    parts, _ = scoring.build(
-        config, door, scoring.read_statistics(run.path), contract=scoring.read_contract(run.path)
-    )
+    contract = scoring.read_contract(run.path)
+    parts, _ = scoring.build_scored(config, door, run.path, contract, whole=False)
     scoring.load_best(parts, run.path)
     parts.model.eval()
     pixels = torch.rand(4, 1, 8, 8)

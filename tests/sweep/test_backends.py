@@ -452,6 +452,7 @@ def command(workdir: Path, *overrides: str, rights=None) -> list[str]:
     return command_of(job, rights or rights_of_user(catalogue), None, "config")
 
 
+@pytest.mark.ci
 def test_a_job_is_a_command_that_equals_the_run(workdir, train):
     words = ("lr=0.01", "steps=5", "threads=1", "evaluation.test=false")
     done = subprocess.run(command(workdir, *words), capture_output=True, text=True)
@@ -462,6 +463,7 @@ def test_a_job_is_a_command_that_equals_the_run(workdir, train):
     assert (workdir / "job" / ".hydra" / "overrides.yaml").is_file()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("override, code, reason", [
     ("lr=-1", 2, "`lr` is -1"),
     ("model._target_=my_models.Bug", 1, "ZeroDivisionError: division by zero"),

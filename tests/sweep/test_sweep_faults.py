@@ -137,6 +137,7 @@ def full_journal(monkeypatch) -> None:
     monkeypatch.setattr(JournalFileBackend, "append_logs", append)
 
 
+@pytest.mark.ci
 def test_30_a_full_disk_stops_the_sweep_in_words_and_the_running_jobs_save(
     workdir, dltrain, faulty, monkeypatch
 ):
@@ -177,6 +178,7 @@ def grid_trials(folder):
     return optuna.load_study(study_name="sweep", storage=storage).trials
 
 
+@pytest.mark.ci
 def test_30_a_job_that_finds_the_disk_full_stops_the_sweep_and_is_run_again(workdir, dltrain, faulty):
     command = ("-m", "model=faulty", "model.fault=disk,none", "epochs=1", "quiet=true", "sweep.jobs=1")
     with pytest.raises(
@@ -307,6 +309,7 @@ def check_hostile(folder) -> None:
     assert not list(folder.glob("**/*.tmp"))
 
 
+@pytest.mark.ci
 def test_28_a_killed_sweep_of_faulty_jobs_goes_on_with_the_missing_ones(workdir, dltrain, faulty):
     kill_and_resume(workdir, dltrain, done=2)
 
@@ -318,6 +321,7 @@ def test_28_at_any_moment(workdir, dltrain, faulty, seed):
     kill_and_resume(workdir, dltrain, done=draw.randrange(6), pause=draw.random() * 0.3)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("how, code", [("SIGTERM", 143), ("closed terminal", 129)])
 def test_a_signal_to_the_driver_saves_the_jobs_and_is_its_exit_code(workdir, faulty, how, code):
     """A closed terminal signals the driver and the fork server alike, and takes no more output."""
@@ -352,6 +356,7 @@ def test_a_signal_while_a_job_is_being_started_reaches_that_job_too(workdir, dlt
     assert "completed" not in {job["status"] for job in summaries(sweep_folder(workdir)).values()}
 
 
+@pytest.mark.ci
 def test_ctrl_c_once_saves_and_the_same_command_goes_on(workdir, dltrain, faulty, capfd):
     command = (
         "-m",

@@ -98,6 +98,7 @@ def test_the_same_command_does_nothing_twice_and_fresh_begins_anew(workdir, dltr
         dltrain("-m", "sweep.resume=nowhere")
 
 
+@pytest.mark.ci
 def test_search_with_a_pruner_and_conditions(workdir, dltrain):
     (workdir / "conf" / "sweep").mkdir(parents=True)
     (workdir / "conf" / "sweep" / "mine.yaml").write_text(
@@ -138,6 +139,7 @@ def test_the_winner_alone_is_scored_on_the_test_split(workdir, dltrain):
     assert jobs[1]["test"] == {}
 
 
+@pytest.mark.ci
 def test_best_yaml_works_as_an_experiment(workdir, dltrain, train):
     dltrain("-m", "optimizer=momentum,adam", "regularization=[l2],[l1,dropout]", "lr=0.01", *SHORT)
     folder = sweep_folder(workdir)

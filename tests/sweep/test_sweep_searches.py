@@ -70,6 +70,7 @@ def test_hyperband_stops_what_falls_behind(workdir, dltrain):
         assert job["epochs"] < 4
 
 
+@pytest.mark.ci
 def test_no_job_starts_after_the_timeout_and_the_same_command_goes_on(workdir, dltrain, capfd):
     add_faulty_model(workdir)
     (workdir / "slow").touch()
@@ -126,6 +127,7 @@ def test_results_have_their_types_in_parquet(workdir, dltrain):
 # Finished runs ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_reuse_takes_over_what_another_sweep_finished(workdir, dltrain, capfd):
     add_faulty_model(workdir)
     common = ("model=faulty", "epochs=2", "sweep.jobs=1")

@@ -65,16 +65,16 @@ def test_evaluate_scores_the_best_weights(run, exact, capsys):
 
 
 def test_confusion_matrix_is_that_of_the_best_weights(train, monkeypatch, run, exact):
-    from dltrain.training.tensorboard import TensorBoard
+    from dltrain.loggers.tensorboard import TensorBoard
 
     seen = []
-    original = TensorBoard.on_fit_end
+    original = TensorBoard.run_ended
 
     def spy(self, result):
         seen.append(result.confusion)
         original(self, result)
 
-    monkeypatch.setattr(TensorBoard, "on_fit_end", spy)
+    monkeypatch.setattr(TensorBoard, "run_ended", spy)
     train(*COMMON, "epochs=12")
     correct = int(seen[0].diagonal().sum()) / int(seen[0].sum())
     assert correct == pytest.approx(exact.summary["test"]["accuracy"], abs=1e-12)

@@ -49,7 +49,7 @@ def promised(files: set[str]) -> set[str]:
 
 FOLDER = {
     ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "config.yaml", "metrics.csv", "run.log",
-    "summary.json", "data.json", "checkpoints/best.safetensors",
+    "summary.json", "data.json", "per_class.csv", "confusion_matrix.csv", "checkpoints/best.safetensors",
     "checkpoints/normalization.safetensors", "checkpoints/*/manifest.json", "checkpoints/*/state.pt",
     "checkpoints/*/weights.safetensors", "tensorboard/*",
 }  # fmt: skip
@@ -101,6 +101,7 @@ def test_a_diverged_run_keeps_its_curves(dltrain, workdir):
     check_scalars(run)
 
 
+@pytest.mark.ci
 def test_curves_after_a_kill_and_a_resume(dltrain, workdir):
     """SIGKILL in the middle of a real process; the resumed run's curves have every step once."""
     arguments = [

@@ -49,6 +49,7 @@ def check_killed(workdir, delay):
     assert_equal(run.timeless_rows, golden.timeless_rows)
 
 
+@pytest.mark.ci
 def test_killed_run_ends_as_the_undisturbed_one(workdir):
     check_killed(workdir, delay=random.Random(0).uniform(0.05, 0.6))
 

@@ -13,8 +13,8 @@ from dltrain.cli import dispatch
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import Door, shipped_targets
+from dltrain.loggers.tensorboard import TensorBoard
 from dltrain.run.build import build
-from dltrain.training.tensorboard import TensorBoard
 
 F = torch.nn.functional
 WHOLE_BATCH = ("dataset.limit=120", "batch_size=full", "optimizer=sgd", "lr=0.2", "model.hidden=[12]", "epochs=5",
@@ -129,13 +129,13 @@ def test_second_pass_of_sam_counts_in_no_mean_and_moves_no_statistics(train):
 def confused(request, train, monkeypatch):
     """A run that confuses classes on one side, its result, and scikit-learn's table of the best weights."""
     seen = []
-    original = TensorBoard.on_fit_end
+    original = TensorBoard.run_ended
 
     def spy(self, result):
         seen.append(result)
         original(self, result)
 
-    monkeypatch.setattr(TensorBoard, "on_fit_end", spy)
+    monkeypatch.setattr(TensorBoard, "run_ended", spy)
     run = train("dataset.limit=100", "epochs=2", "lr=0.002", *filter(None, [request.param]))
     parts = parts_of(run)
     parts.model.load_state_dict(run.best_weights)
@@ -158,7 +158,7 @@ def test_picture_in_tensorboard_is_that_table(confused):
     import numpy as np
     from PIL import Image
 
-    from dltrain.training.figures import cells
+    from dltrain.loggers.figures import cells
 
     run, result, table = confused
     accumulator = EventAccumulator(str(run.path / "tensorboard"), size_guidance={"images": 0}).Reload()

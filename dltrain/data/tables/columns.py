@@ -63,12 +63,21 @@ class LeftOut:
 
 
 class Columns:
-    """The columns of a table, each coded and converted once."""
+    """The columns of a table, each coded and converted once.
+
+    tolerant: `parse` takes a value that does not fit its column for missing, and notes its row in `broken`, by index.
+    """
 
     def __init__(
-        self, table: Table, reading: Reading, names: Iterable[str], targets: Iterable[str] = ()
+        self,
+        table: Table,
+        reading: Reading,
+        names: Iterable[str],
+        targets: Iterable[str] = (),
+        tolerant: bool = False,
     ) -> None:
-        self.table, self.reading, self.targets = table, reading, set(targets)
+        self.table, self.reading, self.targets, self.tolerant = table, reading, set(targets), tolerant
+        self.broken: dict[int, str] = {}
         self._plain: dict[str, Floats] = {}
         self._coded: dict[str, Coded] = {}
         self.names = [name for name in dict.fromkeys(names)]
@@ -247,14 +256,8 @@ class Columns:
         present = ~self.reading.missing(coded.texts, among_numbers=True)
         values, good = _by(coded.texts, wanted, self.decimal)
         if (present & ~good).any():
-            row = coded.first_row(present & ~good)
-            value = str(coded.texts[int(coded.codes[row])].as_py())
-            what = {"number": "numbers", "boolean": "true and false", "date": f"dates ({wanted.date})"}[
-                wanted.kind
-            ]
-            raise DataError(
-                f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {call_missing(value)}or repair it"
-            )
+            self._unfit(name, wanted, coded, present & ~good)
+            present &= good
         empty = np.datetime64("NaT") if wanted.kind == "date" else np.nan
         spread_out = np.append(np.where(present, values, empty), empty)[coded.codes]
         return (
@@ -263,16 +266,37 @@ class Columns:
             else self._fitting(name, wanted, spread_out)
         )
 
+    def _unfit(self, name: str, wanted: Format, coded: Coded, bad: Flags) -> None:
+        """Raise DataError for the first text that does not fit its column, or note all rows that have one."""
+        what = {"number": "numbers", "boolean": "true and false", "date": f"dates ({wanted.date})"}[
+            wanted.kind
+        ]
+        if self.tolerant:
+            for row in np.flatnonzero(np.append(bad, False)[coded.codes]).tolist():
+                value = str(coded.texts[int(coded.codes[row])].as_py())
+                self.broken.setdefault(row, f"column {name!r} holds {what}, but {short(value)}")
+            return
+        row = coded.first_row(bad)
+        value = str(coded.texts[int(coded.codes[row])].as_py())
+        raise DataError(
+            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {call_missing(value)}or repair it"
+        )
+
     def _fitting(self, name: str, wanted: Format, values: Floats) -> Column:
         bad = (
             np.isinf(values) if wanted.kind == "number" else ~np.isin(values, (0.0, 1.0)) & ~np.isnan(values)
         )
         if bad.any():
-            row = int(np.flatnonzero(bad)[0])
+            rows = np.flatnonzero(bad).tolist()
             rule = (
                 "all values must be finite numbers" if wanted.kind == "number" else "it must be true or false"
             )
-            raise DataError(f"column {name!r} has {values[row]:g} in {self.table.row(row)}; {rule}")
+            if not self.tolerant:
+                row = rows[0]
+                raise DataError(f"column {name!r} has {values[row]:g} in {self.table.row(row)}; {rule}")
+            for row in rows:
+                self.broken.setdefault(row, f"column {name!r} has {values[row]:g}; {rule}")
+            values = np.where(bad, np.nan, values)
         return Column(name, wanted, values)
 
     def _text_levels(self, name: str) -> Column:

@@ -8,10 +8,13 @@ import io
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
 from dltrain.data.errors import DataError, nearest, some
@@ -30,16 +33,24 @@ _PARQUET, _ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
 class Table:
     """Columns by name, all of one length, and the file that they come from.
 
-    separator: of a CSV file, else "". notes: what was detected and is not plain CSV in UTF-8.
+    separator: of a CSV file, else "". notes: what was detected and is not plain CSV in UTF-8. broken: rows of the file that
+    are not among these, by number, and why.
     """
 
     path: Path
     columns: dict[str, Array]
     separator: str = ""
     notes: tuple[str, ...] = ()
+    broken: tuple[tuple[int, str], ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
+
+    @cached_property
+    def numbers(self) -> NDArray[np.int64]:
+        """Numbers (N,) of the rows, counted from 1 without the header and without empty lines."""
+        every = np.arange(1, len(self) + len(self.broken) + 1)
+        return np.delete(every, [number - 1 for number, _ in self.broken])
 
     def column(self, name: str, key: str) -> Array:
         """Return the column that the user named under `dataset.<key>`; DataError where there is none."""
@@ -53,24 +64,32 @@ class Table:
         return self.columns[name]
 
     def row(self, index: int) -> str:
-        """Return `row 3 of FILE`, counted from 1 without the header and without empty lines."""
-        return f"row {index + 1} of {self.path}"
+        """Return `row 3 of FILE`."""
+        return f"row {self.numbers[index]} of {self.path}"
 
 
-def read(path: Path, delimiter: str, key: str = "path") -> Table:
+def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) -> Table:
     """Read a table by the ending of its name: Parquet, Arrow IPC (Feather), else CSV, packed with gzip or not.
 
-    Raises DataError for a file that is missing, damaged or has no row.
+    tolerant: leave out rows with more or fewer values than columns, as `Table.broken`. Raises DataError for a file that is
+    missing, damaged or has no row.
     """
     if not path.is_file():
         raise DataError(f"dataset.{key} is {path}, which is not a file; set it to a CSV or Parquet file")
     suffix = path.suffix.lower()
     if suffix in _PARQUET + _ARROW:
-        table = Table(path, _read_arrow(path, suffix))
-    else:
-        table = _read_csv(path, delimiter)
-    if not table.columns or not len(table):
-        raise DataError(f"{path} holds no row below its header")
+        return _with_rows(Table(path, _read_arrow(path, suffix)))
+    return _with_rows(_read_csv(_Text(path), delimiter, tolerant))
+
+
+def read_text(content: bytes, name: str, delimiter: str, tolerant: bool = False) -> Table:
+    """Read the text of a CSV file that is in memory, such as standard input; see `read`."""
+    return _with_rows(_read_csv(_Text(Path(name), content), delimiter, tolerant))
+
+
+def _with_rows(table: Table) -> Table:
+    if not table.columns or not (len(table) or table.broken):
+        raise DataError(f"{table.path} holds no row below its header")
     return table
 
 
@@ -105,22 +124,37 @@ class _Layout:
     spaced_quotes: bool  # `1, "a, b"`: Arrow takes the quotes after a space for text
 
 
-def _read_csv(path: Path, delimiter: str) -> Table:
-    layout = _layout(path, _open(path).read(_HEAD_BYTES), delimiter)
+@dataclass(frozen=True)
+class _Text:
+    """The text of a CSV file: on the disk, or in memory."""
+
+    path: Path
+    content: bytes | None = None
+
+    def open(self) -> Any:
+        if self.content is not None:
+            return pa.BufferReader(self.content)
+        packed = self.path.suffix.lower() in (".gz", ".bz2", ".zst")
+        try:
+            return pa.input_stream(str(self.path), compression="detect" if packed else None)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"cannot read {self.path} ({error}); check the file") from error
+
+
+def _read_csv(file: _Text, delimiter: str, tolerant: bool) -> Table:
+    layout = _layout(file, file.open().read(_HEAD_BYTES), delimiter)
     by = _columns_by_python if layout.spaced_quotes else _columns_by_arrow
-    return Table(path, by(path, layout), layout.separator, layout.notes)
+    columns, ragged = by(file, layout)
+    if ragged and not tolerant:
+        number, reason = ragged[0]
+        raise DataError(f"row {number} of {file.path} has {reason}, or set dataset.delimiter")
+    broken = tuple((number, f"it has {reason}") for number, reason in ragged)
+    return Table(file.path, columns, layout.separator, layout.notes, broken)
 
 
-def _open(path: Path) -> Any:
-    packed = path.suffix.lower() in (".gz", ".bz2", ".zst")
-    try:
-        return pa.input_stream(str(path), compression="detect" if packed else None)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"cannot read {path} ({error}); check the file") from error
-
-
-def _layout(path: Path, head: bytes, delimiter: str) -> _Layout:
-    encoding, notes = _encoding(path, head)
+def _layout(file: _Text, head: bytes, delimiter: str) -> _Layout:
+    path = file.path
+    encoding, notes = _encoding(file, head)
     text = head.decode(encoding, errors="replace").removeprefix("\ufeff")
     if len(head) == _HEAD_BYTES:  # the last line may be cut
         text = text[: text.rfind("\n") + 1] or text
@@ -154,7 +188,8 @@ def _first_rows(text: str, separator: str, quote: str) -> tuple[list[str] | None
     return header, next((row for row in reader if row), None), lines
 
 
-def _encoding(path: Path, head: bytes) -> tuple[str, tuple[str, ...]]:
+def _encoding(file: _Text, head: bytes) -> tuple[str, tuple[str, ...]]:
+    path = file.path
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16", ("text read as UTF-16",)
     if head.startswith(b"PK\x03\x04"):
@@ -163,13 +198,13 @@ def _encoding(path: Path, head: bytes) -> tuple[str, tuple[str, ...]]:
         raise DataError(
             f"{path} is not a text file (it holds zero bytes); dataset.path must be a CSV or Parquet file"
         )
-    return ("utf-8", ()) if _is_utf8(path) else ("cp1252", ("text read as Windows-1252, not UTF-8",))
+    return ("utf-8", ()) if _is_utf8(file) else ("cp1252", ("text read as Windows-1252, not UTF-8",))
 
 
-def _is_utf8(path: Path) -> bool:
+def _is_utf8(file: _Text) -> bool:
     """Look at the whole file: its first letter with an accent may be in the last row."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    stream = _open(path)
+    stream = file.open()
     try:
         while part := stream.read(_BLOCK_BYTES):
             decoder.decode(part)
@@ -228,8 +263,11 @@ def _check_names(path: Path, names: list[str]) -> None:
         raise DataError(f"{path} has two columns named {twice!r} (columns {places}); give each its own name")
 
 
-def _columns_by_arrow(path: Path, layout: _Layout) -> dict[str, Array]:
-    names = layout.names
+_Ragged = list[tuple[int, str]]  # numbers of rows with too many or too few values, and how many
+
+
+def _columns_by_arrow(file: _Text, layout: _Layout) -> tuple[dict[str, Array], _Ragged]:
+    names, path = layout.names, file.path
     ragged: list[Any] = []
 
     def note(row: Any) -> str:
@@ -238,7 +276,7 @@ def _columns_by_arrow(path: Path, layout: _Layout) -> dict[str, Array]:
 
     try:
         table = arrow_csv.read_csv(
-            _open(path),
+            file.open(),
             # in one thread: rows have their numbers, and it costs less of the processor
             arrow_csv.ReadOptions(
                 use_threads=False, block_size=_BLOCK_BYTES, skip_rows=layout.lines, column_names=names,
@@ -251,18 +289,18 @@ def _columns_by_arrow(path: Path, layout: _Layout) -> dict[str, Array]:
         )  # fmt: skip
     except (pa.ArrowException, UnicodeError) as error:
         if "Empty CSV" in str(error):
-            return {name: pa.chunked_array([], pa.string()) for name in names}
+            return {name: pa.chunked_array([], pa.string()) for name in names}, []
         reason = str(error).splitlines()[0][:200]
         raise DataError(f"{path} is not a CSV file ({reason}); save it again in that form") from error
-    if ragged:
-        first = ragged[0]
-        raise _ragged(path, first.number - layout.lines, first.actual_columns, len(names), first.text)
-    return dict(zip(names, table.columns, strict=True))
+    broken = [
+        (row.number - layout.lines, _ragged(row.actual_columns, len(names), row.text)) for row in ragged
+    ]
+    return dict(zip(names, table.columns, strict=True)), broken
 
 
-def _columns_by_python(path: Path, layout: _Layout) -> dict[str, Array]:
+def _columns_by_python(file: _Text, layout: _Layout) -> tuple[dict[str, Array], _Ragged]:
     """Read with the csv module, which is slower and accepts a space in front of a quote."""
-    text = _open(path).read().decode(layout.encoding, errors="replace").removeprefix("\ufeff")
+    text = file.open().read().decode(layout.encoding, errors="replace").removeprefix("\ufeff")
     rows = [
         row
         for row in csv.reader(
@@ -273,23 +311,25 @@ def _columns_by_python(path: Path, layout: _Layout) -> dict[str, Array]:
         )
         if row
     ]
-    for number, row in enumerate(rows[1:], 1):
-        if len(row) != len(layout.names):
-            raise _ragged(path, number, len(row), len(layout.names), layout.separator.join(row))
-    cells = zip(*rows[1:], strict=True) if len(rows) > 1 else ([] for _ in layout.names)
-    return {
+    wanted = len(layout.names)
+    broken = [
+        (number, _ragged(len(row), wanted, layout.separator.join(row)))
+        for number, row in enumerate(rows[1:], 1)
+        if len(row) != wanted
+    ]
+    whole = [row for row in rows[1:] if len(row) == wanted]
+    cells = zip(*whole, strict=True) if whole else ([] for _ in layout.names)
+    columns = {
         name: pa.chunked_array([list(column)], pa.string())
         for name, column in zip(layout.names, cells, strict=True)
     }
+    return columns, broken
 
 
-def _ragged(path: Path, number: int, found: int, wanted: int, text: str) -> DataError:
+def _ragged(found: int, wanted: int, text: str) -> str:
     quote = "close the quote in it" if text.count('"') % 2 else "repair that line"
     start = text.splitlines()[0][:60] if text else ""
-    return DataError(
-        f"row {number} of {path} has {found} values for {wanted} columns ({start!r} …); {quote}, "
-        "or set dataset.delimiter"
-    )
+    return f"{found} values for {wanted} columns ({start!r} …); {quote}"
 
 
 def _looks_like_a_value(name: str) -> bool:

@@ -18,7 +18,7 @@ from dltrain.sweep.backends.slots import Slot
 CONTEXT = 400 * 2**20  # bytes that a process takes for CUDA itself and its libraries before the first tensor
 # What changes nothing in the memory that a job needs.
 WITHOUT_WEIGHT = frozenset(
-    "lr seed epochs steps shuffle schedule momentum_schedule penalty_schedule initializer early_stopping name tags notes "
+    "lr seed epochs steps shuffle schedule momentum_schedule penalty_schedule initializer early_stopping logger name tags notes "
     "output threads quiet trust log checkpoint evaluation".split()
 )
 

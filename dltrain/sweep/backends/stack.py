@@ -127,7 +127,7 @@ class Crew:
                 Stack(members, self.ended, self.turn).run()
 
     def begin(self, task: Task, built: Experiment, folders: ExitStack) -> Member:
-        """Open a run's folder and tell its observers."""
+        """Open a run's folder and tell its loggers."""
         from dltrain.run import experiment
         from dltrain.run.record import log_of, note_failures
         from dltrain.storage.lock import Lock
@@ -142,14 +142,14 @@ class Crew:
         )  # of a run that ended before its first checkpoint
         folder = experiment.open_folder(built, task.folder)
         folders.callback(folder.close)
-        member = Member(built.parts, built.plan, folder, [], watch)
+        member = Member(built.parts, built.plan, folder, experiment.observers(built, task.folder), watch)
         handler = log_of(task.folder)
         folders.callback(handler.close)
         note_failures(handler, folder)
         self.of[id(member)] = (task, built, handler)
         self.turn(member)
         info = experiment.begin(built, member)
-        member.notify("on_fit_start", info)
+        member.loggers.tell("run_started", info)
         member.begin()
         return member
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from dltrain.config.schema import Config
+from dltrain.loggers.events import count
 from dltrain.sweep.backends import pool
 from dltrain.sweep.backends.local import Local, Running
 from dltrain.sweep.backends.pool import Worker
@@ -15,7 +16,6 @@ from dltrain.sweep.backends.slots import Slot
 from dltrain.sweep.backends.stack import StackTask, work_together
 from dltrain.sweep.backends.worker import work
 from dltrain.sweep.jobs import Job, has_checkpoint
-from dltrain.training.callbacks import count
 
 LARGEST = 32  # jobs of a stack; 64 cost 12 % more each, out of the cache, and lose more when their process is killed
 MODELS = frozenset(f"dltrain.models.mlp.{name}" for name in ("MLP", "Linear", "DeepLinear"))
@@ -36,7 +36,7 @@ OPTIMIZERS = frozenset(
 # Keys that may differ within a stack.
 OWN = frozenset(
     "lr seed epochs steps shuffle optimizer schedule momentum_schedule penalty_schedule regularization initializer "
-    "early_stopping name tags notes output threads quiet trust log checkpoint parameters".split()
+    "early_stopping logger name tags notes output threads quiet trust log checkpoint parameters".split()
 )
 
 

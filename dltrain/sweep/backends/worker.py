@@ -26,8 +26,8 @@ from dltrain.errors import FolderInUse, UserError
 from dltrain.sweep.jobs import Job, has_checkpoint
 
 if TYPE_CHECKING:
-    from dltrain.experiment import Watch as Observer
     from dltrain.run.built import Experiment
+    from dltrain.training.trainer import Watch as Observer
 
 MODULE = "dltrain.sweep.backends.worker"
 ORPHAN_SECONDS = 60.0  # to wait for a job of a driver that was killed, which may still be ending

@@ -61,6 +61,19 @@ def check_comparable(plan: Plan, config: Config) -> None:
         )
 
 
+def check_metrics(plan: Plan, config: Config) -> None:
+    """Refuse a job that measures what jobs are compared by in another way than the first one, such as by another average."""
+    for metric in plan.objectives or [plan.metric]:
+        word = metric.rpartition("/")[2]
+        then, now = plan.first.metrics.get(word), config.metrics.get(word)
+        if then is not None and now is not None and now != then:
+            key = next(key for key in {**then, **now} if then.get(key) != now.get(key))
+            raise UserError(
+                f"`metrics.{word}.{key}` is {now.get(key)}, but {then.get(key)} in the first job, and the jobs are compared by {metric}.\n"
+                f"Give one value; to see both, add a word of your own: conf/metrics/NAME.yaml with `defaults: [{word}]`"
+            )
+
+
 def check_all(plan: Plan) -> list[Config]:
     """Compose and validate every configuration; of a search: every value of every axis."""
     configurations = plan.configurations
@@ -75,6 +88,7 @@ def check_all(plan: Plan) -> list[Config]:
                 plan.rights.door(found[-1].trust).check_names(found[-1].plain)
                 check_prunable(plan, found[-1])
                 check_comparable(plan, found[-1])
+                check_metrics(plan, found[-1])
             except UserError as error:
                 shown = " ".join(f"{k}={v}" for k, v in values.items())
                 raise type(error)(f"{error}\nin the job {shown}; nothing was run.") from None

@@ -72,7 +72,7 @@ class Plan:
     @property
     def modes(self) -> list[Mode]:
         """The direction of each objective; what is no metric, such as parameters, is better the lower."""
-        return [direction_of(name) or "min" for name in self.objectives] or [self.mode]
+        return [direction_of(name, self.first.metrics) or "min" for name in self.objectives] or [self.mode]
 
     def jobs(self, trial: int, chosen: dict[str, Any], folder: Path) -> list[Job]:
         """The jobs of a trial: one for each repetition."""
@@ -105,4 +105,4 @@ class Plan:
 def mode_of(config: Config) -> Mode:
     """The direction of a run's objective."""
     stopping = config.early_stopping
-    return resolve_mode(stopping.get("metric", "val/loss"), stopping.get("mode", "auto"))
+    return resolve_mode(stopping.get("metric", "val/loss"), stopping.get("mode", "auto"), config.metrics)

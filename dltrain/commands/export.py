@@ -1,0 +1,127 @@
+"""`dltrain export RUN`: a model for other programs, with its preprocessing and names inside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from dltrain.commands.resume import split_arguments, take_config_dir
+from dltrain.config import saved
+from dltrain.config.compose import open_catalogue
+from dltrain.config.door import door_for_saved
+from dltrain.errors import UserError, nearest
+
+FORMATS = ("onnx", "torch", "safetensors")
+# packages beside those of every installation
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+HELP = """
+    Columns of a table, bytes or floats go in, class names with probabilities or real units come out; dltrain is not needed
+    to use it. It is compared with the run on up to 10,000 of its samples before it is kept, beside a model card.
+
+  --format onnx           model.onnx, for onnxruntime and others (needs onnx, onnxscript, onnxruntime); the default
+  --format torch          model.pt2 of torch.export, and model.py, which loads it
+  --format safetensors    model.safetensors, and model.py, which loads it with torch and safetensors
+  --output FOLDER         where; by default RUN/export/FORMAT
+  --json                  one JSON document on standard output
+  key=value               where the data lie now, for the comparison: dataset.path=moved.csv
+
+Examples
+  dltrain export outputs/csv/2026-01-31_12-00-00-abcd
+  dltrain export outputs/csv/2026-01-31_12-00-00-abcd --format safetensors --output model
+"""
+
+
+@dataclass
+class Arguments:
+    """The command line of `export`."""
+
+    run: Path
+    form: str = "onnx"
+    output: Path | None = None
+    as_json: bool = False
+    overrides: list[str] = field(default_factory=list)
+    config_dir: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.output or self.run / "export" / self.form
+
+
+def run(arguments: list[str]) -> int:
+    """Write the model, and say where it is and how near to the run."""
+    asked = read(arguments)
+    check(asked)
+    catalogue = open_catalogue(asked.config_dir)
+    config = saved.read(asked.run, catalogue, asked.overrides)
+    door = door_for_saved(config, catalogue, asked.overrides)
+
+    from dltrain.run.export import export
+
+    agreement = export(asked.run, config, door, asked.form, asked.folder)
+    if asked.as_json:
+        print(
+            json.dumps(
+                {
+                    "run": str(asked.run),
+                    "format": asked.form,
+                    "folder": str(asked.folder),
+                    **asdict(agreement),
+                }
+            )
+        )
+        return 0
+    print(f"{asked.folder}: {', '.join(sorted(file.name for file in asked.folder.iterdir()))}")
+    print(
+        f"checked on {agreement.samples:,} samples {agreement.data}: the outputs differ by at most {agreement.difference:.1e} of the largest"
+    )
+    return 0
+
+
+def read(arguments: list[str]) -> Arguments:
+    """Sort the arguments. Raises UserError for an unknown option or format."""
+    arguments, config_dir = take_config_dir(arguments)
+    rest: list[str] = []
+    given: dict[str, str] = {}
+    following = iter(arguments)
+    for argument in following:
+        option, equals, value = argument.partition("=")
+        if option in ("--format", "--output", "-o"):
+            given["--output" if option == "-o" else option] = value if equals else next(following, "")
+        elif argument.startswith("-") and argument != "--json":
+            hint = nearest(option, ("--format", "--output", "--json", "--help"))
+            raise UserError(f"`{argument}` is no option of export.{hint}\nIts page: dltrain export --help")
+        elif argument != "--json":
+            rest.append(argument)
+    paths, overrides = split_arguments(rest)
+    if len(paths) != 1:
+        raise UserError("Name one run folder: dltrain export outputs/NAME/DATE_TIME-xxxx")
+    form = check_format(given.get("--format", FORMATS[0]))
+    output = Path(given["--output"]) if given.get("--output") else None
+    if "--output" in given and output is None:
+        raise UserError("`--output` needs a value: FOLDER")
+    return Arguments(paths[0], form, output, "--json" in arguments, overrides, config_dir)
+
+
+def check(asked: Arguments) -> None:
+    """Refuse a folder that is there, and a format whose packages are not installed; imports none of them."""
+    if asked.folder.exists():
+        raise UserError(
+            f"{asked.folder} is there already, and an export replaces nothing. Name another folder: --output {asked.folder}-2"
+        )
+    missing = [name for name in NEEDED.get(asked.form, ()) if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"`--format {asked.form}` needs {', '.join(missing)}, not installed; run: pip install {' '.join(missing)}\n"
+            "Without further packages: --format torch, or --format safetensors"
+        )
+
+
+def check_format(form: str) -> str:
+    """Return a format. Raises UserError where there is none of that name."""
+    if form not in FORMATS:
+        raise UserError(
+            f"`--format` is {form}; it must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.{nearest(form, FORMATS)}"
+        )
+    return form

@@ -1,0 +1,223 @@
+"""`dltrain predict RUN… FILE…`: labels with probabilities, or quantities in real units, for new data."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dltrain.commands.resume import newest_run, take_config_dir
+from dltrain.config import saved
+from dltrain.config.compose import open_catalogue
+from dltrain.config.door import door_for_saved
+from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest
+
+if TYPE_CHECKING:
+    from dltrain.run.inputs import Given
+    from dltrain.run.output import Part
+    from dltrain.run.prediction import Predictor
+
+HELP = """
+    RUN is a run folder; several are an ensemble, whose outputs are averaged as in `dltrain evaluate`.
+    FILE is a table (CSV, TSV, Parquet, Arrow), an array file (.npz, .npy), an image, a folder of images, or - for CSV
+    from standard input. Columns are matched by name; the target may be missing.
+
+  --output FILE.csv|.parquet|.json   write all predictions there; the ending tells the format
+  --output -                         CSV on standard output
+  --keep COLUMN[,COLUMN]             copy columns of the table, such as an identifier
+  --json                             one JSON document on standard output
+  key=value                          device=cpu, evaluation.batch_size=512, dataset.delimiter=tab, dataset.decimal=comma
+
+    Rows and files that cannot be read are reported and left out; the exit code is 3 then.
+
+Examples
+  dltrain predict outputs/csv/2026-01-31_12-00-00-abcd new.csv
+  dltrain predict outputs/csv/2026-01-31_12-00-00-abcd new.csv --keep id --output predictions.csv
+  dltrain predict outputs/csv/* new.csv --output predictions.parquet
+  dltrain predict outputs/pets/2026-01-31_12-00-00-abcd photos/ more/cat.jpg --json
+  head -100 new.csv | dltrain predict outputs/csv/2026-01-31_12-00-00-abcd - --output -
+"""
+FORMATS = (".csv", ".parquet", ".json")
+STANDARD = "-"
+TOLD = 20  # broken inputs that are named one by one
+
+
+@dataclass
+class Arguments:
+    """The command line of `predict`."""
+
+    runs: list[Path] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    output: str | None = None
+    keep: list[str] = field(default_factory=list)
+    as_json: bool = False
+    config_dir: str | None = None
+
+
+def run(arguments: list[str]) -> int:
+    """Print or write the predictions; 3 where an input was left out."""
+    asked = read(arguments)
+    check_output(asked)
+    catalogue = open_catalogue(asked.config_dir)
+    configs = [saved.read(path, catalogue, asked.overrides) for path in asked.runs]
+    doors = [door_for_saved(config, catalogue, asked.overrides) for config in configs]
+    content = sys.stdin.buffer.read() if STANDARD in asked.inputs else None
+
+    from dltrain.run.inputs import Given
+    from dltrain.run.machine import set_machine
+    from dltrain.run.prediction import check_ensemble, predictor
+
+    predictors = []
+    for path, config, door in zip(asked.runs, configs, doors, strict=True):
+        set_machine(config)
+        predictors.append(predictor(path, config, door, config.device))
+        predictors[-1].known_contract()
+    check_ensemble(predictors, [str(path) for path in asked.runs])
+    given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
+    return report([predicted(item, predictors, asked.keep) for item in given], asked)
+
+
+def predicted(given: Given, predictors: Sequence[Predictor], keep: Sequence[str]) -> Part:
+    """Return what the runs together say of one input."""
+    from dltrain.run.data import data_problems
+    from dltrain.run.output import Part, kept_columns
+    from dltrain.run.prediction import ensemble
+
+    members = []
+    for member in predictors:
+        with data_problems():
+            samples = given.samples(member.known_contract(), member.config.dataset)
+        members.append(member.predict(samples))
+    found = ensemble(predictors, members)
+    delimiter = str(predictors[0].config.dataset.get("delimiter", "auto"))
+    return Part(given, found, kept_columns(given, found, keep, delimiter))
+
+
+def report(parts: list[Part], asked: Arguments) -> int:
+    """Print or write predictions, and say on stderr what was left out, filled or not known."""
+    from dltrain.run import output
+
+    notes = list(dict.fromkeys(note for part in parts for note in part.found.notes))
+    columns = output.columns_of(parts)
+    content = partial(output.document, parts, [str(path) for path in asked.runs], notes)
+    if asked.output is not None and asked.output != STANDARD:
+        output.write(Path(asked.output), columns, content)
+    if asked.as_json:
+        print(output.as_json(told(content(), asked.output)))
+    elif asked.output == STANDARD:
+        sys.stdout.write(output.as_csv(columns))
+    elif asked.output is None:
+        output.show(columns, parts[0].found)
+    for note in notes:
+        print(f"dltrain: {note}", file=sys.stderr)
+    broken = say_broken(parts)
+    if asked.output not in (None, STANDARD):
+        samples = sum(len(part.found) for part in parts)
+        gone = f", {broken} left out" if broken else ""
+        stream = sys.stderr if asked.as_json else sys.stdout
+        print(f"{samples:,} predictions in {asked.output}{gone}", file=stream)
+    return DataProblem.exit_code if broken else 0
+
+
+def say_broken(parts: list[Part]) -> int:
+    """Name the first inputs that were left out on stderr; return how many there are."""
+    broken = [(part.given.name, item) for part in parts for item in part.found.broken]
+    for name, item in broken[:TOLD]:
+        place = item.where if isinstance(item.where, str) else f"row {item.where} of {name}"
+        print(f"dltrain: {place} is left out: {item.reason}", file=sys.stderr)
+    if len(broken) > TOLD:
+        print(f"dltrain: {len(broken) - TOLD} more are left out; all of them: --json", file=sys.stderr)
+    return len(broken)
+
+
+def told(content: dict[str, Any], written: str | None) -> dict[str, Any]:
+    """Return the document of `--json`: of predictions that are in a file it names the file."""
+    if written is None:
+        return content
+    return {key: value for key, value in content.items() if key != "predictions"} | {"output": written}
+
+
+# The command line ---------------------------------------------------------------------------------------------------
+
+
+def read(arguments: list[str]) -> Arguments:
+    """Sort the arguments: folders with a config.yaml are runs, other files and folders are inputs."""
+    asked = Arguments()
+    arguments, asked.config_dir = take_config_dir(arguments)
+    following = iter(arguments)
+    for argument in following:
+        option, equals, value = argument.partition("=")
+        if option in ("--output", "-o", "--keep"):
+            value = value if equals else next(following, "")
+            if not value:
+                raise UserError(f"`{option}` needs a value: {'COLUMN' if option == '--keep' else 'FILE.csv'}")
+            if option == "--keep":
+                asked.keep += value.split(",")
+            else:
+                asked.output = value
+        elif argument == "--json":
+            asked.as_json = True
+        elif argument.startswith("-") and argument != STANDARD:
+            hint = nearest(option, ("--output", "--keep", "--json", "--help"))
+            raise UserError(f"`{argument}` is no option of predict.{hint}\nIts page: dltrain predict --help")
+        elif equals and not os.path.exists(argument):
+            asked.overrides.append(argument)
+        elif is_run(argument):
+            asked.runs.append(Path(argument))
+        else:
+            asked.inputs.append(argument)
+    check_named(asked)
+    return asked
+
+
+def is_run(argument: str) -> bool:
+    return os.path.isfile(os.path.join(argument, "config.yaml"))
+
+
+def check_named(asked: Arguments) -> None:
+    """Refuse a command line without a run or without an input, and inputs that do not exist."""
+    usage = "dltrain predict outputs/NAME/DATE_TIME-xxxx new.csv"
+    if not asked.runs:
+        if not asked.inputs:
+            raise UserError(f"Name a run folder, and what to predict: {usage}")
+        first = asked.inputs[0]
+        newest = newest_run(Path(first))
+        hint = f" Its newest run: {newest}" if is_run(str(newest)) else f" Name one first: {usage}"
+        raise CheckpointProblem(f"{first} is no run folder: it has no config.yaml.{hint}")
+    if not asked.inputs:
+        raise UserError(
+            f"Name what to predict: a table, an .npz file, images, a folder of images, or - for CSV from standard input\n{usage}"
+        )
+    if asked.inputs.count(STANDARD) > 1:
+        raise UserError("`-` is named twice, and standard input can be read once. Name it once")
+    for name in asked.inputs:
+        if name != STANDARD and not os.path.exists(os.path.expanduser(name)):
+            raise DataProblem(f"{name} is neither a run folder nor a file nor a folder of images.")
+
+
+def check_output(asked: Arguments) -> None:
+    """Refuse an output that cannot be written, before anything is computed."""
+    if asked.output is None:
+        return
+    if asked.output == STANDARD:
+        if asked.as_json:
+            raise UserError("`--output -` and `--json` both write to standard output. Leave one of them out")
+        return
+    file = Path(asked.output)
+    if file.suffix.lower() not in FORMATS:
+        raise UserError(
+            f"`--output` is {asked.output}; its name must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, or be - for standard output"
+        )
+    if not file.parent.is_dir():
+        raise UserError(
+            f"`--output` is {asked.output}, and there is no folder {file.parent}. Make it first: mkdir -p {file.parent}"
+        )
+    if file.is_dir():
+        raise UserError(f"`--output` is {asked.output}, which is a folder. Name a file")
+    if any(os.path.exists(name) and os.path.samefile(file, name) for name in asked.inputs if file.exists()):
+        raise UserError(f"`--output` is {asked.output}, which is also an input. Name another file")

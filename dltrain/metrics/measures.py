@@ -1,0 +1,179 @@
+"""The metrics of one run that are objects: copied for each evaluation, updated batch by batch, read once at its end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dltrain.data.spec import DataSpec
+from dltrain.direction import BETTER
+from dltrain.metrics.counts import F1, BalancedAccuracy
+from dltrain.metrics.foreign import Adapter, is_torchmetrics
+from dltrain.metrics.protocol import Metric, Values
+
+# columns that every run has, or that are computed from others
+RESERVED = ("loss", "objective", "gap")
+# the task of each kind of targets that a metric may need
+NEEDED = {"classes": "classification", "quantities": "regression"}
+UPDATE, COMPUTE = "def update(self, outputs, targets) -> None", "def compute(self) -> float"
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Metrics by the name of their column, and the data whose units they are in."""
+
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    spec: DataSpec | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.metrics)
+
+    def fresh(self) -> Measures:
+        """Return a copy that has seen no sample; `self` never sees any."""
+        return Measures(copy.deepcopy(dict(self.metrics)), self.spec) if self.metrics else self
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take a batch of outputs (B, K) and targets of the model, which are standardized where those of training were."""
+        if not self.metrics:
+            return
+        if self.spec is not None and self.spec.task == "regression":
+            outputs = outputs.reshape(len(outputs), -1)
+            targets = self.spec.in_units(targets.reshape(outputs.shape))
+            outputs = self.spec.in_units(outputs)
+        for metric in self.metrics.values():
+            if isinstance(metric, nn.Module):
+                metric.to(outputs.device)
+            metric.update(outputs, targets)
+
+    def compute(self) -> dict[str, float]:
+        """Return the value of each metric."""
+        return {name: float(metric.compute()) for name, metric in self.metrics.items()}
+
+    def of(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Return the value of each metric for all outputs and targets of a split at once."""
+        found = self.fresh()
+        found.update(outputs, targets)
+        return found.compute()
+
+
+def unbalanced(spec: DataSpec, targets: Tensor) -> tuple[Measures, str]:
+    """Return what is measured beside accuracy where a class is rare, and the line that says so; nothing elsewhere.
+
+    A class is rare that has less than half of an equal share of the training samples (`targets`).
+    """
+    counts = torch.bincount(targets.cpu(), minlength=spec.num_classes)
+    rarest = int(counts.argmin())
+    if 2 * spec.num_classes * int(counts[rarest]) >= len(targets):
+        return Measures(), ""
+    name = spec.class_names[rarest] if spec.class_names else rarest
+    metrics = {"balanced_accuracy": BalancedAccuracy(), "f1": F1(spec)}
+    share = 100 * int(counts[rarest]) / len(targets)
+    said = f"class {name!s} has {share:.3g} % of the training samples"
+    return Measures(metrics, spec), f"metrics  accuracy, balanced_accuracy and f1 (macro) · {said}"
+
+
+# Building and checking --------------------------------------------------------------------------------------------
+
+
+def facts_of(spec: DataSpec, target: Any) -> tuple[Any, ...]:
+    """Return the arguments of the program in the order of the group: spec, num_classes, num_outputs, class_names, task."""
+    # torchmetrics' word for classes
+    task = "multiclass" if is_torchmetrics(target) else spec.task
+    return spec, spec.num_classes, spec.num_classes, spec.class_names, task
+
+
+def as_metric(built: Any, name: str, spec: DataSpec, fitting: Mapping[str, str]) -> Values | Metric:
+    """Return what a word of `metrics` built, adapted to the protocols and checked.
+
+    fitting: the words for each task, for the message. Raises ValueError, without the word's name, for what does not fit.
+    """
+    if name in RESERVED:
+        raise ValueError(f"a column `{name}` exists already; rename the file of the word")
+    metric: Any = Adapter(built) if is_torchmetrics(type(built)) else built
+    needs = getattr(getattr(metric, "func", metric), "needs", ())
+    unfit = [kind for kind, task in NEEDED.items() if kind in needs and task != spec.task]
+    if unfit:
+        raise ValueError(
+            f"it needs {unfit[0]}, and the task of this dataset is {spec.task}. "
+            + (f"For it: {fitting[spec.task]}" if spec.task in fitting else "Leave it out: metrics=[]")
+        )
+    if isinstance(metric, Adapter):
+        metric.check_classes(spec.num_classes)
+    if not _is_function(metric):
+        _check_direction(metric)
+    return metric
+
+
+def is_object(metric: Values | Metric) -> bool:
+    """Return whether a metric is updated batch by batch; else it is a function of the samples."""
+    return not _is_function(metric)
+
+
+def _is_function(metric: Any) -> bool:
+    return callable(metric) and not hasattr(metric, "update")
+
+
+def _check_direction(metric: Any) -> None:
+    direction = getattr(metric, "direction", None)
+    if direction is not None and direction not in BETTER:
+        raise ValueError(f'`{type(metric).__name__}.direction` is {direction!r}; it must be "min" or "max"')
+
+
+def check_samples(metrics: Mapping[str, Values], outputs: Tensor, targets: Tensor) -> None:
+    """Try each function of the samples on a few. Raises ValueError, beginning with the word, for an error or another shape."""
+    for name, metric in metrics.items():
+        try:
+            values = metric(outputs, targets)
+        except Exception as error:
+            raise ValueError(f"metrics.{name}: {_failure(error, outputs, targets)}") from error
+        if not isinstance(values, Tensor) or values.shape != (len(outputs),):
+            shown = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"metrics.{name} gives {shown}; it must be one value for each sample, a tensor of shape (B,).\n"
+                f"For a metric that is no mean over samples write a class: {UPDATE}, {COMPUTE}"
+            )
+
+
+def _failure(error: Exception, outputs: Tensor, targets: Tensor) -> str:
+    shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
+    reason = (str(error).strip().splitlines() or [""])[0]
+    return f"it fails with {shapes}:\n{type(error).__name__}: {reason}"
+
+
+def check_values(measures: Measures, outputs: Tensor, targets: Tensor) -> None:
+    """Try each metric on a few samples. Raises ValueError, beginning with the word, for an error or another than one number."""
+    for name, metric in measures.metrics.items():
+        alone = Measures({name: metric}, measures.spec).fresh()
+        kind, step = type(metric).__name__, "update"
+        try:
+            alone.update(outputs, targets)
+            step = "compute"
+            value = next(iter(alone.metrics.values())).compute()
+        except Exception as error:
+            raise ValueError(
+                f"metrics.{name}: `{kind}.{step}`: {_failure(error, outputs, targets)}"
+            ) from error
+        if not _is_number(value):
+            shown = (
+                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
+            )
+            raise ValueError(
+                f"metrics.{name}: `{kind}.compute` returns {shown}; it must be one number for all samples."
+                + (f"\nFor one number: metrics.{name}.average=macro" if averages(metric) else "")
+            )
+
+
+def averages(metric: Any) -> bool:
+    """Return whether a metric, or the one that it adapts, has a choice of averages."""
+    return hasattr(getattr(metric, "metric", metric), "average")
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "size", 0) == 1)

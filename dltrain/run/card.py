@@ -1,0 +1,207 @@
+"""The model card of an export, from the run's own files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dltrain
+from dltrain.config.schema import Config
+from dltrain.data.errors import some
+from dltrain.data.tables.rules import Rule
+from dltrain.run.deployed import ColumnInput, Deployed
+from dltrain.run.usage import sample, usage
+from dltrain.storage.summary import read_summary
+
+_FILES = {"onnx": "model.onnx", "torch": "model.pt2, model.py", "safetensors": "model.safetensors, model.py"}
+# groups whose words say how the model was trained
+_TRAINING = ("optimizer", "schedule", "loss", "initializer", "regularization", "augmentation", "averaging")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near an exported model is to the run.
+
+    difference: the largest, as a share of the largest output. data: of which samples.
+    """
+
+    samples: int
+    difference: float
+    data: str
+
+
+def card(path: Path, config: Config, deployed: Deployed, form: str, agreement: Agreement) -> str:
+    """Return README.md: data, task, scores, training, use and versions."""
+    summary, contract = read_summary(path), deployed.contract
+    sections = [
+        f"# {config.words['model']} on {config.words['dataset']}",
+        f"A {contract.task} model with {summary.get('parameters', 0):,} parameters, trained and exported by dltrain "
+        f"{dltrain.__version__} from the run `{path.name}`.",
+        "## Use",
+        _use(deployed, form),
+        _inputs(deployed, form),
+        "## Scores",
+        _scores(summary),
+        "## Data",
+        _rows(_data(config, deployed)),
+        "## Training",
+        _rows(_training(config, summary)),
+        "## Check",
+        f"The exported model was compared with the run on {agreement.samples:,} samples {agreement.data}: the outputs differ by at "
+        f"most {agreement.difference:.1e} of the largest one (float32, on a CPU).",
+        f"## Files\n\n{_FILES[form]}, README.md",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _use(deployed: Deployed, form: str) -> str:
+    about, example = usage(deployed)
+    if form != "onnx":
+        needs = "torch" if form == "torch" else "torch and safetensors"
+        lines = ["from model import predict      # in this folder", "", f"predict({example})"]
+        return (
+            f"Needs {needs}; dltrain need not be installed. {about}\n\n```python\nimport torch\n"
+            + "\n".join(lines)
+            + "\n```"
+        )
+    feeds = [
+        f"{json.dumps(column.name)}: {_array(column, rule)}"
+        for column, rule in zip(deployed.columns, deployed.contract.columns, strict=True)
+    ]
+    if not feeds:
+        shape = ", ".join(map(str, deployed.contract.input_shape))
+        kind = "uint8" if deployed.takes_bytes else "float32"
+        feeds = [f'"{deployed.input_names[0]}": np.zeros((2, {shape}), np.{kind})']
+    inside = ",\n    ".join(feeds)
+    return (
+        "Needs onnxruntime and numpy, or any other program that reads ONNX.\n\n```python\nimport numpy as np\nimport onnxruntime\n\n"
+        f'session = onnxruntime.InferenceSession("model.onnx")\n{", ".join(_variables(deployed))} = session.run(None, {{\n    {inside},\n}})\n```'
+    )
+
+
+def _array(column: ColumnInput, rule: Rule) -> str:
+    """Return a value of a column and a missing one as an array, as code."""
+    if column.kind == "text":
+        return f'np.array([{sample(column, rule)}, ""], object)'
+    if column.kind == "date":
+        return "np.array([1.7e9, np.nan])"
+    return f"np.array([{float(sample(column, rule))}, np.nan])"
+
+
+def _variables(deployed: Deployed) -> list[str]:
+    return [name if name.isidentifier() else f"output_{i}" for i, name in enumerate(deployed.output_names)]
+
+
+def _inputs(deployed: Deployed, form: str) -> str:
+    contract = deployed.contract
+    if deployed.columns:
+        means = {
+            "number": "number (float64), NaN where missing; true and false are 1 and 0",
+            "date": "seconds since 1970-01-01 in UTC (float64), NaN where missing",
+            "text": "text, empty where missing",
+        }
+        if form != "onnx":
+            means |= {
+                "number": "number, true or false; None where missing",
+                "date": "ISO text; None where missing",
+            }
+        rows = [("input", "what it is")]
+        for column, rule in zip(deployed.columns, contract.columns, strict=True):
+            levels = f": {some(map(repr, rule.levels), 8)}" if column.kind == "text" else ""
+            rows.append((f"`{column.name}`", means[column.kind] + levels))
+    else:
+        shape = ", ".join(map(str, contract.input_shape))
+        kind = "uint8 from 0 to 255" if deployed.takes_bytes else "float32, as the dataset has them"
+        rows = [
+            ("input", "what it is"),
+            (f"`{deployed.input_names[0]}`", f"(N, {shape}) {kind}; normalization is inside"),
+        ]
+    names = deployed.output_names
+    if contract.task == "classification":
+        label = "the name of the most probable class" if contract.class_names else "the most probable class"
+        more = [
+            (names[0], label),
+            (names[1], "(N, C), the softmax of the logits"),
+            (names[2], "(N, C), the outputs of the model"),
+        ]
+        rows += [(f"output `{name}`", text) for name, text in more]
+    else:
+        rows += [(f"output `{name}`", "(N,) float64 in the units of the data") for name in names]
+    return _rows(rows)
+
+
+def _scores(summary: Mapping[str, Any]) -> str:
+    best = {k.removeprefix("val/"): v for k, v in (summary.get("best") or {}).items() if k.startswith("val/")}
+    tables = {
+        "validation": best,
+        "test": summary.get("test") or {},
+        "a constant guess": summary.get("constant") or {},
+    }
+    shown = {name: values for name, values in tables.items() if values}
+    names = list(dict.fromkeys(name for values in shown.values() for name in values))
+    rows: list[Sequence[str]] = [("", *names)]
+    rows += [(name, *(_cell(values.get(metric)) for metric in names)) for name, values in shown.items()]
+    return _rows(rows)
+
+
+def _data(config: Config, deployed: Deployed) -> list[Sequence[str]]:
+    contract = deployed.contract
+    rows: list[Sequence[str]] = [("", ""), ("dataset", str(config.words["dataset"]))]
+    # a value from the environment may be a secret: its expression is shown
+    rows += [
+        (key, str(config.secrets.get(f"dataset.{key}", config.dataset[key])))
+        for key in ("path", "root", "target")
+        if config.dataset.get(key)
+    ]
+    if contract.class_names:
+        rows.append(("classes", some(contract.class_names, 20)))
+    rows.append(("samples", ", ".join(f"{name} {count:,}" for name, count in contract.sizes.items())))
+    return [*rows, ("fingerprint", contract.fingerprint)]
+
+
+def _training(config: Config, summary: Mapping[str, Any]) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [("", "")]
+    for group in _TRAINING:
+        word = config.words.get(group)
+        text = word if isinstance(word, str) else ", ".join(word or [])
+        if text not in ("", "none"):
+            rows.append((group, text))
+    secret = set(config.secrets)
+    rows += [
+        (key, str(value))
+        for key, value in (
+            ("lr", config.plain.get("lr")),
+            ("batch_size", config.batch_size),
+            ("seed", config.seed),
+        )
+        if value is not None and key not in secret
+    ]
+    rows += [
+        (
+            "epochs",
+            f"{summary.get('epochs', 0):g}, the best: {summary.get('best_epoch', 0):g} ({summary.get('status')})",
+        ),
+        ("command", f"`{summary.get('command', '')}`"),
+        ("device", str(summary.get("device", ""))),
+        (
+            "versions",
+            ", ".join(f"{name} {version}" for name, version in (summary.get("versions") or {}).items()),
+        ),
+    ]
+    return rows
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else ""
+
+
+def _rows(rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, the first row of which is its header."""
+    lines = [
+        "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in row) + " |" for row in rows
+    ]
+    width = lines[0].count(" | ") + 1
+    return "\n".join([lines[0], "|" + "---|" * width, *lines[1:]])

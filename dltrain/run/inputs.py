@@ -1,0 +1,388 @@
+"""Samples for which predictions are wanted, held to the contract of a run: tables, arrays, image files, data in memory.
+
+Columns of a table are matched by name, never by position; other data by their shape.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dltrain.config.schema import Node
+from dltrain.data.contract import Contract
+from dltrain.data.errors import DataError, some
+from dltrain.data.image_folder import COLORS, ENDINGS, ImageFiles, images_below
+from dltrain.data.npz import as_inputs, read_array
+
+if TYPE_CHECKING:
+    from dltrain.data.tables.read import Table
+
+STANDARD_INPUT = "-"
+ARRAYS = (".npz", ".npy")
+TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".gz", ".bz2", ".zst")
+_DECODED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A sample that cannot be predicted: its row from 1, or its file, and why."""
+
+    where: int | str
+    reason: str
+
+
+class Samples(Protocol):
+    """Samples (N, …), not normalized, with what names them: rows counted from 1, or files.
+
+    broken: those that were left out; complete once all batches are read. notes: what was filled, unknown or not used.
+    """
+
+    notes: tuple[str, ...]
+    broken: list[Broken]
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+        """Yield samples (B, …) with their rows or files (B,). Raises DataError for a broken one unless it may be left out."""
+        ...
+
+
+class InMemory:
+    """Samples in one tensor."""
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        where: NDArray[Any] | None = None,
+        notes: tuple[str, ...] = (),
+        broken: Sequence[Broken] = (),
+    ) -> None:
+        self.inputs, self.notes, self.broken = inputs, notes, list(broken)
+        self.where = np.arange(1, len(inputs) + 1) if where is None else where
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+        """See `Samples.batches`."""
+        for first in range(0, len(self.inputs), size):
+            yield self.inputs[first : first + size], self.where[first : first + size]
+
+
+class Pictures:
+    """Image files, decoded batch by batch."""
+
+    def __init__(
+        self, files: Sequence[str], contract: Contract, notes: tuple[str, ...], tolerant: bool
+    ) -> None:
+        channels, height, width = contract.input_shape
+        color = next((name for name, count in COLORS.items() if count == channels), None)
+        if color is None:
+            raise DataError(
+                f"the model takes images of {channels} channels, and image files have 1 or 3; give an .npz file"
+            )
+        paths = np.array([os.fsencode(file) for file in files])
+        rule = f"and the model takes {width} and {height}; crop or scale it"
+        self.reader = ImageFiles("", paths, height, width, color, contract.resized, rule)
+        self.files, self.notes, self.tolerant = files, notes, tolerant
+        self.broken: list[Broken] = []
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+        """See `Samples.batches`."""
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for positions in torch.arange(len(self.files)).split(size):
+                parts = list(pool.map(self._decoded, positions.split(_DECODED_AT_ONCE)))
+                names = [self.files[i] for _, kept in parts for i in kept]
+                if names:
+                    yield torch.cat([images for images, _ in parts]), np.array(names, object)
+
+    def _decoded(self, positions: Tensor) -> tuple[Tensor, list[int]]:
+        """Return the images that can be read, and their positions."""
+        try:
+            return self.reader.read(positions), positions.tolist()
+        except DataError:
+            if not self.tolerant:
+                raise
+        images, kept = [torch.empty(0, *self.reader.shape, dtype=torch.uint8)], []
+        for position in positions.split(1):
+            try:
+                images.append(self.reader.read(position))
+                kept.append(int(position))
+            except DataError as error:
+                file = self.files[int(position)]
+                self.broken.append(Broken(file, str(error).replace(f"the image {file}", "it")))
+        return torch.cat(images), kept
+
+
+# What a user names ------------------------------------------------------------------------------------------------
+
+
+class Given:
+    """A file, a folder of images, or standard input, as the user named it; it is read once, however many runs take it.
+
+    Args:
+        name: a path, or `-` for `content`
+        content: the text of a CSV file that came from standard input
+        tolerant: leave out what cannot be read, and say so, instead of raising DataError
+    """
+
+    def __init__(self, name: str, content: bytes | None = None, tolerant: bool = False) -> None:
+        self.path = Path(name).expanduser()
+        self.name = "standard input" if content is not None else name
+        self.content, self.tolerant = content, tolerant
+        self._tables: dict[str, Table] = {}
+
+    def table(self, delimiter: str = "auto") -> Table:
+        from dltrain.data.tables.read import read, read_text
+
+        if delimiter not in self._tables:
+            self._tables[delimiter] = (
+                read(self.path, delimiter, tolerant=self.tolerant)
+                if self.content is None
+                else read_text(self.content, self.name, delimiter, self.tolerant)
+            )
+        return self._tables[delimiter]
+
+    @cached_property
+    def suffix(self) -> str:
+        return ".csv" if self.content is not None else self.path.suffix.lower()
+
+    def samples(self, contract: Contract, dataset: Node) -> Samples:
+        """Return the samples for the model of a run, whose `dataset` keys say how files are read. Raises DataError."""
+        if self.content is None and not self.path.exists():
+            raise DataError(f"{self.name} is neither a file nor a folder")
+        if contract.columns:
+            return self._rows(contract, dataset)
+        takes = takes_of(contract)
+        if self.suffix in TABLES:
+            raise DataError(f"{self.name} is a table, and {takes}")
+        if self.suffix in ARRAYS:
+            return self._arrays(contract, dataset)
+        if len(contract.input_shape) != 3:
+            raise DataError(f"{self.name} is not an array file, and {takes}")
+        files, notes = self._images()
+        return Pictures(files, contract, notes, self.tolerant)
+
+    def _rows(self, contract: Contract, dataset: Node) -> Samples:
+        if self.content is None and (self.path.is_dir() or self.suffix in (*ARRAYS, *ENDINGS)):
+            raise DataError(f"{self.name} has no columns, and {takes_of(contract)}")
+        return rows_of(
+            self.table(str(dataset.get("delimiter", "auto"))),
+            contract,
+            str(dataset.get("decimal", "auto")),
+            self.tolerant,
+        )
+
+    def _arrays(self, contract: Contract, dataset: Node) -> Samples:
+        if self.suffix == ".npy":
+            array = _npy(self.path)
+        else:
+            array = read_array(self.path, _array_name(self.path, str(dataset.get("inputs", "inputs"))))
+        images = len(contract.input_shape) == 3
+        inputs = as_inputs(array, str(dataset.get("channels", "auto"))) if images else array
+        return finite(array_of(inputs, contract.input_shape, self.name), self.name, self.tolerant)
+
+    def _images(self) -> tuple[list[str], tuple[str, ...]]:
+        if not self.path.is_dir():
+            return [str(self.path)], ()
+        files = list(images_below(str(self.path)))
+        if not files:
+            raise DataError(f"no image in {self.name}; endings read: {' '.join(ENDINGS)}")
+        others = sum(
+            not name.startswith(".") and not name.lower().endswith(ENDINGS)
+            for _, _, names in os.walk(self.path)
+            for name in names
+        )
+        return files, (f"unused   {others} files of {self.name} that are not images",) if others else ()
+
+
+def takes_of(contract: Contract) -> str:
+    """Return what the model takes, as the end of a sentence."""
+    if contract.columns:
+        names = some(repr(rule.name) for rule in contract.columns)
+        return f"the model takes the columns of a table (CSV, Parquet, Arrow), by name: {names}"
+    shape = ", ".join(map(str, contract.input_shape))
+    if len(contract.input_shape) == 3:
+        _, height, width = contract.input_shape
+        return (
+            f"the model takes images of {width}×{height} pixels: image files, folders of them, or an .npz file with an array "
+            f"'inputs' of shape (N, {shape})"
+        )
+    return f"the model takes arrays without column names: an .npz file with an array 'inputs' of shape (N, {shape})"
+
+
+def _array_name(path: Path, wanted: str) -> str:
+    """Return the array of an .npz file to predict for: the one that the dataset of the run names, or the only one."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = list(archive.files)
+    except Exception:
+        return wanted
+    if wanted in names or len(names) != 1:
+        return wanted
+    return str(names[0])
+
+
+def _npy(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(
+            f"cannot read {path} ({str(error)[:100]}); save a plain array with numpy.save"
+        ) from error
+    return array
+
+
+# Tables -----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(table: Table, contract: Contract, decimal: str = "auto", tolerant: bool = False) -> InMemory:
+    """Return the rows of a table as the contract encodes them. Raises DataError for what does not fit."""
+    if not len(table):
+        return InMemory(torch.empty(0), broken=[Broken(*item) for item in table.broken])
+    rows = contract.encode_table(table, False, decimal, tolerant)
+    used = {rule.name for rule in (*contract.columns, *contract.targets)}
+    extra = [name for name in table.columns if name not in used]
+    unused = (f"unused   columns of {table.path.name}: {some(extra)}",) if extra else ()
+    broken = [Broken(number, reason) for number, reason in sorted(rows.broken)]
+    return InMemory(rows.inputs, table.numbers[rows.positions.numpy()], (*rows.notes, *unused), broken)
+
+
+def table_of(data: Any, contract: Contract) -> Table:
+    """Return the columns of a DataFrame, an Arrow table, a dict of columns, one row or several rows."""
+    import pyarrow as pa
+
+    from dltrain.data.tables.read import Table as FileTable
+
+    if hasattr(data, "to_dict") and not hasattr(data, "columns"):
+        # a pandas.Series is one row
+        data = data.to_dict()
+    if hasattr(data, "__arrow_c_stream__") or isinstance(data, pa.RecordBatch):
+        try:
+            whole = pa.table(data)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise DataError(
+                f"a column holds values of several kinds ({str(error).splitlines()[0][:150]}); give numbers, texts or dates alone"
+            ) from error
+        columns = dict(zip(whole.column_names, whole.columns, strict=True))
+    else:
+        columns = {name: _column(name, values) for name, values in _columns_of(data, contract).items()}
+    columns = {
+        str(name): column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        for name, column in columns.items()
+    }
+    if len({len(column) for column in columns.values()}) > 1:
+        sizes = some(f"{name!r} {len(column)}" for name, column in columns.items())
+        raise DataError(f"the columns have different lengths: {sizes}; each needs one value for each row")
+    if not columns or not len(next(iter(columns.values()))):
+        raise DataError("the data hold no row")
+    return FileTable(Path("data"), columns)
+
+
+def _columns_of(data: Any, contract: Contract) -> Mapping[str, Any]:
+    names = some(repr(rule.name) for rule in contract.columns)
+    if isinstance(data, np.ndarray) and data.dtype.names:
+        return {name: data[name] for name in data.dtype.names}
+    if isinstance(data, Mapping):
+        is_row = not any(_is_column(value) for value in data.values())
+        return {name: [value] for name, value in data.items()} if is_row else data
+    if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
+        for number, row in enumerate(data, 1):
+            if row.keys() != data[0].keys():
+                names = some(map(repr, row.keys() ^ data[0].keys()))
+                raise DataError(
+                    f"row {number} and row 1 differ in {names}; give each row all columns, None where one is missing"
+                )
+        return {name: [row[name] for row in data] for name in data[0]}
+    shape = (
+        f" of shape {tuple(np.shape(data))}" if isinstance(data, np.ndarray | Tensor | list | tuple) else ""
+    )
+    raise DataError(
+        f"{type(data).__name__}{shape} has no column names, and the model takes columns by name: {names}\n"
+        "give a dict of columns, a list of dicts, a DataFrame, or the path of a CSV or Parquet file"
+    )
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray | Tensor) and not isinstance(value, str | bytes)
+
+
+def _column(name: str, values: Any) -> Any:
+    import pyarrow as pa
+
+    if not _is_column(values):
+        raise DataError(
+            f"column {name!r} is {values!r}, and other columns are lists; give it one value for each row"
+        )
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    if np.ndim(values) != 1:
+        raise DataError(f"column {name!r} has shape {np.shape(values)}; a column has one value for each row")
+    try:
+        return pa.chunked_array([pa.array(values, from_pandas=True)])
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError(
+            f"column {name!r} holds values of several kinds ({str(error).splitlines()[0][:100]}); give numbers, texts, "
+            "dates or None alone"
+        ) from error
+
+
+# Arrays -----------------------------------------------------------------------------------------------------------
+
+
+def array_of(data: Any, shape: tuple[int, ...], name: str = "the data") -> Tensor:
+    """Return samples (N, *shape), uint8 images or floats; a single sample, or images of one channel without it, are completed."""
+    takes = f"the model takes arrays of shape (N, {', '.join(map(str, shape))})"
+    if isinstance(data, Mapping) or hasattr(data, "__arrow_c_stream__"):
+        raise DataError(f"{type(data).__name__} is no array, and its data have no column names: {takes}")
+    try:
+        found = data.detach().cpu() if isinstance(data, Tensor) else torch.from_numpy(np.array(data))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name} is no array of numbers ({str(error).splitlines()[0][:80]}); {takes}"
+        ) from error
+    samples = _completed(found, shape)
+    if samples is None:
+        last = tuple(found.shape[1:]) == (*shape[1:], shape[0])
+        cure = "; move the channels to the front: np.moveaxis(data, -1, 1)" if last else ""
+        raise DataError(f"{name} has shape {tuple(found.shape)}, and {takes}{cure}")
+    if len(shape) == 3 and not samples.is_floating_point() and samples.dtype != torch.uint8:
+        raise DataError(
+            f"the images are {samples.dtype}; give bytes (uint8, 0 to 255), or floats as in the training"
+        )
+    if not len(samples):
+        raise DataError(f"{name} holds no sample")
+    return samples if samples.dtype == torch.uint8 and len(shape) == 3 else samples.float()
+
+
+def finite(samples: Tensor, name: str, tolerant: bool) -> InMemory:
+    """Return samples without those that have a value that is not finite. Raises DataError unless these may be left out."""
+    if not samples.is_floating_point():
+        return InMemory(samples)
+    sound = torch.isfinite(samples).flatten(1).all(1)
+    if sound.all():
+        return InMemory(samples)
+    reason = "it has a value that is not finite; all values must be finite numbers"
+    rows = (~sound).nonzero().flatten() + 1
+    if not (tolerant and sound.any()):
+        raise DataError(f"sample {int(rows[0])} of {name}: {reason}")
+    where = sound.nonzero().flatten().numpy() + 1
+    return InMemory(samples[sound], where, broken=[Broken(row, reason) for row in rows.tolist()])
+
+
+def _completed(found: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """Return samples of the shape, or None where the dimensions do not fit."""
+    forms = {shape: 0}
+    if len(shape) == 3 and shape[0] == 1:
+        forms[shape[1:]] = 1
+    for form, missing in forms.items():
+        if tuple(found.shape) == form:
+            return found.reshape(1, *shape)
+        if found.ndim == len(form) + 1 and tuple(found.shape[1:]) == form:
+            return found.unsqueeze(1) if missing else found
+    return None

@@ -1,0 +1,225 @@
+"""Predictions as a file (CSV, Parquet, JSON), as one JSON document, or as a table on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dltrain.data.errors import nearest, some
+from dltrain.errors import DataProblem
+from dltrain.run.inputs import Given
+from dltrain.run.prediction import Predictions
+
+FORMAT = 1  # of the JSON document
+SHOWN = 20  # rows on the terminal; of more, the first and the last
+_SHOWN_CLASSES = 8  # of more, only the probability of the most probable class is shown
+
+Columns = dict[str, Sequence[Any] | NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The predictions for one input, and the columns of it that go with them."""
+
+    given: Given
+    found: Predictions
+    kept: Mapping[str, Sequence[Any]]
+
+    @property
+    def of_files(self) -> bool:
+        """Whether samples are named by their files, not by rows."""
+        return self.found.where.dtype == object
+
+
+def kept_columns(
+    given: Given, found: Predictions, names: Sequence[str], delimiter: str
+) -> dict[str, list[Any]]:
+    """Return columns of a table for the predicted rows. Raises DataProblem where the table has none of that name."""
+    if not names:
+        return {}
+    if found.where.dtype == object or not found.contract.columns:
+        raise DataProblem(f"`--keep` is {','.join(names)}, and {given.name} has no columns. Leave it out")
+    table = given.table(delimiter)
+    for name in names:
+        if name not in table.columns:
+            raise DataProblem(
+                f"`--keep` names {name!r}, which is no column of {given.name}{nearest(name, table.columns)}; its columns: "
+                f"{some(table.columns, 20)}"
+            )
+    rows = np.searchsorted(table.numbers, found.where)
+    return {name: table.columns[name].take(rows).to_pylist() for name in names}
+
+
+def columns_of(parts: Sequence[Part]) -> Columns:
+    """Return all predictions as columns: `file` and `row`, the kept ones, then labels and probabilities, or quantities."""
+    found = [part.found for part in parts]
+    predicted = {name: np.concatenate([one.table[name] for one in found]) for name in found[0].table}
+    kept = {name: [v for part in parts for v in part.kept[name]] for name in parts[0].kept}
+    named: Columns = {}
+    if len(parts) > 1 or parts[0].of_files:
+        named["file"] = [
+            name
+            for part in parts
+            for name in (part.found.where.tolist() if part.of_files else [part.given.name] * len(part.found))
+        ]
+    if not all(part.of_files for part in parts):
+        named["row"] = [None if part.of_files else row for part in parts for row in part.found.where.tolist()]
+    columns: Columns = {}
+    for group in (named, kept, predicted):
+        for name, values in group.items():
+            # a column of the table may have the name of another one here
+            fresh = name
+            while fresh in columns or (group is not predicted and fresh in predicted):
+                fresh += "_"
+            columns[fresh] = values
+    return columns
+
+
+def document(parts: Sequence[Part], runs: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
+    """Return predictions, notes and what was left out as plain data for JSON."""
+    contract = parts[0].found.contract
+    names = parts[0].found.class_names if contract.task == "classification" else parts[0].found.names
+    broken = [
+        {"file": item.where, "reason": item.reason}
+        if isinstance(item.where, str)
+        else {"file": part.given.name, "row": item.where, "reason": item.reason}
+        for part in parts
+        for item in part.found.broken
+    ]
+    return {
+        "format": FORMAT,
+        "runs": list(runs),
+        "task": contract.task,
+        "classes" if contract.task == "classification" else "quantities": [str(name) for name in names],
+        "samples": sum(len(part.found) for part in parts),
+        "notes": list(notes),
+        "broken": broken,
+        "predictions": [row for part in parts for row in _records(part)],
+    }
+
+
+def _records(part: Part) -> list[dict[str, Any]]:
+    found = part.found
+    records: list[dict[str, Any]] = []
+    kept = [dict(zip(part.kept, row, strict=True)) for row in zip(*part.kept.values(), strict=True)]
+    if found.contract.task == "classification":
+        names = [str(name) for name in found.class_names]
+        values = [
+            {"label": str(label), "probabilities": dict(zip(names, map(_number, row), strict=True))}
+            for label, row in zip(found.labels.tolist(), found.probabilities.tolist(), strict=True)
+        ]
+    else:
+        values = [
+            {"values": dict(zip(found.names, map(_number, row), strict=True))}
+            for row in found.values.tolist()
+        ]
+    for i, (where, value) in enumerate(zip(found.where.tolist(), values, strict=True)):
+        name = {"file": where} if part.of_files else {"file": part.given.name, "row": where}
+        records.append({**name, **({"kept": kept[i]} if kept else {}), **value})
+    return records
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+# Files ------------------------------------------------------------------------------------------------------------
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, default=str)
+
+
+def as_csv(columns: Columns) -> str:
+    """Return columns as CSV with a header; numbers with all their digits."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*map(_plain, columns.values()), strict=True))
+    return stream.getvalue()
+
+
+def as_parquet(columns: Columns) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    stream = pa.BufferOutputStream()
+    parquet.write_table(pa.table({name: _plain(values) for name, values in columns.items()}), stream)
+    content: bytes = stream.getvalue().to_pybytes()
+    return content
+
+
+def _plain(values: Sequence[Any] | NDArray[Any]) -> list[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+
+
+Document = Callable[[], Mapping[str, Any]]
+# by the ending of a file's name: its content, from the columns or the document
+WRITERS: dict[str, Callable[[Columns, Document], bytes]] = {
+    ".csv": lambda columns, content: as_csv(columns).encode(),
+    ".parquet": lambda columns, content: as_parquet(columns),
+    ".json": lambda columns, content: as_json(content()).encode() + b"\n",
+}
+
+
+def write(file: Path, columns: Columns, content: Document) -> None:
+    """Write predictions by the ending of the file's name, whole or not at all."""
+    beside = file.with_name(f".{file.name}.tmp")
+    beside.write_bytes(WRITERS[file.suffix.lower()](columns, content))
+    os.replace(beside, file)
+
+
+# Terminal ---------------------------------------------------------------------------------------------------------
+
+
+def show(columns: Columns, found: Predictions) -> None:
+    """Print at most `SHOWN` rows as a table."""
+    import sys
+
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = _shown_columns(columns, found)
+    probabilities = {"p", *found.table} if found.contract.task == "classification" else set()
+
+    def cell(name: str, value: Any) -> str:
+        if value is None or not isinstance(value, float):
+            return "" if value is None else str(value)
+        return f"{value:.4f}" if name in probabilities else f"{value:.6g}"
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name, values in shown.items():
+        table.add_column(escape(name), justify="left" if values and isinstance(values[0], str) else "right")
+    count = len(next(iter(columns.values())))
+    half = SHOWN // 2
+    rows = list(range(count)) if count <= SHOWN else [*range(half), *range(count - half, count)]
+    for place, row in enumerate(rows):
+        if count > SHOWN and place == half:
+            table.add_row(*("…" for _ in shown))
+        table.add_row(*(escape(cell(name, values[row])) for name, values in shown.items()))
+    # lines that a program reads are not cut
+    console = Console() if sys.stdout.isatty() else Console(width=max(200, 16 * len(shown)))
+    console.print(table)
+    if count > SHOWN:
+        console.print(f"{count:,} rows, {SHOWN} shown; all of them: --output FILE.csv", highlight=False)
+
+
+def _shown_columns(columns: Columns, found: Predictions) -> dict[str, list[Any]]:
+    plain = {name: _plain(values) for name, values in columns.items()}
+    if found.contract.task != "classification" or len(found.class_names) <= _SHOWN_CLASSES:
+        return plain
+    classes = len(found.class_names)
+    probable = np.max(np.stack([np.asarray(values) for values in list(columns.values())[-classes:]]), 0)
+    return dict(list(plain.items())[:-classes]) | {"p": probable.tolist()}

@@ -1,0 +1,315 @@
+"""`dltrain export`: raw rows and bytes go in, names and real units come out, elsewhere and as the run has them."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dltrain import api, errors
+from dltrain.cli import dispatch
+from dltrain.commands import export as verb
+from dltrain.data.tables.encode import DATE_PARTS
+from dltrain.data.tables.encode import part_of as part_by_numpy
+from dltrain.run import export as exporting
+from dltrain.run.deployed import part_of
+
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+needs_onnx = pytest.mark.skipif(
+    not HAS_ONNX, reason="onnx, onnxscript and onnxruntime are in the export extra"
+)
+Rows = list[dict[str, Any]]
+COLUMNS = ("age", "color", "sold", "wild", "rooms")
+
+
+def rows_of(count: int, seed: int = 3) -> Rows:
+    """Return rows with numbers, texts, dates, truths, numbers that are categories, and missing values of each."""
+    draw = np.random.default_rng(seed)
+    rows: Rows = []
+    for i in range(count):
+        age = round(float(draw.normal(40, 9)), 2)
+        rows.append(
+            {
+                "age": "" if i % 17 == 3 else age,
+                "color": ("red", "green", "NA", 'o\'ne "two"')[i // 2 % 4],
+                "sold": "" if i % 13 == 5 else f"{1995 + i % 20}-0{1 + i % 9}-2{i % 9} 1{i % 10}:30:00",
+                "wild": ("true", "false", "")[i % 3],
+                "rooms": (1, 2, 3.5, "")[i % 4],
+                "kind": ("ant", "bee", "cat")[int(age > 36) + int(age > 44)],
+                "price": round(3e5 + 4e3 * age + 5e4 * (i % 3), 1),
+            }
+        )
+    return rows
+
+
+def write(path: Path, rows: Rows) -> Path:
+    with open(path, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def trained(folder: Path, target: str, *words: str) -> api.Run:
+    other = "price" if target == "kind" else "kind"
+    keys = {
+        "dataset.path": write(folder / "t.csv", rows_of(150)), "dataset.target": target, "dataset.drop": [other],
+        "dataset.categorical": ["color", "rooms"], "output": folder,
+    }  # fmt: skip
+    return api.train(*words, dataset="csv", steps=40, lr=0.02, quiet=True, **keys)
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    return trained(tmp_path_factory.mktemp("kinds"), "kind", "model=linear")
+
+
+@pytest.fixture(scope="module")
+def prices(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    return trained(tmp_path_factory.mktemp("prices"), "price", "model=linear")
+
+
+NEW = [row | {"color": "mauve"} if i == 4 else row for i, row in enumerate(rows_of(40, seed=9))]
+
+LOADED = """
+import csv, json, sys
+
+sys.modules["dltrain"] = None  # an import of it fails
+sys.path.insert(0, sys.argv[1])
+from model import predict
+
+with open(sys.argv[2]) as stream:
+    rows = list(csv.DictReader(stream))
+found = predict({name: [row[name] for row in rows] for name in sys.argv[3:]})
+print(json.dumps({name: v if isinstance(v, list) else v.tolist() for name, v in found.items()}))
+"""
+
+
+def elsewhere(folder: Path, rows: Path) -> dict[str, Any]:
+    """Return what an exported model says of a file, in a process where dltrain cannot be imported."""
+    command = [sys.executable, "-I", "-c", LOADED, str(folder), str(rows), *COLUMNS]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def agree(run: api.Run, rows: Path, found: dict[str, Any]) -> None:
+    wanted = run.predict(rows)
+    if wanted.contract.task == "classification":
+        assert list(found["label"]) == wanted.labels.tolist()
+        np.testing.assert_allclose(found["probabilities"], wanted.probabilities, atol=1e-5)
+        np.testing.assert_allclose(found["logits"], wanted.outputs, atol=1e-4)
+    else:
+        np.testing.assert_allclose(found["price"], wanted.values[:, 0], rtol=1e-5)
+
+
+def test_safetensors_work_where_dltrain_is_not_installed(kinds, workdir, capsys):
+    rows = write(workdir / "new.csv", NEW)
+    assert dispatch(["export", str(kinds.path), "--format", "safetensors", "--output", "out"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("out: README.md, model.py, model.safetensors\n")
+    assert "checked on 150 samples of dataset=csv: the outputs differ by at most" in said
+    with pytest.warns(UserWarning, match="'mauve'"):
+        agree(kinds, rows, elsewhere(workdir / "out", rows))
+    card = Path("out/README.md").read_text()
+    score = f"{kinds.summary['test']['accuracy']:.4g} |"
+    sizes = ", ".join(f"{name} {size}" for name, size in kinds._predictor.contract.sizes.items())
+    for told in ("# linear on csv", "ant, bee, cat", "| test |", score, sizes, "| optimizer | adam |"):
+        assert told in card
+    assert kinds.summary["versions"]["torch"] in card
+    with pytest.raises(
+        errors.UserError, match="out is there already, and an export replaces nothing. Name another"
+    ):
+        kinds.export("safetensors", "out")
+
+
+@needs_onnx
+def test_onnx_takes_raw_rows_and_gives_names(kinds, workdir):
+    folder = kinds.export(output=workdir / "out")
+    rows = write(workdir / "new.csv", NEW)
+    with pytest.warns(UserWarning, match="'mauve'"):
+        agree(kinds, rows, by_onnx(folder))
+    assert "session.run(None, {" in (folder / "README.md").read_text()
+
+
+def by_onnx(folder: Path) -> dict[str, Any]:
+    """Return what the ONNX file says of NEW, whose values are read by hand."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    numbers = {name: [float(row[name] or "nan") for row in NEW] for name in ("age", "rooms")}
+    dates = [
+        datetime.fromisoformat(row["sold"]).replace(tzinfo=UTC).timestamp() if row["sold"] else np.nan
+        for row in NEW
+    ]
+    truths = [{"true": 1.0, "false": 0.0, "": np.nan}[row["wild"]] for row in NEW]
+    feed = {name: np.array(values) for name, values in (numbers | {"sold": dates, "wild": truths}).items()}
+    feed["color"] = np.array([row["color"] for row in NEW], object)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, feed), strict=True))
+
+
+def test_the_calendar_of_an_export_is_that_of_the_training():
+    """Against numpy's datetime64: leap years, centuries, times before 1970."""
+    draw = np.random.default_rng(0)
+    days = draw.integers(-200_000, 60_000, 20_000)
+    times = (days * 86_400_000_000 + draw.integers(0, 86_400_000_000, 20_000)).astype("datetime64[us]")
+    edges = np.array(
+        ["1600-02-29", "1900-03-01", "1969-12-31T23:59:59", "2000-12-31", "2024-02-29T12"], "datetime64[us]"
+    )
+    times = np.concatenate([times, edges])
+    seconds = torch.from_numpy(times.astype(np.int64) / 1e6)
+    for part in DATE_PARTS:
+        np.testing.assert_allclose(
+            part_of(seconds, part).numpy(), part_by_numpy(times, part), rtol=0, atol=1e-9
+        )
+
+
+def test_what_disagrees_is_not_kept(kinds, workdir, monkeypatch):
+    outputs_of = exporting.outputs_of
+    monkeypatch.setattr(exporting, "outputs_of", lambda *given: outputs_of(*given) * 1.01)
+    with pytest.raises(
+        errors.CheckFailed, match="differs from the run by .* of the largest output, more than 0.0001"
+    ):
+        kinds.export("safetensors", "out")
+    assert sorted(workdir.iterdir()) == []
+    assert errors.CheckFailed.exit_code == 10
+
+
+def test_labels_may_change_only_where_two_classes_are_near(kinds):
+    deployed = exporting.Deployed(kinds._predictor)
+    wanted = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0 - 1e-6, 0.0]])
+    exporting.check_labels(deployed, ["ant", "bee"], wanted, 1e-4)
+    with pytest.raises(errors.CheckFailed, match="calls 1 of 2 samples otherwise"):
+        exporting.check_labels(deployed, ["bee", "ant"], wanted, 1e-4)
+
+
+Verb = Callable[..., Any]
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "no run": ([], "Name one run folder: dltrain export outputs"),
+    "no folder": (["nowhere"], "nowhere is no folder"),
+    "option": (["{run}", "--fromat", "onnx"], "Did you mean `--format`"),
+    "format": (["{run}", "--format", "onx"], "`--format` is onx; it must be onnx, torch or safetensors. Did you mean `onnx`"),
+    "output": (["{run}", "--output"], "`--output` needs a value: FOLDER"),
+    "data": (["{run}", "--format=torch", "dataset.path=gone.csv"], "gone.csv.*is not a file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_exported_is_refused(case, kinds, workdir):
+    arguments, told = REFUSED[case]
+    with pytest.raises(errors.UserError, match=told) as caught:
+        dispatch(["export", *(text.format(run=kinds.path) for text in arguments)])
+    assert len(str(caught.value).splitlines()) <= 3
+    assert sorted(workdir.iterdir()) == []
+
+
+def test_missing_packages_are_named_with_the_command(kinds, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(verb, "find_spec", lambda name: None if name == "onnxruntime" else find("json"))
+    with pytest.raises(errors.UserError, match="run: pip install onnxruntime\n.*--format torch"):
+        dispatch(["export", str(kinds.path)])
+
+
+MODELS = """
+import torch
+from torch import nn
+
+class Branching(nn.Module):
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.head = nn.Linear(64, num_classes)
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.head(x) if x.sum() > 0 else self.head(-x)
+
+class Bessel(Branching):
+    def forward(self, x):
+        return self.head(torch.special.bessel_j0(x.flatten(1)))
+"""
+
+
+@pytest.mark.slow
+def test_models_of_ones_own(workdir):
+    """A model whose operations depend on the data is refused; so is one that ONNX cannot have, which torch can."""
+    (workdir / "mine.py").write_text(MODELS)
+    (workdir / "conf/model").mkdir(parents=True)
+    for word in ("branching", "bessel"):
+        (workdir / f"conf/model/{word}.yaml").write_text(f"_target_: mine.{word.title()}\n")
+    branching, bessel = (api.train(model=word, steps=2, quiet=True) for word in ("branching", "bessel"))
+    with pytest.raises(
+        errors.UserError, match="model=branching cannot be exported: torch.export does not record"
+    ):
+        branching.export("torch")
+    assert (bessel.export("torch") / "model.pt2").exists()
+    if HAS_ONNX:
+        with pytest.raises(errors.UserError, match=r"ONNX lacks the operation (aten|prims)\.\w*bessel_j0"):
+            bessel.export("onnx")
+        assert not (bessel.path / "export/onnx").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["torch", "safetensors", pytest.param("onnx", marks=needs_onnx)])
+def test_quantities_come_out_in_real_units(form, prices, workdir):
+    folder = prices.export(form, workdir / "out")
+    rows = write(workdir / "new.csv", NEW)
+    with pytest.warns(UserWarning, match="'mauve'"):
+        agree(prices, rows, by_onnx(folder) if form == "onnx" else elsewhere(folder, rows))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["torch", "safetensors", pytest.param("onnx", marks=needs_onnx)])
+def test_bytes_go_in_where_the_training_had_bytes(form, workdir):
+    for i in range(24):
+        here = workdir / "pets" / ("cat", "dog")[i % 2]
+        here.mkdir(parents=True, exist_ok=True)
+        draw = np.random.default_rng(i)
+        Image.fromarray(draw.integers(0, 256, (12, 12, 3), np.uint8)).save(here / f"{i:02}.png")
+    run = api.train(dataset="image_folder", model="cnn", steps=4, quiet=True, **{"dataset.root": "pets"})
+    folder = run.export(form, "out")
+    images = np.random.default_rng(7).integers(0, 256, (5, 3, 12, 12), np.uint8)
+    wanted = run.predict(images)
+    if form == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+        label, probabilities, _ = session.run(None, {"images": images})
+    else:
+        namespace: dict[str, Any] = {"__file__": str(folder / "model.py"), "__name__": "model"}
+        exec((folder / "model.py").read_text(), namespace)
+        found = namespace["predict"](torch.from_numpy(images))
+        label, probabilities = found["label"], found["probabilities"]
+    assert list(label) == wanted.labels.tolist()
+    np.testing.assert_allclose(probabilities, wanted.probabilities, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        "mlp",
+        "linear",
+        "deep_linear",
+        "lenet",
+        "cnn",
+        "resnet20",
+        "vit_tiny",
+        "speed_cnn",
+        "mlp model.norm=batch",
+    ],
+)
+def test_every_model_agrees_in_every_format(model, workdir):
+    """On all 1,797 digits; `export` itself raises where outputs or classes differ."""
+    word, *keys = model.split()
+    run = api.train(f"model={word}", *keys, steps=20, quiet=True)
+    for form in ("torch", "safetensors", *(["onnx"] if HAS_ONNX else [])):
+        assert run.export(form).name == form

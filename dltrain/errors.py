@@ -49,17 +49,35 @@ class CheckFailed(UserError):
     exit_code = 10
 
 
+# names in other programs of what is a word here
+SYNONYMS = {"gpu": "cuda"}
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word closest to a misspelt one, as the end of a sentence: ' Did you mean `adam`?' or ''."""
     known = list(known)
+    same = [name for name in known if _letters(name) == _letters(SYNONYMS.get(word.lower(), word))]
+    found = same or _close(word, known)
+    return f" Did you mean `{found[0]}`?" if found else ""
+
+
+def _letters(name: str) -> str:
+    """Return a name without case and hyphens: AdamW is adamw, weight-decay is weight_decay."""
+    return name.lower().replace("-", "_")
+
+
+def _close(word: str, known: list[str]) -> list[str]:
+    """Return the names most similar to a word, the closest first."""
+    head, _, tail = word.rpartition(".")
+    beside = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == head]
+    if head and beside:  # beside keys of the same group only the last part tells
+        return [f"{head}.{match}" for match in _close(tail, beside)]
     matches = difflib.get_close_matches(word, known, n=3, cutoff=0.55)
     matches.sort(key=lambda match: sorted(match) != sorted(word))  # letters in the wrong order come first
     if not matches:  # lr for learning_rate: the last part of a dotted key may still be near
         tails = {name.rsplit(".", 1)[-1]: name for name in known}
-        matches = [
-            tails[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, n=1, cutoff=0.7)
-        ]
-    return f" Did you mean `{matches[0]}`?" if matches else ""
+        matches = [tails[m] for m in difflib.get_close_matches(tail, tails, n=1, cutoff=0.7)]
+    return matches
 
 
 def listing(label: str, names: Iterable[str]) -> str:

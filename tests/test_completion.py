@@ -52,12 +52,31 @@ def test_words_of_ones_own_are_offered(workdir):
     assert candidates(*split("dltrain model=net model.")) == ["model.width="]
 
 
+def test_the_words_of_a_recipe_offer_their_keys(workdir):
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    recipe = "defaults:\n  - override /optimizer: momentum\n  - override /regularization: [l2]\nepochs: 1\n"
+    (workdir / "conf" / "experiment" / "base.yaml").write_text(recipe)
+    (workdir / "conf" / "experiment" / "r.yaml").write_text("defaults:\n  - base\n  - _self_\nepochs: 2\n")
+    for name in ("base", "r"):
+        found = candidates(*split(f"dltrain experiment={name} optimizer."))
+        assert "optimizer.momentum=" in found and "optimizer.betas=" not in found
+        assert "regularization.l2.strength=" in candidates(
+            *split(f"dltrain experiment={name} regularization.")
+        )
+    typed = candidates(*split("dltrain optimizer=adam experiment=r optimizer."))
+    assert "optimizer.betas=" in typed and "optimizer.momentum=" not in typed
+
+
 def test_run_folders_and_files_are_offered(workdir):
     run = workdir / "outputs" / "digits" / "2026-01-01_00-00-00-abcd"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("")
     (workdir / "outputs" / "empty").mkdir()
-    assert "outputs/digits/" in candidates(*split("dltrain resume "))
+    assert candidates(*split("dltrain resume ")) == ["outputs/digits/"]
+    assert "lr=" in candidates(*split("dltrain rerun outputs/digits/2026-01-01_00-00-00-abcd "))
+    assert "outputs/digits/" in candidates(
+        *split("dltrain evaluate outputs/digits/2026-01-01_00-00-00-abcd ")
+    )
     assert candidates(*split("dltrain resume outputs/")) == ["outputs/digits/"]
     assert candidates(*split("dltrain evaluate outputs/digits/2")) == [
         "outputs/digits/2026-01-01_00-00-00-abcd/"

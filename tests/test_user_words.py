@@ -177,7 +177,7 @@ MISSPELT = {
         "`optimizer.eps` is -1; it must be: float > 0"),
     "a module": (
         "conf/model/mine.yaml", "_target_: my_model.TwoLayers\n", ["model=mine"],
-        "`model._target_` is my_model.TwoLayers, which is neither in the catalogue nor in the working folder."),
+        "`model._target_` is my_model.TwoLayers, and there is no module my_model in "),
     "a class": (
         "conf/model/mine.yaml", "_target_: my_models.TwoLayer\n", ["model=mine"],
         "`model._target_` is my_models.TwoLayer, which cannot be imported"),

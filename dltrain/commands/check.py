@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dltrain.commands.train import read
+from dltrain.commands.train import check_no_sweep, read
 from dltrain.config.compose import compose, open_catalogue, open_hydra, quote_foreign
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.validation import validate
@@ -21,6 +21,7 @@ def run(arguments: list[str]) -> int:
     """Print a line for each check; return 0 if all of them pass, else 10."""
     args = read([quote_foreign(argument) for argument in arguments])
     catalogue = open_catalogue(args.config_dir)
+    check_no_sweep(args.overrides)
     config = validate(compose(args.overrides, catalogue, open_hydra(catalogue)))
     if config.words["dataset"] == "none":
         raise UserError(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.groups import LIST_GROUPS, OVERLAYS, VERBS
+from dltrain.config.groups import LIST_GROUPS, OVERLAYS, VERBS, group_of
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError
 
@@ -49,8 +49,10 @@ def candidates(before: list[str], current: str) -> list[str]:
     catalogue = Catalogue(catalogue_dir(), user_dirs(_folder_of(before)))
     verb = next((word for word in before[:1] if word in VERBS), None)
     if verb in OF_RUNS and "=" not in current:
-        files = paths(current) if verb in OF_FILES else ()
-        found = [*run_folders(current), *files, *_heads(catalogue, before)]
+        # the run comes first, then what changes in it
+        named = verb not in ("evaluate", *OF_FILES) and any("=" not in word for word in before[1:])
+        found = [] if named else [*run_folders(current), *(paths(current) if verb in OF_FILES else ())]
+        found = found or list(_heads(catalogue, before))
     elif "=" in current:
         found = list(values(catalogue, before, current))
     else:
@@ -72,12 +74,30 @@ def chosen(catalogue: Catalogue, before: Iterable[str]) -> dict[str, list[str]]:
         group: [word] if isinstance(word, str) else list(word or [])
         for group, word in catalogue.defaults.items()
     }
+    given: dict[str, list[str]] = {}
     for text in before:
         group, equals, value = text.partition("=")
         if equals and group in catalogue.words:
-            choices[group] = [word for word in value.strip("[]").split(",") if word]
+            given[group] = [word for word in value.strip("[]").split(",") if word]
+    for group in OVERLAYS:
+        for name in given.get(group, []):
+            choices |= chosen_by(catalogue, group, name)
+    choices |= given
     known = catalogue.words
     return {g: [w for w in words if w in known[g]] for g, words in choices.items() if g in known}
+
+
+def chosen_by(catalogue: Catalogue, group: str, name: str) -> dict[str, list[str]]:
+    """Return the words by group that the defaults list of a recipe, or of one on which it builds, chooses."""
+    word = catalogue.words[group].get(name)
+    found: dict[str, list[str]] = {}
+    for item in word.defaults if word is not None else ():
+        if isinstance(item, str) and item not in ("_self_", name):
+            found |= chosen_by(catalogue, group, item)
+        for key, value in item.items() if isinstance(item, dict) else ():
+            names = value if isinstance(value, list) else [value]
+            found[group_of(str(key).split()[-1].lstrip("/"))] = [str(word) for word in names]
+    return found
 
 
 def _heads(catalogue: Catalogue, before: list[str]) -> Iterator[str]:

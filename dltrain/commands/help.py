@@ -44,6 +44,8 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
     catalogue = Catalogue(catalogue_dir(), user_dirs(_option(arguments, "--config-dir", "-cd")))
     asked = [a for a in arguments if a in catalogue.words]
     words = [a.partition("=") for a in arguments if a.partition("=")[0] in catalogue.words and "=" in a]
+    if verb is None:
+        check_asked(catalogue, arguments)
     if verb is not None:
         usage, meaning = VERBS[verb]
         more = getattr(import_module(f"dltrain.commands.{verb}"), "HELP", "")
@@ -56,9 +58,24 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
         for group, _, names in words:
             for name in names.strip("[]").split(","):
                 print("\n".join(word_page(catalogue, group, name)))
+    elif keys := [a for a in arguments if a in catalogue.knobs]:
+        print("\n".join(line for key in keys for line in knob_lines(catalogue.knobs[key])))
     else:
         print("\n".join(page(catalogue)))
     return 0
+
+
+def check_asked(catalogue: Catalogue, arguments: list[str]) -> None:
+    """Refuse to show the whole page for a misspelt group."""
+    from dltrain.errors import UserError, nearest
+
+    known = [*catalogue.words, *catalogue.knobs, *VERBS]
+    values = {_option(arguments, "--config-dir", "-cd"), _option(arguments, "--config-name", "-cn")}
+    for text in arguments:
+        if "=" not in text and not text.startswith("-") and text not in known and text not in values:
+            raise UserError(
+                f"`{text}` is no group, knob or verb.{nearest(text, known)} `dltrain --help` lists them all."
+            )
 
 
 def _option(arguments: list[str], *names: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dltrain.commands import STARTED
 from dltrain.config import saved
-from dltrain.config.compose import open_catalogue
+from dltrain.config.compose import open_catalogue, say_replaced
 from dltrain.config.door import door_for_saved
 from dltrain.config.saved import LENGTH, SAFE, is_safe
 from dltrain.config.schema import Config
@@ -126,4 +126,5 @@ def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
             raise UserError(f"`{path}` is no option of this command. Give run folders and key=value changes.")
         if not os.path.isdir(path):
             raise CheckpointProblem(f"{path} is no folder. Run folders lie in outputs/NAME/DATE_TIME-xxxx.")
+    say_replaced(overrides)
     return paths, overrides

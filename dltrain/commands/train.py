@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import time
@@ -16,17 +17,19 @@ from omegaconf import open_dict, read_write
 
 from dltrain.commands import STARTED
 from dltrain.config.compose import (
+    ALIASES,
     CONFIG_NAME,
     Composition,
     compose,
     open_catalogue,
     open_hydra,
     quote_foreign,
+    say_replaced,
 )
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.hydra_private import get_args_parser
 from dltrain.config.schema import Config, run_name
-from dltrain.config.validation import check_no_sweep, validate
+from dltrain.config.validation import validate
 from dltrain.errors import UserError, nearest
 from dltrain.storage.folder_names import check_writable, new_folder
 
@@ -58,11 +61,31 @@ def read(arguments: list[str]) -> Namespace:
 
     def refuse(message: str) -> NoReturn:
         text = message.replace("unrecognized arguments:", "There is no option")
-        hint = nearest(text.split()[-1].partition("=")[0], options)
+        unknown = [word for word in arguments if word in message.split() and word.startswith("-")]
+        name = (unknown or text.split())[-1].partition("=")[0]
+        hint = overrides_for(unknown, arguments) or nearest(name, options)
         raise UserError(f"{text}.{hint} `dltrain --help` shows the page.")
 
     parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_args(arguments)
+    # options may stand between the overrides
+    args = parser.parse_intermixed_args(arguments)
+    say_replaced(args.overrides)
+    return args
+
+
+def overrides_for(options: list[str], arguments: list[str]) -> str:
+    """Return the overrides that are meant by options such as `--lr 0.1`, as the end of a sentence; empty for none."""
+    catalogue = open_catalogue()
+    found = []
+    for option in options:
+        name, _, value = option.lstrip("-").partition("=")
+        name = ALIASES.get(name.replace("-", "_"), name.replace("-", "_"))
+        if name not in catalogue.knobs and name not in catalogue.words:
+            return ""
+        following = arguments[arguments.index(option) + 1 :][:1]
+        value = value or next((text for text in following if not set("=-") & set(text[:1])), "VALUE")
+        found.append(shlex.quote(f"{name}={value}"))
+    return f" Write {' '.join(found)}." if found else ""
 
 
 def check_flags(args: Namespace) -> None:
@@ -95,8 +118,24 @@ def command_line(arguments: list[str]) -> str:
 def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name: str, command: str) -> int:
     """Check everything, then build, and only then create the folder and train."""
     checked = check(overrides, catalogue, hydra, config_name)
+    if checked.composition.cfg.sweep.get("space"):
+        names = ", ".join(map(str, checked.composition.cfg.sweep.space))
+        print(
+            f"dltrain: `sweep.space` ({names}) is searched with -m only; this is one run without it",
+            file=sys.stderr,
+        )
     run_checked(checked, hydra, command, STARTED)
     return 0
+
+
+def check_no_sweep(overrides: list[str]) -> None:
+    """Refuse the settings of a sweep for one run, which would have no effect."""
+    for text in overrides:
+        if re.match(r"\+*sweep[.=]", text):
+            raise UserError(
+                f"`{text}` is a setting of a sweep, and this is one run. Leave it out, or add -m:\n"
+                f"dltrain -m {shlex.join(overrides)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -112,8 +151,8 @@ def check(
     overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name: str = CONFIG_NAME
 ) -> Checked:
     """Compose and check the configuration of one run; imports no torch. Raises UserError."""
+    check_no_sweep(overrides)
     composition = compose(overrides, catalogue, hydra, config_name)
-    check_no_sweep(composition)
     config = validate(composition)
     check_writable(config.output)
     door = Door(shipped_targets(catalogue), config.trust)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import re
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
-from dltrain.config.groups import BY_NAME, OF_SWEEPS, VERBS, folder_of, group_of
+from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, VERBS, folder_of, group_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
-from dltrain.config.search_path import catalogue_dir, user_dirs
+from dltrain.config.search_path import catalogue_dir, misplaced, user_dirs
 from dltrain.config.source import SCHEME, serve
 from dltrain.config.user_files import check_file, check_keys
 from dltrain.config.yaml_files import read_yaml
@@ -142,6 +144,7 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     check_folders(parsed)
     check_words(parsed, catalogue)
     check_files(parsed, catalogue)
+    check_one_value(parsed, catalogue)
     try:
         cfg = hydra.compose_config(
             name, open_dicts(overrides, catalogue), run_mode=RunMode.RUN, with_log_configuration=False
@@ -150,6 +153,7 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         _explain(error, parsed, catalogue, hydra)
     check_own_folders(cfg)
     choices = choices_of(cfg)
+    check_partial(cfg)
     # a node may name a target under a word that does not exist
     for group in LIST_GROUPS:
         _check_word(group, choices[group], catalogue)
@@ -202,6 +206,24 @@ def check_files(parsed: list[Override], catalogue: Catalogue) -> None:
                 check_file(catalogue.words[override.key_or_group][str(name)], catalogue)
 
 
+def check_partial(cfg: DictConfig) -> None:
+    """Refuse `_partial_` for a part that is an object; a part that is called may be a function with its keys."""
+    called = [group.name for group in BY_NAME.values() if group.called]
+    for group in (g for g in BY_NAME.values() if not g.called and not g.overlay):
+        node = OmegaConf.select(cfg, group.name)
+        nodes = (
+            {f"{group.name}.{word}": node[word] for word in node or ()}
+            if group.several
+            else {group.name: node}
+        )
+        for key, part in nodes.items():
+            if OmegaConf.is_dict(part) and part.get("_partial_"):
+                raise UserError(
+                    f"`{key}._partial_` is {part['_partial_']}, and what {group.name} names is always called. "
+                    f"Leave `_partial_` out\nIt is for functions of {', '.join(called)}."
+                )
+
+
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir")
 
 
@@ -250,21 +272,72 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
     """Parse overrides; the loader resolves globs of words. Raises UserError for text that is not `key=value`."""
     parser = OverridesParser.create(config_loader=loader)
     parsed = []
-    for text in overrides:
+    for number, text in enumerate(overrides):
         if "=" not in text and not text.startswith("~"):
             raise UserError(
-                f"`{text}` is not `key=value`.{_verb_hint(text)} `dltrain --help` lists words and knobs."
+                f"`{text}` is not `key=value`.{_form_hint(overrides, number)} `dltrain --help` lists words and knobs."
             )
         try:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
-            if _GAP.search(text):
-                raise UserError(
-                    f"`{text}` lacks a value. Write one on each side of every comma: {text.partition('=')[0]}=a,b"
-                ) from None
-            reason = str(error).splitlines()[-1].split("See http")[0].strip() or "some character needs quotes"
-            raise UserError(f"`{text}` cannot be read: {reason}\nQuote it: '{_quoted(text)}'.") from None
+            raise UserError(f"`{text}` {_unreadable(text, error)}") from None
     return parsed
+
+
+# what Hydra's grammar can call in a value
+FUNCTIONS = (
+    "choice",
+    "range",
+    "interval",
+    "tag",
+    "shuffle",
+    "sort",
+    "glob",
+    "str",
+    "int",
+    "float",
+    "bool",
+    "json_str",
+)
+BRACKETS = {"[": "]", "(": ")", "{": "}"}
+
+
+def _unreadable(text: str, error: Exception) -> str:
+    """Return why an override cannot be read, and what to write."""
+    key, equals, value = text.partition("=")
+    if _GAP.search(text):
+        return f"lacks a value. Write one on each side of every comma: {key}=a,b"
+    missing = _missing_brackets(value)
+    if missing:
+        return f"cannot be read: `{missing}` is missing at its end. Write {shlex.quote(text + missing)}"
+    called = re.match(r"(\w+)\(", value)
+    if called and called[1] == "loginterval":
+        return f"cannot be read: Hydra has no loginterval. Write {shlex.quote(f'{key}=tag(log,{value[3:]})')}"
+    if called and called[1] not in FUNCTIONS:
+        return f"cannot be read: there is no {called[1]}.{nearest(called[1], FUNCTIONS)}"
+    reason = str(error).splitlines()[-1].split("See http")[0].strip() or "some character needs quotes"
+    if value == "" or not equals:
+        return f"cannot be read: {reason}"
+    if value[0] in BRACKETS:
+        return f"cannot be read: {reason}\nClose every bracket by its own kind, and put a text with other signs in quotes."
+    return f"cannot be read: {reason}\nFor a text, write {quoted(key, value)}"
+
+
+def _missing_brackets(value: str) -> str:
+    """Return the brackets that a value leaves open, closed; empty where a quote or another bracket is wrong."""
+    opened: list[str] = []
+    for sign in value:
+        if sign in BRACKETS:
+            opened.append(BRACKETS[sign])
+        elif sign in BRACKETS.values() and (not opened or opened.pop() != sign):
+            return ""
+    return "" if set(value) & set("'\"") else "".join(reversed(opened))
+
+
+def quoted(key: str, value: str) -> str:
+    """Return the override of a text, as the shell takes it."""
+    inner = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{inner}"')
 
 
 def quote_foreign(text: str) -> str:
@@ -277,14 +350,18 @@ def quote_foreign(text: str) -> str:
     )
 
 
-def _verb_hint(text: str) -> str:
-    hint = nearest(text, (*VERBS, "--help", "--multirun", "--cfg"))
+def _form_hint(overrides: list[str], number: int) -> str:
+    """Return what to write in place of an argument that is no override."""
+    text, following = overrides[number], overrides[number + 1 :]
+    if following[:1] == ["="] and len(following) > 1:
+        return f" Write {text}={following[1]}, without spaces."
+    if match := re.fullmatch(r"([a-z_.]+):\s*(\S+)", text):
+        return f" Write {match[1]}={match[2]}."
+    rest = " ".join(["dltrain", *(shlex.quote(other) for other in overrides if other != text)])
+    hint = nearest(text, (*VERBS, "train", "--help", "--multirun", "--cfg"))
+    if text == "train" or "`train`" in hint:
+        return f" Training has no verb: {rest}."
     return hint or f" An override is the key, `=` and the value; the verbs are {', '.join(VERBS[:-1])}."
-
-
-def _quoted(text: str) -> str:
-    key, _, value = text.partition("=")
-    return f'{key}="{value}"'
 
 
 def values_of(override: Override) -> list[Any]:
@@ -307,6 +384,7 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
     heads = {path.split(".")[0] for path in catalogue.knobs} | set(catalogue.words)
     for override in parsed:
         key = override.key_or_group
+        check_form(override, catalogue)
         if key.split(".")[0].split("/")[0] == "hydra":
             continue
         if key in catalogue.words and override.is_delete():
@@ -329,6 +407,84 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
         elif key.split(".")[0] not in heads:
             hint = elsewhere(override, catalogue) or nearest(key, heads)
             raise UserError(f"`{key}` is neither a knob nor a group.{hint} `dltrain --help` lists them all.")
+
+
+def check_one_value(parsed: list[Override], catalogue: Catalogue) -> None:
+    """Refuse several values of a key for one run."""
+    for override in parsed:
+        if not override.is_sweep_override():
+            continue
+        key, text = override.key_or_group, str(override.input_line)
+        value = text.partition("=")[2]
+        param = next((p for p in parameters_of(key, catalogue) if p.rule is not None), None)
+        rule = param.rule.text if param is not None and param.rule is not None else ""
+        cure = ""
+        if override.is_choice_sweep() and (key in LIST_GROUPS or re.search(r"(list|pair) of", rule)):
+            cure = f"\nFor one list, write {shlex.quote(f'{key}=[{value}]')}"
+        elif "str" in rule.split(" or "):
+            cure = f"\nFor a text, write {quoted(key, value)}"
+        raise UserError(
+            f"`{text}` gives several values. To run each of them, add -m: dltrain -m {shlex.quote(text)}{cure}"
+        )
+
+
+def parameters_of(key: str, catalogue: Catalogue) -> Iterator[Param]:
+    """Yield the descriptions of a key: a knob, or a key of the words of its group."""
+    if key in catalogue.knobs:
+        yield catalogue.knobs[key]
+    for word in catalogue.words.get(key.partition(".")[0], {}).values():
+        if key in word.params:
+            yield word.params[key]
+
+
+# Hydra's names of settings that are knobs here.
+OF_HYDRA = {
+    "hydra.sweeper.n_trials": "sweep=tpe sweep.trials", "hydra.sweeper.n_jobs": "sweep.jobs",
+    "hydra.launcher.n_jobs": "sweep.jobs", "hydra.sweeper.direction": "early_stopping.mode",
+}  # fmt: skip
+
+
+def check_form(override: Override, catalogue: Catalogue) -> None:
+    """Refuse the parts of Hydra's grammar that have no use here: `+` and `@` beside a group, `~` before a key."""
+    key, text = override.key_or_group, str(override.input_line)
+    value = text.partition("=")[2]
+    if key in OF_HYDRA:
+        raise UserError(
+            f"`{text}`: dltrain runs its sweeps itself, so `{key}` cannot be set.\n"
+            f"Write -m {OF_HYDRA[key]}={value or 'VALUE'}"
+        )
+    if key == "hydra.searchpath":
+        raise UserError(
+            f"`{text}`: the words of those folders would not be found. Give one folder: --config-dir FOLDER"
+        )
+    check_prefix(override, catalogue)
+
+
+def check_prefix(override: Override, catalogue: Catalogue) -> None:
+    key, text = override.key_or_group, str(override.input_line)
+    group, head = group_of(key), key.partition(".")[0]
+    shipped = group in catalogue.defaults or group in OVERLAYS or group in LIST_GROUPS
+    if shipped and not override.is_delete():
+        plus = override.is_add() or override.is_force_add()
+        if override.package is not None or plus:
+            sign = "+" if plus else "@"
+            value = text.partition("=")[2]
+            raise UserError(f"`{text}`: a word of {group} is chosen without `{sign}`. Write {group}={value}")
+    if not override.is_delete() or group in catalogue.words or head in ("hydra", "sweep"):
+        return
+    of_a_dict = any(p.value == {} and key.startswith(f"{path}.") for path, p in catalogue.knobs.items())
+    is_word = head in LIST_GROUPS and key.count(".") == 1
+    if not of_a_dict and not is_word:
+        raise UserError(f"`{text}`: a key cannot be deleted. Leave it out: {key} has its default then")
+
+
+def say_replaced(overrides: list[str]) -> None:
+    """Say which overrides have no effect, since another one follows for the same key."""
+    last = {text.partition("=")[0].lstrip("+"): text for text in overrides if "=" in text}
+    for text in dict.fromkeys(overrides):
+        final = last.get(text.partition("=")[0].lstrip("+"), text)
+        if final != text:
+            print(f"dltrain: {text} has no effect: {final} follows", file=sys.stderr)
 
 
 # Names of the same knobs in other programs.
@@ -378,18 +534,17 @@ def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
                 if word in (None, False, "off") and "none" in words
                 else NO_WORDS.get(f"{group}={word}") or nearest(str(word), words)
             )
+            lies = ""
+            if re.fullmatch(r"[\w-]+", str(word)) and "Write" not in cure:
+                lies = misplaced(folder_of(group), str(word), catalogue.user_dirs)
+            hint = lies if lies and not lies.startswith(" No ") else cure + lies
             raise UserError(
-                f"`{group}={word}`: there is no such word.{cure}\n{listing(f'Words of {group}', words)}"
+                f"`{group}={word}`: there is no such word.{hint}\n{listing(f'Words of {group}', words)}"
             )
 
 
 def _explain(error: Exception, parsed: list[Override], catalogue: Catalogue, hydra: Hydra) -> None:
     """Turn Hydra's error into a UserError that names key, rule, cure and the nearest name."""
-    for override in parsed:
-        if override.is_sweep_override():
-            raise UserError(
-                f"`{override.input_line}` gives several values. To run each of them, add -m: dltrain -m {override.input_line}"
-            ) from None
     words = [o.input_line for o in parsed if o.key_or_group in catalogue.words and o.input_line]
     try:
         base = hydra.compose_config(CONFIG_NAME, words, run_mode=RunMode.RUN, with_log_configuration=False)

@@ -13,8 +13,10 @@ import importlib.util
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,48 @@ def in_working_folder(module: str) -> bool:
     return spec is not None and Path(spec.origin or here / "x").resolve().is_relative_to(here.resolve())
 
 
+def _missing(name: str) -> str:
+    """Return the end of a message for a target that is in no module that could be imported; empty if there may be one."""
+    here, (root, *parts) = Path.cwd(), name.split(".")
+    if not parts:
+        defined = re.compile(rf"^(class|def) {root}\b", re.MULTILINE)
+        files = [file for file in here.glob("*.py") if defined.search(file.read_text("utf-8", "replace"))]
+        module = files[0].stem if files else "MODULE"
+        return f", which names no module. Write `_target_: {module}.{root}`"
+    module = ".".join([root, *parts[:-1]])
+    if in_working_folder(root):
+        return f", and there is no module {module} in {here}." if not in_working_folder(module) else ""
+    if root in sys.builtin_module_names or PathFinder.find_spec(root) is not None:
+        return ""
+    return f", and there is no module {root} in {here}, nor installed.{nearest(root, (f.stem for f in here.glob('*.py')))}"
+
+
+def in_own_code(error: BaseException) -> str:
+    """Return what went wrong in which line of the working folder's code; empty if it was elsewhere."""
+    here, package = Path.cwd().resolve(), Path(__file__).resolve().parents[1]
+    frames = [(Path(f.filename), f.lineno or 0) for f in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append((Path(error.filename), error.lineno or 0))
+    own = [
+        (file.resolve().relative_to(here), line)
+        for file, line in frames
+        if file.is_file()
+        and file.resolve().is_relative_to(here)
+        and not file.resolve().is_relative_to(package)
+        and "site-packages" not in file.parts
+    ]
+    if not own:
+        return ""
+    file, line = own[-1]
+    text = (error.msg if isinstance(error, SyntaxError) else str(error)).partition("\n")[0]
+    said = f"{file}, line {line}: {type(error).__name__}: {text}."
+    if "before Module.__init__() call" in text:
+        return f"{said} Begin __init__ with super().__init__()"
+    if isinstance(error, SyntaxError | ImportError):
+        return said
+    return f"{said}\nThe traceback: HYDRA_FULL_ERROR=1 dltrain …"
+
+
 @dataclass(frozen=True)
 class Rights:
     """The names that the configurations of one command may contain, whatever each of them trusts; see Door."""
@@ -115,13 +159,13 @@ class Call:
     def __init__(self, target: Callable[..., Any], group: Group, node: Node) -> None:
         self.target = target
         try:
-            kinds = list(inspect.signature(target).parameters.values())
+            kinds, unknown = list(inspect.signature(target).parameters.values()), False
         except ValueError:
-            kinds = []
+            kinds, unknown = [], True
         # without names to go by, or with keys of any name, arguments are passed by position and keys unchecked
-        positional = not kinds or any(p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL) for p in kinds)
+        positional = unknown or any(p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL) for p in kinds)
         self.by_position = positional and not group.by_name
-        self.open_ended = not kinds or any(p.kind is p.VAR_KEYWORD for p in kinds)
+        self.open_ended = unknown or any(p.kind is p.VAR_KEYWORD for p in kinds)
         names = [(p.name, p.default is p.empty) for p in kinds if p.kind is not p.VAR_KEYWORD]
         function = inspect.isfunction(target)
         self.passed = group.passed(names, node, function)
@@ -199,8 +243,18 @@ class Door:
             part = call(runtime, keys)
         except UserError:
             raise
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{key}: {error}") from error
+        except Exception as error:
+            if not isinstance(error, ValueError) and (told := in_own_code(error)):
+                raise UserError(f"{key}: {told}") from error
+            if not isinstance(error, ValueError | TypeError):
+                raise
+            takes = re.search(r"takes .*positional argument", str(error)) and group.runtime
+            cure = (
+                f"\nIt gets the arguments {', '.join(group.runtime)}: take them in this order."
+                if takes
+                else ""
+            )
+            raise UserError(f"{key}: {error}{cure}") from error
         if group.interfaces:
             # imports torch, for all groups but that of sweep backends
             from dltrain.seams import check_fits
@@ -223,6 +277,8 @@ class Door:
             raise UserError(
                 f"`{key}._target_` is {name}, and {package} is not installed.\nInstall it: pip install {package}"
             )
+        if not (self._ours(name) and name in self.targets) and (missing := _missing(name)):
+            raise UserError(f"`{key}._target_` is {name[:80]}{missing}")
         if not self._passes(name, key):
             raise UserError(
                 f"`{key}._target_` is {name[:80]}, which is neither in the catalogue nor in the working folder."
@@ -235,13 +291,21 @@ class Door:
         self.check_name(name, key)
         module_name, _, attribute = name.rpartition(".")
         try:
-            found = getattr(importlib.import_module(module_name), attribute)
-        except ModuleNotFoundError as error:
-            package = name.split(".")[0]
-            cure = f". Install it: pip install {package}" if error.name == package else f": {error}"
-            raise UserError(f"`{key}._target_` is {name}, which cannot be imported{cure}") from error
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"`{key}._target_` is {name}, which cannot be imported: {error}") from error
+            module = importlib.import_module(module_name)
+        except Exception as error:
+            told = in_own_code(error)
+            if not told and not isinstance(error, ImportError):
+                raise
+            raise UserError(
+                f"`{key}._target_` is {name}, which cannot be imported: {told or error}"
+            ) from error
+        try:
+            found = getattr(module, attribute)
+        except AttributeError as error:
+            names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+            raise UserError(
+                f"`{key}._target_` is {name}, which cannot be imported: {error}.{nearest(attribute, names)}"
+            ) from error
         if not callable(found):
             raise UserError(
                 f"`{key}._target_` is {name}, which is {type(found).__name__}; it must be a class or function."

@@ -17,6 +17,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+from dltrain.config.rules import parse_rule
+from dltrain.errors import UserError
+
 # the default of a required parameter, as OmegaConf writes it
 REQUIRED = "???"
 NOTES = {"Symbols": "symbols", "Paper": "paper", "Lecture": "lecture", "Use": "use", "Defaults": "default"}
@@ -169,10 +172,11 @@ def read_signature(
         arguments, open_ended = list(_function_arguments(node, False)), node.args.kwarg is not None
     required = [(name, default is None) for name, _, default in arguments]
     passed = skipped(required, isinstance(node, ast.FunctionDef))
+    own = find_source(module, folders) if any(_in_folder(f, module.split(".")) for f in folders) else None
     parameters = tuple(
         Parameter(
             name,
-            rule_of(annotation, aliases),
+            _checked_rule(rule_of(annotation, aliases), name, annotation, own),
             _default(default, aliases),
             meanings.get(name, ""),
         )
@@ -180,6 +184,22 @@ def read_signature(
         if name not in passed and not aliases.is_runtime(annotation)
     )
     return Signature(parameters, notes, details, open_ended)
+
+
+def _checked_rule(rule: str | None, name: str, annotation: ast.expr | None, file: Path | None) -> str | None:
+    """Return a rule that can be read; None for one of somebody else's grammar. Raises UserError for one in a user's file."""
+    if rule is None or annotation is None:
+        return None
+    try:
+        parse_rule(rule)
+    except ValueError:
+        if file is None:
+            return None
+        raise UserError(
+            f"{file}, line {annotation.lineno}: the annotation of `{name}`, {ast.unparse(annotation)}, is no rule.\n"
+            'Write a bound, such as ">= 1", "> 0", "< 8" or "in [0, 1)", or a choice of words, Literal["a", "b"].'
+        ) from None
+    return rule
 
 
 # (names and whether they are required, whether the target is a function) → names of parameters

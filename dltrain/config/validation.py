@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -72,21 +71,6 @@ def check_trust(composition: Composition) -> None:
             f"`trust` is {composition.cfg.trust} in a file; it holds on the command line only.\n"
             f"If you trust that code, say so: trust=[{','.join(map(str, composition.cfg.trust))}]"
         )
-
-
-def check_no_sweep(composition: Composition) -> None:
-    """Refuse the settings of a sweep where one configuration is run, on which they have no effect."""
-    typed = composition.overrides
-    found = next((text for text in typed if re.match(r"[+~]*sweep[=./]", text)), None)
-    cure = f"To sweep: dltrain -m {shlex.join(typed)}\nFor one run, leave it out"
-    if found is not None:
-        raise UserError(f"`{found}` has no effect on one run.\n{cure}")
-    for word in _chosen(composition.choices, composition.catalogue):
-        sets = any(key.startswith("sweep.") for key in word.given) and word.group not in OF_SWEEPS
-        groups = {group for group, _ in chosen_in(word, composition.catalogue)}
-        if sets or groups & set(OF_SWEEPS):
-            where = place(word.file, "sweep") if sets else word.file
-            raise UserError(f"{where}: the settings of a sweep have no effect on one run.\n{cure}")
 
 
 def plain_config(composition: Composition) -> Node:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dltrain.augmentation.pipeline import Augmentation
 from dltrain.config.conflicts import part, refusal
 from dltrain.config.declarations import of_object
-from dltrain.config.door import Door
+from dltrain.config.door import Door, in_own_code
 from dltrain.config.groups import BY_NAME
 from dltrain.config.schema import Config, Node
 from dltrain.data.contract import Contract
@@ -288,9 +288,15 @@ def check_outputs(
     try:
         with torch.no_grad():
             outputs = model(batch.inputs)
+            check_classes(outputs, len(batch.inputs), splits.spec, config)
             losses = loss(outputs, batch.targets)
-    except (RuntimeError, ValueError, TypeError) as error:
-        first = str(error).splitlines()[0]
+    except UserError:
+        raise
+    except Exception as error:
+        told = in_own_code(error)
+        if not told and not isinstance(error, RuntimeError | ValueError | TypeError | IndexError):
+            raise
+        first = told or str(error).splitlines()[0]
         raise UserError(
             f"model={config.words['model']} and loss={config.words['loss']} do not fit dataset={config.words['dataset']} "
             f"(samples of shape {splits.spec.input_shape}, {splits.spec.num_classes} outputs, {splits.spec.task}):\n{first}"
@@ -306,6 +312,19 @@ def check_outputs(
         check_values(objects, outputs, batch.targets)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def check_classes(outputs: Any, samples: int, spec: DataSpec, config: Config) -> None:
+    """Refuse outputs of a classifier other than one for each class."""
+    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else None
+    if spec.task != "classification" or shape is None or shape == (samples, spec.num_classes):
+        return
+    given = f"{shape[1]} outputs" if len(shape) == 2 and shape[0] == samples else f"outputs of shape {shape}"
+    raise UserError(
+        f"model={config.words['model']} gives {given} for {samples} samples, and dataset={config.words['dataset']} has "
+        f"{spec.num_classes} classes.\n"
+        f"Its outputs must have the shape (samples, classes): its __init__ gets the number as `num_classes`."
+    )
 
 
 def check_class_weights(

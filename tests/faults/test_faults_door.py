@@ -102,7 +102,8 @@ def test_honest_user_is_not_in_the_way(dltrain, workdir):
 def test_36_trust_of_a_module_is_not_that_of_a_longer_name(dltrain, workdir):
     """`trust=[tim]` trusts `tim` and what lies in it, and neither `timm` nor `time`."""
     for name in ("timm.create_model", "time.sleep", "timx.f"):
-        with pytest.raises(UserError, match="neither in the catalogue"):
+        # of a module that is not there it says just that
+        with pytest.raises(UserError, match="neither in the catalogue|there is no module tim[mx] in"):
             dltrain(f"model._target_={name}", "trust=[tim]", "steps=1")
     assert not (workdir / "outputs").exists()
 

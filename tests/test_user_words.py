@@ -182,7 +182,7 @@ MISSPELT = {
         "conf/model/mine.yaml", "_target_: my_models.TwoLayer\n", ["model=mine"],
         "`model._target_` is my_models.TwoLayer, which cannot be imported"),
     "no target": ("conf/model/mine.yaml", "width: 3\n", ["model=mine"],
-                  "`model` names nothing to build: write `_target_: module.ClassOrFunction`"),
+                  "mine.yaml names nothing to build: it has no `_target_`. Write `_target_: module.ClassOrFunction`"),
     "no YAML": ("conf/model/mine.yaml", "width: [3\n", ["model=mine"], "conf/model/mine.yaml, line 2: this is not YAML: "),
 }  # fmt: skip
 

@@ -228,7 +228,9 @@ def read_word(group: str, file: Path, folders: tuple[Path, ...] = ()) -> Word:
 def check_defaults_list(defaults: Any, file: Path) -> None:
     """Raise UserError unless a defaults list holds words of the same group and `override /GROUP: WORD`."""
     if not isinstance(defaults, list):
-        raise UserError(f"{file}: `defaults` must be a list, such as [_self_, csv].")
+        items = defaults.items() if isinstance(defaults, dict) else [(defaults, None)]
+        first = next((f"{key}: {value}" if value is not None else str(key) for key, value in items), "_self_")
+        raise UserError(f"{file}: `defaults` must be a list: begin each entry with a dash. Write `- {first}`")
     for item in defaults:
         named = isinstance(item, dict) and len(item) == 1 and str(next(iter(item))).strip()
         if not (named or (isinstance(item, str) and item.strip())):

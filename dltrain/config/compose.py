@@ -22,13 +22,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, Word
+from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
 from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, VERBS, folder_of, group_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.search_path import catalogue_dir, misplaced, user_dirs
 from dltrain.config.source import SCHEME, serve
-from dltrain.config.yaml_files import place
+from dltrain.config.user_files import check_file, check_keys
+from dltrain.config.yaml_files import read_yaml
 from dltrain.errors import UserError, listing, nearest
 
 CONFIG_NAME = "config"
@@ -142,7 +143,7 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     parsed = parse(overrides, hydra.config_loader)
     check_folders(parsed)
     check_words(parsed, catalogue)
-    check_defaults(parsed, catalogue)
+    check_files(parsed, catalogue)
     check_one_value(parsed, catalogue)
     try:
         cfg = hydra.compose_config(
@@ -185,6 +186,9 @@ def check_name(name: str, catalogue: Catalogue) -> None:
                 f"Move its settings to {folder}/experiment/NAME.yaml, and write experiment=NAME"
             )
     files = [folder / f"{primary}.yaml" for folder in (catalogue.root, *catalogue.user_dirs)]
+    for file in files[1:]:
+        if file.is_file():
+            check_keys(read_yaml(file)[1], file, catalogue)
     if not any(file.is_file() for file in files):
         recipes = catalogue.words.get("experiment", {})
         cure = f" For the recipe: experiment={primary}" if primary in recipes else ""
@@ -192,58 +196,14 @@ def check_name(name: str, catalogue: Catalogue) -> None:
         raise UserError(f"`--config-name` is {name}, and there is no {places}.{cure}")
 
 
-def check_defaults(parsed: list[Override], catalogue: Catalogue) -> None:
-    """Check that every word in the defaults list of a chosen file exists; the message names the line."""
+def check_files(parsed: list[Override], catalogue: Catalogue) -> None:
+    """Check the files of the chosen words; the message names the line."""
     for override in parsed:
         if override.key_or_group in catalogue.words and not override.is_delete():
             for name in (
                 n for value in values_of(override) for n in (value if isinstance(value, list) else [value])
             ):
-                check_defaults_of(catalogue.words[override.key_or_group][str(name)], catalogue)
-
-
-# What a recipe may set of Hydra's node: all else would be ignored.
-HYDRA_KEYS = ("callbacks",)
-
-
-def check_defaults_of(word: Word, catalogue: Catalogue) -> None:
-    """Check the defaults list of one file, and those of the files that it builds upon."""
-    node = word.content.get("hydra")
-    for key in node if isinstance(node, dict) else ():
-        if str(key) not in HYDRA_KEYS:
-            raise UserError(
-                f"{place(word.file, str(key))}: `hydra.{key}` cannot be set in a file: a run has no use for it.\n"
-                "Write output=FOLDER or name=NAME for the run's folder, and leave the rest out"
-            )
-    for item in word.defaults:
-        if isinstance(item, str):
-            parent = catalogue.words[word.group].get(item.rpartition("/")[2])
-            if parent is not None and parent is not word:
-                check_defaults_of(parent, catalogue)
-            elif item != "_self_" and "/" not in item and parent is None:
-                raise UserError(_no_such(word, item, word.group, item, catalogue))
-            continue
-        for key, value in item.items() if isinstance(item, dict) else ():
-            group = group_of(str(key).split()[-1].lstrip("/").partition("@")[0])
-            if group.startswith("hydra"):
-                check_plugins([group], place(word.file, str(key)))
-                continue
-            if str(key).startswith("optional"):
-                continue
-            if group not in catalogue.words:
-                where = place(word.file, str(key))
-                raise UserError(f"{where}: `{key}` names no group.{nearest(group, catalogue.words)}")
-            for name in value if isinstance(value, list) else [value]:
-                if str(name) not in catalogue.words[group] and name is not None:
-                    raise UserError(_no_such(word, f"{key}: {name}", group, str(name), catalogue))
-
-
-def _no_such(word: Word, shown: str, group: str, name: str, catalogue: Catalogue) -> str:
-    known = catalogue.words[group]
-    return (
-        f"{place(word.file, name)}: `{shown}`: there is no such word of {group}.{nearest(name, known)}\n"
-        f"{listing(f'Words of {group}', known)}"
-    )
+                check_file(catalogue.words[override.key_or_group][str(name)], catalogue)
 
 
 def check_partial(cfg: DictConfig) -> None:

@@ -22,11 +22,15 @@ def schema(catalogue: Catalogue) -> dict[str, Any]:
             for word in words.values():
                 for path, param in word.params.items():
                     _place(properties, path.split("."), key_schema(param))
+    # a target with **kwargs, or one whose source cannot be read, takes keys of any name
+    targeted = [w for known in catalogue.words.values() for w in known.values() if w.target]
+    _close(properties, {w.prefix for w in targeted if w.signature.open_ended})
     properties["defaults"] = defaults_schema(catalogue)
     return {
         "$schema": DIALECT,
         "title": "dltrain recipe",
-        "type": "object",
+        # an empty file is a recipe, too
+        "type": ["object", "null"],
         "properties": properties,
         "additionalProperties": False,
     }
@@ -45,6 +49,16 @@ def _place(properties: dict[str, Any], path: list[str], leaf: dict[str, Any]) ->
         return
     choices = before["anyOf"] if set(before) == {"anyOf"} else [before]
     properties[last] = {"anyOf": choices if leaf in choices else [*choices, leaf]}
+
+
+def _close(properties: dict[str, Any], open_ended: set[str], path: str = "") -> None:
+    """Let every node have its known keys alone, and keys such as `_target_`, except those at the paths in `open_ended`."""
+    for name, node in properties.items():
+        if "properties" not in node:
+            continue
+        if path + name not in open_ended:
+            node |= {"additionalProperties": False, "patternProperties": {"^_[a-z]+_$": {}}}
+        _close(node["properties"], open_ended, f"{path}{name}.")
 
 
 def key_schema(param: Param) -> dict[str, Any]:
@@ -75,8 +89,15 @@ def defaults_schema(catalogue: Catalogue) -> dict[str, Any]:
         for group, words in catalogue.words.items()
         if group not in OVERLAYS
     }
-    mapping = {"type": "object", "properties": overrides, "additionalProperties": True, "maxProperties": 1}
-    return {"type": "array", "items": {"anyOf": [{"type": "string"}, mapping]}}
+    mapping = {
+        "type": "object",
+        "properties": overrides,
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    recipes = {"enum": ["_self_", *sorted({name for group in OVERLAYS for name in catalogue.words[group]})]}
+    return {"type": "array", "items": {"anyOf": [recipes, mapping]}}
 
 
 def _words(group: str, words: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, leaves
-from dltrain.config.compose import Composition, check_lr, unknown_key
+from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, Word, leaves
+from dltrain.config.compose import ALIASES, Composition, check_lr, keys_of, unknown_key
 from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
 from dltrain.config.declarations import check_installed
 from dltrain.config.groups import BY_NAME, OF_SWEEPS
 from dltrain.config.schema import Config, Node, to_config
-from dltrain.config.secrets import secrets_of
+from dltrain.config.secrets import secrets_of, texts_of
+from dltrain.config.user_files import chosen_in, entry, lineage
 from dltrain.config.yaml_files import place
 from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
@@ -81,10 +84,49 @@ def plain_config(composition: Composition) -> Node:
             for name, value in found.items()
         }
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        raise UserError(_unresolved(composition, error)) from None
     node = drop_outside(plain)
     drop_replaced(node, composition)
     return node
+
+
+def _unresolved(composition: Composition, error: Exception) -> str:
+    """The refusal of an interpolation that leads to no value: its key, where it is set, and the reason."""
+    cfg, choices, catalogue = composition.cfg, composition.choices, composition.catalogue
+    raw = drop_outside(OmegaConf.to_container(cfg, resolve=False))
+    for path, text in leaves(raw):
+        if not any("${" in part for part in texts_of(text)):
+            continue
+        try:
+            OmegaConf.to_container(OmegaConf.create([OmegaConf.select(cfg, path)]), resolve=True)
+        except OmegaConfBaseException as found:
+            where = next((w for w, value in _setters(path, choices, catalogue) if value == text), "")
+            reason, cure = _reason(str(found), {*catalogue.knobs, *catalogue.params(choices)} - {path})
+            return f"{where + ': ' if where else ''}`{path}` is {text}, {reason}.\n{cure}"
+    return str(error).splitlines()[0]
+
+
+def _reason(said: str, known: set[str]) -> tuple[str, str]:
+    """Return why an interpolation leads to no value, from OmegaConf's message, and what to do."""
+    if match := re.search(r"Environment variable '(\w+)' not found", said):
+        name = match[1]
+        return (
+            f"and the environment has no {name}",
+            f"Set it: {name}=VALUE dltrain …, or give a default: ${{oc.env:{name},VALUE}}",
+        )
+    if match := re.search(r"Interpolation key '([^']+)' not found", said):
+        name = match[1]
+        alias = ALIASES.get(name)
+        near = f" Did you mean `{alias}`?" if alias in known else nearest(name, known)
+        return f"and there is no key `{name}`", f"Write the value, or a key that there is.{near}"
+    if match := re.search(r"Unsupported interpolation type (\S+)", said):
+        return (
+            f"and nothing is named `{match[1]}:`",
+            "Write the value; ${KEY} and ${oc.env:NAME} are replaced",
+        )
+    if "ecursi" in said:
+        return "which leads back to itself", "Write the value"
+    return f"which has no value: {said.splitlines()[0]}", "Write the value"
 
 
 def drop_own_budget(
@@ -117,7 +159,26 @@ def drop_replaced(plain: Node, composition: Composition) -> None:
                 raise UserError(
                     f"`{group}.{word}` ({source}): there is no such word.{nearest(str(word), known)}"
                 )
+            check_replaced(group, word, composition)
             del plain[group][word]
+
+
+def check_replaced(group: str, word: str, composition: Composition) -> None:
+    """Refuse a file's keys of a word that nothing has chosen; they may stay where another choice replaced the file's."""
+    space = OmegaConf.select(composition.cfg, "sweep.space") or {}
+    if group in keys_of(composition.overrides) or group in space:
+        return
+    words = list(_chosen(composition.choices, composition.catalogue))
+    setter = next((w for w in words if any(key.startswith(f"{group}.{word}.") for key in w.given)), None)
+    if setter is None or any(
+        word in names for w in words for other, names in chosen_in(w, composition.catalogue) if other == group
+    ):
+        return
+    cure = entry(group, [*composition.choices[group], word])
+    raise UserError(
+        f"{place(setter.file, group, word)}: `{group}.{word}` is set, but {group} has no `{word}` chosen.\n"
+        f"Write below `defaults:` `- {cure}`"
+    )
 
 
 def replace_length(plain: Node, overrides: list[str]) -> None:
@@ -151,19 +212,19 @@ def check_values(
     asked = secrets or {}
     table = catalogue.params(choices)
     for path, value in leaves(plain) if changed is None else [(path, at(plain, path)) for path in changed]:
-        if path in table:
-            check_value(table[path], value, asked.get(path))
+        within = path if path in table else next((p for p in table if path.startswith(p + ".")), None)
+        if within is not None:
+            found = at(plain, within)
+            if not fits_rule(table[within], found):
+                _refuse_value(table[within], found, asked.get(within), choices, catalogue)
             continue
         if path in choices and value not in (None, {}):
             raise UserError(f"`{path}` is {str(value)[:80]}; it must be keys with their values.")
         if value == {} or path in choices:
             continue
-        within = next((p for p in table if path.startswith(p + ".")), None)
         # keys such as `_target_`
         reserved = path.split(".")[0] in choices and path.rsplit(".", 1)[-1].startswith("_")
-        if within is not None:
-            check_value(table[within], at(plain, within), asked.get(within))
-        elif not reserved:
+        if not reserved:
             raise UserError(unknown_key(path, _source(path, choices, catalogue), table, choices))
 
 
@@ -173,8 +234,12 @@ def as_function(path: str) -> str:
     return f"\nA function of {path.split('.')[0]} takes ({', '.join(called)}, …)" if called else ""
 
 
-def check_value(param: Param, value: Any, asked: Any = None) -> None:
-    """Check one value against its rule; the message names key, value, rule, meaning and the nearest word."""
+def fits_rule(param: Param, value: Any) -> bool:
+    return value != "???" and (param.rule is None or param.rule.accepts(value))
+
+
+def check_value(param: Param, value: Any, asked: Any = None, where: str = "") -> None:
+    """Check one value against its rule; the message names its place in a file, key, value, rule, meaning and the nearest word."""
     if isinstance(value, str) and value == "???":
         meaning = f": {param.meaning}" if param.meaning else ""
         raise UserError(
@@ -191,11 +256,14 @@ def check_value(param: Param, value: Any, asked: Any = None) -> None:
         else ""
     )
     hint = nearest(str(value), param.rule.words) if isinstance(value, str) else ""
-    hint = hint or _written_otherwise(param, value)
-    default = f" Leave it out for {param.default}." if param.default not in ("", "null") else ""
+    hint = hint or _written_otherwise(param, value, bool(where))
+    # a file of a word may set the very value that is refused
+    fits = param.default not in ("", "null") and (param.rule.accepts(param.value) or "${" in param.default)
+    default = f" Leave it out for {param.default}." if fits else ""
+    meaning = f"{param.path}: {param.meaning}." if param.meaning else ""
     rule = re.sub(r"( or cuda:\d)+", " or cuda:N", param.rule.text)
     raise UserError(
-        f"`{param.path}` is {shown}{kind}; it must be: {rule}.{hint}\n{param.path}: {param.meaning}.{default}"
+        f"{where + ': ' if where else ''}`{param.path}` is {shown}{kind}; it must be: {rule}.{hint}\n{meaning}{default}".strip()
     )
 
 
@@ -207,13 +275,22 @@ def _from_environment(param: Param, asked: Any) -> str:
     return f"`{param.path}` is the text of {asked}; it must be: {param.rule.text}.{cure}\n{param.path}: {param.meaning}."
 
 
-def _written_otherwise(param: Param, value: Any) -> str:
+def _written_otherwise(param: Param, value: Any, in_file: bool = False) -> str:
     """Return how to write a value of the right content and the wrong type; empty where the content is wrong, too."""
     assert param.rule is not None
+    key = param.path.rpartition(".")[2]
+    number = yaml.safe_load(value) if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value) else None
     if param.rule.accepts([value]):
-        return f" Write {param.path}=[{value}]"
+        return f" Write `{key}: [{value}]`" if in_file else f" Write {param.path}=[{value}]"
     if isinstance(value, int | float) and param.rule.accepts(str(value)):
-        return f" Write '{param.path}=\"{str(value).lower() if isinstance(value, bool) else value}\"'"
+        text = str(value).lower() if isinstance(value, bool) else value
+        return f' Write `{key}: "{text}"`' if in_file else f" Write '{param.path}=\"{text}\"'"
+    if number is not None and param.rule.accepts(number):
+        return f" Write `{key}: {value}`" if in_file else f" Write {param.path}={value}"
+    items = re.fullmatch(r"-(\S+(?: -\S+)*)", str(value))
+    listed = [yaml.safe_load(item) for item in items[1].split(" -")] if items else []
+    if in_file and listed and param.rule.accepts(listed):
+        return f" A dash is followed by a space. Write `{key}: [{', '.join(map(str, listed))}]`"
     return ""
 
 
@@ -227,14 +304,37 @@ def check_axes(names: Iterable[str]) -> None:
             )
 
 
+def _chosen(choices: dict[str, list[str]], catalogue: Catalogue) -> Iterator[Word]:
+    """Yield the chosen words and those that they build upon; recipes first, since they are merged last."""
+    for group in (*reversed(OVERLAYS), *(name for name in choices if name not in OVERLAYS)):
+        for name in choices.get(group, ()):
+            if name in catalogue.words.get(group, {}):
+                yield from lineage(catalogue.words[group][name], catalogue)
+
+
+def _setters(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> Iterator[tuple[str, Any]]:
+    """Yield the place and the value of a key in the files of the chosen words, the one that holds first."""
+    for word in _chosen(choices, catalogue):
+        keys = path.split(".")[0 if word.is_global else len(word.prefix.split(".")) :]
+        if any(path == key or key.startswith(path + ".") for key in word.given):
+            content = dict(word.content if word.is_global else word.node)
+            yield place(word.file, *keys), at(content, ".".join(keys))
+
+
 def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> str:
-    """Return the file of a chosen word that sets a key."""
-    for group, names in choices.items():
-        for name in names:
-            word = catalogue.words.get(group, {}).get(name)
-            if word is not None and any(path == key or key.startswith(path + ".") for key in word.given):
-                return place(word.file, path.rpartition(".")[2])
-    return ""
+    """Return the place where a file sets a key; empty where none does."""
+    return next((where for where, _ in _setters(path, choices, catalogue)), "")
+
+
+def _refuse_value(
+    param: Param, value: Any, asked: Any, choices: dict[str, list[str]], catalogue: Catalogue
+) -> None:
+    """Refuse a value with the place of the file that sets it, or with the value that the key has in a file without it."""
+    setters = list(_setters(param.path, choices, catalogue))
+    where = next((where for where, found in setters if found == value), "")
+    if setters and not where:
+        param = replace(param, value=setters[0][1])
+    check_value(param, value, asked, where)
 
 
 def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:

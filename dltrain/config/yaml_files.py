@@ -90,6 +90,8 @@ def read_yaml(file: Path) -> tuple[str, dict[str, Any]]:
         text = file.read_text(encoding="utf-8")
         content = yaml.load(text, Loader=SafeLoader)
     except yaml.MarkedYAMLError as error:
+        if found := _misspelled(file.read_text(encoding="utf-8")):
+            raise UserError(f"{file}, {found}") from None
         mark = error.problem_mark or error.context_mark
         where = f"{file}, line {mark.line + 1}" if mark else str(file)
         raise UserError(f"{where}: this is not YAML: {error.problem}. Correct that line.") from None
@@ -101,15 +103,43 @@ def read_yaml(file: Path) -> tuple[str, dict[str, Any]]:
     if content is None:
         return text, {}
     if not isinstance(content, dict):
+        if found := _misspelled(text):
+            raise UserError(f"{file}, {found}")
         raise UserError(f"{file} holds a {type(content).__name__}; it must hold keys with their values.")
     return text, {str(key): value for key, value in content.items()}
 
 
-def place(file: Path, name: str) -> str:
-    """`FILE, line N` of the first scalar of a YAML file that is `name`; the file alone where there is none."""
+def _misspelled(text: str) -> str:
+    """Return the line of a text that is not YAML, and how to write it, for what the parser reports elsewhere or not at all."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if "\t" in line[: len(line) - len(line.lstrip())]:
+            return (
+                f"line {number}: a tab indents it, and YAML takes spaces only. Write `{line.expandtabs(2)}`"
+            )
+        if match := re.match(r"(\s*(?:- )?[\w./]*[A-Za-z_]\w*):([^\s/:].*)$", line):
+            return f"line {number}: a colon is followed by a space. Write `{match[1].strip()}: {match[2]}`"
+        if match := re.match(r"""\s*(?:- )?(?:[\w./ ]+:\s+)?(["'])(.*)$""", line):
+            if match[1] not in match[2] and not line.rstrip().endswith("\\"):
+                return f"line {number}: the quote is not closed. Write `{line.strip()}{match[1]}`"
+    return ""
+
+
+def place(file: Path, *path: str | int) -> str:
+    """`FILE, line N` of a key, or of an item of a list, by its path; of the last part of it that there is."""
     try:
-        events = yaml.parse(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        line = next(e.start_mark.line for e in events if isinstance(e, yaml.ScalarEvent) and e.value == name)
-    except (OSError, yaml.YAMLError, StopIteration):
+        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=_CLoader)
+    except (OSError, ValueError, yaml.YAMLError):
         return str(file)
-    return f"{file}, line {line + 1}"
+    line = None
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            # of equal keys, which a mapping with an alias may have, the first
+            found = next(((k, v) for k, v in node.value if str(k.value) == str(part)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            found = (node.value[part], node.value[part])
+        else:
+            found = None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line, found[1]
+    return str(file) if line is None else f"{file}, line {line + 1}"

@@ -36,7 +36,7 @@ def test_the_shipped_recipes_are_valid():
     jsonschema.Draft202012Validator.check_schema(schema(CATALOGUE))
     for group in ("experiment", "debug"):
         for file in (catalogue_dir() / group).glob("*.yaml"):
-            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
             assert [error.message for error in validator.iter_errors(content)] == [], file.name
 
 
@@ -49,6 +49,16 @@ def test_the_shipped_recipes_are_valid():
         "early_stopping: {mode: mim}",
         "defaults: [{override /optimizer: adamm}]",
         "regularization: {l2: {strength: -1}}",
+        "regularization: {l22: {strength: 1}}",
+        "early_stopping: {patienc: 3}",
+        "evaluation: {every_epoch: 3}",
+        "model: {hiden: [3]}",
+        "model.hidden: [3]",
+        "defaults: [{/optimizer: nesterov}]",
+        "defaults: [{override optimizer: nesterov}]",
+        "defaults: [{override /optimizer: null}]",
+        "defaults: [override /optimizer=nesterov]",
+        "defaults: {override /optimizer: nesterov}",
     ],
 )
 def test_a_mistake_is_found(text):

@@ -132,6 +132,172 @@ def test_a_mistake_in_a_file(workdir, file, text, typed, says):
     assert len(str(error.value).splitlines()) <= 3
 
 
+R = "experiment/r.yaml"
+NESTEROV = "defaults:\n  - override /optimizer: nesterov\n"
+L2 = "defaults:\n  - override /regularization: [l2]\n"
+CURED = {  # what is in conf/experiment/r.yaml (or model/m.yaml), what the message says, and the file with its cure; None: there is no one cure
+    "a dotted key": ("epochs: 1\nmodel.hidden: [32]\n", r"r.yaml, line 2: `model.hidden` is read as one name, .* Write `model: \{hidden: \[32\]\}`",
+                     "epochs: 1\nmodel: {hidden: [32]}\n"),
+    "a dotted key beside its group": ("model:\n  dropout: 0.1\nmodel.hidden: [32]\n", r"line 3: .* Write `hidden: \[32\]`, below `model:` of line 1",
+                                      "model:\n  dropout: 0.1\n  hidden: [32]\n"),
+    "a dotted key of three parts": (L2 + "regularization.l2.strength: 0.1\n", r"line 3: .* Write `regularization: \{l2: \{strength: 0.1\}\}`",
+                                    L2 + "regularization: {l2: {strength: 0.1}}\n"),
+    "a dotted key below a group": (L2 + "regularization:\n  l2.strength: 0.1\n", r"line 4: .* Write `l2: \{strength: 0.1\}`",
+                                   L2 + "regularization:\n  l2: {strength: 0.1}\n"),
+    "a dotted key of a sweep": ("sweep.trials: 3\n", r"line 1: .* Write `sweep: \{trials: 3\}`", "sweep: {trials: 3}\n"),
+    "keys of a word that is not chosen": ("regularization: {l2: {strength: 0.1}}\n",
+                                          r"line 1: .* no `l2` chosen.\nWrite below `defaults:` `- override /regularization: \[l2\]`",
+                                          L2 + "regularization: {l2: {strength: 0.1}}\n"),
+    "keys of one more word": ("defaults:\n  - override /augmentation: [noise]\naugmentation:\n  shift:\n    pixels: 2\n",
+                              r"line 4: `augmentation.shift` is set, .*\n.*`- override /augmentation: \[noise, shift\]`",
+                              "defaults:\n  - override /augmentation: [noise, shift]\naugmentation:\n  shift:\n    pixels: 2\n"),
+    "a recipe that overrides the recipe": ("defaults:\n  - override /experiment: tabular\n",
+        r"line 2: .* would be ignored: .* Write `- tabular`, and `- _self_` below it",
+                                           "defaults:\n  - tabular\n  - _self_\n"),
+    "a recipe as a key": ("experiment: tabular\n",
+        r"line 1: `experiment` would be ignored.* Write `defaults: \[tabular, _self_\]`", "defaults: [tabular, _self_]\n"),
+    "a group twice": ("defaults:\n  - override /optimizer: sgd\n  - override /optimizer: nesterov\n",
+                      r"line 3: `override /optimizer: nesterov`: optimizer is chosen in line 2 already", NESTEROV),
+    "a missing value": ("lr: ???\n", r"line 1: `lr` is \?\?\?, which would set nothing", ""),
+    "an entry without a word": ("defaults:\n  - override /optimizer:\n",
+        r"line 2: `override /optimizer:` names no word. Write `- override /optimizer: adam`",
+                                "defaults:\n  - override /optimizer: adam\n"),
+    "an entry without a word of a list": ("defaults:\n  - override /augmentation:\n", r"Write `- override /augmentation: none` for none",
+                                          "defaults:\n  - override /augmentation: none\n"),
+    "a group as a key": ("optimizer: nesterov\n", r"line 1: `optimizer` is nesterov; .* Write there: `- override /optimizer: nesterov`", NESTEROV),
+    "a group of several as a key": ("regularization: l2\n",
+        r"line 1: `regularization` is l2; .* Write there: `- override /regularization: \[l2\]`", L2),
+    "a list as a key": ("regularization: [l2]\n", r"line 1: `regularization` is \[l2\]; .* Write there: `- override /regularization: \[l2\]`", L2),
+    "an unknown word as a key": ("optimizer: nestrov\n", r"line 1: .* Did you mean `nesterov`\?", None),
+    "a number for a word's keys": (L2 + "regularization:\n  l2: 0.1\n",
+        r"line 4: `regularization.l2` is 0.1; it must be keys with their values", None),
+    "a group without keys": ("model:\n", r"line 1: `model:` has no keys below it", ""),
+    "no override": ("defaults:\n  - /optimizer: nesterov\n", r"line 2: `/optimizer: nesterov`: .* Write `- override /optimizer: nesterov`", NESTEROV),
+    "no override and no slash": ("defaults:\n  - optimizer: nesterov\n", r"line 2: .* Write `- override /optimizer: nesterov`", NESTEROV),
+    "no slash": ("defaults:\n  - override optimizer: nesterov\n", r"line 2: .* Write `- override /optimizer: nesterov`", NESTEROV),
+    "no value": ("defaults:\n  - override /optimizer\n", r"line 2: `override /optimizer` names no word. Write `- override /optimizer: adam`",
+                 "defaults:\n  - override /optimizer: adam\n"),
+    "an equals sign": ("defaults:\n  - override /optimizer=nesterov\n", r"line 2: .* Write `- override /optimizer: nesterov`", NESTEROV),
+    "no space": ("defaults:\n  - override /optimizer:nesterov\n", r"line 2: .* Write `- override /optimizer: nesterov`", NESTEROV),
+    "a path": ("defaults:\n  - /optimizer/nesterov\n", r"line 2: .* Write `- override /optimizer: nesterov`", NESTEROV),
+    "a package": ("defaults:\n  - override /optimizer@x: nesterov\n", r"line 2: .* Write `- override /optimizer: nesterov`", NESTEROV),
+    "a list for one word": ("defaults:\n  - override /optimizer: [nesterov]\n",
+        r"line 2: .*optimizer takes one word. Write `- override /optimizer: nesterov`", NESTEROV),
+    "a nested group": ("defaults:\n  - sweep/backend: local\n",
+        r"line 2: .* Write `- override /sweep/backend: local`", "defaults:\n  - override /sweep/backend: local\n"),
+    "a file's name": ("defaults:\n  - tabular.yaml\n", r"line 2: .* Write `- tabular`", "defaults:\n  - tabular\n"),
+    "no dashes": ("defaults:\n  override /optimizer: nesterov\n", r"must be a list: .* Write `- override /optimizer: nesterov`", NESTEROV),
+    "an open interpolation": ("lr: ${lr\n", r"line 1: `lr` is \$\{lr, which cannot be read as an interpolation", None),
+    "another open interpolation": ("seed: 3\nworkers: ${seed\n", r"line 2: .* Write `workers: \$\{seed\}`", "seed: 3\nworkers: ${seed}\n"),
+    "a word for a number": ("epochs: one\n", r"r.yaml, line 1: `epochs` is one; it must be: int >= 1 or null", None),
+    "a value out of its range": ("dataset:\n  limit: 64\nmodel:\n  dropout: 1.5\n", r"line 4: `model.dropout` is 1.5", None),
+    "a number in quotes": ("lr: '0.1'\n", r"line 1: `lr` is 0.1 \(the text '0.1'\).* Write `lr: 0.1`", "lr: 0.1\n"),
+    "a number for a list": ("model:\n  hidden: 64\n", r"line 2: `model.hidden` is 64; .* Write `hidden: \[64\]`", "model:\n  hidden: [64]\n"),
+    "a number for a text": ("notes: 5\n", r"line 1: `notes` is 5; .* Write `notes: \"5\"`", 'notes: "5"\n'),
+    "dashes without a space": ("model:\n  hidden:\n    -64\n    -32\n", r"line 2: .* A dash is followed by a space. Write `hidden: \[64, 32\]`",
+                               "model:\n  hidden: [64, 32]\n"),
+    "an interpolation of no key": ("seed: ${sed}\n", r"line 1: `seed` is \$\{sed\}, and there is no key `sed`", None),
+    "another interpolation of no key": ("workers: ${learning_rate}\n", r"line 1: `workers` is .*\n.* Did you mean `lr`\?", None),
+    "a variable that is not set": ("lr: ${oc.env:NOPE_X}\n", r"line 1: .* no NOPE_X.\n.* give a default: \$\{oc.env:NOPE_X,VALUE\}", None),
+    "no such resolver": ("lr: ${eval:1+1}\n", r"line 1: .* nothing is named `eval:`", None),
+    "a circle": ("lr: ${optimizer.lr}\n", r"line 1: `lr` is \$\{optimizer.lr\}, which leads back to itself", None),
+    "a tab": ("model:\n\thidden: [3]\n", r"line 2: a tab indents it, .* Write `  hidden: \[3\]`", "model:\n  hidden: [3]\n"),
+    "no space after a colon": ("epochs: 3\nlr:0.1\n", r"line 2: a colon is followed by a space. Write `lr: 0.1`", "epochs: 3\nlr: 0.1\n"),
+    "no space after the one colon": ("lr:0.1\n", r"line 1: a colon is followed by a space. Write `lr: 0.1`", "lr: 0.1\n"),
+    "an open quote": ("epochs: 3\nnotes: 'abc\n", r"line 2: the quote is not closed. Write `notes: 'abc'`", "epochs: 3\nnotes: 'abc'\n"),
+    "arguments by position": ("# in model/m.yaml\n_target_: dltrain.models.mlp.mlp\n_args_: [3]\n", r"m.yaml, line 3: `model._args_` has no effect",
+                              "# in model/m.yaml\n_target_: dltrain.models.mlp.mlp\n"),
+    "no target": ("# in model/m.yaml\nwidth: 3\n",
+        r"m.yaml names nothing to build: it has no `_target_`. Write `_target_: module.ClassOrFunction`", None),
+    "a misspelled target": ("# in model/m.yaml\n_target: mine.Net\n", r"m.yaml, line 2: `_target` is not read. Write `_target_: mine.Net`",
+                            "# in model/m.yaml\n_target_: mine.Net\n"),
+    "an empty file": ("# in model/m.yaml\n", r"m.yaml is empty. Write `_target_: module.ClassOrFunction`", None),
+}  # fmt: skip
+
+
+def written(workdir: Path, text: str) -> str:
+    """Write one of the texts above to its file, and return what chooses it."""
+    file, typed = ("model/m.yaml", "model=m") if "model/m.yaml" in text else (R, "experiment=r")
+    path = workdir / "conf" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return typed
+
+
+@pytest.mark.parametrize("text, says, cured", CURED.values(), ids=CURED)
+def test_the_cure_of_a_file_works_as_typed(workdir, text, says, cured):
+    typed = written(workdir, text)
+    with pytest.raises(UserError) as error:
+        composed(typed)
+    message = str(error.value)
+    assert re.search(says, message), message
+    assert len(message.splitlines()) <= 3
+    assert str(workdir / "conf") in message
+    if cured is not None:
+        composed(written(workdir, cured))
+
+
+def test_what_a_recipe_sets_arrives_or_is_refused(workdir):
+    """Keys for words that the user has replaced are no mistake; those that nobody has chosen are."""
+    typed = written(workdir, L2 + "regularization: {l2: {strength: 0.5}}\n")
+    assert composed(typed).plain["regularization"]["l2"]["strength"] == 0.5
+    assert set(composed(typed, "regularization=[dropout]").plain["regularization"]) == {"dropout"}
+    assert composed(typed, "debug=overfit").plain["regularization"] == {}
+    # a recipe for several words, of which the user chooses one
+    typed = written(workdir, "regularization: {l2: {strength: 0.5}, l1: {strength: 0.25}}\n")
+    assert composed(typed, "regularization=[l1]").plain["regularization"]["l1"]["strength"] == 0.25
+    # a recipe on another: the keys of both
+    (workdir / "conf" / "experiment" / "base.yaml").write_text(L2 + "epochs: 7\nlr: 0.125\n")
+    typed = written(workdir, "defaults: [base, _self_]\nlr: 0.25\nregularization: {l2: {strength: 0.5}}\n")
+    found = composed(typed)
+    assert (found.epochs, found.lr, found.plain["regularization"]["l2"]["strength"]) == (7, 0.25, 0.5)
+
+
+def test_what_a_key_has_without_a_wrong_value(workdir):
+    """The advice to leave a value out names the value that holds then; a file's own wrong value is none."""
+    (workdir / "mine.py").write_text(
+        "from typing import Annotated\nfrom torch import nn\n\n\nclass Net(nn.Module):\n"
+        '    def __init__(self, input_shape, num_classes, width: Annotated[int, ">= 1"] = 32):\n        super().__init__()\n'
+    )
+    typed = written(workdir, "# in model/m.yaml\n_target_: mine.Net\nwidth: 0\n")
+    with pytest.raises(UserError) as error:
+        composed(typed)
+    assert (
+        str(error.value) == f"{workdir}/conf/model/m.yaml, line 3: `model.width` is 0; it must be: int >= 1."
+    )
+    written(workdir, "# in model/m.yaml\n_target_: mine.Net\n")
+    recipe = written(workdir, "defaults: [override /model: m]\nmodel: {width: 16}\n")
+    with pytest.raises(
+        UserError, match="^`model.width` is 0; it must be: int >= 1.\n *Leave it out for 16.$"
+    ):
+        composed(recipe, "model.width=0")
+
+
+def test_the_recipes_of_the_documentation(workdir, dltrain):
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    folder = workdir / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    for name, text in re.findall(r"```yaml\n# conf/experiment/(\w+).yaml\n(.*?)```", page, re.DOTALL):
+        (folder / f"{name}.yaml").write_text(text)
+    small, smaller = composed("experiment=small"), composed("experiment=smaller")
+    assert (small.lr, small.epochs, small.plain["model"]["hidden"], small.optimizer["momentum"]) == (
+        0.05,
+        5,
+        [32],
+        0.8,
+    )
+    assert (
+        small.words["regularization"] == ["l2", "dropout"]
+        and small.plain["regularization"]["l2"]["strength"] == 0.001
+    )
+    assert (smaller.lr, smaller.epochs, smaller.plain["model"]["hidden"]) == (0.05, 2, [16])
+    assert smaller.words["schedule"] == "cosine" and smaller.words["regularization"] == ["l2", "dropout"]
+    assert set(composed("experiment=small", "regularization=[dropout]").plain["regularization"]) == {
+        "dropout"
+    }
+    assert dltrain("-m", "experiment=search", "sweep.dry_run=true") == 0
+
+
 def test_a_value_from_the_environment_is_not_shown(workdir, monkeypatch):
     monkeypatch.setenv("SECRET", "s3cr3t")
     with pytest.raises(UserError) as error:

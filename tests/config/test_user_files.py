@@ -181,7 +181,7 @@ REFUSED = {
     "a text for a defaults list": (
         "defaults: base\n" + T,
         [],
-        "net.yaml: `defaults` must be a list, such as [_self_, csv].",
+        "net.yaml: `defaults` must be a list: begin each entry with a dash. Write `- base`",
     ),
     "another package": ("# @package foo\n" + T, [], "net.yaml: `# @package foo` would have no effect."),
     "a partial that is none": (

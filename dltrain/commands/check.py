@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     """Print a line for each check; return 0 if all of them pass, else 10."""
     args = read([quote_foreign(argument) for argument in arguments])
     catalogue = open_catalogue(args.config_dir)
-    check_no_sweep(args.overrides)
+    check_no_sweep(args.overrides, may_sweep=False)
     config = validate(compose(args.overrides, catalogue, open_hydra(catalogue)))
     if config.words["dataset"] == "none":
         raise UserError(

@@ -128,14 +128,12 @@ def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name:
     return 0
 
 
-def check_no_sweep(overrides: list[str]) -> None:
-    """Refuse the settings of a sweep for one run, which would have no effect."""
+def check_no_sweep(overrides: list[str], may_sweep: bool = True) -> None:
+    """Refuse the settings of a sweep for one run, which would have no effect; `may_sweep`: whether -m is a cure."""
     for text in overrides:
         if re.match(r"\+*sweep[.=]", text):
-            raise UserError(
-                f"`{text}` is a setting of a sweep, and this is one run. Leave it out, or add -m:\n"
-                f"dltrain -m {shlex.join(overrides)}"
-            )
+            cure = f", or add -m:\ndltrain -m {shlex.join(overrides)}" if may_sweep else "."
+            raise UserError(f"`{text}` is a setting of a sweep, and this is one run. Leave it out{cure}")
 
 
 @dataclass(frozen=True)

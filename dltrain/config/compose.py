@@ -440,7 +440,6 @@ def parameters_of(key: str, catalogue: Catalogue) -> Iterator[Param]:
 # Hydra's names of settings that are knobs here.
 OF_HYDRA = {
     "hydra.sweeper.n_trials": "sweep=tpe sweep.trials", "hydra.sweeper.n_jobs": "sweep.jobs",
-    "hydra.launcher.n_jobs": "sweep.jobs", "hydra.sweeper.direction": "early_stopping.mode",
 }  # fmt: skip
 
 
@@ -450,9 +449,10 @@ def check_form(override: Override, catalogue: Catalogue) -> None:
     value = text.partition("=")[2]
     if key in OF_HYDRA:
         raise UserError(
-            f"`{text}`: dltrain runs its sweeps itself, so `{key}` cannot be set.\n"
+            f"`{text}`: dltrain runs its sweeps itself, so Hydra's {key.split('.')[1]} cannot be set.\n"
             f"Write -m {OF_HYDRA[key]}={value or 'VALUE'}"
         )
+    check_plugins([text])
     if key == "hydra.searchpath":
         raise UserError(
             f"`{text}`: the words of those folders would not be found. Give one folder: --config-dir FOLDER"
@@ -462,7 +462,7 @@ def check_form(override: Override, catalogue: Catalogue) -> None:
 
 def check_prefix(override: Override, catalogue: Catalogue) -> None:
     key, text = override.key_or_group, str(override.input_line)
-    group, head = group_of(key), key.partition(".")[0]
+    group, head = group_of(key), re.split(r"[./]", key)[0]
     shipped = group in catalogue.defaults or group in OVERLAYS or group in LIST_GROUPS
     if shipped and not override.is_delete():
         plus = override.is_add() or override.is_force_add()

@@ -75,7 +75,8 @@ def test_a_fault_takes_only_its_own_job(workdir, dltrain, faulty):
 
 def test_when_every_job_fails_there_is_no_best(workdir, dltrain, faulty, capfd):
     assert dltrain("-m", "model=faulty", "model.fault=raise,exit", *SHORT) == 7
-    assert "every job failed; the first, job 0: RuntimeError: a bug in the model" in capfd.readouterr().out
+    said = "every job failed; the first, job 0: model: faulty_model.py, line 19: RuntimeError: a bug in the model."
+    assert said in capfd.readouterr().out
     assert not (sweep_folder(workdir) / "best.yaml").exists()
 
 

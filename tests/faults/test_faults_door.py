@@ -30,12 +30,15 @@ HERE = Path(__file__)
 # 36: what a name stands for, and whose code it is -----------------------------------------------------------------
 
 
-def test_36_alias_in_the_working_folder_is_refused_after_the_import(dltrain, workdir):
-    (workdir / "mine.py").write_text("from os import system as Model\n")
+@pytest.mark.parametrize(
+    "imported, origin", [("os import system", "posix"), ("torch.hub import load", "torch")]
+)
+def test_36_alias_in_the_working_folder_is_refused_after_the_import(dltrain, workdir, imported, origin):
+    (workdir / "mine.py").write_text(f"from {imported} as Model\n")
     (workdir / "conf" / "model").mkdir(parents=True)
     (workdir / "conf" / "model" / "evil.yaml").write_text("_target_: mine.Model\n")
     with pytest.raises(
-        UserError, match=r"mine\.Model, which stands for something in posix.*\n.*trust=\[posix\]"
+        UserError, match=rf"mine\.Model, which stands for something in {origin}.*\n.*trust=\[{origin}\]"
     ):
         dltrain("model=evil")
     del sys.modules["mine"]

@@ -155,6 +155,7 @@ def said_header(workdir, *arguments):
     return next(line for line in out.getvalue().splitlines() if line.strip().startswith("data"))
 
 
+@pytest.mark.ci
 def test_class_weights_and_folds(dltrain, train, workdir):
     table(workdir)
     assert (

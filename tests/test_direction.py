@@ -113,6 +113,7 @@ def test_a_plateau_lowers_the_rate_when_accuracy_stands_still(train):
 # Sweeps -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "arguments", [(), ("sweep=tpe", "sweep.trials=2"), ("sweep.backend=local", "sweep.jobs=1")]
 )
@@ -225,6 +226,7 @@ def test_a_saved_min_and_auto_are_the_same_run(train, dltrain):
     assert saved.binding(by_accuracy)["early_stopping.mode"] == "max"
 
 
+@pytest.mark.ci
 def test_a_sweep_of_an_earlier_version_over_accuracy_is_not_mixed_with_the_right_direction(workdir, dltrain):
     base = ["lr=0.1,0.3", "dataset=iris", "model=linear", "epochs=1", "quiet=true", "sweep.backend=local"]
     for metric, goes_on in (("val/loss", True), ("val/accuracy", False)):

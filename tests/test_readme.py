@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from conftest import Run, run_folders
 from PIL import Image
 
 from dltrain.commands.help import EXAMPLES
+from dltrain.errors import UserError
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 NOT_OURS = (
@@ -29,6 +31,7 @@ STAND_INS = {
     "device=cuda": "device=cpu",
     "dataset=cifar10": "dataset=image_folder dataset.root=photos dataset.size=32",
 }
+EXTRAS = ("wandb", "mlflow")
 SHORTER = {  # what an example has → how it is cut short; any other runs 3 steps
     "model=resnet20": ["steps=2"],
     "debug=profile": ["steps=5"],
@@ -126,8 +129,17 @@ def check(dltrain, workdir, command, shorten):
         assert Run(folder).summary["status"] in ("completed", "early_stopped")
 
 
+def lacking(command: str) -> str | None:
+    """Return the package of an optional extra that a command needs and that is not installed."""
+    return next((name for name in EXTRAS if name in command and find_spec(name) is None), None)
+
+
 @pytest.mark.parametrize("command", RUNS)
 def test_example(dltrain, workdir, files, capsys, command):
+    if (package := lacking(command)) is not None:
+        with pytest.raises(UserError, match=f"pip install.*{package}"):
+            check(dltrain, workdir, command, shorten=True)
+        return
     check(dltrain, workdir, command, shorten=True)
     assert bool(capsys.readouterr().out) is not ("quiet=true" in command)
 
@@ -146,8 +158,6 @@ def test_page(dltrain, workdir, capsys, command):
 
 
 def test_the_refusal_that_the_readme_shows(dltrain, workdir):
-    from dltrain.errors import UserError
-
     (shown,) = re.findall(r"```\ndltrain: (.*?)\n```", README, re.DOTALL)
     with pytest.raises(UserError) as refused:
         dltrain("optimizer.beta=[0.8,0.9]")

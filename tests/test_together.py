@@ -181,6 +181,7 @@ def sample() -> list[Row]:
     return chosen
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("row", sample(), ids=name_of)
 def test_a_sample_of_rows_trains(row, folder):
     check_row(row, folder)

@@ -198,6 +198,7 @@ def check_learning(row: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert scores["loss"] < 0.5 * first and scores["accuracy"] > majority
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("row", SAMPLE)
 def test_a_sample_of_the_words_learns(row, workdir, monkeypatch):
     check_learning(row, workdir, monkeypatch)

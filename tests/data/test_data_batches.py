@@ -103,6 +103,7 @@ def with_workers() -> StreamingSplit:
     return streaming(workers=2, bad=40)
 
 
+@pytest.mark.ci
 def test_workers_keep_the_order_over_epochs_and_touch_no_global_generator(
     with_workers: StreamingSplit,
 ) -> None:

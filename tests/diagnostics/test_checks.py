@@ -79,6 +79,7 @@ def test_the_first_loss_is_that_of_a_guess_unless_the_last_layer_is_large():
     assert not checks.first_loss(model, LOSS, *data()).passed
 
 
+@pytest.mark.ci
 def test_what_can_be_overfitted_and_what_cannot():
     inputs, targets = data()
     model = net()
@@ -147,6 +148,7 @@ def test_the_lowest_error_is_0_at_any_scale(loss, scale):
     assert checks.lowest(net(), each, data()[0], targets) <= 1e-6 * float(first)
 
 
+@pytest.mark.ci
 def test_a_linear_model_learns_as_many_samples_as_it_can_and_a_blind_one_none():
     torch.manual_seed(0)
     inputs, targets = data(32)

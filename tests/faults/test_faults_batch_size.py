@@ -61,6 +61,7 @@ def test_a_run_is_resumed_with_the_size_that_was_found(train, dltrain, monkeypat
     assert run.timeless_rows == golden.timeless_rows
 
 
+@pytest.mark.ci
 def test_with_lr_auto_both_are_found(train, monkeypatch):
     monkeypatch.setattr(tuning, "TRIAL_STEPS", 3)
     run = train("batch_size=auto", "lr=auto", "dataset.limit=200", "steps=3", "evaluation.every_steps=3")

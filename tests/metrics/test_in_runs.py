@@ -230,6 +230,7 @@ def test_a_metric_that_is_not_measured_names_the_words(dltrain, workdir):
     assert not any(workdir.iterdir())
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("extra", [("sweep.vectorize=always",), ("sweep.vectorize=never", "sweep.jobs=1")])
 def test_a_sweep_crowns_the_best_f1(workdir, dltrain, extra):
     base = [
@@ -263,6 +264,7 @@ def test_a_stack_measures_what_a_run_alone_measures(workdir, dltrain, train):
             assert one[name] == pytest.approx(other[name], abs=1e-4)
 
 
+@pytest.mark.ci
 def test_several_objectives(workdir, dltrain):
     words = ["dataset=iris", "model=linear", "epochs=1", "metrics=[auroc]", "quiet=true", "sweep.jobs=1"]
     assert dltrain(
@@ -326,6 +328,7 @@ def test_the_users_choice_replaces_the_default(rare, train):
     assert {name for name in run.rows[0] if name.startswith("val/")} == {"val/loss", "val/accuracy"}
 
 
+@pytest.mark.ci
 def test_rare_classes_in_a_stack_equal_those_alone(rare, train, dltrain, workdir):
     words = [word for word in rare if not word.startswith("lr=")]
     assert dltrain("-m", "lr=0.05,0.1", *words, "sweep.vectorize=always", "quiet=true") == 0

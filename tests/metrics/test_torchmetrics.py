@@ -102,6 +102,7 @@ def test_keys_of_the_class_are_those_of_the_word(train, dltrain, word):
     assert dltrain("rerun", run.path, "quiet=true") == 0
 
 
+@pytest.mark.ci
 def test_a_regression_and_a_sweep(train, dltrain, workdir, word):
     word("tm_rmse", "_target_: torchmetrics.MeanSquaredError\nsquared: false")
     run = train("dataset=diabetes", "epochs=2", "metrics=[tm_rmse,rmse]", "early_stopping.metric=val/tm_rmse")

@@ -112,6 +112,7 @@ def agree(run: api.Run, rows: Path, found: dict[str, Any]) -> None:
         np.testing.assert_allclose(found["price"], wanted.values[:, 0], rtol=1e-5)
 
 
+@pytest.mark.ci
 def test_safetensors_work_where_dltrain_is_not_installed(kinds, workdir, capsys):
     rows = write(workdir / "new.csv", NEW)
     assert dispatch(["export", str(kinds.path), "--format", "safetensors", "--output", "out"]) == 0

@@ -290,6 +290,7 @@ def jobs_of(workdir: Path) -> dict[int, Run]:
     return {int(f.parent.name): Run(f.parent) for f in workdir.glob("outputs/*/*/*/summary.json")}
 
 
+@pytest.mark.ci
 def test_a_sweep_in_stacks_equals_the_sweep_in_processes(workdir, dltrain):
     # one slot: with as many as jobs, each job would be a stack of one
     axes = (

@@ -38,6 +38,7 @@ def test_same_seed_same_weights_and_another_seed_others(train):
     assert not torch.equal(first.best_weights["layers.0.0.weight"], other.best_weights["layers.0.0.weight"])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "interval",
     [

@@ -21,6 +21,9 @@ def project(request: pytest.FixtureRequest, workdir: Path, monkeypatch: pytest.M
     """A copy of an example as the working folder; its modules are forgotten afterwards."""
     shutil.copytree(request.param, workdir, dirs_exist_ok=True)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    for file in workdir.glob("*.py"):
+        # of another test's folder
+        sys.modules.pop(file.stem, None)
     before = set(sys.modules)
     yield workdir
     for name in set(sys.modules) - before:

@@ -21,7 +21,7 @@ from dltrain.errors import UserError, listing, nearest
 # What a recipe may set of Hydra's node: all else would be ignored.
 HYDRA_KEYS = ("callbacks",)
 # the keys of a node that are read besides those of its target
-READ = ("_target_", "_partial_")
+READ = ("_target_", "_partial_", "_direction_")
 # of Hydra's `instantiate`, which is not used
 UNREAD = ("_args_", "_recursive_", "_convert_")
 _ENTRY = re.compile(r"\s*(optional\s+)?(override\s+)?(/)?([\w./]+)(@\S*)?\s*$")

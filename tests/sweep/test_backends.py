@@ -388,7 +388,7 @@ def test_a_class_that_does_not_fit_is_refused_before_anything_exists(dltrain, wo
     (["sweep.backend=local,stacked"], "cannot be an axis"),
     (["sweep.vectorize=never", "sweep.backend=stacked"], "the former name of sweep.backend=local"),
     (["sweep.vectorize=sometimes"], "`sweep.vectorize` is sometimes"),
-    (["experiment=texts"], "a word is chosen in the list of defaults"),
+    (["experiment=texts"], "Write there: `- override /sweep/backend: local`"),
 ], ids=lambda value: str(value)[:40])  # fmt: skip
 def test_mistakes_about_the_backend(dltrain, workdir, own, arguments, message):
     own("Good")
@@ -466,7 +466,7 @@ def test_a_job_is_a_command_that_equals_the_run(workdir, train):
 @pytest.mark.ci
 @pytest.mark.parametrize("override, code, reason", [
     ("lr=-1", 2, "`lr` is -1"),
-    ("model._target_=my_models.Bug", 1, "ZeroDivisionError: division by zero"),
+    ("model._target_=my_models.Bug", 2, "my_models.py, line 2: ZeroDivisionError: division by zero"),
 ])  # fmt: skip
 def test_a_command_records_why_it_failed(workdir, override, code, reason, capfd):
     from dltrain.sweep.backends import worker

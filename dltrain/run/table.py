@@ -21,8 +21,8 @@ class Table(Mapping[str, NDArray[Any]]):
     """Columns of one length by name. Numbers are float64, or int64 where all are whole numbers of Python; others objects.
 
     >>> table = Table({"epoch": [1, 2], "val/loss": [0.5, 0.25]})
-    >>> table["val/loss"].min()
-    np.float64(0.25)
+    >>> float(table["val/loss"].min())
+    0.25
     >>> table
     epoch  val/loss
         1       0.5

@@ -163,7 +163,7 @@ def test_real_units(train):
     raw = torch.from_numpy(load_diabetes(scaled=False).target)
     assert run.summary["test"]["rmse"] == pytest.approx(run.summary["test"]["loss"] ** 0.5, rel=1e-6)
     assert 20 < run.summary["test"]["rmse"] < 400 and raw.std() > 70
-    assert run.summary["test"]["r2"] == pytest.approx(sk.r2_score(targets, outputs), abs=1e-6)
+    assert run.summary["test"]["r2"] == pytest.approx(sk.r2_score(targets.numpy(), outputs.numpy()), abs=1e-6)
 
 
 def test_the_default_run_is_unchanged_by_the_group(train):

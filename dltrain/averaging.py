@@ -61,10 +61,14 @@ class _RunningAverage:
         """Return the fraction by which the average moves toward the new weights after `count` earlier ones."""
         raise NotImplementedError
 
+    def takes(self, step: int) -> bool:
+        """Return whether the weights after `step` updates are averaged."""
+        return step >= self.start_step and (step - self.start_step) % self.every_steps == 0
+
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Include the weights after the 0-based `step` in the average."""
-        if step < self.start_step or (step - self.start_step) % self.every_steps:
+        """Include the weights after `step` updates in the average, if it is their turn."""
+        if not self.takes(step):
             return
         parameters = [parameter.detach() for parameter in self.model.parameters()]
         if self.count == 0:
@@ -187,12 +191,12 @@ class SWA(_RunningAverage):
 
     Symbols: n = weights averaged so far
     Use: a constant or cyclic lr (schedule=cosine_restarts, triangular).
-    Defaults: the last quarter of the run, as in the paper, once per epoch.
+    Defaults: from three quarters of the run on, as in the paper, at the end of each epoch and of the run.
     Paper: Izmailov et al. 2018, arXiv:1803.05407
 
     Args:
-        start_step: first step that is averaged; null is three quarters of the run
-        every_steps: steps between two updates; null is one epoch
+        start_step: first step that is averaged; null is the last end of an epoch in the first three quarters of the run
+        every_steps: steps between two updates; null is one epoch, and the last step of the run
     """
 
     def __init__(
@@ -204,9 +208,14 @@ class SWA(_RunningAverage):
         start_step: Index | None = None,
         every_steps: Count | None = None,
     ) -> None:
-        start = total_steps * 3 // 4 if start_step is None else start_step
-        every = steps_per_epoch if every_steps is None else every_steps
-        super().__init__(model, total_steps, start, every)
+        start = (
+            total_steps * 3 // 4 // steps_per_epoch * steps_per_epoch if start_step is None else start_step
+        )
+        super().__init__(model, total_steps, start, every_steps or steps_per_epoch)
+        self.last_step = total_steps if every_steps is None else None
+
+    def takes(self, step: int) -> bool:
+        return super().takes(step) or step == self.last_step
 
     def weight(self) -> float:
         return 1 / (self.count + 1)

@@ -152,3 +152,18 @@ def test_a_killed_run_with_averaged_batch_norms_resumes_bit_for_bit(
 def test_swa_begins_at_three_quarters_of_the_run_once_an_epoch(train):
     run = train("averaging=swa", "epochs=8", "early_stopping=none")
     assert run.last_state()["averaging"]["count"] == 3  # after the epochs 6, 7 and 8
+
+
+@pytest.mark.parametrize(
+    "length, averaged",
+    [("epochs=3", (42, 63)), ("epochs=1", (21,)), ("steps=50", (21, 42, 50))],
+    ids=["whole epochs", "one epoch", "a part of an epoch"],
+)
+def test_swa_begins_at_the_end_of_an_epoch_and_covers_the_last_step(train, length, averaged):
+    """A constant lr makes a shorter run the beginning of a longer one."""
+    constant = ("model=linear", "early_stopping=none")
+    ends = [train(*constant, f"steps={step}").last_state()["weights"] for step in averaged]
+    average = train(*constant, "averaging=swa", length).last_state()["averaging"]
+    assert average["count"] == len(averaged)
+    for found, name in zip(average["average"], ("head.weight", "head.bias"), strict=True):
+        torch.testing.assert_close(found, torch.stack([end[name] for end in ends]).mean(0))

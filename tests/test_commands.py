@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -34,6 +35,20 @@ def scores_in(page):
     return {
         (name, split): (int(n), float(loss), float(accuracy)) for name, split, n, loss, accuracy, *_ in rows
     }
+
+
+def test_bootstrap_samples_make_a_bagged_ensemble(dltrain, train, capsys):
+    """The mean of the probabilities of runs that share their val and test splits."""
+    short = ("dataset.bootstrap=true", "model=linear", "epochs=2", "early_stopping=none")
+    runs = [train(*short, f"seed={seed}") for seed in (0, 1)]
+    first, second = (run.summary["inferred"] for run in runs)
+    assert first != second
+    assert re.fullmatch(
+        r"drawn: \d+ of the 1,294 training samples, in 1,294 draws with replacement", first[-1]
+    )
+    page = said_by(dltrain, capsys, "evaluate", str(runs[0].path), str(runs[1].path))
+    assert re.search(r"^ensemble of 2 +val +144 ", page, re.MULTILINE)
+    assert re.search(r"^ensemble of 2 +test +359 ", page, re.MULTILINE)
 
 
 def test_evaluate_gives_the_scores_of_the_summary(dltrain, train, capsys):

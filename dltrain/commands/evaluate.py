@@ -80,7 +80,9 @@ def names_other_data(overrides: list[str]) -> bool:
     ]
     own = [key for key in keys if key not in (*COMMON, *SPLITTING)]
     dividing = [
-        key for key in keys if key in ("val_fraction", "test_fraction", "split_seed", "limit", *SPLITTING)
+        key
+        for key in keys
+        if key in ("val_fraction", "test_fraction", "split_seed", "limit", "bootstrap", *SPLITTING)
     ]
     if own and dividing:
         raise UserError(
@@ -93,7 +95,13 @@ def names_other_data(overrides: list[str]) -> bool:
 def undivided(config: Config) -> Config:
     """Return the configuration with a dataset whose samples are one split, as far as its keys say."""
     changes = {key: None for key in SPLITTING if key in config.dataset}
-    alike = {"val_fraction": 0.0, "test_fraction": 0.0, "limit": None, "class_weights": "none"}
+    alike = {
+        "val_fraction": 0.0,
+        "test_fraction": 0.0,
+        "limit": None,
+        "class_weights": "none",
+        "bootstrap": False,
+    }
     return replace(config, dataset=config.dataset | changes | alike, folds=None, fold=None)
 
 

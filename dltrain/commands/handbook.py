@@ -126,6 +126,11 @@ PRACTICE = (
     ("several learning rates at log-spaced values", "`lr=auto`, `-m lr=0.1,0.01,0.001`", "L3"),
     ("overfit a few samples first", "`debug=overfit`", "L3"),
     ("the mean of several models' outputs", "`dltrain evaluate RUN RUN …`", "L3"),
+    (
+        "bagging: networks trained on bootstrap samples",
+        "`-m dataset.bootstrap=true seed=0,1,2`, then `dltrain evaluate` on the job folders",
+        "L3",
+    ),
     ("Monte-Carlo dropout; test-time augmentation", "`evaluation.mc_dropout=20`, `evaluation.tta=8`", "–"),
 )
 

@@ -17,7 +17,7 @@ from dltrain.data.errors import DataError
 from dltrain.data.normalization import Normalizer, normalizer
 from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, Encoder, RawData, Reader, class_numbers
 from dltrain.data.spec import DataSpec
-from dltrain.data.splits import hashed_order, split
+from dltrain.data.splits import bootstrapped, hashed_order, split
 from dltrain.data.streaming import read_in_threads
 from dltrain.data.units import learned, target_scale
 
@@ -71,6 +71,7 @@ def prepare(
     workers: int = 0,
     worker_timeout: float = 60.0,
     limit: int | None = None,
+    bootstrap: int | None = None,
     dtype: torch.dtype = torch.float32,
     statistics: Mapping[str, Tensor] | None = None,
     contract: Contract | None = None,
@@ -79,8 +80,8 @@ def prepare(
 
     The samples are kept on the device when they take at most `resident_share` of its free memory, else they are streamed
     through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used instead of new ones;
-    `contract` is the contract of that run, which the data must match; `limit` is the number of training samples to keep.
-    Raises DataError where the data cannot be used so.
+    `contract` is the contract of that run, which the data must match; `limit` is the number of training samples to keep;
+    `bootstrap` is a seed by which as many are then drawn with replacement. Raises DataError where the data cannot be used so.
     """
     device = torch.device(device)
     raw = _checked(raw)
@@ -102,6 +103,11 @@ def prepare(
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")
         positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
+    if bootstrap is not None:
+        positions[TRAIN] = bootstrapped(positions[TRAIN], bootstrap)
+        drawn, distinct = len(positions[TRAIN]), len(positions[TRAIN].unique())
+        note = f"drawn: {distinct:,} of the {drawn:,} training samples, in {drawn:,} draws with replacement"
+        raw = replace(raw, notes=(*raw.notes, note))
     raw, rules = _encoded(raw, positions[TRAIN])
     fingerprint = _fingerprint(raw)
     scale = target_scale(raw, positions[TRAIN], statistics)

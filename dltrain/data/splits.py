@@ -20,7 +20,7 @@ from dltrain.seeding import GOLDEN, mix, splitmix
 Ints = NDArray[np.int64]
 # the class of each sample; all zero for a regression
 Strata = Ints
-_TEST_STREAM, _VAL_STREAM, _FOLD_STREAM = 1, 2, 3
+_TEST_STREAM, _VAL_STREAM, _FOLD_STREAM, _BOOTSTRAP_STREAM = 1, 2, 3, 4
 
 
 def split(
@@ -58,12 +58,27 @@ def split(
 
 def hashed_order(count: int, *keys: int) -> Ints:
     """Return a permutation of range(count) that depends on `keys` alone (splitmix64, Steele et al. 2014)."""
+    return np.argsort(_hashes(count, *keys), kind="stable")
+
+
+def bootstrapped(positions: Tensor, seed: int) -> Tensor:
+    """Return as many independent draws from `positions` (N,) as it has entries, in ascending order: a bootstrap sample.
+
+    On average 1 - (1 - 1/N)^N of the entries, about 63 %, are drawn at least once (Efron 1979).
+    """
+    count = len(positions)
+    # the upper 53 bits of a hash make a uniform number in [0, 1)
+    uniform = (_hashes(count, seed, _BOOTSTRAP_STREAM) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return positions[torch.from_numpy(np.sort((uniform * count).astype(np.int64)))]
+
+
+def _hashes(count: int, *keys: int) -> NDArray[np.uint64]:
     state = 0
     for key in keys:
         state = splitmix(state + key)
     first = np.array([(state + GOLDEN) % 2**64], np.uint64)
-    hashes = mix(first + np.arange(count).astype(np.uint64))
-    return np.argsort(hashes, kind="stable")
+    hashes: NDArray[np.uint64] = mix(first + np.arange(count).astype(np.uint64))
+    return hashes
 
 
 def _strata(raw: RawData) -> Strata:

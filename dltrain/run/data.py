@@ -20,7 +20,7 @@ from dltrain.data.torch_dataset import as_raw
 from dltrain.errors import DataProblem, UserError
 
 COMMON_DATASET_KEYS = (
-    "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit",
+    "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit", "bootstrap",
 )  # fmt: skip
 
 
@@ -31,10 +31,11 @@ def build_data(
     statistics: Mapping[str, Tensor] | None,
     contract: Contract | None = None,
 ) -> Splits:
-    """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only."""
+    """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only, a bootstrap sample on `seed`."""
     machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
     machine |= {"worker_timeout": config.worker_timeout, "contract": contract}
     common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
+    common["bootstrap"] = config.seed if common["bootstrap"] else None
     raw = load_data(config, door, contract)
     with data_problems():
         return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)

@@ -12,7 +12,7 @@ import torch
 
 from dltrain.data.errors import DataError
 from dltrain.data.raw import RawData
-from dltrain.data.splits import hashed_order, split
+from dltrain.data.splits import bootstrapped, hashed_order, split
 
 SIZES = [(100, 100, 100), (5, 50, 500), (3, 3, 3), (1000,) * 10, (7, 11, 13, 17, 19)]
 
@@ -249,3 +249,37 @@ def test_a_grouped_fold_without_a_class_is_refused() -> None:
         DataError, match="class 1 is missing from .*use fewer folds, or another dataset.split_seed"
     ):
         cut(raw, folds=4, fold=0, test_fraction=0)
+
+
+# Bootstrap samples ---------------------------------------------------------------------------------------------------
+
+
+def splitmix_by_hand(state: int) -> int:
+    """SplitMix64 as published (Steele et al. 2014), in plain integers."""
+    z = (state + 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
+def test_a_bootstrap_sample_is_drawn_from_the_seed_alone() -> None:
+    positions = torch.arange(1000, 1700)
+    state = splitmix_by_hand(splitmix_by_hand(5) + 4)
+    by_hand = [splitmix_by_hand(state + k) * 700 // 2**64 for k in range(700)]
+    assert bootstrapped(positions, 5).tolist() == [1000 + k for k in sorted(by_hand)]
+    assert not bootstrapped(positions, 5).equal(bootstrapped(positions, 6))
+
+
+def test_a_bootstrap_sample_holds_63_percent_of_the_samples() -> None:
+    """Mean 1 - (1 - 1/N)^N of the distinct samples, and variance (1/e)(1 - 2/e)/N, over 400 seeds."""
+    count, seeds = 500, 400
+    shares = torch.tensor([len(bootstrapped(torch.arange(count), s).unique()) / count for s in range(seeds)])
+    wanted, deviation = 1 - (1 - 1 / count) ** count, (np.exp(-1) * (1 - 2 * np.exp(-1)) / count) ** 0.5
+    assert abs(float(shares.mean()) - wanted) < 4 * deviation / seeds**0.5
+    assert float(shares.std()) == pytest.approx(deviation, rel=0.15)
+    drawn = torch.stack(
+        [torch.bincount(bootstrapped(torch.arange(count), s), minlength=count) for s in range(seeds)]
+    )
+    # each sample is drawn once on average, and as often in the first half of the file as in the second
+    assert float(drawn.double().mean()) == 1
+    assert abs(float(drawn[:, :250].double().mean()) - 1) < 4 * (0.5 / (seeds * 250)) ** 0.5

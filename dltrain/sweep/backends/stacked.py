@@ -73,6 +73,8 @@ def stack_key(config: Config) -> str | None:
     if why_alone(config):
         return None
     shared = {key: value for key, value in config.plain.items() if key not in OWN}
+    # the jobs of a stack learn from one training split
+    shared["bootstrap"] = config.dataset.get("bootstrap") and config.seed
     shared["model"] = {**config.model, "dropout": bool(config.model.get("dropout"))}
     return json.dumps(shared, sort_keys=True, default=str)
 

@@ -41,7 +41,7 @@ class Knobs:
         output: folder of all runs
         deterministic: torch's deterministic algorithms, which are slower on a GPU
         compile: torch.compile; takes half a minute at the start
-        threads: CPU threads; unset, torch's choice
+        threads: CPU threads; unset, one for small steps, else one for each core, or OMP_NUM_THREADS
         workers: processes that read files when the data do not fit on the device
         worker_timeout: seconds without a batch from the workers after which the run ends
         quiet: print nothing but errors

@@ -46,7 +46,7 @@ from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
 from dltrain.run.data import build_data
-from dltrain.run.machine import choose_device, set_machine
+from dltrain.run.machine import choose_device, choose_threads, set_machine, slow_choices
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.run.plan import (
     check_batch_norm,
@@ -56,6 +56,7 @@ from dltrain.run.plan import (
     steps_of_an_epoch,
 )
 from dltrain.seeding import Stream, derive, sample_positions
+from dltrain.training.cost import step_flops
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
 
 
@@ -86,6 +87,7 @@ def build(
         steps_of_an_epoch(len(order), batch_size, model),
         samples_for_batch_norm(model, splits),
     )
+    choose_threads(config, device, step_flops(model, splits.spec.input_shape, batch_size))
     check_batch_norm(config, plan, len(order))
     check_thawing(frozen, plan)
     rules = build_rules(config, door, model)
@@ -102,7 +104,7 @@ def build(
     check_class_weights(config, door, loss, splits.spec, device)
     parts = Parts(
         model=model,
-        spec=replace(splits.spec, notes=(*splits.spec.notes, *note)),
+        spec=replace(splits.spec, notes=(*splits.spec.notes, *note, *slow_choices(device, plan.precision))),
         train=splits.train,
         val=splits.val,
         test=splits.test,

@@ -26,9 +26,10 @@ from dltrain.run.built import Experiment
 from dltrain.run.failures import explain, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
-from dltrain.run.tuning import settle
+from dltrain.run.tuning import settle, with_values
 from dltrain.storage.files import replace
 from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
+from dltrain.storage.summary import read_summary
 from dltrain.training.evaluation import confusion
 from dltrain.training.parts import Parts
 from dltrain.training.signals import Interrupted
@@ -56,10 +57,20 @@ def prepare(
     statistics, contract = (
         (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
     )
-    parts, plan = build(config, door, statistics, splits, contract)
+    parts, plan = build(with_former_threads(config, earlier), door, statistics, splits, contract)
+    if earlier is None:
+        config = with_values(config, threads=torch.get_num_threads())
     loggers = {word: door.build(node, f"logger.{word}") for word, node in config.logger.items()}
     timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
     return Experiment(config, parts, plan, command, tuple(overrides), timings, loggers)
+
+
+def with_former_threads(config: Config, earlier: Path | None) -> Config:
+    """Return the configuration with the threads of the run to resume, which a run of an earlier version did not save."""
+    if earlier is None or config.threads is not None:
+        return config
+    threads = read_summary(earlier).get("threads")
+    return with_values(config, threads=threads) if isinstance(threads, int) and threads > 0 else config
 
 
 def run(

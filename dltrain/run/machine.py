@@ -10,6 +10,9 @@ import torch
 from dltrain.config.schema import Config
 from dltrain.errors import UserError
 
+# floating-point operations of a step below which more than one thread costs more than it saves (docs/speed.md)
+SMALL_STEP = 4e7
+
 
 def set_machine(config: Config) -> None:
     """Set the process-wide switches: memory, threads, determinism."""
@@ -53,3 +56,33 @@ def choose_precision(asked: str, device: torch.device) -> str:
     if asked != "auto":
         return asked
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def choose_threads(config: Config, device: torch.device, flops: float) -> None:
+    """Set the CPU threads for steps of `flops` operations: `threads`, or one for small steps, else as many as torch chose.
+
+    torch takes as many as there are cores, or OMP_NUM_THREADS.
+    """
+    if config.threads is None and device.type == "cpu" and flops < SMALL_STEP:
+        torch.set_num_threads(1)
+
+
+def slow_choices(device: torch.device, precision: str) -> tuple[str, ...]:
+    """Return a line for each choice that is slow on this machine."""
+    if device.type == "cpu" and precision == "bf16" and lacks_bf16(processor_flags()):
+        return (
+            "slow: precision=bf16 on a processor without bf16 units; precision=fp32 is up to 17 times faster",
+        )
+    return ()
+
+
+def processor_flags() -> frozenset[str]:
+    """Return the instruction sets of the first processor; empty where the system does not list them."""
+    with suppress(OSError), open("/proc/cpuinfo") as lines:
+        return next((frozenset(line.split()) for line in lines if line.startswith("flags")), frozenset())
+    return frozenset()
+
+
+def lacks_bf16(flags: frozenset[str]) -> bool:
+    """Return whether an x86 processor with these flags has no instructions for bf16."""
+    return bool(flags) and not flags & {"avx512_bf16", "amx_bf16", "avx_ne_convert"}

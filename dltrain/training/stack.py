@@ -23,6 +23,7 @@ from dltrain.data.spec import Batch
 from dltrain.optimizers.startup import backward
 from dltrain.storage.run_folder import RunFolder
 from dltrain.storage.snapshot import Snapshot
+from dltrain.training.cost import step_flops
 from dltrain.training.evaluation import evaluating, means_of, outputs_of
 from dltrain.training.objective import Objective
 from dltrain.training.parts import Parts, Plan
@@ -427,4 +428,5 @@ def merged(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def pays(model: nn.Module, plan: Plan) -> bool:
     """Whether a step of one run is so small that its overhead outweighs its arithmetic."""
-    return 6.0 * plan.batch_size * sum(p.numel() for p in model.parameters()) <= PAYING_FLOPS
+    # multilayer perceptrons only: each weight is used once for each sample
+    return step_flops(model, (1,), plan.batch_size) <= PAYING_FLOPS

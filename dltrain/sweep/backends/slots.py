@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def num_slots(settings: dict[str, Any], num_gpus: int, num_jobs: int) -> int:
 
 def slots_of(count: int, gpus: list[str]) -> list[Slot]:
     """Share the cores and GPUs among `count` slots."""
-    threads = max(1, pool.cores() // count)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    most = int(asked) if asked.isdecimal() else pool.cores()
+    threads = max(1, min(pool.cores() // count, most))
     return [Slot(gpus[i % len(gpus)] if gpus else None, threads) for i in range(count)]
 
 

@@ -157,6 +157,9 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     # a node may name a target under a word that does not exist
     for group in LIST_GROUPS:
         _check_word(group, choices[group], catalogue)
+    for group, names in choices.items():
+        for word in names:
+            catalogue.check_usable(group, word)
     return Composition(cfg, choices, list(overrides), catalogue)
 
 
@@ -541,6 +544,7 @@ def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
             raise UserError(
                 f"`{group}={word}`: there is no such word.{hint}\n{listing(f'Words of {group}', words)}"
             )
+        catalogue.check_usable(group, str(word))
 
 
 def _explain(error: Exception, parsed: list[Override], catalogue: Catalogue, hydra: Hydra) -> None:

@@ -184,6 +184,7 @@ def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[s
                     f"{file} chose {group}={name}, and there is no such word now.{nearest(str(name), known)}\n"
                     "If its file is in a folder of yours, add: --config-dir FOLDER"
                 )
+            catalogue.check_usable(group, str(name))
     return {str(group): [str(name) for name in names] for group, names in choices.items()}
 
 

@@ -30,6 +30,7 @@ _IN_ONE = re.compile(r"\s*(?:override\s+)?/?([\w./]+?)\s*(?:[:=\s]\s*(\S.*))?$")
 
 def check_file(word: Word, catalogue: Catalogue) -> None:
     """Check the file of a word of the user's, and those that its defaults list names. Raises UserError with file and line."""
+    catalogue.check_usable(word.group, word.name)
     if catalogue.root in word.file.parents:
         return
     seen: dict[str, str] = {}

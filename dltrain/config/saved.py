@@ -19,12 +19,12 @@ from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import (
     check_together,
-    check_value,
     check_values,
     checked,
     replace_length,
     words_of,
 )
+from dltrain.config.values import check_value
 from dltrain.config.yaml_files import SafeLoader, check_bounds
 from dltrain.direction import problems, resolved_modes
 from dltrain.errors import CheckpointProblem, UserError, nearest

@@ -335,7 +335,7 @@ class Run:
         from dltrain.run.hosting import hosted
 
         with hosted(alone=False):
-            from dltrain.config.validation import check_value
+            from dltrain.config.values import check_value
 
             check_value(self._words().knobs["device"], self._device)
             self._saved(list(self._changes))

@@ -111,7 +111,7 @@ def values(catalogue: Catalogue, before: list[str], current: str) -> Iterator[st
     key, _, typed = current.partition("=")
     head = typed[: max(typed.rfind(","), typed.rfind("[")) + 1]
     if key in catalogue.words:
-        words = catalogue.words[key]
+        words = catalogue.usable(key)
         opened = "[" if key in LIST_GROUPS and not head and key not in OVERLAYS else ""
         taken = set(head.strip("[").split(","))
         yield from (f"{key}={head}{word}" for word in words if word not in taken)

@@ -12,7 +12,8 @@ from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.door import door_for_saved
 from dltrain.config.schema import Config, DatasetKnobs
-from dltrain.config.validation import check_value, plain_config
+from dltrain.config.validation import plain_config
+from dltrain.config.values import check_value
 from dltrain.errors import UserError, listing, nearest
 
 # keys of datasets that divide the samples, which other data that are scored as a whole do not need

@@ -62,6 +62,8 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
         print("\n".join(line for key in keys for line in knob_lines(catalogue.knobs[key])))
     else:
         print("\n".join(page(catalogue)))
+    for word in catalogue.broken():
+        print(f"dltrain: {word.problem.splitlines()[0]}", file=sys.stderr)
     return 0
 
 
@@ -125,7 +127,7 @@ def page(catalogue: Catalogue) -> Iterator[str]:
 def group_lines(catalogue: Catalogue, group: str) -> Iterator[str]:
     """Yield a group with all its words, wrapped."""
     default = catalogue.default_word(group)
-    words = sorted(catalogue.words[group], key=lambda word: (word != default, word))
+    words = sorted(catalogue.usable(group), key=lambda word: (word != default, word))
     about = about_of(group)
     yield f"  {bold(group)}{'=[…]' if group in LIST_GROUPS else '='}{'  ' + about if about else ''}"
     yield from textwrap.wrap(
@@ -141,8 +143,8 @@ def about_of(group: str) -> str:
 def group_page(catalogue: Catalogue, group: str) -> Iterator[str]:
     """Yield every word of a group with its summary."""
     yield bold(group) + f"  {about_of(group)}"
-    names = sorted(catalogue.words[group])
-    longest = max(map(len, names))
+    names = sorted(catalogue.usable(group))
+    longest = max(map(len, names), default=0)
     default = (catalogue.default_word(group),)
     for name in names:
         mark = "  (default)" * (name in default)
@@ -158,6 +160,7 @@ def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:
         raise UserError(
             f"`{group}={name}`: there is no such word.{nearest(name, catalogue.words[group])}\n{listing(f'Words of {group}', catalogue.words[group])}"
         )
+    catalogue.check_usable(group, name)
     word = catalogue.words[group][name]
     yield f"{bold(f'{group}={name}')}  {word.notes['summary']}"
     for note in ("rule", "symbols", "paper", "lecture", "use", "default"):

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ class Word:
         content: the file's data without its defaults list
         package: the package that its header names for Hydra
         header: the first comment of a word without a target, which is its summary
+        problem: why the word cannot be used: its file cannot be read, or its target has no valid schema
     """
 
     group: str
@@ -77,6 +78,7 @@ class Word:
     header: str = ""
     signature: Signature = Signature()
     declared: Declared = Declared(complete=False)
+    problem: str = ""
 
     @property
     def kind(self) -> Group:
@@ -320,6 +322,14 @@ def derived(group: str, word: Word) -> Word:
     return replace(word, group=group, signature=signature, declared=Declared())
 
 
+def unless_broken(word: Word, read: Callable[[], Word]) -> Word:
+    """Return what `read` returns; where it raises UserError, the word with that problem, which blocks nothing else."""
+    try:
+        return word if word.problem else read()
+    except UserError as error:
+        return replace(word, problem=str(error))
+
+
 @dataclass
 class Catalogue:
     """All words of all groups, from the shipped catalogue and from the user's folders."""
@@ -393,21 +403,38 @@ class Catalogue:
     def add_group(self, group: str, folder: Path) -> None:
         """Read the words of one of the user's group folders."""
         known = self.words.setdefault(group, {})
+        names = []
         for file in sorted(folder.glob("*.yaml")):
-            if file.stem in known:
-                raise UserError(
-                    f"`{group}={file.stem}` exists twice: {known[file.stem].file} and {file}.\n"
-                    "A word has one meaning: rename the second file."
+            if (other := known.get(file.stem)) is not None:
+                problem = f"`{group}={file.stem}` exists twice: {other.file} and {file}.\n"
+                known[file.stem] = replace(
+                    other, problem=f"{problem}A word has one meaning: rename the second file."
                 )
-            known[file.stem] = read_word(group, file, (Path.cwd(),))
-        for file in sorted(folder.glob("*.yaml")):
-            self.check_ancestors(known[file.stem])
-        for file in sorted(folder.glob("*.yaml")):
-            known[file.stem] = self.with_keys_of_parents(known[file.stem])
-        for name, family in FAMILIES.items():
-            if family.source == group:
-                for file in sorted(folder.glob("*.yaml")):
-                    self.words[name].setdefault(file.stem, derived(name, known[file.stem]))
+                continue
+            names.append(file.stem)
+            empty = Word(group, file.stem, file)
+            known[file.stem] = unless_broken(empty, partial(read_word, group, file, (Path.cwd(),)))
+        for step in (self.check_ancestors, self.with_keys_of_parents):
+            for name in names:
+                known[name] = unless_broken(known[name], partial(step, known[name]))
+        for family in (name for name, family in FAMILIES.items() if family.source == group):
+            for name in names:
+                self.words[family].setdefault(name, derived(family, known[name]))
+
+    def broken(self) -> list[Word]:
+        """Return the words of the user that cannot be used; they are refused where they are chosen."""
+        words = (word for group in self.words.values() for word in group.values() if word.problem)
+        return list({word.problem: word for word in words}.values())
+
+    def usable(self, group: str) -> list[str]:
+        """Return the words of a group that can be chosen."""
+        return [name for name, word in self.words[group].items() if not word.problem]
+
+    def check_usable(self, group: str, name: str) -> None:
+        """Raise UserError for a word that cannot be used."""
+        word = self.words.get(group, {}).get(name)
+        if word is not None and word.problem:
+            raise UserError(word.problem)
 
     def with_keys_of_parents(self, word: Word) -> Word:
         """Return a word of a group that takes several with the keys of the words on which it builds in its own file.
@@ -416,6 +443,8 @@ class Catalogue:
         """
         known = self.words[word.group]
         parents = [self.with_keys_of_parents(known[name]) for name in word.parents if name in known]
+        for parent in parents:
+            self.check_usable(word.group, parent.name)
         if not parents or not word.kind.several or word.is_global:
             return word
         content: dict[str, Any] = {}
@@ -427,14 +456,15 @@ class Catalogue:
         whole = replace(word, content=content, defaults=rest)
         return with_signature(whole, (Path.cwd(),))
 
-    def check_ancestors(self, word: Word, path: tuple[str, ...] = ()) -> None:
-        """Raise UserError for a word that builds upon itself."""
+    def check_ancestors(self, word: Word, path: tuple[str, ...] = ()) -> Word:
+        """Return the word. Raises UserError if it builds upon itself."""
         path = (*path, word.name)
         if word.name in path[:-1]:
             raise UserError(f"{word.file} builds upon itself: {' → '.join(path)}. Change its `defaults`.")
         for name in word.parents:
             if name in self.words[word.group]:
                 self.check_ancestors(self.words[word.group][name], path)
+        return word
 
     def params(self, choices: Mapping[str, Iterable[str]]) -> dict[str, Param]:
         """Return every key that a configuration with these words may contain, by dotted path."""

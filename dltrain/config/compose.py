@@ -22,13 +22,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
+from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, written
 from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, VERBS, folder_of, group_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.search_path import catalogue_dir, misplaced, user_dirs
 from dltrain.config.source import SCHEME, serve
 from dltrain.config.user_files import check_file, check_keys
+from dltrain.config.values import check_value, fits_rule, spread
 from dltrain.config.yaml_files import read_yaml
 from dltrain.errors import UserError, listing, nearest
 
@@ -88,7 +89,8 @@ def given_trust(cfg: DictConfig, overrides: list[str]) -> list[str]:
     """Return the modules that the command line trusts; `trust` in a file has no effect."""
     if not any(text.lstrip("+").startswith("trust=") for text in overrides):
         return []
-    return [str(name) for name in cfg.get("trust") or []]
+    given = cfg.get("trust")
+    return [str(name) for name in given] if OmegaConf.is_list(given) else []
 
 
 def open_catalogue(config_dir: str | None = None) -> Catalogue:
@@ -157,6 +159,9 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     # a node may name a target under a word that does not exist
     for group in LIST_GROUPS:
         _check_word(group, choices[group], catalogue)
+    for group, names in choices.items():
+        for word in names:
+            catalogue.check_usable(group, word)
     return Composition(cfg, choices, list(overrides), catalogue)
 
 
@@ -273,6 +278,8 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
     parser = OverridesParser.create(config_loader=loader)
     parsed = []
     for number, text in enumerate(overrides):
+        if "\n" in text:
+            raise UserError(f"`{' '.join(text.split())}` has a line break. Write an override in one line")
         if "=" not in text and not text.startswith("~"):
             raise UserError(
                 f"`{text}` is not `key=value`.{_form_hint(overrides, number)} `dltrain --help` lists words and knobs."
@@ -385,6 +392,8 @@ def check_words(parsed: list[Override], catalogue: Catalogue) -> None:
     for override in parsed:
         key = override.key_or_group
         check_form(override, catalogue)
+        if key == "hydra":
+            raise UserError(NO_SETTING_OF_HYDRA.format(override.input_line))
         if key.split(".")[0].split("/")[0] == "hydra":
             continue
         if key in catalogue.words and override.is_delete():
@@ -417,15 +426,37 @@ def check_one_value(parsed: list[Override], catalogue: Catalogue) -> None:
         key, text = override.key_or_group, str(override.input_line)
         value = text.partition("=")[2]
         param = next((p for p in parameters_of(key, catalogue) if p.rule is not None), None)
-        rule = param.rule.text if param is not None and param.rule is not None else ""
-        cure = ""
-        if override.is_choice_sweep() and (key in LIST_GROUPS or re.search(r"(list|pair) of", rule)):
-            cure = f"\nFor one list, write {shlex.quote(f'{key}=[{value}]')}"
-        elif "str" in rule.split(" or "):
-            cure = f"\nFor a text, write {quoted(key, value)}"
-        raise UserError(
-            f"`{text}` gives several values. To run each of them, add -m: dltrain -m {shlex.quote(text)}{cure}"
-        )
+        each, one = shlex.quote(text), ""
+        if override.is_choice_sweep() and (key in LIST_GROUPS or param is not None):
+            each, one = spread(param, key, values_of(override))
+        if param is not None and not each and not one:
+            for other in values_of(override):
+                check_value(param, other)
+        cures = [f"To run each of them, add -m: dltrain -m {each}"] * bool(each)
+        if param is not None and param.rule is not None and "str" in param.rule.text.split(" or "):
+            cures.append(f"For a text, write {quoted(key, value)}")
+        cures += [f"For one list, write {one}"] * bool(one)
+        raise UserError(f"`{text}` gives several values. " + "\n".join(cures))
+
+
+def check_swept_values(parsed: list[Override], catalogue: Catalogue) -> None:
+    """Refuse an axis with values that have to be written in another way, such as in brackets."""
+    for override in parsed:
+        key = override.key_or_group
+        params = [p for p in parameters_of(key, catalogue) if p.rule is not None]
+        if not params or key in catalogue.words or not override.is_choice_sweep():
+            continue
+        values = values_of(override)
+        each, one = spread(params[0], key, values)
+        if any(fits_rule(p, value) for p in params[1:] for value in values):
+            continue
+        cures = [f"To try each of them: dltrain -m {each}"] * bool(each)
+        cures += [f"For one list in every job: {one}"] * bool(one)
+        if each != shlex.quote(f"{key}={','.join(map(written, values))}") and cures:
+            rule = params[0].rule.text if params[0].rule else ""
+            raise UserError(
+                f"`{key}` must be: {rule}; `{override.input_line}` gives other values.\n{'. '.join(cures)}"
+            )
 
 
 def parameters_of(key: str, catalogue: Catalogue) -> Iterator[Param]:
@@ -470,7 +501,7 @@ def check_prefix(override: Override, catalogue: Catalogue) -> None:
             sign = "+" if plus else "@"
             value = text.partition("=")[2]
             raise UserError(f"`{text}`: a word of {group} is chosen without `{sign}`. Write {group}={value}")
-    if not override.is_delete() or group in catalogue.words or head in ("hydra", "sweep"):
+    if not override.is_delete() or group in catalogue.words or head == "hydra":
         return
     of_a_dict = any(p.value == {} and key.startswith(f"{path}.") for path, p in catalogue.knobs.items())
     is_word = head in LIST_GROUPS and key.count(".") == 1
@@ -541,11 +572,15 @@ def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
             raise UserError(
                 f"`{group}={word}`: there is no such word.{hint}\n{listing(f'Words of {group}', words)}"
             )
+        catalogue.check_usable(group, str(word))
 
 
 def _explain(error: Exception, parsed: list[Override], catalogue: Catalogue, hydra: Hydra) -> None:
     """Turn Hydra's error into a UserError that names key, rule, cure and the nearest name."""
-    words = [o.input_line for o in parsed if o.key_or_group in catalogue.words and o.input_line]
+    words = [str(o.input_line) for o in parsed if o.key_or_group in catalogue.words]
+    for text in (str(o.input_line) for o in parsed if re.match(r"hydra\b", o.key_or_group)):
+        if not _composes([text], hydra):
+            raise UserError(NO_SETTING_OF_HYDRA.format(text)) from None
     try:
         base = hydra.compose_config(CONFIG_NAME, words, run_mode=RunMode.RUN, with_log_configuration=False)
     except (HydraException, OmegaConfBaseException) as inner:
@@ -553,16 +588,32 @@ def _explain(error: Exception, parsed: list[Override], catalogue: Catalogue, hyd
     choices = choices_of(base)
     table = catalogue.params(choices)
     for override in parsed:
-        key = override.key_or_group
+        key, text = override.key_or_group, str(override.input_line)
         if key in catalogue.words or key.startswith("hydra"):
             continue
+        if override.is_delete():
+            raise UserError(f"`{text}`: there is no `{key}` to delete. Leave it out") from None
         if override.is_add() and OmegaConf.select(base, key, default=None) is not None:
-            raise UserError(
-                f"`{override.input_line}`: `{key}` exists already; write it without `+`."
-            ) from None
+            raise UserError(f"`{text}`: `{key}` exists already; write it without `+`.") from None
         if key not in table:
             raise UserError(unknown_key(key, "", table, choices)) from None
+        check_value(table[key], plain_value(override.value()))
+        if not _composes([*words, text], hydra):
+            raise UserError(f"`{text}` cannot be set to that value.") from None
     raise UserError(_first_lines(error)) from None
+
+
+NO_SETTING_OF_HYDRA = (
+    "`{}`: Hydra has no such setting, or not with that value, and a run needs none of them. Leave it out"
+)
+
+
+def _composes(overrides: list[str], hydra: Hydra) -> bool:
+    try:
+        hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.RUN, with_log_configuration=False)
+    except (HydraException, OmegaConfBaseException):
+        return False
+    return True
 
 
 def _first_lines(error: Exception) -> str:

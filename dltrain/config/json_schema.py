@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from dltrain.config.catalogue import Catalogue, Param
@@ -85,8 +85,8 @@ def rule_schema(rule: Rule) -> dict[str, Any]:
 def defaults_schema(catalogue: Catalogue) -> dict[str, Any]:
     """Return the schema of a defaults list: words of this folder, `_self_`, and `override /GROUP: WORD`."""
     overrides = {
-        f"override /{folder_of(group)}": _words(group, words)
-        for group, words in catalogue.words.items()
+        f"override /{folder_of(group)}": _words(group, catalogue.usable(group))
+        for group in catalogue.words
         if group not in OVERLAYS
     }
     mapping = {
@@ -96,11 +96,11 @@ def defaults_schema(catalogue: Catalogue) -> dict[str, Any]:
         "minProperties": 1,
         "maxProperties": 1,
     }
-    recipes = {"enum": ["_self_", *sorted({name for group in OVERLAYS for name in catalogue.words[group]})]}
+    recipes = {"enum": ["_self_", *sorted({name for group in OVERLAYS for name in catalogue.usable(group)})]}
     return {"type": "array", "items": {"anyOf": [recipes, mapping]}}
 
 
-def _words(group: str, words: Mapping[str, Any]) -> dict[str, Any]:
+def _words(group: str, words: Iterable[str]) -> dict[str, Any]:
     one = {"enum": sorted(words)}
     if group in BY_NAME and BY_NAME[group].several:
         return {"anyOf": [one, {"type": "array", "items": one}]}

@@ -19,12 +19,12 @@ from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import (
     check_together,
-    check_value,
     check_values,
     checked,
     replace_length,
     words_of,
 )
+from dltrain.config.values import check_value
 from dltrain.config.yaml_files import SafeLoader, check_bounds
 from dltrain.direction import problems, resolved_modes
 from dltrain.errors import CheckpointProblem, UserError, nearest
@@ -184,6 +184,7 @@ def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[s
                     f"{file} chose {group}={name}, and there is no such word now.{nearest(str(name), known)}\n"
                     "If its file is in a folder of yours, add: --config-dir FOLDER"
                 )
+            catalogue.check_usable(group, str(name))
     return {str(group): [str(name) for name in names] for group, names in choices.items()}
 
 

@@ -311,6 +311,11 @@ def _default(node: ast.expr | None, aliases: _Aliases) -> Any:
         return _field_default(node)
     if isinstance(node, ast.Name) and (found := aliases.resolve(node.id)) is not None:
         return _default(found, aliases)
+    return _plain(node)
+
+
+def _plain(node: ast.expr) -> Any:
+    """Return a literal as plain data; None for anything else."""
     try:
         value = ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -324,7 +329,7 @@ def _field_default(call: ast.Call) -> Any:
         if keyword.arg == "default_factory":
             return {"list": [], "dict": {}}.get(ast.unparse(keyword.value))
         if keyword.arg == "default":
-            return ast.literal_eval(keyword.value)
+            return _plain(keyword.value)
     return REQUIRED
 
 
@@ -402,7 +407,7 @@ def _subscripted(node: ast.Subscript, bound: str, aliases: _Aliases, hops: int) 
             return texts
         return _alternatives(items[0], texts[0] if texts else bound, aliases, hops)
     if head == "Literal":
-        return [_literal(item) for item in items]
+        return _literals(items)
     if head in ("Optional", "Union"):
         extra = ["null"] if head == "Optional" else []
         found = _joined(items, bound, aliases, hops)
@@ -427,9 +432,16 @@ def _several(head: str, items: list[ast.expr], bound: str, aliases: _Aliases, ho
     return [f"{'pair' if fixed else 'list'} of {inner[0]}"]
 
 
-def _literal(node: ast.expr) -> str:
-    value = ast.literal_eval(node)
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def _literals(nodes: list[ast.expr]) -> list[str] | None:
+    """Return the words of `Literal["a", 1]`; None where one is no literal, such as a member of an enumeration."""
+    try:
+        values = [ast.literal_eval(node) for node in nodes]
+    except (ValueError, TypeError):
+        return None
+    return [
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        for value in values
+    ]
 
 
 def _metadata(node: ast.expr, aliases: _Aliases) -> list[str]:

@@ -60,6 +60,8 @@ class CatalogueSource(ConfigSource):
             package = read_header(text)[0]
         else:
             raise ConfigLoadError(f"Config not found: {self.file(config_path)}")
+        # Hydra takes entries with `override` at the end only
+        content["defaults"] = sorted(content.get("defaults") or [], key=_is_override)
         return ConfigResult(self.provider, self.full_path(), OmegaConf.create(content), {"package": package})
 
     def available(self) -> bool:
@@ -81,6 +83,10 @@ class CatalogueSource(ConfigSource):
             words = _opened[0].words.get(group_of(config_path), {})
             names |= {name for name in words if self.word(f"{config_path}/{name}") is not None}
         return sorted(names)
+
+
+def _is_override(entry: Any) -> bool:
+    return isinstance(entry, dict) and any("override" in str(key).split() for key in entry)
 
 
 def configuration_of(word: Word) -> tuple[dict[str, Any], str | None]:

@@ -30,11 +30,16 @@ _IN_ONE = re.compile(r"\s*(?:override\s+)?/?([\w./]+?)\s*(?:[:=\s]\s*(\S.*))?$")
 
 def check_file(word: Word, catalogue: Catalogue) -> None:
     """Check the file of a word of the user's, and those that its defaults list names. Raises UserError with file and line."""
+    catalogue.check_usable(word.group, word.name)
     if catalogue.root in word.file.parents:
         return
     seen: dict[str, str] = {}
     for number, item in enumerate(word.defaults):
         group, names = read_entry(word, number, item, catalogue)
+        if item == "_self_" and "_self_" in word.defaults[:number]:
+            raise UserError(
+                f"{place(word.file, 'defaults', number)}: `_self_` is there already. Leave one of them out"
+            )
         if group != word.group and group in seen:
             raise UserError(
                 f"{place(word.file, 'defaults', number)}: `{_shown(item)}`: {group} is chosen in line {seen[group]} already. "
@@ -88,7 +93,7 @@ def read_entry(word: Word, number: int, item: Any, catalogue: Catalogue) -> tupl
         check_plugins([group], where)
         return "hydra", []
     if match and match[1]:
-        return f"optional {group}", []
+        raise UserError(_optional(where, _shown(item)))
     if group not in catalogue.words:
         raise UserError(f"{where}: `{key}` names no group.{nearest(group, catalogue.words)}")
     if group == word.group:
@@ -119,6 +124,11 @@ def read_entry(word: Word, number: int, item: Any, catalogue: Catalogue) -> tupl
     return group, names
 
 
+def _optional(where: str, shown: str) -> str:
+    required = re.sub(r"^\s*optional\s+", "", shown)
+    return f"{where}: `{shown}`: `optional` would hide a misspelling. Write `- {required}`"
+
+
 def entry(group: str, names: list[str]) -> str:
     """Return the entry of a defaults list that chooses words of a group."""
     several = group in LIST_GROUPS and names != ["none"]
@@ -128,6 +138,8 @@ def entry(group: str, names: list[str]) -> str:
 def _parent(word: Word, number: int, item: str, catalogue: Catalogue) -> str:
     """Return the word of the same group that an entry names."""
     where, known = place(word.file, "defaults", number), catalogue.words[word.group]
+    if re.match(r"\s*optional\s", item):
+        raise UserError(_optional(where, item))
     name = item.removesuffix(".yaml")
     for folder in (f"/{folder_of(word.group)}/", f"{folder_of(word.group)}/"):
         name = name.removeprefix(folder)
@@ -182,6 +194,11 @@ def check_keys(
             raise UserError(_nested(content, path, value, file))
         if isinstance(value, str) and "${" in value:
             _check_link(".".join(path), value, where)
+        if whole and not isinstance(value, Mapping) and _is_section(path, catalogue):
+            raise UserError(
+                f"{where}: `{'.'.join(path)}` is {in_yaml(value)}; it must be keys with their values: "
+                f"`{path[-1]}: {{KEY: VALUE}}`"
+            )
         if whole and value == "???":
             raise UserError(
                 f"{where}: `{'.'.join(path)}` is ???, which would set nothing. Write a value, or leave the line out"
@@ -213,6 +230,15 @@ def _is_container(path: tuple[str, ...], catalogue: Catalogue) -> bool:
     group, _, name = text.rpartition(".")
     listed = group in LIST_GROUPS and name in catalogue.words[group]
     return listed or any(knob.startswith(f"{text}.") for knob in catalogue.knobs)
+
+
+def _is_section(path: tuple[str, ...], catalogue: Catalogue) -> bool:
+    """Return whether a path is that of keys which belong to no word, such as `evaluation`, or of Hydra's node."""
+    text = ".".join(path)
+    known = any(knob.startswith(f"{text}.") for knob in catalogue.knobs)
+    return text in ("hydra", *(f"hydra.{key}" for key in HYDRA_KEYS)) or (
+        known and text not in catalogue.words
+    )
 
 
 def _nested(content: Mapping[str, Any], path: tuple[str, ...], value: Any, file: Path) -> str:

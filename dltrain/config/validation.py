@@ -5,13 +5,11 @@ Nothing here imports torch, so that a mistake is refused in well under a second.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,10 +18,11 @@ from dltrain.config.compose import ALIASES, Composition, check_lr, keys_of, unkn
 from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
 from dltrain.config.declarations import check_installed
-from dltrain.config.groups import BY_NAME, OF_SWEEPS
+from dltrain.config.groups import OF_SWEEPS
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of, texts_of
 from dltrain.config.user_files import chosen_in, entry, lineage
+from dltrain.config.values import check_value, fits_rule
 from dltrain.config.yaml_files import place
 from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
@@ -126,7 +125,7 @@ def _reason(said: str, known: set[str]) -> tuple[str, str]:
         )
     if "ecursi" in said:
         return "which leads back to itself", "Write the value"
-    return f"which has no value: {said.splitlines()[0]}", "Write the value"
+    return "which has no value", "Write the value; ${KEY} and ${oc.env:NAME} are replaced"
 
 
 def drop_own_budget(
@@ -226,72 +225,6 @@ def check_values(
         reserved = path.split(".")[0] in choices and path.rsplit(".", 1)[-1].startswith("_")
         if not reserved:
             raise UserError(unknown_key(path, _source(path, choices, catalogue), table, choices))
-
-
-def as_function(path: str) -> str:
-    """Return what a function must take to be a part itself: one that takes less has its arguments as keys."""
-    called = BY_NAME[path.split(".")[0]].called if path.split(".")[0] in BY_NAME else ()
-    return f"\nA function of {path.split('.')[0]} takes ({', '.join(called)}, …)" if called else ""
-
-
-def fits_rule(param: Param, value: Any) -> bool:
-    return value != "???" and (param.rule is None or param.rule.accepts(value))
-
-
-def check_value(param: Param, value: Any, asked: Any = None, where: str = "") -> None:
-    """Check one value against its rule; the message names its place in a file, key, value, rule, meaning and the nearest word."""
-    if isinstance(value, str) and value == "???":
-        meaning = f": {param.meaning}" if param.meaning else ""
-        raise UserError(
-            f"`{param.path}` must be given{meaning}. Write {param.path}=VALUE{as_function(param.path)}"
-        )
-    if param.rule is None or param.rule.accepts(value):
-        return
-    if asked is not None:
-        raise UserError(_from_environment(param, asked))
-    shown = "nan" if isinstance(value, float) and math.isnan(value) else value
-    kind = (
-        f" (the text {value!r})"
-        if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+|true|false|null", value)
-        else ""
-    )
-    hint = nearest(str(value), param.rule.words) if isinstance(value, str) else ""
-    hint = hint or _written_otherwise(param, value, bool(where))
-    # a file of a word may set the very value that is refused
-    fits = param.default not in ("", "null") and (param.rule.accepts(param.value) or "${" in param.default)
-    default = f" Leave it out for {param.default}." if fits else ""
-    meaning = f"{param.path}: {param.meaning}." if param.meaning else ""
-    rule = re.sub(r"( or cuda:\d)+", " or cuda:N", param.rule.text)
-    raise UserError(
-        f"{where + ': ' if where else ''}`{param.path}` is {shown}{kind}; it must be: {rule}.{hint}\n{meaning}{default}".strip()
-    )
-
-
-def _from_environment(param: Param, asked: Any) -> str:
-    """The refusal of a value that comes from the environment, which may be a secret: it arrives as a text."""
-    assert param.rule is not None
-    name = re.search(r"\$\{oc\.env:\s*(\w+)", str(asked))
-    cure = f' To let the shell put it in: {param.path}="${name[1]}"' if name else ""
-    return f"`{param.path}` is the text of {asked}; it must be: {param.rule.text}.{cure}\n{param.path}: {param.meaning}."
-
-
-def _written_otherwise(param: Param, value: Any, in_file: bool = False) -> str:
-    """Return how to write a value of the right content and the wrong type; empty where the content is wrong, too."""
-    assert param.rule is not None
-    key = param.path.rpartition(".")[2]
-    number = yaml.safe_load(value) if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value) else None
-    if param.rule.accepts([value]):
-        return f" Write `{key}: [{value}]`" if in_file else f" Write {param.path}=[{value}]"
-    if isinstance(value, int | float) and param.rule.accepts(str(value)):
-        text = str(value).lower() if isinstance(value, bool) else value
-        return f' Write `{key}: "{text}"`' if in_file else f" Write '{param.path}=\"{text}\"'"
-    if number is not None and param.rule.accepts(number):
-        return f" Write `{key}: {value}`" if in_file else f" Write {param.path}={value}"
-    items = re.fullmatch(r"-(\S+(?: -\S+)*)", str(value))
-    listed = [yaml.safe_load(item) for item in items[1].split(" -")] if items else []
-    if in_file and listed and param.rule.accepts(listed):
-        return f" A dash is followed by a space. Write `{key}: [{', '.join(map(str, listed))}]`"
-    return ""
 
 
 def check_axes(names: Iterable[str]) -> None:

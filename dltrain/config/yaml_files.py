@@ -65,6 +65,8 @@ class SafeLoader(_CLoader):  # type: ignore[misc, valid-type]
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a text", key.start_mark)
             if key.value in seen and isinstance(key.value, str):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"`{key.value}` stands twice", key.start_mark
@@ -74,6 +76,9 @@ class SafeLoader(_CLoader):  # type: ignore[misc, valid-type]
 
 
 SafeLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+# types that no key has, and JSON does not know
+for _name in ("set", "binary", "omap", "pairs", "timestamp"):
+    SafeLoader.add_constructor(f"tag:yaml.org,2002:{_name}", yaml.SafeLoader.construct_undefined)
 SafeLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in SafeLoader.yaml_implicit_resolvers.items()

@@ -10,12 +10,20 @@ from pathlib import Path
 import pytest
 
 from dltrain.commands.resume import split_arguments
-from dltrain.config.compose import compose, open_catalogue, open_hydra
+from dltrain.config.compose import (
+    check_one_value,
+    compose,
+    open_catalogue,
+    open_hydra,
+    parameters_of,
+    parse,
+    values_of,
+)
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
 
 MISTAKES = {  # what is typed → what the message says; what follows `Write` in it is typed afterwards
-    "model.hidden=64,32": "add -m: dltrain -m model.hidden=64,32\nFor one list, write 'model.hidden=[64,32]'",
+    "model.hidden=64,32": "add -m: dltrain -m 'model.hidden=[64],[32]'\nFor one list, write 'model.hidden=[64,32]'",
     "augmentation=shift,mixup": "For one list, write 'augmentation=[shift,mixup]'",
     "notes=a, b": "For a text, write 'notes=\"a, b\"'",
     "notes=it's": "For a text, write 'notes=\"it'\"'\"'s\"'",
@@ -90,6 +98,52 @@ def test_a_mistake_on_the_command_line(workdir, typed, says):
             # as bash would split it
             composed(*(word for word in shlex.split(cure.rstrip(".")) if word != "-m"))
     assert list(workdir.iterdir()) == []
+
+
+CATALOGUE = open_catalogue()
+LISTS = sorted(
+    path
+    for path in {
+        *CATALOGUE.knobs,
+        *(p for g in CATALOGUE.words.values() for w in g.values() for p in w.params),
+    }
+    for param in [next(parameters_of(path, CATALOGUE))]
+    if param.rule is not None and any(s.get("type") == "array" for s in param.rule.alternatives)
+)
+SWEPT = {  # what follows -m; what is typed instead
+    "model.hidden=64,32": "'model.hidden=[64],[32]'",
+    "model.hidden=[64],32": "'model.hidden=[64],[32]'",
+    "tags=x,y": "'tags=[x],[y]'",
+    "notes=5,true": '\'notes="5","true"\'',
+    "name=2024,a": "'name=\"2024\",a'",
+}
+
+
+@pytest.mark.parametrize("typed, cure", SWEPT.items(), ids=SWEPT)
+def test_the_values_of_an_axis_in_the_form_that_works(dltrain, workdir, capsys, typed, cure):
+    """The cure is the same with and without -m, and it makes a job for each value."""
+    for arguments in ((typed,), ("-m", typed)):
+        with pytest.raises(UserError) as error:
+            dltrain(*arguments, "sweep.dry_run=true") if "-m" in arguments else dltrain(*arguments)
+        (command,) = re.findall(r"dltrain (-m .*?)(?:\. For one|$|\n)", str(error.value))
+        assert command == f"-m {cure}"
+    assert dltrain(*shlex.split(command), "sweep.dry_run=true") == 0
+    assert "2 jobs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", dict.fromkeys(LISTS))
+def test_several_values_of_every_key_that_is_a_list(workdir, key):
+    """Each cure for a list-typed key is accepted by its rule: the list of both, and a list for each job."""
+    catalogue = open_catalogue()
+    param = next(parameters_of(key, catalogue))
+    item = "a" if "str" in param.rule.text else "0.5" if "float" in param.rule.text else "2"
+    with pytest.raises(UserError) as error:
+        check_one_value(parse([f"{key}={item},{item}"], open_hydra(catalogue).config_loader), catalogue)
+    cures = re.findall(r"(?:dltrain -m|write) ('\S+')", str(error.value))
+    assert cures
+    for cure in cures:
+        (override,) = parse(shlex.split(cure), open_hydra(catalogue).config_loader)
+        assert all(param.rule.accepts(value) for value in values_of(override)), cure
 
 
 FILES = {  # file and text; what is typed; what the message says

@@ -12,12 +12,13 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from dltrain.config.catalogue import Catalogue, Param
-from dltrain.config.compose import Composition, check_words, compose, parse, unknown_key
+from dltrain.config.compose import Composition, check_swept_values, check_words, compose, parse, unknown_key
 from dltrain.config.door import Rights
 from dltrain.config.hydra_private import Hydra
 from dltrain.config.schema import Config, SweepKnobs
 from dltrain.config.secrets import put, secrets_of
-from dltrain.config.validation import check_axes, check_value, validate
+from dltrain.config.validation import check_axes, validate
+from dltrain.config.values import check_value
 from dltrain.errors import UserError
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.checks import check_pruner, check_trials
@@ -35,6 +36,7 @@ def read_plan(texts: list[str], config_name: str, catalogue: Catalogue, hydra: H
     """Return the plan of a command line, with its first configuration composed and validated."""
     parsed = parse(texts, hydra.config_loader)
     check_words(parsed, catalogue)
+    check_swept_values(parsed, catalogue)
     check_axes(o.key_or_group for o in parsed if o.is_sweep_override())
     first = compose([first_of(o) for o in parsed], catalogue, hydra, config_name)
     config = validate(first)

@@ -1,0 +1,103 @@
+"""Checks of single values against the rules of their keys; messages name key, value, rule, meaning and what to write."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from dltrain.config.catalogue import Param, written
+from dltrain.config.groups import BY_NAME
+from dltrain.config.rules import Rule
+from dltrain.errors import UserError, nearest
+
+
+def as_function(path: str) -> str:
+    """Return what a function must take to be a part itself: one that takes less has its arguments as keys."""
+    called = BY_NAME[path.split(".")[0]].called if path.split(".")[0] in BY_NAME else ()
+    return f"\nA function of {path.split('.')[0]} takes ({', '.join(called)}, …)" if called else ""
+
+
+def fits_rule(param: Param, value: Any) -> bool:
+    return value != "???" and (param.rule is None or param.rule.accepts(value))
+
+
+def check_value(param: Param, value: Any, asked: Any = None, where: str = "") -> None:
+    """Check one value against its rule; the message names its place in a file, key, value, rule, meaning and the nearest word."""
+    if isinstance(value, str) and value == "???":
+        meaning = f": {param.meaning}" if param.meaning else ""
+        raise UserError(
+            f"`{param.path}` must be given{meaning}. Write {param.path}=VALUE{as_function(param.path)}"
+        )
+    if param.rule is None or param.rule.accepts(value):
+        return
+    if asked is not None:
+        raise UserError(_from_environment(param, asked))
+    shown = "nan" if isinstance(value, float) and math.isnan(value) else value
+    kind = (
+        f" (the text {value!r})"
+        if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+|true|false|null", value)
+        else ""
+    )
+    hint = nearest(str(value), param.rule.words) if isinstance(value, str) else ""
+    hint = hint or _written_otherwise(param, value, bool(where))
+    # a file of a word may set the very value that is refused
+    fits = param.default not in ("", "null") and (param.rule.accepts(param.value) or "${" in param.default)
+    default = f" Leave it out for {param.default}." if fits else ""
+    meaning = f"{param.path}: {param.meaning}." if param.meaning else ""
+    rule = re.sub(r"( or cuda:\d)+", " or cuda:N", param.rule.text)
+    raise UserError(
+        f"{where + ': ' if where else ''}`{param.path}` is {shown}{kind}; it must be: {rule}.{hint}\n{meaning}{default}".strip()
+    )
+
+
+def _from_environment(param: Param, asked: Any) -> str:
+    """The refusal of a value that comes from the environment, which may be a secret: it arrives as a text."""
+    assert param.rule is not None
+    name = re.search(r"\$\{oc\.env:\s*(\w+)", str(asked))
+    cure = f' To let the shell put it in: {param.path}="${name[1]}"' if name else ""
+    return f"`{param.path}` is the text of {asked}; it must be: {param.rule.text}.{cure}\n{param.path}: {param.meaning}."
+
+
+def _written_otherwise(param: Param, value: Any, in_file: bool = False) -> str:
+    """Return how to write a value of the right content and the wrong type; empty where the content is wrong, too."""
+    assert param.rule is not None
+    key = param.path.rpartition(".")[2]
+    number = yaml.safe_load(value) if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value) else None
+    if param.rule.accepts([value]):
+        return f" Write `{key}: [{value}]`" if in_file else f" Write {param.path}=[{value}]"
+    if isinstance(value, int | float) and param.rule.accepts(str(value)):
+        text = str(value).lower() if isinstance(value, bool) else value
+        return f' Write `{key}: "{text}"`' if in_file else f" Write '{param.path}=\"{text}\"'"
+    if number is not None and param.rule.accepts(number):
+        return f" Write `{key}: {value}`" if in_file else f" Write {param.path}={value}"
+    items = re.fullmatch(r"-(\S+(?: -\S+)*)", str(value))
+    listed = [yaml.safe_load(item) for item in items[1].split(" -")] if items else []
+    if in_file and listed and param.rule.accepts(listed):
+        return f" A dash is followed by a space. Write `{key}: [{', '.join(map(str, listed))}]`"
+    return ""
+
+
+def spread(param: Param | None, key: str, values: Sequence[Any]) -> tuple[str, str]:
+    """Return the values of an axis, each in the form that the rule of its key accepts, and the list of all of them.
+
+    Both are overrides as bash takes them; empty where the rule accepts none. A `param` of None is a group of several words.
+    """
+    rule = param.rule if param is not None else None
+    texts = [_in_form(rule, value) for value in values]
+    each = f"{key}={','.join(texts)}" if all(texts) else ""
+    listed = rule is None or rule.accepts(list(values))
+    whole = f"{key}=[{','.join(map(written, values))}]" if listed else ""
+    return shlex.quote(each) if each else "", shlex.quote(whole) if whole else ""
+
+
+def _in_form(rule: Rule | None, value: Any) -> str:
+    """Return a value as a rule accepts it: as it is, as a list of one, or as a text; empty where it accepts none of them."""
+    text = written(value)
+    if rule is None or rule.accepts(value) or "${" in str(value):
+        return text
+    return f"[{text}]" if rule.accepts([value]) else f'"{text}"' if rule.accepts(text) else ""

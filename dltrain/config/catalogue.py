@@ -9,6 +9,7 @@ are needed. Comments of a file are for its reader and never a rule.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,7 @@ class Param:
 
 def written(value: Any) -> str:
     """Return a value as it is written on the command line and in YAML."""
-    if isinstance(value, float) and value != 0 and not 1e-3 <= abs(value) < 1e5:
+    if isinstance(value, float) and math.isfinite(value) and value != 0 and not 1e-3 <= abs(value) < 1e5:
         mantissa, _, exponent = f"{value:e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     if isinstance(value, str):

@@ -190,6 +190,8 @@ class SweepKnobs:
         pruner: stop jobs that fall behind, by their validation metric
         min_evaluations: evaluations before a job can be pruned; auto, a ninth of the planned ones
         timeout: seconds after which no further job starts
+        fail_fast: stop the sweep at the first job that fails
+        retry: failed runs the jobs again that failed before, from their beginning
         dry_run: print the table of jobs and stop
         resume: folder of a sweep to continue; unset, the newest unfinished one with the same axes
         reuse: reuse finished runs of equal configuration from earlier sweeps in `output`
@@ -206,6 +208,8 @@ class SweepKnobs:
     pruner: Literal["none", "median", "asha", "hyperband"] = "none"
     min_evaluations: Count | Literal["auto"] = "auto"
     timeout: Positive | None = None
+    fail_fast: bool = False
+    retry: Literal["none", "failed"] = "none"
     dry_run: bool = False
     resume: FilePath | None = None
     reuse: bool = False

@@ -28,6 +28,8 @@ from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
 
 # The keys of early stopping by which evaluations, and with them the jobs of a sweep, are compared.
+# knobs that change nothing of what a run computes
+NO_RESULT = ("name", "output", "tags", "notes", "quiet", "trust")
 COMPARED_BY = ("early_stopping.metric", "early_stopping.mode")
 
 
@@ -228,8 +230,13 @@ def check_values(
 
 
 def check_axes(names: Iterable[str]) -> None:
-    """Raise UserError for an axis that changes how the jobs are compared."""
+    """Raise UserError for an axis that changes how the jobs are compared, or nothing of their results."""
     for name in names:
+        if name in NO_RESULT or name.startswith(("log.", "checkpoint.")):
+            raise UserError(
+                f"`{name}` cannot be an axis: it changes no result, so that the jobs would be equal. Give one value.\n"
+                "To repeat a configuration: seed=0,1,2"
+            )
         if name in COMPARED_BY:
             raise UserError(
                 f"`{name}` cannot be an axis: the jobs of a sweep are compared by one metric in one direction.\n"

@@ -35,9 +35,9 @@ IDLE = 0.05  # seconds to wait for a backend whose `events` returns at once
 
 @dataclass
 class Open:
-    """A trial with jobs that are not done."""
+    """A trial with jobs that are not done; `trial` is None where the study knows its value already."""
 
-    trial: Trial
+    trial: Trial | None
     jobs: list[Job]
 
 
@@ -70,6 +70,7 @@ class Driver:
         self.interrupts = 0
         self.received: signal.Signals | None = None  # the first one that asked for the end
         self.canceled = False
+        self.failure: Job | None = None  # the job at which `sweep.fail_fast` ended the sweep
         self.begun = time.monotonic()
         self.done_here = 0
         self.resume()
@@ -81,11 +82,8 @@ class Driver:
         for frozen in self.study.trials():
             self.asked += 1
             if frozen.state.is_finished():
-                jobs = self.finished_jobs(frozen)
-                for job in jobs:
-                    job.read()
-                    self.remember(job)
-                self.jobs += jobs
+                # their folders may have been deleted since, or failed jobs are to run again
+                self.begin_jobs(self.finished_jobs(frozen), None)
             else:
                 self.begin_trial(*self.study.take_up(frozen))
 
@@ -101,16 +99,21 @@ class Driver:
 
     def begin_trial(self, trial: Trial, chosen: dict[str, Any]) -> None:
         """Number the jobs of a trial; those that are not done wait."""
-        jobs = self.plan.jobs(trial.number, chosen, self.folder)
+        self.begin_jobs(self.plan.jobs(trial.number, chosen, self.folder), trial)
+
+    def begin_jobs(self, jobs: list[Job], trial: Trial | None) -> None:
+        """Read what the jobs of one trial have left; those that are not done wait."""
         for job in jobs:
             job.read()
+            if job.failed and self.plan.settings["retry"] == "failed":
+                job.set_aside()
             if not job.is_done:
                 job.state = "waiting"
                 self.waiting.append(job)
             self.remember(job)
         self.jobs += jobs
-        self.open[trial.number] = Open(trial, jobs)
-        self.close_if_done(trial.number)
+        self.open[jobs[0].trial] = Open(trial, jobs)
+        self.close_if_done(jobs[0].trial)
 
     def remember(self, job: Job) -> None:
         if job.state in WHOLE and self.plan.configurations is None:  # a grid has no job twice
@@ -145,9 +148,14 @@ class Driver:
             self.handle_events()
             self.show(self.draw)
 
+    @property
+    def ending(self) -> bool:
+        """Whether no further job starts and the running ones save, after a signal or a failure."""
+        return bool(self.interrupts) or self.failure is not None
+
     def handle_events(self) -> None:
         """Handle what happened since the last call; cancel jobs where the sweep is to end."""
-        if self.interrupts and not self.canceled:
+        if self.ending and not self.canceled:
             self.canceled = True
             for job in list(self.running.values()):
                 job.state = "saving"
@@ -208,7 +216,7 @@ class Driver:
 
     def next_job(self) -> Job | None:
         """Return a job that waits, or one of a new trial; one that needs all memory when nothing else runs."""
-        if self.interrupts or self.timed_out() or any(job.retried for job in self.running.values()):
+        if self.ending or self.timed_out() or any(job.retried for job in self.running.values()):
             return None
         room = self.backend.capacity if self.plan.blind else self.backend.places
         while not self.waiting and self.asked < self.plan.trials and len(self.running) < room:
@@ -256,6 +264,8 @@ class Driver:
         if self.plan.objectives or len(self.plan.replicates) > 1:
             return
         trial = self.open[job.trial].trial
+        if trial is None:
+            return
         self.study.report(trial, event.number, event.value)
         word = self.plan.settings["pruner"]
         if word != "none" and math.isfinite(event.value) and self.study.should_prune(trial):
@@ -270,8 +280,8 @@ class Driver:
         """Read the job's summary, and record what it cannot contain: a crash, a kill, an exit."""
         del self.running[job.number]
         begun = self.started.pop(job.number, None)
-        job.read_again("interrupted" if self.interrupts else "waiting")
-        if not job.is_done and (self.interrupts or job.number in self.withdrawn):
+        job.read_again("interrupted" if self.ending else "waiting")
+        if not job.is_done and (self.ending or job.number in self.withdrawn):
             pass
         elif not job.is_done and event.code == FolderInUse.exit_code:
             # the next driver reads what that process leaves
@@ -291,6 +301,8 @@ class Driver:
         elif not job.is_done or (event.code != 0 and job.state != "degraded"):
             job.fail(event.reason or (job.reason if job.failed else "") or event.how_it_died)
         job.seconds = job.seconds or (time.monotonic() - begun if begun is not None else 0.0)
+        if job.failed and self.plan.settings["fail_fast"]:
+            self.failure = self.failure or job
         if job.is_done:
             self.done_here += 1
             self.remember(job)
@@ -303,6 +315,8 @@ class Driver:
         if not all(job.is_done for job in entry.jobs):
             return
         del self.open[trial]
+        if entry.trial is None:
+            return
         if any(job.state == "pruned" for job in entry.jobs):
             self.study.finish(entry.trial, None, pruned=True)
         else:

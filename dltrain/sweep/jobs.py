@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import dataclass, field
@@ -89,6 +90,15 @@ class Job:
         self.read()
         if not self.is_done:
             self.state = otherwise
+
+    def set_aside(self) -> None:
+        """Rename the folder of a job that failed, so that the job can run again from its beginning."""
+        number = next(k for k in itertools.count(1) if not self.folder_aside(k).exists())
+        self.folder.rename(self.folder_aside(number))
+        self.state, self.reason, self.summary, self.seconds, self.best = "waiting", "", {}, 0.0, None
+
+    def folder_aside(self, number: int) -> Path:
+        return self.folder.with_name(f"{self.folder.name}-failed-{number}")
 
     def fail(self, reason: str) -> None:
         """Record that the job failed, and why."""

@@ -10,7 +10,6 @@ from typing import Any
 
 from dltrain.loggers.events import SUBFOLDER, count
 from dltrain.sweep.jobs import Job, number
-from dltrain.sweep.outcome.files import rerun_command
 from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.plan import Plan
 
@@ -152,15 +151,29 @@ def print_table(jobs: list[Job], notes: list[str]) -> None:
     print("".join(f"\n{note}" for note in notes))
 
 
+def beside_objective(plan: Plan, rows: list[Row]) -> list[str]:
+    """Return the metric that the ranking shows beside the objective: val/accuracy, or else the first other one of val."""
+    known = (
+        [name for name in rows[0].jobs[0].summary.get("best") or {} if name.startswith("val/")]
+        if rows
+        else []
+    )
+    others = [name for name in known if name not in (plan.metric, "val/objective", *plan.objectives)]
+    return ["val/accuracy"] if "val/accuracy" in others else others[:1]
+
+
 def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, notes: list[str]) -> None:
     """The configurations, best first, then failures, warnings and where to look."""
     repeated = len(plan.replicates) > 1
     names = [row.label() for row in rows[:SHOWN]]
     width = max((len(name) for name in names), default=0)
     value = f"{plan.metric} (mean ± 95 %)" if repeated else plan.metric
+    beside = beside_objective(plan, rows)
     if rows:
         print(
-            f"\n{'rank':>4}  {'job':>5}  {'configuration':<{max(width, 13)}}  {value:>24}  {'best epoch':>10}  status"
+            f"\n{'rank':>4}  {'job':>5}  {'configuration':<{max(width, 13)}}  {value:>24}  "
+            + "".join(f"{name:>{max(len(name), 8)}}  " for name in beside)
+            + f"{'best epoch':>10}  status"
         )
     for place, (row, name) in enumerate(zip(rows[:SHOWN], names, strict=True), start=1):
         shown = f"{number(row.mean)} ± {number(row.half_width)}" if repeated else number(row.mean)
@@ -168,18 +181,20 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
         status = row.verdict or ("best" if place == 1 and row.complete else first.state.replace("_", " "))
         print(
             f"{place:>4}  {first.number:>5}  {name:<{max(width, 13)}}  {shown:>24}  "
-            f"{first.summary.get('best_epoch', 0):>10g}  {status}"
+            + "".join(f"{number(row.mean_at_best(metric)):>{max(len(metric), 8)}}  " for metric in beside)
+            + f"{first.summary.get('best_epoch', 0):>10g}  {status}"
         )
     if len(rows) > SHOWN:
         print(f"      … {len(rows) - SHOWN} more in results.csv")
     for job in [job for job in jobs if job.failed][:SHOWN]:
         reason = job.reason.splitlines()[0] if job.reason else "no reason known"
         print(
-            f"\njob {job.number} failed: {reason}\n  rerun: {rerun_command(job)}\n  log:   {job.folder / 'run.log'}"
+            f"\njob {job.number} failed: {reason}\n  rerun: {plan.rerun_command(job)}\n  log:   {job.folder / 'run.log'}"
         )
     for note in notes:
         print(f"\nnote: {note}")
     done = sum(job.is_done and not job.failed for job in jobs)
-    print(f"\n{done} of {count(len(jobs), 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
+    total = plan.trials * len(plan.replicates)
+    print(f"\n{done} of {count(total, 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
     if any(folder.glob(f"*/{SUBFOLDER}")):
         print(f"tensorboard --logdir {folder}")

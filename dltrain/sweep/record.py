@@ -14,7 +14,12 @@ from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.summary import read_json
 from dltrain.sweep.jobs import write
+from dltrain.sweep.plan import sources
+from dltrain.sweep.plan.extension import extend
 from dltrain.sweep.plan.plan import HOW, Plan
+
+# what may be given alone beside `sweep.resume`, to extend the sweep
+GROWING = ("sweep.trials=", "sweep.seeds=", "seed=")
 
 
 def resumed_texts(texts: list[str]) -> tuple[Path | None, list[str], list[str] | None]:
@@ -30,9 +35,10 @@ def resumed_texts(texts: list[str]) -> tuple[Path | None, list[str], list[str] |
     record = read_record(folder)
     how = tuple(f"sweep.{key}{sign}" for key in HOW for sign in "=.")
     rest = [t for t in texts if not t.startswith("sweep.resume=")]
-    if any(not t.startswith((*how, "trust=")) for t in rest):
+    if any(not t.startswith((*how, *GROWING, "trust=")) for t in rest):
         return folder, rest, None
-    then = [t for t in record["overrides"] if not t.startswith(how)]
+    replaced = tuple(t.partition("=")[0] + "=" for t in rest if t.startswith(GROWING))
+    then = [t for t in record["overrides"] if not t.startswith((*how, *replaced))]
     check_recorded(folder, then)
     if any(t.startswith("trust=") for t in rest):
         then = [t for t in then if not t.startswith("trust=")]
@@ -80,24 +86,42 @@ def is_identity(value: Any) -> bool:
 
 
 def same(then: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Return whether two identities are of one sweep; `trust` changes no result."""
-    return untrusted(then) == untrusted(now)
+    """Return whether two identities are of one sweep, files aside; `trust` changes no result."""
+    return asked_in(then) == asked_in(now)
 
 
-def untrusted(identity: dict[str, Any]) -> dict[str, Any]:
+def asked_in(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return what the command line asked for."""
     fixed = [text for text in identity["fixed"] if not str(text).startswith("trust=")]
-    return {**identity, "fixed": fixed}
+    return {key: value for key, value in identity.items() if key != "files"} | {"fixed": fixed}
+
+
+def edits_since(record: dict[str, Any], plan: Plan) -> list[str]:
+    """Return which files of the user's differ from those that a sweep was begun with; earlier versions recorded none."""
+    then = record["identity"].get("files")
+    return sources.changes(then, plan.files) if isinstance(then, dict) else []
+
+
+def check_files_of(folder: Path, plan: Plan) -> None:
+    """Refuse to continue a sweep after an edit of its files. Raises UserError with the files."""
+    if edits := edits_since(read_record(folder), plan):
+        raise UserError(
+            f"{folder} was begun with other files, so its results would not belong to this one: {'; '.join(edits)}.\n"
+            "Put them back, or begin a new sweep: leave sweep.resume out"
+        )
 
 
 def check_equal(folder: Path, plan: Plan) -> None:
     """Refuse to continue a sweep over other axes. Raises UserError with the differences."""
     record = read_record(folder)
     then, now = record["identity"], json.loads(json.dumps(plan.identity()))
-    if same(then, now):
+    if same(then, now) or extend(plan, then):
         check_modes(folder, record, plan)
         return
     differences = "; ".join(
-        difference(key, then.get(key), now.get(key)) for key in now if then.get(key) != now.get(key)
+        difference(key, then.get(key), now.get(key))
+        for key in now
+        if key != "files" and then.get(key) != now.get(key)
     )
     raise UserError(
         f"{folder} is a sweep over something else, so its results would not belong to this one:\n{differences}.\n"
@@ -187,6 +211,7 @@ def record_of(plan: Plan, folder: Path, texts: list[str], command: str) -> dict[
         "finished": False,
     }
     if (folder / RECORD).is_file():
-        record["begun"] = read_record(folder).get("begun", record["begun"])
+        former = read_record(folder)
+        record |= {key: former[key] for key in ("begun", "command") if key in former}
     write(folder / RECORD, json.dumps(record, indent=2) + "\n")
     return record

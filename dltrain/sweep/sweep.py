@@ -37,7 +37,9 @@ from dltrain.sweep.plan.reading import COMMON, read_plan
 from dltrain.sweep.record import (
     RECORD,
     check_equal,
+    check_files_of,
     check_scale_of,
+    edits_since,
     is_on_another_scale,
     is_unfinished,
     read_record,
@@ -68,6 +70,13 @@ class Source:
     config_dir: str | None = None
     config_name: str = CONFIG_NAME
 
+    @property
+    def options(self) -> list[str]:
+        """The options that name them, for a command that continues or repeats."""
+        named = {"--config-dir": self.config_dir, "--config-name": self.config_name}
+        given = {option: value for option, value in named.items() if value not in (None, CONFIG_NAME)}
+        return [text for option, value in given.items() for text in (option, str(value))]
+
 
 def run_sweep(
     texts: list[str], source: Source, command: str, begun: Callable[[Path], None] = lambda folder: None
@@ -77,6 +86,7 @@ def run_sweep(
     asked, texts, recorded = resumed_texts(texts)
     rights = rights_of_record(catalogue, recorded) if recorded is not None else rights_of_user(catalogue)
     plan = read_plan(texts, source.config_name, catalogue, source.hydra, rights)
+    plan.options = source.options
     if asked is None:
         check_writable(plan.first.output)
     else:
@@ -90,9 +100,10 @@ def run_sweep(
         return dry_run(plan, len(configs), backend)
     if asked is not None:
         check_scale_of(asked, plan)
+        check_files_of(asked, plan)
     folder = asked or folder_for(plan)
     begun(folder)
-    with explained(folder), locked(folder):
+    with explained(plan.resume_command(folder)), locked(folder):
         record = record_of(plan, folder, texts, command)
         study = open_study(plan, folder)
         total = plan.trials * len(plan.replicates)
@@ -109,8 +120,8 @@ def run_sweep(
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Turn a full disk into a ResourceProblem."""
+def explained(resume: str) -> Iterator[None]:
+    """Turn a full disk into a ResourceProblem that ends with the command `resume`."""
     try:
         yield
     except BrokenPipeError:  # of the terminal, which `cli` handles
@@ -118,7 +129,7 @@ def explained(folder: Path) -> Iterator[None]:
     except (OSError, ResourceProblem) as error:
         raise ResourceProblem(
             f"the sweep had to stop: {str(error).splitlines()[0]}\n"
-            f"Finished jobs are kept. Free some space, then continue: dltrain -m sweep.resume={folder}"
+            f"Finished jobs are kept. Free some space, then continue: {resume}"
         ) from None
 
 
@@ -164,9 +175,15 @@ def folder_for(plan: Plan) -> Path:
     parent = Path(plan.first.output) / run_name(plan.first)
     if not plan.settings["fresh"]:
         for file in sorted(parent.glob(f"*/{RECORD}"), reverse=True):
-            if is_unfinished(file, identity, plan) and not is_on_another_scale(
-                read_record(file.parent), plan
-            ):
+            if not is_unfinished(file, identity, plan):
+                continue
+            record = read_record(file.parent)
+            if edits := edits_since(record, plan):
+                _say(
+                    plan,
+                    f"not going on with {file.parent}, which was begun with other files: {'; '.join(edits)}",
+                )
+            elif not is_on_another_scale(record, plan):
                 check_files(file.parent)
                 _say(
                     plan,
@@ -231,7 +248,7 @@ def drive(driver: Driver, record: dict[str, Any], catalogue: Catalogue) -> int:
     missing = total - sum(job.is_done for job in driver.jobs)
     record |= {"finished": missing == 0, "seconds": round(time.monotonic() - begun, 3)}
     write(folder / RECORD, json.dumps(record, indent=2) + "\n")
-    code = conclude(plan, folder, driver.jobs, catalogue, missing, completed)
+    code = conclude(driver, catalogue, missing, completed)
     return code if driver.received is None else EXIT_CODES[driver.received]
 
 
@@ -259,28 +276,21 @@ def make_sampler(plan: Plan, begun: int = 0) -> Any:
         raise UserError(f"sweep={plan.word} needs a package that is not installed: {error}") from None
 
 
-def conclude(
-    plan: Plan,
-    folder: Path,
-    jobs: list[Job],
-    catalogue: Catalogue,
-    missing: int,
-    completed: bool,
-) -> int:
+def conclude(driver: Driver, catalogue: Catalogue, missing: int, completed: bool) -> int:
     """Write and print the results; return the exit code."""
-    jobs = sorted((job for job in jobs), key=lambda job: job.number)
+    plan, folder = driver.plan, driver.folder
+    jobs = sorted(driver.jobs, key=lambda job: job.number)
     rows = rank(plan, jobs)
     notes = edges(plan, rows)
     best = winner(plan, rows)
     write_csv(plan, jobs, folder / "results.csv")
     write_parquet(folder / "results.csv")
     if best is not None:
-        write_best(plan, best, catalogue, folder / "best.yaml")
+        write_best(plan, rows[0], catalogue, folder / "best.yaml")
         record = read_record(folder) | {"best": best.folder.name}
         write(folder / RECORD, json.dumps(record, indent=2) + "\n")
     if best is not None and plan.test and missing == 0:
-        scores = test_scores(plan, best)
-        notes.append("test split of the winner: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+        notes.append(f"test split of the winner: {test_line(plan, rows[0].jobs)}")
     failed = [job for job in jobs if job.failed]
     if failed and len(failed) == len(jobs):
         notes.append(f"every job failed; the first, job {failed[0].number}: {failed[0].reason}")
@@ -290,17 +300,35 @@ def conclude(
             f"{count(reused, 'job')} not run again: taken over from finished runs (`reused` in summary.json)."
         )
     if missing:
-        timeout = plan.settings["timeout"] is not None
-        why = "interrupted" if not completed else "out of time" if timeout else "stopped"
         notes.append(
-            f"{why} with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
+            f"{why_unfinished(driver, completed)} with {count(missing, 'job')} to go. The same command goes on, or: "
+            f"{plan.resume_command(folder)}"
         )
+    elif failed:
+        notes.append(f"to run what failed again: {plan.resume_command(folder)} sweep.retry=failed")
     write_report(plan, rows, jobs, notes, folder)
     if failed or not plan.first.quiet:
         print_ranking(plan, rows, jobs, folder, notes)
     if not completed:
         return INTERRUPTED
     return SOME_FAILED if failed else 0
+
+
+def why_unfinished(driver: Driver, completed: bool) -> str:
+    """Return why jobs are missing."""
+    if not completed:
+        return "interrupted"
+    if driver.failure is not None:
+        return f"stopped at job {driver.failure.number}, which failed (sweep.fail_fast),"
+    return "out of time" if driver.plan.settings["timeout"] is not None else "stopped"
+
+
+def test_line(plan: Plan, jobs: list[Job]) -> str:
+    """Score the test split with the best weights of each repetition of a configuration; return the means as text."""
+    scores = [test_scores(plan, job) for job in jobs]
+    means = {name: sum(found[name] for found in scores) / len(scores) for name in scores[0]}
+    text = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+    return text + (f" (means of {len(jobs)} runs)" if len(jobs) > 1 else "")
 
 
 def test_scores(plan: Plan, best: Job) -> dict[str, float]:

@@ -113,9 +113,7 @@ LISTS = sorted(
 SWEPT = {  # what follows -m; what is typed instead
     "model.hidden=64,32": "'model.hidden=[64],[32]'",
     "model.hidden=[64],32": "'model.hidden=[64],[32]'",
-    "tags=x,y": "'tags=[x],[y]'",
-    "notes=5,true": '\'notes="5","true"\'',
-    "name=2024,a": "'name=\"2024\",a'",
+    "parameters.freeze=head,layers.0": "'parameters.freeze=[head],[layers.0]'",
 }
 
 

@@ -83,7 +83,8 @@ def sweep_folder(workdir: Path) -> Path:
 
 
 def summaries(folder: Path) -> dict[int, dict[str, Any]]:
-    return {int(f.parent.name): json.loads(f.read_text()) for f in folder.glob("*/summary.json")}
+    files = (file for file in folder.glob("*/summary.json") if file.parent.name.isdecimal())
+    return {int(file.parent.name): json.loads(file.read_text()) for file in files}
 
 
 def start(workdir: Path, *arguments: str) -> subprocess.Popen[str]:

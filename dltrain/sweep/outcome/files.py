@@ -14,6 +14,7 @@ from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import plain_value
 from dltrain.direction import BETTER
 from dltrain.sweep.jobs import Job, write
+from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import parse_one
 
@@ -53,19 +54,15 @@ def write_parquet(table: Path) -> None:
     os.replace(beside, table.with_suffix(".parquet"))
 
 
-def rerun_command(job: Job) -> str:
-    """The command that runs one job alone."""
-    return shlex.join(["dltrain", *job.overrides])
-
-
-def write_best(plan: Plan, job: Job, catalogue: Catalogue, file: Path) -> None:
-    """best.yaml: the winner as a recipe, to be used as `experiment=`."""
+def write_best(plan: Plan, row: Row, catalogue: Catalogue, file: Path) -> None:
+    """Write best.yaml: the best configuration as a recipe for `experiment=`, without the seed and fold of its repetitions."""
     import yaml
 
     words: list[dict[str, Any]] = []
     values: dict[str, Any] = {}
     parents: list[str] = []
-    for text in job.overrides:
+    overrides = plan.overrides(row.chosen)
+    for text in overrides:
         override = parse_one(text)
         key, value = override.key_or_group, override.value()
         if key == "experiment":
@@ -77,9 +74,9 @@ def write_best(plan: Plan, job: Job, catalogue: Catalogue, file: Path) -> None:
     head = "\n".join(
         [
             "# @package _global_",
-            f"# The best of {len(plan.axes)} axes: {' '.join(job.overrides)}",
-            f"# result: {plan.metric} {job.objective:.6g} ({BETTER[plan.mode]}) at epoch {job.summary.get('best_epoch', 0):g}",
-            "# command: cp this file to conf/experiment/best.yaml, then: dltrain experiment=best",
+            f"# The best of {len(plan.search_axes)} {'axis' if len(plan.search_axes) == 1 else 'axes'}: {' '.join(overrides)}",
+            f"# result: {plan.metric} {_result(row)} ({BETTER[plan.mode]})",
+            f"# command: cp this file to conf/experiment/best.yaml, then: {shlex.join(['dltrain', *plan.options, 'experiment=best'])}",
         ]
     )
     body: dict[str, Any] = {}
@@ -91,6 +88,13 @@ def write_best(plan: Plan, job: Job, catalogue: Catalogue, file: Path) -> None:
         + "\n"
         + (yaml.safe_dump(body | values, sort_keys=False, allow_unicode=True) if body or values else ""),
     )
+
+
+def _result(row: Row) -> str:
+    """Return the objective of a configuration: of its one run, or the mean of its repetitions with a 95 % interval."""
+    if len(row.values) < 2:
+        return f"{row.mean:.6g} at epoch {row.jobs[0].summary.get('best_epoch', 0):g}"
+    return f"{row.mean:.6g} ± {row.half_width:.2g}, the mean of {len(row.values)} runs and its 95 % interval"
 
 
 def _nest(node: dict[str, Any], key: str, value: Any) -> None:

@@ -33,6 +33,11 @@ class Row:
     def complete(self) -> bool:
         return len(self.values) == len(self.jobs) and all(job.state != "pruned" for job in self.jobs)
 
+    def mean_at_best(self, name: str) -> float | None:
+        """Return the mean over the repetitions of a column of metrics.csv at the best epoch; None where one lacks it."""
+        found = [value for job in self.jobs if (value := job.number_at_best(name)) is not None]
+        return statistics.mean_and_deviation(found)[0] if len(found) == len(self.jobs) else None
+
     def label(self) -> str:
         return label(self.chosen) or "(the defaults)"
 

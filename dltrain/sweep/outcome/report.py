@@ -11,7 +11,6 @@ from typing import Any
 
 from dltrain.direction import BETTER
 from dltrain.sweep.jobs import Job, number, write
-from dltrain.sweep.outcome.files import rerun_command
 from dltrain.sweep.outcome.ranking import Row, importance
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import Axis
@@ -68,7 +67,7 @@ def write_report(plan: Plan, rows: list[Row], jobs: list[Job], notes: list[str],
         _head(plan, rows, jobs, folder),
         *(f'<div class="warn">{_text(note)}</div>' for note in notes),
         _section("Ranking", _ranking(plan, rows)),
-        _section("Failed jobs", _failures(jobs)),
+        _section("Failed jobs", _failures(plan, jobs)),
         _section("Which axes matter", _importance(plan, rows)),
         _section("Each axis alone", _slices(plan, rows)),
         _section("All axes together", _parallel(plan, rows)),
@@ -150,11 +149,11 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
     return f"<table><tr>{''.join(f'<th>{_text(h)}</th>' for h in heads)}</tr>{''.join(lines)}</table>{about}"
 
 
-def _failures(jobs: list[Job]) -> str:
+def _failures(plan: Plan, jobs: list[Job]) -> str:
     """Each failed job with its reason, the command that runs it again, and its log."""
     return "".join(
         f'<div class="fail"><b>job {job.number}</b> {_text(job.label())}<p class="bad">{_text(reason_of(job))}</p>'
-        f"<code>{_text(rerun_command(job))}</code>"
+        f"<code>{_text(plan.rerun_command(job))}</code>"
         f'<p class="soft">log: <a href="{job.folder.name}/run.log">{job.folder.name}/run.log</a></p></div>'
         for job in jobs
         if job.failed

@@ -6,14 +6,19 @@ from dltrain.config.catalogue import leaves
 from dltrain.config.schema import Config, objective_of
 from dltrain.direction import BETTER
 from dltrain.errors import UserError
-from dltrain.sweep.plan import space
+from dltrain.sweep.plan import sources, space
 from dltrain.sweep.plan.plan import Plan, mode_of
 
 DEFAULT_EPOCHS = 30  # as build has it
 
 
-def check_trials(plan: Plan) -> None:
-    """Refuse a search without a number of trials: only a grid knows how many there are."""
+def check_search(plan: Plan) -> None:
+    """Refuse a search over nothing, and one without a number of trials: only a grid knows how many there are."""
+    if not plan.search_axes:
+        raise UserError(
+            f"`sweep={plan.word}` searches, and there is no axis to search: all trials would be equal. Give one, as in\n"
+            f"dltrain -m sweep={plan.word} 'lr=tag(log,interval(1e-4,1e-1))'"
+        )
     if plan.settings["trials"] is None:
         raise UserError(
             f"`sweep.trials` is null, and sweep={plan.word} does not end by itself. Write sweep.trials=30"
@@ -96,6 +101,7 @@ def check_all(plan: Plan) -> list[Config]:
         if (loss := objective_of(config)) not in plan.losses:
             plan.losses.append(loss)
     check_scale(plan, found)
+    plan.files = sources.digests(plan.composer)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from dltrain.sweep.plan.composer import Composer
 from dltrain.sweep.plan.space import REPLICATES, Axis
 
 # keys of `sweep` that may differ in a resumed sweep: they state how it runs
-HOW = ("jobs", "jobs_per_gpu", "timeout", "dry_run", "resume", "fresh", "reuse", "vectorize", "backend")
+HOW = (
+    "jobs", "jobs_per_gpu", "timeout", "fail_fast", "retry", "dry_run", "resume", "fresh", "reuse", "vectorize", "backend",
+)  # fmt: skip
 
 
 @dataclass
@@ -39,6 +42,11 @@ class Plan:
     losses: list[Node] = field(
         default_factory=list
     )  # the different losses that its jobs minimize (`check_all`)
+
+    # the options that a command needs to find the words of this sweep
+    options: list[str] = field(default_factory=list)
+    # the user's files from which the configurations come: their digests by path (`check_all`)
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def trials(self) -> int:
@@ -90,6 +98,14 @@ class Plan:
     def overrides(self, values: dict[str, Any]) -> list[str]:
         return [*space.overrides_of(self.axes, values), *self.fixed]
 
+    def resume_command(self, folder: Path) -> str:
+        """The command that continues the sweep in a folder, as bash takes it."""
+        return shlex.join(["dltrain", "-m", *self.options, f"sweep.resume={folder}"])
+
+    def rerun_command(self, job: Job) -> str:
+        """The command that runs the configuration of a job by itself, as bash takes it."""
+        return shlex.join(["dltrain", *self.options, *job.overrides])
+
     def identity(self) -> dict[str, Any]:
         """What must be equal for a sweep to be gone on with, as JSON data."""
         settings = {k: v for k, v in self.settings.items() if k not in HOW}
@@ -99,6 +115,7 @@ class Plan:
             "axes": space.to_plain(self.axes),
             "settings": settings,
             "test": self.test,
+            "files": self.files,
         }
 
 

@@ -21,7 +21,7 @@ from dltrain.config.validation import check_axes, validate
 from dltrain.config.values import check_value
 from dltrain.errors import UserError
 from dltrain.sweep.plan import space
-from dltrain.sweep.plan.checks import check_pruner, check_trials
+from dltrain.sweep.plan.checks import check_pruner, check_search
 from dltrain.sweep.plan.composer import Composer
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import REPLICATES, Axis
@@ -83,7 +83,7 @@ def make_plan(
     )
     if settings.get("_target_") is not None:
         rights.door(first.trust).check_name(settings["_target_"], "sweep")
-        check_trials(plan)
+        check_search(plan)
     else:
         enumerate_grid(plan)
     rights.door(first.trust).check_name(settings["backend"].get("_target_"), "sweep.backend")

@@ -134,7 +134,27 @@ def zipped(axes: list[Axis], names: list[str]) -> list[Axis]:
 
 def without_repeats(axes: list[Axis]) -> list[Axis]:
     """A value that is given twice is run once; beside another value of a zipped axis it is another one."""
-    return [replace(axis, options=tuple(dict.fromkeys(axis.options))) for axis in axes]
+    return [replace(axis, options=_distinct(axis.options)) for axis in axes]
+
+
+def _distinct(options: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    found: dict[Any, tuple[str, tuple[str, ...]]] = {}
+    for option in options:
+        found.setdefault(tuple(_comparable(parse_one(text)) for text in option[1]), option)
+    return tuple(found.values())
+
+
+def _comparable(override: Override) -> Any:
+    """Return the key and the value of an override, equal where the configurations are: 1 and 1.0, but not 1 and true."""
+
+    def value(item: Any) -> Any:
+        if isinstance(item, list):
+            return tuple(map(value, item))
+        if isinstance(item, dict):
+            return tuple((str(key), value(inner)) for key, inner in item.items())
+        return (isinstance(item, bool), item) if isinstance(item, int | float) else str(item)
+
+    return override.key_or_group, value(override.value())
 
 
 # From YAML --------------------------------------------------------------------------------------------------------

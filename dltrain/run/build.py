@@ -55,6 +55,7 @@ from dltrain.run.plan import (
     samples_for_batch_norm,
     steps_of_an_epoch,
 )
+from dltrain.run.rehearsal import rehearse
 from dltrain.seeding import Stream, derive, sample_positions
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
 
@@ -133,6 +134,9 @@ def build(
         measures=objects,
     )
     check_metrics(parts)
+    # the parts of an earlier run have been trained already
+    if statistics is None and contract is None:
+        rehearse(parts, plan, config)
     return parts, plan
 
 
@@ -247,6 +251,7 @@ def build_model(
     # torch's initial weights draw from the global generator
     torch.manual_seed(derive(config.seed, "init"))
     model: nn.Module = door.build(config.model, "model", spec.input_shape, spec.num_classes)
+    materialize(model, splits, config)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     report: Report | None = None
     if config.initializer.get("_target_"):
@@ -256,14 +261,49 @@ def build_model(
             report = initialize(model, Stream(config.seed, "init").at(1), batch)
             if report is not None:
                 check_frozen_are_loaded(model, config.parameters.freeze, report.new, "parameters.freeze")
-        except ValueError as error:
-            raise UserError(f"initializer: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:
+            told = in_own_code(error)
+            if not told and not isinstance(error, ValueError):
+                raise
+            raise UserError(f"initializer: {told or error}") from error
     model.to(device)
     if len(spec.input_shape) == 3:
         model.to(memory_format=torch.channels_last)
     named = dict(model.named_parameters())
     frozen = freeze(model, config, [name for name in trained if not named[name].requires_grad])
     return model, frozen, "" if report is None else str(report)
+
+
+def materialize(model: nn.Module, splits: Splits, config: Config) -> None:
+    """Give lazy layers, such as `nn.LazyLinear`, their sizes: a forward pass of two samples. Raises UserError if it fails."""
+    if not _lazy(model):
+        return
+    batch = next(iter(splits.train.batches(torch.arange(min(2, len(splits.train))), 2)))
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(batch.inputs.cpu())
+    except Exception as error:
+        told = in_own_code(error) or f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise UserError(
+            f"model={config.words['model']}: its lazy layers get their sizes from samples of shape {splits.spec.input_shape}, "
+            f"and that fails: {told}"
+        ) from error
+    finally:
+        model.train(was_training)
+    if names := _lazy(model):
+        raise UserError(
+            f"model={config.words['model']}: `forward` does not use {', '.join(names[:3])}, whose size stays unknown. Remove it"
+        )
+
+
+def _lazy(model: nn.Module) -> list[str]:
+    """Return the names of the parameters and buffers that have no size yet."""
+    named = (*model.named_parameters(), *model.named_buffers())
+    return [name for name, tensor in named if nn.parameter.is_lazy(tensor)]
 
 
 def sample_batch(splits: Splits, batch_size: int, seed: int) -> Batch:

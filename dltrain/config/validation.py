@@ -58,7 +58,7 @@ def checked(
     drop_own_budget(plain, choices, overrides, catalogue)
     check_parts(plain, choices, catalogue)
     check_values(plain, choices, catalogue, changed, secrets)
-    check_together(plain, choices, kept)
+    check_together(plain, choices, kept, catalogue.words["metrics"])
     return to_config(plain, words_of(choices), secrets)
 
 
@@ -282,12 +282,17 @@ def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue
         raise UserError(message)
 
 
-def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[str] = ()) -> None:
-    """Refuse knobs and keys that contradict each other; the directions of the groups in `known` are not checked."""
+def check_together(
+    plain: Node, choices: dict[str, list[str]], known: Iterable[str] = (), metrics: Iterable[str] = ()
+) -> None:
+    """Refuse knobs and keys that contradict each other; the directions of the groups in `known` are not checked.
+
+    metrics: all words of that group
+    """
     for contradiction in CONTRADICTIONS:
         if contradiction.occurs(plain, choices):
             words = {group: ",".join(names) for group, names in choices.items()}
             raise UserError(contradiction.message.format(**plain, words=words))
-    for group, problem in problems(plain).items():
+    for group, problem in problems(plain, metrics).items():
         if group not in known:
             raise UserError(problem)

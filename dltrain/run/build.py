@@ -209,20 +209,24 @@ def check_metrics(parts: Parts) -> None:
     ]
     for key, watcher in watchers:
         if watcher.metric not in columns:
+            cure = _missing_word(key, watcher.metric, parts)
+            name = watcher.metric.rpartition("/")[2]
+            same = [column for column in reversed(columns) if column.rpartition("/")[2] == name]
+            near = f" Did you mean `{same[0]}`?" if same else "" if cure else nearest(watcher.metric, columns)
             raise UserError(
-                f"`{key}.metric` is {watcher.metric}, which this run does not measure.{nearest(watcher.metric, columns)}\n"
-                f"It measures: {', '.join(columns)}{_missing_word(watcher.metric, parts)}"
+                f"`{key}.metric` is {watcher.metric}, which this run does not measure.{near}\n"
+                f"It measures: {', '.join(columns)}{cure}"
             )
 
 
-def _missing_word(metric: str, parts: Parts) -> str:
-    """Return the words that would measure a column of val, where it is that of a shipped metric for this task."""
-    split, _, name = metric.partition("/")
-    fitting = TASK_WORDS.get(parts.spec.task, "").split(", ")
-    if split != "val" or name not in fitting or parts.val is None:
-        return ""
+def _missing_word(key: str, metric: str, parts: Parts) -> str:
+    """Return the words that would measure a column, where its name is that of a shipped metric for this task."""
+    name = metric.rpartition("/")[2]
     chosen = [word for word in (*parts.metrics, *parts.measures.metrics) if word not in ("loss", "objective")]
-    return f"\nTo measure it: metrics=[{','.join([*chosen, name])}]"
+    if name not in TASK_WORDS.get(parts.spec.task, "").split(", ") or name in chosen or parts.val is None:
+        return ""
+    column = f" {key}.metric=val/{name}" if metric != f"val/{name}" else ""
+    return f"\nTo measure it: metrics=[{','.join([*chosen, name])}]{column}"
 
 
 def build_order(config: Config, door: Door, splits: Splits, batch_size: int) -> Any:

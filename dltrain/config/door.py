@@ -216,6 +216,14 @@ class Call:
         self.passed = group.passed(names, node, function)
         skipped = group.skipped(names, node, function)
         self.keys = [name for name, _ in names if name not in skipped]
+        # of these, null is no value but stands for the default, which is no literal: `width: int = 2 * BASE`
+        self.unset = {
+            p.name
+            for p in kinds
+            if p.default is not p.empty
+            and p.default is not None
+            and not re.search("None|Optional|Any", str(p.annotation))
+        }
 
     def check(self, keys: Iterable[str], key: str, common: Iterable[str]) -> None:
         """Refuse keys that the target does not take; for a user's own code this is the only check."""
@@ -280,9 +288,11 @@ class Door:
         target = self.locate(node.get("_target_"), key)
         # a saved configuration may be used on another machine
         check_installed(getattr(target, "requires", ()), key)
-        keys = {k: v for k, v in node.items() if not k.startswith("_")}
         group = BY_NAME.get(key) or BY_NAME[key.split(".")[0]]
         call = Call(target, group, node)
+        keys = {
+            k: v for k, v in node.items() if not k.startswith("_") and (v is not None or k not in call.unset)
+        }
         call.check(keys, key, common)
         try:
             part = call(runtime, keys)

@@ -431,11 +431,33 @@ def build_optimizer(config: Config, door: Door, model: nn.Module, frozen: list[F
     optimizer = _fastest(
         partial(door.build, config.optimizer, "optimizer"), target, groups, door, config.optimizer
     )
+    check_groups(optimizer, "optimizer", config)
     for word, node in config.wrap.items():
         optimizer = door.build(node, f"wrap.{word}", optimizer)
+        check_groups(optimizer, f"wrap.{word}", config)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return optimizer
+
+
+def check_groups(optimizer: Any, key: str, config: Config) -> None:
+    """Refuse an optimizer without groups, or whose groups lack the `lr` that the schedule sets; 1 where it has none."""
+    if not getattr(optimizer, "param_groups", None):
+        raise UserError(
+            f"`{key}` gives an object without `param_groups`.\nWrite into its __init__: "
+            + (
+                "self.param_groups = optimizer.param_groups"
+                if key.startswith("wrap")
+                else "super().__init__(params, {…})"
+            )
+        )
+    for group in optimizer.param_groups:
+        if "lr" not in group and (config.lr is not None or config.words["schedule"] != "constant"):
+            raise UserError(
+                f"`{key}` has no `lr` in its param_groups, where learning rate and schedule are set.\n"
+                'Write into its __init__: super().__init__(params, {"lr": lr}), and use group["lr"] in step'
+            )
+        group.setdefault("lr", 1.0)
 
 
 def _fastest(

@@ -82,6 +82,29 @@ class Second(Plain):
                     state["v"].mul_(0.9)
                 state["m"] = 0
 
+class NoRate(torch.optim.Optimizer):
+    def __init__(self, params, factor=0.1):
+        super().__init__(params, {"factor": factor})
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.add_(p.grad, alpha=-group["factor"])
+
+class Unlisted(NoRate):
+    def __init__(self, params, lr=0.1):
+        torch.optim.Optimizer.__init__(self, params, {"factor": lr})
+
+class NoGroups:
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+    def zero_grad(self, set_to_none=True): ...
+    def state_dict(self): return {}
+    def load_state_dict(self, state_dict): ...
+
 class Still(Plain):
     def step(self, closure=None):
         return None
@@ -165,6 +188,8 @@ EARLY = {  # group, target, what the message says
     "weight rule": ("regularization", "Project", r"^`regularization.mine` fails .*TypeError: list indices.*\n.*`after_update\(self, param_groups"),
     "optimizer": ("optimizer", "Plain", r"^`optimizer` fails .*AttributeError: .*'gradient'.\nThe interface of optimizer: `step\(self, \*closure\)`"),
     "second step": ("optimizer", "Second", r"^`optimizer` fails .*KeyError: 'v'"),
+    "no lr in the groups": ("optimizer", "Unlisted", r"^`optimizer` has no `lr` in its param_groups, .*\n.*super\(\).__init__\(params, "),
+    "no groups": ("wrap", "NoGroups", r"^`wrap.mine` gives an object without `param_groups`.\n.*self.param_groups = optimizer.param_groups"),
     "wrap": ("wrap", "Around", r"^`wrap.mine` fails .*AttributeError: .*'steep'"),
     "loss": ("loss", "cut", r"^`loss` fails in a trial step: RuntimeError: element 0 of tensors does not require grad"),
     "sampler": ("sampler", "Order", r"^`sampler` gives \d+ positions from 0 to \d+; they must be len\(self\)"),
@@ -227,6 +252,20 @@ def test_an_optimizer_that_does_not_move_is_told(dltrain, mine, capsys):
     assert dltrain(*mine("optimizer", "Still")) == 0
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "changed no weight" in text]
     assert line.startswith("dltrain: optimizer=mine changed no weight in 2 trial steps")
+
+
+def test_a_learning_rate_that_no_optimizer_takes_is_refused(dltrain, workdir, mine):
+    typed = mine("optimizer", "NoRate")
+    assert dltrain(*typed) == 0
+    folders = run_folders(workdir)
+    with pytest.raises(
+        UserError,
+        match="`lr` is 0.1, and optimizer=mine has no parameter `lr`, .*\n.*add `lr` to parts.NoRate",
+    ):
+        dltrain(*typed, "lr=0.1")
+    with pytest.raises(UserError, match="no `lr` in its param_groups"):
+        dltrain(*typed, "schedule=cosine")
+    assert run_folders(workdir) == folders
 
 
 def test_a_trial_changes_no_result(train, mine):

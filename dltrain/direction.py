@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 Mode = Literal["min", "max"]
@@ -37,7 +37,8 @@ _DIRECTIONS: dict[str, Mode] = {
     "images_per_second": "max",
 }
 BETTER: dict[Mode, str] = {"min": "lower is better", "max": "higher is better"}
-COLUMNS = tuple(f"{split}/{name}" for split in ("val", "train") for name in ("loss", "accuracy", "mae"))
+# measured in training, too: means over samples
+_OF_SAMPLES = ("loss", "objective", "accuracy", "mae")
 
 
 def direction_of(metric: str, metrics: Mapping[str, Any] | None = None) -> Mode | None:
@@ -70,13 +71,17 @@ def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.
     return value < best - min_delta if mode == "min" else value > best + min_delta
 
 
-def problems(plain: Mapping[str, Any]) -> dict[str, str]:
-    """Return why the `mode` of a group does not fit its `metric`, by group, for a configuration as plain data."""
+def problems(plain: Mapping[str, Any], words: Iterable[str] = ()) -> dict[str, str]:
+    """Return why the `mode` of a group does not fit its `metric`, by group, for a configuration as plain data.
+
+    words: all words of `metrics`, for the nearest name
+    """
     found = {}
     for group, metric, mode in _watchers(plain):
         direction = direction_of(metric, plain.get("metrics"))
         if mode == "auto" and direction is None:
-            found[group] = _unknown(f"{group}.metric", f"{group}.mode", metric)
+            chosen = list(plain.get("metrics") or {})
+            found[group] = _unknown(f"{group}.metric", f"{group}.mode", metric, chosen, words)
         elif mode != "auto" and direction not in (None, mode):
             found[group] = (
                 f"`{group}.mode` is {mode}, but of {metric} {BETTER[direction or mode]}.\n"
@@ -103,11 +108,34 @@ def _watchers(plain: Mapping[str, Any]) -> Iterator[tuple[str, str, Choice]]:
                 yield group, node["metric"], mode
 
 
-def _unknown(metric_key: str, mode_key: str, metric: str) -> str:
-    near = difflib.get_close_matches(metric, (*COLUMNS, "gap"), n=1, cutoff=0.75)
-    hint = f" Did you mean `{near[0]}`?" if near else ""
-    return (
-        f"`{metric_key}` is {metric}, and {mode_key}=auto does not know whether lower or higher is better.{hint}\n"
-        f"Say which: {mode_key}=min (lower is better) or {mode_key}=max (higher); a metric of yours says it itself by "
-        f'`direction = "max"` in its class.'
+def _unknown(
+    metric_key: str, mode_key: str, metric: str, chosen: Sequence[str] = (), words: Iterable[str] = ()
+) -> str:
+    known = {*words, *chosen, *_DIRECTIONS} - {"none"}
+    near = "" if metric.rpartition("/")[2] in known else _nearest(metric, known)
+    name = near.rpartition("/")[2]
+    lines = [
+        f"`{metric_key}` is {metric}, and {mode_key}=auto does not know whether lower or higher is better."
+    ]
+    if near:
+        add = f" Write metrics=[{','.join([*chosen, name])}] {metric_key}={near}"
+        lines.append(f"Did you mean `{near}`?{add if name in words and name not in chosen else ''}")
+    lines.append(
+        f"{'Otherwise say' if near else 'Say'} which: {mode_key}=min (lower is better) or {mode_key}=max (higher); a metric of "
+        'yours says it itself by `direction = "max"` in its class.'
     )
+    return "\n".join(lines)
+
+
+def _nearest(metric: str, names: Iterable[str]) -> str:
+    """Return the column whose name begins so, or is most similar; of equal ones that with the same first letter."""
+    split, _, own = metric.rpartition("/")
+    rated = [
+        (name.startswith(own), difflib.SequenceMatcher(None, own, name).ratio(), name[:1] == own[:1], name)
+        for name in names
+    ]
+    begins, ratio, _, name = max(rated)
+    if ratio < 0.5 and not begins:
+        return ""
+    split = split if split in ("val", "train") and name in _OF_SAMPLES else "val"
+    return name if name in ("gap", "images_per_second") else f"{split}/{name}"

@@ -170,7 +170,7 @@ def test_jobs_with_different_objectives_are_refused(workdir, dltrain):
 def contradictory(train, monkeypatch):
     """A run as commit caa09af made it: `mode: min`, its default, beside val/accuracy."""
     with monkeypatch.context() as patch:
-        patch.setattr("dltrain.config.validation.problems", lambda plain: {})
+        patch.setattr("dltrain.config.validation.problems", lambda plain, words=(): {})
 
         def make(*overrides: str) -> Run:
             return train(*IRIS, "early_stopping.metric=val/accuracy", "early_stopping.mode=min", *overrides)

@@ -98,6 +98,11 @@ CONFIG = [
     ("early_stopping.metric=val/distance", r"`early_stopping.metric` is val/distance, and early_stopping.mode=auto does not know .*\.\n"
      r"Say which: early_stopping.mode=min .* or early_stopping.mode=max", ""),
     ("schedule=plateau schedule.metric=val/distance", r"`schedule.metric` is val/distance, and schedule.mode=auto does not know", ""),
+    ("early_stopping.metric=val/f2", r"Did you mean `val/f1`\? Write metrics=\[f1\] early_stopping\.metric=val/f1\n",
+     "metrics=[f1] early_stopping.metric=val/f1"),
+    ("metrics=[auroc] early_stopping.metric=val/roc", r"Did you mean `val/auroc`\?\nOtherwise", "metrics=[auroc] early_stopping.metric=val/auroc"),
+    ("schedule=plateau schedule.metric=val/acc", r"Did you mean `val/accuracy`\? Write metrics=\[accuracy\] schedule\.metric=val/accuracy\n",
+     "metrics=[accuracy] schedule=plateau schedule.metric=val/accuracy"),
     ("early_stopping.metric=val/acuracy", r"Did you mean `val/accuracy`\?", "early_stopping.metric=val/accuracy"),
     ("augmentation=[mixup] augmentation.mixup.alpha=-0.2", r"`augmentation.mixup.alpha` is -0.2; it must be: float > 0",
      "augmentation=[mixup] augmentation.mixup.alpha=0.2"),
@@ -135,6 +140,9 @@ DATA = [
     ("steps=5 schedule=cosine schedule.warmup_steps=10", r"schedule: .*warm", 2, "schedule=cosine schedule.warmup_steps=1"),
     ("dataset=iris folds=60 fold=0", r"", 3, "dataset=iris folds=5 fold=0"),
     ("early_stopping.metric=val/mae", r"`early_stopping.metric` is val/mae, which this run does not measure", 2, "early_stopping.metric=val/loss"),
+    ("early_stopping.metric=f1", r"To measure it: metrics=\[accuracy,f1\] early_stopping\.metric=val/f1$", 2,
+     "metrics=[accuracy,f1] early_stopping.metric=val/f1"),
+    ("early_stopping.metric=test/accuracy", r"Did you mean `val/accuracy`\?", 2, "early_stopping.metric=val/accuracy"),
     ("early_stopping.metric=val/distance early_stopping.mode=max", r"It measures: .*val/accuracy", 2, "early_stopping.metric=val/accuracy"),
 ]  # fmt: skip
 

@@ -27,6 +27,7 @@ from dltrain.config.compose import (
     say_replaced,
 )
 from dltrain.config.door import Door, shipped_targets
+from dltrain.config.groups import OF_SWEEPS
 from dltrain.config.hydra_private import get_args_parser
 from dltrain.config.schema import Config, run_name
 from dltrain.config.validation import validate
@@ -118,14 +119,27 @@ def command_line(arguments: list[str]) -> str:
 def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name: str, command: str) -> int:
     """Check everything, then build, and only then create the folder and train."""
     checked = check(overrides, catalogue, hydra, config_name)
-    if checked.composition.cfg.sweep.get("space"):
-        names = ", ".join(map(str, checked.composition.cfg.sweep.space))
-        print(
-            f"dltrain: `sweep.space` ({names}) is searched with -m only; this is one run without it",
-            file=sys.stderr,
-        )
+    say_unused_sweep(checked.composition)
     run_checked(checked, hydra, command, STARTED)
     return 0
+
+
+def say_unused_sweep(composition: Composition) -> None:
+    """Say which settings of a sweep a file makes, which have no effect on one run."""
+    catalogue, sweep = composition.catalogue, composition.cfg.sweep
+    words = {group: composition.choices[group][0] for group in OF_SWEEPS}
+    found = [f"`{group}={word}`" for group, word in words.items() if word != catalogue.default_word(group)]
+    for path, knob in catalogue.knobs.items():
+        key = path.removeprefix("sweep.")
+        if path != key and key in sweep and sweep[key] != knob.value:
+            found.append(f"`{path}`{' (' + ', '.join(map(str, sweep.space)) + ')' if key == 'space' else ''}")
+    if found:
+        command = shlex.join(["dltrain", "-m", *composition.overrides])
+        print(
+            f"dltrain: {', '.join(found)} {'is' if len(found) == 1 else 'are'} for -m only; this is one run. "
+            f"For the sweep: {command}",
+            file=sys.stderr,
+        )
 
 
 def check_no_sweep(overrides: list[str], may_sweep: bool = True) -> None:

@@ -59,6 +59,16 @@ def of_library(name: str, key: str) -> bool:
     return pattern is not None and pattern.fullmatch(name) is not None
 
 
+def of_shipped_package(name: str) -> bool:
+    # also true for the package itself: `torch.optim` is the `__module__` of torch's Adafactor
+    return f"{name}.".startswith(OURS)
+
+
+def is_shipped(name: str) -> bool:
+    """Return whether a name is one of this program, of torch's optimizers, or of a library that a group may name."""
+    return of_shipped_package(name) or any(pattern.fullmatch(name) for pattern in _LIBRARY.values())
+
+
 def in_working_folder(module: str) -> bool:
     """Return whether a module lies in the working folder, found by its file, and can be imported from there."""
     here = Path.cwd()
@@ -87,30 +97,65 @@ def _missing(name: str) -> str:
     return f", and there is no module {root} in {here}, nor installed.{nearest(root, (f.stem for f in here.glob('*.py')))}"
 
 
-def in_own_code(error: BaseException) -> str:
-    """Return what went wrong in which line of the working folder's code; empty if it was elsewhere."""
+@dataclass(frozen=True)
+class Fault:
+    """An error in the working folder's code.
+
+    Args:
+        calls: file, below the working folder, and function of each call of that code, the innermost last
+        text: type and first line of the error
+        hint: what to write, as the end of a sentence
+    """
+
+    calls: tuple[tuple[Path, str], ...]
+    line: int
+    text: str
+    hint: str
+
+    @property
+    def function(self) -> str:
+        return self.calls[-1][1]
+
+    def told(self) -> str:
+        """Return file, line and error."""
+        return f"{self.calls[-1][0]}, line {self.line}: {self.text}{self.hint}"
+
+
+TRACEBACK = "The traceback: HYDRA_FULL_ERROR=1 dltrain …"
+
+
+def fault_of(error: BaseException) -> Fault | None:
+    """Return what went wrong in which line of the working folder's code; None if it was elsewhere."""
     here, package = Path.cwd().resolve(), Path(__file__).resolve().parents[1]
-    frames = [(Path(f.filename), f.lineno or 0) for f in traceback.extract_tb(error.__traceback__)]
+    frames = [
+        (Path(frame.f_code.co_filename), frame.f_code.co_qualname, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
     if isinstance(error, SyntaxError) and error.filename:
-        frames.append((Path(error.filename), error.lineno or 0))
+        frames.append((Path(error.filename), "", error.lineno or 0))
     own = [
-        (file.resolve().relative_to(here), line)
-        for file, line in frames
+        (file.resolve().relative_to(here), function, line)
+        for file, function, line in frames
         if file.is_file()
         and file.resolve().is_relative_to(here)
         and not file.resolve().is_relative_to(package)
         and "site-packages" not in file.parts
     ]
     if not own:
-        return ""
-    file, line = own[-1]
+        return None
     text = (error.msg if isinstance(error, SyntaxError) else str(error)).partition("\n")[0]
-    said = f"{file}, line {line}: {type(error).__name__}: {text}."
-    if "before Module.__init__() call" in text:
-        return f"{said} Begin __init__ with super().__init__()"
-    if isinstance(error, SyntaxError | ImportError):
-        return said
-    return f"{said}\nThe traceback: HYDRA_FULL_ERROR=1 dltrain …"
+    hint = " Begin __init__ with super().__init__()" if "before Module.__init__() call" in text else ""
+    calls = tuple((file, function) for file, function, _ in own)
+    return Fault(calls, own[-1][2], f"{type(error).__name__}: {text}.", hint)
+
+
+def in_own_code(error: BaseException) -> str:
+    """Return the same as text, and how to see the traceback; empty if it was elsewhere."""
+    fault = fault_of(error)
+    if fault is None:
+        return ""
+    plain = fault.hint or isinstance(error, SyntaxError | ImportError)
+    return fault.told() + ("" if plain else f"\n{TRACEBACK}")
 
 
 @dataclass(frozen=True)
@@ -171,6 +216,14 @@ class Call:
         self.passed = group.passed(names, node, function)
         skipped = group.skipped(names, node, function)
         self.keys = [name for name, _ in names if name not in skipped]
+        # of these, null is no value but stands for the default, which is no literal: `width: int = 2 * BASE`
+        self.unset = {
+            p.name
+            for p in kinds
+            if p.default is not p.empty
+            and p.default is not None
+            and not re.search("None|Optional|Any", str(p.annotation))
+        }
 
     def check(self, keys: Iterable[str], key: str, common: Iterable[str]) -> None:
         """Refuse keys that the target does not take; for a user's own code this is the only check."""
@@ -235,9 +288,11 @@ class Door:
         target = self.locate(node.get("_target_"), key)
         # a saved configuration may be used on another machine
         check_installed(getattr(target, "requires", ()), key)
-        keys = {k: v for k, v in node.items() if not k.startswith("_")}
         group = BY_NAME.get(key) or BY_NAME[key.split(".")[0]]
         call = Call(target, group, node)
+        keys = {
+            k: v for k, v in node.items() if not k.startswith("_") and (v is not None or k not in call.unset)
+        }
         call.check(keys, key, common)
         try:
             part = call(runtime, keys)
@@ -277,7 +332,7 @@ class Door:
             raise UserError(
                 f"`{key}._target_` is {name}, and {package} is not installed.\nInstall it: pip install {package}"
             )
-        if not (self._ours(name) and name in self.targets) and (missing := _missing(name)):
+        if not (of_shipped_package(name) and name in self.targets) and (missing := _missing(name)):
             raise UserError(f"`{key}._target_` is {name[:80]}{missing}")
         if not self._passes(name, key):
             raise UserError(
@@ -313,7 +368,9 @@ class Door:
         origin = str(getattr(found, "__module__", None))
         library = of_library(name, key) and origin.split(".")[0] == name.split(".")[0]
         # the `__module__` of torch's Adafactor and Muon is `torch.optim` itself
-        if not (library or self._ours(origin + ".") or self._trusted(origin) or in_working_folder(origin)):
+        if not (
+            library or of_shipped_package(origin + ".") or self._trusted(origin) or in_working_folder(origin)
+        ):
             raise UserError(
                 f"`{key}._target_` is {name}, which stands for something in {origin}, from outside the working folder.\n"
                 f"If you trust that code, say so: trust=[{origin.split('.')[0]}]"
@@ -323,13 +380,9 @@ class Door:
     def _passes(self, name: str, key: str) -> bool:
         """Return whether a name may be built, before anything is imported."""
         known, module = name in self.targets, name.rpartition(".")[0]
-        if (self._trusted(module) and (known or not self.recalled)) or (self._ours(name) and known):
+        if (self._trusted(module) and (known or not self.recalled)) or (of_shipped_package(name) and known):
             return True
         return (self.local or known) and (of_library(name, key) or in_working_folder(module))
-
-    def _ours(self, name: str) -> bool:
-        # also true for the package itself: `torch.optim` is the `__module__` of torch's Adafactor
-        return f"{name}.".startswith(OURS)
 
     def _alike(self, name: str) -> list[str]:
         """Return the targets of the same package: a name of another package is not a misspelling of ours."""

@@ -2,7 +2,7 @@
 
 The text comes from the annotation of a parameter (`config.signature.rule_of`). A rule is one or more alternatives joined
 by `or`: a type (`int`, `float`, `bool`, `str`, `path`, `dict`), optionally with a bound (`> 0`, `>= 1`, `in [0, 1)`),
-`list of` or `pair of` such a type, or a literal word (`null`, `auto`, `relu`). Each becomes a JSON Schema, by which
+`list of` or `pair of` such a type, a literal word (`null`, `auto`, `relu`), or `""`, the empty text. Each becomes a JSON Schema, by which
 values are checked here and in an editor.
 """
 
@@ -21,6 +21,8 @@ SPEC = re.compile(
     r"(?:(?P<many>list|pair) of )?(?P<type>int|float|bool|str|path|dict)"
     r"(?:\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>[-\d.e+]+)|\s+in\s+(?P<open>[\[(])(?P<low>[-\d.e+]+),\s*(?P<high>[-\d.e+]+)(?P<close>[\])]))?"
 )
+# the rule of an empty text
+EMPTY = '""'
 _TYPES: dict[str, Schema] = {
     "int": {"type": "integer"},
     "float": {"type": "number"},
@@ -76,6 +78,8 @@ def parse_rule(text: str) -> Rule:
     for part in (p.strip() for p in text.split(" or ")):
         if match := SPEC.fullmatch(part):
             alternatives.append(_typed(match))
+        elif part == EMPTY:
+            alternatives.append({"const": ""})
         elif re.fullmatch(r"[\w.:-]+", part):
             words.append(part)
             alternatives.append({"type": "null"} if part == "null" else {"const": part})

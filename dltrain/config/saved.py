@@ -161,7 +161,7 @@ def read(
         return checked(content, choices, overrides, catalogue, secrets, kept=kept)
     replace_length(content, overrides)
     check_values(content, choices, catalogue, secrets=secrets)
-    check_together(content, choices, kept)
+    check_together(content, choices, kept, catalogue.words["metrics"])
     return to_config(content, words_of(choices), secrets)
 
 

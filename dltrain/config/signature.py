@@ -17,7 +17,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.rules import parse_rule
+from dltrain.config.rules import EMPTY, parse_rule
 from dltrain.errors import UserError
 
 # the default of a required parameter, as OmegaConf writes it
@@ -176,12 +176,15 @@ def read_signature(
     parameters = tuple(
         Parameter(
             name,
-            _checked_rule(rule_of(annotation, aliases), name, annotation, own),
-            _default(default, aliases),
+            _with_default(
+                _checked_rule(rule_of(annotation, aliases), name, annotation, own), name, value, own
+            ),
+            value,
             meanings.get(name, ""),
         )
         for name, annotation, default in arguments
         if name not in passed and not aliases.is_runtime(annotation)
+        for value in [_default(default, aliases)]
     )
     return Signature(parameters, notes, details, open_ended)
 
@@ -200,6 +203,19 @@ def _checked_rule(rule: str | None, name: str, annotation: ast.expr | None, file
             'Write a bound, such as ">= 1", "> 0", "< 8" or "in [0, 1)", or a choice of words, Literal["a", "b"].'
         ) from None
     return rule
+
+
+def _with_default(rule: str | None, name: str, default: Any, file: Path | None) -> str | None:
+    """Return a rule that accepts the default, too. Raises UserError for one in a user's file that contradicts it."""
+    if rule is None or default == REQUIRED or parse_rule(rule).accepts(default):
+        return rule
+    if default is None or default == "":
+        return f"{rule} or {'null' if default is None else EMPTY}"
+    if file is None:
+        return rule
+    raise UserError(
+        f"{file}: the default of `{name}` is {default}, which its annotation refuses: {rule}. Change one of them"
+    )
 
 
 # (names and whether they are required, whether the target is a function) → names of parameters

@@ -60,8 +60,20 @@ def checked(
     drop_own_budget(plain, choices, overrides, catalogue)
     check_parts(plain, choices, catalogue)
     check_values(plain, choices, catalogue, changed, secrets)
-    check_together(plain, choices, kept)
+    check_lr_is_used(plain, choices, catalogue)
+    check_together(plain, choices, kept, catalogue.words["metrics"])
     return to_config(plain, words_of(choices), secrets)
+
+
+def check_lr_is_used(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
+    """Refuse `lr` where the optimizer has no parameter of that name."""
+    word = catalogue.words["optimizer"][choices["optimizer"][0]]
+    known = catalogue.params(choices)
+    if plain["lr"] is not None and not word.signature.open_ended and "optimizer.lr" not in known:
+        raise UserError(
+            f"`lr` is {plain['lr']}, and optimizer={word.name} has no parameter `lr`, so that it would do nothing.\n"
+            f"Leave it out, or add `lr` to {word.target}"
+        )
 
 
 def check_trust(composition: Composition) -> None:
@@ -289,12 +301,17 @@ def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue
         raise UserError(message)
 
 
-def check_together(plain: Node, choices: dict[str, list[str]], known: Iterable[str] = ()) -> None:
-    """Refuse knobs and keys that contradict each other; the directions of the groups in `known` are not checked."""
+def check_together(
+    plain: Node, choices: dict[str, list[str]], known: Iterable[str] = (), metrics: Iterable[str] = ()
+) -> None:
+    """Refuse knobs and keys that contradict each other; the directions of the groups in `known` are not checked.
+
+    metrics: all words of that group
+    """
     for contradiction in CONTRADICTIONS:
         if contradiction.occurs(plain, choices):
             words = {group: ",".join(names) for group, names in choices.items()}
             raise UserError(contradiction.message.format(**plain, words=words))
-    for group, problem in problems(plain).items():
+    for group, problem in problems(plain, metrics).items():
         if group not in known:
             raise UserError(problem)

@@ -55,6 +55,7 @@ from dltrain.run.plan import (
     samples_for_batch_norm,
     steps_of_an_epoch,
 )
+from dltrain.run.rehearsal import rehearse
 from dltrain.seeding import Stream, derive, sample_positions
 from dltrain.training.cost import step_flops
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
@@ -135,6 +136,9 @@ def build(
         measures=objects,
     )
     check_metrics(parts)
+    # the parts of an earlier run have been trained already
+    if statistics is None and contract is None:
+        rehearse(parts, plan, config)
     return parts, plan
 
 
@@ -207,20 +211,24 @@ def check_metrics(parts: Parts) -> None:
     ]
     for key, watcher in watchers:
         if watcher.metric not in columns:
+            cure = _missing_word(key, watcher.metric, parts)
+            name = watcher.metric.rpartition("/")[2]
+            same = [column for column in reversed(columns) if column.rpartition("/")[2] == name]
+            near = f" Did you mean `{same[0]}`?" if same else "" if cure else nearest(watcher.metric, columns)
             raise UserError(
-                f"`{key}.metric` is {watcher.metric}, which this run does not measure.{nearest(watcher.metric, columns)}\n"
-                f"It measures: {', '.join(columns)}{_missing_word(watcher.metric, parts)}"
+                f"`{key}.metric` is {watcher.metric}, which this run does not measure.{near}\n"
+                f"It measures: {', '.join(columns)}{cure}"
             )
 
 
-def _missing_word(metric: str, parts: Parts) -> str:
-    """Return the words that would measure a column of val, where it is that of a shipped metric for this task."""
-    split, _, name = metric.partition("/")
-    fitting = TASK_WORDS.get(parts.spec.task, "").split(", ")
-    if split != "val" or name not in fitting or parts.val is None:
-        return ""
+def _missing_word(key: str, metric: str, parts: Parts) -> str:
+    """Return the words that would measure a column, where its name is that of a shipped metric for this task."""
+    name = metric.rpartition("/")[2]
     chosen = [word for word in (*parts.metrics, *parts.measures.metrics) if word not in ("loss", "objective")]
-    return f"\nTo measure it: metrics=[{','.join([*chosen, name])}]"
+    if name not in TASK_WORDS.get(parts.spec.task, "").split(", ") or name in chosen or parts.val is None:
+        return ""
+    column = f" {key}.metric=val/{name}" if metric != f"val/{name}" else ""
+    return f"\nTo measure it: metrics=[{','.join([*chosen, name])}]{column}"
 
 
 def build_order(config: Config, door: Door, splits: Splits, batch_size: int) -> Any:
@@ -249,6 +257,7 @@ def build_model(
     # torch's initial weights draw from the global generator
     torch.manual_seed(derive(config.seed, "init"))
     model: nn.Module = door.build(config.model, "model", spec.input_shape, spec.num_classes)
+    materialize(model, splits, config)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     report: Report | None = None
     if config.initializer.get("_target_"):
@@ -258,14 +267,49 @@ def build_model(
             report = initialize(model, Stream(config.seed, "init").at(1), batch)
             if report is not None:
                 check_frozen_are_loaded(model, config.parameters.freeze, report.new, "parameters.freeze")
-        except ValueError as error:
-            raise UserError(f"initializer: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:
+            told = in_own_code(error)
+            if not told and not isinstance(error, ValueError):
+                raise
+            raise UserError(f"initializer: {told or error}") from error
     model.to(device)
     if len(spec.input_shape) == 3:
         model.to(memory_format=torch.channels_last)
     named = dict(model.named_parameters())
     frozen = freeze(model, config, [name for name in trained if not named[name].requires_grad])
     return model, frozen, "" if report is None else str(report)
+
+
+def materialize(model: nn.Module, splits: Splits, config: Config) -> None:
+    """Give lazy layers, such as `nn.LazyLinear`, their sizes: a forward pass of two samples. Raises UserError if it fails."""
+    if not _lazy(model):
+        return
+    batch = next(iter(splits.train.batches(torch.arange(min(2, len(splits.train))), 2)))
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(batch.inputs.cpu())
+    except Exception as error:
+        told = in_own_code(error) or f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise UserError(
+            f"model={config.words['model']}: its lazy layers get their sizes from samples of shape {splits.spec.input_shape}, "
+            f"and that fails: {told}"
+        ) from error
+    finally:
+        model.train(was_training)
+    if names := _lazy(model):
+        raise UserError(
+            f"model={config.words['model']}: `forward` does not use {', '.join(names[:3])}, whose size stays unknown. Remove it"
+        )
+
+
+def _lazy(model: nn.Module) -> list[str]:
+    """Return the names of the parameters and buffers that have no size yet."""
+    named = (*model.named_parameters(), *model.named_buffers())
+    return [name for name, tensor in named if nn.parameter.is_lazy(tensor)]
 
 
 def sample_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
@@ -389,11 +433,33 @@ def build_optimizer(config: Config, door: Door, model: nn.Module, frozen: list[F
     optimizer = _fastest(
         partial(door.build, config.optimizer, "optimizer"), target, groups, door, config.optimizer
     )
+    check_groups(optimizer, "optimizer", config)
     for word, node in config.wrap.items():
         optimizer = door.build(node, f"wrap.{word}", optimizer)
+        check_groups(optimizer, f"wrap.{word}", config)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return optimizer
+
+
+def check_groups(optimizer: Any, key: str, config: Config) -> None:
+    """Refuse an optimizer without groups, or whose groups lack the `lr` that the schedule sets; 1 where it has none."""
+    if not getattr(optimizer, "param_groups", None):
+        raise UserError(
+            f"`{key}` gives an object without `param_groups`.\nWrite into its __init__: "
+            + (
+                "self.param_groups = optimizer.param_groups"
+                if key.startswith("wrap")
+                else "super().__init__(params, {…})"
+            )
+        )
+    for group in optimizer.param_groups:
+        if "lr" not in group and (config.lr is not None or config.words["schedule"] != "constant"):
+            raise UserError(
+                f"`{key}` has no `lr` in its param_groups, where learning rate and schedule are set.\n"
+                'Write into its __init__: super().__init__(params, {"lr": lr}), and use group["lr"] in step'
+            )
+        group.setdefault("lr", 1.0)
 
 
 def _fastest(

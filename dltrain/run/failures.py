@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from dltrain.config.door import Fault, fault_of
 from dltrain.data.errors import DataError
 from dltrain.errors import DataProblem, NumericalFailure, ResourceProblem, UserError
 from dltrain.run.built import Experiment
+from dltrain.run.rehearsal import own_parts, owner
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.guard import NonFinite
 
@@ -27,12 +29,21 @@ def explain(error: BaseException, experiment: Experiment) -> BaseException:
             f"Try batch_size={half}, or accumulate={plan.accumulate * 2} for the same steps in smaller parts, "
             "or batch_size=auto."
         )
+    if isinstance(error, Exception) and not isinstance(error, UserError) and (fault := fault_of(error)):
+        return in_own_part(fault, experiment)
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         return ResourceProblem(
             f"{error.filename or 'A file of the run'} could not be written ({error.strerror or error}). "
             "Remove the cause, then run: dltrain resume RUN"
         )
     return error
+
+
+def in_own_part(fault: Fault, experiment: Experiment) -> UserError:
+    """Say in which part and line of the user's code an error occurred."""
+    key = owner(fault, own_parts(experiment.config.plain))
+    where = f"`{key}`: " if key else ""
+    return UserError(f"{where}{fault.told()}\nThe traceback is in the run's run.log")
 
 
 def non_finite(error: NonFinite, experiment: Experiment) -> NumericalFailure:

@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from dltrain.config.schema import Config, to_config
 from dltrain.errors import UserError
 from dltrain.optimizers.stepping import ONE_LOSS
 from dltrain.run.build import build
+from dltrain.run.rehearsal import Scratch
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.trainer import Trainer
@@ -96,19 +97,6 @@ def _loss_after(parts: Parts, plan: Plan) -> float:
         return math.inf
     loss = trainer.state.last_row.get("val/loss", trainer.state.last_row["train/loss"])
     return loss if math.isfinite(loss) else math.inf
-
-
-class Scratch:
-    """A run folder that keeps nothing: a trial leaves no trace."""
-
-    def append_row(self, row: Mapping[str, float]) -> None: ...
-    def save_checkpoint(self, *parts: object) -> None: ...
-    def wait(self) -> None: ...
-    def check_saved(self) -> None: ...
-    def newest_checkpoint(self) -> None: ...
-    def note_problem(self, problem: str) -> None: ...
-    def seconds_since_checkpoint(self) -> float:
-        return 0.0
 
 
 def find_batch_size(config: Config, door: Door) -> int:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from test_mistakes import composed
 
 from dltrain.commands.complete import candidates, split
+from dltrain.config.compose import open_catalogue
 from dltrain.errors import UserError
 
 CODE = """import enum
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
+from torch import nn
 
 class E(enum.Enum):
     A = 1
@@ -26,6 +29,19 @@ class Unknown:
 
 class Member:
     def __init__(self, input_shape, num_classes, width: Literal[E.A] = E.A, depth: Literal[len("ab")] = 2): ...
+
+class Contradiction:
+    def __init__(self, input_shape, num_classes, rate: Annotated[float, "> 0"] = 0.0): ...
+
+BASE = 3
+
+class Defaults(nn.Module):
+    def __init__(self, input_shape, num_classes, tag: str = "", width: int = None, depth: int = 2 * BASE, size=len("four")):
+        super().__init__()
+        self.linear = nn.Linear(64, num_classes)
+        assert (tag, width, depth, size) in (("", None, 6, 4), ("x", 2, 5, 7)), (tag, width, depth, size)
+    def forward(self, x):
+        return self.linear(x.flatten(1))
 
 @dataclass
 class Fields:
@@ -42,6 +58,7 @@ BROKEN = {  # word, text of its file, what the refusal says
     "a package": ("loss=mine", "# @package other\n_target_: x.Y\n", "`# @package other` would have no effect"),
     "an annotation": ("model=mine", "_target_: mine.Bound\n", "the annotation of `width`, Annotated[int, 'at least 1'], is no rule"),
     "a declaration": ("model=mine", "_target_: mine.Unknown\n", "declares 'nothing that is known', which no rule knows"),
+    "a default": ("model=mine", "_target_: mine.Contradiction\n", "mine.py: the default of `rate` is 0.0, which its annotation refuses: float > 0"),
     "too large": ("penalty_schedule=mine", "a: " + "x" * 1_000_001, "a configuration has at most 1000000"),
     "one meaning": ("optimizer=sgd", "_target_: mine.E\n", "`optimizer=sgd` exists twice"),
 }  # fmt: skip
@@ -93,3 +110,23 @@ def test_a_signature_beyond_literals_blocks_nothing(workdir, target):
     write(workdir, "model=mine", f"_target_: mine.{target}\n")
     assert composed().words["model"] == "mlp"
     assert composed("model=mine", "model.width=4").plain["model"]["width"] == 4
+
+
+def test_a_default_is_never_refused_by_its_own_rule(dltrain, workdir, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    write(workdir, "model=mine", "_target_: mine.Defaults\n")
+    assert dltrain("model=mine", "steps=1", "quiet=true") == 0
+    given = ("model.tag=x", "model.width=2", "model.depth=5", "model.size=7")
+    assert dltrain("model=mine", "steps=1", "quiet=true", *given) == 0
+    assert dltrain("model=mine", "steps=1", "quiet=true", "model.tag=''", "model.width=null") == 0
+    with pytest.raises(UserError, match="`model.width` is a; it must be: int or null"):
+        dltrain("model=mine", "model.width=a")
+    sys.modules.pop("mine", None)
+
+
+def test_no_shipped_default_is_refused_by_its_own_rule():
+    words = [word for group in open_catalogue().words.values() for word in group.values()]
+    params = [p for word in words for p in word.params.values() if p.rule and p.value != "???"]
+    assert len(params) > 500
+    assert not [p for p in params if "${" not in str(p.value) and not p.rule.accepts(p.value)]

@@ -483,11 +483,22 @@ def test_a_setting_of_a_sweep_for_one_run(dltrain, workdir, typed):
     assert list(workdir.iterdir()) == []
 
 
-def test_a_search_space_in_a_recipe_is_for_sweeps(dltrain, workdir, capsys):
-    (workdir / "conf" / "experiment").mkdir(parents=True)
-    (workdir / "conf" / "experiment" / "r.yaml").write_text("sweep:\n  space:\n    lr: [0.1, 0.01]\n")
-    assert dltrain("experiment=r", "steps=1", "quiet=true") == 0
-    assert "`sweep.space` (lr) is searched with -m only" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "recipe, named",
+    [
+        ("sweep:\n  space:\n    lr: [0.1, 0.01]\n", "`sweep.space` (lr) is"),
+        ("sweep:\n  trials: 3\n", "`sweep.trials` is"),
+        ("defaults:\n  - override /sweep: tpe\nsweep: {trials: 3}\n", "`sweep=tpe`, `sweep.trials` are"),
+        ("defaults:\n  - override /sweep/backend: local\n", "`sweep.backend=local` is"),
+    ],
+)
+def test_what_a_recipe_sets_of_a_sweep_is_said_to_be_for_sweeps(dltrain, workdir, capsys, recipe, named):
+    typed = written(workdir, recipe)
+    assert dltrain(typed, "steps=1", "quiet=true") == 0
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if "-m only" in text]
+    said, _, command = line.partition("For the sweep: dltrain ")
+    assert said == f"dltrain: {named} for -m only; this is one run. "
+    assert shlex.split(command) == ["-m", typed, "steps=1", "quiet=true"]
 
 
 def test_the_last_of_two_values_is_said(dltrain, workdir, capsys):

@@ -384,7 +384,10 @@ class Run:
 
 
 class Sweep(Sequence[Run]):
-    """The folder of a sweep: its runs in the order of the jobs. Made by `sweep`, or `Sweep(path)`."""
+    """The folder of a sweep: its runs in the order of the jobs. Made by `sweep`, or `Sweep(path)`.
+
+    A job that is queued, or was interrupted before it wrote its summary.json, has no run yet and is left out.
+    """
 
     def __init__(self, path: str | Path) -> None:
         from dltrain.storage.summary import read_json
@@ -399,8 +402,8 @@ class Sweep(Sequence[Run]):
 
     @cached_property
     def runs(self) -> list[Run]:
-        """Return the runs of the jobs that have begun."""
-        folders = (folder for folder in self.path.iterdir() if folder.name.isdecimal())
+        """Return the runs whose job folder has a summary.json, which a job stopped while it starts has not written."""
+        folders = (file.parent for file in self.path.glob("*/summary.json") if file.parent.name.isdecimal())
         return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name))]
 
     @property

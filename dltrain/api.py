@@ -389,6 +389,8 @@ class Sweep(Sequence[Run]):
     A job that is queued, or was interrupted before it wrote its summary.json, has no run yet and is left out.
     """
 
+    path: Path
+
     def __init__(self, path: str | Path) -> None:
         from dltrain.storage.summary import read_json
 

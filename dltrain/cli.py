@@ -8,7 +8,7 @@ import os
 import sys
 
 import dltrain.commands  # noqa: F401 - its time stamp
-from dltrain.config.groups import VERBS
+from dltrain.verbs import verbs
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def dispatch(arguments: list[str]) -> int:
     """Run the command that the arguments name; the default is to train."""
-    verb = arguments[0] if arguments and arguments[0] in VERBS else None
+    verb = arguments[0] if arguments and arguments[0] in verbs() else None
     if {"-h", "--help"} & set(arguments):
         from dltrain.commands.help import print_help
 

@@ -1,4 +1,4 @@
-"""`dltrain evaluate RUN…`: score trained runs on their splits or on other data, and several of them as an ensemble."""
+"""`dltrain evaluate RUN… [key=value …]`: score runs and their ensemble, on dataset.path=FILE too; --json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dltrain export RUN`: a model for other programs, with its preprocessing and names inside."""
+"""`dltrain export RUN`: write the model for other programs: ONNX, torch.export, safetensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dltrain resume RUN [key=value …]`: continue from the newest complete checkpoint."""
+"""`dltrain resume RUN [key=value …]`: continue an interrupted run from its newest complete checkpoint."""
 
 from __future__ import annotations
 

@@ -76,6 +76,22 @@ def fills_nothing(module): ...
 class NoEvent:
     def on_epoch_end(self, row): ...
 
+class NoStop:
+    def __init__(self, metric="val/loss", mode="auto"): self.metric, self.mode = metric, "min"
+    def observe(self, row, step): return True
+    def state_dict(self): return {}
+    def load_state_dict(self, state): ...
+
+class NoAverage:
+    def __init__(self, model): self.started = False
+    def update(self, step): ...
+    def state_dict(self): return {}
+    def load_state_dict(self, state): ...
+
+class NoWrap:
+    def __init__(self, optimizer): self.param_groups = optimizer.param_groups
+    def step(self): ...
+
 class WrongEvent:
     def evaluated(self, row): ...
     def run_ended(self): ...
@@ -97,6 +113,9 @@ MISFITS = {
     "diagnostic": ("diagnostics", "my_parts.NoMeasure", r"has no method `measure\(self, probe\)`"),
     "logger": ("logger", "my_parts.NoEvent", r"has no method `run_started\(self, run\)` \(or one of: run_started, step_logged, eval"),
     "event": ("logger", "my_parts.WrongEvent", r"has run_ended\(\), and must have `run_ended\(self, result\)`: too many"),
+    "early stopping": ("early_stopping", "my_parts.NoStop", r"has no method `converged\(self, update_norm\)`"),
+    "averaging": ("averaging", "my_parts.NoAverage", r"has no method `swapped\(self\)`"),
+    "wrap": ("wrap", "my_parts.NoWrap", r"has no method `zero_grad\(self, set_to_none=True\)`"),
     "augmentation": ("augmentation", "my_parts.wrong_fade", r"A function of augmentation takes \(inputs, targets, generator, …\)"),
     "initializer": ("initializer", "my_parts.fills_nothing", r"A function of initializer takes \(module, generator, batch, …\)"),
 }  # fmt: skip

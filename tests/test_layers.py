@@ -135,6 +135,39 @@ def test_hydra_stops_at_the_door():
     assert wrong == []
 
 
+# modules of the standard library that Windows lacks
+POSIX = {"fcntl", "resource", "termios", "tty", "pty", "pwd", "grp", "syslog", "posix", "curses", "readline", "crypt"}  # fmt: skip
+
+
+def imported_at_top(tree: ast.AST) -> set[str]:
+    """Return the modules that are imported when a file is imported: those outside functions."""
+    found = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            found |= imported_at_top(node)
+    return found
+
+
+def test_nothing_of_posix_is_imported_at_the_top_of_a_module():
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in FILES
+        for name in imported_at_top(ast.parse(file.read_text(encoding="utf-8")))
+        if POSIX & set(name.split(".")[:1]) or name == "multiprocessing.forkserver"
+    ]
+    assert wrong == []
+    seen = imported_at_top(
+        ast.parse(
+            "try:\n  import fcntl\nexcept ImportError: ...\ndef f():\n  import pwd\nclass C:\n  import grp"
+        )
+    )
+    assert seen == {"fcntl", "grp"}
+
+
 def test_backward_occurs_once():
     places = [
         str(f.relative_to(ROOT))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, to_config
+from dltrain.data.prepare import free_memory
 from dltrain.errors import UserError
 from dltrain.optimizers.stepping import ONE_LOSS
 from dltrain.run.build import build
@@ -139,12 +140,3 @@ def bytes_per_sample(parts: Parts, samples: int = 4) -> int:
         parts.loss(parts.model(batch.inputs), batch.targets).mean()
     weights = {p.untyped_storage().data_ptr() for p in parts.model.parameters()}
     return sum(size for pointer, size in kept.items() if pointer not in weights) // samples
-
-
-def free_memory(device: torch.device) -> int:
-    """Free bytes: of the GPU, or of the machine as Linux counts them."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import os
-
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

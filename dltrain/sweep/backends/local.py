@@ -99,7 +99,7 @@ class Local:
     def close(self) -> None:
         for process in self.running:
             if process.jobs:
-                process.worker.signal(signal.SIGKILL)
+                process.worker.kill()
         for process in self.running:
             process.worker.end()
         self.running.clear()

@@ -12,7 +12,7 @@ from dltrain.verbs import verbs
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command line and exit with its code (TRUST.md's table); a mistake is told in a few lines."""
+    """Run a command line and exit with its code (README.md, "When something is wrong"); print a mistake in a few lines."""
     from dltrain.errors import UserError
 
     arguments = sys.argv[1:] if argv is None else argv

@@ -1,4 +1,4 @@
-"""The walk through METHODS.md: each of its words stands in `--help`, in docs/methods.md and in a test, and learns."""
+"""The walk through methods_rows.txt: each of its words is in `--help`, in docs/methods.md and in a test, and learns."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ SYNONYMS = {"gpu": "cuda"}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word closest to a misspelt one, as the end of a sentence: ' Did you mean `adam`?' or ''."""
+    """Return the known word closest to a misspelt one, as the end of a sentence: ' Did you mean `adam`?' or ''."""
     known = list(known)
     same = [name for name in known if _letters(name) == _letters(SYNONYMS.get(word.lower(), word))]
     found = same or _close(word, known)

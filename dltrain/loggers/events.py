@@ -81,7 +81,7 @@ class RunInfo:
         return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', self.title)[-60:].strip('-')}-{crc32(whole.encode()):08x}"
 
     def summary(self) -> list[tuple[str, tuple[str, ...]]]:
-        """The run in words: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
+        """Return a description of the run: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
         kind = {"classification": "class", "regression": "target"}.get(self.task, "value")
         shape = "×".join(map(str, self.input_shape)) + f" inputs → {count(self.num_classes, kind)}"
         length = f"{count(self.max_epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}"
@@ -138,7 +138,7 @@ class Result:
     error: str = ""  # class of the error or signal that ended the run early
 
     def flat(self) -> dict[str, float | str | None]:
-        """Return it as one level of names: `status`, `best/val/loss`, `test/accuracy`, …"""
+        """Return the result as one level of names: `status`, `best/val/loss`, `test/accuracy` and so on."""
         names = "status stop_reason error objective best_epoch epochs steps seconds images_per_second peak_memory_bytes"
         scores = {f"best/{key}": value for key, value in self.best.items()}
         scores |= {f"test/{key}": value for key, value in self.test.items()}
@@ -181,35 +181,35 @@ class RunStarted(Protocol):
     """A logger that wants to know what the run is."""
 
     def run_started(self, run: RunInfo) -> None:
-        """Called once, before the first step; a resumed run has `run.resumed` and `run.resumed_step`."""
+        """Handle the start, before the first step; a resumed run has `run.resumed` and `run.resumed_step`."""
 
 
 class StepLogged(Protocol):
     """A logger of single steps."""
 
     def step_logged(self, row: dict[str, float]) -> None:
-        """Called every `log.every_steps` steps with `step`, `loss`, `grad_norm`, `lr` and the metrics of training."""
+        """Handle every `log.every_steps`-th step, with `step`, `loss`, `grad_norm`, `lr` and the metrics of training."""
 
 
 class Evaluated(Protocol):
     """A logger of evaluations."""
 
     def evaluated(self, row: dict[str, float]) -> None:
-        """Called after every evaluation with the row of metrics.csv: `epoch`, `step`, `train/loss`, …"""
+        """Handle an evaluation, with the row of metrics.csv: `epoch`, `step`, `train/loss` and so on."""
 
 
 class RunEnded(Protocol):
     """A logger that wants to know what came out."""
 
     def run_ended(self, result: Result) -> None:
-        """Called once: after the test split was scored, or when an error or a signal ended the run (`result.error`)."""
+        """Handle the end, after the test split was scored, or when an error or a signal ended the run (`result.error`)."""
 
 
 class Stepped(Protocol):
     """An observer of every step, which a fast loop has no time for."""
 
     def stepped(self, progress: Progress) -> None:
-        """Called after every step: at most 2 µs when nothing is due. A stacked job has steps between its calls."""
+        """Handle a step, in at most 2 µs when nothing is due. A stacked job has steps between the calls."""
 
 
 class Logger(RunStarted, StepLogged, Evaluated, RunEnded, Stepped, Protocol):

@@ -71,7 +71,7 @@ def image_grid(images: Tensor, labels: Sequence[str] = (), scale: int | None = N
 
 
 def png(picture: Image8) -> bytes:
-    """The picture as the bytes of a PNG file."""
+    """Return the picture as the bytes of a PNG file."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -165,7 +165,7 @@ def paint_labels(
 
 
 def paint_counts(draw: ImageDraw, table: NDArray[np.int64], place: tuple[int, int, int]) -> None:
-    """The counts, where they fit; zeros stay empty, so that mistakes stand out."""
+    """Draw the counts, where they fit; zeros stay empty, so that mistakes stand out."""
     left, top, cell = place
     dark = np.sqrt(table / np.maximum(table.sum(1, keepdims=True), 1)) > 0.6
     for row, column in np.argwhere(table > 0):
@@ -178,7 +178,7 @@ def paint_counts(draw: ImageDraw, table: NDArray[np.int64], place: tuple[int, in
 
 @lru_cache
 def fitting_font(digits: int, cell: int) -> FreeTypeFont | None:
-    """The largest font, 8 to 17 pixels, in which so many digits fit into a cell; None where none fits."""
+    """Return the largest font, 8 to 17 pixels, in which so many digits fit into a cell; None where none fits."""
     for size in range(min(17, cell - 4), 7, -1):
         if font(size).getlength("0" * digits) <= cell - 3:
             return font(size)
@@ -186,7 +186,7 @@ def fitting_font(digits: int, cell: int) -> FreeTypeFont | None:
 
 
 def turned(label: str, text: FreeTypeFont, colour: tuple[int, int, int]) -> Image.Image:
-    """The label as a picture that reads from bottom to top."""
+    """Draw the label as a picture that reads from bottom to top."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (math.ceil(text.getlength(label)) + 2, math.ceil(text.size * 1.4)), "white")
@@ -202,7 +202,7 @@ def font(size: int) -> FreeTypeFont:
 
 
 def shortened(label: str, text: FreeTypeFont, width: float) -> str:
-    """The label, ended by … where it is wider than `width` pixels."""
+    """Shorten the label, with … at its end, where it is wider than `width` pixels."""
     if text.getlength(label) <= width:
         return label
     while label and text.getlength(label + "…") > width:

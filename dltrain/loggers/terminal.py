@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
@@ -71,10 +72,8 @@ class SafeStream:
         """Write no more; what is still buffered goes to the null device, or Python would fail at exit."""
         stream, self.stream = self.stream, None
         if stream is sys.__stdout__ and stream is not None:
-            try:
+            with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            except (OSError, ValueError):
-                pass
 
 
 class Screen(Protocol):
@@ -240,7 +239,7 @@ class Meter:
         self.start = self.last = perf_counter()
 
     def line(self, progress: Progress, width: int) -> Line:
-        """The live line, cut to `width` by leaving out whole facts, the least important first."""
+        """Return the live line, cut to `width` by leaving out whole facts, the least important first."""
         self.measure(progress)
         share = min(1.0, progress.step / max(1, progress.total_steps))
         epoch = f"  epoch {progress.epoch}/{self.max_epochs} "
@@ -274,8 +273,10 @@ class Meter:
 
 
 class Table:
-    """The evaluations as aligned lines. The first few are all kept; later ones stand for more and more
-    others: of each group the new best, or else the last, so that hundreds of epochs fit on a screen.
+    """The evaluations as aligned lines.
+
+    The first few are all printed, later ones in groups of growing size: of each group the new best, or else the last, so
+    that hundreds of epochs fit on a screen.
     """
 
     def __init__(self, info: RunInfo) -> None:
@@ -304,14 +305,14 @@ class Table:
         return [[], *([groups] if (groups := group_line(self.columns)) else []), head_line(self.columns)]
 
     def flush(self, width: int | None) -> list[Line]:
-        """The line of the open group, if there is one."""
+        """Return the line of the open group, if there is one."""
         if self.kept is None:
             return []
         (row, improved), self.kept, self.open = self.kept, None, 0
         return [self.line(row, "★" if improved else " ", "" if improved else "dim")]
 
     def waiting(self, width: int | None) -> list[Line]:
-        """The newest evaluation while it is not printed, to be shown above the live line."""
+        """Return the newest evaluation while it is not printed, to be shown above the live line."""
         return [self.line(self.latest, " ", "dim italic")] if self.kept is not None and self.latest else []
 
     def line(self, row: Mapping[str, float], mark: str, style: str) -> Line:
@@ -350,7 +351,7 @@ def text_of(line: Line) -> Text:
 
 
 def header(info: RunInfo, width: int | None) -> list[Line]:
-    """What runs, on what, where."""
+    """Return the lines that say what runs, on which data and device."""
     lines: list[Line] = [[(info.name, "bold")]]
     for label, facts in info.summary():
         lines += labelled(label, facts, width)
@@ -358,7 +359,7 @@ def header(info: RunInfo, width: int | None) -> list[Line]:
 
 
 def outcome(info: RunInfo, result: Result, width: int | None) -> list[Line]:
-    """What came out, why it stopped, where it lies and how to look at it."""
+    """Return the lines that say how the run ended, its scores, and where its folder is."""
     mark, style = MARKS.get(result.status, ("!", "yellow"))
     reason = f": {result.stop_reason}" if result.stop_reason else ""
     status = result.status.replace("_", " ")
@@ -403,7 +404,7 @@ def labelled(label: str, facts: Sequence[str], width: int | None, style: str = "
 
 
 def fitting_columns(row: Mapping[str, float], width: int) -> list[Column]:
-    """The columns of the table for these values: as many as fit, chosen by rank, in the order of reading."""
+    """Return the columns of the table for these values: as many as fit, chosen by rank, in the order of reading."""
     columns = [Column("epoch", "", "epoch", 6, 0)]
     for group in ("train", "val"):
         keys = [key for key in row if key.startswith(f"{group}/")]
@@ -479,14 +480,14 @@ def minutes(seconds: float) -> str:
 
 
 def short_path(path: Path) -> str:
-    """The path from here when it lies below, so that it can be copied into the next command."""
+    """Return the path relative to the working folder where it is below, so that it can be copied into the next command."""
     full = Path(path).absolute()
     here = Path.cwd()
     return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
 
 
 def logdir(info: RunInfo) -> str:
-    """The folder that holds the runs of every name, e.g. `outputs` for outputs/NAME/RUN."""
+    """Return the folder that contains the runs of every name, such as `outputs` for outputs/NAME/RUN."""
     folder = Path(info.folder).absolute()
     name = Path(info.name).parts
     for parent in folder.parents:

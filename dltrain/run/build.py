@@ -139,7 +139,7 @@ def build(
 def choose_metrics(
     config: Config, door: Door, splits: Splits
 ) -> tuple[dict[str, Metric], Measures, tuple[str, ...]]:
-    """The metrics of the configuration: functions of the samples, objects, and a line where the data chose them.
+    """Choose the metrics of the configuration: functions of the samples, objects, and a line where the data chose them.
 
     None chosen: those of the task; where a class is rare, more than accuracy. Raises UserError for one that does not fit.
     """
@@ -240,8 +240,9 @@ def build_augmentation(config: Config, door: Door, spec: DataSpec) -> Augmentati
 def build_model(
     config: Config, door: Door, splits: Splits, device: torch.device, batch_size: int
 ) -> tuple[nn.Module, list[Frozen], str]:
-    """Return the model, sized from the data, with its initial weights on its device; what of it thaws later; and which
-    weights were loaded, if the initializer tells.
+    """Build the model, sized from the data, and initialize its weights on its device.
+
+    Returns the model, the parameters that thaw later, and which weights were loaded, if the initializer reports it.
     """
     spec = splits.spec
     # torch's initial weights draw from the global generator

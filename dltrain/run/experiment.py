@@ -220,8 +220,9 @@ def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]
 
 
 def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
-    """Return the scores of a constant output on a split of a table: the mean of the training targets, or the shares of their
-    classes.
+    """Return the scores of a constant output on a split of a table.
+
+    The output is the mean of the training targets, or the fractions of their classes.
     """
     if parts.contract is None or not parts.contract.columns:
         return {}

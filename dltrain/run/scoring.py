@@ -171,7 +171,7 @@ def warn_of_other_data(path: Path, parts: Scored, contract: Contract | None) -> 
 def in_shared_units(
     parts: Scored, specs: list[DataSpec], outputs: list[Predicted]
 ) -> tuple[Scored, list[Predicted]]:
-    """Outputs of members that standardized their targets differently, in real units, and parts that measure these."""
+    """Return outputs of members that standardized their targets differently, in real units, and parts that measure these."""
     if len({scale_of(spec) for spec in specs}) == 1:
         return parts, outputs
     plain = replace(parts.spec, target_scale=None)
@@ -210,7 +210,7 @@ def same_targets(left: Tensor, right: Tensor) -> bool:
 
 
 def shared_measures(parts: Scored, losses: list[object], configs: list[Config]) -> Scored:
-    """The parts of an ensemble: what its members do not share is left out of them.
+    """Return the parts of an ensemble, without what its members do not share.
 
     Members that minimized different objectives have none together, and members whose losses are of different kinds
     are combined as the yardstick combines.
@@ -312,7 +312,7 @@ def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
 
 
 def copies_of(parts: Scored, named: bool = False) -> Augmentation:
-    """The augmentation without what mixes samples: a mixed sample has no target of its own. Refused where it was named."""
+    """Return the augmentation without words that mix samples, whose samples have no single target; raise where they were asked for."""
     transforms = parts.augmentation.transforms if parts.augmentation is not None else []
     kept = [transform for transform in transforms if not isinstance(transform, Mixup | CutMix)]
     if named and len(kept) < len(transforms):
@@ -366,7 +366,7 @@ def measure(parts: Scored, logits: Tensor, targets: Tensor) -> dict[str, float]:
 
 
 def ensemble(parts: Scored, outputs: list[Predicted], resamples: int = 0) -> list[Score]:
-    """The mean of several models' outputs, in the space of their loss."""
+    """Return the mean of several models' outputs, in the space of their loss."""
     scores = []
     for name, (first, targets) in outputs[0].items():
         logits = [output[name][0] for output in outputs]

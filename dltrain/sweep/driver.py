@@ -100,7 +100,7 @@ class Driver:
         return self.plan.jobs(frozen.number, chosen, self.folder)
 
     def begin_trial(self, trial: Trial, chosen: dict[str, Any]) -> None:
-        """Number the jobs of a trial; those that are not done wait."""
+        """Assign numbers to the jobs of a trial, and queue those that are not done."""
         jobs = self.plan.jobs(trial.number, chosen, self.folder)
         for job in jobs:
             job.read()

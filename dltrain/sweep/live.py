@@ -116,7 +116,7 @@ def table_of(title: str, running: list[Job], width: int, room: int) -> Any:
 
 
 def best_so_far(jobs: list[Job], mode: str) -> str:
-    """The best value of all jobs until now, and whose it is."""
+    """Return the best value of all jobs until now, and its job."""
     known = [(job.best, job.number) for job in jobs if job.best is not None and not job.failed]
     if not known:
         return ""
@@ -132,7 +132,7 @@ def display(total: int, quiet: bool, mode: str = "min") -> Quiet:
 
 
 def describe(job: Job) -> str:
-    """A job that ended, in one line."""
+    """Return the line of a job that ended."""
     head = f"job {job.number}  {job.label()}  {job.state.replace('_', ' ')}"
     if job.failed:
         return f"{head}: {job.reason.splitlines()[0] if job.reason else ''}"
@@ -153,7 +153,7 @@ def print_table(jobs: list[Job], notes: list[str]) -> None:
 
 
 def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, notes: list[str]) -> None:
-    """The configurations, best first, then failures, warnings and where to look."""
+    """Print the configurations, best first, then failures, warnings and where to look."""
     repeated = len(plan.replicates) > 1
     names = [row.label() for row in rows[:SHOWN]]
     width = max((len(name) for name in names), default=0)

@@ -41,7 +41,7 @@ class Finished:
         self.runs = dict(finished_runs(output))
 
     def find(self, config: Config, on_gpu: bool) -> Path | None:
-        """The folder of an equal run; None for a configuration with secrets, which no folder holds."""
+        """Return the folder of an equal run; None for a configuration with secrets, which no folder stores."""
         return None if config.secrets else self.runs.get(key_of(config.plain, on_gpu))
 
 

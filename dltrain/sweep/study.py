@@ -136,13 +136,13 @@ class Study:
         return self.study.get_trials(deepcopy=False)
 
     def ask(self) -> tuple[Trial, dict[str, Any]]:
-        """The next trial and its configuration."""
+        """Return the next trial and its configuration."""
         with quiet():
             trial = self.study.ask()
             return trial, self.configure(trial)
 
     def take_up(self, frozen: FrozenTrial) -> tuple[Trial, dict[str, Any]]:
-        """A trial that an earlier driver began."""
+        """Return a trial that an earlier driver began."""
         with quiet():
             trial = Trial(self.study, frozen._trial_id)
             self.reported[trial.number] = set(frozen.intermediate_values)
@@ -218,7 +218,7 @@ class quiet(warnings.catch_warnings):
 
 
 def make_pruner(word: str, evaluations: int, first: int | str) -> optuna.pruners.BasePruner | None:
-    """The pruner of a word; its unit is an evaluation. `auto` leaves a ninth of the evaluations alone.
+    """Return the pruner of a word; its unit is an evaluation. `auto` leaves a ninth of the evaluations alone.
 
     Median (Golovin et al. 2017), ASHA (Li et al. 2018, arXiv:1810.05934), Hyperband (Li et al. 2016, arXiv:1603.06560).
     """

@@ -22,7 +22,7 @@ BANDS = 12  # contour lines' intervals
 def landscape(
     line: Sequence[tuple[float, float]], plane: Sequence[float], points: int, radius: float
 ) -> bytes:
-    """A PNG: the loss along the line from start (0) to solution (1), and the (points²) losses of the plane.
+    """Return a PNG: the loss along the line from start (0) to solution (1), and the (points²) losses of the plane.
 
     Losses of the plane are coloured by their logarithm, blue where they are low, in `BANDS` bands whose edges are
     contour lines. A loss that is not finite is grey.
@@ -65,7 +65,7 @@ def _enlarged(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
 
 
 def _draw_line(draw: ImageDraw, line: Sequence[tuple[float, float]]) -> None:
-    """The curve with its frame, its ends named, and a mark at the start and at the solution."""
+    """Draw the curve with its frame, its ends named, and a mark at the start and at the solution."""
     finite = [(t, loss) for t, loss in line if math.isfinite(loss)]
     draw.rectangle((LEFT, TOP, LEFT + SIDE, TOP + SIDE), outline=GRID)
     if not finite:

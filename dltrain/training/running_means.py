@@ -36,7 +36,7 @@ class RunningMeans:
         self.computed = [(self.metrics[name], total) for name, total in totals.items()]
 
     def add(self, known: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """A batch: the sum () of the known metric, its logits (B, K) and targets, none of which has a graph."""
+        """Add a batch: the sum () of the known metric, its logits (B, K) and targets, none of which has a graph."""
         if self.held and targets.ndim != self.held[0][2].ndim:  # class indices, then mixed ones
             self.settle()
         self.held.append((known, logits, targets))
@@ -61,13 +61,13 @@ class RunningMeans:
                     total += batch.sum()
 
     def means(self) -> dict[str, float]:
-        """The mean of each metric by name: the one place where the host waits for the device."""
+        """Return the mean of each metric by name: the one place where the host waits for the device."""
         self.settle()
         count, *sums = self.sums.tolist()
         return {name: value / max(count, 1.0) for name, value in zip(self.metrics, sums, strict=True)}
 
     def state(self) -> Tensor:
-        """A copy of the sums: the number of samples, then the sums of the metrics."""
+        """Return a copy of the sums: the number of samples, then the sums of the metrics."""
         self.settle()
         return self.sums.clone()
 

@@ -26,7 +26,7 @@ def heard(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
 
 @contextmanager
 def hangup_ignored() -> Iterator[None]:
-    """Processes that are started inside ignore SIGHUP: a closed terminal ends the driver and its jobs, in this order."""
+    """Let processes that are started inside ignore SIGHUP: a closed terminal ends the driver and its jobs, in this order."""
     number = getattr(signal, "SIGHUP", None)
     if number is None or threading.current_thread() is not threading.main_thread():
         yield
@@ -115,7 +115,7 @@ class Signals:
             os._exit(EXIT_CODES[signal.Signals(number)])
 
     def interruption(self, step: int, folder: object) -> Interrupted:
-        """What to raise once all is saved."""
+        """Return the exception to raise once all is saved."""
         assert self.received is not None
         name = self.received.name
         return Interrupted(

@@ -230,7 +230,7 @@ class Stack:
                 return
 
     def order(self, epoch: int) -> Tensor:
-        """The batches of all members, step by step: M batches of the first step, M of the second, and so on."""
+        """Yield the batches of all members, step by step: M batches of the first step, M of the second, and so on."""
         plan = self.members[0].plan
         size, length = plan.batch_size, plan.steps_per_epoch * plan.batch_size
         orders = torch.stack([member.parts.order.order(epoch)[:length] for member in self.members])
@@ -304,7 +304,7 @@ class Stack:
         return inputs
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The losses (M, B) of all samples."""
+        """Return the losses (M, B) of all samples."""
         losses: Tensor = self.members[0].parts.loss(logits.flatten(0, 1), targets.flatten(0, 1))
         return losses.unflatten(0, logits.shape[:2])
 
@@ -340,7 +340,7 @@ class Stack:
     # Evaluation -----------------------------------------------------------------------------------------------------
 
     def validation(self, member: Member) -> dict[str, float]:
-        """A member's scores of the validation split; those of all are computed at the first question of a step."""
+        """Return a member's scores of the validation split; those of all are computed at the first call of a step."""
         if self.scores[0] != member.step:
             self.scores = (member.step, self.score(member.parts.val))
         return self.scores[1][self.members.index(member)]
@@ -411,13 +411,13 @@ def rows(batch: Batch) -> Iterator[Batch]:
 
 
 def groups_of(member: Member, vectors: Sequence[list[Vector]]) -> list[dict[str, Any]]:
-    """The groups of a member's optimizer as they are now, with vectors in place of its parameters."""
+    """Return the groups of a member's optimizer with their current rates, and vectors in place of its parameters."""
     groups = member.parts.optimizer.param_groups
     return [{**g, "params": [v.values for v in own]} for g, own in zip(groups, vectors, strict=True)]
 
 
 def merged(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Groups that are equal but for their parameters as one: an optimizer's call costs ten times a run's arithmetic."""
+    """Merge groups that are equal but for their parameters: an optimizer's call costs ten times a run's arithmetic."""
     found: dict[str, dict[str, Any]] = {}
     for group in groups:
         own = group.pop("params")

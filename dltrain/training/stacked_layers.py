@@ -53,7 +53,7 @@ class Shared:
         return values, slopes
 
     def vectors(self, run: int, parameters: list[Tensor]) -> list[Vector]:
-        """The parameters of a run's group, neighbours joined."""
+        """Return the parameters of a run's group, neighbors joined."""
         joined: list[slice] = []
         for place in sorted((self.places[p] for p in parameters), key=lambda place: place.start):
             if joined and joined[-1].stop == place.start:
@@ -139,7 +139,7 @@ class StackedLayerNorm:
 
 
 def leaves(model: nn.Module) -> list[nn.Module]:
-    """The layers of a model in the order of its forward pass. Raises KeyError for a model that is not known here."""
+    """Return the layers of a model in the order of its forward pass. Raises KeyError for a model that is not known here."""
     orders: dict[type, Callable[[Any], list[nn.Module]]] = {
         MLP: lambda mlp: [*mlp.layers, mlp.head],
         Linear: lambda linear: [linear.drop, linear.head],
@@ -152,7 +152,7 @@ def leaves(model: nn.Module) -> list[nn.Module]:
 
 
 def stacked_layers(models: list[nn.Module], shared: Shared) -> list[Callable[[Tensor], Tensor]]:
-    """The layers of M equal models, each for all of them. Raises TypeError for a layer that is not known here."""
+    """Return the layers of M equal models, each for all of them. Raises TypeError for a layer that is not known here."""
     layers: list[Callable[[Tensor], Tensor]] = []
     width = 0
     for column in zip(*(leaves(model) for model in models), strict=True):

@@ -80,7 +80,7 @@ class Crew:
 
     @contextmanager
     def reporting(self, task: Task) -> Iterator[None]:
-        """An error of a run ends that run."""
+        """End the run whose error is raised inside."""
         try:
             yield
         except MemoryError:
@@ -180,7 +180,7 @@ class Crew:
 
 
 def splits_of(built: Experiment) -> Splits:
-    """The data of a run, for the others."""
+    """Return the data of a run, for the other members."""
     from dltrain.data.prepare import Splits
 
     parts = built.parts

@@ -37,7 +37,7 @@ def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
 
 
 def write_parquet(table: Path) -> None:
-    """The same table as .parquet beside the .csv, with its types, where pyarrow is installed."""
+    """Write the same table as .parquet beside the .csv, with its types, where pyarrow is installed."""
     if find_spec("pyarrow") is None:
         return
     from pyarrow import csv as arrow_csv
@@ -54,7 +54,7 @@ def write_parquet(table: Path) -> None:
 
 
 def rerun_command(job: Job) -> str:
-    """The command that runs one job alone."""
+    """Return the command that runs one job alone."""
     return shlex.join(["dltrain", *job.overrides])
 
 

@@ -38,7 +38,7 @@ class Row:
 
 
 def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
-    """The configurations that gave a value, the best first; pruned ones and those with a failed job come after."""
+    """Return the configurations that gave a value, the best first; pruned ones and those with a failed job come after."""
     by_trial: dict[int, list[Job]] = {}
     for job in sorted(jobs, key=lambda job: job.number):
         by_trial.setdefault(job.trial, []).append(job)
@@ -84,7 +84,7 @@ def dominates(left: Row, right: Row, modes: list[Mode]) -> bool:
 
 
 def winner(plan: Plan, rows: list[Row]) -> Job | None:
-    """The best job of the best configuration."""
+    """Return the best job of the best configuration."""
     if not rows or not rows[0].complete:
         return None
     sign = 1 if plan.mode == "min" else -1
@@ -131,7 +131,7 @@ def _number(value: Any) -> float | None:
 
 
 def importance(plan: Plan, rows: list[Row]) -> dict[str, float]:
-    """The share of the objective's variance that each axis explains alone (η²; ranges in four equal parts by rank)."""
+    """Return the fraction of the objective's variance that each axis explains alone (η²; ranges in four equal parts by rank)."""
     values = [row.mean for row in rows if row.complete]
     if len(values) < 3:
         return {}

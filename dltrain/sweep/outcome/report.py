@@ -162,7 +162,7 @@ def _failures(jobs: list[Job]) -> str:
 
 
 def reason_of(job: Job) -> str:
-    """The first line of it."""
+    """Return the first line of a text."""
     return job.reason.splitlines()[0] if job.reason else "no reason known"
 
 
@@ -187,7 +187,7 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
 
 
 def _objective_range(values: Sequence[float], mode: str) -> tuple[float, float]:
-    """The range that is drawn: the worst tenth may run off the picture's edge rather than flatten the rest."""
+    """Return the range to draw: the worst tenth may run off the picture's edge rather than flatten the rest."""
     ordered = sorted(values, reverse=mode == "max")
     best, worst = ordered[0], ordered[min(len(ordered) - 1, math.ceil(0.9 * len(ordered)))]
     return min(best, worst), max(best, worst)
@@ -217,7 +217,7 @@ def in_order(labels: list[str]) -> list[str]:
 
 
 def _slices(plan: Plan, rows: list[Row]) -> str:
-    """The objective over each axis, one dot a configuration."""
+    """Draw the objective over each axis, one dot a configuration."""
     rows = [row for row in rows if row.complete]
     if len(rows) < 2:
         return ""
@@ -280,7 +280,7 @@ def _parallel(plan: Plan, rows: list[Row]) -> str:
 
 
 def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
-    """The metric of every job over the epochs, the jobs of the best configuration marked."""
+    """Draw the metric of every job over the epochs, the jobs of the best configuration marked."""
     winners = {job.number for job in best.jobs} if best else set()
     shown = sorted(jobs, key=lambda job: job.number in winners)[-MAX_CURVES:]
     curves = [

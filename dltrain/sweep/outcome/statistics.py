@@ -39,7 +39,7 @@ def paired_p(left: Sequence[float], right: Sequence[float]) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values corrected for their number, by Holm's step-down (1979)."""
+    """Correct p values for their number, by Holm's step-down (1979)."""
     corrected, largest = [0.0] * len(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
@@ -48,7 +48,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def verdicts(best: Sequence[float], others: Sequence[Sequence[float]]) -> list[str]:
-    """The best configuration against each other one, in words: paired by repetition, corrected by Holm.
+    """Compare the best configuration with each other one, paired by repetition and corrected by Holm.
 
     "too few" below five repetitions, "not distinguishable" above the level, else the corrected p.
     """

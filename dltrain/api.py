@@ -14,7 +14,7 @@ Traceback (most recent call last):
 dltrain.errors.UserError: `optimizer` is adm, which is no such word. Did you mean `adam`?
 ...
 
-Nothing here imports torch or Hydra before it is needed.
+Nothing here imports torch or Hydra before it is needed. The file is long because its docstrings are the reference of the API.
 """
 
 from __future__ import annotations

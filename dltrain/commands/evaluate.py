@@ -35,15 +35,16 @@ def run(arguments: list[str]) -> int:
     for path, config in zip(paths, configs, strict=True):
         warn_of_direction(path, config)
 
-    from dltrain.run import scoring
+    from dltrain.run import scores
+    from dltrain.run.scoring import score_runs
 
     resamples = configs[0].evaluation.bootstrap
-    scores = scoring.score_runs(paths, configs, doors, resamples, whole)
+    found = score_runs(paths, configs, doors, resamples, whole)
     if as_json:
-        print(scoring.as_json(scores, resamples))
+        print(scores.as_json(found, resamples))
         return 0
-    scoring.print_scores(scores)
-    scoring.print_details(scores, resamples)
+    scores.print_scores(found)
+    scores.print_details(found, resamples)
     return 0
 
 

@@ -6,139 +6,25 @@ rich draws on terminals and is imported there only; pipes and files get plain li
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from dltrain.loggers.events import SUBFOLDER, Best, Progress, Result, RunInfo, count
-from dltrain.loggers.notebook import Line, NotebookScreen, in_notebook
+from dltrain.screen.notebook import Line
+from dltrain.screen.numbers import bar, clock, minutes, number, rate
+from dltrain.screen.output import SafeStream, Screen, open_screen
 
 if TYPE_CHECKING:
-    from rich.text import Text
+    pass
 
 REFRESH_SECONDS = 0.25
 MARKS = {"completed": ("✓", "green"), "early_stopped": ("✓", "green"), "converged": ("✓", "green")}
 MARKS["failed"] = ("✗", "red")
 TIMES = {"lr": "lr", "seconds": "time"}  # columns beside the metrics, and how a plain line names them
-# One character for one character, so that columns stay aligned where the terminal cannot show them.
-ASCII = str.maketrans("·→×★✓✗━╸─…≤", "|>x*+!=>-.<")
-
-
-class SafeStream:
-    """A text stream that never stops a run: silent once its reader is gone, ASCII where it must be."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream: TextIO | None = stream
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
-        self.ascii = not encodes("·→×★✓✗━╸─…≤", self.encoding)
-
-    def write(self, text: str) -> int:
-        if self.stream is not None:
-            try:
-                self.stream.write(self.encodable(text))
-            except (OSError, ValueError):  # ValueError: the file was closed
-                self.silence()
-        return len(text)
-
-    def flush(self) -> None:
-        if self.stream is not None:
-            try:
-                self.stream.flush()
-            except (OSError, ValueError):
-                self.silence()
-
-    def isatty(self) -> bool:
-        try:
-            return self.stream is not None and self.stream.isatty()
-        except ValueError:
-            return False
-
-    def fileno(self) -> int:
-        if self.stream is None:
-            raise OSError("the stream was closed")
-        return self.stream.fileno()
-
-    def encodable(self, text: str) -> str:
-        if not self.ascii:
-            return text
-        return text.translate(ASCII).encode(self.encoding, "replace").decode(self.encoding)
-
-    def silence(self) -> None:
-        """Write no more; what is still buffered goes to the null device, or Python would fail at exit."""
-        stream, self.stream = self.stream, None
-        if stream is sys.__stdout__ and stream is not None:
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-class Screen(Protocol):
-    """Where lines go: `live` lines are replaced by the next ones, printed lines stay."""
-
-    @property
-    def width(self) -> int | None: ...
-
-    @property
-    def is_live(self) -> bool: ...
-
-    def print(self, line: Line) -> None: ...
-
-    def live(self, lines: Sequence[Line]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class PlainScreen:
-    """Lines for pipes and files: nothing is redrawn, nothing is cut."""
-
-    width: int | None = None
-    is_live: bool = False
-
-    def __init__(self, stream: SafeStream) -> None:
-        self.stream = stream
-
-    def print(self, line: Line) -> None:
-        self.stream.write("".join(text for text, _ in line).rstrip() + "\n")
-        self.stream.flush()
-
-    def live(self, lines: Sequence[Line]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class RichScreen:
-    """Lines in colour above a live region, drawn by rich; other prints of the process go above the region."""
-
-    is_live: bool = True
-
-    def __init__(self, stream: SafeStream) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        self.console = Console(file=stream, force_terminal=True)  # type: ignore[arg-type]
-        self.region = Live(console=self.console, auto_refresh=False, transient=True)
-
-    @property
-    def width(self) -> int:
-        return self.console.width
-
-    def print(self, line: Line) -> None:
-        self.console.print(text_of(line), soft_wrap=True)
-
-    def live(self, lines: Sequence[Line]) -> None:
-        from rich.console import Group
-
-        self.region.start()
-        self.region.update(Group(*(text_of(line) for line in lines)), refresh=True)
-
-    def close(self) -> None:
-        self.region.stop()
 
 
 class Column(NamedTuple):
@@ -328,28 +214,6 @@ class Table:
         return [("  ".join(facts), ""), ("  best" if self.best.improves(row) else "", "")]
 
 
-def open_screen(stream: SafeStream) -> Screen:
-    if stream.isatty() and os.environ.get("TERM") != "dumb":
-        return RichScreen(stream)
-    if in_notebook(stream.stream):
-        return NotebookScreen()
-    return PlainScreen(stream)
-
-
-def encodes(text: str, encoding: str) -> bool:
-    try:
-        text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
-
-
-def text_of(line: Line) -> Text:
-    from rich.text import Text
-
-    return Text.assemble(*line, no_wrap=True, overflow="ellipsis")
-
-
 def header(info: RunInfo, width: int | None) -> list[Line]:
     """Return the lines that say what runs, on which data and device."""
     lines: list[Line] = [[(info.name, "bold")]]
@@ -444,39 +308,6 @@ def cell(key: str, value: float | None) -> str:
     if key == "lr":
         return f"{value:.3g}"
     return clock(value) if key == "seconds" else number(value)
-
-
-def bar(share: float, width: int) -> Line:
-    full = int(share * width)
-    return [("━" * full, "green"), ("─" * (width - full), "dim")] if width >= 4 else []
-
-
-def number(value: float) -> str:
-    """Four decimals where they say something, scientific where they do not."""
-    size = abs(value)
-    if value == 0 or 1e-3 <= size < 100:
-        return f"{value:.4f}"
-    return f"{value:.2f}" if 100 <= size < 1e5 else f"{value:.2e}"
-
-
-def rate(per_second: float) -> str:
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if per_second >= size:
-            return f"{per_second / size:.1f}{unit}"
-    return f"{per_second:.0f}"
-
-
-def clock(seconds: float) -> str:
-    """0.42 s, 12.3 s, 1:05, 2:00:31."""
-    if seconds < 60 or not math.isfinite(seconds):
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
-    return minutes(seconds)
-
-
-def minutes(seconds: float) -> str:
-    """Whole seconds as 0:05, 1:05 or 2:00:31."""
-    hours, rest = divmod(max(0, round(seconds)), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
 def short_path(path: Path) -> str:

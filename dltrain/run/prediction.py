@@ -24,20 +24,12 @@ from dltrain.errors import DataProblem, UserError
 from dltrain.losses import combine, yardstick
 from dltrain.run.build import build
 from dltrain.run.data import data_problems
-from dltrain.run.inputs import (
-    Broken,
-    Given,
-    Pictures,
-    Samples,
-    array_of,
-    finite,
-    rows_of,
-    table_of,
-)
+from dltrain.run.inputs import Given, array_of, finite, rows_of, table_of
 from dltrain.run.machine import choose_device, choose_precision
 from dltrain.run.plan import choose_batch_size, evaluation_batch_size
-from dltrain.run.scoring import best_weights, load_best, load_weights
+from dltrain.run.samples import Broken, Pictures, Samples
 from dltrain.run.table import Table
+from dltrain.run.weights import best_weights, load_best, load_weights
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.training.evaluation import evaluating
 from dltrain.training.forward import autocast

@@ -1,4 +1,7 @@
-"""The driver of a sweep: which job comes next, what is tried again, and what is recorded of each event."""
+"""The driver of a sweep: which job comes next, what is tried again, and what is recorded of each event.
+
+The file is long because every event reads and changes the same state: which jobs wait, run, and are tried again.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dltrain.loggers.figures import FAINT, GRID, INK, RIGHT, WRONG, font, oklab_to_rgb, png
-from dltrain.loggers.terminal import number
+from dltrain.screen.numbers import number
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw

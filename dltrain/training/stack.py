@@ -5,6 +5,8 @@ optimizer, early stopping and folder. The weights of all runs are one tensor for
 of a run are views, so that whatever works on the model of one run works here, too.
 
 It pays where the overhead of a step is larger than its arithmetic: small models on a CPU (docs/speed.md).
+
+The file is long because the members share one step: its parts read and write the same stacked tensors.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def load(path: Any, *changes: str, device: Any = "cpu", config_dir: Any = None) 
             f"{folder} is the folder of a sweep. Its runs: dltrain.Sweep({str(folder)!r}); one of them: {folder}/0"
         )
     if not folder.is_dir():
-        raise CheckpointProblem(f"{folder} is no folder. Run folders lie in outputs/NAME/DATE_TIME-xxxx.")
+        raise CheckpointProblem(f"{folder} is no folder. Run folders are in outputs/NAME/DATE_TIME-xxxx.")
     runs = sorted(file.parent for file in folder.glob("*/config.yaml"))
     if runs and not (folder / "config.yaml").is_file():
         raise CheckpointProblem(
@@ -159,7 +159,7 @@ def sweep(*words: str, config_dir: Any = None, **knobs: Any) -> Sweep:
 
 
 def compare(runs: Run | Sweep | str | Path | Iterable[Run | Sweep | str | Path]) -> Table:
-    """Return a table with one row for each run: in which choices they differ, and what came out.
+    """Return a table with one row for each run: the choices in which they differ, and their results.
 
     A sweep, or the folder of one, stands for all its runs. Of the keys of a word that not all runs have, only those that were
     given are shown. `objective` compares where `metric` is the same.
@@ -209,7 +209,7 @@ class Settings(dict[str, Any]):
 
 
 class Run:
-    """A run folder: what was asked, what came out, and the trained model. Made by `train` and `load`."""
+    """A run folder: its configuration, its results, and the trained model. Made by `train` and `load`."""
 
     path: Path
 
@@ -253,7 +253,7 @@ class Run:
 
     @property
     def model(self) -> nn.Module:
-        """Return the model with the best weights, in evaluation mode. Raises CheckpointProblem where there are none."""
+        """Return the model with the best weights, in evaluation mode. Raises CheckpointProblem if the run has no best weights."""
         return self._predictor.model
 
     def predict(self, data: Any, *, batch_size: int | None = None, skip_broken: bool = False) -> Predictions:

@@ -1,4 +1,4 @@
-"""What a user's mistake becomes: one to three lines and an exit code, never a traceback."""
+"""The errors of users: a message of one to three lines and an exit code, without a traceback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; the message names key, value, rule and cure."""
+    """A mistake that the user can correct; the message names key, value, rule and cure."""
 
     exit_code = 2
 

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known before the first step."""
+    """The facts about a run before its first step."""
 
     name: str
     folder: Path
@@ -76,7 +76,7 @@ class RunInfo:
     @property
     def id(self) -> str:
         """A name that no other run has, and that a resumed run keeps: letters, digits, `-` and `_`."""
-        # a job's folder is named by its values, and lies in the folder of its sweep; a run's lies in that of its name
+        # a job's folder is named by its values, inside the folder of its sweep; a run's folder is inside that of its name
         whole = "/".join(Path(self.folder).absolute().parts[-2:])
         return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', self.title)[-60:].strip('-')}-{crc32(whole.encode()):08x}"
 
@@ -105,7 +105,7 @@ class RunInfo:
 
 @dataclass
 class Progress:
-    """Where the fit is now: one object for the whole fit, updated by the trainer at every step."""
+    """The progress of a fit: one object, which the trainer updates at every step."""
 
     epoch: int  # the pass that is running, from 1
     step: int  # updates done, those before a resume included
@@ -118,7 +118,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of the run; seconds are wall time, the peak memory is that of the device in bytes."""
+    """The results of a run; seconds are wall time, the peak memory is that of the device in bytes."""
 
     status: str  # as in summary.json: "completed", "early_stopped", "interrupted", …
     stop_reason: str
@@ -166,7 +166,7 @@ class Best:
         self.score: float | None = None
 
     def improves(self, row: Mapping[str, float]) -> bool:
-        """Whether this row is the best so far; NaN never is, nor a row without the metric."""
+        """Return whether this row is the best so far; NaN never is, nor a row without the metric."""
         if self.metric == "gap" and "gap" not in row:
             value = row.get("val/loss", math.nan) - row.get("train/loss", math.nan)
         else:

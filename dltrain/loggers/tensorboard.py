@@ -66,7 +66,7 @@ class EventFile:
 
 
 def framed(record: bytes) -> bytes:
-    """Return a record as it stands in an event file: its length and content, each with its checksum."""
+    """Return a record in the format of event files: its length and content, each with its checksum."""
     length = struct.pack("<Q", len(record))
     return length + checksum(length) + record + checksum(record)
 

@@ -1,4 +1,4 @@
-"""What a person reads while the run goes on: header, live line, the evaluations that matter, result.
+"""The display of a run: header, live line, evaluations, result.
 
 rich draws on terminals and is imported there only; pipes and files get plain lines, a quiet run gets nothing.
 """
@@ -115,7 +115,7 @@ def before_first_step(info: RunInfo) -> Progress:
 
 
 class Meter:
-    """How far, how fast, how long still: the live line."""
+    """The live line: progress, speed and remaining time."""
 
     def __init__(self, info: RunInfo) -> None:
         self.max_epochs = info.max_epochs

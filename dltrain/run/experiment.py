@@ -26,7 +26,7 @@ from dltrain.run.built import Experiment
 from dltrain.run.failures import explain, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
-from dltrain.run.tuning import settle
+from dltrain.run.tuning import resolve_auto
 from dltrain.storage.files import replace
 from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
 from dltrain.training.evaluation import confusion
@@ -52,7 +52,7 @@ def prepare(
     process over the same dataset.
     """
     begun = time.perf_counter()
-    config = settle(config, door)
+    config = resolve_auto(config, door)
     statistics, contract = (
         (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
     )

@@ -1,4 +1,4 @@
-"""What is measured in every split: the metrics of the configuration, or those of the task."""
+"""The measurements of every split: the metrics of the configuration, or those of the task."""
 
 from __future__ import annotations
 

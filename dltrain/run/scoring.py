@@ -183,7 +183,7 @@ def scale_of(spec: DataSpec) -> tuple[float, ...]:
 
 
 def same_targets(left: Tensor, right: Tensor) -> bool:
-    """Whether two runs score the same samples; targets in real units differ by the rounding of their scales."""
+    """Return whether two runs score the same samples; targets in real units differ by the rounding of their scales."""
     if left.shape != right.shape:
         return False
     close = 1e-5 * float(left.double().std(correction=0)) if left.is_floating_point() else 0.0
@@ -208,7 +208,7 @@ def shared_measures(parts: Scored, losses: list[object], configs: list[Config]) 
 
 @dataclass(frozen=True)
 class Draws:
-    """How many passes with dropout (Gal & Ghahramani 2016, arXiv:1506.02142), and over how many augmented copies."""
+    """The number of passes with dropout (Gal & Ghahramani 2016, arXiv:1506.02142), and of augmented copies."""
 
     mc_dropout: int = 0
     tta: int = 0
@@ -285,7 +285,7 @@ def mean_output(parts: Scored, passes: Tensor) -> Tensor:
 
 
 def uncertainty(parts: Scored, passes: Tensor, targets: Tensor) -> dict[str, float]:
-    """How sure several passes are; nothing for one.
+    """Return measures of the uncertainty of several passes; none for one.
 
     `loss_sd` is the standard deviation of a single pass's `loss`. For classes `entropy` is that of the mean probabilities, in
     nats, and `disagreement` the part of it that the passes do not share: the mutual information of class and pass (Houlsby

@@ -29,7 +29,7 @@ MEMORY_SHARE = 0.5  # of what is free now: optimizer state, fragmentation and ev
 _log = logging.getLogger(__name__)
 
 
-def settle(config: Config, door: Door) -> Config:
+def resolve_auto(config: Config, door: Door) -> Config:
     """Replace every `auto` that needs a trial by its number."""
     if config.batch_size == "auto":
         config = with_values(

@@ -1,4 +1,4 @@
-"""Where lines are written: plain to pipes and files, by rich to terminals, as HTML to notebooks."""
+"""Output of lines: plain to pipes and files, by rich to terminals, as HTML to notebooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASCII = str.maketrans("·→×★✓✗━╸─…≤", "|>x*+!=>-.<")
 
 
 class SafeStream:
-    """A text stream that never stops a run: silent once its reader is gone, ASCII where it must be."""
+    """A text stream that never stops a run: silent once its reader has closed it, ASCII where the encoding requires it."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream: TextIO | None = stream
@@ -65,7 +65,7 @@ class SafeStream:
 
 
 class Screen(Protocol):
-    """Where lines go: `live` lines are replaced by the next ones, printed lines stay."""
+    """The interface of an output: `live` lines are replaced by the next ones, printed lines stay."""
 
     @property
     def width(self) -> int | None: ...

@@ -25,7 +25,7 @@ from dltrain.sweep.jobs import Job, values_of
 from dltrain.sweep.live import Quiet
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.reuse import Finished, take_over
-from dltrain.training.signals import ENDINGS, heard, leave_closed_terminal
+from dltrain.training.signals import ENDINGS, handled, leave_closed_terminal
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
@@ -90,7 +90,7 @@ class Driver:
                     self.remember(job)
                 self.jobs += jobs
             else:
-                self.begin_trial(*self.study.take_up(frozen))
+                self.begin_trial(*self.study.resume(frozen))
 
     def finished_jobs(self, frozen: FrozenTrial) -> list[Job]:
         """Return the jobs of a trial that is done. Raises CheckpointProblem for one with values that no axis has."""
@@ -348,7 +348,7 @@ class Driver:
 
         before = {}
         # elsewhere Python allows no handlers
-        for number in heard(ENDINGS) if current_thread() is main_thread() else ():
+        for number in handled(ENDINGS) if current_thread() is main_thread() else ():
             before[number] = signal.signal(number, on_signal)
         try:
             yield

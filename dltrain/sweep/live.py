@@ -57,7 +57,7 @@ class Lines(Quiet):
 
 
 class Live(Lines):
-    """Running jobs in a table that is drawn anew; ended jobs as lines above it."""
+    """Running jobs in a table that is redrawn; ended jobs as lines above it."""
 
     def __init__(self, total: int, mode: str) -> None:
         super().__init__(total)

@@ -62,7 +62,7 @@ def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
 
 
 def compares(record: Path) -> bool:
-    """Whether the val/loss of a sweep's runs is the plain one; before sweep.json said so, it was what is minimized."""
+    """Return whether the val/loss of a sweep's runs is the plain one; without an entry in sweep.json it is the training objective."""
     try:
         return bool(json.loads(record.read_text(encoding="utf-8"))["loss"] == "plain")
     except (OSError, ValueError, KeyError, TypeError):

@@ -69,7 +69,7 @@ class Journal(JournalFileBackend):
         self.append_once(logs)
 
     def append_once(self, logs: list[dict[str, Any]]) -> None:
-        size = self.file.stat().st_size  # a journal that was deleted must not begin anew in its middle
+        size = self.file.stat().st_size  # a deleted journal must not start again in its middle
         try:
             super().append_logs(logs)
         except OSError:
@@ -89,7 +89,7 @@ def cut_half_line(file: Path) -> None:
 
 
 def is_entry(line: bytes) -> bool:
-    """Whether a line of the journal is a JSON object."""
+    """Return whether a line of the journal is a JSON object."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
@@ -141,8 +141,8 @@ class Study:
             trial = self.study.ask()
             return trial, self.configure(trial)
 
-    def take_up(self, frozen: FrozenTrial) -> tuple[Trial, dict[str, Any]]:
-        """Return a trial that an earlier driver began."""
+    def resume(self, frozen: FrozenTrial) -> tuple[Trial, dict[str, Any]]:
+        """Return a trial that an earlier driver began, and its configuration."""
         with quiet():
             trial = Trial(self.study, frozen._trial_id)
             self.reported[trial.number] = set(frozen.intermediate_values)

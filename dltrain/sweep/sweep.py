@@ -56,7 +56,7 @@ SOME_FAILED, INTERRUPTED = 7, 130
 
 @dataclass(frozen=True)
 class Source:
-    """Where the words of a sweep come from.
+    """The catalogue and configuration that a sweep is composed from.
 
     Args:
         config_dir: the folder of `--config-dir`

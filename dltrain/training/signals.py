@@ -19,7 +19,7 @@ EXIT_CODES = {signal.Signals[name]: code for name, code in _CODES.items() if has
 ENDINGS = tuple(number for number, code in EXIT_CODES.items() if code != 75)
 
 
-def heard(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+def handled(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
     """Return the signals to handle: all of them, but SIGHUP where it is ignored, as `nohup` asks for."""
     return [n for n in numbers if n.name != "SIGHUP" or signal.getsignal(n) is not signal.SIG_IGN]
 
@@ -39,7 +39,7 @@ def hangup_ignored() -> Iterator[None]:
 
 
 def leave_closed_terminal() -> None:
-    """Send what is written to a terminal that is gone to nowhere: it would end in an error in place of the save."""
+    """Redirect output from a closed terminal to the null device: writing there would raise in place of the save."""
     for descriptor in (1, 2):
         try:
             os.write(descriptor, b"")
@@ -93,7 +93,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self._former = {number: signal.signal(number, self._note) for number in heard(EXIT_CODES)}
+            self._former = {number: signal.signal(number, self._note) for number in handled(EXIT_CODES)}
             if _early:
                 self._note(_early.pop(), None)
         else:

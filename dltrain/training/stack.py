@@ -4,7 +4,7 @@ Only the pass through the model is shared. Every run keeps its own trainer: orde
 optimizer, early stopping and folder. The weights of all runs are one tensor for each parameter, of which the weights
 of a run are views, so that whatever works on the model of one run works here, too.
 
-It pays where the overhead of a step is larger than its arithmetic: small models on a CPU (docs/speed.md).
+It is faster where the overhead of a step is larger than its arithmetic: small models on a CPU (docs/speed.md).
 
 The file is long because the members share one step: its parts read and write the same stacked tensors.
 """
@@ -166,16 +166,16 @@ class Member(Trainer):
 class Stack:
     """M runs that begin together; each leaves when it is done, stopped or failed, and `ended` is told of it.
 
-    `turn` is told whose turn it is, so that what a run logs comes into its own log.
+    `current` is called with the member that is about to act, so that its log records reach its own log.
     """
 
     def __init__(
         self,
         members: list[Member],
         ended: Callable[[Member, Exception | None], None],
-        turn: Callable[[Member], None] = lambda member: None,
+        current: Callable[[Member], None] = lambda member: None,
     ) -> None:
-        self.members, self.ended, self.turn = members, ended, turn
+        self.members, self.ended, self.current = members, ended, current
         self.errors: dict[int, Exception] = {}  # by place among the members
         self.optimizers: dict[type, Any] = {}  # one of each kind, over the vectors of all runs
         for member in members:
@@ -375,7 +375,7 @@ class Stack:
         for i, member in enumerate(self.members):
             if i in self.errors:
                 continue
-            self.turn(member)
+            self.current(member)
             try:
                 act(i, member)
             except MemoryError:
@@ -399,7 +399,7 @@ class Stack:
         self.members = [member for i, member in enumerate(self.members) if i not in going]
         self.errors = {}
         for member, error in leaving:
-            self.turn(member)
+            self.current(member)
             member.leave()
             self.ended(member, error)
         if self.members:
@@ -427,6 +427,6 @@ def merged(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def pays(model: nn.Module, plan: Plan) -> bool:
-    """Whether a step of one run is so small that its overhead outweighs its arithmetic."""
+def is_faster(model: nn.Module, plan: Plan) -> bool:
+    """Return whether a step of one run is so small that its overhead outweighs its arithmetic."""
     return 6.0 * plan.batch_size * sum(p.numel() for p in model.parameters()) <= PAYING_FLOPS

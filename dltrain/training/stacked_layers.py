@@ -110,7 +110,7 @@ class StackedDropout:
         self.factors: list[Tensor] = []
 
     def draw(self, samples: int) -> None:
-        """Draw the factors of the run whose turn it is from the global generator, as F.dropout does."""
+        """Draw the factors of the current run from the global generator, as F.dropout does."""
         p, factors = self.rates[len(self.factors)], torch.ones(samples, self.width)
         self.factors.append(factors.bernoulli_(1 - p).div_(1 - p) if p > 0 else factors)
 

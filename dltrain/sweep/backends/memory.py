@@ -1,4 +1,4 @@
-"""Whether the jobs that are to share a GPU can fit into its memory: looked at before anything runs."""
+"""Check before anything runs that the jobs that share a GPU fit into its memory."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def largest_need(configs: list[Config], rights: Rights) -> int:
     """Return the bytes that the largest of some jobs needs at least; a child is asked, so that the driver needs no torch."""
     worker = pool.start(measure_all, configs, rights, os.getcwd())
     needed = CONTEXT
-    with suppress(EOFError):  # what cannot be built says so as a job of its own
+    with suppress(EOFError):  # a job that cannot be built reports it when it runs
         needed = worker.channel.recv()
     worker.end()
     return needed

@@ -1,4 +1,4 @@
-"""What a sweep leaves beside its report: results.csv, results.parquet, best.yaml."""
+"""The files of a sweep beside its report: results.csv, results.parquet, best.yaml."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def mark_trade_offs(plan: Plan, rows: list[Row]) -> None:
 
 
 def dominates(left: Row, right: Row, modes: list[Mode]) -> bool:
-    """Whether one is at least as good in every objective, and better in one (Pareto)."""
+    """Return whether one is at least as good in every objective, and better in one (Pareto)."""
     return left.objectives != right.objectives and all(
         a <= b if mode == "min" else a >= b
         for a, b, mode in zip(left.objectives, right.objectives, modes, strict=True)

@@ -194,7 +194,7 @@ def _objective_range(values: Sequence[float], mode: str) -> tuple[float, float]:
 
 
 def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tuple[float, str]]]:
-    """Where each row lies on an axis, from 0 to 1, and the ticks."""
+    """Return the position of each row on an axis, from 0 to 1, and the ticks."""
     if axis.options:
         step = 1 / max(1, len(axis.labels) - 1)
         place = {label: i * step for i, label in enumerate(in_order(axis.labels))}
@@ -209,7 +209,7 @@ def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tupl
 
 
 def in_order(labels: list[str]) -> list[str]:
-    """Numbers by their size, words as they were given."""
+    """Sort numbers by size; leave words in the given order."""
     try:
         return sorted(labels, key=float)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the repetitions of a configuration say: mean, deviation, confidence interval, and whether the best is distinct."""
+"""Statistics over the repetitions of a configuration: mean, deviation, confidence interval, and whether the best is distinct."""
 
 from __future__ import annotations
 

@@ -81,6 +81,6 @@ def _close(word: str, known: list[str]) -> list[str]:
 
 
 def listing(label: str, names: Iterable[str]) -> str:
-    """All the names that there are, as at most two lines of a message."""
+    """Return all names, as at most two lines of a message."""
     text = f"{label}: {', '.join(sorted(names)) or 'none'}"
     return "\n".join(textwrap.wrap(text, 150, max_lines=2, placeholder=" … (all of them: dltrain --help)"))

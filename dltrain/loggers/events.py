@@ -70,12 +70,12 @@ class RunInfo:
 
     @property
     def title(self) -> str:
-        """The name of its folder."""
+        """Return the name of its folder."""
         return self.folder.name
 
     @property
     def id(self) -> str:
-        """A name that no other run has, and that a resumed run keeps: letters, digits, `-` and `_`."""
+        """Return an identifier that no other run has and a resumed run keeps: letters, digits, `-` and `_`."""
         # a job's folder is named by its values, inside the folder of its sweep; a run's folder is inside that of its name
         whole = "/".join(Path(self.folder).absolute().parts[-2:])
         return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', self.title)[-60:].strip('-')}-{crc32(whole.encode()):08x}"
@@ -152,7 +152,7 @@ def labelled_facts(line: str) -> tuple[str, tuple[str, ...]]:
 
 
 def count(number: float, noun: str) -> str:
-    """1 epoch, 2,000 epochs, 0.5 epochs, 10 classes."""
+    """Return a number with its noun: 1 epoch, 2,000 epochs, 0.5 epochs, 10 classes."""
     size = f"{number:,}" if number == int(number) else f"{number:.4g}"
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{size.removesuffix('.0')} {noun if number == 1 else plural}"

@@ -136,7 +136,7 @@ class TensorBoard:
         self.file.flush()
 
     def best_so_far(self, row: Mapping[str, float]) -> dict[str, float]:
-        """best/val/loss, … of the best row up to this one."""
+        """Return `best/val/loss` and so on of the best row up to this one."""
         if self.best.improves(row):
             self.shown = best_tags(row)
         return self.shown
@@ -185,7 +185,7 @@ def image(tag: str, picture: Image8) -> Any:
 
 
 def text(tag: str, content: str) -> Any:
-    """Markdown for the text tab."""
+    """Return Markdown for the text tab."""
     from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData
 
     return plugin_value(tag, "text", TextPluginData(version=0).SerializeToString(), content.encode())

@@ -206,7 +206,7 @@ class Table:
         return [(f"{mark} ", "green"), (cells, style)]
 
     def plain(self, row: Mapping[str, float]) -> Line:
-        """One evaluation as one line of `name value` pairs, for pipes and files."""
+        """Return one evaluation as one line of `name value` pairs, for pipes and files."""
         names = [key for key in row if key.startswith(("train/", "val/"))]
         facts = [f"epoch {row.get('epoch', math.nan):g}/{self.max_epochs}", f"step {row.get('step', 0):g}"]
         facts += [f"{key} {number(row[key])}" for key in names]
@@ -256,7 +256,7 @@ def effort(result: Result) -> list[str]:
 
 
 def labelled(label: str, facts: Sequence[str], width: int | None, style: str = "") -> list[Line]:
-    """`label  fact · fact · …`, continued under the first fact where the terminal is narrow."""
+    """Return `label  fact · fact · …`, continued under the first fact where the terminal is narrow."""
     rows = [facts[0]]
     for fact in facts[1:]:
         if width is not None and 11 + len(rows[-1]) + 3 + len(fact) > width:
@@ -285,7 +285,7 @@ def fitting_columns(row: Mapping[str, float], width: int) -> list[Column]:
 
 
 def group_line(columns: Sequence[Column]) -> Line:
-    """`── train ──` over the columns of a split."""
+    """Return `── train ──` over the columns of a split."""
     line: Line = [("  ", "")]
     for i, column in enumerate(columns):
         if not column.group:

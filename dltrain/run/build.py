@@ -198,7 +198,7 @@ def check_outputs(
     config: Config,
     objects: Measures,
 ) -> None:
-    """Two samples through model, loss and metrics, so that shapes that do not fit are refused before anything is created."""
+    """Pass two samples through model, loss and metrics, to refuse shapes that do not fit before anything is created."""
     was_training = model.training
     model.eval()
     batch = next(iter(splits.train.batches(torch.arange(min(2, len(splits.train))), 2)))

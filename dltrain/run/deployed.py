@@ -208,7 +208,7 @@ class Deployed(nn.Module):
 
     @property
     def output_names(self) -> list[str]:
-        """Names of the outputs; where a column has the same name, with `_` behind it."""
+        """Return the names of the outputs, with `_` appended where a column has the same name."""
         if self.contract.task == "classification":
             names = ["label", "probabilities", "logits"]
         else:

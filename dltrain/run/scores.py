@@ -30,7 +30,7 @@ class Score:
 
 
 def print_scores(scores: list[Score]) -> None:
-    """One aligned line for each run and split."""
+    """Print one aligned line for each run and split."""
     width = max(len(score.run) for score in scores)
     names = list(dict.fromkeys(name for score in scores for name in score.values))
     print(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>12}" for name in names))

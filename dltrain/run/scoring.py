@@ -177,7 +177,7 @@ def plain_measure(metric: Metric) -> Metric:
 
 
 def scale_of(spec: DataSpec) -> tuple[float, ...]:
-    """Mean and deviation of the targets as numbers that compare; empty where they were not standardized."""
+    """Return mean and deviation of the targets as comparable numbers; empty where they were not standardized."""
     scale = spec.target_scale
     return () if scale is None else (*scale.mean.tolist(), *scale.std.tolist())
 
@@ -216,7 +216,7 @@ class Draws:
 
 
 def predict(parts: Scored, plan: Plan, split: Any, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
-    """All logits (P, N, C) of a split in each of P passes, and targets (N, …); one pass without draws.
+    """Return all logits (P, N, C) of a split in each of P passes, and targets (N, …); one pass without draws.
 
     Raises UserError for Monte-Carlo dropout without dropout, and for test-time augmentation without augmentation.
     """
@@ -232,7 +232,7 @@ def predict(parts: Scored, plan: Plan, split: Any, draws: Draws | None = None) -
 def one_pass(
     parts: Scored, plan: Plan, split: Any, number: int, mc_dropout: bool, augment: Augmentation | None
 ) -> tuple[Tensor, Tensor]:
-    """Logits and targets of a split; the draws of a batch depend on the run's seed, the pass and the batch alone."""
+    """Return logits and targets of a split; the draws of a batch depend on the run's seed, the pass and the batch alone."""
     outputs, targets = [], []
     copies, masks = Stream(plan.seed, "tta", plan.device), GlobalStream(plan.seed, "mc_dropout", plan.device)
     batches = split.batches(torch.arange(len(split)), plan.evaluation_batch_size)
@@ -251,7 +251,7 @@ def one_pass(
 
 @contextmanager
 def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
-    """Inside, the dropout layers draw as in training, and everything else evaluates."""
+    """Let the dropout layers draw as in training inside; all else is in evaluation mode."""
     layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
     if active and not layers:
         raise UserError(
@@ -280,7 +280,7 @@ def copies_of(parts: Scored, named: bool = False) -> Augmentation:
 
 
 def mean_output(parts: Scored, passes: Tensor) -> Tensor:
-    """One output for each sample from those of several passes: their mean in the space of the loss."""
+    """Return one output for each sample from those of several passes: their mean in the space of the loss."""
     return passes[0] if len(passes) == 1 else combine(parts.loss, passes)
 
 
@@ -306,7 +306,7 @@ def uncertainty(parts: Scored, passes: Tensor, targets: Tensor) -> dict[str, flo
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """−Σ p log p over the last axis, in nats."""
+    """Return −Σ p log p over the last axis, in nats."""
     return torch.special.entr(probabilities).sum(-1)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def number(value: float) -> str:
-    """Four decimals where they say something, scientific where they do not."""
+    """Return four decimals for numbers of ordinary size, scientific notation for others."""
     size = abs(value)
     if value == 0 or 1e-3 <= size < 100:
         return f"{value:.4f}"
@@ -27,14 +27,14 @@ def rate(per_second: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """0.42 s, 12.3 s, 1:05, 2:00:31."""
+    """Return a duration as 0.42 s, 12.3 s, 1:05 or 2:00:31."""
     if seconds < 60 or not math.isfinite(seconds):
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
     return minutes(seconds)
 
 
 def minutes(seconds: float) -> str:
-    """Whole seconds as 0:05, 1:05 or 2:00:31."""
+    """Return whole seconds as 0:05, 1:05 or 2:00:31."""
     hours, rest = divmod(max(0, round(seconds)), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 

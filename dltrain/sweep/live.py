@@ -96,7 +96,7 @@ class Live(Lines):
 
 
 def table_of(title: str, running: list[Job], width: int, room: int) -> Any:
-    """At most `room` running jobs, `width` columns wide. In a narrow terminal the overrides give way, the numbers stay."""
+    """Return lines for at most `room` running jobs, `width` columns wide; a narrow terminal cuts the overrides, not the numbers."""
     from rich.table import Table
     from rich.text import Text
 

@@ -25,7 +25,7 @@ FREE = frozenset([*saved.SAFE, "name", "output", "threads", "device", "words"])
 
 
 def key_of(plain: dict[str, Any], on_gpu: bool) -> str:
-    """Equal for runs with equal results."""
+    """Return a key that is equal for runs with equal results."""
     kept = {
         path: value
         for path, value in (dict(leaves(plain)) | resolved_modes(plain)).items()
@@ -46,7 +46,7 @@ class Finished:
 
 
 def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
-    """Every finished job of every sweep, by its key; of equal ones the newest comes last."""
+    """Yield every finished job of every sweep with its key; of equal ones the newest comes last."""
     versions = [__version__, metadata.version("torch").partition("+")[0]]
     for record in sorted(output.glob("*/*/sweep.json"), key=lambda file: file.parent.name):
         for file in sorted(record.parent.glob("*/summary.json")) if compares(record) else ():

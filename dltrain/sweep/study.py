@@ -165,7 +165,7 @@ class Study:
                 trial.distributions[name] = shared
 
     def report(self, trial: Trial, step: int, value: float) -> None:
-        """One evaluation; a step that was reported before a resume is left as it is, and so is NaN."""
+        """Report one evaluation, unless it is NaN or was reported before a resume."""
         seen = self.reported.setdefault(trial.number, set())
         if step not in seen and math.isfinite(value):
             seen.add(step)

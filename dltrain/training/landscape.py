@@ -47,7 +47,7 @@ def landscape(
 
 
 def bands(values: NDArray[np.float64], enlarged: int = SIDE) -> NDArray[np.uint8]:
-    """(n, n) losses to (enlarged, enlarged, 3): between the points by the straight line, in bands of their logarithm."""
+    """Map (n, n) losses to (enlarged, enlarged, 3): interpolated linearly, in bands of their logarithm."""
     logs = np.log10(np.maximum(np.where(np.isfinite(values), values, np.nan), 1e-12))
     fine = _enlarged(logs, enlarged)
     low, high = np.nanmin(logs, initial=np.inf), np.nanmax(logs, initial=-np.inf)

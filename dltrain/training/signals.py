@@ -74,7 +74,7 @@ _guests: list[bool] = []  # one entry inside `in_process_of_others`
 
 @contextmanager
 def in_process_of_others() -> Iterator[None]:
-    """Inside, a second signal raises KeyboardInterrupt and does not end the process, which may be a notebook's kernel."""
+    """Let a second signal raise KeyboardInterrupt inside, and not end the process, which may be a notebook's kernel."""
     _guests.append(True)
     try:
         yield

@@ -221,7 +221,7 @@ class Stack:
             self.train_epoch()
 
     def train_epoch(self) -> None:
-        """One pass over the training split, until a member leaves."""
+        """Train on one pass over the training split, until a member leaves."""
         first, plan = self.members[0], self.members[0].plan
         epoch = plan.epoch_of(self.step)
         start = self.step - epoch * plan.steps_per_epoch
@@ -288,7 +288,7 @@ class Stack:
         return losses.detach().mean(1)
 
     def draw(self, samples: int) -> None:
-        """Each member's dropout factors of this step, layer by layer, from its own stream."""
+        """Draw each member's dropout factors of this step, layer by layer, from its own stream."""
         drops = [layer for layer in self.layers if isinstance(layer, StackedDropout)]
         for layer in drops:
             layer.factors = []
@@ -298,7 +298,7 @@ class Stack:
                 layer.draw(samples)
 
     def forward(self, inputs: Tensor, training: bool) -> Tensor:
-        """Logits (M, B, outputs) of inputs (M, B, features)."""
+        """Return logits (M, B, outputs) of inputs (M, B, features)."""
         for layer in self.layers:
             if isinstance(layer, StackedDropout):
                 layer.training = training

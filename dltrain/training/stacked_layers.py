@@ -45,7 +45,7 @@ class Shared:
             start = place.stop
 
     def of(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and gradients (M, …) of a parameter of one run, for all runs."""
+        """Return values and gradients (M, …) of a parameter of one run, for all runs."""
         values, slopes = (
             whole[:, self.places[parameter]].unflatten(1, parameter.shape)
             for whole in (self.values, self.slopes)

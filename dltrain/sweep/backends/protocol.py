@@ -69,7 +69,7 @@ class Ended:
 
     @property
     def how_it_died(self) -> str:
-        """The reason of a job that ended without a message."""
+        """Return the reason for the end of a job that sent no message."""
         if self.code < 0:
             return f"killed by signal {-self.code} ({signal.Signals(-self.code).name})"
         return f"its process ended by itself with exit code {self.code} before the run was done"

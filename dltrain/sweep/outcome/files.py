@@ -19,7 +19,7 @@ from dltrain.sweep.plan.space import parse_one
 
 
 def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
-    """One line a job: number, axes, state, objective, best epoch, the best row's scores, reason."""
+    """Write one line a job: number, axes, state, objective, best epoch, the best row's scores, reason."""
     axes = [axis.name for axis in plan.axes]
     scores = sorted({name for job in jobs for name in job.summary.get("best") or {} if "/" in name})
     text = io.StringIO()
@@ -59,7 +59,7 @@ def rerun_command(job: Job) -> str:
 
 
 def write_best(plan: Plan, job: Job, catalogue: Catalogue, file: Path) -> None:
-    """best.yaml: the winner as a recipe, to be used as `experiment=`."""
+    """Write best.yaml: the winner as a recipe, to be used as `experiment=`."""
     import yaml
 
     words: list[dict[str, Any]] = []

@@ -62,7 +62,7 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
 
 
 def mark_trade_offs(plan: Plan, rows: list[Row]) -> None:
-    """Of several objectives: the configurations that no other one beats in all come first."""
+    """Sort by several objectives: the configurations that no other one beats in all come first."""
     for row in rows:
         numbers = [[job.number_at_best(name) for job in row.jobs] for name in plan.objectives]
         row.objectives = tuple(
@@ -92,7 +92,7 @@ def winner(plan: Plan, rows: list[Row]) -> Job | None:
 
 
 def edges(plan: Plan, rows: list[Row]) -> list[str]:
-    """Warnings: the best value of an axis of numbers that matters is the smallest or largest that was tried."""
+    """Return warnings where the best value of an axis of numbers that matters is the smallest or largest one tried."""
     if not rows or not rows[0].complete:
         return []
     found = []

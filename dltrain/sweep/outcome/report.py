@@ -91,7 +91,7 @@ def _section(title: str, body: str) -> str:
 
 
 def _head(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path) -> str:
-    """Title, the best configuration in one line, and the counts."""
+    """Return the title, the best configuration in one line, and the counts."""
     done = sum(job.is_done and not job.failed and job.state != "pruned" for job in jobs)
     states = {
         "jobs": len(jobs),
@@ -151,7 +151,7 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
 
 
 def _failures(jobs: list[Job]) -> str:
-    """Each failed job with its reason, the command that runs it again, and its log."""
+    """List each failed job with its reason, the command that runs it again, and its log."""
     return "".join(
         f'<div class="fail"><b>job {job.number}</b> {_text(job.label())}<p class="bad">{_text(reason_of(job))}</p>'
         f"<code>{_text(rerun_command(job))}</code>"
@@ -244,7 +244,7 @@ def _slices(plan: Plan, rows: list[Row]) -> str:
 
 
 def _parallel(plan: Plan, rows: list[Row]) -> str:
-    """Parallel coordinates: one line a configuration over all axes to its objective."""
+    """Draw parallel coordinates: one line a configuration over all axes to its objective."""
     rows = [row for row in rows if row.complete]
     axes = plan.search_axes
     if len(rows) < 2 or len(axes) < 2:
@@ -315,7 +315,7 @@ def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
 
 
 def read_curve(file: Path, metric: str) -> list[tuple[float, float]]:
-    """(epoch, metric) of a metrics.csv, finite values only, thinned out."""
+    """Return (epoch, metric) of a metrics.csv, finite values only, thinned out."""
     if not file.is_file():
         return []
     points = []

@@ -11,12 +11,12 @@ LEVEL = 0.05
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (n − 1; nan for one value)."""
+    """Return mean and sample standard deviation (n − 1; nan for one value)."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def half_width(values: Sequence[float], level: float = 0.95) -> float:
-    """Half the width of Student's confidence interval of the mean; nan for one value."""
+    """Return half the width of Student's confidence interval of the mean; nan for one value."""
     if len(values) < 2:
         return math.nan
     from scipy.special import stdtrit
@@ -27,7 +27,7 @@ def half_width(values: Sequence[float], level: float = 0.95) -> float:
 
 
 def paired_p(left: Sequence[float], right: Sequence[float]) -> float:
-    """Two-sided p of Student's paired t-test; 1 where all differences are zero."""
+    """Return the two-sided p of Student's paired t-test; 1 where all differences are zero."""
     differences = [a - b for a, b in zip(left, right, strict=True)]
     mean, deviation = mean_and_deviation(differences)
     if deviation == 0 or math.isnan(deviation):

@@ -100,7 +100,7 @@ def sweep(folder: Path, seed: int, *more: str) -> None:
 
 
 def grid(folder: Path, seed: int) -> list[Curve]:
-    """The curves of the whole space; trained now, unless they are there."""
+    """Return the curves of the whole space, which are trained now unless they are stored."""
     if not finished(folder):
         sweep(folder, seed, f"sweep.jobs={os.environ.get('JOBS', 'auto')}")
     return curves_of(folder)
@@ -143,7 +143,7 @@ def best_of(curve: Curve) -> float:
 
 
 def replay(curves: list[Curve], order: list[int], slots: int = 2) -> Found:
-    """A pruned sweep over recorded curves: the study, the pruner and the order of events of the driver."""
+    """Run a pruned sweep over recorded curves, with the study, the pruner and the order of events of the driver."""
     with tempfile.TemporaryDirectory() as folder:
         labels = tuple((str(i), (f"job={i}",)) for i in range(len(curves)))
         configurations = [{"job": labels[job][0]} for job in order]
@@ -184,7 +184,7 @@ def replay(curves: list[Curve], order: list[int], slots: int = 2) -> Found:
 
 
 def live(folder: Path, seed: int) -> None:
-    """The pruned sweep itself."""
+    """Run the pruned sweep itself."""
     sweep(folder, seed, "sweep.pruner=asha")
     curves = curves_of(folder)
     best, epochs = max(best_of(c) for c in curves), sum(len(c.accuracies) for c in curves)

@@ -31,7 +31,7 @@ def milliseconds(action: Callable[..., Any], *arguments: Any) -> float:
 
 
 def cost(count: int, background: bool) -> tuple[float, float]:
-    """(what the loop waits for, the whole save) of `count` floats in weights and Adam's two moments."""
+    """Return the seconds that the loop waits and those of the whole save, for `count` floats in weights and Adam's two moments."""
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = RunFolder(Path(name), 2, {}, background)
         weights = {f"w{i}": torch.randn(count // 12) for i in range(4)}

@@ -38,7 +38,7 @@ def words() -> list[str]:
 
 
 def settings(word: str) -> tuple[float, str]:
-    """The default lr of a word's file, and its budget: `30 epochs of 64` or what the file sets."""
+    """Return the default lr of a word's file, and its budget: `30 epochs of 64` or what the file sets."""
     text = (catalogue_dir() / "optimizer" / f"{word}.yaml").read_text()
     found = {
         key: m[1] for key in ("lr", "batch_size", "epochs") if (m := re.search(rf"^{key}: (\S+)", text, re.M))
@@ -105,7 +105,7 @@ def append(what: str, word: str, lr: float, seed: int, budget: str, summary: dic
 
 
 def table() -> Iterator[str]:
-    """The Markdown page."""
+    """Return the Markdown page."""
     means = defaultdict(list)
     for row in records():
         means[row["what"], row["word"], row["budget"], row["lr"]].append(row)

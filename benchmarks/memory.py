@@ -44,7 +44,7 @@ def children(pid: int) -> list[int]:
 
 
 def watch(process: subprocess.Popen[bytes], every: float) -> dict[int, list[Sample]]:
-    """Samples of the process and of its children until it ends."""
+    """Return samples of the memory of the process and of its children until it ends."""
     samples: dict[int, list[Sample]] = {}
     while process.poll() is None:
         for pid in (process.pid, *children(process.pid)):
@@ -56,7 +56,7 @@ def watch(process: subprocess.Popen[bytes], every: float) -> dict[int, list[Samp
 
 
 def steady(samples: list[Sample]) -> list[float]:
-    """The most MiB held in each fifth of a process's life; the first holds the imports."""
+    """Return the most MiB held in each fifth of a process's life; the first holds the imports."""
     size = max(len(samples) // 5, 1)
     return [max(s.mebibytes for s in samples[i * size : (i + 1) * size]) for i in range(5)]
 

@@ -44,7 +44,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 
 def measure(rounds: int) -> dict[str, float]:
-    """The median seconds of each command, over interleaved rounds."""
+    """Return the median seconds of each command, over interleaved rounds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = commands(folder)

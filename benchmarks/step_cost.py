@@ -78,7 +78,7 @@ class Task:
         self.taken += 1
 
     def step_alone(self) -> None:
-        """The update with the gradients of the last step, which its closure leaves as they are."""
+        """Update with the gradients of the last step, which the closure leaves as they are."""
         self.optimizer.step(lambda: torch.zeros(()))
 
 

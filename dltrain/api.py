@@ -14,7 +14,7 @@ Traceback (most recent call last):
 dltrain.errors.UserError: `optimizer` is adm, which is no such word. Did you mean `adam`?
 ...
 
-Nothing here imports torch or Hydra before it is needed.
+Nothing here imports torch or Hydra before it is needed. The file is long because its docstrings are the reference of the API.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def load(path: Any, *changes: str, device: Any = "cpu", config_dir: Any = None) 
             f"{folder} is the folder of a sweep. Its runs: dltrain.Sweep({str(folder)!r}); one of them: {folder}/0"
         )
     if not folder.is_dir():
-        raise CheckpointProblem(f"{folder} is no folder. Run folders lie in outputs/NAME/DATE_TIME-xxxx.")
+        raise CheckpointProblem(f"{folder} is no folder. Run folders are in outputs/NAME/DATE_TIME-xxxx.")
     runs = sorted(file.parent for file in folder.glob("*/config.yaml"))
     if runs and not (folder / "config.yaml").is_file():
         raise CheckpointProblem(
@@ -159,7 +159,7 @@ def sweep(*words: str, config_dir: Any = None, **knobs: Any) -> Sweep:
 
 
 def compare(runs: Run | Sweep | str | Path | Iterable[Run | Sweep | str | Path]) -> Table:
-    """Return a table with one row for each run: in which choices they differ, and what came out.
+    """Return a table with one row for each run: the choices in which they differ, and their results.
 
     A sweep, or the folder of one, stands for all its runs. Of the keys of a word that not all runs have, only those that were
     given are shown. `objective` compares where `metric` is the same.
@@ -209,7 +209,7 @@ class Settings(dict[str, Any]):
 
 
 class Run:
-    """A run folder: what was asked, what came out, and the trained model. Made by `train` and `load`."""
+    """A run folder: its configuration, its results, and the trained model. Made by `train` and `load`."""
 
     path: Path
 
@@ -253,7 +253,7 @@ class Run:
 
     @property
     def model(self) -> nn.Module:
-        """Return the model with the best weights, in evaluation mode. Raises CheckpointProblem where there are none."""
+        """Return the model with the best weights, in evaluation mode. Raises CheckpointProblem if the run has no best weights."""
         return self._predictor.model
 
     def predict(self, data: Any, *, batch_size: int | None = None, skip_broken: bool = False) -> Predictions:
@@ -384,7 +384,12 @@ class Run:
 
 
 class Sweep(Sequence[Run]):
-    """The folder of a sweep: its runs in the order of the jobs. Made by `sweep`, or `Sweep(path)`."""
+    """The folder of a sweep: its runs in the order of the jobs. Made by `sweep`, or `Sweep(path)`.
+
+    A job that is queued, or was interrupted before it wrote its summary.json, has no run yet and is left out.
+    """
+
+    path: Path
 
     def __init__(self, path: str | Path) -> None:
         from dltrain.storage.summary import read_json
@@ -399,8 +404,8 @@ class Sweep(Sequence[Run]):
 
     @cached_property
     def runs(self) -> list[Run]:
-        """Return the runs of the jobs that have begun."""
-        folders = (folder for folder in self.path.iterdir() if folder.name.isdecimal())
+        """Return the runs whose job folder has a summary.json, which a job stopped while it starts has not written."""
+        folders = (file.parent for file in self.path.glob("*/summary.json") if file.parent.name.isdecimal())
         return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name))]
 
     @property

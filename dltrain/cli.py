@@ -8,11 +8,11 @@ import os
 import sys
 
 import dltrain.commands  # noqa: F401 - its time stamp
-from dltrain.config.groups import VERBS
+from dltrain.verbs import verbs
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command line and exit with its code (TRUST.md's table); a mistake is told in a few lines."""
+    """Run a command line and exit with its code (README.md, "When something is wrong"); print a mistake in a few lines."""
     from dltrain.errors import UserError
 
     arguments = sys.argv[1:] if argv is None else argv
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def dispatch(arguments: list[str]) -> int:
     """Run the command that the arguments name; the default is to train."""
-    verb = arguments[0] if arguments and arguments[0] in VERBS else None
+    verb = arguments[0] if arguments and arguments[0] in verbs() else None
     if {"-h", "--help"} & set(arguments):
         from dltrain.commands.help import print_help
 

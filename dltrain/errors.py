@@ -1,4 +1,4 @@
-"""What a user's mistake becomes: one to three lines and an exit code, never a traceback."""
+"""The errors of users: a message of one to three lines and an exit code, without a traceback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; the message names key, value, rule and cure."""
+    """A mistake that the user can correct; the message names key, value, rule and cure."""
 
     exit_code = 2
 
@@ -54,7 +54,7 @@ SYNONYMS = {"gpu": "cuda"}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word closest to a misspelt one, as the end of a sentence: ' Did you mean `adam`?' or ''."""
+    """Return the known word closest to a misspelt one, as the end of a sentence: ' Did you mean `adam`?' or ''."""
     known = list(known)
     same = [name for name in known if _letters(name) == _letters(SYNONYMS.get(word.lower(), word))]
     found = same or _close(word, known)
@@ -81,6 +81,6 @@ def _close(word: str, known: list[str]) -> list[str]:
 
 
 def listing(label: str, names: Iterable[str]) -> str:
-    """All the names that there are, as at most two lines of a message."""
+    """Return all names, as at most two lines of a message."""
     text = f"{label}: {', '.join(sorted(names)) or 'none'}"
     return "\n".join(textwrap.wrap(text, 150, max_lines=2, placeholder=" … (all of them: dltrain --help)"))

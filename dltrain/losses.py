@@ -64,7 +64,7 @@ class CrossEntropy(nn.Module):
 
     @property
     def plain(self) -> bool:
-        """Whether the loss has neither smoothing nor class weights."""
+        """Return whether the loss has neither smoothing nor class weights."""
         return self.label_smoothing == 0 and self.weight is None
 
     def combine(self, outputs: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ lr (1 to 0), momentum (0.5 to 0.9) and the strengths of penalties (0 to 1).
 
 The run has the steps 0 to total_steps − 1; `end` is reached at total_steps, so that the last step still moves. A warm-up
 of w steps multiplies the first value by 1/(w + 1), 2/(w + 1), …, w/(w + 1); the schedule covers the remaining steps.
+
+The file is long because the docstring of each schedule is its page in the manual: nearly half of the lines.
 """
 
 from __future__ import annotations

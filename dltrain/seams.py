@@ -1,4 +1,4 @@
-"""Whether an object is what its group needs: a check at build time, so that a part of a user's own that does not fit says why.
+"""Check at build time that a part fits the interface of its group, and say which method or argument is wrong.
 
 The interface of a group is a `Protocol` beside its family; docs/extending.md shows each of them with an example.
 """

@@ -27,8 +27,9 @@ def _base(seed: int, stream: str) -> int:
 
 
 def splitmix(state: int, count: int = 1) -> int:
-    """Return the `count`-th number of SplitMix64 after a state (Steele et al. 2014), which maps adjacent states and counts
-    to unrelated numbers of 64 bits; torch's CPU generator uses the low 32 bits only.
+    """Return the `count`-th number of SplitMix64 after a state (Steele et al. 2014).
+
+    It maps adjacent states and counts to unrelated numbers of 64 bits; torch's CPU generator uses the low 32 bits only.
     """
     number: int = mix((state + count * GOLDEN) & _MASK)
     return number

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import doctest
 import gc
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,15 +85,6 @@ def test_the_package_of_sweeps_does_not_hide_the_function():
 
     with pytest.raises(errors.UserError, match="optimizer"):
         package.sweep(optimizer=["adm"])
-
-
-def test_doctests():
-    from dltrain.run import table
-
-    for module in (api, table):
-        found = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL)
-        assert found.attempted > 2
-        assert found.failed == 0
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
@@ -686,6 +677,21 @@ def test_a_sweep_gives_its_runs_and_its_best(swept):
     assert {r.path for r in swept.failed} == {r.path for r in swept if r.summary.status == "failed"}
     assert "4 runs" in repr(swept)
     assert "<table>" in swept._repr_html_()
+
+
+def test_a_job_without_a_summary_is_left_out(swept, tmp_path):
+    """As an interrupt leaves it: queued, just created, and with the configuration written."""
+    shutil.copytree(swept.path, tmp_path / "sweep")
+    (tmp_path / "sweep" / "0" / "summary.json").unlink()
+    shutil.rmtree(tmp_path / "sweep" / "1")
+    (tmp_path / "sweep" / "1").mkdir()
+    shutil.rmtree(tmp_path / "sweep" / "2")
+    cut = api.Sweep(tmp_path / "sweep")
+    assert [run.path.name for run in cut] == ["3"]
+    assert [run.summary for run in cut] == [swept[3].summary]
+    assert len(cut) == 1
+    assert f"1 runs, {len(cut.failed)} failed" in repr(cut)
+    assert api.compare(cut).num_rows == 1
 
 
 def test_a_tuple_is_one_value_and_a_nested_list_an_axis_of_lists():

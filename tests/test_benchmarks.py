@@ -42,7 +42,7 @@ def test_defaults_are_the_reference_task(throughput: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (["--epochs", "1"], "--epochs must be at least 2"),
         (["--images", "100"], "--images must be at least"),
@@ -51,11 +51,11 @@ def test_defaults_are_the_reference_task(throughput: Any) -> None:
     ],
 )
 def test_refuses(
-    throughput: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+    throughput: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit):
         throughput.parse(arguments)
-    assert complaint in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_missing_peer_is_left_out_in_one_line(

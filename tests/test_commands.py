@@ -14,8 +14,8 @@ import yaml
 from conftest import Run, assert_equal, run_folders
 
 from dltrain.cli import main
-from dltrain.config.groups import VERBS
 from dltrain.errors import CheckpointProblem, UserError
+from dltrain.verbs import verbs
 
 
 def said_by(dltrain, capsys, *arguments):
@@ -230,7 +230,7 @@ def test_help_of_a_word_tells_its_keys_and_its_learning_rate(dltrain, capsys):
     assert "${" not in page
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", verbs())
 def test_help_of_a_verb(dltrain, capsys, verb):
     assert said_by(dltrain, capsys, verb, "--help").startswith(f"dltrain {verb}")
     assert f"dltrain {verb}" in said_by(dltrain, capsys, "--help")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_folders
+from conftest import Run, run_folders
 
 from dltrain.cli import dispatch
 
@@ -49,3 +49,25 @@ def test_every_command_works(project: Path) -> None:
 def test_the_page_names_every_example() -> None:
     page = (EXAMPLES.parent / "docs" / "extending.md").read_text()
     assert [folder.name for folder in PROJECTS if f"examples/{folder.name}" not in page] == []
+
+
+def rows_of(*arguments: str) -> list[dict[str, float]]:
+    before = run_folders(Path.cwd())
+    assert dispatch([*arguments, "quiet=true", "epochs=2"]) == 0
+    (new,) = run_folders(Path.cwd()) - before
+    return Run(new).timeless_rows
+
+
+@pytest.mark.parametrize("project", [EXAMPLES / "averaging"], indirect=True)
+def test_the_average_of_one_epoch_is_the_model_itself(project: Path) -> None:
+    assert rows_of("averaging=latest", "averaging.number=1") == rows_of()
+
+
+@pytest.mark.parametrize("project", [EXAMPLES / "wrap"], indirect=True)
+def test_a_wrap_without_effect_leaves_the_run_as_it_is(project: Path) -> None:
+    """Steps of sgd never go uphill, so that none is left out; only rounding differs."""
+    for wrapped, plain in zip(
+        rows_of("optimizer=sgd", "wrap=cautious"), rows_of("optimizer=sgd"), strict=True
+    ):
+        assert wrapped == pytest.approx(plain, rel=1e-4)
+    assert rows_of("optimizer=adam", "wrap=cautious") != rows_of("optimizer=adam")

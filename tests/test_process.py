@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+import pytest
+from conftest import Run
+
+from dltrain.cli import dispatch
 
 HEAVY = (
     "torch._dynamo",
@@ -43,19 +49,55 @@ def test_default_run_imports_nothing_heavy(workdir):
     assert run_and_list(workdir, [], HEAVY) == (0, [])
 
 
-def test_a_run_needs_nothing_that_only_posix_has(workdir):
-    """`filelock` chooses fcntl or msvcrt; all else of POSIX is hidden."""
-    code = (
-        "import os, sys, filelock\n"
-        "for name in ('fcntl', 'resource', 'termios', 'pty', 'pwd', 'grp'):\n    sys.modules[name] = None\n"
-        "for name in ('fork', 'statvfs', 'sysconf', 'setsid', 'killpg', 'getuid'):\n    delattr(os, name)\n"
-        "from dltrain.cli import main\nmain(['epochs=1', 'quiet=true'])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=workdir, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+# In every process that Python starts, as on Windows; `filelock` has chosen between fcntl and msvcrt before.
+WITHOUT_POSIX = """
+import os, signal, sys
+import filelock
+for name in ("fcntl", "resource", "termios", "pty", "pwd", "grp"):
+    sys.modules[name] = None
+for name in ("fork", "statvfs", "sysconf", "setsid", "killpg", "getuid", "sched_getaffinity"):
+    delattr(os, name)
+del signal.SIGHUP, signal.SIGUSR1
+"""
+
+
+@pytest.fixture
+def without_posix(workdir, tmp_path_factory):
+    """Run `dltrain` in processes that lack what only POSIX has."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text(WITHOUT_POSIX)
+    env = os.environ | {"PYTHONPATH": str(folder)}
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "dltrain", *map(str, arguments)]
+        done = subprocess.run(command, cwd=workdir, capture_output=True, text=True, check=False, env=env)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    return run
+
+
+def test_a_run_needs_nothing_that_only_posix_has(workdir, without_posix):
+    without_posix("epochs=1", "quiet=true")
     assert len(list(workdir.glob("outputs/*/*/summary.json"))) == 1
+
+
+@pytest.mark.ci
+def test_a_sweep_and_a_resume_need_nothing_that_only_posix_has(workdir, without_posix):
+    """The results are those of this process, which has all of POSIX."""
+    without_posix("-m", "lr=0.01,0.001", "epochs=2", "model=linear", "sweep.jobs=2", "evaluation.test=true")
+    (folder,) = (file.parent for file in workdir.glob("outputs/*/*/sweep.json"))
+    for job, lr in enumerate(("0.01", "0.001")):
+        dispatch([f"lr={lr}", "epochs=2", "model=linear", "quiet=true", f"output=alone{job}"])
+        (alone,) = workdir.glob(f"alone{job}/*/*")
+        assert Run(folder / str(job)).timeless_rows == Run(alone).timeless_rows
+        # of a sweep, the test split is scored for the winner only
+        assert Run(folder / str(job)).summary["test"] == (Run(alone).summary["test"] if job == 0 else {})
+    without_posix("resume", folder / "0", "epochs=3")
+    dispatch(["lr=0.01", "epochs=3", "model=linear", "quiet=true", "output=whole"])
+    (whole,) = workdir.glob("whole/*/*")
+    assert Run(folder / "0").timeless_rows == Run(whole).timeless_rows
+    without_posix("-m", "lr=0.1,0.2", "epochs=1", "batch_size=auto", "quiet=true", "sweep.backend=local")
 
 
 def test_help_and_refusals_import_no_torch(workdir):

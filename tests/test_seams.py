@@ -76,6 +76,22 @@ def fills_nothing(module): ...
 class NoEvent:
     def on_epoch_end(self, row): ...
 
+class NoStop:
+    def __init__(self, metric="val/loss", mode="auto"): self.metric, self.mode = metric, "min"
+    def observe(self, row, step): return True
+    def state_dict(self): return {}
+    def load_state_dict(self, state): ...
+
+class NoAverage:
+    def __init__(self, model): self.started = False
+    def update(self, step): ...
+    def state_dict(self): return {}
+    def load_state_dict(self, state): ...
+
+class NoWrap:
+    def __init__(self, optimizer): self.param_groups = optimizer.param_groups
+    def step(self): ...
+
 class WrongEvent:
     def evaluated(self, row): ...
     def run_ended(self): ...
@@ -97,6 +113,9 @@ MISFITS = {
     "diagnostic": ("diagnostics", "my_parts.NoMeasure", r"has no method `measure\(self, probe\)`"),
     "logger": ("logger", "my_parts.NoEvent", r"has no method `run_started\(self, run\)` \(or one of: run_started, step_logged, eval"),
     "event": ("logger", "my_parts.WrongEvent", r"has run_ended\(\), and must have `run_ended\(self, result\)`: too many"),
+    "early stopping": ("early_stopping", "my_parts.NoStop", r"has no method `converged\(self, update_norm\)`"),
+    "averaging": ("averaging", "my_parts.NoAverage", r"has no method `swapped\(self\)`"),
+    "wrap": ("wrap", "my_parts.NoWrap", r"has no method `zero_grad\(self, set_to_none=True\)`"),
     "augmentation": ("augmentation", "my_parts.wrong_fade", r"A function of augmentation takes \(inputs, targets, generator, …\)"),
     "initializer": ("initializer", "my_parts.fills_nothing", r"A function of initializer takes \(module, generator, batch, …\)"),
 }  # fmt: skip
@@ -190,3 +209,66 @@ def test_every_group_of_parts_has_an_interface():
         "experiment",
         "debug",
     }
+
+
+VERB = '''"""`dltrain weigh RUN… [FILE]`: print how many bytes the files of runs take."""
+
+from pathlib import Path
+
+HELP = """
+Examples
+  dltrain weigh outputs/digits_mlp/*
+"""
+
+
+def run(arguments):
+    for name in arguments:
+        print(name, sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file()))
+    return 0
+'''
+
+
+def test_one_file_is_a_verb(train, dltrain, tmp_path_factory, monkeypatch, capsys):
+    """A file in the folder of verbs is dispatched, listed, explained, completed and suggested; nothing else is edited."""
+    import dltrain.commands as commands
+    from dltrain.commands.complete import candidates, split
+
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "weigh.py").write_text(VERB, encoding="utf-8")
+    (folder / "helper.py").write_text('"""Helpers of `dltrain weigh RUN…`: no verb."""\n')
+    run = train("epochs=1", "model=linear")
+    with pytest.raises(UserError, match="`weigh` is not `key=value`"):
+        dltrain("weigh")
+    commands.__path__.append(str(folder))
+    try:
+        capsys.readouterr()
+        assert dltrain("weigh", run.path) == 0
+        size = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
+        assert capsys.readouterr().out == f"{run.path} {size}\n"
+        assert dltrain("--help") == 0
+        (line,) = [
+            line for line in capsys.readouterr().out.splitlines() if line.startswith("  dltrain weigh")
+        ]
+        assert line.split("RUN… [FILE]")[1].strip() == "print how many bytes the files of runs take"
+        assert dltrain("weigh", "--help") == 0
+        assert capsys.readouterr().out.startswith("dltrain weigh RUN… [FILE]\n    print how many bytes")
+        assert candidates(*split("dltrain wei")) == ["weigh"]
+        assert {"outputs/", "conf.txt"} & set(candidates(*split("dltrain weigh "))) == {"outputs/"}
+        with pytest.raises(UserError, match="Did you mean `weigh`"):
+            dltrain("weihg")
+        assert "helper" not in candidates(*split("dltrain "))
+    finally:
+        commands.__path__.remove(str(folder))
+        sys.modules.pop("dltrain.commands.weigh", None)
+
+
+def test_every_verb_has_a_page_and_a_function():
+    from importlib import import_module
+
+    from dltrain.verbs import verbs
+
+    for verb in verbs().values():
+        assert callable(import_module(f"dltrain.commands.{verb.name}").run)
+        assert len(verb.about) <= 77, "on the page of --help a line has 120 characters"
+    assert {"check", "evaluate", "resume"} <= verbs().keys()
+    assert not {"train", "help", "handbook"} & verbs().keys()

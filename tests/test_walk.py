@@ -1,4 +1,4 @@
-"""The walk through METHODS.md: each of its words stands in `--help`, in docs/methods.md and in a test, and learns."""
+"""The walk through methods_rows.txt: each of its words is in `--help`, in docs/methods.md and in a test, and learns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_together import DOWNLOADED, GIVEN, WORDS, write_files
 
-from dltrain.cli import VERBS, dispatch
+from dltrain.cli import dispatch
 from dltrain.commands.handbook import TITLES
 from dltrain.commands.help import group_lines, word_page
 from dltrain.commands.help import page as help_page
@@ -22,6 +22,7 @@ from dltrain.config.search_path import catalogue_dir
 from dltrain.data.raw import RawData
 from dltrain.run.scoring import score_runs
 from dltrain.training.trainer import Trainer
+from dltrain.verbs import verbs
 
 HERE = Path(__file__).parent
 ROWS = [line for line in (HERE / "methods_rows.txt").read_text().splitlines() if not line.startswith("#")]
@@ -74,7 +75,7 @@ def test_the_word_is_in_the_help_and_on_the_page(row):
         section = methods.partition(f"\n## {title}\n")[2].partition("\n## ")[0] if title else methods
         assert f"| `{word}` |" in section if title else f"`{choice}`" in section
     else:
-        assert key in catalogue.knobs or key in catalogue.params(every_word(catalogue)) or key in VERBS
+        assert key in catalogue.knobs or key in catalogue.params(every_word(catalogue)) or key in verbs()
         name = key.split(".")[-1]
         assert re.search(
             rf"\b{name}\b", "\n".join(help_page(catalogue)) + "\n".join(word_pages(catalogue, key))

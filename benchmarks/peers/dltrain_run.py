@@ -11,7 +11,7 @@ from peers.problem import LR, Laps, Outcome, Task
 
 
 def command(task: Task, folder: Path) -> list[str]:
-    """The arguments of the run; what is not named is dltrain's default."""
+    """Return the arguments of the run; all others are the defaults of dltrain."""
     return [
         "dataset=npz",
         f"dataset.path={task.data}",
@@ -77,7 +77,7 @@ def time_trainer(laps: Laps) -> None:
 
 
 def check_images(row: dict[str, float], task: Task) -> None:
-    """Raises RuntimeError if an epoch was not that of the other contenders."""
+    """Raise RuntimeError if an epoch was not that of the other contenders."""
     trained = round(row["images_per_second"] * row["seconds"])
     expected = int((np.load(task.data)["split"] == 0).sum())
     if trained != expected:

@@ -55,7 +55,7 @@ def fit(task: Task, tuned: bool) -> Outcome:
 
 
 def keras_model(task: Task) -> keras.Model:
-    """The task's model in Keras' own layers and its default layout."""
+    """Return the task's model in Keras' own layers and its default layout."""
     if task.model == "mlp":
         hidden = [layers.Dense(256, activation="relu"), layers.Dense(128, activation="relu")]
         return keras.Sequential([keras.Input((1, 28, 28)), layers.Flatten(), *hidden, layers.Dense(10)])
@@ -74,6 +74,6 @@ def _block(channels: int) -> list[keras.Layer]:
 
 
 def wrapped_model(task: Task) -> keras.Model:
-    """The task's torch model inside Keras."""
+    """Return the task's torch model inside Keras."""
     module = keras.layers.TorchModuleWrapper(model_for(task, channels_last=True), output_shape=(None, 10))
     return keras.Sequential([keras.Input((1, 28, 28)), module])

@@ -42,7 +42,7 @@ def indexed(task: Task, data: Data) -> Iterable[tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 def validate(model: torch.nn.Module, val: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """The sums of losses and of hits."""
+    """Return the sums of losses and of hits."""
     model.eval()
     loss = hits = 0.0
     for inputs, targets in val:

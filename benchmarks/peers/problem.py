@@ -82,7 +82,7 @@ class Laps:
         self._end_turn()
 
     def after_the_first(self) -> list[Epoch]:
-        """The epochs without the first, in which caches fill and kernels are chosen."""
+        """Return the epochs without the first, in which caches fill and kernels are chosen."""
         laps = zip(self.epochs_begun, self.validations_begun, self.turns_ended[1:], strict=True)
         return [Epoch(validation - begin, end - begin) for begin, validation, end in laps][1:]
 
@@ -115,7 +115,7 @@ def write_data(file: Path, images: NDArray[np.uint8], labels: NDArray[np.uint8])
 
 
 def read_mnist(folder: Path, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The first training images and labels of FOLDER/MNIST/raw, where they lie unpacked."""
+    """Return the first training images and labels of FOLDER/MNIST/raw, where they lie unpacked."""
     raw = folder / "MNIST" / "raw"
     images = np.fromfile(raw / "train-images-idx3-ubyte", np.uint8, offset=16).reshape(-1, 1, 28, 28)
     labels = np.fromfile(raw / "train-labels-idx1-ubyte", np.uint8, offset=8)
@@ -132,7 +132,7 @@ def synthetic(count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def load(task: Task) -> Data:
-    """The task's data for all contenders but dltrain, which reads and normalises the file itself."""
+    """Return the task's data for all contenders but dltrain, which reads and normalises the file itself."""
     arrays = np.load(task.data)
     inputs = torch.from_numpy(arrays["inputs"]).float()
     targets, val = torch.from_numpy(arrays["targets"]), torch.from_numpy(arrays["split"] == 1)
@@ -160,7 +160,7 @@ class TensorBatches:
 
 
 def shuffled(count: int, batch_size: int, device: torch.device) -> tuple[Tensor, ...]:
-    """The positions of an epoch's samples, batch by batch."""
+    """Return the positions of an epoch's samples, batch by batch."""
     return torch.randperm(count, device=device).split(batch_size)
 
 
@@ -174,7 +174,7 @@ def tensor_batches(task: Task, data: Data) -> tuple[TensorBatches, TensorBatches
 
 
 def make_model(name: str) -> nn.Module:
-    """The MLP 784-256-128-10 or the CNN with 16 and 32 channels: the layers of dltrain's `mlp` and `cnn`."""
+    """Return the MLP 784-256-128-10 or the CNN with 16 and 32 channels: the layers of dltrain's `mlp` and `cnn`."""
     if name == "mlp":
         hidden = [nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU()]
         return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, 10))
@@ -188,14 +188,14 @@ def _block(inner: int, outer: int) -> list[nn.Module]:
 
 
 def model_for(task: Task, channels_last: bool) -> nn.Module:
-    """The task's model on its device; torch documents `channels_last` as faster for convolutions."""
+    """Return the task's model on its device; torch documents `channels_last` as faster for convolutions."""
     model = make_model(task.model).to(task.device)
     return model.to(memory_format=torch.channels_last) if channels_last and task.model == "cnn" else model
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, data: Data) -> float:
-    """The share of validation images that a model gets right: the proof that a contender did train."""
+    """Return the fraction of validation images that a model gets right: the proof that a contender did train."""
     model.eval()
     batches = zip(
         data.val_inputs.split(VALIDATION_BATCH), data.val_targets.split(VALIDATION_BATCH), strict=True

@@ -1,4 +1,7 @@
-"""Geometric transforms of pictures; adjacent ones are fused into one resampling."""
+"""Geometric transforms of images; adjacent ones are fused into one resampling.
+
+The file is long because the docstring of each transform is its page in the manual.
+"""
 
 from __future__ import annotations
 

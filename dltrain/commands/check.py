@@ -1,4 +1,4 @@
-"""`dltrain check [group=word …]`: check data, model and loss before a long training; nothing is written."""
+"""`dltrain check [group=word …]`: check gradients, first loss, overfitting and splits before a long training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dltrain complete LINE`: print the completions of a command line, one per line; used by shells."""
+"""`dltrain complete LINE`: print the candidates at the end of a line, for the scripts of `completion`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.groups import LIST_GROUPS, OVERLAYS, VERBS, group_of
+from dltrain.config.groups import LIST_GROUPS, OVERLAYS, group_of
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError
+from dltrain.verbs import verbs
 
-# verbs that take run folders
-OF_RUNS = ("evaluate", "predict", "export", "resume", "rerun")
-# those that take files besides
-OF_FILES = ("predict",)
 OPTIONS = ("--help", "--version", "--multirun", "--cfg", "--config-dir", "--config-name")
 # of a run below the folder that is being typed: output/NAME/RUN, and a job of a sweep
 MAX_DEPTH = 3
@@ -47,16 +44,17 @@ def split(line: str) -> tuple[list[str], str]:
 def candidates(before: list[str], current: str) -> list[str]:
     """Return all completions of the current word, sorted; those that end in `=`, `.`, `,` or `/` are incomplete."""
     catalogue = Catalogue(catalogue_dir(), user_dirs(_folder_of(before)))
-    verb = next((word for word in before[:1] if word in VERBS), None)
-    if verb in OF_RUNS and "=" not in current:
+    known = verbs()
+    verb = known.get(before[0]) if before else None
+    if verb is not None and verb.takes_runs and "=" not in current:
         # the run comes first, then what changes in it
-        named = verb not in ("evaluate", *OF_FILES) and any("=" not in word for word in before[1:])
-        found = [] if named else [*run_folders(current), *(paths(current) if verb in OF_FILES else ())]
+        named = not verb.takes_several_runs and any("=" not in word for word in before[1:])
+        found = [] if named else [*run_folders(current), *(paths(current) if verb.takes_files else ())]
         found = found or list(_heads(catalogue, before))
     elif "=" in current:
         found = list(values(catalogue, before, current))
     else:
-        found = [*_heads(catalogue, before), *(VERBS if not before else ()), *OPTIONS]
+        found = [*_heads(catalogue, before), *(known if not before else ()), *OPTIONS]
     return sorted({text for text in found if text.startswith(current)})
 
 

@@ -1,4 +1,4 @@
-"""`dltrain completion bash|zsh|fish`: print the script that completes command lines with the tab key."""
+"""`dltrain completion bash|zsh|fish`: print the script that completes words and keys with the tab key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dltrain evaluate RUN…`: score trained runs on their splits or on other data, and several of them as an ensemble."""
+"""`dltrain evaluate RUN… [key=value …]`: score runs and their ensemble, on dataset.path=FILE too; --json."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ def run(arguments: list[str]) -> int:
     for path, config in zip(paths, configs, strict=True):
         warn_of_direction(path, config)
 
-    from dltrain.run import scoring
+    from dltrain.run import scores
+    from dltrain.run.scoring import score_runs
 
     resamples = configs[0].evaluation.bootstrap
-    scores = scoring.score_runs(paths, configs, doors, resamples, whole)
+    found = score_runs(paths, configs, doors, resamples, whole)
     if as_json:
-        print(scoring.as_json(scores, resamples))
+        print(scores.as_json(found, resamples))
         return 0
-    scoring.print_scores(scores)
-    scoring.print_details(scores, resamples)
+    scores.print_scores(found)
+    scores.print_details(found, resamples)
     return 0
 
 

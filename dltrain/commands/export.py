@@ -1,4 +1,4 @@
-"""`dltrain export RUN`: a model for other programs, with its preprocessing and names inside."""
+"""`dltrain export RUN`: write the model for other programs: ONNX, torch.export, safetensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HELP = """
   --format safetensors    model.safetensors, and model.py, which loads it with torch and safetensors
   --output FOLDER         where; by default RUN/export/FORMAT
   --json                  one JSON document on standard output
-  key=value               where the data lie now, for the comparison: dataset.path=moved.csv
+  key=value               where the data are now, for the comparison: dataset.path=moved.csv
 
 Examples
   dltrain export outputs/csv/2026-01-31_12-00-00-abcd

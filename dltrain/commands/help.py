@@ -12,6 +12,7 @@ from importlib import import_module
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, Param
 from dltrain.config.groups import BY_NAME
 from dltrain.config.search_path import catalogue_dir, user_dirs
+from dltrain.verbs import verbs
 
 EXAMPLES = (
     ("dltrain", "the default: digits, a small MLP, Adam, early stopping; takes seconds"),
@@ -23,20 +24,6 @@ EXAMPLES = (
     ("dltrain -m optimizer=momentum,adam lr=0.1,0.01", "a sweep over every combination"),
     ("dltrain experiment=tabular", "a recipe, with the result that it should reach"),
 )
-VERBS = {
-    "check": ("check [group=word …]", "gradients, first loss, overfitting, splits: before a long training"),
-    "evaluate": (
-        "evaluate RUN… [key=value …]",
-        "score runs and their ensemble, on dataset.path=FILE too; --json",
-    ),
-    "predict": ("predict RUN… FILE…", "labels with probabilities, or real units, for new data"),
-    "export": ("export RUN", "the model for other programs: ONNX, torch.export, safetensors"),
-    "resume": ("resume RUN", "continue an interrupted run from its newest checkpoint"),
-    "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, optionally with changes"),
-    "schema": ("schema", "the JSON Schema of recipes, for an editor"),
-    "completion": ("completion bash|zsh|fish", "the script that completes words and keys with the tab key"),
-    "complete": ("complete LINE", "the candidates at the end of a line, for the scripts of `completion`"),
-}
 
 
 def print_help(verb: str | None, arguments: list[str]) -> int:
@@ -47,9 +34,9 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
     if verb is None:
         check_asked(catalogue, arguments)
     if verb is not None:
-        usage, meaning = VERBS[verb]
+        known = verbs()[verb]
         more = getattr(import_module(f"dltrain.commands.{verb}"), "HELP", "")
-        print(f"dltrain {usage}\n    {meaning}\n{more}", end="")
+        print(f"dltrain {known.usage}\n    {known.about}\n{more}", end="")
     elif asked or words:
         print(
             "\n".join(line for group in asked for line in group_page(catalogue, group)) if asked else "",
@@ -71,7 +58,7 @@ def check_asked(catalogue: Catalogue, arguments: list[str]) -> None:
     """Refuse to show the whole page for a misspelt group."""
     from dltrain.errors import UserError, nearest
 
-    known = [*catalogue.words, *catalogue.knobs, *VERBS]
+    known = [*catalogue.words, *catalogue.knobs, *verbs()]
     values = {_option(arguments, "--config-dir", "-cd"), _option(arguments, "--config-name", "-cn")}
     for text in arguments:
         if "=" not in text and not text.startswith("-") and text not in known and text not in values:
@@ -94,8 +81,8 @@ def page(catalogue: Catalogue) -> Iterator[str]:
     yield "dltrain turns choices into an experiment: one word for each choice, one folder for each run."
     yield ""
     yield f"  {bold('dltrain')} {'[group=word …] [knob=value …]':<32} train; with -m and a,b,c every combination of them"
-    for usage, meaning in VERBS.values():
-        yield f"  {bold('dltrain')} {usage:<32} {meaning}"
+    for verb in verbs().values():
+        yield f"  {bold('dltrain')} {verb.usage:<32} {verb.about}"
     yield f"  {bold('tensorboard')} {'--logdir outputs':<28} look at the curves"
     yield ""
     yield bold("Examples")

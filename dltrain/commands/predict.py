@@ -1,4 +1,4 @@
-"""`dltrain predict RUN… FILE…`: labels with probabilities, or quantities in real units, for new data."""
+"""`dltrain predict RUN… FILE…`: predict labels with probabilities, or real units, for new data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dltrain rerun RUN [key=value …]`: repeat a run from its config.yaml, in a new folder."""
+"""`dltrain rerun RUN [key=value …]`: repeat a run from its config.yaml, optionally with changes."""
 
 from __future__ import annotations
 

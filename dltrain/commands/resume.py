@@ -1,4 +1,4 @@
-"""`dltrain resume RUN [key=value …]`: continue from the newest complete checkpoint."""
+"""`dltrain resume RUN [key=value …]`: continue an interrupted run from its newest complete checkpoint."""
 
 from __future__ import annotations
 
@@ -125,6 +125,6 @@ def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
         if str(path).startswith("-"):
             raise UserError(f"`{path}` is no option of this command. Give run folders and key=value changes.")
         if not os.path.isdir(path):
-            raise CheckpointProblem(f"{path} is no folder. Run folders lie in outputs/NAME/DATE_TIME-xxxx.")
+            raise CheckpointProblem(f"{path} is no folder. Run folders are in outputs/NAME/DATE_TIME-xxxx.")
     say_replaced(overrides)
     return paths, overrides

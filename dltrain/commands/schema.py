@@ -1,4 +1,4 @@
-"""`dltrain schema`: print the JSON Schema of recipes, for an editor that completes and checks YAML."""
+"""`dltrain schema`: print the JSON Schema of recipes, for an editor."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, written
-from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, VERBS, folder_of, group_of
+from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, folder_of, group_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.search_path import catalogue_dir, misplaced, user_dirs
@@ -32,6 +32,7 @@ from dltrain.config.user_files import check_file, check_keys
 from dltrain.config.values import check_value, fits_rule, spread
 from dltrain.config.yaml_files import read_yaml
 from dltrain.errors import UserError, listing, nearest
+from dltrain.verbs import verbs
 
 CONFIG_NAME = "config"
 # of shipped files, in Hydra's search path
@@ -365,10 +366,10 @@ def _form_hint(overrides: list[str], number: int) -> str:
     if match := re.fullmatch(r"([a-z_.]+):\s*(\S+)", text):
         return f" Write {match[1]}={match[2]}."
     rest = " ".join(["dltrain", *(shlex.quote(other) for other in overrides if other != text)])
-    hint = nearest(text, (*VERBS, "train", "--help", "--multirun", "--cfg"))
+    hint = nearest(text, (*verbs(), "train", "--help", "--multirun", "--cfg"))
     if text == "train" or "`train`" in hint:
         return f" Training has no verb: {rest}."
-    return hint or f" An override is the key, `=` and the value; the verbs are {', '.join(VERBS[:-1])}."
+    return hint or f" An override is the key, `=` and the value; the verbs are {', '.join(verbs())}."
 
 
 def values_of(override: Override) -> list[Any]:

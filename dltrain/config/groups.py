@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
-# First words of a command line that are no overrides; each is a module of `dltrain.commands`.
-VERBS = ("check", "evaluate", "predict", "export", "resume", "rerun", "schema", "completion", "complete")
-
 
 @dataclass(frozen=True)
 class Group:

@@ -1,6 +1,8 @@
 """Initializers that depend on shapes alone: each fills all weights and sets their biases to 0.
 
 Tensors are drawn on the CPU and copied, so that a model on a GPU starts with the same bits.
+
+The file is long because the docstring of each initializer is its page in the manual.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known before the first step."""
+    """The facts about a run before its first step."""
 
     name: str
     folder: Path
@@ -70,18 +70,18 @@ class RunInfo:
 
     @property
     def title(self) -> str:
-        """The name of its folder."""
+        """Return the name of its folder."""
         return self.folder.name
 
     @property
     def id(self) -> str:
-        """A name that no other run has, and that a resumed run keeps: letters, digits, `-` and `_`."""
-        # a job's folder is named by its values, and lies in the folder of its sweep; a run's lies in that of its name
+        """Return an identifier that no other run has and a resumed run keeps: letters, digits, `-` and `_`."""
+        # a job's folder is named by its values, inside the folder of its sweep; a run's folder is inside that of its name
         whole = "/".join(Path(self.folder).absolute().parts[-2:])
         return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', self.title)[-60:].strip('-')}-{crc32(whole.encode()):08x}"
 
     def summary(self) -> list[tuple[str, tuple[str, ...]]]:
-        """The run in words: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
+        """Return a description of the run: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
         kind = {"classification": "class", "regression": "target"}.get(self.task, "value")
         shape = "×".join(map(str, self.input_shape)) + f" inputs → {count(self.num_classes, kind)}"
         length = f"{count(self.max_epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}"
@@ -105,7 +105,7 @@ class RunInfo:
 
 @dataclass
 class Progress:
-    """Where the fit is now: one object for the whole fit, updated by the trainer at every step."""
+    """The progress of a fit: one object, which the trainer updates at every step."""
 
     epoch: int  # the pass that is running, from 1
     step: int  # updates done, those before a resume included
@@ -118,7 +118,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of the run; seconds are wall time, the peak memory is that of the device in bytes."""
+    """The results of a run; seconds are wall time, the peak memory is that of the device in bytes."""
 
     status: str  # as in summary.json: "completed", "early_stopped", "interrupted", …
     stop_reason: str
@@ -138,7 +138,7 @@ class Result:
     error: str = ""  # class of the error or signal that ended the run early
 
     def flat(self) -> dict[str, float | str | None]:
-        """Return it as one level of names: `status`, `best/val/loss`, `test/accuracy`, …"""
+        """Return the result as one level of names: `status`, `best/val/loss`, `test/accuracy` and so on."""
         names = "status stop_reason error objective best_epoch epochs steps seconds images_per_second peak_memory_bytes"
         scores = {f"best/{key}": value for key, value in self.best.items()}
         scores |= {f"test/{key}": value for key, value in self.test.items()}
@@ -152,7 +152,7 @@ def labelled_facts(line: str) -> tuple[str, tuple[str, ...]]:
 
 
 def count(number: float, noun: str) -> str:
-    """1 epoch, 2,000 epochs, 0.5 epochs, 10 classes."""
+    """Return a number with its noun: 1 epoch, 2,000 epochs, 0.5 epochs, 10 classes."""
     size = f"{number:,}" if number == int(number) else f"{number:.4g}"
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{size.removesuffix('.0')} {noun if number == 1 else plural}"
@@ -166,7 +166,7 @@ class Best:
         self.score: float | None = None
 
     def improves(self, row: Mapping[str, float]) -> bool:
-        """Whether this row is the best so far; NaN never is, nor a row without the metric."""
+        """Return whether this row is the best so far; NaN never is, nor a row without the metric."""
         if self.metric == "gap" and "gap" not in row:
             value = row.get("val/loss", math.nan) - row.get("train/loss", math.nan)
         else:
@@ -181,35 +181,35 @@ class RunStarted(Protocol):
     """A logger that wants to know what the run is."""
 
     def run_started(self, run: RunInfo) -> None:
-        """Called once, before the first step; a resumed run has `run.resumed` and `run.resumed_step`."""
+        """Handle the start, before the first step; a resumed run has `run.resumed` and `run.resumed_step`."""
 
 
 class StepLogged(Protocol):
     """A logger of single steps."""
 
     def step_logged(self, row: dict[str, float]) -> None:
-        """Called every `log.every_steps` steps with `step`, `loss`, `grad_norm`, `lr` and the metrics of training."""
+        """Handle every `log.every_steps`-th step, with `step`, `loss`, `grad_norm`, `lr` and the metrics of training."""
 
 
 class Evaluated(Protocol):
     """A logger of evaluations."""
 
     def evaluated(self, row: dict[str, float]) -> None:
-        """Called after every evaluation with the row of metrics.csv: `epoch`, `step`, `train/loss`, …"""
+        """Handle an evaluation, with the row of metrics.csv: `epoch`, `step`, `train/loss` and so on."""
 
 
 class RunEnded(Protocol):
     """A logger that wants to know what came out."""
 
     def run_ended(self, result: Result) -> None:
-        """Called once: after the test split was scored, or when an error or a signal ended the run (`result.error`)."""
+        """Handle the end, after the test split was scored, or when an error or a signal ended the run (`result.error`)."""
 
 
 class Stepped(Protocol):
     """An observer of every step, which a fast loop has no time for."""
 
     def stepped(self, progress: Progress) -> None:
-        """Called after every step: at most 2 µs when nothing is due. A stacked job has steps between its calls."""
+        """Handle a step, in at most 2 µs when nothing is due. A stacked job has steps between the calls."""
 
 
 class Logger(RunStarted, StepLogged, Evaluated, RunEnded, Stepped, Protocol):

@@ -71,7 +71,7 @@ def image_grid(images: Tensor, labels: Sequence[str] = (), scale: int | None = N
 
 
 def png(picture: Image8) -> bytes:
-    """The picture as the bytes of a PNG file."""
+    """Return the picture as the bytes of a PNG file."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -112,7 +112,7 @@ def verdict(table: NDArray[np.int64]) -> str:
 
 
 def cells(table: NDArray[np.int64], size: int) -> Image8:
-    """(C·size, C·size, 3): the coloured squares with thin lines between them."""
+    """Draw the colored squares with thin lines between them, (C·size, C·size, 3)."""
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
     on_diagonal = np.eye(len(table), dtype=bool)[..., None]
     colours = np.where(on_diagonal, ramp(share, RIGHT), ramp(share, WRONG))
@@ -123,7 +123,7 @@ def cells(table: NDArray[np.int64], size: int) -> Image8:
 
 
 def ramp(share: NDArray[np.float64], hue: float) -> Image8:
-    """(…,) in [0, 1] to (…, 3) sRGB: lightness falls evenly from near white, chroma rises with the share."""
+    """Map (…,) in [0, 1] to (…, 3) sRGB: lightness falls evenly from near white, chroma rises with the value."""
     # Mistakes are rare: the root lifts a share of 1 % into sight.
     depth = np.sqrt(np.clip(share, 0, 1))
     chroma, angle = 0.16 * depth**0.8, math.radians(hue)
@@ -132,7 +132,7 @@ def ramp(share: NDArray[np.float64], hue: float) -> Image8:
 
 
 def oklab_to_rgb(lightness: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]) -> Image8:
-    """OKLab to 8-bit sRGB (B. Ottosson, "A perceptual color space for image processing", 2020)."""
+    """Convert OKLab to 8-bit sRGB (B. Ottosson, "A perceptual color space for image processing", 2020)."""
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
     short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
@@ -151,7 +151,7 @@ def oklab_to_rgb(lightness: NDArray[np.float64], a: NDArray[np.float64], b: NDAr
 def paint_labels(
     canvas: Image.Image, draw: ImageDraw, labels: Sequence[str], place: tuple[int, int, int], upright: bool
 ) -> None:
-    """Names of the classes at the left (truth) and at the top (prediction)."""
+    """Draw the names of the classes at the left (truth) and at the top (prediction)."""
     left, top, cell = place
     text = font(int(np.clip(cell * 0.7, 10, 15)))
     for i, label in enumerate(labels):
@@ -165,7 +165,7 @@ def paint_labels(
 
 
 def paint_counts(draw: ImageDraw, table: NDArray[np.int64], place: tuple[int, int, int]) -> None:
-    """The counts, where they fit; zeros stay empty, so that mistakes stand out."""
+    """Draw the counts, where they fit; zeros stay empty, so that mistakes stand out."""
     left, top, cell = place
     dark = np.sqrt(table / np.maximum(table.sum(1, keepdims=True), 1)) > 0.6
     for row, column in np.argwhere(table > 0):
@@ -178,7 +178,7 @@ def paint_counts(draw: ImageDraw, table: NDArray[np.int64], place: tuple[int, in
 
 @lru_cache
 def fitting_font(digits: int, cell: int) -> FreeTypeFont | None:
-    """The largest font, 8 to 17 pixels, in which so many digits fit into a cell; None where none fits."""
+    """Return the largest font, 8 to 17 pixels, in which so many digits fit into a cell; None where none fits."""
     for size in range(min(17, cell - 4), 7, -1):
         if font(size).getlength("0" * digits) <= cell - 3:
             return font(size)
@@ -186,7 +186,7 @@ def fitting_font(digits: int, cell: int) -> FreeTypeFont | None:
 
 
 def turned(label: str, text: FreeTypeFont, colour: tuple[int, int, int]) -> Image.Image:
-    """The label as a picture that reads from bottom to top."""
+    """Draw the label as a picture that reads from bottom to top."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (math.ceil(text.getlength(label)) + 2, math.ceil(text.size * 1.4)), "white")
@@ -202,7 +202,7 @@ def font(size: int) -> FreeTypeFont:
 
 
 def shortened(label: str, text: FreeTypeFont, width: float) -> str:
-    """The label, ended by … where it is wider than `width` pixels."""
+    """Shorten the label, with … at its end, where it is wider than `width` pixels."""
     if text.getlength(label) <= width:
         return label
     while label and text.getlength(label + "…") > width:
@@ -211,7 +211,7 @@ def shortened(label: str, text: FreeTypeFont, width: float) -> str:
 
 
 def to_rgb(images: Tensor) -> Image8:
-    """(K, C, H, W) in [0, 1] to (K, H, W, 3) uint8."""
+    """Convert (K, C, H, W) in [0, 1] to (K, H, W, 3) uint8."""
     shown = images.detach().float().cpu()
     shown = shown if shown.shape[1] == 3 else shown[:, :1].expand(-1, 3, -1, -1)
     return (shown.nan_to_num().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()

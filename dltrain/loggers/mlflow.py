@@ -106,7 +106,7 @@ class MLflow:
             self.client.log_batch(self.id, params=items[i : i + 100])
 
     def parent(self, sweep: str) -> str:
-        """Return the id of the run that stands for a sweep; made by the first of its jobs."""
+        """Return the id of the parent run of a sweep, which the first of its jobs creates."""
         found = self.find(GROUP, sweep, "parent")
         if found is None:
             found = self.create(sweep, {GROUP: sweep, "dltrain.role": "parent"})
@@ -129,7 +129,7 @@ class MLflow:
 
 
 def tags(run: RunInfo) -> dict[str, str]:
-    """Return the tags of a run; each word of the user's becomes a tag of its own."""
+    """Return the tags of a run; each of the user's tags becomes one tag."""
     given = run.config.get("tags") or []
     words = given if isinstance(given, list) else [given]
     found = {name_of(str(word)): "true" for word in words}

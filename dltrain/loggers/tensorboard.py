@@ -66,7 +66,7 @@ class EventFile:
 
 
 def framed(record: bytes) -> bytes:
-    """Return a record as it stands in an event file: its length and content, each with its checksum."""
+    """Return a record in the format of event files: its length and content, each with its checksum."""
     length = struct.pack("<Q", len(record))
     return length + checksum(length) + record + checksum(record)
 
@@ -136,7 +136,7 @@ class TensorBoard:
         self.file.flush()
 
     def best_so_far(self, row: Mapping[str, float]) -> dict[str, float]:
-        """best/val/loss, … of the best row up to this one."""
+        """Return `best/val/loss` and so on of the best row up to this one."""
         if self.best.improves(row):
             self.shown = best_tags(row)
         return self.shown
@@ -176,7 +176,7 @@ def scalar(tag: str, value: float) -> Any:
 
 
 def image(tag: str, picture: Image8) -> Any:
-    """A picture (H, W, 3) uint8."""
+    """Return the event of a picture (H, W, 3) uint8."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     height, width = picture.shape[:2]
@@ -185,14 +185,14 @@ def image(tag: str, picture: Image8) -> Any:
 
 
 def text(tag: str, content: str) -> Any:
-    """Markdown for the text tab."""
+    """Return Markdown for the text tab."""
     from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData
 
     return plugin_value(tag, "text", TextPluginData(version=0).SerializeToString(), content.encode())
 
 
 def layout(row: Mapping[str, float]) -> Any:
-    """The custom scalars: train and val of each metric in one chart, then lr, gradient and speed."""
+    """Return the layout of the custom scalars: train and val of each metric in one chart, then lr, gradient and speed."""
     from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
 
     def chart(title: str, tags: Sequence[str]) -> Any:
@@ -209,13 +209,14 @@ def layout(row: Mapping[str, float]) -> Any:
 
 
 def words(name: str) -> str:
-    """A chart's title: grad_norm → Gradient norm, top5_accuracy → Top5 accuracy."""
+    """Return a chart's title: grad_norm → Gradient norm, top5_accuracy → Top5 accuracy."""
     return TITLES.get(name) or (name[:1].upper() + name[1:]).replace("_", " ")
 
 
 def hparams_start(info: RunInfo) -> Any:
-    """The run's choices. No list of hparams and metrics (an "experiment") is written beside them: TensorBoard
-    would use the first run's list for all, where without one it shows the union, what differs first.
+    """Return the run's choices, without a list of hparams and metrics (an "experiment").
+
+    TensorBoard would use the first run's list for all; without one it shows the union, what differs first.
     """
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 
@@ -241,7 +242,7 @@ def hparams_end() -> Any:
 
 
 def plugin_value(tag: str, plugin: str, metadata: bytes, content: bytes | None) -> Any:
-    """A value for one of TensorBoard's plugins: `content` as a string tensor, or nothing but the metadata."""
+    """Return a value for one of TensorBoard's plugins: `content` as a string tensor, or nothing but the metadata."""
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
     from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -256,7 +257,7 @@ def plugin_value(tag: str, plugin: str, metadata: bytes, content: bytes | None) 
 
 
 def markdown(info: RunInfo) -> str:
-    """The command and the run in words, for the text tab."""
+    """Return the command and the description of the run, for the text tab."""
     lines = [f"**{info.name}**", "", "```", info.command, "```", ""]
     lines += [f"- {label}: {' · '.join(facts)}" for label, facts in info.summary()]
     lines += [f"- folder: `{info.folder}`"]

@@ -1,4 +1,4 @@
-"""What a person reads while the run goes on: header, live line, the evaluations that matter, result.
+"""The display of a run: header, live line, evaluations, result.
 
 rich draws on terminals and is imported there only; pipes and files get plain lines, a quiet run gets nothing.
 """
@@ -6,140 +6,25 @@ rich draws on terminals and is imported there only; pipes and files get plain li
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from dltrain.loggers.events import SUBFOLDER, Best, Progress, Result, RunInfo, count
-from dltrain.loggers.notebook import Line, NotebookScreen, in_notebook
+from dltrain.screen.notebook import Line
+from dltrain.screen.numbers import bar, clock, minutes, number, rate
+from dltrain.screen.output import SafeStream, Screen, open_screen
 
 if TYPE_CHECKING:
-    from rich.text import Text
+    pass
 
 REFRESH_SECONDS = 0.25
 MARKS = {"completed": ("✓", "green"), "early_stopped": ("✓", "green"), "converged": ("✓", "green")}
 MARKS["failed"] = ("✗", "red")
 TIMES = {"lr": "lr", "seconds": "time"}  # columns beside the metrics, and how a plain line names them
-# One character for one character, so that columns stay aligned where the terminal cannot show them.
-ASCII = str.maketrans("·→×★✓✗━╸─…≤", "|>x*+!=>-.<")
-
-
-class SafeStream:
-    """A text stream that never stops a run: silent once its reader is gone, ASCII where it must be."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream: TextIO | None = stream
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
-        self.ascii = not encodes("·→×★✓✗━╸─…≤", self.encoding)
-
-    def write(self, text: str) -> int:
-        if self.stream is not None:
-            try:
-                self.stream.write(self.encodable(text))
-            except (OSError, ValueError):  # ValueError: the file was closed
-                self.silence()
-        return len(text)
-
-    def flush(self) -> None:
-        if self.stream is not None:
-            try:
-                self.stream.flush()
-            except (OSError, ValueError):
-                self.silence()
-
-    def isatty(self) -> bool:
-        try:
-            return self.stream is not None and self.stream.isatty()
-        except ValueError:
-            return False
-
-    def fileno(self) -> int:
-        if self.stream is None:
-            raise OSError("the stream was closed")
-        return self.stream.fileno()
-
-    def encodable(self, text: str) -> str:
-        if not self.ascii:
-            return text
-        return text.translate(ASCII).encode(self.encoding, "replace").decode(self.encoding)
-
-    def silence(self) -> None:
-        """Write no more; what is still buffered goes to the null device, or Python would fail at exit."""
-        stream, self.stream = self.stream, None
-        if stream is sys.__stdout__ and stream is not None:
-            try:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            except (OSError, ValueError):
-                pass
-
-
-class Screen(Protocol):
-    """Where lines go: `live` lines are replaced by the next ones, printed lines stay."""
-
-    @property
-    def width(self) -> int | None: ...
-
-    @property
-    def is_live(self) -> bool: ...
-
-    def print(self, line: Line) -> None: ...
-
-    def live(self, lines: Sequence[Line]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class PlainScreen:
-    """Lines for pipes and files: nothing is redrawn, nothing is cut."""
-
-    width: int | None = None
-    is_live: bool = False
-
-    def __init__(self, stream: SafeStream) -> None:
-        self.stream = stream
-
-    def print(self, line: Line) -> None:
-        self.stream.write("".join(text for text, _ in line).rstrip() + "\n")
-        self.stream.flush()
-
-    def live(self, lines: Sequence[Line]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class RichScreen:
-    """Lines in colour above a live region, drawn by rich; other prints of the process go above the region."""
-
-    is_live: bool = True
-
-    def __init__(self, stream: SafeStream) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        self.console = Console(file=stream, force_terminal=True)  # type: ignore[arg-type]
-        self.region = Live(console=self.console, auto_refresh=False, transient=True)
-
-    @property
-    def width(self) -> int:
-        return self.console.width
-
-    def print(self, line: Line) -> None:
-        self.console.print(text_of(line), soft_wrap=True)
-
-    def live(self, lines: Sequence[Line]) -> None:
-        from rich.console import Group
-
-        self.region.start()
-        self.region.update(Group(*(text_of(line) for line in lines)), refresh=True)
-
-    def close(self) -> None:
-        self.region.stop()
 
 
 class Column(NamedTuple):
@@ -230,7 +115,7 @@ def before_first_step(info: RunInfo) -> Progress:
 
 
 class Meter:
-    """How far, how fast, how long still: the live line."""
+    """The live line: progress, speed and remaining time."""
 
     def __init__(self, info: RunInfo) -> None:
         self.max_epochs = info.max_epochs
@@ -240,7 +125,7 @@ class Meter:
         self.start = self.last = perf_counter()
 
     def line(self, progress: Progress, width: int) -> Line:
-        """The live line, cut to `width` by leaving out whole facts, the least important first."""
+        """Return the live line, cut to `width` by leaving out whole facts, the least important first."""
         self.measure(progress)
         share = min(1.0, progress.step / max(1, progress.total_steps))
         epoch = f"  epoch {progress.epoch}/{self.max_epochs} "
@@ -274,8 +159,10 @@ class Meter:
 
 
 class Table:
-    """The evaluations as aligned lines. The first few are all kept; later ones stand for more and more
-    others: of each group the new best, or else the last, so that hundreds of epochs fit on a screen.
+    """The evaluations as aligned lines.
+
+    The first few are all printed, later ones in groups of growing size: of each group the new best, or else the last, so
+    that hundreds of epochs fit on a screen.
     """
 
     def __init__(self, info: RunInfo) -> None:
@@ -304,14 +191,14 @@ class Table:
         return [[], *([groups] if (groups := group_line(self.columns)) else []), head_line(self.columns)]
 
     def flush(self, width: int | None) -> list[Line]:
-        """The line of the open group, if there is one."""
+        """Return the line of the open group, if there is one."""
         if self.kept is None:
             return []
         (row, improved), self.kept, self.open = self.kept, None, 0
         return [self.line(row, "★" if improved else " ", "" if improved else "dim")]
 
     def waiting(self, width: int | None) -> list[Line]:
-        """The newest evaluation while it is not printed, to be shown above the live line."""
+        """Return the newest evaluation while it is not printed, to be shown above the live line."""
         return [self.line(self.latest, " ", "dim italic")] if self.kept is not None and self.latest else []
 
     def line(self, row: Mapping[str, float], mark: str, style: str) -> Line:
@@ -319,7 +206,7 @@ class Table:
         return [(f"{mark} ", "green"), (cells, style)]
 
     def plain(self, row: Mapping[str, float]) -> Line:
-        """One evaluation as one line of `name value` pairs, for pipes and files."""
+        """Return one evaluation as one line of `name value` pairs, for pipes and files."""
         names = [key for key in row if key.startswith(("train/", "val/"))]
         facts = [f"epoch {row.get('epoch', math.nan):g}/{self.max_epochs}", f"step {row.get('step', 0):g}"]
         facts += [f"{key} {number(row[key])}" for key in names]
@@ -327,30 +214,8 @@ class Table:
         return [("  ".join(facts), ""), ("  best" if self.best.improves(row) else "", "")]
 
 
-def open_screen(stream: SafeStream) -> Screen:
-    if stream.isatty() and os.environ.get("TERM") != "dumb":
-        return RichScreen(stream)
-    if in_notebook(stream.stream):
-        return NotebookScreen()
-    return PlainScreen(stream)
-
-
-def encodes(text: str, encoding: str) -> bool:
-    try:
-        text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
-
-
-def text_of(line: Line) -> Text:
-    from rich.text import Text
-
-    return Text.assemble(*line, no_wrap=True, overflow="ellipsis")
-
-
 def header(info: RunInfo, width: int | None) -> list[Line]:
-    """What runs, on what, where."""
+    """Return the lines that say what runs, on which data and device."""
     lines: list[Line] = [[(info.name, "bold")]]
     for label, facts in info.summary():
         lines += labelled(label, facts, width)
@@ -358,7 +223,7 @@ def header(info: RunInfo, width: int | None) -> list[Line]:
 
 
 def outcome(info: RunInfo, result: Result, width: int | None) -> list[Line]:
-    """What came out, why it stopped, where it lies and how to look at it."""
+    """Return the lines that say how the run ended, its scores, and where its folder is."""
     mark, style = MARKS.get(result.status, ("!", "yellow"))
     reason = f": {result.stop_reason}" if result.stop_reason else ""
     status = result.status.replace("_", " ")
@@ -391,7 +256,7 @@ def effort(result: Result) -> list[str]:
 
 
 def labelled(label: str, facts: Sequence[str], width: int | None, style: str = "") -> list[Line]:
-    """`label  fact · fact · …`, continued under the first fact where the terminal is narrow."""
+    """Return `label  fact · fact · …`, continued under the first fact where the terminal is narrow."""
     rows = [facts[0]]
     for fact in facts[1:]:
         if width is not None and 11 + len(rows[-1]) + 3 + len(fact) > width:
@@ -403,7 +268,7 @@ def labelled(label: str, facts: Sequence[str], width: int | None, style: str = "
 
 
 def fitting_columns(row: Mapping[str, float], width: int) -> list[Column]:
-    """The columns of the table for these values: as many as fit, chosen by rank, in the order of reading."""
+    """Return the columns of the table for these values: as many as fit, chosen by rank, in the order of reading."""
     columns = [Column("epoch", "", "epoch", 6, 0)]
     for group in ("train", "val"):
         keys = [key for key in row if key.startswith(f"{group}/")]
@@ -420,7 +285,7 @@ def fitting_columns(row: Mapping[str, float], width: int) -> list[Column]:
 
 
 def group_line(columns: Sequence[Column]) -> Line:
-    """`── train ──` over the columns of a split."""
+    """Return `── train ──` over the columns of a split."""
     line: Line = [("  ", "")]
     for i, column in enumerate(columns):
         if not column.group:
@@ -445,48 +310,15 @@ def cell(key: str, value: float | None) -> str:
     return clock(value) if key == "seconds" else number(value)
 
 
-def bar(share: float, width: int) -> Line:
-    full = int(share * width)
-    return [("━" * full, "green"), ("─" * (width - full), "dim")] if width >= 4 else []
-
-
-def number(value: float) -> str:
-    """Four decimals where they say something, scientific where they do not."""
-    size = abs(value)
-    if value == 0 or 1e-3 <= size < 100:
-        return f"{value:.4f}"
-    return f"{value:.2f}" if 100 <= size < 1e5 else f"{value:.2e}"
-
-
-def rate(per_second: float) -> str:
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if per_second >= size:
-            return f"{per_second / size:.1f}{unit}"
-    return f"{per_second:.0f}"
-
-
-def clock(seconds: float) -> str:
-    """0.42 s, 12.3 s, 1:05, 2:00:31."""
-    if seconds < 60 or not math.isfinite(seconds):
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
-    return minutes(seconds)
-
-
-def minutes(seconds: float) -> str:
-    """Whole seconds as 0:05, 1:05 or 2:00:31."""
-    hours, rest = divmod(max(0, round(seconds)), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
-
-
 def short_path(path: Path) -> str:
-    """The path from here when it lies below, so that it can be copied into the next command."""
+    """Return the path relative to the working folder where it is below, so that it can be copied into the next command."""
     full = Path(path).absolute()
     here = Path.cwd()
     return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
 
 
 def logdir(info: RunInfo) -> str:
-    """The folder that holds the runs of every name, e.g. `outputs` for outputs/NAME/RUN."""
+    """Return the folder that contains the runs of every name, such as `outputs` for outputs/NAME/RUN."""
     folder = Path(info.folder).absolute()
     name = Path(info.name).parts
     for parent in folder.parents:

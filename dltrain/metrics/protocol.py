@@ -1,4 +1,4 @@
-"""What a metric is: a function of the samples, or an object that is updated batch by batch."""
+"""The interface of metrics: a function of the samples, or an object that is updated batch by batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The optimizers of torch as words: ranges, defaults and documentation of their keys."""
+"""The optimizers of torch as words: ranges, defaults and documentation of their keys.
+
+The file is long because the signature and the docstring of each optimizer are its schema and its page in the manual.
+"""
 
 from __future__ import annotations
 

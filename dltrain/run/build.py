@@ -26,27 +26,21 @@ from dltrain.config.schema import Config, Node
 from dltrain.data.contract import Contract
 from dltrain.data.prepare import Splits
 from dltrain.data.spec import Batch, DataSpec
-from dltrain.data.units import in_units
 from dltrain.direction import resolved_modes
-from dltrain.errors import UserError, nearest
+from dltrain.errors import UserError
 from dltrain.initializers.pretrained import check_frozen_are_loaded
 from dltrain.initializers.protocols import Report
-from dltrain.losses import is_yardstick, yardstick
 from dltrain.metrics.measures import (
     Measures,
-    as_metric,
     check_samples,
     check_values,
-    facts_of,
-    is_object,
-    unbalanced,
 )
-from dltrain.metrics.samples import TASK_WORDS, default_metrics
 from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
 from dltrain.run.data import build_data
 from dltrain.run.machine import choose_device, choose_threads, set_machine, slow_choices
+from dltrain.run.measured import check_metrics, choose_metrics, measures
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.run.plan import (
     check_batch_norm,
@@ -142,93 +136,11 @@ def build(
     return parts, plan
 
 
-def choose_metrics(
-    config: Config, door: Door, splits: Splits
-) -> tuple[dict[str, Metric], Measures, tuple[str, ...]]:
-    """The metrics of the configuration: functions of the samples, objects, and a line where the data chose them.
-
-    None chosen: those of the task; where a class is rare, more than accuracy. Raises UserError for one that does not fit.
-    """
-    spec = splits.spec
-    functions: dict[str, Metric] = {}
-    objects: dict[str, Any] = {}
-    for word, node in config.metrics.items():
-        built = build_metric(node, word, door, spec)
-        (objects if is_object(built) else functions)[word] = built
-    if config.metrics:
-        return functions, Measures(objects, spec), ()
-    functions = dict(default_metrics(spec.task))
-    if spec.task != "classification":
-        return functions, Measures(), ()
-    found, note = unbalanced(spec, splits.train.targets)
-    return functions, found, (note,) if note else ()
-
-
-def build_metric(node: Node, word: str, door: Door, spec: DataSpec) -> Any:
-    key = f"metrics.{word}"
-    target = door.locate(node.get("_target_"), key)
-    built = door.build(node, key, *facts_of(spec, target))
-    try:
-        return as_metric(built, word, spec, TASK_WORDS)
-    except ValueError as error:
-        raise UserError(f"{key}: {error}") from None
-
-
-def measures(
-    loss: Metric, spec: DataSpec, chosen: Mapping[str, Metric] | None = None
-) -> tuple[dict[str, Metric], str]:
-    """Return what is measured in every split, and which of it is the training objective.
-
-    `loss` is the yardstick of the task, so that runs with different losses compare; a loss that differs from it is
-    measured beside it, as `objective`. Where targets were standardized, all but the objective is in real units. `chosen`
-    are the functions of the samples that are measured besides; None for those of the task.
-    """
-    functions = default_metrics(spec.task) if chosen is None else chosen
-    if is_yardstick(loss, spec) and spec.target_scale is None:
-        return {"loss": loss, **functions}, "loss"
-    reported: dict[str, Metric] = {"loss": yardstick(spec), **functions}
-    return {name: in_units(metric, spec) for name, metric in reported.items()} | {
-        "objective": loss
-    }, "objective"
-
-
 def with_mode(config: Config, group: str) -> Node:
     """Return the node of a group that compares evaluations, with `mode: auto` replaced by the direction of its metric."""
     node: Node = getattr(config, group)
     mode = resolved_modes(config.plain).get(f"{group}.mode")
     return node if mode is None else node | {"mode": mode}
-
-
-def check_metrics(parts: Parts) -> None:
-    """Raise UserError if early stopping or a plateau schedule looks at something that is not measured."""
-    splits = ("train", "val") if parts.val is not None else ("train",)
-    columns = [f"{split}/{name}" for split in splits for name in parts.metrics]
-    columns += [f"{split}/{name}" for split in splits[1:] for name in parts.measures.metrics]
-    columns += ["gap"] if parts.val is not None else []
-    watchers = [
-        ("early_stopping", parts.early_stopping),
-        *(("schedule", plateau) for plateau in parts.plateaus),
-    ]
-    for key, watcher in watchers:
-        if watcher.metric not in columns:
-            cure = _missing_word(key, watcher.metric, parts)
-            name = watcher.metric.rpartition("/")[2]
-            same = [column for column in reversed(columns) if column.rpartition("/")[2] == name]
-            near = f" Did you mean `{same[0]}`?" if same else "" if cure else nearest(watcher.metric, columns)
-            raise UserError(
-                f"`{key}.metric` is {watcher.metric}, which this run does not measure.{near}\n"
-                f"It measures: {', '.join(columns)}{cure}"
-            )
-
-
-def _missing_word(key: str, metric: str, parts: Parts) -> str:
-    """Return the words that would measure a column, where its name is that of a shipped metric for this task."""
-    name = metric.rpartition("/")[2]
-    chosen = [word for word in (*parts.metrics, *parts.measures.metrics) if word not in ("loss", "objective")]
-    if name not in TASK_WORDS.get(parts.spec.task, "").split(", ") or name in chosen or parts.val is None:
-        return ""
-    column = f" {key}.metric=val/{name}" if metric != f"val/{name}" else ""
-    return f"\nTo measure it: metrics=[{','.join([*chosen, name])}]{column}"
 
 
 def build_order(config: Config, door: Door, splits: Splits, batch_size: int) -> Any:
@@ -250,8 +162,9 @@ def build_augmentation(config: Config, door: Door, spec: DataSpec) -> Augmentati
 def build_model(
     config: Config, door: Door, splits: Splits, device: torch.device, batch_size: int
 ) -> tuple[nn.Module, list[Frozen], str]:
-    """Return the model, sized from the data, with its initial weights on its device; what of it thaws later; and which
-    weights were loaded, if the initializer tells.
+    """Build the model, sized from the data, and initialize its weights on its device.
+
+    Returns the model, the parameters that thaw later, and which weights were loaded, if the initializer reports it.
     """
     spec = splits.spec
     # torch's initial weights draw from the global generator
@@ -327,7 +240,7 @@ def check_outputs(
     config: Config,
     objects: Measures,
 ) -> None:
-    """Two samples through model, loss and metrics, so that shapes that do not fit are refused before anything is created."""
+    """Pass two samples through model, loss and metrics, to refuse shapes that do not fit before anything is created."""
     was_training = model.training
     model.eval()
     batch = next(iter(splits.train.batches(torch.arange(min(2, len(splits.train))), 2)))

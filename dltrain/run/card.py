@@ -23,7 +23,7 @@ _TRAINING = ("optimizer", "schedule", "loss", "initializer", "regularization", "
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near an exported model is to the run.
+    """The agreement of an exported model with the run.
 
     difference: the largest, as a share of the largest output. data: of which samples.
     """

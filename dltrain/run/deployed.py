@@ -62,7 +62,7 @@ class ColumnInput:
 
 
 def is_text(rule: Rule) -> bool:
-    """Whether a column holds texts; a category may also consist of numbers."""
+    """Return whether a column holds texts; a category may also consist of numbers."""
     return rule.format.kind == "category" and not (rule.format.decimal and rule.levels)
 
 
@@ -174,7 +174,7 @@ class Deployed(nn.Module):
         self.contract = contract
         self.columns = [ColumnInput.of(rule) for rule in contract.columns]
         self.features = Features(contract.columns) if contract.columns else None
-        # a layout of its own, which costs operations in the exported graph, has no use there
+        # another layout has no use in the exported graph, where it costs operations
         self.model = copy.deepcopy(predictor.model).cpu().to(memory_format=torch.contiguous_format)
         mean, std = predictor.normalize.mean.cpu(), predictor.normalize.std.cpu()
         # as in Normalizer
@@ -208,7 +208,7 @@ class Deployed(nn.Module):
 
     @property
     def output_names(self) -> list[str]:
-        """Names of the outputs; where a column has the same name, with `_` behind it."""
+        """Return the names of the outputs, with `_` appended where a column has the same name."""
         if self.contract.task == "classification":
             names = ["label", "probabilities", "logits"]
         else:

@@ -26,7 +26,7 @@ from dltrain.run.built import Experiment
 from dltrain.run.failures import explain, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
-from dltrain.run.tuning import settle, with_values
+from dltrain.run.tuning import resolve_auto, with_values
 from dltrain.storage.files import replace
 from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
 from dltrain.storage.summary import read_summary
@@ -53,7 +53,7 @@ def prepare(
     process over the same dataset.
     """
     begun = time.perf_counter()
-    config = settle(config, door)
+    config = resolve_auto(config, door)
     statistics, contract = (
         (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
     )
@@ -231,8 +231,9 @@ def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]
 
 
 def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
-    """Return the scores of a constant output on a split of a table: the mean of the training targets, or the shares of their
-    classes.
+    """Return the scores of a constant output on a split of a table.
+
+    The output is the mean of the training targets, or the fractions of their classes.
     """
     if parts.contract is None or not parts.contract.columns:
         return {}

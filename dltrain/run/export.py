@@ -121,7 +121,7 @@ def evenly(count: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def outputs_of(made: Predictor, inputs: Tensor) -> Tensor:
-    from dltrain.run.inputs import InMemory
+    from dltrain.run.samples import InMemory
 
     return torch.from_numpy(made.predict(InMemory(inputs)).outputs)
 

@@ -25,7 +25,7 @@ _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "LC_ALL": "C",
 }
-_KEPT = ("HOME", "XDG_CONFIG_HOME", "SYSTEMROOT")  # where the user's own git config lies
+_KEPT = ("HOME", "XDG_CONFIG_HOME", "SYSTEMROOT")  # the location of the user's own git config
 _STATUS = ("status", "--porcelain=v2", "--branch", "--untracked-files=no", "--ignore-submodules=all")
 
 
@@ -47,7 +47,7 @@ def git_state() -> dict[str, Any]:
 
 
 def _has_filters() -> bool:
-    """Whether the repository's config, rather than the user's, names filters; also True where git cannot tell."""
+    """Return whether the repository's config, rather than the user's, names filters; also True where git cannot tell."""
     listed = run_git("config", "--list", "--show-scope", "--name-only", "-z")
     if listed is None:
         return True

@@ -159,7 +159,7 @@ def _keep_modules() -> Iterator[None]:
 
 
 def _is_of_user(file: str | None, here: Path) -> bool:
-    """Whether a module's file belongs to the project in the working folder: neither installed there nor ours."""
+    """Return whether a module's file belongs to the project in the working folder: neither installed there nor ours."""
     ours = Path(__file__).parents[1]
     path = Path(file) if file else Path("/")
     installed = {"site-packages", "dist-packages"} & set(path.parts)

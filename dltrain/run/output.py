@@ -37,7 +37,7 @@ class Part:
 
     @property
     def of_files(self) -> bool:
-        """Whether samples are named by their files, not by rows."""
+        """Return whether samples are named by their files, not by rows."""
         return self.found.where.dtype == object
 
 

@@ -24,20 +24,12 @@ from dltrain.errors import DataProblem, UserError
 from dltrain.losses import combine, yardstick
 from dltrain.run.build import build
 from dltrain.run.data import data_problems
-from dltrain.run.inputs import (
-    Broken,
-    Given,
-    Pictures,
-    Samples,
-    array_of,
-    finite,
-    rows_of,
-    table_of,
-)
+from dltrain.run.inputs import Given, array_of, finite, rows_of, table_of
 from dltrain.run.machine import choose_device, choose_precision
 from dltrain.run.plan import choose_batch_size, evaluation_batch_size
-from dltrain.run.scoring import best_weights, load_best, load_weights
+from dltrain.run.samples import Broken, Pictures, Samples
 from dltrain.run.table import Table
+from dltrain.run.weights import best_weights, load_best, load_weights
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.training.evaluation import evaluating
 from dltrain.training.forward import autocast
@@ -65,14 +57,14 @@ class Predictions:
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
-        """Probability (N, C) of each class. Raises UserError for quantities."""
+        """Return the probability (N, C) of each class. Raises UserError for quantities."""
         self._check("probabilities", "classification", "values")
         probabilities: NDArray[np.float64] = torch.from_numpy(self.outputs).double().softmax(-1).numpy()
         return probabilities
 
     @cached_property
     def classes(self) -> NDArray[np.int64]:
-        """Number (N,) of the most probable class. Raises UserError for quantities."""
+        """Return the number (N,) of the most probable class. Raises UserError for quantities."""
         self._check("classes", "classification", "values")
         return self.outputs.argmax(-1)
 
@@ -84,7 +76,7 @@ class Predictions:
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
-        """Quantities (N, K) in real units. Raises UserError for classes."""
+        """Return the quantities (N, K) in real units. Raises UserError for classes."""
         self._check("values", "regression", "labels or .probabilities")
         outputs = torch.from_numpy(self.outputs).double()
         scale = self.contract.target_scale
@@ -97,13 +89,13 @@ class Predictions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the quantities."""
+        """Return the names of the quantities."""
         given = tuple(rule.name for rule in self.contract.targets)
         return given or tuple(f"y{i}" for i in range(self.outputs.shape[1]))
 
     @cached_property
     def table(self) -> Table:
-        """The label and the probability of each class, or each quantity, as columns."""
+        """Return the label and the probability of each class, or each quantity, as columns."""
         if self.contract.task == "regression":
             return Table(dict(zip(self.names, self.values.T, strict=True)))
         columns: dict[str, NDArray[Any]] = {

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +19,24 @@ from dltrain.config.schema import Config, objective_of
 from dltrain.data.contract import Contract
 from dltrain.data.spec import Batch, DataSpec
 from dltrain.data.units import InUnits
-from dltrain.errors import CheckpointProblem, UserError
+from dltrain.errors import UserError
 from dltrain.losses import combine, yardstick
 from dltrain.metrics import bootstrap
 from dltrain.metrics.counts import confusion_of
 from dltrain.metrics.measures import Measures
-from dltrain.metrics.report import class_rows, confusion_lines, names_of, per_class_lines
 from dltrain.run.build import build_augmentation, build_model, check_outputs, choose_metrics, measures
 from dltrain.run.data import build_data
 from dltrain.run.machine import choose_device, set_machine
 from dltrain.run.plan import choose_batch_size, make_plan
+from dltrain.run.scores import Score
+from dltrain.run.weights import load_best
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.training.evaluation import evaluating
 from dltrain.training.forward import autocast
-from dltrain.training.parts import Metric, Parts, Plan
+from dltrain.training.parts import Metric, Plan
 
 Predicted = dict[str, tuple[Tensor, Tensor]]  # outputs and targets by split
-
-
-@dataclass(frozen=True)
-class Score:
-    """The scores of a run (or of the ensemble) on one split.
-
-    intervals: low and high end by metric; counts: (C, C) of true class (row) and predicted class, of a classification
-    """
-
-    run: str
-    split: str
-    samples: int
-    values: dict[str, float]
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    counts: Tensor | None = None
-    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,7 +154,7 @@ def warn_of_other_data(path: Path, parts: Scored, contract: Contract | None) -> 
 def in_shared_units(
     parts: Scored, specs: list[DataSpec], outputs: list[Predicted]
 ) -> tuple[Scored, list[Predicted]]:
-    """Outputs of members that standardized their targets differently, in real units, and parts that measure these."""
+    """Return outputs of members that standardized their targets differently, in real units, and parts that measure these."""
     if len({scale_of(spec) for spec in specs}) == 1:
         return parts, outputs
     plain = replace(parts.spec, target_scale=None)
@@ -194,13 +177,13 @@ def plain_measure(metric: Metric) -> Metric:
 
 
 def scale_of(spec: DataSpec) -> tuple[float, ...]:
-    """Mean and deviation of the targets as numbers that compare; empty where they were not standardized."""
+    """Return mean and deviation of the targets as comparable numbers; empty where they were not standardized."""
     scale = spec.target_scale
     return () if scale is None else (*scale.mean.tolist(), *scale.std.tolist())
 
 
 def same_targets(left: Tensor, right: Tensor) -> bool:
-    """Whether two runs score the same samples; targets in real units differ by the rounding of their scales."""
+    """Return whether two runs score the same samples; targets in real units differ by the rounding of their scales."""
     if left.shape != right.shape:
         return False
     close = 1e-5 * float(left.double().std(correction=0)) if left.is_floating_point() else 0.0
@@ -210,7 +193,7 @@ def same_targets(left: Tensor, right: Tensor) -> bool:
 
 
 def shared_measures(parts: Scored, losses: list[object], configs: list[Config]) -> Scored:
-    """The parts of an ensemble: what its members do not share is left out of them.
+    """Return the parts of an ensemble, without what its members do not share.
 
     Members that minimized different objectives have none together, and members whose losses are of different kinds
     are combined as the yardstick combines.
@@ -223,41 +206,9 @@ def shared_measures(parts: Scored, losses: list[object], configs: list[Config]) 
     return parts
 
 
-def load_best(parts: Scored | Parts, path: Path) -> None:
-    """Give the model the best weights of a run. Raises CheckpointProblem for weights that are not this model's."""
-    load_weights(parts.model, best_weights(path), path)
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Give a model the weights of a run. Raises CheckpointProblem for weights that are not this model's."""
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise CheckpointProblem(
-            f"{path}/checkpoints/best.safetensors does not fit its config.yaml: {reason}"
-        ) from None
-
-
-def best_weights(path: Path) -> dict[str, Tensor]:
-    """checkpoints/best.safetensors of a run."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = path / "checkpoints" / "best.safetensors"
-    if not file.is_file():
-        raise CheckpointProblem(
-            f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: dltrain resume {path}"
-        )
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointProblem(f"{file} is damaged ({error})") from None
-
-
 @dataclass(frozen=True)
 class Draws:
-    """How many passes with dropout (Gal & Ghahramani 2016, arXiv:1506.02142), and over how many augmented copies."""
+    """The number of passes with dropout (Gal & Ghahramani 2016, arXiv:1506.02142), and of augmented copies."""
 
     mc_dropout: int = 0
     tta: int = 0
@@ -265,7 +216,7 @@ class Draws:
 
 
 def predict(parts: Scored, plan: Plan, split: Any, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
-    """All logits (P, N, C) of a split in each of P passes, and targets (N, …); one pass without draws.
+    """Return all logits (P, N, C) of a split in each of P passes, and targets (N, …); one pass without draws.
 
     Raises UserError for Monte-Carlo dropout without dropout, and for test-time augmentation without augmentation.
     """
@@ -281,7 +232,7 @@ def predict(parts: Scored, plan: Plan, split: Any, draws: Draws | None = None) -
 def one_pass(
     parts: Scored, plan: Plan, split: Any, number: int, mc_dropout: bool, augment: Augmentation | None
 ) -> tuple[Tensor, Tensor]:
-    """Logits and targets of a split; the draws of a batch depend on the run's seed, the pass and the batch alone."""
+    """Return logits and targets of a split; the draws of a batch depend on the run's seed, the pass and the batch alone."""
     outputs, targets = [], []
     copies, masks = Stream(plan.seed, "tta", plan.device), GlobalStream(plan.seed, "mc_dropout", plan.device)
     batches = split.batches(torch.arange(len(split)), plan.evaluation_batch_size)
@@ -300,7 +251,7 @@ def one_pass(
 
 @contextmanager
 def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
-    """Inside, the dropout layers draw as in training, and everything else evaluates."""
+    """Let the dropout layers draw as in training inside; all else is in evaluation mode."""
     layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
     if active and not layers:
         raise UserError(
@@ -312,7 +263,7 @@ def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
 
 
 def copies_of(parts: Scored, named: bool = False) -> Augmentation:
-    """The augmentation without what mixes samples: a mixed sample has no target of its own. Refused where it was named."""
+    """Return the augmentation without words that mix samples, whose samples have no single target; raise where they were asked for."""
     transforms = parts.augmentation.transforms if parts.augmentation is not None else []
     kept = [transform for transform in transforms if not isinstance(transform, Mixup | CutMix)]
     if named and len(kept) < len(transforms):
@@ -329,12 +280,12 @@ def copies_of(parts: Scored, named: bool = False) -> Augmentation:
 
 
 def mean_output(parts: Scored, passes: Tensor) -> Tensor:
-    """One output for each sample from those of several passes: their mean in the space of the loss."""
+    """Return one output for each sample from those of several passes: their mean in the space of the loss."""
     return passes[0] if len(passes) == 1 else combine(parts.loss, passes)
 
 
 def uncertainty(parts: Scored, passes: Tensor, targets: Tensor) -> dict[str, float]:
-    """How sure several passes are; nothing for one.
+    """Return measures of the uncertainty of several passes; none for one.
 
     `loss_sd` is the standard deviation of a single pass's `loss`. For classes `entropy` is that of the mean probabilities, in
     nats, and `disagreement` the part of it that the passes do not share: the mutual information of class and pass (Houlsby
@@ -355,7 +306,7 @@ def uncertainty(parts: Scored, passes: Tensor, targets: Tensor) -> dict[str, flo
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """−Σ p log p over the last axis, in nats."""
+    """Return −Σ p log p over the last axis, in nats."""
     return torch.special.entr(probabilities).sum(-1)
 
 
@@ -366,7 +317,7 @@ def measure(parts: Scored, logits: Tensor, targets: Tensor) -> dict[str, float]:
 
 
 def ensemble(parts: Scored, outputs: list[Predicted], resamples: int = 0) -> list[Score]:
-    """The mean of several models' outputs, in the space of their loss."""
+    """Return the mean of several models' outputs, in the space of their loss."""
     scores = []
     for name, (first, targets) in outputs[0].items():
         logits = [output[name][0] for output in outputs]
@@ -380,67 +331,3 @@ def ensemble(parts: Scored, outputs: list[Predicted], resamples: int = 0) -> lis
         members = torch.stack(logits)
         scores.append(scored(parts, f"ensemble of {len(outputs)}", name, members, targets, resamples))
     return scores
-
-
-def print_scores(scores: list[Score]) -> None:
-    """One aligned line for each run and split."""
-    width = max(len(score.run) for score in scores)
-    names = list(dict.fromkeys(name for score in scores for name in score.values))
-    print(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>12}" for name in names))
-    for score in scores:
-        cells = [f"{score.values[name]:.4f}" if name in score.values else "–" for name in names]
-        print(
-            f"{score.run:<{width}}  {score.split:<5}  {score.samples:>8}  "
-            + "  ".join(f"{c:>12}" for c in cells)
-        )
-
-
-def print_details(scores: list[Score], resamples: int) -> None:
-    """Print the intervals of all scores, and by class those of the last split of each run."""
-    if any(score.intervals for score in scores):
-        print(
-            f"\n{100 * bootstrap.LEVEL:.0f} % intervals ({resamples:,} bootstrap resamples, seed {bootstrap.SEED})"
-        )
-        names = list(dict.fromkeys(name for score in scores for name in score.intervals))
-        width = max(len(score.run) for score in scores)
-        print(f"{'run':<{width}}  {'split':<5}  " + "  ".join(f"{name:>18}" for name in names))
-        for score in scores:
-            ends = (score.intervals.get(name) for name in names)
-            cells = ["–" if pair is None else f"{pair[0]:.4f} … {pair[1]:.4f}" for pair in ends]
-            print(f"{score.run:<{width}}  {score.split:<5}  " + "  ".join(f"{cell:>18}" for cell in cells))
-    for score in {score.run: score for score in scores}.values():
-        if score.counts is not None:
-            print(f"\n{score.run}, {score.split} split")
-            print("\n".join(per_class_lines(score.counts, score.class_names)))
-            if matrix := confusion_lines(score.counts, score.class_names):
-                print("\n" + "\n".join(matrix))
-
-
-def as_json(scores: list[Score], resamples: int) -> str:
-    """Return the scores as one JSON document; a value that is not finite is null."""
-    listed = []
-    for score in scores:
-        item: dict[str, Any] = {
-            "run": score.run,
-            "split": score.split,
-            "samples": score.samples,
-            "values": score.values,
-            "intervals": score.intervals,
-        }
-        if score.counts is not None:
-            item["per_class"] = [asdict(row) for row in class_rows(score.counts, score.class_names)]
-            item["classes"] = names_of(score.counts, score.class_names)
-            item["confusion_matrix"] = score.counts.tolist()
-        listed.append(item)
-    how = {"resamples": resamples, "level": bootstrap.LEVEL, "seed": bootstrap.SEED}
-    content = finite({"format": 1, "bootstrap": how, "scores": listed})
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def finite(value: Any) -> Any:
-    """Return plain data with None for numbers that are not finite, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, to_config
+from dltrain.data.prepare import free_memory
 from dltrain.errors import UserError
 from dltrain.optimizers.stepping import ONE_LOSS
 from dltrain.run.build import build
@@ -29,8 +30,8 @@ MEMORY_SHARE = 0.5  # of what is free now: optimizer state, fragmentation and ev
 _log = logging.getLogger(__name__)
 
 
-def settle(config: Config, door: Door) -> Config:
-    """The configuration with every `auto` that needs a trial replaced by its number."""
+def resolve_auto(config: Config, door: Door) -> Config:
+    """Replace every `auto` that needs a trial by its number."""
     if config.batch_size == "auto":
         config = with_values(
             config,
@@ -42,7 +43,7 @@ def settle(config: Config, door: Door) -> Config:
 
 
 def own_lr(config: Config, door: Door) -> float | None:
-    """The default rate of an optimizer that finds the size of its step itself, None for others.
+    """Return the default rate of an optimizer that finds the size of its step itself, None for others.
 
     For an exact step or a line search, which need all evaluations to be of one loss, lr is a factor that is 1 in theory:
     the best of a few short trials would replace the method by another one.
@@ -58,7 +59,7 @@ def _some_lr(config: Config) -> Any:
 
 
 def with_values(config: Config, **values: Any) -> Config:
-    """The same configuration with other knobs; `lr` goes to the optimizer, too."""
+    """Return the configuration with other knobs; `lr` goes to the optimizer, too."""
     plain = copy.deepcopy(config.plain)
     plain |= values
     if "lr" in values:
@@ -67,7 +68,7 @@ def with_values(config: Config, **values: Any) -> Config:
 
 
 def find_lr(config: Config, door: Door, report: Callable[[float, float], None] | None = None) -> float:
-    """The learning rate with the lowest validation loss after a short run on a subset, of log-spaced ones (L3).
+    """Return the learning rate with the lowest validation loss after a short run on a subset, of log-spaced ones.
 
     Every candidate starts from the same weights and sees the same batches, 100 steps of at most 4096 samples.
     `report(lr, loss)` is called for each. Raises UserError when none of them stays finite.
@@ -89,7 +90,7 @@ def find_lr(config: Config, door: Door, report: Callable[[float, float], None] |
 
 
 def _loss_after(parts: Parts, plan: Plan) -> float:
-    """The validation loss after the plan's steps; infinite for a run that diverges."""
+    """Return the validation loss after the plan's steps; infinite for a run that diverges."""
     trainer = Trainer(parts, plan, Scratch())  # type: ignore[arg-type]
     try:
         trainer.fit()
@@ -100,7 +101,7 @@ def _loss_after(parts: Parts, plan: Plan) -> float:
 
 
 def find_batch_size(config: Config, door: Door) -> int:
-    """The largest power of two whose activations fit in half of the free memory, at most the training split.
+    """Return the largest power of two whose activations fit in half of the free memory, at most the training split.
 
     What a sample needs is counted from the tensors that autograd keeps for the backward pass of a small batch.
     """
@@ -113,7 +114,7 @@ def find_batch_size(config: Config, door: Door) -> int:
 
 
 def bytes_per_sample(parts: Parts, samples: int = 4) -> int:
-    """The bytes that one sample keeps alive between forward and backward pass."""
+    """Return the bytes that one sample keeps alive between forward and backward pass."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -127,12 +128,3 @@ def bytes_per_sample(parts: Parts, samples: int = 4) -> int:
         parts.loss(parts.model(batch.inputs), batch.targets).mean()
     weights = {p.untyped_storage().data_ptr() for p in parts.model.parameters()}
     return sum(size for pointer, size in kept.items() if pointer not in weights) // samples
-
-
-def free_memory(device: torch.device) -> int:
-    """Free bytes: of the GPU, or of the machine as Linux counts them."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import os
-
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

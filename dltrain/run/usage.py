@@ -1,4 +1,4 @@
-"""How an exported model is called, as text for its loader and its card."""
+"""Instructions for calling an exported model, for its loader and its card."""
 
 from __future__ import annotations
 

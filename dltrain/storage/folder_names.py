@@ -1,4 +1,4 @@
-"""Where a run goes: a folder that no other run has, and nothing of it elsewhere. Needs no torch."""
+"""Names of run folders: unique, inside the output folder. Imports no torch."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _unwritable(output: str, error: OSError | None) -> str:
 
 
 def check_files(folder: Path) -> None:
-    """Raise CheckpointProblem where a run folder holds more than files and folders of its own.
+    """Raise CheckpointProblem where a run folder contains anything but regular files and folders.
 
     Through a link in the folder of a stranger, a run that is resumed would write, and prune, wherever he likes; a pipe
     would let it wait for ever.

@@ -22,7 +22,7 @@ class Lock:
     """
 
     def __init__(self, folder: Path, patience: float = 0.0) -> None:
-        """patience: seconds to wait for an owner that is about to end."""
+        """Lock the folder; wait up to `patience` seconds for an owner that is about to end."""
         self.folder, self.file = folder, folder / "run.lock"
         self._stream = self._locked(time.monotonic() + patience)
         self._stream.truncate(0)

@@ -61,7 +61,7 @@ class RunFolder:
         self._synced: dict[Path, tuple[int, ...]] = {}
         self._lock = Lock(path)
         for file in (*path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")):
-            if file.is_file():  # half-written by a process that was killed: the lock says that it is gone
+            if file.is_file():  # half-written by a process that was killed, which the free lock shows
                 file.unlink()
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class RunFolder:
         self.flush_rows()
 
     def flush_rows(self) -> None:
-        """Write the waiting rows. A full disk keeps them waiting; a folder that is gone raises ResourceProblem."""
+        """Write the waiting rows. A full disk keeps them waiting; a folder that was deleted raises ResourceProblem."""
         self.check_there()
         before = self.metrics_file.stat().st_size if self.metrics_file.is_file() else 0
         try:
@@ -108,7 +108,7 @@ class RunFolder:
 
     def check_there(self) -> None:
         if not self.path.is_dir():
-            raise ResourceProblem(f"{self.path} is gone: it was moved or deleted while the run was going on.")
+            raise ResourceProblem(f"{self.path} is missing: it was moved or deleted during the run.")
 
     def rows(self) -> list[dict[str, float]]:
         """Return the rows of metrics.csv. Raises CheckpointProblem for a file that no run wrote."""

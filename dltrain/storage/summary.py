@@ -45,7 +45,7 @@ def read_text(file: Path, most: int) -> str:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """The summary of a run folder. Raises CheckpointProblem when the folder is not that of a run."""
+    """Return the summary of a run folder. Raises CheckpointProblem when the folder is not that of a run."""
     file = path / "summary.json"
     try:
         summary = read_json(file)

@@ -1,4 +1,7 @@
-"""The driver of a sweep: which job comes next, what is tried again, and what is recorded of each event."""
+"""The driver of a sweep: which job comes next, what is tried again, and what is recorded of each event.
+
+The file is long because every event reads and changes the same state: which jobs wait, run, and are tried again.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from dltrain.sweep.jobs import Job, values_of
 from dltrain.sweep.live import Quiet
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.reuse import Finished, take_over
-from dltrain.training.signals import ENDINGS, heard, leave_closed_terminal
+from dltrain.training.signals import ENDINGS, handled, leave_closed_terminal
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
@@ -85,7 +88,7 @@ class Driver:
                 # their folders may have been deleted since, or failed jobs are to run again
                 self.begin_jobs(self.finished_jobs(frozen), None)
             else:
-                self.begin_trial(*self.study.take_up(frozen))
+                self.begin_trial(*self.study.resume(frozen))
 
     def finished_jobs(self, frozen: FrozenTrial) -> list[Job]:
         """Return the jobs of a trial that is done. Raises CheckpointProblem for one with values that no axis has."""
@@ -98,11 +101,11 @@ class Driver:
         return self.plan.jobs(frozen.number, chosen, self.folder)
 
     def begin_trial(self, trial: Trial, chosen: dict[str, Any]) -> None:
-        """Number the jobs of a trial; those that are not done wait."""
+        """Assign numbers to the jobs of a trial, and queue those that are not done."""
         self.begin_jobs(self.plan.jobs(trial.number, chosen, self.folder), trial)
 
     def begin_jobs(self, jobs: list[Job], trial: Trial | None) -> None:
-        """Read what the jobs of one trial have left; those that are not done wait."""
+        """Read what the jobs of one trial have left, and queue those that are not done."""
         for job in jobs:
             job.read()
             if job.failed and self.plan.settings["retry"] == "failed":
@@ -359,7 +362,7 @@ class Driver:
 
         before = {}
         # elsewhere Python allows no handlers
-        for number in heard(ENDINGS) if current_thread() is main_thread() else ():
+        for number in handled(ENDINGS) if current_thread() is main_thread() else ():
             before[number] = signal.signal(number, on_signal)
         try:
             yield

@@ -63,7 +63,7 @@ class Job:
         return value if isinstance(value, int | float) and math.isfinite(value) and not self.failed else None
 
     def number_at_best(self, name: str) -> float | None:
-        """A column of metrics.csv at the best epoch, or a number of the summary; None where it is not finite."""
+        """Return a column of metrics.csv at the best epoch, or a number of the summary; None where it is not finite."""
         value = (self.summary.get("best") or {}).get(name, self.summary.get(name))
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 

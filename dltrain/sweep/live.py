@@ -56,7 +56,7 @@ class Lines(Quiet):
 
 
 class Live(Lines):
-    """Running jobs in a table that is drawn anew; ended jobs as lines above it."""
+    """Running jobs in a table that is redrawn; ended jobs as lines above it."""
 
     def __init__(self, total: int, mode: str) -> None:
         super().__init__(total)
@@ -95,7 +95,7 @@ class Live(Lines):
 
 
 def table_of(title: str, running: list[Job], width: int, room: int) -> Any:
-    """At most `room` running jobs, `width` columns wide. In a narrow terminal the overrides give way, the numbers stay."""
+    """Return lines for at most `room` running jobs, `width` columns wide; a narrow terminal cuts the overrides, not the numbers."""
     from rich.table import Table
     from rich.text import Text
 
@@ -115,7 +115,7 @@ def table_of(title: str, running: list[Job], width: int, room: int) -> Any:
 
 
 def best_so_far(jobs: list[Job], mode: str) -> str:
-    """The best value of all jobs until now, and whose it is."""
+    """Return the best value of all jobs until now, and its job."""
     known = [(job.best, job.number) for job in jobs if job.best is not None and not job.failed]
     if not known:
         return ""
@@ -131,7 +131,7 @@ def display(total: int, quiet: bool, mode: str = "min") -> Quiet:
 
 
 def describe(job: Job) -> str:
-    """A job that ended, in one line."""
+    """Return the line of a job that ended."""
     head = f"job {job.number}  {job.label()}  {job.state.replace('_', ' ')}"
     if job.failed:
         return f"{head}: {job.reason.splitlines()[0] if job.reason else ''}"
@@ -163,7 +163,7 @@ def beside_objective(plan: Plan, rows: list[Row]) -> list[str]:
 
 
 def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, notes: list[str]) -> None:
-    """The configurations, best first, then failures, warnings and where to look."""
+    """Print the configurations, best first, then failures, warnings and where to look."""
     repeated = len(plan.replicates) > 1
     names = [row.label() for row in rows[:SHOWN]]
     width = max((len(name) for name in names), default=0)

@@ -25,7 +25,7 @@ FREE = frozenset([*saved.SAFE, "name", "output", "threads", "device", "words"])
 
 
 def key_of(plain: dict[str, Any], on_gpu: bool) -> str:
-    """Equal for runs with equal results."""
+    """Return a key that is equal for runs with equal results."""
     kept = {
         path: value
         for path, value in (dict(leaves(plain)) | resolved_modes(plain)).items()
@@ -41,12 +41,12 @@ class Finished:
         self.runs = dict(finished_runs(output))
 
     def find(self, config: Config, on_gpu: bool) -> Path | None:
-        """The folder of an equal run; None for a configuration with secrets, which no folder holds."""
+        """Return the folder of an equal run; None for a configuration with secrets, which no folder stores."""
         return None if config.secrets else self.runs.get(key_of(config.plain, on_gpu))
 
 
 def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
-    """Every finished job of every sweep, by its key; of equal ones the newest comes last."""
+    """Yield every finished job of every sweep with its key; of equal ones the newest comes last."""
     versions = [__version__, metadata.version("torch").partition("+")[0]]
     for record in sorted(output.glob("*/*/sweep.json"), key=lambda file: file.parent.name):
         for file in sorted(record.parent.glob("*/summary.json")) if compares(record) else ():
@@ -62,7 +62,7 @@ def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
 
 
 def compares(record: Path) -> bool:
-    """Whether the val/loss of a sweep's runs is the plain one; before sweep.json said so, it was what is minimized."""
+    """Return whether the val/loss of a sweep's runs is the plain one; without an entry in sweep.json it is the training objective."""
     try:
         return bool(json.loads(record.read_text(encoding="utf-8"))["loss"] == "plain")
     except (OSError, ValueError, KeyError, TypeError):

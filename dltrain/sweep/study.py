@@ -69,7 +69,7 @@ class Journal(JournalFileBackend):
         self.append_once(logs)
 
     def append_once(self, logs: list[dict[str, Any]]) -> None:
-        size = self.file.stat().st_size  # a journal that was deleted must not begin anew in its middle
+        size = self.file.stat().st_size  # a deleted journal must not start again in its middle
         try:
             super().append_logs(logs)
         except OSError:
@@ -89,7 +89,7 @@ def cut_half_line(file: Path) -> None:
 
 
 def is_entry(line: bytes) -> bool:
-    """Whether a line of the journal is a JSON object."""
+    """Return whether a line of the journal is a JSON object."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
@@ -136,13 +136,13 @@ class Study:
         return self.study.get_trials(deepcopy=False)
 
     def ask(self) -> tuple[Trial, dict[str, Any]]:
-        """The next trial and its configuration."""
+        """Return the next trial and its configuration."""
         with quiet():
             trial = self.study.ask()
             return trial, self.configure(trial)
 
-    def take_up(self, frozen: FrozenTrial) -> tuple[Trial, dict[str, Any]]:
-        """A trial that an earlier driver began."""
+    def resume(self, frozen: FrozenTrial) -> tuple[Trial, dict[str, Any]]:
+        """Return a trial that an earlier driver began, and its configuration."""
         with quiet():
             trial = Trial(self.study, frozen._trial_id)
             self.reported[trial.number] = set(frozen.intermediate_values)
@@ -165,7 +165,7 @@ class Study:
                 trial.distributions[name] = shared
 
     def report(self, trial: Trial, step: int, value: float) -> None:
-        """One evaluation; a step that was reported before a resume is left as it is, and so is NaN."""
+        """Report one evaluation, unless it is NaN or was reported before a resume."""
         seen = self.reported.setdefault(trial.number, set())
         if step not in seen and math.isfinite(value):
             seen.add(step)
@@ -218,7 +218,7 @@ class quiet(warnings.catch_warnings):
 
 
 def make_pruner(word: str, evaluations: int, first: int | str) -> optuna.pruners.BasePruner | None:
-    """The pruner of a word; its unit is an evaluation. `auto` leaves a ninth of the evaluations alone.
+    """Return the pruner of a word; its unit is an evaluation. `auto` leaves a ninth of the evaluations alone.
 
     Median (Golovin et al. 2017), ASHA (Li et al. 2018, arXiv:1810.05934), Hyperband (Li et al. 2016, arXiv:1603.06560).
     """

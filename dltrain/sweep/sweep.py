@@ -58,7 +58,7 @@ SOME_FAILED, INTERRUPTED = 7, 130
 
 @dataclass(frozen=True)
 class Source:
-    """Where the words of a sweep come from.
+    """The catalogue and configuration that a sweep is composed from.
 
     Args:
         config_dir: the folder of `--config-dir`
@@ -81,7 +81,7 @@ class Source:
 def run_sweep(
     texts: list[str], source: Source, command: str, begun: Callable[[Path], None] = lambda folder: None
 ) -> int:
-    """Check everything, then run what is missing; return the exit code of TRUST.md's table. `begun` gets the sweep's folder."""
+    """Check everything, then run what is missing; return the exit code. `begun` gets the sweep's folder."""
     catalogue = source.catalogue
     asked, texts, recorded = resumed_texts(texts)
     rights = rights_of_record(catalogue, recorded) if recorded is not None else rights_of_user(catalogue)

@@ -17,7 +17,7 @@ from dltrain.training.parts import Metric
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode inside, in the mode that it had after."""
+    """Set the model to evaluation mode inside, and to its former mode afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -75,7 +75,7 @@ def means_of(
 def confusion(
     model: nn.Module, split: Any, num_classes: int, batch_size: int, device: torch.device, precision: str
 ) -> Tensor:
-    """Counts (C, C) int64 of true class (row) against predicted class (column), on the CPU."""
+    """Return the counts (C, C) int64 of true class (row) against predicted class (column), on the CPU."""
     counts = torch.zeros(num_classes, num_classes, dtype=torch.float64, device=device)
     with evaluating(model):
         for logits, targets in outputs_of(model, split, batch_size, device, precision):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dltrain.loggers.figures import FAINT, GRID, INK, RIGHT, WRONG, font, oklab_to_rgb, png
-from dltrain.loggers.terminal import number
+from dltrain.screen.numbers import number
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -22,7 +22,7 @@ BANDS = 12  # contour lines' intervals
 def landscape(
     line: Sequence[tuple[float, float]], plane: Sequence[float], points: int, radius: float
 ) -> bytes:
-    """A PNG: the loss along the line from start (0) to solution (1), and the (points²) losses of the plane.
+    """Return a PNG: the loss along the line from start (0) to solution (1), and the (points²) losses of the plane.
 
     Losses of the plane are coloured by their logarithm, blue where they are low, in `BANDS` bands whose edges are
     contour lines. A loss that is not finite is grey.
@@ -47,7 +47,7 @@ def landscape(
 
 
 def bands(values: NDArray[np.float64], enlarged: int = SIDE) -> NDArray[np.uint8]:
-    """(n, n) losses to (enlarged, enlarged, 3): between the points by the straight line, in bands of their logarithm."""
+    """Map (n, n) losses to (enlarged, enlarged, 3): interpolated linearly, in bands of their logarithm."""
     logs = np.log10(np.maximum(np.where(np.isfinite(values), values, np.nan), 1e-12))
     fine = _enlarged(logs, enlarged)
     low, high = np.nanmin(logs, initial=np.inf), np.nanmax(logs, initial=-np.inf)
@@ -65,7 +65,7 @@ def _enlarged(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
 
 
 def _draw_line(draw: ImageDraw, line: Sequence[tuple[float, float]]) -> None:
-    """The curve with its frame, its ends named, and a mark at the start and at the solution."""
+    """Draw the curve with its frame, its ends named, and a mark at the start and at the solution."""
     finite = [(t, loss) for t, loss in line if math.isfinite(loss)]
     draw.rectangle((LEFT, TOP, LEFT + SIDE, TOP + SIDE), outline=GRID)
     if not finite:

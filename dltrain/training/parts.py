@@ -101,7 +101,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, how often, how precisely; every time is a number of steps."""
+    """Length, intervals and precision of a run; every time is a number of steps."""
 
     seed: int
     device: torch.device

@@ -78,7 +78,7 @@ class Skip(Stop):
                 raise explained from None
 
     def recover(self) -> None:
-        """Nothing more to do: the weights are those before the step."""
+        """Do nothing: the weights are those before the step."""
 
     def exhausted(self) -> bool:
         return self.state.bad_in_a_row > SKIPS_IN_A_ROW

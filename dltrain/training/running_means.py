@@ -36,16 +36,16 @@ class RunningMeans:
         self.computed = [(self.metrics[name], total) for name, total in totals.items()]
 
     def add(self, known: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """A batch: the sum () of the known metric, its logits (B, K) and targets, none of which has a graph."""
+        """Add a batch: the sum () of the known metric, its logits (B, K) and targets, none of which has a graph."""
         if self.held and targets.ndim != self.held[0][2].ndim:  # class indices, then mixed ones
-            self.settle()
+            self.flush()
         self.held.append((known, logits, targets))
         self.held_logits += logits.numel()
         if len(self.held) >= HELD_BATCHES or self.held_logits >= HELD_LOGITS:
-            self.settle()
+            self.flush()
 
-    def settle(self) -> None:
-        """Score what is held."""
+    def flush(self) -> None:
+        """Score the batches that wait."""
         if not self.held:
             return
         known, logits, targets = zip(*self.held, strict=True)
@@ -61,14 +61,14 @@ class RunningMeans:
                     total += batch.sum()
 
     def means(self) -> dict[str, float]:
-        """The mean of each metric by name: the one place where the host waits for the device."""
-        self.settle()
+        """Return the mean of each metric by name: the one place where the host waits for the device."""
+        self.flush()
         count, *sums = self.sums.tolist()
         return {name: value / max(count, 1.0) for name, value in zip(self.metrics, sums, strict=True)}
 
     def state(self) -> Tensor:
-        """A copy of the sums: the number of samples, then the sums of the metrics."""
-        self.settle()
+        """Return a copy of the sums: the number of samples, then the sums of the metrics."""
+        self.flush()
         return self.sums.clone()
 
     def load(self, sums: Tensor) -> None:
@@ -77,5 +77,5 @@ class RunningMeans:
         self.sums.copy_(sums)
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Set the sums to zero."""
         self.load(torch.zeros_like(self.sums))

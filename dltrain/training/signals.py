@@ -19,14 +19,14 @@ EXIT_CODES = {signal.Signals[name]: code for name, code in _CODES.items() if has
 ENDINGS = tuple(number for number, code in EXIT_CODES.items() if code != 75)
 
 
-def heard(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+def handled(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
     """Return the signals to handle: all of them, but SIGHUP where it is ignored, as `nohup` asks for."""
     return [n for n in numbers if n.name != "SIGHUP" or signal.getsignal(n) is not signal.SIG_IGN]
 
 
 @contextmanager
 def hangup_ignored() -> Iterator[None]:
-    """Processes that are started inside ignore SIGHUP: a closed terminal ends the driver and its jobs, in this order."""
+    """Let processes that are started inside ignore SIGHUP: a closed terminal ends the driver and its jobs, in this order."""
     number = getattr(signal, "SIGHUP", None)
     if number is None or threading.current_thread() is not threading.main_thread():
         yield
@@ -39,7 +39,7 @@ def hangup_ignored() -> Iterator[None]:
 
 
 def leave_closed_terminal() -> None:
-    """Send what is written to a terminal that is gone to nowhere: it would end in an error in place of the save."""
+    """Redirect output from a closed terminal to the null device: writing there would raise in place of the save."""
     for descriptor in (1, 2):
         try:
             os.write(descriptor, b"")
@@ -74,7 +74,7 @@ _guests: list[bool] = []  # one entry inside `in_process_of_others`
 
 @contextmanager
 def in_process_of_others() -> Iterator[None]:
-    """Inside, a second signal raises KeyboardInterrupt and does not end the process, which may be a notebook's kernel."""
+    """Let a second signal raise KeyboardInterrupt inside, and not end the process, which may be a notebook's kernel."""
     _guests.append(True)
     try:
         yield
@@ -93,7 +93,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self._former = {number: signal.signal(number, self._note) for number in heard(EXIT_CODES)}
+            self._former = {number: signal.signal(number, self._note) for number in handled(EXIT_CODES)}
             if _early:
                 self._note(_early.pop(), None)
         else:
@@ -115,7 +115,7 @@ class Signals:
             os._exit(EXIT_CODES[signal.Signals(number)])
 
     def interruption(self, step: int, folder: object) -> Interrupted:
-        """What to raise once all is saved."""
+        """Return the exception to raise once all is saved."""
         assert self.received is not None
         name = self.received.name
         return Interrupted(

@@ -4,7 +4,9 @@ Only the pass through the model is shared. Every run keeps its own trainer: orde
 optimizer, early stopping and folder. The weights of all runs are one tensor for each parameter, of which the weights
 of a run are views, so that whatever works on the model of one run works here, too.
 
-It pays where the overhead of a step is larger than its arithmetic: small models on a CPU (docs/speed.md).
+It is faster where the overhead of a step is larger than its arithmetic: small models on a CPU (docs/speed.md).
+
+The file is long because the members share one step: its parts read and write the same stacked tensors.
 """
 
 from __future__ import annotations
@@ -165,16 +167,16 @@ class Member(Trainer):
 class Stack:
     """M runs that begin together; each leaves when it is done, stopped or failed, and `ended` is told of it.
 
-    `turn` is told whose turn it is, so that what a run logs comes into its own log.
+    `current` is called with the member that is about to act, so that its log records reach its own log.
     """
 
     def __init__(
         self,
         members: list[Member],
         ended: Callable[[Member, Exception | None], None],
-        turn: Callable[[Member], None] = lambda member: None,
+        current: Callable[[Member], None] = lambda member: None,
     ) -> None:
-        self.members, self.ended, self.turn = members, ended, turn
+        self.members, self.ended, self.current = members, ended, current
         self.errors: dict[int, Exception] = {}  # by place among the members
         self.optimizers: dict[type, Any] = {}  # one of each kind, over the vectors of all runs
         for member in members:
@@ -220,7 +222,7 @@ class Stack:
             self.train_epoch()
 
     def train_epoch(self) -> None:
-        """One pass over the training split, until a member leaves."""
+        """Train on one pass over the training split, until a member leaves."""
         first, plan = self.members[0], self.members[0].plan
         epoch = plan.epoch_of(self.step)
         start = self.step - epoch * plan.steps_per_epoch
@@ -231,7 +233,7 @@ class Stack:
                 return
 
     def order(self, epoch: int) -> Tensor:
-        """The batches of all members, step by step: M batches of the first step, M of the second, and so on."""
+        """Yield the batches of all members, step by step: M batches of the first step, M of the second, and so on."""
         plan = self.members[0].plan
         size, length = plan.batch_size, plan.steps_per_epoch * plan.batch_size
         orders = torch.stack([member.parts.order.order(epoch)[:length] for member in self.members])
@@ -287,7 +289,7 @@ class Stack:
         return losses.detach().mean(1)
 
     def draw(self, samples: int) -> None:
-        """Each member's dropout factors of this step, layer by layer, from its own stream."""
+        """Draw each member's dropout factors of this step, layer by layer, from its own stream."""
         drops = [layer for layer in self.layers if isinstance(layer, StackedDropout)]
         for layer in drops:
             layer.factors = []
@@ -297,7 +299,7 @@ class Stack:
                 layer.draw(samples)
 
     def forward(self, inputs: Tensor, training: bool) -> Tensor:
-        """Logits (M, B, outputs) of inputs (M, B, features)."""
+        """Return logits (M, B, outputs) of inputs (M, B, features)."""
         for layer in self.layers:
             if isinstance(layer, StackedDropout):
                 layer.training = training
@@ -305,7 +307,7 @@ class Stack:
         return inputs
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The losses (M, B) of all samples."""
+        """Return the losses (M, B) of all samples."""
         losses: Tensor = self.members[0].parts.loss(logits.flatten(0, 1), targets.flatten(0, 1))
         return losses.unflatten(0, logits.shape[:2])
 
@@ -341,7 +343,7 @@ class Stack:
     # Evaluation -----------------------------------------------------------------------------------------------------
 
     def validation(self, member: Member) -> dict[str, float]:
-        """A member's scores of the validation split; those of all are computed at the first question of a step."""
+        """Return a member's scores of the validation split; those of all are computed at the first call of a step."""
         if self.scores[0] != member.step:
             self.scores = (member.step, self.score(member.parts.val))
         return self.scores[1][self.members.index(member)]
@@ -374,7 +376,7 @@ class Stack:
         for i, member in enumerate(self.members):
             if i in self.errors:
                 continue
-            self.turn(member)
+            self.current(member)
             try:
                 act(i, member)
             except MemoryError:
@@ -398,7 +400,7 @@ class Stack:
         self.members = [member for i, member in enumerate(self.members) if i not in going]
         self.errors = {}
         for member, error in leaving:
-            self.turn(member)
+            self.current(member)
             member.leave()
             self.ended(member, error)
         if self.members:
@@ -412,13 +414,13 @@ def rows(batch: Batch) -> Iterator[Batch]:
 
 
 def groups_of(member: Member, vectors: Sequence[list[Vector]]) -> list[dict[str, Any]]:
-    """The groups of a member's optimizer as they are now, with vectors in place of its parameters."""
+    """Return the groups of a member's optimizer with their current rates, and vectors in place of its parameters."""
     groups = member.parts.optimizer.param_groups
     return [{**g, "params": [v.values for v in own]} for g, own in zip(groups, vectors, strict=True)]
 
 
 def merged(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Groups that are equal but for their parameters as one: an optimizer's call costs ten times a run's arithmetic."""
+    """Merge groups that are equal but for their parameters: an optimizer's call costs ten times a run's arithmetic."""
     found: dict[str, dict[str, Any]] = {}
     for group in groups:
         own = group.pop("params")
@@ -426,7 +428,7 @@ def merged(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def pays(model: nn.Module, plan: Plan) -> bool:
-    """Whether a step of one run is so small that its overhead outweighs its arithmetic."""
+def is_faster(model: nn.Module, plan: Plan) -> bool:
+    """Return whether a step of one run is so small that its overhead outweighs its arithmetic."""
     # multilayer perceptrons only: each weight is used once for each sample
     return step_flops(model, (1,), plan.batch_size) <= PAYING_FLOPS

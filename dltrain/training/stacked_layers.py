@@ -45,7 +45,7 @@ class Shared:
             start = place.stop
 
     def of(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and gradients (M, …) of a parameter of one run, for all runs."""
+        """Return values and gradients (M, …) of a parameter of one run, for all runs."""
         values, slopes = (
             whole[:, self.places[parameter]].unflatten(1, parameter.shape)
             for whole in (self.values, self.slopes)
@@ -53,7 +53,7 @@ class Shared:
         return values, slopes
 
     def vectors(self, run: int, parameters: list[Tensor]) -> list[Vector]:
-        """The parameters of a run's group, neighbours joined."""
+        """Return the parameters of a run's group, neighbors joined."""
         joined: list[slice] = []
         for place in sorted((self.places[p] for p in parameters), key=lambda place: place.start):
             if joined and joined[-1].stop == place.start:
@@ -110,7 +110,7 @@ class StackedDropout:
         self.factors: list[Tensor] = []
 
     def draw(self, samples: int) -> None:
-        """Draw the factors of the run whose turn it is from the global generator, as F.dropout does."""
+        """Draw the factors of the current run from the global generator, as F.dropout does."""
         p, factors = self.rates[len(self.factors)], torch.ones(samples, self.width)
         self.factors.append(factors.bernoulli_(1 - p).div_(1 - p) if p > 0 else factors)
 
@@ -139,7 +139,7 @@ class StackedLayerNorm:
 
 
 def leaves(model: nn.Module) -> list[nn.Module]:
-    """The layers of a model in the order of its forward pass. Raises KeyError for a model that is not known here."""
+    """Return the layers of a model in the order of its forward pass. Raises KeyError for a model that is not known here."""
     orders: dict[type, Callable[[Any], list[nn.Module]]] = {
         MLP: lambda mlp: [*mlp.layers, mlp.head],
         Linear: lambda linear: [linear.drop, linear.head],
@@ -152,7 +152,7 @@ def leaves(model: nn.Module) -> list[nn.Module]:
 
 
 def stacked_layers(models: list[nn.Module], shared: Shared) -> list[Callable[[Tensor], Tensor]]:
-    """The layers of M equal models, each for all of them. Raises TypeError for a layer that is not known here."""
+    """Return the layers of M equal models, each for all of them. Raises TypeError for a layer that is not known here."""
     layers: list[Callable[[Tensor], Tensor]] = []
     width = 0
     for column in zip(*(leaves(model) for model in models), strict=True):

@@ -16,7 +16,7 @@ from dltrain.training.running_means import RunningMeans
 
 @dataclass
 class State:
-    """Where a run is.
+    """The position of a run in its training.
 
     Args:
         step: updates done

@@ -75,7 +75,7 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """The number of updates done."""
+        """Return the number of updates done."""
         return self.state.step
 
     # The loop -----------------------------------------------------------------------------------------------------

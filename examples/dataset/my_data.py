@@ -37,5 +37,5 @@ class Waves(Dataset):
 
 
 def split_by_hand() -> tuple[Dataset, Dataset]:
-    """A training set and a test set."""
+    """Return a training set and a test set."""
     return parity(300), parity(500)

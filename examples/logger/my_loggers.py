@@ -26,15 +26,15 @@ class JsonLines:
         )
 
     def step_logged(self, row: dict[str, float]) -> None:
-        """Called every log.every_steps steps."""
+        """Write a line every log.every_steps steps."""
         self.write("step", row)
 
     def evaluated(self, row: dict[str, float]) -> None:
-        """Called with each row of metrics.csv."""
+        """Write a line with each row of metrics.csv."""
         self.write("evaluated", row)
 
     def run_ended(self, result: Result) -> None:
-        """Called at the end, also after an error or a signal."""
+        """Write the last line at the end, also after an error or a signal."""
         self.write("ended", result.flat())
 
     def write(self, event: str, values: dict) -> None:

@@ -155,7 +155,7 @@ def test_policies_stay_between_black_and_white(policy: Any) -> None:
     assert same is targets
     assert outputs.min() > -1e-5 and outputs.max() < 1 + 1e-5
     changed = (outputs - raw).flatten(1).abs().amax(1) > 1e-3
-    assert 0.5 < changed.float().mean()
+    assert changed.float().mean() > 0.5
 
 
 @pytest.mark.parametrize(

@@ -194,9 +194,7 @@ def test_11_folder_that_vanishes_ends_the_run_and_is_not_made_again(
         trainer.folder.path.rename(workdir / "moved")
 
     at_step(monkeypatch, 25, move)
-    with pytest.raises(
-        ResourceProblem, match="is gone: it was moved or deleted while the run was going on"
-    ) as ended:
+    with pytest.raises(ResourceProblem, match="is missing: it was moved or deleted during the run") as ended:
         dltrain(*USUAL, f"checkpoint.background={background}")
     assert ended.value.exit_code == 6
     assert not list(workdir.glob("outputs/bad/*"))

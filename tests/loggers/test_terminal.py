@@ -12,7 +12,9 @@ import pytest
 from test_events import cut_short, fit, result, rows, run_info
 
 from dltrain.loggers.events import Progress
-from dltrain.loggers.terminal import SafeStream, Table, Terminal, clock, logdir, minutes, number, rate
+from dltrain.loggers.terminal import Table, Terminal, logdir
+from dltrain.screen.numbers import clock, minutes, number, rate
+from dltrain.screen.output import SafeStream
 
 HEADER = """\
 digits-mlp

@@ -176,7 +176,7 @@ def recipe(workdir):
     [
         ("conf/experiment/mine.yaml", "defaults:\n  - override /model: own\n  - override /optimizer: mine\nsteps: 2\nseed: 3\n"),
         ("conf/optimizer/base.yaml", "defaults: [sgd]\nlr: 0.2\n"),
-        ("own.py", "import helper\nfrom torch import nn\n\n\ndef make(num_classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"),
+        ("own.py", "import helper\nfrom torch.nn import *\n\ndef make(num_classes):\n    return Sequential(Flatten(), Linear(64, num_classes))\n"),
         ("helper.py", "WIDTH = 5\n"),
     ],
 )  # fmt: skip

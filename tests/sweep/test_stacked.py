@@ -22,11 +22,11 @@ from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import Door, Rights, shipped_targets
 from dltrain.errors import NumericalFailure
 from dltrain.run import experiment
-from dltrain.sweep.backends.stack import Crew, StackTask
+from dltrain.sweep.backends.stack import StackTask, Workers
 from dltrain.sweep.backends.stacked import stack_key
 from dltrain.sweep.backends.worker import Task
 from dltrain.sweep.plan.composer import Composer
-from dltrain.training.stack import Member, pays
+from dltrain.training.stack import Member, is_faster
 
 TOLERANCE = 1e-4
 COMMON = (
@@ -116,10 +116,10 @@ def train_together(tasks: tuple[Task, ...], folder: Path, always: bool = True) -
 
     listener = threading.Thread(target=listen)
     listener.start()
-    crew = Crew(StackTask(tasks, folder / "log", always), theirs)
-    crew.prepare(time.perf_counter())
-    if crew.worth_it():
-        crew.train()
+    workers = Workers(StackTask(tasks, folder / "log", always), theirs)
+    workers.prepare(time.perf_counter())
+    if workers.worth_it():
+        workers.train()
     theirs.close()
     listener.join()
     return {number: tuple(news) for number, event, *news in said if event == "ended"}
@@ -199,7 +199,7 @@ def test_a_run_that_diverges_leaves_the_others_alone(composer, tmp_path, monkeyp
         assert_close(Run(tasks[i].folder).timeless_rows, reference.timeless_rows)
 
 
-def take_up(task: Task) -> Run:
+def resume(task: Task) -> Run:
     """What `dltrain resume` does with the folder of a job."""
     built = experiment.prepare(task.config, task.rights.door([]), "", list(task.overrides), {}, task.folder)
     experiment.run(built, task.folder, resume=True)
@@ -222,7 +222,7 @@ def test_a_run_of_a_stack_is_taken_up_alone(own, composer, tmp_path, monkeypatch
     assert [outcomes[i][0] for i in range(2)] == [130, 130]
     for task in tasks:
         assert Run(task.folder).summary["status"] == "interrupted"
-        resumed, alone = take_up(task), train_alone(task, tmp_path / "alone" / str(task.number))
+        resumed, alone = resume(task), train_alone(task, tmp_path / "alone" / str(task.number))
         assert_close(resumed.timeless_rows, alone.timeless_rows)
         assert_close(resumed.best_weights, alone.best_weights)
 
@@ -280,7 +280,7 @@ def test_a_large_step_does_not_pay(composer):
     door = Door(shipped_targets(composer.catalogue), [])
     for overrides, expected in (([], True), (["model.hidden=[1024,1024]", "batch_size=256"], False)):
         built = experiment.prepare(composer.config(overrides), door, "", overrides, {})
-        assert pays(built.parts.model, built.plan) is expected
+        assert is_faster(built.parts.model, built.plan) is expected
 
 
 # In a sweep -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a sweep survives: rows 22 and 27 to 30 of TRUST.md (27's other faults stand in test_sweep_runs.py)."""
+"""What a sweep survives: rows 22 and 27 to 30 of docs/trust.md (27's other faults stand in test_sweep_runs.py)."""
 
 from __future__ import annotations
 

@@ -312,7 +312,7 @@ def test_every_sampler_asks_and_takes_results_across_drivers(word, tmp_path):
         study = Study(tmp_path, axes, sampler, ["minimize"])
         assert len(study.trials()) == 13 * driver
         if driver:
-            trial, chosen = study.take_up(study.trials()[-1])
+            trial, chosen = study.resume(study.trials()[-1])
             assert chosen == study.trials()[-1].params
             study.finish(trial, [0.0])
         for _ in range(13):

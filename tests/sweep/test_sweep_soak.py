@@ -1,4 +1,4 @@
-"""Row 46 of TRUST.md: a thousand jobs, a tenth of them faulty. `pytest -m slow -s tests/sweep/test_sweep_soak.py`."""
+"""Row 46 of docs/trust.md: a thousand jobs, a tenth of them faulty. `pytest -m slow -s tests/sweep/test_sweep_soak.py`."""
 
 from __future__ import annotations
 

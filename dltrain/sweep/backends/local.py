@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
@@ -99,7 +100,7 @@ class Local:
     def close(self) -> None:
         for process in self.running:
             if process.jobs:
-                process.worker.signal(signal.SIGKILL)
+                process.worker.kill()
         for process in self.running:
             process.worker.end()
         self.running.clear()
@@ -166,7 +167,6 @@ class Local:
 
     def answer(self, process: Running, number: int) -> None:
         """Tell a job that waits after an evaluation whether to continue."""
-        try:
+        # it may have been killed meanwhile
+        with suppress(OSError):
             process.worker.channel.send(self.answers.pop(number, None))
-        except OSError:  # it was killed meanwhile
-            pass

@@ -1,4 +1,4 @@
-"""Whether the jobs that are to share a GPU can fit into its memory: looked at before anything runs."""
+"""Check before anything runs that the jobs that share a GPU fit into its memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check_memory(slots: list[Slot], free: int, configs: Iterable[Config], rights
 
 
 def weighty(config: Config) -> dict[str, Any]:
-    """What a job's memory depends on."""
+    """Return the keys on which a job's memory depends."""
     return {key: value for key, value in config.plain.items() if key not in WITHOUT_WEIGHT}
 
 
@@ -59,10 +59,10 @@ def gibibytes(count: int) -> str:
 
 
 def largest_need(configs: list[Config], rights: Rights) -> int:
-    """The bytes that the largest of some jobs needs at least; asked of a child, so that the driver needs no torch."""
+    """Return the bytes that the largest of some jobs needs at least; a child is asked, so that the driver needs no torch."""
     worker = pool.start(measure_all, configs, rights, os.getcwd())
     needed = CONTEXT
-    with suppress(EOFError):  # what cannot be built says so as a job of its own
+    with suppress(EOFError):  # a job that cannot be built reports it when it runs
         needed = worker.channel.recv()
     worker.end()
     return needed
@@ -79,7 +79,7 @@ def measure_all(configs: list[Config], rights: Rights, cwd: str, channel: Any) -
 
 
 def measure(config: Config, rights: Rights) -> int:
-    """The bytes of a job's tensors in one training step, at least: the model is built here, on the CPU."""
+    """Return the bytes of a job's tensors in one training step, at least: the model is built here, on the CPU."""
     import torch
 
     from dltrain.data.batches import ResidentSplit

@@ -1,16 +1,22 @@
-"""Processes for jobs, from a fork server that has imported torch: 25 to 40 ms from start to training."""
+"""Processes for jobs, from a fork server that has imported torch: 25 to 40 ms from start to training.
+
+Where the system cannot fork (Windows), each job imports torch itself, which takes seconds.
+"""
 
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver, get_context
+from multiprocessing import connection, get_all_start_methods, get_context
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dltrain.training.signals import hangup_ignored
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 
 @dataclass
@@ -21,33 +27,46 @@ class Worker:
     channel: connection.Connection
 
     def signal(self, number: int) -> None:
-        """Send a signal to the job and whatever it started; nothing when it is gone."""
+        """Send a signal to the job, if it still runs."""
         assert self.process.pid is not None
-        try:
+        with suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
-        except ProcessLookupError:
-            pass
+
+    def kill(self) -> None:
+        """End the job at once."""
+        self.process.kill()
 
     def end(self) -> int:
-        """Wait for the end; the exit code, negative for a signal."""
+        """Wait for the end and return the exit code, negative for a signal."""
         self.process.join()
         code = self.process.exitcode
         self.process.close()
         self.channel.close()
-        return -signal.SIGKILL if code is None else code
+        # the fork server itself was killed
+        return -9 if code is None else code
 
 
 def warm_up() -> None:
-    """Start the fork server; it imports in the background."""
-    get_context("forkserver").set_forkserver_preload(["dltrain.sweep.backends.preload"])
+    """Start the fork server, which imports torch in the background."""
+    context = _context()
+    if context.get_start_method() != "forkserver":
+        return
+    from multiprocessing import forkserver
+
+    context.set_forkserver_preload(["dltrain.sweep.backends.preload"])
     # The server restores SIGINT in its children; it ignores it itself, so a Ctrl-C of the terminal leaves it alive.
     with hangup_ignored():
         forkserver.ensure_running()
 
 
+def _context() -> ForkServerContext | SpawnContext:
+    forks = hasattr(os, "fork") and "forkserver" in get_all_start_methods()
+    return get_context("forkserver") if forks else get_context("spawn")
+
+
 def start(target: Callable[..., None], *arguments: Any) -> Worker:
     """Start `target(*arguments, channel)` in a process of its own."""
-    context = get_context("forkserver")
+    context = _context()
     ours, theirs = context.Pipe()
     process = context.Process(target=_begin, args=(dict(os.environ), target, *arguments, theirs))
     process.start()
@@ -63,7 +82,7 @@ def _begin(environment: dict[str, str], target: Callable[..., None], *arguments:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -76,7 +95,7 @@ def _ask_gpus(channel: connection.Connection) -> None:
 
 
 def gpus() -> list[int]:
-    """The free bytes of each GPU that torch sees; asked of a child, so that the driver needs no torch."""
+    """Return the free bytes of each GPU that torch sees; a child is asked, so that the driver needs no torch."""
     if not os.path.exists("/dev/nvidiactl"):
         return []
     worker = start(_ask_gpus)

@@ -1,4 +1,4 @@
-"""What the fork server imports once, so that a job starts in milliseconds. No thread may start and nothing may run here."""
+"""The modules that the fork server imports once, so that a job starts in milliseconds. No thread may start and nothing may run here."""
 
 from __future__ import annotations
 

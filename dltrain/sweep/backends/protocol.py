@@ -58,18 +58,18 @@ class Ended:
 
     @property
     def is_out_of_memory(self) -> bool:
-        """Whether a job ended for lack of memory, by its message: a kill by the system looks like one by a user."""
+        """Return whether a job ended for lack of memory, by its message: a kill by the system looks like one by a user."""
         return self.code == 6 and "memory" in self.reason.lower()
 
     @property
     def is_disk_full(self) -> bool:
-        """Whether a job ended because nothing more can be written, by its message."""
+        """Return whether a job ended because nothing more can be written, by its message."""
         full = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
         return self.code == 6 and any(os.strerror(number) in self.reason for number in full)
 
     @property
     def how_it_died(self) -> str:
-        """The reason of a job that ended without a message."""
+        """Return the reason for the end of a job that sent no message."""
         if self.code < 0:
             return f"killed by signal {-self.code} ({signal.Signals(-self.code).name})"
         return f"its process ended by itself with exit code {self.code} before the run was done"
@@ -116,7 +116,7 @@ class CompleteBackend(Backend, Protocol):
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a backend is told about the sweep when it is built.
+    """The facts about a sweep that its backend is built with.
 
     Args:
         jobs: jobs that run at a time, from `sweep.jobs` and the number of cores or GPUs

@@ -36,15 +36,15 @@ def work_together(stack: StackTask, channel: connection.Connection) -> None:
     channel.send((stack.tasks[0].number, "listens"))
     for task in stack.tasks:
         worker.write_hydra_folder(task.folder, task.number, task.overrides, task.config)
-    crew = Crew(stack, channel)
-    crew.prepare(begun)
-    if crew.worth_it():
-        crew.train()
+    workers = Workers(stack, channel)
+    workers.prepare(begun)
+    if workers.worth_it():
+        workers.train()
     worker.leave(channel, 0)
 
 
 class Log(logging.Handler):
-    """Sends what is logged to the log of the run whose turn it is."""
+    """Send log records to the log of the current run."""
 
     file: logging.Handler | None = None
 
@@ -53,7 +53,7 @@ class Log(logging.Handler):
             self.file.emit(record)
 
 
-class Crew:
+class Workers:
     """The runs of a stack, from their configurations to their summaries."""
 
     def __init__(self, stack: StackTask, channel: connection.Connection) -> None:
@@ -80,7 +80,7 @@ class Crew:
 
     @contextmanager
     def reporting(self, task: Task) -> Iterator[None]:
-        """An error of a run ends that run."""
+        """End the run whose error is raised inside."""
         try:
             yield
         except MemoryError:
@@ -90,9 +90,9 @@ class Crew:
                 self.channel.send((task.number, "ended", *worker.outcome_of(error, log)))
 
     def worth_it(self) -> bool:
-        """Whether training together is possible for these data and models, and faster; says why not."""
+        """Return whether training together is possible for these data and models, and faster; says why not."""
         from dltrain.data.batches import ResidentSplit
-        from dltrain.training.stack import pays
+        from dltrain.training.stack import is_faster
         from dltrain.training.stacked_layers import leaves
 
         if not self.ready:
@@ -101,8 +101,8 @@ class Crew:
         assert leaves(parts.model)
         why = ""
         if not isinstance(parts.train, ResidentSplit) or plan.device.type != "cpu":
-            why = "their data do not lie in the memory of a CPU"
-        elif not self.stack.always and not pays(parts.model, plan):
+            why = "their data are not in the memory of a CPU"
+        elif not self.stack.always and not is_faster(parts.model, plan):
             why = "the arithmetic of a step outweighs what a stack saves (sweep.backend=stacked stacks all the same)"
         if why:
             numbers = ", ".join(str(task.number) for task, _ in self.ready)
@@ -124,7 +124,7 @@ class Crew:
                     member.signals = signals
                     members.append(member)
             if members:
-                Stack(members, self.ended, self.turn).run()
+                Stack(members, self.ended, self.current).run()
 
     def begin(self, task: Task, built: Experiment, folders: ExitStack) -> Member:
         """Open a run's folder and tell its loggers."""
@@ -147,13 +147,13 @@ class Crew:
         folders.callback(handler.close)
         note_failures(handler, folder)
         self.of[id(member)] = (task, built, handler)
-        self.turn(member)
+        self.current(member)
         info = experiment.begin(built, member)
         member.loggers.tell("run_started", info)
         member.begin()
         return member
 
-    def turn(self, member: Member) -> None:
+    def current(self, member: Member) -> None:
         self.log.file = self.of[id(member)][2]
 
     def ended(self, member: Member, error: Exception | None) -> None:
@@ -180,7 +180,7 @@ class Crew:
 
 
 def splits_of(built: Experiment) -> Splits:
-    """The data of a run, for the others."""
+    """Return the data of a run, for the other members."""
     from dltrain.data.prepare import Splits
 
     parts = built.parts

@@ -85,15 +85,21 @@ def work(task: Task, channel: connection.Connection) -> None:
 
 def enter(cwd: str, log: Path) -> None:
     """Give a forked process its own session, folder and log, and let it end with the driver."""
-    # a Ctrl-C in the terminal reaches the driver alone, which passes it on once
-    os.setsid()
-    # the fork server ignores SIGHUP; no terminal reaches this session, so that a SIGHUP is meant for this job
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    _leave_terminal()
+    if hasattr(signal, "SIGHUP"):
+        # the fork server ignores SIGHUP; no terminal reaches this session, so that a SIGHUP is meant for this job
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # ignored in a background process
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(cwd)
     _write_to(log)
     threading.Thread(target=_end_with_driver, daemon=True).start()
+
+
+def _leave_terminal() -> None:
+    """Start a session, so that a Ctrl-C in the terminal reaches the driver alone, which passes it on once."""
+    if hasattr(os, "setsid"):
+        os.setsid()
 
 
 def leave(channel: connection.Connection, code: int) -> None:
@@ -196,16 +202,16 @@ def _write_to(log: Path) -> None:
 
 
 def _end_with_driver() -> None:
-    """Kill this process when the driver ends: a resumed sweep continues from the job's last checkpoint."""
+    """End this process at once when the driver ends: a resumed sweep continues from the job's last checkpoint."""
     driver = parent_process()
     assert driver is not None
     connection.wait([driver.sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(1)
 
 
 def score_winner(path: str, config: Config, rights: Rights, cwd: str, channel: Any) -> None:
     """Score the test split of one finished job with its best weights."""
-    os.setsid()
+    _leave_terminal()
     os.chdir(cwd)
     _write_to(Path(path) / "run.log")
     from dltrain.run import scoring

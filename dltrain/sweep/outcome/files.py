@@ -1,4 +1,4 @@
-"""What a sweep leaves beside its report: results.csv, results.parquet, best.yaml."""
+"""The files of a sweep beside its report: results.csv, results.parquet, best.yaml."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dltrain.sweep.plan.space import parse_one
 
 
 def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
-    """One line a job: number, axes, state, objective, best epoch, the best row's scores, reason."""
+    """Write one line a job: number, axes, state, objective, best epoch, the best row's scores, reason."""
     axes = [axis.name for axis in plan.axes]
     scores = sorted({name for job in jobs for name in job.summary.get("best") or {} if "/" in name})
     text = io.StringIO()
@@ -38,7 +38,7 @@ def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
 
 
 def write_parquet(table: Path) -> None:
-    """The same table as .parquet beside the .csv, with its types, where pyarrow is installed."""
+    """Write the same table as .parquet beside the .csv, with its types, where pyarrow is installed."""
     if find_spec("pyarrow") is None:
         return
     from pyarrow import csv as arrow_csv

@@ -43,7 +43,7 @@ class Row:
 
 
 def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
-    """The configurations that gave a value, the best first; pruned ones and those with a failed job come after."""
+    """Return the configurations that gave a value, the best first; pruned ones and those with a failed job come after."""
     by_trial: dict[int, list[Job]] = {}
     for job in sorted(jobs, key=lambda job: job.number):
         by_trial.setdefault(job.trial, []).append(job)
@@ -67,7 +67,7 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
 
 
 def mark_trade_offs(plan: Plan, rows: list[Row]) -> None:
-    """Of several objectives: the configurations that no other one beats in all come first."""
+    """Sort by several objectives: the configurations that no other one beats in all come first."""
     for row in rows:
         numbers = [[job.number_at_best(name) for job in row.jobs] for name in plan.objectives]
         row.objectives = tuple(
@@ -81,7 +81,7 @@ def mark_trade_offs(plan: Plan, rows: list[Row]) -> None:
 
 
 def dominates(left: Row, right: Row, modes: list[Mode]) -> bool:
-    """Whether one is at least as good in every objective, and better in one (Pareto)."""
+    """Return whether one is at least as good in every objective, and better in one (Pareto)."""
     return left.objectives != right.objectives and all(
         a <= b if mode == "min" else a >= b
         for a, b, mode in zip(left.objectives, right.objectives, modes, strict=True)
@@ -89,7 +89,7 @@ def dominates(left: Row, right: Row, modes: list[Mode]) -> bool:
 
 
 def winner(plan: Plan, rows: list[Row]) -> Job | None:
-    """The best job of the best configuration."""
+    """Return the best job of the best configuration."""
     if not rows or not rows[0].complete:
         return None
     sign = 1 if plan.mode == "min" else -1
@@ -97,7 +97,7 @@ def winner(plan: Plan, rows: list[Row]) -> Job | None:
 
 
 def edges(plan: Plan, rows: list[Row]) -> list[str]:
-    """Warnings: the best value of an axis of numbers that matters is the smallest or largest that was tried."""
+    """Return warnings where the best value of an axis of numbers that matters is the smallest or largest one tried."""
     if not rows or not rows[0].complete:
         return []
     found = []
@@ -136,7 +136,7 @@ def _number(value: Any) -> float | None:
 
 
 def importance(plan: Plan, rows: list[Row]) -> dict[str, float]:
-    """The share of the objective's variance that each axis explains alone (η²; ranges in four equal parts by rank)."""
+    """Return the fraction of the objective's variance that each axis explains alone (η²; ranges in four equal parts by rank)."""
     values = [row.mean for row in rows if row.complete]
     if len(values) < 3:
         return {}

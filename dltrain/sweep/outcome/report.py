@@ -90,7 +90,7 @@ def _section(title: str, body: str) -> str:
 
 
 def _head(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path) -> str:
-    """Title, the best configuration in one line, and the counts."""
+    """Return the title, the best configuration in one line, and the counts."""
     done = sum(job.is_done and not job.failed and job.state != "pruned" for job in jobs)
     states = {
         "jobs": len(jobs),
@@ -150,7 +150,7 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
 
 
 def _failures(plan: Plan, jobs: list[Job]) -> str:
-    """Each failed job with its reason, the command that runs it again, and its log."""
+    """List each failed job with its reason, the command that runs it again, and its log."""
     return "".join(
         f'<div class="fail"><b>job {job.number}</b> {_text(job.label())}<p class="bad">{_text(reason_of(job))}</p>'
         f"<code>{_text(plan.rerun_command(job))}</code>"
@@ -161,7 +161,7 @@ def _failures(plan: Plan, jobs: list[Job]) -> str:
 
 
 def reason_of(job: Job) -> str:
-    """The first line of it."""
+    """Return the first line of a text."""
     return job.reason.splitlines()[0] if job.reason else "no reason known"
 
 
@@ -186,14 +186,14 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
 
 
 def _objective_range(values: Sequence[float], mode: str) -> tuple[float, float]:
-    """The range that is drawn: the worst tenth may run off the picture's edge rather than flatten the rest."""
+    """Return the range to draw: the worst tenth may run off the picture's edge rather than flatten the rest."""
     ordered = sorted(values, reverse=mode == "max")
     best, worst = ordered[0], ordered[min(len(ordered) - 1, math.ceil(0.9 * len(ordered)))]
     return min(best, worst), max(best, worst)
 
 
 def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tuple[float, str]]]:
-    """Where each row lies on an axis, from 0 to 1, and the ticks."""
+    """Return the position of each row on an axis, from 0 to 1, and the ticks."""
     if axis.options:
         step = 1 / max(1, len(axis.labels) - 1)
         place = {label: i * step for i, label in enumerate(in_order(axis.labels))}
@@ -208,7 +208,7 @@ def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tupl
 
 
 def in_order(labels: list[str]) -> list[str]:
-    """Numbers by their size, words as they were given."""
+    """Sort numbers by size; leave words in the given order."""
     try:
         return sorted(labels, key=float)
     except ValueError:
@@ -216,7 +216,7 @@ def in_order(labels: list[str]) -> list[str]:
 
 
 def _slices(plan: Plan, rows: list[Row]) -> str:
-    """The objective over each axis, one dot a configuration."""
+    """Draw the objective over each axis, one dot a configuration."""
     rows = [row for row in rows if row.complete]
     if len(rows) < 2:
         return ""
@@ -243,7 +243,7 @@ def _slices(plan: Plan, rows: list[Row]) -> str:
 
 
 def _parallel(plan: Plan, rows: list[Row]) -> str:
-    """Parallel coordinates: one line a configuration over all axes to its objective."""
+    """Draw parallel coordinates: one line a configuration over all axes to its objective."""
     rows = [row for row in rows if row.complete]
     axes = plan.search_axes
     if len(rows) < 2 or len(axes) < 2:
@@ -279,7 +279,7 @@ def _parallel(plan: Plan, rows: list[Row]) -> str:
 
 
 def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
-    """The metric of every job over the epochs, the jobs of the best configuration marked."""
+    """Draw the metric of every job over the epochs, the jobs of the best configuration marked."""
     winners = {job.number for job in best.jobs} if best else set()
     shown = sorted(jobs, key=lambda job: job.number in winners)[-MAX_CURVES:]
     curves = [
@@ -314,7 +314,7 @@ def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
 
 
 def read_curve(file: Path, metric: str) -> list[tuple[float, float]]:
-    """(epoch, metric) of a metrics.csv, finite values only, thinned out."""
+    """Return (epoch, metric) of a metrics.csv, finite values only, thinned out."""
     if not file.is_file():
         return []
     points = []

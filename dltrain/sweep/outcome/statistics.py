@@ -1,4 +1,4 @@
-"""What the repetitions of a configuration say: mean, deviation, confidence interval, and whether the best is distinct."""
+"""Statistics over the repetitions of a configuration: mean, deviation, confidence interval, and whether the best is distinct."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LEVEL = 0.05
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (n − 1; nan for one value)."""
+    """Return mean and sample standard deviation (n − 1; nan for one value)."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def half_width(values: Sequence[float], level: float = 0.95) -> float:
-    """Half the width of Student's confidence interval of the mean; nan for one value."""
+    """Return half the width of Student's confidence interval of the mean; nan for one value."""
     if len(values) < 2:
         return math.nan
     from scipy.special import stdtrit
@@ -27,7 +27,7 @@ def half_width(values: Sequence[float], level: float = 0.95) -> float:
 
 
 def paired_p(left: Sequence[float], right: Sequence[float]) -> float:
-    """Two-sided p of Student's paired t-test; 1 where all differences are zero."""
+    """Return the two-sided p of Student's paired t-test; 1 where all differences are zero."""
     differences = [a - b for a, b in zip(left, right, strict=True)]
     mean, deviation = mean_and_deviation(differences)
     if deviation == 0 or math.isnan(deviation):
@@ -39,7 +39,7 @@ def paired_p(left: Sequence[float], right: Sequence[float]) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values corrected for their number, by Holm's step-down (1979)."""
+    """Correct p values for their number, by Holm's step-down (1979)."""
     corrected, largest = [0.0] * len(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
@@ -48,7 +48,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def verdicts(best: Sequence[float], others: Sequence[Sequence[float]]) -> list[str]:
-    """The best configuration against each other one, in words: paired by repetition, corrected by Holm.
+    """Compare the best configuration with each other one, paired by repetition and corrected by Holm.
 
     "too few" below five repetitions, "not distinguishable" above the level, else the corrected p.
     """

@@ -18,7 +18,7 @@ SECONDS = 0.1  # between two drawings: each goes to the browser and into the sav
 
 
 def in_notebook(stream: object) -> bool:
-    """Whether a stream is the standard output of a Jupyter kernel."""
+    """Return whether a stream is the standard output of a Jupyter kernel."""
     return stream is sys.stdout and type(stream).__module__.split(".")[0] == "ipykernel"
 
 

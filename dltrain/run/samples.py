@@ -1,0 +1,109 @@
+"""Samples for which predictions are wanted, in memory or decoded from image files batch by batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dltrain.data.contract import Contract
+from dltrain.data.errors import DataError
+from dltrain.data.image_folder import COLORS, ImageFiles
+
+if TYPE_CHECKING:
+    pass
+
+_DECODED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A sample that cannot be predicted: its row from 1, or its file, and why."""
+
+    where: int | str
+    reason: str
+
+
+class Samples(Protocol):
+    """Samples (N, …), not normalized, with what names them: rows counted from 1, or files.
+
+    broken: those that were left out; complete once all batches are read. notes: what was filled, unknown or not used.
+    """
+
+    notes: tuple[str, ...]
+    broken: list[Broken]
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+        """Yield samples (B, …) with their rows or files (B,). Raises DataError for a broken one unless it may be left out."""
+        ...
+
+
+class InMemory:
+    """Samples in one tensor."""
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        where: NDArray[Any] | None = None,
+        notes: tuple[str, ...] = (),
+        broken: Sequence[Broken] = (),
+    ) -> None:
+        self.inputs, self.notes, self.broken = inputs, notes, list(broken)
+        self.where = np.arange(1, len(inputs) + 1) if where is None else where
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+        """See `Samples.batches`."""
+        for first in range(0, len(self.inputs), size):
+            yield self.inputs[first : first + size], self.where[first : first + size]
+
+
+class Pictures:
+    """Image files, decoded batch by batch."""
+
+    def __init__(
+        self, files: Sequence[str], contract: Contract, notes: tuple[str, ...], tolerant: bool
+    ) -> None:
+        channels, height, width = contract.input_shape
+        color = next((name for name, count in COLORS.items() if count == channels), None)
+        if color is None:
+            raise DataError(
+                f"the model takes images of {channels} channels, and image files have 1 or 3; give an .npz file"
+            )
+        paths = np.array([os.fsencode(file) for file in files])
+        rule = f"and the model takes {width} and {height}; crop or scale it"
+        self.reader = ImageFiles("", paths, height, width, color, contract.resized, rule)
+        self.files, self.notes, self.tolerant = files, notes, tolerant
+        self.broken: list[Broken] = []
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+        """See `Samples.batches`."""
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for positions in torch.arange(len(self.files)).split(size):
+                parts = list(pool.map(self._decoded, positions.split(_DECODED_AT_ONCE)))
+                names = [self.files[i] for _, kept in parts for i in kept]
+                if names:
+                    yield torch.cat([images for images, _ in parts]), np.array(names, object)
+
+    def _decoded(self, positions: Tensor) -> tuple[Tensor, list[int]]:
+        """Return the images that can be read, and their positions."""
+        try:
+            return self.reader.read(positions), positions.tolist()
+        except DataError:
+            if not self.tolerant:
+                raise
+        images, kept = [torch.empty(0, *self.reader.shape, dtype=torch.uint8)], []
+        for position in positions.split(1):
+            try:
+                images.append(self.reader.read(position))
+                kept.append(int(position))
+            except DataError as error:
+                file = self.files[int(position)]
+                self.broken.append(Broken(file, str(error).replace(f"the image {file}", "it")))
+        return torch.cat(images), kept

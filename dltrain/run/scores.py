@@ -1,0 +1,93 @@
+"""Scores of runs, as lines and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from dltrain.metrics import bootstrap
+from dltrain.metrics.report import class_rows, confusion_lines, names_of, per_class_lines
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scores of a run (or of the ensemble) on one split.
+
+    intervals: low and high end by metric; counts: (C, C) of true class (row) and predicted class, of a classification
+    """
+
+    run: str
+    split: str
+    samples: int
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    counts: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+
+
+def print_scores(scores: list[Score]) -> None:
+    """Print one aligned line for each run and split."""
+    width = max(len(score.run) for score in scores)
+    names = list(dict.fromkeys(name for score in scores for name in score.values))
+    print(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>12}" for name in names))
+    for score in scores:
+        cells = [f"{score.values[name]:.4f}" if name in score.values else "–" for name in names]
+        print(
+            f"{score.run:<{width}}  {score.split:<5}  {score.samples:>8}  "
+            + "  ".join(f"{c:>12}" for c in cells)
+        )
+
+
+def print_details(scores: list[Score], resamples: int) -> None:
+    """Print the intervals of all scores, and by class those of the last split of each run."""
+    if any(score.intervals for score in scores):
+        print(
+            f"\n{100 * bootstrap.LEVEL:.0f} % intervals ({resamples:,} bootstrap resamples, seed {bootstrap.SEED})"
+        )
+        names = list(dict.fromkeys(name for score in scores for name in score.intervals))
+        width = max(len(score.run) for score in scores)
+        print(f"{'run':<{width}}  {'split':<5}  " + "  ".join(f"{name:>18}" for name in names))
+        for score in scores:
+            ends = (score.intervals.get(name) for name in names)
+            cells = ["–" if pair is None else f"{pair[0]:.4f} … {pair[1]:.4f}" for pair in ends]
+            print(f"{score.run:<{width}}  {score.split:<5}  " + "  ".join(f"{cell:>18}" for cell in cells))
+    for score in {score.run: score for score in scores}.values():
+        if score.counts is not None:
+            print(f"\n{score.run}, {score.split} split")
+            print("\n".join(per_class_lines(score.counts, score.class_names)))
+            if matrix := confusion_lines(score.counts, score.class_names):
+                print("\n" + "\n".join(matrix))
+
+
+def as_json(scores: list[Score], resamples: int) -> str:
+    """Return the scores as one JSON document; a value that is not finite is null."""
+    listed = []
+    for score in scores:
+        item: dict[str, Any] = {
+            "run": score.run,
+            "split": score.split,
+            "samples": score.samples,
+            "values": score.values,
+            "intervals": score.intervals,
+        }
+        if score.counts is not None:
+            item["per_class"] = [asdict(row) for row in class_rows(score.counts, score.class_names)]
+            item["classes"] = names_of(score.counts, score.class_names)
+            item["confusion_matrix"] = score.counts.tolist()
+        listed.append(item)
+    how = {"resamples": resamples, "level": bootstrap.LEVEL, "seed": bootstrap.SEED}
+    content = finite({"format": 1, "bootstrap": how, "scores": listed})
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """Return plain data with None for numbers that are not finite, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

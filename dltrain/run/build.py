@@ -49,6 +49,7 @@ from dltrain.run.data import build_data
 from dltrain.run.machine import choose_device, set_machine
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.run.plan import (
+    INITIALIZER_SAMPLES,
     check_batch_norm,
     choose_batch_size,
     make_plan,
@@ -268,7 +269,7 @@ def build_model(
 
 def sample_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
     """Return a random batch of training samples on the CPU, for initializers that use data."""
-    chosen = sample_positions(len(splits.train), max(batch_size, 512), seed, "initializer")
+    chosen = sample_positions(len(splits.train), max(batch_size, INITIALIZER_SAMPLES), seed, "initializer")
     batch = next(iter(splits.train.batches(chosen, len(chosen))))
     return Batch(*(tensor.cpu() for tensor in batch))
 

@@ -220,10 +220,10 @@ def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]
 
 
 def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
-    """Return the scores of a constant output on a split of a table: the mean of the training targets, or the shares of their
+    """Return the scores of a constant output on a split with columns: the mean of the training targets, or the shares of their
     classes.
     """
-    if parts.contract is None or not parts.contract.columns:
+    if parts.contract is None or not (parts.contract.columns or parts.contract.targets):
         return {}
     known, targets = parts.train.targets, split.targets
     if parts.spec.task == "classification":

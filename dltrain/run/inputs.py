@@ -5,7 +5,6 @@ Columns of a table are matched by name, never by position; other data by their s
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from torch import Tensor
 
 from dltrain.config.schema import Node
 from dltrain.data.contract import Contract
-from dltrain.data.errors import DataError, some
-from dltrain.data.image_folder import COLORS, ENDINGS, ImageFiles, images_below
+from dltrain.data.errors import BrokenSamples, DataError, some
+from dltrain.data.image_files import Found, ImageFiles
 from dltrain.data.npz import as_inputs, read_array
+from dltrain.data.pixels import COLORS, ENDINGS, Form
 
 if TYPE_CHECKING:
     from dltrain.data.tables.read import Table
@@ -86,9 +86,8 @@ class Pictures:
             raise DataError(
                 f"the model takes images of {channels} channels, and image files have 1 or 3; give an .npz file"
             )
-        paths = np.array([os.fsencode(file) for file in files])
-        rule = f"and the model takes {width} and {height}; crop or scale it"
-        self.reader = ImageFiles("", paths, height, width, color, contract.resized, rule)
+        rule = f"the model takes images {width} wide and {height} high; crop or scale it"
+        self.reader = ImageFiles("", files, Form(height, width, color, contract.resize), rule)
         self.files, self.notes, self.tolerant = files, notes, tolerant
         self.broken: list[Broken] = []
 
@@ -103,19 +102,17 @@ class Pictures:
 
     def _decoded(self, positions: Tensor) -> tuple[Tensor, list[int]]:
         """Return the images that can be read, and their positions."""
-        try:
-            return self.reader.read(positions), positions.tolist()
-        except DataError:
-            if not self.tolerant:
-                raise
         images, kept = [torch.empty(0, *self.reader.shape, dtype=torch.uint8)], []
         for position in positions.split(1):
             try:
                 images.append(self.reader.read(position))
                 kept.append(int(position))
-            except DataError as error:
-                file = self.files[int(position)]
-                self.broken.append(Broken(file, str(error).replace(f"the image {file}", "it")))
+            except BrokenSamples as error:
+                if not self.tolerant:
+                    raise
+                self.broken += [
+                    Broken(file, f"cannot use it ({reason}); {error.cure}") for file, reason in error.broken
+                ]
         return torch.cat(images), kept
 
 
@@ -190,15 +187,12 @@ class Given:
     def _images(self) -> tuple[list[str], tuple[str, ...]]:
         if not self.path.is_dir():
             return [str(self.path)], ()
-        files = list(images_below(str(self.path)))
-        if not files:
+        found = Found.below(self.path)
+        if not found.images:
             raise DataError(f"no image in {self.name}; endings read: {' '.join(ENDINGS)}")
-        others = sum(
-            not name.startswith(".") and not name.lower().endswith(ENDINGS)
-            for _, _, names in os.walk(self.path)
-            for name in names
-        )
-        return files, (f"unused   {others} files of {self.name} that are not images",) if others else ()
+        unused = found.unused()
+        notes = (f"unused   of {self.name}: {', '.join(unused)}",) if unused else ()
+        return [str(self.path / path) for path, _ in found.images], notes
 
 
 def takes_of(contract: Contract) -> str:

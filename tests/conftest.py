@@ -8,6 +8,7 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +24,10 @@ import torch
 from torch import Tensor
 
 from dltrain.cli import dispatch
+
+# no test writes to the user's caches
+CACHES = tempfile.TemporaryDirectory(prefix="dltrain-caches-")
+os.environ["DLTRAIN_CACHE"] = CACHES.name
 
 
 @dataclass(frozen=True)

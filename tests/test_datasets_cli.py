@@ -279,7 +279,7 @@ def test_an_unreadable_image_is_named(dltrain, workdir, more):
     with pytest.raises(DataProblem) as error:
         dltrain(*arguments[:-1], "epochs=1", "quiet=true", *more)
     assert error.value.exit_code == 3
-    assert "cannot read the image photos/train/dogs/3.jpg" in str(error.value)
+    assert "cannot use the image photos/train/dogs/3.jpg" in str(error.value)
     assert len(str(error.value).splitlines()) <= 3
     broken.unlink()  # the cure
     assert dltrain(*arguments, "quiet=true", *more) == 0

@@ -29,7 +29,7 @@ NOT_OURS = (
 )  # the wheel's and the repository's own tests run these
 STAND_INS = {
     "device=cuda": "device=cpu",
-    "dataset=cifar10": "dataset=image_folder dataset.root=photos dataset.size=32",
+    "dataset=cifar10": "dataset=image_folder dataset.root=photos dataset.image_size=32",
 }
 EXTRAS = ("wandb", "mlflow")
 SHORTER = {  # what an example has → how it is cut short; any other runs 3 steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dltrain.commands.train import check_no_sweep, read
+from dltrain.commands.train import check_no_sweep, read, say_what_is_read
 from dltrain.config.compose import compose, open_catalogue, open_hydra, quote_foreign
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.validation import validate
@@ -27,6 +27,8 @@ def run(arguments: list[str]) -> int:
         raise UserError(
             "`dltrain check` looks at samples, and dataset=none has none. Choose another dataset."
         )
+
+    say_what_is_read(config, catalogue)
 
     from dltrain.run.build import build
 

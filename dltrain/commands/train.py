@@ -31,6 +31,7 @@ from dltrain.config.groups import OF_SWEEPS
 from dltrain.config.hydra_private import get_args_parser
 from dltrain.config.schema import Config, run_name
 from dltrain.config.validation import validate
+from dltrain.data.progress import say_reading
 from dltrain.errors import UserError, nearest
 from dltrain.storage.folder_names import check_writable, new_folder
 
@@ -120,6 +121,7 @@ def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name:
     """Check everything, then build, and only then create the folder and train."""
     checked = check(overrides, catalogue, hydra, config_name)
     say_unused_sweep(checked.composition)
+    say_what_is_read(checked.config, catalogue)
     run_checked(checked, hydra, command, STARTED)
     return 0
 
@@ -140,6 +142,18 @@ def say_unused_sweep(composition: Composition) -> None:
             f"For the sweep: {command}",
             file=sys.stderr,
         )
+
+
+def say_what_is_read(config: Config, catalogue: Catalogue) -> None:
+    """Say which files of the user are read, where that takes longer than a moment."""
+    parameters = catalogue.words["dataset"][config.words["dataset"]].params
+    keys = [
+        key.rpartition(".")[2]
+        for key, p in parameters.items()
+        if p.rule and "path" in p.rule.text.split(" or ")
+    ]
+    if not config.quiet:
+        say_reading(str(config.dataset[key]) for key in keys if config.dataset.get(key) is not None)
 
 
 def check_no_sweep(overrides: list[str], may_sweep: bool = True) -> None:

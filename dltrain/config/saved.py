@@ -36,6 +36,8 @@ MAX_SAVED_BYTES = 200_000
 SAFE = ("log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes",
         "checkpoint.keep", "checkpoint.background", "checkpoint.unsaved", "workers", "worker_timeout", "quiet", "tags",
         "notes", "trust", "logger")  # fmt: skip
+# former names of the keys of a target
+FORMER = {"dltrain.data.image_folder.image_folder": {"size": "image_size"}}
 # safe where no schedule depends on the length of the run
 LENGTH = ("epochs", "steps")
 # the place and the length of a run do not affect earlier steps
@@ -104,6 +106,10 @@ def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
     if not isinstance(then, dict):
         # the first manifests did not record it
         return
+    for path in [path for path in then if path.endswith("._target_")]:
+        for former, name in FORMER.get(str(then[path]), {}).items():
+            group = path.removesuffix("_target_")
+            then = {group + name if key == group + former else key: value for key, value in then.items()}
     changed = [
         f"{key}: {then[key]} → {now[key]}"
         for key in sorted(then.keys() & now.keys())
@@ -137,6 +143,7 @@ def read(
         )
     content = load_bounded(file)
     choices = read_words(content.pop("words", None), file, catalogue)
+    rename_former_keys(content)
     fill_newer_keys(content, catalogue)
     check_nodes(content, choices, file, catalogue)
     for group, nodes in (instead or {}).items():
@@ -201,6 +208,14 @@ def check_nodes(
             node = nodes.get(name) if group in LIST_GROUPS else nodes
             if catalogue.words[group][name].target and not (isinstance(node, dict) and "_target_" in node):
                 raise CheckpointProblem(f"{file} chose {group}={name}, and holds no keys of it.")
+
+
+def rename_former_keys(content: dict[str, Any]) -> None:
+    """Give keys that a target had under another name their present one."""
+    for node in (node for node in content.values() if isinstance(node, dict)):
+        for former, name in FORMER.get(str(node.get("_target_")), {}).items():
+            if former in node:
+                node.setdefault(name, node.pop(former))
 
 
 def fill_newer_keys(content: dict[str, Any], catalogue: Catalogue) -> None:

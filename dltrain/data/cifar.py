@@ -107,8 +107,7 @@ def cifar100(
 def _load(archive: _Archive, root: Path, may_download: bool, column: int) -> RawData:
     source = _locate(archive, root, may_download)
     stamp = [source] if source.is_file() else sorted(source.glob("*.bin"))
-    cached = root / f"{archive.folder}.dltrain-cache.pt"
-    tensors = cache.decoded(cached, stamp, lambda: _decode(archive, source))
+    tensors = cache.decoded(root / archive.folder, stamp, lambda: _decode(archive, source))
     train_size = int(tensors["train_size"])
     return RawData(
         inputs=tensors["images"],

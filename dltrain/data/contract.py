@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from dltrain.data.errors import DataError, nearest, some
-from dltrain.data.raw import SPLIT_NAMES, RawData, class_numbers
+from dltrain.data.pixels import RESIZES
+from dltrain.data.raw import SPLIT_NAMES, Encoder, RawData, class_numbers
 from dltrain.data.spec import TargetScale, Task
 from dltrain.data.tables.rules import Rule, rule_from_json
 
@@ -59,8 +60,8 @@ class Contract:
     fingerprint: str
     # of the model: classes or target columns; 0 in a file of a version that did not write it
     outputs: int = 0
-    # images of another size are cropped and scaled to that of the model
-    resized: bool = False
+    # how images of another size are brought to that of the model, a word of `dltrain.data.pixels`; empty: they are refused
+    resize: str = ""
     # images are uint8, from 0 to 255
     in_bytes: bool = False
 
@@ -87,7 +88,7 @@ class Contract:
             sizes={name: len(chosen) for name, chosen in zip(SPLIT_NAMES, positions, strict=True)},
             fingerprint=fingerprint,
             outputs=class_numbers(raw) if raw.task == "classification" else raw.targets.shape[1],
-            resized=raw.resized,
+            resize=raw.resize,
             in_bytes=not isinstance(samples, Tensor) or samples.dtype == torch.uint8,
         )
 
@@ -116,6 +117,9 @@ class Contract:
             plain: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
             }
+            if plain.pop("resized", False):
+                # before there were other ways
+                plain["resize"] = "crop"
             for key in ("columns", "targets"):
                 plain[key] = tuple(map(rule_from_json, plain[key]))
             contract = cls(**plain)
@@ -135,6 +139,7 @@ class Contract:
         """Return other data with classes numbered as in the run, by name; DataError for what differs."""
         if raw.task != self.task:
             raise DataError(f"the data are a {raw.task}, and the run was trained on a {self.task}")
+        self._hold_images(raw)
         if raw.task != "classification" or raw.class_names == self.class_names:
             return raw
         unknown = [name for name in raw.class_names if name not in self.class_names]
@@ -145,6 +150,19 @@ class Contract:
             )
         to = torch.tensor([self.class_names.index(name) for name in raw.class_names])
         return replace(raw, targets=to[raw.targets.long()], class_names=self.class_names)
+
+    def _hold_images(self, raw: RawData) -> None:
+        """Raise DataError for images of another shape than those of the run."""
+        shape = None if isinstance(raw.inputs, Encoder) else tuple(raw.inputs.shape[-3:])
+        if shape is None or len(self.input_shape) != 3 or len(shape) != 3 or shape == tuple(self.input_shape):
+            return
+        (colors, height, width), (wanted, *size) = shape, self.input_shape
+        if colors != wanted:
+            raise DataError(f"the images have {colors} channels, and the model takes {wanted}")
+        raise DataError(
+            f"the images are {width} wide and {height} high, and the model takes {size[1]} and {size[0]}; "
+            f"crop or scale them, or for files: dataset.image_size=[{size[0]},{size[1]}]"
+        )
 
     # another file ------------------------------------------------------------------------------------------------
 
@@ -239,6 +257,7 @@ def _check_types(contract: Contract) -> None:
     sound = (
         contract.task in get_args(Task)
         and all(isinstance(name, str) for name in contract.class_names)
+        and contract.resize in ("", *RESIZES)
         and all(isinstance(number, int | float) for number in numbers)
         and len(contract.target_mean) == len(contract.target_std)
     )

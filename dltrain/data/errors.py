@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+# broken samples that a message names
+_NAMED = 10
 
 
 class DataError(ValueError):
     """The data cannot be used; the message names the key, the file or sample, the rule and the cure."""
+
+
+class BrokenSamples(DataError):
+    """Samples that cannot be used: the name of each and the reason, and a cure for all. total: among how many they are."""
+
+    def __init__(self, broken: Sequence[tuple[str, str]], cure: str, total: int = 0) -> None:
+        self.broken, self.cure = list(broken), cure
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.broken[:_NAMED]:
+            reasons.setdefault(reason, []).append(name)
+        listed = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+        if len(self.broken) == 1:
+            super().__init__(f"cannot use the image {listed}; {cure}")
+            return
+        of = f" of {total:,}" if total else ""
+        rest = f"; … ({len(self.broken) - _NAMED:,} more)" if len(self.broken) > _NAMED else ""
+        super().__init__(f"cannot use {len(self.broken):,}{of} images; {cure}:\n{listed}{rest}")
+
+    @classmethod
+    def together(cls, errors: Sequence[BrokenSamples], total: int) -> BrokenSamples:
+        """Return one error for all samples of several."""
+        cures = dict.fromkeys(error.cure for error in errors)
+        return cls([item for error in errors for item in error.broken], "; ".join(cures), total)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,201 +1,293 @@
-"""Images in one folder for each class, read when they are needed."""
+"""Images in one folder for each class, or listed in a table of labels."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from dltrain.data.cache import decoded
 from dltrain.data.errors import DataError, some
-from dltrain.data.raw import SPLIT_NAMES, RawData
-from dltrain.data.streaming import read_in_threads
+from dltrain.data.image_files import (
+    Found,
+    ImageFiles,
+    common_size,
+    copies,
+    counted,
+    decoded_records,
+    is_hidden,
+    look_at_all,
+    traits_note,
+)
+from dltrain.data.pixels import ENDINGS, RESIZES, Form, Resize
+from dltrain.data.raw import SPLIT_NAMES, SPLIT_WORDS, RawData
 from dltrain.declare import declares
 from dltrain.ranges import Count, FilePath
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# detected by content: Pillow would pass a PostScript file named .png to ghostscript, which runs it
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-# bytes of a cache file; a larger one would be an unexpected use of the disk
-_CACHED_AT_MOST = 2 * 2**30
-_MODES = {"rgb": "RGB", "grey": "L"}
-# channels of each `color`
-COLORS = {"rgb": 3, "grey": 1}
+# `Training`, `train_set`, `val-images`
+_SPLIT_NAME = re.compile(rf"({'|'.join(SPLIT_WORDS)})([ _-]?(set|data|images|split))?", re.IGNORECASE)
 
 
-@declares(gives={"images", "classes"})
+@declares(
+    gives={
+        "images",
+        "classes unless labels",
+        "classes if task=classification",
+        "quantities if task=regression",
+    }
+)
 def image_folder(
     root: FilePath,
-    size: Count | tuple[Count, Count] | None = None,
+    image_size: Count | tuple[Count, Count] | None = None,
+    resize: Resize = "crop",
     color: Literal["rgb", "grey"] = "rgb",
+    labels: FilePath | None = None,
+    file_column: str | None = None,
+    target: str | None = None,
+    split_column: str | None = None,
+    task: Literal["classification", "regression", "auto"] = "auto",
     cache: bool = True,
 ) -> RawData:
-    """Your images: ROOT/CLASS/*.jpg, or ROOT/train/CLASS, ROOT/val/CLASS and ROOT/test/CLASS.
+    """Your images: ROOT/CLASS/*.jpg, ROOT/train/CLASS and ROOT/test/CLASS, or a table of file names and labels.
 
-    Images are uint8, (3, H, W) or (1, H, W). Raises DataError for a folder without images and, without `size`, for
-    images of different sizes.
+    Images are uint8, (3, H, W) or (1, H, W), upright as EXIF says, on white where they are transparent, of 8 bits. Raises
+    DataError naming the images that cannot be read so. docs/images.md tells all of it.
 
     Use: images on disk: decoded once, or streamed through `workers` when they are many.
-    Defaults: folders named train, val and test are splits; missing val and test splits are cut from train.
+    Defaults: folders named train, val and test, or Training, valid, testing …, are splits; missing val and test splits are cut
+    from train.
 
     Args:
         root: folder that holds a folder for each class, or train, val and test with these
-        size: side of a square, or [height, width], to which images are cropped around the center and scaled; null
-            requires all images to have the size of the first
+        image_size: side of a square, or [height, width], to which all images are brought; null requires all to have the
+            same size
+        resize: crop what is beyond the form around the center, stretch, or pad with black; then scale, bilinear with
+            antialiasing
         color: three channels or one
-        cache: keep the decoded images in ROOT/.dltrain-cache-*.pt where they take at most 2 GiB
+        labels: table of file names and labels, instead of class folders
+        file_column: column of `labels` with the file names; null finds it by the names of the files
+        target: column of `labels` to predict; null takes the only one that is left, or one named label or class
+        split_column: column of `labels` that holds train, val or test; null finds it by these words
+        task: of `labels`; auto takes text, two values and 0 or 1 to at most 10 as classes
+        cache: keep the decoded images in the cache folder (docs/images.md) where they take at most 2 GiB
     """
-    wanted = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise DataError(
             f"dataset.root is {root}, which is not a folder; set it to the folder that holds the images"
         )
-    parts = [name for name in SPLIT_NAMES if (folder / name).is_dir()]
-    if parts and "train" not in parts:
-        raise DataError(
-            f"{folder} holds {some(parts)} but no train; name the folder with the training images train"
-        )
-    found = list(_found(folder, parts))
-    if not found:
-        raise DataError(
-            f"no image in {folder}; put them at {folder}/CLASS/NAME.jpg or {folder}/train/CLASS/NAME.jpg "
-            f"(endings read: {' '.join(ENDINGS)})"
-        )
-    raw = _raw(folder, found, bool(parts), wanted, color)
-    return _decoded_once(raw, folder) if cache else raw
+    if resize not in RESIZES:
+        raise DataError(f"dataset.resize is {resize!r}; it must be {' or '.join(RESIZES)}")
+    found = Found.below(folder)
+    columns = {"file_column": file_column, "target": target, "split_column": split_column}
+    if labels is None:
+        _refuse_without_labels({**columns, "task": None if task == "auto" else task})
+        listed = _by_folders(folder, found)
+    else:
+        listed = _by_labels(folder, found, Path(labels).expanduser(), columns, task)
+    wanted = (
+        None
+        if image_size is None
+        else (image_size, image_size)
+        if isinstance(image_size, int)
+        else image_size
+    )
+    height, width = wanted or common_size(folder, [path for path, _ in listed.images])
+    reader = ImageFiles(
+        str(folder),
+        [path for path, _ in listed.images],
+        Form(height, width, color, resize if wanted is not None else ""),
+    )
+    raw = replace(listed.raw, inputs=reader, describe=reader.path, resize=reader.form.resize)
+    return _described(raw, reader, listed, found, cache)
 
 
-def _decoded_once(raw: RawData, folder: Path) -> RawData:
-    """Return the same data with all images in one tensor mapped from a file, unless that would be too large."""
-    reader = raw.inputs
-    assert isinstance(reader, ImageFiles)
-    if len(reader) * math.prod(reader.shape) > _CACHED_AT_MOST:
-        return raw
-    sources = [Path(reader.path(index)) for index in range(len(reader))]
-    path = folder / f".dltrain-cache-{'x'.join(map(str, reader.shape))}.pt"
-    everything = torch.arange(len(reader))
-    tensors = decoded(path, sources, lambda: {"images": read_in_threads(reader, everything, threads=0)})
-    return replace(raw, inputs=tensors["images"])
+@dataclass(frozen=True)
+class _Listed:
+    """Images with their targets, in one order; raw: without its inputs. unused: parts of a line."""
+
+    images: list[tuple[str, os.stat_result]]
+    raw: RawData
+    unused: list[str]
 
 
-def _raw(
-    folder: Path, found: list[tuple[int, str, str]], split: bool, wanted: tuple[int, int] | None, color: str
-) -> RawData:
-    class_names = sorted({class_name for _, class_name, _ in found})
-    number = {name: i for i, name in enumerate(class_names)}
-    paths = np.array([os.fsencode(path) for _, _, path in found])
-    height, width = wanted or _size_of_first(folder / found[0][2])
-    reader = ImageFiles(str(folder), paths, height, width, color, resize=wanted is not None)
-    return RawData(
-        inputs=reader,
-        targets=torch.tensor([number[name] for _, name, _ in found]),
+def _described(raw: RawData, reader: ImageFiles, listed: _Listed, found: Found, cache: bool) -> RawData:
+    """Return the data with what was inferred, and with decoded images where they may be cached."""
+    form = reader.form
+    colors = "RGB" if form.color == "rgb" else "gray"
+    facts = [f"{len(reader):,}", f"{form.width}×{form.height} {colors}"]
+    if form.resize:
+        facts[1] = f"{RESIZES[form.resize]} and scaled to {facts[1]}"
+    if not cache:
+        look_at_all(reader)
+    records = decoded_records(reader, listed.images) if cache else None
+    warnings: list[str] = []
+    if records is not None:
+        raw = replace(raw, inputs=torch.from_numpy(records["image"]))
+        facts += traits_note(records)
+        warnings = _copies_note(raw, records)
+    unused = [*listed.unused, *found.unused()]
+    notes = (f"images   {' · '.join(facts)}", *warnings, *raw.notes)
+    return replace(raw, notes=(*notes, f"unused   {', '.join(unused)}") if unused else notes)
+
+
+def _copies_note(raw: RawData, records: NDArray[np.void]) -> list[str]:
+    if raw.split is None:
+        return []
+    found = copies(records, raw.split.numpy())
+    pairs = (f"{count:,} in {SPLIT_NAMES[a]} and {SPLIT_NAMES[b]}" for (a, b), count in found.items())
+    listed = ", ".join(pairs)
+    return [f"copies   equal images in two splits: {listed}"] if listed else []
+
+
+# Folders ----------------------------------------------------------------------------------------------------------
+
+
+def _by_folders(folder: Path, found: Found) -> _Listed:
+    """Read split and class off the folders of each image."""
+    splits = _split_folders(folder)
+    placed: list[tuple[int, str, tuple[str, os.stat_result]]] = []
+    loose = Counter[str]()
+    for item in found.images:
+        first, *rest = item[0].split("/")
+        names = rest[:-1] if splits else [first] * bool(rest)
+        if names and (not splits or first in splits):
+            placed.append((splits.get(first, 0), names[0], item))
+        else:
+            loose[f"in {first}" if splits and rest else "in no class folder"] += 1
+    _check_classes(folder, found, splits, [(split, name) for split, name, _ in placed])
+    # splits in their order, whatever their folders are called
+    placed.sort(key=lambda item: item[0])
+    classes = sorted({name for _, name, _ in placed})
+    number = {name: i for i, name in enumerate(classes)}
+    empty = _class_folders(found, splits) - {(split, name) for split, name, _ in placed}
+    unused = [f"{counted(count, 'image')} {where}" for where, count in loose.items()]
+    unused += [f"folders without an image ({some(sorted({name for _, name in empty}))})"] * bool(empty)
+    raw = RawData(
+        inputs=torch.empty(0),
+        targets=torch.tensor([number[name] for _, name, _ in placed]),
         task="classification",
-        class_names=tuple(class_names),
-        split=torch.tensor([part for part, _, _ in found], dtype=torch.int8) if split else None,
-        describe=reader.path,
-        resized=reader.resize,
+        class_names=tuple(classes),
+        split=torch.tensor([split for split, _, _ in placed], dtype=torch.int8) if splits else None,
+        notes=(f"splits   {_named(splits)}",) if splits else (),
+    )
+    return _Listed([item for _, _, item in placed], raw, unused)
+
+
+def _named(splits: dict[str, int]) -> str:
+    return ", ".join(
+        f"{SPLIT_NAMES[split]} from {name}" for name, split in sorted(splits.items(), key=lambda s: s[1])
     )
 
 
-def _found(folder: Path, parts: list[str]) -> Iterator[tuple[int, str, str]]:
-    """Yield (split, class, path below the folder) of every image, in the order of their names."""
-    for part in parts or [""]:
-        for class_folder in sorted(path for path in (folder / part).iterdir() if path.is_dir()):
-            if class_folder.name.startswith("."):
-                continue
-            for path in images_below(str(class_folder)):
-                yield SPLIT_NAMES.index(part) if part else 0, class_folder.name, os.path.relpath(path, folder)
-
-
-def images_below(folder: str) -> Iterator[str]:
-    """Yield the image files below a folder, in the order of their names."""
-    for here, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            path = os.path.join(here, name)
-            # regular files only: reading a pipe would block
-            if name.lower().endswith(ENDINGS) and not name.startswith(".") and os.path.isfile(path):
-                yield path
-
-
-def _size_of_first(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            return image.height, image.width
-    except Exception as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path | str, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(f"cannot read the image {path} ({reason}); replace it or take it out of the folder")
-
-
-class ImageFiles:
-    """A `Reader` of image files. It keeps their paths in one array, which worker processes share without copies."""
-
-    def __init__(
-        self,
-        folder: str,
-        paths: NDArray[np.bytes_],
-        height: int,
-        width: int,
-        color: str,
-        resize: bool,
-        rule: str = "",
-    ) -> None:
-        """paths: (N,) below the folder, in the file system's encoding; rule: why images must have this size, and the cure."""
-        self.folder, self.paths, self.resize = folder, paths, resize
-        self.rule = rule or (
-            f"but the first one is {width} and {height}; set dataset.size=[{height},{width}] to bring all to one size"
-        )
-        self.mode = _MODES[color]
-        self.shape = (COLORS[color], height, width)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def path(self, index: int) -> str:
-        """Return the file of one sample."""
-        return os.path.join(self.folder, os.fsdecode(bytes(self.paths[index])))
-
-    def read(self, indices: Tensor) -> Tensor:
-        """Return uint8 images (B, C, H, W). Raises DataError naming the file that cannot be read."""
-        channels, height, width = self.shape
-        images = np.empty((len(indices), height, width, channels), np.uint8)
-        for image, index in zip(images, indices.tolist(), strict=True):
-            image[:] = self._pixels(self.path(index))
-        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-
-    def _pixels(self, path: str) -> NDArray[np.uint8]:
-        from PIL import Image, ImageOps
-
-        channels, height, width = self.shape
-        try:
-            with Image.open(path, formats=_FORMATS) as file:
-                if self.resize:
-                    # a JPEG can be decoded at a fraction of its size: up to 8 times faster for photographs
-                    file.draft(self.mode, (2 * width, 2 * height))
-                image = file.convert(self.mode)
-            if self.resize and image.size != (width, height):
-                image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
-        # PIL raises many kinds of exceptions: unidentified, truncated, too large, broken chunks
-        except Exception as error:
-            raise _unreadable(path, error) from error
-        if pixels.shape[:2] != (height, width):
+def _split_folders(folder: Path) -> dict[str, int]:
+    """Return the folders that are splits by their names. Raises DataError where two are the same split, or none is train."""
+    splits: dict[str, int] = {}
+    for name in sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)):
+        match = _SPLIT_NAME.fullmatch(name.strip())
+        if match is None:
+            continue
+        split = SPLIT_WORDS[match[1].lower()]
+        if split in splits.values():
+            other = next(key for key, known in splits.items() if known == split)
             raise DataError(
-                f"the image {path} is {pixels.shape[1]} wide and {pixels.shape[0]} high, {self.rule}"
+                f"{folder} holds {other} and {name}, which both mean {SPLIT_NAMES[split]}; join them, or rename one"
             )
-        return pixels.reshape(height, width, channels)
+        splits[name] = split
+    if splits and 0 not in splits.values():
+        raise DataError(
+            f"{folder} holds {some(splits)} but no train; name the folder with the training images train, or, where "
+            f"{next(iter(splits))} is a class, move all class folders into {folder}/train"
+        )
+    return splits
+
+
+def _class_folders(found: Found, splits: dict[str, int]) -> set[tuple[int, str]]:
+    parts = [path.split("/") for path in found.folders]
+    if not splits:
+        return {(0, names[0]) for names in parts if len(names) == 1}
+    return {(splits[names[0]], names[1]) for names in parts if len(names) == 2 and names[0] in splits}
+
+
+def _check_classes(
+    folder: Path, found: Found, splits: dict[str, int], placed: Sequence[tuple[int, str]]
+) -> None:
+    """Raise DataError where there are no images in class folders, a single class, or classes without training images."""
+    if not placed:
+        raise _no_images(folder, found, splits)
+    classes = {name for _, name in placed}
+    known = {name for split, name in placed if split == 0}
+    if unknown := sorted(classes - known):
+        raise DataError(
+            f"{folder} has images of {some(map(repr, unknown))} in {_named({n: s for n, s in splits.items() if s})} but none in "
+            "train; correct the names of the folders, or take them out"
+        )
+    if len(classes) == 1 and not splits:
+        only = folder / next(iter(classes))
+        inner = [path for path in only.iterdir() if path.is_dir() and not is_hidden(path.name)]
+        cure = f"the classes may be one folder deeper: dataset.root={only}" if inner else "add a second one"
+        cure += f"; or give a table of file names and labels: dataset.labels={_table(folder, found)}"
+        raise DataError(
+            f"{folder} holds one class folder, {only.name}, and a classification needs two; {cure}"
+        )
+
+
+def _table(folder: Path, found: Found) -> Path:
+    """Return a table that lies among the images, or a placeholder."""
+    tables = [name for name in found.others if name.lower().endswith((".csv", ".tsv"))]
+    return folder / tables[0] if tables else Path("LABELS.csv")
+
+
+def _no_images(folder: Path, found: Found, splits: dict[str, int]) -> DataError:
+    below = (
+        f"{folder}/train/CLASS/NAME.jpg"
+        if splits
+        else f"{folder}/CLASS/NAME.jpg or {folder}/train/CLASS/NAME.jpg"
+    )
+    if found.images:
+        return DataError(
+            f"{folder} holds {len(found.images):,} images, but in no class folder; put them at {below}, or give a table of file "
+            f"names and labels: dataset.labels={_table(folder, found)}"
+        )
+    return DataError(f"no image in {folder}; put them at {below} (endings read: {' '.join(ENDINGS)})")
+
+
+# A table of labels ------------------------------------------------------------------------------------------------
+
+
+def _refuse_without_labels(given: dict[str, str | None]) -> None:
+    for key, value in given.items():
+        if value is not None:
+            raise DataError(
+                f"dataset.{key} is {value}, which speaks of a table of labels; name it with dataset.labels=FILE.csv, or leave "
+                f"dataset.{key} out"
+            )
+
+
+def _by_labels(folder: Path, found: Found, table: Path, columns: dict[str, str | None], task: str) -> _Listed:
+    from dltrain.data.image_labels import read_labels
+
+    if not found.images:
+        raise DataError(f"no image in {folder} (endings read: {' '.join(ENDINGS)})")
+    labels = read_labels(table, folder, [path for path, _ in found.images], columns, task)
+    targets = labels.targets
+    raw = RawData(
+        inputs=torch.empty(0),
+        targets=targets.values[torch.from_numpy(labels.rows)],
+        task=targets.task,
+        class_names=targets.class_names,
+        split=None if labels.split is None else torch.from_numpy(labels.split),
+        target_rules=labels.rules,
+        target_scale="unit" if targets.task == "regression" else "none",
+        notes=labels.notes,
+    )
+    # the table itself may lie among the images
+    found.others = [name for name in found.others if not (folder / name).samefile(table)]
+    return _Listed([found.images[i] for i in labels.images], raw, [])

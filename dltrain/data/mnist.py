@@ -139,7 +139,7 @@ def kmnist(root: FilePath = "data", download: bool = True) -> RawData:
 def _load(family: _Family, root: Path, may_download: bool) -> RawData:
     folder = root / family.folder / "raw"
     paths = [_locate(file, folder, may_download) for file in family.files()]
-    tensors = cache.decoded(root / family.folder / "dltrain-cache.pt", paths, lambda: _decode(paths))
+    tensors = cache.decoded(root / family.folder, paths, lambda: _decode(paths))
     return RawData(
         inputs=tensors["images"],
         targets=tensors["labels"].long(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -26,11 +28,13 @@ class Normalizer:
         return Normalizer(self.mean.to(device), self.std.to(device), self.dtype)
 
 
-def normalizer(inputs: Tensor, mode: str, dtype: torch.dtype = torch.float32) -> Normalizer:
+def normalizer(
+    inputs: Tensor | Iterable[Tensor], mode: str, dtype: torch.dtype = torch.float32
+) -> Normalizer:
     """Compute the statistics of training inputs (N, C, H, W) or (N, F) for `mode` (L3, L4).
 
     `unit`: mean 0 and variance 1 per channel or feature (constant ones are only centered); `center`: mean 0; `none`:
-    unchanged, bytes divided by 255.
+    unchanged, bytes divided by 255. Images of bytes may also come in parts, so that not all are in memory.
     """
     if mode not in ("unit", "center", "none"):
         raise ValueError(f"dataset.normalize is {mode!r}; it must be unit, center or none")
@@ -42,29 +46,31 @@ def normalizer(inputs: Tensor, mode: str, dtype: torch.dtype = torch.float32) ->
     return Normalizer(mean, std, dtype)
 
 
-def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
+def moments(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation per channel (C, 1, 1) or feature (F,), in float32 from sums in float64."""
-    if inputs.dtype == torch.uint8:
-        mean, variance = _byte_moments(inputs)
+    if not isinstance(inputs, Tensor) or inputs.dtype == torch.uint8:
+        mean, variance = _byte_moments(inputs.split(4096) if isinstance(inputs, Tensor) else inputs)
+        axes = inputs.ndim - 2 if isinstance(inputs, Tensor) else 2
     else:
-        axes = (0, *range(2, inputs.ndim))
-        variance, mean = torch.var_mean(inputs.double(), axes, correction=0)
+        variance, mean = torch.var_mean(inputs.double(), (0, *range(2, inputs.ndim)), correction=0)
+        axes = inputs.ndim - 2
     # rounding leaves a constant feature a tiny variance, by which nothing must be divided
     constant = variance <= (1e-7 * mean.abs().clamp_min(1e-30)).square()
     std = torch.where(constant, 1.0, variance.sqrt())
-    shape = (-1,) + (1,) * (inputs.ndim - 2)
+    shape = (-1,) + (1,) * axes
     return mean.float().view(shape), std.float().view(shape)
 
 
-def _byte_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return exact mean and variance of bytes from their histogram, without a float copy of the images."""
-    means, variances = [], []
+def _byte_moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return exact mean and variance of bytes (B, C, …) from their histogram, without a float copy of the images."""
+    counts: list[Tensor] = []
+    for part in parts:
+        found = [torch.bincount(channel.flatten(), minlength=256).double() for channel in part.unbind(1)]
+        counts = [former + more for former, more in zip(counts, found, strict=True)] if counts else found
     values = torch.arange(256, dtype=torch.float64) / BYTE
-    for channel in inputs.unbind(1):
-        counts = torch.zeros(256, dtype=torch.float64)
-        for part in channel.split(4096):
-            counts += torch.bincount(part.flatten(), minlength=256)
-        share = counts / counts.sum()
+    means, variances = [], []
+    for count in counts:
+        share = count / count.sum()
         mean = (share * values).sum()
         means.append(mean)
         variances.append((share * (values - mean) ** 2).sum())

@@ -18,7 +18,7 @@ from dltrain.data.normalization import Normalizer, normalizer
 from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, Encoder, RawData, Reader, class_numbers
 from dltrain.data.spec import DataSpec
 from dltrain.data.splits import bootstrapped, hashed_order, split
-from dltrain.data.streaming import read_in_threads
+from dltrain.data.streaming import in_threads, read_in_threads
 from dltrain.data.units import learned, target_scale
 
 _STATISTICS_SAMPLES = 4096  # of a streamed training split: reading all of it would cost an epoch
@@ -211,10 +211,13 @@ def _normalizer(
     if statistics is not None:
         _check_statistics(statistics, _sample_shape(raw.samples))
         return Normalizer(statistics["mean"], statistics["std"], dtype)
-    if isinstance(raw.samples, Tensor):
-        return normalizer(raw.samples[train], mode, dtype)
+    samples = raw.samples
+    if isinstance(samples, Tensor):
+        in_parts = samples.dtype == torch.uint8 and samples.ndim == 4
+        parts = (samples[chosen] for chosen in train.split(_COPIED_AT_ONCE))
+        return normalizer(parts if in_parts else samples[train], mode, dtype)
     chosen = train[torch.from_numpy(hashed_order(len(train), split_seed))[:_STATISTICS_SAMPLES]]
-    return normalizer(raw.samples.read(chosen.sort().values), mode, dtype)
+    return normalizer(in_threads(samples.read, chosen.sort().values), mode, dtype)
 
 
 def _check_statistics(statistics: Mapping[str, Tensor], sample: tuple[int, ...]) -> None:
@@ -290,19 +293,18 @@ class _Placing:
             return StreamingSplit(
                 reader, chosen, targets, self.normalize.to(self.device), workers, self.worker_timeout
             )
-        if isinstance(self.raw.samples, Tensor):
-            inputs = self.raw.samples[chosen]
-        else:
-            inputs = read_in_threads(self.raw.samples, chosen, self.workers)
+        samples, normalize = self.raw.samples, self.normalize.to(self.device)
+        if not isinstance(samples, Tensor):
+            samples, chosen = read_in_threads(samples, chosen, self.workers), torch.arange(len(chosen))
         if not self.as_floats:
-            return ResidentSplit(to_device(inputs, self.device), targets, self.normalize.to(self.device))
-        return ResidentSplit(_normalized(inputs, self.normalize.to(self.device), self.device), targets)
+            return ResidentSplit(to_device(samples[chosen], self.device), targets, normalize)
+        return ResidentSplit(_normalized(samples, chosen, normalize, self.device), targets)
 
 
-def _normalized(inputs: Tensor, normalize: Normalizer, device: torch.device) -> Tensor:
-    cache = torch.empty(inputs.shape, dtype=normalize.dtype, device=device)
-    for kept, part in zip(cache.split(_COPIED_AT_ONCE), inputs.split(_COPIED_AT_ONCE), strict=True):
-        kept.copy_(normalize(part.to(device)))
+def _normalized(samples: Tensor, chosen: Tensor, normalize: Normalizer, device: torch.device) -> Tensor:
+    cache = torch.empty((len(chosen), *samples.shape[1:]), dtype=normalize.dtype, device=device)
+    for kept, part in zip(cache.split(_COPIED_AT_ONCE), chosen.split(_COPIED_AT_ONCE), strict=True):
+        kept.copy_(normalize(samples[part].to(device)))
     return cache
 
 

@@ -27,6 +27,10 @@ from dltrain.data.spec import Task
 
 TRAIN, VAL, TEST = 0, 1, 2
 SPLIT_NAMES = ("train", "val", "test")
+# how people name the splits
+SPLIT_WORDS = {
+    "train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL, "test": TEST, "testing": TEST,
+}  # fmt: skip
 
 
 class Reader(Protocol):
@@ -87,7 +91,7 @@ class RawData:
         target_rules: how the target columns of a table are read
         target_scale: `unit` standardizes the targets of a regression by mean and deviation of the training split
         notes: lines that tell what was inferred
-        resized: whether images of another size are cropped and scaled to the shape
+        resize: how images of another size are brought to the shape (`dltrain.data.pixels.Resize`); empty: they are refused
     """
 
     inputs: Tensor | Reader | Encoder
@@ -101,7 +105,7 @@ class RawData:
     target_rules: tuple[Any, ...] = ()  # how the target columns of a table are read
     target_scale: Literal["unit", "none"] = "none"
     notes: tuple[str, ...] = ()
-    resized: bool = False
+    resize: str = ""
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -3,27 +3,75 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dltrain.data.errors import DataError
+from dltrain.data.errors import BrokenSamples, DataError
+from dltrain.data.progress import Progress
 from dltrain.data.raw import Reader
 
-# samples that a thread reads at a time; decoding an image releases the GIL
-_READ_AT_ONCE = 64
+# samples that a thread reads at a time; decoding an image releases the GIL, and a signal waits for these
+_READ_AT_ONCE = 8
 # batches that each worker reads ahead
 _PREFETCH = 4
+T = TypeVar("T")
 
 
 def read_in_threads(reader: Reader, positions: Tensor, threads: int) -> Tensor:
     """Return the samples at `positions` (N,) in one tensor. threads: 0 for torch's number of threads."""
-    from concurrent.futures import ThreadPoolExecutor
+    found = torch.empty(len(positions), *reader.shape, dtype=torch.uint8)
+    begin = 0
+    for part in in_threads(reader.read, positions, threads):
+        found[begin : begin + len(part)] = part
+        begin += len(part)
+    return found
 
-    with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
-        return torch.cat(list(pool.map(reader.read, positions.split(_READ_AT_ONCE))))
+
+def in_threads(read: Callable[[Tensor], T], positions: Tensor, threads: int = 0) -> Iterator[T]:
+    """Yield `read(part)` for parts of `positions` (N,) in their order, while threads read ahead.
+
+    Samples that cannot be read are left out of what is yielded, and named together at the end. Raises DataError.
+    """
+    threads = threads or torch.get_num_threads()
+    ahead: deque[Future[T]] = deque()
+    broken: list[BrokenSamples] = []
+    progress = Progress("reading ", len(positions))
+    parts = iter(positions.split(_READ_AT_ONCE))
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for part in islice(parts, 4 * threads):
+            ahead.append(pool.submit(read, part))
+        while ahead:
+            try:
+                yield _awaited(ahead[0], progress)
+            except BrokenSamples as error:
+                broken.append(error)
+            ahead.popleft()
+            progress.advance(_READ_AT_ONCE)
+            ahead.extend(pool.submit(read, part) for part in islice(parts, 1))
+    finally:
+        # an interrupt does not wait for what is still to be read
+        pool.shutdown(wait=False, cancel_futures=True)
+        progress.close()
+    if broken:
+        raise BrokenSamples.together(broken, len(positions))
+
+
+def _awaited(future: Future[T], progress: Progress) -> T:
+    while True:
+        try:
+            return future.result(timeout=0.2)
+        except TimeoutError:
+            if future.done():
+                return future.result()
+            progress.advance()
 
 
 class WorkerPool:

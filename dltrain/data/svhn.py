@@ -40,7 +40,7 @@ def svhn(root: FilePath = "data", download: bool = True) -> RawData:
     """
     folder = Path(root)
     paths = [_locate(file, folder, download) for file in (_TRAIN, _TEST)]
-    tensors = cache.decoded(folder / "svhn.dltrain-cache.pt", paths, lambda: _decode(paths))
+    tensors = cache.decoded(folder / "svhn", paths, lambda: _decode(paths))
     train_size = int(tensors["train_size"])
     return RawData(
         inputs=tensors["images"],

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
-from dltrain.data.raw import TEST, TRAIN, VAL, RawData
+from dltrain.data.raw import SPLIT_WORDS, TEST, RawData
 from dltrain.data.tables.columns import Column, Columns, LeftOut, is_row_number
 from dltrain.data.tables.cures import typed
 from dltrain.data.tables.encode import TableInputs
@@ -33,9 +33,6 @@ _CHOICES = {
     "dates": ("parts", "number"),
     "decimal": ("auto", "point", "comma"),
 }
-_SPLIT_WORDS = {
-    "train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL, "test": TEST, "testing": TEST,
-}  # fmt: skip
 
 
 @declares(gives={"rows", "classes if task=classification", "quantities if task=regression"})
@@ -283,7 +280,9 @@ def _marks(table: Table, split_column: str | None, parts: list[Part]) -> Tensor 
     if split_column is None and len(parts) == 1:
         return None
     first = (
-        _split(table, split_column)[parts[0].rows] if split_column else np.zeros(len(parts[0].rows), np.int8)
+        split_marks(table, split_column)[parts[0].rows]
+        if split_column
+        else np.zeros(len(parts[0].rows), np.int8)
     )
     if len(parts) > 1 and (first == TEST).any():
         raise DataError(
@@ -294,9 +293,10 @@ def _marks(table: Table, split_column: str | None, parts: list[Part]) -> Tensor 
     )
 
 
-def _split(table: Table, name: str) -> NDArray[np.int8]:
+def split_marks(table: Table, name: str) -> NDArray[np.int8]:
+    """Return the split (N,) of each row, from a column of words such as train and test."""
     words = [str(value).strip() for value in table.columns[name].to_pylist()]
-    marks = np.array([_SPLIT_WORDS.get(word.lower(), -1) for word in words], np.int8)
+    marks = np.array([SPLIT_WORDS.get(word.lower(), -1) for word in words], np.int8)
     if (marks < 0).any():
         row = int(np.flatnonzero(marks < 0)[0])
         raise DataError(

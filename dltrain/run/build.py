@@ -43,6 +43,7 @@ from dltrain.run.machine import choose_device, choose_threads, set_machine, slow
 from dltrain.run.measured import check_metrics, choose_metrics, measures
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.run.plan import (
+    INITIALIZER_SAMPLES,
     check_batch_norm,
     choose_batch_size,
     make_plan,
@@ -227,7 +228,7 @@ def _lazy(model: nn.Module) -> list[str]:
 
 def sample_batch(splits: Splits, batch_size: int, seed: int) -> Batch:
     """Return a random batch of training samples on the CPU, for initializers that use data."""
-    chosen = sample_positions(len(splits.train), max(batch_size, 512), seed, "initializer")
+    chosen = sample_positions(len(splits.train), max(batch_size, INITIALIZER_SAMPLES), seed, "initializer")
     batch = next(iter(splits.train.batches(chosen, len(chosen))))
     return Batch(*(tensor.cpu() for tensor in batch))
 

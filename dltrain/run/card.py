@@ -11,6 +11,7 @@ from typing import Any
 import dltrain
 from dltrain.config.schema import Config
 from dltrain.data.errors import some
+from dltrain.data.pixels import RESIZES
 from dltrain.data.tables.rules import Rule
 from dltrain.run.deployed import ColumnInput, Deployed
 from dltrain.run.usage import sample, usage
@@ -119,6 +120,9 @@ def _inputs(deployed: Deployed, form: str) -> str:
             ("input", "what it is"),
             (f"`{deployed.input_names[0]}`", f"(N, {shape}) {kind}; normalization is inside"),
         ]
+        if contract.resize:
+            how = f"{RESIZES[contract.resize]}, then scaled (bilinear, with antialiasing)"
+            rows.append(("images of other sizes", f"turned as EXIF says, on white where transparent, {how}"))
     names = deployed.output_names
     if contract.task == "classification":
         label = "the name of the most probable class" if contract.class_names else "the most probable class"

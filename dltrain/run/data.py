@@ -15,9 +15,11 @@ from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
-from dltrain.data.raw import RawData
+from dltrain.data.progress import progress_shown
+from dltrain.data.raw import Encoder, RawData
 from dltrain.data.torch_dataset import as_raw
 from dltrain.errors import DataProblem, UserError
+from dltrain.run.plan import check_memory
 
 COMMON_DATASET_KEYS = (
     "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit", "bootstrap",
@@ -36,8 +38,10 @@ def build_data(
     machine |= {"worker_timeout": config.worker_timeout, "contract": contract}
     common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
     common["bootstrap"] = config.seed if common["bootstrap"] else None
-    raw = load_data(config, door, contract)
-    with data_problems():
+    with data_problems(), progress_shown(not config.quiet):
+        raw = load_data(config, door, contract)
+        if not isinstance(raw.inputs, Tensor | Encoder):
+            check_memory(config, len(raw), raw.inputs.shape)
         return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
 
 

@@ -231,11 +231,11 @@ def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]
 
 
 def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
-    """Return the scores of a constant output on a split of a table.
+    """Return the scores of a constant output on a split with columns.
 
     The output is the mean of the training targets, or the fractions of their classes.
     """
-    if parts.contract is None or not parts.contract.columns:
+    if parts.contract is None or not (parts.contract.columns or parts.contract.targets):
         return {}
     known, targets = parts.train.targets, split.targets
     if parts.spec.task == "classification":

@@ -5,7 +5,6 @@ Columns of a table are matched by name, never by position; other data by their s
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +18,9 @@ from torch import Tensor
 from dltrain.config.schema import Node
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
-from dltrain.data.image_folder import ENDINGS, images_below
+from dltrain.data.image_files import Found
 from dltrain.data.npz import as_inputs, read_array
+from dltrain.data.pixels import ENDINGS
 from dltrain.run.samples import Broken, InMemory, Pictures, Samples
 
 if TYPE_CHECKING:
@@ -102,15 +102,12 @@ class Given:
     def _images(self) -> tuple[list[str], tuple[str, ...]]:
         if not self.path.is_dir():
             return [str(self.path)], ()
-        files = list(images_below(str(self.path)))
-        if not files:
+        found = Found.below(self.path)
+        if not found.images:
             raise DataError(f"no image in {self.name}; endings read: {' '.join(ENDINGS)}")
-        others = sum(
-            not name.startswith(".") and not name.lower().endswith(ENDINGS)
-            for _, _, names in os.walk(self.path)
-            for name in names
-        )
-        return files, (f"unused   {others} files of {self.name} that are not images",) if others else ()
+        unused = found.unused()
+        notes = (f"unused   of {self.name}: {', '.join(unused)}",) if unused else ()
+        return [str(self.path / path) for path, _ in found.images], notes
 
 
 def takes_of(contract: Contract) -> str:

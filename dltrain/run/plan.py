@@ -11,8 +11,8 @@ from torch import nn
 
 from dltrain.batch_norm import batch_norms, leaves_one, micro_batches, samples_needed, smallest_piece
 from dltrain.config.schema import Config
-from dltrain.data.prepare import Splits
-from dltrain.errors import UserError
+from dltrain.data.prepare import Splits, free_memory
+from dltrain.errors import ResourceProblem, UserError
 from dltrain.run.machine import choose_precision
 from dltrain.training.parts import Plan
 
@@ -75,6 +75,26 @@ def choose_batch_size(asked: int | str | None, num_train: int) -> int:
             f"Use batch_size={num_train} or batch_size=full."
         )
     return int(asked)
+
+
+# samples that an initializer looks at (`dltrain.run.build.sample_batch`)
+INITIALIZER_SAMPLES = 512
+
+
+def check_memory(config: Config, samples: int, shape: tuple[int, ...]) -> None:
+    """Raise ResourceProblem where a batch of what is read from files takes more than the memory: the system would kill the run."""
+    train = min(config.dataset["limit"] or samples, samples)
+    asked = config.batch_size if isinstance(config.batch_size, int) else DEFAULT_BATCH_SIZE
+    batch = min(train, max(asked, INITIALIZER_SAMPLES))
+    evaluated = min(samples // 10, evaluation_batch_size(config, asked))
+    # floats made of bytes
+    needed, free = 5 * max(batch, evaluated) * math.prod(shape), free_memory(torch.device("cpu"))
+    if needed > free:
+        smaller = "dataset.image_size=224" if "image_size" in config.dataset else "smaller samples"
+        raise ResourceProblem(
+            f"{max(batch, evaluated):,} samples of shape {'×'.join(map(str, shape))} are held at once, which takes "
+            f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free.\nUse {smaller}."
+        )
 
 
 def samples_for_batch_norm(model: nn.Module, splits: Splits) -> int:

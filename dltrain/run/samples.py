@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dltrain.data.contract import Contract
-from dltrain.data.errors import DataError
-from dltrain.data.image_folder import COLORS, ImageFiles
+from dltrain.data.errors import BrokenSamples, DataError
+from dltrain.data.image_files import ImageFiles
+from dltrain.data.pixels import COLORS, Form
 
 if TYPE_CHECKING:
     pass
@@ -76,9 +76,8 @@ class Pictures:
             raise DataError(
                 f"the model takes images of {channels} channels, and image files have 1 or 3; give an .npz file"
             )
-        paths = np.array([os.fsencode(file) for file in files])
-        rule = f"and the model takes {width} and {height}; crop or scale it"
-        self.reader = ImageFiles("", paths, height, width, color, contract.resized, rule)
+        rule = f"the model takes images {width} wide and {height} high; crop or scale it"
+        self.reader = ImageFiles("", files, Form(height, width, color, contract.resize), rule)
         self.files, self.notes, self.tolerant = files, notes, tolerant
         self.broken: list[Broken] = []
 
@@ -93,17 +92,15 @@ class Pictures:
 
     def _decoded(self, positions: Tensor) -> tuple[Tensor, list[int]]:
         """Return the images that can be read, and their positions."""
-        try:
-            return self.reader.read(positions), positions.tolist()
-        except DataError:
-            if not self.tolerant:
-                raise
         images, kept = [torch.empty(0, *self.reader.shape, dtype=torch.uint8)], []
         for position in positions.split(1):
             try:
                 images.append(self.reader.read(position))
                 kept.append(int(position))
-            except DataError as error:
-                file = self.files[int(position)]
-                self.broken.append(Broken(file, str(error).replace(f"the image {file}", "it")))
+            except BrokenSamples as error:
+                if not self.tolerant:
+                    raise
+                self.broken += [
+                    Broken(file, f"cannot use it ({reason}); {error.cure}") for file, reason in error.broken
+                ]
         return torch.cat(images), kept

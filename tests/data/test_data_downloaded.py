@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import socket
 import tarfile
 from dataclasses import replace
@@ -358,26 +359,57 @@ def count_decodes(path: Path, source: Path, calls: list[int]) -> dict[str, torch
 
 
 def test_the_cache_is_rebuilt_when_a_source_changes_or_it_is_damaged(tmp_path: Path) -> None:
-    source, path, calls = tmp_path / "source", tmp_path / "cache.pt", list[int]()
-    source.write_bytes(b"one")
-    for _ in range(3):
-        assert count_decodes(path, source, calls)["numbers"].tolist() == [0, 1, 2, 3, 4]
-    assert len(calls) == 1
-    source.write_bytes(b"three")
-    count_decodes(path, source, calls)
-    assert len(calls) == 2
-    for damage in (b"", b"nonsense", path.read_bytes()[:100]):
-        path.unlink()
-        path.write_bytes(damage)
-        assert count_decodes(path, source, calls)["numbers"].tolist() == [0, 1, 2, 3, 4]
-    assert len(calls) == 5
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["cache.pt", "source"]
-
-
-def test_a_folder_that_cannot_be_written_to_only_costs_time(tmp_path: Path) -> None:
     source, calls = tmp_path / "source", list[int]()
     source.write_bytes(b"one")
-    blocked = source / "cache.pt"  # below a file: nobody can write there
+    for _ in range(3):
+        assert count_decodes(tmp_path, source, calls)["numbers"].tolist() == [0, 1, 2, 3, 4]
+    assert len(calls) == 1
+    source.write_bytes(b"three")
+    count_decodes(tmp_path, source, calls)
+    assert len(calls) == 2
+    path = cache.place(tmp_path)
+    flipped = bytearray(path.read_bytes())
+    flipped[flipped.index((3).to_bytes(8, "little"))] = 7
+    for damage in (b"", b"nonsense", path.read_bytes()[:100], bytes(flipped)):
+        path.unlink()
+        path.write_bytes(damage)
+        assert count_decodes(tmp_path, source, calls)["numbers"].tolist() == [0, 1, 2, 3, 4]
+    assert len(calls) == 6
+    assert [file.name for file in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_cache_is_a_regular_file(tmp_path: Path) -> None:
+    source, calls, path = tmp_path / "source", list[int](), cache.place(tmp_path)
+    source.write_bytes(b"one")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)  # to read it would hang
     for _ in range(2):
-        assert count_decodes(blocked, source, calls)["numbers"].tolist() == [0, 1, 2, 3, 4]
+        assert count_decodes(tmp_path, source, calls)["numbers"].tolist() == [0, 1, 2, 3, 4]
+    assert len(calls) == 1 and path.is_file()
+
+
+def test_caches_that_were_not_used_for_long_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLTRAIN_CACHE", str(tmp_path / "caches"))
+    monkeypatch.setattr(cache, "MOST_BYTES_OF_ALL", cache.MOST_BYTES + 25)
+    for i in range(4):
+        assert cache.write(cache.place(tmp_path / f"{i}"), lambda stream: stream.write(bytes(10)))
+        os.utime(cache.place(tmp_path / f"{i}"), (i, i))
+    left = tmp_path / "caches" / "x.dltrain-cache.tmp"
+    left.write_bytes(b"")
+    os.utime(left, (0, 0))
+    assert cache.write(cache.place(tmp_path / "new"), lambda stream: stream.write(bytes(10)))
+    kept = {cache.place(tmp_path / name).name for name in ("2", "3", "new")}
+    assert {file.name for file in (tmp_path / "caches").iterdir()} == kept
+
+
+def test_a_folder_that_cannot_be_written_to_only_costs_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, calls = tmp_path / "source", list[int]()
+    source.write_bytes(b"one")
+    monkeypatch.setenv("DLTRAIN_CACHE", str(source))  # below a file nobody can write
+    for _ in range(2):
+        assert count_decodes(tmp_path, source, calls)["numbers"].tolist() == [0, 1, 2, 3, 4]
     assert len(calls) == 2

@@ -85,7 +85,7 @@ SINGLE = {
     "trivialaugment": f"model=speed_cnn model.widths=[8,16,16] augmentation=[trivialaugment] initializer=whitening {SMALL}",
     "resnet": "model=resnet20 model.width=4 dataset.limit=64 steps=3 dataset.class_weights=balanced",
     "wide_resnet": "model=wide_resnet model.depth=10 model.width=1 dataset.limit=64 steps=3 regularization=[dropout]",
-    "torchvision": "dataset=image_folder dataset.root=pictures dataset.size=32 model=torchvision batch_size=8 steps=3",
+    "torchvision": "dataset=image_folder dataset.root=pictures dataset.image_size=32 model=torchvision batch_size=8 steps=3",
     "balanced": f"sampler=balanced dataset=npz dataset.path=uneven.npz model=linear {SMALL} loss=cross_entropy",
     "hard": f"sampler=hard {SMALL} model=deep_linear model.depth=2 model.width=16",
     "replacement": f"shuffle=replacement loss=bce {SMALL} model.activation=gelu model.norm=layer",

@@ -370,10 +370,10 @@ def test_images_and_folders_of_images(pets, predict, workdir):
     assert code == 3
     rows = read_csv(out)
     assert [row["file"] for row in rows] == ["new/a.png", "new/grey.png", "new/deep/b.bmp"]
-    assert "unused   1 files of new that are not images" in told
-    assert "new/broken.jpg is left out: cannot read" in told
+    assert "unused   of new: 1 file that is no image (notes.txt)" in told
+    assert "new/broken.jpg is left out: cannot use it (not an image, or damaged)" in told
     assert (
-        "new/large.png is left out: it is 9 wide and 7 high, and the model takes 8 and 8; crop or scale it"
+        "new/large.png is left out: cannot use it (9 wide and 7 high); the model takes images 8 wide and 8 high; crop or scale it"
         in told
     )
     pixels = np.stack([np.asarray(Image.open(row["file"]).convert("RGB")) for row in rows]).transpose(
@@ -388,18 +388,52 @@ def test_images_and_folders_of_images(pets, predict, workdir):
         ("pixels.npz", "3"),
         ("new/a.png", ""),
     ]
-    with pytest.raises(errors.DataProblem, match=r"large.png is 9 wide"):
+    with pytest.raises(errors.DataProblem, match=r"large.png \(9 wide and 7 high\)"):
         api.load(pets).predict("new/large.png")
 
 
 def test_a_run_that_scales_its_images_scales_others_alike(pets, workdir):
-    root = {"dataset.root": pets.parents[1] / "pets", "dataset.size": 6, "dataset.color": "grey"}
+    root = {"dataset.root": pets.parents[1] / "pets", "dataset.image_size": 6, "dataset.color": "grey"}
     run = api.train(dataset="image_folder", model="linear", steps=2, quiet=True, **root)
     assert run.predict(pets.parents[1] / "pets").outputs.shape == (24, 2)
     image(4, (30, 20)).save("large.jpg")
     assert len(run.predict("large.jpg")) == 1
     contract = json.loads((run.path / "data.json").read_text())
-    assert (contract["resized"], contract["in_bytes"], contract["input_shape"]) == (True, True, [1, 6, 6])
+    assert (contract["resize"], contract["in_bytes"], contract["input_shape"]) == ("crop", True, [1, 6, 6])
+
+
+def test_images_of_any_kind_are_read_as_in_the_training(workdir):
+    """Turned, gray, transparent, deep and palette images: `predict` equals `evaluate`, and both what numpy makes of them."""
+    source = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for i in range(20):
+        for name in ("a", "b"):
+            (workdir / "new" / name).mkdir(parents=True, exist_ok=True)
+            image(i, (12, 8)).save(f"new/{name}/{i:02}.png")
+    images = {
+        "turned.png": (Image.fromarray(np.ascontiguousarray(np.rot90(source))), {"exif": turned}),
+        "deep.png": (Image.fromarray(source[:, :, 0].astype(np.uint16) * 257), {}),
+        "clear.png": (Image.fromarray(np.dstack([source, np.zeros((8, 12), np.uint8)])), {}),
+        "ink.tif": (Image.fromarray(255 - np.dstack([source, np.full((8, 12), 255, np.uint8)]), "CMYK"), {}),
+    }
+    truth = [source, source[:, :, :1].repeat(3, 2), np.full_like(source, 255), source]
+    for name, (picture, how) in images.items():
+        picture.save(f"new/b/{name}", **how)
+    root = {"dataset.root": "new", "dataset.test_fraction": 0}
+    run = api.train(dataset="image_folder", model="linear", steps=3, quiet=True, **root)
+    outputs = [run.predict(f"new/b/{name}").outputs[0] for name in images]
+    wanted = run.predict(np.stack(truth).transpose(0, 3, 1, 2)).outputs
+    np.testing.assert_allclose(outputs, wanted, rtol=1e-5, atol=1e-6)
+    whole = run.predict("new")
+    loss = -np.log(whole.probabilities[np.arange(44), [int("/b/" in file) for file in whole.where]])
+    assert run.evaluate("dataset.root=new")["all"]["loss"] == pytest.approx(loss.mean(), rel=1e-5)
+    Image.fromarray(source[:, :9]).save("other.png")
+    with pytest.raises(
+        errors.DataProblem,
+        match=r"other.png \(9 wide and 8 high\); the model takes images 12 wide and 8 high",
+    ):
+        run.predict("other.png")
 
 
 def test_arrays_with_values_that_are_not_finite(digits, predict, workdir):

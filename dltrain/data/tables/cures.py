@@ -16,6 +16,12 @@ def typed(key: str, names: Iterable[str]) -> str:
     return shlex.quote(f"dataset.{key}=[{quoted}]")
 
 
+def value(key: str, name: str) -> str:
+    """Return `dataset.key=name` as it must be typed in a shell."""
+    plain = re.fullmatch(r"[A-Za-z0-9_./-]*", name) is not None
+    return f"dataset.{key}={name}" if plain else shlex.quote(f'dataset.{key}="{name}"')
+
+
 def short(value: str) -> str:
     """Return the start of a value, quoted."""
     return repr(value if len(value) <= 40 else f"{value[:40]}…")

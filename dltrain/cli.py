@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def dispatch(arguments: list[str]) -> int:
     """Run the command that the arguments name; the default is to train."""
-    verb = arguments[0] if arguments and arguments[0] in verbs() else None
+    known = verbs()
+    verb = arguments[0] if arguments and arguments[0] in known else None
     if {"-h", "--help"} & set(arguments):
         from dltrain.commands.help import print_help
 
@@ -57,7 +58,7 @@ def dispatch(arguments: list[str]) -> int:
     try:
         from importlib import import_module
 
-        run = import_module(f"dltrain.commands.{verb or 'train'}").run
+        run = import_module(known[verb].module if verb else "dltrain.commands.train").run
     finally:
         gc.enable()
     return int(run(arguments[1:] if verb else arguments))

@@ -4,8 +4,9 @@ A module is a verb if its first line says how it is typed and what it does:
 
     `dltrain NAME ARGUMENTS`: meaning
 
-Its function `run(arguments)` returns the exit code, and its text `HELP`, if it has one, follows on the page of
-`dltrain NAME --help`. Arguments named RUN and FILE are completed with run folders and files; `RUN…` takes several.
+A NAME with a hyphen has an underscore in the name of its file. The function `run(arguments)` of the module returns the exit
+code, and its text `HELP`, if it has one, follows on the page of `dltrain NAME --help`. Arguments named RUN and FILE are
+completed with run folders and files; `RUN…` takes several.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-_FIRST_LINE = re.compile(r'"""`dltrain (?P<usage>(?P<name>\w+)[^`]*)`: (?P<about>.+?)\.?(?:""")?\n')
+_FIRST_LINE = re.compile(r'"""`dltrain (?P<usage>(?P<name>[\w-]+)[^`]*)`: (?P<about>.+?)\.?(?:""")?\n')
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Verb:
     name: str
     usage: str
     about: str
+
+    @property
+    def module(self) -> str:
+        return f"dltrain.commands.{self.name.replace('-', '_')}"
 
     @property
     def takes_runs(self) -> bool:
@@ -52,4 +57,4 @@ def verbs() -> dict[str, Verb]:
 def _verb_of(file: Path) -> Verb | None:
     with open(file, encoding="utf-8") as stream:
         found = _FIRST_LINE.match(stream.readline())
-    return Verb(**found.groupdict()) if found and found["name"] == file.stem else None
+    return Verb(**found.groupdict()) if found and found["name"].replace("-", "_") == file.stem else None

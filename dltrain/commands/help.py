@@ -35,7 +35,7 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
         check_asked(catalogue, arguments)
     if verb is not None:
         known = verbs()[verb]
-        more = getattr(import_module(f"dltrain.commands.{verb}"), "HELP", "")
+        more = getattr(import_module(known.module), "HELP", "")
         print(f"dltrain {known.usage}\n    {known.about}\n{more}", end="")
     elif asked or words:
         print(

@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -67,26 +67,34 @@ def with_values(config: Config, **values: Any) -> Config:
     return to_config(plain, config.words, config.secrets)
 
 
-def find_lr(config: Config, door: Door, report: Callable[[float, float], None] | None = None) -> float:
-    """Return the learning rate with the lowest validation loss after a short run on a subset, of log-spaced ones.
+def find_lr(config: Config, door: Door) -> float:
+    """Return the learning rate with the lowest validation loss of log-spaced ones, each tried as `losses_of` does.
 
-    Every candidate starts from the same weights and sees the same batches, 100 steps of at most 4096 samples.
-    `report(lr, loss)` is called for each. Raises UserError when none of them stays finite.
+    Raises UserError when none of them stays finite.
     """
-    losses: dict[float, float] = {}
-    for lr in CANDIDATES:
-        trial = with_values(config, lr=lr, steps=TRIAL_STEPS, epochs=None)
-        trial.dataset["limit"] = min(config.dataset.get("limit") or TRIAL_SAMPLES, TRIAL_SAMPLES)
-        losses[lr] = _loss_after(*build(trial, door))
-        _log.info("lr=auto: %.1e gives a validation loss of %.4f", lr, losses[lr])
-        if report is not None:
-            report(lr, losses[lr])
+    losses = {}
+    for lr, loss in losses_of(CANDIDATES, config, door):
+        losses[lr] = loss
+        _log.info("lr=auto: %.1e gives a validation loss of %.4f", lr, loss)
     best = min(losses, key=lambda lr: losses[lr])
     if not math.isfinite(losses[best]):
         raise UserError(
             "`lr` is auto, and none of 1e-4 … 1 gives a finite loss. Look at the data and the model: debug=overfit"
         )
     return best
+
+
+def losses_of(
+    rates: Iterable[float], config: Config, door: Door, steps: int = TRIAL_STEPS
+) -> Iterator[tuple[float, float]]:
+    """Yield each learning rate with the validation loss after a short run; infinite where it diverges.
+
+    All start from the same weights and see the same batches of at most 4096 samples. Nothing is kept of them.
+    """
+    for lr in rates:
+        trial = with_values(config, lr=lr, steps=steps, epochs=None)
+        trial.dataset["limit"] = min(config.dataset.get("limit") or TRIAL_SAMPLES, TRIAL_SAMPLES)
+        yield lr, _loss_after(*build(trial, door))
 
 
 def _loss_after(parts: Parts, plan: Plan) -> float:

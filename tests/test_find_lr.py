@@ -1,0 +1,121 @@
+"""`dltrain find-lr`: the trials of `lr=auto`, shown; what it suggests, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+
+import pytest
+import torch
+
+from dltrain.cli import dispatch
+from dltrain.errors import UserError
+
+BRIEF = ("model=linear", "dataset.limit=200", "--steps", "20")
+
+
+def found(capsys, *arguments):
+    code = dispatch(["find-lr", *arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_it_finds_what_lr_auto_finds_and_leaves_nothing(workdir, train, capsys):
+    code, said = found(capsys, "model=linear", "dataset.limit=200")
+    assert code == 0
+    assert [trial["lr"] for trial in said["trials"]] == [
+        1e-4,
+        3.2e-4,
+        1e-3,
+        3.2e-3,
+        0.01,
+        0.032,
+        0.1,
+        0.32,
+        1.0,
+    ]
+    assert not (workdir / "outputs").exists()
+    chosen = train("model=linear", "dataset.limit=200", "lr=auto", "steps=1").rows[0]["lr"]
+    assert said["best"] == pytest.approx(chosen, rel=0.02)
+    assert said["best"] == min(said["trials"], key=lambda trial: trial["loss"])["lr"]
+
+
+def test_a_trial_is_the_run_of_that_rate(train, capsys):
+    _, said = found(capsys, *BRIEF, "--from", "0.01", "--to", "0.1", "--points", "2")
+    run = train(
+        "model=linear",
+        "dataset.limit=200",
+        "steps=20",
+        "lr=0.1",
+        "early_stopping=none",
+    )
+    assert said["trials"][1]["loss"] == pytest.approx(run.rows[-1]["val/loss"], rel=1e-6)
+
+
+def test_the_random_numbers_of_the_caller_are_as_before(capsys):
+    """Two runs of it say the same, whatever was drawn before."""
+    _, first = found(capsys, *BRIEF)
+    torch.rand(7)
+    assert found(capsys, *BRIEF)[1] == first
+
+
+def test_the_printed_command_trains_with_the_best_rate(workdir, dltrain, capsys):
+    assert dispatch(["find-lr", *BRIEF, "name=with blank"]) == 0
+    *_, command = capsys.readouterr().out.splitlines()
+    assert command.startswith("dltrain model=linear dataset.limit=200 'name=with blank' lr=")
+    assert dltrain(*shlex.split(command)[1:], "steps=1") == 0
+
+
+def test_an_end_of_the_range_is_told(capsys):
+    dispatch(["find-lr", *BRIEF, "--from", "1e-5", "--to", "1e-4", "--points", "2"])
+    assert "It is an end of the range; look further: --from 1e-05 --to 0.01" in capsys.readouterr().out
+
+
+def test_when_all_diverge_the_exit_code_says_so(capsys):
+    code, said = found(
+        capsys, *BRIEF, "optimizer=sgd", "dataset=diabetes", "--from", "1e30", "--to", "1e32", "--points", "2"
+    )
+    assert (code, said["best"]) == (5, None)
+    assert [trial["loss"] for trial in said["trials"]] == [None, None]
+    dispatch(
+        [
+            "find-lr",
+            *BRIEF,
+            "optimizer=sgd",
+            "dataset=diabetes",
+            "--from",
+            "1e30",
+            "--to",
+            "1e32",
+            "--points",
+            "2",
+        ]
+    )
+    assert "diverged. Try lower ones: --from 1e+27 --to 1e+30" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["lr=0.1"], "`lr` is what `dltrain find-lr` looks for"),
+        (["optimizer=lbfgs"], "optimizer=lbfgs finds the length of its steps itself: lr=1"),
+        (["--pionts", "3"], "Did you mean `--points`?"),
+        (["--points", "1"], "`--points` is 1; it must be: a whole number >= 2"),
+        (["--steps"], "`--steps` is missing; it must be: a whole number >= 1"),
+        (["--from", "nan"], "`--from` is nan; it must be: a number > 0"),
+        (["--from=1", "--to=0.1"], "`--from` is 1 and `--to` 0.1: the first must be the lower one"),
+        (["batch_size=1,2"], "several values"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(workdir, arguments, said):
+    with pytest.raises(UserError) as refused:
+        dispatch(["find-lr", *arguments])
+    assert said in str(refused.value)
+    assert not (workdir / "outputs").exists()
+
+
+def test_its_page(capsys):
+    assert dispatch(["find-lr", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith("dltrain find-lr [group=word …]\n")
+    assert math.prod(option in page for option in ("--from", "--to", "--points", "--steps", "--json"))

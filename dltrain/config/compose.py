@@ -31,7 +31,7 @@ from dltrain.config.source import SCHEME, serve
 from dltrain.config.user_files import check_file, check_keys
 from dltrain.config.values import check_value, fits_rule, spread
 from dltrain.config.yaml_files import read_yaml
-from dltrain.errors import UserError, listing, nearest
+from dltrain.errors import UserError, in_quotes, listing, nearest, typed
 
 CONFIG_NAME = "config"
 # of shipped files, in Hydra's search path
@@ -343,8 +343,7 @@ def _missing_brackets(value: str) -> str:
 
 def quoted(key: str, value: str) -> str:
     """Return the override of a text, as the shell takes it."""
-    inner = value.replace("\\", "\\\\").replace('"', '\\"')
-    return shlex.quote(f'{key}="{inner}"')
+    return shlex.quote(f"{key}={in_quotes(value)}")
 
 
 def quote_foreign(text: str) -> str:
@@ -364,7 +363,7 @@ def _form_hint(overrides: list[str], number: int) -> str:
         return f" Write {text}={following[1]}, without spaces."
     if match := re.fullmatch(r"([a-z_.]+):\s*(\S+)", text):
         return f" Write {match[1]}={match[2]}."
-    rest = " ".join(["dltrain", *(shlex.quote(other) for other in overrides if other != text)])
+    rest = typed(*(other for other in overrides if other != text))
     hint = nearest(text, (*VERBS, "train", "--help", "--multirun", "--cfg"))
     if text == "train" or "`train`" in hint:
         return f" Training has no verb: {rest}."
@@ -554,7 +553,7 @@ def elsewhere(override: Override, catalogue: Catalogue) -> str:
 def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
     words = catalogue.words[group]
     if isinstance(value, list) and group not in LIST_GROUPS:
-        cure = f"To try each of them: dltrain -m {group}={','.join(map(str, value))}"
+        cure = f"To try each of them: {typed('-m', group + '=' + ','.join(map(str, value)))}"
         if group in OF_SWEEPS:
             cure = f"Write {group}={value[0] if value else 'WORD'}"
         raise UserError(f"`{group}` takes one word, not the list {value}. {cure}")

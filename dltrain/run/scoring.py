@@ -21,7 +21,7 @@ from dltrain.config.schema import Config, objective_of
 from dltrain.data.contract import Contract
 from dltrain.data.spec import Batch, DataSpec
 from dltrain.data.units import InUnits
-from dltrain.errors import CheckpointProblem, UserError
+from dltrain.errors import CheckpointProblem, UserError, typed
 from dltrain.losses import combine, yardstick
 from dltrain.metrics import bootstrap
 from dltrain.metrics.counts import confusion_of
@@ -247,7 +247,7 @@ def best_weights(path: Path) -> dict[str, Tensor]:
     file = path / "checkpoints" / "best.safetensors"
     if not file.is_file():
         raise CheckpointProblem(
-            f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: dltrain resume {path}"
+            f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: {typed('resume', path)}"
         )
     try:
         return load_file(file)

@@ -17,7 +17,7 @@ from filelock import lock_descriptor
 from dltrain.config.compose import CONFIG_NAME
 from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
-from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
+from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError, assigned, typed
 from dltrain.loggers.events import count
 from dltrain.storage.folder_names import check_files, check_writable, new_folder
 from dltrain.storage.lock import owner_of
@@ -118,7 +118,7 @@ def explained(folder: Path) -> Iterator[None]:
     except (OSError, ResourceProblem) as error:
         raise ResourceProblem(
             f"the sweep had to stop: {str(error).splitlines()[0]}\n"
-            f"Finished jobs are kept. Free some space, then continue: dltrain -m sweep.resume={folder}"
+            f"Finished jobs are kept. Free some space, then continue: {typed('-m', assigned('sweep.resume', folder))}"
         ) from None
 
 
@@ -293,7 +293,7 @@ def conclude(
         timeout = plan.settings["timeout"] is not None
         why = "interrupted" if not completed else "out of time" if timeout else "stopped"
         notes.append(
-            f"{why} with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
+            f"{why} with {missing} jobs to go. The same command goes on, or: {typed('-m', assigned('sweep.resume', folder))}"
         )
     write_report(plan, rows, jobs, notes, folder)
     if failed or not plan.first.quiet:

@@ -27,6 +27,7 @@ from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, VERBS, folder_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.search_path import catalogue_dir, misplaced, user_dirs
+from dltrain.config.signature import REQUIRED
 from dltrain.config.source import SCHEME, serve
 from dltrain.config.user_files import check_file, check_keys
 from dltrain.config.values import check_value, fits_rule, spread
@@ -147,6 +148,8 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     check_words(parsed, catalogue)
     check_files(parsed, catalogue)
     check_one_value(parsed, catalogue)
+    if name == CONFIG_NAME:
+        check_early(parsed, catalogue)
     try:
         cfg = hydra.compose_config(
             name, open_dicts(overrides, catalogue), run_mode=RunMode.RUN, with_log_configuration=False
@@ -163,6 +166,49 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         for word in names:
             catalogue.check_usable(group, word)
     return Composition(cfg, choices, list(overrides), catalogue)
+
+
+def check_early(parsed: list[Override], catalogue: Catalogue) -> None:
+    """Refuse one wrong key or value without a composition, which takes half of the time of a refusal.
+
+    Only where no file chooses words, and of several mistakes none: which of them is told follows the configuration's order.
+    """
+    choices = {
+        group: catalogue.default_words(group) for group in catalogue.defaults if group in catalogue.words
+    }
+    for override in (o for o in parsed if o.key_or_group in catalogue.words):
+        names = [n for value in values_of(override) for n in (value if isinstance(value, list) else [value])]
+        choices[override.key_or_group] = [str(name) for name in names]
+    words = [catalogue.words[group][name] for group, names in choices.items() for name in names]
+    if any(word.defaults or (word.kind.overlay and word.name != "none") or word.problem for word in words):
+        return
+    for group in LIST_GROUPS:
+        choices[group] = [n for n in choices[group] if "_target_" in catalogue.words[group][n].node]
+    table = catalogue.params(choices)
+    values = {
+        o.key_or_group: plain_value(o.value())
+        for o in parsed
+        if o.key_or_group not in catalogue.words
+        and not o.is_delete()
+        and not o.is_add()
+        and o.package is None
+    }
+    wrong = []
+    for key, value in values.items():
+        within = any(key.startswith(f"{path}.") for path in table)
+        if key.split(".")[0] in ("hydra", "sweep") or within or key.rpartition(".")[2].startswith("_"):
+            continue
+        if key not in table or not ("${" in str(value) or fits_rule(table[key], value)):
+            wrong.append(key)
+    missing = [path for path, param in table.items() if param.value == REQUIRED and path not in values]
+    if len(wrong) != 1 or missing or isinstance(values[wrong[0]], dict):
+        return
+    if wrong[0] not in table:
+        raise UserError(unknown_key(wrong[0], "", table, choices))
+    # needs this module
+    from dltrain.config.validation import refuse_value
+
+    refuse_value(table[wrong[0]], values[wrong[0]], None, choices, catalogue)
 
 
 def keys_of(overrides: list[str]) -> set[str]:

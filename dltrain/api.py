@@ -27,7 +27,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from dltrain.errors import CheckpointProblem, UserError
+from dltrain.errors import CheckpointProblem, UserError, assigned, typed
 from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def sweep(*words: str, config_dir: Any = None, **knobs: Any) -> Sweep:
         code = run_sweep(texts, source, shlex.join(["dltrain", "-m", *texts]), folders.append)
         if code == INTERRUPTED:
             raise KeyboardInterrupt(
-                f"the sweep was interrupted; what is done is kept. The same call goes on, or: dltrain -m sweep.resume={folders[0]}"
+                f"the sweep was interrupted; what is done is kept. The same call goes on, or: {typed('-m', assigned('sweep.resume', folders[0]))}"
             )
     return Sweep(folders[0])
 
@@ -540,7 +540,7 @@ def _differences(runs: list[Run]) -> list[dict[str, Any]]:
     """Return, for each run, the words and the keys in which the runs differ."""
     from dltrain.config.catalogue import leaves
     from dltrain.config.compose import keys_of
-    from dltrain.config.saved import SAFE
+    from dltrain.config.schema import SAFE
 
     words = [dict(run.config.words) for run in runs]
     values = [

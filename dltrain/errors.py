@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 import textwrap
 from collections.abc import Iterable
 
@@ -47,6 +49,31 @@ class CheckFailed(UserError):
     """A check of a result failed."""
 
     exit_code = 10
+
+
+def typed(*words: object) -> str:
+    """Return a command line of dltrain as the shell takes it: a folder with a space is quoted.
+
+    >>> typed("resume", "my runs/a")
+    "dltrain resume 'my runs/a'"
+    """
+    return shlex.join(["dltrain", *map(str, words)])
+
+
+def assigned(key: str, value: object) -> str:
+    """Return the override that sets a text, in quotes where Hydra's grammar needs them; `typed` quotes it for the shell.
+
+    >>> assigned("sweep.resume", "runs/a"), assigned("notes", "a (b)")
+    ('sweep.resume=runs/a', 'notes="a (b)"')
+    """
+    text = str(value)
+    return f"{key}={text if re.fullmatch(r'[A-Za-z0-9_./@:-]+', text) else in_quotes(text)}"
+
+
+def in_quotes(text: str) -> str:
+    """Return a text in quotes as Hydra's grammar reads it, where a backslash is escaped before a quote only."""
+    inner = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), text)
+    return f'"{inner}"'
 
 
 # names in other programs of what is a word here

@@ -10,6 +10,7 @@ import pytest
 
 from dltrain.commands.complete import candidates, split
 from dltrain.commands.completion import SCRIPTS
+from dltrain.commands.resume import check_safe
 from dltrain.errors import UserError
 
 LINES = {  # what is typed → some of what is offered, and something that is not
@@ -77,6 +78,10 @@ def test_run_folders_and_files_are_offered(workdir):
     assert "outputs/digits/" in candidates(
         *split("dltrain evaluate outputs/digits/2026-01-01_00-00-00-abcd ")
     )
+    changes = candidates(*split("dltrain resume outputs/digits/2026-01-01_00-00-00-abcd "))
+    assert {"epochs=", "quiet=", "checkpoint.keep="} <= set(changes)
+    for change in changes:
+        check_safe(f"{change}1", run)  # what is offered is accepted
     assert candidates(*split("dltrain resume outputs/")) == ["outputs/digits/"]
     assert candidates(*split("dltrain evaluate outputs/digits/2")) == [
         "outputs/digits/2026-01-01_00-00-00-abcd/"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.groups import LIST_GROUPS, OVERLAYS, group_of
+from dltrain.config.schema import LENGTH, is_safe
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError
 from dltrain.verbs import verbs
@@ -50,7 +51,7 @@ def candidates(before: list[str], current: str) -> list[str]:
         # the run comes first, then what changes in it
         named = not verb.takes_several_runs and any("=" not in word for word in before[1:])
         found = [] if named else [*run_folders(current), *(paths(current) if verb.takes_files else ())]
-        found = found or list(_heads(catalogue, before))
+        found = found or [head for head in _heads(catalogue, before) if may_change(verb.name, head[:-1])]
     elif "=" in current:
         found = list(values(catalogue, before, current))
     else:
@@ -96,6 +97,11 @@ def chosen_by(catalogue: Catalogue, group: str, name: str) -> dict[str, list[str
             names = value if isinstance(value, list) else [value]
             found[group_of(str(key).split()[-1].lstrip("/"))] = [str(word) for word in names]
     return found
+
+
+def may_change(verb: str | None, key: str) -> bool:
+    """Return whether a key may follow a run: a resumed run takes only what leaves its earlier steps as they are."""
+    return verb != "resume" or key in LENGTH or is_safe(key)
 
 
 def _heads(catalogue: Catalogue, before: list[str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,7 +109,7 @@ def check(asked: Arguments) -> None:
     """Refuse a folder that is there, and a format whose packages are not installed; imports none of them."""
     if asked.folder.exists():
         raise UserError(
-            f"{asked.folder} is there already, and an export replaces nothing. Name another folder: --output {asked.folder}-2"
+            f"{asked.folder} is there already, and an export replaces nothing. Name another folder: --output {shlex.quote(f'{asked.folder}-2')}"
         )
     missing = [name for name in NEEDED.get(asked.form, ()) if find_spec(name) is None]
     if missing:

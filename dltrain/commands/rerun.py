@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 
 from dltrain.commands import STARTED
@@ -11,7 +10,7 @@ from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.schema import run_name
-from dltrain.errors import UserError
+from dltrain.errors import UserError, typed
 from dltrain.storage.folder_names import check_writable, new_folder
 
 
@@ -31,7 +30,7 @@ def run(arguments: list[str]) -> int:
     from dltrain.run import experiment
     from dltrain.run.record import logging_to
 
-    built = experiment.prepare(config, door, shlex.join(["dltrain", "rerun", *arguments]), overrides, startup)
+    built = experiment.prepare(config, door, typed("rerun", *arguments), overrides, startup)
     folder = new_folder(config.output, run_name(config))
     with logging_to(folder):
         experiment.run(built, folder)

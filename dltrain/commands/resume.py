@@ -12,10 +12,9 @@ from dltrain.commands import STARTED
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue, say_replaced
 from dltrain.config.door import door_for_saved
-from dltrain.config.saved import LENGTH, SAFE, is_safe
-from dltrain.config.schema import Config
+from dltrain.config.schema import LENGTH, SAFE, Config, is_safe
 from dltrain.direction import BETTER, direction_of, problems
-from dltrain.errors import CheckpointProblem, UserError, nearest
+from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.lock import Lock
 from dltrain.storage.summary import FINISHED, read_summary
@@ -61,7 +60,7 @@ def warn_of_direction(path: Path, config: Config) -> None:
         better = BETTER[direction_of(node["metric"], config.metrics) or node["mode"]]
         print(
             f"dltrain: {path} was begun with {group}.mode={node['mode']} for {node['metric']} ({better}), and keeps it. "
-            f"In the direction of the metric: dltrain rerun {path} {group}.mode=auto",
+            f"In the direction of the metric: {typed('rerun', path, f'{group}.mode=auto')}",
             file=sys.stderr,
         )
 
@@ -91,7 +90,7 @@ def check_safe(override: str, path: Path) -> None:
         raise UserError(
             f"`{key}` cannot change in a resumed run: it would be another run.{nearest(key, SAFE)}\n"
             f"What can: {', '.join(SAFE)}, and epochs or steps under a schedule that does not look at the end. "
-            f"For a new run with a change: dltrain rerun {path} {override}"
+            f"For a new run with a change: {typed('rerun', path, override)}"
         )
 
 
@@ -100,7 +99,7 @@ def check_resumable(path: Path, longer: bool = False) -> dict[str, Any]:
     summary = read_summary(path)
     if summary["status"] in FINISHED and not (longer and summary["status"] == "completed"):
         raise CheckpointProblem(
-            f"{path} is finished ({summary['status']}): there is nothing to resume. To repeat it: dltrain rerun {path}"
+            f"{path} is finished ({summary['status']}): there is nothing to resume. To repeat it: {typed('rerun', path)}"
         )
     return summary
 

@@ -32,7 +32,7 @@ from dltrain.config.hydra_private import get_args_parser
 from dltrain.config.schema import Config, run_name
 from dltrain.config.validation import validate
 from dltrain.data.progress import say_reading
-from dltrain.errors import UserError, nearest
+from dltrain.errors import UserError, nearest, typed
 from dltrain.storage.folder_names import check_writable, new_folder
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def check_flags(args: Namespace) -> None:
 
 
 def command_line(arguments: list[str]) -> str:
-    return shlex.join(["dltrain", *arguments])
+    return typed(*arguments)
 
 
 def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name: str, command: str) -> int:
@@ -136,7 +136,7 @@ def say_unused_sweep(composition: Composition) -> None:
         if path != key and key in sweep and sweep[key] != knob.value:
             found.append(f"`{path}`{' (' + ', '.join(map(str, sweep.space)) + ')' if key == 'space' else ''}")
     if found:
-        command = shlex.join(["dltrain", "-m", *composition.overrides])
+        command = typed("-m", *composition.overrides)
         print(
             f"dltrain: {', '.join(found)} {'is' if len(found) == 1 else 'are'} for -m only; this is one run. "
             f"For the sweep: {command}",
@@ -160,7 +160,7 @@ def check_no_sweep(overrides: list[str], may_sweep: bool = True) -> None:
     """Refuse the settings of a sweep for one run, which would have no effect; `may_sweep`: whether -m is a cure."""
     for text in overrides:
         if re.match(r"\+*sweep[.=]", text):
-            cure = f", or add -m:\ndltrain -m {shlex.join(overrides)}" if may_sweep else "."
+            cure = f", or add -m:\n{typed('-m', *overrides)}" if may_sweep else "."
             raise UserError(f"`{text}` is a setting of a sweep, and this is one run. Leave it out{cure}")
 
 

@@ -15,7 +15,7 @@ import yaml
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, leaves
 from dltrain.config.compose import check_lr
 from dltrain.config.groups import OF_SWEEPS
-from dltrain.config.schema import Config, to_config
+from dltrain.config.schema import LENGTH, Config, is_safe, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import (
     check_together,
@@ -27,26 +27,15 @@ from dltrain.config.validation import (
 from dltrain.config.values import check_value
 from dltrain.config.yaml_files import SafeLoader, check_bounds
 from dltrain.direction import problems, resolved_modes
-from dltrain.errors import CheckpointProblem, UserError, nearest
+from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage.files import replace
 
 # fifty times the size of what a run writes
 MAX_SAVED_BYTES = 200_000
-# Keys, or groups of them, that do not affect earlier steps of a run: changing any other would make it another run.
-SAFE = ("log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes",
-        "checkpoint.keep", "checkpoint.background", "checkpoint.unsaved", "workers", "worker_timeout", "quiet", "tags",
-        "notes", "trust", "logger")  # fmt: skip
 # former names of the keys of a target
 FORMER = {"dltrain.data.image_folder.image_folder": {"size": "image_size"}}
-# safe where no schedule depends on the length of the run
-LENGTH = ("epochs", "steps")
 # the place and the length of a run do not affect earlier steps
 _ELSEWHERE = ("name", "output", *LENGTH)
-
-
-def is_safe(key: str) -> bool:
-    """Return whether a dotted key is among SAFE, or below one of them."""
-    return any(key == safe or key.startswith(f"{safe}.") for safe in SAFE)
 
 
 def write(config: Config, file: Path) -> None:
@@ -119,7 +108,7 @@ def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
     if changed:
         raise CheckpointProblem(
             f"{run} has a config.yaml that its checkpoints were not made with: {'; '.join(changed[:6])}\n"
-            f"Put that back; for a new run with the change: dltrain rerun {run}"
+            f"Put that back; for a new run with the change: {typed('rerun', run)}"
         )
 
 

@@ -229,7 +229,7 @@ def check_values(
         if within is not None:
             found = at(plain, within)
             if not fits_rule(table[within], found):
-                _refuse_value(table[within], found, asked.get(within), choices, catalogue)
+                refuse_value(table[within], found, asked.get(within), choices, catalogue)
             continue
         if path in choices and value not in (None, {}):
             raise UserError(f"`{path}` is {str(value)[:80]}; it must be keys with their values.")
@@ -278,7 +278,7 @@ def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> s
     return next((where for where, _ in _setters(path, choices, catalogue)), "")
 
 
-def _refuse_value(
+def refuse_value(
     param: Param, value: Any, asked: Any, choices: dict[str, list[str]], catalogue: Catalogue
 ) -> None:
     """Refuse a value with the place of the file that sets it, or with the value that the key has in a file without it."""

@@ -176,7 +176,7 @@ def _check_classes(raw: RawData) -> None:
         raise DataError(
             f"the targets of a classification must be whole class numbers from 0 (lowest here: {low}, kind: "
             f"{raw.targets.dtype}, shape: {tuple(raw.targets.shape)}); number the classes 0, 1, …, or use "
-            "task=regression"
+            "dataset.task=regression"
         )
     if raw.class_names and high >= len(raw.class_names):
         raise DataError(f"class number {high} occurs, but there are only {len(raw.class_names)} class names")

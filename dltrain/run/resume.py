@@ -14,7 +14,7 @@ from torch import Tensor
 from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
-from dltrain.errors import CheckpointProblem, DataProblem, UserError
+from dltrain.errors import CheckpointProblem, DataProblem, UserError, typed
 from dltrain.run.build import build_schedule
 from dltrain.run.built import Experiment
 from dltrain.run.plan import make_plan
@@ -42,7 +42,7 @@ def check_same_run(folder: RunFolder, manifest: Mapping[str, Any]) -> None:
     if manifest.get("fingerprint") != folder.facts["fingerprint"]:
         raise DataProblem(
             f"{folder.path}: the data are not those that the run was trained on. Put the former ones back, or start "
-            f"another run with these: dltrain rerun {folder.path}"
+            f"another run with these: {typed('rerun', folder.path)}"
         )
     saved.check_same(folder.path, manifest.get("config"), folder.facts["config"])
     warn_of_other_machine(manifest, folder.facts)
@@ -81,7 +81,7 @@ def check_yardstick(path: Path, state: Mapping[str, Any], trainer: Trainer) -> N
         raise CheckpointProblem(
             f"{path} was trained by an earlier version, whose val/loss depends on the kind of loss, label smoothing and "
             "class weights; it no longer does, so that a resumed run would mix two scales.\n"
-            f"Train again: dltrain rerun {path}"
+            f"Train again: {typed('rerun', path)}"
         )
 
 
@@ -92,7 +92,7 @@ def load_state(trainer: Trainer, state: Any, weights: dict[str, Tensor], best: d
     except CheckpointProblem as error:
         path = trainer.folder.path
         raise CheckpointProblem(
-            f"{path} cannot be continued: {error}\nTo start it again: dltrain rerun {path}"
+            f"{path} cannot be continued: {error}\nTo start it again: {typed('rerun', path)}"
         ) from None
 
 

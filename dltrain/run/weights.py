@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from dltrain.errors import CheckpointProblem
+from dltrain.errors import CheckpointProblem, typed
 
 
 class WithModel(Protocol):
@@ -41,7 +41,7 @@ def best_weights(path: Path) -> dict[str, Tensor]:
     file = path / "checkpoints" / "best.safetensors"
     if not file.is_file():
         raise CheckpointProblem(
-            f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: dltrain resume {path}"
+            f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: {typed('resume', path)}"
         )
     try:
         return load_file(file)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
-from dltrain.errors import CheckpointProblem, ResourceProblem
+from dltrain.errors import CheckpointProblem, ResourceProblem, typed
 from dltrain.storage import checkpoint
 from dltrain.storage.files import replace
 from dltrain.storage.lock import Lock
@@ -186,7 +186,7 @@ class RunFolder:
             self.note_problem(problem)
             return
         raise ResourceProblem(
-            f"{problem}; those before it are as they were.\nMake room, then: dltrain resume {self.path} "
+            f"{problem}; those before it are as they were.\nMake room, then: {typed('resume', self.path)} "
             "(checkpoint.unsaved=continue goes on without it)"
         )
 

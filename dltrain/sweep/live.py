@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -197,4 +198,4 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
     total = plan.trials * len(plan.replicates)
     print(f"\n{done} of {count(total, 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
     if any(folder.glob(f"*/{SUBFOLDER}")):
-        print(f"tensorboard --logdir {folder}")
+        print(f"tensorboard --logdir {shlex.quote(str(folder))}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from dltrain.config.schema import objective_of
-from dltrain.errors import CheckpointProblem, UserError
+from dltrain.errors import CheckpointProblem, UserError, assigned, typed
 from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.summary import read_json
@@ -51,7 +52,7 @@ def check_recorded(folder: Path, texts: list[str]) -> None:
         if re.match(r"[+~]*hydra\b", text):
             raise CheckpointProblem(
                 f"{folder / RECORD} holds `{text[:80]}`: what is set for Hydra is not taken from a record.\n"
-                f"Repeat the whole command of that sweep, with sweep.resume={folder}"
+                f"Repeat the whole command of that sweep, with {shlex.quote(assigned('sweep.resume', folder))}"
             )
 
 
@@ -125,7 +126,7 @@ def check_equal(folder: Path, plan: Plan) -> None:
     )
     raise UserError(
         f"{folder} is a sweep over something else, so its results would not belong to this one:\n{differences}.\n"
-        f"Go on with it as it is: dltrain -m sweep.resume={folder}. Or leave sweep.resume out for a new sweep."
+        f"Go on with it as it is: {typed('-m', assigned('sweep.resume', folder))}. Or leave sweep.resume out for a new sweep."
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from dltrain.errors import UserError
+from dltrain.errors import UserError, typed
 
 # 128 + number for an interruption (SIGHUP: the terminal was closed), 75 ("try again") where a batch system is to requeue
 # the job. Not every system has all of them.
@@ -119,6 +119,6 @@ class Signals:
         assert self.received is not None
         name = self.received.name
         return Interrupted(
-            f"{name} after step {step}: everything is saved. Go on with: dltrain resume {folder}",
+            f"{name} after step {step}: everything is saved. Go on with: {typed('resume', folder)}",
             EXIT_CODES[self.received],
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shlex
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import plain_value
 from dltrain.direction import BETTER
+from dltrain.errors import typed
 from dltrain.sweep.jobs import Job, write
 from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.plan import Plan
@@ -76,7 +76,7 @@ def write_best(plan: Plan, row: Row, catalogue: Catalogue, file: Path) -> None:
             "# @package _global_",
             f"# The best of {len(plan.search_axes)} {'axis' if len(plan.search_axes) == 1 else 'axes'}: {' '.join(overrides)}",
             f"# result: {plan.metric} {_result(row)} ({BETTER[plan.mode]})",
-            f"# command: cp this file to conf/experiment/best.yaml, then: {shlex.join(['dltrain', *plan.options, 'experiment=best'])}",
+            f"# command: cp this file to conf/experiment/best.yaml, then: {typed(*plan.options, 'experiment=best')}",
         ]
     )
     body: dict[str, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from dltrain.config.door import Rights
 from dltrain.config.schema import Config, Node
 from dltrain.direction import Mode, direction_of, resolve_mode
+from dltrain.errors import assigned, typed
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.composer import Composer
@@ -100,11 +100,11 @@ class Plan:
 
     def resume_command(self, folder: Path) -> str:
         """The command that continues the sweep in a folder, as bash takes it."""
-        return shlex.join(["dltrain", "-m", *self.options, f"sweep.resume={folder}"])
+        return typed("-m", *self.options, assigned("sweep.resume", folder))
 
     def rerun_command(self, job: Job) -> str:
         """The command that runs the configuration of a job by itself, as bash takes it."""
-        return shlex.join(["dltrain", *self.options, *job.overrides])
+        return typed(*self.options, *job.overrides)
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a sweep to be gone on with, as JSON data."""

@@ -97,11 +97,12 @@ def measure(config: Config, rights: Rights) -> int:
     weights = [p for p in parts.model.parameters() if p.requires_grad]
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
+    optimizer: Any = parts.optimizer
     with suppress(Exception):  # one that needs a closure: its state is not counted
-        parts.optimizer.step()
+        optimizer.step()
     state = sum(
         tensor_bytes(v for v in kept.values() if isinstance(v, torch.Tensor))
-        for kept in parts.optimizer.state.values()
+        for kept in optimizer.state.values()
     )
     return int(activations) + data + 2 * tensor_bytes(weights) + state
 

@@ -93,7 +93,7 @@ def write_best(plan: Plan, job: Job, catalogue: Catalogue, file: Path) -> None:
     )
 
 
-def _nest(node: dict[str, Any], key: str, value: Any) -> None:
+def _nest(node: dict[str, Any], key: str, value: object) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         node = node.setdefault(parent, {})

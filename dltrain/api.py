@@ -49,7 +49,7 @@ _LONG = ("reason", "folder")
 _ELSEWHERE = ("name", "output", "device", "threads", "evaluation.test", "lr")
 
 
-def train(*words: str, config_dir: Any = None, **knobs: Any) -> Run:
+def train(*words: str, config_dir: str | Path | None = None, **knobs: object) -> Run:
     """Train one configuration, as `dltrain key=value …` does, and return its run.
 
     Args:
@@ -86,7 +86,9 @@ def train(*words: str, config_dir: Any = None, **knobs: Any) -> Run:
     return Run(folder, catalogue=catalogue, built_from=(checked.config, checked.door))
 
 
-def load(path: Any, *changes: str, device: Any = "cpu", config_dir: Any = None) -> Run:
+def load(
+    path: str | Path, *changes: str, device: object = "cpu", config_dir: str | Path | None = None
+) -> Run:
     """Return the run of a folder that `train` or the command line made.
 
     Args:
@@ -122,7 +124,7 @@ def load(path: Any, *changes: str, device: Any = "cpu", config_dir: Any = None) 
     return run
 
 
-def sweep(*words: str, config_dir: Any = None, **knobs: Any) -> Sweep:
+def sweep(*words: str, config_dir: str | Path | None = None, **knobs: object) -> Sweep:
     """Run a sweep, as `dltrain -m key=a,b …` does: its jobs in processes of their own, several at a time.
 
     Args:
@@ -256,7 +258,9 @@ class Run:
         """Return the model with the best weights, in evaluation mode. Raises CheckpointProblem if the run has no best weights."""
         return self._predictor.model
 
-    def predict(self, data: Any, *, batch_size: int | None = None, skip_broken: bool = False) -> Predictions:
+    def predict(
+        self, data: object, *, batch_size: int | None = None, skip_broken: bool = False
+    ) -> Predictions:
         """Predict for new data: labels and probabilities, or quantities in real units.
 
         Args:
@@ -276,7 +280,7 @@ class Run:
         """
         return self._predictor(data, batch_size, skip_broken)
 
-    def evaluate(self, *changes: str, **knobs: Any) -> dict[str, dict[str, float]]:
+    def evaluate(self, *changes: str, **knobs: object) -> dict[str, dict[str, float]]:
         """Score the best weights, as `dltrain evaluate RUN key=value` does; return the scores by split.
 
         Args:
@@ -463,7 +467,7 @@ class Sweep(Sequence[Run]):
 # Arguments --------------------------------------------------------------------------------------------------------
 
 
-def _folder(config_dir: Any) -> str | None:
+def _folder(config_dir: str | Path | None) -> str | None:
     return None if config_dir is None else str(config_dir)
 
 
@@ -520,7 +524,7 @@ def _short(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _typed(texts: list[str]) -> list[Any]:
+def _typed(texts: list[str]) -> Sequence[object]:
     """Return a column of a CSV file as numbers, if all its values are."""
     for kind in (int, float):
         try:
@@ -530,13 +534,13 @@ def _typed(texts: list[str]) -> list[Any]:
     return [text or None for text in texts]
 
 
-def _outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _outcome(summary: Mapping[str, Any]) -> dict[str, object]:
     names = ("status", "metric", "objective", "best_epoch", "seconds")
     tests = {f"test/{name}": value for name, value in (summary.get("test") or {}).items()}
     return {name: summary.get(name) for name in names} | tests
 
 
-def _differences(runs: list[Run]) -> list[dict[str, Any]]:
+def _differences(runs: list[Run]) -> list[dict[str, object]]:
     """Return, for each run, the words and the keys in which the runs differ."""
     from dltrain.config.catalogue import leaves
     from dltrain.config.compose import keys_of
@@ -568,10 +572,10 @@ def _differences(runs: list[Run]) -> list[dict[str, Any]]:
     ]
 
 
-def _differ(values: list[Any]) -> bool:
+def _differ(values: list[object]) -> bool:
     return any(value != values[0] for value in values)
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     """Return a list as the command line has it."""
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else value

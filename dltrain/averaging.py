@@ -6,7 +6,7 @@ With averaging on, the averaged weights are validated, used for early stopping, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -27,7 +27,7 @@ class Averaging(Protocol):
 
     def update(self, step: int) -> None: ...
 
-    def swapped(self) -> Any: ...
+    def swapped(self) -> AbstractContextManager[None]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 

@@ -41,7 +41,7 @@ BETTER: dict[Mode, str] = {"min": "lower is better", "max": "higher is better"}
 _OF_SAMPLES = ("loss", "objective", "accuracy", "mae")
 
 
-def direction_of(metric: str, metrics: Mapping[str, Any] | None = None) -> Mode | None:
+def direction_of(metric: str, metrics: Mapping[str, object] | None = None) -> Mode | None:
     """Return whether lower (`min`) or higher (`max`) values of a column are better, or None if unknown.
 
     metrics: the nodes of the chosen metrics by word, of which the user's own state their direction as `_direction_`
@@ -54,7 +54,7 @@ def direction_of(metric: str, metrics: Mapping[str, Any] | None = None) -> Mode 
     return _DIRECTIONS.get(name)
 
 
-def resolve_mode(metric: str, mode: Choice, metrics: Mapping[str, Any] | None = None) -> Mode:
+def resolve_mode(metric: str, mode: Choice, metrics: Mapping[str, object] | None = None) -> Mode:
     """Replace `auto` by the direction of the metric. Raises ValueError for a metric of unknown direction."""
     if mode != "auto":
         return mode

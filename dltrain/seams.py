@@ -13,7 +13,7 @@ from typing import Any
 from dltrain.errors import UserError
 
 
-def check_fits(part: Any, names: Sequence[str], key: str) -> None:
+def check_fits(part: object, names: Sequence[str], key: str) -> None:
     """Raise UserError, naming the method and its arguments, for an object that fits none of the interfaces.
 
     Args:
@@ -43,7 +43,7 @@ def interface_of(name: str) -> type:
     return found
 
 
-def described(part: Any) -> str:
+def described(part: object) -> str:
     kind = part if inspect.isroutine(part) or inspect.isclass(part) else type(part)
     noun = (
         "the function"
@@ -55,7 +55,7 @@ def described(part: Any) -> str:
     return f"{noun} {getattr(kind, '__qualname__', kind)}" if part is not None else "None"
 
 
-def misfit(part: Any, interface: type) -> str | None:
+def misfit(part: object, interface: type) -> str | None:
     """Return what an object lacks for an interface; None where it fits."""
     if not getattr(interface, "_is_protocol", False):
         return (

@@ -247,12 +247,12 @@ class Loggers:
         for logger, method in self.methods["stepped"]:
             self.call(logger, method, progress)
 
-    def tell(self, event: str, record: Any) -> None:
+    def tell(self, event: str, record: object) -> None:
         """Tell every logger of an event, each with a copy."""
         for logger, method in tuple(self.methods[event]):
             self.call(logger, method, deepcopy(record))
 
-    def call(self, logger: object, method: Callable[[Any], None], record: Any) -> None:
+    def call(self, logger: object, method: Callable[[Any], None], record: object) -> None:
         name = type(logger).__name__
         try:
             method(record)

@@ -90,7 +90,7 @@ def has_key() -> bool:
     return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
 
 
-def texts(value: Any) -> list[str]:
+def texts(value: object) -> list[str]:
     """Return a list of texts; what is read from the environment is one text."""
     return [str(item) for item in value] if isinstance(value, list) else [str(value)] if value else []
 

@@ -52,6 +52,6 @@ class Adapter(Metric):
         return self.metric.compute()
 
 
-def is_torchmetrics(kind: Any) -> bool:
+def is_torchmetrics(kind: object) -> bool:
     """Return whether a class or function comes from torchmetrics itself."""
     return str(getattr(kind, "__module__", "")).split(".")[0] == "torchmetrics"

@@ -80,14 +80,14 @@ def unbalanced(spec: DataSpec, targets: Tensor) -> tuple[Measures, str]:
 # Building and checking --------------------------------------------------------------------------------------------
 
 
-def facts_of(spec: DataSpec, target: Any) -> tuple[Any, ...]:
+def facts_of(spec: DataSpec, target: object) -> tuple[object, ...]:
     """Return the arguments of the program in the order of the group: spec, num_classes, num_outputs, class_names, task."""
     # torchmetrics' word for classes
     task = "multiclass" if is_torchmetrics(target) else spec.task
     return spec, spec.num_classes, spec.num_classes, spec.class_names, task
 
 
-def as_metric(built: Any, name: str, spec: DataSpec, fitting: Mapping[str, str]) -> Values | Metric:
+def as_metric(built: object, name: str, spec: DataSpec, fitting: Mapping[str, str]) -> Values | Metric:
     """Return what a word of `metrics` built, adapted to the protocols and checked.
 
     fitting: the words for each task, for the message. Raises ValueError, without the word's name, for what does not fit.
@@ -114,11 +114,11 @@ def is_object(metric: Values | Metric) -> bool:
     return not _is_function(metric)
 
 
-def _is_function(metric: Any) -> bool:
+def _is_function(metric: object) -> bool:
     return callable(metric) and not hasattr(metric, "update")
 
 
-def _check_direction(metric: Any) -> None:
+def _check_direction(metric: object) -> None:
     direction = getattr(metric, "direction", None)
     if direction is not None and direction not in BETTER:
         raise ValueError(f'`{type(metric).__name__}.direction` is {direction!r}; it must be "min" or "max"')
@@ -168,12 +168,12 @@ def check_values(measures: Measures, outputs: Tensor, targets: Tensor) -> None:
             )
 
 
-def averages(metric: Any) -> bool:
+def averages(metric: object) -> bool:
     """Return whether a metric, or the one that it adapts, has a choice of averages."""
     return hasattr(getattr(metric, "metric", metric), "average")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     if isinstance(value, Tensor):
         return value.numel() == 1 and not value.is_complex()
     return isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "size", 0) == 1)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dltrain.optimizers.groups import ParamGroup
+
 # one tensor per parameter
 Vector = list[Tensor]
 
@@ -46,7 +48,7 @@ def dot(left: Vector, right: Vector) -> Tensor:
     return torch.stack([torch.sum(a * b) for a, b in zip(left, right, strict=True)]).sum()
 
 
-def trainable(param_groups: list[dict[str, Any]]) -> tuple[Vector, list[float]]:
+def trainable(param_groups: list[ParamGroup]) -> tuple[Vector, list[float]]:
     """Return all parameters that are not frozen, and for each the lr of its group."""
     pairs = [(p, group["lr"]) for group in param_groups for p in group["params"] if p.requires_grad]
     return [parameter for parameter, _ in pairs], [lr for _, lr in pairs]

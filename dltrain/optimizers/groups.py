@@ -8,22 +8,26 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
+# of an optimizer: `params`, `lr` and its other numbers
+ParamGroup: TypeAlias = dict[str, Any]
+# plain data and tensors, for checkpoints
+State: TypeAlias = dict[str, Any]
+Params: TypeAlias = Iterable[Tensor] | Iterable[ParamGroup]
 Closure: TypeAlias = Callable[[], Tensor]
 
 
 class SteppingOptimizer(Protocol):
     """The interface that a wrap expects of its optimizer and has itself."""
 
-    param_groups: list[dict[str, Any]]
+    param_groups: list[ParamGroup]
 
     def step(self, closure: Closure | None = None) -> Tensor | None: ...
 
     def zero_grad(self, set_to_none: bool = True) -> None: ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> State: ...
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state_dict: State) -> None: ...
 
 
 class Optimizer(Protocol):
@@ -33,9 +37,9 @@ class Optimizer(Protocol):
 
     def zero_grad(self, set_to_none: bool = True) -> None: ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> State: ...
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state_dict: State) -> None: ...
 
 
 def evaluate(closure: Closure | None) -> Tensor | None:
@@ -46,7 +50,7 @@ def evaluate(closure: Closure | None) -> Tensor | None:
         return closure()
 
 
-def with_gradient(group: dict[str, Any]) -> list[Tensor]:
+def with_gradient(group: ParamGroup) -> list[Tensor]:
     """Return the parameters of a group that have a gradient."""
     return [parameter for parameter in group["params"] if parameter.grad is not None]
 

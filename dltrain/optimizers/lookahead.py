@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dltrain.optimizers.groups import Closure, Params, SteppingOptimizer
+from dltrain.optimizers.groups import Closure, ParamGroup, Params, State, SteppingOptimizer
 from dltrain.optimizers.stepping import call_step, needs_of
 from dltrain.ranges import Count, Fraction, NonNegative, Part, Positive
 
@@ -45,7 +45,7 @@ class Lookahead:
         return needs_of(self.optimizer)
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:
+    def param_groups(self) -> list[ParamGroup]:
         return self.optimizer.param_groups
 
     @property
@@ -70,11 +70,11 @@ class Lookahead:
             torch._foreach_copy_(fast, self.slow)
         return loss
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         slow = [tensor.clone() for tensor in self.slow]
         return {"optimizer": self.optimizer.state_dict(), "slow": slow, "steps": self.steps}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: State) -> None:
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.steps = state_dict["steps"]
         for tensor, saved in zip(self.slow, state_dict["slow"], strict=True):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from dltrain.optimizers.groups import (
     Closure,
+    ParamGroup,
     Params,
     buffers,
     evaluate,
@@ -80,7 +79,7 @@ class Muon(torch.optim.Optimizer):
             self._step_adam([p for p in parameters if id(p) not in self.hidden], group)
         return loss
 
-    def _step_hidden(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _step_hidden(self, parameters: list[Tensor], group: ParamGroup) -> None:
         if not parameters:
             return
         grads, momenta = gradients(parameters), buffers(self, parameters, "momentum")
@@ -91,7 +90,7 @@ class Muon(torch.optim.Optimizer):
             update = orthogonalize(matrix, group["ns_steps"]).view_as(parameter)
             parameter.add_(update, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
 
-    def _step_adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _step_adam(self, parameters: list[Tensor], group: ParamGroup) -> None:
         if not parameters:
             return
         (beta1, beta2), steps, grads = group["betas"], group["steps"], gradients(parameters)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dltrain.optimizers.groups import Closure, SteppingOptimizer, gradients, with_gradient
+from dltrain.optimizers.groups import Closure, ParamGroup, State, SteppingOptimizer, gradients, with_gradient
 from dltrain.optimizers.stepping import ONE_LOSS, Objective, needs_of, take_step
 from dltrain.ranges import Positive
 
@@ -42,7 +42,7 @@ class SAM:
         self.optimizer, self.rho, self.adaptive = optimizer, rho, adaptive
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:
+    def param_groups(self) -> list[ParamGroup]:
         return self.optimizer.param_groups
 
     @property
@@ -91,10 +91,10 @@ class SAM:
         ascent = torch._foreach_mul(grads, self.rho / (norm + 1e-12))
         return list(torch._foreach_mul(ascent, scales) if self.adaptive else ascent)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {"optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: State) -> None:
         self.optimizer.load_state_dict(state_dict["optimizer"])
 
 

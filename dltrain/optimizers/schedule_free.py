@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dltrain.optimizers.groups import (
     Closure,
+    ParamGroup,
     Params,
     buffers,
     evaluate,
@@ -79,7 +80,7 @@ class ScheduleFree(torch.optim.Optimizer):
                 state["base"] = parameter.clone()
         return [state["base"] for state in states]
 
-    def _update(self, group: dict[str, Any], average: list[Tensor], base: list[Tensor]) -> None:
+    def _update(self, group: ParamGroup, average: list[Tensor], base: list[Tensor]) -> None:
         """Update z and x of a group, whose parameters hold y, and store x in the parameters."""
         group["steps"] += 1
         rate = group["lr"]
@@ -95,7 +96,7 @@ class ScheduleFree(torch.optim.Optimizer):
         for parameter, x, z in zip(group["params"], average, base, strict=True):
             torch.lerp(x, z, share, out=parameter)
 
-    def _move_base(self, group: dict[str, Any], rate: float, work: dict[Tensor, Tensor]) -> None:
+    def _move_base(self, group: ParamGroup, rate: float, work: dict[Tensor, Tensor]) -> None:
         """Update z ← z - γ (u + λ y); `work` is scratch memory: an allocation takes twice as long on a CPU."""
         parameters = with_gradient(group)
         if not parameters:

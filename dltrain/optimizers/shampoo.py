@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from dltrain.optimizers.groups import (
     Closure,
+    ParamGroup,
     Params,
     buffers,
     evaluate,
@@ -79,7 +78,7 @@ class Shampoo(torch.optim.Optimizer):
             torch._foreach_add_(parameters, momenta, alpha=-group["lr"])
         return loss
 
-    def _precondition(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+    def _precondition(self, parameter: Tensor, group: ParamGroup) -> Tensor:
         """Return the gradient times the roots, a new tensor in the parameter's shape; update the roots when due."""
         grad = parameter.grad
         assert grad is not None
@@ -106,7 +105,7 @@ class Shampoo(torch.optim.Optimizer):
         return update.view_as(parameter)
 
 
-def _is_fresh(steps: int, group: dict[str, Any]) -> bool:
+def _is_fresh(steps: int, group: ParamGroup) -> bool:
     """Return whether the roots are computed after this number of steps."""
     every = group["update_every"]
     if group["beta"] == 1:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 from torch import nn
 
 from dltrain.ranges import NonNegative
-from dltrain.regularization.selection import decayed_parameters, grouped
+from dltrain.regularization.selection import ParamGroups, decayed_parameters, grouped
 
 
 class DecoupledDecay:
@@ -24,7 +23,7 @@ class DecoupledDecay:
         self.parameters = decayed_parameters(model, "weight_decay", all_parameters)
 
     @torch.no_grad()
-    def before_update(self, param_groups: Sequence[dict[str, Any]], scale: float = 1.0) -> None:
+    def before_update(self, param_groups: ParamGroups, scale: float = 1.0) -> None:
         for parameters, lr in grouped(self.parameters, param_groups):
             torch._foreach_mul_(parameters, 1 - lr * self.strength * scale)
 

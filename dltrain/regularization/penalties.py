@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.ranges import NonNegative, Share
-from dltrain.regularization.selection import decayed_parameters, grouped
+from dltrain.regularization.selection import ParamGroups, decayed_parameters, grouped
 
 
 class L2:
@@ -62,7 +62,7 @@ class ProximalL1:
         self.parameters = decayed_parameters(model, "l1", all_parameters)
 
     @torch.no_grad()
-    def after_update(self, param_groups: Sequence[dict[str, Any]], scale: float = 1.0) -> None:
+    def after_update(self, param_groups: ParamGroups, scale: float = 1.0) -> None:
         for parameters, lr in grouped(self.parameters, param_groups):
             threshold = lr * self.strength * scale
             removed = list(torch._foreach_clamp_max(parameters, bounds(threshold, parameters)))

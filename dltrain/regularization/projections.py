@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import nn
 
 from dltrain.ranges import Positive
-from dltrain.regularization.selection import decayed_parameters, grouped
+from dltrain.regularization.selection import ParamGroups, decayed_parameters, grouped
 
 
 class MaxNorm:
@@ -32,7 +29,7 @@ class MaxNorm:
         self.parameters, self.limit = decayed_parameters(model, "max_norm"), limit
 
     @torch.no_grad()
-    def after_update(self, param_groups: Sequence[dict[str, Any]], scale: float = 1.0) -> None:
+    def after_update(self, param_groups: ParamGroups, scale: float = 1.0) -> None:
         for parameters, _ in grouped(self.parameters, param_groups):
             norms = [
                 torch.linalg.vector_norm(p, dim=tuple(range(1, p.ndim)), keepdim=True) for p in parameters

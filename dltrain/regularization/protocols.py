@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from dltrain.regularization.selection import ParamGroups
 
 
 @runtime_checkable
@@ -40,7 +41,7 @@ class GradientRule(Protocol):
 class DecayRule(Protocol):
     """Decay weights after the gradient is computed and before the optimizer's update."""
 
-    def before_update(self, param_groups: Sequence[dict[str, Any]], scale: float = 1.0) -> None:
+    def before_update(self, param_groups: ParamGroups, scale: float = 1.0) -> None:
         """Decay the weights.
 
         Args:
@@ -53,5 +54,5 @@ class DecayRule(Protocol):
 class WeightRule(Protocol):
     """Change weights after the optimizer's update, such as by a projection onto a constraint."""
 
-    def after_update(self, param_groups: Sequence[dict[str, Any]], scale: float = 1.0) -> None:
+    def after_update(self, param_groups: ParamGroups, scale: float = 1.0) -> None:
         """Change the weights; the arguments are those of `DecayRule.before_update`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -14,6 +14,9 @@ NORMALIZATION = (
     nn.RMSNorm,
     nn.LocalResponseNorm,
 )
+
+# of the optimizer: `params`, `lr` and its other numbers
+ParamGroups: TypeAlias = Sequence[dict[str, Any]]
 
 
 def decayed_parameters(model: nn.Module, word: str, all_parameters: bool = False) -> list[Tensor]:
@@ -36,9 +39,7 @@ def decayed_parameters(model: nn.Module, word: str, all_parameters: bool = False
     return list(found.values())
 
 
-def grouped(
-    parameters: Iterable[Tensor], param_groups: Sequence[dict[str, Any]]
-) -> list[tuple[list[Tensor], Any]]:
+def grouped(parameters: Iterable[Tensor], param_groups: ParamGroups) -> list[tuple[list[Tensor], Any]]:
     """Return the members of each parameter group that are in `parameters` and have a gradient, with the group's lr."""
     chosen = {id(parameter) for parameter in parameters}
     pairs = []

@@ -35,6 +35,7 @@ from dltrain.metrics.measures import (
     check_samples,
     check_values,
 )
+from dltrain.optimizers.groups import SteppingOptimizer
 from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
@@ -274,7 +275,7 @@ def check_outputs(
         raise UserError(str(error)) from error
 
 
-def check_classes(outputs: Any, samples: int, spec: DataSpec, config: Config) -> None:
+def check_classes(outputs: object, samples: int, spec: DataSpec, config: Config) -> None:
     """Refuse outputs of a classifier other than one for each class."""
     shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else None
     if spec.task != "classification" or shape is None or shape == (samples, spec.num_classes):
@@ -314,18 +315,19 @@ def build_rules(config: Config, door: Door, model: nn.Module) -> Rules:
         if node["_target_"] is None:  # dropout and the like set a key of the model or of the loss
             continue
         rule = door.build(node, f"regularization.{word}", model)
-        for kind, members in zip(
-            (Penalty, GradientRule, DecayRule, WeightRule),
-            (rules.penalties, rules.gradients, rules.decays, rules.weights),
-            strict=True,
-        ):
-            if isinstance(rule, kind):
-                members.append(rule)
+        if isinstance(rule, Penalty):
+            rules.penalties.append(rule)
+        if isinstance(rule, GradientRule):
+            rules.gradients.append(rule)
+        if isinstance(rule, DecayRule):
+            rules.decays.append(rule)
+        if isinstance(rule, WeightRule):
+            rules.weights.append(rule)
     rules.gradients.sort(key=lambda rule: rule.order)  # clipping, then noise, then decay
     return rules
 
 
-def check_rules(config: Config, optimizer: Any, rules: Rules) -> None:
+def check_rules(config: Config, optimizer: SteppingOptimizer, rules: Rules) -> None:
     """Refuse what the source did not tell beforehand: rules that an optimizer from elsewhere cannot have, or theirs."""
     own = replace(of_object(optimizer), needs=needs_of(optimizer))
     chosen = part(BY_NAME["optimizer"], config.words["optimizer"], own, config.optimizer)
@@ -336,7 +338,7 @@ def check_rules(config: Config, optimizer: Any, rules: Rules) -> None:
             raise UserError(message)
 
 
-def build_optimizer(config: Config, door: Door, model: nn.Module, frozen: list[Frozen]) -> Any:
+def build_optimizer(config: Config, door: Door, model: nn.Module, frozen: list[Frozen]) -> SteppingOptimizer:
     """Build the optimizer over its parameter groups, inside its wraps; each group keeps its `initial_lr`."""
     if not config.compile:
         skip_dynamo_import()

@@ -16,6 +16,7 @@ from torch import Tensor
 from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
+from dltrain.data.batches import Split
 from dltrain.data.prepare import Splits
 from dltrain.loggers.events import Result, RunInfo
 from dltrain.loggers.run_log import RunLog
@@ -230,7 +231,7 @@ def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]
             folder.note_problem(f"{name} could not be written ({error.strerror})")
 
 
-def constant_guess(parts: Parts, split: Any) -> dict[str, float]:
+def constant_guess(parts: Parts, split: Split) -> dict[str, float]:
     """Return the scores of a constant output on a split with columns.
 
     The output is the mean of the training targets, or the fractions of their classes.

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from dltrain.run.deployed import Deployed
 from dltrain.run.loader import loader
 from dltrain.run.prediction import Predictor, predictor
 from dltrain.run.usage import usage
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 SAMPLES = 10_000  # that are compared with the run, at most
 _VALUES = 2**27  # of their inputs
@@ -61,7 +64,7 @@ def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> A
     return agreement
 
 
-def record(deployed: Deployed, model: str) -> Any:
+def record(deployed: Deployed, model: str) -> ExportedProgram:
     """Return the operations of a model as a torch.export.ExportedProgram. Raises UserError where they depend on the data."""
     example = deployed.example()
     samples = torch.export.Dim("samples", min=1)
@@ -149,7 +152,7 @@ def compare(deployed: Deployed, found: Mapping[str, Any], wanted: Tensor, data: 
     return agreement
 
 
-def check_labels(deployed: Deployed, labels: list[Any], wanted: Tensor, tolerance: float) -> None:
+def check_labels(deployed: Deployed, labels: list[object], wanted: Tensor, tolerance: float) -> None:
     """Refuse a label that is not the run's, unless its two most probable classes are nearer than the tolerance."""
     classes = deployed.facts()["classes"]
     best = wanted.topk(min(2, wanted.shape[1]), 1)
@@ -168,14 +171,14 @@ def check_labels(deployed: Deployed, labels: list[Any], wanted: Tensor, toleranc
 # Formats ----------------------------------------------------------------------------------------------------------
 
 
-def write_onnx(deployed: Deployed, program: Any, folder: Path) -> Exported:
+def write_onnx(deployed: Deployed, program: ExportedProgram, folder: Path) -> Exported:
     from dltrain.run.onnx_file import run_onnx, write
 
     write(deployed, program, folder / "model.onnx")
     return lambda inputs: run_onnx(deployed, folder / "model.onnx", inputs)
 
 
-def write_torch(deployed: Deployed, program: Any, folder: Path) -> Exported:
+def write_torch(deployed: Deployed, program: ExportedProgram, folder: Path) -> Exported:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.export.save(
@@ -184,7 +187,7 @@ def write_torch(deployed: Deployed, program: Any, folder: Path) -> Exported:
     return write_loader(deployed, folder, None)
 
 
-def write_safetensors(deployed: Deployed, program: Any, folder: Path) -> Exported:
+def write_safetensors(deployed: Deployed, program: ExportedProgram, folder: Path) -> Exported:
     from safetensors.torch import save_file
 
     graph, weights = source_of(program)
@@ -193,14 +196,14 @@ def write_safetensors(deployed: Deployed, program: Any, folder: Path) -> Exporte
     return write_loader(deployed, folder, graph)
 
 
-WRITERS: dict[str, Callable[[Deployed, Any, Path], Exported]] = {
+WRITERS: dict[str, Callable[[Deployed, ExportedProgram, Path], Exported]] = {
     "onnx": write_onnx,
     "torch": write_torch,
     "safetensors": write_safetensors,
 }
 
 
-def source_of(program: Any) -> tuple[str, dict[str, Tensor]]:
+def source_of(program: ExportedProgram) -> tuple[str, dict[str, Tensor]]:
     """Return the operations of a program as Python code, and its tensors in the order of the arguments.
 
     Raises UserError for operations that are no code, such as branches.

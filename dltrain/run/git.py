@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 # Settings of a repository that make `git status` run commands; the command line has priority over its config.
 _HARMLESS = (
@@ -29,7 +28,7 @@ _KEPT = ("HOME", "XDG_CONFIG_HOME", "SYSTEMROOT")  # the location of the user's 
 _STATUS = ("status", "--porcelain=v2", "--branch", "--untracked-files=no", "--ignore-submodules=all")
 
 
-def git_state() -> dict[str, Any]:
+def git_state() -> dict[str, object]:
     """Return the commit of the working folder and whether it has uncommitted changes; empty outside a checkout.
 
     `dirty` is None where the repository's own config defines filters: comparing files would run them.

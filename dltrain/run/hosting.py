@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from multiprocessing import spawn
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TextIO
 
 from dltrain.config.compose import hydra_kept
@@ -57,7 +58,9 @@ class hosted:
         if self.alone:
             _BUSY.release()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self.stack.__exit__(kind, error, trace)
         finally:

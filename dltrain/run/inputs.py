@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dltrain.config.schema import Node
@@ -22,11 +21,11 @@ from dltrain.data.image_files import Found
 from dltrain.data.npz import as_inputs, read_array
 from dltrain.data.pixels import ENDINGS
 from dltrain.run.samples import Broken, InMemory, Pictures, Samples
+from dltrain.run.table import Array
 
 if TYPE_CHECKING:
     from dltrain.data.tables.read import Table
 
-STANDARD_INPUT = "-"
 ARRAYS = (".npz", ".npy")
 TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".gz", ".bz2", ".zst")
 
@@ -137,9 +136,9 @@ def _array_name(path: Path, wanted: str) -> str:
     return str(names[0])
 
 
-def _npy(path: Path) -> NDArray[Any]:
+def _npy(path: Path) -> Array:
     try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
+        array: Array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise DataError(
             f"cannot read {path} ({str(error)[:100]}); save a plain array with numpy.save"

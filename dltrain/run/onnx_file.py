@@ -6,17 +6,21 @@ import json
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dltrain.errors import UserError
 from dltrain.run.deployed import Deployed
 
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+    from torch.export import ExportedProgram
+
 _BATCH = 1024
 
 
-def write(deployed: Deployed, program: Any, file: Path) -> None:
+def write(deployed: Deployed, program: ExportedProgram, file: Path) -> None:
     """Write a program of torch.export as ONNX. Raises UserError, naming it, for an operation that ONNX lacks."""
     import onnx
 
@@ -25,7 +29,7 @@ def write(deployed: Deployed, program: Any, file: Path) -> None:
     onnx.save(model, file)
 
 
-def converted(deployed: Deployed, program: Any) -> Any:
+def converted(deployed: Deployed, program: ExportedProgram) -> ModelProto:
     """Return the ModelProto of a program, with texts in and out."""
     import onnx
     import torch
@@ -65,7 +69,7 @@ def refused(error: BaseException) -> UserError:
     )
 
 
-def with_names(model: Any, deployed: Deployed, names: list[str], results: list[str]) -> Any:
+def with_names(model: ModelProto, deployed: Deployed, names: list[str], results: list[str]) -> ModelProto:
     """Name inputs and outputs as the data have them; texts become numbers at the start, and class numbers names at the end."""
     from onnx import TensorProto, helper
 
@@ -111,7 +115,7 @@ def with_names(model: Any, deployed: Deployed, names: list[str], results: list[s
     return model
 
 
-def renamed(value: Any, name: str) -> Any:
+def renamed(value: ValueInfoProto, name: str) -> ValueInfoProto:
     """Return the declaration of a tensor under another name, with `samples` as its first dimension."""
     import onnx
 

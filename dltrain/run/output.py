@@ -10,21 +10,20 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dltrain.data.errors import nearest, some
 from dltrain.errors import DataProblem
 from dltrain.run.inputs import Given
 from dltrain.run.prediction import Predictions
+from dltrain.run.table import Array
 
 FORMAT = 1  # of the JSON document
 SHOWN = 20  # rows on the terminal; of more, the first and the last
 _SHOWN_CLASSES = 8  # of more, only the probability of the most probable class is shown
 
-Columns = dict[str, Sequence[Any] | NDArray[Any]]
+Columns = dict[str, Sequence[object] | Array]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Part:
 
     given: Given
     found: Predictions
-    kept: Mapping[str, Sequence[Any]]
+    kept: Mapping[str, Sequence[object]]
 
     @property
     def of_files(self) -> bool:
@@ -43,7 +42,7 @@ class Part:
 
 def kept_columns(
     given: Given, found: Predictions, names: Sequence[str], delimiter: str
-) -> dict[str, list[Any]]:
+) -> dict[str, list[object]]:
     """Return columns of a table for the predicted rows. Raises DataProblem where the table has none of that name."""
     if not names:
         return {}
@@ -85,7 +84,7 @@ def columns_of(parts: Sequence[Part]) -> Columns:
     return columns
 
 
-def document(parts: Sequence[Part], runs: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
+def document(parts: Sequence[Part], runs: Sequence[str], notes: Sequence[str]) -> dict[str, object]:
     """Return predictions, notes and what was left out as plain data for JSON."""
     contract = parts[0].found.contract
     names = parts[0].found.class_names if contract.task == "classification" else parts[0].found.names
@@ -108,9 +107,9 @@ def document(parts: Sequence[Part], runs: Sequence[str], notes: Sequence[str]) -
     }
 
 
-def _records(part: Part) -> list[dict[str, Any]]:
+def _records(part: Part) -> list[dict[str, object]]:
     found = part.found
-    records: list[dict[str, Any]] = []
+    records: list[dict[str, object]] = []
     kept = [dict(zip(part.kept, row, strict=True)) for row in zip(*part.kept.values(), strict=True)]
     if found.contract.task == "classification":
         names = [str(name) for name in found.class_names]
@@ -136,7 +135,7 @@ def _number(value: float) -> float | None:
 # Files ------------------------------------------------------------------------------------------------------------
 
 
-def as_json(content: Mapping[str, Any]) -> str:
+def as_json(content: Mapping[str, object]) -> str:
     return json.dumps(content, ensure_ascii=False, default=str)
 
 
@@ -159,11 +158,11 @@ def as_parquet(columns: Columns) -> bytes:
     return content
 
 
-def _plain(values: Sequence[Any] | NDArray[Any]) -> list[Any]:
+def _plain(values: Sequence[object] | Array) -> list[object]:
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
-Document = Callable[[], Mapping[str, Any]]
+Document = Callable[[], Mapping[str, object]]
 # by the ending of a file's name: its content, from the columns or the document
 WRITERS: dict[str, Callable[[Columns, Document], bytes]] = {
     ".csv": lambda columns, content: as_csv(columns).encode(),
@@ -194,7 +193,7 @@ def show(columns: Columns, found: Predictions) -> None:
     shown = _shown_columns(columns, found)
     probabilities = {"p", *found.table} if found.contract.task == "classification" else set()
 
-    def cell(name: str, value: Any) -> str:
+    def cell(name: str, value: object) -> str:
         if value is None or not isinstance(value, float):
             return "" if value is None else str(value)
         return f"{value:.4f}" if name in probabilities else f"{value:.6g}"
@@ -216,7 +215,7 @@ def show(columns: Columns, found: Predictions) -> None:
         console.print(f"{count:,} rows, {SHOWN} shown; all of them: --output FILE.csv", highlight=False)
 
 
-def _shown_columns(columns: Columns, found: Predictions) -> dict[str, list[Any]]:
+def _shown_columns(columns: Columns, found: Predictions) -> dict[str, list[object]]:
     plain = {name: _plain(values) for name, values in columns.items()}
     if found.contract.task != "classification" or len(found.class_names) <= _SHOWN_CLASSES:
         return plain

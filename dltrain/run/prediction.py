@@ -28,7 +28,7 @@ from dltrain.run.inputs import Given, array_of, finite, rows_of, table_of
 from dltrain.run.machine import choose_device, choose_precision
 from dltrain.run.plan import choose_batch_size, evaluation_batch_size
 from dltrain.run.samples import Broken, Pictures, Samples
-from dltrain.run.table import Table
+from dltrain.run.table import Array, Table
 from dltrain.run.weights import best_weights, load_best, load_weights
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.training.evaluation import evaluating
@@ -46,9 +46,9 @@ class Predictions:
     from 1, or files. notes: what was filled, not used, and levels that the training did not have. broken: what was left out.
     """
 
-    outputs: NDArray[Any]
+    outputs: Array
     contract: Contract
-    where: NDArray[Any]
+    where: Array
     notes: tuple[str, ...] = ()
     broken: tuple[Broken, ...] = ()
 
@@ -69,7 +69,7 @@ class Predictions:
         return self.outputs.argmax(-1)
 
     @cached_property
-    def labels(self) -> NDArray[Any]:
+    def labels(self) -> Array:
         """Name (N,) of the most probable class, its number where classes have no names. Raises UserError for quantities."""
         self._check("labels", "classification", "values")
         return np.array(self.class_names)[self.classes]
@@ -98,7 +98,7 @@ class Predictions:
         """Return the label and the probability of each class, or each quantity, as columns."""
         if self.contract.task == "regression":
             return Table(dict(zip(self.names, self.values.T, strict=True)))
-        columns: dict[str, NDArray[Any]] = {
+        columns: dict[str, Array] = {
             f"p({name})": column for name, column in zip(self.class_names, self.probabilities.T, strict=True)
         }
         return Table({"label": self.labels, **columns})
@@ -167,7 +167,7 @@ class Predictor:
         if size < 1:
             raise UserError(f"`batch_size` is {size}; it must be at least 1.")
         outputs: list[Tensor] = []
-        where: list[NDArray[Any]] = []
+        where: list[Array] = []
         distance = 0.0
         with data_problems(), evaluating(self.model):
             for inputs, names in samples.batches(size):

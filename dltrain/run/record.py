@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from dltrain.storage.run_folder import RunFolder
 from dltrain.training.parts import Parts, Plan
 
 
-def manifest_facts(experiment: Experiment) -> dict[str, Any]:
+def manifest_facts(experiment: Experiment) -> dict[str, object]:
     """Return what a checkpoint's manifest holds about its run: versions, machine, data, and what may not change in a resume."""
     return {
         "dltrain": dltrain.__version__,
@@ -37,7 +36,7 @@ def manifest_facts(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def facts(experiment: Experiment) -> dict[str, Any]:
+def facts(experiment: Experiment) -> dict[str, object]:
     """Return the fields of summary.json that do not depend on the result."""
     config, parts, plan = experiment.config, experiment.parts, experiment.plan
     return {
@@ -65,7 +64,7 @@ def facts(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def summary_of(result: Result) -> dict[str, Any]:
+def summary_of(result: Result) -> dict[str, object]:
     """Return the fields of summary.json about the result; metrics under `test` have no prefix."""
     names = "status stop_reason best_epoch best test objective epochs steps seconds images_per_second peak_memory_bytes"
     constant = {"constant": result.constant} if result.constant else {}

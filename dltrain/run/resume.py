@@ -37,7 +37,7 @@ def restore(trainer: Trainer) -> None:
     trainer.folder.rewind_rows(trainer.step)
 
 
-def check_same_run(folder: RunFolder, manifest: Mapping[str, Any]) -> None:
+def check_same_run(folder: RunFolder, manifest: Mapping[str, object]) -> None:
     """Raise DataProblem for other data, CheckpointProblem for another configuration; warn of another machine."""
     if manifest.get("fingerprint") != folder.facts["fingerprint"]:
         raise DataProblem(
@@ -118,7 +118,7 @@ def check_longer(experiment: Experiment, before: Config, door: Door) -> None:
             )
 
 
-def warn_of_other_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def warn_of_other_machine(then: Mapping[str, object], now: Mapping[str, object]) -> None:
     """Warn where device, thread count or torch differ: results are equal to the last bit for the same ones only."""
     for key in ("device", "threads", "torch"):
         if key in then and then[key] != now[key]:

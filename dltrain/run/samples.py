@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dltrain.data.contract import Contract
 from dltrain.data.errors import BrokenSamples, DataError
 from dltrain.data.image_files import ImageFiles
 from dltrain.data.pixels import COLORS, Form
+from dltrain.run.table import Array
 
 if TYPE_CHECKING:
     pass
@@ -40,7 +40,7 @@ class Samples(Protocol):
     notes: tuple[str, ...]
     broken: list[Broken]
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Array]]:
         """Yield samples (B, …) with their rows or files (B,). Raises DataError for a broken one unless it may be left out."""
         ...
 
@@ -51,14 +51,14 @@ class InMemory:
     def __init__(
         self,
         inputs: Tensor,
-        where: NDArray[Any] | None = None,
+        where: Array | None = None,
         notes: tuple[str, ...] = (),
         broken: Sequence[Broken] = (),
     ) -> None:
         self.inputs, self.notes, self.broken = inputs, notes, list(broken)
         self.where = np.arange(1, len(inputs) + 1) if where is None else where
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Array]]:
         """See `Samples.batches`."""
         for first in range(0, len(self.inputs), size):
             yield self.inputs[first : first + size], self.where[first : first + size]
@@ -81,7 +81,7 @@ class Pictures:
         self.files, self.notes, self.tolerant = files, notes, tolerant
         self.broken: list[Broken] = []
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Array]]:
         """See `Samples.batches`."""
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for positions in torch.arange(len(self.files)).split(size):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -67,7 +66,7 @@ def as_json(scores: list[Score], resamples: int) -> str:
     """Return the scores as one JSON document; a value that is not finite is null."""
     listed = []
     for score in scores:
-        item: dict[str, Any] = {
+        item: dict[str, object] = {
             "run": score.run,
             "split": score.split,
             "samples": score.samples,
@@ -84,7 +83,7 @@ def as_json(scores: list[Score], resamples: int) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """Return plain data with None for numbers that are not finite, which JSON does not know."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}

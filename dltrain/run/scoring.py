@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from dltrain.augmentation.mix import CutMix, Mixup
 from dltrain.augmentation.pipeline import Augmentation
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, objective_of
+from dltrain.data.batches import Split
 from dltrain.data.contract import Contract
 from dltrain.data.spec import Batch, DataSpec
 from dltrain.data.units import InUnits
@@ -45,8 +45,8 @@ class Scored:
 
     model: nn.Module
     spec: DataSpec
-    splits: Mapping[str, Any]  # those to be scored, by name
-    loss: Any
+    splits: Mapping[str, Split | Joined]  # those to be scored, by name
+    loss: Metric
     metrics: Mapping[str, Metric]
     measures: Measures
     augmentation: Augmentation | None
@@ -99,7 +99,7 @@ def build_scored(
     check_outputs(model, loss, metrics, splits, config, objects)
     found = {"train": splits.train, "val": splits.val, "test": splits.test}
     present = {name: split for name, split in found.items() if split is not None}
-    scored = (
+    scored: Mapping[str, Split | Joined] = (
         {"all": Joined(list(present.values()))}
         if whole
         else {k: v for k, v in present.items() if k != "train"}
@@ -120,7 +120,7 @@ def build_scored(
 class Joined:
     """All samples of several splits, one split after the other, in the order of each."""
 
-    def __init__(self, splits: list[Any]) -> None:
+    def __init__(self, splits: list[Split]) -> None:
         self.splits = splits
 
     def __len__(self) -> int:
@@ -215,7 +215,9 @@ class Draws:
     named: bool = False  # whether the user named what makes the copies
 
 
-def predict(parts: Scored, plan: Plan, split: Any, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
+def predict(
+    parts: Scored, plan: Plan, split: Split | Joined, draws: Draws | None = None
+) -> tuple[Tensor, Tensor]:
     """Return all logits (P, N, C) of a split in each of P passes, and targets (N, …); one pass without draws.
 
     Raises UserError for Monte-Carlo dropout without dropout, and for test-time augmentation without augmentation.
@@ -230,7 +232,12 @@ def predict(parts: Scored, plan: Plan, split: Any, draws: Draws | None = None) -
 
 
 def one_pass(
-    parts: Scored, plan: Plan, split: Any, number: int, mc_dropout: bool, augment: Augmentation | None
+    parts: Scored,
+    plan: Plan,
+    split: Split | Joined,
+    number: int,
+    mc_dropout: bool,
+    augment: Augmentation | None,
 ) -> tuple[Tensor, Tensor]:
     """Return logits and targets of a split; the draws of a batch depend on the run's seed, the pass and the batch alone."""
     outputs, targets = [], []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dltrain.errors import UserError, nearest
+
+# of numbers, texts or objects
+Array: TypeAlias = NDArray[Any]
 
 if TYPE_CHECKING:
     import pandas
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN = 20  # rows; of more, the first and the last
 
 
-class Table(Mapping[str, NDArray[Any]]):
+class Table(Mapping[str, Array]):
     """Columns of one length by name. Numbers are float64, or int64 where all are whole numbers of Python; others objects.
 
     >>> table = Table({"epoch": [1, 2], "val/loss": [0.5, 0.25]})
@@ -29,16 +32,16 @@ class Table(Mapping[str, NDArray[Any]]):
         2      0.25
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
+    def __init__(self, columns: Mapping[str, Sequence[object] | Array]) -> None:
         self._columns = {name: column_of(values) for name, values in columns.items()}
 
     @classmethod
-    def of_rows(cls, rows: Sequence[Mapping[str, Any]]) -> Table:
+    def of_rows(cls, rows: Sequence[Mapping[str, object]]) -> Table:
         """Return the table of rows; a name that a row lacks is None there, or nan among numbers."""
         names = list(dict.fromkeys(name for row in rows for name in row))
         return cls({name: [row.get(name) for row in rows] for name in names})
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
+    def __getitem__(self, name: str) -> Array:
         if name not in self._columns:
             raise KeyError(
                 f"{name} is no column.{nearest(name, self._columns)} Columns: {', '.join(self._columns)}"
@@ -60,7 +63,7 @@ class Table(Mapping[str, NDArray[Any]]):
     def num_rows(self) -> int:
         return len(next(iter(self._columns.values()), []))
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, object]]:
         """Return the rows as dicts of Python's own numbers and texts."""
         lists = [column.tolist() for column in self._columns.values()]
         return [dict(zip(self._columns, row, strict=True)) for row in zip(*lists, strict=True)]
@@ -110,7 +113,7 @@ class Table(Mapping[str, NDArray[Any]]):
         return f"\n({self.num_rows} rows)" if self.num_rows > SHOWN else ""
 
 
-def column_of(values: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
+def column_of(values: Sequence[object] | Array) -> Array:
     """Return values as int64, float64 (None is nan), or objects."""
     if isinstance(values, np.ndarray):
         return values
@@ -124,7 +127,7 @@ def column_of(values: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
     return column
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Return a value as it is shown: six digits of a number, nothing for what is missing."""
     if value is None or value != value:
         return ""

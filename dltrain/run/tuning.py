@@ -7,7 +7,6 @@ import inspect
 import logging
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,11 +53,11 @@ def own_lr(config: Config, door: Door) -> float | None:
     return float(inspect.signature(target).parameters["lr"].default)
 
 
-def _some_lr(config: Config) -> Any:
+def _some_lr(config: Config) -> float | str | None:
     return CANDIDATES[0] if config.lr == "auto" else config.lr
 
 
-def with_values(config: Config, **values: Any) -> Config:
+def with_values(config: Config, **values: object) -> Config:
     """Return the configuration with other knobs; `lr` goes to the optimizer, too."""
     plain = copy.deepcopy(config.plain)
     plain |= values

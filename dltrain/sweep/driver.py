@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import current_thread, main_thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dltrain.config.schema import Config
 from dltrain.errors import FolderInUse, ResourceProblem
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.backends.protocol import CompleteBackend, Ended, Evaluated, Event, Started, checked
-from dltrain.sweep.jobs import Job, values_of
+from dltrain.sweep.jobs import Chosen, Job, values_of
 from dltrain.sweep.live import Quiet
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.reuse import Finished, take_over
@@ -100,7 +100,7 @@ class Driver:
             raise damaged(self.study.file, f" at trial {frozen.number}")
         return self.plan.jobs(frozen.number, chosen, self.folder)
 
-    def begin_trial(self, trial: Trial, chosen: dict[str, Any]) -> None:
+    def begin_trial(self, trial: Trial, chosen: Chosen) -> None:
         """Assign numbers to the jobs of a trial, and queue those that are not done."""
         self.begin_jobs(self.plan.jobs(trial.number, chosen, self.folder), trial)
 
@@ -354,7 +354,7 @@ class Driver:
     def interruptible(self) -> Iterator[None]:
         """Count signals that ask for the end. After one the running jobs save and stop; after two they are killed."""
 
-        def on_signal(number: int, frame: Any) -> None:
+        def on_signal(number: int, frame: object) -> None:
             self.interrupts += 1
             self.received = self.received or signal.Signals(number)
             if signal.Signals(number).name == "SIGHUP":

@@ -7,11 +7,14 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from dltrain.config.schema import Config
 from dltrain.storage.files import replace
 from dltrain.storage.summary import ENDED, read_json
+
+# the value of each axis, by its name
+Chosen: TypeAlias = dict[str, Any]
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Job:
 
     number: int
     trial: int
-    chosen: dict[str, Any]  # axis → value, repetitions included
+    chosen: Chosen  # axis → value, repetitions included
     overrides: list[str]
     folder: Path
     state: str = "waiting"  # or running, interrupted, and the states of summary.json
@@ -115,7 +118,7 @@ class Job:
         return label(self.chosen)
 
 
-def label(chosen: dict[str, Any]) -> str:
+def label(chosen: Chosen) -> str:
     """Return the values of the axes as they are shown."""
     return " ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"

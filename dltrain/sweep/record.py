@@ -76,7 +76,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def is_identity(value: Any) -> bool:
+def is_identity(value: object) -> bool:
     """Return whether a value has the form of Plan.identity."""
     if not isinstance(value, dict):
         return False

@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dltrain.errors import CheckpointProblem
+from dltrain.sweep.jobs import Chosen
 from dltrain.sweep.plan.space import Axis, active
 
 Direction = Literal["minimize", "maximize"]
@@ -135,22 +136,22 @@ class Study:
     def trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def ask(self) -> tuple[Trial, dict[str, Any]]:
+    def ask(self) -> tuple[Trial, Chosen]:
         """Return the next trial and its configuration."""
         with quiet():
             trial = self.study.ask()
             return trial, self.configure(trial)
 
-    def resume(self, frozen: FrozenTrial) -> tuple[Trial, dict[str, Any]]:
+    def resume(self, frozen: FrozenTrial) -> tuple[Trial, Chosen]:
         """Return a trial that an earlier driver began, and its configuration."""
         with quiet():
             trial = Trial(self.study, frozen._trial_id)
             self.reported[trial.number] = set(frozen.intermediate_values)
             return trial, self.configure(trial)
 
-    def configure(self, trial: Trial) -> dict[str, Any]:
+    def configure(self, trial: Trial) -> Chosen:
         """Suggest a value for every active axis, in order, so that conditions can look at earlier ones."""
-        chosen: dict[str, Any] = {}
+        chosen: Chosen = {}
         for axis in self.axes:
             if axis.is_active(chosen):
                 chosen[axis.name] = suggest(trial, axis)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dltrain.data.batches import Split
 from dltrain.metrics.counts import confusion_of
 from dltrain.metrics.measures import Measures
 from dltrain.training.forward import Forward
@@ -28,7 +28,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def outputs_of(
-    model: Callable[[Tensor], Tensor], split: Any, batch_size: int, device: torch.device, precision: str
+    model: Callable[[Tensor], Tensor], split: Split, batch_size: int, device: torch.device, precision: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the outputs (float32) and targets of a split, batch by batch, in its order."""
     forward = Forward(model, device, precision)
@@ -38,7 +38,7 @@ def outputs_of(
 
 def evaluate(
     model: nn.Module,
-    split: Any,
+    split: Split,
     metrics: Mapping[str, Metric],
     batch_size: int,
     device: torch.device,
@@ -73,7 +73,7 @@ def means_of(
 
 
 def confusion(
-    model: nn.Module, split: Any, num_classes: int, batch_size: int, device: torch.device, precision: str
+    model: nn.Module, split: Split, num_classes: int, batch_size: int, device: torch.device, precision: str
 ) -> Tensor:
     """Return the counts (C, C) int64 of true class (row) against predicted class (column), on the CPU."""
     counts = torch.zeros(num_classes, num_classes, dtype=torch.float64, device=device)

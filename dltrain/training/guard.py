@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dltrain.optimizers.groups import SteppingOptimizer
+
 
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:
     """Return the 2-norm of all tensors together, a scalar on their device."""
@@ -33,7 +35,7 @@ class NonFinite(Exception):
 class HostGuard:
     """Check every step on the host, and raise NonFinite before the update: on a CPU, reading a number does not wait."""
 
-    def __init__(self, model: torch.nn.Module, optimizer: Any) -> None:
+    def __init__(self, model: torch.nn.Module, optimizer: SteppingOptimizer) -> None:
         self.model = model
 
     def before_update(self, loss: Tensor, gradients: Sequence[Tensor], step: int) -> None:
@@ -54,12 +56,13 @@ class DeviceGuard:
     kept and put back, which costs one copy of the weights a step.
     """
 
-    def __init__(self, model: torch.nn.Module, optimizer: Any) -> None:
+    def __init__(self, model: torch.nn.Module, optimizer: SteppingOptimizer) -> None:
         self.model = model
         self.parameters = list(model.parameters())
         self.bad_step = torch.full((), -1.0, device=self.parameters[0].device)
         self.bad_loss = torch.zeros_like(self.bad_step)
-        self.optimizer = optimizer if getattr(optimizer, "_step_supports_amp_scaling", False) else None
+        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        self.optimizer: Any = optimizer if fused else None
         self.before: list[Tensor] = []
 
     def before_update(self, loss: Tensor, gradients: Sequence[Tensor], step: int) -> None:

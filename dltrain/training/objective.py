@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dltrain.data.spec import Batch
+from dltrain.optimizers.groups import SteppingOptimizer
 from dltrain.optimizers.startup import backward
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.training.guard import gradients_of
@@ -44,7 +44,7 @@ class Terms:
     forward: Callable[[Tensor], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]
     rules: Rules
-    optimizer: Any
+    optimizer: SteppingOptimizer
     streams: Streams
     parameters: Sequence[Tensor]
     norms: Sequence[nn.Module]

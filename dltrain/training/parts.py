@@ -9,11 +9,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from dltrain.augmentation.pipeline import Augmentation
+from dltrain.averaging import Averaging
+from dltrain.data.batches import Split
 from dltrain.data.contract import Contract
 from dltrain.data.spec import DataSpec
 from dltrain.diagnostics.probe import Diagnostic
 from dltrain.direction import Mode
 from dltrain.metrics.measures import Measures
+from dltrain.optimizers.groups import SteppingOptimizer
+from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
 
 Schedule = Callable[[int], float]
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -45,10 +50,10 @@ class EarlyStopping(Protocol):
 class Rules:
     """Regularization by where it acts: on the loss, on the gradients, before and after the update."""
 
-    penalties: list[Any] = field(default_factory=list)
-    gradients: list[Any] = field(default_factory=list)
-    decays: list[Any] = field(default_factory=list)
-    weights: list[Any] = field(default_factory=list)
+    penalties: list[Penalty] = field(default_factory=list)
+    gradients: list[GradientRule] = field(default_factory=list)
+    decays: list[DecayRule] = field(default_factory=list)
+    weights: list[WeightRule] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,9 @@ class Parts:
 
     model: nn.Module
     spec: DataSpec
-    train: Any
-    val: Any
-    test: Any
+    train: Split
+    val: Split | None
+    test: Split | None
     order: Any
     order_observes: bool  # whether the order wants to see each sample's loss
     loss: Callable[[Tensor, Tensor], Tensor]  # what is minimized, before penalties: per-sample losses (B,)
@@ -80,14 +85,14 @@ class Parts:
     objective: (
         str  # which of the metrics is `loss` itself: "objective", or "loss" where that is the yardstick
     )
-    optimizer: Any
+    optimizer: SteppingOptimizer
     schedule: Schedule
     momentum_schedule: Schedule | None
     penalty_schedule: Schedule | None
     plateaus: list[Any]  # the schedules with a memory: they observe every evaluation
     rules: Rules
-    augmentation: Any | None  # (inputs, targets, generator, indices, epoch) → (inputs, targets)
-    averaging: Any | None
+    augmentation: Augmentation | None  # (inputs, targets, generator, indices, epoch) → (inputs, targets)
+    averaging: Averaging | None
     early_stopping: EarlyStopping
     fingerprint: str  # of the data
     statistics: dict[str, Tensor]  # mean and std that normalise the inputs

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from dltrain.optimizers.groups import SteppingOptimizer
 from dltrain.training.parts import Parts
 
 SMALLEST_MOMENTUM = 1e-30
@@ -30,7 +30,7 @@ def set_rates(parts: Parts, step: int) -> Rates:
     return Rates(first["lr"] / first.get("lr_scale", 1.0), scale)
 
 
-def set_momentum(optimizer: Any, momentum: float) -> None:
+def set_momentum(optimizer: SteppingOptimizer, momentum: float) -> None:
     """Set the momentum of an optimizer, which is the first beta in Adam's family.
 
     Never to 0 exactly: torch's optimizers would then drop the velocity, or miss one that they did not create.

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltrain.data.batches import Split
 from dltrain.data.spec import Batch
 from dltrain.optimizers.startup import backward
 from dltrain.storage.run_folder import RunFolder
@@ -135,7 +136,8 @@ class Member(Trainer):
         """Give the run's own optimizer its state, parameter by parameter, from that of the stack's vectors."""
         if not self.vectors:
             return
-        optimizer, places = self.parts.optimizer, self.stack.shared.places
+        optimizer: Any = self.parts.optimizer
+        places = self.stack.shared.places
         known = self.stack.optimizer_of(self).state
         for group, vectors in zip(optimizer.param_groups, self.vectors, strict=True):
             for parameter in group["params"]:
@@ -204,7 +206,7 @@ class Stack:
 
     def adopt(self, member: Member, vectors: list[list[Vector]]) -> None:
         """Let the optimizer of the member's kind update its vectors, with the state that it had."""
-        kind = type(member.parts.optimizer)
+        kind: type[Any] = type(member.parts.optimizer)
         fresh = kind(groups_of(member, vectors))  # some have a state from the beginning
         optimizer = self.optimizers.setdefault(kind, fresh)
         former = [vector.values for vector in chain(*member.vectors)]
@@ -344,11 +346,11 @@ class Stack:
 
     def validation(self, member: Member) -> dict[str, float]:
         """Return a member's scores of the validation split; those of all are computed at the first call of a step."""
-        if self.scores[0] != member.step:
+        if self.scores[0] != member.step and member.parts.val is not None:
             self.scores = (member.step, self.score(member.parts.val))
         return self.scores[1][self.members.index(member)]
 
-    def score(self, split: Any) -> list[dict[str, float]]:
+    def score(self, split: Split) -> list[dict[str, float]]:
         """Return the metrics of a split for each member, from one forward pass of all."""
         first, plan = self.members[0].parts, self.members[0].plan
         with evaluating(first.model):

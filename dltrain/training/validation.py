@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dltrain.averaging import recompute_batch_norm
 from dltrain.batch_norm import batch_norms, size_without_rest
+from dltrain.data.batches import Split
 from dltrain.seeding import sample_positions
 from dltrain.training.evaluation import evaluate
 from dltrain.training.forward import autocast
@@ -29,7 +29,7 @@ class Validation:
         # of the averaged weights, with the step for which they were computed
         self.statistics: tuple[int, list[Tensor]] | None = None
 
-    def score(self, split: Any) -> dict[str, float]:
+    def score(self, split: Split) -> dict[str, float]:
         """Return the metrics of a split, with the weights that the model has."""
         parts, plan = self.parts, self.plan
         return evaluate(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dltrain.loggers import notebook, terminal
+from dltrain.screen import notebook, output
 
 
 class Shown:
@@ -43,7 +43,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
     module.display = found.display  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", module)
-    monkeypatch.setattr(terminal, "in_notebook", lambda stream: True)
+    monkeypatch.setattr(output, "in_notebook", lambda stream: True)
     return found
 
 

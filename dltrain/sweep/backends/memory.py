@@ -7,13 +7,18 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dltrain.config.door import Rights
 from dltrain.config.schema import Config
 from dltrain.errors import UserError
 from dltrain.sweep.backends import pool
 from dltrain.sweep.backends.slots import Slot
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from torch import Tensor
 
 CONTEXT = 400 * 2**20  # bytes that a process takes for CUDA itself and its libraries before the first tensor
 # What changes nothing in the memory that a job needs.
@@ -49,7 +54,7 @@ def check_memory(slots: list[Slot], free: int, configs: Iterable[Config], rights
         )
 
 
-def weighty(config: Config) -> dict[str, Any]:
+def weighty(config: Config) -> dict[str, object]:
     """Return the keys on which a job's memory depends."""
     return {key: value for key, value in config.plain.items() if key not in WITHOUT_WEIGHT}
 
@@ -68,7 +73,7 @@ def largest_need(configs: list[Config], rights: Rights) -> int:
     return needed
 
 
-def measure_all(configs: list[Config], rights: Rights, cwd: str, channel: Any) -> None:
+def measure_all(configs: list[Config], rights: Rights, cwd: str, channel: Connection) -> None:
     os.chdir(cwd)
     needs = [CONTEXT]
     for config in configs:
@@ -97,14 +102,15 @@ def measure(config: Config, rights: Rights) -> int:
     weights = [p for p in parts.model.parameters() if p.requires_grad]
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
+    optimizer: Any = parts.optimizer
     with suppress(Exception):  # one that needs a closure: its state is not counted
-        parts.optimizer.step()
+        optimizer.step()
     state = sum(
         tensor_bytes(v for v in kept.values() if isinstance(v, torch.Tensor))
-        for kept in parts.optimizer.state.values()
+        for kept in optimizer.state.values()
     )
     return int(activations) + data + 2 * tensor_bytes(weights) + state
 
 
-def tensor_bytes(tensors: Iterable[Any]) -> int:
+def tensor_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)

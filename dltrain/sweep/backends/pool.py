@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_all_start_methods, get_context
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dltrain.training.signals import hangup_ignored
 
@@ -64,7 +64,7 @@ def _context() -> ForkServerContext | SpawnContext:
     return get_context("forkserver") if forks else get_context("spawn")
 
 
-def start(target: Callable[..., None], *arguments: Any) -> Worker:
+def start(target: Callable[..., None], *arguments: object) -> Worker:
     """Start `target(*arguments, channel)` in a process of its own."""
     context = _context()
     ours, theirs = context.Pipe()
@@ -74,7 +74,7 @@ def start(target: Callable[..., None], *arguments: Any) -> Worker:
     return Worker(process, ours)
 
 
-def _begin(environment: dict[str, str], target: Callable[..., None], *arguments: Any) -> None:
+def _begin(environment: dict[str, str], target: Callable[..., None], *arguments: object) -> None:
     """Call the target in the caller's environment: the fork server, which may be older, has that of its start."""
     os.environ.clear()
     os.environ.update(environment)

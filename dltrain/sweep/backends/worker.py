@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from dltrain.config import saved
 from dltrain.config.door import Door, Rights, rights_of_record, rights_of_user
@@ -209,7 +209,7 @@ def _end_with_driver() -> None:
     os._exit(1)
 
 
-def score_winner(path: str, config: Config, rights: Rights, cwd: str, channel: Any) -> None:
+def score_winner(path: str, config: Config, rights: Rights, cwd: str, channel: connection.Connection) -> None:
     """Score the test split of one finished job with its best weights."""
     _leave_terminal()
     os.chdir(cwd)

@@ -97,7 +97,7 @@ def _result(row: Row) -> str:
     return f"{row.mean:.6g} ± {row.half_width:.2g}, the mean of {len(row.values)} runs and its 95 % interval"
 
 
-def _nest(node: dict[str, Any], key: str, value: Any) -> None:
+def _nest(node: dict[str, Any], key: str, value: object) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         node = node.setdefault(parent, {})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dltrain.direction import Mode
-from dltrain.sweep.jobs import Job, label
+from dltrain.sweep.jobs import Chosen, Job, label
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import REPLICATES, Axis
@@ -20,7 +20,7 @@ MATTERS = 0.01  # share of the variance below which the best value of an axis is
 class Row:
     """One configuration with the objectives of its repetitions."""
 
-    chosen: dict[str, Any]
+    chosen: Chosen
     jobs: list[Job]
     values: list[float]  # of the repetitions that gave one
     mean: float
@@ -113,7 +113,7 @@ def edges(plan: Plan, rows: list[Row]) -> list[str]:
     return found
 
 
-def _edge(axis: Axis, value: Any) -> str:
+def _edge(axis: Axis, value: object) -> str:
     number = _number(value)
     if number is None:
         return ""
@@ -144,7 +144,7 @@ def importance(plan: Plan, rows: list[Row]) -> dict[str, float]:
     total = sum((v - mean) ** 2 for v in values)
     shares = {}
     for axis in plan.search_axes:
-        groups: dict[Any, list[float]] = {}
+        groups: dict[object, list[float]] = {}
         complete = [row for row in rows if row.complete]
         order = sorted(
             (i for i, row in enumerate(complete) if axis.name in row.chosen),

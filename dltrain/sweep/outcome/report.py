@@ -7,7 +7,6 @@ import html
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from dltrain.direction import BETTER
 from dltrain.sweep.jobs import Job, number, write
@@ -81,7 +80,7 @@ def write_report(plan: Plan, rows: list[Row], jobs: list[Job], notes: list[str],
     write(folder / "report.html", page)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return html.escape(str(value))
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import Run
+from PIL import Image
 
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.saved import read
+from dltrain.data.contract import Contract
 from dltrain.errors import CheckpointProblem, DataProblem
 from dltrain.run import scoring
 
@@ -186,3 +189,53 @@ def test_a_damaged_contract_is_refused(train, table, spoil):
     file.write_text(spoil(file.read_text()))
     with pytest.raises(CheckpointProblem, match=r"data\.json"):
         scores(run)
+
+
+def test_a_run_on_images_of_an_earlier_version_goes_on(train, dltrain, workdir):
+    """`dataset.image_size` was `dataset.size`, `resize` was `resized`, and the keys of labels were not there."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    for i, array in enumerate(pixels):
+        path = workdir / "photos" / "ab"[i % 2] / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+    images = ("dataset=image_folder", "dataset.root=photos", "dataset.image_size=6", "model=linear")
+    whole, run = train(*images, "steps=4"), train(*images, "steps=2")
+    newer = ("resize", "labels", "file_column", "target", "split_column", "task")
+    for path in (run.path / "config.yaml", run.path / "data.json", *run.path.glob("checkpoints/**/*.json")):
+        text = path.read_text()
+        if path.suffix == ".yaml":
+            content = yaml.safe_load(text)
+            content["dataset"] = older(content["dataset"], newer)
+            path.write_text(yaml.safe_dump(content, sort_keys=False))
+            continue
+        content = json.loads(text)
+        if "config" in content:
+            content["config"] = older(content["config"], [f"dataset.{key}" for key in newer])
+        if "resize" in content:
+            assert content.pop("resize") == "crop"
+            content["resized"] = True
+        path.write_text(json.dumps(content))
+    assert dltrain("evaluate", run.path) == 0
+    assert Contract.from_json((run.path / "data.json").read_text()).resize == "crop"
+    assert dltrain("resume", run.path, "steps=4", "quiet=true") == 0
+    assert all(weight.equal(whole.best_weights[name]) for name, weight in run.best_weights.items())
+
+
+def older(keys, newer):
+    """Return keys without the newer ones, and with the former name of the size."""
+    names = {name: name.replace("image_size", "size") for name in keys if name not in newer}
+    return {names[name]: keys[name] for name in names}
+
+
+def test_images_of_another_size_are_refused_with_a_cure_that_works(train, dltrain, workdir, capsys):
+    for i in range(40):
+        for folder, size in (("photos", (8, 8)), ("others", (12, 8))):
+            path = workdir / folder / "ab"[i % 2] / f"{i:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", size, (i, 2 * i, 3 * i)).save(path)
+    run = train("dataset=image_folder", "dataset.root=photos", "model=linear", "steps=2")
+    with pytest.raises(
+        DataProblem, match="12 wide and 8 high, and the model takes 8 and 8; .*image_size=.8,8."
+    ):
+        dltrain("evaluate", run.path, "dataset.root=others")
+    assert dltrain("evaluate", run.path, "dataset.root=others", "dataset.image_size=[8,8]") == 0

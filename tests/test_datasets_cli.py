@@ -12,7 +12,9 @@ import pytest
 from conftest import Run, run_folders
 from PIL import Image
 
-from dltrain.errors import DataProblem, UserError
+from dltrain.data.image_files import ImageFiles
+from dltrain.errors import DataProblem, ResourceProblem, UserError
+from dltrain.run import plan
 
 GENERATOR = np.random.default_rng(0)
 
@@ -359,3 +361,21 @@ def test_streaming_holds_no_more_at_the_end_of_an_epoch_than_near_its_start(dltr
     assert len(watched) >= 2, "the main process and at least one worker"
     for samples in watched:
         assert max(samples[45:]) - max(samples[10:30]) < 8, "MiB"
+
+
+def test_images_larger_than_the_memory_are_refused_before_they_are_read(dltrain, workdir, monkeypatch):
+    for i in range(40):
+        path = workdir / "photos" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 20), (i, 0, 0)).save(path)
+    images = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=false", "model=linear", "steps=1")
+    # 40 images as bytes and as floats
+    monkeypatch.setattr(plan, "free_memory", lambda device: 40 * 5 * 3 * 20 * 30 - 1)
+    monkeypatch.setattr(ImageFiles, "read", lambda *_: pytest.fail("read"))
+    with pytest.raises(ResourceProblem, match="40 samples of shape 3×20×30 .*\n.*dataset.image_size=224"):
+        dltrain(*images)
+    assert not (workdir / "outputs").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(workdir)
+    monkeypatch.setattr(plan, "free_memory", lambda device: 40 * 5 * 3 * 20 * 30)
+    assert dltrain(*images) == 0

@@ -30,7 +30,7 @@ from dltrain.config.search_path import catalogue_dir, misplaced, user_dirs
 from dltrain.config.signature import REQUIRED
 from dltrain.config.source import SCHEME, serve
 from dltrain.config.user_files import check_file, check_keys
-from dltrain.config.values import check_value, fits_rule, spread
+from dltrain.config.values import check_value, fits_rule, refuse_value, spread
 from dltrain.config.yaml_files import read_yaml
 from dltrain.errors import UserError, in_quotes, listing, nearest, typed
 from dltrain.verbs import verbs
@@ -149,8 +149,7 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     check_words(parsed, catalogue)
     check_files(parsed, catalogue)
     check_one_value(parsed, catalogue)
-    if name == CONFIG_NAME:
-        check_early(parsed, catalogue)
+    check_early(parsed, catalogue, name)
     try:
         cfg = hydra.compose_config(
             name, open_dicts(overrides, catalogue), run_mode=RunMode.RUN, with_log_configuration=False
@@ -169,7 +168,7 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     return Composition(cfg, choices, list(overrides), catalogue)
 
 
-def check_early(parsed: list[Override], catalogue: Catalogue) -> None:
+def check_early(parsed: list[Override], catalogue: Catalogue, primary: str) -> None:
     """Refuse one wrong key or value without a composition, which takes half of the time of a refusal.
 
     Only where no file chooses words, and of several mistakes none: which of them is told follows the configuration's order.
@@ -181,7 +180,9 @@ def check_early(parsed: list[Override], catalogue: Catalogue) -> None:
         names = [n for value in values_of(override) for n in (value if isinstance(value, list) else [value])]
         choices[override.key_or_group] = [str(name) for name in names]
     words = [catalogue.words[group][name] for group, names in choices.items() for name in names]
-    if any(word.defaults or (word.kind.overlay and word.name != "none") or word.problem for word in words):
+    if primary != CONFIG_NAME or any(
+        word.defaults or (word.kind.overlay and word.name != "none") or word.problem for word in words
+    ):
         return
     for group in LIST_GROUPS:
         choices[group] = [n for n in choices[group] if "_target_" in catalogue.words[group][n].node]
@@ -206,9 +207,6 @@ def check_early(parsed: list[Override], catalogue: Catalogue) -> None:
         return
     if wrong[0] not in table:
         raise UserError(unknown_key(wrong[0], "", table, choices))
-    # needs this module
-    from dltrain.config.validation import refuse_value
-
     refuse_value(table[wrong[0]], values[wrong[0]], None, choices, catalogue)
 
 

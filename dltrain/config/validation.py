@@ -6,14 +6,13 @@ Nothing here imports torch, so that a mistake is refused in well under a second.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, Param, Word, leaves
+from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, leaves
 from dltrain.config.compose import ALIASES, Composition, check_lr, keys_of, unknown_key
 from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
@@ -21,8 +20,8 @@ from dltrain.config.declarations import check_installed
 from dltrain.config.groups import OF_SWEEPS
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of, texts_of
-from dltrain.config.user_files import chosen_in, entry, lineage
-from dltrain.config.values import check_value, fits_rule
+from dltrain.config.user_files import chosen_in, entry
+from dltrain.config.values import chosen_words, fits_rule, refuse_value, setters, source_of
 from dltrain.config.yaml_files import place
 from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
@@ -113,7 +112,7 @@ def _unresolved(composition: Composition, error: Exception) -> str:
         try:
             OmegaConf.to_container(OmegaConf.create([OmegaConf.select(cfg, path)]), resolve=True)
         except OmegaConfBaseException as found:
-            where = next((w for w, value in _setters(path, choices, catalogue) if value == text), "")
+            where = next((w for w, value in setters(path, choices, catalogue) if value == text), "")
             reason, cure = _reason(str(found), {*catalogue.knobs, *catalogue.params(choices)} - {path})
             return f"{where + ': ' if where else ''}`{path}` is {text}, {reason}.\n{cure}"
     return str(error).splitlines()[0]
@@ -168,7 +167,7 @@ def drop_replaced(plain: Node, composition: Composition) -> None:
         for word in [w for w in plain[group] if w not in composition.choices[group]]:
             known = composition.catalogue.words[group]
             if word not in known:
-                source = _source(f"{group}.{word}", composition.choices, composition.catalogue)
+                source = source_of(f"{group}.{word}", composition.choices, composition.catalogue)
                 raise UserError(
                     f"`{group}.{word}` ({source}): there is no such word.{nearest(str(word), known)}"
                 )
@@ -181,7 +180,7 @@ def check_replaced(group: str, word: str, composition: Composition) -> None:
     space = OmegaConf.select(composition.cfg, "sweep.space") or {}
     if group in keys_of(composition.overrides) or group in space:
         return
-    words = list(_chosen(composition.choices, composition.catalogue))
+    words = list(chosen_words(composition.choices, composition.catalogue))
     setter = next((w for w in words if any(key.startswith(f"{group}.{word}.") for key in w.given)), None)
     if setter is None or any(
         word in names for w in words for other, names in chosen_in(w, composition.catalogue) if other == group
@@ -238,7 +237,7 @@ def check_values(
         # keys such as `_target_`
         reserved = path.split(".")[0] in choices and path.rsplit(".", 1)[-1].startswith("_")
         if not reserved:
-            raise UserError(unknown_key(path, _source(path, choices, catalogue), table, choices))
+            raise UserError(unknown_key(path, source_of(path, choices, catalogue), table, choices))
 
 
 def check_axes(names: Iterable[str]) -> None:
@@ -254,39 +253,6 @@ def check_axes(names: Iterable[str]) -> None:
                 f"`{name}` cannot be an axis: the jobs of a sweep are compared by one metric in one direction.\n"
                 f"Give one value, and start a second sweep for another."
             )
-
-
-def _chosen(choices: dict[str, list[str]], catalogue: Catalogue) -> Iterator[Word]:
-    """Yield the chosen words and those that they build upon; recipes first, since they are merged last."""
-    for group in (*reversed(OVERLAYS), *(name for name in choices if name not in OVERLAYS)):
-        for name in choices.get(group, ()):
-            if name in catalogue.words.get(group, {}):
-                yield from lineage(catalogue.words[group][name], catalogue)
-
-
-def _setters(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> Iterator[tuple[str, Any]]:
-    """Yield the place and the value of a key in the files of the chosen words, the one that holds first."""
-    for word in _chosen(choices, catalogue):
-        keys = path.split(".")[0 if word.is_global else len(word.prefix.split(".")) :]
-        if any(path == key or key.startswith(path + ".") for key in word.given):
-            content = dict(word.content if word.is_global else word.node)
-            yield place(word.file, *keys), at(content, ".".join(keys))
-
-
-def _source(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> str:
-    """Return the place where a file sets a key; empty where none does."""
-    return next((where for where, _ in _setters(path, choices, catalogue)), "")
-
-
-def refuse_value(
-    param: Param, value: Any, asked: Any, choices: dict[str, list[str]], catalogue: Catalogue
-) -> None:
-    """Refuse a value with the place of the file that sets it, or with the value that the key has in a file without it."""
-    setters = list(_setters(param.path, choices, catalogue))
-    where = next((where for where, found in setters if found == value), "")
-    if setters and not where:
-        param = replace(param, value=setters[0][1])
-    check_value(param, value, asked, where)
 
 
 def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:

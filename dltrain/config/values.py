@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
-from dltrain.config.catalogue import Param, written
+from dltrain.config.catalogue import OVERLAYS, Catalogue, Param, Word, written
+from dltrain.config.conflicts import value as at
 from dltrain.config.groups import BY_NAME
 from dltrain.config.rules import Rule
+from dltrain.config.user_files import lineage
+from dltrain.config.yaml_files import place
 from dltrain.errors import UserError, nearest
 
 
@@ -101,3 +105,36 @@ def _in_form(rule: Rule | None, value: Any) -> str:
     if rule is None or rule.accepts(value) or "${" in str(value):
         return text
     return f"[{text}]" if rule.accepts([value]) else f'"{text}"' if rule.accepts(text) else ""
+
+
+def chosen_words(choices: dict[str, list[str]], catalogue: Catalogue) -> Iterator[Word]:
+    """Yield the chosen words and those that they build upon; recipes first, since they are merged last."""
+    for group in (*reversed(OVERLAYS), *(name for name in choices if name not in OVERLAYS)):
+        for name in choices.get(group, ()):
+            if name in catalogue.words.get(group, {}):
+                yield from lineage(catalogue.words[group][name], catalogue)
+
+
+def setters(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> Iterator[tuple[str, Any]]:
+    """Yield the place and the value of a key in the files of the chosen words, the one that holds first."""
+    for word in chosen_words(choices, catalogue):
+        keys = path.split(".")[0 if word.is_global else len(word.prefix.split(".")) :]
+        if any(path == key or key.startswith(path + ".") for key in word.given):
+            content = dict(word.content if word.is_global else word.node)
+            yield place(word.file, *keys), at(content, ".".join(keys))
+
+
+def source_of(path: str, choices: dict[str, list[str]], catalogue: Catalogue) -> str:
+    """Return the place where a file sets a key; empty where none does."""
+    return next((where for where, _ in setters(path, choices, catalogue)), "")
+
+
+def refuse_value(
+    param: Param, value: Any, asked: Any, choices: dict[str, list[str]], catalogue: Catalogue
+) -> None:
+    """Refuse a value with the place of the file that sets it, or with the value that the key has in a file without it."""
+    found_in = list(setters(param.path, choices, catalogue))
+    where = next((where for where, found in found_in if found == value), "")
+    if found_in and not where:
+        param = replace(param, value=found_in[0][1])
+    check_value(param, value, asked, where)

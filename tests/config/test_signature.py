@@ -62,7 +62,7 @@ def written(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("annotation, rule", RULES.items(), ids=RULES)
 def test_an_annotation_is_a_rule(tmp_path, annotation, rule):
-    written(tmp_path, f"def f(x: {annotation} = None): ...\n")
+    written(tmp_path, f"def f(x: {annotation}): ...\n")
     signature = read_signature("described.f", folders=(tmp_path,))
     assert signature.parameters[0].rule == rule
     if rule is not None:

@@ -404,7 +404,7 @@ CALLS = {
     "deterministic": (run_of(deterministic=True), None),
     "interrupted before the first step": (run_of(**{"model.fail": "early"}), KeyboardInterrupt),
     "refused": (run_of(lr=-1), errors.UserError),
-    "error": (run_of(epochs=9, **{"model.fail": "error"}), RuntimeError),
+    "error": (run_of(epochs=9, **{"model.fail": "error"}), errors.UserError),
     "interrupt": (run_of(epochs=9, **{"model.fail": "interrupt"}), KeyboardInterrupt),
     "not finite": (run_of(lr=1e38, optimizer="sgd"), errors.NumericalFailure),
     "sweep": (lambda: api.sweep(model="own", lr=[0.1, 0.2], threads=1, **BRIEF), None),

@@ -198,7 +198,11 @@ def check_early(parsed: list[Override], catalogue: Catalogue, primary: str) -> N
     wrong = []
     for key, value in values.items():
         within = any(key.startswith(f"{path}.") for path in table)
-        if key.split(".")[0] in ("hydra", "sweep") or within or key.rpartition(".")[2].startswith("_"):
+        if (
+            re.split(r"[./@]", key)[0] in ("hydra", "sweep")
+            or within
+            or key.rpartition(".")[2].startswith("_")
+        ):
             continue
         if key not in table or not ("${" in str(value) or fits_rule(table[key], value)):
             wrong.append(key)

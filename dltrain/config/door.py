@@ -2,7 +2,8 @@
 
 A node names what it builds by `_target_`. Three kinds of names are allowed: those of the shipped catalogue, code in the
 user's own working folder, and modules that the user trusts by name on the command line (`trust=[timm]`). All other names
-are refused before anything is imported, torch included, and the imported object is checked once more.
+are refused before anything is imported, torch included, and the imported object is checked once more. The file is long because
+the whole way from a name to an object, and what went wrong on it, is read as one.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Nothing here imports torch, so that a mistake is refused in well under a second.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -241,18 +241,22 @@ def check_values(
 
 
 def check_axes(names: Iterable[str]) -> None:
-    """Raise UserError for an axis that changes how the jobs are compared, or nothing of their results."""
+    """Raise UserError for an axis that changes how the jobs are compared."""
     for name in names:
-        if name in NO_RESULT or name.startswith(("log.", "checkpoint.")):
-            raise UserError(
-                f"`{name}` cannot be an axis: it changes no result, so that the jobs would be equal. Give one value.\n"
-                "To repeat a configuration: seed=0,1,2"
-            )
         if name in COMPARED_BY:
             raise UserError(
                 f"`{name}` cannot be an axis: the jobs of a sweep are compared by one metric in one direction.\n"
                 f"Give one value, and start a second sweep for another."
             )
+
+
+def check_effect(names: Sequence[str]) -> None:
+    """Raise UserError for an axis, of several keys where it is zipped, that changes no result."""
+    if all(name in NO_RESULT or name.startswith(("log.", "checkpoint.")) for name in names):
+        raise UserError(
+            f"`{names[0]}` cannot be an axis: it changes no result, so that the jobs would be equal. Give one value.\n"
+            "To repeat a configuration: seed=0,1,2"
+        )
 
 
 def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:

@@ -2,7 +2,8 @@
 
 streams → data and their shape → model sized from the data → initializer → device → regularization → parameter groups
 → optimizer and its wraps → schedules over the total number of steps → loss, transforms, averaging, early stopping.
-Everything is built first; state is loaded into it later.
+Everything is built first; state is loaded into it later. The file is long because the order is one: each step needs what the
+steps before it made.
 """
 
 from __future__ import annotations
@@ -63,11 +64,12 @@ def build(
     statistics: Mapping[str, Tensor] | None = None,
     splits: Splits | None = None,
     contract: Contract | None = None,
+    trial: bool = False,
 ) -> tuple[Parts, Plan]:
     """Build all parts of one run and its plan; `statistics` of an earlier run normalize in place of new ones.
 
     `contract` is that of the earlier run: the data are encoded by it, or refused where they differ.
-    `splits` are the data where they are at hand already.
+    `splits` are the data where they are at hand already. With `trial`, parts of the user's own are tried for two steps.
 
     Raises UserError, DataProblem where the choices do not fit the data.
     """
@@ -132,8 +134,7 @@ def build(
         measures=objects,
     )
     check_metrics(parts)
-    # the parts of an earlier run have been trained already
-    if statistics is None and contract is None:
+    if trial:
         rehearse(parts, plan, config)
     return parts, plan
 

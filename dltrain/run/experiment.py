@@ -47,18 +47,21 @@ def prepare(
     startup: Mapping[str, float],
     earlier: Path | None = None,
     splits: Splits | None = None,
+    trial: bool = True,
 ) -> Experiment:
     """Build everything of a run. What the data or the machine refuse is refused here, before the folder exists.
 
     `earlier` is the folder of a run to resume, whose normalization is used; `splits` are the data of another run of this
-    process over the same dataset.
+    process over the same dataset. With `trial`, parts of the user's own are tried before a new run.
     """
     begun = time.perf_counter()
     config = resolve_auto(config, door)
     statistics, contract = (
         (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
     )
-    parts, plan = build(with_former_threads(config, earlier), door, statistics, splits, contract)
+    parts, plan = build(
+        with_former_threads(config, earlier), door, statistics, splits, contract, trial and earlier is None
+    )
     if earlier is None:
         config = with_values(config, threads=torch.get_num_threads())
     loggers = {word: door.build(node, f"logger.{word}") for word, node in config.logger.items()}

@@ -63,10 +63,14 @@ def rehearse(parts: Parts, plan: Plan, config: Config) -> None:
         short = replace(plan, total_steps=min(STEPS, plan.total_steps), evaluate_every=STEPS, log_every=None,
                         checkpoint_every=None, checkpoint_seconds=None, compile=False)  # fmt: skip
         before = [parameter.detach().clone() for parameter in copied.model.parameters()]
-        with told(own):
-            trainer = Trainer(copied, short, Scratch())  # type: ignore[arg-type]
-            trainer.fit()
-            norm = trainer.grad_norm()
+        try:
+            with told(own):
+                trainer = Trainer(copied, short, Scratch())  # type: ignore[arg-type]
+                trainer.fit()
+                norm = trainer.grad_norm()
+        except (NonFinite, MemoryError, torch.OutOfMemoryError):
+            # the run itself ends by its own rules, and keeps what it has
+            return
     after = copied.model.parameters()
     if "optimizer" in own and norm > 0 and trainer.rates.lr > 0 and all(map(torch.equal, before, after)):
         print(

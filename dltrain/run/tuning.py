@@ -90,10 +90,10 @@ def losses_of(
 
     All start from the same weights and see the same batches of at most 4096 samples. Nothing is kept of them.
     """
-    for lr in rates:
-        trial = with_values(config, lr=lr, steps=steps, epochs=None)
-        trial.dataset["limit"] = min(config.dataset.get("limit") or TRIAL_SAMPLES, TRIAL_SAMPLES)
-        yield lr, _loss_after(*build(trial, door))
+    for number, lr in enumerate(rates):
+        short = with_values(config, lr=lr, steps=steps, epochs=None)
+        short.dataset["limit"] = min(config.dataset.get("limit") or TRIAL_SAMPLES, TRIAL_SAMPLES)
+        yield lr, _loss_after(*build(short, door, trial=number == 0))
 
 
 def _loss_after(parts: Parts, plan: Plan) -> float:

@@ -391,7 +391,8 @@ def test_41_secrets_of_an_axis_in_a_file(dltrain, workdir, monkeypatch):
     monkeypatch.setenv("TOKEN", "s3cr3t-value")
     (workdir / "conf" / "sweep").mkdir(parents=True)
     (workdir / "conf" / "sweep" / "mine.yaml").write_text(
-        'defaults: [grid, _self_]\nspace:\n  notes: ["${oc.env:TOKEN}", b]\n  tags: [["${oc.env:TOKEN}"]]\n'
+        'defaults: [grid, _self_]\nspace:\n  notes: ["${oc.env:TOKEN}", b]\n  tags: [["${oc.env:TOKEN}"], [c]]\n  lr: [0.1, 0.01]\n'
+        "zip: [notes, tags, lr]\n"
     )
     assert dltrain("-m", "sweep=mine", "steps=1", "quiet=true", "name=swept") == 0
     assert len(list(workdir.rglob("summary.json"))) == 2

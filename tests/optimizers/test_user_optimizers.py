@@ -172,6 +172,8 @@ def test_no_backward_pass_is_made_in_vain(train, own, monkeypatch, words, calls)
     counted = []
     evaluate = Objective.loss_gradient
     monkeypatch.setattr(Objective, "loss_gradient", lambda self: counted.append(1) or evaluate(self))
+    # of the run, without the trial steps before it
+    monkeypatch.setattr("dltrain.run.build.rehearse", lambda *parts: None)
     names = {name.lower(): name for name in ("Calling", "Ignoring", "CallingTwice")}
     train(*([own(names[words])] if words in names else words.split()), "steps=3", "dataset.limit=100")
     assert len(counted) == 3 * calls
@@ -223,7 +225,7 @@ def test_a_learning_rate_given_twice_is_refused(train, own, workdir):
 @pytest.mark.parametrize("name", ["WithoutLr", "TakingAll"])
 def test_a_learning_rate_without_a_key_is_refused(train, own, workdir, name):
     word = own(name, "")
-    with pytest.raises(UserError, match=f"`lr` is 0.05, and {word} has no key `lr`") as refused:
+    with pytest.raises(UserError, match=f"`lr` is 0.05, and {word} has no (key|parameter) `lr`") as refused:
         train(word, "lr=0.05", "steps=2")
     assert refused.value.exit_code == 2
     assert not (workdir / "outputs").exists()

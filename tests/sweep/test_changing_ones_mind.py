@@ -240,6 +240,11 @@ def test_an_axis_that_changes_no_result_is_refused(dltrain, axis):
         dltrain("-m", axis)
 
 
+def test_an_axis_that_names_the_jobs_of_another_is_allowed(dltrain, capsys):
+    assert dltrain("-m", "lr=0.1,0.01", "name=a,b", "sweep.zip=[lr,name]", "sweep.dry_run=true") == 0
+    assert "2 jobs" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("word", ["tpe", "random", "gp", "qmc"])
 def test_a_search_needs_an_axis(dltrain, workdir, word):
     with pytest.raises(

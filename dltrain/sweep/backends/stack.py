@@ -73,7 +73,7 @@ class Workers:
             started = {"fork": round(time.perf_counter() - begun, 4)}
             with self.reporting(task):
                 built = experiment.prepare(
-                    config, door, task.command, list(task.overrides), started, splits=splits
+                    config, door, task.command, list(task.overrides), started, splits=splits, trial=False
                 )
                 splits = splits or splits_of(built)
                 self.ready.append((task, built))

@@ -159,7 +159,8 @@ def train(
     # the driver has the terminal; the folder keeps the user's setting
     config = replace(config, quiet=True)
     logging.getLogger().setLevel(logging.INFO)
-    built = experiment.prepare(config, door, command, overrides, started)
+    # its folder is there already, and its errors are told in the same words
+    built = experiment.prepare(config, door, command, overrides, started, trial=False)
     hold_interrupt()
     watch = None if watch_of is None else watch_of(built)
     resume = has_checkpoint(folder) and (folder / "config.yaml").is_file()

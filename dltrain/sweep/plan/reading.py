@@ -17,7 +17,7 @@ from dltrain.config.door import Rights
 from dltrain.config.hydra_private import Hydra
 from dltrain.config.schema import Config, SweepKnobs
 from dltrain.config.secrets import put, secrets_of
-from dltrain.config.validation import check_axes, validate
+from dltrain.config.validation import check_axes, check_effect, validate
 from dltrain.config.values import check_value
 from dltrain.errors import UserError
 from dltrain.sweep.plan import space
@@ -158,6 +158,8 @@ def axes_of(
     check_axes(settings["space"])
     yaml = [a for a in space.axes_of_yaml(settings["space"]) if a.name not in names and a.name not in fixed]
     axes = space.without_repeats(space.zipped([*yaml, *given], settings["zip"]))
+    for axis in axes:
+        check_effect(axis.name.split(","))
     if settings["seeds"] > 1:
         if "seed" in names:
             raise UserError(

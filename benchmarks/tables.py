@@ -99,6 +99,17 @@ SOURCES = (
     Source("titanic", "survived", "pydataset", "R package COUNT, Dawson 1995; GPL-2", from_r("titanic")),
     Source("diamonds", "price", "pydataset", "R package ggplot2; MIT", from_r("diamonds")),
     Source("anes96", "vote", "statsmodels", "American National Election Study 1996", inside("datasets/anes96/anes96.csv")),
+    # the second ten
+    Source("chile", "vote", "pydataset", "R package car, FLACSO 1988; GPL-2", from_r("Chile")),
+    Source("salaries", "salary", "pydataset", "R package car, Fox & Weisberg 2011; GPL-2", from_r("Salaries")),
+    Source("midwest", "inmetro", "pydataset", "R package ggplot2, US census; GPL-2", from_r("midwest")),
+    Source("baseball", "sal87", "pydataset", "R package vcd, ASA 1988; GPL-2", from_r("Baseball")),
+    Source("hdma", "deny", "pydataset", "R package Ecdat, Munnell et al. 1996; GPL-2", from_r("Hdma")),
+    Source("computers", "price", "pydataset", "R package Ecdat, Stengos & Zacharias 2006; GPL-2", from_r("Computers")),
+    Source("nox", "zg", "pydataset", "R package robustbase, Swiss air monitoring 2004; GPL-2", from_r("ambientNOxCH")),
+    Source("forbes2000", "marketvalue", "pydataset", "R package HSAUR, Forbes 2004; GPL-2", from_r("Forbes2000")),
+    Source("biopsy", "class", "pydataset", "R package MASS, Wolberg & Mangasarian 1990; GPL-2", from_r("biopsy")),
+    Source("airports", "state", "vega_datasets", "US Bureau of Transportation Statistics; public domain", inside("_data/airports.csv")),
 )  # fmt: skip
 
 

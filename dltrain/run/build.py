@@ -46,7 +46,7 @@ from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
 from dltrain.run.data import build_data
-from dltrain.run.machine import choose_device, set_machine
+from dltrain.run.machine import choose_device, choose_precision, set_machine
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.run.plan import (
     check_batch_norm,
@@ -56,6 +56,7 @@ from dltrain.run.plan import (
     steps_of_an_epoch,
 )
 from dltrain.seeding import Stream, derive, sample_positions
+from dltrain.training.forward import keep_head_in_float32
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
 
 
@@ -261,6 +262,8 @@ def build_model(
     model.to(device)
     if len(spec.input_shape) == 3:
         model.to(memory_format=torch.channels_last)
+    if spec.task == "regression" and choose_precision(config.precision, device) == "bf16":
+        keep_head_in_float32(model)
     named = dict(model.named_parameters())
     frozen = freeze(model, config, [name for name in trained if not named[name].requires_grad])
     return model, frozen, "" if report is None else str(report)

@@ -250,7 +250,7 @@ def rare_classes(raw: RawData, marks: Tensor) -> tuple[str, ...]:
     sizes = np.bincount(targets, minlength=class_numbers(raw))
     cut = [part for part in (VAL, TEST) if (parts == part).any()]
     lacking = [np.bincount(targets[parts == part], minlength=len(sizes)) == 0 for part in cut]
-    rare = np.flatnonzero(_is_rare(sizes) & np.any(lacking, axis=0)) if cut else []
+    rare = np.flatnonzero(_is_rare(sizes) & np.any(lacking, axis=0)).tolist() if cut else []
     names = some((f"{_class_name(raw, int(c))} ({sizes[c]})" for c in rare), 6)
     where = " or ".join(SPLIT_NAMES[part] for part in cut)
     return (f"rare     too few samples for {where}: {names}",) if len(rare) else ()

@@ -55,6 +55,7 @@ from dltrain.run.plan import (
     samples_for_batch_norm,
     steps_of_an_epoch,
 )
+from dltrain.run.source import differences_from
 from dltrain.seeding import Stream, derive, sample_positions
 from dltrain.training.forward import keep_head_in_float32
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
@@ -254,7 +255,8 @@ def build_model(
         initialize = door.build(config.initializer, "initializer")
         batch = sample_batch(splits, batch_size, config.seed)
         try:
-            report = initialize(model, Stream(config.seed, "init").at(1), batch)
+            runtime = runtime_of(initialize, config, splits)
+            report = initialize(model, Stream(config.seed, "init").at(1), batch, **runtime)
             if report is not None:
                 check_frozen_are_loaded(model, config.parameters.freeze, report.new, "parameters.freeze")
         except ValueError as error:
@@ -267,6 +269,13 @@ def build_model(
     named = dict(model.named_parameters())
     frozen = freeze(model, config, [name for name in trained if not named[name].requires_grad])
     return model, frozen, "" if report is None else str(report)
+
+
+def runtime_of(initialize: Callable[..., Any], config: Config, splits: Splits) -> dict[str, Any]:
+    """Return how the data differ from those of the run that weights come from, for an initializer that takes it."""
+    if "differences" not in inspect.signature(initialize).parameters:
+        return {}
+    return {"differences": differences_from(config.initializer.get("path"), splits)}
 
 
 def sample_batch(splits: Splits, batch_size: int, seed: int) -> Batch:

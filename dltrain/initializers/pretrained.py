@@ -137,8 +137,12 @@ def replaced_head(
     head = {id(parameter) for parameter in head_parameters(module)}
     named = {name: parameter for name, parameter in module.named_parameters() if id(parameter) in head}
     inside = {name: parameter for name, parameter in named.items() if name in tensors}
-    reshaped = any(tensors[name].shape != parameter.shape for name, parameter in inside.items())
-    return frozenset(named if inside and (reshaped or differences.outputs) else ())
+    reshaped = any(
+        len(tensors[name]) != len(parameter) for name, parameter in inside.items() if tensors[name].ndim
+    )
+    # a head of another width belongs to another body
+    fits = all(tensors[name].shape[1:] == parameter.shape[1:] for name, parameter in inside.items())
+    return frozenset(named if inside and fits and (reshaped or differences.outputs) else ())
 
 
 def without(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:

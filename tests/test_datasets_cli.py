@@ -165,7 +165,7 @@ def test_class_weights_and_folds(dltrain, train, workdir):
         == "completed"
     )
     assert dltrain("-m", *CLASSIFY, WITHOUT, "folds=3", "fold=0,1,2", "steps=2", "quiet=true") == 0
-    folds = [Run(p) for p in run_folders(workdir) if p.parent.parent.name == "csv_mlp"]
+    folds = [Run(p) for p in run_folders(workdir) if p.parent.parent.name == "csv_table_mlp"]
     assert len({str(run.rows) for run in folds}) == len(folds) == 3
 
 

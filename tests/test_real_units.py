@@ -179,5 +179,5 @@ def test_the_constant_guess_of_classes(train, workdir):
 
 
 def test_other_data_have_no_constant_guess(train):
-    summary = train("steps=2", "dataset=iris").summary
+    summary = train("steps=2", "dataset=digits").summary
     assert "constant" not in summary and "inferred" not in summary

@@ -29,7 +29,7 @@ class Knobs:
         batch_size: samples per step; unset, 64, or the training split where that is smaller
         seed: seed of initial weights, order of samples, augmentation and dropout
         device: auto takes the GPU where there is one
-        precision: auto is bf16 on a GPU that supports it, else fp32
+        precision: auto is bf16 on a GPU that supports it, else fp32; the last layer of a regression always computes in fp32
         accumulate: parts into which a batch is cut, whose gradients add up to one step; fewer for a small last batch where
             batch norm needs two samples in each
         shuffle: when the order of the samples changes; replacement draws each batch at random

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from dltrain.data.errors import DataError
 from dltrain.data.raw import RawData
+from dltrain.data.tables.rules import Format, Rule
 from dltrain.declare import declares
 
+# the name of the last column in scikit-learn's frames
+_TARGET = "target"
 _BREAST_CANCER = tuple(
     f"{prefix}{name}{suffix}"
     for prefix, suffix in (("mean ", ""), ("", " error"), ("worst ", ""))
@@ -115,7 +118,13 @@ def diabetes() -> RawData:
     """
     features = np.loadtxt(_text("diabetes_data_raw.csv.gz").decode().splitlines())
     targets = np.loadtxt(_text("diabetes_target.csv.gz").decode().splitlines())
-    return RawData(_floats(features), _floats(targets), "regression", feature_names=_DIABETES)
+    return RawData(
+        inputs=_floats(features),
+        targets=_floats(targets),
+        task="regression",
+        feature_names=_DIABETES,
+        target_rules=(Rule(_TARGET, Format("number", ".")),),
+    )
 
 
 def small_integers(text: bytes) -> NDArray[np.uint8]:
@@ -136,12 +145,14 @@ def _table(file: str, feature_names: tuple[str, ...]) -> RawData:
     """Read a table whose first line holds row and column counts and class names, and whose last column is the class."""
     header, *rows = _text(file).decode().split()
     numbers = np.loadtxt(rows, delimiter=",")
+    class_names = tuple(header.split(",")[2:])
     return RawData(
         inputs=_floats(numbers[:, :-1]),
         targets=torch.from_numpy(numbers[:, -1].astype(np.int64)),
         task="classification",
-        class_names=tuple(header.split(",")[2:]),
+        class_names=class_names,
         feature_names=feature_names,
+        target_rules=(Rule(_TARGET, Format("category"), class_names),),
     )
 
 

@@ -17,7 +17,7 @@ from dltrain.data.errors import DataError
 from dltrain.data.normalization import Normalizer, normalizer
 from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, Encoder, RawData, Reader, class_numbers
 from dltrain.data.spec import DataSpec
-from dltrain.data.splits import bootstrapped, hashed_order, split
+from dltrain.data.splits import bootstrapped, hashed_order, rare_classes, split
 from dltrain.data.streaming import in_threads, read_in_threads
 from dltrain.data.units import learned, target_scale
 
@@ -103,6 +103,7 @@ def prepare(
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")
         positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
+    raw = replace(raw, notes=(*raw.notes, *rare_classes(raw, marks)))
     if bootstrap is not None:
         positions[TRAIN] = bootstrapped(positions[TRAIN], bootstrap)
         drawn, distinct = len(positions[TRAIN]), len(positions[TRAIN].unique())

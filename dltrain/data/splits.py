@@ -38,7 +38,8 @@ def split(
     Splits that the data define are kept; missing ones are cut from train: first test, the share `test_fraction`, then
     val, the share `val_fraction` of the rest. With `folds`, all samples outside test are divided into that many parts, and
     part `fold` is val. Splits are stratified by class, and groups stay together. Raises DataError where a class or a group
-    is too small for that; a split may lack a class where `every_class` is false.
+    is too small for that; a split may lack a class where `every_class` is false, and val and test one of less than three
+    samples (`rare_classes`), the first of which is in train.
     """
     marks = np.zeros(len(raw), np.int8) if raw.split is None else raw.split.cpu().numpy().astype(np.int8)
     marks = marks.copy()
@@ -123,7 +124,7 @@ def _whole_counts(sizes: Ints, fraction: float) -> Ints:
     missing = round(float(exact.sum())) - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
     # at least one sample is taken and one left
-    return np.where(sizes >= 2, np.clip(counts, 1, np.maximum(sizes - 1, 1)), counts)
+    return np.clip(counts, np.minimum(sizes // 2, 1), np.maximum(sizes - 1, 0))
 
 
 def _grouped_share(strata: Strata, groups: Ints, fraction: float, seed: tuple[int, int]) -> Ints:
@@ -238,7 +239,9 @@ def _check_parts(
 
 def _check_classes(marks: NDArray[np.int8], raw: RawData, part: int, cure: str) -> None:
     targets = raw.targets.cpu().numpy()
-    missing = np.flatnonzero(np.bincount(targets[marks == part], minlength=class_numbers(raw)) == 0)
+    sizes = np.bincount(targets, minlength=class_numbers(raw))
+    lacking = np.bincount(targets[marks == part], minlength=len(sizes)) == 0
+    missing = np.flatnonzero(lacking & ~((part != TRAIN) & _is_rare(sizes)))
     if len(missing):
         first = int(missing[0])
         where = [f"{int(((targets == first) & (marks == p)).sum())} in {SPLIT_NAMES[p]}" for p in range(3)]
@@ -246,6 +249,26 @@ def _check_classes(marks: NDArray[np.int8], raw: RawData, part: int, cure: str) 
             f"class {_class_name(raw, first)} is missing from the {SPLIT_NAMES[part]} split "
             f"({', '.join(where)}; missing there: {some(_class_name(raw, int(c)) for c in missing)}); {cure}"
         )
+
+
+def _is_rare(sizes: Ints) -> NDArray[np.bool_]:
+    """Return which classes have samples, but not one for each split."""
+    rare: NDArray[np.bool_] = (sizes > 0) & (sizes < len(SPLIT_NAMES))
+    return rare
+
+
+def rare_classes(raw: RawData, marks: Tensor) -> tuple[str, ...]:
+    """Return a line that names the classes with too few samples for every split that the data have; none without them."""
+    if raw.task != "classification":
+        return ()
+    targets, parts = raw.targets.cpu().numpy(), marks.numpy()
+    sizes = np.bincount(targets, minlength=class_numbers(raw))
+    cut = [part for part in (VAL, TEST) if (parts == part).any()]
+    lacking = [np.bincount(targets[parts == part], minlength=len(sizes)) == 0 for part in cut]
+    rare = np.flatnonzero(_is_rare(sizes) & np.any(lacking, axis=0)).tolist() if cut else []
+    names = some((f"{_class_name(raw, int(c))} ({sizes[c]})" for c in rare), 6)
+    where = " or ".join(SPLIT_NAMES[part] for part in cut)
+    return (f"rare     too few samples for {where}: {names}",) if len(rare) else ()
 
 
 def _class_name(raw: RawData, index: int) -> str:

@@ -63,7 +63,8 @@ def csv(
     for values that do not fit their column, and for what may mean two things. docs/tables.md tells all of it.
 
     Use: rows of numbers, categories, dates and missing values, for classification or regression.
-    Defaults: all columns but the target are features, save identifiers and free text, which the header lists.
+    Defaults: all columns but the target are features, save identifiers and free text, which the header lists; the model
+        is table_mlp, for at most 100 epochs.
     Lecture: L3
 
     Args:

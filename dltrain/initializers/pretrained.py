@@ -7,7 +7,7 @@ import fnmatch
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,17 @@ class Comparison(NamedTuple):
         return "; ".join(
             f"{len(names)} {label}{_some(names)}" for label, names in zip(labels, self, strict=True)
         )
+
+
+class Differences(NamedTuple):
+    """How the data of the run that weights come from differ from those at hand, in words; empty where they do not."""
+
+    # of the outputs: the last layer of the run is for other classes or quantities
+    outputs: str = ""
+    # of the shape of a sample, which may not matter
+    shape: str = ""
+    # what else to know
+    notes: tuple[str, ...] = ()
 
 
 class Loaded(NamedTuple):
@@ -63,24 +74,26 @@ def pretrained(
     freeze: Sequence[str] = (),
     thaw_epoch: Count | None = None,
     head_lr_scale: Positive = 1.0,
+    differences: Annotated[Differences | None, "runtime"] = None,
 ) -> Loaded:
     """Weights from a file or from an earlier run, for fine-tuning.
 
         w = the tensor of the same name and shape in the file
 
-    Raises ValueError, listing matched, missing and unexpected tensors, if no parameter matches, or if
-    `strict` is set and not all tensors match. Raises ValueError if `freeze` names an unknown parameter or one
-    that was not loaded, if it leaves nothing to train, or if `thaw_epoch` is set without it.
+    The last layer is new where it has another shape in the file, or where the earlier run had other classes or
+    targets. Raises ValueError for whole numbers in place of floats; listing matched, missing and unexpected tensors, if no
+    parameter matches, or if `strict` is set and not all tensors match; and if `freeze` names an unknown parameter or
+    one that was not loaded, if it leaves nothing to train, or if `thaw_epoch` is set without it.
 
     Use: little data, or continuing from an earlier run; the weights of torchvision are set by
         model.weights=DEFAULT.
-    Defaults: all tensors must match, and all parameters are trained.
+    Defaults: all tensors but those of the last layer must match, and all parameters are trained.
     Lecture: L1 L2
 
     Args:
         path: a .safetensors or .pt file, or a run folder (its best weights); must be given
-        strict: require that all tensors match; false loads those that do and keeps the initialization of the
-            others
+        strict: require that all tensors match, but for a last layer of another size; false loads those that do and
+            keeps the initialization of the others
         freeze: names or shell patterns of parameters that are not trained, as in [layers] or ["*.bias"]
         thaw_epoch: number of epochs after which frozen parameters are trained too; null never trains them
         head_lr_scale: factor of lr for the last layer
@@ -93,13 +106,17 @@ def pretrained(
     parameters, state = dict(module.named_parameters()), module.state_dict()
     tensors, notes = read_tensors(path)
     tensors, removed = without_prefix(tensors, parameters)
-    comparison = compare(state, tensors)
+    differences = differences or Differences()
+    replaced = replaced_head(module, tensors, differences)
+    comparison = compare(without(state, replaced), without(tensors, replaced))
     matched = set(comparison.matched)
     loaded = sum(name in matched for name in parameters)
     if not loaded or (strict and any(comparison[1:])):
         cure = "set initializer.strict=false to copy what matches" if loaded else "use another file or model"
         kind = "" if loaded or not comparison.matched else ", none of which is a weight"
-        raise ValueError(f"initializer.path={path} does not fit the model: {comparison}{kind}; {cure}")
+        found = "; ".join(filter(None, [differences.shape, str(compare(state, tensors))]))
+        raise ValueError(f"initializer.path={path} does not fit the model: {found}{kind}; {cure}")
+    check_floats(state, tensors, comparison.matched, f"initializer.path={path}")
     new = [name for name in parameters if name not in matched]
     check_frozen_are_loaded(module, freeze, new, "initializer.freeze")
     with torch.no_grad():
@@ -107,7 +124,44 @@ def pretrained(
             state[name].copy_(tensors[name])
     if freeze:
         freeze_parameters(module, freeze)
-    return Loaded(loaded, new, _some(as_layers(new, list(parameters))).strip(" ()"), notes + removed)
+    summary = _some(as_layers(new, list(parameters))).strip(" ()")
+    why = f" ({differences.outputs})" if replaced and differences.outputs else ""
+    told = [*filter(None, [differences.shape]), *differences.notes]
+    return Loaded(loaded, new, summary + why, notes + removed + told)
+
+
+def replaced_head(
+    module: nn.Module, tensors: Mapping[str, Tensor], differences: Differences
+) -> frozenset[str]:
+    """Return the names of the last layer's parameters where they must be new; empty where the file has those of this model."""
+    head = {id(parameter) for parameter in head_parameters(module)}
+    named = {name: parameter for name, parameter in module.named_parameters() if id(parameter) in head}
+    inside = {name: parameter for name, parameter in named.items() if name in tensors}
+    reshaped = any(
+        len(tensors[name]) != len(parameter) for name, parameter in inside.items() if tensors[name].ndim
+    )
+    # a head of another width belongs to another body
+    fits = all(tensors[name].shape[1:] == parameter.shape[1:] for name, parameter in inside.items())
+    return frozenset(named if inside and fits and (reshaped or differences.outputs) else ())
+
+
+def without(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name not in names}
+
+
+def check_floats(
+    state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], matched: Sequence[str], what: str
+) -> None:
+    """Raise ValueError for whole or complex numbers where the model has floats: a copy would not be the weights."""
+    wrong = [
+        name for name in matched if state[name].is_floating_point() and not tensors[name].is_floating_point()
+    ]
+    if wrong:
+        kind = str(tensors[wrong[0]].dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{what} has {kind} where the model has floats{_some(wrong)}: it is quantized, or not a file of weights; save "
+            "the weights as floats, as in torch.save(model.state_dict(), path)"
+        )
 
 
 def check_frozen_are_loaded(module: nn.Module, patterns: Sequence[str], new: Sequence[str], key: str) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import difflib
+import pickle
 import urllib.error
 import warnings
+import zipfile
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -81,6 +84,13 @@ def _build(models: ModuleType, name: str, weights: str | None) -> nn.Module:
             model: nn.Module = models.get_model(name, weights=choices.get(weights))
     except (urllib.error.URLError, OSError) as error:
         raise ValueError(_no_weights(choices[weights], weights, error)) from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        if weights is None:
+            raise
+        file = Path(torch.hub.get_dir(), "checkpoints", choices[weights].url.rpartition("/")[2])
+        raise ValueError(
+            f"model.weights={weights}: {file} is damaged ({type(error).__name__}); delete it and try again"
+        ) from error
     return _without_side_heads(model)
 
 

@@ -41,7 +41,7 @@ from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
 from dltrain.run.data import build_data
-from dltrain.run.machine import choose_device, choose_threads, set_machine, slow_choices
+from dltrain.run.machine import choose_device, choose_precision, choose_threads, set_machine, slow_choices
 from dltrain.run.measured import check_metrics, choose_metrics, measures
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.run.plan import (
@@ -53,8 +53,10 @@ from dltrain.run.plan import (
     steps_of_an_epoch,
 )
 from dltrain.run.rehearsal import rehearse
+from dltrain.run.source import differences_from
 from dltrain.seeding import Stream, derive, sample_positions
 from dltrain.training.cost import step_flops
+from dltrain.training.forward import keep_head_in_float32
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
 
 
@@ -180,7 +182,8 @@ def build_model(
         initialize = door.build(config.initializer, "initializer")
         batch = sample_batch(splits, batch_size, config.seed)
         try:
-            report = initialize(model, Stream(config.seed, "init").at(1), batch)
+            runtime = runtime_of(initialize, config, splits)
+            report = initialize(model, Stream(config.seed, "init").at(1), batch, **runtime)
             if report is not None:
                 check_frozen_are_loaded(model, config.parameters.freeze, report.new, "parameters.freeze")
         except UserError:
@@ -193,6 +196,8 @@ def build_model(
     model.to(device)
     if len(spec.input_shape) == 3:
         model.to(memory_format=torch.channels_last)
+    if spec.task == "regression" and choose_precision(config.precision, device) == "bf16":
+        keep_head_in_float32(model)
     named = dict(model.named_parameters())
     frozen = freeze(model, config, [name for name in trained if not named[name].requires_grad])
     return model, frozen, "" if report is None else str(report)
@@ -226,6 +231,13 @@ def _lazy(model: nn.Module) -> list[str]:
     """Return the names of the parameters and buffers that have no size yet."""
     named = (*model.named_parameters(), *model.named_buffers())
     return [name for name, tensor in named if nn.parameter.is_lazy(tensor)]
+
+
+def runtime_of(initialize: Callable[..., Any], config: Config, splits: Splits) -> dict[str, Any]:
+    """Return how the data differ from those of the run that weights come from, for an initializer that takes it."""
+    if "differences" not in inspect.signature(initialize).parameters:
+        return {}
+    return {"differences": differences_from(config.initializer.get("path"), splits)}
 
 
 def sample_batch(splits: Splits, batch_size: int, seed: int) -> Batch:

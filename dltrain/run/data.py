@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -51,7 +52,22 @@ def load_data(config: Config, door: Door, contract: Contract | None = None) -> R
     if contract is not None and contract.columns and takes_contract(door, config):
         own["contract"] = contract
     with data_problems():
-        return as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS))
+        return with_columns(as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS)))
+
+
+def with_columns(raw: RawData) -> RawData:
+    """Return rows of numbers whose features have names as columns, by which `predict` and `export` find them in other data."""
+    inputs = raw.inputs
+    if (
+        not raw.feature_names
+        or not isinstance(inputs, Tensor)
+        or inputs.ndim != 2
+        or not inputs.isfinite().all()
+    ):
+        return raw
+    from dltrain.data.tables.encode import number_columns
+
+    return replace(raw, inputs=number_columns(raw.feature_names, inputs))
 
 
 def takes_contract(door: Door, config: Config) -> bool:

@@ -32,7 +32,7 @@ from dltrain.run.table import Array, Table
 from dltrain.run.weights import best_weights, load_best, load_weights
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.training.evaluation import evaluating
-from dltrain.training.forward import autocast
+from dltrain.training.forward import autocast, keep_head_in_float32
 
 # Standard deviations, in the mean over all values, of data that are on another scale than those of the training.
 FAR = 10.0
@@ -227,6 +227,8 @@ def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
         model.to(memory_format=torch.channels_last)
     normalize = Normalizer(statistics["mean"], statistics["std"]).to(place)
     precision = choose_precision(config.precision, place)
+    if precision == "bf16" and contract is not None and contract.task == "regression":
+        keep_head_in_float32(model)
     # as in the scoring of a run
     trained = choose_batch_size(None, contract.sizes["train"]) if contract is not None else 1
     size = evaluation_batch_size(config, trained)

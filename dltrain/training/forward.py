@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from dltrain.initializers.layers import weight_layers
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -26,3 +28,25 @@ class Forward:
         with self.autocast:
             outputs = self.model(inputs)
         return outputs.float() if outputs.dtype is torch.bfloat16 else outputs
+
+
+def keep_head_in_float32(model: nn.Module) -> None:
+    """Make the last weight layer compute in float32 under autocast: bf16 would round quantities to three digits."""
+    layers = weight_layers(model)
+    if layers:
+        head = layers[-1].module
+        # a subclass, not a hook or a closure: copies of the model compute with their own weights
+        head.__class__ = type(type(head).__name__, (_InFloat32, type(head)), {})
+
+
+class _InFloat32(nn.Module):
+    def forward(self, *inputs: Any) -> Any:
+        kind = next(self.parameters()).device.type
+        if not torch.is_autocast_enabled(kind):
+            return super().forward(*inputs)
+        with torch.autocast(kind, enabled=False):
+            return super().forward(*(each.float() if _is_half(each) else each for each in inputs))
+
+
+def _is_half(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dtype is torch.bfloat16

@@ -12,7 +12,7 @@ import torch
 
 from dltrain.data.errors import DataError
 from dltrain.data.raw import RawData
-from dltrain.data.splits import bootstrapped, hashed_order, split
+from dltrain.data.splits import bootstrapped, hashed_order, rare_classes, split
 
 SIZES = [(100, 100, 100), (5, 50, 500), (3, 3, 3), (1000,) * 10, (7, 11, 13, 17, 19)]
 
@@ -200,19 +200,22 @@ def test_refusals_and_their_cures(wrong: dict[str, object], message: str, cure: 
     cut(raw, **cure)
 
 
-def test_a_class_missing_from_a_split_is_refused_with_the_numbers() -> None:
-    raw = classes((100, 2))
-    with pytest.raises(
-        DataError, match="class 'c1' is missing from the val split .1 in train, 0 in val, 1 in test"
-    ) as error:
-        cut(raw)
-    assert "dataset.val_fraction=0" in str(error.value)
-    cut(raw, val_fraction=0)
-    with pytest.raises(
-        DataError, match="'c1' is missing from the test split .1 in train, 0 in val, 0 in test"
-    ):
-        cut(classes((100, 1)), val_fraction=0)
-    cut(classes((100, 1)), val_fraction=0, test_fraction=0)
+@pytest.mark.parametrize(("size", "counts"), [(1, [1, 0, 0]), (2, [1, 0, 1]), (3, [1, 1, 1])])
+def test_a_rare_class_is_in_train_first_and_named(size: int, counts: list[int]) -> None:
+    raw = classes((100, size))
+    for seed in range(5):
+        marks = cut(raw, split_seed=seed)
+        assert torch.bincount(marks[raw.targets == 1], minlength=3).tolist() == counts
+        named = (f"rare     too few samples for val or test: 'c1' ({size})",) if size < 3 else ()
+        assert rare_classes(raw, marks) == named
+    assert rare_classes(raw, cut(raw, val_fraction=0, test_fraction=0)) == ()
+
+
+def test_a_hundred_rare_classes_lose_none_to_val_and_test() -> None:
+    raw = classes((*[2] * 100, 50))
+    marks = cut(raw)
+    assert torch.bincount(raw.targets[marks == 0], minlength=101).min() == 1
+    assert "(94 more)" in rare_classes(raw, marks)[0]
 
 
 def test_a_class_missing_from_the_given_train_split_is_refused() -> None:

@@ -90,7 +90,7 @@ SINGLE = {
     "hard": f"sampler=hard {SMALL} model=deep_linear model.depth=2 model.width=16",
     "replacement": f"shuffle=replacement loss=bce {SMALL} model.activation=gelu model.norm=layer",
     "frozen": f"parameters.freeze=[layers.0] parameters.thaw_epoch=1 {SMALL} optimizer=momentum",
-    "table": "dataset=csv dataset.path=table.csv dataset.target=y dataset.task=regression loss=huber epochs=4 model.hidden=[16]",
+    "table": "dataset=csv dataset.path=table.csv dataset.target=y dataset.task=regression loss=huber epochs=4 model=table_mlp model.hidden=[16]",
     "regression": "dataset=diabetes loss=mae epochs=3 batch_size=full optimizer=rmsprop folds=3 fold=1",
     "teacher": "dataset=teacher dataset.task=regression dataset.samples=300 loss=mse epochs=3 diagnostics=[layers,prediction]",
     "two_moons": "dataset=two_moons dataset.samples=300 epochs=3 diagnostics=[curvature,batch_noise] seed=3 model.hidden=[16]",

@@ -78,6 +78,16 @@ def test_torchvision_weights_are_kept_but_for_the_head(monkeypatch, tmp_path):
     assert torch.equal(same.fc.weight, donor.fc.weight) and torch.equal(same.conv1.weight, donor.conv1.weight)
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04cut off", b"<html>not found</html>"])
+def test_a_damaged_file_in_the_cache_of_torchvision_is_named(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    file = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file} is damaged .*; delete it and try again"):
+        torchvision_model((3, 32, 32), 10, weights="DEFAULT")
+
+
 def test_torchvision_weights_without_a_network(monkeypatch, tmp_path):
     def refuse(*args, **kwargs):
         raise urllib.error.URLError("no route")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from dltrain.data.errors import DataError, some
 from dltrain.data.raw import Encoded
 from dltrain.data.tables.columns import Column
 from dltrain.data.tables.cures import typed
-from dltrain.data.tables.rules import MISSING_LEVEL, Rule
+from dltrain.data.tables.rules import MISSING_LEVEL, Format, Rule
 from dltrain.data.tables.text import Floats
 
 # A number far from 0 loses its digits in float32: its training mean is subtracted in float64 first where that is more
@@ -46,6 +47,19 @@ class TableInputs:
             rules,
             (*self.notes, *fill_notes(self.columns, rules), *unseen),
         )
+
+
+def number_columns(names: Sequence[str], numbers: Tensor) -> TableInputs:
+    """Return numbers (N, F) as columns. Raises DataError where there is not one name for each."""
+    if len(set(names)) != numbers.shape[1]:
+        raise DataError(
+            f"feature_names has {len(set(names))} different names for {numbers.shape[1]} features"
+        )
+    values = numbers.double().T.contiguous().numpy()
+    number = Format("number", ".")
+    return TableInputs(
+        tuple(Column(name, number, column) for name, column in zip(names, values, strict=True)), False
+    )
 
 
 def fit(column: Column, train: NDArray[np.int64], date_parts: bool) -> Rule:

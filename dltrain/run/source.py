@@ -1,0 +1,102 @@
+"""The run that initial weights come from: how its data differ from those at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from dltrain.data.contract import Contract
+from dltrain.data.errors import some
+from dltrain.data.prepare import Splits
+from dltrain.errors import UserError
+from dltrain.initializers.pretrained import Differences
+from dltrain.storage.run_folder import read_contract, read_statistics
+
+# Normalized inputs that are farther from those of the source run, in its deviations, are told; so is another scale.
+_SHIFT, _SCALE = 0.1, 1.1
+_SHOWN = 3
+
+
+def differences_from(path: str | None, splits: Splits) -> Differences:
+    """Compare the data of the run that a file of weights belongs to, if it is one, with those at hand.
+
+    Raises UserError for a table of other columns, CheckpointProblem for a run whose files cannot be read.
+    """
+    folder = _run_of(path)
+    there = read_contract(folder) if folder is not None else None
+    here = splits.contract
+    if folder is None or there is None or here is None:
+        return Differences()
+    _check_columns(there, here, str(path))
+    shape = ""
+    if there.input_shape != here.input_shape:
+        shape = f"trained on samples of shape {there.input_shape}, these have {here.input_shape}"
+    return Differences(_outputs(there, here), shape, _normalization(read_statistics(folder), splits))
+
+
+def _run_of(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    place = Path(path).expanduser()
+    if place.parent.name == "checkpoints":
+        place = place.parent.parent
+    return place if place.is_dir() else None
+
+
+def _check_columns(there: Contract, here: Contract, path: str) -> None:
+    """Refuse other features: the weights of the first layer would meet other quantities."""
+    old, new = ([name for rule in c.columns for name in rule.features] for c in (there, here))
+    if not old or not new or old == new:
+        return
+    gone, added = ([name for name in a if name not in b] for a, b in ((old, new), (new, old)))
+    which = "; ".join(
+        f"{what} {some(map(repr, names), 4)}"
+        for what, names in (("not here:", gone), ("new:", added))
+        if names
+    )
+    raise UserError(
+        f"initializer.path={path} was trained on other columns ({which or 'in another order'}).\n"
+        "Weights are for the columns of their run: give a table with the same ones, or start without them: initializer=default"
+    )
+
+
+def _outputs(there: Contract, here: Contract) -> str:
+    if there.task != here.task:
+        return f"a {there.task} there, a {here.task} here"
+    if there.task == "classification" and (there.class_names, there.outputs) != (
+        here.class_names,
+        here.outputs,
+    ):
+        return f"{_classes(there)} there, {_classes(here)} here"
+    old, new = ([rule.name for rule in c.targets] for c in (there, here))
+    if old != new or there.outputs != here.outputs:
+        return f"{some(old) or there.outputs} there, {some(new) or here.outputs} here"
+    return ""
+
+
+def _classes(contract: Contract) -> str:
+    names = some(contract.class_names, _SHOWN)
+    return f"{contract.outputs} classes" + f": {names}" * bool(names)
+
+
+def _normalization(there: dict[str, Tensor] | None, splits: Splits) -> tuple[str, ...]:
+    """Return a line where inputs are shifted or scaled in another way than in the source run."""
+    mean, std = splits.spec.mean.cpu(), splits.spec.std.cpu()
+    if there is None or there["mean"].shape != mean.shape:
+        return ()
+    shift = ((mean - there["mean"]) / there["std"]).abs()
+    scale = std / there["std"]
+    far = (shift > _SHIFT) | (scale > _SCALE) | (scale < 1 / _SCALE)
+    if not far.any():
+        return ()
+    if len(mean) > _SHOWN:
+        return (
+            f"normalized by this training split, which differs in {int(far.sum())} of {len(mean)} features",
+        )
+    numbers = [
+        ", ".join(f"{float(v):.3g}" for v in t.flatten()) for t in (there["mean"], there["std"], mean, std)
+    ]
+    return (
+        f"normalized by mean {numbers[2]} and deviation {numbers[3]}, there {numbers[0]} and {numbers[1]}",
+    )

@@ -1,0 +1,156 @@
+"""Fine-tuning from a run: what is loaded, what is new, what is refused, and that it helps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+
+from dltrain.errors import UserError
+
+SMALL = ["model=cnn", "quiet=true"]
+
+
+@pytest.fixture
+def images(workdir):
+    """The digits 0 to 4 and 5 to 9 of scikit-learn, as two files."""
+    digits = load_digits()
+    pictures, old = digits.images[:, None].astype(np.float32) / 16, digits.target < 5
+    np.savez("old.npz", inputs=pictures[old], targets=digits.target[old])
+    np.savez("new.npz", inputs=pictures[~old], targets=digits.target[~old].astype(str))
+    return workdir
+
+
+@pytest.mark.ci
+def test_few_images_of_new_classes_need_the_old_weights(images, train):
+    """Ten images a class, the same steps, the same splits with 600 test images: only the first weights differ."""
+    source = train("dataset=npz", "dataset.path=old.npz", "epochs=40", *SMALL)
+    few = ["dataset=npz", "dataset.path=new.npz", "dataset.limit=50", "dataset.test_fraction=0.7", "steps=20"]
+    scores = []
+    for seed in range(3):
+        for given in (["initializer=default"], ["initializer=pretrained", f"initializer.path={source.path}"]):
+            run = train(*few, *SMALL, "early_stopping=none", f"dataset.split_seed={seed}", *given)
+            scores.append([run.summary["test"]["accuracy"], run.summary["test"]["loss"]])
+    scratch, tuned = np.array(scores[::2]).mean(0), np.array(scores[1::2]).mean(0)
+    assert tuned[0] > scratch[0] + 0.02
+    assert tuned[1] < 0.7 * scratch[1]
+
+
+def test_the_head_of_other_classes_is_new(images, train):
+    """Five classes there and five here: by shape alone the old head would have been loaded."""
+    source = train("dataset=npz", "dataset.path=old.npz", "steps=2", *SMALL)
+    given = ["dataset=npz", "dataset.path=new.npz", "steps=1", "lr=1e-30", *SMALL]
+    for path in (source.path, source.path / "checkpoints" / "best.safetensors"):
+        run = train(*given, "initializer=pretrained", f"initializer.path={path}")
+        old, new = (load_file(r.path / "checkpoints" / "best.safetensors") for r in (source, run))
+        moved = {name for name in old if not torch.equal(old[name], new[name])}
+        assert {name for name in moved if name.endswith(("weight", "bias"))} == {"head.weight", "head.bias"}
+        assert run.summary["loaded"].startswith("6 of 8 tensors loaded; new: head.* (5 classes: 0, 1, 2")
+        assert "5 classes: 5, 6, 7" in run.summary["loaded"]
+    again = train(
+        "dataset=npz",
+        "dataset.path=old.npz",
+        "steps=1",
+        *SMALL,
+        "initializer=pretrained",
+        f"initializer.path={source.path}",
+    )
+    assert again.summary["loaded"] == "8 of 8 tensors loaded"
+
+
+def test_a_head_of_another_size_is_new_without_being_told(images, train):
+    source = train("dataset=npz", "dataset.path=old.npz", "steps=1", *SMALL)
+    run = train("steps=1", *SMALL, "initializer=pretrained", f"initializer.path={source.path}")
+    assert run.summary["loaded"].startswith("6 of 8 tensors loaded; new: head.* (5 classes")
+
+
+def test_another_normalization_is_told(images, train):
+    source = train("dataset=npz", "dataset.path=old.npz", "steps=1", *SMALL)
+    with np.load("old.npz") as old:
+        np.savez("dark.npz", inputs=old["inputs"] / 2, targets=old["targets"])
+    run = train(
+        "dataset=npz",
+        "dataset.path=dark.npz",
+        "steps=1",
+        *SMALL,
+        "initializer=pretrained",
+        f"initializer.path={source.path}",
+    )
+    statistics = [load_file(r.path / "checkpoints" / "normalization.safetensors") for r in (run, source)]
+    numbers = [f"{float(s[key]):.3g}" for s in statistics for key in ("mean", "std")]
+    expected = "normalized by mean {} and deviation {}, there {} and {}".format(*numbers)
+    assert run.summary["loaded"] == f"8 of 8 tensors loaded; {expected}"
+
+
+def test_other_channels_are_refused_with_both_shapes(images, train, dltrain):
+    source = train("dataset=npz", "dataset.path=old.npz", "steps=1", *SMALL)
+    with np.load("old.npz") as old:
+        np.savez("color.npz", inputs=np.repeat(old["inputs"], 3, 1), targets=old["targets"])
+    with pytest.raises(UserError) as refused:
+        dltrain(
+            "dataset=npz",
+            "dataset.path=color.npz",
+            "steps=1",
+            *SMALL,
+            "initializer=pretrained",
+            f"initializer.path={source.path}",
+        )
+    message = str(refused.value)
+    assert "trained on samples of shape (1, 8, 8), these have (3, 8, 8)" in message
+    assert "features" in message and len(message.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("a,b,c,y", None),
+        ("a,b,d,y", "not here: 'c'; new: 'd'"),
+        ("b,a,c,y", "in another order"),
+    ],
+)
+def test_tables_are_matched_by_name(header, told, workdir, train, dltrain):
+    draw = np.random.default_rng(0)
+    rows = [",".join(f"{v:.3f}" for v in draw.normal(size=4)) for _ in range(60)]
+    for name, first in (("there", "a,b,c,y"), ("here", header)):
+        (workdir / f"{name}.csv").write_text("\n".join([first, *rows]) + "\n")
+    words = ["dataset=csv", "dataset.target=y", "steps=1", "quiet=true"]
+    source = train(*words, "dataset.path=there.csv")
+    given = [*words, "dataset.path=here.csv", "initializer=pretrained", f"initializer.path={source.path}"]
+    if told is None:
+        assert train(*given).summary["loaded"].startswith("6 of 6 tensors loaded")
+        return
+    with pytest.raises(UserError, match=told):
+        dltrain(*given)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
+def test_whole_numbers_are_no_weights(dtype, train, dltrain, workdir):
+    words = ["model=mlp", "model.hidden=[4]", "steps=1", "quiet=true"]
+    source = train(*words)
+    tensors = load_file(source.path / "checkpoints" / "best.safetensors")
+    tensors["layers.0.0.weight"] = tensors["layers.0.0.weight"].to(dtype)
+    save_file(tensors, workdir / "w.safetensors")
+    with pytest.raises(
+        UserError, match=rf"has {str(dtype)[6:]} where the model has floats \(layers.0.0.weight\)"
+    ):
+        dltrain(*words, "initializer=pretrained", "initializer.path=w.safetensors")
+    tensors["layers.0.0.weight"] = tensors["layers.0.0.weight"].real.half()
+    save_file(tensors, workdir / "w.safetensors")
+    train(*words, "initializer=pretrained", "initializer.path=w.safetensors")
+
+
+@pytest.mark.ci
+def test_the_recipe(images, train):
+    source = train("dataset=npz", "dataset.path=old.npz", "epochs=3", *SMALL)
+    run = train(
+        "experiment=fine_tune",
+        "dataset=npz",
+        "dataset.path=new.npz",
+        "dataset.limit=50",
+        "quiet=true",
+        f"initializer.path={source.path}",
+    )
+    assert run.summary["loaded"].startswith("6 of 8 tensors loaded; new: head.*")
+    assert run.summary["test"]["accuracy"] > 0.5

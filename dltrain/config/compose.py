@@ -496,7 +496,7 @@ def check_swept_values(parsed: list[Override], catalogue: Catalogue) -> None:
             continue
         values = values_of(override)
         each, one = spread(params[0], key, values)
-        if any(fits_rule(p, value) for p in params[1:] for value in values):
+        if any(all(fits_rule(p, value) for value in values) for p in params[1:]):
             continue
         cures = [f"To try each of them: dltrain -m {each}"] * bool(each)
         cures += [f"For one list in every job: {one}"] * bool(one)

@@ -30,6 +30,7 @@ from dltrain.data.pixels import (
     upright_size,
 )
 from dltrain.data.streaming import in_threads
+from dltrain.processors import cores
 
 _CURE = "take broken images out of the folder, or replace them"
 # files whose sizes are looked at before all are decoded
@@ -180,7 +181,7 @@ def common_size(folder: Path, paths: Sequence[str]) -> tuple[int, int]:
     looked_at = [
         str(folder / paths[i]) for i in dict.fromkeys(np.linspace(0, len(paths) - 1, _LOOKED_AT, dtype=int))
     ]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         answers = list(pool.map(_size_or_reason, looked_at))
     sizes = Counter(size for size in answers if not isinstance(size, Unusable))
     if not sizes:

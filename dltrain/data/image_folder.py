@@ -55,7 +55,7 @@ def image_folder(
     task: Literal["classification", "regression", "auto"] = "auto",
     cache: bool = True,
 ) -> RawData:
-    """Your images: ROOT/CLASS/*.jpg, ROOT/train/CLASS and ROOT/test/CLASS, or a table of file names and labels.
+    """Your images: ROOT/CLASS/*.jpg, ROOT/train/CLASS and ROOT/test/CLASS, or a table of labels.
 
     Images are uint8, (3, H, W) or (1, H, W), upright as EXIF says, on white where they are transparent, of 8 bits. Raises
     DataError naming the images that cannot be read so. docs/images.md tells all of it.

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from dltrain.data.errors import BrokenSamples, DataError
 from dltrain.data.progress import Progress
 from dltrain.data.raw import Reader
+from dltrain.processors import cores
 
 # samples that a thread reads at a time; decoding an image releases the GIL, and a signal waits for these
 _READ_AT_ONCE = 8
@@ -39,7 +40,7 @@ def in_threads(read: Callable[[Tensor], T], positions: Tensor, threads: int = 0)
 
     Samples that cannot be read are left out of what is yielded, and named together at the end. Raises DataError.
     """
-    threads = threads or torch.get_num_threads()
+    threads = threads or cores()
     ahead: deque[Future[T]] = deque()
     broken: list[BrokenSamples] = []
     progress = Progress("reading ", len(positions))

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import torch
 
+from dltrain import processors
 from dltrain.config.schema import Config
 from dltrain.errors import UserError
 
@@ -69,20 +70,8 @@ def choose_threads(config: Config, device: torch.device, flops: float) -> None:
 
 def slow_choices(device: torch.device, precision: str) -> tuple[str, ...]:
     """Return a line for each choice that is slow on this machine."""
-    if device.type == "cpu" and precision == "bf16" and lacks_bf16(processor_flags()):
+    if device.type == "cpu" and precision == "bf16" and processors.lacks_bf16(processors.processor_flags()):
         return (
             "slow: precision=bf16 on a processor without bf16 units; precision=fp32 is up to 17 times faster",
         )
     return ()
-
-
-def processor_flags() -> frozenset[str]:
-    """Return the instruction sets of the first processor; empty where the system does not list them."""
-    with suppress(OSError), open("/proc/cpuinfo") as lines:
-        return next((frozenset(line.split()) for line in lines if line.startswith("flags")), frozenset())
-    return frozenset()
-
-
-def lacks_bf16(flags: frozenset[str]) -> bool:
-    """Return whether an x86 processor with these flags has no instructions for bf16."""
-    return bool(flags) and not flags & {"avx512_bf16", "amx_bf16", "avx_ne_convert"}

@@ -15,6 +15,7 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import BrokenSamples, DataError
 from dltrain.data.image_files import ImageFiles
 from dltrain.data.pixels import COLORS, Form
+from dltrain.processors import cores
 from dltrain.run.table import Array
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Pictures:
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Array]]:
         """See `Samples.batches`."""
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for positions in torch.arange(len(self.files)).split(size):
                 parts = list(pool.map(self._decoded, positions.split(_DECODED_AT_ONCE)))
                 names = [self.files[i] for _, kept in parts for i in kept]

@@ -45,10 +45,13 @@ def test_equal_to_scikit_learn(
 
 
 def test_loading_and_preparing_digits_is_quick() -> None:
-    prepare(bundled.digits())
-    begin = time.perf_counter()
-    prepare(bundled.digits())
-    assert time.perf_counter() - begin < 0.05  # measured: 4 ms, and 20 ms the first time
+    """4 ms of CPU, and 20 ms the first time; the least of several, since other processes share the caches."""
+    took = []
+    for _ in range(5):
+        begin = time.process_time()
+        prepare(bundled.digits())
+        took.append(time.process_time() - begin)
+    assert min(took) < 0.05
 
 
 def test_a_missing_package_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:

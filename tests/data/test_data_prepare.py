@@ -215,7 +215,7 @@ REFUSED = [
     (broken(table(), targets=torch.full((200,), float("inf"))), {}, "sample 0 has the target value inf"),
     (broken(images(), targets=torch.zeros(3)), {}, "there are 200 inputs but 3 targets"),
     (broken(images(), targets=torch.full((200,), -1)), {}, "whole class numbers from 0 .lowest here: -1"),
-    (broken(images(), targets=torch.rand(200)), {}, "use task=regression"),
+    (broken(images(), targets=torch.rand(200)), {}, "use dataset.task=regression"),
     (
         broken(images(), targets=torch.full((200,), 9)),
         {},

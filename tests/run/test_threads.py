@@ -7,6 +7,7 @@ import torch
 import yaml
 from torch import nn
 
+from dltrain import processors
 from dltrain.run import experiment, machine
 from dltrain.sweep.backends.slots import slots_of
 from dltrain.training.cost import step_flops
@@ -83,7 +84,7 @@ def test_operations_of_a_step():
 
 @pytest.mark.parametrize("asked, threads", [("", 4), ("1", 1), ("3", 3), ("16", 4), ("many", 4)])
 def test_jobs_of_a_sweep_have_no_more_threads_than_omp_num_threads(monkeypatch, asked, threads):
-    monkeypatch.setattr("dltrain.sweep.backends.pool.cores", lambda: 8)
+    monkeypatch.setattr("dltrain.processors.cores", lambda: 8)
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert [slot.threads for slot in slots_of(2, [])] == [threads, threads]
 
@@ -92,8 +93,8 @@ def test_bf16_on_a_processor_without_it_is_announced(monkeypatch):
     """Flags of a Zen 3 and of a Sapphire Rapids; a system that lists none is not judged."""
     cpu = torch.device("cpu")
     for flags, slow in (("sse4_2 avx2 fma", True), ("avx512f avx512_bf16 amx_bf16", False), ("", False)):
-        monkeypatch.setattr(machine, "processor_flags", lambda flags=flags: frozenset(flags.split()))
+        monkeypatch.setattr(processors, "processor_flags", lambda flags=flags: frozenset(flags.split()))
         assert bool(machine.slow_choices(cpu, "bf16")) is slow
         assert machine.slow_choices(cpu, "fp32") == ()
-    monkeypatch.setattr(machine, "processor_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(processors, "processor_flags", lambda: frozenset({"avx2"}))
     assert machine.slow_choices(torch.device("cuda"), "bf16") == ()

@@ -81,11 +81,6 @@ def _begin(environment: dict[str, str], target: Callable[..., None], *arguments:
     target(*arguments)
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _ask_gpus(channel: connection.Connection) -> None:
     import torch
 

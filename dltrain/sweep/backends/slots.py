@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dltrain import processors
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.schema import Config
@@ -24,15 +25,15 @@ class Slot:
 
 def num_slots(settings: dict[str, Any], num_gpus: int, num_jobs: int) -> int:
     """Return `sweep.jobs`: by default one job for each core, or `jobs_per_gpu` for each GPU."""
-    automatic = num_gpus * settings["jobs_per_gpu"] if num_gpus else pool.cores()
+    automatic = num_gpus * settings["jobs_per_gpu"] if num_gpus else processors.cores()
     return max(1, min(automatic if settings["jobs"] == "auto" else settings["jobs"], num_jobs))
 
 
 def slots_of(count: int, gpus: list[str]) -> list[Slot]:
     """Share the cores and GPUs among `count` slots."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    most = int(asked) if asked.isdecimal() else pool.cores()
-    threads = max(1, min(pool.cores() // count, most))
+    most = int(asked) if asked.isdecimal() else processors.cores()
+    threads = max(1, min(processors.cores() // count, most))
     return [Slot(gpus[i % len(gpus)] if gpus else None, threads) for i in range(count)]
 
 

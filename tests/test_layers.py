@@ -21,7 +21,7 @@ LAYERS = (
     ("config", "run", "seams"),
     ("training", "diagnostics"),
     ("loggers",),
-    ("storage",),
+    ("storage", "screen"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
      "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges",
      "declare"),

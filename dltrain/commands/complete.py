@@ -13,7 +13,8 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError
 
 # verbs that take run folders
-OF_RUNS = ("evaluate", "predict", "export", "resume", "rerun")
+OF_RUNS = ("evaluate", "predict", "export", "resume", "rerun", "runs", "show", "diff", "compare", "tag", "archive", "trash",
+           "restore")  # fmt: skip
 # those that take files besides
 OF_FILES = ("predict",)
 OPTIONS = ("--help", "--version", "--multirun", "--cfg", "--config-dir", "--config-name")

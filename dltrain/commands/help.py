@@ -25,6 +25,14 @@ EXAMPLES = (
 )
 VERBS = {
     "check": ("check [group=word …]", "gradients, first loss, overfitting, splits: before a long training"),
+    "runs": ("runs [FOLDER] [key=value …]", "list runs and sweeps, filtered by any key or score"),
+    "show": ("show RUN", "print what was asked of a run, what came out, and the files it left"),
+    "diff": ("diff RUN RUN", "print in what two runs differ: configuration, code, versions, data, results"),
+    "compare": ("compare RUN…", "compare runs and sweeps: means over seeds, paired tests, figures"),
+    "tag": ("tag RUN… +WORD -WORD", "add tags to runs, or remove them; without words print them"),
+    "archive": ("archive RUN…", "move runs and sweeps out of sight; `dltrain restore` brings them back"),
+    "trash": ("trash RUN…", "move runs and sweeps to the trash; only `dltrain trash --empty` deletes"),
+    "restore": ("restore RUN…", "bring runs and sweeps back from the archive or the trash"),
     "evaluate": (
         "evaluate RUN… [key=value …]",
         "score runs and their ensemble, on dataset.path=FILE too; --json",
@@ -33,7 +41,7 @@ VERBS = {
     "export": ("export RUN", "the model for other programs: ONNX, torch.export, safetensors"),
     "resume": ("resume RUN", "continue an interrupted run from its newest checkpoint"),
     "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, optionally with changes"),
-    "schema": ("schema", "the JSON Schema of recipes, for an editor"),
+    "schema": ("schema [VERB]", "the JSON Schema of recipes, for an editor, or of a verb's `--json`"),
     "completion": ("completion bash|zsh|fish", "the script that completes words and keys with the tab key"),
     "complete": ("complete LINE", "the candidates at the end of a line, for the scripts of `completion`"),
 }

@@ -26,6 +26,7 @@ from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param
 from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, VERBS, folder_of, group_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
+from dltrain.config.keys import keys_of
 from dltrain.config.search_path import catalogue_dir, misplaced, user_dirs
 from dltrain.config.source import SCHEME, serve
 from dltrain.config.user_files import check_file, check_keys
@@ -158,11 +159,6 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     for group in LIST_GROUPS:
         _check_word(group, choices[group], catalogue)
     return Composition(cfg, choices, list(overrides), catalogue)
-
-
-def keys_of(overrides: list[str]) -> set[str]:
-    """Return the keys that overrides name, without the prefixes `+` and `++`."""
-    return {text.partition("=")[0].lstrip("+") for text in overrides}
 
 
 def check_lr(overrides: list[str]) -> None:

@@ -8,7 +8,8 @@ from itertools import takewhile
 from typing import Any
 
 # First words of a command line that are no overrides; each is a module of `dltrain.commands`.
-VERBS = ("check", "evaluate", "predict", "export", "resume", "rerun", "schema", "completion", "complete")
+VERBS = ("check", "runs", "show", "diff", "compare", "tag", "archive", "trash", "restore", "evaluate", "predict", "export",
+         "resume", "rerun", "schema", "completion", "complete")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import yaml
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, leaves
 from dltrain.config.compose import check_lr
 from dltrain.config.groups import OF_SWEEPS
+from dltrain.config.keys import LENGTH, is_safe
 from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import (
@@ -32,19 +33,8 @@ from dltrain.storage.files import replace
 
 # fifty times the size of what a run writes
 MAX_SAVED_BYTES = 200_000
-# Keys, or groups of them, that do not affect earlier steps of a run: changing any other would make it another run.
-SAFE = ("log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes",
-        "checkpoint.keep", "checkpoint.background", "checkpoint.unsaved", "workers", "worker_timeout", "quiet", "tags",
-        "notes", "trust", "logger")  # fmt: skip
-# safe where no schedule depends on the length of the run
-LENGTH = ("epochs", "steps")
 # the place and the length of a run do not affect earlier steps
 _ELSEWHERE = ("name", "output", *LENGTH)
-
-
-def is_safe(key: str) -> bool:
-    """Return whether a dotted key is among SAFE, or below one of them."""
-    return any(key == safe or key.startswith(f"{safe}.") for safe in SAFE)
 
 
 def write(config: Config, file: Path) -> None:
@@ -60,6 +50,13 @@ def as_saved(config: Config) -> dict[str, Any]:
     found = {**copy.deepcopy(config.plain), "words": config.words}
     put(found, config.secrets)
     return found
+
+
+def flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved configuration by dotted key, with the chosen words by group."""
+    words = content.get("words")
+    values = {key: value for key, value in leaves(content) if not key.startswith("words.")}
+    return values | (dict(words) if isinstance(words, Mapping) else {})
 
 
 def dump(content: Any) -> str:

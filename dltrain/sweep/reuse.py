@@ -13,6 +13,7 @@ from typing import Any
 from dltrain import __version__
 from dltrain.config import saved
 from dltrain.config.catalogue import leaves
+from dltrain.config.keys import SAFE
 from dltrain.config.schema import Config
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem
@@ -21,7 +22,7 @@ from dltrain.storage.summary import WHOLE, read_json
 from dltrain.sweep.jobs import Job, write
 
 # What makes no difference to a result beyond the last digits: threads among them, which follow sweep.jobs.
-FREE = frozenset([*saved.SAFE, "name", "output", "threads", "device", "words"])
+FREE = frozenset([*SAFE, "name", "output", "threads", "device", "words"])
 
 
 def key_of(plain: dict[str, Any], on_gpu: bool) -> str:

@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.errors import CheckpointProblem, UserError, nearest
-from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD
 from dltrain.storage.index import CONFIG, SUMMARY, Entry, Index, matches_of
-
-# where runs are looked for that are not named by their folder
-OUTPUT = Path("outputs")
 
 # of a value that JSON cannot hold, such as nan, there is null
 NUMBER: dict[str, Any] = {"type": ["number", "null"]}

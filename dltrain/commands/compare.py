@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,8 @@ HELP = """
   --metric NAME           a score: val/accuracy, test/accuracy, seconds
   --figure FILE.pdf       curves over epochs, the mean with its interval over seeds; also .svg and .png. The data are
                           written beside it as FILE.csv. Needs: pip install altair vl-convert-python
-  --y COLUMN              what the figure shows: a column of metrics.csv; by default the metric
+  --html FILE.html        a page with the table and the curves, which needs no network (the same packages)
+  --y COLUMN              what the curves show: a column of metrics.csv; by default the metric
   --x epoch|step|seconds  over what; by default epoch
   --size 8.5x6            width and height of the figure in cm
   --font NAME, --font-size 9 (pt), --title TEXT
@@ -45,6 +46,7 @@ Examples
   dltrain compare outputs/digits_mlp/2026-01-31_12-00-00-abcd outputs/digits_mlp/2026-01-31_12-05-00-12ef
   dltrain compare d61b --metric val/accuracy                  the configurations of a sweep
   dltrain compare d61b 12ef --figure curves.pdf --size 8.5x6 --font-size 8
+  dltrain compare d61b --html compare.html
 """
 _GROUP = object_schema(
     choices={"type": "object"},
@@ -65,9 +67,9 @@ SCHEMA = document_schema(
     notes=TEXTS,
     files=TEXTS,
 )
+# options about any curves, and about a figure alone
+_CURVES = {"--y": "COLUMN", "--x": "epoch|step|seconds"}
 _FIGURE = {
-    "--y": "COLUMN",
-    "--x": "epoch|step|seconds",
     "--size": "WIDTHxHEIGHT",
     "--font": "NAME",
     "--font-size": "POINTS",
@@ -77,19 +79,25 @@ _FIGURE = {
 
 def run(arguments: list[str]) -> int:
     """Print the comparison and draw the figure."""
-    rest, given = read_options("compare", arguments, {"--metric": "NAME", "--figure": "FILE.pdf", **_FIGURE})
-    if alone := [option for option in _FIGURE if option in given and "--figure" not in given]:
-        raise UserError(f"`{alone[0]}` is about a figure: add --figure FILE.pdf")
-    from dltrain.sweep.outcome import comparison
-    from dltrain.sweep.outcome.figure import Style, check, draw
+    valued = {"--metric": "NAME", "--figure": "FILE.pdf", "--html": "FILE.html", **_CURVES, **_FIGURE}
+    rest, given = read_options("compare", arguments, valued)
+    check_used(given)
+    from dltrain.sweep.outcome import comparison, figure
 
-    style = None
+    style, page_file = None, Path(given["--html"]) if "--html" in given else None
     if "--figure" in given:
-        style = Style.read(Path(given["--figure"]), {key: given[key] for key in _FIGURE if key in given})
-        check(style)
-    members = members_of(run_folders("compare", rest))
-    found = comparison.compare(members, given.get("--metric"))
-    files = draw(found, style) if style is not None else []
+        style = figure.Style.read(Path(given["--figure"]), given)
+        figure.check_file("--figure", style.file)
+    if page_file is not None:
+        figure.check_file("--html", page_file, (".html",))
+    x = figure.read_x(given.get("--x", figure.Style.x))
+    found = comparison.compare(members_of(run_folders("compare", rest)), given.get("--metric"))
+    files = figure.draw(found, style) if style is not None else []
+    if page_file is not None:
+        from dltrain.sweep.outcome.page import write_page
+
+        write_page(found, page_file, x, given.get("--y"))
+        files.append(page_file)
     if "--json" in given:
         print_json(document_of(found, files))
         return 0
@@ -97,6 +105,14 @@ def run(arguments: list[str]) -> int:
     for file in files:
         note(f"{file} is written")
     return 0
+
+
+def check_used(given: Mapping[str, str]) -> None:
+    """Refuse an option that would have no effect."""
+    for options, needed in ((_FIGURE, ("--figure",)), (_CURVES, ("--figure", "--html"))):
+        for option in options:
+            if option in given and not any(name in given for name in needed):
+                raise UserError(f"`{option}` is about {' and '.join(needed)}: add --figure FILE.pdf")
 
 
 def members_of(folders: Sequence[Path]) -> list[Member]:

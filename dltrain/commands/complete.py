@@ -15,6 +15,8 @@ from dltrain.errors import UserError
 # verbs that take run folders
 OF_RUNS = ("evaluate", "predict", "export", "resume", "rerun", "runs", "show", "diff", "compare", "tag", "archive", "trash",
            "restore")  # fmt: skip
+# those that take several
+OF_SEVERAL = ("evaluate", "predict", "diff", "compare", "tag", "archive", "trash", "restore")
 # those that take files besides
 OF_FILES = ("predict",)
 OPTIONS = ("--help", "--version", "--multirun", "--cfg", "--config-dir", "--config-name")
@@ -51,8 +53,12 @@ def candidates(before: list[str], current: str) -> list[str]:
     verb = next((word for word in before[:1] if word in VERBS), None)
     if verb in OF_RUNS and "=" not in current:
         # the run comes first, then what changes in it
-        named = verb not in ("evaluate", *OF_FILES) and any("=" not in word for word in before[1:])
-        found = [] if named else [*run_folders(current), *(paths(current) if verb in OF_FILES else ())]
+        named = verb not in OF_SEVERAL and any("=" not in word for word in before[1:])
+        found = (
+            []
+            if named
+            else [*run_folders(current), *run_names(current), *(paths(current) if verb in OF_FILES else ())]
+        )
         found = found or list(_heads(catalogue, before))
     elif "=" in current:
         found = list(values(catalogue, before, current))
@@ -141,6 +147,18 @@ def run_folders(typed: str) -> Iterator[str]:
         folder = Path(path)
         if path.endswith("/") and (is_run(folder) or leads_to_run(folder, MAX_DEPTH)):
             yield path
+
+
+def run_names(typed: str) -> Iterator[str]:
+    """Yield the ends of names, such as 97d0, by which the verbs find runs; also of archived ones, for `restore`."""
+    if not typed or "/" in typed:
+        return
+    from dltrain.storage.folder_names import OUTPUT
+    from dltrain.storage.index import scan
+    from dltrain.storage.shelves import SHELVES, shelf_of
+
+    for root in (OUTPUT, *(shelf_of(OUTPUT, shelf) for shelf in SHELVES)):
+        yield from (path.rpartition("-")[2] for path, sweep, _, _ in scan(root) if not sweep)
 
 
 def is_run(folder: Path) -> bool:

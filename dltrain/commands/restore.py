@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.commands.archive import MOVED, carry, report
-from dltrain.commands.asked import OUTPUT, document_schema, is_run, is_sweep, read_options
+from dltrain.commands.asked import document_schema, is_run, is_sweep, read_options
 from dltrain.errors import CheckpointProblem, UserError
+from dltrain.storage.folder_names import OUTPUT
 from dltrain.storage.shelves import Place, place_of, shelved
 
 HELP = """

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from dltrain.commands import listing
 from dltrain.commands.asked import (
     NUMBER,
-    OUTPUT,
     TEXT,
     TEXTS,
     document_schema,
+    is_run,
     note,
     object_schema,
     print_json,
@@ -23,6 +23,7 @@ from dltrain.commands.asked import (
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.screen.table import is_colored, lines, one_line, styled, terminal_width
 from dltrain.storage import query
+from dltrain.storage.folder_names import OUTPUT
 from dltrain.storage.index import Index
 from dltrain.storage.shelves import shelf_of
 
@@ -168,6 +169,8 @@ def listed(
         raise CheckpointProblem(
             f"{root} is no folder. Runs lie in outputs: dltrain runs, or dltrain runs FOLDER"
         )
+    if is_run(root):
+        raise CheckpointProblem(f"{root} is one run. What is in it: dltrain show {root}")
     index = Index(root)
     names = [*columns, *([sort.removeprefix("-")] if sort else [])]
     if unread(index, [*(c.key for c in conditions), *names]):

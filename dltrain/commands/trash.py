@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.commands.archive import MOVED, put, report, short
-from dltrain.commands.asked import OUTPUT, TEXT, document_schema, object_schema, print_json, read_options
+from dltrain.commands.asked import TEXT, document_schema, object_schema, print_json, read_options
 from dltrain.errors import UserError
 from dltrain.loggers.events import count
 from dltrain.screen.table import Column, lines, one_line
+from dltrain.storage.folder_names import OUTPUT
 from dltrain.storage.index import Entry, Index, scan
 from dltrain.storage.query import when
 from dltrain.storage.shelves import empty, shelf_of, trashes

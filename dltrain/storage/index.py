@@ -20,7 +20,7 @@ from typing import Any
 
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.lock import is_held
-from dltrain.storage.summary import TAGS, merged_tags, read_json
+from dltrain.storage.summary import TAGS, merged_tags, read_json, texts
 
 CACHE = ".runs.sqlite"
 # changes with the content of the cache
@@ -225,7 +225,9 @@ def read_entry(root: Path, path: str, is_sweep: bool, stamp: Stamp) -> Entry:
         entry.facts |= sweep_facts(record)
     elif isinstance(config := record.get("config"), dict):
         entry.base = config
-    entry.facts["tags"] = [tag for tag in merged_tags(folder, record.get("tags")) if isinstance(tag, str)]
+    # a stamp of two numbers says that there is no tags.json
+    tags = record.get("tags") if len(stamp) == 2 else merged_tags(folder, record.get("tags"))
+    entry.facts["tags"] = texts(tags)
     return entry
 
 

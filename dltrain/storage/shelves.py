@@ -17,9 +17,10 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem
-from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD
 from dltrain.storage.index import CACHE, scan
 from dltrain.storage.lock import Lock, is_held
+from dltrain.storage.summary import read_json
 
 Shelf = Literal["archive", "trash"]
 SHELVES: tuple[Shelf, ...] = ("archive", "trash")
@@ -67,7 +68,23 @@ def place_of(folder: Path) -> Place:
             return Place(Path(*parts[: i - 2], parts[i]), PurePath(*parts[i + 1 :]), _shelf(parts[i - 1]))
     if len(parts) < 4:
         raise CheckpointProblem(f"{folder} lies in no output folder: runs lie in OUTPUT/NAME/RUN.")
-    return Place(folder.parent.parent, PurePath(*parts[-2:]))
+    output = _output_of(folder)
+    return Place(output, folder.relative_to(output))
+
+
+def _output_of(folder: Path) -> Path:
+    """Return the output folder of a run: `outputs` here, or what is left of its path without its name."""
+    here = Path(os.path.realpath(OUTPUT))
+    if folder != here and folder.is_relative_to(here):
+        return here
+    try:
+        name = PurePath(str(read_json(folder / "summary.json")["name"])).parts
+    except (OSError, ValueError, KeyError):
+        name = ()
+    above = folder.parent.parts
+    return folder.parents[
+        len(name) if name and above[-len(name) :] == name and len(name) + 2 < len(above) else 1
+    ]
 
 
 def _shelf(name: str) -> Shelf:
@@ -91,7 +108,8 @@ def check_move(place: Place, target: Place) -> None:
         raise CheckpointProblem(
             f"{place.folder} cannot move: {target.folder} is there already. Rename one of them."
         )
-    for parent in _made_by_us(target):
+    ours = [*_made_by_us(target), *(_made_by_us(place) if place.shelf else ())]
+    for parent in ours:
         if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
             raise CheckpointProblem(
                 f"{parent} is no folder of its own, and runs are not moved through links."

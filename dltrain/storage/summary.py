@@ -78,6 +78,11 @@ def merged_tags(path: Path, own: Any) -> list[Any]:
     return [tag for tag in tags if tag not in removed] + [tag for tag in added if tag not in tags]
 
 
+def texts(value: Any) -> list[str]:
+    """Return the texts of a list, each once; none of anything else."""
+    return list(dict.fromkeys(v for v in value if isinstance(v, str))) if isinstance(value, list) else []
+
+
 def read_rows(file: Path) -> list[dict[str, float]]:
     """Read the rows of a metrics.csv, none where there is no file; a last line that a kill cut short is left out.
 

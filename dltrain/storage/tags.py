@@ -12,7 +12,7 @@ from typing import Any
 
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.files import replace
-from dltrain.storage.summary import TAGS, read_json
+from dltrain.storage.summary import TAGS, read_json, texts
 
 FORMAT = 1
 
@@ -52,8 +52,3 @@ def read_changes(folder: Path) -> dict[str, Any]:
             f"{file} has format {str(content.get('format'))[:20]}, and this version knows {FORMAT}."
         )
     return {"format": FORMAT, **{key: texts(content.get(key)) for key in ("added", "removed")}}
-
-
-def texts(value: Any) -> list[str]:
-    """Return the texts of a list, each once."""
-    return list(dict.fromkeys(v for v in value if isinstance(v, str))) if isinstance(value, list) else []

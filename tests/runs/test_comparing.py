@@ -378,3 +378,33 @@ def test_a_run_is_found_by_the_end_of_its_name(workdir):
     ):
         with pytest.raises(CheckpointProblem, match=says):
             run_folder(text)
+
+
+@pytest.mark.ci
+def test_the_page_needs_no_network_and_strangers_end_no_script(workdir, dltrain):
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    evil = "</script><script>alert(1)</script>"
+    jobs = [{"objective": v, "config": {"notes_of": evil if v > 0.3 else "x", "seed": 0}} for v in (0.1, 0.5)]
+    make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs, finished=True)
+    assert dltrain("compare", "0000", "--html", "c.html", "--y", "train/loss") == 0
+    page = (workdir / "c.html").read_text()
+    assert len(page) < 3_000_000
+    assert evil not in page
+    assert "&lt;/script&gt;" in page
+    assert re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=", page) == []
+    (spec,) = re.findall(r'vegaEmbed\("#curves", (\{.*\}), \{actions: false', page)
+    content = json.loads(spec)
+    values = content["datasets"].popitem()[1] if "datasets" in content else content["data"]["values"]
+    assert {row["configuration"] for row in values} == {"notes_of=x", f"notes_of={evil}"}
+
+
+@pytest.mark.parametrize("options, says", [
+    (["--html", "x.pdf"], "must end in .html"), (["--html", "x.html", "--size", "3x3"], "`--size` is about --figure"),
+    (["--y", "val/loss"], "`--y` is about --figure and --html"), (["--html", "x.html", "--x", "t"], "must be epoch"),
+])  # fmt: skip
+def test_a_wrong_page_is_refused(workdir, dltrain, options, says):
+    made(workdir, {0.1: [0.1, 0.2]})
+    with pytest.raises(UserError, match=says):
+        dltrain("compare", "0000", *options)
+    assert [path.name for path in workdir.iterdir()] == [OUTPUT]

@@ -15,11 +15,11 @@ import dltrain as package
 from dltrain.commands import trash as trash_verb
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.storage import shelves
+from dltrain.storage.folder_names import OUTPUT
 from dltrain.storage.index import CACHE
 from dltrain.storage.lock import Lock
 from dltrain.storage.summary import read_summary
 
-OUTPUT = Path("outputs")
 STEPS = 10
 
 
@@ -257,6 +257,33 @@ def test_another_disk_is_said(run, monkeypatch):
         "metrics.csv",
         "summary.json",
     ]
+
+
+def test_names_of_several_parts_move_whole(workdir, monkeypatch):
+    inside = make_run(OUTPUT / "a" / "b" / stamp(0), name="a/b")
+    outside = make_run(Path("results/a/b") / stamp(1), name="a/b")
+    package.archive(inside, outside)
+    assert [str(where(stamp(n))[0]) for n in range(2)] == [
+        f".dltrain/archive/outputs/a/b/{stamp(0)}", f".dltrain/archive/results/a/b/{stamp(1)}",
+    ]  # fmt: skip
+    package.restore("0000", Path(".dltrain/archive/results/a/b") / stamp(1))
+    assert inside.is_dir()
+    assert outside.is_dir()
+
+
+def test_nothing_comes_back_through_a_link(run, tmp_path_factory):
+    far = tmp_path_factory.mktemp("far")
+    make_run(far / stamp(7))
+    Path(".dltrain/archive/outputs").mkdir(parents=True)
+    Path(".dltrain/archive/outputs/n").symlink_to(far)
+    refused(CheckpointProblem, "links", lambda: package.restore("0007"))
+
+
+def test_the_default_output_is_that_of_the_knob():
+    from dltrain.config.catalogue import Catalogue
+    from dltrain.config.search_path import catalogue_dir
+
+    assert str(OUTPUT) == Catalogue(catalogue_dir(), []).knobs["output"].value
 
 
 # The trash --------------------------------------------------------------------------------------------------------

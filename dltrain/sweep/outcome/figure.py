@@ -57,21 +57,17 @@ class Style:
         """Read the options of the command line. Raises UserError for a value that is none."""
         width, height = _size(given.get("--size", f"{cls.width}x{cls.height}"))
         size = _number("--font-size", given.get("--font-size", str(cls.font_size)), 2, 72)
-        x = given.get("--x", cls.x)
-        if x not in OVER:
-            raise UserError(
-                f"`--x` is {x}; it must be {', '.join(OVER[:-1])} or {OVER[-1]}.{nearest(x, OVER)}"
-            )
-        return cls(
-            file,
-            given.get("--y"),
-            x,
-            width,
-            height,
-            given.get("--font", cls.font),
-            size,
-            given.get("--title", ""),
+        font, title = given.get("--font", cls.font), given.get("--title", "")
+        return cls(file, given.get("--y"), read_x(given.get("--x", cls.x)), width, height, font, size, title)
+
+
+def read_x(text: str) -> str:
+    """Return what curves are drawn over. Raises UserError for anything else."""
+    if text not in OVER:
+        raise UserError(
+            f"`--x` is {text}; it must be {', '.join(OVER[:-1])} or {OVER[-1]}.{nearest(text, OVER)}"
         )
+    return text
 
 
 def _size(text: str) -> tuple[float, float]:
@@ -91,18 +87,17 @@ def _number(option: str, text: str, least: float, most: float) -> float:
     return value
 
 
-def check(style: Style) -> None:
+def check_file(option: str, file: Path, formats: tuple[str, ...] = FORMATS) -> None:
     """Refuse a file that cannot be written, and packages that are not installed, before anything is read."""
-    if style.file.suffix.lower() not in FORMATS:
-        raise UserError(
-            f"`--figure` is {style.file}; its name must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        )
-    if not style.file.absolute().parent.is_dir():
-        raise UserError(f"`--figure` is {style.file}, and there is no folder {style.file.parent}")
+    if file.suffix.lower() not in formats:
+        names = f"{', '.join(formats[:-1])} or {formats[-1]}" if len(formats) > 1 else formats[0]
+        raise UserError(f"`{option}` is {file}; its name must end in {names}")
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"`{option}` is {file}, and there is no folder {file.parent}")
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise UserError(
-            f"`--figure` needs {' and '.join(missing)}, not installed; run: pip install {' '.join(missing)}"
+            f"`{option}` needs {' and '.join(missing)}, not installed; run: pip install {' '.join(missing)}"
         )
 
 
@@ -113,7 +108,7 @@ def draw(found: Comparison, style: Style) -> list[Path]:
         found.notes.append(f"the figure shows the best {MOST} of {len(found.groups)} configurations")
     y = style.y or found.metric
     rows = [row for group in shown for row in curve(group, style.x, y)]
-    spec = chart(rows, style, y, [_name(group) for group in shown])
+    spec = chart(rows, style, y, [name_of(group) for group in shown])
     check_font(spec, style)
     table = style.file.with_suffix(".csv")
     _write(table, _as_csv(rows, style.x, y).encode())
@@ -121,7 +116,8 @@ def draw(found: Comparison, style: Style) -> list[Path]:
     return [style.file, table]
 
 
-def _name(group: Group) -> str:
+def name_of(group: Group) -> str:
+    """Return what a configuration is called in a picture."""
     return label(group.choices) or group.members[0].label
 
 
@@ -139,7 +135,7 @@ def curve(group: Group, x: str, y: str) -> list[dict[str, Any]]:
         mean, half = statistics.mean_and_deviation(values)[0], statistics.half_width(values)
         rows.append(
             {
-                "configuration": _name(group),
+                "configuration": name_of(group),
                 x: sum(run[step][0] for run in runs) / len(runs),
                 "mean": mean,
                 "low": mean if math.isnan(half) else mean - half,
@@ -148,7 +144,7 @@ def curve(group: Group, x: str, y: str) -> list[dict[str, Any]]:
             }
         )
     if not rows:
-        raise CheckpointProblem(f"{_name(group)}: its repetitions have no evaluation of {y} in common.")
+        raise CheckpointProblem(f"{name_of(group)}: its repetitions have no evaluation of {y} in common.")
     return rows
 
 
@@ -180,8 +176,10 @@ def _as_csv(rows: list[dict[str, Any]], x: str, y: str) -> str:
     return text.getvalue()
 
 
-def chart(rows: list[dict[str, Any]], style: Style, y: str, names: list[str]) -> dict[str, Any]:
-    """Return the picture in the grammar of Vega-Lite."""
+def chart(
+    rows: list[dict[str, Any]], style: Style, y: str, names: list[str], on_screen: bool = False
+) -> dict[str, Any]:
+    """Return the picture in the grammar of Vega-Lite; on a screen it has tooltips, and zooms with the wheel."""
     import altair
 
     several = len(names) > 1
@@ -227,10 +225,24 @@ def chart(rows: list[dict[str, Any]], style: Style, y: str, names: list[str]) ->
         height=style.height * _CM,
         autosize=altair.AutoSizeParams(type="fit", contains="padding"),
     )
+    if on_screen:
+        line = line.mark_line(strokeWidth=2, point={"size": 12}).encode(
+            tooltip=["configuration:N", f"{style.x}:Q", "mean:Q", "low:Q", "high:Q", "n:Q"]
+        )
+        whole = (band + line.interactive()).properties(
+            width="container", height=380, background="transparent"
+        )
+        gray = {"labelColor": "gray", "titleColor": "gray", "labelFontSize": 12, "titleFontSize": 13}
+        found: dict[str, Any] = (
+            whole.configure_axis(**gray, gridOpacity=0.25)
+            .configure_legend(**gray)
+            .configure_view(stroke=None)
+        ).to_dict()
+        return found
     if style.title:
         whole = whole.properties(title=style.title)
     size = style.font_size
-    found: dict[str, Any] = (
+    found = (
         whole.configure(font=style.font, padding=2)
         .configure_axis(labelFontSize=size, titleFontSize=size, titleFontWeight="normal", gridColor="#e6e6e6")
         .configure_legend(labelFontSize=size, titleFontSize=size)

@@ -14,7 +14,7 @@ from typing import Any
 from dltrain.config.keys import differences, label
 from dltrain.screen.table import Column, duration, number, terminal_width, typed
 from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
-from dltrain.storage.query import Filter, name_of, value_of, when
+from dltrain.storage.query import PLACE, Filter, name_of, value_of, when
 
 STYLES = {"failed": "red", DAMAGED: "red", KILLED: "red", "running": "green", "interrupted": "yellow",
           "degraded": "yellow", "unfinished": "yellow"}  # fmt: skip
@@ -90,7 +90,7 @@ def rank_of(entry: Entry) -> tuple[str, bool, float]:
 
 
 def rows_of(index: Index, filters: Sequence[Filter], jobs: bool = False) -> list[Row]:
-    """Return the rows that satisfy all filters, the oldest first."""
+    """Return the rows that satisfy all filters, the oldest first: of a sweep, itself by its place, or some of its jobs."""
     members: dict[str, list[Entry]] = {}
     for entry in index.entries:
         if entry.sweep:
@@ -100,8 +100,9 @@ def rows_of(index: Index, filters: Sequence[Filter], jobs: bool = False) -> list
     for entry in index.entries:
         if entry.is_sweep:
             whole = members.get(entry.path or ".", [])
-            inside = [job for job in whole if id(job) in matching]
-            if (inside or not filters or all(f.holds(entry) for f in filters)) and not jobs:
+            own = all(f.key in PLACE and f.holds(entry) for f in filters)
+            inside = whole if own else [job for job in whole if id(job) in matching]
+            if (inside or own) and not jobs:
                 rows.append(Row(entry, jobs=inside, all_jobs=whole))
         elif id(entry) in matching and (jobs or not entry.sweep):
             rows.append(Row(entry))
@@ -112,22 +113,23 @@ def rows_of(index: Index, filters: Sequence[Filter], jobs: bool = False) -> list
 def sort_rows(rows: list[Row], key: str) -> None:
     """Sort by a key, or by `-key` the other way round; `objective` puts the best first. Rows without a value come last."""
     name = key.removeprefix("-")
-    if name in _BEST_FIRST:
-        rows.sort(key=lambda row: rank_of(row.shown), reverse=key != name)
-        return
     values = {id(row): row.value(name) for row in rows}
-    numbers = {i: number_of(value) for i, value in values.items()}
     present = [row for row in rows if values[id(row)] not in (None, "", [])]
-    present.sort(
-        key=lambda row: (
-            (value := numbers[id(row)]) is None,
-            0.0 if value is None or math.isnan(value) else value,
-            "" if value is not None else str(values[id(row)]),
-        ),
-        reverse=key != name,
-    )
+    if name in _BEST_FIRST:
+        present = [row for row in rows if _objective(row.shown) is not None]
+        present.sort(key=lambda row: rank_of(row.shown), reverse=key != name)
+    else:
+        present.sort(key=lambda row: _order(values[id(row)]), reverse=key != name)
     kept = {id(row) for row in present}
     rows[:] = present + [row for row in rows if id(row) not in kept]
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    """Return a sort key: numbers by size, texts after them."""
+    number = number_of(value)
+    if number is None:
+        return True, 0.0, str(value)
+    return False, -math.inf if math.isnan(number) else number, ""
 
 
 def label_rows(rows: Sequence[Row], entries: Iterable[Entry], root: Path) -> None:

@@ -185,11 +185,12 @@ def listed(
     listing.label_rows(rows, index.entries, root)
     if not columns:
         index.fill([row.entry for row in rows], read_config)
+        sweeps = {row.entry.sweep.removeprefix(".") for row in rows if row.entry.sweep}
         axes = [
-            str(axis)
+            str(a)
             for e in index.entries
-            if e.is_sweep and not e.path
-            for axis in e.facts.get("axes") or []
+            if e.is_sweep and e.path in sweeps
+            for a in e.facts.get("axes") or []
         ]
         listing.tell_apart(rows, axes)
     return Listing(root, rows, matching, list(columns), index.problem)

@@ -88,7 +88,7 @@ def _output_of(folder: Path) -> Path:
 
 
 def _shelf(name: str) -> Shelf:
-    return "trash" if name == "trash" else "archive"
+    return next(shelf for shelf in SHELVES if shelf == name)
 
 
 def check_idle(folder: Path) -> None:

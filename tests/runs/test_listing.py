@@ -103,6 +103,7 @@ def test_sorting_puts_the_best_first_and_what_has_no_value_last(many):
     found = [p for p in paths(sort="objective") if "swept" not in p]
     assert [known[p] for p in found[:-1]] == sorted(v for v in known.values() if v is not None)
     assert known[found[-1]] is None
+    assert paths(sort="-objective")[-1] == found[-1]
     by_lr = [
         json.loads((many / p / "summary.json").read_text())["config"]["lr"]
         for p in paths("optimizer=sgd", sort="-lr")
@@ -124,6 +125,8 @@ def test_a_sweep_is_one_row_with_its_best_job_and_the_jobs_that_match(many):
     assert (row["jobs"], row["objective"], row["status"], row["run"]) == (4, 0.1, "finished", "003c")
     (row,) = [r for r in verb.listed(OUTPUT, ["seed>2"]).document()["runs"] if r["kind"] == "sweep"]
     assert (row["jobs"], row["objective"]) == (2, pytest.approx(0.3))
+    assert paths("status!=completed", "name=swept") == []
+    assert paths("seed>9", "name=swept") == []
     jobs = verb.listed(OUTPUT, ["name=swept"], jobs=True).document()["runs"]
     assert [(r["run"], r["kind"]) for r in jobs] == [(f"003c/{n}", "job") for n in range(4)]
     inside = verb.listed(f"{OUTPUT}/swept/{stamp(60)}").document()["runs"]

@@ -359,7 +359,8 @@ def test_tags_of_a_training_run_survive_its_summaries(run):
 def test_a_sweep_has_tags(workdir):
     sweep = make_sweep(OUTPUT / "s" / stamp(0), [{}])
     assert package.tag(sweep, add=["x"]) == {sweep: ["x"]}
-    assert list(package.runs(OUTPUT, "tag=x")["kind"]) == ["sweep"]
+    (row,) = package.runs(OUTPUT, "tag=x").rows()
+    assert (row["kind"], row["objective"]) == ("sweep", 0.5)
 
 
 @pytest.mark.parametrize("words, says", [

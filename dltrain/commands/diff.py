@@ -19,7 +19,7 @@ from dltrain.commands.show import document_of
 from dltrain.config.groups import GROUPS
 from dltrain.config.keys import ELSEWHERE
 from dltrain.errors import UserError
-from dltrain.screen.table import Column, is_colored, lines, number, styled, typed
+from dltrain.screen.table import Column, is_colored, lines, number, say, styled, typed
 from dltrain.storage.index import number_of
 
 HELP = """
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
     if "--json" in given:
         print_json(found)
     else:
-        print("\n".join(page(found)))
+        say("\n".join(page(found)))
     return 0
 
 

@@ -21,7 +21,7 @@ from dltrain.commands.asked import (
     read_options,
 )
 from dltrain.errors import CheckpointProblem, UserError
-from dltrain.screen.table import is_colored, lines, one_line, styled, terminal_width
+from dltrain.screen.table import is_colored, lines, one_line, say, styled, terminal_width
 from dltrain.storage import query
 from dltrain.storage.folder_names import OUTPUT
 from dltrain.storage.index import Index
@@ -81,6 +81,7 @@ class Listing:
     matching: int
     columns: list[str] = field(default_factory=list)
     problem: str = ""
+    hint: str = ""
 
     def document(self) -> dict[str, Any]:
         found = [listing.document_of(row, self.root, self.columns) for row in self.rows]
@@ -174,6 +175,8 @@ def listed(
     index = Index(root)
     names = [*columns, *([sort.removeprefix("-")] if sort else [])]
     if unread(index, [*(c.key for c in conditions), *names]):
+        missing = sum(entry.base is None for entry in index.entries)
+        note(f"reading config.yaml of {missing:,} older runs, once" if missing > 200 else "")
         index.fill(index.entries, read_config)
     query.check(conditions, names, index.entries)
     rows = listing.rows_of(index, conditions, jobs or any(e.is_sweep and not e.path for e in index.entries))
@@ -193,7 +196,8 @@ def listed(
             for a in e.facts.get("axes") or []
         ]
         listing.tell_apart(rows, axes)
-    return Listing(root, rows, matching, list(columns), index.problem)
+    hint = "" if rows else query.hint(conditions, index.entries)
+    return Listing(root, rows, matching, list(columns), index.problem, hint)
 
 
 def unread(index: Index, keys: Sequence[str]) -> bool:
@@ -224,20 +228,20 @@ def limit_of(text: str | None, default: int | None) -> int | None:
 def show(found: Listing, filtered: bool) -> None:
     """Print the table and a line about what it holds."""
     colored = is_colored()
-    for line in lines(listing.columns_of(found.rows, found.columns) if found.rows else [], colored=colored):
-        print(line)
     if not found.rows:
         what = (
             "no run satisfies all conditions"
             if filtered and found.root.is_dir()
             else "no run yet. The first: dltrain"
         )
-        print(f"{found.root}: {what}")
+        say(f"{one_line(found.root)}: {what}{one_line(found.hint)}")
         return
+    for line in lines(listing.columns_of(found.rows, found.columns), colored=colored):
+        say(line)
     shown = f" ({len(found.rows)} shown; all: --limit 0)" if len(found.rows) < found.matching else ""
     jobs = " · jobs of sweeps: --jobs" if any(row.entry.is_sweep for row in found.rows) else ""
     count = (
         f"{found.matching:,} in {found.root}{shown} · more of one: dltrain show {found.rows[-1].label}{jobs}"
     )
     for line in textwrap.wrap(one_line(count), terminal_width()):
-        print(styled(line, "dim", colored))
+        say(styled(line, "dim", colored))

@@ -27,7 +27,17 @@ from dltrain.config.keys import ELSEWHERE
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.direction import BETTER
 from dltrain.errors import UserError
-from dltrain.screen.table import duration, is_colored, lines, number, one_line, styled, terminal_width, typed
+from dltrain.screen.table import (
+    duration,
+    is_colored,
+    lines,
+    number,
+    one_line,
+    say,
+    styled,
+    terminal_width,
+    typed,
+)
 from dltrain.storage.index import KILLED, number_of
 from dltrain.storage.lock import is_held
 from dltrain.storage.summary import WHOLE, read_json, read_summary
@@ -102,7 +112,7 @@ def run(arguments: list[str]) -> int:
     if "--json" in given:
         print_json(document)
     else:
-        print("\n".join(sweep_page(document, folder) if "sweep" in document else page(document)))
+        say("\n".join(sweep_page(document, folder) if "sweep" in document else page(document)))
     return 0
 
 

@@ -11,7 +11,7 @@ from dltrain.commands.archive import MOVED, put, report, short
 from dltrain.commands.asked import TEXT, document_schema, object_schema, print_json, read_options
 from dltrain.errors import UserError
 from dltrain.loggers.events import count
-from dltrain.screen.table import Column, lines, one_line
+from dltrain.screen.table import Column, lines, one_line, say
 from dltrain.storage.folder_names import OUTPUT
 from dltrain.storage.index import Entry, Index, scan
 from dltrain.storage.query import when
@@ -102,12 +102,12 @@ def show(base: Path, as_json: bool) -> None:
         print_json({"trash": items})
         return
     if not items:
-        print("The trash is empty.")
+        say("The trash is empty.")
         return
     heads = {"path": [short(Path(item["path"])) for item in items]}
     heads |= {name: [item[name] for item in items] for name in ("when", "status")}
     for line in lines([Column(name, cells, least=20 * (name == "path")) for name, cells in heads.items()]):
-        print(line)
+        say(line)
 
 
 def _status(entry: Entry) -> str:
@@ -123,7 +123,7 @@ def delete(base: Path, sure: bool, as_json: bool) -> None:
     if as_json:
         print_json({"deleted": paths})
     else:
-        print(f"{count(len(paths), 'folder')} deleted for good" if paths else "The trash is empty.")
+        say(f"{count(len(paths), 'folder')} deleted for good" if paths else "The trash is empty.")
 
 
 def confirm(paths: Sequence[str]) -> None:

@@ -89,6 +89,12 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((100 if sys.stdout.isatty() else 100_000, 24)).columns
 
 
+def say(text: str) -> None:
+    """Print a line, with ? for letters that the terminal's encoding lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
+
+
 def is_colored() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 

@@ -65,6 +65,21 @@ def check(filters: Iterable[Filter], keys: Iterable[str], entries: Sequence[Entr
             raise UserError(f"`{one.key}{one.sign}{one.value}`: `{one.key}` is compared with a number.")
 
 
+def hint(filters: Iterable[Filter], entries: Sequence[Entry]) -> str:
+    """Return which text was meant, where no entry has the text that a filter asks for; "" where that is not the reason."""
+    for one in filters:
+        values = [value_of(entry, one.key) for entry in entries] if one.sign == "=" else []
+        texts = {
+            text
+            for value in values
+            for text in (value if isinstance(value, list) else [value])
+            if isinstance(text, str)
+        }
+        if texts and not any(_equal(value, one.value) for value in values):
+            return f". No `{one.key}` is {one.value}.{nearest(one.value, texts)}"
+    return ""
+
+
 def _kinds(entries: Sequence[Entry]) -> Iterable[Entry]:
     """Return entries that have all the keys there are."""
     return {(*entry.facts, id(entry.base)): entry for entry in entries}.values()

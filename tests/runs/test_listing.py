@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -160,6 +161,34 @@ def test_wrong_columns_sorts_limits_and_folders_are_refused(many, dltrain):
             dltrain("runs", *arguments)
     with pytest.raises(CheckpointProblem, match="nowhere is no folder"):
         dltrain("runs", "nowhere")
+
+
+def test_a_misspelt_value_gives_the_nearest(many, dltrain, capsys):
+    assert dltrain("runs", "status=complete", "lr<1") == 0
+    said = capsys.readouterr().out
+    assert (
+        said
+        == "outputs: no run satisfies all conditions. No `status` is complete. Did you mean `completed`?\n"
+    )
+    assert dltrain("runs", "status=completed", "lr>1") == 0
+    assert capsys.readouterr().out == "outputs: no run satisfies all conditions\n"
+
+
+def test_a_terminal_without_arrows_is_no_obstacle(many, monkeypatch, dltrain):
+    for encoding in ("cp1252", "ascii"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", stream)
+        for call in (
+            ["runs"],
+            ["show", "003c"],
+            ["show", "0001"],
+            ["diff", "0001", "0002"],
+            ["compare", "003c"],
+            ["tag", "0001"],
+        ):
+            assert dltrain(*call) == 0
+        stream.flush()
+        assert b"val/loss ?" in stream.buffer.getvalue()
 
 
 def test_columns_are_those_asked_for(many, dltrain, capsys):

@@ -132,7 +132,7 @@ def run_folders(verb: str, texts: Sequence[str]) -> list[Path]:
 
 def finite(value: Any) -> Any:
     """Return plain data as JSON can hold them: null in place of nan and infinity."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
@@ -142,7 +142,11 @@ def finite(value: Any) -> Any:
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    print(json.dumps(finite(document), default=str))
+    try:
+        text = json.dumps(document, default=str, allow_nan=False)
+    except ValueError:
+        text = json.dumps(finite(document), default=str)
+    print(text)
 
 
 def note(text: str) -> None:

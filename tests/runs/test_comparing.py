@@ -405,6 +405,7 @@ def test_the_page_needs_no_network_and_strangers_end_no_script(workdir, dltrain)
     (["--y", "val/loss"], "`--y` is about --figure and --html"), (["--html", "x.html", "--x", "t"], "must be epoch"),
 ])  # fmt: skip
 def test_a_wrong_page_is_refused(workdir, dltrain, options, says):
+    pytest.importorskip("vl_convert")
     made(workdir, {0.1: [0.1, 0.2]})
     with pytest.raises(UserError, match=says):
         dltrain("compare", "0000", *options)

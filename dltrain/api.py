@@ -44,9 +44,6 @@ __all__ = ["Run", "Settings", "Sweep", "compare", "load", "sweep", "train"]
 
 # columns of results.csv that `Sweep.__repr__` leaves out
 _LONG = ("reason", "folder")
-# Keys of a configuration in which runs may differ without being different experiments: where they ran, and `lr`, which
-# optimizer.lr follows. In a sweep `threads` and `evaluation.test` are set for the jobs.
-_ELSEWHERE = ("name", "output", "device", "threads", "evaluation.test", "lr")
 
 
 def train(*words: str, config_dir: str | Path | None = None, **knobs: object) -> Run:
@@ -107,18 +104,7 @@ def load(
     """
     from dltrain.config.python_values import change_texts
 
-    folder = Path(path)
-    if (folder / RECORD).is_file():
-        raise CheckpointProblem(
-            f"{folder} is the folder of a sweep. Its runs: dltrain.Sweep({str(folder)!r}); one of them: {folder}/0"
-        )
-    if not folder.is_dir():
-        raise CheckpointProblem(f"{folder} is no folder. Run folders are in outputs/NAME/DATE_TIME-xxxx.")
-    runs = sorted(file.parent for file in folder.glob("*/config.yaml"))
-    if runs and not (folder / "config.yaml").is_file():
-        raise CheckpointProblem(
-            f"{folder} holds {len(runs)} run(s). The newest: dltrain.load({str(runs[-1])!r})"
-        )
+    folder = _run_folder(path)
     run = Run(folder, tuple(change_texts(changes, {})), str(device), _folder(config_dir))
     run.check()
     return run
@@ -171,17 +157,14 @@ def compare(runs: Run | Sweep | str | Path | Iterable[Run | Sweep | str | Path])
     array([0.0001, 0.01  ])
     """
     from dltrain.run.table import Table
+    from dltrain.sweep.outcome.comparison import Member, rows_of
 
     several = [runs] if isinstance(runs, Run | Sweep | str | Path) else list(runs)
     chosen = [run for item in several for run in _runs_of(item)]
     if not chosen:
         raise UserError('Name the runs to compare: dltrain.compare(["outputs/NAME/DATE_TIME-xxxx", …])')
     names = _names([run.path for run in chosen])
-    differences = _differences(chosen)
-    rows = [
-        {"run": name, **choices, **_outcome(run.summary)}
-        for name, choices, run in zip(names, differences, chosen, strict=True)
-    ]
+    rows = rows_of([Member(run.path, name) for run, name in zip(chosen, names, strict=True)])
     kept = [
         key
         for key in dict.fromkeys(k for row in rows for k in row)
@@ -508,7 +491,24 @@ def _runs_of(item: Run | Sweep | str | Path) -> list[Run]:
         return item.runs
     if not isinstance(item, str | Path):
         raise UserError(f"{item!r} is no run: give a Run, a Sweep, or the path of a run folder")
-    return Sweep(item).runs if (Path(item) / RECORD).is_file() else [load(item)]
+    return Sweep(item).runs if (Path(item) / RECORD).is_file() else [Run(_run_folder(item))]
+
+
+def _run_folder(path: Any) -> Path:
+    """Return the folder of a run. Raises CheckpointProblem where it is none."""
+    folder = Path(path)
+    if (folder / RECORD).is_file():
+        raise CheckpointProblem(
+            f"{folder} is the folder of a sweep. Its runs: dltrain.Sweep({str(folder)!r}); one of them: {folder}/0"
+        )
+    if not folder.is_dir():
+        raise CheckpointProblem(f"{folder} is no folder. Run folders lie in outputs/NAME/DATE_TIME-xxxx.")
+    runs = sorted(file.parent for file in folder.glob("*/config.yaml"))
+    if runs and not (folder / "config.yaml").is_file():
+        raise CheckpointProblem(
+            f"{folder} holds {len(runs)} run(s). The newest: dltrain.load({str(runs[-1])!r})"
+        )
+    return folder
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -532,50 +532,3 @@ def _typed(texts: list[str]) -> Sequence[object]:
         except ValueError:
             continue
     return [text or None for text in texts]
-
-
-def _outcome(summary: Mapping[str, Any]) -> dict[str, object]:
-    names = ("status", "metric", "objective", "best_epoch", "seconds")
-    tests = {f"test/{name}": value for name, value in (summary.get("test") or {}).items()}
-    return {name: summary.get(name) for name in names} | tests
-
-
-def _differences(runs: list[Run]) -> list[dict[str, object]]:
-    """Return, for each run, the words and the keys in which the runs differ."""
-    from dltrain.config.catalogue import leaves
-    from dltrain.config.compose import keys_of
-    from dltrain.config.schema import SAFE
-
-    words = [dict(run.config.words) for run in runs]
-    values = [
-        {key: value for key, value in leaves(run.config) if not key.startswith("words.")} for run in runs
-    ]
-    given = {key for run in runs for key in keys_of(run.summary.get("overrides", []))} | {"optimizer.lr"}
-    differing = [
-        key for key in dict.fromkeys(k for w in words for k in w) if _differ([w.get(key) for w in words])
-    ]
-    keys = [
-        key
-        for key in dict.fromkeys(k for v in values for k in v)
-        if key not in (*SAFE, *_ELSEWHERE)
-        and not key.rpartition(".")[2].startswith("_")
-        and (key in given or (key.split(".")[0] not in differing and all(key in v for v in values)))
-        and _differ([v.get(key) for v in values])
-    ]
-    return [
-        {key: _cell(w.get(key)) for key in differing}
-        | {
-            key.removeprefix("optimizer.") if key == "optimizer.lr" else key: _cell(v.get(key))
-            for key in keys
-        }
-        for w, v in zip(words, values, strict=True)
-    ]
-
-
-def _differ(values: list[object]) -> bool:
-    return any(value != values[0] for value in values)
-
-
-def _cell(value: object) -> object:
-    """Return a list as the command line has it."""
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else value

@@ -6,9 +6,13 @@ import errno
 import gc
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import dltrain.commands  # noqa: F401 - its time stamp
 from dltrain.verbs import verbs
+
+if TYPE_CHECKING:
+    from dltrain.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,8 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
             raise
-        print(f"dltrain: {error}", file=sys.stderr)
         code = error.exit_code
+        refuse(error, "--json" in arguments)
     except KeyboardInterrupt:
         print("dltrain: interrupted", file=sys.stderr)
         code = 130
@@ -38,6 +42,17 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 6
     sys.exit(code)
+
+
+def refuse(error: UserError, as_json: bool) -> None:
+    """Print a mistake: on standard error and, for `--json`, as the document on standard output."""
+    from dltrain.errors import printable
+
+    print(f"dltrain: {printable(error)}", file=sys.stderr)
+    if as_json:
+        import json
+
+        print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
 
 
 def dispatch(arguments: list[str]) -> int:

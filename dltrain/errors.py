@@ -76,6 +76,14 @@ def in_quotes(text: str) -> str:
     return f'"{inner}"'
 
 
+def printable(text: object) -> str:
+    """Return text from a file or a name that may be a stranger's, without what would command the terminal."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for letter in str(text)
+    )
+
+
 # names in other programs of what is a word here
 SYNONYMS = {"gpu": "cuda"}
 

@@ -37,7 +37,7 @@ class Verb:
 
     @property
     def takes_several_runs(self) -> bool:
-        return "RUN…" in self.usage
+        return self.usage.count("RUN") > 1 or "RUN…" in self.usage
 
     @property
     def takes_files(self) -> bool:

@@ -43,6 +43,15 @@ def test_what_is_offered(workdir, line, offered, other):
     assert other not in found
 
 
+def test_ends_of_names_are_offered(workdir):
+    for end in ("97d0", "97ff", "12ab"):
+        folder = workdir / "outputs" / "n" / f"2026-01-01_00-00-00-{end}"
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text("{}")
+    assert candidates(*split("dltrain show 97")) == ["97d0", "97ff"]
+    assert candidates(*split("dltrain diff 97d0 12")) == ["12ab"]
+
+
 def test_words_of_ones_own_are_offered(workdir):
     (workdir / "conf" / "model").mkdir(parents=True)
     (workdir / "mine.py").write_text(

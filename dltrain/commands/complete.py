@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.groups import LIST_GROUPS, OVERLAYS, group_of
-from dltrain.config.schema import LENGTH, is_safe
+from dltrain.config.keys import LENGTH, is_safe
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError
 from dltrain.verbs import verbs
@@ -50,7 +50,11 @@ def candidates(before: list[str], current: str) -> list[str]:
     if verb is not None and verb.takes_runs and "=" not in current:
         # the run comes first, then what changes in it
         named = not verb.takes_several_runs and any("=" not in word for word in before[1:])
-        found = [] if named else [*run_folders(current), *(paths(current) if verb.takes_files else ())]
+        found = (
+            []
+            if named
+            else [*run_folders(current), *run_names(current), *(paths(current) if verb.takes_files else ())]
+        )
         found = found or [head for head in _heads(catalogue, before) if may_change(verb.name, head[:-1])]
     elif "=" in current:
         found = list(values(catalogue, before, current))
@@ -144,6 +148,18 @@ def run_folders(typed: str) -> Iterator[str]:
         folder = Path(path)
         if path.endswith("/") and (is_run(folder) or leads_to_run(folder, MAX_DEPTH)):
             yield path
+
+
+def run_names(typed: str) -> Iterator[str]:
+    """Yield the ends of names, such as 97d0, by which the verbs find runs; also of archived ones, for `restore`."""
+    if not typed or "/" in typed:
+        return
+    from dltrain.storage.folder_names import OUTPUT
+    from dltrain.storage.index import scan
+    from dltrain.storage.shelves import SHELVES, shelf_of
+
+    for root in (OUTPUT, *(shelf_of(OUTPUT, shelf) for shelf in SHELVES)):
+        yield from (path.rpartition("-")[2] for path, sweep, _, _ in scan(root) if not sweep)
 
 
 def is_run(folder: Path) -> bool:

@@ -8,8 +8,9 @@ import shlex
 from dataclasses import dataclass, replace
 
 from dltrain.commands.train import check_no_sweep, read, say_what_is_read
-from dltrain.config.compose import compose, keys_of, open_catalogue, open_hydra, quote_foreign
+from dltrain.config.compose import compose, open_catalogue, open_hydra, quote_foreign
 from dltrain.config.door import Door, shipped_targets
+from dltrain.config.keys import keys_of
 from dltrain.config.validation import validate
 from dltrain.errors import UserError, nearest
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dltrain.commands.resume import newest_run, take_config_dir
+from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
@@ -167,8 +167,8 @@ def read(arguments: list[str]) -> Arguments:
             raise UserError(f"`{argument}` is no option of predict.{hint}\nIts page: dltrain predict --help")
         elif equals and not os.path.exists(argument):
             asked.overrides.append(argument)
-        elif is_run(argument):
-            asked.runs.append(Path(argument))
+        elif is_run(run := str(found_run(argument))):
+            asked.runs.append(Path(run))
         else:
             asked.inputs.append(argument)
     check_named(asked)

@@ -12,7 +12,8 @@ from dltrain.commands import STARTED
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue, say_replaced
 from dltrain.config.door import door_for_saved
-from dltrain.config.schema import LENGTH, SAFE, Config, is_safe
+from dltrain.config.keys import LENGTH, SAFE, is_safe
+from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage.folder_names import check_files
@@ -116,10 +117,20 @@ def take_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
     return rest, folder
 
 
+def found_run(text: str) -> Path:
+    """Return the folder that a text names, or the only run below `outputs` whose name ends with it."""
+    if os.path.exists(text) or text.startswith("-"):
+        return Path(text)
+    from dltrain.commands.asked import named
+
+    found = named(text)
+    return found[0] if len(found) == 1 else Path(text)
+
+
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
     """Return run folders and `key=value` changes. Raises CheckpointProblem for a folder that does not exist."""
     overrides = [a for a in arguments if "=" in a and not os.path.exists(a)]
-    paths = [Path(a) for a in arguments if a not in overrides]
+    paths = [found_run(a) for a in arguments if a not in overrides]
     for path in paths:
         if str(path).startswith("-"):
             raise UserError(f"`{path}` is no option of this command. Give run folders and key=value changes.")

@@ -26,6 +26,7 @@ from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, written
 from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, folder_of, group_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
+from dltrain.config.keys import keys_of
 from dltrain.config.search_path import catalogue_dir, misplaced, user_dirs
 from dltrain.config.signature import REQUIRED
 from dltrain.config.source import SCHEME, serve
@@ -212,11 +213,6 @@ def check_early(parsed: list[Override], catalogue: Catalogue, primary: str) -> N
     if wrong[0] not in table:
         raise UserError(unknown_key(wrong[0], "", table, choices))
     refuse_value(table[wrong[0]], values[wrong[0]], None, choices, catalogue)
-
-
-def keys_of(overrides: list[str]) -> set[str]:
-    """Return the keys that overrides name, without the prefixes `+` and `++`."""
-    return {text.partition("=")[0].lstrip("+") for text in overrides}
 
 
 def check_lr(overrides: list[str]) -> None:

@@ -15,7 +15,8 @@ import yaml
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, leaves
 from dltrain.config.compose import check_lr
 from dltrain.config.groups import OF_SWEEPS
-from dltrain.config.schema import LENGTH, Config, is_safe, to_config
+from dltrain.config.keys import LENGTH, is_safe
+from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import (
     check_together,
@@ -51,6 +52,13 @@ def as_saved(config: Config) -> dict[str, Any]:
     found = {**copy.deepcopy(config.plain), "words": config.words}
     put(found, config.secrets)
     return found
+
+
+def flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved configuration by dotted key, with the chosen words by group."""
+    words = content.get("words")
+    values = {key: value for key, value in leaves(content) if not key.startswith("words.")}
+    return values | (dict(words) if isinstance(words, Mapping) else {})
 
 
 def dump(content: Any) -> str:

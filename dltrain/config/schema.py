@@ -276,16 +276,3 @@ def objective_of(config: Config) -> Node:
 def run_name(config: Config) -> str:
     """Return the folder of a run below `output`: its name, or its dataset and model."""
     return config.name or f"{config.words['dataset']}_{config.words['model']}"
-
-
-# Keys, or groups of them, that do not affect earlier steps of a run: changing any other would make it another run.
-SAFE = ("log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes",
-        "checkpoint.keep", "checkpoint.background", "checkpoint.unsaved", "workers", "worker_timeout", "quiet", "tags",
-        "notes", "trust", "logger")  # fmt: skip
-# safe where no schedule depends on the length of the run
-LENGTH = ("epochs", "steps")
-
-
-def is_safe(key: str) -> bool:
-    """Return whether a dotted key is among SAFE, or below one of them."""
-    return any(key == safe or key.startswith(f"{safe}.") for safe in SAFE)

@@ -13,11 +13,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, leaves
-from dltrain.config.compose import ALIASES, Composition, check_lr, keys_of, unknown_key
+from dltrain.config.compose import ALIASES, Composition, check_lr, unknown_key
 from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
 from dltrain.config.declarations import check_installed
 from dltrain.config.groups import OF_SWEEPS
+from dltrain.config.keys import keys_of
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of, texts_of
 from dltrain.config.user_files import chosen_in, entry

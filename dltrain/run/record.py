@@ -60,6 +60,7 @@ def facts(experiment: Experiment) -> dict[str, object]:
         },
         "device": device_name(plan.device),
         "threads": torch.get_num_threads(),
+        "config": saved.flat(saved.as_saved(config)),
         "written": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

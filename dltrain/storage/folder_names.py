@@ -12,6 +12,8 @@ from dltrain.errors import CheckpointProblem, UserError
 
 # in the folder of a sweep, beside the folders of its jobs
 SWEEP_RECORD = "sweep.json"
+# the default of the knob `output`
+OUTPUT = Path("outputs")
 
 
 def new_folder(output: str, name: str) -> Path:

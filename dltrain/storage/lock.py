@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import time
 from contextlib import suppress
 from datetime import datetime
@@ -59,6 +60,21 @@ class Lock:
         with suppress(PermissionError):
             self.file.unlink(missing_ok=True)
         self._stream.close()
+
+
+def is_held(file: Path) -> bool:
+    """Return whether a process holds a lock file; writes nothing, and makes no file."""
+    try:
+        # opening a pipe would wait for ever
+        if not stat.S_ISREG(file.lstat().st_mode):
+            return False
+        with open(file, encoding="utf-8") as stream:
+            return not lock_descriptor(stream.fileno(), blocking=False)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        # Windows lets nobody else open it
+        return os.name == "nt"
 
 
 def owner_of(stream: TextIO) -> str:

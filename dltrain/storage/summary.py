@@ -12,6 +12,8 @@ from typing import Any
 from dltrain.errors import CheckpointProblem
 
 MAX_BYTES = 10_000_000
+# tags that were added or removed after the run had begun
+TAGS = "tags.json"
 # values of `status`, beside running and interrupted: trained to the planned end or by a criterion of the run
 WHOLE = ("completed", "early_stopped", "converged")
 # nothing is left to train
@@ -60,7 +62,25 @@ def read_summary(path: Path) -> dict[str, Any]:
         raise CheckpointProblem(f"{path}/summary.json cannot be read: {error}") from None
     if not isinstance(summary.get("status"), str):
         raise CheckpointProblem(f"{path}/summary.json is no summary of a run.")
+    if (path / TAGS).exists():
+        summary["tags"] = merged_tags(path, summary.get("tags"))
     return summary
+
+
+def merged_tags(path: Path, own: Any) -> list[Any]:
+    """Return the tags of a run: those it was begun with, as tags.json changes them; a damaged tags.json changes none."""
+    tags = list(own) if isinstance(own, list) else []
+    try:
+        changes = read_json(path / TAGS)
+        added, removed = (list(changes.get(key) or []) for key in ("added", "removed"))
+    except (OSError, ValueError, TypeError):
+        return tags
+    return [tag for tag in tags if tag not in removed] + [tag for tag in added if tag not in tags]
+
+
+def texts(value: Any) -> list[str]:
+    """Return the texts of a list, each once; none of anything else."""
+    return list(dict.fromkeys(v for v in value if isinstance(v, str))) if isinstance(value, list) else []
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:

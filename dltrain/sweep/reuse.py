@@ -13,7 +13,8 @@ from typing import Any
 from dltrain import __version__
 from dltrain.config import saved
 from dltrain.config.catalogue import leaves
-from dltrain.config.schema import SAFE, Config
+from dltrain.config.keys import SAFE
+from dltrain.config.schema import Config
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import check_files

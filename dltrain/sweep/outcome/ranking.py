@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from dltrain.config.keys import REPLICATES
 from dltrain.direction import Mode
 from dltrain.sweep.jobs import Chosen, Job, label
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.plan.plan import Plan
-from dltrain.sweep.plan.space import REPLICATES, Axis
+from dltrain.sweep.plan.space import Axis
 
 WORST: dict[Mode, float] = {"min": math.inf, "max": -math.inf}
 MATTERS = 0.01  # share of the variance below which the best value of an axis is accidental

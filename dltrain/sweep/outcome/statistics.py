@@ -38,6 +38,20 @@ def paired_p(left: Sequence[float], right: Sequence[float]) -> float:
     return float(2 * stdtr(len(differences) - 1, -abs(t)))
 
 
+def welch_p(left: Sequence[float], right: Sequence[float]) -> float:
+    """Two-sided p of Welch's t-test for samples that are not paired; 1 where both are constant and equal."""
+    shares = [statistics.variance(values) / len(values) for values in (left, right)]
+    gap, error = statistics.fmean(left) - statistics.fmean(right), sum(shares)
+    if error == 0:
+        return 1.0 if gap == 0 else 0.0
+    from scipy.special import stdtr
+
+    freedom = error**2 / sum(
+        share**2 / (len(values) - 1) for share, values in zip(shares, (left, right), strict=True)
+    )
+    return float(2 * stdtr(freedom, -abs(gap) / math.sqrt(error)))
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """Correct p values for their number, by Holm's step-down (1979)."""
     corrected, largest = [0.0] * len(ps), 0.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from dltrain.config.keys import REPLICATES
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.reading import enumerate_grid
-from dltrain.sweep.plan.space import REPLICATES
 
 
 def extend(plan: Plan, then: dict[str, Any]) -> bool:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.door import Rights
+from dltrain.config.keys import REPLICATES
 from dltrain.config.schema import Config, Node
 from dltrain.direction import Mode, direction_of, resolve_mode
 from dltrain.errors import assigned, typed
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.composer import Composer
-from dltrain.sweep.plan.space import REPLICATES, Axis
+from dltrain.sweep.plan.space import Axis
 
 # keys of `sweep` that may differ in a resumed sweep: they state how it runs
 HOW = (

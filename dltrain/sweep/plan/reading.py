@@ -15,6 +15,7 @@ from dltrain.config.catalogue import Catalogue, Param
 from dltrain.config.compose import Composition, check_swept_values, check_words, compose, parse, unknown_key
 from dltrain.config.door import Rights
 from dltrain.config.hydra_private import Hydra
+from dltrain.config.keys import REPLICATES
 from dltrain.config.schema import Config, SweepKnobs
 from dltrain.config.secrets import put, secrets_of
 from dltrain.config.validation import check_axes, check_effect, validate
@@ -24,7 +25,7 @@ from dltrain.sweep.plan import space
 from dltrain.sweep.plan.checks import check_pruner, check_search
 from dltrain.sweep.plan.composer import Composer
 from dltrain.sweep.plan.plan import Plan
-from dltrain.sweep.plan.space import REPLICATES, Axis
+from dltrain.sweep.plan.space import Axis
 
 # the keys of `sweep` that are not those of its word
 COMMON = frozenset([*(knob.name for knob in fields(SweepKnobs)), "backend"])

@@ -19,8 +19,6 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from dltrain.errors import UserError, nearest
 
-REPLICATES = ("seed", "fold")  # repetitions of a configuration rather than choices
-
 
 @dataclass(frozen=True)
 class Axis:

@@ -1,0 +1,155 @@
+"""What the verbs that look at runs share: options, runs by name, and documents of `--json`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dltrain.errors import CheckpointProblem, UserError, nearest
+from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD
+from dltrain.storage.index import CONFIG, SUMMARY, Entry, Index, matches_of
+
+# of a value that JSON cannot hold, such as nan, there is null
+NUMBER: dict[str, Any] = {"type": ["number", "null"]}
+TEXT: dict[str, Any] = {"type": "string"}
+TEXTS: dict[str, Any] = {"type": "array", "items": TEXT}
+FAILURE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"error": TEXT, "exit_code": {"type": "integer", "minimum": 1}},
+    "required": ["error", "exit_code"],
+    "additionalProperties": False,
+}
+
+
+def document_schema(**properties: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a verb's document: these properties, or the mistake that was refused."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "oneOf": [object_schema(**properties), FAILURE],
+    }
+
+
+def object_schema(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def read_options(
+    verb: str,
+    arguments: Sequence[str],
+    valued: Mapping[str, str] | None = None,
+    flags: Iterable[str] = (),
+    signed: bool = False,
+) -> tuple[list[str], dict[str, str]]:
+    """Return the arguments that are no options, and the options with their values (flags: "").
+
+    Args:
+        valued: what the value of an option is, by option: `{"--sort": "KEY"}`
+        flags: options without a value, beside `--json`
+        signed: whether a text after one `-` is an argument
+
+    Raises UserError for an unknown option, and for one that lacks its value.
+    """
+    valued = valued or {}
+    rest, given = [], {}
+    following = iter(arguments)
+    for argument in following:
+        option, equals, value = argument.partition("=")
+        if option in valued:
+            value = value if equals else next(following, "")
+            if not value:
+                raise UserError(f"`{option}` needs a value: {option} {valued[option]}")
+            given[option] = value
+        elif argument in ("--json", *flags):
+            given[argument] = ""
+        elif argument.startswith("--") or (argument.startswith("-") and not signed):
+            hint = nearest(option, (*valued, *flags, "--json", "--help"))
+            raise UserError(f"`{argument}` is no option of {verb}.{hint}\nIts page: dltrain {verb} --help")
+        else:
+            rest.append(argument)
+    return rest, given
+
+
+def is_sweep(folder: Path) -> bool:
+    return (folder / SWEEP_RECORD).is_file()
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / SUMMARY).is_file() or (folder / CONFIG).is_file()
+
+
+def run_folder(text: str, output: Path = OUTPUT) -> Path:
+    """Return the folder of the run or sweep that a text names: a path, or the end of a run's name below `outputs`.
+
+    Raises CheckpointProblem where there is none, or more than one.
+    """
+    path = Path(text)
+    if os.path.isdir(path):
+        if is_run(path) or is_sweep(path):
+            return path
+        newest = max(path.glob(f"*/{SUMMARY}"), default=None, key=lambda file: file.parent.name)
+        hint = f" Its newest run: {newest.parent}" if newest else " The runs: dltrain runs"
+        raise CheckpointProblem(f"{path} is no run folder: it has no {SUMMARY}.{hint}")
+    found = named(text, output)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise CheckpointProblem(
+            f"`{text}` is the end of several names: {', '.join(map(str, found[:3]))}{more}. Write more of it"
+        )
+    names = [entry.folder_name for entry in entries_of(output)]
+    hint = nearest(text, [*names, *(name.rpartition("-")[2] for name in names)])
+    raise CheckpointProblem(
+        f"`{text}` is no run: there is no such folder, and no such name below {output}.{hint} The runs: dltrain runs"
+    )
+
+
+def named(text: str, output: Path = OUTPUT) -> list[Path]:
+    """Return the runs and sweeps below `outputs` whose name ends with a text: `97d0`, or `97d0/3` for a job."""
+    return [output / entry.path for entry in matches_of(entries_of(output), text)]
+
+
+def entries_of(output: Path) -> list[Entry]:
+    return Index(output).entries if output.is_dir() else []
+
+
+def run_folders(verb: str, texts: Sequence[str]) -> list[Path]:
+    """Return the folders of several runs. Raises UserError where none is named, CheckpointProblem as `run_folder`."""
+    if not texts:
+        raise UserError(f"Name a run: dltrain {verb} outputs/NAME/DATE_TIME-xxxx\nThe runs: dltrain runs")
+    return list(dict.fromkeys(map(run_folder, texts)))
+
+
+def finite(value: Any) -> Any:
+    """Return plain data as JSON can hold them: null in place of nan and infinity."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    try:
+        text = json.dumps(document, default=str, allow_nan=False)
+    except ValueError:
+        text = json.dumps(finite(document), default=str)
+    print(text)
+
+
+def note(text: str) -> None:
+    """Print a line on standard error."""
+    if text:
+        print(f"dltrain: {text}", file=sys.stderr)

@@ -1,0 +1,184 @@
+"""`dltrain compare RUN…`: compare runs and sweeps: means over seeds, paired tests, figures."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dltrain.commands import listing
+from dltrain.commands.asked import (
+    NUMBER,
+    TEXT,
+    TEXTS,
+    document_schema,
+    note,
+    object_schema,
+    print_json,
+    read_options,
+    run_folders,
+)
+from dltrain.config.keys import label
+from dltrain.errors import UserError
+from dltrain.screen.table import Column, lines, number, one_line, say, terminal_width
+
+if TYPE_CHECKING:
+    from dltrain.sweep.outcome.comparison import Comparison, Group, Member
+
+HELP = """
+    RUN is a run, or a sweep, which stands for its jobs. Runs that differ in seed and fold alone are repetitions of one
+    configuration: their mean is shown with its 95 % interval (Student), and the best is tested against each other one, by a
+    paired t-test where both have the same seeds, else by Welch's, corrected for the number of tests (Holm). Below five
+    repetitions nothing is tested. Without --metric the objective is compared.
+
+  --metric NAME           a score: val/accuracy, test/accuracy, seconds
+  --figure FILE.pdf       curves over epochs, the mean with its interval over seeds; also .svg and .png. The data are
+                          written beside it as FILE.csv. Needs: pip install altair vl-convert-python
+  --html FILE.html        a page with the table and the curves, which needs no network (the same packages)
+  --y COLUMN              what the curves show: a column of metrics.csv; by default the metric
+  --x epoch|step|seconds  over what; by default epoch
+  --size 8.5x6            width and height of the figure in cm
+  --font NAME, --font-size 9 (pt), --title TEXT
+  --json                  one JSON document on standard output
+
+Examples
+  dltrain compare outputs/digits_mlp/2026-01-31_12-00-00-abcd outputs/digits_mlp/2026-01-31_12-05-00-12ef
+  dltrain compare d61b --metric val/accuracy                  the configurations of a sweep
+  dltrain compare d61b 12ef --figure curves.pdf --size 8.5x6 --font-size 8
+  dltrain compare d61b --html compare.html
+"""
+_GROUP = object_schema(
+    choices={"type": "object"},
+    runs=TEXTS,
+    values={"type": "array", "items": NUMBER},
+    mean=NUMBER,
+    deviation=NUMBER,
+    half_width=NUMBER,
+    test={"enum": ["", "paired", "welch"]},
+    p=NUMBER,
+    verdict=TEXT,
+)
+SCHEMA = document_schema(
+    metric=TEXT,
+    mode={"enum": ["min", "max"]},
+    configurations={"type": "array", "items": _GROUP},
+    conclusion=TEXTS,
+    notes=TEXTS,
+    files=TEXTS,
+)
+# options about any curves, and about a figure alone
+_CURVES = {"--y": "COLUMN", "--x": "epoch|step|seconds"}
+_FIGURE = {
+    "--size": "WIDTHxHEIGHT",
+    "--font": "NAME",
+    "--font-size": "POINTS",
+    "--title": "TEXT",
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Print the comparison and draw the figure."""
+    valued = {"--metric": "NAME", "--figure": "FILE.pdf", "--html": "FILE.html", **_CURVES, **_FIGURE}
+    rest, given = read_options("compare", arguments, valued)
+    check_used(given)
+    from dltrain.sweep.outcome import comparison, figure
+
+    style, page_file = None, Path(given["--html"]) if "--html" in given else None
+    if "--figure" in given:
+        style = figure.Style.read(Path(given["--figure"]), given)
+        figure.check_file("--figure", style.file)
+    if page_file is not None:
+        figure.check_file("--html", page_file, (".html",))
+    x = figure.read_x(given.get("--x", figure.Style.x))
+    found = comparison.compare(members_of(run_folders("compare", rest)), given.get("--metric"))
+    files = figure.draw(found, style) if style is not None else []
+    if page_file is not None:
+        from dltrain.sweep.outcome.page import write_page
+
+        write_page(found, page_file, x, given.get("--y"))
+        files.append(page_file)
+    if "--json" in given:
+        print_json(document_of(found, files))
+        return 0
+    say("\n".join(page(found)))
+    for file in files:
+        note(f"{file} is written")
+    return 0
+
+
+def check_used(given: Mapping[str, str]) -> None:
+    """Refuse an option that would have no effect."""
+    for options, needed in ((_FIGURE, ("--figure",)), (_CURVES, ("--figure", "--html"))):
+        for option in options:
+            if option in given and not any(name in given for name in needed):
+                raise UserError(f"`{option}` is about {' and '.join(needed)}: add --figure FILE.pdf")
+
+
+def members_of(folders: Sequence[Path]) -> list[Member]:
+    """Return the runs of several folders, named by what tells their folders apart."""
+    from dltrain.sweep.outcome import comparison
+
+    found: list[Member] = []
+    for folder in folders:
+        end = folder.absolute().name.rpartition("-")[2]
+        for member in comparison.members_of(folder):
+            member.label = end if member.path == folder else f"{end}/{member.path.name}"
+            found.append(member)
+    return found
+
+
+def document_of(found: Comparison, files: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return a comparison as plain data."""
+    groups = [
+        {
+            "choices": group.choices,
+            "runs": [str(member.path) for member in group.members],
+            **{
+                key: getattr(group, key)
+                for key in ("values", "mean", "deviation", "half_width", "test", "p", "verdict")
+            },
+        }
+        for group in found.groups
+    ]
+    return {
+        "metric": found.metric,
+        "mode": found.mode,
+        "configurations": groups,
+        "conclusion": found.conclusion,
+        "notes": found.notes,
+        "files": list(map(str, files)),
+    }
+
+
+def page(found: Comparison) -> Iterator[str]:
+    """Yield the table and what it says."""
+    groups = found.groups
+    arrow = listing.ARROWS[found.mode]
+    best = ["bold" if group is groups[0] and len(groups) > 1 else "" for group in groups]
+    yield from lines(
+        [
+            Column("#", [str(place) for place in range(1, len(groups) + 1)], right=True),
+            Column("configuration", [label(group.choices) or "–" for group in groups], least=20),
+            Column("runs", [_runs(group) for group in groups], rank=2),
+            Column(
+                f"{found.metric} {arrow}", [number(group.mean) for group in groups], right=True, styles=best
+            ),
+            Column("± 95 %", [_interval(group.half_width) for group in groups], right=True),
+            Column("n", [str(len(group.values)) for group in groups], right=True, rank=1),
+            Column("against the best", [group.verdict for group in groups]),
+        ]
+    )
+    yield ""
+    for text in (*found.conclusion, *found.notes):
+        sentence = text[:1].upper() + text[1:] if text.startswith(("one run", "at most")) else text
+        yield from textwrap.wrap(one_line(sentence), min(terminal_width(), 120))
+
+
+def _runs(group: Group) -> str:
+    labels = [member.label for member in group.members]
+    return " ".join(labels) if len(labels) < 3 else f"{labels[0]} … {labels[-1]}"
+
+
+def _interval(half_width: float) -> str:
+    return "" if half_width != half_width else f"{half_width:.2g}"

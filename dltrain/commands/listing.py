@@ -1,0 +1,316 @@
+"""The rows of a listing: runs and sweeps that satisfy filters, with what tells them apart."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.keys import differences, label
+from dltrain.screen.table import Column, duration, number, terminal_width, typed
+from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
+from dltrain.storage.query import PLACE, Filter, name_of, value_of, when
+
+STYLES = {"failed": "red", DAMAGED: "red", KILLED: "red", "running": "green", "interrupted": "yellow",
+          "degraded": "yellow", "unfinished": "yellow"}  # fmt: skip
+# keys by which --sort puts the best first, whatever the direction of the metric
+_BEST_FIRST = ("objective",)
+ARROWS = {"min": "↓", "max": "↑"}
+
+
+@dataclass
+class Row:
+    """A line of a listing: a run, a job, or a sweep with those of its jobs that satisfy the filters."""
+
+    entry: Entry
+    label: str = ""
+    jobs: list[Entry] = field(default_factory=list)
+    all_jobs: list[Entry] = field(default_factory=list)
+    choices: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def shown(self) -> Entry:
+        """Return the run whose result is shown: of a sweep, its best job."""
+        scored = [job for job in self.jobs if _objective(job) is not None]
+        return min(scored, key=rank_of) if scored else self.entry
+
+    @property
+    def kind(self) -> str:
+        return "sweep" if self.entry.is_sweep else "job" if self.entry.sweep else "run"
+
+    @property
+    def status(self) -> str:
+        status = self.entry.facts.get("status")
+        if not self.entry.is_sweep or status == DAMAGED:
+            return str(status)
+        if any(job.facts.get("status") == "running" for job in self.all_jobs):
+            return "running"
+        return "finished" if self.entry.facts.get("finished") else "unfinished"
+
+    @property
+    def seconds(self) -> float:
+        own = number_of(self.entry.facts.get("seconds"))
+        # of a sweep that is not finished, its jobs
+        return (
+            own if own is not None else sum(number_of(job.facts.get("seconds")) or 0.0 for job in self.jobs)
+        )
+
+    @property
+    def tags(self) -> list[str]:
+        return [str(tag) for tag in self.entry.facts.get("tags") or []]
+
+    def value(self, key: str) -> Any:
+        """Return a field, a score or a key; of a sweep, of its best job."""
+        own = {"status": self.status, "seconds": self.seconds}
+        if key in own:
+            return own[key]
+        found = value_of(self.entry, key)
+        return value_of(self.shown, key) if found in (None, []) else found
+
+
+def _objective(entry: Entry) -> float | None:
+    value = number_of(entry.facts.get("objective"))
+    return value if value is not None and math.isfinite(value) else None
+
+
+def rank_of(entry: Entry) -> tuple[str, bool, float]:
+    """Return a sort key: the best objective first, runs with the same metric together, those without a value last."""
+    value = _objective(entry)
+    metric = str(entry.facts.get("metric") or "~")
+    return (
+        metric,
+        value is None,
+        0.0 if value is None else -value if entry.facts.get("mode") == "max" else value,
+    )
+
+
+def rows_of(index: Index, filters: Sequence[Filter], jobs: bool = False) -> list[Row]:
+    """Return the rows that satisfy all filters, the oldest first: of a sweep, itself by its place, or some of its jobs."""
+    members: dict[str, list[Entry]] = {}
+    for entry in index.entries:
+        if entry.sweep:
+            members.setdefault(entry.sweep, []).append(entry)
+    matching = {id(e) for e in index.entries if not e.is_sweep and all(f.holds(e) for f in filters)}
+    rows = []
+    for entry in index.entries:
+        if entry.is_sweep:
+            whole = members.get(entry.path or ".", [])
+            own = all(f.key in PLACE and f.holds(entry) for f in filters)
+            inside = whole if own else [job for job in whole if id(job) in matching]
+            if (inside or own) and not jobs:
+                rows.append(Row(entry, jobs=inside, all_jobs=whole))
+        elif id(entry) in matching and (jobs or not entry.sweep):
+            rows.append(Row(entry))
+    rows.sort(key=lambda row: (when(row.entry), row.entry.path))
+    return rows
+
+
+def sort_rows(rows: list[Row], key: str) -> None:
+    """Sort by a key, or by `-key` the other way round; `objective` puts the best first. Rows without a value come last."""
+    name = key.removeprefix("-")
+    values = {id(row): row.value(name) for row in rows}
+    present = [row for row in rows if values[id(row)] not in (None, "", [])]
+    if name in _BEST_FIRST:
+        present = [row for row in rows if _objective(row.shown) is not None]
+        present.sort(key=lambda row: rank_of(row.shown), reverse=key != name)
+    else:
+        present.sort(key=lambda row: _order(values[id(row)]), reverse=key != name)
+    kept = {id(row) for row in present}
+    rows[:] = present + [row for row in rows if id(row) not in kept]
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    """Return a sort key: numbers by size, texts after them."""
+    number = number_of(value)
+    if number is None:
+        return True, 0.0, str(value)
+    return False, -math.inf if math.isnan(number) else number, ""
+
+
+def label_rows(rows: Sequence[Row], entries: Iterable[Entry], root: Path) -> None:
+    """Give each row the shortest name by which the verbs find it: the end of the folder's name, if no other has it."""
+    sweep = root.absolute().name.rpartition("-")[2]
+    ends = Counter(entry.folder_name.rpartition("-")[2] for entry in entries if not entry.sweep)
+    for row in rows:
+        path = row.entry.path
+        whole, _, job = path.rpartition("/") if row.entry.sweep not in ("", ".") else (path, "", "")
+        folder = whole.rpartition("/")[2]
+        end = folder.rpartition("-")[2]
+        if row.entry.sweep == ".":
+            row.label = f"{sweep}/{path}"
+            continue
+        row.label = f"{end if ends[end] == 1 and end else folder}{'/' * bool(job)}{job}"
+
+
+def tell_apart(rows: Sequence[Row], always: Sequence[str] = ()) -> None:
+    """Set the choices of each row: the words and keys in which the rows differ, and those that are shown `always`."""
+    single = [row for row in rows if not row.entry.is_sweep and row.entry.base is not None]
+    keys = [
+        *changing_keys([row.entry for row in single]),
+        *always,
+        *(["optimizer.lr"] if "lr" in always else []),
+    ]
+    configs = [
+        {key: value for key in keys if (value := row.entry.value_of_config(key)) is not None}
+        for row in single
+    ]
+    given = {key for row in single for key in overridden(row.entry)}
+    for row, choices in zip(single, differences(configs, given, always), strict=True) if single else ():
+        row.choices = {key: value for key, value in choices.items() if not _is_in_name(row, key, value)}
+
+
+def _is_in_name(row: Row, key: str, value: Any) -> bool:
+    """Return whether a folder's name tells a choice: digits_mlp."""
+    return key in ("dataset", "model") and str(value) in name_of(row.entry)
+
+
+def overridden(entry: Entry) -> set[str]:
+    texts = entry.facts.get("overrides")
+    return {str(text).partition("=")[0].lstrip("+") for text in texts} if isinstance(texts, list) else set()
+
+
+def changing_keys(entries: Sequence[Entry]) -> list[str]:
+    """Return the keys of configurations that may differ: those of the changes, and those that not all bases have alike."""
+    bases = list({id(entry.base): entry.base or {} for entry in entries}.values())
+    keys = dict.fromkeys(key for base in bases for key in base)
+    shared = bases[0] if bases else {}
+    uneven = {key for key in keys for base in bases if base.get(key) != shared.get(key)}
+    changed = {key for entry in entries for key in entry.changes}
+    return [key for key in keys if key in uneven or key in changed]
+
+
+# Cells ------------------------------------------------------------------------------------------------------------
+
+
+def columns_of(rows: Sequence[Row], wanted: Sequence[str] = ()) -> list[Column]:
+    """Return the columns of a table of rows; `wanted` columns take the place of those that are shown by default."""
+    labels = Column("run", [row.label for row in rows])
+    if wanted:
+        return [labels, *(_column(rows, name) for name in wanted)]
+    best = {id(row) for row in best_of(rows)}
+    moments = [moment(when(row.entry)) for row in rows]
+    metrics = {str(row.shown.facts["metric"]) for row in rows if row.shown.facts.get("metric")}
+    test = test_score(rows)
+    return [
+        labels,
+        Column("name", [name_of(row.entry) for row in rows], least=10, rank=2),
+        Column("when", moments if len(set(moments)) > 1 or len(rows) == 1 else [], rank=3),
+        Column("choices", [choices_of(row) for row in rows], least=max(14, min(terminal_width() // 4, 26))),
+        Column(
+            head_of(rows, metrics),
+            [score_of(row, len(metrics) > 1) for row in rows],
+            right=len(metrics) <= 1,
+            styles=["bold" if id(row) in best else "" for row in rows],
+        ),
+        Column(
+            f"test {test}",
+            [number(row.shown.facts.get(f"test/{test}")) for row in rows],
+            right=True,
+            rank=4,
+        ),
+        Column(
+            "status", [row.status for row in rows], rank=1, styles=[STYLES.get(row.status, "dim") for row in rows]
+        ),
+        Column("time", [duration(row.seconds) if row.seconds else "" for row in rows], right=True, rank=6),
+        Column("tags", [" ".join(row.tags) for row in rows], least=4, rank=5, styles=["cyan"] * len(rows)),
+    ]  # fmt: skip
+
+
+def _column(rows: Sequence[Row], name: str) -> Column:
+    values = [row.value(name) for row in rows]
+    numbers = all(number_of(value) is not None for value in values if value is not None)
+    return Column(name, [shown(value) for value in values], right=numbers, least=0 if numbers else 8)
+
+
+def shown(value: Any) -> str:
+    """Return a value of a column: scores with four digits, the rest as it is typed."""
+    if value is None:
+        return ""
+    return " ".join(map(typed, value)) if isinstance(value, list) else typed(value)
+
+
+def head_of(rows: Sequence[Row], metrics: set[str]) -> str:
+    if len(metrics) != 1:
+        return "objective"
+    modes = {row.shown.facts.get("mode") for row in rows if row.shown.facts.get("metric")}
+    arrow = ARROWS.get(str(next(iter(modes))), "") if len(modes) == 1 else ""
+    return f"{next(iter(metrics))} {arrow}".rstrip()
+
+
+def score_of(row: Row, named: bool) -> str:
+    value = number(_objective(row.shown))
+    return f"{value} {row.shown.facts.get('metric')}" if named and value else value
+
+
+def best_of(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the best objective, where several rows have the same metric on the same dataset."""
+    scored = [row for row in rows if _objective(row.shown) is not None]
+    alike = {tuple(str(row.value(key)) for key in ("metric", "mode", "dataset")) for row in scored}
+    if len(scored) < 2 or len(alike) > 1:
+        return []
+    best = min(rank_of(row.shown) for row in scored)
+    return [row for row in scored if rank_of(row.shown) == best]
+
+
+def test_score(rows: Sequence[Row]) -> str:
+    """Return the score of the test split that most rows have: the metric's own unless that is the loss."""
+    names = Counter(
+        name.removeprefix("test/") for row in rows for name in row.shown.facts if name.startswith("test/")
+    )
+    own = Counter(str(row.shown.facts.get("metric")).rpartition("/")[2] for row in rows)
+    names.pop("loss", None) if len(names) > 1 else None
+    return max(names, key=lambda name: (names[name], own[name], name == "accuracy"), default="")
+
+
+def choices_of(row: Row) -> str:
+    """Return what tells a row apart, in one line."""
+    if row.entry.is_sweep:
+        return sweep_line(row)
+    return label(row.choices, overridden(row.entry))
+
+
+def sweep_line(row: Row) -> str:
+    """Return how many jobs a sweep has, over which axes, and how many failed."""
+    count, whole = len(row.jobs), len(row.all_jobs)
+    jobs = f"{whole} job{'s' * (whole != 1)}" if count == whole else f"{count} of {whole} jobs"
+    axes = row.entry.facts.get("axes") or []
+    failed = sum(job.facts.get("status") in ("failed", DAMAGED) for job in row.jobs)
+    return f"{jobs}: {' × '.join(map(str, axes))}{f', {failed} failed' if failed else ''}"
+
+
+def moment(text: str) -> str:
+    """Return a time as it is shown: 26 Nov 06:39, with the year if it is another one."""
+    try:
+        then = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{then.day:2} {then:%b %H:%M}" if then.year == datetime.now().year else f"{then:%Y-%m-%d}"
+
+
+def document_of(row: Row, root: Path, columns: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a row as plain data, for `--json` and from Python."""
+    facts = row.shown.facts
+    return {
+        "run": row.label,
+        "path": str(root / row.entry.path),
+        "kind": row.kind,
+        "name": name_of(row.entry),
+        "when": when(row.entry),
+        "status": row.status,
+        "metric": facts.get("metric"),
+        "objective": _objective(row.shown),
+        "scores": scores_of(facts),
+        "seconds": row.seconds,
+        "tags": row.tags,
+        "jobs": len(row.jobs),
+        "values": {key: row.value(key) for key in columns} if columns else row.choices,
+    }
+
+
+def scores_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in facts.items() if "/" in key}

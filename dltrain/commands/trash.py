@@ -1,0 +1,145 @@
+"""`dltrain trash RUN…`: move runs and sweeps to the trash; only `dltrain trash --empty` deletes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dltrain.commands.archive import MOVED, put, report, short
+from dltrain.commands.asked import TEXT, document_schema, object_schema, print_json, read_options
+from dltrain.errors import UserError
+from dltrain.loggers.events import count
+from dltrain.screen.table import Column, lines, one_line, say
+from dltrain.storage.folder_names import OUTPUT
+from dltrain.storage.index import Entry, Index, scan
+from dltrain.storage.query import when
+from dltrain.storage.shelves import empty, shelf_of, trashes
+
+HELP = """
+    The folders move to .dltrain/trash beside the output folder; `dltrain restore` brings them back. Nothing is deleted, and
+    nothing is replaced. A run that is training stays, and a sweep moves as a whole.
+
+  --list [OUTPUT]     what is in the trash of an output folder, by default of all beside outputs
+  --empty [OUTPUT]    delete the whole trash beside an output folder for good; asks first
+  --yes               do not ask
+  --json              one JSON document on standard output
+
+Examples
+  dltrain trash outputs/digits_mlp/2026-01-31_12-00-00-abcd
+  dltrain trash abcd 12ef
+  dltrain trash --list
+  dltrain trash --empty
+"""
+ITEM = object_schema(path=TEXT, when=TEXT, status=TEXT)
+SCHEMA: dict[str, Any] = document_schema(moved=MOVED)
+SCHEMA["oneOf"] += [
+    object_schema(trash={"type": "array", "items": ITEM}),
+    object_schema(deleted={"type": "array", "items": TEXT}),
+]
+_ANSWER = "delete"
+
+
+def run(arguments: list[str]) -> int:
+    """Move runs to the trash, list it, or empty it."""
+    rest, given = read_options("trash", arguments, flags=("--list", "--empty", "--yes"))
+    as_json = "--json" in given
+    if "--list" in given or "--empty" in given:
+        check_alone(rest, given)
+        base = base_of(rest)
+        if "--empty" in given:
+            delete(base, "--yes" in given, as_json)
+        else:
+            show(base, as_json)
+    elif "--yes" in given:
+        raise UserError(
+            "`--yes` goes with --empty: moving to the trash asks nothing, since `dltrain restore` undoes it"
+        )
+    else:
+        report(put("trash", rest, "trash"), as_json)
+    return 0
+
+
+def trash(*runs: Any) -> list[Path]:
+    """Move runs and sweeps to the trash beside their output folder, and return where they are now.
+
+    Raises CheckpointProblem for what is no run, FolderInUse for one that is training: none of them is moved then.
+    """
+    return [to for _, to in put("trash", runs, "trash")]
+
+
+def check_alone(rest: Sequence[str], given: dict[str, str]) -> None:
+    if "--list" in given and "--empty" in given:
+        raise UserError("`--list` and `--empty` are two commands. Write one of them")
+    if len(rest) > 1:
+        raise UserError(f"`{rest[1]}`: --list and --empty take one output folder, and no runs")
+
+
+def base_of(rest: Sequence[str]) -> Path:
+    """Return the folder that holds an output folder and `.dltrain`."""
+    return shelf_of(Path(rest[0]) if rest else OUTPUT, "trash").parents[2]
+
+
+def contents(base: Path) -> list[tuple[Path, Entry]]:
+    """Return the runs and sweeps in the trash with its folder, the oldest first."""
+    found = [
+        (trash, entry)
+        for trash in trashes(base)
+        for entry in Index(trash, cached=False).entries
+        if not entry.sweep
+    ]
+    return sorted(found, key=lambda item: (when(item[1]), item[1].path))
+
+
+def show(base: Path, as_json: bool) -> None:
+    found = contents(base)
+    items = [
+        {"path": str(trash / entry.path), "when": when(entry), "status": _status(entry)}
+        for trash, entry in found
+    ]
+    if as_json:
+        print_json({"trash": items})
+        return
+    if not items:
+        say("The trash is empty.")
+        return
+    heads = {"path": [short(Path(item["path"])) for item in items]}
+    heads |= {name: [item[name] for item in items] for name in ("when", "status")}
+    for line in lines([Column(name, cells, least=20 * (name == "path")) for name, cells in heads.items()]):
+        say(line)
+
+
+def _status(entry: Entry) -> str:
+    return "sweep" if entry.is_sweep else str(entry.facts.get("status"))
+
+
+def delete(base: Path, sure: bool, as_json: bool) -> None:
+    """Delete the trash, if the user is sure."""
+    paths = [str(trash / path) for trash in trashes(base) for path, sweep, _, _ in scan(trash) if not sweep]
+    if paths and not sure:
+        confirm(paths)
+    empty(base)
+    if as_json:
+        print_json({"deleted": paths})
+    else:
+        say(f"{count(len(paths), 'folder')} deleted for good" if paths else "The trash is empty.")
+
+
+def confirm(paths: Sequence[str]) -> None:
+    """Ask for a word. Raises UserError where it is not given, or nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"`trash --empty` deletes {count(len(paths), 'folder')} for good. To do it: dltrain trash --empty --yes"
+        )
+    for path in paths[:10]:
+        print(one_line(short(Path(path))), file=sys.stderr)
+    more = f" (and {len(paths) - 10} more)" if len(paths) > 10 else ""
+    print(
+        f"{count(len(paths), 'folder')} deleted for good{more}? Type {_ANSWER}: ",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )
+    if sys.stdin.readline().strip() != _ANSWER:
+        raise UserError("nothing was deleted")

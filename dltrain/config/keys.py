@@ -1,0 +1,84 @@
+"""Dotted keys of saved configurations: which may change in a resumed run, and which tell runs apart. Needs no Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dltrain.config.groups import GROUPS
+from dltrain.screen.table import cell, typed
+
+# Keys, or groups of them, that do not affect earlier steps of a run: changing any other would make it another run.
+SAFE = ("log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes",
+        "checkpoint.keep", "checkpoint.background", "checkpoint.unsaved", "workers", "worker_timeout", "quiet", "tags",
+        "notes", "trust", "logger")  # fmt: skip
+# safe where no schedule depends on the length of the run
+LENGTH = ("epochs", "steps")
+# Keys in which runs may differ without being different experiments: where they ran, and `lr`, which optimizer.lr follows.
+# In a sweep `threads` and `evaluation.test` are set for the jobs.
+ELSEWHERE = ("name", "output", "device", "threads", "evaluation.test", "lr")
+# keys of which each value is a repetition of a configuration rather than a choice
+REPLICATES = ("seed", "fold")
+# words that stand for no choice
+_SILENT = ("none", "[]", "default", "auto")
+
+
+def is_safe(key: str) -> bool:
+    """Return whether a dotted key is among SAFE, or below one of them."""
+    return any(key == safe or key.startswith(f"{safe}.") for safe in SAFE)
+
+
+def keys_of(overrides: Iterable[str]) -> set[str]:
+    """Return the keys that overrides name, without the prefixes `+` and `++`."""
+    return {text.partition("=")[0].lstrip("+") for text in overrides}
+
+
+def differences(
+    configs: Sequence[Mapping[str, Any]], given: Iterable[str], always: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return, for each configuration by dotted key, the words and the keys in which the configurations differ.
+
+    Of the keys of a word that not all have, only those that were `given` are returned. `optimizer.lr` is called `lr`.
+
+    Args:
+        always: keys that are returned also where all configurations have the same value
+    """
+    shown = {
+        "optimizer.lr" if key == "lr" and any("optimizer.lr" in c for c in configs) else key for key in always
+    }
+    chosen = {*given, *shown, "optimizer.lr"}
+    keys = dict.fromkeys(key for config in configs for key in config)
+    differing = [key for key in keys if key in shown or _differ(configs, key)]
+    words = [key for key in differing if key in GROUPS]
+    told = [
+        key
+        for key in differing
+        if key not in (*words, *ELSEWHERE)
+        and not is_safe(key)
+        and not key.rpartition(".")[2].startswith("_")
+        and (key in chosen or (key.split(".")[0] not in words and all(key in c for c in configs)))
+    ]
+    names = {key: "lr" if key == "optimizer.lr" else key for key in (*words, *told) if not is_safe(key)}
+    return [{name: cell(config.get(key)) for key, name in names.items()} for config in configs]
+
+
+def label(choices: Mapping[str, Any], first: Iterable[str] = ()) -> str:
+    """Return choices in one line: words alone, keys with their values, what says nothing left out.
+
+    Args:
+        first: keys that come first
+    """
+    texts = {
+        key: str(value) if key in GROUPS else f"{key}={typed(value)}"
+        for key, value in choices.items()
+        if value is not None and not (key in GROUPS and value in _SILENT)
+    }
+    ahead = set(first)
+    return " ".join(
+        texts[key] for key in sorted(texts, key=lambda key: (key in REPLICATES, key not in ahead))
+    )
+
+
+def _differ(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
+    first = configs[0].get(key)
+    return any(config.get(key) != first for config in configs)

@@ -1,0 +1,201 @@
+"""The archive and the trash: run folders that were moved out of sight, whole, and can be moved back.
+
+A folder OUTPUT/NAME/RUN moves to .dltrain/SHELF/OUTPUT/NAME/RUN beside OUTPUT in one rename, so that it is in exactly one
+place whenever the process dies. Nothing is copied, replaced or followed through a link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Literal
+
+from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem
+from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD
+from dltrain.storage.index import CACHE, scan
+from dltrain.storage.lock import Lock, is_held
+from dltrain.storage.summary import read_json
+
+Shelf = Literal["archive", "trash"]
+SHELVES: tuple[Shelf, ...] = ("archive", "trash")
+HOME = ".dltrain"
+# in the trash, while it is emptied
+_DELETING = ".deleting-"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lies: its output folder, the path from there, and the shelf, if it is on one."""
+
+    output: Path
+    path: PurePath
+    shelf: Shelf | None = None
+
+    @property
+    def folder(self) -> Path:
+        return (self.output if self.shelf is None else shelf_of(self.output, self.shelf)) / self.path
+
+    def on(self, shelf: Shelf | None) -> Place:
+        return Place(self.output, self.path, shelf)
+
+
+def shelf_of(output: Path, shelf: Shelf) -> Path:
+    """Return the folder of a shelf for the runs of an output folder."""
+    output = Path(os.path.realpath(output))
+    return output.parent / HOME / shelf / output.name
+
+
+def place_of(folder: Path) -> Place:
+    """Return where the folder of a run or sweep lies. Raises CheckpointProblem for a link, a job, and a folder in no output."""
+    if folder.is_symlink():
+        raise CheckpointProblem(
+            f"{folder} is a link: move what it leads to, {folder.readlink()}, by its own name."
+        )
+    folder = Path(os.path.realpath(folder))
+    if (folder.parent / SWEEP_RECORD).is_file():
+        raise CheckpointProblem(
+            f"{folder} is a job of a sweep, whose ranking needs it. The whole sweep: {folder.parent}"
+        )
+    parts = folder.parts
+    for i in range(len(parts) - 1, 1, -1):
+        if parts[i - 2] == HOME and parts[i - 1] in SHELVES and i + 1 < len(parts):
+            return Place(Path(*parts[: i - 2], parts[i]), PurePath(*parts[i + 1 :]), _shelf(parts[i - 1]))
+    if len(parts) < 4:
+        raise CheckpointProblem(f"{folder} lies in no output folder: runs lie in OUTPUT/NAME/RUN.")
+    output = _output_of(folder)
+    return Place(output, folder.relative_to(output))
+
+
+def _output_of(folder: Path) -> Path:
+    """Return the output folder of a run: `outputs` here, or what is left of its path without its name."""
+    here = Path(os.path.realpath(OUTPUT))
+    if folder != here and folder.is_relative_to(here):
+        return here
+    try:
+        name = PurePath(str(read_json(folder / "summary.json")["name"])).parts
+    except (OSError, ValueError, KeyError):
+        name = ()
+    above = folder.parent.parts
+    return folder.parents[
+        len(name) if name and above[-len(name) :] == name and len(name) + 2 < len(above) else 1
+    ]
+
+
+def _shelf(name: str) -> Shelf:
+    return next(shelf for shelf in SHELVES if shelf == name)
+
+
+def check_idle(folder: Path) -> None:
+    """Raise FolderInUse where a process trains in a run, in a job of a sweep, or drives the sweep."""
+    files = [folder / "run.lock", folder / "sweep.lock"]
+    with suppress(OSError), os.scandir(folder) as entries:
+        files += [Path(entry.path) / "run.lock" for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for file in files:
+        if is_held(file):
+            raise FolderInUse(f"{file.parent} is in use: it is training. Wait for it to end, or stop it.")
+
+
+def check_move(place: Place, target: Place) -> None:
+    """Raise CheckpointProblem or FolderInUse where a folder cannot be moved to a place."""
+    check_idle(place.folder)
+    if os.path.lexists(target.folder):
+        raise CheckpointProblem(
+            f"{place.folder} cannot move: {target.folder} is there already. Rename one of them."
+        )
+    ours = [*_made_by_us(target), *(_made_by_us(place) if place.shelf else ())]
+    for parent in ours:
+        if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
+            raise CheckpointProblem(
+                f"{parent} is no folder of its own, and runs are not moved through links."
+            )
+
+
+def _made_by_us(place: Place) -> list[Path]:
+    """Return the folders from the one that holds the output folder down to a place."""
+    below = place.folder.relative_to(place.output.parent)
+    return [place.output.parent / PurePath(*below.parts[:i]) for i in range(1, len(below.parts))]
+
+
+def move(place: Place, target: Place) -> None:
+    """Move a folder, in one rename. Raises CheckpointProblem, FolderInUse, and ResourceProblem with the system's reason."""
+    check_move(place, target)
+    source, wanted = place.folder, target.folder
+    # a run begins only where it gets this lock
+    lock = Lock(source) if not (source / SWEEP_RECORD).is_file() else None
+    try:
+        if lock is not None and os.name == "nt":
+            # Windows does not rename a folder with an open file
+            lock.release()
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, wanted)
+        if lock is not None:
+            lock.file = wanted / lock.file.name
+    except OSError as error:
+        reason = "it lies on another disk" if error.errno == errno.EXDEV else error.strerror
+        raise ResourceProblem(
+            f"{source} cannot be moved to {wanted}: {reason}. It is where it was."
+        ) from None
+    finally:
+        if lock is not None:
+            lock.release()
+    if place.shelf is not None:
+        _remove_empty(place)
+
+
+def _remove_empty(place: Place) -> None:
+    """Remove the folders of a shelf that a move left empty."""
+    shelf = shelf_of(place.output, place.shelf or "trash")
+    for parent in place.folder.parents:
+        if parent == shelf.parent.parent.parent:
+            return
+        with suppress(OSError):
+            if parent == shelf and [entry.name for entry in os.scandir(shelf)] == [CACHE]:
+                (shelf / CACHE).unlink()
+            parent.rmdir()
+
+
+def shelved(output: Path, text: str) -> list[Place]:
+    """Return the places on the shelves of an output folder that a text names: by its former path, or the end of its name."""
+    found = []
+    for shelf in SHELVES:
+        root = shelf_of(output, shelf)
+        for path, sweep, _, _ in scan(root) if root.is_dir() else ():
+            ends = (f"/{text}", f"-{text}")
+            former = os.path.join(os.path.realpath(output), path)
+            if not sweep and (path == text or path.endswith(ends) or former == os.path.realpath(text)):
+                found.append(Place(Path(os.path.realpath(output)), PurePath(path), shelf))
+    return found
+
+
+def trashes(base: Path) -> Iterator[Path]:
+    """Yield the trash of each output folder that lies in a folder."""
+    shelf = base / HOME / "trash"
+    if shelf.is_dir() and not shelf.is_symlink() and not shelf.parent.is_symlink():
+        yield from sorted(
+            Path(entry.path)
+            for entry in os.scandir(shelf)
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(_DELETING)
+        )
+
+
+def empty(base: Path) -> None:
+    """Delete the trash of all output folders in a folder, for good; what was being deleted when a process died, too.
+
+    Each is first renamed, so that nothing half-deleted can be restored. Links are deleted, not followed.
+    """
+    shelf = base / HOME / "trash"
+    for trash in trashes(base):
+        os.rename(trash, shelf / f"{_DELETING}{secrets.token_hex(4)}")
+    if shelf.is_dir() and not shelf.is_symlink():
+        for entry in list(os.scandir(shelf)):
+            if entry.name.startswith(_DELETING) and entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+        with suppress(OSError):
+            shelf.rmdir()
+            shelf.parent.rmdir()

@@ -1,0 +1,286 @@
+"""Curves for a paper: the mean over seeds with its interval, as PDF, SVG or PNG, and the data beside it as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.keys import label
+from dltrain.errors import CheckpointProblem, UserError, listing, nearest
+from dltrain.storage.summary import read_rows
+from dltrain.sweep.outcome import statistics
+from dltrain.sweep.outcome.comparison import Comparison, Group
+
+FORMATS = (".pdf", ".svg", ".png")
+NEEDED = {"altair": "altair", "vl_convert": "vl-convert-python"}
+OVER = ("epoch", "step", "seconds")
+# configurations in one picture; more cannot be told apart
+MOST = 8
+# by Okabe and Ito: told apart also with a red-green weakness, and in print
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 4], [1, 1], [10, 3], [3, 1, 1, 1])
+_CM = 72 / 2.54
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a figure looks.
+
+    Args:
+        y: the column of metrics.csv; None for the metric that is compared
+        x: epoch, step or seconds
+        width: in cm
+        height: in cm
+        font: name of a font; those of the system are found
+        font_size: in points
+    """
+
+    file: Path
+    y: str | None = None
+    x: str = "epoch"
+    width: float = 12.0
+    height: float = 7.5
+    font: str = "Liberation Sans"
+    font_size: float = 9.0
+    title: str = ""
+
+    @classmethod
+    def read(cls, file: Path, given: Mapping[str, str]) -> Style:
+        """Read the options of the command line. Raises UserError for a value that is none."""
+        width, height = _size(given.get("--size", f"{cls.width}x{cls.height}"))
+        size = _number("--font-size", given.get("--font-size", str(cls.font_size)), 2, 72)
+        font, title = given.get("--font", cls.font), given.get("--title", "")
+        return cls(file, given.get("--y"), read_x(given.get("--x", cls.x)), width, height, font, size, title)
+
+
+def read_x(text: str) -> str:
+    """Return what curves are drawn over. Raises UserError for anything else."""
+    if text not in OVER:
+        raise UserError(
+            f"`--x` is {text}; it must be {', '.join(OVER[:-1])} or {OVER[-1]}.{nearest(text, OVER)}"
+        )
+    return text
+
+
+def _size(text: str) -> tuple[float, float]:
+    found = re.fullmatch(r"([\d.]+)[x×,]([\d.]+)", text)
+    if found is None:
+        raise UserError(f"`--size` is {text}; it must be width and height in cm: --size 8.5x6")
+    return _number("--size", found[1], 1, 100), _number("--size", found[2], 1, 100)
+
+
+def _number(option: str, text: str, least: float, most: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        raise UserError(f"`{option}` is {text}; it must be a number from {least} to {most}")
+    return value
+
+
+def check_file(option: str, file: Path, formats: tuple[str, ...] = FORMATS) -> None:
+    """Refuse a file that cannot be written, and packages that are not installed, before anything is read."""
+    if file.suffix.lower() not in formats:
+        names = f"{', '.join(formats[:-1])} or {formats[-1]}" if len(formats) > 1 else formats[0]
+        raise UserError(f"`{option}` is {file}; its name must end in {names}")
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"`{option}` is {file}, and there is no folder {file.parent}")
+    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
+    if missing:
+        raise UserError(
+            f"`{option}` needs {' and '.join(missing)}, not installed; run: pip install {' '.join(missing)}"
+        )
+
+
+def draw(found: Comparison, style: Style) -> list[Path]:
+    """Write the figure and its data, and return their files."""
+    shown = found.groups[:MOST]
+    if len(shown) < len(found.groups):
+        found.notes.append(f"the figure shows the best {MOST} of {len(found.groups)} configurations")
+    y = style.y or found.metric
+    rows = [row for group in shown for row in curve(group, style.x, y)]
+    spec = chart(rows, style, y, [name_of(group) for group in shown])
+    check_font(spec, style)
+    table = style.file.with_suffix(".csv")
+    _write(table, _as_csv(rows, style.x, y).encode())
+    _write(style.file, picture(spec, style))
+    return [style.file, table]
+
+
+def name_of(group: Group) -> str:
+    """Return what a configuration is called in a picture."""
+    return label(group.choices) or group.members[0].label
+
+
+def curve(group: Group, x: str, y: str) -> list[dict[str, Any]]:
+    """Return a row for each evaluation that all repetitions have: x, the mean of y, and the ends of its interval.
+
+    Repetitions evaluate at the same steps. Their epochs are equal then; `seconds` are averaged.
+    Raises CheckpointProblem where there is no curve.
+    """
+    runs = [_column(member.path, member.label, x, y) for member in group.members]
+    steps = [step for step in runs[0] if all(step in run for run in runs)]
+    rows = []
+    for step in steps:
+        values = [run[step][1] for run in runs]
+        mean, half = statistics.mean_and_deviation(values)[0], statistics.half_width(values)
+        rows.append(
+            {
+                "configuration": name_of(group),
+                x: sum(run[step][0] for run in runs) / len(runs),
+                "mean": mean,
+                "low": mean if math.isnan(half) else mean - half,
+                "high": mean if math.isnan(half) else mean + half,
+                "n": len(values),
+            }
+        )
+    if not rows:
+        raise CheckpointProblem(f"{name_of(group)}: its repetitions have no evaluation of {y} in common.")
+    return rows
+
+
+def _column(folder: Path, name: str, x: str, y: str) -> dict[float, tuple[float, float]]:
+    """Return x and y of each evaluation of a run by step, where both are finite."""
+    rows = read_rows(folder / "metrics.csv")
+    if rows and y not in rows[0]:
+        if y.startswith("test/"):
+            raise UserError(f"{y} is scored once, so that it has no curve. Another column: --y val/{y[5:]}")
+        raise UserError(
+            f"`{y}` is no column of {folder / 'metrics.csv'}.{nearest(y, rows[0])} Name one: --y COLUMN\n{listing('Columns', rows[0])}"
+        )
+    points = {row["step"]: (row.get(x, math.nan), row[y]) for row in rows}
+    if x == "seconds":
+        total = 0.0
+        for step, (seconds, value) in points.items():
+            total += seconds
+            points[step] = (total, value)
+    return {step: point for step, point in points.items() if all(map(math.isfinite, point))}
+
+
+def _as_csv(rows: list[dict[str, Any]], x: str, y: str) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["configuration", x, y, "low", "high", "n"])
+    writer.writerows(
+        [row["configuration"], row[x], row["mean"], row["low"], row["high"], row["n"]] for row in rows
+    )
+    return text.getvalue()
+
+
+def chart(
+    rows: list[dict[str, Any]], style: Style, y: str, names: list[str], on_screen: bool = False
+) -> dict[str, Any]:
+    """Return the picture in the grammar of Vega-Lite; on a screen it has tooltips, and zooms with the wheel."""
+    import altair
+
+    several = len(names) > 1
+    scale = altair.Scale(domain=names, range=list(COLORS[: len(names)]))
+    legend = (
+        altair.Legend(
+            title=None,
+            orient="bottom",
+            columns=1,
+            labelLimit=0,
+            symbolType="stroke",
+            symbolSize=300,
+            symbolStrokeWidth=1.5,
+            symbolOpacity=1,
+            symbolFillColor="transparent",
+            rowPadding=1,
+            offset=4,
+        )
+        if several
+        else None
+    )
+    values = sorted({int(row[style.x]) if float(row[style.x]).is_integer() else row[style.x] for row in rows})
+    # epochs and steps are counted
+    ticks: dict[str, Any] = (
+        {"values": values, "format": "~g"} if style.x != "seconds" and len(values) <= 8 else {}
+    )
+    base = altair.Chart(altair.Data(values=rows)).encode(
+        x=altair.X(f"{style.x}:Q", title=style.x, axis=altair.Axis(grid=False, **ticks)),
+        color=altair.Color("configuration:N", scale=scale, legend=legend, sort=names),
+    )
+    title = altair.Y("mean:Q", title=y, scale=altair.Scale(zero=False), axis=altair.Axis(tickCount=5))
+    dash = altair.StrokeDash(
+        "configuration:N",
+        scale=altair.Scale(domain=names, range=list(DASHES[: len(names)])),
+        legend=legend,
+        sort=names,
+    )
+    line = base.mark_line(strokeWidth=1.5).encode(y=title, strokeDash=dash)
+    band = base.mark_area(opacity=0.2, line=False).encode(y=altair.Y("low:Q", title=y), y2="high:Q")
+    # `fit` makes the size that of the whole figure
+    whole = (band + line if any(row["n"] > 1 for row in rows) else line).properties(
+        width=style.width * _CM,
+        height=style.height * _CM,
+        autosize=altair.AutoSizeParams(type="fit", contains="padding"),
+    )
+    if on_screen:
+        line = line.mark_line(strokeWidth=2, point={"size": 12}).encode(
+            tooltip=["configuration:N", f"{style.x}:Q", "mean:Q", "low:Q", "high:Q", "n:Q"]
+        )
+        whole = (band + line.interactive()).properties(
+            width="container", height=380, background="transparent"
+        )
+        gray = {"labelColor": "gray", "titleColor": "gray", "labelFontSize": 12, "titleFontSize": 13}
+        found: dict[str, Any] = (
+            whole.configure_axis(**gray, gridOpacity=0.25)
+            .configure_legend(**gray)
+            .configure_view(stroke=None)
+        ).to_dict()
+        return found
+    if style.title:
+        whole = whole.properties(title=style.title)
+    size = style.font_size
+    found = (
+        whole.configure(font=style.font, padding=2)
+        .configure_axis(labelFontSize=size, titleFontSize=size, titleFontWeight="normal", gridColor="#e6e6e6")
+        .configure_legend(labelFontSize=size, titleFontSize=size)
+        .configure_title(fontSize=size + 1, fontWeight="normal")
+        .configure_view(stroke=None)
+        .to_dict()
+    )
+    return found
+
+
+def picture(spec: dict[str, Any], style: Style) -> bytes:
+    """Return the file's content; nothing is loaded from the network."""
+    import vl_convert
+
+    suffix = style.file.suffix.lower()
+    if suffix == ".svg":
+        return str(vl_convert.vegalite_to_svg(spec)).encode()
+    if suffix == ".png":
+        return bytes(vl_convert.vegalite_to_png(spec, ppi=300))
+    return bytes(vl_convert.vegalite_to_pdf(spec))
+
+
+def check_font(spec: dict[str, Any], style: Style) -> None:
+    """Raise UserError for a font that is not here: the text of the figure would be missing."""
+    import vl_convert
+
+    if style.font == Style.font:
+        return
+    if (
+        f"+{style.font.replace(' ', '')}".lower().encode()
+        not in bytes(vl_convert.vegalite_to_pdf(spec)).lower()
+    ):
+        raise UserError(
+            f"`--font` is {style.font}, which is not installed here. Leave it out for {Style.font}, which always is"
+        )
+
+
+def _write(file: Path, content: bytes) -> None:
+    beside = file.with_name(f".{file.name}.tmp")
+    beside.write_bytes(content)
+    os.replace(beside, file)

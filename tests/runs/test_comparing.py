@@ -1,0 +1,412 @@
+"""show, diff, compare: what is said of runs, against scipy and against what the runs are."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import random
+import re
+
+import numpy as np
+import pytest
+from made import make_run, make_sweep, stamp
+from scipy import stats
+
+import dltrain as package
+from dltrain.commands.asked import run_folder
+from dltrain.commands.compare import document_of, members_of
+from dltrain.errors import CheckpointProblem, UserError
+from dltrain.screen.table import cells_of
+from dltrain.sweep.outcome import comparison, figure, statistics
+
+OUTPUT = "outputs"
+
+
+def made(workdir, values, **other):
+    """Make a sweep over lr and seed, from the values of each lr."""
+    jobs = [
+        {"objective": value, "config": {"lr": lr, "optimizer.lr": lr, "seed": seed}, **other}
+        for lr, column in values.items()
+        for seed, value in enumerate(column)
+    ]
+    return make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs)
+
+
+def compared(*folders, metric=None):
+    return comparison.compare(members_of(list(folders)), metric)
+
+
+# compare ----------------------------------------------------------------------------------------------------------
+
+
+def test_groups_means_intervals_and_paired_tests_are_those_of_scipy(workdir):
+    draws = np.random.default_rng(0)
+    shared = draws.normal(size=6)
+    values = {
+        lr: list(shared + shift + 0.3 * draws.normal(size=6))
+        for lr, shift in ((0.1, 0), (0.01, 0.5), (0.001, 2))
+    }
+    found = compared(made(workdir, values))
+    assert [group.choices for group in found.groups] == [{"lr": 0.1}, {"lr": 0.01}, {"lr": 0.001}]
+    ps = [stats.ttest_rel(values[0.1], values[lr]).pvalue for lr in (0.01, 0.001)]
+    # Holm's correction of two
+    low, high = sorted(ps)
+    holm = {low: min(1, 2 * low), high: max(min(1, 2 * low), high)}
+    for group, p in zip(found.groups[1:], ps, strict=True):
+        assert (group.test, group.p) == ("paired", pytest.approx(holm[p]))
+    for group in found.groups:
+        column = values[group.choices["lr"]]
+        low, high = stats.t.interval(0.95, 5, np.mean(column), stats.sem(column))
+        assert group.mean == pytest.approx(np.mean(column))
+        assert group.half_width == pytest.approx((high - low) / 2)
+
+
+def test_seeds_are_paired_by_their_number_not_by_their_order(workdir):
+    base = [0.1, 0.5, 0.3, 0.9, 0.7]
+    sweep = made(workdir, {0.1: base, 0.01: [v + 0.01 + 0.001 * i for i, v in enumerate(base)]})
+    members = members_of([sweep])
+    random.Random(5).shuffle(members)
+    group = comparison.compare(members).groups[1]
+    assert group.p == pytest.approx(
+        stats.ttest_rel(base, [v + 0.01 + 0.001 * i for i, v in enumerate(base)]).pvalue
+    )
+    assert group.p < 1e-3
+
+
+def test_other_seeds_are_tested_by_welch(workdir):
+    left, right = [0.1, 0.2, 0.15, 0.12, 0.18], [0.5, 0.45, 0.62, 0.51, 0.58, 0.47]
+    for number, (lr, value, seed) in enumerate(
+        [(0.1, v, s) for s, v in enumerate(left)] + [(0.01, v, s + 100) for s, v in enumerate(right)]
+    ):
+        make_run(workdir / OUTPUT / "n" / stamp(number), value, {"lr": lr, "optimizer.lr": lr, "seed": seed})
+    group = compared(*sorted((workdir / OUTPUT / "n").iterdir())).groups[1]
+    assert (group.test, group.p) == (
+        "welch",
+        pytest.approx(stats.ttest_ind(left, right, equal_var=False).pvalue),
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_welch_is_that_of_scipy(seed):
+    draws = np.random.default_rng(seed)
+    left, right = (draws.normal(draws.normal(), 10 ** draws.normal(), draws.integers(2, 9)) for _ in range(2))
+    assert statistics.welch_p(list(left), list(right)) == pytest.approx(
+        stats.ttest_ind(left, right, equal_var=False).pvalue
+    )
+
+
+def test_constant_values_have_a_p():
+    assert statistics.welch_p([1.0, 1.0], [1.0, 1.0]) == 1
+    assert statistics.welch_p([1.0, 1.0], [2.0, 2.0]) == 0
+
+
+def test_the_conclusion_says_what_is_distinguishable(workdir):
+    draws = np.random.default_rng(1)
+    noise = draws.normal(size=8)
+    values = {0.1: list(noise), 0.01: list(noise + 0.001 * draws.normal(size=8)), 0.001: list(noise + 3)}
+    found = compared(made(workdir, values))
+    best = found.groups[0].choices["lr"]
+    other = ({0.1, 0.01} - {best}).pop()
+    assert found.conclusion == [
+        f"lr={best} is better than 1 of the 2 others by more than chance (5 % level, Holm).",
+        f"lr={best} is not distinguishable from lr={other}.",
+    ]
+    assert [group.verdict for group in found.groups[:2]] == ["best", "not distinguishable"]
+
+
+def test_few_repetitions_are_not_tested(workdir):
+    found = compared(made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}))
+    assert [group.verdict for group in found.groups] == ["best", "too few"]
+    assert "At most 2 runs of each configuration" in found.conclusion[0].capitalize()
+    assert "seed=0,1,2,3,4" in found.conclusion[0]
+
+
+def test_higher_is_better_where_the_metric_says_so(workdir):
+    sweep = made(workdir, {0.1: [0.5], 0.01: [0.9]}, metric="val/accuracy", mode="max")
+    found = compared(sweep)
+    assert (found.mode, found.groups[0].choices) == ("max", {"lr": 0.01})
+    by_loss = compared(sweep, metric="test/loss")
+    assert (by_loss.mode, by_loss.groups[0].mean) == ("min", 0.6)
+
+
+def test_runs_with_different_metrics_are_compared_by_a_common_one_and_it_is_said(workdir):
+    one = make_run(workdir / OUTPUT / "n" / stamp(0), 0.5)
+    other = make_run(workdir / OUTPUT / "n" / stamp(1), 0.9, metric="val/accuracy", mode="max")
+    found = compared(one, other)
+    assert found.metric == "val/accuracy"
+    assert found.notes == [
+        "the runs have different metrics (val/accuracy, val/loss): compared by val/accuracy, which all have"
+    ]
+
+
+def test_runs_of_different_tasks_are_refused(workdir):
+    one, other = (make_run(workdir / OUTPUT / "n" / stamp(n)) for n in range(2))
+    (other / "data.json").write_text('{"task": "regression"}')
+    with pytest.raises(CheckpointProblem, match="is a classification and .* a regression"):
+        compared(one, other)
+
+
+def test_runs_without_a_common_score_are_refused(workdir):
+    one = make_run(workdir / OUTPUT / "n" / stamp(0), best={}, metric="val/mine")
+    other = make_run(workdir / OUTPUT / "n" / stamp(1), best={}, metric="val/yours", test={})
+    with pytest.raises(CheckpointProblem, match=r"val/mine, val/yours\) and no common score"):
+        compared(one, other)
+
+
+def test_other_data_and_unfinished_runs_are_said(workdir):
+    one, other = (
+        make_run(workdir / OUTPUT / "n" / stamp(n), 0.1 * n, {"optimizer.lr": n + 1.0}) for n in range(2)
+    )
+    (other / "data.json").write_text('{"task": "classification", "fingerprint": "other"}')
+    lost = make_run(workdir / OUTPUT / "n" / stamp(2), None, best=..., test=..., seconds=..., status="failed")
+    found = compared(one, other, lost)
+    assert found.notes == [
+        "0002 is left out: it has no score (failed)",
+        "the runs were trained on 2 different sets of data",
+    ]
+    assert len(found.groups) == 2
+
+
+def test_a_misspelt_metric_gives_the_nearest(workdir):
+    run = make_run(workdir / OUTPUT / "n" / stamp(0))
+    with pytest.raises(UserError, match="Did you mean `val/accuracy`"):
+        compared(run, metric="val/acuracy")
+
+
+def test_the_api_and_the_verb_know_the_same_runs(workdir, dltrain, capsys):
+    sweep = made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]})
+    dltrain("compare", str(sweep), "--json")
+    document = json.loads(capsys.readouterr().out)
+    table = package.compare(sweep)
+    assert sorted(table["objective"]) == sorted(
+        v for group in document["configurations"] for v in group["values"]
+    )
+    assert list(table["lr"]) == [0.1, 0.1, 0.01, 0.01]
+    assert document == json.loads(
+        json.dumps(document_of(compared(sweep)), default=str).replace("NaN", "null")
+    )
+
+
+def test_jobs_are_found_whatever_their_folders_are_called(workdir):
+    sweep = made(workdir, {0.1: [0.1], 0.01: [0.2]})
+    (sweep / "0").rename(sweep / "0-lr=0.1")
+    (sweep / "1").rename(sweep / "10-lr=0.01")
+    assert [member.label for member in members_of([sweep])] == ["0000/0-lr=0.1", "0000/10-lr=0.01"]
+
+
+@pytest.mark.parametrize("width", [60, 100, 160])
+def test_no_page_is_wider_than_the_terminal(workdir, dltrain, capsys, monkeypatch, width):
+    sweep = made(
+        workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}, notes="a long note " * 20, stop_reason="x" * 200
+    )
+    monkeypatch.setenv("COLUMNS", str(width))
+    for call in (["show", "0000"], ["show", "0000/1"], ["diff", "0000/1", "0000/2"], ["compare", "0000"]):
+        assert dltrain(*call) == 0
+        printed = capsys.readouterr().out
+        wide = [line for line in printed.splitlines() if cells_of(line) > width and str(sweep) not in line]
+        assert [line for line in wide if not line.startswith(("a  ", "b  "))] == []
+
+
+# The figure -------------------------------------------------------------------------------------------------------
+
+
+def style_of(**options):
+    return figure.Style(**options)
+
+
+def test_a_curve_is_the_mean_with_its_interval(workdir):
+    values = {0.1: [0.1, 0.2, 0.4], 0.01: [5.0, 6.0, 8.0]}
+    found = compared(made(workdir, values))
+    rows = figure.curve(found.groups[0], "epoch", "val/loss")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row["mean"] for row in rows] == pytest.approx([1 + np.mean(values[0.1]), np.mean(values[0.1])])
+    low, high = stats.t.interval(0.95, 2, np.mean(values[0.1]), stats.sem(values[0.1]))
+    assert (rows[1]["low"], rows[1]["high"]) == (pytest.approx(low), pytest.approx(high))
+    seconds = figure.curve(found.groups[0], "seconds", "val/loss")
+    assert [row["seconds"] for row in seconds] == [0.5, 1.0]
+
+
+def test_a_curve_ends_with_the_shortest_repetition(workdir):
+    sweep = made(workdir, {0.1: [0.1, 0.2]})
+    (sweep / "1" / "metrics.csv").write_text("epoch,step,val/loss\n1,21,0.5\n")
+    rows = figure.curve(compared(sweep).groups[0], "step", "val/loss")
+    assert [(row["step"], row["n"]) for row in rows] == [(21, 2)]
+
+
+@pytest.mark.parametrize("options, says", [
+    (["--figure", "x.doc"], "must end in .pdf, .svg or .png"), (["--figure", "none/x.pdf"], "there is no folder none"),
+    (["--figure", "x.pdf", "--size", "3"], "width and height in cm"), (["--figure", "x.pdf", "--size", "0x3"], "from 1 to 100"),
+    (["--figure", "x.pdf", "--x", "time"], "must be epoch, step or seconds"), (["--size", "3x3"], "add --figure FILE.pdf"),
+    (["--figure", "x.pdf", "--font-size", "big"], "from 2 to 72"),
+    (["--figure", "x.pdf", "--y", "vall/loss"], "Did you mean `val/loss`"),
+    (["--figure", "x.pdf", "--metric", "test/loss"], "Another column: --y val/loss"),
+])  # fmt: skip
+def test_a_wrong_figure_is_refused_and_nothing_is_written(workdir, dltrain, options, says):
+    pytest.importorskip("vl_convert")
+    made(workdir, {0.1: [0.1, 0.2]})
+    with pytest.raises(UserError, match=re.escape(says)):
+        dltrain("compare", "0000", *options)
+    assert [path.name for path in workdir.iterdir()] == [OUTPUT]
+
+
+def test_missing_packages_are_named(workdir, dltrain, monkeypatch):
+    made(workdir, {0.1: [0.1]})
+    monkeypatch.setattr(figure, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="run: pip install altair vl-convert-python"):
+        dltrain("compare", "0000", "--figure", "x.pdf")
+
+
+@pytest.mark.ci
+def test_the_figure_has_its_size_its_words_and_its_data(workdir, dltrain):
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    from PIL import Image
+
+    made(workdir, {0.1: [0.1, 0.2, 0.4], 0.01: [5.0, 6.0, 8.0]})
+    for suffix in ("svg", "pdf", "png"):
+        arguments = ["--figure", f"c.{suffix}", "--title", "Two <rates>", "--size", "8x6"]
+        assert dltrain("compare", "0000", *arguments) == 0
+    picture = (workdir / "c.svg").read_text()
+    for text in ("lr=0.1", "lr=0.01", "Two &lt;rates&gt;", "epoch", "val/loss"):
+        assert f">{text}</text>" in picture
+    box = re.search(rb"MediaBox \[0 0 ([\d.]+) ([\d.]+)", (workdir / "c.pdf").read_bytes())
+    assert [float(side) for side in box.groups()] == pytest.approx([8 / 2.54 * 72, 6 / 2.54 * 72], abs=1)
+    with Image.open(workdir / "c.png") as image:
+        assert image.size == pytest.approx((8 / 2.54 * 300, 6 / 2.54 * 300), abs=3)
+    with open(workdir / "c.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["configuration"], float(row["epoch"]), row["n"]) for row in rows] == [
+        ("lr=0.1", 1, "3"), ("lr=0.1", 2, "3"), ("lr=0.01", 1, "3"), ("lr=0.01", 2, "3"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="is nosuchfont, which is not installed here"):
+        dltrain("compare", "0000", "--figure", "d.pdf", "--font", "nosuchfont")
+    assert not (workdir / "d.pdf").exists()
+
+
+# show and diff ----------------------------------------------------------------------------------------------------
+
+
+def test_show_of_a_real_run_says_what_was_asked_and_what_came_out(train, dltrain, capsys):
+    run = train(
+        "optimizer=nesterov", "lr=0.05", "epochs=2", "model.hidden=[8]", "regularization=[l2]", "tags=[a]"
+    )
+    document = package.show(run.path)
+    assert document["asked"] == {
+        "optimizer": "nesterov", "regularization": ["l2"], "lr": 0.05, "epochs": 2, "tags": ["a"], "model.hidden": [8],
+    }  # fmt: skip
+    assert document["objective"] == run.summary["objective"]
+    assert document["guess"] == {"accuracy": 0.1, "loss": pytest.approx(math.log(10))}
+    assert document["files"]["summary.json"] == (run.path / "summary.json").stat().st_size
+    assert package.runs(run.path.parents[1], "optimizer=nesterov", "model.hidden=[8]").num_rows == 1
+    default = train("epochs=1")
+    assert package.show(default.path)["asked"] == {"epochs": 1}
+    capsys.readouterr()
+    assert dltrain("show", str(run.path)) == 0
+    page = capsys.readouterr().out
+    assert "asked      optimizer=nesterov  regularization=[l2]  lr=0.05" in page
+
+
+def test_the_summary_holds_what_config_yaml_holds(train, monkeypatch):
+    from dltrain.config.saved import flat, load_bounded
+
+    monkeypatch.setenv("SECRET", "hidden value")
+    run = train("steps=2", "notes=${oc.env:SECRET}", "wrap=[sam]", "metrics=[f1]")
+    assert run.summary["config"] == flat(load_bounded(run.path / "config.yaml"))
+    assert run.summary["config"]["wrap"] == ["sam"]
+    assert "hidden value" not in (run.path / "summary.json").read_text()
+
+
+def test_diff_of_real_runs_is_what_was_changed(train, dltrain, capsys):
+    one, other = train("epochs=1"), train("epochs=1", "lr=0.01", "model.hidden=[8]")
+    found = package.diff(one.path, other.path)
+    assert found["configuration"] == [
+        {"key": "lr", "a": 0.001, "b": 0.01},
+        {"key": "model.hidden", "a": [256, 128], "b": [8]},
+    ]
+    assert found["code"] == found["versions"] == found["data"] == []
+    assert not found["same"]
+    results = {pair["key"]: (pair["a"], pair["b"]) for pair in found["results"]}
+    assert results["val/loss"] == (one.summary["objective"], other.summary["objective"])
+    assert package.diff(one.path, one.path)["same"]
+
+
+def test_diff_finds_each_kind_of_difference(workdir):
+    one = make_run(workdir / OUTPUT / "n" / stamp(0))
+    other = make_run(
+        workdir / OUTPUT / "n" / stamp(1),
+        0.4,
+        {"optimizer": "sgd", "optimizer._target_": "x", "optimizer.eps": None},
+        git={"commit": "b" * 40, "dirty": True},
+        versions={"dltrain": "0.1.0", "python": "3.11.7", "torch": "2.15"},
+        threads=4,
+    )
+    (other / "data.json").write_text('{"task": "classification", "sizes": {"train": 5}, "fingerprint": "x"}')
+    found = package.diff(one, other)
+    assert [pair["key"] for pair in found["configuration"]] == ["optimizer", "optimizer.eps"]
+    assert [pair["key"] for pair in found["code"]] == ["commit", "dirty"]
+    assert [pair["key"] for pair in found["versions"]] == ["torch"]
+    assert {"fingerprint", "train samples", "val samples"} <= {pair["key"] for pair in found["data"]}
+    assert found["machine"] == [{"key": "threads", "a": 1, "b": 4}]
+
+
+def test_show_warns_of_what_is_not_finished(workdir):
+    run = make_run(
+        workdir / OUTPUT / "n" / stamp(0),
+        status="running",
+        git={"commit": "a", "dirty": True},
+        problems=["a full disk"],
+    )
+    assert package.show(run)["status"] == "killed"
+    assert package.show(run)["warnings"] == [
+        f"it is not finished: dltrain resume {run}",
+        "a full disk",
+        "the working folder had changes that were not committed",
+    ]
+
+
+def test_a_run_is_found_by_the_end_of_its_name(workdir):
+    one, other = (make_run(workdir / OUTPUT / name / stamp(n)) for n, name in enumerate("ab"))
+    assert run_folder("0001") == other.relative_to(workdir)
+    assert run_folder(f"a/{one.name}") == one.relative_to(workdir)
+    make_run(workdir / OUTPUT / "c" / "2027-01-01_00-00-00-0001")
+    for text, says in (
+        ("0001", "the end of several names"),
+        ("0002", "is no run"),
+        ("", "no run"),
+        ("outputs/a", "Its newest run"),
+    ):
+        with pytest.raises(CheckpointProblem, match=says):
+            run_folder(text)
+
+
+@pytest.mark.ci
+def test_the_page_needs_no_network_and_strangers_end_no_script(workdir, dltrain):
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    evil = "</script><script>alert(1)</script>"
+    jobs = [{"objective": v, "config": {"notes_of": evil if v > 0.3 else "x", "seed": 0}} for v in (0.1, 0.5)]
+    make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs, finished=True)
+    assert dltrain("compare", "0000", "--html", "c.html", "--y", "train/loss") == 0
+    page = (workdir / "c.html").read_text()
+    assert len(page) < 3_000_000
+    assert evil not in page
+    assert "&lt;/script&gt;" in page
+    markup = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=", markup) == []
+    (spec,) = re.findall(r'vegaEmbed\("#curves", (\{.*\}), \{actions: false', page)
+    content = json.loads(spec)
+    values = content["datasets"].popitem()[1] if "datasets" in content else content["data"]["values"]
+    assert {row["configuration"] for row in values} == {"notes_of=x", f"notes_of={evil}"}
+
+
+@pytest.mark.parametrize("options, says", [
+    (["--html", "x.pdf"], "must end in .html"), (["--html", "x.html", "--size", "3x3"], "`--size` is about --figure"),
+    (["--y", "val/loss"], "`--y` is about --figure and --html"), (["--html", "x.html", "--x", "t"], "must be epoch"),
+])  # fmt: skip
+def test_a_wrong_page_is_refused(workdir, dltrain, options, says):
+    pytest.importorskip("vl_convert")
+    made(workdir, {0.1: [0.1, 0.2]})
+    with pytest.raises(UserError, match=says):
+        dltrain("compare", "0000", *options)
+    assert [path.name for path in workdir.iterdir()] == [OUTPUT]

@@ -1,0 +1,379 @@
+"""tag, archive, trash, restore: nothing is lost, whatever the order, and wherever the process dies."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+from made import make_run, make_sweep, stamp
+
+import dltrain as package
+from dltrain.commands import trash as trash_verb
+from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
+from dltrain.storage import shelves
+from dltrain.storage.folder_names import OUTPUT
+from dltrain.storage.index import CACHE
+from dltrain.storage.lock import Lock
+from dltrain.storage.summary import read_summary
+
+STEPS = 10
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Return every byte of a folder but the tags, which have a model of their own."""
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != "tags.json"
+    }
+
+
+def where(name: str) -> list[Path]:
+    """Return every place of a run on the disk."""
+    return [p for p in Path().rglob(name) if p.is_dir()]
+
+
+class Model:
+    """What should be where: the slow, obvious twin."""
+
+    def __init__(self) -> None:
+        self.shelf: dict[Path, str | None] = {}
+        self.tags: dict[Path, set[str]] = {}
+        self.content: dict[Path, dict[str, bytes]] = {}
+
+    def add(self, path: Path) -> None:
+        self.shelf[path], self.tags[path], self.content[path] = None, {"own"}, content(path)
+
+    def place(self, path: Path) -> Path:
+        shelf = self.shelf[path]
+        return path if shelf is None else Path(".dltrain", shelf, *path.parts)
+
+    def check(self) -> None:
+        for path in self.shelf:
+            place = self.place(path)
+            assert where(path.name) == [place]
+            assert content(place) == self.content[path]
+            assert set(read_summary(place)["tags"]) == self.tags[path]
+
+
+@pytest.mark.parametrize("sequences", [100, pytest.param(1000, marks=pytest.mark.ci)])
+def test_random_sequences_lose_nothing(workdir, sequences):
+    draws = random.Random(17)
+    model = Model()
+    for number in range(4):
+        model.add(make_run(OUTPUT / f"n{number % 2}" / stamp(number), tags=["own"]))
+    for sequence in range(sequences):
+        for _ in range(draws.randrange(1, STEPS)):
+            path = draws.choice(list(model.shelf))
+            act = draws.choice(["tag", "untag", "archive", "trash", "restore"])
+            step(model, path, act, draws)
+        if sequence % 10 == 0 or sequence == sequences - 1:
+            model.check()
+    assert {draws.choice(list(model.shelf.values())) for _ in range(50)} - {None, "archive", "trash"} == set()
+
+
+def step(model: Model, path: Path, act: str, draws: random.Random) -> None:
+    """Do one act on the disk and in the model, or see it refused where the model forbids it."""
+    place, name = model.place(path), path.name.rpartition("-")[2]
+    if act in ("tag", "untag"):
+        word = draws.choice(["own", "a", "b"])
+        package.tag(place, **{"add" if act == "tag" else "remove": [word]})
+        model.tags[path] = model.tags[path] | {word} if act == "tag" else model.tags[path] - {word}
+    elif act == "restore":
+        if model.shelf[path] is None:
+            with pytest.raises(CheckpointProblem, match="neither in the archive nor in the trash"):
+                package.restore(name)
+        else:
+            assert package.restore(draws.choice([name, path, place])) == [Path.cwd() / path]
+            model.shelf[path] = None
+    elif model.shelf[path] == act:
+        with pytest.raises(CheckpointProblem, match="already"):
+            getattr(package, act)(place)
+    else:
+        getattr(package, act)(place)
+        model.shelf[path] = act
+
+
+class Killed(BaseException):
+    """The process died."""
+
+
+ACTS = [
+    lambda: package.archive("0000"),
+    lambda: package.trash("0000", "0001"),
+    lambda: package.archive(f"outputs/swept/{stamp(2)}"),
+    lambda: package.restore("0003"),
+    lambda: package.trash(Path(".dltrain/archive/outputs/n1", stamp(3))),
+    lambda: package.tag("0000", add=["x"], remove=["own"]),
+]
+CALLS = [
+    (os, "rename"),
+    (os, "replace"),
+    (os, "mkdir"),
+    (os, "rmdir"),
+    (os, "unlink"),
+    (os, "open"),
+    (os, "fsync"),
+]
+
+
+@pytest.mark.parametrize(
+    "act", ACTS, ids=["archive", "trash two", "archive a sweep", "restore", "from shelf to shelf", "tag"]
+)
+def test_a_kill_at_any_call_leaves_each_folder_in_one_place(workdir, monkeypatch, act):
+    """Each call that changes the disk is the last one, once before it and once after it."""
+    number = 0
+    while True:
+        base = workdir / str(number)
+        base.mkdir()
+        monkeypatch.chdir(base)
+        names = [make_run(OUTPUT / "n1" / stamp(n), tags=["own"]).name for n in (0, 1, 3)]
+        names.append(make_sweep(OUTPUT / "swept" / stamp(2), [{}, {}]).name)
+        package.archive("0003")
+        known = {name: content(where(name)[0]) for name in names}
+        with monkeypatch.context() as patch:
+            count = [0]
+            for module, name in CALLS:
+                patch.setattr(module, name, dying(getattr(module, name), count, number))
+            try:
+                act()
+                died = False
+            except Killed:
+                died = True
+        for name, before in known.items():
+            (place,) = where(name)
+            after = content(place)
+            assert {key: after[key] for key in before} == before
+            assert set(after) - set(before) <= {"run.lock", ".tags.json.tmp"}
+        if not died:
+            break
+        number += 1
+    assert number >= 4
+
+
+def dying(call, count, last):
+    """Die before (even) or after (odd) call number last // 2; a dead process does nothing more."""
+
+    def dies(*arguments, **options):
+        place, count[0] = count[0], count[0] + 1
+        if place > last // 2 or (place == last // 2 and last % 2 == 0):
+            raise Killed
+        try:
+            return call(*arguments, **options)
+        finally:
+            if place == last // 2:
+                raise Killed
+
+    return dies
+
+
+# What is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(workdir):
+    return make_run(OUTPUT / "n" / stamp(0))
+
+
+def refused(kind, says, call):
+    before = {str(p) for p in Path().rglob("*") if p.name != CACHE}
+    with pytest.raises(kind, match=says):
+        call()
+    assert {str(p) for p in Path().rglob("*") if p.name != CACHE} == before
+
+
+def test_a_run_that_is_training_stays(run):
+    lock = Lock(run)
+    refused(FolderInUse, "it is training", lambda: package.trash(run))
+    lock.release()
+    assert package.trash(run) == [Path.cwd() / ".dltrain/trash" / run]
+
+
+def test_a_sweep_stays_while_a_job_or_its_driver_runs(workdir):
+    sweep = make_sweep(OUTPUT / "s" / stamp(0), [{}, {}])
+    lock = Lock(sweep / "1")
+    refused(FolderInUse, "it is training", lambda: package.archive(sweep))
+    lock.release()
+    from dltrain.sweep.sweep import locked
+
+    with locked(sweep):
+        refused(FolderInUse, "it is training", lambda: package.archive(sweep))
+    refused(CheckpointProblem, "is a job of a sweep", lambda: package.trash(sweep / "1"))
+    package.trash(sweep)
+    assert not sweep.exists()
+
+
+def test_none_is_moved_where_one_cannot(run):
+    other = make_run(OUTPUT / "n" / stamp(1))
+    lock = Lock(other)
+    refused(FolderInUse, "training", lambda: package.archive(run, other))
+    lock.release()
+    refused(CheckpointProblem, "no run", lambda: package.archive(run, "nowhere"))
+
+
+def test_nothing_is_replaced(run):
+    package.trash(run)
+    make_run(run, 0.7)
+    refused(CheckpointProblem, "is there already", lambda: package.restore(run.name))
+    refused(CheckpointProblem, "is there already", lambda: package.trash(run))
+    package.archive(run)
+    refused(CheckpointProblem, "several names", lambda: package.restore(run.name))
+    assert package.restore(Path(".dltrain/archive", run)) == [Path.cwd() / run]
+    assert read_summary(run)["objective"] == 0.7
+
+
+def test_links_are_not_followed(run, tmp_path_factory):
+    far = tmp_path_factory.mktemp("far")
+    link = OUTPUT / "n" / "link-abcd"
+    link.symlink_to(run.absolute())
+    refused(CheckpointProblem, "is a link", lambda: package.trash(link))
+    Path(".dltrain").symlink_to(far)
+    refused(CheckpointProblem, "not moved through links", lambda: package.trash(run))
+    assert list(far.iterdir()) == []
+
+
+def test_what_is_no_run_stays(run):
+    Path("mine/data").mkdir(parents=True)
+    Path("mine/data/file").write_text("x")
+    for path in ("mine", "mine/data", "outputs", "."):
+        refused(CheckpointProblem, "no run folder", lambda path=path: package.trash(path))
+    refused(UserError, "Name a run", lambda: package.trash())
+
+
+def test_another_disk_is_said(run, monkeypatch):
+    def rename(source, target):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(ResourceProblem, match="another disk. It is where it was"):
+        package.trash(run)
+    assert sorted(p.name for p in run.iterdir()) == [
+        "config.yaml",
+        "data.json",
+        "metrics.csv",
+        "summary.json",
+    ]
+
+
+def test_names_of_several_parts_move_whole(workdir, monkeypatch):
+    inside = make_run(OUTPUT / "a" / "b" / stamp(0), name="a/b")
+    outside = make_run(Path("results/a/b") / stamp(1), name="a/b")
+    package.archive(inside, outside)
+    assert [str(where(stamp(n))[0]) for n in range(2)] == [
+        f".dltrain/archive/outputs/a/b/{stamp(0)}", f".dltrain/archive/results/a/b/{stamp(1)}",
+    ]  # fmt: skip
+    package.restore("0000", Path(".dltrain/archive/results/a/b") / stamp(1))
+    assert inside.is_dir()
+    assert outside.is_dir()
+
+
+def test_nothing_comes_back_through_a_link(run, tmp_path_factory):
+    far = tmp_path_factory.mktemp("far")
+    make_run(far / stamp(7))
+    Path(".dltrain/archive/outputs").mkdir(parents=True)
+    Path(".dltrain/archive/outputs/n").symlink_to(far)
+    refused(CheckpointProblem, "links", lambda: package.restore("0007"))
+
+
+def test_the_default_output_is_that_of_the_knob():
+    from dltrain.config.catalogue import Catalogue
+    from dltrain.config.search_path import catalogue_dir
+
+    assert str(OUTPUT) == Catalogue(catalogue_dir(), []).knobs["output"].value
+
+
+# The trash --------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_trash_is_emptied_and_links_stay_whole(run, dltrain, capsys, tmp_path_factory):
+    far = tmp_path_factory.mktemp("far")
+    (far / "precious").write_text("x")
+    (run / "link").symlink_to(far)
+    kept, other = make_run(OUTPUT / "n" / stamp(1)), make_run(Path("results") / "n" / stamp(2))
+    package.archive(kept)
+    package.trash(run, other)
+    capsys.readouterr()
+    with pytest.raises(UserError, match="deletes 2 folders for good. To do it: dltrain trash --empty --yes"):
+        dltrain("trash", "--empty")
+    assert dltrain("trash", "--list", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["trash"]) == 2
+    assert dltrain("trash", "--empty", "--yes", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["deleted"]) == 2
+    assert (far / "precious").read_text() == "x"
+    assert where(run.name) == []
+    assert where(kept.name) == [Path(".dltrain/archive") / kept]
+    assert dltrain("trash", "--empty") == 0
+
+
+@pytest.mark.parametrize("answer, gone", [("delete\n", True), ("yes\n", False), ("", False)])
+def test_emptying_asks_for_a_word(run, dltrain, monkeypatch, capsys, answer, gone):
+    package.trash(run)
+    terminal = io.StringIO(answer)
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", terminal)
+    if gone:
+        assert dltrain("trash", "--empty") == 0
+    else:
+        with pytest.raises(UserError, match="nothing was deleted"):
+            dltrain("trash", "--empty")
+    assert "1 folder deleted for good? Type delete:" in capsys.readouterr().err
+    assert bool(where(run.name)) is not gone
+
+
+def test_what_a_dying_process_left_in_the_trash_is_deleted_with_the_next(run, monkeypatch):
+    package.trash(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(shelves.shutil, "rmtree", lambda path: pytest.raises(Killed))
+        shelves.empty(Path.cwd())
+    assert trash_verb.contents(Path.cwd()) == []
+    with pytest.raises(CheckpointProblem):
+        package.restore(run.name)
+    shelves.empty(Path.cwd())
+    assert not Path(".dltrain").exists()
+
+
+# Tags -------------------------------------------------------------------------------------------------------------
+
+
+def test_tags_reach_every_reader(run, dltrain, capsys):
+    make_run(OUTPUT / "n" / stamp(1))
+    assert dltrain("tag", "0000", "+paper", "+b", "-nothing") == 0
+    assert capsys.readouterr().out == f"{run}: paper b\n"
+    assert read_summary(run)["tags"] == ["paper", "b"]
+    assert list(package.runs(OUTPUT, "tag=paper")["path"]) == [str(run)]
+    dltrain("tag", "0000", "-paper")
+    assert read_summary(run)["tags"] == ["b"]
+
+
+def test_tags_of_a_training_run_survive_its_summaries(run):
+    package.tag(run, add=["x"])
+    summary = json.loads((run / "summary.json").read_text()) | {"status": "completed", "tags": ["own"]}
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert read_summary(run)["tags"] == ["own", "x"]
+
+
+def test_a_sweep_has_tags(workdir):
+    sweep = make_sweep(OUTPUT / "s" / stamp(0), [{}])
+    assert package.tag(sweep, add=["x"]) == {sweep: ["x"]}
+    (row,) = package.runs(OUTPUT, "tag=x").rows()
+    assert (row["kind"], row["objective"]) == ("sweep", 0.5)
+
+
+@pytest.mark.parametrize("words, says", [
+    (["+a b"], "is no tag"), (["+"], "is no tag"), (["+\x1b[31m"], "is no tag"), (["+a", "-a"], "added and removed"),
+    (["+" + "a" * 65], "is no tag"), (["--ad"], "no option of tag"),
+])  # fmt: skip
+def test_wrong_tags_are_refused(run, dltrain, words, says):
+    refused(UserError, says, lambda: dltrain("tag", str(run), *words))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', '{"a": ' * 5000])
+def test_damaged_tags_change_nothing_and_are_not_replaced(run, text):
+    (run / "tags.json").write_text(text)
+    assert read_summary(run)["tags"] == []
+    refused(CheckpointProblem, "tags.json", lambda: package.tag(run, add=["x"]))
+    assert (run / "tags.json").read_text() == text

@@ -33,6 +33,11 @@ VERBS = {
     "export": ("export RUN", "the model for other programs: ONNX, torch.export, safetensors"),
     "resume": ("resume RUN", "continue an interrupted run from its newest checkpoint"),
     "rerun": ("rerun RUN [key=value …]", "repeat a run from its config.yaml, optionally with changes"),
+    "reproduce": ("reproduce RUN [--replay K]", "train again, whole or K stretches, and compare; --json"),
+    "verify": (
+        "verify RUN…",
+        "hashes, formats and completeness of runs and sweeps, without training; --json",
+    ),
     "schema": ("schema", "the JSON Schema of recipes, for an editor"),
     "completion": ("completion bash|zsh|fish", "the script that completes words and keys with the tab key"),
     "complete": ("complete LINE", "the candidates at the end of a line, for the scripts of `completion`"),

@@ -8,7 +8,19 @@ from itertools import takewhile
 from typing import Any
 
 # First words of a command line that are no overrides; each is a module of `dltrain.commands`.
-VERBS = ("check", "evaluate", "predict", "export", "resume", "rerun", "schema", "completion", "complete")
+VERBS = (
+    "check",
+    "evaluate",
+    "predict",
+    "export",
+    "resume",
+    "rerun",
+    "reproduce",
+    "verify",
+    "schema",
+    "completion",
+    "complete",
+)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.parts import Parts, Plan
 
+# of summary.json; a run with a format has a manifest of its records
+FORMAT = 1
+
 
 def manifest_facts(experiment: Experiment) -> dict[str, Any]:
     """Return what a checkpoint's manifest holds about its run: versions, machine, data, and what may not change in a resume."""
@@ -32,6 +35,7 @@ def manifest_facts(experiment: Experiment) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": experiment.plan.device.type,
         "threads": torch.get_num_threads(),
+        "processor": processor(),
         "fingerprint": experiment.parts.fingerprint,
         "config": saved.binding(experiment.config),
     }
@@ -61,6 +65,8 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         },
         "device": device_name(plan.device),
         "threads": torch.get_num_threads(),
+        "processor": processor(),
+        "format": FORMAT,
         "written": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 
@@ -81,6 +87,11 @@ def peak_memory(device: torch.device) -> int:
     except ImportError:  # on Windows
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def processor() -> str:
+    """Return what decides the last bits of a CPU's results: architecture and instruction set, such as x86_64 AVX512."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def device_name(device: torch.device) -> str:

@@ -34,6 +34,7 @@ def restore(trainer: Trainer) -> None:
     if checkpoint is not None:
         check_same_run(trainer.folder, checkpoint.manifest)
         load(trainer, checkpoint)
+        trainer.folder.check_rows(checkpoint.manifest)
     trainer.folder.rewind_rows(trainer.step)
 
 
@@ -120,7 +121,7 @@ def check_longer(experiment: Experiment, before: Config, door: Door) -> None:
 
 def warn_of_other_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Warn where device, thread count or torch differ: results are equal to the last bit for the same ones only."""
-    for key in ("device", "threads", "torch"):
+    for key in ("device", "threads", "torch", "processor"):
         if key in then and then[key] != now[key]:
             text = f"{key} was {then[key]} and is {now[key]}: the run goes on, but not equal to the last bit"
             _log.warning("%s", text)

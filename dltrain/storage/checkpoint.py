@@ -29,6 +29,7 @@ from torch import Tensor
 
 from dltrain.errors import CheckpointProblem
 from dltrain.storage import files
+from dltrain.storage.manifest import digest
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 10_000_000
@@ -188,9 +189,9 @@ def newest(parent: Path, strict: bool = False) -> Checkpoint | None:
 def verified(folder: Path) -> Checkpoint:
     """Return a checkpoint whose files have the hashes of its manifest. Raises CheckpointProblem otherwise."""
     manifest = read_manifest(folder)
-    for name, digest in manifest["sha256"].items():
+    for name, sha256 in manifest["sha256"].items():
         file = folder / Path(name).name
-        if not file.is_file() or _digest(file) != digest:
+        if not file.is_file() or digest(file) != sha256:
             raise CheckpointProblem(f"{file} is damaged (its SHA-256 is not the manifest's)")
     return Checkpoint(folder, manifest)
 
@@ -214,11 +215,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not known or folder.name.startswith("step-") and folder.name != f"step-{int(manifest['step']):08d}":
         raise CheckpointProblem(f"{folder} has a manifest that is not its own")
     return dict(manifest)
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def prune(parent: Path, keep: int) -> None:
@@ -246,12 +242,13 @@ def clear_unfinished(parent: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_safetensors(file: Path, weights: dict[str, Tensor]) -> None:
-    """Write weights in one move, for other programs to read."""
+def write_safetensors(file: Path, weights: dict[str, Tensor]) -> str:
+    """Write weights in one move, for other programs to read; return the SHA-256 of the file."""
     beside = file.with_name(f".{file.name}.tmp")
-    write_hashed(beside, partial(_write_safetensors, weights))
+    sha256 = write_hashed(beside, partial(_write_safetensors, weights))
     files.sync(beside)
     os.replace(beside, file)
+    return sha256
 
 
 class Hashing:

@@ -18,7 +18,7 @@ from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.summary import WHOLE, read_json
-from dltrain.sweep.jobs import Job, write
+from dltrain.sweep.jobs import Job, write_summary
 
 # What makes no difference to a result beyond the last digits: threads among them, which follow sweep.jobs.
 FREE = frozenset([*saved.SAFE, "name", "output", "threads", "device", "words"])
@@ -79,7 +79,7 @@ def take_over(job: Job, source: Path) -> None:
     shutil.copytree(source, beside, copy_function=_link_checkpoints)
     summary = json.loads((beside / "summary.json").read_text(encoding="utf-8"))
     summary |= {"reused": str(source), "overrides": job.overrides}
-    write(beside / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_summary(beside, summary)
     os.replace(beside, job.folder)
     job.read()
 

@@ -19,6 +19,7 @@ from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.loggers.events import count
+from dltrain.storage import manifest
 from dltrain.storage.folder_names import check_files, check_writable, new_folder
 from dltrain.storage.lock import owner_of
 from dltrain.sweep.backends import pool, protocol
@@ -26,7 +27,7 @@ from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.backends.slots import gpus_for, num_slots
 from dltrain.sweep.backends.worker import command_of, score_winner
 from dltrain.sweep.driver import Driver
-from dltrain.sweep.jobs import Job, write
+from dltrain.sweep.jobs import Job, write, write_summary
 from dltrain.sweep.live import display, print_ranking, print_table
 from dltrain.sweep.outcome.files import write_best, write_csv, write_parquet
 from dltrain.sweep.outcome.ranking import edges, rank, winner
@@ -296,6 +297,7 @@ def conclude(
             f"{why} with {missing} jobs to go. The same command goes on, or: dltrain -m sweep.resume={folder}"
         )
     write_report(plan, rows, jobs, notes, folder)
+    manifest.write(folder, manifest.SWEEP_RECORDS)
     if failed or not plan.first.quiet:
         print_ranking(plan, rows, jobs, folder, notes)
     if not completed:
@@ -315,5 +317,5 @@ def test_scores(plan: Plan, best: Job) -> dict[str, float]:
         scores = {}
     worker.end()
     best.summary["test"] = scores
-    write(best.folder / "summary.json", json.dumps(best.summary, indent=2, default=str) + "\n")
+    write_summary(best.folder, best.summary)
     return scores

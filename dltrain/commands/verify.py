@@ -1,0 +1,105 @@
+"""`dltrain verify RUN…`: check hashes, formats and completeness of runs and sweeps, without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dltrain.commands.resume import split_arguments, take_config_dir
+from dltrain.config import saved
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.compose import open_catalogue
+from dltrain.config.door import Door, door_for_saved
+from dltrain.config.schema import Config
+from dltrain.errors import CheckFailed, CheckpointProblem, UserError
+from dltrain.storage.folder_names import SWEEP_RECORD
+
+if TYPE_CHECKING:
+    from dltrain.run.verification import Verdict
+
+HELP = """
+    dltrain verify outputs/NAME/DATE_TIME-xxxx             a run, also one that somebody else made
+    dltrain verify outputs/NAME/DATE_TIME-xxxx data=false  without reading its dataset
+    dltrain verify outputs/NAME/SWEEP                      a sweep with all of its jobs
+
+Compares every record with its SHA-256, and the records with each other: rows, checkpoints, summary, best weights,
+reports, and the dataset where it is at hand. Exit code 10 with a line for each finding. What no hash can show is
+whether somebody rewrote all of them: dltrain reproduce RUN trains again.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Print what was checked, what is wrong and what could not be checked."""
+    as_json = "--json" in arguments
+    arguments, config_dir = take_config_dir([text for text in arguments if text != "--json"])
+    paths, given = split_arguments(arguments)
+    if not paths:
+        raise UserError("Name at least one run folder: dltrain verify outputs/NAME/DATE_TIME-xxxx")
+    data = with_data(given)
+    catalogue = open_catalogue(config_dir)
+    verdicts = [verdict for path in paths for verdict in verdicts_of(path, catalogue, data)]
+    if as_json:
+        print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
+    else:
+        for verdict in verdicts:
+            print_verdict(verdict, short=len(verdicts) > 3)
+    wrong = [verdict for verdict in verdicts if verdict.findings]
+    if wrong:
+        count = sum(len(verdict.findings) for verdict in wrong)
+        raise CheckFailed(
+            f"{count} finding{'s' * (count > 1)} in {len(wrong)} of {len(verdicts)} folders, listed above."
+        )
+    return 0
+
+
+def with_data(given: list[str]) -> bool:
+    """Return the value of `data=true|false`, the only key that the command takes."""
+    for text in given:
+        if text not in ("data=true", "data=false"):
+            raise UserError(f"`{text}` changes nothing here: `dltrain verify` takes data=true or data=false.")
+    return given[-1:] != ["data=false"]
+
+
+def verdicts_of(path: Path, catalogue: Catalogue, data: bool) -> Iterable[Verdict]:
+    """Verify a run, or a sweep with each of its jobs."""
+    if not (path / SWEEP_RECORD).exists():
+        yield verify_run(path, catalogue, data)
+        return
+    from dltrain.sweep.verification import jobs_of, verify_sweep
+
+    for folder in jobs_of(path):
+        yield verify_run(folder, catalogue, data)
+    yield verify_sweep(path)
+
+
+def verify_run(path: Path, catalogue: Catalogue, data: bool) -> Verdict:
+    """Verify one run folder. Raises CheckpointProblem for a folder that is none."""
+    if not (path / "config.yaml").exists() and not (path / "summary.json").exists():
+        raise CheckpointProblem(
+            f"{path} is not a run folder: it has no config.yaml. Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."
+        )
+    config: Config | UserError
+    door: Door | None = None
+    try:
+        config = saved.read(path, catalogue, [])
+        door = door_for_saved(config, catalogue, [])
+    except UserError as error:
+        config = error
+
+    # imports torch
+    from dltrain.run.verification import verify
+
+    return verify(path, config, door, data)
+
+
+def print_verdict(verdict: Verdict, short: bool) -> None:
+    """Print a line for each finding, or what was checked."""
+    for finding in verdict.findings:
+        print(f"✗ {verdict.path}: {finding}")
+    if verdict.findings:
+        return
+    print(f"✓ {verdict.path}" + ("" if short else f"\n  checked      {', '.join(verdict.checked)}"))
+    for text in verdict.open if not short else ():
+        print(f"  not checked  {text}")

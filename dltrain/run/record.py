@@ -66,6 +66,7 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "device": device_name(plan.device),
         "threads": torch.get_num_threads(),
         "processor": processor(),
+        **({"stacked": True} if experiment.stacked else {}),
         "format": FORMAT,
         "written": datetime.now().astimezone().isoformat(timespec="seconds"),
     }

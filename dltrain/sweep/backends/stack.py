@@ -133,6 +133,7 @@ class Crew:
         from dltrain.storage.lock import Lock
         from dltrain.training.stack import Member
 
+        built.stacked = True
         stopping, every = built.parts.early_stopping, built.plan.evaluate_every
         watch = Watch(self.channel, task.number, stopping.metric, every, task.asks)
         self.channel.send((task.number, "begun", -(-built.plan.total_steps // every)))

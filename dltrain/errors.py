@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import re
 import textwrap
 from collections.abc import Iterable
 
+from dltrain.text import shown
+
 
 class UserError(Exception):
-    """A mistake that the user can mend; the message names key, value, rule and cure."""
+    """A mistake that the user can mend; the message names key, value, rule and cure.
+
+    As text it is fit for a terminal, whatever the value is.
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class DataProblem(UserError):
@@ -47,6 +56,27 @@ class CheckFailed(UserError):
     """A check of a result failed."""
 
     exit_code = 10
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: of the GPU, of Python, or of torch's allocator on the CPU (a plain RuntimeError)."""
+    words = (
+        "not enough memory",
+        "can't allocate memory",
+        "Cannot allocate memory",
+        "Storage size calculation overflowed",
+    )
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and any(text in str(error) for text in words))
+    )
+
+
+def largest_request(error: BaseException) -> str:
+    """Return the number of bytes that could not be allocated, as a sentence; empty where the error does not tell."""
+    told = re.search(r"allocate (\d+) bytes", str(error))
+    return f"{int(told[1]) / 2**30:,.1f} GiB were asked for at once." if told else ""
 
 
 # names in other programs of what is a word here

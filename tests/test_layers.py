@@ -24,7 +24,7 @@ LAYERS = (
     ("storage",),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
      "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges",
-     "declare"),
+     "declare", "text"),
 )  # fmt: skip
 
 # What `import dltrain` shows: names of the API, imported when they are used.

@@ -11,6 +11,7 @@ from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.errors import CheckFailed, UserError
 from dltrain.storage.folder_names import check_files
+from dltrain.text import show
 
 if TYPE_CHECKING:
     from dltrain.run.reproduction import Comparison
@@ -45,7 +46,7 @@ def run(arguments: list[str]) -> int:
     from dltrain.run.reproduction import TOLERANCE, reproduce
 
     found = reproduce(path, config, door, replay, TOLERANCE if tolerance is None else tolerance)
-    print(json.dumps(found.as_json(), indent=2) if as_json else page(found))
+    show(json.dumps(found.as_json(), indent=2) if as_json else page(found))
     if found.where:
         raise CheckFailed(f"{path} was not reproduced: step {found.step} differs.")
     return 0

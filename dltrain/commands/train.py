@@ -32,6 +32,7 @@ from dltrain.config.schema import Config, run_name
 from dltrain.config.validation import validate
 from dltrain.errors import UserError, nearest
 from dltrain.storage.folder_names import check_writable, new_folder
+from dltrain.text import say
 
 if TYPE_CHECKING:
     from dltrain.config.catalogue import Catalogue
@@ -120,10 +121,7 @@ def train(overrides: list[str], catalogue: Catalogue, hydra: Hydra, config_name:
     checked = check(overrides, catalogue, hydra, config_name)
     if checked.composition.cfg.sweep.get("space"):
         names = ", ".join(map(str, checked.composition.cfg.sweep.space))
-        print(
-            f"dltrain: `sweep.space` ({names}) is searched with -m only; this is one run without it",
-            file=sys.stderr,
-        )
+        say(f"`sweep.space` ({names}) is searched with -m only; this is one run without it")
     run_checked(checked, hydra, command, STARTED)
     return 0
 

@@ -15,6 +15,7 @@ from dltrain.config.door import Door, door_for_saved
 from dltrain.config.schema import Config
 from dltrain.errors import CheckFailed, CheckpointProblem, UserError
 from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.text import show
 
 if TYPE_CHECKING:
     from dltrain.run.verification import Verdict
@@ -97,9 +98,9 @@ def verify_run(path: Path, catalogue: Catalogue, data: bool) -> Verdict:
 def print_verdict(verdict: Verdict, short: bool) -> None:
     """Print a line for each finding, or what was checked."""
     for finding in verdict.findings:
-        print(f"✗ {verdict.path}: {finding}")
+        show(f"✗ {verdict.path}: {finding}")
     if verdict.findings:
         return
-    print(f"✓ {verdict.path}" + ("" if short else f"\n  checked      {', '.join(verdict.checked)}"))
+    show(f"✓ {verdict.path}" + ("" if short else f"\n  checked      {', '.join(verdict.checked)}"))
     for text in verdict.open if not short else ():
-        print(f"  not checked  {text}")
+        show(f"  not checked  {text}")

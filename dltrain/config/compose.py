@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from dltrain.config.source import SCHEME, serve
 from dltrain.config.user_files import check_file, check_keys
 from dltrain.config.yaml_files import read_yaml
 from dltrain.errors import UserError, listing, nearest
+from dltrain.text import say
 
 CONFIG_NAME = "config"
 # of shipped files, in Hydra's search path
@@ -281,6 +281,8 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
             raise UserError(f"`{text}` {_unreadable(text, error)}") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists as deep
+            raise UserError(f"`{text}` cannot be read: {str(error).partition('; use')[0]}") from None
     return parsed
 
 
@@ -484,7 +486,7 @@ def say_replaced(overrides: list[str]) -> None:
     for text in dict.fromkeys(overrides):
         final = last.get(text.partition("=")[0].lstrip("+"), text)
         if final != text:
-            print(f"dltrain: {text} has no effect: {final} follows", file=sys.stderr)
+            say(f"{text} has no effect: {final} follows")
 
 
 # Names of the same knobs in other programs.

@@ -66,7 +66,7 @@ class Knobs:
     output: FilePath = "outputs"
     deterministic: bool = False
     compile: bool = False
-    threads: Count | None = None
+    threads: Annotated[int, "in [1, 1024]"] | None = None
     workers: Index = 2
     worker_timeout: Positive = 60.0
     quiet: bool = False

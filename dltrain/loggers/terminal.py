@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
 from dltrain.loggers.events import SUBFOLDER, Best, Progress, Result, RunInfo, count
 from dltrain.loggers.notebook import Line, NotebookScreen, in_notebook
+from dltrain.text import shown
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -103,7 +104,7 @@ class PlainScreen:
         self.stream = stream
 
     def print(self, line: Line) -> None:
-        self.stream.write("".join(text for text, _ in line).rstrip() + "\n")
+        self.stream.write(shown("".join(text for text, _ in line).rstrip()) + "\n")
         self.stream.flush()
 
     def live(self, lines: Sequence[Line]) -> None:
@@ -346,7 +347,7 @@ def encodes(text: str, encoding: str) -> bool:
 def text_of(line: Line) -> Text:
     from rich.text import Text
 
-    return Text.assemble(*line, no_wrap=True, overflow="ellipsis")
+    return Text.assemble(*((shown(text), style) for text, style in line), no_wrap=True, overflow="ellipsis")
 
 
 def header(info: RunInfo, width: int | None) -> list[Line]:

@@ -149,8 +149,8 @@ def close(experiment: Experiment, trainer: Trainer, report: BaseException) -> No
         "problems": trainer.folder.problems,
         **facts(experiment),
     }
-    with suppress(OSError):
-        trainer.folder.write_summary(summary)
+    with suppress(OSError, ValueError):
+        trainer.folder.write_ending(summary)
         trainer.folder.write_manifest()
     if interrupted:
         _log.info("%s", report)

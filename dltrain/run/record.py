@@ -203,13 +203,16 @@ def log_of(path: Path) -> logging.FileHandler:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Log to run.log of a folder, as Hydra does for the runs that it starts."""
-    handler = log_of(path)
-    logging.getLogger().addHandler(handler)
+    """Log to run.log of a folder, as Hydra does for the runs that it starts: the course of the run, too."""
+    handler, logger = log_of(path), logging.getLogger()
+    former = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logging.getLogger().removeHandler(handler)
+        logger.setLevel(former)
+        logger.removeHandler(handler)
         handler.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from dltrain.run.built import Experiment
 from dltrain.run.plan import make_plan
 from dltrain.storage.checkpoint import Checkpoint
 from dltrain.storage.run_folder import RunFolder
+from dltrain.text import say
 from dltrain.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
@@ -125,4 +125,4 @@ def warn_of_other_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> No
         if key in then and then[key] != now[key]:
             text = f"{key} was {then[key]} and is {now[key]}: the run goes on, but not equal to the last bit"
             _log.warning("%s", text)
-            print(f"dltrain: {text}", file=sys.stderr)
+            say(text)

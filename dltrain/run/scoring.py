@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -33,6 +32,7 @@ from dltrain.run.machine import choose_device, set_machine
 from dltrain.run.plan import choose_batch_size, make_plan
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.storage.run_folder import read_contract, read_statistics
+from dltrain.text import say, show
 from dltrain.training.evaluation import evaluating
 from dltrain.training.forward import autocast
 from dltrain.training.parts import Metric, Parts, Plan
@@ -162,10 +162,10 @@ def warn_of_other_data(path: Path, parts: Scored, contract: Contract | None) -> 
     """Say which runs are scored on other data than they were trained on, and which levels they do not know."""
     if contract is None or contract.fingerprint == parts.fingerprint:
         return
-    print(f"dltrain: {path} is scored on other data than it was trained on", file=sys.stderr)
+    say(f"{path} is scored on other data than it was trained on")
     for note in parts.spec.notes:
         if note.startswith("unseen"):
-            print(f"dltrain: {note}", file=sys.stderr)
+            say(note)
 
 
 def in_shared_units(
@@ -386,10 +386,10 @@ def print_scores(scores: list[Score]) -> None:
     """One aligned line for each run and split."""
     width = max(len(score.run) for score in scores)
     names = list(dict.fromkeys(name for score in scores for name in score.values))
-    print(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>12}" for name in names))
+    show(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>12}" for name in names))
     for score in scores:
         cells = [f"{score.values[name]:.4f}" if name in score.values else "–" for name in names]
-        print(
+        show(
             f"{score.run:<{width}}  {score.split:<5}  {score.samples:>8}  "
             + "  ".join(f"{c:>12}" for c in cells)
         )
@@ -398,22 +398,22 @@ def print_scores(scores: list[Score]) -> None:
 def print_details(scores: list[Score], resamples: int) -> None:
     """Print the intervals of all scores, and by class those of the last split of each run."""
     if any(score.intervals for score in scores):
-        print(
+        show(
             f"\n{100 * bootstrap.LEVEL:.0f} % intervals ({resamples:,} bootstrap resamples, seed {bootstrap.SEED})"
         )
         names = list(dict.fromkeys(name for score in scores for name in score.intervals))
         width = max(len(score.run) for score in scores)
-        print(f"{'run':<{width}}  {'split':<5}  " + "  ".join(f"{name:>18}" for name in names))
+        show(f"{'run':<{width}}  {'split':<5}  " + "  ".join(f"{name:>18}" for name in names))
         for score in scores:
             ends = (score.intervals.get(name) for name in names)
             cells = ["–" if pair is None else f"{pair[0]:.4f} … {pair[1]:.4f}" for pair in ends]
-            print(f"{score.run:<{width}}  {score.split:<5}  " + "  ".join(f"{cell:>18}" for cell in cells))
+            show(f"{score.run:<{width}}  {score.split:<5}  " + "  ".join(f"{cell:>18}" for cell in cells))
     for score in {score.run: score for score in scores}.values():
         if score.counts is not None:
-            print(f"\n{score.run}, {score.split} split")
-            print("\n".join(per_class_lines(score.counts, score.class_names)))
+            show(f"\n{score.run}, {score.split} split")
+            show("\n".join(per_class_lines(score.counts, score.class_names)))
             if matrix := confusion_lines(score.counts, score.class_names):
-                print("\n" + "\n".join(matrix))
+                show("\n" + "\n".join(matrix))
 
 
 def as_json(scores: list[Score], resamples: int) -> str:

@@ -57,6 +57,16 @@ def read(folder: Path) -> dict[str, str]:
     return dict(found)
 
 
+def is_whole(folder: Path) -> bool:
+    """Return whether every file of a manifest is there and has its hash; also true where there is no manifest."""
+    if not (folder / NAME).is_file():
+        return True
+    try:
+        return all(digest(folder / name) == sha256 for name, sha256 in read(folder).items())
+    except (CheckpointProblem, OSError):
+        return False
+
+
 def _is_inside(name: Any) -> bool:
     return not os.path.isabs(name) and ".." not in Path(name).parts and "\0" not in name
 

@@ -20,7 +20,7 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.errors import CheckpointProblem, ResourceProblem
 from dltrain.storage import checkpoint, manifest
-from dltrain.storage.files import replace
+from dltrain.storage.files import overwrite, replace
 from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
 from dltrain.storage.summary import read_rows, read_text
@@ -246,6 +246,19 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         replace(self.path / "summary.json", json.dumps(summary, indent=2, default=str).encode() + b"\n")
+
+    def write_ending(self, summary: Mapping[str, Any]) -> None:
+        """Write how a run ended. On a full disk, its status and reason take the place of the former summary."""
+        try:
+            self.write_summary(summary)
+        except OSError:
+            file = self.path / "summary.json"
+            room = file.stat().st_size
+            words = {"status": summary["status"], "stop_reason": str(summary["stop_reason"])[:80]}
+            whole = json.dumps(json.loads(file.read_bytes()) | words).encode()
+            content = whole if len(whole) <= room else json.dumps(words).encode()
+            if len(content) <= room:
+                overwrite(file, content.ljust(room))
 
     def write_manifest(self) -> None:
         """Write the hashes of all records, as the last file of a run."""

@@ -16,6 +16,7 @@ from dltrain.config.catalogue import leaves
 from dltrain.config.schema import Config
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem
+from dltrain.storage import manifest
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.summary import WHOLE, read_json
 from dltrain.sweep.jobs import Job, write_summary
@@ -55,6 +56,8 @@ def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
                 then = [summary["versions"][name].partition("+")[0] for name in ("dltrain", "torch")]
                 if summary["status"] in WHOLE and then == versions and summary["objective"] is not None:
                     check_files(file.parent)
+                    if not manifest.is_whole(file.parent):
+                        continue
                     plain = saved.load_bounded(file.parent / "config.yaml")
                     yield key_of(plain, summary["device"].startswith("cuda")), file.parent
             except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointProblem):

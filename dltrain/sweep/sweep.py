@@ -45,6 +45,7 @@ from dltrain.sweep.record import (
     record_of,
     resumed_texts,
 )
+from dltrain.text import show
 from dltrain.training.signals import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -142,9 +143,9 @@ def dry_run(plan: Plan, checked: int, backend: CompleteBackend) -> int:
     if plan.configurations is None:
         for axis in plan.axes:
             values = ", ".join(axis.labels) or f"{axis.low:g} … {axis.high:g}{' (log)' if axis.log else ''}"
-            print(f"{axis.name}: {values}")
+            show(f"{axis.name}: {values}")
         runs = plan.trials * len(plan.replicates)
-        print(
+        show(
             f"sweep={plan.word}: {runs} jobs at most; {checked} configurations with every value checked; nothing was run"
         )
         return 0
@@ -155,7 +156,7 @@ def dry_run(plan: Plan, checked: int, backend: CompleteBackend) -> int:
     for job in jobs:
         job.config = plan.composer.config(job.overrides)
     print_table(jobs, backend.preview(jobs))
-    print(f"\n{len(jobs)} jobs, all composed and valid; nothing was run")
+    show(f"\n{len(jobs)} jobs, all composed and valid; nothing was run")
     return 0
 
 
@@ -181,7 +182,7 @@ def folder_for(plan: Plan) -> Path:
 
 def _say(plan: Plan, text: str) -> None:
     if not plan.first.quiet:
-        print(text, flush=True)
+        show(text)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dltrain.sweep.backends import worker
 from dltrain.sweep.backends.worker import Task, Watch
+from dltrain.text import show
 
 if TYPE_CHECKING:
     from dltrain.data.prepare import Splits
@@ -106,7 +107,7 @@ class Crew:
             why = "the arithmetic of a step outweighs what a stack saves (sweep.backend=stacked stacks all the same)"
         if why:
             numbers = ", ".join(str(task.number) for task, _ in self.ready)
-            print(f"jobs {numbers} have processes of their own: {why}", flush=True)
+            show(f"jobs {numbers} have processes of their own: {why}")
         return not why
 
     def train(self) -> None:

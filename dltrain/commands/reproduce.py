@@ -56,8 +56,8 @@ def take_replay(arguments: list[str]) -> tuple[list[str], int | None]:
     """Take `--replay K` out of the arguments."""
     rest, value, following = [], None, iter(arguments)
     for argument in following:
-        name, equals, text = argument.partition("=")
-        if name == "--replay":
+        option, equals, text = argument.partition("=")
+        if option == "--replay":
             value = text if equals else next(following, "")
         else:
             rest.append(argument)

@@ -20,6 +20,7 @@ from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.raw import SPLIT_NAMES, RawData, class_numbers
 from dltrain.data.spec import TargetScale, Task
 from dltrain.data.tables.rules import Rule, rule_from_json
+from dltrain.strict_json import loads
 
 if TYPE_CHECKING:
     from dltrain.data.tables.columns import Columns
@@ -112,7 +113,7 @@ class Contract:
     def from_json(cls, text: str) -> Contract:
         """Raise DataError for text that is no contract, or one of a later version."""
         try:
-            content = json.loads(text)
+            content = loads(text)
             if (version := content.pop("format")) > FORMAT:
                 raise DataError(
                     f"data.json has format {version}, and this dltrain reads up to {FORMAT}; use a newer dltrain"

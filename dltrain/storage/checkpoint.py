@@ -30,6 +30,7 @@ from torch import Tensor
 from dltrain.errors import CheckpointProblem
 from dltrain.storage import files
 from dltrain.storage.manifest import digest
+from dltrain.strict_json import loads
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 10_000_000
@@ -202,7 +203,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_MANIFEST_BYTES:
             raise ValueError("too long")
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = loads(file.read_text(encoding="utf-8"))
         version = int(manifest["format"])
         int(manifest["step"]), dict(manifest["best"]), int(manifest["best_step"])
         known = {"weights.safetensors", "state.pt"} <= dict(manifest["sha256"]).keys()

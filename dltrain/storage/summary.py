@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import stat
 from pathlib import Path
 from typing import Any
 
 from dltrain.errors import CheckpointProblem
+from dltrain.strict_json import loads
 
 MAX_BYTES = 10_000_000
 # values of `status`, beside running and interrupted: trained to the planned end or by a criterion of the run
@@ -25,10 +25,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
     Raises OSError where there is no such file, ValueError where it holds anything but one object.
     """
-    try:
-        content = json.loads(read_text(file, MAX_BYTES))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    content = loads(read_text(file, MAX_BYTES))
     if not isinstance(content, dict):
         raise ValueError("it is not an object")
     return content

@@ -247,6 +247,34 @@ def test_37_run_folder_of_a_stranger(workdir, heavy, name):
     assert [path for path in seen.wrote if not path.startswith(inside) and path != str(workdir / "err")] == []
 
 
+# 37: the commands that check a run ------------------------------------------------------------------------------
+
+
+def check_named(seen: Seen, folder: Path, before: dict[str, bytes]) -> None:
+    """Each is a finding (10) or a refusal (4) of a few lines, and nothing runs or is written."""
+    assert seen.code in (4, 10), seen.error or seen.code
+    assert "Traceback" not in seen.error and len(seen.error) < 1500 and "\x1b" not in seen.error
+    assert seen.ran == [] and {p: c for p, c in files(folder).items() if p != "err"} == before
+    assert [path for path in seen.wrote if path != str(folder / "err")] == []
+    assert seen.cpu < 2 * SECONDS and seen.seconds < 10 * SECONDS and seen.megabytes < MEGABYTES
+
+
+@pytest.mark.parametrize("name", some_of(corpus.VERIFIED))
+def test_37_verify_of_a_stranger_s_run(workdir, heavy, name):
+    a_run(workdir)
+    corpus.VERIFIED[name](workdir)
+    before = files(workdir)
+    check_named(heavy.run(["verify", "run"], workdir), workdir, before)
+
+
+@pytest.mark.parametrize("name", some_of(corpus.VERIFIED_SWEEPS))
+def test_37_verify_of_a_stranger_s_sweep(workdir, heavy, name):
+    copy_of(swept(), workdir / "sweep")
+    corpus.VERIFIED_SWEEPS[name](workdir)
+    before = files(workdir)
+    check_named(heavy.run(["verify", "sweep"], workdir), workdir, before)
+
+
 # 39: archives -----------------------------------------------------------------------------------------------------
 
 
@@ -263,3 +291,4 @@ def test_39_archive_of_a_stranger(workdir, heavy, name):
 def test_the_corpus_is_as_large_as_promised():
     assert len(corpus.CONFIGS) + len(corpus.CHECKPOINTS) + len(corpus.ARCHIVES) > 200
     assert len(corpus.HYDRAS) + len(corpus.WORDS) + len(corpus.SWEEPS) > 100
+    assert len(corpus.ITEMS) >= 450

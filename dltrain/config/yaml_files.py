@@ -65,7 +65,7 @@ class SafeLoader(_CLoader):  # type: ignore[misc, valid-type]
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
-            if key.value in seen and isinstance(key.value, str):
+            if isinstance(key.value, str) and key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"`{key.value}` stands twice", key.start_mark
                 )

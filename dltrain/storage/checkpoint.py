@@ -207,7 +207,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         version = int(manifest["format"])
         int(manifest["step"]), dict(manifest["best"]), int(manifest["best_step"])
         known = {"weights.safetensors", "state.pt"} <= dict(manifest["sha256"]).keys()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError) as error:
         raise CheckpointProblem(f"{folder} has no readable manifest ({type(error).__name__})") from None
     if version > FORMAT:
         raise NewerFormat(

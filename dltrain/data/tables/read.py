@@ -143,7 +143,13 @@ class _Text:
 
 
 def _read_csv(file: _Text, delimiter: str, tolerant: bool) -> Table:
-    layout = _layout(file, file.open().read(_HEAD_BYTES), delimiter)
+    try:
+        head = file.open().read(_HEAD_BYTES)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{file.path} cannot be read ({str(error).splitlines()[0]}); write it again"
+        ) from error
+    layout = _layout(file, head, delimiter)
     by = _columns_by_python if layout.spaced_quotes else _columns_by_arrow
     columns, ragged = by(file, layout)
     if ragged and not tolerant:

@@ -151,6 +151,9 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         )
     except (HydraException, OmegaConfBaseException) as error:
         _explain(error, parsed, catalogue, hydra)
+    except OSError as error:  # Hydra looks for a file of that name
+        long = max(overrides, key=len, default="")
+        raise UserError(f"`{long}` names a file that cannot be read: {error.strerror}") from None
     check_own_folders(cfg)
     choices = choices_of(cfg)
     check_partial(cfg)

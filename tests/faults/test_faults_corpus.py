@@ -8,6 +8,7 @@ one item in four; all of them, and the configurations also in interpreters of th
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,10 @@ import corpus
 import pytest
 import yaml
 from faults import copy_of, everything, swept
+from mechanisms import MECHANISMS, counted, table
 from zygote import HEAVY, LIGHT, Seen, Zygote
 
+ROOT = Path(__file__).parents[2]
 SECONDS, MEGABYTES = 1.0, 200.0
 # What a refusal may import: the program, and what reads YAML.
 HARMLESS = {"dltrain", "yaml", "_yaml", "omegaconf", "hydra", "antlr4", "difflib", "socket", "_socket", "selectors", "fcntl",
@@ -292,3 +295,22 @@ def test_the_corpus_is_as_large_as_promised():
     assert len(corpus.CONFIGS) + len(corpus.CHECKPOINTS) + len(corpus.ARCHIVES) > 200
     assert len(corpus.HYDRAS) + len(corpus.WORDS) + len(corpus.SWEEPS) > 100
     assert len(corpus.ITEMS) >= 450
+
+
+def test_every_item_has_a_mechanism_and_the_page_lists_them():
+    found = counted(corpus.ITEMS)
+    assert found[""] == 0 and all(found[name] for name in MECHANISMS)
+    assert len(MECHANISMS) >= 60
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert table(corpus.ITEMS) in page, "python tests/faults/mechanisms.py prints the table"
+    assert f"{len(corpus.ITEMS)} items" in page
+
+
+def test_every_arrow_of_the_page_names_a_test_that_is_there():
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    arrows = [line for line in page.splitlines() if re.match(r"\| \d+ ", line)]
+    assert len(arrows) == len(re.findall(r"\|\d+\|", page)) == 13
+    for line in arrows:
+        assert "::test_" in line, line
+    for file, name in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page):
+        assert f"def {name}(" in (ROOT / "tests" / "faults" / file).read_text(encoding="utf-8"), name

@@ -53,6 +53,14 @@ def test_the_fuzzer_sees_an_exception_a_hang_and_a_file_elsewhere(tmp_path, monk
 KEPT = [
     ("checkpoint manifest", b'{"format": 1, "step": 4, "best_step": Infinity, "best": {}, "sha256": {}}'),
     ("checkpoint manifest", b'{"format": Infinity, "step": 4, "best_step": 2, "best": {}, "sha256": {}}'),
+    ("overrides, composed", b"early_stopping." + b"metriopping." * 30 + b"metric=val/accuracy"),
+    ("overrides, composed", b"hydra/job_logging=" + b"x" * 300),
+    ("changes of a run", b"lr=" + b"9" * 400),
+    ("changes of a run", b"lr=-,--"),
+    (
+        "saved configuration",
+        PARSERS["saved configuration"].seeds[0].replace(b"lr_scale:", b"lr_scarange(le:"),
+    ),
     ("YAML of a user", b"? sweep:\n  space:\n    lr: 1\n"),
     ("packed CSV", PARSERS["packed CSV"].seeds[0][:40] + b"\xff\xf9" + PARSERS["packed CSV"].seeds[0][44:]),
 ]

@@ -83,7 +83,9 @@ def test_the_pages_have_examples():
         "evaluate",
         "predict",
         "export",
-    }  # these are run in test_commands.py and tests/run
+        "reproduce",
+        "verify",
+    }  # these are run in test_commands.py, tests/run and tests/faults
 
 
 @pytest.fixture

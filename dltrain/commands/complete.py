@@ -13,7 +13,7 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError
 
 # verbs that take run folders
-OF_RUNS = ("evaluate", "predict", "export", "resume", "rerun")
+OF_RUNS = ("evaluate", "predict", "export", "resume", "rerun", "reproduce", "verify")
 # those that take files besides
 OF_FILES = ("predict",)
 OPTIONS = ("--help", "--version", "--multirun", "--cfg", "--config-dir", "--config-name")
@@ -50,7 +50,7 @@ def candidates(before: list[str], current: str) -> list[str]:
     verb = next((word for word in before[:1] if word in VERBS), None)
     if verb in OF_RUNS and "=" not in current:
         # the run comes first, then what changes in it
-        named = verb not in ("evaluate", *OF_FILES) and any("=" not in word for word in before[1:])
+        named = verb not in ("evaluate", "verify", *OF_FILES) and any("=" not in word for word in before[1:])
         found = [] if named else [*run_folders(current), *(paths(current) if verb in OF_FILES else ())]
         found = found or list(_heads(catalogue, before))
     elif "=" in current:

@@ -36,11 +36,12 @@ def run(arguments: list[str]) -> int:
     paths, given = split_arguments(arguments)
     if len(paths) != 1:
         raise UserError("Name one run folder: dltrain reproduce outputs/NAME/DATE_TIME-xxxx")
-    path, tolerance = newest_run(paths[0]), tolerance_of(given)
+    trust = [text for text in given if text.startswith("trust=")]
+    path, tolerance = newest_run(paths[0]), tolerance_of([text for text in given if text not in trust])
     check_files(path)
     catalogue = open_catalogue(config_dir)
-    config = saved.read(path, catalogue, [])
-    door = door_for_saved(config, catalogue, [])
+    config = saved.read(path, catalogue, trust)
+    door = door_for_saved(config, catalogue, trust)
 
     # imports torch
     from dltrain.run.reproduction import TOLERANCE, reproduce

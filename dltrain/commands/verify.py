@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HELP = """
     dltrain verify outputs/NAME/DATE_TIME-xxxx             a run, also one that somebody else made
     dltrain verify outputs/NAME/DATE_TIME-xxxx data=false  without reading its dataset
-    dltrain verify outputs/NAME/SWEEP                      a sweep with all of its jobs
+    dltrain verify outputs/NAME                            each run of a folder, or a sweep with all of its jobs
 
 Compares every record with its SHA-256, and the records with each other: rows, checkpoints, summary, best weights,
 reports, and the dataset where it is at hand. Exit code 10 with a line for each finding. What no hash can show is
@@ -36,11 +36,12 @@ def run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     arguments, config_dir = take_config_dir([text for text in arguments if text != "--json"])
     paths, given = split_arguments(arguments)
+    trust = [text for text in given if text.startswith("trust=")]
     if not paths:
         raise UserError("Name at least one run folder: dltrain verify outputs/NAME/DATE_TIME-xxxx")
-    data = with_data(given)
+    data = with_data([text for text in given if text not in trust])
     catalogue = open_catalogue(config_dir)
-    verdicts = [verdict for path in paths for verdict in verdicts_of(path, catalogue, data)]
+    verdicts = [verdict for path in paths for verdict in verdicts_of(path, catalogue, data, trust)]
     if as_json:
         print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
     else:
@@ -59,40 +60,58 @@ def with_data(given: list[str]) -> bool:
     """Return the value of `data=true|false`, the only key that the command takes."""
     for text in given:
         if text not in ("data=true", "data=false"):
-            raise UserError(f"`{text}` changes nothing here: `dltrain verify` takes data=true or data=false.")
+            raise UserError(
+                f"`{text}` changes nothing here: `dltrain verify` takes data=true or data=false, and trust=[module]."
+            )
     return given[-1:] != ["data=false"]
 
 
-def verdicts_of(path: Path, catalogue: Catalogue, data: bool) -> Iterable[Verdict]:
-    """Verify a run, or a sweep with each of its jobs."""
+def verdicts_of(
+    path: Path, catalogue: Catalogue, data: bool = True, trust: Sequence[str] = ()
+) -> Iterable[Verdict]:
+    """Verify a run, each run of a folder, or a sweep with each of its jobs."""
     if not (path / SWEEP_RECORD).exists():
-        yield verify_run(path, catalogue, data)
+        below = sorted(file.parent for file in path.glob("*/config.yaml"))
+        for folder in below if below and not is_run(path) else [path]:
+            yield verify_run(folder, catalogue, data, trust)
         return
     from dltrain.sweep.verification import jobs_of, verify_sweep
 
     for folder in jobs_of(path):
-        yield verify_run(folder, catalogue, data)
+        yield verify_run(folder, catalogue, data, trust)
     yield verify_sweep(path)
 
 
-def verify_run(path: Path, catalogue: Catalogue, data: bool) -> Verdict:
+def is_run(path: Path) -> bool:
+    return (path / "config.yaml").exists() or (path / "summary.json").exists()
+
+
+def verify_run(path: Path, catalogue: Catalogue, data: bool, trust: Sequence[str] = ()) -> Verdict:
     """Verify one run folder. Raises CheckpointProblem for a folder that is none."""
-    if not (path / "config.yaml").exists() and not (path / "summary.json").exists():
+    if not is_run(path):
         raise CheckpointProblem(
             f"{path} is not a run folder: it has no config.yaml. Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."
         )
     config: Config | UserError
-    door: Door | None = None
+    door: Door | UserError
     try:
-        config = saved.read(path, catalogue, [])
-        door = door_for_saved(config, catalogue, [])
+        config = saved.read(path, catalogue, list(trust))
+        door = door_of(config, catalogue, list(trust))
     except UserError as error:
-        config = error
+        config = door = error
 
     # imports torch
     from dltrain.run.verification import verify
 
     return verify(path, config, door, data)
+
+
+def door_of(config: Config, catalogue: Catalogue, trust: list[str]) -> Door | UserError:
+    """Return what builds the parts of a configuration, or why it may not."""
+    try:
+        return door_for_saved(config, catalogue, trust)
+    except UserError as error:
+        return error
 
 
 def print_verdict(verdict: Verdict, short: bool) -> None:

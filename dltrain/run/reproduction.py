@@ -111,12 +111,12 @@ def reproduce(
             f"{path} has neither rows nor checkpoints, so that there is nothing to compare."
         )
     comparison = Comparison(path, max(ends))
+    # its checkpoints are not those of the run: a full disk of temporary files is no reason to stop
+    config = replace(config, logger={}, quiet=True, checkpoint=replace(config.checkpoint, unsaved="continue"))
     torch.set_num_threads(int(records.summary.get("threads") or torch.get_num_threads()))
     for stretch in chosen(stretches(records, max(ends), replay), replay):
         with TemporaryDirectory(prefix="dltrain-reproduce-") as folder:
-            built = runs.prepare(
-                replace(config, logger={}, quiet=True), door, "", [], {}, _earlier(path, stretch)
-            )
+            built = runs.prepare(config, door, "", [], {}, _earlier(path, stretch))
             comparison.causes = causes(records, built)
             noise = tolerance if may_deviate(records, built, comparison.causes) else 0.0
             comparison.replayed.append(stretch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from dltrain.run.data import build_data
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.run_folder import read_contract, read_statistics
-from dltrain.storage.summary import ENDED, FINISHED, read_rows, read_summary
+from dltrain.storage.summary import ENDED, FINISHED, MAX_TABLE_BYTES, read_rows, read_summary, read_text
 
 # files that loggers write, which are no records of results
 UNCOVERED = ("run.log", "tensorboard")
@@ -109,8 +110,11 @@ DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, R
 Check = Callable[[Records, Verdict], Iterator[Finding]]
 
 
-def verify(path: Path, config: Config | UserError, door: Door | None, data: bool = True) -> Verdict:
-    """Check a run folder. `config` is its configuration, or why it cannot be read; `data` compares the dataset, too."""
+def verify(path: Path, config: Config | UserError, door: Door | UserError, data: bool = True) -> Verdict:
+    """Check a run folder; `data` compares the dataset, too.
+
+    `config` is its configuration, and `door` builds from it; or why it cannot be read, or built.
+    """
     verdict, records = Verdict(path), Records(path, config)
     try:
         check_files(path)
@@ -119,18 +123,19 @@ def verify(path: Path, config: Config | UserError, door: Door | None, data: bool
         return verdict
     for name, check in CHECKS.items():
         _run(name, check, records, verdict)
-    verdict.findings += configuration(records, config)
-    if isinstance(config, Config) and door is not None and data:
+    verdict.findings += configuration(records, verdict, config)
+    if isinstance(config, Config) and isinstance(door, Door) and data:
         verdict.findings += dataset(records, verdict, config, door)
     elif data:
-        verdict.open.append("the data: without the configuration they cannot be read")
+        reason = door if isinstance(config, Config) else "without the configuration they cannot be read"
+        verdict.open.append(f"the data: {first_line(reason)}")
     verdict.open += [f"{name} (written by loggers)" for name in UNCOVERED if (path / name).exists()]
     return verdict
 
 
 def _run(name: str, check: Check, records: Records, verdict: Verdict) -> None:
     """Add what a check finds; a file that cannot be read is a finding."""
-    before = len(verdict.findings)
+    before = len(verdict.findings) + len(verdict.open)
     try:
         verdict.findings += check(records, verdict)
     except CheckpointProblem as error:
@@ -142,7 +147,7 @@ def _run(name: str, check: Check, records: Records, verdict: Verdict) -> None:
     except DAMAGE as error:
         reason = f"a value has another type ({type(error).__name__}: {str(error)[:80]})"
         verdict.findings.append(Finding(name, reason, "a file that a run wrote"))
-    if len(verdict.findings) == before:
+    if len(verdict.findings) + len(verdict.open) == before:
         verdict.checked.append(name)
 
 
@@ -294,10 +299,9 @@ def reports(records: Records, verdict: Verdict) -> Iterator[Finding]:
     file = records.path / CONFUSION
     if not file.is_file():
         return
-    with open(file, encoding="utf-8", newline="") as stream:
-        (_, *names), *lines = csv.reader(stream)
+    (_, *names), *lines = csv.reader(io.StringIO(read_text(file, MAX_TABLE_BYTES), newline=""))
     counts = torch.tensor([[int(cell) for cell in line[1:]] for line in lines])
-    if (records.path / PER_CLASS).read_text(encoding="utf-8") != per_class_csv(counts, names):
+    if read_text(records.path / PER_CLASS, MAX_TABLE_BYTES) != per_class_csv(counts, names):
         yield Finding(PER_CLASS, "other scores", f"those that follow from {CONFUSION}")
     scores = records.summary.get("test") or {}
     known = records.contract
@@ -321,12 +325,17 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def configuration(records: Records, config: Config | UserError) -> Iterator[Finding]:
+def first_line(text: object) -> str:
+    return str(text).partition("\n")[0]
+
+
+def configuration(records: Records, verdict: Verdict, config: Config | UserError) -> Iterator[Finding]:
     """Compare config.yaml with what the checkpoints were made with, and with the seed of the summary."""
     if not isinstance(config, Config):
-        yield Finding(
-            "config.yaml", str(config).replace("\n", " "), "a configuration of the present catalogue"
-        )
+        if is_whole(records, "config.yaml"):  # a word of the user's own that is not at hand
+            verdict.open.append(f"config.yaml against the checkpoints: {first_line(config)}")
+        else:
+            yield Finding("config.yaml", first_line(config), "a configuration of the present catalogue")
         return
     for found in records.checkpoints:
         try:
@@ -374,6 +383,15 @@ def dataset(records: Records, verdict: Verdict, config: Config, door: Door) -> I
     verdict.checked.append(
         f"the data ({'every sample' if known.content else 'all targets, and a few of the samples'})"
     )
+
+
+def is_whole(records: Records, name: str) -> bool:
+    """Return whether a file is known to be as the run left it."""
+    try:
+        known = (records.hashes or {}).get(name)
+        return known is not None and manifest.digest(records.path / name) == known
+    except (CheckpointProblem, OSError):
+        return False
 
 
 # Comparison ----------------------------------------------------------------------------------------------------------

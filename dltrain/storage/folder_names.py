@@ -12,6 +12,7 @@ from dltrain.errors import CheckpointProblem, UserError
 
 # in the folder of a sweep, beside the folders of its jobs
 SWEEP_RECORD = "sweep.json"
+MAX_HOLE = 10_000_000_000
 
 
 def new_folder(output: str, name: str) -> Path:
@@ -47,6 +48,12 @@ def _unwritable(output: str, error: OSError | None) -> str:
     return f"`output` is {output}, where no folder can be made ({reason}). Choose one that you may write to: output=FOLDER"
 
 
+def _hole(status: os.stat_result) -> int:
+    """Return the bytes of a file that are not on the disk: to read them takes for ever; 0 where the system does not tell."""
+    blocks: int | None = getattr(status, "st_blocks", None)
+    return 0 if blocks is None else status.st_size - 512 * blocks
+
+
 def check_files(folder: Path) -> None:
     """Raise CheckpointProblem where a run folder holds more than files and folders of its own.
 
@@ -55,7 +62,13 @@ def check_files(folder: Path) -> None:
     """
     for here, folders, files in os.walk(folder):
         for path in (Path(here, name) for name in (*folders, *files)):
-            mode = path.lstat().st_mode
+            status = path.lstat()
+            mode = status.st_mode
+            if stat.S_ISREG(mode) and _hole(status) > MAX_HOLE:
+                raise CheckpointProblem(
+                    f"{path} announces {status.st_size} bytes and holds next to none of them: no run wrote it.\n"
+                    "Put the file of the run in its place."
+                )
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 kind = f"a link to {path.readlink()}" if stat.S_ISLNK(mode) else "neither file nor folder"
                 raise CheckpointProblem(

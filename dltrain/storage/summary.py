@@ -12,6 +12,7 @@ from dltrain.errors import CheckpointProblem
 from dltrain.strict_json import loads
 
 MAX_BYTES = 10_000_000
+MAX_TABLE_BYTES = 200_000_000
 # values of `status`, beside running and interrupted: trained to the planned end or by a criterion of the run
 WHOLE = ("completed", "early_stopped", "converged")
 # nothing is left to train
@@ -68,7 +69,7 @@ def read_rows(file: Path) -> list[dict[str, float]]:
     if not file.is_file():
         return []
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file, MAX_TABLE_BYTES)
         complete = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
         rows = [{key: float(value) for key, value in row.items()} for row in complete]
     except (ValueError, TypeError, csv.Error) as error:

@@ -9,10 +9,8 @@ from pathlib import Path
 from dltrain.errors import CheckpointProblem
 from dltrain.run.verification import Finding, Verdict
 from dltrain.storage import manifest
-from dltrain.storage.summary import ENDED, read_summary, read_text
+from dltrain.storage.summary import ENDED, MAX_TABLE_BYTES, read_summary, read_text
 from dltrain.sweep.record import RECORD, read_record
-
-MAX_TABLE_BYTES = 100_000_000
 
 
 def jobs_of(folder: Path) -> list[Path]:
@@ -25,13 +23,13 @@ def verify_sweep(folder: Path) -> Verdict:
     """Check the sweep's own files; its jobs are checked like other runs."""
     verdict = Verdict(folder)
     for name, check in (("hashes", hashes), (RECORD, record), ("results.csv", results)):
-        before = len(verdict.findings)
+        before = len(verdict.findings) + len(verdict.open)
         try:
             verdict.findings += check(folder, verdict)
         except (CheckpointProblem, OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             verdict.findings.append(Finding(name, reason, "a file that a sweep wrote"))
-        if len(verdict.findings) == before:
+        if len(verdict.findings) + len(verdict.open) == before:
             verdict.checked.append(name)
     return verdict
 

@@ -538,6 +538,15 @@ def in_summary(**changes: object) -> Spoil:
     return ended(spoil)
 
 
+def sparse(name: str) -> Spoil:
+    """A file of zeros that takes no room."""
+
+    def spoil(folder: Path) -> None:
+        os.truncate(folder / "run" / name, 10**12)
+
+    return spoil
+
+
 def reads_from(path: str) -> Spoil:
     """A configuration that reads its data from a path of the machine."""
 
@@ -586,6 +595,9 @@ VERIFIED: dict[str, Spoil] = {
     "confusion matrix that is empty": ended(replaced("confusion_matrix.csv", "")),
     "confusion matrix of huge numbers": ended(replaced("confusion_matrix.csv", "t,a\na," + "9" * 30 + "\n")),
     "confusion matrix with escapes": ended(replaced("confusion_matrix.csv", "t,\x1b[31m\n\x1b[31m,1\n")),
+    "metrics of a terabyte": sparse("metrics.csv"),
+    "summary of a terabyte": sparse("summary.json"),
+    "best weights of a terabyte": ended(sparse("checkpoints/normalization.safetensors")),
     "metrics with a zero byte": replaced("metrics.csv", "step,\0\n1,2\n"),
     "metrics of one column twice": replaced("metrics.csv", "step,step\n2,1\n1,2\n"),
     "metrics of epochs that are zero": replaced("metrics.csv", "step,epoch\n1,0\n2,nan\n2,inf\n"),

@@ -70,6 +70,7 @@ MECHANISMS = {
     "a record of a later format": r"later format|format is text",
     "JSON of great depth": r"deep",
     "JSON of great length": r"too long|record long",
+    "a file of a terabyte of zeros": r"terabyte",
     "a JSON key twice": r"key twice",
     "a record of other types": r"of other types|are numbers|are text|is a list|a list|empty object|another program|without status|"
     r"other entries|of lists|identity|"

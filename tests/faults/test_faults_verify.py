@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import Run
 from faults import copy_of, cut_run, edit_manifest, everything, only_run, swept
+from test_faults_door import OWN
 
 from dltrain.cli import dispatch
 from dltrain.commands.verify import verdicts_of, verify_run
@@ -191,6 +192,43 @@ def test_runs_that_were_cut_resumed_or_made_by_an_earlier_version_are_sound(work
     edit_manifest(next((earlier / "checkpoints").glob("step-*")), best={"step": 1.0})
     with pytest.raises(CheckFailed):
         dltrain("verify", earlier)
+
+
+def test_a_run_that_was_cut_before_its_first_evaluation_is_sound(workdir, dltrain, capfd):
+    run = cut_run(
+        workdir, 7, "steps=40", "checkpoint.every_steps=5", "evaluation.every_steps=20", "quiet=true"
+    )
+    assert not (run.path / "metrics.csv").exists()
+    assert (
+        dltrain("verify", run.path)
+        == dltrain("resume", run.path)
+        == dltrain("verify", workdir / "outputs" / "cut")
+        == 0
+    )
+    assert run.summary["status"] == "completed"
+
+
+def test_own_code_that_is_trusted_is_not_accused(workdir, dltrain, capsys, tmp_path_factory, monkeypatch):
+    """Named on the command line, with trust=[module], and not in a word of conf/."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "far_models.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(elsewhere))
+    (workdir / "conf" / "model").mkdir(parents=True)
+    (workdir / "conf" / "model" / "two.yaml").write_text("_target_: far_models.Two\n")
+    assert dltrain("model=two", "steps=3", "quiet=true", "trust=[far_models]", "name=x") == 0
+    (workdir / "conf" / "model" / "two.yaml").unlink()
+    run = only_run(workdir, "x").path
+    assert dltrain("verify", run) == 0
+    assert "not checked  config.yaml against the checkpoints" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no such word"):
+        dltrain("reproduce", run)
+
+
+def test_a_run_of_the_first_format_is_sound(workdir, dltrain, capsys):
+    shutil.copytree(Path(__file__).parents[1] / "fixtures" / "format-1", workdir / "run")
+    assert dltrain("verify", "run") == 0
+    page = capsys.readouterr().out
+    assert "checked      checkpoints, metrics.csv" in page and "an earlier dltrain wrote none" in page
 
 
 def test_a_sweep_and_its_jobs(workdir, dltrain, capsys):

@@ -134,7 +134,7 @@ def whole_run(content: bytes, folder: Path) -> None:
     (folder / "per_class.csv").write_text("")
     place = content[0] % len(names) if content else 0
     (folder / names[place]).write_bytes(content[1:])
-    verify(folder, UserError("not read"), None, data=False)
+    verify(folder, UserError("not read"), UserError("not read"), data=False)
 
 
 def whole_sweep(content: bytes, folder: Path) -> None:

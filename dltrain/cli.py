@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import os
 import sys
-from typing import TYPE_CHECKING
 
 import dltrain.commands  # noqa: F401 - its time stamp
+from dltrain.errors import UserError, is_out_of_memory, largest_request
+from dltrain.text import say
 from dltrain.verbs import verbs
 
-if TYPE_CHECKING:
-    from dltrain.errors import UserError
+# what a disk says that takes no more
+DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command line and exit with its code (README.md, "When something is wrong"); print a mistake in a few lines."""
-    from dltrain.errors import UserError
-
     arguments = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # letters that its encoding does not have become `?`
+            stream.reconfigure(errors="replace")
     try:
+        check_working_folder()
         code = dispatch(arguments)
     except UserError as error:
         if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
@@ -28,31 +32,40 @@ def main(argv: list[str] | None = None) -> None:
         code = error.exit_code
         refuse(error, "--json" in arguments)
     except KeyboardInterrupt:
-        print("dltrain: interrupted", file=sys.stderr)
+        say("interrupted")
         code = 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK:
             raise
-        print(
-            f"dltrain: {error.filename or 'the output'} cannot be written: {error.strerror}", file=sys.stderr
-        )
+        say(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 6
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        say(f"The memory is not enough. {largest_request(error)}".rstrip())
         code = 6
     sys.exit(code)
 
 
 def refuse(error: UserError, as_json: bool) -> None:
     """Print a mistake: on standard error and, for `--json`, as the document on standard output."""
-    from dltrain.errors import printable
-
-    print(f"dltrain: {printable(error)}", file=sys.stderr)
+    say(str(error))
     if as_json:
         import json
 
         print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+
+
+def check_working_folder() -> None:
+    """Raise UserError where the working folder was deleted: no path below it can be read."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("The working folder was deleted. Go to one that is there: cd FOLDER") from None
 
 
 def dispatch(arguments: list[str]) -> int:

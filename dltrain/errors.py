@@ -8,11 +8,19 @@ import shlex
 import textwrap
 from collections.abc import Iterable
 
+from dltrain.text import shown
+
 
 class UserError(Exception):
-    """A mistake that the user can correct; the message names key, value, rule and cure."""
+    """A mistake that the user can correct; the message names key, value, rule and cure.
+
+    As text it is fit for a terminal, whatever the value is.
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class DataProblem(UserError):
@@ -76,12 +84,25 @@ def in_quotes(text: str) -> str:
     return f'"{inner}"'
 
 
-def printable(text: object) -> str:
-    """Return text from a file or a name that may be a stranger's, without what would command the terminal."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}"
-        for letter in str(text)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: of the GPU, of Python, or of torch's allocator on the CPU (a plain RuntimeError)."""
+    words = (
+        "not enough memory",
+        "can't allocate memory",
+        "Cannot allocate memory",
+        "Storage size calculation overflowed",
     )
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and any(text in str(error) for text in words))
+    )
+
+
+def largest_request(error: BaseException) -> str:
+    """Return the number of bytes that could not be allocated, as a sentence; empty where the error does not tell."""
+    told = re.search(r"allocate (\d+) bytes", str(error))
+    return f"{int(told[1]) / 2**30:,.1f} GiB were asked for at once." if told else ""
 
 
 # names in other programs of what is a word here

@@ -88,7 +88,9 @@ def test_the_pages_have_examples():
         "compare",
         "tag",
         "archive",
-    }  # these are run in test_commands.py, tests/run and tests/runs
+        "reproduce",
+        "verify",
+    }  # these are run in test_commands.py, tests/run, tests/runs and tests/faults
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from dltrain.config.compose import compose, open_catalogue, open_hydra, quote_fo
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
+from dltrain.text import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,11 +35,11 @@ def run(arguments: list[str]) -> int:
 
     parts, plan = build(config, Door(shipped_targets(catalogue), config.trust))
     for note in parts.spec.notes:
-        print(note)
+        show(note)
     failed = 0
     for check in checks(parts, plan, str(config.dataset["normalize"])):
         verdict = "ok" if check.passed else "FAILED"
-        print(f"{verdict:<7} {check.name:<34} {check.found:<24} {check.wanted}", flush=True)
+        show(f"{verdict:<7} {check.name:<34} {check.found:<24} {check.wanted}")
         failed += not check.passed
     return 10 if failed else 0
 

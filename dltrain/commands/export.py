@@ -13,6 +13,7 @@ from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.errors import UserError, nearest
+from dltrain.text import show
 
 FORMATS = ("onnx", "torch", "safetensors")
 # packages beside those of every installation
@@ -62,7 +63,7 @@ def run(arguments: list[str]) -> int:
 
     agreement = export(asked.run, config, door, asked.form, asked.folder)
     if asked.as_json:
-        print(
+        show(
             json.dumps(
                 {
                     "run": str(asked.run),
@@ -73,8 +74,8 @@ def run(arguments: list[str]) -> int:
             )
         )
         return 0
-    print(f"{asked.folder}: {', '.join(sorted(file.name for file in asked.folder.iterdir()))}")
-    print(
+    show(f"{asked.folder}: {', '.join(sorted(file.name for file in asked.folder.iterdir()))}")
+    show(
         f"checked on {agreement.samples:,} samples {agreement.data}: the outputs differ by at most {agreement.difference:.1e} of the largest"
     )
     return 0

@@ -15,6 +15,7 @@ from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest
+from dltrain.text import say, show
 
 if TYPE_CHECKING:
     from dltrain.run.inputs import Given
@@ -114,13 +115,13 @@ def report(parts: list[Part], asked: Arguments) -> int:
     elif asked.output is None:
         output.show(columns, parts[0].found)
     for note in notes:
-        print(f"dltrain: {note}", file=sys.stderr)
+        say(note)
     broken = say_broken(parts)
     if asked.output not in (None, STANDARD):
         samples = sum(len(part.found) for part in parts)
         gone = f", {broken} left out" if broken else ""
         stream = sys.stderr if asked.as_json else sys.stdout
-        print(f"{samples:,} predictions in {asked.output}{gone}", file=stream)
+        show(f"{samples:,} predictions in {asked.output}{gone}", file=stream)
     return DataProblem.exit_code if broken else 0
 
 
@@ -129,9 +130,9 @@ def say_broken(parts: list[Part]) -> int:
     broken = [(part.given.name, item) for part in parts for item in part.found.broken]
     for name, item in broken[:TOLD]:
         place = item.where if isinstance(item.where, str) else f"row {item.where} of {name}"
-        print(f"dltrain: {place} is left out: {item.reason}", file=sys.stderr)
+        say(f"{place} is left out: {item.reason}")
     if len(broken) > TOLD:
-        print(f"dltrain: {len(broken) - TOLD} more are left out; all of them: --json", file=sys.stderr)
+        say(f"{len(broken) - TOLD} more are left out; all of them: --json")
     return len(broken)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.lock import Lock
 from dltrain.storage.summary import FINISHED, read_summary
+from dltrain.text import say
 
 
 def run(arguments: list[str]) -> int:
@@ -59,10 +59,9 @@ def warn_of_direction(path: Path, config: Config) -> None:
     for group in problems(config.plain):
         node = config.plain[group]
         better = BETTER[direction_of(node["metric"], config.metrics) or node["mode"]]
-        print(
-            f"dltrain: {path} was begun with {group}.mode={node['mode']} for {node['metric']} ({better}), and keeps it. "
-            f"In the direction of the metric: {typed('rerun', path, f'{group}.mode=auto')}",
-            file=sys.stderr,
+        say(
+            f"{path} was begun with {group}.mode={node['mode']} for {node['metric']} ({better}), and keeps it. "
+            f"In the direction of the metric: {typed('rerun', path, f'{group}.mode=auto')}"
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from dltrain.config.user_files import check_file, check_keys
 from dltrain.config.values import check_value, fits_rule, refuse_value, spread
 from dltrain.config.yaml_files import read_yaml
 from dltrain.errors import UserError, in_quotes, listing, nearest, typed
+from dltrain.text import say
 from dltrain.verbs import verbs
 
 CONFIG_NAME = "config"
@@ -157,6 +157,9 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         )
     except (HydraException, OmegaConfBaseException) as error:
         _explain(error, parsed, catalogue, hydra)
+    except OSError as error:  # Hydra looks for a file of that name
+        long = max(overrides, key=len, default="")
+        raise UserError(f"`{long}` names a file that cannot be read: {error.strerror}") from None
     check_own_folders(cfg)
     choices = choices_of(cfg)
     check_partial(cfg)
@@ -333,6 +336,8 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
             raise UserError(f"`{text}` {_unreadable(text, error)}") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists as deep
+            raise UserError(f"`{text}` cannot be read: {str(error).partition('; use')[0]}") from None
     return parsed
 
 
@@ -559,7 +564,7 @@ def say_replaced(overrides: list[str]) -> None:
     for text in dict.fromkeys(overrides):
         final = last.get(text.partition("=")[0].lstrip("+"), text)
         if final != text:
-            print(f"dltrain: {text} has no effect: {final} follows", file=sys.stderr)
+            say(f"{text} has no effect: {final} follows")
 
 
 # Names of the same knobs in other programs.

@@ -310,7 +310,9 @@ class Door:
                 if takes
                 else ""
             )
-            raise UserError(f"{key}: {error}{cure}") from error
+            # torch adds the stack of its C++ code
+            said = str(error).partition("\nException raised from")[0]
+            raise UserError(f"{key}: {said}{cure}") from error
         if group.interfaces:
             # imports torch, for all groups but that of sweep backends
             from dltrain.seams import check_fits

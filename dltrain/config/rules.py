@@ -102,6 +102,14 @@ def _typed(match: re.Match[str]) -> Schema:
     )
 
 
+def _is_finite(value: float) -> bool:
+    """Return whether a number is finite as a float; whole numbers beyond 1.8e308 are not."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _accepts(schema: Schema, value: Any) -> bool:
     if "const" in schema:
         return not isinstance(value, bool) and str(value) == schema["const"]
@@ -119,6 +127,6 @@ def _accepts(schema: Schema, value: Any) -> bool:
         return False
     if kind == "string":
         return value != ""
-    if kind == "number" and not math.isfinite(value):
+    if kind == "number" and not _is_finite(value):
         return False
     return all(compare(value, schema[name]) for name, compare in _COMPARE.items() if name in schema)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
+from dltrain.errors import UserError, nearest
 from dltrain.ranges import Count, FilePath, Fraction, Index, Positive, Share
 
 # a `_target_` and the keys of what it names; empty where nothing was chosen
@@ -66,7 +67,7 @@ class Knobs:
     output: FilePath = "outputs"
     deterministic: bool = False
     compile: bool = False
-    threads: Count | None = None
+    threads: Annotated[int, "in [1, 1024]"] | None = None
     workers: Index = 2
     worker_timeout: Positive = 60.0
     quiet: bool = False
@@ -258,12 +259,21 @@ def to_config(plain: Node, words: dict[str, Any], secrets: dict[str, Any] | None
     """Build the typed configuration from validated plain data."""
     values = {key: value for key, value in plain.items() if key in NAMES and value is not None}
     values |= {
-        "log": Log(**plain["log"]),
-        "evaluation": Evaluation(**plain["evaluation"]),
-        "checkpoint": Checkpoint(**CHECKPOINT_SINCE | plain["checkpoint"]),
-        "parameters": Parameters(**plain.get("parameters") or {}),
+        "log": _built(Log, "log", plain["log"]),
+        "evaluation": _built(Evaluation, "evaluation", plain["evaluation"]),
+        "checkpoint": _built(Checkpoint, "checkpoint", CHECKPOINT_SINCE | plain["checkpoint"]),
+        "parameters": _built(Parameters, "parameters", plain.get("parameters") or {}),
     }
     return Config(**values | {"words": words, "plain": plain, "secrets": secrets or {}})
+
+
+def _built(kind: Any, name: str, node: Node) -> Any:
+    """Return the knobs of a node. Raises UserError for a key that is none of them, which only a saved file can hold."""
+    known = [field.name for field in fields(kind)]
+    for key in node:
+        if key not in known:
+            raise UserError(f"`{name}.{key}` is no key of {name}.{nearest(str(key), known)} Leave it out.")
+    return kind(**node)
 
 
 def objective_of(config: Config) -> Node:

@@ -71,7 +71,7 @@ def _written_otherwise(param: Param, value: Any, in_file: bool = False) -> str:
     """Return how to write a value of the right content and the wrong type; empty where the content is wrong, too."""
     assert param.rule is not None
     key = param.path.rpartition(".")[2]
-    number = yaml.safe_load(value) if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value) else None
+    number = _as_yaml(value) if isinstance(value, str) and re.fullmatch(r"[-+.\deE]+", value) else None
     if param.rule.accepts([value]):
         return f" Write `{key}: [{value}]`" if in_file else f" Write {param.path}=[{value}]"
     if isinstance(value, int | float) and param.rule.accepts(str(value)):
@@ -80,7 +80,7 @@ def _written_otherwise(param: Param, value: Any, in_file: bool = False) -> str:
     if number is not None and param.rule.accepts(number):
         return f" Write `{key}: {value}`" if in_file else f" Write {param.path}={value}"
     items = re.fullmatch(r"-(\S+(?: -\S+)*)", str(value))
-    listed = [yaml.safe_load(item) for item in items[1].split(" -")] if items else []
+    listed = [_as_yaml(item) for item in items[1].split(" -")] if items else []
     if in_file and listed and param.rule.accepts(listed):
         return f" A dash is followed by a space. Write `{key}: [{', '.join(map(str, listed))}]`"
     return ""
@@ -138,3 +138,11 @@ def refuse_value(
     if found_in and not where:
         param = replace(param, value=found_in[0][1])
     check_value(param, value, asked, where)
+
+
+def _as_yaml(text: str) -> Any:
+    """Return the value of a text in YAML; None for text that is none."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return None

@@ -137,6 +137,8 @@ def _read(path: Path, key: str) -> dict[str, Tensor] | None:
         return None
     os.close(descriptor)
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):  # through a link or a pipe, anything could come
+            return None
         content = torch.load(path, mmap=True, weights_only=True, map_location="cpu")
     # torch's unpickler raises many kinds of exceptions for a foreign file
     except Exception:

@@ -21,12 +21,14 @@ from dltrain.data.pixels import RESIZES
 from dltrain.data.raw import SPLIT_NAMES, Encoder, RawData, class_numbers
 from dltrain.data.spec import TargetScale, Task
 from dltrain.data.tables.rules import Rule, rule_from_json
+from dltrain.strict_json import loads
 
 if TYPE_CHECKING:
     from dltrain.data.tables.columns import Columns
     from dltrain.data.tables.read import Table
 
 FORMAT = 1  # of the file; a reader refuses a higher one
+MAX_HASHED = 64_000_000  # bytes, for which SHA-256 takes about 0.1 s
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Contract:
     resize: str = ""
     # images are uint8, from 0 to 255
     in_bytes: bool = False
+    # SHA-256 of all samples and targets; empty where they are too many, or are read from files one by one
+    content: str = ""
 
     @classmethod
     def of(
@@ -90,6 +94,7 @@ class Contract:
             outputs=class_numbers(raw) if raw.task == "classification" else raw.targets.shape[1],
             resize=raw.resize,
             in_bytes=not isinstance(samples, Tensor) or samples.dtype == torch.uint8,
+            content=content_of(raw),
         )
 
     @property
@@ -109,7 +114,7 @@ class Contract:
     def from_json(cls, text: str) -> Contract:
         """Raise DataError for text that is no contract, or one of a later version."""
         try:
-            content = json.loads(text)
+            content = loads(text)
             if (version := content.pop("format")) > FORMAT:
                 raise DataError(
                     f"data.json has format {version}, and this dltrain reads up to {FORMAT}; use a newer dltrain"
@@ -249,6 +254,18 @@ class Contract:
             raise DataError(
                 f"the run was made by an earlier dltrain, which encoded {some(map(repr, new))} differently; train it again"
             )
+
+
+def content_of(raw: RawData) -> str:
+    """Return the SHA-256 of samples and targets, or an empty text for more than `MAX_HASHED` bytes and for files."""
+    samples = raw.samples
+    if not isinstance(samples, Tensor) or samples.nbytes + raw.targets.nbytes > MAX_HASHED:
+        return ""
+    digest = hashlib.sha256()
+    for tensor in (samples, raw.targets):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _check_types(contract: Contract) -> None:

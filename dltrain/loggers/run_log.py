@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from dltrain.loggers.events import Result, RunInfo
+from dltrain.text import shown
 
 _log = logging.getLogger(__name__)
 
@@ -14,9 +15,9 @@ class RunLog:
     """Writes the start, every evaluation and the end of a run to the log."""
 
     def run_started(self, run: RunInfo) -> None:
-        _log.info("%s (step %d of %d)", run.command or "dltrain", run.resumed_step, run.total_steps)
+        _log.info("%s (step %d of %d)", shown(run.command or "dltrain"), run.resumed_step, run.total_steps)
         for name, words in run.summary():
-            _log.info("%s: %s", name, ", ".join(words))
+            _log.info("%s: %s", name, shown(", ".join(words)))
 
     def evaluated(self, row: Mapping[str, float]) -> None:
         _log.info("%s", " ".join(f"{name}={value:.6g}" for name, value in row.items()))

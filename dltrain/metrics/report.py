@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dltrain.metrics.counts import averaged, ratio
+from dltrain.text import shown
 
 PER_CLASS, CONFUSION = "per_class.csv", "confusion_matrix.csv"
 
@@ -47,11 +48,6 @@ def class_rows(counts: Tensor, class_names: Sequence[str] = ()) -> list[ClassRow
 def names_of(counts: Tensor, class_names: Sequence[str]) -> list[str]:
     """Return the names of the classes; their numbers where they have none."""
     return [str(name) for name in class_names] or [str(k) for k in range(len(counts))]
-
-
-def shown(name: str) -> str:
-    """Return a name from a file of data without characters that a terminal would act upon."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def per_class_csv(counts: Tensor, class_names: Sequence[str] = ()) -> str:

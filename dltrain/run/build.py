@@ -9,8 +9,8 @@ steps before it made.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from dltrain.data.contract import Contract
 from dltrain.data.prepare import Splits
 from dltrain.data.spec import Batch, DataSpec
 from dltrain.direction import resolved_modes
-from dltrain.errors import UserError
+from dltrain.errors import ResourceProblem, UserError, is_out_of_memory, largest_request
 from dltrain.initializers.pretrained import check_frozen_are_loaded
 from dltrain.initializers.protocols import Report
 from dltrain.metrics.measures import (
@@ -174,7 +174,8 @@ def build_model(
     spec = splits.spec
     # torch's initial weights draw from the global generator
     torch.manual_seed(derive(config.seed, "init"))
-    model: nn.Module = door.build(config.model, "model", spec.input_shape, spec.num_classes)
+    with fitting_memory(f"model={config.words.get('model')}"):
+        model: nn.Module = door.build(config.model, "model", spec.input_shape, spec.num_classes)
     materialize(model, splits, config)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     report: Report | None = None
@@ -238,6 +239,20 @@ def runtime_of(initialize: Callable[..., Any], config: Config, splits: Splits) -
     if "differences" not in inspect.signature(initialize).parameters:
         return {}
     return {"differences": differences_from(config.initializer.get("path"), splits)}
+
+
+@contextmanager
+def fitting_memory(what: str) -> Iterator[None]:
+    """Say what is too large for the memory. Raises ResourceProblem."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceProblem(
+            f"{what} is too large for the memory of this machine. {largest_request(error)}".rstrip()
+            + "\nMake it smaller: dltrain model --help shows its sizes"
+        ) from error
 
 
 def sample_batch(splits: Splits, batch_size: int, seed: int) -> Batch:

@@ -16,6 +16,7 @@ class Experiment:
     Args:
         startup: seconds from the start of the process to each milestone
         loggers: by word
+        stacked: whether it trains together with others, whose results are equal within rounding
     """
 
     config: Config
@@ -25,3 +26,4 @@ class Experiment:
     overrides: tuple[str, ...] = ()
     startup: dict[str, float] = field(default_factory=dict)
     loggers: Mapping[str, object] = field(default_factory=dict)
+    stacked: bool = False

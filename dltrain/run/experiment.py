@@ -28,6 +28,7 @@ from dltrain.run.failures import explain, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
 from dltrain.run.tuning import resolve_auto, with_values
+from dltrain.storage import manifest
 from dltrain.storage.files import replace
 from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
 from dltrain.storage.summary import read_summary
@@ -109,6 +110,8 @@ def open_folder(experiment: Experiment, path: Path, strict: bool = False) -> Run
 def begin(experiment: Experiment, trainer: Trainer, resume: bool = False) -> RunInfo:
     """Write what is known before the first step."""
     folder = trainer.folder
+    # of the run before it was resumed
+    (folder.path / manifest.NAME).unlink(missing_ok=True)
     saved.write(experiment.config, folder.path / "config.yaml")
     # a resumed run has none if it was killed before they were written; they come last, so that the contract is there, too
     if not resume or not folder.has_statistics:
@@ -145,6 +148,7 @@ def finish(experiment: Experiment, trainer: Trainer) -> Result:
     problems = trainer.folder.problems
     ending = {"status": "degraded", "problems": problems} if problems else {}
     trainer.folder.write_summary({**summary_of(result), **ending, **facts(experiment)})
+    trainer.folder.write_manifest()
     return result
 
 
@@ -160,8 +164,9 @@ def close(experiment: Experiment, trainer: Trainer, report: BaseException) -> No
         "problems": trainer.folder.problems,
         **facts(experiment),
     }
-    with suppress(OSError):
-        trainer.folder.write_summary(summary)
+    with suppress(OSError, ValueError):
+        trainer.folder.write_ending(summary)
+        trainer.folder.write_manifest()
     if interrupted:
         _log.info("%s", report)
     else:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from dltrain.config.door import Fault, fault_of
 from dltrain.data.errors import DataError
-from dltrain.errors import DataProblem, NumericalFailure, ResourceProblem, UserError
+from dltrain.errors import DataProblem, NumericalFailure, ResourceProblem, UserError, is_out_of_memory
 from dltrain.run.built import Experiment
 from dltrain.run.rehearsal import own_parts, owner
 from dltrain.storage.run_folder import RunFolder
@@ -68,14 +66,6 @@ def no_second_derivative(error: RuntimeError, experiment: Experiment) -> UserErr
     return UserError(
         f"{asks} needs the second derivative of model={words['model']}, and torch has none of "
         f"{str(error).split()[2]}.\n{cure}, or use another model."
-    )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out: of the GPU, of Python, or of torch's allocator on the CPU (a plain RuntimeError)."""
-    words = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
     )
 
 

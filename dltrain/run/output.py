@@ -18,6 +18,7 @@ from dltrain.errors import DataProblem
 from dltrain.run.inputs import Given
 from dltrain.run.prediction import Predictions
 from dltrain.run.table import Array
+from dltrain.text import shown as printable
 
 FORMAT = 1  # of the JSON document
 SHOWN = 20  # rows on the terminal; of more, the first and the last
@@ -195,12 +196,14 @@ def show(columns: Columns, found: Predictions) -> None:
 
     def cell(name: str, value: object) -> str:
         if value is None or not isinstance(value, float):
-            return "" if value is None else str(value)
+            return "" if value is None else printable(str(value))
         return f"{value:.4f}" if name in probabilities else f"{value:.6g}"
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name, values in shown.items():
-        table.add_column(escape(name), justify="left" if values and isinstance(values[0], str) else "right")
+        table.add_column(
+            escape(printable(name)), justify="left" if values and isinstance(values[0], str) else "right"
+        )
     count = len(next(iter(columns.values())))
     half = SHOWN // 2
     rows = list(range(count)) if count <= SHOWN else [*range(half), *range(count - half, count)]

@@ -23,6 +23,9 @@ from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.parts import Parts, Plan
 
+# of summary.json; a run with a format has a manifest of its records
+FORMAT = 1
+
 
 def manifest_facts(experiment: Experiment) -> dict[str, object]:
     """Return what a checkpoint's manifest holds about its run: versions, machine, data, and what may not change in a resume."""
@@ -31,6 +34,7 @@ def manifest_facts(experiment: Experiment) -> dict[str, object]:
         "torch": torch.__version__,
         "device": experiment.plan.device.type,
         "threads": torch.get_num_threads(),
+        "processor": processor(),
         "fingerprint": experiment.parts.fingerprint,
         "config": saved.binding(experiment.config),
     }
@@ -61,6 +65,9 @@ def facts(experiment: Experiment) -> dict[str, object]:
         "device": device_name(plan.device),
         "threads": torch.get_num_threads(),
         "config": saved.flat(saved.as_saved(config)),
+        "processor": processor(),
+        **({"stacked": True} if experiment.stacked else {}),
+        "format": FORMAT,
         "written": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 
@@ -81,6 +88,11 @@ def peak_memory(device: torch.device) -> int:
     except ImportError:  # on Windows
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def processor() -> str:
+    """Return what decides the last bits of a CPU's results: architecture and instruction set, such as x86_64 AVX512."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def device_name(device: torch.device) -> str:
@@ -191,13 +203,16 @@ def log_of(path: Path) -> logging.FileHandler:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Log to run.log of a folder, as Hydra does for the runs that it starts."""
-    handler = log_of(path)
-    logging.getLogger().addHandler(handler)
+    """Log to run.log of a folder, as Hydra does for the runs that it starts: the course of the run, too."""
+    handler, logger = log_of(path), logging.getLogger()
+    former = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logging.getLogger().removeHandler(handler)
+        logger.setLevel(former)
+        logger.removeHandler(handler)
         handler.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from dltrain.run.built import Experiment
 from dltrain.run.plan import make_plan
 from dltrain.storage.checkpoint import Checkpoint
 from dltrain.storage.run_folder import RunFolder
+from dltrain.text import say
 from dltrain.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ def restore(trainer: Trainer) -> None:
     if checkpoint is not None:
         check_same_run(trainer.folder, checkpoint.manifest)
         load(trainer, checkpoint)
+        trainer.folder.check_rows(checkpoint.manifest)
     trainer.folder.rewind_rows(trainer.step)
 
 
@@ -120,8 +121,8 @@ def check_longer(experiment: Experiment, before: Config, door: Door) -> None:
 
 def warn_of_other_machine(then: Mapping[str, object], now: Mapping[str, object]) -> None:
     """Warn where device, thread count or torch differ: results are equal to the last bit for the same ones only."""
-    for key in ("device", "threads", "torch"):
+    for key in ("device", "threads", "torch", "processor"):
         if key in then and then[key] != now[key]:
             text = f"{key} was {then[key]} and is {now[key]}: the run goes on, but not equal to the last bit"
             _log.warning("%s", text)
-            print(f"dltrain: {text}", file=sys.stderr)
+            say(text)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dltrain.metrics import bootstrap
 from dltrain.metrics.report import class_rows, confusion_lines, names_of, per_class_lines
+from dltrain.text import show
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ def print_scores(scores: list[Score]) -> None:
     """Print one aligned line for each run and split."""
     width = max(len(score.run) for score in scores)
     names = list(dict.fromkeys(name for score in scores for name in score.values))
-    print(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>12}" for name in names))
+    show(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>12}" for name in names))
     for score in scores:
         cells = [f"{score.values[name]:.4f}" if name in score.values else "–" for name in names]
-        print(
+        show(
             f"{score.run:<{width}}  {score.split:<5}  {score.samples:>8}  "
             + "  ".join(f"{c:>12}" for c in cells)
         )
@@ -44,22 +45,22 @@ def print_scores(scores: list[Score]) -> None:
 def print_details(scores: list[Score], resamples: int) -> None:
     """Print the intervals of all scores, and by class those of the last split of each run."""
     if any(score.intervals for score in scores):
-        print(
+        show(
             f"\n{100 * bootstrap.LEVEL:.0f} % intervals ({resamples:,} bootstrap resamples, seed {bootstrap.SEED})"
         )
         names = list(dict.fromkeys(name for score in scores for name in score.intervals))
         width = max(len(score.run) for score in scores)
-        print(f"{'run':<{width}}  {'split':<5}  " + "  ".join(f"{name:>18}" for name in names))
+        show(f"{'run':<{width}}  {'split':<5}  " + "  ".join(f"{name:>18}" for name in names))
         for score in scores:
             ends = (score.intervals.get(name) for name in names)
             cells = ["–" if pair is None else f"{pair[0]:.4f} … {pair[1]:.4f}" for pair in ends]
-            print(f"{score.run:<{width}}  {score.split:<5}  " + "  ".join(f"{cell:>18}" for cell in cells))
+            show(f"{score.run:<{width}}  {score.split:<5}  " + "  ".join(f"{cell:>18}" for cell in cells))
     for score in {score.run: score for score in scores}.values():
         if score.counts is not None:
-            print(f"\n{score.run}, {score.split} split")
-            print("\n".join(per_class_lines(score.counts, score.class_names)))
+            show(f"\n{score.run}, {score.split} split")
+            show("\n".join(per_class_lines(score.counts, score.class_names)))
             if matrix := confusion_lines(score.counts, score.class_names):
-                print("\n" + "\n".join(matrix))
+                show("\n" + "\n".join(matrix))
 
 
 def as_json(scores: list[Score], resamples: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from dltrain.run.scores import Score
 from dltrain.run.weights import load_best
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.storage.run_folder import read_contract, read_statistics
+from dltrain.text import say
 from dltrain.training.evaluation import evaluating
 from dltrain.training.forward import autocast
 from dltrain.training.parts import Metric, Plan
@@ -145,10 +145,10 @@ def warn_of_other_data(path: Path, parts: Scored, contract: Contract | None) -> 
     """Say which runs are scored on other data than they were trained on, and which levels they do not know."""
     if contract is None or contract.fingerprint == parts.fingerprint:
         return
-    print(f"dltrain: {path} is scored on other data than it was trained on", file=sys.stderr)
+    say(f"{path} is scored on other data than it was trained on")
     for note in parts.spec.notes:
         if note.startswith("unseen"):
-            print(f"dltrain: {note}", file=sys.stderr)
+            say(note)
 
 
 def in_shared_units(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dltrain.errors import printable
+from dltrain.text import shown
 
 GAP = "  "
 STYLES = {
@@ -59,7 +59,7 @@ class Column:
 
 def one_line(value: object) -> str:
     """Return text as one line that cannot command the terminal."""
-    return printable(str(value).replace("\n", " "))
+    return shown(str(value).replace("\n", " "))
 
 
 def cells_of(text: str) -> int:

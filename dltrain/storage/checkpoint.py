@@ -29,6 +29,8 @@ from torch import Tensor
 
 from dltrain.errors import CheckpointProblem
 from dltrain.storage import files
+from dltrain.storage.manifest import digest
+from dltrain.strict_json import loads
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 10_000_000
@@ -188,9 +190,9 @@ def newest(parent: Path, strict: bool = False) -> Checkpoint | None:
 def verified(folder: Path) -> Checkpoint:
     """Return a checkpoint whose files have the hashes of its manifest. Raises CheckpointProblem otherwise."""
     manifest = read_manifest(folder)
-    for name, digest in manifest["sha256"].items():
+    for name, sha256 in manifest["sha256"].items():
         file = folder / Path(name).name
-        if not file.is_file() or _digest(file) != digest:
+        if not file.is_file() or digest(file) != sha256:
             raise CheckpointProblem(f"{file} is damaged (its SHA-256 is not the manifest's)")
     return Checkpoint(folder, manifest)
 
@@ -201,11 +203,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_MANIFEST_BYTES:
             raise ValueError("too long")
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = loads(file.read_text(encoding="utf-8"))
         version = int(manifest["format"])
         int(manifest["step"]), dict(manifest["best"]), int(manifest["best_step"])
         known = {"weights.safetensors", "state.pt"} <= dict(manifest["sha256"]).keys()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError) as error:
         raise CheckpointProblem(f"{folder} has no readable manifest ({type(error).__name__})") from None
     if version > FORMAT:
         raise NewerFormat(
@@ -214,11 +216,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not known or folder.name.startswith("step-") and folder.name != f"step-{int(manifest['step']):08d}":
         raise CheckpointProblem(f"{folder} has a manifest that is not its own")
     return dict(manifest)
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def prune(parent: Path, keep: int) -> None:
@@ -246,12 +243,13 @@ def clear_unfinished(parent: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_safetensors(file: Path, weights: dict[str, Tensor]) -> None:
-    """Write weights in one move, for other programs to read."""
+def write_safetensors(file: Path, weights: dict[str, Tensor]) -> str:
+    """Write weights in one move, for other programs to read; return the SHA-256 of the file."""
     beside = file.with_name(f".{file.name}.tmp")
-    write_hashed(beside, partial(_write_safetensors, weights))
+    sha256 = write_hashed(beside, partial(_write_safetensors, weights))
     files.sync(beside)
     os.replace(beside, file)
+    return sha256
 
 
 class Hashing:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
 def replace(file: Path, content: bytes) -> None:
     """Write a file in one move: readers see the former content or the new one."""
     beside = file.with_name(f".{file.name}.tmp")
-    beside.write_bytes(content)
-    sync(beside)
-    os.replace(beside, file)
+    try:
+        beside.write_bytes(content)
+        sync(beside)
+        os.replace(beside, file)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def overwrite(file: Path, content: bytes) -> None:
+    """Write a file in its own place on a full disk; `content` must not be longer than the former one."""
+    with open(file, "r+b") as stream:
+        stream.write(content)
 
 
 def sync(path: Path) -> None:

@@ -14,6 +14,7 @@ from dltrain.errors import CheckpointProblem, UserError
 SWEEP_RECORD = "sweep.json"
 # the default of the knob `output`
 OUTPUT = Path("outputs")
+MAX_HOLE = 10_000_000_000
 
 
 def new_folder(output: str, name: str) -> Path:
@@ -49,6 +50,12 @@ def _unwritable(output: str, error: OSError | None) -> str:
     return f"`output` is {output}, where no folder can be made ({reason}). Choose one that you may write to: output=FOLDER"
 
 
+def _hole(status: os.stat_result) -> int:
+    """Return the bytes of a file that are not on the disk: to read them takes for ever; 0 where the system does not tell."""
+    blocks: int | None = getattr(status, "st_blocks", None)
+    return 0 if blocks is None else status.st_size - 512 * blocks
+
+
 def check_files(folder: Path) -> None:
     """Raise CheckpointProblem where a run folder contains anything but regular files and folders.
 
@@ -57,7 +64,13 @@ def check_files(folder: Path) -> None:
     """
     for here, folders, files in os.walk(folder):
         for path in (Path(here, name) for name in (*folders, *files)):
-            mode = path.lstat().st_mode
+            status = path.lstat()
+            mode = status.st_mode
+            if stat.S_ISREG(mode) and _hole(status) > MAX_HOLE:
+                raise CheckpointProblem(
+                    f"{path} announces {status.st_size} bytes and holds next to none of them: no run wrote it.\n"
+                    "Put the file of the run in its place."
+                )
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 kind = f"a link to {path.readlink()}" if stat.S_ISLNK(mode) else "neither file nor folder"
                 raise CheckpointProblem(

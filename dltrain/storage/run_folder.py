@@ -19,8 +19,8 @@ from torch import Tensor
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.errors import CheckpointProblem, ResourceProblem, typed
-from dltrain.storage import checkpoint
-from dltrain.storage.files import replace
+from dltrain.storage import checkpoint, manifest
+from dltrain.storage.files import overwrite, replace
 from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
 from dltrain.storage.summary import read_rows, read_text
@@ -53,6 +53,8 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.problems: list[str] = []  # what could not be written; the run is `degraded`, not lost
         self._columns: list[str] = []
+        self._rows = manifest.Lines()
+        self._hashes: dict[str, str] = {}  # of large files, from the time when they were written
         self._waiting = ""  # lines of metrics.csv that the disk refused so far
         self._saved_at = time.monotonic()
         self._snapshot = Snapshot()
@@ -100,6 +102,7 @@ class RunFolder:
         try:
             with open(self.metrics_file, "a", encoding="utf-8") as stream:
                 stream.write(self._waiting)
+            self._rows.add(self._waiting)
             self._waiting = ""
         except OSError as error:
             if self.metrics_file.is_file():
@@ -125,6 +128,22 @@ class RunFolder:
         writer.writerows([self._columns] * bool(rows))
         writer.writerows([number(row[column]) for column in self._columns] for row in rows)
         replace(self.metrics_file, lines.getvalue().encode())
+        self._rows = manifest.Lines(lines.getvalue())
+
+    def check_rows(self, facts: Mapping[str, Any]) -> None:
+        """Note that metrics.csv is not the one that a checkpoint was written with, or refuse to go on (`strict`).
+
+        `facts` is the checkpoint's manifest; those of earlier versions know their best row only.
+        """
+        lines = facts.get("metrics")
+        missing = int(facts["best_step"]) > 0 and not self.metrics_file.is_file()
+        if not missing and (not isinstance(lines, dict) or manifest.begins_with(self.metrics_file, lines)):
+            return
+        state = "has other rows than" if self.metrics_file.is_file() else "is gone, and with it the rows of"
+        problem = f"{self.metrics_file} {state} the run up to step {int(facts['step'])}"
+        if self.strict:
+            raise CheckpointProblem(f"{problem}.\nPut it back; leave out strict=true to go on without them.")
+        self.note_problem(problem)
 
     # Checkpoints --------------------------------------------------------------------------------------------------
 
@@ -134,7 +153,8 @@ class RunFolder:
         """Write a checkpoint, in a thread if `background` is on. `averaged` must not change afterwards."""
         self.wait()
         best_row = state["best_row"]
-        facts = {**self.facts, "best_step": int(best_row.get("step", 0)), "best": dict(best_row)}
+        best = {"best_step": int(best_row.get("step", 0)), "best": dict(best_row)}
+        facts = {**self.facts, **best, "metrics": self._rows.as_json()}
         if self.background:
             state, weights = self._snapshot.of((state, weights))
             self._thread = Thread(target=self._save, args=(step, state, weights, averaged, facts))
@@ -206,7 +226,8 @@ class RunFolder:
     def write_best(self, weights: dict[str, Tensor]) -> None:
         """Write the best weights to checkpoints/best.safetensors."""
         self.checkpoints.mkdir(exist_ok=True)
-        checkpoint.write_safetensors(self.checkpoints / "best.safetensors", weights)
+        file = self.checkpoints / "best.safetensors"
+        self._hashes["checkpoints/best.safetensors"] = checkpoint.write_safetensors(file, weights)
 
     @property
     def has_statistics(self) -> bool:
@@ -225,6 +246,26 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         replace(self.path / "summary.json", json.dumps(summary, indent=2, default=str).encode() + b"\n")
+
+    def write_ending(self, summary: Mapping[str, Any]) -> None:
+        """Write how a run ended. On a full disk, its status and reason take the place of the former summary."""
+        try:
+            self.write_summary(summary)
+        except OSError:
+            file = self.path / "summary.json"
+            room = file.stat().st_size
+            words = {"status": summary["status"], "stop_reason": str(summary["stop_reason"])[:80]}
+            whole = json.dumps(json.loads(file.read_bytes()) | words).encode()
+            content = whole if len(whole) <= room else json.dumps(words).encode()
+            if len(content) <= room:
+                overwrite(file, content.ljust(room))
+
+    def write_manifest(self) -> None:
+        """Write the hashes of all records, as the last file of a run."""
+        if self._thread is not None:
+            self._thread.join()
+        names = (*manifest.RECORDS, *manifest.checkpoint_manifests(self.path))
+        manifest.write(self.path, names, self._hashes)
 
 
 def records(folder: Path, left_out: Path) -> Iterator[Path]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import stat
 from pathlib import Path
 from typing import Any
 
 from dltrain.errors import CheckpointProblem
+from dltrain.strict_json import loads
 
 MAX_BYTES = 10_000_000
 # tags that were added or removed after the run had begun
 TAGS = "tags.json"
+MAX_TABLE_BYTES = 200_000_000
 # values of `status`, beside running and interrupted: trained to the planned end or by a criterion of the run
 WHOLE = ("completed", "early_stopped", "converged")
 # nothing is left to train
@@ -27,10 +28,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
     Raises OSError where there is no such file, ValueError where it holds anything but one object.
     """
-    try:
-        content = json.loads(read_text(file, MAX_BYTES))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    content = loads(read_text(file, MAX_BYTES))
     if not isinstance(content, dict):
         raise ValueError("it is not an object")
     return content
@@ -91,7 +89,7 @@ def read_rows(file: Path) -> list[dict[str, float]]:
     if not file.is_file():
         return []
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file, MAX_TABLE_BYTES)
         complete = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
         rows = [{key: float(value) for key, value in row.items()} for row in complete]
     except (ValueError, TypeError, csv.Error) as error:

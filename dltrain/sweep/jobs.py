@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dltrain.config.schema import Config
+from dltrain.storage import manifest
 from dltrain.storage.files import replace
 from dltrain.storage.summary import ENDED, read_json
 
@@ -112,7 +113,7 @@ class Job:
         self.state, self.reason = state, reason
         self.summary |= {"status": state, "stop_reason": reason, **facts, "overrides": self.overrides}
         self.folder.mkdir(parents=True, exist_ok=True)
-        write(self.folder / "summary.json", json.dumps(self.summary, indent=2, default=str) + "\n")
+        write_summary(self.folder, self.summary)
 
     def label(self) -> str:
         return label(self.chosen)
@@ -141,6 +142,12 @@ def has_checkpoint(folder: Path) -> bool:
 def write(file: Path, text: str) -> None:
     """Write a file atomically."""
     replace(file, text.encode())
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write the summary of a job that has ended, and its hash."""
+    write(folder / "summary.json", json.dumps(summary, indent=2, default=str) + "\n")
+    manifest.renew(folder, "summary.json")
 
 
 def values_of(jobs: list[Job], objectives: list[str]) -> list[float] | None:

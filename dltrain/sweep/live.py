@@ -13,6 +13,7 @@ from dltrain.loggers.events import SUBFOLDER, count
 from dltrain.sweep.jobs import Job, number
 from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.plan import Plan
+from dltrain.text import show
 
 SHOWN = 15  # rows of the ranked table
 REFRESH = 0.25  # seconds
@@ -53,7 +54,7 @@ class Lines(Quiet):
         if job.state == "running":
             return
         self.ended += job.is_done
-        print(f"[{self.ended}/{self.total}] {describe(job)}", flush=True)
+        show(f"[{self.ended}/{self.total}] {describe(job)}")
 
 
 class Live(Lines):
@@ -146,10 +147,10 @@ def describe(job: Job) -> str:
 def print_table(jobs: list[Job], notes: list[str]) -> None:
     """Print the jobs of a dry run, and how they would run."""
     width = max((len(job.label()) for job in jobs), default=0)
-    print(f"{'job':>5}  {'axes':<{width}}  overrides")
+    show(f"{'job':>5}  {'axes':<{width}}  overrides")
     for job in jobs:
-        print(f"{job.number:>5}  {job.label():<{width}}  {' '.join(job.overrides)}")
-    print("".join(f"\n{note}" for note in notes))
+        show(f"{job.number:>5}  {job.label():<{width}}  {' '.join(job.overrides)}")
+    show("".join(f"\n{note}" for note in notes))
 
 
 def beside_objective(plan: Plan, rows: list[Row]) -> list[str]:
@@ -171,7 +172,7 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
     value = f"{plan.metric} (mean ± 95 %)" if repeated else plan.metric
     beside = beside_objective(plan, rows)
     if rows:
-        print(
+        show(
             f"\n{'rank':>4}  {'job':>5}  {'configuration':<{max(width, 13)}}  {value:>24}  "
             + "".join(f"{name:>{max(len(name), 8)}}  " for name in beside)
             + f"{'best epoch':>10}  status"
@@ -180,22 +181,22 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
         shown = f"{number(row.mean)} ± {number(row.half_width)}" if repeated else number(row.mean)
         first = row.jobs[0]
         status = row.verdict or ("best" if place == 1 and row.complete else first.state.replace("_", " "))
-        print(
+        show(
             f"{place:>4}  {first.number:>5}  {name:<{max(width, 13)}}  {shown:>24}  "
             + "".join(f"{number(row.mean_at_best(metric)):>{max(len(metric), 8)}}  " for metric in beside)
             + f"{first.summary.get('best_epoch', 0):>10g}  {status}"
         )
     if len(rows) > SHOWN:
-        print(f"      … {len(rows) - SHOWN} more in results.csv")
+        show(f"      … {len(rows) - SHOWN} more in results.csv")
     for job in [job for job in jobs if job.failed][:SHOWN]:
         reason = job.reason.splitlines()[0] if job.reason else "no reason known"
-        print(
+        show(
             f"\njob {job.number} failed: {reason}\n  rerun: {plan.rerun_command(job)}\n  log:   {job.folder / 'run.log'}"
         )
     for note in notes:
-        print(f"\nnote: {note}")
+        show(f"\nnote: {note}")
     done = sum(job.is_done and not job.failed for job in jobs)
     total = plan.trials * len(plan.replicates)
-    print(f"\n{done} of {count(total, 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
+    show(f"\n{done} of {count(total, 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
     if any(folder.glob(f"*/{SUBFOLDER}")):
-        print(f"tensorboard --logdir {shlex.quote(str(folder))}")
+        show(f"tensorboard --logdir {shlex.quote(str(folder))}")

@@ -17,9 +17,10 @@ from dltrain.config.keys import SAFE
 from dltrain.config.schema import Config
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem
+from dltrain.storage import manifest
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.summary import WHOLE, read_json
-from dltrain.sweep.jobs import Job, write
+from dltrain.sweep.jobs import Job, write_summary
 
 # What makes no difference to a result beyond the last digits: threads among them, which follow sweep.jobs.
 FREE = frozenset([*SAFE, "name", "output", "threads", "device", "words"])
@@ -56,6 +57,8 @@ def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
                 then = [summary["versions"][name].partition("+")[0] for name in ("dltrain", "torch")]
                 if summary["status"] in WHOLE and then == versions and summary["objective"] is not None:
                     check_files(file.parent)
+                    if not manifest.is_whole(file.parent):
+                        continue
                     plain = saved.load_bounded(file.parent / "config.yaml")
                     yield key_of(plain, summary["device"].startswith("cuda")), file.parent
             except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointProblem):
@@ -80,7 +83,7 @@ def take_over(job: Job, source: Path) -> None:
     shutil.copytree(source, beside, copy_function=_link_checkpoints)
     summary = json.loads((beside / "summary.json").read_text(encoding="utf-8"))
     summary |= {"reused": str(source), "overrides": job.overrides}
-    write(beside / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_summary(beside, summary)
     os.replace(beside, job.folder)
     job.read()
 

@@ -19,6 +19,7 @@ from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.loggers.events import count
+from dltrain.storage import manifest
 from dltrain.storage.folder_names import check_files, check_writable, new_folder
 from dltrain.storage.lock import owner_of
 from dltrain.sweep.backends import pool, protocol
@@ -26,7 +27,7 @@ from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.backends.slots import gpus_for, num_slots
 from dltrain.sweep.backends.worker import command_of, score_winner
 from dltrain.sweep.driver import Driver
-from dltrain.sweep.jobs import Job, write
+from dltrain.sweep.jobs import Job, write, write_summary
 from dltrain.sweep.live import display, print_ranking, print_table
 from dltrain.sweep.outcome.files import write_best, write_csv, write_parquet
 from dltrain.sweep.outcome.ranking import edges, rank, winner
@@ -46,6 +47,7 @@ from dltrain.sweep.record import (
     record_of,
     resumed_texts,
 )
+from dltrain.text import show
 from dltrain.training.signals import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -152,9 +154,9 @@ def dry_run(plan: Plan, checked: int, backend: CompleteBackend) -> int:
     if plan.configurations is None:
         for axis in plan.axes:
             values = ", ".join(axis.labels) or f"{axis.low:g} … {axis.high:g}{' (log)' if axis.log else ''}"
-            print(f"{axis.name}: {values}")
+            show(f"{axis.name}: {values}")
         runs = plan.trials * len(plan.replicates)
-        print(
+        show(
             f"sweep={plan.word}: {runs} jobs at most; {checked} configurations with every value checked; nothing was run"
         )
         return 0
@@ -165,7 +167,7 @@ def dry_run(plan: Plan, checked: int, backend: CompleteBackend) -> int:
     for job in jobs:
         job.config = plan.composer.config(job.overrides)
     print_table(jobs, backend.preview(jobs))
-    print(f"\n{len(jobs)} jobs, all composed and valid; nothing was run")
+    show(f"\n{len(jobs)} jobs, all composed and valid; nothing was run")
     return 0
 
 
@@ -197,7 +199,7 @@ def folder_for(plan: Plan) -> Path:
 
 def _say(plan: Plan, text: str) -> None:
     if not plan.first.quiet:
-        print(text, flush=True)
+        show(text)
 
 
 @contextmanager
@@ -307,6 +309,7 @@ def conclude(driver: Driver, catalogue: Catalogue, missing: int, completed: bool
     elif failed:
         notes.append(f"to run what failed again: {plan.resume_command(folder)} sweep.retry=failed")
     write_report(plan, rows, jobs, notes, folder)
+    manifest.write(folder, manifest.SWEEP_RECORDS)
     if failed or not plan.first.quiet:
         print_ranking(plan, rows, jobs, folder, notes)
     if not completed:
@@ -343,5 +346,5 @@ def test_scores(plan: Plan, best: Job) -> dict[str, float]:
         scores = {}
     worker.end()
     best.summary["test"] = scores
-    write(best.folder / "summary.json", json.dumps(best.summary, indent=2, default=str) + "\n")
+    write_summary(best.folder, best.summary)
     return scores

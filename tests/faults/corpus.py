@@ -28,7 +28,7 @@ import yaml
 from dltrain.storage import checkpoint
 
 Spoil = Callable[[Path], None]
-VERBS = ("resume", "rerun", "evaluate")
+VERBS = ("resume", "rerun", "evaluate", "reproduce")
 
 # 36: names in the config.yaml of a run folder --------------------------------------------------------------------
 
@@ -65,7 +65,8 @@ def edited(path: str, value: object, **more: object) -> Spoil:
 
 NODES = (
     "dataset", "initializer", "optimizer", "schedule", "momentum_schedule", "penalty_schedule", "loss", "sampler",
-    "early_stopping", "averaging", "regularization.evil", "augmentation.evil", "wrap.evil", "model.deep.er",
+    "early_stopping", "averaging",
+    "logger.evil", "metrics.evil", "diagnostics.evil", "regularization.evil", "augmentation.evil", "wrap.evil", "model.deep.er",
 )  # fmt: skip
 # A stranger who writes into his own file that he is to be trusted.
 TRUSTED = {"os.system": ["os", "posix"], "posix.system": ["posix"], "builtins.eval": ["builtins"], "hacked.f": ["hacked"],
@@ -375,6 +376,11 @@ def header(text: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
+def polyglot() -> bytes:
+    """A file that is read as tensors from its begin, and as an archive with a pickle from its end."""
+    return header(b"{}") + with_pickle(pickle.dumps(Evil()))
+
+
 SAFETENSORS = {
     "empty": b"",
     "cut": b"x" * 9,
@@ -385,6 +391,18 @@ SAFETENSORS = {
     "offsets outside": header(b'{"layers.0.0.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,99999999]}}'),
     "huge shape": header(b'{"layers.0.0.weight":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}}'),
     "a pickle": pickle.dumps(Evil()),
+    "overlapping tensors": header(
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}'
+    ) + bytes(12),
+    "a hole": header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}') + bytes(8),
+    "bytes behind the tensors": header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}') + bytes(4) + b"PK\x03\x04" * 9,
+    "an archive, too": polyglot(),
+    "a size that is not the shape's": header(b'{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,4]}}') + bytes(4),
+    "an unknown type": header(b'{"a":{"dtype":"PICKLE","shape":[1],"data_offsets":[0,4]}}') + bytes(4),
+    "negative offsets": header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}'),
+    "offsets in reverse": header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}') + bytes(4),
+    "metadata that are no texts": header(b'{"__metadata__":{"a":[1]}}'),
+    "not UTF-8": header(b'{"\xff\xfe":{}}'),
 }  # fmt: skip
 
 
@@ -398,6 +416,19 @@ def hashed(name: str, make: Callable[[], bytes]) -> Spoil:
             manifest = json.loads((step / "manifest.json").read_text())
             manifest["sha256"][name] = hashlib.sha256(content).hexdigest()
             (step / "manifest.json").write_text(json.dumps(manifest))
+
+    return spoil
+
+
+A_NUMBER: dict[str, Any] = {"name": "a", "format": {"kind": "number"}}
+
+
+def in_contract(**changes: object) -> Spoil:
+    """A data.json with other entries."""
+
+    def spoil(folder: Path) -> None:
+        file = folder / "run" / "data.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
     return spoil
 
@@ -445,7 +476,7 @@ CHECKPOINTS: dict[str, tuple[str, Spoil]] = {
     **{f"weights: {name}": ("resume", hashed("weights.safetensors", partial(bytes, content))) for name, content in SAFETENSORS.items()},
     **{f"best weights: {name}": ("evaluate", replaced("checkpoints/best.safetensors", content)) for name, content in SAFETENSORS.items()},
     **{f"statistics: {name}": (verb, replaced("checkpoints/normalization.safetensors", content))
-       for verb, (name, content) in zip(VERBS[::2] * 5, SAFETENSORS.items(), strict=False)},
+       for verb, (name, content) in zip(("resume", "evaluate") * 9, SAFETENSORS.items(), strict=False)},
     "manifest that points outside": ("resume", with_manifest(sha256={"../../../etc/passwd": "0", "weights.safetensors": "0", "state.pt": "0"})),
     "manifest of many files": ("resume", with_manifest(sha256={f"f{i}": "0" for i in range(100_000)})),
     "manifest whose best lies outside": ("resume", with_manifest(best_step="../../x")),
@@ -461,7 +492,125 @@ CHECKPOINTS: dict[str, tuple[str, Spoil]] = {
     "metrics that are no text": ("resume", replaced("metrics.csv", b"\xff\xfe\x00\n" * 9)),
     "metrics of one line": ("resume", replaced("metrics.csv", "step\n" + "9" * 300_000 + "\n")),
     **{name: ("resume", spoil) for name, spoil in LINKS.items()},
+    "summary with a key twice": ("resume", replaced("summary.json", '{"status": "completed", "status": "running"}')),
+    "manifest with a key twice": ("resume", with_manifest('{"format": 1, "step": 1, "step": 2, "best": {}, "best_step": 0, "sha256": {}}')),
+    "data.json with a key twice": ("resume", replaced("data.json", '{"format": 99, "format": 1}')),
+    "data.json of a later format": ("resume", replaced("data.json", '{"format": 99}')),
+    "data.json too deep": ("resume", replaced("data.json", "[" * 100_000)),
+    "data.json that is a list": ("evaluate", replaced("data.json", "[1]")),
+    "data.json of other types": ("evaluate", in_contract(class_names=[1, 2], sizes="x")),
+    "data.json with more keys": ("evaluate", in_contract(_target_="os.system")),
+    "data.json with a column that is none": ("evaluate", in_contract(columns=[{"name": "a", "format": {"kind": "exec"}}])),
+    "data.json with parts of a number": ("evaluate", in_contract(columns=[A_NUMBER | {"parts": ["hour"], "centers": [0.0]}])),
+    "data.json with a huge shape": ("evaluate", in_contract(input_shape=[10**18, 8, 8])),
 }  # fmt: skip
+
+# 37: the commands that check a run -----------------------------------------------------------------------------------
+
+
+def manifested(text: str | None = None, **hashes: object) -> Spoil:
+    """A manifest of the run that says something else."""
+    content = json.dumps({"format": 1, "sha256": hashes}) if text is None else text
+    return replaced("manifest.json", content)
+
+
+def ended(spoil: Spoil) -> Spoil:
+    """The run says that it has ended, so that more of it is checked."""
+
+    def both(folder: Path) -> None:
+        file = folder / "run" / "summary.json"
+        summary = json.loads(file.read_text()) | {
+            "status": "completed",
+            "steps": 40,
+            "test": {"accuracy": 0.5},
+        }
+        file.write_text(json.dumps(summary))
+        spoil(folder)
+
+    return both
+
+
+def in_summary(**changes: object) -> Spoil:
+    def spoil(folder: Path) -> None:
+        file = folder / "run" / "summary.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return ended(spoil)
+
+
+def sparse(name: str) -> Spoil:
+    """A file of zeros that takes no room."""
+
+    def spoil(folder: Path) -> None:
+        os.truncate(folder / "run" / name, 10**12)
+
+    return spoil
+
+
+def reads_from(path: str) -> Spoil:
+    """A configuration that reads its data from a path of the machine."""
+
+    def spoil(folder: Path) -> None:
+        os.mkfifo(folder / "pipe")
+        edited("dataset", {"_target_": "dltrain.data.table.csv", "path": path, "target": "y"})(folder)
+
+    return spoil
+
+
+# each meets `dltrain verify run`, which names it
+VERIFIED: dict[str, Spoil] = {
+    "run manifest that leads outside": manifested(**{"../../../etc/passwd": "0"}),
+    "run manifest of an absolute path": manifested(**{"/etc/passwd": "0"}),
+    "run manifest with a zero byte": manifested(**{"a\0b": "0"}),
+    "run manifest of other types": manifested('{"format": 1, "sha256": [1]}'),
+    "run manifest whose hashes are numbers": manifested(**{"config.yaml": 7}),
+    "run manifest of a later format": manifested('{"format": 2, "sha256": {}}'),
+    "run manifest whose format is text": manifested('{"format": "1", "sha256": {}}'),
+    "run manifest too deep": manifested("[" * 100_000),
+    "run manifest too long": manifested('{"x": "' + "x" * 20_000_000 + '"}'),
+    "run manifest with a key twice": manifested('{"format": 1, "sha256": {}, "sha256": {"config.yaml": "0"}}'),
+    "run manifest of a folder": manifested(checkpoints="0"),
+    "run manifest of 100,000 files": manifested(**{f"f{i}": "0" for i in range(100_000)}),
+    "run manifest that is a link": linked("manifest.json", "../precious/file"),
+    "run manifest that is a pipe": piped("manifest.json"),
+    "link config.yaml": linked("config.yaml", "../precious/file"),
+    "link .hydra": linked(".hydra", "../precious"),
+    "link to itself": linked("loop", "loop"),
+    "pipe metrics.csv": piped("metrics.csv"),
+    "rows of huge numbers": with_manifest(metrics={"bytes": 10**30, "sha256": "0"}),
+    "rows before the begin": with_manifest(metrics={"bytes": -5, "sha256": "0"}),
+    "rows of another type": with_manifest(metrics=[1]),
+    "best row of other types": with_manifest(best={"step": "x"}),
+    "state of a pickle": hashed("state.pt", lambda: torch_bytes({"step": Evil()})),
+    "state of no steps": hashed("state.pt", lambda: torch_bytes({"a": 1})),
+    "weights of an archive": hashed("weights.safetensors", polyglot),
+    "best weights of a pickle": ended(replaced("checkpoints/best.safetensors", pickle.dumps(Evil()))),
+    "statistics of a pickle": replaced("checkpoints/normalization.safetensors", pickle.dumps(Evil())),
+    "summary whose best row is a list": in_summary(best=[1]),
+    "summary whose best row is text": in_summary(best={"step": "x", "epoch": []}),
+    "summary whose objective is text": in_summary(best={"step": 1.0, "epoch": 1.0}, objective="x", metric=7, mode="y"),
+    "summary of a huge number": replaced("summary.json", '{"status": "completed", "steps": ' + "9" * 5000 + "}"),
+    "confusion matrix of text": ended(replaced("confusion_matrix.csv", "a,b\nx,y\n")),
+    "confusion matrix that is ragged": ended(replaced("confusion_matrix.csv", "t,a,b\na,1\nb,1,2,3\n")),
+    "confusion matrix that is empty": ended(replaced("confusion_matrix.csv", "")),
+    "confusion matrix of huge numbers": ended(replaced("confusion_matrix.csv", "t,a\na," + "9" * 30 + "\n")),
+    "confusion matrix with escapes": ended(replaced("confusion_matrix.csv", "t,\x1b[31m\n\x1b[31m,1\n")),
+    "metrics of a terabyte": sparse("metrics.csv"),
+    "summary of a terabyte": sparse("summary.json"),
+    "best weights of a terabyte": ended(sparse("checkpoints/normalization.safetensors")),
+    "metrics with a zero byte": replaced("metrics.csv", "step,\0\n1,2\n"),
+    "metrics of one column twice": replaced("metrics.csv", "step,step\n2,1\n1,2\n"),
+    "metrics of epochs that are zero": replaced("metrics.csv", "step,epoch\n1,0\n2,nan\n2,inf\n"),
+    "metrics whose names are escapes": replaced("metrics.csv", "step,\x1b[31m\n2,1\n1,2\n"),
+    "configuration of os.system": edited("model._target_", "os.system"),
+    "configuration of an alias bomb": replaced("config.yaml", BOMB),
+    "configuration of escapes": edited("notes", "\x1b]0;owned\x07", seed="\x1b[31m"),
+    "data from a pipe": reads_from("pipe"),
+    "data from a device": reads_from("/dev/zero"),
+    "data from the terminal": reads_from("/dev/stdin"),
+    "data from the kernel": reads_from("/proc/self/mem"),
+}  # fmt: skip
+
 
 # 37: folders of sweeps ---------------------------------------------------------------------------------------------
 
@@ -572,6 +721,23 @@ SWEEPS: dict[str, Spoil] = {
     **{f"link {name}": sweep_linked(name, f"{'../' * name.count('/')}../precious") for name in ("0", "1", "0/checkpoints", "0/.hydra")},
     "link 0/run.log": sweep_linked("0/run.log", "../../precious/file"),
     **{f"pipe {name}": sweep_piped(name) for name in ("sweep.json", "study.log", "0/summary.json", "0/config.yaml")},
+}  # fmt: skip
+
+# each meets `dltrain verify sweep`
+VERIFIED_SWEEPS: dict[str, Spoil] = {
+    "sweep of another program": recorded('{"jobs": []}'),
+    "sweep that is no JSON": recorded("{"),
+    "sweep that is deep": recorded("[" * 100_000),
+    "results that are no table": in_sweep("results.csv", "\0\n", False),
+    "results without jobs": in_sweep("results.csv", "a,b\n1,2\n", False),
+    "results of jobs that lead outside": in_sweep("results.csv", "job,status,objective\n../../x,completed,1\n", False),
+    "results of huge numbers": in_sweep("results.csv", "job,status,objective\n0,completed," + "9" * 5000 + "\n", False),
+    "sweep manifest that leads outside": in_sweep("manifest.json", '{"format": 1, "sha256": {"../run": "0"}}', False),
+    "sweep manifest of other types": in_sweep("manifest.json", "[]", False),
+    "job that is a link": sweep_linked("7", "../precious"),
+    "job of an alias bomb": in_sweep("1/config.yaml", BOMB, False),
+    "job of a pipe": sweep_piped("1/summary.json"),
+    "link results.csv": sweep_linked("results.csv", "../precious/file"),
 }  # fmt: skip
 
 # 39: archives of data, and weights to begin with -------------------------------------------------------------------
@@ -736,3 +902,12 @@ ARCHIVES: dict[str, tuple[tuple[str, ...], Spoil]] = {
     **{f"start of safetensors: {name}": ((PRETRAINED, "initializer.path=w.safetensors"), written("w.safetensors", partial(bytes, content)))
        for name, content in SAFETENSORS.items()},
 }  # fmt: skip
+
+ITEMS = [
+    f"{kind}: {name}"
+    for kind, items in {
+        "config": CONFIGS, "hydra": HYDRAS, "word": WORDS, "run": CHECKPOINTS, "sweep": SWEEPS, "data": ARCHIVES,
+        "verify": VERIFIED, "verify sweep": VERIFIED_SWEEPS,
+    }.items()
+    for name in items
+]  # fmt: skip

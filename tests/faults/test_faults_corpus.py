@@ -8,6 +8,7 @@ one item in four; all of them, and the configurations also in interpreters of th
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,10 @@ import corpus
 import pytest
 import yaml
 from faults import copy_of, everything, swept
+from mechanisms import MECHANISMS, counted, table
 from zygote import HEAVY, LIGHT, Seen, Zygote
 
+ROOT = Path(__file__).parents[2]
 SECONDS, MEGABYTES = 1.0, 200.0
 # What a refusal may import: the program, and what reads YAML.
 HARMLESS = {"dltrain", "yaml", "_yaml", "omegaconf", "hydra", "antlr4", "difflib", "socket", "_socket", "selectors", "fcntl",
@@ -47,10 +50,16 @@ def some_of(items):
     return [pytest.param(name, marks=[] if i % 4 == 0 else pytest.mark.slow) for i, name in enumerate(names)]
 
 
+def content_of(path: Path) -> bytes:
+    """The content of a file; of one that is a hole its size."""
+    size = path.stat().st_size
+    return path.read_bytes() if size < 10**9 else str(size).encode()
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """Every file with its content, and every link and folder by its name; the log and `err` may change."""
     return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        str(path.relative_to(folder)): content_of(path) if path.is_file() and not path.is_symlink() else b""
         for path in sorted(folder.rglob("*"))
         if path.name not in ("run.log", "err")
     }
@@ -247,6 +256,34 @@ def test_37_run_folder_of_a_stranger(workdir, heavy, name):
     assert [path for path in seen.wrote if not path.startswith(inside) and path != str(workdir / "err")] == []
 
 
+# 37: the commands that check a run ------------------------------------------------------------------------------
+
+
+def check_named(seen: Seen, folder: Path, before: dict[str, bytes]) -> None:
+    """Each is a finding (10) or a refusal (4) of a few lines, and nothing runs or is written."""
+    assert seen.code in (4, 10), seen.error or seen.code
+    assert "Traceback" not in seen.error and len(seen.error) < 1500 and "\x1b" not in seen.error
+    assert seen.ran == [] and {p: c for p, c in files(folder).items() if p != "err"} == before
+    assert [path for path in seen.wrote if path != str(folder / "err")] == []
+    assert seen.cpu < 2 * SECONDS and seen.seconds < 10 * SECONDS and seen.megabytes < MEGABYTES
+
+
+@pytest.mark.parametrize("name", some_of(corpus.VERIFIED))
+def test_37_verify_of_a_stranger_s_run(workdir, heavy, name):
+    a_run(workdir)
+    corpus.VERIFIED[name](workdir)
+    before = files(workdir)
+    check_named(heavy.run(["verify", "run"], workdir), workdir, before)
+
+
+@pytest.mark.parametrize("name", some_of(corpus.VERIFIED_SWEEPS))
+def test_37_verify_of_a_stranger_s_sweep(workdir, heavy, name):
+    copy_of(swept(), workdir / "sweep")
+    corpus.VERIFIED_SWEEPS[name](workdir)
+    before = files(workdir)
+    check_named(heavy.run(["verify", "sweep"], workdir), workdir, before)
+
+
 # 39: archives -----------------------------------------------------------------------------------------------------
 
 
@@ -263,3 +300,23 @@ def test_39_archive_of_a_stranger(workdir, heavy, name):
 def test_the_corpus_is_as_large_as_promised():
     assert len(corpus.CONFIGS) + len(corpus.CHECKPOINTS) + len(corpus.ARCHIVES) > 200
     assert len(corpus.HYDRAS) + len(corpus.WORDS) + len(corpus.SWEEPS) > 100
+    assert len(corpus.ITEMS) >= 450
+
+
+def test_every_item_has_a_mechanism_and_the_page_lists_them():
+    found = counted(corpus.ITEMS)
+    assert found[""] == 0 and all(found[name] for name in MECHANISMS)
+    assert len(MECHANISMS) >= 60
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert table(corpus.ITEMS) in page, "python tests/faults/mechanisms.py prints the table"
+    assert f"{len(corpus.ITEMS)} items" in page
+
+
+def test_every_arrow_of_the_page_names_a_test_that_is_there():
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    arrows = [line for line in page.splitlines() if re.match(r"\| \d\d? ", line)]
+    assert len(arrows) == len(re.findall(r"\|\d+\|", page)) == 13
+    for line in arrows:
+        assert "::test_" in line, line
+    for file, name in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page):
+        assert f"def {name}(" in (ROOT / "tests" / "faults" / file).read_text(encoding="utf-8"), name

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # The commands, without torch and with all that a run imports.
-LIGHT = "dltrain.commands.resume dltrain.commands.rerun dltrain.commands.evaluate dltrain.commands.train"
-HEAVY = f"{LIGHT} dltrain.run.experiment dltrain.run.scoring safetensors.torch PIL.Image"
+LIGHT = " ".join(
+    f"dltrain.commands.{verb}" for verb in ("resume", "rerun", "evaluate", "train", "reproduce", "verify")
+)
+HEAVY = f"{LIGHT} dltrain.run.verification dltrain.sweep.verification dltrain.run.experiment dltrain.run.scoring safetensors.torch PIL.Image"
 
 CODE = """
 import json, os, resource, sys, time

@@ -15,7 +15,7 @@ from dltrain.data.errors import DataError, some
 from dltrain.data.raw import Encoded
 from dltrain.data.tables.columns import Column
 from dltrain.data.tables.cures import typed
-from dltrain.data.tables.rules import MISSING_LEVEL, Format, Rule
+from dltrain.data.tables.rules import DATE_PARTS, MISSING_LEVEL, Format, Rule
 from dltrain.data.tables.text import Floats
 
 # A number far from 0 loses its digits in float32: its training mean is subtracted in float64 first where that is more
@@ -135,8 +135,6 @@ def _quantities(column: Column, rule: Rule, block: NDArray[np.float32]) -> None:
 
 
 # Dates ------------------------------------------------------------------------------------------------------------
-
-DATE_PARTS = ("year", "month", "weekday", "hour")
 
 
 def part_of(times: NDArray[Any], part: str) -> NDArray[Any]:

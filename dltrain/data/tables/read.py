@@ -21,6 +21,7 @@ from dltrain.data.errors import DataError, nearest, some
 
 Array = Any  # a pyarrow.ChunkedArray; pyarrow brings no types
 
+MAX_COLUMNS = 30_000
 _HEAD_BYTES = 256 * 1024  # from which separator and encoding are detected
 _BLOCK_BYTES = 8 * 2**20  # a row must fit into one block
 _SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
@@ -142,7 +143,13 @@ class _Text:
 
 
 def _read_csv(file: _Text, delimiter: str, tolerant: bool) -> Table:
-    layout = _layout(file, file.open().read(_HEAD_BYTES), delimiter)
+    try:
+        head = file.open().read(_HEAD_BYTES)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{file.path} cannot be read ({str(error).splitlines()[0]}); write it again"
+        ) from error
+    layout = _layout(file, head, delimiter)
     by = _columns_by_python if layout.spaced_quotes else _columns_by_arrow
     columns, ragged = by(file, layout)
     if ragged and not tolerant:
@@ -156,6 +163,11 @@ def _layout(file: _Text, head: bytes, delimiter: str) -> _Layout:
     path = file.path
     encoding, notes = _encoding(file, head)
     text = head.decode(encoding, errors="replace").removeprefix("\ufeff")
+    if len(head) == _HEAD_BYTES and "\n" not in text:
+        raise DataError(
+            f"the first line of {path} has more than {_HEAD_BYTES // 1024} kB, so that it names no columns; at most "
+            f"{MAX_COLUMNS:,} columns are read: leave some out, or use dataset=npz for arrays"
+        )
     if len(head) == _HEAD_BYTES:  # the last line may be cut
         text = text[: text.rfind("\n") + 1] or text
     separator, more = _separator(text, delimiter)
@@ -257,6 +269,11 @@ def _named(names: list[str]) -> list[str]:
 
 
 def _check_names(path: Path, names: list[str]) -> None:
+    if len(names) > MAX_COLUMNS:
+        raise DataError(
+            f"{path} has {len(names):,} columns, and at most {MAX_COLUMNS:,} are read; leave some out, or use dataset=npz "
+            "for arrays"
+        )
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         places = ", ".join(str(i) for i, other in enumerate(names, 1) if other == twice)

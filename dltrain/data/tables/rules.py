@@ -10,6 +10,7 @@ import numpy as np
 
 Kind = Literal["number", "boolean", "date", "category"]
 MISSING_LEVEL = "(missing)"
+DATE_PARTS = ("year", "month", "weekday", "hour")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def _check_types(rule: Rule) -> None:
     form = rule.format
     texts = (rule.name, form.decimal, form.date, *form.missing_words, *rule.levels, *rule.parts)
     fill = str if form.kind == "date" else (int, float)
+    parts = DATE_PARTS if form.kind == "date" else ("",)
     sound = (
         form.kind in get_args(Kind)
         and all(isinstance(text, str) for text in texts)
@@ -74,6 +76,7 @@ def _check_types(rule: Rule) -> None:
         and isinstance(rule.indicator, bool)
         and all(isinstance(center, int | float) for center in rule.centers)
         and (form.kind == "category" or len(rule.parts) == len(rule.centers))
+        and (form.kind == "category" or set(rule.parts) <= set(parts))
     )
     if not sound:
         raise ValueError(f"the rule of column {rule.name!r} is none")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dltrain.sweep.backends import worker
 from dltrain.sweep.backends.worker import Task, Watch
+from dltrain.text import show
 
 if TYPE_CHECKING:
     from dltrain.data.prepare import Splits
@@ -106,7 +107,7 @@ class Workers:
             why = "the arithmetic of a step outweighs what a stack saves (sweep.backend=stacked stacks all the same)"
         if why:
             numbers = ", ".join(str(task.number) for task, _ in self.ready)
-            print(f"jobs {numbers} have processes of their own: {why}", flush=True)
+            show(f"jobs {numbers} have processes of their own: {why}")
         return not why
 
     def train(self) -> None:
@@ -133,6 +134,7 @@ class Workers:
         from dltrain.storage.lock import Lock
         from dltrain.training.stack import Member
 
+        built.stacked = True
         stopping, every = built.parts.early_stopping, built.plan.evaluate_every
         watch = Watch(self.channel, task.number, stopping.metric, every, task.asks)
         self.channel.send((task.number, "begun", -(-built.plan.total_steps // every)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import sys
 from dataclasses import fields
 from typing import Any
 
@@ -26,6 +25,7 @@ from dltrain.sweep.plan.checks import check_pruner, check_search
 from dltrain.sweep.plan.composer import Composer
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import Axis
+from dltrain.text import say
 
 # the keys of `sweep` that are not those of its word
 COMMON = frozenset([*(knob.name for knob in fields(SweepKnobs)), "backend"])
@@ -103,7 +103,7 @@ def choose_backend(composition: Composition, settings: dict[str, Any]) -> str:
             f"`sweep.vectorize` is {former}, the former name of sweep.backend={FORMER[former]}, and sweep.backend is {word}. "
             "Leave sweep.vectorize out"
         )
-    print(f"dltrain: sweep.vectorize={former} is now sweep.backend={FORMER[former]}", file=sys.stderr)
+    say(f"sweep.vectorize={former} is now sweep.backend={FORMER[former]}")
     found = composition.catalogue.words["sweep.backend"][FORMER[former]]
     settings["backend"] = found.configuration()["sweep.backend"]
     return found.name

@@ -1,0 +1,125 @@
+"""`dltrain verify RUN…`: check hashes, formats and completeness of runs and sweeps, without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dltrain.commands.resume import split_arguments, take_config_dir
+from dltrain.config import saved
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.compose import open_catalogue
+from dltrain.config.door import Door, door_for_saved
+from dltrain.config.schema import Config
+from dltrain.errors import CheckFailed, CheckpointProblem, UserError
+from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.text import show
+
+if TYPE_CHECKING:
+    from dltrain.run.verification import Verdict
+
+HELP = """
+    dltrain verify outputs/NAME/DATE_TIME-xxxx             a run, also one that somebody else made
+    dltrain verify outputs/NAME/DATE_TIME-xxxx data=false  without reading its dataset
+    dltrain verify outputs/NAME                            each run of a folder, or a sweep with all of its jobs
+
+Compares every record with its SHA-256, and the records with each other: rows, checkpoints, summary, best weights,
+reports, and the dataset where it is at hand. Exit code 10 with a line for each finding. What no hash can show is
+whether somebody rewrote all of them: dltrain reproduce RUN trains again.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Print what was checked, what is wrong and what could not be checked."""
+    as_json = "--json" in arguments
+    arguments, config_dir = take_config_dir([text for text in arguments if text != "--json"])
+    paths, given = split_arguments(arguments)
+    trust = [text for text in given if text.startswith("trust=")]
+    if not paths:
+        raise UserError("Name at least one run folder: dltrain verify outputs/NAME/DATE_TIME-xxxx")
+    data = with_data([text for text in given if text not in trust])
+    catalogue = open_catalogue(config_dir)
+    verdicts = [verdict for path in paths for verdict in verdicts_of(path, catalogue, data, trust)]
+    if as_json:
+        print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
+    else:
+        for verdict in verdicts:
+            print_verdict(verdict, short=len(verdicts) > 3)
+    wrong = [verdict for verdict in verdicts if verdict.findings]
+    if wrong:
+        count = sum(len(verdict.findings) for verdict in wrong)
+        raise CheckFailed(
+            f"{count} finding{'s' * (count > 1)} in {len(wrong)} of {len(verdicts)} folders, listed above."
+        )
+    return 0
+
+
+def with_data(given: list[str]) -> bool:
+    """Return the value of `data=true|false`, the only key that the command takes."""
+    for text in given:
+        if text not in ("data=true", "data=false"):
+            raise UserError(
+                f"`{text}` changes nothing here: `dltrain verify` takes data=true or data=false, and trust=[module]."
+            )
+    return given[-1:] != ["data=false"]
+
+
+def verdicts_of(
+    path: Path, catalogue: Catalogue, data: bool = True, trust: Sequence[str] = ()
+) -> Iterable[Verdict]:
+    """Verify a run, each run of a folder, or a sweep with each of its jobs."""
+    if not (path / SWEEP_RECORD).exists():
+        below = sorted(file.parent for file in path.glob("*/config.yaml"))
+        for folder in below if below and not is_run(path) else [path]:
+            yield verify_run(folder, catalogue, data, trust)
+        return
+    from dltrain.sweep.verification import jobs_of, verify_sweep
+
+    for folder in jobs_of(path):
+        yield verify_run(folder, catalogue, data, trust)
+    yield verify_sweep(path)
+
+
+def is_run(path: Path) -> bool:
+    return (path / "config.yaml").exists() or (path / "summary.json").exists()
+
+
+def verify_run(path: Path, catalogue: Catalogue, data: bool, trust: Sequence[str] = ()) -> Verdict:
+    """Verify one run folder. Raises CheckpointProblem for a folder that is none."""
+    if not is_run(path):
+        raise CheckpointProblem(
+            f"{path} is not a run folder: it has no config.yaml. Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."
+        )
+    config: Config | UserError
+    door: Door | UserError
+    try:
+        config = saved.read(path, catalogue, list(trust))
+        door = door_of(config, catalogue, list(trust))
+    except UserError as error:
+        config = door = error
+
+    # imports torch
+    from dltrain.run.verification import verify
+
+    return verify(path, config, door, data)
+
+
+def door_of(config: Config, catalogue: Catalogue, trust: list[str]) -> Door | UserError:
+    """Return what builds the parts of a configuration, or why it may not."""
+    try:
+        return door_for_saved(config, catalogue, trust)
+    except UserError as error:
+        return error
+
+
+def print_verdict(verdict: Verdict, short: bool) -> None:
+    """Print a line for each finding, or what was checked."""
+    for finding in verdict.findings:
+        show(f"✗ {verdict.path}: {finding}")
+    if verdict.findings:
+        return
+    show(f"✓ {verdict.path}" + ("" if short else f"\n  checked      {', '.join(verdict.checked)}"))
+    for text in verdict.open if not short else ():
+        show(f"  not checked  {text}")

@@ -1,0 +1,112 @@
+"""manifest.json of a run or of a sweep: the SHA-256 of its records, written last, when it ends.
+
+The checkpoints of a run have manifests of their own, whose hashes are among these: whoever changes a file, but not the
+hashes that lead to it, is found by `dltrain verify`. It holds no secret: whoever can rewrite all of them is not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dltrain.errors import CheckpointProblem
+from dltrain.storage.files import replace
+from dltrain.storage.summary import read_json
+
+NAME = "manifest.json"
+FORMAT = 1
+# of a run; those that a run does not have are left out
+RECORDS = (
+    "config.yaml", "data.json", "metrics.csv", "summary.json", "per_class.csv", "confusion_matrix.csv",
+    "checkpoints/best.safetensors", "checkpoints/normalization.safetensors",
+    ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
+)  # fmt: skip
+SWEEP_RECORDS = ("sweep.json", "study.log", "results.csv", "results.parquet", "best.yaml")
+
+
+def write(folder: Path, names: Iterable[str], known: Mapping[str, str] | None = None) -> None:
+    """Write the manifest of the files that are there; `known` are hashes that were computed when they were written."""
+    known = known or {}
+    found = {name: known.get(name) or digest(folder / name) for name in names if (folder / name).is_file()}
+    replace(folder / NAME, json.dumps({"format": FORMAT, "sha256": found}, indent=1).encode() + b"\n")
+
+
+def renew(folder: Path, name: str) -> None:
+    """Record a file that was rewritten after the end of its run, where there is a manifest."""
+    if (folder / NAME).is_file():
+        content = read(folder)
+        write(folder, {**content, name: ""}, {other: sha for other, sha in content.items() if other != name})
+
+
+def read(folder: Path) -> dict[str, str]:
+    """Return the hashes of a manifest by the names of the files. Raises CheckpointProblem for one that cannot be used."""
+    try:
+        content = read_json(folder / NAME)
+        version, found = content["format"], content["sha256"]
+        if not isinstance(version, int) or version > FORMAT:
+            raise ValueError(f"it has format {str(version)[:20]}, and this dltrain knows up to {FORMAT}")
+        if not all(_is_inside(name) and isinstance(sha, str) for name, sha in found.items()):
+            raise ValueError("it names files outside of its folder")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)[:100]
+        raise CheckpointProblem(f"{folder / NAME} cannot be read: {reason}") from None
+    return dict(found)
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether every file of a manifest is there and has its hash; also true where there is no manifest."""
+    if not (folder / NAME).is_file():
+        return True
+    try:
+        return all(digest(folder / name) == sha256 for name, sha256 in read(folder).items())
+    except (CheckpointProblem, OSError):
+        return False
+
+
+def _is_inside(name: Any) -> bool:
+    return not os.path.isabs(name) and ".." not in Path(name).parts and "\0" not in name
+
+
+def checkpoint_manifests(folder: Path) -> Iterator[str]:
+    """Yield the names of the manifests of a run's checkpoints."""
+    for file in sorted((folder / "checkpoints").glob("step-*/manifest.json")):
+        yield file.relative_to(folder).as_posix()
+
+
+def digest(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Lines:
+    """The SHA-256 of a text file that grows: of its first bytes at any time."""
+
+    def __init__(self, text: str = "") -> None:
+        self.bytes, self._sha256 = 0, hashlib.sha256()
+        self.add(text)
+
+    def add(self, text: str) -> None:
+        content = text.encode()
+        self.bytes += len(content)
+        self._sha256.update(content)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the number of bytes and their hash."""
+        return {"bytes": self.bytes, "sha256": self._sha256.copy().hexdigest()}
+
+
+def begins_with(file: Path, lines: Mapping[str, Any]) -> bool:
+    """Return whether a file begins with the bytes that `Lines.as_json` described; no bytes need no file."""
+    try:
+        if int(lines["bytes"]) == 0:
+            return True
+        with open(file, "rb") as stream:
+            content = stream.read(int(lines["bytes"]))
+        return hashlib.sha256(content).hexdigest() == lines["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+        return False

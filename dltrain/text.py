@@ -1,0 +1,57 @@
+"""Text of others on the terminal: values of configurations, names of files, columns and classes, messages of libraries.
+
+It may hold escape sequences that a terminal obeys, letters that it cannot encode, and values of any length. All text that
+a command prints, but its own help pages, passes through `shown`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TextIO
+
+_LONG = re.compile(r"\S{201,}")
+_MOST = 2000  # letters of a line
+_SEPARATORS = "\u2028\u2029"
+
+
+def shown(text: str) -> str:
+    r"""Return text without what a terminal acts upon, with long values cut; lines stay lines.
+
+    >>> shown("red: \x1b[31m, and " + "9" * 5000)
+    'red: \\x1b[31m, and 99999999999999999999999999999999999999999999999999999999999999999999999999999999…'
+    """
+    if not text.isprintable():
+        text = "".join(letter if _is_harmless(letter) else _escaped(letter) for letter in text)
+    if len(text) <= 200:
+        return text
+    lines = (_LONG.sub(_cut, line) for line in text.split("\n"))
+    return "\n".join(line if len(line) <= _MOST else f"{line[:_MOST]}…" for line in lines)
+
+
+def _cut(match: re.Match[str]) -> str:
+    """Return the begin of a long value, and the marks behind it."""
+    marks = re.search(r"[`'\"),.;:]*$", match[0])
+    return f"{match[0][:80]}…{marks[0][-3:] if marks else ''}"
+
+
+def _is_harmless(letter: str) -> bool:
+    return (
+        letter == "\n"
+        or letter.isprintable()
+        or (letter >= "\xa0" and letter.isspace() and letter not in _SEPARATORS)
+    )
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
+
+
+def show(*texts: str, file: TextIO | None = None) -> None:
+    """Print lines that may hold text of others."""
+    print(*(shown(text) for text in texts), file=file, flush=True)
+
+
+def say(text: str) -> None:
+    """Tell the user something beside the output of a command."""
+    show(f"dltrain: {text}", file=sys.stderr)

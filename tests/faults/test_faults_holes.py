@@ -1,0 +1,264 @@
+"""Holes 55 to 58 of TRUST.md: text of others, caches, wide tables, tracebacks in the place of an exit code, lost status."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import corpus
+import pytest
+import torch
+from faults import at_step, copy_of, cut_run, swept
+
+import dltrain as package
+from dltrain.cli import dispatch, main
+from dltrain.data import cache
+from dltrain.errors import DataProblem, ResourceProblem, UserError
+from dltrain.sweep.reuse import finished_runs
+from dltrain.text import shown
+
+ESCAPE = "\x1b]0;owned\x07\x1b[31m"
+
+# 55: text of others --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("plain, größe 数 \u3000 \n second line", "plain, größe 数 \u3000 \n second line"),
+    ("\x1b[31m", r"\x1b[31m"), ("a\rb\tc\x07", r"a\rb\tc\x07"), ("\u202egnp", r"\u202egnp"), ("\udc80", r"\udc80"),
+    ("9" * 201, "9" * 80 + "…"), ("9" * 200, "9" * 200), ("x " * 2000, "x " * 1000 + "…"),
+])  # fmt: skip
+def test_55_text_is_fit_for_a_terminal(text, expected):
+    assert shown(text) == expected
+
+
+def table(file: str, name: str, label: str) -> None:
+    rows = "\n".join(f"{i % 7},{i % 5},{('a', label)[i % 2]}" for i in range(40))
+    Path(file).write_text(f"u,{name},y\n{rows}\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("arguments", [
+    (f"model={ESCAPE}",), (f"optimizer.{ESCAPE}=1",), (f"notes={ESCAPE}", "lr=-1"), (f"tags=['{ESCAPE}']", "lr=-1"), (f"lr='{ESCAPE}'",),
+    ("dataset=csv", f"dataset.path='{ESCAPE}.csv'", "dataset.target=y"), ("dataset=csv", "dataset.path=t.csv", "dataset.target=z"),
+    ("dataset=csv", "dataset.path=t.csv", f"dataset.target='{ESCAPE}'"), ("evaluate", f"{ESCAPE}"), ("verify", f"{ESCAPE}"),
+    (f"name='{ESCAPE}'",), (f"output='{ESCAPE}/x'", "lr=-1"), (f"--{ESCAPE}",), (ESCAPE,), (f"-{ESCAPE}",), (f"{ESCAPE}=1",),
+    ("-m", f"optimizer=adam,{ESCAPE}"), (f"device={ESCAPE}",), (f"trust=['{ESCAPE}']", "model._target_=x.y"), (f"model._target_='{ESCAPE}.x'",),
+    ("reproduce", "run", ESCAPE), ("resume", "run", f"{ESCAPE}=1"), ("seed=0x" + "f" * 5000,), ("lr=" + "9" * 5000,), ("name=" + "x" * 5000,),
+])  # fmt: skip
+def test_55_messages_never_hold_escapes_nor_long_values(workdir, capfd, arguments):
+    table("t.csv", f"v{ESCAPE}", f"b{ESCAPE}")
+    (workdir / "run").mkdir()
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    said = "".join(capfd.readouterr())
+    assert end.value.code in (2, 3, 4), said
+    assert "\x1b" not in said and "\x07" not in said
+    assert len(said) < 1500 and said.startswith("dltrain: ")
+
+
+def test_55_tables_and_headers_hold_no_escapes(workdir, dltrain, capfd):
+    """Names of columns and classes, tags and notes of a run that is trained, scored and used."""
+    table("t.csv", f"v{ESCAPE}", f"b{ESCAPE}")
+    arguments = (
+        "dataset=csv",
+        "dataset.path=t.csv",
+        "dataset.target=y",
+        "model=linear",
+        "epochs=1",
+        "name=x",
+        f"notes='{ESCAPE}'",
+    )
+    assert dltrain(*arguments) == 0
+    (run,) = workdir.glob("outputs/x/*")
+    assert dltrain("evaluate", run) == dltrain("predict", run, "t.csv") == dltrain("verify", run) == 0
+    assert dltrain("check", *arguments) in (0, 10)
+    said = "".join(capfd.readouterr())
+    assert r"\x1b" in said and "\x1b" not in said and "\x07" not in said
+    assert "\x1b" not in (run / "run.log").read_text()
+
+
+# pages of our own words, scripts for a shell, JSON (which escapes by itself)
+OWN = {"help.py", "completion.py", "complete.py", "schema.py", "text.py", "cli.py"}
+
+
+def test_55_everything_is_printed_by_one_function():
+    wrong = []
+    for file in Path(package.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())) if file.name not in OWN else ():
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
+                text = ast.unparse(node)
+                if "json" not in text and "file=log" not in text:
+                    wrong.append(f"{file.name}: {text}")
+    assert wrong == []
+
+
+def test_55_letters_that_an_encoding_lacks(workdir):
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "dltrain", "optimizer=adam", "--help"]
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr and b"optimizer.betas" in done.stdout
+
+
+# 56: caches and wide tables ------------------------------------------------------------------------------------------
+
+
+def test_56_a_cache_that_lies_is_made_again(workdir):
+    source, file = workdir / "source", workdir / "cache.pt"
+    source.write_text("x")
+    true = {"inputs": torch.arange(100, dtype=torch.uint8), "targets": torch.arange(100)}
+    first = cache.decoded(file, [source], lambda: dict(true))
+    assert torch.equal(first["inputs"], true["inputs"]) and file.is_file()
+
+    def never():
+        raise AssertionError("the cache is whole")
+
+    assert torch.equal(cache.decoded(file, [source], never)["targets"], true["targets"])
+    content = torch.load(file, weights_only=True)
+    for forged in (
+        content | {"inputs": content["inputs"] + 1},
+        content | {"targets": content["targets"].flip(0)},
+        {name: value for name, value in content.items() if name != "sha256"},
+        content | {"more": torch.zeros(3)},
+        content | {"inputs": [1, 2]},
+    ):
+        torch.save(forged, file)
+        assert torch.equal(cache.decoded(file, [source], lambda: dict(true))["inputs"], true["inputs"])
+    assert torch.equal(cache.decoded(file, [source], never)["inputs"], true["inputs"])
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_56_a_cache_is_a_regular_file(workdir, kind):
+    source, file, elsewhere = workdir / "source", workdir / "cache.pt", workdir / "elsewhere.pt"
+    source.write_text("x")
+    cache.decoded(elsewhere, [source], lambda: {"inputs": torch.ones(3)})
+    {"link": lambda: file.symlink_to(elsewhere), "pipe": lambda: os.mkfifo(file), "folder": file.mkdir}[
+        kind
+    ]()
+    before = elsewhere.read_bytes()
+    assert cache.decoded(file, [source], lambda: {"inputs": torch.zeros(3)})["inputs"].sum() == 0
+    assert elsewhere.read_bytes() == before
+
+
+@pytest.mark.parametrize("columns, rule", [(100_000, "at most 30,000 columns"), (40_000, "at most 30,000")])
+def test_56_a_table_of_too_many_columns(workdir, dltrain, columns, rule):
+    name = "c" if columns == 100_000 else ""
+    heads = ",".join(f"{name}{i}" for i in range(columns))
+    (workdir / "wide.csv").write_text(f"{heads},y\n" + ",".join(["1"] * columns) + ",a\n")
+    with pytest.raises(DataProblem, match=rule):
+        dltrain("dataset=csv", "dataset.path=wide.csv", "dataset.target=y")
+
+
+# 57: a code of the table in the place of a traceback -------------------------------------------------------------------
+
+
+def ended(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    return int(end.value.code or 0)
+
+
+def test_57_the_working_folder_was_deleted(workdir, capsys):
+    (workdir / "gone").mkdir()
+    os.chdir(workdir / "gone")
+    (workdir / "gone").rmdir()
+    try:
+        assert ended("steps=1") == 2
+    finally:
+        os.chdir(workdir)
+    assert "working folder was deleted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_57_a_disk_that_takes_no_more(workdir, capfd, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), "outputs/x")
+
+    monkeypatch.setattr("dltrain.cli.dispatch", refuse)
+    stdout = os.dup(1)
+    try:
+        assert ended("steps=1") == 6
+    finally:
+        os.dup2(stdout, 1)
+    assert capfd.readouterr().err.splitlines() == [
+        f"dltrain: outputs/x cannot be written: {os.strerror(number)}"
+    ]
+
+
+@pytest.mark.parametrize("hidden", ["[100000000000]", "[1000000000000000000]"])
+def test_57_a_model_that_no_memory_holds(workdir, dltrain, hidden):
+    with pytest.raises(
+        ResourceProblem, match="model=mlp is too large for the memory.*\nMake it smaller"
+    ) as error:
+        dltrain(f"model.hidden={hidden}")
+    assert error.value.exit_code == 6 and list(workdir.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments, rule", [
+    (("threads=1000000000",), r"`threads` is 1000000000; it must be: int in \[1, 1024\]"),
+    (("model._partial_=true",), "`_partial_`|no key of"), (("+model._partial_=true",), "is always called"),
+    (("model.hidden=[10000000000000000000]",), "Overflow"),
+    (("batch_size=100000000000",), "at most that"),
+])  # fmt: skip
+def test_57_values_that_ended_in_tracebacks(workdir, dltrain, arguments, rule):
+    with pytest.raises(UserError, match=rule) as error:
+        dltrain(*arguments)
+    assert len(str(error.value).splitlines()) <= 3 and list(workdir.iterdir()) == []
+
+
+# 58: what a run says of itself -----------------------------------------------------------------------------------------
+
+
+def test_58_a_resumed_run_logs_like_a_first_one(workdir, dltrain):
+    run = cut_run(
+        workdir, 30, "steps=60", "checkpoint.every_steps=10", "evaluation.every_steps=10", "quiet=true"
+    )
+    (run.path / "run.log").unlink(missing_ok=True)
+    assert dltrain("resume", run.path) == 0
+    log = (run.path / "run.log").read_text()
+    assert log.count("step=") == 4 and "data: digits" in log and "completed" in log
+
+
+def test_58_the_status_is_true_on_a_full_disk(workdir, monkeypatch):
+    """No file can be made any more, also not that of the summary: its status was `running` for ever."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 15, lambda trainer: patch.setattr("dltrain.storage.files.sync", full))
+        with pytest.raises(ResourceProblem):
+            dispatch(["steps=40", "checkpoint.every_steps=20", "quiet=true", "name=x"])
+    (run,) = workdir.glob("outputs/x/*")
+    said = json.loads((run / "summary.json").read_text())
+    assert said["status"] == "failed" and "could not be written" in said["stop_reason"]
+    assert [f for f in run.rglob("*.tmp")] == []
+
+
+SPOILED = {
+    "a forged score": lambda job: edit_summary(job, objective=0.0),
+    "another configuration": lambda job: (job / "config.yaml").write_text((job / "config.yaml").read_text() + "\n"),
+    "other weights": lambda job: (job / "checkpoints" / "best.safetensors").write_bytes(b"x"),
+    "a manifest that leads outside": lambda job: (job / "manifest.json").write_text('{"format": 1, "sha256": {"../../x": "0"}}'),
+    "a manifest of a later format": lambda job: (job / "manifest.json").write_text('{"format": 99, "sha256": {}}'),
+    "code as a class": lambda job: (job / "config.yaml").write_text("model: {_target_: os.system}\nwords: {}\n"),
+    "a link": lambda job: (job / "more").symlink_to("/etc/passwd"),
+    "an alias bomb": lambda job: (job / "config.yaml").write_text(corpus.BOMB),
+}  # fmt: skip
+
+
+def edit_summary(job: Path, **changes: object) -> None:
+    said = json.loads((job / "summary.json").read_text())
+    (job / "summary.json").write_text(json.dumps(said | changes))
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_58_reuse_of_a_stranger_s_sweep(workdir, name):
+    """Only runs with the hashes of their manifests are taken over."""
+    folder = copy_of(swept(), workdir / "outputs" / "name" / "sweep").path
+    assert len(list(finished_runs(workdir / "outputs"))) == 2
+    SPOILED[name](folder / "0")
+    assert [path for _, path in finished_runs(workdir / "outputs")] == [folder / "1"]

@@ -1,0 +1,272 @@
+"""`dltrain verify`: forgeries whose hashes were not rewritten are found, and honest runs are not accused."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from faults import copy_of, cut_run, edit_manifest, everything, only_run, swept
+from test_faults_door import OWN
+
+from dltrain.cli import dispatch
+from dltrain.commands.verify import verdicts_of, verify_run
+from dltrain.config.compose import open_catalogue
+from dltrain.errors import CheckFailed, CheckpointProblem, UserError
+from dltrain.storage import manifest
+
+FORGERIES = 200
+
+
+@functools.cache
+def small_run() -> tuple[Path, Path]:
+    """A run on a table of 80 rows, trained once; returns its working folder and its run folder below it."""
+    folder, before = Path(tempfile.mkdtemp(prefix="dltrain-verify-")), os.getcwd()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.chdir(folder)
+    try:
+        draw = random.Random(0)
+        rows = [[draw.gauss(0, 1) for _ in range(3)] for _ in range(80)]
+        lines = [",".join(f"{v:.6f}" for v in row) + f",{'ab'[row[0] > 0]}" for row in rows]
+        Path("table.csv").write_text("\n".join(["u,v,w,label", *lines]) + "\n")
+        arguments = [
+            "dataset=csv",
+            "dataset.path=table.csv",
+            "dataset.target=label",
+            "model=linear",
+            "epochs=3",
+        ]
+        assert dispatch([*arguments, "checkpoint.keep=2", "quiet=true", "name=small"]) == 0
+        return folder, only_run(folder, "small").path.relative_to(folder)
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def small(workdir) -> Path:
+    folder, path = small_run()
+    shutil.copytree(folder, workdir, dirs_exist_ok=True)
+    return path
+
+
+def other_digit(text: str, draw: random.Random) -> str:
+    """The text with another digit at a random place, the first line (of names) aside."""
+    begin = text.find("\n") + 1
+    place = draw.choice([i for i, letter in enumerate(text) if letter.isdigit() and i >= begin])
+    return text[:place] + str((int(text[place]) + draw.randint(1, 9)) % 10) + text[place + 1 :]
+
+
+def other_bit(file: Path, draw: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    file.write_bytes(content)
+
+
+def leaves(value: object, path: tuple = ()) -> list[tuple]:
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return [leaf for key, item in items for leaf in leaves(item, (*path, key))]
+    return [path]
+
+
+def other_leaf(file: Path, draw: random.Random) -> None:
+    content = json.loads(file.read_text())
+    *parents, last = draw.choice(leaves(content))
+    node = content
+    for key in parents:
+        node = node[key]
+    value = node[last]
+    node[last] = value + 1 if isinstance(value, int | float) else f"{value}x"
+    file.write_text(json.dumps(content))
+
+
+def forge(run: Path, draw: random.Random, kind: str) -> str:
+    """Change one file of a run or its data; return where a finding must point."""
+    if kind == "data":
+        file = Path("table.csv")
+        file.write_text(other_digit(file.read_text(), draw))
+        return "the data"
+    files = [
+        f for f in run.rglob("*") if f.is_file() and "tensorboard" not in f.parts and f.name != "run.log"
+    ]
+    texts = ("metrics.csv", "per_class.csv", "confusion_matrix.csv")
+    chosen = {
+        "row": [f for f in files if f.name in texts],
+        "weight": [f for f in files if f.suffix in (".safetensors", ".pt")],
+        "key": [f for f in files if f.suffix == ".json" and f != run / manifest.NAME],
+        "seed": [run / "config.yaml"],
+        "byte": [f for f in files if f != run / manifest.NAME],
+        "gone": files,
+    }[kind]
+    file = draw.choice(chosen)
+    if kind in ("row", "seed"):
+        file.write_text(other_digit(file.read_text(), draw))
+    elif kind == "key":
+        other_leaf(file, draw)
+    elif kind == "gone":
+        file.unlink()
+    else:
+        other_bit(file, draw)
+    return file.relative_to(run).as_posix()
+
+
+KINDS = ("row", "weight", "key", "seed", "data", "byte", "gone")
+
+
+def test_200_of_200_planted_forgeries_are_found(small):
+    draw, catalogue, original = random.Random(16), open_catalogue(), Path("original")
+    shutil.copytree(small, original)
+    table, missed = Path("table.csv").read_text(), []
+    assert verify_run(small, catalogue, True).findings == []
+    for number in range(FORGERIES):
+        kind = KINDS[number % len(KINDS)]
+        where = forge(small, draw, kind)
+        findings = verify_run(small, catalogue, True).findings
+        folder = where.rpartition("/")[0] if "/step-" in where else where
+        if not any(finding.where.startswith((where, folder)) for finding in findings):
+            missed.append((number, kind, where, findings))
+        shutil.rmtree(small)
+        shutil.copytree(original, small)
+        Path("table.csv").write_text(table)
+    assert missed == []
+
+
+def test_findings_are_lines_and_exit_10(small, dltrain, capsys):
+    text = (small / "metrics.csv").read_text()
+    (small / "metrics.csv").write_text(text.replace("0.", "0.9", 1))
+    with pytest.raises(CheckFailed, match="findings? in 1 of 1 folders") as error:
+        dltrain("verify", small)
+    assert error.value.exit_code == 10
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith(f"✗ {small}: ") and "; expected " in line for line in lines)
+    with pytest.raises(CheckFailed):
+        dltrain("verify", small, "--json")
+    (verdict,) = json.loads(capsys.readouterr().out)
+    assert not verdict["sound"] and {f["where"] for f in verdict["findings"]} >= {"metrics.csv"}
+
+
+def test_a_sound_run_says_what_was_checked_and_what_was_not(small, dltrain, capsys):
+    before = {f: f.read_bytes() for f in Path().rglob("*") if f.is_file()}
+    assert dltrain("verify", small) == 0
+    page = capsys.readouterr().out
+    assert "hashes" in page and "every sample" in page and "not checked" in page
+    assert {f: f.read_bytes() for f in Path().rglob("*") if f.is_file()} == before
+
+
+def test_data_that_are_not_at_hand_are_not_accused(small, dltrain, capsys):
+    Path("table.csv").unlink()
+    assert dltrain("verify", small) == 0
+    assert "not checked  the data: " in capsys.readouterr().out
+    assert dltrain("verify", small, "data=false") == 0
+    assert "the data" not in capsys.readouterr().out
+
+
+def test_runs_that_were_cut_resumed_or_made_by_an_earlier_version_are_sound(workdir, dltrain, capsys):
+    cut = copy_of(everything()[1], workdir / "cut").path
+    (cut / manifest.NAME).unlink()  # which no killed process writes
+    said = json.loads((cut / "summary.json").read_text())
+    (cut / "summary.json").write_text(json.dumps(said | {"status": "running"}))
+    assert dltrain("verify", cut) == 0
+    assert "written when the run ends" in capsys.readouterr().out
+    assert dltrain("resume", cut, "tags=[again]", "notes=more") == 0
+    assert dltrain("verify", cut) == 0
+    # formats of commit caa09af: no manifest of the run, no `format` in its summary, no hash of the rows
+    earlier = copy_of(everything()[0], workdir / "earlier").path
+    (earlier / manifest.NAME).unlink()
+    said = json.loads((earlier / "summary.json").read_text())
+    (earlier / "summary.json").write_text(json.dumps({k: v for k, v in said.items() if k != "format"}))
+    for folder in (earlier / "checkpoints").glob("step-*"):
+        facts = json.loads((folder / "manifest.json").read_text())
+        del facts["metrics"], facts["processor"]
+        (folder / "manifest.json").write_text(json.dumps(facts))
+    capsys.readouterr()
+    assert dltrain("verify", earlier) == 0
+    assert "an earlier dltrain wrote none" in capsys.readouterr().out
+    edit_manifest(next((earlier / "checkpoints").glob("step-*")), best={"step": 1.0})
+    with pytest.raises(CheckFailed):
+        dltrain("verify", earlier)
+
+
+def test_a_run_that_was_cut_before_its_first_evaluation_is_sound(workdir, dltrain, capfd):
+    run = cut_run(
+        workdir, 7, "steps=40", "checkpoint.every_steps=5", "evaluation.every_steps=20", "quiet=true"
+    )
+    assert not (run.path / "metrics.csv").exists()
+    assert (
+        dltrain("verify", run.path)
+        == dltrain("resume", run.path)
+        == dltrain("verify", workdir / "outputs" / "cut")
+        == 0
+    )
+    assert run.summary["status"] == "completed"
+
+
+def test_own_code_that_is_trusted_is_not_accused(workdir, dltrain, capsys, tmp_path_factory, monkeypatch):
+    """Named on the command line, with trust=[module], and not in a word of conf/."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "far_models.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(elsewhere))
+    (workdir / "conf" / "model").mkdir(parents=True)
+    (workdir / "conf" / "model" / "two.yaml").write_text("_target_: far_models.Two\n")
+    assert dltrain("model=two", "steps=3", "quiet=true", "trust=[far_models]", "name=x") == 0
+    (workdir / "conf" / "model" / "two.yaml").unlink()
+    run = only_run(workdir, "x").path
+    assert dltrain("verify", run) == 0
+    assert "not checked  config.yaml against the checkpoints" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no such word"):
+        dltrain("reproduce", run)
+
+
+def test_a_run_of_the_first_format_is_sound(workdir, dltrain, capsys):
+    shutil.copytree(Path(__file__).parents[1] / "fixtures" / "format-1", workdir / "run")
+    assert dltrain("verify", "run") == 0
+    page = capsys.readouterr().out
+    assert "checked      checkpoints, metrics.csv" in page and "an earlier dltrain wrote none" in page
+
+
+def test_a_sweep_and_its_jobs(workdir, dltrain, capsys):
+    folder = copy_of(swept(), workdir / "sweep").path
+    assert dltrain("verify", folder) == 0
+    text = (folder / "results.csv").read_text()
+    (folder / manifest.NAME).unlink()
+    lines = text.splitlines()
+    objective = lines[1].split(",")[lines[0].split(",").index("objective")]
+    (folder / "results.csv").write_text(text.replace(objective, "0.125"))
+    (sweep,) = [v for v in verdicts_of(folder, open_catalogue(), False) if v.path == folder]
+    assert [finding.where for finding in sweep.findings] == ["results.csv, job 0"]
+    shutil.rmtree(folder / "1")
+    (sweep,) = [v for v in verdicts_of(folder, open_catalogue(), False) if v.path == folder]
+    assert "1/" in [finding.where for finding in sweep.findings]
+
+
+def test_what_is_no_run_is_refused(workdir, dltrain):
+    (workdir / "empty").mkdir()
+    with pytest.raises(CheckpointProblem, match="is not a run folder"):
+        dltrain("verify", "empty")
+    with pytest.raises(UserError, match="takes data=true or data=false"):
+        dltrain("verify", "empty", "lr=1")
+    with pytest.raises(UserError, match="Name at least one"):
+        dltrain("verify")
+
+
+def test_metrics_that_are_gone_are_noticed_by_resume(workdir, dltrain):
+    """Found in review: the rows up to the checkpoint were lost in silence."""
+    run = cut_run(
+        workdir, 30, "steps=40", "checkpoint.every_steps=10", "evaluation.every_steps=10", "quiet=true"
+    )
+    golden = Run(shutil.copytree(run.path, workdir / "golden"))
+    (run.path / "metrics.csv").unlink()
+    with pytest.raises(CheckpointProblem, match=r"metrics.csv is gone, and with it the rows of .* step 20"):
+        dltrain("resume", run.path, "strict=true")
+    with pytest.raises(UserError, match="metrics.csv is gone") as error:
+        dltrain("resume", run.path)
+    assert error.value.exit_code == 6 and run.summary["status"] == "degraded"
+    assert dltrain("resume", golden.path) == 0
+    assert golden.summary["status"] == "completed"

@@ -10,7 +10,7 @@ from typing import Any
 
 from dltrain.commands.asked import TEXT, document_schema, object_schema, print_json, read_options, run_folders
 from dltrain.errors import CheckpointProblem, UserError
-from dltrain.screen.table import one_line, say
+from dltrain.screen.table import one_line, write
 from dltrain.storage.shelves import HOME, Place, Shelf, check_move, move, place_of
 
 # from where to where
@@ -80,9 +80,9 @@ def report(moves: Sequence[Move], as_json: bool) -> None:
         print_json({"moved": [{"from": str(source), "to": str(target)} for source, target in moves]})
         return
     for source, target in moves:
-        say(f"{one_line(short(source))} → {one_line(short(target))}")
+        write(f"{one_line(short(source))} → {one_line(short(target))}")
     if moves and HOME in moves[0][1].parts:
-        say(f"Back again: dltrain restore {shlex.join(source.name for source, _ in moves[:3])}")
+        write(f"Back again: dltrain restore {shlex.join(source.name for source, _ in moves[:3])}")
 
 
 def short(path: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from dltrain.errors import CheckpointProblem, UserError, nearest
 from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD
 from dltrain.storage.index import CONFIG, SUMMARY, Entry, Index, matches_of
+from dltrain.text import say
 
 # of a value that JSON cannot hold, such as nan, there is null
 NUMBER: dict[str, Any] = {"type": ["number", "null"]}
@@ -143,13 +143,13 @@ def finite(value: Any) -> Any:
 
 def print_json(document: Mapping[str, Any]) -> None:
     try:
-        text = json.dumps(document, default=str, allow_nan=False)
+        as_json = json.dumps(document, default=str, allow_nan=False)
     except ValueError:
-        text = json.dumps(finite(document), default=str)
-    print(text)
+        as_json = json.dumps(finite(document), default=str)
+    print(as_json)
 
 
 def note(text: str) -> None:
     """Print a line on standard error."""
     if text:
-        print(f"dltrain: {text}", file=sys.stderr)
+        say(text)

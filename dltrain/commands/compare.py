@@ -21,7 +21,7 @@ from dltrain.commands.asked import (
 )
 from dltrain.config.keys import label
 from dltrain.errors import UserError
-from dltrain.screen.table import Column, lines, number, one_line, say, terminal_width
+from dltrain.screen.table import Column, lines, number, one_line, terminal_width, write
 
 if TYPE_CHECKING:
     from dltrain.sweep.outcome.comparison import Comparison, Group, Member
@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> int:
     if "--json" in given:
         print_json(document_of(found, files))
         return 0
-    say("\n".join(page(found)))
+    write("\n".join(page(found)))
     for file in files:
         note(f"{file} is written")
     return 0

@@ -19,7 +19,7 @@ from dltrain.commands.show import document_of
 from dltrain.config.groups import GROUPS
 from dltrain.config.keys import ELSEWHERE
 from dltrain.errors import UserError
-from dltrain.screen.table import Column, is_colored, lines, number, say, styled, typed
+from dltrain.screen.table import Column, is_colored, lines, number, styled, typed, write
 from dltrain.storage.index import number_of
 
 HELP = """
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
     if "--json" in given:
         print_json(found)
     else:
-        say("\n".join(page(found)))
+        write("\n".join(page(found)))
     return 0
 
 

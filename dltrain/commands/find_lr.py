@@ -13,6 +13,7 @@ from dltrain.config.door import Door, shipped_targets
 from dltrain.config.keys import keys_of
 from dltrain.config.validation import validate
 from dltrain.errors import UserError, nearest
+from dltrain.text import show
 
 HELP = """
     Log-spaced rates are tried one after the other: each trains for some steps on at most 4096 samples, from the same weights
@@ -72,10 +73,10 @@ def run(arguments: list[str]) -> int:
     for lr, loss in losses_of(asked.rates, config, door, asked.steps):
         found[lr] = loss
         if not asked.as_json:
-            print(line(lr, loss, found), flush=True)
+            show(line(lr, loss, found))
     best = min(found, key=lambda lr: found[lr])
     best = best if math.isfinite(found[best]) else math.nan
-    print(as_json(asked, found, best) if asked.as_json else advice(asked, found, best, args.overrides))
+    show(as_json(asked, found, best) if asked.as_json else advice(asked, found, best, args.overrides))
     return 5 if math.isnan(best) else 0
 
 

@@ -21,7 +21,7 @@ from dltrain.commands.asked import (
     read_options,
 )
 from dltrain.errors import CheckpointProblem, UserError
-from dltrain.screen.table import is_colored, lines, one_line, say, styled, terminal_width
+from dltrain.screen.table import is_colored, lines, one_line, styled, terminal_width, write
 from dltrain.storage import query
 from dltrain.storage.folder_names import OUTPUT
 from dltrain.storage.index import Index
@@ -234,14 +234,14 @@ def show(found: Listing, filtered: bool) -> None:
             if filtered and found.root.is_dir()
             else "no run yet. The first: dltrain"
         )
-        say(f"{one_line(found.root)}: {what}{one_line(found.hint)}")
+        write(f"{one_line(found.root)}: {what}{one_line(found.hint)}")
         return
     for line in lines(listing.columns_of(found.rows, found.columns), colored=colored):
-        say(line)
+        write(line)
     shown = f" ({len(found.rows)} shown; all: --limit 0)" if len(found.rows) < found.matching else ""
     jobs = " · jobs of sweeps: --jobs" if any(row.entry.is_sweep for row in found.rows) else ""
     count = (
         f"{found.matching:,} in {found.root}{shown} · more of one: dltrain show {found.rows[-1].label}{jobs}"
     )
     for line in textwrap.wrap(one_line(count), terminal_width()):
-        say(styled(line, "dim", colored))
+        write(styled(line, "dim", colored))

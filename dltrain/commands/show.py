@@ -1,4 +1,7 @@
-"""`dltrain show RUN`: print what was asked of a run, what came out, and the files it left."""
+"""`dltrain show RUN`: print what was asked of a run, what came out, and the files it left.
+
+The file is long because its schema, its page in the terminal and its document are the same facts, side by side.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +36,10 @@ from dltrain.screen.table import (
     lines,
     number,
     one_line,
-    say,
     styled,
     terminal_width,
     typed,
+    write,
 )
 from dltrain.storage.index import KILLED, number_of
 from dltrain.storage.lock import is_held
@@ -112,7 +115,7 @@ def run(arguments: list[str]) -> int:
     if "--json" in given:
         print_json(document)
     else:
-        say("\n".join(sweep_page(document, folder) if "sweep" in document else page(document)))
+        write("\n".join(sweep_page(document, folder) if "sweep" in document else page(document)))
     return 0
 
 

@@ -18,7 +18,7 @@ from dltrain.commands.asked import (
     run_folders,
 )
 from dltrain.errors import UserError
-from dltrain.screen.table import one_line, say
+from dltrain.screen.table import one_line, write
 from dltrain.storage.index import read_entry
 from dltrain.storage.summary import read_json
 from dltrain.storage.tags import write_tags
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
         print_json({"runs": [{"path": str(path), "tags": tags} for path, tags in found.items()]})
         return 0
     for path, tags in found.items():
-        say(f"{one_line(path)}: {one_line(' '.join(tags)) or '(no tags)'}")
+        write(f"{one_line(path)}: {one_line(' '.join(tags)) or '(no tags)'}")
     return 0
 
 

@@ -137,10 +137,9 @@ def say_unused_sweep(composition: Composition) -> None:
             found.append(f"`{path}`{' (' + ', '.join(map(str, sweep.space)) + ')' if key == 'space' else ''}")
     if found:
         command = typed("-m", *composition.overrides)
-        print(
-            f"dltrain: {', '.join(found)} {'is' if len(found) == 1 else 'are'} for -m only; this is one run. "
-            f"For the sweep: {command}",
-            file=sys.stderr,
+        say(
+            f"{', '.join(found)} {'is' if len(found) == 1 else 'are'} for -m only; this is one run. "
+            f"For the sweep: {command}"
         )
 
 

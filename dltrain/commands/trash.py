@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dltrain import text
 from dltrain.commands.archive import MOVED, put, report, short
 from dltrain.commands.asked import TEXT, document_schema, object_schema, print_json, read_options
 from dltrain.errors import UserError
 from dltrain.loggers.events import count
-from dltrain.screen.table import Column, lines, one_line, say
+from dltrain.screen.table import Column, lines, write
 from dltrain.storage.folder_names import OUTPUT
 from dltrain.storage.index import Entry, Index, scan
 from dltrain.storage.query import when
@@ -102,12 +103,12 @@ def show(base: Path, as_json: bool) -> None:
         print_json({"trash": items})
         return
     if not items:
-        say("The trash is empty.")
+        write("The trash is empty.")
         return
     heads = {"path": [short(Path(item["path"])) for item in items]}
     heads |= {name: [item[name] for item in items] for name in ("when", "status")}
     for line in lines([Column(name, cells, least=20 * (name == "path")) for name, cells in heads.items()]):
-        say(line)
+        write(line)
 
 
 def _status(entry: Entry) -> str:
@@ -123,7 +124,7 @@ def delete(base: Path, sure: bool, as_json: bool) -> None:
     if as_json:
         print_json({"deleted": paths})
     else:
-        say(f"{count(len(paths), 'folder')} deleted for good" if paths else "The trash is empty.")
+        write(f"{count(len(paths), 'folder')} deleted for good" if paths else "The trash is empty.")
 
 
 def confirm(paths: Sequence[str]) -> None:
@@ -133,13 +134,9 @@ def confirm(paths: Sequence[str]) -> None:
             f"`trash --empty` deletes {count(len(paths), 'folder')} for good. To do it: dltrain trash --empty --yes"
         )
     for path in paths[:10]:
-        print(one_line(short(Path(path))), file=sys.stderr)
+        text.show(short(Path(path)), file=sys.stderr)
     more = f" (and {len(paths) - 10} more)" if len(paths) > 10 else ""
-    print(
-        f"{count(len(paths), 'folder')} deleted for good{more}? Type {_ANSWER}: ",
-        end="",
-        file=sys.stderr,
-        flush=True,
-    )
+    sys.stderr.write(f"{count(len(paths), 'folder')} deleted for good{more}? Type {_ANSWER}: ")
+    sys.stderr.flush()
     if sys.stdin.readline().strip() != _ANSWER:
         raise UserError("nothing was deleted")

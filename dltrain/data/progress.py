@@ -14,6 +14,8 @@ _FIRST, _REDRAWN, _NEXT = 0.5, 0.2, 10.0
 _shown: ContextVar[bool] = ContextVar("shown", default=True)
 
 
+from dltrain.text import say
+
 # files, and bytes of one file, whose reading takes longer than a moment
 _MANY, _LARGE = 2000, 2**26
 
@@ -23,7 +25,7 @@ def say_reading(paths: Iterable[str]) -> None:
     for path in paths:
         path = os.path.expanduser(path)
         if _is_large(path):
-            print(f"dltrain: reading {path}", file=sys.stderr, flush=True)
+            say(f"reading {path}")
 
 
 def _is_large(path: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 import random
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +24,7 @@ from dltrain.data.batches import ResidentSplit
 from dltrain.data.errors import DataError
 from dltrain.errors import UserError
 from dltrain.seams import interface_of, methods_of, written
+from dltrain.text import say
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.trainer import Trainer
@@ -73,10 +73,9 @@ def rehearse(parts: Parts, plan: Plan, config: Config) -> None:
             return
     after = copied.model.parameters()
     if "optimizer" in own and norm > 0 and trainer.rates.lr > 0 and all(map(torch.equal, before, after)):
-        print(
-            f"dltrain: optimizer={config.words['optimizer']} changed no weight in {short.total_steps} trial steps, though the "
-            "gradient is not zero; does its `step` use `p.grad`?",
-            file=sys.stderr,
+        say(
+            f"optimizer={config.words['optimizer']} changed no weight in {short.total_steps} trial steps, though the "
+            "gradient is not zero; does its `step` use `p.grad`?"
         )
 
 

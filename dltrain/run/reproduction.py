@@ -1,4 +1,7 @@
-"""Train a run again, whole or in stretches between its checkpoints, and compare every record on the way."""
+"""Train a run again, whole or in stretches between its checkpoints, and compare every record on the way.
+
+The file is long because a repetition, what differs and the likely cause are one argument.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Check the records of a run against their hashes and against each other, without training."""
+"""Check the records of a run against their hashes and against each other, without training.
+
+The file is long because each record has its check, and the checks are read as one list.
+"""
 
 from __future__ import annotations
 

@@ -89,8 +89,8 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((100 if sys.stdout.isatty() else 100_000, 24)).columns
 
 
-def say(text: str) -> None:
-    """Print a line, with ? for letters that the terminal's encoding lacks."""
+def write(text: str) -> None:
+    """Print lines of cells, which have passed through `shown`, and of styles; ? for letters that the encoding lacks."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))
 

@@ -2,6 +2,8 @@
 
 A listing looks at the modification time and the size of every summary.json, and reads the files that changed. The cache may
 be deleted at any time; a damaged one, or one of another version, is made again. Needs neither torch nor Hydra.
+
+The file is long because scan, cache and freshness are one rule about which file is believed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Read a CSV, Parquet or Arrow file into columns by name; text stays text until `columns` decides what it holds."""
+"""Read a CSV, Parquet or Arrow file into columns by name; text stays text until `columns` decides what it holds.
+
+The file is long because a file is tried step by step, and each step relies on what those before it ruled out.
+"""
 
 from __future__ import annotations
 

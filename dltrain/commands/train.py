@@ -34,6 +34,7 @@ from dltrain.config.validation import validate
 from dltrain.data.progress import say_reading
 from dltrain.errors import UserError, nearest, typed
 from dltrain.storage.folder_names import check_writable, new_folder
+from dltrain.text import say
 
 if TYPE_CHECKING:
     from dltrain.config.catalogue import Catalogue

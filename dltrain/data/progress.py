@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from dltrain.text import say
+
 # seconds until the first line, between two on a terminal, and between two elsewhere
 _FIRST, _REDRAWN, _NEXT = 0.5, 0.2, 10.0
 _shown: ContextVar[bool] = ContextVar("shown", default=True)
 
-
-from dltrain.text import say
 
 # files, and bytes of one file, whose reading takes longer than a moment
 _MANY, _LARGE = 2000, 2**26

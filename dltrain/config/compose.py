@@ -481,7 +481,10 @@ def check_one_value(parsed: list[Override], catalogue: Catalogue) -> None:
         if param is not None and not each and not one:
             for other in values_of(override):
                 check_value(param, other)
-        cures = [f"To run each of them, add -m: dltrain -m {each}"] * bool(each)
+        others = [str(other.input_line) for other in parsed if other is not override]
+        beside = "".join(f" {shlex.quote(text)}" for text in others)
+        search = "" if override.is_choice_sweep() or not override.is_interval_sweep() else "sweep=tpe "
+        cures = [f"To run each of them, add -m: dltrain -m {search}{each}{beside}"] * bool(each)
         if param is not None and param.rule is not None and "str" in param.rule.text.split(" or "):
             cures.append(f"For a text, write {quoted(key, value)}")
         cures += [f"For one list, write {one}"] * bool(one)

@@ -30,6 +30,7 @@ from dltrain.config.yaml_files import SafeLoader, check_bounds
 from dltrain.direction import problems, resolved_modes
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage.files import replace
+from dltrain.storage.folder_names import SWEEP_RECORD
 
 # fifty times the size of what a run writes
 MAX_SAVED_BYTES = 200_000
@@ -134,6 +135,8 @@ def read(
     CheckpointProblem when the folder holds no configuration, UserError for an invalid change.
     """
     file = run / "config.yaml"
+    if not file.is_file() and (run / SWEEP_RECORD).is_file():
+        raise CheckpointProblem(f"{run} is the folder of a sweep. Name runs of it, such as {run / '0'}")
     if not file.is_file():
         raise CheckpointProblem(
             f"{run} is not a run folder: it has no config.yaml. Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."

@@ -194,6 +194,10 @@ def check_keys(
             raise UserError(_nested(content, path, value, file))
         if isinstance(value, str) and "${" in value:
             _check_link(".".join(path), value, where)
+        if (*prefix, *path) == ("sweep", "space") and not isinstance(value, Mapping):
+            raise UserError(
+                f"{where}: `sweep.space` is {in_yaml(value)}; it must be axes with their values: `space: {{lr: [0.1, 0.01]}}`"
+            )
         if whole and not isinstance(value, Mapping) and _is_section(path, catalogue):
             raise UserError(
                 f"{where}: `{'.'.join(path)}` is {in_yaml(value)}; it must be keys with their values: "

@@ -99,6 +99,12 @@ def device_name(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
+def base_lr(parts: Parts) -> float:
+    """Return the learning rate of parameters that no pattern scales."""
+    first = parts.optimizer.param_groups[0]
+    return float(first["initial_lr"] / first.get("lr_scale", 1.0))
+
+
 def describe(experiment: Experiment, path: Path, step: int, kept: list[dict[str, float]] | None) -> RunInfo:
     """Return what the loggers are told before the first step; `kept` are the rows of a run that is resumed."""
     config, parts, plan, words = experiment.config, experiment.parts, experiment.plan, experiment.config.words
@@ -128,7 +134,7 @@ def describe(experiment: Experiment, path: Path, step: int, kept: list[dict[str,
         total_steps=plan.total_steps,
         steps_per_epoch=plan.steps_per_epoch,
         batch_size=plan.batch_size,
-        lr=parts.optimizer.param_groups[0]["initial_lr"],
+        lr=base_lr(parts),
         resumed_step=step,
         best_row=([{}] + [row for row in kept or [] if best.improves(row)])[-1],
         metric=parts.early_stopping.metric,
@@ -153,7 +159,7 @@ def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float |
         if g not in ("debug", "experiment", "logger")
     }
     numbers = {
-        "lr": parts.optimizer.param_groups[0]["initial_lr"],
+        "lr": base_lr(parts),
         "batch_size": plan.batch_size,
         "seed": plan.seed,
     }

@@ -283,7 +283,7 @@ class Driver:
         """Read the job's summary, and record what it cannot contain: a crash, a kill, an exit."""
         del self.running[job.number]
         begun = self.started.pop(job.number, None)
-        job.read_again("interrupted" if self.ending else "waiting")
+        job.read_again("interrupted" if self.ending and begun is not None else "waiting")
         if not job.is_done and (self.ending or job.number in self.withdrawn):
             pass
         elif not job.is_done and event.code == FolderInUse.exit_code:

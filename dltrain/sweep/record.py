@@ -39,6 +39,9 @@ def resumed_texts(texts: list[str]) -> tuple[Path | None, list[str], list[str] |
     if any(not t.startswith((*how, *GROWING, "trust=")) for t in rest):
         return folder, rest, None
     replaced = tuple(t.partition("=")[0] + "=" for t in rest if t.startswith(GROWING))
+    if {"seed=", "sweep.seeds="} & set(replaced):
+        # two ways to say which seeds
+        replaced = (*replaced, "seed=", "sweep.seeds=")
     then = [t for t in record["overrides"] if not t.startswith((*how, *replaced))]
     check_recorded(folder, then)
     if any(t.startswith("trust=") for t in rest):

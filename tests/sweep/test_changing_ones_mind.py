@@ -82,6 +82,10 @@ def test_fail_fast_stops_at_the_first_failure(workdir, dltrain, fragile, capfd):
     assert dltrain(*fragile, "sweep.fail_fast=true") == 7
     folder = sweep_folder(workdir)
     assert sorted(summaries(folder)) == [0, 1]
+    assert (
+        "waiting" in (folder / "results.csv").read_text()
+        or ",interrupted," not in (folder / "results.csv").read_text()
+    )
     said = capfd.readouterr().out
     assert (
         "stopped at job 1, which failed (sweep.fail_fast), with 1 job to go. The same command goes on" in said
@@ -125,6 +129,25 @@ def test_a_grid_goes_on_with_more_seeds(workdir, dltrain):
         for where in (workdir / "kept", sweep_folder(workdir))
     ]
     assert best[0] == best[1]
+
+
+@pytest.mark.parametrize("more", [["sweep.seeds=2"], ["seed=0,1"]])
+def test_a_grid_without_seeds_gets_some(workdir, dltrain, more):
+    """Its runs are those of the default seed, and keep their numbers."""
+    assert dltrain("-m", "lr=0.1,0.01", *BRIEF) == 0
+    folder = sweep_folder(workdir)
+    before = written(folder)
+    assert dltrain("-m", f"sweep.resume={folder}", *more) == 0
+    assert written(folder).items() >= before.items()
+    jobs = summaries(folder)
+    assert [[t for t in jobs[n]["overrides"] if t.startswith(("lr", "seed"))] for n in (2, 3)] == [
+        ["lr=0.1", "seed=1"],
+        ["lr=0.01", "seed=1"],
+    ]
+    # and the other way to say it
+    other = ["seed=0,1,2"] if more[0].startswith("sweep") else ["sweep.seeds=3"]
+    assert dltrain("-m", f"sweep.resume={folder}", *other) == 0
+    assert sorted(summaries(folder)) == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(

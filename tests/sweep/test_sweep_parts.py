@@ -132,8 +132,8 @@ def test_conditions_leave_inactive_axes_out_of_a_grid():
     "node, message",
     [
         ({"lr": 3}, "must be a list of values"),
-        ({"lr": {"low": 1}}, "must be a list of values"),
-        ({"lr": []}, "has no values"),
+        ({"lr": {"low": 1}}, "it needs values, or low and high"),
+        ({"lr": []}, "must be a list of values"),
         (
             {"lr": {"low": 1, "high": 2, "lgo": True}},
             "`sweep.space.lr.lgo` is no key of an axis. Did you mean `log`",

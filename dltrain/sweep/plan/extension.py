@@ -44,7 +44,13 @@ def grows(former: Plan, plan: Plan) -> bool:
     if plan.configurations is None:
         return former.replicates == plan.replicates and former.trials <= plan.trials
     kept = all(chosen in plan.configurations for chosen in former.configurations or [])
-    return kept and all(replicate in plan.replicates for replicate in former.replicates)
+    return kept and all(explicit(replicate, plan) in plan.replicates for replicate in former.replicates)
+
+
+def explicit(replicate: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """Return a repetition of a sweep without repetitions, whose runs have the default seed, as that of one over seeds."""
+    seeded = not replicate and any("seed" in found for found in plan.replicates)
+    return {"seed": str(plan.first.seed)} if seeded else replicate
 
 
 def keep_numbers(former: Plan, plan: Plan) -> None:
@@ -55,7 +61,9 @@ def keep_numbers(former: Plan, plan: Plan) -> None:
         *(c for c in plan.configurations if c not in former.configurations),
     ]
     trial = {index: configurations.index(chosen) for index, chosen in enumerate(plan.configurations)}
-    repetition = {plan.replicates.index(found): r for r, found in enumerate(former.replicates)}
+    repetition = {
+        plan.replicates.index(explicit(found, plan)): r for r, found in enumerate(former.replicates)
+    }
     # former numbers by the trial and the repetition of the new plan
     numbers = {
         (t, r): former.trial_of[t, repetition[r]]

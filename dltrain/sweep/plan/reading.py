@@ -18,7 +18,7 @@ from dltrain.config.keys import REPLICATES
 from dltrain.config.schema import Config, SweepKnobs
 from dltrain.config.secrets import put, secrets_of
 from dltrain.config.validation import check_axes, check_effect, validate
-from dltrain.config.values import check_value
+from dltrain.config.values import check_value, source_of
 from dltrain.errors import UserError
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.checks import check_pruner, check_search
@@ -157,7 +157,11 @@ def axes_of(
         if names.count(name) > 1 or name in fixed:
             raise UserError(f"`{name}` is given twice. Write all its values in one list: {name}=a,b,c")
     check_axes(settings["space"])
-    yaml = [a for a in space.axes_of_yaml(settings["space"]) if a.name not in names and a.name not in fixed]
+    written = space.axes_of_yaml(
+        settings["space"],
+        lambda key: source_of(f"sweep.space.{key}", composition.choices, composition.catalogue),
+    )
+    yaml = [axis for axis in written if axis.name not in names and axis.name not in fixed]
     axes = space.without_repeats(space.zipped([*yaml, *given], settings["zip"]))
     for axis in axes:
         check_effect(axis.name.split(","))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any
@@ -158,40 +158,78 @@ def _comparable(override: Override) -> Any:
 # From YAML --------------------------------------------------------------------------------------------------------
 
 
-def axes_of_yaml(space: dict[str, Any]) -> list[Axis]:
-    """The axes of `sweep.space`: key → list of values, or {low, high, log, int, when} or {values, when}."""
+# keys of an axis in YAML
+KEYS = ("values", "low", "high", "log", "int", "when")
+
+
+def axes_of_yaml(space: Mapping[str, Any], place_of: Callable[[str], str] = lambda key: "") -> list[Axis]:
+    """Return the axes of `sweep.space`: key → list of values, or {low, high, log, int, when} or {values, when}.
+
+    `place_of` returns the file and line of an axis, for the message. Raises UserError for an axis that cannot be read.
+    """
     axes: list[Axis] = []
     for key, node in space.items():
-        axes.append(_yaml_axis(str(key), node, {axis.name: axis for axis in axes}))
+        try:
+            axes.append(_yaml_axis(str(key), node, {axis.name: axis for axis in axes}))
+        except UserError as error:
+            where = place_of(str(key))
+            raise UserError(f"{where}: {error}" if where else str(error)) from None
     return axes
 
 
 def _yaml_axis(key: str, node: Any, earlier: dict[str, Axis]) -> Axis:
     node = {"values": node} if isinstance(node, list) else node
-    known = ("values", "low", "high", "log", "int", "when")
-    if not isinstance(node, dict) or not ("values" in node) ^ ({"low", "high"} <= set(node)):
-        raise UserError(
-            f"`sweep.space.{key}` is {node}; it must be a list of values, or a mapping with low and high, or with values."
-        )
+    form = f"Write `{key}: [a, b]`, `{key}: {{low: 1e-4, high: 0.1, log: true}}` or `{key}: {{values: [a, b], when: {{KEY: WORD}}}}`"
+    if not isinstance(node, dict):
+        raise UserError(f"`sweep.space.{key}` is {node}; it must be a list of values, or a mapping.\n{form}")
     for name in node:
-        if name not in known:
-            raise UserError(f"`sweep.space.{key}.{name}` is no key of an axis.{nearest(str(name), known)}")
-    when = {name: _texts(values) for name, values in (node.get("when") or {}).items()}
-    for name in when:
-        if name not in earlier:
+        if name not in KEYS:
+            hint = nearest(str(name), KEYS)
             raise UserError(
-                f"`sweep.space.{key}.when` names {name}, which is no axis before it.{nearest(name, earlier)}"
+                f"`sweep.space.{key}.{name}` is no key of an axis.{hint}\nKeys of an axis: {', '.join(KEYS)}"
             )
+    if not ("values" in node) ^ ({"low", "high"} <= set(node)):
+        raise UserError(f"`sweep.space.{key}` is {node}; it needs values, or low and high.\n{form}")
+    for name in ("log", "int"):
+        if not isinstance(node.get(name, False), bool):
+            raise UserError(f"`sweep.space.{key}.{name}` is {node[name]}; it must be: true or false")
+    when = _conditions(key, node.get("when"), earlier)
     if "values" in node:
-        texts = _texts(node["values"])
-        if not texts:
-            raise UserError(f"`sweep.space.{key}` has no values. Give at least one.")
-        return Axis(key, tuple((text, (f"{key}={text}",)) for text in texts), when=when)
+        if not isinstance(node["values"], list) or not node["values"]:
+            raise UserError(
+                f"`sweep.space.{key}.values` is {node['values']}; it must be a list of values.\n{form}"
+            )
+        return Axis(key, tuple((text, (f"{key}={text}",)) for text in _texts(node["values"])), when=when)
     low, high = node["low"], node["high"]
     if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in (low, high)):
         raise UserError(f"`sweep.space.{key}` goes from {low!r} to {high!r}; both ends must be numbers.")
     axis = Axis(key, (), float(low), float(high), bool(node.get("log")), bool(node.get("int")), when)
     return checked_range(axis, f"sweep.space.{key}")
+
+
+def _conditions(key: str, when: Any, earlier: dict[str, Axis]) -> dict[str, list[str]]:
+    """Return the values of earlier axes beside which an axis is active. Raises UserError for one that never occurs."""
+    if when is None:
+        return {}
+    path = f"sweep.space.{key}.when"
+    if not isinstance(when, dict):
+        raise UserError(
+            f"`{path}` is {when}; it must be a mapping of an earlier axis: `when: {{optimizer: adam}}`"
+        )
+    found = {str(name): _texts(values) for name, values in when.items()}
+    for name, values in found.items():
+        if name not in earlier:
+            raise UserError(f"`{path}` names {name}, which is no axis before it.{nearest(name, earlier)}")
+        labels = earlier[name].labels
+        if not labels:
+            raise UserError(f"`{path}` names {name}, which is a range. Name an axis of values, such as words")
+        for value in values:
+            if value not in labels:
+                raise UserError(
+                    f"`{path}.{name}` is {value}, which the axis {name} never has.{nearest(value, labels)}\n"
+                    f"Its values: {', '.join(labels)}"
+                )
+    return found
 
 
 def _texts(values: Any) -> list[str]:

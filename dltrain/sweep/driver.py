@@ -144,7 +144,7 @@ class Driver:
 
     def loop(self) -> None:
         """Submit jobs and handle events until nothing is left; a second signal ends it at once."""
-        while self.interrupts < 2:
+        while self.interrupts < 2 and not self.leaving:
             self.fill()
             if not self.running:
                 return
@@ -156,9 +156,14 @@ class Driver:
         """Whether no further job starts and the running ones save, after a signal or a failure."""
         return bool(self.interrupts) or self.failure is not None
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the driver ends after a signal, and its jobs go on without it."""
+        return bool(self.interrupts) and bool(self.backend.stays)
+
     def handle_events(self) -> None:
         """Handle what happened since the last call; cancel jobs where the sweep is to end."""
-        if self.ending and not self.canceled:
+        if self.ending and not self.canceled and not self.leaving:
             self.canceled = True
             for job in list(self.running.values()):
                 job.state = "saving"

@@ -6,10 +6,12 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dltrain.loggers.events import SUBFOLDER, count
+from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.jobs import Job, number
 from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.plan import Plan
@@ -151,6 +153,31 @@ def print_table(jobs: list[Job], notes: list[str]) -> None:
     for job in jobs:
         show(f"{job.number:>5}  {job.label():<{width}}  {' '.join(job.overrides)}")
     show("".join(f"\n{note}" for note in notes))
+
+
+def dry_run(
+    plan: Plan, checked: int, backend: CompleteBackend, command_for: Callable[[Job], list[str]]
+) -> int:
+    """Print the jobs of a grid, or the axes of a search."""
+    if plan.configurations is None:
+        for axis in plan.axes:
+            values = ", ".join(axis.labels) or f"{axis.low:g} … {axis.high:g}{' (log)' if axis.log else ''}"
+            print(f"{axis.name}: {values}")
+        runs = plan.trials * len(plan.replicates)
+        print(
+            f"sweep={plan.word}: {runs} jobs at most; {checked} configurations with every value checked; nothing was run"
+        )
+        return 0
+    jobs = [
+        job for i, chosen in enumerate(plan.configurations) for job in plan.jobs(i, chosen, Path("SWEEP"))
+    ]
+    jobs.sort(key=lambda job: job.number)
+    for job in jobs:
+        job.config = plan.composer.config(job.overrides)
+        job.command = command_for(job)
+    print_table(jobs, backend.preview(jobs))
+    print(f"\n{len(jobs)} jobs, all composed and valid; nothing was run")
+    return 0
 
 
 def beside_objective(plan: Plan, rows: list[Row]) -> list[str]:

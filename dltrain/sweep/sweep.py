@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from dltrain.sweep.backends.slots import gpus_for, num_slots
 from dltrain.sweep.backends.worker import command_of, score_winner
 from dltrain.sweep.driver import Driver
 from dltrain.sweep.jobs import Job, write, write_summary
-from dltrain.sweep.live import display, print_ranking, print_table
+from dltrain.sweep.live import display, dry_run, print_ranking
 from dltrain.sweep.outcome.files import write_best, write_csv, write_parquet
 from dltrain.sweep.outcome.ranking import edges, rank, winner
 from dltrain.sweep.outcome.report import write_report
@@ -97,9 +98,12 @@ def run_sweep(
         pool.warm_up()  # it imports torch while the configurations are checked here
     configs = check_all(plan)
     backend, on_gpu = open_backend(plan, configs, catalogue, command)
+    command_for = partial(
+        command_of, rights=rights, config_dir=source.config_dir, config_name=source.config_name
+    )
     if plan.settings["dry_run"]:
         backend.close()
-        return dry_run(plan, len(configs), backend)
+        return dry_run(plan, len(configs), backend, command_for)
     if asked is not None:
         check_scale_of(asked, plan)
         check_files_of(asked, plan)
@@ -115,7 +119,7 @@ def run_sweep(
             folder,
             backend,
             display(total, plan.first.quiet, plan.mode),
-            lambda job: command_of(job, rights, source.config_dir, source.config_name),
+            command_for,
             on_gpu,
         )
         return drive(driver, record, catalogue)
@@ -147,28 +151,6 @@ def open_backend(
     )
     backend = plan.rights.door(plan.first.trust).build(plan.settings["backend"], "sweep.backend", sweep)
     return protocol.complete(backend, sweep, key), bool(gpus)
-
-
-def dry_run(plan: Plan, checked: int, backend: CompleteBackend) -> int:
-    """Print the jobs of a grid, or the axes of a search."""
-    if plan.configurations is None:
-        for axis in plan.axes:
-            values = ", ".join(axis.labels) or f"{axis.low:g} … {axis.high:g}{' (log)' if axis.log else ''}"
-            show(f"{axis.name}: {values}")
-        runs = plan.trials * len(plan.replicates)
-        show(
-            f"sweep={plan.word}: {runs} jobs at most; {checked} configurations with every value checked; nothing was run"
-        )
-        return 0
-    jobs = [
-        job for i, chosen in enumerate(plan.configurations) for job in plan.jobs(i, chosen, Path("SWEEP"))
-    ]
-    jobs.sort(key=lambda job: job.number)
-    for job in jobs:
-        job.config = plan.composer.config(job.overrides)
-    print_table(jobs, backend.preview(jobs))
-    show(f"\n{len(jobs)} jobs, all composed and valid; nothing was run")
-    return 0
 
 
 def folder_for(plan: Plan) -> Path:
@@ -306,6 +288,8 @@ def conclude(driver: Driver, catalogue: Catalogue, missing: int, completed: bool
             f"{why_unfinished(driver, completed)} with {count(missing, 'job')} to go. The same command goes on, or: "
             f"{plan.resume_command(folder)}"
         )
+        if driver.leaving:
+            notes.append(driver.backend.stays)
     elif failed:
         notes.append(f"to run what failed again: {plan.resume_command(folder)} sweep.retry=failed")
     write_report(plan, rows, jobs, notes, folder)

@@ -87,6 +87,7 @@ class Backend(Protocol):
     capacity    jobs to submit at most, where they do not depend on results of others; by default `places`
     gives       {"evaluations"} for a backend whose events contain `Evaluated`, which `sweep.pruner` needs
     preview     preview(jobs) returns lines about how jobs would run, for `sweep.dry_run`
+    stays       for jobs that go on without the driver: a sentence on how to end them. A signal then ends the driver only
     """
 
     def submit(self, job: Job) -> None:
@@ -102,7 +103,7 @@ class Backend(Protocol):
         """Ask a job to save and to stop, as SIGINT does; remove one that waits. `job.pruned` is the pruner's reason."""
 
     def close(self) -> None:
-        """Kill the jobs that still run, and release everything. Called once, at the end."""
+        """Kill the jobs that still run, unless they stay, and release everything. Called once, at the end."""
 
 
 class CompleteBackend(Backend, Protocol):
@@ -112,6 +113,7 @@ class CompleteBackend(Backend, Protocol):
     capacity: int
     gives: frozenset[str]
     preview: Callable[[Sequence[Job]], list[str]]
+    stays: str
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def complete(backend: Any, sweep: Sweep, key: str) -> CompleteBackend:
         "capacity": places,
         "gives": frozenset(),
         "preview": lambda jobs: [],
+        "stays": "",
     }
     for name, default in defaults.items():
         if not hasattr(backend, name):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dltrain.config.catalogue import leaves
-from dltrain.config.schema import Config, objective_of
+from dltrain.config.schema import DEFAULT_EPOCHS, Config, objective_of
 from dltrain.direction import BETTER
 from dltrain.errors import UserError
 from dltrain.sweep.plan import sources, space
 from dltrain.sweep.plan.plan import Plan, mode_of
-
-DEFAULT_EPOCHS = 30  # as build has it
 
 
 def check_search(plan: Plan) -> None:

@@ -23,7 +23,7 @@ LAYERS = (
     ("loggers",),
     ("storage", "screen"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
-     "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges",
+     "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges", "devices",
      "declare", "verbs"),
 )  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_no_module_imports_itself_through_others():
 
 
 def test_parts_do_not_import_each_other():
-    shared = {"batch_norm", "direction", "declare", "errors", "ranges", "seeding"}
+    shared = {"batch_norm", "direction", "declare", "devices", "errors", "ranges", "seeding"}
     wrong = []
     for file in FILES:
         here = room_of(file)

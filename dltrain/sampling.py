@@ -181,7 +181,7 @@ class Hard:
     def observe(self, indices: Tensor, losses: Tensor) -> None:
         """Keep the last loss (B,) of the samples at `indices` (B,), without a host sync."""
         if self._losses.device != losses.device:
-            self._losses = self._losses.to(losses.device)
+            self._losses = self._losses.to(losses.device, non_blocking=True)
         values = losses.detach().to(self._losses.dtype)
         # keep the larger loss of a sample that is twice in a batch: on a GPU the order of two writes is undefined
         self._losses.scatter_reduce_(0, indices, values, "amax", include_self=False)

@@ -23,7 +23,7 @@ LAYERS = (
     ("loggers",),
     ("storage", "screen"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
-     "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges",
+     "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges", "devices",
      "declare", "processors", "strict_json", "text", "verbs"),
 )  # fmt: skip
 
@@ -116,6 +116,7 @@ def test_parts_do_not_import_each_other():
         "batch_norm",
         "direction",
         "declare",
+        "devices",
         "errors",
         "processors",
         "ranges",

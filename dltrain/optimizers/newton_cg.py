@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dltrain.devices import is_asynchronous
 from dltrain.optimizers.curvature import Vector, dot, hessian_vector, losses_with_graph, trainable
 from dltrain.optimizers.groups import Params
 from dltrain.ranges import Count, NonNegative, Positive
@@ -79,7 +80,8 @@ class NewtonCG(torch.optim.Optimizer):
     def _damping(self, first: Tensor) -> Tensor:
         state = self.state[first]
         if "damping" not in state:
-            state["damping"] = torch.tensor(self.defaults["damping"], dtype=first.dtype, device=first.device)
+            # not torch.tensor, whose copy to a device waits
+            state["damping"] = first.new_full((), self.defaults["damping"])
         return state["damping"]
 
     def _back_off(self, closure: Any, parameters: Vector, step: Vector, loss: Tensor) -> Tensor:
@@ -92,7 +94,7 @@ class NewtonCG(torch.optim.Optimizer):
             gains.append(loss - closure.gradients(parameters, create_graph=False)[0].detach())
             # false for a loss of NaN
             taken = taken | (gains[-1] >= 0)
-            if not taken.is_cuda and bool(taken):
+            if not is_asynchronous(taken.device) and bool(taken):
                 break
         for parameter, old in zip(parameters, before, strict=True):
             parameter.copy_(torch.where(taken, parameter, old))
@@ -129,7 +131,7 @@ def conjugate_gradients(product: Any, grads: Vector, max_iter: int, tolerance: f
     search = _Search(zeros, residual, residual, squared, squared == 0)
     for iteration in range(max_iter):
         search = _advance(search, product(search.direction), target, first=iteration == 0)
-        if not search.ended.is_cuda and bool(search.ended):
+        if not is_asynchronous(search.ended.device) and bool(search.ended):
             break
     return search.solution
 

@@ -363,7 +363,7 @@ def nadam(
         decoupled_weight_decay: apply weight_decay as adamw does
         weight_decay: λ of the penalty λ/2·‖w‖², whose gradient is added to g unless decoupled
     """
-    return torch.optim.NAdam(
+    optimizer = torch.optim.NAdam(
         params,
         lr=lr,
         betas=betas,
@@ -372,6 +372,14 @@ def nadam(
         decoupled_weight_decay=decoupled_weight_decay,
         weight_decay=weight_decay,
     )
+    optimizer.register_load_state_dict_post_hook(_products_to_host)
+    return optimizer
+
+
+def _products_to_host(optimizer: torch.optim.Optimizer) -> None:
+    """Move the products of μ to the CPU, where torch creates them: it loads them to a GPU, and reads them in each step."""
+    for state in optimizer.state.values():
+        state["mu_product"] = state["mu_product"].cpu()
 
 
 def radam(

@@ -98,7 +98,7 @@ def build(
         build_schedule(config, door, group, plan)
         for group in ("schedule", "momentum_schedule", "penalty_schedule")
     ]
-    loss = door.build(config.loss, "loss", splits.spec)
+    loss = build_loss(config, door, splits.spec, device)
     chosen, objects, note = choose_metrics(config, door, splits)
     metrics, objective = measures(loss, splits.spec, chosen)
     check_outputs(model, loss, metrics, splits, config, objects)
@@ -152,6 +152,12 @@ def build_order(config: Config, door: Door, splits: Splits, batch_size: int) -> 
     """Build the order of the samples: by `shuffle`, or by the sampler's rule."""
     runtime = (splits.train.targets.cpu(), batch_size, derive(config.seed, "shuffle"), config.shuffle)
     return door.build(config.sampler, "sampler", *runtime)
+
+
+def build_loss(config: Config, door: Door, spec: DataSpec, device: torch.device) -> Metric:
+    """Build the loss with its tensors, such as class weights, on the device: a copy at each step would wait for it."""
+    loss: Metric = door.build(config.loss, "loss", spec)
+    return loss.to(device) if isinstance(loss, nn.Module) else loss
 
 
 def build_augmentation(config: Config, door: Door, spec: DataSpec) -> Augmentation | None:
@@ -323,7 +329,7 @@ def check_class_weights(
     weights = spec.class_weights
     if weights is None or bool((weights == weights[0]).all()):
         return
-    without = door.build(config.loss, "loss", replace(spec, class_weights=None))
+    without = build_loss(config, door, replace(spec, class_weights=None), device)
     labels = torch.arange(len(weights), device=device)
     logits = torch.randn(len(weights), len(weights), generator=torch.Generator().manual_seed(0)).to(device)
     if torch.equal(loss(logits, labels), without(logits, labels)):

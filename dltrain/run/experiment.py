@@ -128,7 +128,8 @@ def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | Non
     try:
         trainer.loggers.tell("run_started", info)
         trainer.fit()
-        result = finish(experiment, trainer)
+        with trainer.interruptible():
+            result = finish(experiment, trainer)
     except BaseException as error:
         report = explain(error, experiment)
         close(experiment, trainer, report)

@@ -23,7 +23,14 @@ from dltrain.losses import combine, yardstick
 from dltrain.metrics import bootstrap
 from dltrain.metrics.counts import confusion_of
 from dltrain.metrics.measures import Measures
-from dltrain.run.build import build_augmentation, build_model, check_outputs, choose_metrics, measures
+from dltrain.run.build import (
+    build_augmentation,
+    build_loss,
+    build_model,
+    check_outputs,
+    choose_metrics,
+    measures,
+)
 from dltrain.run.data import build_data
 from dltrain.run.machine import choose_device, set_machine
 from dltrain.run.plan import choose_batch_size, make_plan
@@ -93,7 +100,7 @@ def build_scored(
     splits = build_data(config, door, device, read_statistics(path), contract)
     size = choose_batch_size(None, len(splits.train))
     model, _, _ = build_model(replace(config, initializer={}), door, splits, device, size)
-    loss = door.build(config.loss, "loss", splits.spec)
+    loss = build_loss(config, door, splits.spec, device)
     chosen, objects, _ = choose_metrics(config, door, splits)
     metrics, _ = measures(loss, splits.spec, chosen)
     check_outputs(model, loss, metrics, splits, config, objects)

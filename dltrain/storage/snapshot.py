@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dltrain.devices import is_asynchronous, streams_of
+
 
 class Snapshot:
     """Copies of nested plain data with its tensors on the CPU, each copy in the memory of the one before.
@@ -24,8 +26,8 @@ class Snapshot:
         copy = self._laid_out(value, originals, copies)
         for to, tensor in zip(copies, originals, strict=True):
             to.copy_(tensor, non_blocking=True)
-        if any(tensor.is_cuda for tensor in originals):
-            torch.cuda.current_stream().synchronize()
+        for device in {tensor.device for tensor in originals if is_asynchronous(tensor.device)}:
+            streams_of(device).current_stream(device).synchronize()
         self._former = copies
         return copy
 
@@ -48,4 +50,4 @@ class Snapshot:
             tensor.stride(),
         ):
             return former
-        return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+        return torch.empty_like(tensor, device="cpu", pin_memory=is_asynchronous(tensor.device))

@@ -162,9 +162,9 @@ def dry_run(
     if plan.configurations is None:
         for axis in plan.axes:
             values = ", ".join(axis.labels) or f"{axis.low:g} … {axis.high:g}{' (log)' if axis.log else ''}"
-            print(f"{axis.name}: {values}")
+            show(f"{axis.name}: {values}")
         runs = plan.trials * len(plan.replicates)
-        print(
+        show(
             f"sweep={plan.word}: {runs} jobs at most; {checked} configurations with every value checked; nothing was run"
         )
         return 0
@@ -176,7 +176,7 @@ def dry_run(
         job.config = plan.composer.config(job.overrides)
         job.command = command_for(job)
     print_table(jobs, backend.preview(jobs))
-    print(f"\n{len(jobs)} jobs, all composed and valid; nothing was run")
+    show(f"\n{len(jobs)} jobs, all composed and valid; nothing was run")
     return 0
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from dltrain.errors import UserError, typed
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # 128 + number for an interruption (SIGHUP: the terminal was closed), 75 ("try again") where a batch system is to requeue
 # the job. Not every system has all of them.
@@ -58,6 +63,13 @@ class Interrupted(UserError):
         self.exit_code = exit_code
 
 
+class Overdue(Exception):
+    """A signal has waited for `GRACE` seconds for the end of an evaluation."""
+
+
+# An evaluation that ends sooner is completed
+GRACE = 1.0
+
 _early: list[int] = []  # signals that came before somebody listened
 
 
@@ -90,6 +102,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.deadline = float("inf")
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
@@ -108,11 +121,25 @@ class Signals:
         if signal.Signals(number).name == "SIGHUP":
             leave_closed_terminal()
         if self.received is None:
-            self.received = signal.Signals(number)
+            self.received, self.deadline = signal.Signals(number), time.monotonic() + GRACE
         elif number in ENDINGS and _guests:
             raise KeyboardInterrupt(f"a second {signal.Signals(number).name}: the run stopped at once")
         elif number in ENDINGS:
             os._exit(EXIT_CODES[signal.Signals(number)])
+
+    @contextmanager
+    def ending(self, model: nn.Module) -> Iterator[None]:
+        """Raise Overdue inside, from a forward pass of the model, once a signal has waited for `GRACE` seconds."""
+
+        def look(*_: object) -> None:
+            if time.monotonic() > self.deadline:
+                raise Overdue
+
+        hook = model.register_forward_pre_hook(look)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def interruption(self, step: int, folder: object) -> Interrupted:
         """Return the exception to raise once all is saved."""

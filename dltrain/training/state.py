@@ -22,6 +22,7 @@ class State:
         step: updates done
         stop: status and reason, once it is decided
         best_row: row of the best evaluation; `best_weights` are its weights, averaged if averaging is on
+        unevaluated: what the evaluation of this step needs, once a signal has ended it
         bad_steps: skipped or rolled back, because they were not finite
     """
 
@@ -30,6 +31,7 @@ class State:
     best_row: dict[str, float] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     last_row: dict[str, float] = field(default_factory=dict)
+    unevaluated: dict[str, Any] = field(default_factory=dict)
     bad_steps: int = 0
     bad_in_a_row: int = 0
 
@@ -92,6 +94,7 @@ class Checkpoints:
             "best_row": dict(state.best_row),
             "stop": list(state.stop) if state.stop else None,
             "bad_steps": [state.bad_steps, state.bad_in_a_row],
+            "unevaluated": state.unevaluated,
             "optimizer": parts.optimizer.state_dict(),
             "plateaus": [plateau.state_dict() for plateau in parts.plateaus],
             **{name: part.state_dict() for name, part in stateful(parts).items()},
@@ -115,6 +118,7 @@ class Checkpoints:
         stop = content["stop"]
         # a run that was completed may get more epochs
         state.stop = tuple(stop) if stop and stop[0] != "completed" else None
+        state.unevaluated = content.get("unevaluated", {})
         state.bad_steps, state.bad_in_a_row = content.get("bad_steps", (0, 0))
         self.saved_step = state.step
 

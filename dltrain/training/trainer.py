@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from dltrain.batch_norm import batch_norms, micro_batches
 from dltrain.data.errors import DataError
 from dltrain.data.spec import Batch
+from dltrain.devices import is_asynchronous
 from dltrain.loggers.events import Loggers, Progress
 from dltrain.optimizers.stepping import take_step
 from dltrain.storage.run_folder import RunFolder
@@ -22,7 +24,7 @@ from dltrain.training.parts import Parts, Plan
 from dltrain.training.policy import POLICIES
 from dltrain.training.rates import Rates, set_rates
 from dltrain.training.running_means import RunningMeans
-from dltrain.training.signals import Signals
+from dltrain.training.signals import Overdue, Signals
 from dltrain.training.state import Checkpoints, State
 from dltrain.training.validation import Validation
 
@@ -51,7 +53,7 @@ class Trainer:
         self.clock, self.signals = Clock(), Signals()
         self.running = RunningMeans(parts.metrics, parts.objective, plan.device)
         # to skip single steps, the host must check each of them
-        on_device = plan.device.type == "cuda" and plan.non_finite == "stop"
+        on_device = is_asynchronous(plan.device) and plan.non_finite == "stop"
         self.guard = (DeviceGuard if on_device else HostGuard)(parts.model, parts.optimizer)
         self.policy = POLICIES[plan.non_finite](parts, plan, folder, self.state, self.running)
         self.change = Change(parts, self.parameters)
@@ -83,6 +85,8 @@ class Trainer:
     def fit(self) -> None:
         """Train until the plan's end, early stopping or convergence; then restore the best weights."""
         self.begin()
+        if self.state.unevaluated:
+            self.resume_evaluation()
         while self.going:
             try:
                 self.train_epoch(self.plan.epoch_of(self.step))
@@ -166,6 +170,18 @@ class Trainer:
         )
         self.clock.start(self.step)
 
+    def resume_evaluation(self) -> None:
+        """Evaluate the step whose evaluation was ended by a signal."""
+        for part in self.parts.frozen:
+            part.at(self.plan.epoch_of(self.step - 1))
+        self.rates = set_rates(self.parts, self.step - 1)
+        saved = self.state.unevaluated
+        for parameter, gradient in zip(self.parameters, saved["gradients"], strict=True):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        self.change.norm = saved["change_norm"]
+        self.change.tensors = [tensor.to(self.plan.device) for tensor in saved["change"]]
+        self.conclude_step()
+
     def end(self) -> None:
         """Save the end of the run, and restore the best weights."""
         self.save_end()
@@ -178,6 +194,15 @@ class Trainer:
         self.state.stop = self.state.stop or ("completed", f"all {self.plan.total_steps} steps done")
         self.checkpoints.save_once()
 
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Save and raise Interrupted inside, from a forward pass, once a signal has waited for a second."""
+        try:
+            with self.signals.ending(self.parts.model):
+                yield
+        except Overdue:
+            self.interrupt()
+
     def interrupt(self) -> None:
         """Save this step, and end the run. Raises Interrupted."""
         self.checkpoints.save_once()
@@ -189,6 +214,10 @@ class Trainer:
     def observe(self) -> None:
         """Log, evaluate and save if this step is the time for it."""
         self.log()
+        self.conclude_step()
+
+    def conclude_step(self) -> None:
+        """Evaluate and save if this step is the time for it, and look whether the run ends."""
         if self.evaluates_at(self.step):
             self.evaluate_and_judge()
         stopping = self.parts.early_stopping
@@ -221,7 +250,14 @@ class Trainer:
         """Validate, write the row, and show it to early stopping and plateau schedules."""
         self.guard.read()
         steps_per_second = self.clock.end_lap(self.step)
-        row = self.evaluated()
+        self.state.unevaluated = {
+            "gradients": [parameter.grad for parameter in self.parameters],
+            "change": self.change.tensors,
+            "change_norm": self.change.norm,
+        }
+        with self.interruptible():
+            row = self.evaluated()
+        self.state.unevaluated = {}
         row["images_per_second"] = steps_per_second * len(self.parts.order) / self.plan.steps_per_epoch
         row["seconds"] = self.clock.lap
         self.running.reset()

@@ -7,15 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import torch
 from conftest import InTerminal, Run
-from faults import EVERYTHING, at_step, checkpoints, equal, everything, only_run
+from faults import EVERYTHING, at_step, checkpoints, equal, everything, golden_run, only_run
 
 from dltrain.cli import main
 from dltrain.storage import checkpoint as checkpoints_module
 from dltrain.storage.run_folder import RunFolder
+from dltrain.training import signals
+from dltrain.training.diagnosis import Diagnosis
 from dltrain.training.signals import Interrupted, Signals
+from dltrain.training.validation import Validation
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -197,3 +202,67 @@ def test_resume_of_a_folder_of_runs_takes_the_newest(dltrain, workdir):
             dltrain(*EVERYTHING, "name=cut")
     assert dltrain("resume", "outputs/cut") == 0
     assert Run(only_run(workdir, "cut").path).summary["status"] == "completed"
+
+
+THOROUGH = (
+    "dataset.limit=120 batch_size=16 steps=21 evaluation.every_steps=7 model=cnn model.channels=[4] model.norm=batch averaging=ema "
+    "early_stopping.tolerance=1e-9 diagnostics=[layers,surface] diagnostics.surface.points=3 "
+    "evaluation.test=true checkpoint.every_steps=4 quiet=true"
+).split()
+PHASES = {
+    "the statistics of batch norm": (Validation, "set_statistics", 1),
+    "validation": (Validation, "score", 1),
+    "diagnostics": (Diagnosis, "columns", 1),
+    "the last validation": (Validation, "score", 3),
+    "scoring the test split": (Validation, "score", 4),
+    "drawing the surface of the loss": (Diagnosis, "draw", 1),
+}
+
+
+@pytest.fixture(scope="module")
+def thorough(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("thorough"))
+        return golden_run(Path.cwd(), *THOROUGH)
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        phase if phase == "validation" or "test" in phase else pytest.param(phase, marks=pytest.mark.ci)
+        for phase in PHASES
+    ],
+)
+def test_a_signal_ends_what_takes_long_between_steps(phase, dltrain, workdir, monkeypatch, thorough):
+    """At the next forward pass, once it has waited; resume evaluates the step that was not, from the same state."""
+    owner, name, which = PHASES[phase]
+    original, calls, passes = getattr(owner, name), [], []
+
+    def interrupted(self, *arguments, **keys):
+        calls.append(name)
+        if len(calls) == which:
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.parts.model.register_forward_hook(lambda *_: passes.append(phase))
+        return original(self, *arguments, **keys)
+
+    monkeypatch.setattr(signals, "GRACE", 0.0)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as ended:
+        patch.setattr(owner, name, interrupted)
+        dltrain(*THOROUGH, "name=cut")
+    run = only_run(workdir, "cut")
+    assert ended.value.exit_code == 143
+    assert not passes
+    assert run.summary["status"] == "interrupted"
+    dltrain("resume", run.path)
+    equal(run, thorough)
+
+
+def test_an_evaluation_that_ends_within_the_grace_is_completed():
+    model = torch.nn.Identity()
+    with Signals() as heard, heard.ending(model):
+        os.kill(os.getpid(), signal.SIGTERM)
+        model(torch.zeros(1))
+        heard.deadline -= signals.GRACE
+        with pytest.raises(signals.Overdue):
+            model(torch.zeros(1))
+    model(torch.zeros(1))

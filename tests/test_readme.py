@@ -80,10 +80,11 @@ def test_the_pages_have_examples():
     assert verbs == {
         "resume",
         "rerun",
+        "report",
         "evaluate",
         "predict",
         "export",
-    }  # these are run in test_commands.py and tests/run
+    }  # these are run in test_commands.py, tests/report and tests/run
 
 
 @pytest.fixture

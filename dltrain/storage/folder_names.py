@@ -12,6 +12,7 @@ from dltrain.errors import CheckpointProblem, UserError
 
 # in the folder of a sweep, beside the folders of its jobs
 SWEEP_RECORD = "sweep.json"
+SWEEP_STUDY = "study.log"
 
 
 def new_folder(output: str, name: str) -> Path:

@@ -24,9 +24,10 @@ GAP = 0.05  # difference of two accuracies
 SMALL_LR = 0.01  # fraction of the largest learning rate
 IDLE = 0.2  # fraction of the evaluations under it that is told
 TINY_GRADIENT = 1e-6
-SPIKE = 50.0  # times the median gradient norm
+SPIKE = 50.0  # times the gradient norm of the evaluations around
 VANISHED = 1e-3  # fraction of the largest gradient of a layer
 DEAD = 0.5
+SHARES = ("accuracy",)  # metrics that are fractions of the samples
 
 
 @dataclass(frozen=True)
@@ -174,14 +175,22 @@ def gradient_norm(record: Record) -> Iterator[Finding]:
             f"grad_norm is {number(values[-1])} in the last evaluation (first: {number(values[0])}): the gradient has vanished, "
             "at a minimum or in a saturated model.",
         )
-    epoch, largest = max(norms, key=lambda point: point[1])
-    if median(values) > 0 and largest > SPIKE * median(values):
+    times, i = max(
+        ((v / around, i) for i, v in enumerate(values) if (around := neighbors(values, i)) > 0),
+        default=(0.0, 0),
+    )
+    if times > SPIKE:
         yield Finding(
             "warn",
-            f"grad_norm reached {number(largest)} in epoch {epoch:g}, {largest / median(values):,.0f} times its median "
-            f"{number(median(values))}: such steps throw the weights far.",
+            f"grad_norm reached {number(values[i])} in epoch {norms[i][0]:g}, {times:,.0f} times that of the evaluations around it "
+            f"(median {number(neighbors(values, i))}): such steps throw the weights far.",
             clipped(record),
         )
+
+
+def neighbors(values: list[float], i: int, reach: int = 3) -> float:
+    """Return the median of the values before and after one, without it."""
+    return median([*values[max(0, i - reach) : i], *values[i + 1 : i + 1 + reach]])
 
 
 def layers(record: Record) -> Iterator[Finding]:
@@ -219,11 +228,15 @@ def constant_guess(record: Record) -> Iterator[Finding]:
         return
     name = both[0]
     test, constant = record.tests[name], record.constant[name]
-    better = improves(test, constant, direction_of(name) or "min")
-    end = "better than" if better else "no better than"
+    # two standard errors of the accuracy of a guess
+    margin = (
+        2 * math.sqrt(constant * (1 - constant) / record.scored) if name in SHARES and record.scored else 0.0
+    )
+    better = improves(test, constant, direction_of(name) or "min", margin)
     yield Finding(
         "good" if better else "bad",
-        f"Test {name} {number(test)}: {end} a constant guess ({number(constant)}).",
+        f"Test {name} {number(test)}: {'' if better else 'not '}better than a constant guess ({number(constant)}"
+        f"{f' ± {number(margin)}, {record.scored:,} samples' if margin else ''}).",
     )
 
 

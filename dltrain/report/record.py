@@ -62,11 +62,15 @@ class Record:
         cross-entropy −Σ p log p; no other constant has more or less.
         """
         measured = numbers_of(self.summary.get("constant"))
-        supports = [float(row.get("support") or 0) for row in self.classes]
-        if measured or sum(supports) <= 0:
+        if measured or not self.scored:
             return measured
-        shares = [support / sum(supports) for support in supports if support > 0]
+        shares = [share for row in self.classes if (share := float(row["support"]) / self.scored) > 0]
         return {"accuracy": max(shares), "loss": -sum(p * math.log(p) for p in shares)}
+
+    @property
+    def scored(self) -> int:
+        """Return the number of samples in the report by class."""
+        return round(sum(float(row["support"]) for row in self.classes))
 
     def column(self, name: str) -> list[tuple[float, float]]:
         """Return (epoch, value) of a column where the value is finite."""

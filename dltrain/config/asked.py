@@ -63,7 +63,9 @@ def _keys(
     for path, value in values.items():
         follows = path in links and value == values.get(links[path])
         if path in defaults and value != defaults[path] and not follows:
-            yield Choice(path, written(value), written(defaults[path]), _source(path, given, defaults[path]))
+            default = defaults[path]
+            stated = "none: required" if default == "???" else written(default)
+            yield Choice(path, written(value), stated, _source(path, given, default))
 
 
 def _source(key: str, given: set[str], default: object) -> str:

@@ -317,6 +317,24 @@ class Run:
                 export(self.path, config, door, asked.form, asked.folder)
         return asked.folder
 
+    def report(self, output: str | Path | None = None, samples: bool = False) -> Path:
+        """Write the report of the run, as `dltrain report RUN` does, and return its file.
+
+        Args:
+            output: the HTML file to write; report.html in the run folder by default
+            samples: whether to add sample inputs and the most confident mistakes as pictures
+
+        Raises:
+            UserError: `output` is no HTML file, or `samples` of a run whose inputs are no images
+        """
+        from dltrain.commands.report import Arguments, output_of, write
+        from dltrain.run.hosting import hosted, torch_kept
+
+        file = output_of(self.path, None if output is None else str(output))
+        with hosted(), torch_kept():
+            write(Arguments(self.path, file, samples, overrides=list(self._changes)), self._words())
+        return file
+
     def check(self) -> None:
         """Raise CheckpointProblem, or UserError, where the folder is not that of a run that can be used here."""
         from dltrain.run.hosting import hosted

@@ -20,6 +20,7 @@ LAYERS = (
     ("sweep",),
     ("config", "run", "seams"),
     ("training", "diagnostics"),
+    ("report",),
     ("loggers",),
     ("storage", "screen"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",

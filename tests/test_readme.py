@@ -80,6 +80,7 @@ def test_the_pages_have_examples():
     assert verbs == {
         "resume",
         "rerun",
+        "report",
         "evaluate",
         "predict",
         "export",
@@ -90,7 +91,7 @@ def test_the_pages_have_examples():
         "archive",
         "reproduce",
         "verify",
-    }  # these are run in test_commands.py, tests/run, tests/runs and tests/faults
+    }  # these are run in test_commands.py, tests/report, tests/run, tests/runs and tests/faults
 
 
 @pytest.fixture

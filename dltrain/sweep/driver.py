@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from dltrain.config.schema import Config
 from dltrain.errors import FolderInUse, ResourceProblem
+from dltrain.storage.folder_names import SWEEP_STUDY
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.backends.protocol import CompleteBackend, Ended, Evaluated, Event, Started, checked
 from dltrain.sweep.jobs import Chosen, Job, values_of
@@ -42,6 +43,16 @@ class Open:
 
     trial: Trial | None
     jobs: list[Job]
+
+
+def jobs_of(plan: Plan, frozen: FrozenTrial, folder: Path) -> list[Job]:
+    """Return the jobs of a trial of the study. Raises CheckpointProblem for one with values that no axis has."""
+    chosen = {axis.name: frozen.params[axis.name] for axis in plan.search_axes if axis.name in frozen.params}
+    if not all(axis.holds(chosen[axis.name]) for axis in plan.search_axes if axis.name in chosen):
+        from dltrain.sweep.study import damaged
+
+        raise damaged(folder / SWEEP_STUDY, f" at trial {frozen.number}")
+    return plan.jobs(frozen.number, chosen, folder)
 
 
 class Driver:
@@ -86,19 +97,9 @@ class Driver:
             self.asked += 1
             if frozen.state.is_finished():
                 # their folders may have been deleted since, or failed jobs are to run again
-                self.begin_jobs(self.finished_jobs(frozen), None)
+                self.begin_jobs(jobs_of(self.plan, frozen, self.folder), None)
             else:
                 self.begin_trial(*self.study.resume(frozen))
-
-    def finished_jobs(self, frozen: FrozenTrial) -> list[Job]:
-        """Return the jobs of a trial that is done. Raises CheckpointProblem for one with values that no axis has."""
-        axes = [axis for axis in self.plan.search_axes if axis.name in frozen.params]
-        chosen = {axis.name: frozen.params[axis.name] for axis in axes}
-        if not all(axis.holds(chosen[axis.name]) for axis in axes):
-            from dltrain.sweep.study import damaged
-
-            raise damaged(self.study.file, f" at trial {frozen.number}")
-        return self.plan.jobs(frozen.number, chosen, self.folder)
 
     def begin_trial(self, trial: Trial, chosen: Chosen) -> None:
         """Assign numbers to the jobs of a trial, and queue those that are not done."""

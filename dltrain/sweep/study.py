@@ -17,11 +17,12 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dltrain.errors import CheckpointProblem
+from dltrain.storage.folder_names import SWEEP_STUDY
 from dltrain.sweep.jobs import Chosen
 from dltrain.sweep.plan.space import Axis, active
 
 Direction = Literal["minimize", "maximize"]
-FILE, NAME = "study.log", "sweep"
+NAME = "sweep"
 PAUSES = (0.1, 0.5, 2.0)  # seconds between the tries to write; then the sweep stops
 
 
@@ -114,7 +115,7 @@ class Study:
     def __init__(self, folder: Path, axes: list[Axis], sampler: Any, directions: list[Direction]) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.axes = axes
-        self.file = folder / FILE
+        self.file = folder / SWEEP_STUDY
         with quiet():
             try:
                 self.storage = JournalStorage(Journal(self.file))

@@ -19,7 +19,6 @@ from dltrain.config.compose import CONFIG_NAME
 from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
-from dltrain.loggers.events import count
 from dltrain.storage import manifest
 from dltrain.storage.folder_names import check_files, check_writable, new_folder
 from dltrain.storage.lock import owner_of
@@ -31,6 +30,7 @@ from dltrain.sweep.driver import Driver
 from dltrain.sweep.jobs import Job, write, write_summary
 from dltrain.sweep.live import display, dry_run, print_ranking
 from dltrain.sweep.outcome.files import write_best, write_csv, write_parquet
+from dltrain.sweep.outcome.notes import notes_of
 from dltrain.sweep.outcome.ranking import edges, rank, winner
 from dltrain.sweep.outcome.report import write_report
 from dltrain.sweep.plan.checks import check_all
@@ -275,23 +275,11 @@ def conclude(driver: Driver, catalogue: Catalogue, missing: int, completed: bool
         write(folder / RECORD, json.dumps(record, indent=2) + "\n")
     if best is not None and plan.test and missing == 0:
         notes.append(f"test split of the winner: {test_line(plan, rows[0].jobs)}")
-    failed = [job for job in jobs if job.failed]
-    if failed and len(failed) == len(jobs):
-        notes.append(f"every job failed; the first, job {failed[0].number}: {failed[0].reason}")
-    reused = sum("reused" in job.summary for job in jobs)
-    if reused:
-        notes.append(
-            f"{count(reused, 'job')} not run again: taken over from finished runs (`reused` in summary.json)."
-        )
-    if missing:
-        notes.append(
-            f"{why_unfinished(driver, completed)} with {count(missing, 'job')} to go. The same command goes on, or: "
-            f"{plan.resume_command(folder)}"
-        )
-        if driver.leaving:
-            notes.append(driver.backend.stays)
-    elif failed:
-        notes.append(f"to run what failed again: {plan.resume_command(folder)} sweep.retry=failed")
+    unfinished = why_unfinished(driver, completed) if missing else ""
+    notes += notes_of(plan, jobs, folder, missing, unfinished)
+    if missing and driver.leaving:
+        notes.append(driver.backend.stays)
+    failed = any(job.failed for job in jobs)
     write_report(plan, rows, jobs, notes, folder)
     manifest.write(folder, manifest.SWEEP_RECORDS)
     if failed or not plan.first.quiet:

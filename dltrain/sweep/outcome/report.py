@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dltrain.direction import BETTER
+from dltrain.report.page import style
 from dltrain.sweep.jobs import Job, number, write
 from dltrain.sweep.outcome.ranking import Row, importance
 from dltrain.sweep.plan.plan import Plan
@@ -17,50 +18,11 @@ from dltrain.sweep.plan.space import Axis
 MAX_CURVES = 200
 MAX_POINTS = 120  # of one curve
 
-STYLE = """
-:root{color-scheme:light dark;--ink:#1c2430;--soft:#667085;--line:#e3e7ee;--page:#fafbfc;--card:#fff;--best:#0b7a75;--bad:#b42318;
---dot:#98a6bd}
-@media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#98a2b3;--line:#2c3442;--page:#12161d;--card:#1a202a;--best:#3fc1b6;
---bad:#f97066;--dot:#5b6b85}
-}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:1080px;padding:2.5rem 1.25rem 4rem;background:var(--page);color:var(--ink);
-font:15px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;font-variant-numeric:tabular-nums}
-h1{font-size:1.7rem;margin:0}
-h2{font-size:1.1rem;margin:2.4rem 0 .7rem}
-p{margin:.4rem 0;max-width:56rem}
-.soft{color:var(--soft)}
-section.card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1rem 1.2rem;overflow-x:auto}
-.facts{display:flex;flex-wrap:wrap;gap:.6rem;margin:1.2rem 0}
-.facts div{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:.6rem 1rem;min-width:8rem}
-.facts b{display:block;font-size:1.25rem}
-.facts span{color:var(--soft);font-size:.85rem}
-table{border-collapse:collapse;width:100%}
-th{color:var(--soft);font-weight:500;font-size:.85rem;text-align:left}
-td,th{padding:.35rem .7rem .35rem 0;border-bottom:1px solid var(--line);white-space:nowrap}
-td.n,th.n{text-align:right}
-tr.best td{color:var(--best);font-weight:600}
-.bad{color:var(--bad)}
-code{font:13px ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
-.fail{padding:.6rem 0;border-bottom:1px solid var(--line)}
-.fail:last-child{border:0}
-.fail p{max-width:none;overflow-wrap:anywhere}
-a{color:var(--best)}
-.warn{border-left:4px solid #d98c00;padding:.4rem .9rem;background:var(--card);margin:.5rem 0}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
-svg{width:100%;height:auto;display:block}
-svg text{fill:var(--soft);font-size:11px;paint-order:stroke;stroke:var(--card);stroke-width:3px}
-svg .axis{stroke:var(--line)}
-svg .c{fill:none;stroke:var(--dot);stroke-width:1;opacity:.55}
-svg .b{fill:none;stroke:var(--best);stroke-width:2.5}
-svg circle{fill:var(--dot);opacity:.8}
-svg circle.b{fill:var(--best);stroke:none;opacity:1}
-svg rect{fill:var(--best)}
-"""
 
-
-def write_report(plan: Plan, rows: list[Row], jobs: list[Job], notes: list[str], folder: Path) -> None:
-    """Write report.html into the sweep's folder."""
+def write_report(
+    plan: Plan, rows: list[Row], jobs: list[Job], notes: list[str], folder: Path, file: Path | None = None
+) -> None:
+    """Write the report of the sweep in a folder: report.html in it, or another file."""
     best = rows[0] if rows and rows[0].complete else None
     parts = [
         _head(plan, rows, jobs, folder),
@@ -75,9 +37,9 @@ def write_report(plan: Plan, rows: list[Row], jobs: list[Job], notes: list[str],
     title = _text(f"{folder.parent.name}: sweep {folder.name}")
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+        f"<title>{title}</title><style>{style()}</style></head><body>{''.join(parts)}</body></html>\n"
     )
-    write(folder / "report.html", page)
+    write(file or folder / "report.html", page)
 
 
 def _text(value: object) -> str:

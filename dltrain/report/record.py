@@ -1,0 +1,164 @@
+"""Read what the report shows from a run folder, which may be of another version, cut short, or come from elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from dltrain.errors import CheckpointProblem
+from dltrain.storage.summary import read_json, read_rows, read_summary, read_text
+
+Row: TypeAlias = dict[str, float]
+
+MOST_BYTES = 20_000_000  # of a table by class
+# a folder may hold thousands of other files
+MOST_FILES = 200
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run folder, read.
+
+    classes: rows of per_class.csv without the means; confusion: (C, C) counts of true class (row) and predicted class
+    """
+
+    path: Path
+    summary: dict[str, Any]
+    rows: list[Row]
+    classes: list[dict[str, str]]
+    confusion: list[list[int]]
+    contract: dict[str, Any]
+
+    @cached_property
+    def metric(self) -> str:
+        return str(self.summary.get("metric") or "val/loss")
+
+    @cached_property
+    def mode(self) -> str:
+        return "max" if self.summary.get("mode") == "max" else "min"
+
+    @cached_property
+    def best(self) -> Row:
+        """Return the row of the best evaluation, from metrics.csv; empty where there is none."""
+        step = number_in(self.summary.get("best"), "step")
+        return next((row for row in self.rows if row["step"] == step), {})
+
+    @property
+    def tests(self) -> dict[str, float]:
+        return numbers_of(self.summary.get("test"))
+
+    @cached_property
+    def constant(self) -> dict[str, float]:
+        """Return the scores of a constant guess: those that the run measured, or the best ones that the test classes allow.
+
+        Of class frequencies p, always the most frequent class is right max(p) of the time, and the probabilities p have the
+        cross-entropy −Σ p log p; no other constant has more or less.
+        """
+        measured = numbers_of(self.summary.get("constant"))
+        if measured or not self.scored:
+            return measured
+        shares = [share for row in self.classes if (share := float(row["support"]) / self.scored) > 0]
+        return {"accuracy": max(shares), "loss": -sum(p * math.log(p) for p in shares)}
+
+    @property
+    def scored(self) -> int:
+        """Return the number of samples in the report by class."""
+        return round(sum(float(row["support"]) for row in self.classes))
+
+    def column(self, name: str) -> list[tuple[float, float]]:
+        """Return (epoch, value) of a column where the value is finite."""
+        return [
+            (row.get("epoch", row["step"]), row[name])
+            for row in self.rows
+            if math.isfinite(row.get(name, math.nan))
+        ]
+
+    @cached_property
+    def files(self) -> list[tuple[str, int]]:
+        """Return the files and folders of the run with their sizes in bytes."""
+        inside = sorted(self.path.iterdir(), key=lambda path: path.name)
+        return [
+            (path.name + "/" * path.is_dir(), size_of(path))
+            for path in inside
+            if not path.name.startswith(".")
+        ][:MOST_FILES]
+
+
+def read(path: Path) -> Record:
+    """Read a run folder. Raises CheckpointProblem for a folder, summary.json or metrics.csv that is not of a run."""
+    try:
+        contract = read_json(path / "data.json")
+    except (OSError, ValueError):
+        contract = {}
+    return Record(
+        path,
+        read_summary(path),
+        read_rows(path / "metrics.csv"),
+        [row for row in read_classes(path / "per_class.csv") if not row["class"].endswith(" mean")],
+        read_confusion(path / "confusion_matrix.csv"),
+        contract,
+    )
+
+
+def read_table(file: Path) -> list[list[str]]:
+    """Return the cells of a CSV file; none where there is no such file. Raises CheckpointProblem for a damaged one."""
+    if not file.is_file():
+        return []
+    try:
+        return list(csv.reader(io.StringIO(read_text(file, MOST_BYTES))))
+    except (OSError, ValueError, csv.Error) as error:
+        raise CheckpointProblem(f"{file} cannot be read: {str(error)[:100]}") from None
+
+
+def read_classes(file: Path) -> list[dict[str, str]]:
+    """Return the rows of per_class.csv, whose numbers are checked. Raises CheckpointProblem for a file that no run wrote."""
+    head, *lines = read_table(file) or [[]]
+    rows = [dict(zip(head, line, strict=False)) for line in lines]
+    try:
+        for row in rows:
+            _ = row["class"], [float(row[name]) for name in ("precision", "recall", "f1", "support")]
+    except (KeyError, ValueError) as error:
+        raise CheckpointProblem(f"{file} is no report by class: {str(error)[:100]}") from None
+    return rows
+
+
+def read_confusion(file: Path) -> list[list[int]]:
+    """Return the counts of confusion_matrix.csv. Raises CheckpointProblem for a file that no run wrote."""
+    lines = read_table(file)[1:]
+    try:
+        counts = [[int(cell) for cell in line[1:]] for line in lines]
+    except ValueError as error:
+        raise CheckpointProblem(f"{file} is no confusion matrix: {str(error)[:100]}") from None
+    if any(len(line) != len(counts) for line in counts):
+        raise CheckpointProblem(f"{file} is no confusion matrix: it is not square")
+    return counts
+
+
+def numbers_of(value: object) -> dict[str, float]:
+    """Return the finite numbers of a mapping from a file."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(key): number for key in value if (number := number_in(value, key)) is not None}
+
+
+def number_in(value: object, key: str) -> float | None:
+    """Return a finite number of a mapping from a file, None where there is none."""
+    found = value.get(key) if isinstance(value, Mapping) else None
+    good = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+    return float(found) if good and found is not None else None
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; links are not followed."""
+    if not path.is_dir() or path.is_symlink():
+        return path.lstat().st_size
+    return sum(
+        os.lstat(os.path.join(here, name)).st_size for here, _, files in os.walk(path) for name in files
+    )

@@ -1,0 +1,57 @@
+"""The report of a sweep, written again from its folder, which is only read: the sweep may be running."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dltrain.config.door import rights_of_record
+from dltrain.errors import CheckpointProblem, assigned, typed
+from dltrain.storage.folder_names import SWEEP_STUDY
+from dltrain.sweep.driver import jobs_of
+from dltrain.sweep.jobs import Job
+from dltrain.sweep.outcome.notes import notes_of
+from dltrain.sweep.outcome.ranking import edges, rank
+from dltrain.sweep.outcome.report import write_report
+from dltrain.sweep.plan.plan import Plan
+from dltrain.sweep.plan.reading import read_plan
+from dltrain.sweep.record import resumed_texts
+from dltrain.sweep.sweep import Source, check_remembered, open_study, test_line
+
+
+def report_again(folder: Path, source: Source, file: Path) -> list[str]:
+    """Write the report of a sweep to a file, and return its notes.
+
+    Raises CheckpointProblem where its record or its study is missing or damaged, OSError where the file cannot be written.
+    """
+    _, texts, recorded = resumed_texts([assigned("sweep.resume", folder)])
+    rights = rights_of_record(source.catalogue, recorded or [])
+    plan = read_plan(texts, source.config_name, source.catalogue, source.hydra, rights)
+    plan.options = source.options
+    jobs = read_jobs(plan, folder)
+    rows = rank(plan, jobs)
+    notes = edges(plan, rows)
+    winners = rows[0].jobs if rows and plan.test else []
+    if winners and all(job.summary.get("test") for job in winners):
+        notes.append(f"test split of the winner: {test_line(plan, winners)}")
+    missing = plan.trials * len(plan.replicates) - sum(job.is_done for job in jobs)
+    notes += notes_of(plan, jobs, folder, missing, "running, or stopped,")
+    write_report(plan, rows, jobs, notes, folder, file)
+    return notes
+
+
+def read_jobs(plan: Plan, folder: Path) -> list[Job]:
+    """Return the jobs that the study of a sweep lists, with what their folders hold; opening a study writes, so a copy is read."""
+    if not (folder / SWEEP_STUDY).is_file():
+        raise CheckpointProblem(
+            f"{folder} has no {SWEEP_STUDY}, which lists its jobs. A job has a report of its own: {typed('report', folder / '0')}"
+        )
+    with TemporaryDirectory() as copy:
+        shutil.copy(folder / SWEEP_STUDY, copy)
+        trials = open_study(plan, Path(copy)).trials()
+    check_remembered(plan, folder, len(trials))
+    jobs = [job for trial in trials for job in jobs_of(plan, trial, folder)]
+    for job in jobs:
+        job.read()
+    return sorted(jobs, key=lambda job: job.number)

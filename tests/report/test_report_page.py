@@ -1,0 +1,316 @@
+"""report.html: what stands in it is what the run folder holds, whole, escaped, small and offline."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dltrain.errors import CheckpointProblem
+from dltrain.report.charts import charts_of
+from dltrain.report.page import Picture, Samples, render
+from dltrain.report.record import read
+
+HOSTILE = "</script><img src=x onerror=\"alert('1')\">'\"{{ 7*7 }}<!--&"
+CLASS_HEADS = ["class", "precision", "recall", "f1", "support"]
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes and texts, and the rows of its tables by section."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.scripts: list[str] = []
+        self.words: list[str] = []
+        self.cell = self.script = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.cell, self.script = tag in ("td", "th"), tag == "script"
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif self.cell:
+            self.tables[-1][-1].append("")
+        elif tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.cell, self.script = self.cell and tag not in ("td", "th"), False
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+        if self.cell:
+            self.tables[-1][-1][-1] += data
+        elif self.script:
+            self.scripts[-1] += data
+
+    def table(self, head: str) -> list[list[str]]:
+        """Return the rows of the table whose first column has this head."""
+        return next(rows for rows in self.tables if rows[0][0] == head)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return json.loads(self.scripts[0])
+
+
+def folder(path: Path, rows: list[dict[str, Any]], names: list[str] | None = None, **summary: Any) -> Path:
+    """Write a run folder with these rows, a report of three classes, and a summary."""
+    path.mkdir(parents=True)
+    write(path / "metrics.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
+    best = min(rows, key=lambda row: row["val/loss"])
+    facts = {"status": "completed", "metric": "val/loss", "mode": "min", "best": best, "seconds": 12.5}
+    (path / "summary.json").write_text(json.dumps(facts | {"test": {"accuracy": 0.8, "loss": 0.4}} | summary))
+    names = names or ["ant", "bee", "cat"]
+    counts = np.array([[40, 5, 5], [0, 30, 0], [10, 0, 10]])
+    matrix = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
+    write(path / "confusion_matrix.csv", [["true \\ predicted", *names], *matrix])
+    lines = [[name, 0.8, 0.8, 0.9 - 0.1 * k, int(counts[k].sum())] for k, name in enumerate(names)]
+    write(path / "per_class.csv", [CLASS_HEADS, *lines, ["macro mean", 0.8, 0.8, 0.8, 100]])
+    return path
+
+
+def write(file: Path, rows: list[list[Any]]) -> None:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    file.write_text(stream.getvalue())
+
+
+def curves(count: int, **more: Any) -> list[dict[str, Any]]:
+    """Return rows whose lowest val/loss is in the middle."""
+    return [
+        {"epoch": i + 1, "step": 5 * (i + 1), "lr": 0.1, "train/loss": 2 / (i + 1), "val/loss": 0.5 + abs(i - count // 2) / count, **more}
+        for i in range(count)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return folder(tmp_path / "digits" / "run", curves(9), command="dltrain epochs=9")
+
+
+def page_of(run: Path, *asked: Any, **more: Any) -> Page:
+    return Page(render(read(run), *asked, **more))
+
+
+def test_the_curves_are_the_columns(run):
+    data = page_of(run).data
+    with open(run / "metrics.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    assert data["x"] == [float(row["epoch"]) for row in rows]
+    assert data["best"] == 5 and data["every"] == 1 and data["left_out"] == []
+    drawn = {
+        f"{s['name']}/{chart['title']}": s["values"] for chart in data["charts"] for s in chart["series"]
+    }
+    assert set(drawn) == {"train/loss", "val/loss", "lr/lr"}
+    assert drawn["val/loss"] == pytest.approx([float(row["val/loss"]) for row in rows], rel=1e-5)
+
+
+def test_the_result_stands_beside_a_constant_guess(run):
+    head, loss, accuracy = page_of(run).table("metric")
+    assert head == ["metric", "train, best epoch", "val, best epoch", "test", "constant guess"]
+    # classes of 50, 30 and 20 samples
+    entropy = -sum(p * np.log(p) for p in (0.5, 0.3, 0.2))
+    assert loss == ["loss", "0.4000", "0.5000", "0.4000", f"{entropy:.4f}"]
+    assert accuracy == ["accuracy", "–", "–", "0.8000", "0.5000"]
+
+
+def test_classes_and_mistakes(run):
+    page = page_of(run)
+    assert [row[0] for row in page.table("class")] == ["class", "cat", "bee", "ant"]
+    assert page.table("true")[1:] == [
+        ["cat", "ant", "10", "50.0%"], ["ant", "bee", "5", "10.0%"], ["ant", "cat", "5", "10.0%"],
+    ]  # fmt: skip
+    matrix = page.table("true \\ predicted")
+    assert [row[1:] for row in matrix[1:]] == [["40", "5", "5"], ["0", "30", "0"], ["10", "0", "10"]]
+
+
+def test_what_was_asked_and_the_files(run):
+    page = page_of(run, [("lr", "0.1", "null", "command line")])
+    assert page.table("differs from the defaults")[1] == ["lr", "0.1", "null", "command line"]
+    size = (run / "metrics.csv").stat().st_size
+    assert ["metrics.csv", f"{size} B"] in page.table("file")
+    assert "dltrain epochs=9" in page.words
+    assert any("as by default" in text for text in page_of(run, []).words)
+    assert any("the defaults: damaged" in text for text in page_of(run, None, "damaged").words)
+
+
+def test_layers_have_a_table_and_charts(tmp_path):
+    columns = {"layers/features.0/gradient": 0.25, "layers/head/gradient": 0.5, "layers/features.0/dead": 0}
+    page = page_of(folder(tmp_path / "run", curves(4, **columns)))
+    assert page.table("layer") == [
+        ["layer", "gradient", "dead"], ["features.0", "0.2500", "0"], ["head", "0.5000", "–"],
+    ]  # fmt: skip
+    (chart,) = (chart for chart in page.data["charts"] if chart["title"] == "layers: gradient")
+    assert chart["place"] == "diagnostics" and [s["name"] for s in chart["series"]] == ["features.0", "head"]
+
+
+# Offline, escaped, small --------------------------------------------------------------------------------------------
+
+
+def hostile(tmp_path: Path) -> Page:
+    names = [HOSTILE, f"{HOSTILE}2", "cat"]
+    columns = {f"layers/{HOSTILE}/gradient": 1.0, f"val/{HOSTILE}": 0.5, HOSTILE: 1.0}
+    texts = {"status": HOSTILE, "stop_reason": HOSTILE, "name": HOSTILE, "notes": HOSTILE, "tags": [HOSTILE], "command": HOSTILE,
+             "inferred": [HOSTILE], "device": HOSTILE, "written": HOSTILE, "overrides": [HOSTILE], "metric": HOSTILE,
+             "versions": {HOSTILE: HOSTILE}, "git": {HOSTILE: HOSTILE}, "test": {HOSTILE: 1.0}, "startup": {HOSTILE: 1.0}}  # fmt: skip
+    run = folder(tmp_path / "x" / "run", curves(4, **columns), names, **texts)
+    (run / "<img src=x onerror=1>").write_text("")
+    picture = io.BytesIO()
+    Image.new("L", (4, 4)).save(picture, "png")
+    samples = Samples(
+        HOSTILE, HOSTILE, [Picture(picture.getvalue(), HOSTILE)], [Picture(picture.getvalue(), HOSTILE)]
+    )
+    return page_of(run, [(HOSTILE, HOSTILE, HOSTILE, HOSTILE)], HOSTILE, samples)
+
+
+def test_hostile_texts_stay_texts(tmp_path):
+    page = hostile(tmp_path)
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("script") == 2
+    assert [str(a["src"])[:22] for tag, a in page.elements if tag == "img"] == ["data:image/png;base64,"] * 2
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    allowed = {"html", "head", "meta", "title", "style", "body", "a", "header", "h1", "h2", "h3", "span", "p", "div", "b", "nav",
+               "main", "section", "ul", "li", "code", "table", "thead", "tbody", "tr", "th", "td", "noscript", "kbd", "details",
+               "summary", "dl", "dt", "dd", "img", "script"}  # fmt: skip
+    assert set(tags) <= allowed
+    titles = [chart["title"] for chart in page.data["charts"]]
+    assert HOSTILE in titles or any(HOSTILE[:30] in title for title in titles)
+    assert sum(HOSTILE in text for text in page.words) > 15
+    assert not any("49" in text for text in page.words if "7*7" in text)
+
+
+def test_only_the_script_of_the_page_may_run(run):
+    page = page_of(run)
+    (policy,) = (a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    assert (
+        policy
+        == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
+
+
+def test_nothing_is_fetched(tmp_path):
+    text = render(read(folder(tmp_path / "run", curves(4))))
+    assert set(re.findall(r"\w+://[^\"'\s]*", text)) == {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"@import|url\((?!#)|<link|src=(?!\"data:)", text)
+
+
+def test_the_script_is_short():
+    script = (Path(__file__).parents[2] / "dltrain" / "report" / "charts.js").read_text()
+    assert script.count("\n") < 300
+
+
+def test_the_largest_page_has_three_megabytes_at_most(tmp_path):
+    rows = curves(1500, **{f"layers/{'x' * 90}{k}/gradient": 1 / (k + 3) for k in range(120)})
+    names = [f"{'class ' * 20}{k}" for k in range(100)]
+    run = folder(tmp_path / "run", rows[:2], notes="n" * 4_000_000, overrides=["o" * 4_000_000])
+    write(run / "metrics.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
+    draw = np.random.default_rng(0)
+    counts = draw.integers(0, 1000, (100, 100)).tolist()
+    matrix = [[name, *row] for name, row in zip(names, counts, strict=True)]
+    write(run / "confusion_matrix.csv", [["", *names], *matrix])
+    write(run / "per_class.csv", [CLASS_HEADS, *([name, 0.5, 0.5, 0.5, 9] for name in names)])
+    stream = io.BytesIO()
+    Image.fromarray(draw.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(stream, "png")
+    noise = [Picture(stream.getvalue(), "true a, predicted b (50%)")] * 36
+    found = read(run)
+    text = render(found, [], "", Samples("test", "Mistakes", noise[:24], noise[24:]))
+    assert 1_500_000 < len(text.encode()) < 3_000_000
+    data = charts_of(found)
+    assert data["every"] > 1 and len(data["x"]) < 1500
+    assert data["x"][-1] == 1500 and data["best"] in data["x"]
+
+
+def test_a_great_many_columns_are_counted(tmp_path):
+    rows = curves(3, **{f"d/{k}/v": 1.0 for k in range(3000)})
+    data = charts_of(read(folder(tmp_path / "run", rows)))
+    shown = sum(len(chart["series"]) for chart in data["charts"])
+    assert shown == 2000 and len(data["left_out"]) == 3003 - 2000
+    assert "val/loss" not in data["left_out"]
+
+
+# Runs that are not whole --------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_has_just_begun(tmp_path):
+    (tmp_path / "config.yaml").write_text("lr: 1\n")
+    page = page_of(tmp_path)
+    assert "No evaluation yet." in page.words and page.data["charts"] == []
+    assert "running" in page.words
+
+
+def test_one_evaluation_has_no_curves(tmp_path):
+    page = page_of(folder(tmp_path / "run", curves(1)))
+    assert page.data["charts"] == [] and not any(a.get("id") == "curves" for _, a in page.elements)
+
+
+def test_values_that_are_not_finite_are_gaps(tmp_path):
+    rows = curves(4)
+    rows[2]["train/loss"] = "nan"
+    (loss,) = (c for c in page_of(folder(tmp_path / "run", rows)).data["charts"] if c["title"] == "loss")
+    assert [value is None for value in loss["series"][0]["values"]] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "file,content,told",
+    [
+        ("metrics.csv", "epoch,step\n1,x\n", "metrics.csv is no table of a run"),
+        ("per_class.csv", "class,f1\nant,x\n", "per_class.csv is no report by class"),
+        ("per_class.csv", "a,b\n1,2\n", "per_class.csv is no report by class"),
+        ("confusion_matrix.csv", "t,a\na,1,2\n", "is no confusion matrix: it is not square"),
+        ("confusion_matrix.csv", "t,a\na,x\n", "is no confusion matrix"),
+        ("summary.json", "[]", "summary.json cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_named(run, file, content, told):
+    (run / file).write_text(content)
+    with pytest.raises(CheckpointProblem, match=told):
+        read(run)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"best": 3}, {"test": [1]}, {"seconds": "x"}, {"inferred": 5}, {"tags": 5}, {"versions": "x"}, {"metric": None}]
+)  # fmt: skip
+def test_a_summary_with_other_types_has_a_page(tmp_path, damage):
+    assert page_of(folder(tmp_path / "run", curves(4), **damage)).table("file")
+
+
+# In a browser -------------------------------------------------------------------------------------------------------
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+
+
+@pytest.mark.ci
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_a_browser_draws_every_curve(tmp_path):
+    file = tmp_path / "report.html"
+    run = folder(
+        tmp_path / "run",
+        curves(9, **{f"val/{HOSTILE}": 1.0, "layers/a/gradient": 1.0, "layers/b/gradient": 2.0}),
+    )
+    file.write_text(render(read(run)))
+    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+               "--virtual-time-budget=3000", "--dump-dom", file.as_uri()]  # fmt: skip
+    drawn = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    data = charts_of(read(run))
+    paths = re.findall(r'<path class="curve" d="([^"]*)"', drawn)
+    assert len(paths) == sum(len(chart["series"]) for chart in data["charts"]) == 6
+    assert all(len(re.findall("[ML]", path)) == 9 for path in paths)
+    assert drawn.count("<figure") == len(data["charts"])

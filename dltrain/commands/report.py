@@ -18,6 +18,7 @@ from dltrain.config.door import door_for_saved
 from dltrain.errors import CheckpointProblem, ResourceProblem, UserError, nearest, typed
 from dltrain.storage.files import replace
 from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.text import show
 
 if TYPE_CHECKING:
     from dltrain.config.catalogue import Catalogue
@@ -69,7 +70,7 @@ def run(arguments: list[str]) -> int:
             )
         )
     else:
-        print(asked.output)
+        show(str(asked.output))
     return 0
 
 

@@ -1,4 +1,7 @@
-"""Checks of the user's YAML files before they are composed: every entry of a defaults list and every key has an effect."""
+"""Checks of the user's YAML files before they are composed: every entry of a defaults list and every key has an effect.
+
+The file is long because each kind of mistake in a file has its own message, with file, line and cure.
+"""
 
 from __future__ import annotations
 

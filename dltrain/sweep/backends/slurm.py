@@ -7,7 +7,6 @@ import math
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from dltrain.storage.summary import ENDED, read_json, read_rows
 from dltrain.sweep.backends.protocol import Ended, Evaluated, Event, Started, Sweep
 from dltrain.sweep.backends.slurm_script import name_of, script_of
 from dltrain.sweep.jobs import Job, write
+from dltrain.text import say
 
 POLL = 5.0  # seconds between two looks at the queue
 SOON = 1.0  # the same, where a job waits to be submitted
@@ -189,7 +189,7 @@ class Slurm:
         """Print a line, once."""
         if text not in self.told:
             self.told.add(text)
-            print(f"dltrain: {text}", file=sys.stderr, flush=True)
+            say(text)
 
     # Submission ---------------------------------------------------------------------------------------------------
 

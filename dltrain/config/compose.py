@@ -515,9 +515,9 @@ def parameters_of(key: str, catalogue: Catalogue) -> Iterator[Param]:
     """Yield the descriptions of a key: a knob, or a key of the words of its group."""
     if key in catalogue.knobs:
         yield catalogue.knobs[key]
-    for word in catalogue.words.get(key.partition(".")[0], {}).values():
-        if key in word.params:
-            yield word.params[key]
+    for group, words in catalogue.words.items():
+        if key.startswith(f"{group}."):
+            yield from (word.params[key] for word in words.values() if key in word.params)
 
 
 # Hydra's names of settings that are knobs here.

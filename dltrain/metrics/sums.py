@@ -28,7 +28,7 @@ class RMSE(Metric):
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         errors = outputs.double() - targets.double().reshape(outputs.shape)
         self.samples += len(errors)
-        self.squares = self.squares.to(errors.device) + errors.square().sum(0)
+        self.squares = self.squares.to(errors.device, non_blocking=True) + errors.square().sum(0)
 
     def compute(self) -> Tensor:
         return (self.squares / self.samples).sqrt().mean() if self.samples else torch.tensor(torch.nan)
@@ -57,15 +57,17 @@ class R2(Metric):
         truth = targets.double().reshape(outputs.shape)
         new, mean = len(truth), truth.mean(0)
         total = self.samples + new
-        shift = mean - self.mean.to(mean.device)
+        shift = mean - self.mean.to(mean.device, non_blocking=True)
         # merged batch by batch (Chan et al. 1979): sums of squares would lose the digits of a large offset
         self.variation = (
-            self.variation.to(mean.device)
+            self.variation.to(mean.device, non_blocking=True)
             + (truth - mean).square().sum(0)
             + shift.square() * (self.samples * new / total)
         )
         self.mean = mean if self.samples == 0 else self.mean + shift * (new / total)
-        self.squares = self.squares.to(mean.device) + (outputs.double() - truth).square().sum(0)
+        self.squares = self.squares.to(mean.device, non_blocking=True) + (
+            outputs.double() - truth
+        ).square().sum(0)
         self.samples = total
 
     def compute(self) -> Tensor:
@@ -102,7 +104,7 @@ class CalibrationError(Metric):
         places = ((confidence * self.bins).ceil().long() - 1).clamp(0, self.bins - 1)
         right = (predicted == classes_of(outputs, targets)).double()
         found = torch.stack([torch.ones_like(confidence), confidence, right])
-        self.sums = self.sums.to(found.device).index_add(1, places, found)
+        self.sums = self.sums.to(found.device, non_blocking=True).index_add(1, places, found)
 
     def compute(self) -> Tensor:
         samples, confidence, right = self.sums

@@ -50,13 +50,13 @@ ALONE = {
     "logger=tensorboard": "",
     "debug=fast": "",
     "debug=overfit": "steps=6 epochs=null",
-    "debug=profile": "",
     "experiment=digits_mlp": "steps=6 epochs=null",
     "experiment=mnist_cnn": "steps=6 epochs=null",
     "experiment=cifar10_resnet20": "steps=6 epochs=null model.width=4",
-    "experiment=fine_tune": "steps=6 epochs=null",
     "experiment=tabular": "steps=6 epochs=null",
 }
+# packages that tests do not have; a profiler that holds the weights, which the tool replaces; initializer=pretrained
+NOT_TRIED = {"logger=mlflow", "logger=wandb", "debug=profile", "experiment=fine_tune"}
 CASES = [f"{group}={word}" for group, words in WORDS.words.items() for word in words if word != "none"]
 
 
@@ -204,9 +204,7 @@ def test_every_word_is_tried():
     catalogue = Catalogue(catalogue_dir())
     left = {group for group in catalogue.words if group not in WORDS.words} - {"sweep", "sweep.backend"}
     words = {f"{group}={word}" for group in left for word in catalogue.words[group]}
-    assert {word for word in words if not word.endswith("=none")} - {"logger=mlflow", "logger=wandb"} == set(
-        ALONE
-    )
+    assert {word for word in words if not word.endswith("=none")} - NOT_TRIED == set(ALONE)
     assert {choice for choice in WAITS if choice.partition("=")[0] in WORDS.words} <= set(CASES)
 
 

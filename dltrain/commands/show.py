@@ -30,6 +30,7 @@ from dltrain.config.keys import ELSEWHERE
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.direction import BETTER
 from dltrain.errors import UserError
+from dltrain.errors import typed as command
 from dltrain.screen.table import (
     duration,
     is_colored,
@@ -243,7 +244,7 @@ def warnings_of(summary: Mapping[str, Any], status: str, folder: Path) -> list[s
     """Return what should be known before the numbers are used."""
     found = []
     if status in (KILLED, "interrupted"):
-        found.append(f"it is not finished: dltrain resume {folder}")
+        found.append(f"it is not finished: {command('resume', folder)}")
     elif status not in (*WHOLE, "running"):
         found.append(f"it is {status}")
     for key in ("problems", "inferred", "loaded"):

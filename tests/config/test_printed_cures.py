@@ -22,8 +22,18 @@ QUOTING = ("typed", "shlex.quote", "shlex.join", "assigned")
 HOLE = "\0"
 # what stands for something else, an ellipsis, and the keys of verbs
 PLACEHOLDER = re.compile(rf"[A-Z]{{2,}}|{HOLE}|…|^strict=")
-# of usage lines, of functions, and of Hydra
-OTHERS = ("key", "group", "group.key", "found", "create_graph", "hydra.output_subdir")
+# of usage lines, of functions, of Hydra, and of verbs (filters of `runs`, what `verify` reads)
+OTHERS = (
+    "key",
+    "group",
+    "group.key",
+    "found",
+    "create_graph",
+    "hydra.output_subdir",
+    "status",
+    "tag",
+    "data",
+)
 OVERRIDE = re.compile(
     r"(?<![\w./'\"{$])([a-z_]+(?:\.[a-z_0-9]+)*)=(\[[^\]\s]*\]|\"[^\"]*\"|[^\s\"'`),;:\]}]+)"
 )

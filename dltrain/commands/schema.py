@@ -1,4 +1,4 @@
-"""`dltrain schema [VERB]`: print the JSON Schema of recipes, for an editor, or of a verb's `--json` document."""
+"""`dltrain schema [VERB]`: print the JSON Schema of recipes, for an editor, or of a verb's `--json`."""
 
 from __future__ import annotations
 

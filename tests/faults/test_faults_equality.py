@@ -1,4 +1,4 @@
-"""Promise 1 of TRUST.md: the manifest of equality has a line for each word, and saving changes nothing."""
+"""The manifest of equality has a line for each word, and saving changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holes 55 to 58 of TRUST.md: text of others, caches, wide tables, tracebacks in the place of an exit code, lost status."""
+"""Text of others, caches, wide tables, tracebacks in the place of an exit code, lost status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promise 3 of TRUST.md: no parser of ours raises, hangs or writes outside, whatever it reads.
+"""No parser of ours raises, hangs or writes outside, whatever it reads.
 
 A second by default for each; a long run: `python -m tests.fuzz --inputs 1000000`. What it found is kept below.
 """

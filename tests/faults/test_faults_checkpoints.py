@@ -69,7 +69,12 @@ MOMENTS = (
 )
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+BY_DEFAULT = ("write_hashed 2", "_replace 1", "prune 1")
+
+
+@pytest.mark.parametrize(
+    "moment", [m if m in BY_DEFAULT else pytest.param(m, marks=pytest.mark.ci) for m in MOMENTS]
+)
 def test_02_03_kill_inside_of_a_save(dltrain, workdir, golden, moment):
     """Before every stage of the third save: each file, the verification, the renaming, the pruning of older ones."""
     moment, call = moment.split()

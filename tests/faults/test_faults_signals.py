@@ -42,7 +42,10 @@ def send(*numbers):
         (signal.SIGUSR2, 75),
     ],
 )
-@pytest.mark.parametrize("step", [1, 25, 42])  # before the first checkpoint, in mid-epoch, at a validation
+# in mid-epoch, before the first checkpoint, at a validation
+@pytest.mark.parametrize(
+    "step", [25, pytest.param(1, marks=pytest.mark.ci), pytest.param(42, marks=pytest.mark.ci)]
+)
 def test_04_05_07_signal_saves_at_the_step_and_resume_equals_golden(
     dltrain, workdir, capsys, number, code, step
 ):

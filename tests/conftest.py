@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,16 @@ from dltrain.cli import dispatch
 # no test writes to the user's caches
 CACHES = tempfile.TemporaryDirectory(prefix="dltrain-caches-")
 os.environ["DLTRAIN_CACHE"] = CACHES.name
+
+
+def every(step: int, cases: Iterable[Any]) -> list[Any]:
+    """Return parametrized cases of which each `step`-th runs by default, and the others with `pytest -m ci`."""
+    return [case if k % step == 0 else as_ci(case) for k, case in enumerate(cases)]
+
+
+def as_ci(case: Any) -> Any:
+    values = case if isinstance(case, tuple) else (case,)
+    return pytest.param(*values, marks=pytest.mark.ci)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def commands(folder: Path) -> list[list[str]]:
     return [shlex.split(line) for line in lines if line and not line.startswith("#")]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda folder: folder.name, indirect=True)
 def test_every_command_works(project: Path) -> None:
     for program, *arguments in commands(project):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, run_folders
+from conftest import Run, every, run_folders
 from PIL import Image
 
 from dltrain.commands.help import EXAMPLES
@@ -142,7 +142,7 @@ def lacking(command: str) -> str | None:
     return next((name for name in EXTRAS if name in command and find_spec(name) is None), None)
 
 
-@pytest.mark.parametrize("command", RUNS)
+@pytest.mark.parametrize("command", every(4, RUNS))
 def test_example(dltrain, workdir, files, capsys, command):
     if (package := lacking(command)) is not None:
         with pytest.raises(UserError, match=f"pip install.*{package}"):

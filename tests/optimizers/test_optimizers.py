@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from conftest import every
 from optimizer_words import FIRST_ORDER, SECOND_ORDER, Closure, build, find, target
 from torch import nn
 
@@ -75,7 +76,7 @@ ROSENBROCK = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", every(2, WORDS))
 def test_comes_down_the_valley_of_rosenbrock(word):
     weights = [torch.tensor([-1.0, 1.0], dtype=torch.float64).requires_grad_()]
 

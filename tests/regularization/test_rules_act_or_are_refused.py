@@ -51,7 +51,7 @@ def weights(run) -> Tensor:
     return torch.cat([tensor.flatten() for _, tensor in sorted(run.last_state()["weights"].items())])
 
 
-BY_DEFAULT = {"lbfgs", "sgd"}  # the others pass in a scan of a minute
+BY_DEFAULT = {"lbfgs"}  # the others pass in a scan of a minute
 
 
 @pytest.mark.parametrize(

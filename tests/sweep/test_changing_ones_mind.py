@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 import yaml
+from conftest import every
 from sweeping import summaries, sweep_folder
 
 from dltrain.errors import UserError
@@ -196,12 +197,12 @@ def recipe(workdir):
 
 @pytest.mark.parametrize(
     "file, content",
-    [
+    every(2, [
         ("conf/experiment/mine.yaml", "defaults:\n  - override /model: own\n  - override /optimizer: mine\nsteps: 2\nseed: 3\n"),
         ("conf/optimizer/base.yaml", "defaults: [sgd]\nlr: 0.2\n"),
         ("own.py", "import helper\nfrom torch.nn import *\n\ndef make(num_classes):\n    return Sequential(Flatten(), Linear(64, num_classes))\n"),
         ("helper.py", "WIDTH = 5\n"),
-    ],
+    ]),
 )  # fmt: skip
 def test_after_an_edit_the_same_command_begins_a_new_sweep(workdir, dltrain, recipe, capfd, file, content):
     assert dltrain(*recipe) == 0

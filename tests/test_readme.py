@@ -142,7 +142,7 @@ def lacking(command: str) -> str | None:
     return next((name for name in EXTRAS if name in command and find_spec(name) is None), None)
 
 
-@pytest.mark.parametrize("command", every(4, RUNS))
+@pytest.mark.parametrize("command", every(8, RUNS))
 def test_example(dltrain, workdir, files, capsys, command):
     if (package := lacking(command)) is not None:
         with pytest.raises(UserError, match=f"pip install.*{package}"):

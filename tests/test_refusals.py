@@ -159,7 +159,7 @@ def check_cure(dltrain, cure):
         assert dltrain(*given, *length, "output=cured", "quiet=true") == 0
 
 
-@pytest.mark.parametrize("arguments, says, cure", every(2, CONFIG), ids=[row[0] for row in CONFIG])
+@pytest.mark.parametrize("arguments, says, cure", every(4, CONFIG), ids=[row[0] for row in CONFIG])
 def test_config_mistake(dltrain, workdir, arguments, says, cure):
     with pytest.raises(UserError) as refused:
         dltrain(*arguments.split())

@@ -76,7 +76,7 @@ ROSENBROCK = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("word", every(2, WORDS))
+@pytest.mark.parametrize("word", every(3, WORDS))
 def test_comes_down_the_valley_of_rosenbrock(word):
     weights = [torch.tensor([-1.0, 1.0], dtype=torch.float64).requires_grad_()]
 

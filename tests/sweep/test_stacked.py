@@ -155,7 +155,7 @@ def timeless(state):
     return state | {"seconds": 0.0, "best_row": row, "stop": None}
 
 
-@pytest.mark.parametrize("name", every(3, STACKS))
+@pytest.mark.parametrize("name", every(5, STACKS))
 def test_a_run_in_a_stack_equals_the_run_alone(name, composer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("table.csv").write_text("x,y\n" + "".join(f"{i % 7}.5,{1.7e9 + i * i}\n" for i in range(400)))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import io
 import os
 import sys
 
 import dltrain.commands  # noqa: F401 - its time stamp
-from dltrain.errors import UserError, is_out_of_memory, largest_request
+from dltrain.errors import DISK, UserError, is_out_of_memory, largest_request
 from dltrain.text import say
 from dltrain.verbs import verbs
-
-# what a disk says that takes no more
-DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import shlex
 import textwrap
 from collections.abc import Iterable
 
 from dltrain.text import shown
+
+# what a disk says that takes no more
+DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
 class UserError(Exception):

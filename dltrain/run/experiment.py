@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -27,7 +28,7 @@ from dltrain.run.built import Experiment
 from dltrain.run.failures import explain, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
-from dltrain.run.tuning import resolve_auto, with_values
+from dltrain.run.tuning import resolve_auto
 from dltrain.storage import manifest
 from dltrain.storage.files import replace
 from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
@@ -64,7 +65,7 @@ def prepare(
         with_former_threads(config, earlier), door, statistics, splits, contract, trial and earlier is None
     )
     if earlier is None:
-        config = with_values(config, threads=torch.get_num_threads())
+        config = with_threads(config, torch.get_num_threads())
     loggers = {word: door.build(node, f"logger.{word}") for word, node in config.logger.items()}
     timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
     return Experiment(config, parts, plan, command, tuple(overrides), timings, loggers)
@@ -75,7 +76,12 @@ def with_former_threads(config: Config, earlier: Path | None) -> Config:
     if earlier is None or config.threads is not None:
         return config
     threads = read_summary(earlier).get("threads")
-    return with_values(config, threads=threads) if isinstance(threads, int) and threads > 0 else config
+    return with_threads(config, threads) if isinstance(threads, int) and threads > 0 else config
+
+
+def with_threads(config: Config, threads: int) -> Config:
+    """Return the configuration with a number of threads, which is also that of config.yaml."""
+    return dataclasses.replace(config, threads=threads, plain={**config.plain, "threads": threads})
 
 
 def run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dltrain.config.door import Fault, fault_of
 from dltrain.data.errors import DataError
-from dltrain.errors import DataProblem, NumericalFailure, ResourceProblem, UserError, is_out_of_memory
+from dltrain.errors import DISK, DataProblem, NumericalFailure, ResourceProblem, UserError, is_out_of_memory
 from dltrain.run.built import Experiment
 from dltrain.run.rehearsal import own_parts, owner
 from dltrain.storage.run_folder import RunFolder
@@ -27,7 +27,13 @@ def explain(error: BaseException, experiment: Experiment) -> BaseException:
             f"Try batch_size={half}, or accumulate={plan.accumulate * 2} for the same steps in smaller parts, "
             "or batch_size=auto."
         )
-    if isinstance(error, Exception) and not isinstance(error, UserError) and (fault := fault_of(error)):
+    full = isinstance(error, OSError) and error.errno in DISK
+    if (
+        isinstance(error, Exception)
+        and not isinstance(error, UserError)
+        and not full
+        and (fault := fault_of(error))
+    ):
         return in_own_part(fault, experiment)
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         return ResourceProblem(

@@ -49,7 +49,7 @@ def test_a_resumed_run_has_its_former_threads(train, dltrain, monkeypatch, saved
     monkeypatch.setattr(machine, "SMALL_STEP", 0)
     with monkeypatch.context() as earlier_version:
         if saved != "in config.yaml":
-            earlier_version.setattr(experiment, "with_values", lambda config, **values: config)
+            earlier_version.setattr(experiment, "with_threads", lambda config, threads: config)
         run = train(*BRIEF)
     assert (run.summary["threads"], config_of(run)["threads"]) == (
         2,

@@ -99,7 +99,9 @@ def read_yaml(file: Path) -> tuple[str, dict[str, Any]]:
             raise UserError(f"{file}, {found}") from None
         mark = error.problem_mark or error.context_mark
         where = f"{file}, line {mark.line + 1}" if mark else str(file)
-        raise UserError(f"{where}: this is not YAML: {error.problem}. Correct that line.") from None
+        raise UserError(
+            f"{where}: this is not YAML: {error.problem}. Correct that line or the one before it."
+        ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{file} cannot be read as YAML: {reason}") from None

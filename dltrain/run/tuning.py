@@ -7,6 +7,7 @@ import inspect
 import logging
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -63,7 +64,8 @@ def with_values(config: Config, **values: object) -> Config:
     plain |= values
     if "lr" in values:
         plain["optimizer"]["lr"] = values["lr"]
-    return to_config(plain, config.words, config.secrets)
+    # `quiet` may be set for a job beside what its file says
+    return replace(to_config(plain, config.words, config.secrets), quiet=config.quiet)
 
 
 def find_lr(config: Config, door: Door) -> float:

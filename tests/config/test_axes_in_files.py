@@ -24,6 +24,7 @@ MISTAKES = {
     ),
     "lr: {low: 0.01, high: 0.1}\n  steps: {values: [2], when: {lr: 0.1}}": (4, "names lr, which is a range"),
     "optimizer: [sgd]\n  lr: {values: [0.1], when: {optimzer: sgd}}": (4, "Did you mean `optimizer`"),
+    "steps: [1]\n  optimizer.momentum: {low: 0.1, hgih: 0.9}": (4, "Did you mean `high`"),
     "lr: {values: [0.1], if: 3}": (
         3,
         "is no key of an axis.\nKeys of an axis: values, low, high, log, int, when",
@@ -88,3 +89,16 @@ def test_the_folder_of_a_sweep_is_not_a_run(dltrain, workdir):
 def test_the_header_tells_the_rate_of_parameters_that_are_not_scaled(dltrain, workdir, capfd):
     dltrain("lr=0.02", "model=cnn", "steps=1", "parameters.lr_scale={features: 0.1}", "dataset.limit=64")
     assert "lr 0.02 ·" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("text, line", [("trails: 3\n", 2), ("spaces: {lr: [0.1]}\n", 2)])
+def test_a_misspelt_setting_of_a_sweep_in_a_file(dltrain, workdir, text, line):
+    (workdir / "conf" / "sweep").mkdir(parents=True)
+    (workdir / "conf" / "sweep" / "mine.yaml").write_text(f"defaults: [grid, _self_]\n{text}")
+    key = text.partition(":")[0]
+    nearest = {"trails": "sweep.trials", "spaces": "sweep.space"}[key]
+    with pytest.raises(
+        UserError, match=f"conf/sweep/mine.yaml, line {line}.*Did you mean `{nearest}`"
+    ) as refused:
+        dltrain("-m", "sweep=mine", "lr=0.1,0.01", "steps=1")
+    assert f"`sweep.{key}`" in str(refused.value)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -126,7 +128,8 @@ def sweep_settings(composition: Composition) -> dict[str, Any]:
             check_backend_keys(value, composition.choices, table)
             continue
         if f"sweep.{key}" not in table:
-            raise UserError(f"`sweep.{key}` is no key of sweep={composition.choices['sweep'][0]}.")
+            where = source_of(f"sweep.{key}", composition.choices, composition.catalogue)
+            raise UserError(unknown_key(f"sweep.{key}", where, table, composition.choices))
         check_value(table[f"sweep.{key}"], value)
     return settings
 
@@ -159,7 +162,7 @@ def axes_of(
     check_axes(settings["space"])
     written = space.axes_of_yaml(
         settings["space"],
-        lambda key: source_of(f"sweep.space.{key}", composition.choices, composition.catalogue),
+        lambda key: line_of(key, source_of("sweep.space", composition.choices, composition.catalogue)),
     )
     yaml = [axis for axis in written if axis.name not in names and axis.name not in fixed]
     axes = space.without_repeats(space.zipped([*yaml, *given], settings["zip"]))
@@ -176,6 +179,17 @@ def axes_of(
         if axis.name in REPLICATES and not axis.options:
             raise UserError(f"`{axis.name}` repeats a configuration and needs values: {axis.name}=0,1,2")
     return axes
+
+
+def line_of(key: str, space: str) -> str:
+    """Return the file and line of an axis, whose key may have dots, from those of its `space`; empty where there is none."""
+    file, _, first = space.rpartition(", line ")
+    if not file or not first.isdecimal():
+        return space
+    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    named = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*:""")
+    found = (n for n in range(int(first), len(lines) + 1) if named.match(lines[n - 1]))
+    return f"{file}, line {next(found, first)}"
 
 
 def fixed_overrides(parsed: list[Override]) -> tuple[list[str], bool]:

@@ -31,7 +31,18 @@ _log = logging.getLogger(__name__)
 
 
 def resolve_auto(config: Config, door: Door) -> Config:
-    """Replace every `auto` that needs a trial by its number."""
+    """Replace every `auto` that needs a trial by its number, and leave the CPU threads as they were.
+
+    The trials take smaller steps than the run, so that the threads chosen for them are not those of the run.
+    """
+    threads = torch.get_num_threads()
+    try:
+        return _resolve(config, door)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _resolve(config: Config, door: Door) -> Config:
     if config.batch_size == "auto":
         config = with_values(
             config,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import chain, repeat
+
 import pytest
 import torch
 import yaml
 from torch import nn
 
 from dltrain import processors
-from dltrain.run import experiment, machine
+from dltrain.run import build, experiment, machine
 from dltrain.sweep.backends.slots import slots_of
 from dltrain.training.cost import step_flops
 
@@ -36,6 +38,16 @@ def test_a_small_step_has_one_thread_and_a_large_one_all(train, monkeypatch):
     monkeypatch.setattr(machine, "SMALL_STEP", 0)
     large = train(*BRIEF)
     assert (large.summary["threads"], config_of(large)["threads"]) == (2, 2)
+
+
+@pytest.mark.usefixtures("cores")
+@pytest.mark.parametrize("knob", ["lr=auto", "batch_size=auto"])
+def test_trials_of_auto_leave_the_threads_to_the_run(train, monkeypatch, knob):
+    """The trials have small steps here, the run a large one."""
+    flops = chain(repeat(0, {"lr=auto": 9, "batch_size=auto": 1}[knob]), repeat(1))
+    monkeypatch.setattr(build, "step_flops", lambda *_: next(flops))
+    monkeypatch.setattr(machine, "SMALL_STEP", 1)
+    assert train(*BRIEF, knob).summary["threads"] == 2
 
 
 @pytest.mark.usefixtures("cores")

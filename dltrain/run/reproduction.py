@@ -110,7 +110,7 @@ def reproduce(
     ends = [c.manifest["step"] for c in records.checkpoints] + [int(row["step"]) for row in records.rows]
     if not ends:
         raise CheckpointProblem(
-            f"{path} has neither rows nor checkpoints, so that there is nothing to compare."
+            f"{path} has no rows and no checkpoints to compare."
         )
     comparison = Comparison(path, max(ends))
     # its checkpoints are not those of the run: a full disk of temporary files is no reason to stop

@@ -52,7 +52,7 @@ def _unwritable(output: str, error: OSError | None) -> str:
 
 
 def _hole(status: os.stat_result) -> int:
-    """Return the bytes of a file that are not on the disk: to read them takes for ever; 0 where the system does not tell."""
+    """Return the size in bytes of the holes of a sparse file, which are slow to read; 0 where the system does not report it."""
     blocks: int | None = getattr(status, "st_blocks", None)
     return 0 if blocks is None else status.st_size - 512 * blocks
 
@@ -61,7 +61,7 @@ def check_files(folder: Path) -> None:
     """Raise CheckpointProblem where a run folder contains anything but regular files and folders.
 
     Through a link in the folder of a stranger, a run that is resumed would write, and prune, wherever he likes; a pipe
-    would let it wait for ever.
+    would block it.
     """
     for here, folders, files in os.walk(folder):
         for path in (Path(here, name) for name in (*folders, *files)):

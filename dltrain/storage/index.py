@@ -227,7 +227,7 @@ def read_entry(root: Path, path: str, is_sweep: bool, stamp: Stamp) -> Entry:
         entry.facts |= sweep_facts(record)
     elif isinstance(config := record.get("config"), dict):
         entry.base = config
-    # a stamp of two numbers says that there is no tags.json
+    # a stamp with two entries is that of a folder without tags.json
     tags = record.get("tags") if len(stamp) == 2 else merged_tags(folder, record.get("tags"))
     entry.facts["tags"] = texts(tags)
     return entry

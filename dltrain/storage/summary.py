@@ -37,7 +37,7 @@ def read_json(file: Path) -> dict[str, Any]:
 def read_text(file: Path, most: int) -> str:
     """Read a file from a folder that may come from elsewhere. Raises ValueError for more than `most` bytes, OSError."""
     status = file.stat()
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
         raise ValueError("it is not a regular file")
     if status.st_size > most:
         raise ValueError(f"it has more than {most} bytes")

@@ -196,7 +196,7 @@ def test_whatever_the_order_and_the_crashes_no_job_is_lost_or_submitted_twice(
 def test_a_job_of_an_earlier_driver_is_found_by_its_id_where_a_site_copies_scripts(cluster, driver_of):
     (folder := driver_of("lr=0.1,0.2").folder / "1").mkdir()
     (folder / "slurm.json").write_text('{"format": 1, "id": "7"}')
-    cluster.jobs["7"] = {"state": "RUNNING", "reason": "None", "script": "/tmp/copy.sh"}
+    cluster.jobs["7"] = {"state": "RUNNING", "reason": "None", "script": "spool/copy.sh"}
 
     def turn() -> None:
         if cluster.count("sbatch --parsable"):

@@ -109,9 +109,7 @@ def reproduce(
     records = Records(path, config)
     ends = [c.manifest["step"] for c in records.checkpoints] + [int(row["step"]) for row in records.rows]
     if not ends:
-        raise CheckpointProblem(
-            f"{path} has no rows and no checkpoints to compare."
-        )
+        raise CheckpointProblem(f"{path} has no rows and no checkpoints to compare.")
     comparison = Comparison(path, max(ends))
     # its checkpoints are not those of the run: a full disk of temporary files is no reason to stop
     config = replace(config, logger={}, quiet=True, checkpoint=replace(config.checkpoint, unsaved="continue"))

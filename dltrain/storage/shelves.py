@@ -112,7 +112,7 @@ def check_move(place: Place, target: Place) -> None:
     for parent in ours:
         if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
             raise CheckpointProblem(
-                f"{parent} is a link or a file; dltrain moves runs only through real folders."
+                f"{parent} is a link or a file; runs are not moved through links."
             )
 
 

@@ -52,16 +52,21 @@ def _unwritable(output: str, error: OSError | None) -> str:
 
 
 def _hole(status: os.stat_result) -> int:
-    """Return the bytes of a file that are not on the disk: to read them takes for ever; 0 where the system does not tell."""
+    """Return the bytes of a sparse file that are not on the disk; 0 if the system does not report blocks."""
     blocks: int | None = getattr(status, "st_blocks", None)
     return 0 if blocks is None else status.st_size - 512 * blocks
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder has the record or the configuration of a run."""
+    return (folder / "summary.json").is_file() or (folder / "config.yaml").is_file()
 
 
 def check_files(folder: Path) -> None:
     """Raise CheckpointProblem where a run folder contains anything but regular files and folders.
 
     Through a link in the folder of a stranger, a run that is resumed would write, and prune, wherever he likes; a pipe
-    would let it wait for ever.
+    would block it.
     """
     for here, folders, files in os.walk(folder):
         for path in (Path(here, name) for name in (*folders, *files)):
@@ -69,7 +74,7 @@ def check_files(folder: Path) -> None:
             mode = status.st_mode
             if stat.S_ISREG(mode) and _hole(status) > MAX_HOLE:
                 raise CheckpointProblem(
-                    f"{path} announces {status.st_size} bytes and holds next to none of them: no run wrote it.\n"
+                    f"{path} has {status.st_size} bytes, and almost none of them are on the disk: no run wrote it.\n"
                     "Put the file of the run in its place."
                 )
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.keys import differences, label
+from dltrain.loggers.events import count
 from dltrain.screen.table import Column, duration, number, terminal_width, typed
 from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
 from dltrain.storage.query import PLACE, Filter, name_of, value_of, when
@@ -276,8 +277,8 @@ def choices_of(row: Row) -> str:
 
 def sweep_line(row: Row) -> str:
     """Return how many jobs a sweep has, over which axes, and how many failed."""
-    count, whole = len(row.jobs), len(row.all_jobs)
-    jobs = f"{whole} job{'s' * (whole != 1)}" if count == whole else f"{count} of {whole} jobs"
+    whole = len(row.all_jobs)
+    jobs = count(whole, "job") if len(row.jobs) == whole else f"{len(row.jobs)} of {whole} jobs"
     axes = row.entry.facts.get("axes") or []
     failed = sum(job.facts.get("status") in ("failed", DAMAGED) for job in row.jobs)
     return f"{jobs}: {' × '.join(map(str, axes))}{f', {failed} failed' if failed else ''}"

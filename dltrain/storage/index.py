@@ -227,7 +227,7 @@ def read_entry(root: Path, path: str, is_sweep: bool, stamp: Stamp) -> Entry:
         entry.facts |= sweep_facts(record)
     elif isinstance(config := record.get("config"), dict):
         entry.base = config
-    # a stamp of two numbers says that there is no tags.json
+    # a stamp of two numbers: the folder has no tags.json
     tags = record.get("tags") if len(stamp) == 2 else merged_tags(folder, record.get("tags"))
     entry.facts["tags"] = texts(tags)
     return entry
@@ -407,5 +407,9 @@ def _object(value: Any) -> dict[str, Any]:
 def matches_of(entries: Iterable[Entry], text: str) -> list[Entry]:
     """Return the runs that a text names: the end of their path from a `/` or a `-` on, such as `97d0` or `97d0/3`."""
     wanted = text.strip("/")
-    ends = (f"/{wanted}", f"-{wanted}")
-    return [entry for entry in entries if wanted and (entry.path == wanted or entry.path.endswith(ends))]
+    return [entry for entry in entries if wanted and is_named(entry.path, wanted)]
+
+
+def is_named(path: str, text: str) -> bool:
+    """Return whether a text is a path, or its end from a `/` or a `-` on."""
+    return path == text or path.endswith((f"/{text}", f"-{text}"))

@@ -65,7 +65,7 @@ class Lock:
 def is_held(file: Path) -> bool:
     """Return whether a process holds a lock file; writes nothing, and makes no file."""
     try:
-        # opening a pipe would wait for ever
+        # opening a pipe would block
         if not stat.S_ISREG(file.lstat().st_mode):
             return False
         with open(file, encoding="utf-8") as stream:

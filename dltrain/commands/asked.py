@@ -105,14 +105,19 @@ def run_folder(run: Any, output: Path = OUTPUT) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        raise CheckpointProblem(
-            f"`{text}` is the end of several names: {', '.join(map(str, found[:3]))}{more}. Write more of it"
-        )
+        raise ambiguous(text, found)
     names = [entry.folder_name for entry in entries_of(output)]
     hint = nearest(text, [*names, *(name.rpartition("-")[2] for name in names)])
     raise CheckpointProblem(
         f"`{text}` is no run: there is no such folder, and no such name below {output}.{hint} The runs: dltrain runs"
+    )
+
+
+def ambiguous(text: str, found: Sequence[Path]) -> CheckpointProblem:
+    """Return the refusal of a text that names several runs."""
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return CheckpointProblem(
+        f"`{text}` is the end of several names: {', '.join(map(str, found[:3]))}{more}. Write more of it"
     )
 
 

@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
     rest, given = read_options("diff", arguments)
     if len(rest) != 2:
         raise UserError(
-            f"`diff` takes two runs, and here are {len(rest)}: dltrain diff RUN RUN\n"
+            f"`diff` takes two runs, not {len(rest)}: dltrain diff RUN RUN\n"
             "The runs: dltrain runs. More than two: dltrain compare"
         )
     found = diff(*rest)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.commands.archive import MOVED, carry, report
-from dltrain.commands.asked import document_schema, is_sweep, read_options, text_of
+from dltrain.commands.asked import ambiguous, document_schema, is_sweep, read_options, text_of
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.storage.folder_names import OUTPUT, is_run
 from dltrain.storage.shelves import Place, place_of, shelved
@@ -68,8 +68,7 @@ def place_named(text: str) -> Place:
     if len(found) == 1:
         return found[0]
     if found:
-        names = ", ".join(str(place.folder) for place in found[:3])
-        raise CheckpointProblem(f"`{text}` is the end of several names: {names}. Write more of it")
+        raise ambiguous(text, [place.folder for place in found])
     here = f" {path} is where it was." if is_run(path) or is_sweep(path) else ""
     raise CheckpointProblem(
         f"`{text}` is neither in the archive nor in the trash.{here}\nWhat is there: dltrain runs --archived, dltrain trash --list"

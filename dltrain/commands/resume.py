@@ -117,13 +117,18 @@ def take_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
 
 
 def found_run(text: str) -> Path:
-    """Return the folder that a text names, or the only run below `outputs` whose name ends with it."""
+    """Return the folder that a text names, or the only run below `outputs` whose name ends with it.
+
+    Raises CheckpointProblem for the end of several names.
+    """
     if os.path.exists(text) or text.startswith("-"):
         return Path(text)
-    from dltrain.commands.asked import named
+    from dltrain.commands.asked import ambiguous, named
 
     found = named(text)
-    return found[0] if len(found) == 1 else Path(text)
+    if len(found) > 1:
+        raise ambiguous(text, found)
+    return found[0] if found else Path(text)
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:

@@ -99,7 +99,7 @@ def run(arguments: list[str]) -> int:
         folders[0] if folders else OUTPUT,
         [text for text in rest if text not in folders],
         sort=given.get("--sort"),
-        columns=[name.strip() for name in given.get("--columns", "").split(",") if name.strip()],
+        columns=columns_of(given.get("--columns")),
         limit=limit_of(given.get("--limit"), None if as_json else LIMIT),
         jobs="--jobs" in given,
         archived="--archived" in given,
@@ -110,6 +110,13 @@ def run(arguments: list[str]) -> int:
     else:
         show(found, empty_text(rest, folders, "--archived" in given))
     return 0
+
+
+def columns_of(text: str | None) -> list[str]:
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise UserError(f"`--columns` is {text}, which names none: --columns optimizer,lr,val/loss")
+    return names
 
 
 def _filter_hint() -> str:

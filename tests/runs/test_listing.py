@@ -155,6 +155,7 @@ def test_wrong_columns_sorts_limits_and_folders_are_refused(many, dltrain):
         (["--sort", "-objectiv"], "Did you mean `objective`"),
         (["--limit", "ten"], "must be a whole number"),
         (["--sort"], "`--sort` needs a value: --sort KEY"),
+        (["--columns", ","], "`--columns` is ,, which names none"),
         (["--sorted"], "Did you mean `--sort`"),
         (["outputs", "outputs/name1"], "one folder is listed at a time"),
     ]:

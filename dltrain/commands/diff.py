@@ -1,4 +1,4 @@
-"""`dltrain diff RUN RUN`: print in what two runs differ: configuration, code, versions, data, results."""
+"""`dltrain diff RUN RUN`: print the differences of two runs: configuration, code, versions, data, results."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> int:
 
 
 def diff(a: Any, b: Any) -> dict[str, Any]:
-    """Return in what two runs differ: for each of SECTIONS a list of keys with the values of both.
+    """Return the differences of two runs: for each of SECTIONS a list of keys with the values of both.
 
     Args:
         a: a run, or its folder

@@ -1,4 +1,4 @@
-"""The rows of a listing: runs and sweeps that satisfy filters, with what tells them apart."""
+"""The rows of a listing: runs and sweeps that satisfy filters, with the choices in which they differ."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Row:
     @property
     def seconds(self) -> float:
         own = number_of(self.entry.facts.get("seconds"))
-        # of a sweep that is not finished, its jobs
+        # an unfinished sweep has the time of its jobs
         return (
             own if own is not None else sum(number_of(job.facts.get("seconds")) or 0.0 for job in self.jobs)
         )
@@ -166,7 +166,7 @@ def tell_apart(rows: Sequence[Row], always: Sequence[str] = ()) -> None:
 
 
 def _is_in_name(row: Row, key: str, value: Any) -> bool:
-    """Return whether a folder's name tells a choice: digits_mlp."""
+    """Return whether the name of a folder contains a choice: digits_mlp."""
     return key in ("dataset", "model") and str(value) in name_of(row.entry)
 
 
@@ -269,7 +269,7 @@ def test_score(rows: Sequence[Row]) -> str:
 
 
 def choices_of(row: Row) -> str:
-    """Return what tells a row apart, in one line."""
+    """Return the choices that distinguish a row, in one line."""
     if row.entry.is_sweep:
         return sweep_line(row)
     return label(row.choices, overridden(row.entry))
@@ -285,7 +285,7 @@ def sweep_line(row: Row) -> str:
 
 
 def moment(text: str) -> str:
-    """Return a time as it is shown: 26 Nov 06:39, with the year if it is another one."""
+    """Return a time as 26 Nov 06:39, or 2025-11-26 if it is in another year."""
     try:
         then = datetime.fromisoformat(text)
     except ValueError:

@@ -125,7 +125,7 @@ def show(run: Any) -> dict[str, Any]:
 
 
 def document_of(folder: Path) -> dict[str, Any]:
-    """Return what a run's records say."""
+    """Return the records of a run as plain data."""
     summary = read_summary(folder)
     saved = summary.get("config")
     config = saved if isinstance(saved, dict) else read_config(folder)
@@ -165,7 +165,7 @@ def document_of(folder: Path) -> dict[str, Any]:
 
 
 def sweep_document(folder: Path) -> dict[str, Any]:
-    """Return what a sweep's record and the summaries of its jobs say."""
+    """Return the record of a sweep and the summaries of its jobs as plain data."""
     found = listed(folder, sort="objective")
     record = _read(folder / "sweep.json")
     (row,) = listed_sweep(folder)
@@ -236,7 +236,7 @@ def uniform_guess(data: Mapping[str, Any]) -> dict[str, float]:
 
 
 def warnings_of(summary: Mapping[str, Any], status: str, folder: Path) -> list[str]:
-    """Return what should be known before the numbers are used."""
+    """Return warnings about the results, such as an unfinished run."""
     found = []
     if status in (KILLED, "interrupted"):
         found.append(f"it is not finished: {command('resume', folder)}")

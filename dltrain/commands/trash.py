@@ -127,7 +127,7 @@ def delete(base: Path, sure: bool, as_json: bool, command: str) -> None:
 
 
 def confirm(paths: Sequence[str], command: str) -> None:
-    """Ask for a word. Raises UserError if the answer is another one, or standard input is no terminal."""
+    """Ask for confirmation. Raises UserError if the answer is another one, or standard input is no terminal."""
     if not sys.stdin.isatty():
         raise UserError(
             f"`trash --empty` deletes {count(len(paths), 'folder')} for good. To do it: {command}"

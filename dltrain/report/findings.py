@@ -1,4 +1,4 @@
-"""Say in sentences, with the numbers, what the columns of metrics.csv show about a run."""
+"""Describe in sentences, with the numbers, what the columns of metrics.csv show about a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Finding:
 
 
 def findings(record: Record) -> list[Finding]:
-    """Return what is conspicuous, the worst first; one that says so where nothing is."""
+    """Return the findings, the worst first; a note if there are none."""
     found = [finding for rule in RULES for finding in rule(record)]
     if not found:
         count = len(record.rows)

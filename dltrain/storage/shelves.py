@@ -117,7 +117,7 @@ def check_move(place: Place, target: Place) -> None:
 
 
 def _made_by_us(place: Place) -> list[Path]:
-    """Return the folders from the one that holds the output folder down to a place."""
+    """Return the folders above a place, from the output folder or `.dltrain` down."""
     below = place.folder.relative_to(place.output.parent)
     return [place.output.parent / PurePath(*below.parts[:i]) for i in range(1, len(below.parts))]
 
@@ -184,7 +184,7 @@ def trashes(base: Path) -> Iterator[Path]:
 
 
 def empty(base: Path) -> None:
-    """Delete the trash of all output folders in a folder, for good; what was being deleted when a process died, too.
+    """Delete the trash of all output folders in a folder, for good, and the rest of an interrupted deletion.
 
     Each is first renamed, so that nothing half-deleted can be restored. Links are deleted, not followed.
     """

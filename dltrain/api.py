@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from dltrain.errors import CheckpointProblem, UserError, assigned, typed
 from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
+from dltrain.text import short_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -385,7 +386,7 @@ class Run:
         if isinstance(objective := summary.get("objective"), float):
             facts.append(f"{summary.get('metric')} {objective:.4g} at epoch {summary.get('best_epoch', 0):g}")
         facts += [f"test {name} {value:.4g}" for name, value in (summary.get("test") or {}).items()]
-        return f"<Run {_short(self.path)}: {', '.join(facts)}>"
+        return f"<Run {short_path(self.path)}: {', '.join(facts)}>"
 
 
 class Sweep(Sequence[Run]):
@@ -454,7 +455,7 @@ class Sweep(Sequence[Run]):
         return Table({name: column for name, column in self.table.items() if name not in _LONG})
 
     def _title(self) -> str:
-        return f"Sweep {_short(self.path)}: {len(self)} runs, {len(self.failed)} failed"
+        return f"Sweep {short_path(self.path)}: {len(self)} runs, {len(self.failed)} failed"
 
     def __repr__(self) -> str:
         return f"<{self._title()}>\n{self._shown()!r}"
@@ -535,11 +536,6 @@ def _names(paths: list[Path]) -> list[str]:
         (folder for folder in paths[0].parents if all(path.is_relative_to(folder) for path in paths)), None
     )
     return [str(path.relative_to(common) if common else path) for path in paths]
-
-
-def _short(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def _typed(texts: list[str]) -> Sequence[object]:

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
 def refuse(error: UserError, as_json: bool) -> None:
     """Print a mistake: on standard error and, for `--json`, as the document on standard output."""
     say(str(error))
-    if as_json:
+    if as_json and not error.is_printed:
         import json
 
         print(json.dumps({"error": str(error), "exit_code": error.exit_code}))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from dltrain.text import shown
 
-# what a disk says that takes no more
+# errors of a disk that cannot be written
 DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
@@ -22,6 +22,8 @@ class UserError(Exception):
     """
 
     exit_code = 2
+    # whether the command printed the failure already, with --json as its document
+    is_printed = False
 
     def __str__(self) -> str:
         return shown(super().__str__())
@@ -61,6 +63,12 @@ class CheckFailed(UserError):
     """A check of a result failed."""
 
     exit_code = 10
+
+
+class FindingsFailure(CheckFailed):
+    """A check failed, and the command printed its findings."""
+
+    is_printed = True
 
 
 def typed(*words: object) -> str:
@@ -104,9 +112,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def largest_request(error: BaseException) -> str:
-    """Return the number of bytes that could not be allocated, as a sentence; empty where the error does not tell."""
-    told = re.search(r"allocate (\d+) bytes", str(error))
-    return f"{int(told[1]) / 2**30:,.1f} GiB were asked for at once." if told else ""
+    """Return the number of bytes that could not be allocated, as a sentence; empty if the error has no number."""
+    found = re.search(r"allocate (\d+) bytes", str(error))
+    return f"{int(found[1]) / 2**30:,.1f} GiB were requested at once." if found else ""
 
 
 # names in other programs of what is a word here

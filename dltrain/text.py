@@ -1,6 +1,6 @@
-"""Text of others on the terminal: values of configurations, names of files, columns and classes, messages of libraries.
+"""Text from outside on the terminal: values of configurations, names of files, columns and classes, messages of libraries.
 
-It may hold escape sequences that a terminal obeys, letters that it cannot encode, and values of any length. All text that
+It may contain escape sequences, letters that the terminal cannot encode, and values of any length. All text that
 a command prints, but its own help pages, passes through `shown`.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 from typing import TextIO
 
 _LONG = re.compile(r"\S{201,}")
@@ -30,7 +31,7 @@ def shown(text: str) -> str:
 
 
 def _cut(match: re.Match[str]) -> str:
-    """Return the begin of a long value, and the marks behind it."""
+    """Return the beginning of a long value, and the punctuation after it."""
     marks = re.search(r"[`'\"),.;:]*$", match[0])
     return f"{match[0][:80]}…{marks[0][-3:] if marks else ''}"
 
@@ -48,10 +49,16 @@ def _escaped(letter: str) -> str:
 
 
 def show(*texts: str, file: TextIO | None = None) -> None:
-    """Print lines that may hold text of others."""
+    """Print lines that may contain text from outside."""
     print(*(shown(text) for text in texts), file=file, flush=True)
 
 
 def say(text: str) -> None:
-    """Tell the user something beside the output of a command."""
+    """Print a line on standard error, beside the output of a command."""
     show(f"dltrain: {text}", file=sys.stderr)
+
+
+def short_path(path: Path) -> str:
+    """Return the path relative to the working folder if it is below, so that it can be copied into the next command."""
+    full, here = Path(path).absolute(), Path.cwd()
+    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +67,16 @@ def test_the_printed_command_trains_with_the_best_rate(workdir, dltrain, capsys)
     assert dltrain(*shlex.split(command)[1:], "steps=1") == 0
 
 
+def test_the_printed_command_names_the_folder_and_the_file_of_the_words(workdir, dltrain, capsys):
+    Path("mine/conf").mkdir(parents=True)
+    Path("mine/conf/small.yaml").write_text("defaults: [config, _self_]\nmodel: {hidden: [8]}\n")
+    options = ["--config-dir", "mine/conf", "--config-name", "small"]
+    assert dispatch(["find-lr", *options, "dataset.limit=200", "--points", "2", "--steps", "1"]) == 0
+    *_, command = capsys.readouterr().out.splitlines()
+    assert command.startswith("dltrain --config-dir mine/conf --config-name small dataset.limit=200 lr=")
+    assert dltrain(*shlex.split(command)[1:], "steps=1") == 0
+
+
 def test_an_end_of_the_range_is_told(capsys):
     dispatch(["find-lr", *BRIEF, "--from", "1e-5", "--to", "1e-4", "--points", "2"])
     assert "It is an end of the range; look further: --from 1e-05 --to 0.01" in capsys.readouterr().out
@@ -105,6 +116,8 @@ def test_when_all_diverge_the_exit_code_says_so(capsys):
         (["--from", "nan"], "`--from` is nan; it must be: a number > 0"),
         (["--from=1", "--to=0.1"], "`--from` is 1 and `--to` 0.1: the first must be the lower one"),
         (["batch_size=1,2"], "several values"),
+        (["-m"], "`-m` is no option of find-lr"),
+        (["-cn", "none"], "`--config-name` is none"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(workdir, arguments, said):

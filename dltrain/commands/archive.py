@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dltrain.commands.asked import TEXT, document_schema, object_schema, print_json, read_options, run_folders
-from dltrain.errors import CheckpointProblem, UserError
+from dltrain.errors import CheckpointProblem, UserError, typed
 from dltrain.screen.table import one_line, write
 from dltrain.storage.shelves import HOME, Place, Shelf, check_move, move, place_of
+from dltrain.text import short_path
 
 # from where to where
 Move = tuple[Path, Path]
@@ -22,7 +21,7 @@ HELP = """
 
   --json    one JSON document on standard output
 
-    What is there: dltrain runs --archived
+    To list them: dltrain runs --archived
 
 Examples
   dltrain archive outputs/digits_mlp/2026-01-31_12-00-00-abcd
@@ -34,7 +33,7 @@ SCHEMA = document_schema(moved=MOVED)
 
 
 def run(arguments: list[str]) -> int:
-    """Move the runs, and say where they are."""
+    """Move the runs, and print where they are now."""
     rest, given = read_options("archive", arguments)
     report(put("archive", rest, "archive"), "--json" in given)
     return 0
@@ -50,9 +49,7 @@ def archive(*runs: Any) -> list[Path]:
 
 def put(verb: str, runs: Sequence[Any], shelf: Shelf) -> list[Move]:
     """Move runs to a shelf; all are checked before the first is moved."""
-    places = [
-        place_of(folder) for folder in run_folders(verb, [str(getattr(run, "path", run)) for run in runs])
-    ]
+    places = [place_of(folder) for folder in run_folders(verb, runs)]
     for place in places:
         if place.shelf == shelf:
             raise CheckpointProblem(f"{place.folder} is in the {shelf} already.")
@@ -75,17 +72,13 @@ def carry(places: Sequence[Place], shelf: Shelf | None) -> list[Move]:
 
 
 def report(moves: Sequence[Move], as_json: bool) -> None:
-    """Say what was moved."""
+    """Print what was moved, and the command that undoes it."""
     if as_json:
         print_json({"moved": [{"from": str(source), "to": str(target)} for source, target in moves]})
         return
     for source, target in moves:
-        write(f"{one_line(short(source))} → {one_line(short(target))}")
+        write(f"{one_line(short_path(source))} → {one_line(short_path(target))}")
     if moves and HOME in moves[0][1].parts:
-        write(f"Back again: dltrain restore {shlex.join(source.name for source, _ in moves[:3])}")
-
-
-def short(path: Path) -> str:
-    """Return a path from the working folder, if it lies below."""
-    here = Path(os.path.realpath(Path.cwd()))
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+        undone = [short_path(target) for _, target in moves]
+        most = undone if len(undone) <= 3 else undone[:1]
+        write(one_line(f"{'To undo' if most == undone else 'To undo the first'}: {typed('restore', *most)}"))

@@ -1,4 +1,4 @@
-"""What the verbs that look at runs share: options, runs by name, and documents of `--json`."""
+"""Shared by the verbs that look at runs: options, runs by name, and documents of `--json`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.errors import CheckpointProblem, UserError, nearest
-from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD
-from dltrain.storage.index import CONFIG, SUMMARY, Entry, Index, matches_of
+from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD, is_run
+from dltrain.storage.index import SUMMARY, Entry, Index, matches_of
 from dltrain.text import say
 
-# of a value that JSON cannot hold, such as nan, there is null
+# null stands for a value that JSON cannot hold, such as nan
 NUMBER: dict[str, Any] = {"type": ["number", "null"]}
 TEXT: dict[str, Any] = {"type": "string"}
 TEXTS: dict[str, Any] = {"type": "array", "items": TEXT}
@@ -83,15 +83,17 @@ def is_sweep(folder: Path) -> bool:
     return (folder / SWEEP_RECORD).is_file()
 
 
-def is_run(folder: Path) -> bool:
-    return (folder / SUMMARY).is_file() or (folder / CONFIG).is_file()
+def text_of(run: Any) -> str:
+    """Return the path of a Run or Sweep, or what names one: a path, or the end of a name."""
+    return str(getattr(run, "path", run))
 
 
-def run_folder(text: str, output: Path = OUTPUT) -> Path:
-    """Return the folder of the run or sweep that a text names: a path, or the end of a run's name below `outputs`.
+def run_folder(run: Any, output: Path = OUTPUT) -> Path:
+    """Return the folder of a run or sweep: of a Run, a path, or the end of a run's name below `outputs`.
 
     Raises CheckpointProblem where there is none, or more than one.
     """
+    text = text_of(run)
     path = Path(text)
     if os.path.isdir(path):
         if is_run(path) or is_sweep(path):
@@ -103,14 +105,19 @@ def run_folder(text: str, output: Path = OUTPUT) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        raise CheckpointProblem(
-            f"`{text}` is the end of several names: {', '.join(map(str, found[:3]))}{more}. Write more of it"
-        )
+        raise ambiguous(text, found)
     names = [entry.folder_name for entry in entries_of(output)]
     hint = nearest(text, [*names, *(name.rpartition("-")[2] for name in names)])
     raise CheckpointProblem(
         f"`{text}` is no run: there is no such folder, and no such name below {output}.{hint} The runs: dltrain runs"
+    )
+
+
+def ambiguous(text: str, found: Sequence[Path]) -> CheckpointProblem:
+    """Return the refusal of a text that names several runs."""
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return CheckpointProblem(
+        f"`{text}` is the end of several names: {', '.join(map(str, found[:3]))}{more}. Write more of it"
     )
 
 
@@ -123,11 +130,11 @@ def entries_of(output: Path) -> list[Entry]:
     return Index(output).entries if output.is_dir() else []
 
 
-def run_folders(verb: str, texts: Sequence[str]) -> list[Path]:
+def run_folders(verb: str, runs: Sequence[Any]) -> list[Path]:
     """Return the folders of several runs. Raises UserError where none is named, CheckpointProblem as `run_folder`."""
-    if not texts:
+    if not runs:
         raise UserError(f"Name a run: dltrain {verb} outputs/NAME/DATE_TIME-xxxx\nThe runs: dltrain runs")
-    return list(dict.fromkeys(map(run_folder, texts)))
+    return list(dict.fromkeys(map(run_folder, runs)))
 
 
 def finite(value: Any) -> Any:

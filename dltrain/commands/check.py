@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dltrain.commands.train import check_no_sweep, read, say_what_is_read
-from dltrain.config.compose import compose, open_catalogue, open_hydra, quote_foreign
+from dltrain.commands.train import check_no_flags, check_no_sweep, read, say_what_is_read
+from dltrain.config.compose import CONFIG_NAME, compose, open_catalogue, open_hydra, quote_foreign
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 def run(arguments: list[str]) -> int:
     """Print a line for each check; return 0 if all of them pass, else 10."""
     args = read([quote_foreign(argument) for argument in arguments])
+    check_no_flags(args, "check")
     catalogue = open_catalogue(args.config_dir)
     check_no_sweep(args.overrides, may_sweep=False)
-    config = validate(compose(args.overrides, catalogue, open_hydra(catalogue)))
+    name = args.config_name or CONFIG_NAME
+    config = validate(compose(args.overrides, catalogue, open_hydra(catalogue), name))
     if config.words["dataset"] == "none":
         raise UserError(
             "`dltrain check` looks at samples, and dataset=none has none. Choose another dataset."

@@ -116,7 +116,7 @@ def check_used(given: Mapping[str, str]) -> None:
 
 
 def members_of(folders: Sequence[Path]) -> list[Member]:
-    """Return the runs of several folders, named by what tells their folders apart."""
+    """Return the runs of several folders, labeled by the ends of their names."""
     from dltrain.sweep.outcome import comparison
 
     found: list[Member] = []
@@ -152,7 +152,7 @@ def document_of(found: Comparison, files: Sequence[Path] = ()) -> dict[str, Any]
 
 
 def page(found: Comparison) -> Iterator[str]:
-    """Yield the table and what it says."""
+    """Yield the table and the conclusions from it."""
     groups = found.groups
     arrow = listing.ARROWS[found.mode]
     best = ["bold" if group is groups[0] and len(groups) > 1 else "" for group in groups]

@@ -1,4 +1,4 @@
-"""`dltrain diff RUN RUN`: print in what two runs differ: configuration, code, versions, data, results."""
+"""`dltrain diff RUN RUN`: print the differences of two runs: configuration, code, versions, data, results."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dltrain.commands.asked import (
 )
 from dltrain.commands.show import document_of
 from dltrain.config.groups import GROUPS
-from dltrain.config.keys import ELSEWHERE
 from dltrain.errors import UserError
+from dltrain.errors import typed as command
 from dltrain.screen.table import Column, is_colored, lines, number, styled, typed, write
 from dltrain.storage.index import number_of
 
@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
     rest, given = read_options("diff", arguments)
     if len(rest) != 2:
         raise UserError(
-            f"`diff` takes two runs, and here are {len(rest)}: dltrain diff RUN RUN\n"
+            f"`diff` takes two runs, not {len(rest)}: dltrain diff RUN RUN\n"
             "The runs: dltrain runs. More than two: dltrain compare"
         )
     found = diff(*rest)
@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> int:
 
 
 def diff(a: Any, b: Any) -> dict[str, Any]:
-    """Return in what two runs differ: for each of SECTIONS a list of keys with the values of both.
+    """Return the differences of two runs: for each of SECTIONS a list of keys with the values of both.
 
     Args:
         a: a run, or its folder
@@ -67,13 +67,13 @@ def diff(a: Any, b: Any) -> dict[str, Any]:
 
     Raises CheckpointProblem for what is no run, UserError for a sweep.
     """
-    folders = [run_folder(str(getattr(run, "path", run))) for run in (a, b)]
+    folders = [run_folder(run) for run in (a, b)]
     for folder in folders:
         if is_sweep(folder):
             raise UserError(
-                f"{folder} is a sweep: `diff` takes two runs, such as its jobs. Its configurations: dltrain compare {folder}"
+                f"{folder} is a sweep: `diff` takes two runs, such as its jobs. Its configurations: {command('compare', folder)}"
             )
-    sections = {name: [pair for pair in pairs] for name, pairs in _sections(*map(facts_of, folders))}
+    sections = dict(_sections(*map(facts_of, folders)))
     return {"a": str(folders[0]), "b": str(folders[1]), "same": not any(sections.values()), **sections}
 
 
@@ -110,20 +110,18 @@ def _sections(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str,
         left, right = a[name], b[name]
         keys = [key for key in dict.fromkeys((*left, *right)) if left.get(key) != right.get(key)]
         if left is a["configuration"]:
-            keys = sorted(_told(keys, left, right), key=lambda key: key not in GROUPS)
+            keys = sorted(_independent(keys, left, right), key=lambda key: key not in GROUPS)
         yield name, [{"key": key, "a": left.get(key), "b": right.get(key)} for key in keys]
 
 
-def _told(keys: list[str], left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
+def _independent(keys: list[str], left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
     """Return the keys without those that follow from another one: the target of another word, and optimizer.lr of lr."""
     words = [key for key in keys if key in GROUPS]
     follows = {"optimizer.lr"} if all(c.get("optimizer.lr") == c.get("lr") for c in (left, right)) else {"lr"}
     return [
         key
         for key in keys
-        if key not in follows
-        and key not in set(ELSEWHERE) - {"lr", "device", "threads", "evaluation.test"}
-        and not (key.endswith("_target_") and key.split(".")[0] in words)
+        if key not in follows and not (key.endswith("_target_") and key.split(".")[0] in words)
     ]
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from dataclasses import dataclass, replace
 
-from dltrain.commands.train import check_no_sweep, read, say_what_is_read
-from dltrain.config.compose import compose, open_catalogue, open_hydra, quote_foreign
+from dltrain.commands.train import check_no_flags, check_no_sweep, read, say_what_is_read
+from dltrain.config.compose import CONFIG_NAME, compose, open_catalogue, open_hydra, quote_foreign
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.keys import keys_of
 from dltrain.config.validation import validate
-from dltrain.errors import UserError, nearest
+from dltrain.errors import UserError, nearest, typed
 from dltrain.text import show
 
 HELP = """
@@ -53,13 +52,15 @@ def run(arguments: list[str]) -> int:
     """Print the loss of each rate, and the command with the best one; return 5 if every trial diverges."""
     asked, rest = options_of(arguments)
     args = read([quote_foreign(argument) for argument in rest])
+    check_no_flags(args, "find-lr")
     catalogue = open_catalogue(args.config_dir)
     check_no_sweep(args.overrides, may_sweep=False)
     if "lr" in keys_of(args.overrides):
         raise UserError(
             "`lr` is what `dltrain find-lr` looks for. Leave it out; its range: --from 1e-4 --to 1"
         )
-    config = replace(validate(compose(args.overrides, catalogue, open_hydra(catalogue))), quiet=True)
+    name = args.config_name or CONFIG_NAME
+    config = replace(validate(compose(args.overrides, catalogue, open_hydra(catalogue), name)), quiet=True)
     say_what_is_read(config, catalogue)
     door = Door(shipped_targets(catalogue), config.trust)
 
@@ -76,7 +77,7 @@ def run(arguments: list[str]) -> int:
             show(line(lr, loss, found))
     best = min(found, key=lambda lr: found[lr])
     best = best if math.isfinite(found[best]) else math.nan
-    show(as_json(asked, found, best) if asked.as_json else advice(asked, found, best, args.overrides))
+    show(as_json(asked, found, best) if asked.as_json else advice(asked, found, best, rest))
     return 5 if math.isnan(best) else 0
 
 
@@ -85,13 +86,13 @@ def options_of(arguments: list[str]) -> tuple[Asked, list[str]]:
     rest: list[str] = []
     given: dict[str, str] = {}
     names = {"--from": "low", "--to": "high", "--points": "points", "--steps": "steps"}
-    own = {"--config-dir", "-cd"}
+    folders = {"--config-dir", "-cd", "--config-name", "-cn"}
     following = iter(arguments)
     for argument in following:
         option, equals, value = argument.partition("=")
         if option in names:
             given[option] = value if equals else next(following, "")
-        elif option in own:
+        elif option in folders:
             rest += [argument] if equals else [argument, next(following, "")]
         elif argument.startswith("--") and argument != "--json":
             raise UserError(
@@ -130,7 +131,7 @@ def line(lr: float, loss: float, found: dict[float, float]) -> str:
     return f"lr {lr:<8g} loss {loss:<10.4g} {bar}".rstrip()
 
 
-def advice(asked: Asked, found: dict[float, float], best: float, overrides: list[str]) -> str:
+def advice(asked: Asked, found: dict[float, float], best: float, rest: list[str]) -> str:
     """Return what the trials say, and the command that trains with the best rate."""
     if math.isnan(best):
         return f"Every rate from {asked.low:g} to {asked.high:g} diverged. Try lower ones: --from {asked.low / 1e3:g} --to {asked.low:g}"
@@ -139,7 +140,7 @@ def advice(asked: Asked, found: dict[float, float], best: float, overrides: list
     if best in (rates[0], rates[-1]):
         low, high = (best / 100, best * 10) if best == rates[0] else (best / 10, best * 100)
         lines.append(f"It is an end of the range; look further: --from {low:g} --to {high:g}")
-    return "\n".join([*lines, shlex.join(["dltrain", *overrides, f"lr={best:g}"])])
+    return "\n".join([*lines, typed(*rest, f"lr={best:g}")])
 
 
 def as_json(asked: Asked, found: dict[float, float], best: float) -> str:

@@ -1,4 +1,4 @@
-"""The rows of a listing: runs and sweeps that satisfy filters, with what tells them apart."""
+"""The rows of a listing: runs and sweeps that satisfy filters, with the choices in which they differ."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.keys import differences, label
+from dltrain.loggers.events import count
 from dltrain.screen.table import Column, duration, number, terminal_width, typed
 from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
 from dltrain.storage.query import PLACE, Filter, name_of, value_of, when
@@ -55,7 +56,7 @@ class Row:
     @property
     def seconds(self) -> float:
         own = number_of(self.entry.facts.get("seconds"))
-        # of a sweep that is not finished, its jobs
+        # an unfinished sweep has the time of its jobs
         return (
             own if own is not None else sum(number_of(job.facts.get("seconds")) or 0.0 for job in self.jobs)
         )
@@ -165,7 +166,7 @@ def tell_apart(rows: Sequence[Row], always: Sequence[str] = ()) -> None:
 
 
 def _is_in_name(row: Row, key: str, value: Any) -> bool:
-    """Return whether a folder's name tells a choice: digits_mlp."""
+    """Return whether the name of a folder contains a choice: digits_mlp."""
     return key in ("dataset", "model") and str(value) in name_of(row.entry)
 
 
@@ -268,7 +269,7 @@ def test_score(rows: Sequence[Row]) -> str:
 
 
 def choices_of(row: Row) -> str:
-    """Return what tells a row apart, in one line."""
+    """Return the choices that distinguish a row, in one line."""
     if row.entry.is_sweep:
         return sweep_line(row)
     return label(row.choices, overridden(row.entry))
@@ -276,15 +277,15 @@ def choices_of(row: Row) -> str:
 
 def sweep_line(row: Row) -> str:
     """Return how many jobs a sweep has, over which axes, and how many failed."""
-    count, whole = len(row.jobs), len(row.all_jobs)
-    jobs = f"{whole} job{'s' * (whole != 1)}" if count == whole else f"{count} of {whole} jobs"
+    whole = len(row.all_jobs)
+    jobs = count(whole, "job") if len(row.jobs) == whole else f"{len(row.jobs)} of {whole} jobs"
     axes = row.entry.facts.get("axes") or []
     failed = sum(job.facts.get("status") in ("failed", DAMAGED) for job in row.jobs)
     return f"{jobs}: {' × '.join(map(str, axes))}{f', {failed} failed' if failed else ''}"
 
 
 def moment(text: str) -> str:
-    """Return a time as it is shown: 26 Nov 06:39, with the year if it is another one."""
+    """Return a time as 26 Nov 06:39, or 2025-11-26 if it is in another year."""
     try:
         then = datetime.fromisoformat(text)
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -216,7 +217,7 @@ def check_output(asked: Arguments) -> None:
         )
     if not file.parent.is_dir():
         raise UserError(
-            f"`--output` is {asked.output}, and there is no folder {file.parent}. Make it first: mkdir -p {file.parent}"
+            f"`--output` is {asked.output}, and there is no folder {file.parent}. Make it first: {shlex.join(['mkdir', '-p', str(file.parent)])}"
         )
     if file.is_dir():
         raise UserError(f"`--output` is {asked.output}, which is a folder. Name a file")

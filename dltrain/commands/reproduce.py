@@ -9,7 +9,7 @@ from dltrain.commands.resume import newest_run, split_arguments, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
-from dltrain.errors import CheckFailed, UserError
+from dltrain.errors import FindingsFailure, UserError
 from dltrain.storage.folder_names import check_files
 from dltrain.text import show
 
@@ -26,10 +26,11 @@ Trains in a temporary folder with the threads of the run, and compares rows, wei
 or device differ, or on a GPU), or `different`, the first step that differs, and the likely cause: exit code 10. A forgery
 whose hashes were all rewritten passes `dltrain verify`; --replay K finds it with the printed probability.
 """
+UNEXPLAINED = "the records were changed: versions, threads, processor, data and code are those of the run"
 
 
 def run(arguments: list[str]) -> int:
-    """Train again and print the comparison. Raises CheckFailed where the run is different."""
+    """Train again and print the comparison. Raises FindingsFailure where the run is different."""
     as_json = "--json" in arguments
     arguments, config_dir = take_config_dir([text for text in arguments if text != "--json"])
     arguments, replay = take_replay(arguments)
@@ -49,7 +50,7 @@ def run(arguments: list[str]) -> int:
     found = reproduce(path, config, door, replay, TOLERANCE if tolerance is None else tolerance)
     show(json.dumps(found.as_json(), indent=2) if as_json else page(found))
     if found.where:
-        raise CheckFailed(f"{path} was not reproduced: step {found.step} differs.")
+        raise FindingsFailure(f"{path} was not reproduced: step {found.step} differs.")
     return 0
 
 
@@ -94,7 +95,7 @@ def page(found: Comparison) -> str:
     lines = [f"{mark} {found.path}: {found.verdict}"]
     if found.where:
         lines += [f"  first difference   step {found.step}, {found.where}"]
-        lines += [f"  likely cause       {'; '.join(found.causes) or unexplained(found)}"]
+        lines += [f"  likely cause       {'; '.join(found.causes) or UNEXPLAINED}"]
     elif found.deviation:
         lines += [
             f"  deviation          {found.deviation:.2g} at most; {'; '.join(found.causes) or 'rounding'}"
@@ -108,7 +109,3 @@ def page(found: Comparison) -> str:
             f"  A forged step whose hashes were all rewritten is found with probability {found.share:.0%}, the share replayed."
         ]
     return "\n".join(lines)
-
-
-def unexplained(found: Comparison) -> str:
-    return "the records were changed: versions, threads, processor, data and code are those of the run"

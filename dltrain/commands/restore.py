@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.commands.archive import MOVED, carry, report
-from dltrain.commands.asked import document_schema, is_run, is_sweep, read_options
+from dltrain.commands.asked import ambiguous, document_schema, is_sweep, read_options, text_of
 from dltrain.errors import CheckpointProblem, UserError
-from dltrain.storage.folder_names import OUTPUT
+from dltrain.storage.folder_names import OUTPUT, is_run
 from dltrain.storage.shelves import Place, place_of, shelved
 
 HELP = """
@@ -18,7 +18,7 @@ HELP = """
 
   --json    one JSON document on standard output
 
-    What is there: dltrain runs --archived, dltrain trash --list
+    To list them: dltrain runs --archived, dltrain trash --list
 
 Examples
   dltrain restore outputs/digits_mlp/2026-01-31_12-00-00-abcd
@@ -29,7 +29,7 @@ SCHEMA = document_schema(moved=MOVED)
 
 
 def run(arguments: list[str]) -> int:
-    """Move the runs back, and say where they are."""
+    """Move the runs back, and print where they are now."""
     rest, given = read_options("restore", arguments)
     report(back(rest), "--json" in given)
     return 0
@@ -51,7 +51,7 @@ def back(runs: Sequence[Any]) -> list[tuple[Path, Path]]:
         raise UserError(
             "Name a run: dltrain restore outputs/NAME/DATE_TIME-xxxx\nWhat is there: dltrain trash --list, dltrain runs --archived"
         )
-    return carry([place_named(str(getattr(run, "path", run))) for run in runs], None)
+    return carry([place_named(text_of(run)) for run in runs], None)
 
 
 def place_named(text: str) -> Place:
@@ -68,8 +68,7 @@ def place_named(text: str) -> Place:
     if len(found) == 1:
         return found[0]
     if found:
-        names = ", ".join(str(place.folder) for place in found[:3])
-        raise CheckpointProblem(f"`{text}` is the end of several names: {names}. Write more of it")
+        raise ambiguous(text, [place.folder for place in found])
     here = f" {path} is where it was." if is_run(path) or is_sweep(path) else ""
     raise CheckpointProblem(
         f"`{text}` is neither in the archive nor in the trash.{here}\nWhat is there: dltrain runs --archived, dltrain trash --list"

@@ -15,7 +15,7 @@ from dltrain.config.keys import LENGTH, SAFE, is_safe
 from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
-from dltrain.storage.folder_names import check_files
+from dltrain.storage.folder_names import check_files, is_run
 from dltrain.storage.lock import Lock
 from dltrain.storage.summary import FINISHED, read_summary
 from dltrain.text import say
@@ -67,7 +67,7 @@ def warn_of_direction(path: Path, config: Config) -> None:
 
 def newest_run(path: Path) -> Path:
     """Return the run folder of a path: the path itself or, for a folder of runs, its newest run by name."""
-    if (path / "config.yaml").is_file() or (path / "summary.json").is_file():
+    if is_run(path):
         return path
     runs = sorted(file.parent for file in path.glob("*/config.yaml"))
     return runs[-1] if runs else path
@@ -117,13 +117,18 @@ def take_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
 
 
 def found_run(text: str) -> Path:
-    """Return the folder that a text names, or the only run below `outputs` whose name ends with it."""
+    """Return the folder that a text names, or the only run below `outputs` whose name ends with it.
+
+    Raises CheckpointProblem for the end of several names.
+    """
     if os.path.exists(text) or text.startswith("-"):
         return Path(text)
-    from dltrain.commands.asked import named
+    from dltrain.commands.asked import ambiguous, named
 
     found = named(text)
-    return found[0] if len(found) == 1 else Path(text)
+    if len(found) > 1:
+        raise ambiguous(text, found)
+    return found[0] if found else Path(text)
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:

@@ -14,16 +14,15 @@ from dltrain.commands.asked import (
     TEXT,
     TEXTS,
     document_schema,
-    is_run,
     note,
     object_schema,
     print_json,
     read_options,
 )
-from dltrain.errors import CheckpointProblem, UserError
+from dltrain.errors import CheckpointProblem, UserError, typed
 from dltrain.screen.table import is_colored, lines, one_line, styled, terminal_width, write
 from dltrain.storage import query
-from dltrain.storage.folder_names import OUTPUT
+from dltrain.storage.folder_names import OUTPUT, is_run
 from dltrain.storage.index import Index
 from dltrain.storage.shelves import shelf_of
 
@@ -100,7 +99,7 @@ def run(arguments: list[str]) -> int:
         folders[0] if folders else OUTPUT,
         [text for text in rest if text not in folders],
         sort=given.get("--sort"),
-        columns=[name.strip() for name in given.get("--columns", "").split(",") if name.strip()],
+        columns=columns_of(given.get("--columns")),
         limit=limit_of(given.get("--limit"), None if as_json else LIMIT),
         jobs="--jobs" in given,
         archived="--archived" in given,
@@ -109,8 +108,15 @@ def run(arguments: list[str]) -> int:
     if as_json:
         print_json(found.document())
     else:
-        show(found, bool(rest))
+        show(found, empty_text(rest, folders, "--archived" in given))
     return 0
+
+
+def columns_of(text: str | None) -> list[str]:
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise UserError(f"`--columns` is {text}, which names none: --columns optimizer,lr,val/loss")
+    return names
 
 
 def _filter_hint() -> str:
@@ -171,7 +177,7 @@ def listed(
             f"{root} is no folder. Runs lie in outputs: dltrain runs, or dltrain runs FOLDER"
         )
     if is_run(root):
-        raise CheckpointProblem(f"{root} is one run. What is in it: dltrain show {root}")
+        raise CheckpointProblem(f"{root} is one run. What is in it: {typed('show', root)}")
     index = Index(root)
     names = [*columns, *([sort.removeprefix("-")] if sort else [])]
     if unread(index, [*(c.key for c in conditions), *names]):
@@ -225,16 +231,20 @@ def limit_of(text: str | None, default: int | None) -> int | None:
     return int(text) or None
 
 
-def show(found: Listing, filtered: bool) -> None:
-    """Print the table and a line about what it holds."""
+def empty_text(rest: Sequence[str], folders: Sequence[str], archived: bool) -> str:
+    """Return what a listing without rows says."""
+    if len(rest) > len(folders):
+        return "no run satisfies all conditions"
+    if archived:
+        return "nothing is archived"
+    return "no run" if folders else "no run yet. The first: dltrain"
+
+
+def show(found: Listing, empty: str) -> None:
+    """Print the table and a line with the number of rows, or why there are none."""
     colored = is_colored()
     if not found.rows:
-        what = (
-            "no run satisfies all conditions"
-            if filtered and found.root.is_dir()
-            else "no run yet. The first: dltrain"
-        )
-        write(f"{one_line(found.root)}: {what}{one_line(found.hint)}")
+        write(f"{one_line(found.root)}: {empty}{one_line(found.hint)}")
         return
     for line in lines(listing.columns_of(found.rows, found.columns), colored=colored):
         write(line)

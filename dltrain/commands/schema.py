@@ -10,7 +10,7 @@ from dltrain.config.catalogue import Catalogue
 from dltrain.config.json_schema import schema
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.errors import UserError, nearest
-from dltrain.verbs import verbs
+from dltrain.verbs import Verb, verbs
 
 HELP = """
 Examples
@@ -31,9 +31,14 @@ def run(arguments: list[str]) -> int:
 def of_verb(verb: str) -> Any:
     """Return the schema of a verb's document. Raises UserError for a verb that has none."""
     known = verbs()
-    found = getattr(import_module(known[verb].module), "SCHEMA", None) if verb in known else None
-    if found is None:
-        raise UserError(
-            f"`{verb}` is no verb with a schema.{nearest(verb, known)} That of recipes: dltrain schema"
-        )
-    return found
+    if verb in known and (found := _schema_of(known[verb])) is not None:
+        return found
+    others = [name for name, other in known.items() if _schema_of(other) is not None]
+    raise UserError(
+        f"`{verb}` is no verb with a schema.{nearest(verb, others)} Verbs with one: {', '.join(others)}. "
+        "The schema of recipes: dltrain schema"
+    )
+
+
+def _schema_of(verb: Verb) -> Any:
+    return getattr(import_module(verb.module), "SCHEMA", None)

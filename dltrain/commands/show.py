@@ -58,11 +58,10 @@ Examples
   dltrain show d61b/3                  job 3 of a sweep
   dltrain show abcd --json
 """
+_HEAD = {"path": TEXT, "command": TEXT, "status": TEXT, "tags": TEXTS}
 _RUN = object_schema(
     run=TEXT,
-    path=TEXT,
-    command=TEXT,
-    status=TEXT,
+    **_HEAD,
     reason=TEXT,
     asked={"type": "object"},
     metric={"type": ["string", "null"]},
@@ -76,18 +75,14 @@ _RUN = object_schema(
     data={"type": "object"},
     versions={"type": "object"},
     git={"type": "object"},
-    tags=TEXTS,
     notes=TEXT,
     warnings=TEXTS,
     files={"type": "object", "additionalProperties": {"type": "integer"}},
 )
 _SWEEP = object_schema(
     sweep=TEXT,
-    path=TEXT,
-    command=TEXT,
-    status=TEXT,
+    **_HEAD,
     axes=TEXTS,
-    tags=TEXTS,
     jobs={"type": "array", "items": ROW},
 )
 SCHEMA: dict[str, Any] = document_schema(run=TEXT)
@@ -122,7 +117,7 @@ def run(arguments: list[str]) -> int:
 
 def show(run: Any) -> dict[str, Any]:
     """Return what `dltrain show` prints of a run or a sweep: what was asked, what came out, data, versions, files."""
-    folder = run_folder(str(getattr(run, "path", run)))
+    folder = run_folder(run)
     return sweep_document(folder) if is_sweep(folder) else document_of(folder)
 
 
@@ -130,7 +125,7 @@ def show(run: Any) -> dict[str, Any]:
 
 
 def document_of(folder: Path) -> dict[str, Any]:
-    """Return what a run's records say."""
+    """Return the records of a run as plain data."""
     summary = read_summary(folder)
     saved = summary.get("config")
     config = saved if isinstance(saved, dict) else read_config(folder)
@@ -170,7 +165,7 @@ def document_of(folder: Path) -> dict[str, Any]:
 
 
 def sweep_document(folder: Path) -> dict[str, Any]:
-    """Return what a sweep's record and the summaries of its jobs say."""
+    """Return the record of a sweep and the summaries of its jobs as plain data."""
     found = listed(folder, sort="objective")
     record = _read(folder / "sweep.json")
     (row,) = listed_sweep(folder)
@@ -210,7 +205,7 @@ def asked_for(config: Mapping[str, Any]) -> dict[str, Any]:
     known = {g: [n for n in names if n in catalogue.words[g]] for g, names in chosen.items()}
     defaults = {path: param.value for path, param in catalogue.params(known).items()}
     defaults |= {path: param.value for word in words for path, param in word.everything.items()}
-    # a key that follows another one is told by that one
+    # a key that follows another one is not listed beside it
     links = {
         path for word in words for path, key in word.links.items() if config.get(path) == config.get(key)
     }
@@ -241,7 +236,7 @@ def uniform_guess(data: Mapping[str, Any]) -> dict[str, float]:
 
 
 def warnings_of(summary: Mapping[str, Any], status: str, folder: Path) -> list[str]:
-    """Return what should be known before the numbers are used."""
+    """Return warnings about the results, such as an unfinished run."""
     found = []
     if status in (KILLED, "interrupted"):
         found.append(f"it is not finished: {command('resume', folder)}")
@@ -397,4 +392,4 @@ def sweep_page(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     yield ""
     yield from lines(listing.columns_of(found.rows)) if found.rows else ()
     if found.matching > len(found.rows):
-        yield f"{found.matching} jobs in all: dltrain runs {folder} --sort objective"
+        yield f"{found.matching} jobs in all: {command('runs', folder, '--sort', 'objective')}"

@@ -65,7 +65,7 @@ def tag(*runs: Any, add: Iterable[str] = (), remove: Iterable[str] = ()) -> dict
         add: tags that are added
         remove: tags that are removed
     """
-    folders = run_folders("tag", [str(getattr(run, "path", run)) for run in runs])
+    folders = run_folders("tag", runs)
     return changed(folders, list(add), list(remove))
 
 

@@ -114,6 +114,16 @@ def check_flags(args: Namespace) -> None:
         )
 
 
+def check_no_flags(args: Namespace, verb: str) -> None:
+    """Refuse the options of Hydra that a verb for one configuration would ignore."""
+    check_flags(args)
+    flags = {"-m": args.multirun, "--cfg": args.cfg, "--info": args.info, "--hydra-help": args.hydra_help,
+             "--shell-completion": args.shell_completion}  # fmt: skip
+    for option, given in flags.items():
+        if given:
+            raise UserError(f"`{option}` is no option of {verb}.\nIts page: dltrain {verb} --help")
+
+
 def command_line(arguments: list[str]) -> str:
     return typed(*arguments)
 

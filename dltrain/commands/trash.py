@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from dltrain import text
-from dltrain.commands.archive import MOVED, put, report, short
+from dltrain.commands.archive import MOVED, put, report
 from dltrain.commands.asked import TEXT, document_schema, object_schema, print_json, read_options
-from dltrain.errors import UserError
+from dltrain.errors import UserError, typed
 from dltrain.loggers.events import count
 from dltrain.screen.table import Column, lines, write
 from dltrain.storage.folder_names import OUTPUT
 from dltrain.storage.index import Entry, Index, scan
 from dltrain.storage.query import when
 from dltrain.storage.shelves import empty, shelf_of, trashes
+from dltrain.text import short_path
 
 HELP = """
     The folders move to .dltrain/trash beside the output folder; `dltrain restore` brings them back. Nothing is deleted, and
     nothing is replaced. A run that is training stays, and a sweep moves as a whole.
 
-  --list [OUTPUT]     what is in the trash of an output folder, by default of all beside outputs
-  --empty [OUTPUT]    delete the whole trash beside an output folder for good; asks first
+  --list [OUTPUT]     list the trash beside an output folder; by default, beside outputs
+  --empty [OUTPUT]    delete the whole trash beside an output folder permanently; asks first
   --yes               do not ask
   --json              one JSON document on standard output
 
@@ -46,17 +47,15 @@ def run(arguments: list[str]) -> int:
     """Move runs to the trash, list it, or empty it."""
     rest, given = read_options("trash", arguments, flags=("--list", "--empty", "--yes"))
     as_json = "--json" in given
+    if "--yes" in given and "--empty" not in given:
+        raise UserError("`--yes` goes with --empty; nothing else asks first. Leave it out")
     if "--list" in given or "--empty" in given:
         check_alone(rest, given)
         base = base_of(rest)
         if "--empty" in given:
-            delete(base, "--yes" in given, as_json)
+            delete(base, "--yes" in given, as_json, typed("trash", "--empty", *rest, "--yes"))
         else:
             show(base, as_json)
-    elif "--yes" in given:
-        raise UserError(
-            "`--yes` goes with --empty: moving to the trash asks nothing, since `dltrain restore` undoes it"
-        )
     else:
         report(put("trash", rest, "trash"), as_json)
     return 0
@@ -105,7 +104,7 @@ def show(base: Path, as_json: bool) -> None:
     if not items:
         write("The trash is empty.")
         return
-    heads = {"path": [short(Path(item["path"])) for item in items]}
+    heads = {"path": [short_path(Path(item["path"])) for item in items]}
     heads |= {name: [item[name] for item in items] for name in ("when", "status")}
     for line in lines([Column(name, cells, least=20 * (name == "path")) for name, cells in heads.items()]):
         write(line)
@@ -115,11 +114,11 @@ def _status(entry: Entry) -> str:
     return "sweep" if entry.is_sweep else str(entry.facts.get("status"))
 
 
-def delete(base: Path, sure: bool, as_json: bool) -> None:
-    """Delete the trash, if the user is sure."""
+def delete(base: Path, sure: bool, as_json: bool, command: str) -> None:
+    """Delete the trash, if the user is sure; `command` does not ask."""
     paths = [str(trash / path) for trash in trashes(base) for path, sweep, _, _ in scan(trash) if not sweep]
     if paths and not sure:
-        confirm(paths)
+        confirm(paths, command)
     empty(base)
     if as_json:
         print_json({"deleted": paths})
@@ -127,14 +126,14 @@ def delete(base: Path, sure: bool, as_json: bool) -> None:
         write(f"{count(len(paths), 'folder')} deleted for good" if paths else "The trash is empty.")
 
 
-def confirm(paths: Sequence[str]) -> None:
-    """Ask for a word. Raises UserError where it is not given, or nobody can be asked."""
+def confirm(paths: Sequence[str], command: str) -> None:
+    """Ask for confirmation. Raises UserError if the answer is another one, or standard input is no terminal."""
     if not sys.stdin.isatty():
         raise UserError(
-            f"`trash --empty` deletes {count(len(paths), 'folder')} for good. To do it: dltrain trash --empty --yes"
+            f"`trash --empty` deletes {count(len(paths), 'folder')} for good. To do it: {command}"
         )
     for path in paths[:10]:
-        text.show(short(Path(path)), file=sys.stderr)
+        text.show(short_path(Path(path)), file=sys.stderr)
     more = f" (and {len(paths) - 10} more)" if len(paths) > 10 else ""
     sys.stderr.write(f"{count(len(paths), 'folder')} deleted for good{more}? Type {_ANSWER}: ")
     sys.stderr.flush()

@@ -13,8 +13,9 @@ from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import Door, door_for_saved
 from dltrain.config.schema import Config
-from dltrain.errors import CheckFailed, CheckpointProblem, UserError
-from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.errors import CheckpointProblem, FindingsFailure, UserError
+from dltrain.loggers.events import count
+from dltrain.storage.folder_names import SWEEP_RECORD, is_run
 from dltrain.text import show
 
 if TYPE_CHECKING:
@@ -49,9 +50,8 @@ def run(arguments: list[str]) -> int:
             print_verdict(verdict, short=len(verdicts) > 3)
     wrong = [verdict for verdict in verdicts if verdict.findings]
     if wrong:
-        count = sum(len(verdict.findings) for verdict in wrong)
-        raise CheckFailed(
-            f"{count} finding{'s' * (count > 1)} in {len(wrong)} of {len(verdicts)} folders, listed above."
+        raise FindingsFailure(
+            f"{count(sum(len(v.findings) for v in wrong), 'finding')} in {len(wrong)} of {len(verdicts)} folders, listed above."
         )
     return 0
 
@@ -80,10 +80,6 @@ def verdicts_of(
     for folder in jobs_of(path):
         yield verify_run(folder, catalogue, data, trust)
     yield verify_sweep(path)
-
-
-def is_run(path: Path) -> bool:
-    return (path / "config.yaml").exists() or (path / "summary.json").exists()
 
 
 def verify_run(path: Path, catalogue: Catalogue, data: bool, trust: Sequence[str] = ()) -> Verdict:

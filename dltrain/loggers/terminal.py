@@ -17,6 +17,7 @@ from dltrain.loggers.events import SUBFOLDER, Best, Progress, Result, RunInfo, c
 from dltrain.screen.notebook import Line
 from dltrain.screen.numbers import bar, clock, minutes, number, rate
 from dltrain.screen.output import SafeStream, Screen, open_screen
+from dltrain.text import short_path
 
 if TYPE_CHECKING:
     pass
@@ -308,13 +309,6 @@ def cell(key: str, value: float | None) -> str:
     if key == "lr":
         return f"{value:.3g}"
     return clock(value) if key == "seconds" else number(value)
-
-
-def short_path(path: Path) -> str:
-    """Return the path relative to the working folder where it is below, so that it can be copied into the next command."""
-    full = Path(path).absolute()
-    here = Path.cwd()
-    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
 
 
 def logdir(info: RunInfo) -> str:

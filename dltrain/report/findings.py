@@ -1,4 +1,4 @@
-"""Say in sentences, with the numbers, what the columns of metrics.csv show about a run."""
+"""Describe in sentences, with the numbers, what the columns of metrics.csv show about a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dltrain.screen.numbers import number
 
 Kind = Literal["bad", "warn", "note", "good"]
 
-FEW = 8  # evaluations below which no trend is told
+FEW = 8  # evaluations below which no trend is reported
 FALLING = 0.03  # fraction of train/loss by which it falls over the last quarter
 RISEN = 0.05  # fraction of its best value by which val/loss rises
 GAP = 0.05  # difference of two accuracies
 SMALL_LR = 0.01  # fraction of the largest learning rate
-IDLE = 0.2  # fraction of the evaluations under it that is told
+IDLE = 0.2  # fraction of the evaluations under it that is reported
 TINY_GRADIENT = 1e-6
 SPIKE = 50.0  # times the gradient norm of the evaluations around
 VANISHED = 1e-3  # fraction of the largest gradient of a layer
@@ -40,7 +40,7 @@ class Finding:
 
 
 def findings(record: Record) -> list[Finding]:
-    """Return what is conspicuous, the worst first; one that says so where nothing is."""
+    """Return the findings, the worst first; a note if there are none."""
     found = [finding for rule in RULES for finding in rule(record)]
     if not found:
         count = len(record.rows)
@@ -50,7 +50,7 @@ def findings(record: Record) -> list[Finding]:
 
 
 def not_finite(record: Record) -> Iterator[Finding]:
-    """Tell where a loss stops being a number."""
+    """Report where a loss stops being a number."""
     for name in ("train/loss", "val/loss"):
         bad = [row for row in record.rows if not math.isfinite(row.get(name, 0.0))]
         if bad:
@@ -63,7 +63,7 @@ def not_finite(record: Record) -> Iterator[Finding]:
 
 
 def not_learning(record: Record) -> Iterator[Finding]:
-    """Tell that the training loss is where it began."""
+    """Report that the training loss is where it began."""
     losses = record.column("train/loss")
     if len(losses) < 3 or not has_stalled(losses):
         return
@@ -81,7 +81,7 @@ def has_stalled(losses: list[tuple[float, float]]) -> bool:
 
 
 def overfitting(record: Record) -> Iterator[Finding]:
-    """Tell that val/loss rises while train/loss falls."""
+    """Report that val/loss rises while train/loss falls."""
     validation, training = record.column("val/loss"), dict(record.column("train/loss"))
     if len(validation) < FEW:
         return
@@ -99,7 +99,7 @@ def overfitting(record: Record) -> Iterator[Finding]:
 
 
 def still_falling(record: Record) -> Iterator[Finding]:
-    """Tell that the training ended before its loss leveled off."""
+    """Report that the training ended before its loss leveled off."""
     losses = record.column("train/loss")
     if len(losses) < FEW or has_stalled(losses) or any(overfitting(record)):
         return
@@ -126,7 +126,7 @@ def best_is_late(record: Record) -> bool:
 
 
 def gap(record: Record) -> Iterator[Finding]:
-    """Tell the distance between training and validation at the best evaluation."""
+    """Report the distance between training and validation at the best evaluation."""
     best = record.best
     train, val = best.get("train/accuracy", math.nan), best.get("val/accuracy", math.nan)
     if train - val > GAP:
@@ -145,7 +145,7 @@ def gap(record: Record) -> Iterator[Finding]:
 
 
 def idle_lr(record: Record) -> Iterator[Finding]:
-    """Tell how long the learning rate was at the bottom of its schedule."""
+    """Report how long the learning rate was at the bottom of its schedule."""
     rates = record.column("lr")
     if len(rates) < FEW:
         return
@@ -164,7 +164,7 @@ def idle_lr(record: Record) -> Iterator[Finding]:
 
 
 def gradient_norm(record: Record) -> Iterator[Finding]:
-    """Tell gradients that vanish or spike."""
+    """Report gradients that vanish or spike."""
     norms = record.column("grad_norm")
     if len(norms) < 3:
         return
@@ -194,7 +194,7 @@ def neighbors(values: list[float], i: int, reach: int = 3) -> float:
 
 
 def layers(record: Record) -> Iterator[Finding]:
-    """Tell layers whose gradient vanishes, and dead units, from the columns of diagnostics=[layers]."""
+    """Report layers whose gradient vanishes, and dead units, from the columns of diagnostics=[layers]."""
     if not record.rows:
         return
     gradients = by_layer(record.rows[-1], "gradient")

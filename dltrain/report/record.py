@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dltrain.errors import CheckpointProblem
-from dltrain.storage.summary import read_json, read_rows, read_summary, read_text
+from dltrain.storage.summary import read_rows, read_summary, read_text
 
 Row: TypeAlias = dict[str, float]
 
@@ -34,15 +34,10 @@ class Record:
     rows: list[Row]
     classes: list[dict[str, str]]
     confusion: list[list[int]]
-    contract: dict[str, Any]
 
     @cached_property
     def metric(self) -> str:
         return str(self.summary.get("metric") or "val/loss")
-
-    @cached_property
-    def mode(self) -> str:
-        return "max" if self.summary.get("mode") == "max" else "min"
 
     @cached_property
     def best(self) -> Row:
@@ -93,17 +88,12 @@ class Record:
 
 def read(path: Path) -> Record:
     """Read a run folder. Raises CheckpointProblem for a folder, summary.json or metrics.csv that is not of a run."""
-    try:
-        contract = read_json(path / "data.json")
-    except (OSError, ValueError):
-        contract = {}
     return Record(
         path,
         read_summary(path),
         read_rows(path / "metrics.csv"),
         [row for row in read_classes(path / "per_class.csv") if not row["class"].endswith(" mean")],
         read_confusion(path / "confusion_matrix.csv"),
-        contract,
     )
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from dltrain.screen.notebook import Line
-
-if TYPE_CHECKING:
-    pass
 
 
 def number(value: float) -> str:

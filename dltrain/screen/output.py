@@ -101,7 +101,7 @@ class PlainScreen:
 
 
 class RichScreen:
-    """Lines in colour above a live region, drawn by rich; other prints of the process go above the region."""
+    """Lines in color above a live region, drawn by rich; other prints of the process go above the region."""
 
     is_live: bool = True
 

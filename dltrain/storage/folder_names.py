@@ -52,9 +52,14 @@ def _unwritable(output: str, error: OSError | None) -> str:
 
 
 def _hole(status: os.stat_result) -> int:
-    """Return the size in bytes of the holes of a sparse file, which are slow to read; 0 where the system does not report it."""
+    """Return the bytes of a sparse file that are not on the disk; 0 if the system does not report blocks."""
     blocks: int | None = getattr(status, "st_blocks", None)
     return 0 if blocks is None else status.st_size - 512 * blocks
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder has the record or the configuration of a run."""
+    return (folder / "summary.json").is_file() or (folder / "config.yaml").is_file()
 
 
 def check_files(folder: Path) -> None:
@@ -69,7 +74,7 @@ def check_files(folder: Path) -> None:
             mode = status.st_mode
             if stat.S_ISREG(mode) and _hole(status) > MAX_HOLE:
                 raise CheckpointProblem(
-                    f"{path} announces {status.st_size} bytes and holds next to none of them: no run wrote it.\n"
+                    f"{path} has {status.st_size} bytes, and almost none of them are on the disk: no run wrote it.\n"
                     "Put the file of the run in its place."
                 )
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

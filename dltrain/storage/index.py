@@ -143,7 +143,7 @@ def _folders(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
 
 
 def _stamp(folder: str, name: str) -> Stamp | None:
-    """Return what tells whether a record and the tags beside it changed; None where there is no record."""
+    """Return the times and sizes of a record and of the tags beside it; None if there is no record."""
     try:
         record = os.stat(f"{folder}/{name}")
     except OSError:
@@ -157,7 +157,7 @@ def _stamp(folder: str, name: str) -> Stamp | None:
 
 @contextmanager
 def no_garbage() -> Iterator[None]:
-    """Collect no garbage: among thousands of objects that stay, that takes half of the time."""
+    """Disable garbage collection, which takes half of the time among thousands of objects that stay."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -211,7 +211,7 @@ class Index:
 
 
 def read_entry(root: Path, path: str, is_sweep: bool, stamp: Stamp) -> Entry:
-    """Read what a summary says; one that cannot be read gives the status `damaged`."""
+    """Read a summary; one that cannot be read gives the status `damaged`."""
     folder = root / path
     entry = Entry(path, is_sweep=is_sweep, stamp=stamp)
     try:
@@ -227,7 +227,7 @@ def read_entry(root: Path, path: str, is_sweep: bool, stamp: Stamp) -> Entry:
         entry.facts |= sweep_facts(record)
     elif isinstance(config := record.get("config"), dict):
         entry.base = config
-    # a stamp with two entries is that of a folder without tags.json
+    # a stamp of two numbers: the folder has no tags.json
     tags = record.get("tags") if len(stamp) == 2 else merged_tags(folder, record.get("tags"))
     entry.facts["tags"] = texts(tags)
     return entry
@@ -288,7 +288,7 @@ Base = tuple[dict[str, Any], dict[str, Any] | None]
 
 
 class Cache:
-    """The file `.runs.sqlite`. Nothing in it is believed but texts of JSON, and it is made again where it is not ours."""
+    """The file `.runs.sqlite`. Only its JSON texts are used, and a file with other tables is replaced."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.problem = file, ""
@@ -407,5 +407,9 @@ def _object(value: Any) -> dict[str, Any]:
 def matches_of(entries: Iterable[Entry], text: str) -> list[Entry]:
     """Return the runs that a text names: the end of their path from a `/` or a `-` on, such as `97d0` or `97d0/3`."""
     wanted = text.strip("/")
-    ends = (f"/{wanted}", f"-{wanted}")
-    return [entry for entry in entries if wanted and (entry.path == wanted or entry.path.endswith(ends))]
+    return [entry for entry in entries if wanted and is_named(entry.path, wanted)]
+
+
+def is_named(path: str, text: str) -> bool:
+    """Return whether a text is a path, or its end from a `/` or a `-` on."""
+    return path == text or path.endswith((f"/{text}", f"-{text}"))

@@ -29,7 +29,7 @@ class Filter:
     value: str
 
     def holds(self, entry: Entry) -> bool:
-        """Return whether an entry satisfies it; a missing value is smaller and larger than nothing."""
+        """Return whether an entry satisfies it; a missing value satisfies neither `<` nor `>`."""
         have = value_of(entry, self.key)
         if self.sign in _ORDERS:
             return _ordered(have, self.sign, self.value)
@@ -81,7 +81,7 @@ def hint(filters: Iterable[Filter], entries: Sequence[Entry]) -> str:
 
 
 def _kinds(entries: Sequence[Entry]) -> Iterable[Entry]:
-    """Return entries that have all the keys there are."""
+    """Return one entry for each set of keys."""
     return {(*entry.facts, id(entry.base)): entry for entry in entries}.values()
 
 

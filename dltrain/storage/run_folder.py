@@ -139,7 +139,9 @@ class RunFolder:
         missing = int(facts["best_step"]) > 0 and not self.metrics_file.is_file()
         if not missing and (not isinstance(lines, dict) or manifest.begins_with(self.metrics_file, lines)):
             return
-        state = "has other rows than" if self.metrics_file.is_file() else "is gone, and with it the rows of"
+        state = (
+            "has other rows than" if self.metrics_file.is_file() else "is missing, and with it the rows of"
+        )
         problem = f"{self.metrics_file} {state} the run up to step {int(facts['step'])}"
         if self.strict:
             raise CheckpointProblem(f"{problem}.\nPut it back; leave out strict=true to go on without them.")

@@ -18,7 +18,7 @@ from typing import Literal
 
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem
 from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD
-from dltrain.storage.index import CACHE, scan
+from dltrain.storage.index import CACHE, is_named, scan
 from dltrain.storage.lock import Lock, is_held
 from dltrain.storage.summary import read_json
 
@@ -112,12 +112,12 @@ def check_move(place: Place, target: Place) -> None:
     for parent in ours:
         if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
             raise CheckpointProblem(
-                f"{parent} is a link or a file; runs are not moved through links."
+                f"{parent} is not a regular folder, and runs are not moved through links."
             )
 
 
 def _made_by_us(place: Place) -> list[Path]:
-    """Return the folders from the one that holds the output folder down to a place."""
+    """Return the folders above a place, from the output folder or `.dltrain` down."""
     below = place.folder.relative_to(place.output.parent)
     return [place.output.parent / PurePath(*below.parts[:i]) for i in range(1, len(below.parts))]
 
@@ -166,9 +166,8 @@ def shelved(output: Path, text: str) -> list[Place]:
     for shelf in SHELVES:
         root = shelf_of(output, shelf)
         for path, sweep, _, _ in scan(root) if root.is_dir() else ():
-            ends = (f"/{text}", f"-{text}")
             former = os.path.join(os.path.realpath(output), path)
-            if not sweep and (path == text or path.endswith(ends) or former == os.path.realpath(text)):
+            if not sweep and (is_named(path, text) or former == os.path.realpath(text)):
                 found.append(Place(Path(os.path.realpath(output)), PurePath(path), shelf))
     return found
 
@@ -185,7 +184,7 @@ def trashes(base: Path) -> Iterator[Path]:
 
 
 def empty(base: Path) -> None:
-    """Delete the trash of all output folders in a folder, for good; what was being deleted when a process died, too.
+    """Delete the trash of all output folders in a folder, for good, and the rest of an interrupted deletion.
 
     Each is first renamed, so that nothing half-deleted can be restored. Links are deleted, not followed.
     """

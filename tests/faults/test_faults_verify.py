@@ -16,7 +16,7 @@ from conftest import Run
 from faults import copy_of, cut_run, edit_manifest, everything, only_run, swept
 from test_faults_door import OWN
 
-from dltrain.cli import dispatch
+from dltrain.cli import dispatch, main
 from dltrain.commands.verify import verdicts_of, verify_run
 from dltrain.config.compose import open_catalogue
 from dltrain.errors import CheckFailed, CheckpointProblem, UserError
@@ -150,6 +150,12 @@ def test_findings_are_lines_and_exit_10(small, dltrain, capsys):
         dltrain("verify", small, "--json")
     (verdict,) = json.loads(capsys.readouterr().out)
     assert not verdict["sound"] and {f["where"] for f in verdict["findings"]} >= {"metrics.csv"}
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(small), "--json"])
+    said = capsys.readouterr()
+    assert ended.value.code == 10
+    assert json.loads(said.out) == [verdict], "one document, without that of an error"
+    assert "in 1 of 1 folders, listed above" in said.err
 
 
 def test_a_sound_run_says_what_was_checked_and_what_was_not(small, dltrain, capsys):
@@ -263,9 +269,11 @@ def test_metrics_that_are_gone_are_noticed_by_resume(workdir, dltrain):
     )
     golden = Run(shutil.copytree(run.path, workdir / "golden"))
     (run.path / "metrics.csv").unlink()
-    with pytest.raises(CheckpointProblem, match=r"metrics.csv is gone, and with it the rows of .* step 20"):
+    with pytest.raises(
+        CheckpointProblem, match=r"metrics.csv is missing, and with it the rows of .* step 20"
+    ):
         dltrain("resume", run.path, "strict=true")
-    with pytest.raises(UserError, match="metrics.csv is gone") as error:
+    with pytest.raises(UserError, match="metrics.csv is missing") as error:
         dltrain("resume", run.path)
     assert error.value.exit_code == 6 and run.summary["status"] == "degraded"
     assert dltrain("resume", golden.path) == 0

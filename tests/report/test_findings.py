@@ -35,7 +35,7 @@ def record(
         "best": best,
         "overrides": ["epochs=40"],
     }
-    return Record(Path("runs/a b"), facts | summary, rows, classes or [], [], {})
+    return Record(Path("runs/a b"), facts | summary, rows, classes or [], [])
 
 
 def decay(start: float, end: float, count: int = EPOCHS) -> list[float]:

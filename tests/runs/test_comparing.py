@@ -365,7 +365,7 @@ def test_show_warns_of_what_is_not_finished(workdir):
     ]
 
 
-def test_a_run_is_found_by_the_end_of_its_name(workdir):
+def test_a_run_is_found_by_the_end_of_its_name(workdir, dltrain):
     one, other = (make_run(workdir / OUTPUT / name / stamp(n)) for n, name in enumerate("ab"))
     assert run_folder("0001") == other.relative_to(workdir)
     assert run_folder(f"a/{one.name}") == one.relative_to(workdir)
@@ -378,6 +378,9 @@ def test_a_run_is_found_by_the_end_of_its_name(workdir):
     ):
         with pytest.raises(CheckpointProblem, match=says):
             run_folder(text)
+    for verb in ("evaluate", "report", "resume", "verify"):
+        with pytest.raises(CheckpointProblem, match="`0001` is the end of several names"):
+            dltrain(verb, "0001")
 
 
 @pytest.mark.ci

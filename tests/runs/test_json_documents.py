@@ -11,7 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from made import make_run, make_sweep, stamp
 
-from dltrain.cli import main
+from dltrain.cli import dispatch, main
+from dltrain.errors import UserError
 from dltrain.storage.lock import Lock
 
 VERBS = ("runs", "show", "diff", "compare", "tag", "archive", "trash", "restore")
@@ -167,6 +168,14 @@ def test_five_hundred_documents_agree_with_their_codes(output, capsys):
             assert said.startswith("dltrain: ")
             assert 1 <= len(said.splitlines()) <= 4, said
     lock.release()
+
+
+def test_a_verb_without_a_schema_is_refused_with_those_that_have_one():
+    with pytest.raises(
+        UserError, match="`verify` is no verb with a schema. Verbs with one: archive, compare, diff, "
+    ) as refused:
+        dispatch(["schema", "verify"])
+    assert "Did you mean" not in str(refused.value)
 
 
 def test_every_schema_is_one_and_forbids_what_it_does_not_know():

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shlex
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ class Model:
 @pytest.mark.parametrize("sequences", [100, pytest.param(1000, marks=pytest.mark.ci)])
 def test_random_sequences_lose_nothing(workdir, sequences):
     draws = random.Random(17)
-    model = Model()
+    model, seen = Model(), set()
     for number in range(4):
         model.add(make_run(OUTPUT / f"n{number % 2}" / stamp(number), tags=["own"]))
     for sequence in range(sequences):
@@ -71,9 +72,10 @@ def test_random_sequences_lose_nothing(workdir, sequences):
             path = draws.choice(list(model.shelf))
             act = draws.choice(["tag", "untag", "archive", "trash", "restore"])
             step(model, path, act, draws)
+        seen |= set(model.shelf.values())
         if sequence % 10 == 0 or sequence == sequences - 1:
             model.check()
-    assert {draws.choice(list(model.shelf.values())) for _ in range(50)} - {None, "archive", "trash"} == set()
+    assert seen == {None, "archive", "trash"}, "each place was tried"
 
 
 def step(model: Model, path: Path, act: str, draws: random.Random) -> None:
@@ -169,6 +171,18 @@ def dying(call, count, last):
                 raise Killed
 
     return dies
+
+
+def test_the_printed_command_undoes_a_move(run, dltrain, capsys):
+    other = make_run(Path("my results") / "a" / "b" / stamp(1), name="a/b")
+    for verb in ("archive", "trash"):
+        for folder in (run, other):
+            before = content(folder)
+            assert dltrain(verb, folder) == 0
+            *_, undo = capsys.readouterr().out.splitlines()
+            assert dltrain(*shlex.split(undo.removeprefix("To undo: dltrain "))) == 0
+            assert content(folder) == before
+            capsys.readouterr()
 
 
 # What is refused --------------------------------------------------------------------------------------------------
@@ -299,6 +313,10 @@ def test_only_the_trash_is_emptied_and_links_stay_whole(run, dltrain, capsys, tm
     capsys.readouterr()
     with pytest.raises(UserError, match="deletes 2 folders for good. To do it: dltrain trash --empty --yes"):
         dltrain("trash", "--empty")
+    with pytest.raises(UserError, match="To do it: dltrain trash --empty results --yes"):
+        dltrain("trash", "--empty", "results")
+    with pytest.raises(UserError, match="`--yes` goes with --empty"):
+        dltrain("trash", "--list", "--yes")
     assert dltrain("trash", "--list", "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["trash"]) == 2
     assert dltrain("trash", "--empty", "--yes", "--json") == 0
@@ -327,7 +345,7 @@ def test_emptying_asks_for_a_word(run, dltrain, monkeypatch, capsys, answer, gon
 def test_what_a_dying_process_left_in_the_trash_is_deleted_with_the_next(run, monkeypatch):
     package.trash(run)
     with monkeypatch.context() as patch:
-        patch.setattr(shelves.shutil, "rmtree", lambda path: pytest.raises(Killed))
+        patch.setattr(shelves.shutil, "rmtree", lambda path: None)
         shelves.empty(Path.cwd())
     assert trash_verb.contents(Path.cwd()) == []
     with pytest.raises(CheckpointProblem):

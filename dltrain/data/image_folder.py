@@ -28,6 +28,7 @@ from dltrain.data.image_files import (
 )
 from dltrain.data.pixels import ENDINGS, RESIZES, Form, Resize
 from dltrain.data.raw import SPLIT_NAMES, SPLIT_WORDS, RawData
+from dltrain.data.tables.cures import value
 from dltrain.declare import declares
 from dltrain.ranges import Count, FilePath
 
@@ -58,7 +59,7 @@ def image_folder(
     """Your images: ROOT/CLASS/*.jpg, ROOT/train/CLASS and ROOT/test/CLASS, or a table of labels.
 
     Images are uint8, (3, H, W) or (1, H, W), upright as EXIF says, on white where they are transparent, of 8 bits. Raises
-    DataError naming the images that cannot be read so. docs/images.md tells all of it.
+    DataError naming the images that cannot be read so. See docs/images.md.
 
     Use: images on disk: decoded once, or streamed through `workers` when they are many.
     Defaults: folders named train, val and test, or Training, valid, testing …, are splits; missing val and test splits are cut
@@ -232,17 +233,21 @@ def _check_classes(
     if len(classes) == 1 and not splits:
         only = folder / next(iter(classes))
         inner = [path for path in only.iterdir() if path.is_dir() and not is_hidden(path.name)]
-        cure = f"the classes may be one folder deeper: dataset.root={only}" if inner else "add a second one"
-        cure += f"; or give a table of file names and labels: dataset.labels={_table(folder, found)}"
+        cure = (
+            f"the classes may be one folder deeper: {value('root', str(only))}"
+            if inner
+            else "add a second one"
+        )
+        cure += f"; or give a table of file names and labels: {_table(folder, found)}"
         raise DataError(
             f"{folder} holds one class folder, {only.name}, and a classification needs two; {cure}"
         )
 
 
-def _table(folder: Path, found: Found) -> Path:
-    """Return a table that lies among the images, or a placeholder."""
+def _table(folder: Path, found: Found) -> str:
+    """Return the override that names a table among the images, or a placeholder."""
     tables = [name for name in found.others if name.lower().endswith((".csv", ".tsv"))]
-    return folder / tables[0] if tables else Path("LABELS.csv")
+    return value("labels", str(folder / tables[0]) if tables else "LABELS.csv")
 
 
 def _no_images(folder: Path, found: Found, splits: dict[str, int]) -> DataError:
@@ -254,7 +259,7 @@ def _no_images(folder: Path, found: Found, splits: dict[str, int]) -> DataError:
     if found.images:
         return DataError(
             f"{folder} holds {len(found.images):,} images, but in no class folder; put them at {below}, or give a table of file "
-            f"names and labels: dataset.labels={_table(folder, found)}"
+            f"names and labels: {_table(folder, found)}"
         )
     return DataError(f"no image in {folder}; put them at {below} (endings read: {' '.join(ENDINGS)})")
 
@@ -263,10 +268,10 @@ def _no_images(folder: Path, found: Found, splits: dict[str, int]) -> DataError:
 
 
 def _refuse_without_labels(given: dict[str, str | None]) -> None:
-    for key, value in given.items():
-        if value is not None:
+    for key, choice in given.items():
+        if choice is not None:
             raise DataError(
-                f"dataset.{key} is {value}, which speaks of a table of labels; name it with dataset.labels=FILE.csv, or leave "
+                f"dataset.{key} is {choice}, which is a key of a table of labels; name the table with dataset.labels=FILE.csv, or leave "
                 f"dataset.{key} out"
             )
 
@@ -288,6 +293,7 @@ def _by_labels(folder: Path, found: Found, table: Path, columns: dict[str, str |
         target_scale="unit" if targets.task == "regression" else "none",
         notes=labels.notes,
     )
-    # the table itself may lie among the images
-    found.others = [name for name in found.others if not (folder / name).samefile(table)]
+    # the table itself may lie among the images; a link to nowhere has a real path, too
+    itself = os.path.realpath(table)
+    found.others = [name for name in found.others if os.path.realpath(folder / name) != itself]
     return _Listed([found.images[i] for i in labels.images], raw, [])

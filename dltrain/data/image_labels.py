@@ -29,7 +29,7 @@ _NAMES: dict[str, Callable[[str], str]] = {
     "name without ending": lambda path: os.path.splitext(os.path.basename(path))[0],
     "path without ending": lambda path: os.path.splitext(path)[0],
 }
-# rows from which the column of the files is told
+# rows by which the column of the files is found
 _LOOKED_AT = 2000
 
 
@@ -173,7 +173,7 @@ def _target(table: Table, rest: Sequence[str]) -> str:
 
 
 def _positions(table: Table, column: str, how: str, files: Sequence[str], root: Path) -> NDArray[np.int64]:
-    """Return the file of each row. Raises DataError for files that are missing or not told apart."""
+    """Return the file of each row. Raises DataError for files that are missing or ambiguous."""
     place = places_of(_NAMES[how], files)
     words = _words(table, column)
     positions = np.array([place.get(word, -2) for word in words])

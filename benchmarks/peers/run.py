@@ -1,4 +1,4 @@
-"""Run one contender in a process of its own: python -m peers.run TASK.json CONTENDER RESULT.json."""
+"""Run one contender in a separate process: python -m peers.run TASK.json CONTENDER RESULT.json."""
 
 from __future__ import annotations
 

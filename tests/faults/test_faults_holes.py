@@ -226,7 +226,7 @@ def test_58_a_resumed_run_logs_like_a_first_one(workdir, dltrain):
 
 
 def test_58_the_status_is_true_on_a_full_disk(workdir, monkeypatch):
-    """No file can be made any more, also not that of the summary: its status was `running` for ever."""
+    """No file can be made any more, also not that of the summary: its status stayed `running`."""
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")

@@ -26,7 +26,7 @@ from dltrain.data.image_files import (
     look_at_all,
     traits_note,
 )
-from dltrain.data.pixels import ENDINGS, RESIZES, Form, Resize
+from dltrain.data.pixels import ENDINGS, MAX_PIXELS, RESIZES, Form, Resize
 from dltrain.data.raw import SPLIT_NAMES, SPLIT_WORDS, RawData
 from dltrain.data.tables.cures import value
 from dltrain.declare import declares
@@ -86,6 +86,8 @@ def image_folder(
         )
     if resize not in RESIZES:
         raise DataError(f"dataset.resize is {resize!r}; it must be {' or '.join(RESIZES)}")
+    wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
+    _check_size(wanted, resize)
     found = Found.below(folder)
     columns = {"file_column": file_column, "target": target, "split_column": split_column}
     if labels is None:
@@ -93,13 +95,6 @@ def image_folder(
         listed = _by_folders(folder, found)
     else:
         listed = _by_labels(folder, found, Path(labels).expanduser(), columns, task)
-    wanted = (
-        None
-        if image_size is None
-        else (image_size, image_size)
-        if isinstance(image_size, int)
-        else image_size
-    )
     height, width = wanted or common_size(folder, [path for path, _ in listed.images])
     reader = ImageFiles(
         str(folder),
@@ -108,6 +103,20 @@ def image_folder(
     )
     raw = replace(listed.raw, inputs=reader, describe=reader.path, resize=reader.form.resize)
     return _described(raw, reader, listed, found, cache)
+
+
+def _check_size(size: tuple[int, int] | None, resize: str) -> None:
+    """Raise DataError for a size that no image may have, and for a way of resizing without a size."""
+    if size is None and resize != "crop":
+        raise DataError(
+            f"dataset.resize={resize} has no effect without a size; add one, such as dataset.image_size=224, or leave "
+            "dataset.resize out"
+        )
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise DataError(
+            f"dataset.image_size is {size[0]} high and {size[1]} wide, more than {MAX_PIXELS:,} pixels; choose a smaller one, "
+            "such as dataset.image_size=224"
+        )
 
 
 @dataclass(frozen=True)

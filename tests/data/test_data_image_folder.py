@@ -430,6 +430,17 @@ def test_a_place_that_cannot_be_used_is_no_traceback(
         image_folder(str(dogs / "dogs"), labels=str(dogs / "labels.csv"))
 
 
+def test_a_resize_without_a_size_and_a_size_beyond_all_are_refused(folder: Path) -> None:
+    with pytest.raises(
+        DataError, match="dataset.resize=pad has no effect without a size; .*dataset.image_size=224"
+    ):
+        uncached(str(folder), resize="pad")
+    for size in (100_000, [1, 100_000_000]):
+        with pytest.raises(DataError, match="more than 90,000,000 pixels; .*dataset.image_size=224"):
+            uncached(str(folder), image_size=size)
+    uncached(str(folder), resize="pad", image_size=224)  # the cure
+
+
 def test_a_folder_with_a_space_is_quoted_in_the_cure(tmp_path: Path) -> None:
     picture(tmp_path / "my photos" / "zoo" / "cat" / "x.png")
     with pytest.raises(DataError, match="""one folder deeper: 'dataset.root=".*/my photos/zoo"';"""):

@@ -540,6 +540,8 @@ def test_images_without_a_label_are_counted(dogs: Path) -> None:
         ("breed,weight", "", {}, "no column of .* names images below dataset.root: 'akita' is none, and '000.jpg' is one"),
         ("id,breed", "", {"target": "bred"}, "names the column 'bred', which .*did you mean 'breed'"),
         ("path", "", {}, "has no column beside the file names"),
+        ("id,breed", "", {"target": "id"}, "column 'id' of .* names the images, .*; set dataset.target or dataset.split_column to another"),
+        ("id,breed", "", {"file_column": "breed"}, "column 'breed' of .* names no images .*; .*, or leave dataset.file_column out"),
     ],
 )  # fmt: skip
 def test_refused_tables(dogs: Path, columns: str, more: str, keys: dict[str, str], message: str) -> None:

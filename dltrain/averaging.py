@@ -37,13 +37,14 @@ class Averaging(Protocol):
 class _RunningAverage:
     """An average that moves toward the model's parameters by a weight in [0, 1] at chosen steps.
 
-    Raises ValueError if start_step exceeds total_steps (0: unknown).
+    Raises ValueError if the first averaged step exceeds total_steps (0: unknown).
     """
 
     def __init__(self, model: nn.Module, total_steps: int, start_step: int, every_steps: int) -> None:
-        if total_steps and start_step > total_steps:
+        key, first = ("start_step", start_step) if start_step else ("every_steps", every_steps)
+        if total_steps and first > total_steps:
             raise ValueError(
-                f"start_step is {start_step}, and the run has {total_steps} steps: nothing would be averaged; lower it, or "
+                f"{key} is {first}, and the run has {total_steps} steps: nothing would be averaged; lower it, or "
                 "train for more epochs"
             )
         self.model = model
@@ -211,7 +212,9 @@ class SWA(_RunningAverage):
         start = (
             total_steps * 3 // 4 // steps_per_epoch * steps_per_epoch if start_step is None else start_step
         )
-        super().__init__(model, total_steps, start, every_steps or steps_per_epoch)
+        # the last step is averaged also where it is not the end of an epoch
+        every = min(steps_per_epoch, total_steps or steps_per_epoch) if every_steps is None else every_steps
+        super().__init__(model, total_steps, start, every)
         self.last_step = total_steps if every_steps is None else None
 
     def takes(self, step: int) -> bool:

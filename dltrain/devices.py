@@ -1,4 +1,4 @@
-"""What the program needs to know of a device."""
+"""Properties of devices: whether they are asynchronous, and their streams."""
 
 from __future__ import annotations
 

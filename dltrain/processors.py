@@ -1,4 +1,4 @@
-"""What the system tells of its processors: how many there are for this process, and their instructions."""
+"""Properties of the processors: how many this process may use, and their instructions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON from files that may be somebody else's: a key that stands there twice is refused, since readers differ in which they take."""
+"""Read JSON that may come from others: a duplicate key is refused, because readers differ in which value they keep."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def loads(text: str | bytes) -> Any:
-    """Return the plain data of a JSON text. Raises ValueError for text that is none, or holds a key twice.
+    """Return the plain data of a JSON text. Raises ValueError for invalid JSON and for a duplicate key.
 
     >>> loads('{"a": 1, "a": 2}')
     Traceback (most recent call last):
-    ValueError: the key 'a' stands there twice
+    ValueError: duplicate key 'a'
     """
     try:
         return json.loads(text, object_pairs_hook=_unique)
@@ -24,5 +24,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:80]!r} stands there twice")
+        raise ValueError(f"duplicate key {twice[:80]!r}")
     return found

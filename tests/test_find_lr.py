@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from pathlib import Path
 
@@ -131,4 +130,4 @@ def test_its_page(capsys):
     assert dispatch(["find-lr", "--help"]) == 0
     page = capsys.readouterr().out
     assert page.startswith("dltrain find-lr [group=word …]\n")
-    assert math.prod(option in page for option in ("--from", "--to", "--points", "--steps", "--json"))
+    assert all(option in page for option in ("--from", "--to", "--points", "--steps", "--json"))

@@ -27,6 +27,8 @@ ROWS = [
      2, "steps=3 optimizer=momentum momentum_schedule=linear momentum_schedule.warmup_steps=1"),
     ("steps=10 regularization=[l2] penalty_schedule=linear penalty_schedule.warmup_steps=12", r"penalty_schedule: warmup_steps is 12",
      2, "steps=3 regularization=[l2] penalty_schedule=linear penalty_schedule.warmup_steps=1"),
+    ("steps=20 averaging=swa averaging.every_steps=50", r"every_steps is 50, and the run has 20 steps: nothing would be averaged", 2,
+     "steps=20 averaging=swa averaging.every_steps=5"),
     ("steps=20 averaging=ema averaging.start_step=50", r"start_step is 50, and the run has 20 steps: nothing would be averaged", 2,
      "averaging=ema averaging.start_step=1"),
     ("averaging=swa averaging.start_step=2000", r"start_step is 2000, and the run has 630 steps", 2, "averaging=swa"),

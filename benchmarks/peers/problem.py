@@ -132,7 +132,7 @@ def synthetic(count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def load(task: Task) -> Data:
-    """Return the task's data for all contenders but dltrain, which reads and normalises the file itself."""
+    """Return the task's data for all contenders but dltrain, which reads and normalizes the file itself."""
     arrays = np.load(task.data)
     inputs = torch.from_numpy(arrays["inputs"]).float()
     targets, val = torch.from_numpy(arrays["targets"]), torch.from_numpy(arrays["split"] == 1)

@@ -37,7 +37,7 @@ def folder() -> Path:
 
 
 def place(source: Path, kind: str = "") -> Path:
-    """Return the cache file of what was read from `source`, a file or a folder; `kind` tells several apart."""
+    """Return the cache file of what was read from `source`, a file or a folder; `kind` distinguishes several."""
     name = f"{source.absolute()} {kind}"
     return folder() / f"{source.name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:24]}{_ENDING}"
 

@@ -174,7 +174,7 @@ def record_type(shape: tuple[int, ...]) -> np.dtype[Any]:
 
 
 def common_size(folder: Path, paths: Sequence[str]) -> tuple[int, int]:
-    """Return height and width of the images, as far as a look at some of them tells.
+    """Return height and width of the images, as found in a sample of them.
 
     Raises DataError where these have several sizes, BrokenSamples where all of them are broken.
     """
@@ -211,8 +211,9 @@ def _size_or_reason(path: str) -> tuple[int, int] | Unusable:
 def decoded_records(reader: ImageFiles, states: Sequence[tuple[str, os.stat_result]]) -> NDArray[Any] | None:
     """Return the records (N,) of all images, mapped from a cache file.
 
-    None where they take too much, or cannot be written; then all files are looked at without decoding them, once for the same
-    files. states: by which the cache was made. Raises BrokenSamples for all files that cannot be read.
+    None where they take too much, or the cache cannot be written; then all files are looked at without decoding them, in the
+    first case once for the same files. states: by which the cache was made. Raises BrokenSamples for all files that cannot be
+    read.
     """
     key, path = cache.key_of(states), cache.place(Path(reader.folder), str(reader.form))
     if len(reader) * record_type(reader.shape).itemsize > cache.MOST_BYTES:
@@ -223,12 +224,14 @@ def decoded_records(reader: ImageFiles, states: Sequence[tuple[str, os.stat_resu
     found = _mapped(path, reader, key)
     if found is not None:
         return found
-    written = cache.write(path, lambda stream: _write(stream, reader, key))
-    return _mapped(path, reader, key) if written else None
+    if cache.write(path, lambda stream: _write(stream, reader, key)):
+        return _mapped(path, reader, key)
+    look_at_all(reader)
+    return None
 
 
 def look_at_all(reader: ImageFiles) -> None:
-    """Raise BrokenSamples for all files that cannot be read, as far as a look without decoding tells."""
+    """Raise BrokenSamples for all files that cannot be read, as found without decoding them."""
     for _ in in_threads(reader.inspect, torch.arange(len(reader))):
         pass
 

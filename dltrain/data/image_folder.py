@@ -26,8 +26,9 @@ from dltrain.data.image_files import (
     look_at_all,
     traits_note,
 )
-from dltrain.data.pixels import ENDINGS, RESIZES, Form, Resize
+from dltrain.data.pixels import ENDINGS, MAX_PIXELS, RESIZES, Form, Resize
 from dltrain.data.raw import SPLIT_NAMES, SPLIT_WORDS, RawData
+from dltrain.data.tables.cures import value
 from dltrain.declare import declares
 from dltrain.ranges import Count, FilePath
 
@@ -58,7 +59,7 @@ def image_folder(
     """Your images: ROOT/CLASS/*.jpg, ROOT/train/CLASS and ROOT/test/CLASS, or a table of labels.
 
     Images are uint8, (3, H, W) or (1, H, W), upright as EXIF says, on white where they are transparent, of 8 bits. Raises
-    DataError naming the images that cannot be read so. docs/images.md tells all of it.
+    DataError naming the images that cannot be read so. See docs/images.md.
 
     Use: images on disk: decoded once, or streamed through `workers` when they are many.
     Defaults: folders named train, val and test, or Training, valid, testing …, are splits; missing val and test splits are cut
@@ -85,6 +86,8 @@ def image_folder(
         )
     if resize not in RESIZES:
         raise DataError(f"dataset.resize is {resize!r}; it must be {' or '.join(RESIZES)}")
+    wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
+    _check_size(wanted, resize)
     found = Found.below(folder)
     columns = {"file_column": file_column, "target": target, "split_column": split_column}
     if labels is None:
@@ -92,13 +95,6 @@ def image_folder(
         listed = _by_folders(folder, found)
     else:
         listed = _by_labels(folder, found, Path(labels).expanduser(), columns, task)
-    wanted = (
-        None
-        if image_size is None
-        else (image_size, image_size)
-        if isinstance(image_size, int)
-        else image_size
-    )
     height, width = wanted or common_size(folder, [path for path, _ in listed.images])
     reader = ImageFiles(
         str(folder),
@@ -107,6 +103,20 @@ def image_folder(
     )
     raw = replace(listed.raw, inputs=reader, describe=reader.path, resize=reader.form.resize)
     return _described(raw, reader, listed, found, cache)
+
+
+def _check_size(size: tuple[int, int] | None, resize: str) -> None:
+    """Raise DataError for a size that no image may have, and for a way of resizing without a size."""
+    if size is None and resize != "crop":
+        raise DataError(
+            f"dataset.resize={resize} has no effect without a size; add one, such as dataset.image_size=224, or leave "
+            "dataset.resize out"
+        )
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise DataError(
+            f"dataset.image_size is {size[0]} high and {size[1]} wide, more than {MAX_PIXELS:,} pixels; choose a smaller one, "
+            "such as dataset.image_size=224"
+        )
 
 
 @dataclass(frozen=True)
@@ -232,17 +242,21 @@ def _check_classes(
     if len(classes) == 1 and not splits:
         only = folder / next(iter(classes))
         inner = [path for path in only.iterdir() if path.is_dir() and not is_hidden(path.name)]
-        cure = f"the classes may be one folder deeper: dataset.root={only}" if inner else "add a second one"
-        cure += f"; or give a table of file names and labels: dataset.labels={_table(folder, found)}"
+        cure = (
+            f"the classes may be one folder deeper: {value('root', str(only))}"
+            if inner
+            else "add a second one"
+        )
+        cure += f"; or give a table of file names and labels: {_table(folder, found)}"
         raise DataError(
             f"{folder} holds one class folder, {only.name}, and a classification needs two; {cure}"
         )
 
 
-def _table(folder: Path, found: Found) -> Path:
-    """Return a table that lies among the images, or a placeholder."""
+def _table(folder: Path, found: Found) -> str:
+    """Return the override that names a table among the images, or a placeholder."""
     tables = [name for name in found.others if name.lower().endswith((".csv", ".tsv"))]
-    return folder / tables[0] if tables else Path("LABELS.csv")
+    return value("labels", str(folder / tables[0]) if tables else "LABELS.csv")
 
 
 def _no_images(folder: Path, found: Found, splits: dict[str, int]) -> DataError:
@@ -254,7 +268,7 @@ def _no_images(folder: Path, found: Found, splits: dict[str, int]) -> DataError:
     if found.images:
         return DataError(
             f"{folder} holds {len(found.images):,} images, but in no class folder; put them at {below}, or give a table of file "
-            f"names and labels: dataset.labels={_table(folder, found)}"
+            f"names and labels: {_table(folder, found)}"
         )
     return DataError(f"no image in {folder}; put them at {below} (endings read: {' '.join(ENDINGS)})")
 
@@ -263,10 +277,10 @@ def _no_images(folder: Path, found: Found, splits: dict[str, int]) -> DataError:
 
 
 def _refuse_without_labels(given: dict[str, str | None]) -> None:
-    for key, value in given.items():
-        if value is not None:
+    for key, choice in given.items():
+        if choice is not None:
             raise DataError(
-                f"dataset.{key} is {value}, which speaks of a table of labels; name it with dataset.labels=FILE.csv, or leave "
+                f"dataset.{key} is {choice}, which is a key of a table of labels; name the table with dataset.labels=FILE.csv, or leave "
                 f"dataset.{key} out"
             )
 
@@ -288,6 +302,7 @@ def _by_labels(folder: Path, found: Found, table: Path, columns: dict[str, str |
         target_scale="unit" if targets.task == "regression" else "none",
         notes=labels.notes,
     )
-    # the table itself may lie among the images
-    found.others = [name for name in found.others if not (folder / name).samefile(table)]
+    # the table itself may lie among the images; a link to nowhere has a real path, too
+    itself = os.path.realpath(table)
+    found.others = [name for name in found.others if os.path.realpath(folder / name) != itself]
     return _Listed([found.images[i] for i in labels.images], raw, [])

@@ -29,7 +29,7 @@ _NAMES: dict[str, Callable[[str], str]] = {
     "name without ending": lambda path: os.path.splitext(os.path.basename(path))[0],
     "path without ending": lambda path: os.path.splitext(path)[0],
 }
-# rows from which the column of the files is told
+# rows by which the column of the files is found
 _LOOKED_AT = 2000
 
 
@@ -125,10 +125,19 @@ def _file_column(
         if matched[how]:
             found[name] = how, matched[how]
     if not found:
+        for name in () if given else taken:
+            if _names_files(table, name, files):
+                raise DataError(
+                    f"column {name!r} of {table.path} names the images, so that it is no label and no split; set dataset.target or "
+                    "dataset.split_column to another one"
+                )
         first = _words(table, given or next(iter(table.columns)))[0]
+        subject, cure = (
+            (f"column {given!r}", ", or leave dataset.file_column out") if given else ("no column", "")
+        )
         raise DataError(
-            f"no column of {table.path} names images below dataset.root: {first!r} is none, and {files[0]!r} is one; set "
-            "dataset.root to the folder that the names start from"
+            f"{subject} of {table.path} names {'no ' * bool(given)}images below dataset.root: {first!r} is none, and {files[0]!r} "
+            f"is one; set dataset.root to the folder that the names start from{cure}"
         )
     most = max(len(matched) for _, matched in found.values())
     best = {name: (how, matched) for name, (how, matched) in found.items() if len(matched) == most}
@@ -173,7 +182,7 @@ def _target(table: Table, rest: Sequence[str]) -> str:
 
 
 def _positions(table: Table, column: str, how: str, files: Sequence[str], root: Path) -> NDArray[np.int64]:
-    """Return the file of each row. Raises DataError for files that are missing or not told apart."""
+    """Return the file of each row. Raises DataError for files that are missing or ambiguous."""
     place = places_of(_NAMES[how], files)
     words = _words(table, column)
     positions = np.array([place.get(word, -2) for word in words])

@@ -123,7 +123,7 @@ def _traits(file: Image) -> Trait:
 
 
 def inspect_pixels(path: str, form: Form) -> None:
-    """Raise Unusable for an image that `read_pixels` cannot read, as far as a look tells; what looks odd is decoded."""
+    """Raise Unusable for an image that `read_pixels` cannot read; sound JPEG and PNG files are not decoded."""
     from PIL import Image
 
     try:
@@ -138,6 +138,7 @@ def inspect_pixels(path: str, form: Form) -> None:
                 # checksums
                 file.verify()
                 return
+    # decoding it gives the reason
     except Exception:
         pass
     read_pixels(path, form)

@@ -37,7 +37,7 @@ class Comparison(NamedTuple):
 
 
 class Differences(NamedTuple):
-    """How the data of the run that weights come from differ from those at hand, in words; empty where they do not."""
+    """Differences between the data of the run that saved the weights and the current data, as text; empty without any."""
 
     # of the outputs: the last layer of the run is for other classes or quantities
     outputs: str = ""
@@ -126,8 +126,8 @@ def pretrained(
         freeze_parameters(module, freeze)
     summary = _some(as_layers(new, list(parameters))).strip(" ()")
     why = f" ({differences.outputs})" if replaced and differences.outputs else ""
-    told = [*filter(None, [differences.shape]), *differences.notes]
-    return Loaded(loaded, new, summary + why, notes + removed + told)
+    noted = [*filter(None, [differences.shape]), *differences.notes]
+    return Loaded(loaded, new, summary + why, notes + removed + noted)
 
 
 def replaced_head(

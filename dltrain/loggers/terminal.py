@@ -11,16 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from dltrain.loggers.events import SUBFOLDER, Best, Progress, Result, RunInfo, count
 from dltrain.screen.notebook import Line
 from dltrain.screen.numbers import bar, clock, minutes, number, rate
 from dltrain.screen.output import SafeStream, Screen, open_screen
 from dltrain.text import short_path
-
-if TYPE_CHECKING:
-    pass
 
 REFRESH_SECONDS = 0.25
 MARKS = {"completed": ("✓", "green"), "early_stopped": ("✓", "green"), "converged": ("✓", "green")}

@@ -412,6 +412,41 @@ def test_equal_images_in_two_splits_are_said(tmp_path: Path) -> None:
     assert "copies   equal images in two splits: 1 in train and test" in image_folder(str(tmp_path)).notes
 
 
+@pytest.mark.parametrize("damage", ["link", "cache"])
+def test_a_place_that_cannot_be_used_is_no_traceback(
+    dogs: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """A link to nowhere among the images, beside a table of labels; a cache that cannot be written, beside a broken image."""
+    if damage == "link":
+        (dogs / "dogs" / "gone.txt").symlink_to(dogs / "nowhere")
+        raw = labeled(dogs, "id,breed")
+        assert len(raw) == 30 and raw.notes[-1] == "unused   1 file that is no image (gone.txt)"
+        return
+    (dogs / "file").write_bytes(b"")
+    monkeypatch.setenv("DLTRAIN_CACHE", str(dogs / "file"))
+    labeled(dogs, "id,breed")
+    (dogs / "dogs" / "000.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match="cannot use the image .*000.jpg"):
+        image_folder(str(dogs / "dogs"), labels=str(dogs / "labels.csv"))
+
+
+def test_a_resize_without_a_size_and_a_size_beyond_all_are_refused(folder: Path) -> None:
+    with pytest.raises(
+        DataError, match="dataset.resize=pad has no effect without a size; .*dataset.image_size=224"
+    ):
+        uncached(str(folder), resize="pad")
+    for size in (100_000, [1, 100_000_000]):
+        with pytest.raises(DataError, match="more than 90,000,000 pixels; .*dataset.image_size=224"):
+            uncached(str(folder), image_size=size)
+    uncached(str(folder), resize="pad", image_size=224)  # the cure
+
+
+def test_a_folder_with_a_space_is_quoted_in_the_cure(tmp_path: Path) -> None:
+    picture(tmp_path / "my photos" / "zoo" / "cat" / "x.png")
+    with pytest.raises(DataError, match="""one folder deeper: 'dataset.root=".*/my photos/zoo"';"""):
+        uncached(str(tmp_path / "my photos"))
+
+
 def test_links_in_a_circle_end(folder: Path) -> None:
     (folder / "cat" / "up").symlink_to(folder)
     assert len(uncached(str(folder))) == 27
@@ -439,7 +474,7 @@ def test_refused_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Training and train, which both mean train"):
         uncached(str(tmp_path))
     for key in ("target", "file_column", "split_column"):
-        with pytest.raises(DataError, match=f"dataset.{key} is x, which speaks of a table of labels"):
+        with pytest.raises(DataError, match=f"dataset.{key} is x, which is a key of a table of labels"):
             uncached(str(tmp_path), **{key: "x"})
 
 
@@ -505,6 +540,8 @@ def test_images_without_a_label_are_counted(dogs: Path) -> None:
         ("breed,weight", "", {}, "no column of .* names images below dataset.root: 'akita' is none, and '000.jpg' is one"),
         ("id,breed", "", {"target": "bred"}, "names the column 'bred', which .*did you mean 'breed'"),
         ("path", "", {}, "has no column beside the file names"),
+        ("id,breed", "", {"target": "id"}, "column 'id' of .* names the images, .*; set dataset.target or dataset.split_column to another"),
+        ("id,breed", "", {"file_column": "breed"}, "column 'breed' of .* names no images .*; .*, or leave dataset.file_column out"),
     ],
 )  # fmt: skip
 def test_refused_tables(dogs: Path, columns: str, more: str, keys: dict[str, str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Tables that come with dltrain, and datasets of one's own with feature names, are predicted by name."""
+"""Tables that come with dltrain, and the user's datasets with feature names, are predicted by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Give a parser changed inputs, and note exceptions that are no mistakes in words, hangs, and files written elsewhere."""
+"""Give changed inputs to a parser; record unexpected exceptions, hangs, and files written elsewhere."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def tried(parser: Parser, content: bytes, folder: Path) -> str | None:
-    """Return what is wrong with what an input did; "" where it was accepted, None where it was refused in words."""
+    """Return what is wrong with what an input did; "" where it was accepted, None where it was refused with a message."""
     _outside.clear()
     _inside.append(os.path.realpath(folder))
     try:

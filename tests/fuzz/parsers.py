@@ -1,4 +1,4 @@
-"""Every parser of ours, with seeds and what it may raise: mistakes in words, and no other exception."""
+"""Every parser of ours, with its seeds and the exceptions that it may raise: those with a message for the user."""
 
 from __future__ import annotations
 

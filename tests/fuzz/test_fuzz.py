@@ -67,6 +67,6 @@ KEPT = [
 
 
 @pytest.mark.parametrize("number", range(len(KEPT)))
-def test_what_was_found_stays_mended(number, tmp_path):
+def test_what_was_found_stays_fixed(number, tmp_path):
     name, content = KEPT[number]
     assert tried(PARSERS[name], content, tmp_path) in ("", None)

@@ -6,20 +6,21 @@ import re
 import shlex
 from collections.abc import Iterable
 
+from dltrain.errors import assigned, in_quotes
+
 
 def typed(key: str, names: Iterable[str]) -> str:
     """Return `dataset.key=[a,b]` as it must be typed in a shell."""
     names = list(names)
     if all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) for name in names):
         return f"dataset.{key}=[{','.join(names)}]"
-    quoted = ",".join('"' + name.replace('"', '\\"') + '"' for name in names)
+    quoted = ",".join(map(in_quotes, names))
     return shlex.quote(f"dataset.{key}=[{quoted}]")
 
 
 def value(key: str, name: str) -> str:
     """Return `dataset.key=name` as it must be typed in a shell."""
-    plain = re.fullmatch(r"[A-Za-z0-9_./-]*", name) is not None
-    return f"dataset.{key}={name}" if plain else shlex.quote(f'dataset.{key}="{name}"')
+    return shlex.quote(assigned(f"dataset.{key}", name))
 
 
 def short(value: str) -> str:

@@ -71,7 +71,7 @@ def build(
     """Build all parts of one run and its plan; `statistics` of an earlier run normalize in place of new ones.
 
     `contract` is that of the earlier run: the data are encoded by it, or refused where they differ.
-    `splits` are the data where they are at hand already. With `trial`, parts of the user's own are tried for two steps.
+    `splits` are the data, if they are loaded already. With `trial`, the user's own parts are tried for two steps.
 
     Raises UserError, DataProblem where the choices do not fit the data.
     """

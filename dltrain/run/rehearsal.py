@@ -1,7 +1,7 @@
-"""Two steps with the parts of the user's own, before a run begins: an error in one of them is told, and nothing is created.
+"""Two trial steps with the user's parts before a run begins: an error in one of them is reported, and nothing is created.
 
-The real trainer takes them, on a copy of all parts. Parts of `dltrain` alone are not tried. Errors that come later are
-explained in the same words (`run.failures`).
+The real trainer takes the steps, on a copy of all parts. A run with parts of `dltrain` alone is not tried. Errors that come
+later are reported in the same form (`run.failures`).
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def unchanged(parts: Parts, device: torch.device) -> Iterator[None]:
 
 
 def check_returns(key: str, target: str, parts: Parts, plan: Plan, config: Config) -> None:
-    """Call a part alone, where its result would be used by code that could not tell whose it is."""
+    """Call a part alone, where its result would be used by code that does not know the part."""
     group = key.partition(".")[0]
     with told({key: target}):
         wrong = RETURNS[group](key, parts, plan, config) if group in RETURNS else ""
@@ -222,7 +222,7 @@ def told(own: Mapping[str, str]) -> Iterator[None]:
 
 
 def owner(fault: Fault | None, own: Mapping[str, str]) -> str:
-    """Return the key of the part in which an error occurred; empty where that cannot be told."""
+    """Return the key of the part in which an error occurred; empty where it is unknown."""
     if len(own) == 1:
         return next(iter(own))
     for file, function in reversed(fault.calls) if fault is not None else ():

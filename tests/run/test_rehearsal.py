@@ -1,9 +1,8 @@
-"""Errors in parts of the user's own: told before the run begins, or in three lines when they come later."""
+"""Errors in parts of the user: reported before the run begins, or in three lines when they come later."""
 
 from __future__ import annotations
 
 import re
-import sys
 
 import pytest
 import torch
@@ -202,22 +201,17 @@ EARLY = {  # group, target, what the message says
 
 
 @pytest.fixture
-def mine(workdir, monkeypatch):
+def mine(own_module):
     """Choose a target of the user's as the word `mine` of a group; returns what to type."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    sys.modules.pop("parts", None)
-    (workdir / "parts.py").write_text(CODE)
+    write = own_module("parts", CODE)
 
     def choose(group: str, target: str) -> list[str]:
-        folder = workdir / "conf" / group
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "mine.yaml").write_text(f"_target_: parts.{target}\n")
+        write(group, f"parts.{target}")
         extra = {"penalty_schedule": ["regularization=[l2]"], "optimizer": ["schedule=constant"]}
         small = [] if group in ("model", "initializer") else ["model.hidden=[8]"]
         return [f"{group}=mine", "epochs=2", "quiet=true", *small, *extra.get(group, [])]
 
-    yield choose
-    sys.modules.pop("parts", None)
+    return choose
 
 
 @pytest.mark.parametrize("group, target, says", EARLY.values(), ids=EARLY)

@@ -24,7 +24,7 @@ from dltrain.data.batches import ResidentSplit
 from dltrain.data.errors import DataError
 from dltrain.errors import UserError
 from dltrain.seams import interface_of, methods_of, written
-from dltrain.text import say
+from dltrain.text import first_line, say
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.trainer import Trainer
@@ -213,7 +213,7 @@ def told(own: Mapping[str, str]) -> Iterator[None]:
     except Exception as error:
         fault = fault_of(error)
         key = owner(fault, own)
-        said = fault.told() if fault else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        said = fault.told() if fault else f"{type(error).__name__}: {first_line(error)}"
         names = f"`{key}`" if key else " or ".join(f"`{name}`" for name in own)
         interface = (
             expected(BY_NAME[key.partition(".")[0]], fault.function if fault else "") + "\n" if key else ""

@@ -155,7 +155,7 @@ def check_types(records: Records) -> None:
 
 
 def _earlier(path: Path, stretch: Stretch) -> Path | None:
-    """Return the folder whose statistics of the inputs are used: a whole run computes its own."""
+    """Return the folder whose statistics of the inputs are used; None for a replay from the start, which computes them."""
     return path if stretch.start else None
 
 

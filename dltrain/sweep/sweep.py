@@ -48,7 +48,7 @@ from dltrain.sweep.record import (
     record_of,
     resumed_texts,
 )
-from dltrain.text import show
+from dltrain.text import first_line, show
 from dltrain.training.signals import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def explained(resume: str) -> Iterator[None]:
         raise
     except (OSError, ResourceProblem) as error:
         raise ResourceProblem(
-            f"the sweep had to stop: {str(error).splitlines()[0]}\n"
+            f"the sweep had to stop: {first_line(error)}\n"
             f"Finished jobs are kept. Free some space, then continue: {resume}"
         ) from None
 

@@ -224,7 +224,10 @@ def told(own: Mapping[str, str]) -> Iterator[None]:
 def owner(fault: Fault | None, own: Mapping[str, str]) -> str:
     """Return the key of the part in which an error occurred; empty where it is unknown."""
     if len(own) == 1:
-        return next(iter(own))
+        ((key, target),) = own.items()
+        # a dataset or a logger of the user's may be elsewhere
+        roots = {file.parts[0].removesuffix(".py") for file, _ in fault.calls} if fault is not None else set()
+        return key if fault is None or target.partition(".")[0] in roots else ""
     for file, function in reversed(fault.calls) if fault is not None else ():
         for key, target in own.items():
             module, _, name = target.rpartition(".")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import Run, run_folders
 
+from dltrain.config.door import Fault
 from dltrain.errors import UserError
+from dltrain.run.rehearsal import owner
 
 CODE = """
 import torch
@@ -240,6 +243,15 @@ def test_an_error_that_comes_later_is_told_in_a_few_lines(dltrain, workdir, mine
     log = (folder / "run.log").read_text()
     assert "Traceback (most recent call last)" in log and "parts.py" in log
     assert error.value.exit_code == 2
+
+
+def test_an_error_elsewhere_is_not_that_of_the_only_part():
+    """Code of the user's that is no part of the trial, such as a dataset, may fail beside one part."""
+    own = {"optimizer": "parts.steps.Mine"}
+    for file, key in (("parts/base.py", "optimizer"), ("data.py", "")):
+        fault = Fault(((Path(file), "read"),), 3, "ValueError: no", "")
+        assert owner(fault, own) == key
+    assert owner(None, own) == "optimizer"
 
 
 def test_an_optimizer_that_does_not_move_is_told(dltrain, mine, capsys):

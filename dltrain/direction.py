@@ -127,6 +127,11 @@ def _unknown(
     return "\n".join(lines)
 
 
+def value_of(row: Mapping[str, float], metric: str) -> float:
+    """Return a metric from a row of metrics.csv; `gap` is val/loss − train/loss. Raises KeyError where the row lacks it."""
+    return row["val/loss"] - row["train/loss"] if metric == "gap" else row[metric]
+
+
 def _nearest(metric: str, names: Iterable[str]) -> str:
     """Return the column whose name begins so, or is most similar; of equal ones that with the same first letter."""
     split, _, own = metric.rpartition("/")

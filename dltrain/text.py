@@ -30,6 +30,11 @@ def shown(text: str) -> str:
     return "\n".join(line if len(line) <= _MOST else f"{line[:_MOST]}…" for line in lines)
 
 
+def first_line(text: object) -> str:
+    """Return the first line of a text or of the message of an error."""
+    return str(text).partition("\n")[0]
+
+
 def _cut(match: re.Match[str]) -> str:
     """Return the beginning of a long value, and the punctuation after it."""
     marks = re.search(r"[`'\"),.;:]*$", match[0])

@@ -95,6 +95,39 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def opened() -> tuple[Any, Any]:
+    """Open the catalogue and Hydra, as the program does once."""
+    from dltrain.config.compose import open_catalogue, open_hydra
+
+    catalogue = open_catalogue()
+    return catalogue, open_hydra(catalogue)
+
+
+@pytest.fixture
+def own_module(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str], Callable[..., None]]]:
+    """Write a module of the user's; return a function that makes an object of it the word `mine` of a group."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    names = []
+
+    def choose(group: str, target: str) -> None:
+        folder = workdir / "conf" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "mine.yaml").write_text(f"_target_: {target}\n")
+
+    def write(name: str, code: str) -> Callable[..., None]:
+        names.append(name)
+        sys.modules.pop(name, None)
+        (workdir / f"{name}.py").write_text(code)
+        return choose
+
+    yield write
+    for name in names:
+        sys.modules.pop(name, None)
+
+
 @pytest.fixture
 def dltrain(workdir: Path) -> Callable[..., int]:
     """The command line in this process: returns the exit code, raises UserError for a refusal."""

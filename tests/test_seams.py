@@ -122,19 +122,9 @@ MISFITS = {
 
 
 @pytest.fixture
-def mine(workdir, monkeypatch):
+def mine(own_module):
     """Write a word `mine` of a group with a target of the user's."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    sys.modules.pop("my_parts", None)
-    (workdir / "my_parts.py").write_text(CODE)
-
-    def write(group: str, target: str) -> None:
-        folder = workdir / "conf" / group
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "mine.yaml").write_text(f"_target_: {target}\n")
-
-    yield write
-    sys.modules.pop("my_parts", None)
+    return own_module("my_parts", CODE)
 
 
 @pytest.mark.parametrize("target, key", FORMS.values(), ids=FORMS)

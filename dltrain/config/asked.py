@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dltrain.config.catalogue import OVERLAYS, Catalogue, leaves, written
-from dltrain.config.compose import keys_of
+from dltrain.config.keys import keys_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def choices_of(content: Mapping[str, Any], overrides: Sequence[str], catalogue: 
         if isinstance(words, dict)
         else {}
     )
-    given = keys_of(list(overrides))
+    given = keys_of(overrides)
     return [*_words(chosen, given, catalogue), *_keys(content, chosen, given, catalogue)]
 
 

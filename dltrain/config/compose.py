@@ -175,7 +175,7 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
 def check_early(parsed: list[Override], catalogue: Catalogue, primary: str) -> None:
     """Refuse one wrong key or value without a composition, which takes half of the time of a refusal.
 
-    Only where no file chooses words, and of several mistakes none: which of them is told follows the configuration's order.
+    Only where no file chooses words, and one mistake: which of several is reported follows the order of the configuration.
     """
     choices = {
         group: catalogue.default_words(group) for group in catalogue.defaults if group in catalogue.words

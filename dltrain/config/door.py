@@ -151,7 +151,7 @@ def fault_of(error: BaseException) -> Fault | None:
 
 
 def in_own_code(error: BaseException) -> str:
-    """Return the same as text, and how to see the traceback; empty if it was elsewhere."""
+    """Return the fault in the working folder's code as text, and how to see the traceback; empty if it was elsewhere."""
     fault = fault_of(error)
     if fault is None:
         return ""

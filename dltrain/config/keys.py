@@ -1,4 +1,4 @@
-"""Dotted keys of saved configurations: which may change in a resumed run, and which tell runs apart. Needs no Hydra."""
+"""Dotted keys of saved configurations: which may change in a resumed run, and in which runs differ. Needs no Hydra."""
 
 from __future__ import annotations
 

@@ -249,7 +249,7 @@ def _is_section(path: tuple[str, ...], catalogue: Catalogue) -> bool:
 
 
 def _nested(content: Mapping[str, Any], path: tuple[str, ...], value: Any, file: Path) -> str:
-    """The refusal of a dotted key: nested keys say the same, below a part that the file has already."""
+    """Return the message for a dotted key: nested keys say the same, below a part that the file has already."""
     *parents, last = path[-1].split(".")
     outer: Any = content
     for key in path[:-1]:

@@ -27,9 +27,9 @@ from dltrain.config.yaml_files import place
 from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
 
-# The keys of early stopping by which evaluations, and with them the jobs of a sweep, are compared.
 # knobs that change nothing of what a run computes
 NO_RESULT = ("name", "output", "tags", "notes", "quiet", "trust")
+# The keys of early stopping by which evaluations, and with them the jobs of a sweep, are compared.
 COMPARED_BY = ("early_stopping.metric", "early_stopping.mode")
 
 
@@ -104,7 +104,7 @@ def plain_config(composition: Composition) -> Node:
 
 
 def _unresolved(composition: Composition, error: Exception) -> str:
-    """The refusal of an interpolation that leads to no value: its key, where it is set, and the reason."""
+    """Return the message for an interpolation that leads to no value: its key, where it is set, and the reason."""
     cfg, choices, catalogue = composition.cfg, composition.choices, composition.catalogue
     raw = drop_outside(OmegaConf.to_container(cfg, resolve=False))
     for path, text in leaves(raw):
@@ -255,7 +255,7 @@ def check_effect(names: Sequence[str]) -> None:
     """Raise UserError for an axis, of several keys where it is zipped, that changes no result."""
     if all(name in NO_RESULT or name.startswith(("log.", "checkpoint.")) for name in names):
         raise UserError(
-            f"`{names[0]}` cannot be an axis: it changes no result, so that the jobs would be equal. Give one value.\n"
+            f"`{names[0]}` cannot be an axis: it changes no result, so the jobs would be equal. Give one value.\n"
             "To repeat a configuration: seed=0,1,2"
         )
 

@@ -60,7 +60,7 @@ def check_value(param: Param, value: Any, asked: Any = None, where: str = "") ->
 
 
 def _from_environment(param: Param, asked: Any) -> str:
-    """The refusal of a value that comes from the environment, which may be a secret: it arrives as a text."""
+    """Return the message for a value that comes from the environment, which may be a secret: it arrives as a text."""
     assert param.rule is not None
     name = re.search(r"\$\{oc\.env:\s*(\w+)", str(asked))
     cure = f' To let the shell put it in: {param.path}="${name[1]}"' if name else ""

@@ -55,6 +55,7 @@ from dltrain.run.plan import (
 from dltrain.run.rehearsal import rehearse
 from dltrain.run.source import differences_from
 from dltrain.seeding import Stream, derive, sample_positions
+from dltrain.text import first_line
 from dltrain.training.cost import step_flops
 from dltrain.training.forward import keep_head_in_float32
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
@@ -71,7 +72,7 @@ def build(
     """Build all parts of one run and its plan; `statistics` of an earlier run normalize in place of new ones.
 
     `contract` is that of the earlier run: the data are encoded by it, or refused where they differ.
-    `splits` are the data where they are at hand already. With `trial`, parts of the user's own are tried for two steps.
+    `splits` are the data, if they are loaded already. With `trial`, the user's own parts are tried for two steps.
 
     Raises UserError, DataProblem where the choices do not fit the data.
     """
@@ -221,7 +222,7 @@ def materialize(model: nn.Module, splits: Splits, config: Config) -> None:
         with torch.no_grad():
             model(batch.inputs.cpu())
     except Exception as error:
-        told = in_own_code(error) or f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        told = in_own_code(error) or f"{type(error).__name__}: {first_line(error)}"
         raise UserError(
             f"model={config.words['model']}: its lazy layers get their sizes from samples of shape {splits.spec.input_shape}, "
             f"and that fails: {told}"
@@ -291,7 +292,7 @@ def check_outputs(
         told = in_own_code(error)
         if not told and not isinstance(error, RuntimeError | ValueError | TypeError | IndexError):
             raise
-        first = told or str(error).splitlines()[0]
+        first = told or first_line(error)
         raise UserError(
             f"model={config.words['model']} and loss={config.words['loss']} do not fit dataset={config.words['dataset']} "
             f"(samples of shape {splits.spec.input_shape}, {splits.spec.num_classes} outputs, {splits.spec.task}):\n{first}"

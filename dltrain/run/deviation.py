@@ -1,4 +1,4 @@
-"""How far nested data of two runs are from each other, and where they differ first."""
+"""The largest deviation between nested data of two runs, and their first difference."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def difference(then: Any, now: Any) -> str:
     """Return the first difference of nested data as text."""
     if isinstance(then, dict) and isinstance(now, dict):
         if missing := then.keys() ^ now.keys():
-            return f"`{min(map(str, missing))}` is in one of both only"
+            return f"`{min(map(str, missing))}` is in one of the two only"
         key = next(key for key, value in then.items() if deviation(value, now[key]))
         return f"{key} {difference(then[key], now[key])}"
     if isinstance(then, list | tuple) and isinstance(now, list | tuple) and len(then) == len(now):

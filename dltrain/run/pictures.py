@@ -26,12 +26,12 @@ LARGEST = 96  # pixels of a longer side
 def samples_of_run(path: Path, config: Config, door: Door) -> Samples:
     """Return samples of the test split (validation where there is none) with what the best weights say of them.
 
-    Raises UserError for a run whose inputs are no images.
+    Raises UserError for a run whose inputs are not images.
     """
     contract = read_contract(path)
     parts, plan = build_scored(config, door, path, contract, whole=False)
     if not shows_images(parts.spec) or not parts.splits:
-        raise UserError("`--samples` shows images, and the inputs of this run are none. Leave it out")
+        raise UserError("`--samples` shows images, and the inputs of this run are not images. Leave it out")
     warn_of_other_data(path, parts, contract)
     load_best(parts, path)
     name, split = list(parts.splits.items())[-1]

@@ -1,7 +1,7 @@
-"""Two steps with the parts of the user's own, before a run begins: an error in one of them is told, and nothing is created.
+"""Two trial steps with the user's parts before a run begins: an error in one of them is reported, and nothing is created.
 
-The real trainer takes them, on a copy of all parts. Parts of `dltrain` alone are not tried. Errors that come later are
-explained in the same words (`run.failures`).
+The real trainer takes the steps, on a copy of all parts. A run with parts of `dltrain` alone is not tried. Errors that come
+later are reported in the same form (`run.failures`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dltrain.data.batches import ResidentSplit
 from dltrain.data.errors import DataError
 from dltrain.errors import UserError
 from dltrain.seams import interface_of, methods_of, written
-from dltrain.text import say
+from dltrain.text import first_line, say
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.trainer import Trainer
@@ -128,7 +128,7 @@ def unchanged(parts: Parts, device: torch.device) -> Iterator[None]:
 
 
 def check_returns(key: str, target: str, parts: Parts, plan: Plan, config: Config) -> None:
-    """Call a part alone, where its result would be used by code that could not tell whose it is."""
+    """Call a part alone, where its result would be used by code that does not know the part."""
     group = key.partition(".")[0]
     with told({key: target}):
         wrong = RETURNS[group](key, parts, plan, config) if group in RETURNS else ""
@@ -213,7 +213,7 @@ def told(own: Mapping[str, str]) -> Iterator[None]:
     except Exception as error:
         fault = fault_of(error)
         key = owner(fault, own)
-        said = fault.told() if fault else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        said = fault.told() if fault else f"{type(error).__name__}: {first_line(error)}"
         names = f"`{key}`" if key else " or ".join(f"`{name}`" for name in own)
         interface = (
             expected(BY_NAME[key.partition(".")[0]], fault.function if fault else "") + "\n" if key else ""
@@ -222,9 +222,12 @@ def told(own: Mapping[str, str]) -> Iterator[None]:
 
 
 def owner(fault: Fault | None, own: Mapping[str, str]) -> str:
-    """Return the key of the part in which an error occurred; empty where that cannot be told."""
+    """Return the key of the part in which an error occurred; empty where it is unknown."""
     if len(own) == 1:
-        return next(iter(own))
+        ((key, target),) = own.items()
+        # a dataset or a logger of the user's may be elsewhere
+        roots = {file.parts[0].removesuffix(".py") for file, _ in fault.calls} if fault is not None else set()
+        return key if fault is None or target.partition(".")[0] in roots else ""
     for file, function in reversed(fault.calls) if fault is not None else ():
         for key, target in own.items():
             module, _, name = target.rpartition(".")

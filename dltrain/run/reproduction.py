@@ -19,7 +19,7 @@ import torch
 import dltrain
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
-from dltrain.errors import CheckpointProblem, DataProblem
+from dltrain.errors import CheckpointProblem, DataProblem, typed
 from dltrain.metrics.report import CONFUSION, PER_CLASS
 from dltrain.run import experiment as runs
 from dltrain.run.built import Experiment
@@ -31,11 +31,14 @@ from dltrain.run.verification import Records
 from dltrain.storage import checkpoint
 from dltrain.storage.run_folder import STATISTICS, RunFolder, read_statistics
 from dltrain.storage.summary import WHOLE
+from dltrain.text import first_line
 from dltrain.training.trainer import Trainer
 
 # what no two runs share
 TIMES = ("seconds", "images_per_second")
 TOLERANCE = 1e-3
+# of the knob `threads`
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Comparison:
 
     @property
     def share(self) -> float:
-        """The share of the steps that were replayed: the probability that a forged step was among them."""
+        """Return the share of the steps that were replayed: the probability that a forged step was among them."""
         return sum(s.end - s.start for s in self.replayed) / max(self.total, 1)
 
     def as_json(self) -> dict[str, Any]:
@@ -107,9 +110,12 @@ def reproduce(
     `tolerance` are noise. Raises CheckpointProblem for a run with nothing to compare.
     """
     records = Records(path, config)
+    check_types(records)
     ends = [c.manifest["step"] for c in records.checkpoints] + [int(row["step"]) for row in records.rows]
     if not ends:
-        raise CheckpointProblem(f"{path} has no rows and no checkpoints to compare.")
+        raise CheckpointProblem(
+            f"{path} has neither rows nor checkpoints, so there is nothing to compare. To see what is missing: {typed('verify', path)}"
+        )
     comparison = Comparison(path, max(ends))
     # its checkpoints are not those of the run: a full disk of temporary files is no reason to stop
     config = replace(config, logger={}, quiet=True, checkpoint=replace(config.checkpoint, unsaved="continue"))
@@ -129,8 +135,27 @@ def reproduce(
     return comparison
 
 
+def check_types(records: Records) -> None:
+    """Raise CheckpointProblem for values that no run wrote, where the comparison needs them."""
+    said = records.summary
+    wrong = [key for key in ("versions", "git", "best", "test") if not isinstance(said.get(key) or {}, dict)]
+    threads = said.get("threads")
+    if threads is not None and not (type(threads) is int and 1 <= threads <= MOST_THREADS):
+        wrong.append("threads")
+    if wrong:
+        raise CheckpointProblem(
+            f"{records.path}/summary.json: `{wrong[0]}` is {str(said[wrong[0]])[:60]!r}, which no run wrote.\n"
+            f"To list all problems: {typed('verify', records.path)}"
+        )
+    if not all(row["step"].is_integer() for row in records.rows):
+        raise CheckpointProblem(
+            f"{records.path}/metrics.csv has a step that is no whole number, which no run wrote.\n"
+            f"To list all problems: {typed('verify', records.path)}"
+        )
+
+
 def _earlier(path: Path, stretch: Stretch) -> Path | None:
-    """Return the folder whose statistics of the inputs are used: a whole run computes its own."""
+    """Return the folder whose statistics of the inputs are used; None for a replay from the start, which computes them."""
     return path if stretch.start else None
 
 
@@ -336,10 +361,6 @@ def resume(trainer: Replay, comparing: Comparing, step: int) -> None:
         restore(trainer)
     except (CheckpointProblem, DataProblem) as error:
         comparing.differ(step, first_line(error))
-
-
-def first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def conclude(built: Experiment, trainer: Replay, folder: RunFolder, comparing: Comparing) -> None:

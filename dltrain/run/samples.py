@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from dltrain.data.image_files import ImageFiles
 from dltrain.data.pixels import COLORS, Form
 from dltrain.processors import cores
 from dltrain.run.table import Array
-
-if TYPE_CHECKING:
-    pass
 
 _DECODED_AT_ONCE = 64
 

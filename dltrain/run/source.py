@@ -1,4 +1,4 @@
-"""The run that initial weights come from: how its data differ from those at hand."""
+"""The differences between the data of a run and those of the run that its initial weights come from."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dltrain.errors import UserError
 from dltrain.initializers.pretrained import Differences
 from dltrain.storage.run_folder import read_contract, read_statistics
 
-# Normalized inputs that are farther from those of the source run, in its deviations, are told; so is another scale.
+# A shift of normalized inputs beyond the first, in deviations of the source run, is reported; so is a scale beyond the second.
 _SHIFT, _SCALE = 0.1, 1.1
 _SHOWN = 3
 
 
 def differences_from(path: str | None, splits: Splits) -> Differences:
-    """Compare the data of the run that a file of weights belongs to, if it is one, with those at hand.
+    """Compare the data of the run that a file of weights belongs to, if it is one, with the present data.
 
     Raises UserError for a table of other columns, CheckpointProblem for a run whose files cannot be read.
     """
@@ -49,10 +49,10 @@ def _check_columns(there: Contract, here: Contract, path: str) -> None:
     old, new = ([name for rule in c.columns for name in rule.features] for c in (there, here))
     if not old or not new or old == new:
         return
-    gone, added = ([name for name in a if name not in b] for a, b in ((old, new), (new, old)))
+    missing, added = ([name for name in a if name not in b] for a, b in ((old, new), (new, old)))
     which = "; ".join(
         f"{what} {some(map(repr, names), 4)}"
-        for what, names in (("not here:", gone), ("new:", added))
+        for what, names in (("not here:", missing), ("new:", added))
         if names
     )
     raise UserError(

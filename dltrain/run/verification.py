@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from dltrain.storage import checkpoint, manifest
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.storage.summary import ENDED, FINISHED, MAX_TABLE_BYTES, read_rows, read_summary, read_text
+from dltrain.text import first_line
 
 # files that loggers write, which are no records of results
 UNCOVERED = ("run.log", "tensorboard")
@@ -122,7 +123,7 @@ def verify(path: Path, config: Config | UserError, door: Door | UserError, data:
     try:
         check_files(path)
     except CheckpointProblem as error:
-        verdict.findings.append(Finding(".", str(error).partition("\n")[0], "regular files and folders only"))
+        verdict.findings.append(Finding(".", first_line(error), "regular files and folders only"))
         return verdict
     for name, check in CHECKS.items():
         _run(name, check, records, verdict)
@@ -142,7 +143,7 @@ def _run(name: str, check: Check, records: Records, verdict: Verdict) -> None:
     try:
         verdict.findings += check(records, verdict)
     except CheckpointProblem as error:
-        verdict.findings.append(Finding(name, str(error).partition("\n")[0], "a file that a run wrote"))
+        verdict.findings.append(Finding(name, first_line(error), "a file that a run wrote"))
     except OSError as error:
         verdict.findings.append(
             Finding(name, f"{error.filename}: {error.strerror}", "a file that can be read")
@@ -169,17 +170,22 @@ def hashes(records: Records, verdict: Verdict) -> Iterator[Finding]:
         else:
             verdict.open.append("hashes of the records: they are written when the run ends")
         return
-    for name, sha256 in known.items():
-        file = path / name
-        if not file.is_file():
-            yield Finding(name, "it is missing", f"SHA-256 {sha256[:12]}…")
-        elif (found := manifest.digest(file)) != sha256:
-            yield Finding(name, f"SHA-256 {found[:12]}…", f"{sha256[:12]}…")
+    yield from changed_files(path, known)
     for name in (*manifest.RECORDS, *manifest.checkpoint_manifests(path)):
         if name not in known and (path / name).is_file():
             yield Finding(name, "it is not among the hashes", "only files that were there when the run ended")
     if records.summary["status"] == "running":
         yield Finding("summary.json", "status running", "the status of a run that has ended")
+
+
+def changed_files(folder: Path, known: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield a finding for each file that is missing or whose SHA-256 is not the known one."""
+    for name, sha256 in known.items():
+        file = folder / name
+        if not file.is_file():
+            yield Finding(name, "it is missing", f"SHA-256 {sha256[:12]}…")
+        elif (found := manifest.digest(file)) != sha256:
+            yield Finding(name, f"SHA-256 {found[:12]}…", f"{sha256[:12]}…")
 
 
 def checkpoints(records: Records, verdict: Verdict) -> Iterator[Finding]:
@@ -191,7 +197,7 @@ def checkpoints(records: Records, verdict: Verdict) -> Iterator[Finding]:
             yield from _contents(records, found, state)
         except (CheckpointProblem, OSError, *DAMAGE) as error:
             where = records.name(folder)
-            yield Finding(where, str(error).partition("\n")[0], "the files and hashes of its manifest")
+            yield Finding(where, first_line(error), "the files and hashes of its manifest")
 
 
 def _contents(records: Records, found: checkpoint.Checkpoint, state: dict[str, Any]) -> Iterator[Finding]:
@@ -328,14 +334,10 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def first_line(text: object) -> str:
-    return str(text).partition("\n")[0]
-
-
 def configuration(records: Records, verdict: Verdict, config: Config | UserError) -> Iterator[Finding]:
     """Compare config.yaml with what the checkpoints were made with, and with the seed of the summary."""
     if not isinstance(config, Config):
-        if is_whole(records, "config.yaml"):  # a word of the user's own that is not at hand
+        if is_whole(records, "config.yaml"):  # a word of the user that is missing here
             verdict.open.append(f"config.yaml against the checkpoints: {first_line(config)}")
         else:
             yield Finding("config.yaml", first_line(config), "a configuration of the present catalogue")
@@ -344,7 +346,7 @@ def configuration(records: Records, verdict: Verdict, config: Config | UserError
         try:
             saved.check_same(records.path, found.manifest.get("config"), saved.binding(config))
         except CheckpointProblem as error:
-            changes = str(error).partition("\n")[0].partition("made with: ")[2]
+            changes = first_line(error).partition("made with: ")[2]
             yield Finding("config.yaml", changes, f"the values of {records.name(found.folder)}")
             return
     try:
@@ -369,7 +371,7 @@ def dataset(records: Records, verdict: Verdict, config: Config, door: Door) -> I
     try:
         splits = build_data(offline, door, torch.device("cpu"), None, known)
     except (DataProblem, UserError, OSError) as error:
-        verdict.open.append(f"the data: {str(error).partition(chr(10))[0]}")
+        verdict.open.append(f"the data: {first_line(error)}")
         return
     except DAMAGE as error:
         yield Finding(

@@ -13,6 +13,7 @@ from dltrain.config.schema import Config
 from dltrain.storage import manifest
 from dltrain.storage.files import replace
 from dltrain.storage.summary import ENDED, read_json
+from dltrain.text import first_line
 
 # the value of each axis, by its name
 Chosen: TypeAlias = dict[str, Any]
@@ -60,6 +61,11 @@ class Job:
     @property
     def failed(self) -> bool:
         return self.state == "failed"
+
+    @property
+    def short_reason(self) -> str:
+        """Return the first line of the reason; empty where none is known."""
+        return first_line(self.reason)
 
     @property
     def objective(self) -> float | None:

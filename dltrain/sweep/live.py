@@ -138,7 +138,7 @@ def describe(job: Job) -> str:
     """Return the line of a job that ended."""
     head = f"job {job.number}  {job.label()}  {job.state.replace('_', ' ')}"
     if job.failed:
-        return f"{head}: {job.reason.splitlines()[0] if job.reason else ''}"
+        return f"{head}: {job.short_reason}"
     if job.objective is None:
         return head
     return (
@@ -216,9 +216,9 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
     if len(rows) > SHOWN:
         show(f"      … {len(rows) - SHOWN} more in results.csv")
     for job in [job for job in jobs if job.failed][:SHOWN]:
-        reason = job.reason.splitlines()[0] if job.reason else "no reason known"
         show(
-            f"\njob {job.number} failed: {reason}\n  rerun: {plan.rerun_command(job)}\n  log:   {job.folder / 'run.log'}"
+            f"\njob {job.number} failed: {job.short_reason or 'no reason known'}\n"
+            f"  rerun: {plan.rerun_command(job)}\n  log:   {job.folder / 'run.log'}"
         )
     for note in notes:
         show(f"\nnote: {note}")

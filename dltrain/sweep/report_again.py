@@ -45,7 +45,7 @@ def read_jobs(plan: Plan, folder: Path) -> list[Job]:
     """Return the jobs that the study of a sweep lists, with what their folders hold; opening a study writes, so a copy is read."""
     if not (folder / SWEEP_STUDY).is_file():
         raise CheckpointProblem(
-            f"{folder} has no {SWEEP_STUDY}, which lists its jobs. A job has a report of its own: {typed('report', folder / '0')}"
+            f"{folder} has no {SWEEP_STUDY}, which lists its jobs. Each job has its own report: {typed('report', folder / '0')}"
         )
     with TemporaryDirectory() as copy:
         shutil.copy(folder / SWEEP_STUDY, copy)

@@ -100,7 +100,7 @@ def is_entry(line: bytes) -> bool:
 
 def damaged(file: Path, where: str = "") -> CheckpointProblem:
     return CheckpointProblem(
-        f"{file} is damaged{where}, so it cannot be told what the sweep has tried. Put a copy of it back, "
+        f"{file} is damaged{where}, so what the sweep has tried is unknown. Put a copy of it back, "
         "or begin a new sweep: sweep.fresh=true"
     )
 
@@ -177,7 +177,7 @@ class Study:
         self.study.sampler = sampler
 
     def set_pruner(self, settings: dict[str, Any], evaluations: int) -> None:
-        """Build the pruner, which counts in evaluations, once a job has told how many there are."""
+        """Build the pruner, which counts in evaluations, once a job has reported how many there are."""
         pruner = None
         if not self.has_pruner:
             pruner = make_pruner(settings["pruner"], evaluations, settings["min_evaluations"])

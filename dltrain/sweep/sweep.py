@@ -48,7 +48,7 @@ from dltrain.sweep.record import (
     record_of,
     resumed_texts,
 )
-from dltrain.text import show
+from dltrain.text import first_line, show
 from dltrain.training.signals import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -75,10 +75,9 @@ class Source:
 
     @property
     def options(self) -> list[str]:
-        """The options that name them, for a command that continues or repeats."""
-        named = {"--config-dir": self.config_dir, "--config-name": self.config_name}
-        given = {option: value for option, value in named.items() if value not in (None, CONFIG_NAME)}
-        return [text for option, value in given.items() for text in (option, str(value))]
+        """Return the options that name them, for a command that continues or repeats."""
+        folder = [] if self.config_dir is None else ["--config-dir", self.config_dir]
+        return folder + ([] if self.config_name == CONFIG_NAME else ["--config-name", self.config_name])
 
 
 def run_sweep(
@@ -134,7 +133,7 @@ def explained(resume: str) -> Iterator[None]:
         raise
     except (OSError, ResourceProblem) as error:
         raise ResourceProblem(
-            f"the sweep had to stop: {str(error).splitlines()[0]}\n"
+            f"the sweep had to stop: {first_line(error)}\n"
             f"Finished jobs are kept. Free some space, then continue: {resume}"
         ) from None
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dltrain.errors import CheckpointProblem
-from dltrain.run.verification import Finding, Verdict
+from dltrain.run.verification import Finding, Verdict, changed_files
 from dltrain.storage import manifest
 from dltrain.storage.summary import ENDED, MAX_TABLE_BYTES, read_summary, read_text
 from dltrain.sweep.record import RECORD, read_record
+from dltrain.text import first_line
 
 
 def jobs_of(folder: Path) -> list[Path]:
@@ -27,7 +28,7 @@ def verify_sweep(folder: Path) -> Verdict:
         try:
             verdict.findings += check(folder, verdict)
         except (CheckpointProblem, OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = first_line(error) or type(error).__name__
             verdict.findings.append(Finding(name, reason, "a file that a sweep wrote"))
         if len(verdict.findings) + len(verdict.open) == before:
             verdict.checked.append(name)
@@ -41,12 +42,7 @@ def hashes(folder: Path, verdict: Verdict) -> Iterator[Finding]:
             "hashes of the sweep's own files: it has none, since it has not ended, or is of an earlier dltrain"
         )
         return
-    for name, sha256 in manifest.read(folder).items():
-        file = folder / name
-        if not file.is_file():
-            yield Finding(name, "it is missing", f"SHA-256 {sha256[:12]}…")
-        elif (found := manifest.digest(file)) != sha256:
-            yield Finding(name, f"SHA-256 {found[:12]}…", f"{sha256[:12]}…")
+    yield from changed_files(folder, manifest.read(folder))
 
 
 def record(folder: Path, verdict: Verdict) -> Iterator[Finding]:

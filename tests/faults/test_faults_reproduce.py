@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,40 @@ def change_row(run: Path, draw: random.Random) -> int:
     lines[number] = ",".join(cells)
     (run / "metrics.csv").write_text("\n".join([head, *lines]) + "\n")
     return int(cells[names.index("step")])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threads": "x"},
+        {"threads": -1},
+        {"threads": True},
+        {"versions": 3},
+        {"git": [1]},
+        {"best": "x"},
+        {"test": 3},
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_is_refused(small, dltrain, tmp_path, change):
+    """A folder of somebody else ends in a message, not in a traceback, and `verify` lists the problem."""
+    run = shutil.copytree(small, tmp_path / "copy")
+    (key,), file = change, run / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=f"summary.json: `{key}` is .*, which no run wrote") as refused:
+        dltrain("reproduce", str(run))
+    with pytest.raises(CheckFailed):
+        dltrain(*shlex.split(str(refused.value).rpartition(": dltrain ")[2]))
+
+
+@pytest.mark.parametrize("step", ["nan", "inf", "1.5"])
+def test_a_step_that_is_no_whole_number_is_refused(small, dltrain, tmp_path, step):
+    run = shutil.copytree(small, tmp_path / "copy")
+    head, first, *rest = (run / "metrics.csv").read_text().splitlines()
+    cells = dict(zip(head.split(","), first.split(","), strict=True)) | {"step": step}
+    (run / "metrics.csv").write_text("\n".join([head, ",".join(cells.values()), *rest, ""]))
+    with pytest.raises(UserError, match="metrics.csv has a step that is no whole number"):
+        dltrain("reproduce", str(run))
 
 
 def chosen_checkpoint(run: Path, draw: random.Random) -> Path:

@@ -143,7 +143,9 @@ def test_what_is_refused(case, run, dltrain, workdir):
 
 def test_samples_of_a_table_are_refused(train, dltrain):
     run = train("dataset=iris", "model=linear", "epochs=1").path
-    with pytest.raises(UserError, match="shows images, and the inputs of this run are none. Leave it out"):
+    with pytest.raises(
+        UserError, match="shows images, and the inputs of this run are not images. Leave it out"
+    ):
         dltrain("report", run, "--samples")
     assert not (run / "report.html").exists()
 

@@ -1,15 +1,17 @@
-"""Errors in parts of the user's own: told before the run begins, or in three lines when they come later."""
+"""Errors in parts of the user: reported before the run begins, or in three lines when they come later."""
 
 from __future__ import annotations
 
 import re
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import Run, run_folders
 
+from dltrain.config.door import Fault
 from dltrain.errors import UserError
+from dltrain.run.rehearsal import owner
 
 CODE = """
 import torch
@@ -202,22 +204,17 @@ EARLY = {  # group, target, what the message says
 
 
 @pytest.fixture
-def mine(workdir, monkeypatch):
+def mine(own_module):
     """Choose a target of the user's as the word `mine` of a group; returns what to type."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    sys.modules.pop("parts", None)
-    (workdir / "parts.py").write_text(CODE)
+    write = own_module("parts", CODE)
 
     def choose(group: str, target: str) -> list[str]:
-        folder = workdir / "conf" / group
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "mine.yaml").write_text(f"_target_: parts.{target}\n")
+        write(group, f"parts.{target}")
         extra = {"penalty_schedule": ["regularization=[l2]"], "optimizer": ["schedule=constant"]}
         small = [] if group in ("model", "initializer") else ["model.hidden=[8]"]
         return [f"{group}=mine", "epochs=2", "quiet=true", *small, *extra.get(group, [])]
 
-    yield choose
-    sys.modules.pop("parts", None)
+    return choose
 
 
 @pytest.mark.parametrize("group, target, says", EARLY.values(), ids=EARLY)
@@ -246,6 +243,15 @@ def test_an_error_that_comes_later_is_told_in_a_few_lines(dltrain, workdir, mine
     log = (folder / "run.log").read_text()
     assert "Traceback (most recent call last)" in log and "parts.py" in log
     assert error.value.exit_code == 2
+
+
+def test_an_error_elsewhere_is_not_that_of_the_only_part():
+    """Code of the user's that is no part of the trial, such as a dataset, may fail beside one part."""
+    own = {"optimizer": "parts.steps.Mine"}
+    for file, key in (("parts/base.py", "optimizer"), ("data.py", "")):
+        fault = Fault(((Path(file), "read"),), 3, "ValueError: no", "")
+        assert owner(fault, own) == key
+    assert owner(None, own) == "optimizer"
 
 
 def test_an_optimizer_that_does_not_move_is_told(dltrain, mine, capsys):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dltrain.sweep.driver import Driver
+
 MODULE = """
 import ctypes, errno, os, signal, sys, time
 from pathlib import Path
@@ -75,6 +77,10 @@ def notes(workdir: Path) -> list[tuple[str, str, int, int, float]]:
     file = workdir / "notes.txt"
     lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
     return [(event, fault, int(tag), int(pid), float(at)) for event, fault, tag, pid, at in lines]
+
+
+def states(driver: Driver) -> dict[int, str]:
+    return {job.number: job.state for job in driver.jobs}
 
 
 def sweep_folder(workdir: Path) -> Path:

@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sweeping import summaries, sweep_folder
+from sweeping import states, summaries, sweep_folder
 
-from dltrain.config.compose import open_catalogue, open_hydra
+from dltrain.config.compose import open_catalogue
 from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.errors import ResourceProblem, UserError
 from dltrain.sweep.backends.protocol import Ended, Evaluated, Started, Sweep, complete
@@ -81,12 +81,6 @@ class Fake:
         self.closed = True
 
 
-@pytest.fixture(scope="module")
-def opened():
-    catalogue = open_catalogue()
-    return catalogue, open_hydra(catalogue)
-
-
 @pytest.fixture
 def driver_of(opened, tmp_path):
     catalogue, hydra = opened
@@ -98,10 +92,6 @@ def driver_of(opened, tmp_path):
         return Driver(plan, open_study(plan, tmp_path), tmp_path, complete(backend, sweep, "fake"), Quiet())
 
     return make
-
-
-def states(driver: Driver) -> dict[int, str]:
-    return {job.number: job.state for job in driver.jobs}
 
 
 # The driver -------------------------------------------------------------------------------------------------------

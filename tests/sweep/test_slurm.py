@@ -19,9 +19,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sweeping import summaries, sweep_folder
+from sweeping import states, summaries, sweep_folder
 
-from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import rights_of_user
 from dltrain.errors import UserError
 from dltrain.sweep import driver
@@ -94,12 +93,6 @@ def cluster(monkeypatch):
     return made
 
 
-@pytest.fixture(scope="module")
-def opened():
-    catalogue = open_catalogue()
-    return catalogue, open_hydra(catalogue)
-
-
 @pytest.fixture
 def driver_of(opened, tmp_path):
     catalogue, hydra = opened
@@ -116,10 +109,6 @@ def driver_of(opened, tmp_path):
         return Driver(plan, open_study(plan, folder), folder, backend, Quiet(), lambda job: ["true"])
 
     return make
-
-
-def states(sweep: Driver) -> dict[int, str]:
-    return {job.number: job.state for job in sweep.jobs}
 
 
 # The driver's side ------------------------------------------------------------------------------------------------
@@ -196,7 +185,7 @@ def test_whatever_the_order_and_the_crashes_no_job_is_lost_or_submitted_twice(
 def test_a_job_of_an_earlier_driver_is_found_by_its_id_where_a_site_copies_scripts(cluster, driver_of):
     (folder := driver_of("lr=0.1,0.2").folder / "1").mkdir()
     (folder / "slurm.json").write_text('{"format": 1, "id": "7"}')
-    cluster.jobs["7"] = {"state": "RUNNING", "reason": "None", "script": "spool/copy.sh"}
+    cluster.jobs["7"] = {"state": "RUNNING", "reason": "None", "script": "copy.sh"}
 
     def turn() -> None:
         if cluster.count("sbatch --parsable"):
@@ -507,7 +496,7 @@ def test_the_script_outlives_the_sigterm_that_slurm_sends_to_all_its_processes(s
 
 
 @bash_only
-def test_a_job_that_gets_no_further_is_not_requeued_for_ever(script, tmp_path):
+def test_a_job_without_progress_is_requeued_three_times(script, tmp_path):
     checkpoints = tmp_path / "0" / "checkpoints"
     outputs = []
     for life in range(5):

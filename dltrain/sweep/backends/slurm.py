@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 from dltrain.config.schema import DEFAULT_EPOCHS
-from dltrain.direction import resolve_mode
+from dltrain.direction import resolve_mode, value_of
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.storage.summary import ENDED, read_json, read_rows
 from dltrain.sweep.backends.protocol import Ended, Evaluated, Event, Started, Sweep
@@ -29,9 +29,8 @@ POLL = 5.0  # seconds between two looks at the queue
 SOON = 1.0  # the same, where a job waits to be submitted
 PAUSE = 0.2  # seconds that `events` waits where nothing is due
 RETRY = 60.0  # seconds until a refused submission is tried again
-PATIENCE = (
-    3  # looks at a job that left the queue without a summary, which another machine may not see at once
-)
+# looks at a job that left the queue without a summary, which another machine may not see at once
+PATIENCE = 3
 LIMIT = 60.0  # seconds that a command of Slurm may take
 CANCELED = 130
 # states in which Slurm does nothing more with a job
@@ -337,7 +336,7 @@ def evaluated(job: Job, rows: list[dict[str, float]]) -> Evaluated:
     stopping = config.early_stopping
     metric = str(stopping.get("metric", "val/loss"))
     share = row["step"] / config.steps if config.steps else row["epoch"] / (config.epochs or DEFAULT_EPOCHS)
-    values = [r["val/loss"] - r["train/loss"] if metric == "gap" else r[metric] for r in rows]
+    values = [value_of(row, metric) for row in rows]
     better = min if resolve_mode(metric, stopping.get("mode", "auto"), config.metrics) == "min" else max
     best = better((value for value in values if math.isfinite(value)), default=None)
     total = len(rows) if share >= 1 else math.ceil(round(len(rows) / share, 6))

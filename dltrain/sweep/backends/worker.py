@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TextIO
 from dltrain.config import saved
 from dltrain.config.door import Door, Rights, rights_of_record, rights_of_user
 from dltrain.config.schema import Config
+from dltrain.direction import value_of
 from dltrain.errors import FolderInUse, UserError
 from dltrain.sweep.jobs import Job, has_checkpoint
 
@@ -58,8 +59,7 @@ class Watch:
         """Report a row of metrics.csv; return the reason to stop, or None."""
         # counted from the run's beginning, also after a resume
         number = -(-int(row["step"]) // self.every)
-        value = row["val/loss"] - row["train/loss"] if self.metric == "gap" else row[self.metric]
-        self.channel.send((self.job, "row", number, row["epoch"], value, best))
+        self.channel.send((self.job, "row", number, row["epoch"], value_of(row, self.metric), best))
         if not self.asks:
             return None
         reason: str | None = self.channel.recv()
@@ -159,7 +159,7 @@ def train(
     # the driver has the terminal; the folder keeps the user's setting
     config = replace(config, quiet=True)
     logging.getLogger().setLevel(logging.INFO)
-    # its folder is there already, and its errors are told in the same words
+    # its folder exists already, and its errors are reported in the same way
     built = experiment.prepare(config, door, command, overrides, started, trial=False)
     hold_interrupt()
     watch = None if watch_of is None else watch_of(built)

@@ -64,7 +64,7 @@ class Member:
 
     @property
     def replicate(self) -> tuple[Any, ...]:
-        """Return what tells the repetitions of a configuration apart."""
+        """Return the keys in which the repetitions of a configuration differ: seed and fold."""
         return self.summary.get("seed", self.config.get("seed")), self.config.get("fold")
 
     @cached_property
@@ -121,7 +121,7 @@ class Group:
     Args:
         p: corrected p of the test against the best configuration; None where there is none
         test: the test: paired, welch, or "" for none
-        verdict: what it says, in words
+        verdict: the result of the test as text
     """
 
     choices: dict[str, Any]
@@ -150,7 +150,7 @@ class Comparison:
 
     @property
     def conclusion(self) -> list[str]:
-        """Return in sentences which differences are distinguishable."""
+        """Return sentences that state which differences are distinguishable."""
         best, *others = self.groups
         if not others:
             return ["There is one configuration: nothing to compare it with."]
@@ -175,7 +175,7 @@ class Comparison:
             found.append(f"{_name(best)} is not distinguishable from {names}.")
         if few := [group for group in others if group.p is None]:
             found.append(
-                f"Not tested: {len(few)} of the {len(others)} others, for want of {statistics.ENOUGH} repetitions."
+                f"Not tested: {len(few)} of the {len(others)} others, which have fewer than {statistics.ENOUGH} repetitions."
             )
         return found
 
@@ -293,10 +293,7 @@ def judge(groups: Sequence[Group]) -> None:
     for group, p in zip(tested, statistics.holm([group.p or 0.0 for group in tested]), strict=True):
         group.p = p
     for group in others:
-        if group.p is None:
-            group.verdict = "too few"
-        else:
-            group.verdict = f"p = {group.p:.2g}" if group.p < statistics.LEVEL else "not distinguishable"
+        group.verdict = statistics.verdict(group.p)
 
 
 def _test(best: Group, other: Group) -> tuple[str, float | None]:

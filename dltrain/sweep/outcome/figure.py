@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from dltrain.config.keys import label
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest
+from dltrain.storage.files import replace
 from dltrain.storage.summary import read_rows
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.comparison import Comparison, Group
@@ -22,9 +22,9 @@ from dltrain.sweep.outcome.comparison import Comparison, Group
 FORMATS = (".pdf", ".svg", ".png")
 NEEDED = {"altair": "altair", "vl_convert": "vl-convert-python"}
 OVER = ("epoch", "step", "seconds")
-# configurations in one picture; more cannot be told apart
+# configurations in one picture; the eye does not distinguish more
 MOST = 8
-# by Okabe and Ito: told apart also with a red-green weakness, and in print
+# by Okabe and Ito: distinct also with a red-green weakness, and in print
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 4], [1, 1], [10, 3], [3, 1, 1, 1])
 _CM = 72 / 2.54
@@ -88,7 +88,7 @@ def _number(option: str, text: str, least: float, most: float) -> float:
 
 
 def check_file(option: str, file: Path, formats: tuple[str, ...] = FORMATS) -> None:
-    """Refuse a file that cannot be written, and packages that are not installed, before anything is read."""
+    """Raise UserError for a file that cannot be written and for missing packages, before anything is read."""
     if file.suffix.lower() not in formats:
         names = f"{', '.join(formats[:-1])} or {formats[-1]}" if len(formats) > 1 else formats[0]
         raise UserError(f"`{option}` is {file}; its name must end in {names}")
@@ -111,8 +111,8 @@ def draw(found: Comparison, style: Style) -> list[Path]:
     spec = chart(rows, style, y, [name_of(group) for group in shown])
     check_font(spec, style)
     table = style.file.with_suffix(".csv")
-    _write(table, _as_csv(rows, style.x, y).encode())
-    _write(style.file, picture(spec, style))
+    replace(table, _as_csv(rows, style.x, y).encode())
+    replace(style.file, picture(spec, style))
     return [style.file, table]
 
 
@@ -153,7 +153,7 @@ def _column(folder: Path, name: str, x: str, y: str) -> dict[float, tuple[float,
     rows = read_rows(folder / "metrics.csv")
     if rows and y not in rows[0]:
         if y.startswith("test/"):
-            raise UserError(f"{y} is scored once, so that it has no curve. Another column: --y val/{y[5:]}")
+            raise UserError(f"{y} is scored once, so it has no curve. Another column: --y val/{y[5:]}")
         raise UserError(
             f"`{y}` is no column of {folder / 'metrics.csv'}.{nearest(y, rows[0])} Name one: --y COLUMN\n{listing('Columns', rows[0])}"
         )
@@ -278,9 +278,3 @@ def check_font(spec: dict[str, Any], style: Style) -> None:
         raise UserError(
             f"`--font` is {style.font}, which is not installed here. Leave it out for {Style.font}, which always is"
         )
-
-
-def _write(file: Path, content: bytes) -> None:
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_bytes(content)
-    os.replace(beside, file)

@@ -1,4 +1,4 @@
-"""What is said of a sweep beside its ranking: what failed, was taken over or is missing."""
+"""Notes below the ranking of a sweep: jobs that failed, were reused or are missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dltrain.sweep.plan.plan import Plan
 
 
 def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished: str) -> list[str]:
-    """Return what failed, was taken over or is missing, with the commands that go on; `unfinished` is why it ended early."""
+    """Return notes on jobs that failed, were reused or are missing, with the commands to continue.
+
+    `unfinished` is the reason for which the sweep ended early.
+    """
     notes = []
     failed = [job for job in jobs if job.failed]
     if failed and len(failed) == len(jobs):

@@ -113,17 +113,12 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
 def _failures(plan: Plan, jobs: list[Job]) -> str:
     """List each failed job with its reason, the command that runs it again, and its log."""
     return "".join(
-        f'<div class="fail"><b>job {job.number}</b> {_text(job.label())}<p class="bad">{_text(reason_of(job))}</p>'
+        f'<div class="fail"><b>job {job.number}</b> {_text(job.label())}<p class="bad">{_text(job.short_reason or "no reason known")}</p>'
         f"<code>{_text(plan.rerun_command(job))}</code>"
         f'<p class="soft">log: <a href="{job.folder.name}/run.log">{job.folder.name}/run.log</a></p></div>'
         for job in jobs
         if job.failed
     )
-
-
-def reason_of(job: Job) -> str:
-    """Return the first line of a text."""
-    return job.reason.splitlines()[0] if job.reason else "no reason known"
 
 
 def _importance(plan: Plan, rows: list[Row]) -> str:

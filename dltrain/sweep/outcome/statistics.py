@@ -39,7 +39,7 @@ def paired_p(left: Sequence[float], right: Sequence[float]) -> float:
 
 
 def welch_p(left: Sequence[float], right: Sequence[float]) -> float:
-    """Two-sided p of Welch's t-test for samples that are not paired; 1 where both are constant and equal."""
+    """Return the two-sided p of Welch's t-test for samples that are not paired; 1 where both are constant and equal."""
     shares = [statistics.variance(values) / len(values) for values in (left, right)]
     gap, error = statistics.fmean(left) - statistics.fmean(right), sum(shares)
     if error == 0:
@@ -72,10 +72,11 @@ def verdicts(best: Sequence[float], others: Sequence[Sequence[float]]) -> list[s
         if min(len(best), len(other)) >= ENOUGH and len(best) == len(other)
     ]
     corrected = dict(zip(tested, holm([paired_p(best, others[i]) for i in tested]), strict=True))
-    words = []
-    for i in range(len(others)):
-        if i not in corrected:
-            words.append("too few")
-        else:
-            words.append(f"p = {corrected[i]:.2g}" if corrected[i] < LEVEL else "not distinguishable")
-    return words
+    return [verdict(corrected.get(i)) for i in range(len(others))]
+
+
+def verdict(p: float | None) -> str:
+    """Return what a corrected p says; None stands for a test with too few repetitions."""
+    if p is None:
+        return "too few"
+    return f"p = {p:.2g}" if p < LEVEL else "not distinguishable"

@@ -60,20 +60,20 @@ class Composer:
         self.parse = lru_cache(maxsize=4096)(parse_one)
 
     def config(self, overrides: list[str]) -> Config:
-        """The validated configuration of one job. Raises UserError, as a single run would."""
+        """Return the validated configuration of one job. Raises UserError, as a single run would."""
         parsed = [self.parse(text) for text in overrides]
         structure = [o for o in parsed if not self.is_value(o)]
         base = self.base([str(o.input_line) for o in structure])
         plain = self.set_values(base, [o for o in parsed if self.is_value(o)])
         if plain is None:
             return validate(compose(overrides, self.catalogue, self.hydra, self.name))
-        # in the order of the configuration, so that of two mistakes the first one is told, as in a single run
+        # in the order of the configuration, so that of two mistakes the first one is reported, as in a single run
         set_here = {o.key_or_group for o in parsed if self.is_value(o)}
         changed = [path for path in base.paths if path in set_here or path in base.open]
         return checked(plain, base.composition.choices, overrides, self.catalogue, changed=changed)
 
     def is_value(self, override: Override) -> bool:
-        """Whether an override only sets the value of a key."""
+        """Return whether an override only sets the value of a key."""
         key = override.key_or_group
         structural = (
             key in self.catalogue.words or "/" in key or "@" in key or key.split(".")[0] in ("hydra", "sweep")
@@ -113,7 +113,7 @@ class Composer:
         check_values(whole, base.composition.choices, self.catalogue, given)
 
     def set_values(self, base: Base, overrides: list[Override]) -> Node | None:
-        """The plain data with values set and links followed; None where that takes Hydra itself."""
+        """Return the plain data with values set and links followed; None where that takes Hydra itself."""
         if base.packed is None:
             return None
         plain: Node = pickle.loads(base.packed)
@@ -144,7 +144,7 @@ def _set(plain: Node, path: str, value: Any) -> bool:
 
 
 def _follow(plain: Node, links: dict[str, str], path: str) -> Any:
-    """The value at the end of a chain of links."""
+    """Return the value at the end of a chain of links."""
     if path in links:
         return _follow(plain, links, links[path])
     node: Any = plain

@@ -54,7 +54,7 @@ def explicit(replicate: dict[str, Any], plan: Plan) -> dict[str, Any]:
 
 
 def keep_numbers(former: Plan, plan: Plan) -> None:
-    """Number the jobs of a grid anew: those of the former plan as before, then the others in the order of the grid."""
+    """Assign job numbers to a grid: the former plan's jobs keep theirs, the others follow in the order of the grid."""
     assert former.configurations is not None and plan.configurations is not None
     configurations = [
         *former.configurations,

@@ -11,7 +11,7 @@ from dltrain.config.keys import REPLICATES
 from dltrain.config.schema import Config, Node
 from dltrain.direction import Mode, direction_of, resolve_mode
 from dltrain.errors import assigned, typed
-from dltrain.sweep.jobs import Job
+from dltrain.sweep.jobs import Chosen, Job
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.composer import Composer
 from dltrain.sweep.plan.space import Axis
@@ -83,8 +83,8 @@ class Plan:
         """The direction of each objective; what is no metric, such as parameters, is better the lower."""
         return [direction_of(name, self.first.metrics) or "min" for name in self.objectives] or [self.mode]
 
-    def jobs(self, trial: int, chosen: dict[str, Any], folder: Path) -> list[Job]:
-        """The jobs of a trial: one for each repetition."""
+    def jobs(self, trial: int, chosen: Chosen, folder: Path) -> list[Job]:
+        """Return the jobs of a trial: one for each repetition."""
         jobs = []
         for r, replicate in enumerate(self.replicates):
             number = self.trial_of.get((trial, r), trial * len(self.replicates) + r)
@@ -100,15 +100,15 @@ class Plan:
         return [*space.overrides_of(self.axes, values), *self.fixed]
 
     def resume_command(self, folder: Path) -> str:
-        """The command that continues the sweep in a folder, as bash takes it."""
+        """Return the command that continues the sweep in a folder, as bash takes it."""
         return typed("-m", *self.options, assigned("sweep.resume", folder))
 
     def rerun_command(self, job: Job) -> str:
-        """The command that runs the configuration of a job by itself, as bash takes it."""
+        """Return the command that runs the configuration of a job by itself, as bash takes it."""
         return typed(*self.options, *job.overrides)
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a sweep to be gone on with, as JSON data."""
+        """Return what must be equal for a sweep to continue, as JSON data."""
         settings = {k: v for k, v in self.settings.items() if k not in HOW}
         return {
             "sweep": self.word,
@@ -121,6 +121,6 @@ class Plan:
 
 
 def mode_of(config: Config) -> Mode:
-    """The direction of a run's objective."""
+    """Return the direction of a run's objective."""
     stopping = config.early_stopping
     return resolve_mode(stopping.get("metric", "val/loss"), stopping.get("mode", "auto"), config.metrics)

@@ -112,7 +112,7 @@ def choose_backend(composition: Composition, settings: dict[str, Any]) -> str:
 
 
 def sweep_settings(composition: Composition) -> dict[str, Any]:
-    """The `sweep` node as plain data, each value checked against its rule."""
+    """Return the `sweep` node as plain data, each value checked against its rule."""
     from omegaconf import OmegaConf
 
     node = OmegaConf.to_container(composition.cfg.sweep, resolve=True)
@@ -152,7 +152,7 @@ def check_backend_keys(node: Any, choices: dict[str, list[str]], table: dict[str
 def axes_of(
     parsed: list[Override], composition: Composition, settings: dict[str, Any], first: Config
 ) -> list[Axis]:
-    """All axes, in order: of YAML, of the command line, and the repetitions of sweep.seeds."""
+    """Return all axes, in order: of YAML, of the command line, and the repetitions of sweep.seeds."""
     given = [space.axis_of(o) for o in parsed if o.is_sweep_override()]
     names = [axis.name for axis in given]
     fixed = {o.get_key_element() for o in parsed if not o.is_sweep_override()}
@@ -193,7 +193,7 @@ def line_of(key: str, space: str) -> str:
 
 
 def fixed_overrides(parsed: list[Override]) -> tuple[list[str], bool]:
-    """The overrides of every job, the test split closed; and whether its score was asked for."""
+    """Return the overrides of every job, the test split closed; and whether its score was asked for."""
     fixed = [
         str(o.input_line)
         for o in parsed
@@ -230,7 +230,7 @@ def enumerate_grid(plan: Plan) -> None:
 
 
 def shuffled(length: int) -> list[int]:
-    """The order in which a grid is tried where jobs are pruned: by chance, the same every time.
+    """Return the order in which a grid is tried where jobs are pruned: by chance, the same every time.
 
     A pruner compares with what came before, and the neighbours of a bad configuration are bad: in the order of the axes
     ASHA trained 55 % of a grid's epochs, in this one 24 % (docs/speed.md).

@@ -28,8 +28,8 @@ def digests(composer: Composer) -> dict[str, str]:
 
 
 def changes(then: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Return what became of each file that differs."""
-    words = {(True, True): "changed", (True, False): "is gone", (False, True): "is new"}
+    """Return a line for each file that differs: changed, deleted or new."""
+    words = {(True, True): "changed", (True, False): "was deleted", (False, True): "is new"}
     return [
         f"{file} {words[file in then, file in now]}"
         for file in sorted({**then, **now})
@@ -87,11 +87,12 @@ def imported_by(file: Path) -> Iterator[str]:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
         return
-    inside = ".".join(file.parent.relative_to(Path.cwd()).parts)
+    inside = file.parent.relative_to(Path.cwd()).parts
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            package = inside if node.level else ""
-            module = ".".join(filter(None, (package, node.module or "")))
+            # one dot is the package of the module, each further dot the package around it
+            package = inside[: len(inside) + 1 - node.level] if node.level else ()
+            module = ".".join((*package, *filter(None, [node.module])))
             yield from (f"{module}.{name.name}" if module else name.name for name in node.names)

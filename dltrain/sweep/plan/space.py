@@ -42,13 +42,13 @@ class Axis:
         return dict(self.options)
 
     def overrides(self, value: Any) -> list[str]:
-        """The overrides of one value: a label of the options, or a number of the range."""
+        """Return the overrides of one value: a label of the options, or a number of the range."""
         if self.options:
             return list(self.by_label[value])
         return [f"{self.name}={value!r}"]
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is one of the options, or a number of the range."""
+        """Return whether a value is one of the options, or a number of the range."""
         if self.options:
             return value in self.by_label
         return isinstance(value, int | float) and self.low <= value <= self.high
@@ -74,7 +74,7 @@ def from_plain(items: list[dict[str, Any]]) -> list[Axis]:
 
 
 def axis_of(override: Override) -> Axis:
-    """The axis of one swept override. Raises UserError for one without values."""
+    """Return the axis of one swept override. Raises UserError for one without values."""
     key, value = override.get_key_element(), override.value()
     if isinstance(value, IntervalSweep):
         return _interval(key, override)
@@ -96,7 +96,7 @@ def _interval(key: str, override: Override) -> Axis:
 
 
 def checked_range(axis: Axis, source: str) -> Axis:
-    """An axis with a range that holds more than one number. Raises UserError for another."""
+    """Return an axis if its range holds more than one number. Raises UserError for another."""
     if not axis.low < axis.high:
         raise UserError(f"`{source}` is an empty range: its low end must be below its high end.")
     if axis.log and axis.low <= 0:
@@ -131,7 +131,7 @@ def zipped(axes: list[Axis], names: list[str]) -> list[Axis]:
 
 
 def without_repeats(axes: list[Axis]) -> list[Axis]:
-    """A value that is given twice is run once; beside another value of a zipped axis it is another one."""
+    """Return the axes without values that are given twice; beside another value of a zipped axis a value is another one."""
     return [replace(axis, options=_distinct(axis.options)) for axis in axes]
 
 
@@ -242,7 +242,7 @@ def _texts(values: Any) -> list[str]:
 
 
 def grid(axes: list[Axis]) -> Iterator[dict[str, Any]]:
-    """Every combination in Hydra's order, the last axis first; inactive axes are left out, and nothing comes twice."""
+    """Yield every combination in Hydra's order, the last axis first; inactive axes are left out, and nothing comes twice."""
     for axis in axes:
         if not axis.options:
             raise UserError(
@@ -258,7 +258,7 @@ def grid(axes: list[Axis]) -> Iterator[dict[str, Any]]:
 
 
 def active(axes: list[Axis], values: dict[str, Any]) -> dict[str, Any]:
-    """The values of those axes whose conditions hold."""
+    """Return the values of those axes whose conditions hold."""
     chosen: dict[str, Any] = {}
     for axis in axes:
         if axis.is_active(chosen):

@@ -1,4 +1,4 @@
-"""`dltrain diff RUN RUN`: print the differences of two runs: configuration, code, versions, data, results."""
+"""`dltrain diff RUN RUN`: print how two runs differ: configuration, code, versions, data, results."""
 
 from __future__ import annotations
 

@@ -610,6 +610,11 @@ def _check_word(group: str, value: Any, catalogue: Catalogue) -> None:
         if group in OF_SWEEPS:
             cure = f"Write {group}={value[0] if value else 'WORD'}"
         raise UserError(f"`{group}` takes one word, not the list {value}. {cure}")
+    if isinstance(value, dict):
+        keys = ", ".join(f"{group}.{key}=…" for key in value) or f"{group}.KEY=…"
+        raise UserError(
+            f"`{group}` takes {'words' if group in LIST_GROUPS else 'a word'}, no mapping. Set its keys: {keys}"
+        )
     for word in value if isinstance(value, list) else [value]:
         if str(word) not in words or isinstance(word, bool):
             cure = (
@@ -683,6 +688,9 @@ def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[st
         word = key.split(".")[1]
         hint = nearest(word, choices.get(head, []))
         return f"`{key}`{where} is set, but {head} has no `{word}` chosen.{hint} Add it: {head}=[{word}]"
+    if "." not in key and siblings:
+        keys = [path[len(head) + 1 :] for path in siblings]
+        return f"`{key}`{where} is a section: set one of its keys, such as {head}.{keys[0]}=…\n{listing(f'Keys of {head}', keys)}"
     if "." not in key:
         return (
             f"`{key}`{where} is neither a knob nor a group.{nearest(key, {p.split('.')[0] for p in table})}"

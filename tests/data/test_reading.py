@@ -104,7 +104,9 @@ def test_large_sources_are_named_before_they_are_read(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_reading_at_once(tmp_path: Path, number: signal.Signals) -> None:
     script = (
-        "import os, time, torch\n"
+        "import os, signal, time, torch\n"
+        # a shell starts what runs in the background with SIGINT ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from dltrain.cli import main\n"
         "from dltrain.data import image_files\n"
         "read = image_files.read_pixels\n"

@@ -497,16 +497,32 @@ def test_the_script_outlives_the_sigterm_that_slurm_sends_to_all_its_processes(s
 
 @bash_only
 def test_a_job_without_progress_is_requeued_three_times(script, tmp_path):
-    checkpoints = tmp_path / "0" / "checkpoints"
-    outputs = []
-    for life in range(5):
-        if life == 1:  # progress
-            (checkpoints / "step-21").mkdir(parents=True)
-        process = script("sys.exit(75)")
-        outputs.append((process.communicate()[0], process.returncode))
+    outputs = lives(script, tmp_path / "0" / "checkpoints", {1: "step-00000021"}, 5)
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 7\n" * 3
     assert outputs[:3] == [("", 75)] * 3
     assert outputs[3] == ("stopped three times in a row without a step: raise sweep.backend.time\n", 1)
+
+
+@bash_only
+def test_a_job_with_progress_is_requeued_however_often_though_its_best_weights_are_the_newest_file(
+    script, tmp_path
+):
+    steps = dict(enumerate(["step-00000007", "step-00000021", "step-00000300", "step-100000000"]))
+    outputs = lives(script, tmp_path / "0" / "checkpoints", steps, 4)
+    assert outputs == [("", 75)] * 4
+    assert (tmp_path / "0" / "requeues.txt").read_text().splitlines() == list(steps.values())
+
+
+def lives(script, checkpoints: Path, steps: dict[int, str], number: int) -> list[tuple[str, int]]:
+    """Return output and exit code of each life of a job; in those that `steps` names it writes a checkpoint."""
+    outputs = []
+    for life in range(number):
+        if life in steps:
+            (checkpoints / steps[life]).mkdir(parents=True)
+            (checkpoints / "best.safetensors").touch()
+        process = script("sys.exit(75)")
+        outputs.append((process.communicate()[0], process.returncode))
+    return outputs
 
 
 # A real Slurm -----------------------------------------------------------------------------------------------------

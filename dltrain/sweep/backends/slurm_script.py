@@ -31,7 +31,9 @@ esac
 case $(timeout 60 squeue --noheader --states=all --jobs="$SLURM_JOB_ID" --format=%T) in
 COMPLETING | CANCELLED | TIMEOUT) exit $code ;;  # canceled, or Slurm requeues it
 esac
-ls -t "$folder/checkpoints" 2>/dev/null | head -n 1 | grep . >> "$folder/requeues.txt" || echo none >> "$folder/requeues.txt"
+# the newest checkpoint: the best weights beside it have one name at every step
+newest=$(ls "$folder/checkpoints" 2>/dev/null | grep '^step-' | sort -t - -k 2 -n | tail -n 1)
+echo "${{newest:-none}}" >> "$folder/requeues.txt"
 if [ "$(tail -n 3 "$folder/requeues.txt" | uniq -c | tr -s ' ' | cut -d ' ' -f 2)" = 3 ]; then
     echo "stopped three times in a row without a step: raise sweep.backend.time"
     exit 1

@@ -292,17 +292,36 @@ def _by_labels(folder: Path, found: Found, table: Path, columns: dict[str, str |
         raise DataError(f"no image in {folder} (endings read: {' '.join(ENDINGS)})")
     labels = read_labels(table, folder, [path for path, _ in found.images], columns, task)
     targets = labels.targets
+    split, note = (
+        _folders_of([found.images[i][0] for i in labels.images]) if labels.split is None else (labels.split, "")
+    )
     raw = RawData(
         inputs=torch.empty(0),
         targets=targets.values[torch.from_numpy(labels.rows)],
         task=targets.task,
         class_names=targets.class_names,
-        split=None if labels.split is None else torch.from_numpy(labels.split),
+        split=None if split is None else torch.from_numpy(split),
         target_rules=labels.rules,
         target_scale="unit" if targets.task == "regression" else "none",
-        notes=labels.notes,
+        notes=(*labels.notes, note) if note else labels.notes,
     )
     # the table itself may lie among the images; a link to nowhere has a real path, too
     itself = os.path.realpath(table)
     found.others = [name for name in found.others if os.path.realpath(folder / name) != itself]
     return _Listed([found.images[i] for i in labels.images], raw, [])
+
+
+def _folders_of(paths: Sequence[str]) -> tuple[NDArray[np.int8] | None, str]:
+    """Return the split of each image where all lie in folders named after splits, one of them train, and what to say of it."""
+    heads = [path.partition("/")[0] if "/" in path else "" for path in paths]
+    named = {name: match for name in sorted(set(heads)) if (match := _SPLIT_NAME.fullmatch(name.strip()))}
+    splits = {name: SPLIT_WORDS[match[1].lower()] for name, match in named.items()}
+    if len(set(splits.values())) < 2 or 0 not in splits.values():
+        return None, ""
+    inside = sum(head in splits for head in heads)
+    if inside < len(heads):
+        return None, (
+            f"splits   new ones: {some(splits)} hold {inside:,} of {len(heads):,} images only; a column of train, val and test "
+            "among the labels makes other ones"
+        )
+    return np.array([splits[head] for head in heads], dtype=np.int8), f"splits   {_named(splits)}"

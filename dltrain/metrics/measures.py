@@ -77,6 +77,21 @@ def unbalanced(spec: DataSpec, targets: Tensor) -> tuple[Measures, str]:
     return Measures(metrics, spec), f"metrics  accuracy, balanced_accuracy and f1 (macro) · {said}"
 
 
+def both_classes(metrics: Mapping[str, Metric], spec: DataSpec) -> str:
+    """Return the line that says which metrics of two classes are means over both, and how to see one class; else ''.
+
+    The mean hides a rare class: an average precision of 0.05 for one in thirty is 0.52 as the mean with the other's 0.98.
+    """
+    means = [name for name, metric in metrics.items() if getattr(metric, "average", None) == "macro"]
+    if spec.num_classes != 2 or not means:
+        return ""
+    second = spec.class_names[1] if spec.class_names else 1
+    verb = "is the mean" if len(means) == 1 else "are the means"
+    return (
+        f"metrics  {', '.join(means)} {verb} over both classes · of {second!s} alone: metrics.{means[-1]}.average=binary"
+    )
+
+
 # Building and checking --------------------------------------------------------------------------------------------
 
 

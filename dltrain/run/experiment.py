@@ -247,11 +247,9 @@ def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]
 
 
 def constant_guess(parts: Parts, split: Split) -> dict[str, float]:
-    """Return the scores of a constant output on a split with columns.
-
-    The output is the mean of the training targets, or the fractions of their classes.
-    """
-    if parts.contract is None or not (parts.contract.columns or parts.contract.targets):
+    """Return the scores of a constant output on a split: the mean of the training targets, or the fractions of their classes."""
+    # without a contract the dataset is an objective
+    if parts.contract is None or split.targets.ndim > 2:
         return {}
     known, targets = parts.train.targets, split.targets
     if parts.spec.task == "classification":
@@ -260,7 +258,10 @@ def constant_guess(parts: Parts, split: Split) -> dict[str, float]:
         outputs = known.double().mean(0)
     outputs = outputs.expand(len(targets), -1)
     reported = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
-    means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
-    found = means | parts.measures.of(outputs, targets)
+    try:
+        means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
+        found = means | parts.measures.of(outputs, targets)
+    except Exception:  # a metric of the user's may need outputs of another form: that costs no result
+        return {}
     # a constant has no rank correlation
     return {name: value for name, value in found.items() if math.isfinite(value)}

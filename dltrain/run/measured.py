@@ -15,6 +15,7 @@ from dltrain.losses import is_yardstick, yardstick
 from dltrain.metrics.measures import (
     Measures,
     as_metric,
+    both_classes,
     facts_of,
     is_object,
     unbalanced,
@@ -26,7 +27,7 @@ from dltrain.training.parts import Metric, Parts
 def choose_metrics(
     config: Config, door: Door, splits: Splits
 ) -> tuple[dict[str, Metric], Measures, tuple[str, ...]]:
-    """Choose the metrics of the configuration: functions of the samples, objects, and a line where the data chose them.
+    """Choose the metrics of the configuration: functions of the samples, objects, and a line about them.
 
     None chosen: those of the task; where a class is rare, more than accuracy. Raises UserError for one that does not fit.
     """
@@ -37,7 +38,8 @@ def choose_metrics(
         built = build_metric(node, word, door, spec)
         (objects if is_object(built) else functions)[word] = built
     if config.metrics:
-        return functions, Measures(objects, spec), ()
+        note = both_classes(objects, spec)
+        return functions, Measures(objects, spec), (note,) if note else ()
     functions = dict(default_metrics(spec.task))
     if spec.task != "classification":
         return functions, Measures(), ()

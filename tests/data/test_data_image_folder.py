@@ -551,6 +551,32 @@ def test_refused_tables(dogs: Path, columns: str, more: str, keys: dict[str, str
         assert len(labeled(dogs, columns, target="breed")) == 30  # the cure
 
 
+def split_folders(home: Path, heads: tuple[str, ...]) -> RawData:
+    """Read thirty images, the i-th in the folder heads[i % len], by a table of paths and breeds."""
+    paths = [f"{heads[i % len(heads)]}/{i:03}.jpg" for i in range(30)]
+    for path in paths:
+        picture(home / "set" / path)
+    lines = [f"{path},{row(i)['breed']}" for i, path in enumerate(paths)]
+    (home / "set.csv").write_text("\n".join(["path,breed", *lines]))
+    return uncached(str(home / "set"), labels=str(home / "set.csv"))
+
+
+def test_folders_named_after_splits_are_splits_with_a_table_of_labels_too(tmp_path: Path) -> None:
+    raw = split_folders(tmp_path, ("Training", "test", "Training"))
+    assert raw.split is not None
+    for i in range(30):
+        assert raw.split[i] == 2 * ("/test/" in raw.describe(i))
+    assert int((raw.split == 2).sum()) == 10
+    assert "splits   train from Training, test from test" in raw.notes
+
+
+def test_folders_that_hold_some_of_the_labeled_images_are_no_splits_and_are_named(tmp_path: Path) -> None:
+    raw = split_folders(tmp_path, ("train", "test", "more"))
+    assert raw.split is None
+    assert any("new ones: test, train hold 20 of 30 images only" in note for note in raw.notes)
+    assert split_folders(tmp_path / "a", ("train", "more")).split is None
+
+
 def test_two_columns_of_files_are_ambiguous(dogs: Path) -> None:
     lines = [f"{row(i)['path']},{row(29 - i)['path']},{row(i)['breed']}" for i in range(30)]
     (dogs / "pairs.csv").write_text("\n".join(["left,right,breed", *lines]))

@@ -15,6 +15,7 @@ import torch
 import yaml
 from conftest import Run, assert_equal, run_folders
 from sklearn import metrics as sk
+from sklearn.datasets import load_digits
 
 from dltrain import api
 from dltrain.errors import UserError
@@ -320,6 +321,40 @@ def test_rare_classes_show_more_than_accuracy_and_say_so(rare, dltrain, workdir,
     logits, targets = outputs_of(run, "test")
     assert run.summary["test"]["f1"] == pytest.approx(
         sk.f1_score(targets, logits.argmax(1), average="macro"), abs=1e-6
+    )
+
+
+def test_means_over_two_classes_are_said_to_be_means_and_the_cure_measures_one_class(
+    rare, dltrain, workdir, capsys
+):
+    """The mean with the frequent class hides the rare one: a reader would take it for that of the rare class."""
+    assert dltrain(*rare, "metrics=[average_precision]") == 0
+    said = capsys.readouterr().out
+    assert (
+        "metrics  average_precision is the mean over both classes · of fraud alone: metrics.average_precision.average=binary"
+        in said
+    )
+    assert dltrain(*rare, "metrics=[average_precision]", "metrics.average_precision.average=binary") == 0
+    assert "over both classes" not in capsys.readouterr().out
+    run = Run(run_folders(workdir)[-1])
+    logits, targets = outputs_of(run, "test")
+    assert run.summary["test"]["average_precision"] == pytest.approx(
+        sk.average_precision_score(targets, logits[:, 1] - logits[:, 0]), abs=1e-6
+    )
+
+
+def test_every_dataset_has_the_scores_of_a_constant_guess(train):
+    """Digits have no columns. The training split is what val and test leave of all samples."""
+    run = train("epochs=1")
+    every = np.bincount(load_digits().target, minlength=10)
+    val, test = (np.bincount(outputs_of(run, name)[1], minlength=10) for name in ("val", "test"))
+    shares = (every - val - test) / (every - val - test).sum()
+    assert run.summary["constant"] == pytest.approx(
+        {
+            "loss": -(test * np.log(shares)).sum() / test.sum(),
+            "accuracy": test[shares.argmax()] / test.sum(),
+        },
+        rel=1e-5,
     )
 
 

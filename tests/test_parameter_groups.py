@@ -113,7 +113,8 @@ MISTAKES = [
     ("parameters.freeze=[layers,head]", r"leaves nothing to train; leave the head out, as in parameters.freeze=\[layers\]"),
     ("parameters.thaw_epoch=3", r"`parameters.thaw_epoch` is 3, but nothing is frozen.*parameters.freeze=\["),
     ("parameters.freeze=[layers.0] parameters.thaw_epoch=0", r"`parameters.thaw_epoch` is 0; it must be: int >= 1"),
-    ("parameters.freeze=[layers.0] parameters.thaw_epoch=5 epochs=3", r"`thaw_epoch` is 5, and the run has 3 epochs.*fewer"),
+    ("parameters.freeze=[layers.0] parameters.thaw_epoch=5 epochs=3", r"`parameters.thaw_epoch` is 5, and the run has 3 epochs: it must be fewer\. "
+     r"Write parameters.thaw_epoch=2 or parameters.thaw_epoch=null"),
     ("parameters.lr_scale={haed:2}", r"parameters.lr_scale has 'haed', which matches no parameter; near: head"),
     ("parameters.lr_scale={head:0}", r"gives head the factor 0; it must be: float > 0.\n.*parameters.freeze"),
     ("parameters.lr_scale={head:fast}", r"gives head the factor fast"),

@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
 
     from dltrain.run.inputs import Given
     from dltrain.run.machine import set_machine
-    from dltrain.run.prediction import check_ensemble, predictor
+    from dltrain.run.prediction import check_ensemble, check_some, predictor
 
     predictors = []
     for path, config, door in zip(asked.runs, configs, doors, strict=True):
@@ -81,7 +81,9 @@ def run(arguments: list[str]) -> int:
         predictors[-1].known_contract()
     check_ensemble(predictors, [str(path) for path in asked.runs])
     given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
-    return report([predicted(item, predictors, asked.keep) for item in given], asked)
+    parts = [predicted(item, predictors, asked.keep) for item in given]
+    check_some([part.found for part in parts])
+    return report(parts, asked)
 
 
 def predicted(given: Given, predictors: Sequence[Predictor], keep: Sequence[str]) -> Part:

@@ -293,7 +293,9 @@ def _by_labels(folder: Path, found: Found, table: Path, columns: dict[str, str |
     labels = read_labels(table, folder, [path for path, _ in found.images], columns, task)
     targets = labels.targets
     split, note = (
-        _folders_of([found.images[i][0] for i in labels.images]) if labels.split is None else (labels.split, "")
+        _folders_of([found.images[i][0] for i in labels.images])
+        if labels.split is None
+        else (labels.split, "")
     )
     raw = RawData(
         inputs=torch.empty(0),

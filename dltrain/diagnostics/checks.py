@@ -104,7 +104,10 @@ def gradients(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> 
                 for _ in range(3)
             )
             yield Check(
-                f"gradient of {name}", f"{errors[1]:.0e}", f"error <= {GRADIENT:.0e}", errors[1] <= GRADIENT
+                f"gradient of {name}",
+                f"off by {errors[1]:.0e}",
+                f"error <= {GRADIENT:.0e}",
+                errors[1] <= GRADIENT,
             )
 
 

@@ -87,9 +87,7 @@ def both_classes(metrics: Mapping[str, Metric], spec: DataSpec) -> str:
         return ""
     second = spec.class_names[1] if spec.class_names else 1
     verb = "is the mean" if len(means) == 1 else "are the means"
-    return (
-        f"metrics  {', '.join(means)} {verb} over both classes · of {second!s} alone: metrics.{means[-1]}.average=binary"
-    )
+    return f"metrics  {', '.join(means)} {verb} over both classes · of {second!s} alone: metrics.{means[-1]}.average=binary"
 
 
 # Building and checking --------------------------------------------------------------------------------------------

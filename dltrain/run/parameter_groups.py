@@ -6,6 +6,7 @@ last layer with weights, unless a layer has that name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,16 +25,17 @@ def freeze(model: nn.Module, config: Config, by_initializer: list[str]) -> list[
     to it from the start, and the trainer withholds their gradients until they thaw.
     """
     named = dict(model.named_parameters())
-    wanted = [(by_initializer, config.initializer.get("thaw_epoch"))]
+    wanted = [(by_initializer, config.initializer.get("thaw_epoch"), "initializer.thaw_epoch")]
     patterns = config.parameters.freeze
     if patterns:
         try:
-            wanted.append(
-                (freeze_parameters(model, patterns, "parameters.freeze"), config.parameters.thaw_epoch)
-            )
+            names = freeze_parameters(model, patterns, "parameters.freeze")
+            wanted.append((names, config.parameters.thaw_epoch, "parameters.thaw_epoch"))
         except ValueError as error:
             raise UserError(str(error)) from error
-    thawing = [Frozen([named[name] for name in names], epoch) for names, epoch in wanted if names and epoch]
+    thawing = [
+        Frozen([named[name] for name in names], epoch, key) for names, epoch, key in wanted if names and epoch
+    ]
     for part in thawing:
         part.at(part.thaw_epoch)
     return thawing
@@ -43,9 +45,11 @@ def check_thawing(frozen: list[Frozen], plan: Plan) -> None:
     """Raise UserError if a part thaws only after the end of the run."""
     for part in frozen:
         if part.thaw_epoch * plan.steps_per_epoch >= plan.total_steps:
+            epochs = plan.total_steps / plan.steps_per_epoch
+            earlier = f"{part.key}={math.ceil(epochs) - 1} or " if epochs > 1 else ""
             raise UserError(
-                f"`thaw_epoch` is {part.thaw_epoch}, and the run has {plan.total_steps / plan.steps_per_epoch:g} epochs: it must "
-                "be fewer. Train longer, or leave it out: frozen to the end."
+                f"`{part.key}` is {part.thaw_epoch}, and the run has {epochs:g} epochs: it must be fewer. "
+                f"Write {earlier}{part.key}=null, which is frozen to the end."
             )
 
 

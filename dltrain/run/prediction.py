@@ -147,6 +147,7 @@ class Predictor:
             else:
                 samples = finite(array_of(data, contract.input_shape), "the data", tolerant)
         found = self.predict(samples, batch_size)
+        check_some([found])
         for note in found.notes:
             if note.startswith(("unseen", "scale")):
                 warnings.warn(note, stacklevel=3)
@@ -162,7 +163,7 @@ class Predictor:
         return self.contract
 
     def predict(self, samples: Samples, batch_size: int | None = None) -> Predictions:
-        """Return the predictions for samples, batch by batch. Raises DataProblem where there is none that is not broken."""
+        """Return the predictions for samples, batch by batch; none where all samples are broken."""
         contract, size = self.known_contract(), self.batch_size if batch_size is None else batch_size
         if size < 1:
             raise UserError(f"`batch_size` is {size}; it must be at least 1.")
@@ -178,11 +179,9 @@ class Predictor:
                     outputs.append(self.model(normal).float().cpu())
                 where.append(names)
         if not outputs:
-            first = samples.broken[0]
-            place = f"row {first.where}" if isinstance(first.where, int) else str(first.where)
-            raise DataProblem(
-                f"nothing can be predicted; the first of {len(samples.broken)}: {place}: {first.reason}"
-            )
+            kind: Any = object if isinstance(samples, Pictures) else np.int64
+            none = np.empty((0, contract.outputs), np.float32)
+            return Predictions(none, contract, np.empty(0, kind), samples.notes, tuple(samples.broken))
         names = np.concatenate(where)
         notes = samples.notes
         if distance > FAR * len(names):
@@ -203,6 +202,15 @@ class Predictor:
                 f"{what} bytes, and the model was trained on floats with means from {low:.4g} to {high:.4g}; give such floats "
                 "in an .npz file"
             )
+
+
+def check_some(found: Sequence[Predictions]) -> None:
+    """Raise DataProblem, with the reason, where all samples of all inputs are broken."""
+    broken = [item for one in found for item in one.broken]
+    if any(map(len, found)) or not broken:
+        return
+    place = f"row {broken[0].where}" if isinstance(broken[0].where, int) else str(broken[0].where)
+    raise DataProblem(f"nothing can be predicted; the first of {len(broken)}: {place}: {broken[0].reason}")
 
 
 def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
@@ -264,7 +272,7 @@ def ensemble(predictors: Sequence[Predictor], members: Sequence[Predictions]) ->
         return members[0]
     others = [set(member.where.tolist()) for member in members[1:]]
     shared = [name for name in members[0].where.tolist() if all(name in other for other in others)]
-    if not shared:
+    if not shared and all(map(len, members)):
         raise DataProblem("no input can be predicted by all of the runs")
     outputs = [torch.from_numpy(member.outputs[_places(member, shared)]) for member in members]
     contract = members[0].contract

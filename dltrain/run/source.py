@@ -64,11 +64,10 @@ def _check_columns(there: Contract, here: Contract, path: str) -> None:
 def _outputs(there: Contract, here: Contract) -> str:
     if there.task != here.task:
         return f"a {there.task} there, a {here.task} here"
-    if there.task == "classification" and (there.class_names, there.outputs) != (
-        here.class_names,
-        here.outputs,
-    ):
-        return f"{_classes(there)} there, {_classes(here)} here"
+    if there.task == "classification":
+        # by their names, whatever the column is called; class folders have none
+        same = (there.class_names, there.outputs) == (here.class_names, here.outputs)
+        return "" if same else f"{_classes(there)} there, {_classes(here)} here"
     old, new = ([rule.name for rule in c.targets] for c in (there, here))
     if old != new or there.outputs != here.outputs:
         return f"{some(old) or there.outputs} there, {some(new) or here.outputs} here"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from dltrain.data.tables.rules import Rule
 from dltrain.run.deployed import ColumnInput, Deployed
 
@@ -16,11 +14,8 @@ def usage(deployed: Deployed) -> tuple[str, str]:
     outputs = ", ".join(map(plain, deployed.output_names))
     if deployed.columns:
         pairs = list(zip(deployed.columns, deployed.contract.columns, strict=True))
-        shown = ", ".join(
-            f'"{plain(column.name)}": [{sample(column, rule)}, None]' for column, rule in pairs[:3]
-        )
-        more = ", …" if len(pairs) > 3 else ""
-        return f"Columns by name to {outputs}; None is a missing value.", f"{{{shown}{more}}}"
+        shown = ", ".join(f'"{plain(column.name)}": [{sample(column, rule)}, None]' for column, rule in pairs)
+        return f"Columns by name to {outputs}; None is a missing value.", f"{{{shown}}}"
     shape = ", ".join(map(str, deployed.contract.input_shape))
     kind = "uint8, 0 to 255" if deployed.takes_bytes else "float32, as in the training"
     dtype = "uint8" if deployed.takes_bytes else "float32"
@@ -37,5 +32,5 @@ def sample(column: ColumnInput, rule: Rule) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text without quotes, backslashes and what else is not plain."""
-    return re.sub(r"[^\w .,()%/:+-]", "?", text)
+    """Return a text without quotes, backslashes and what cannot be printed."""
+    return "".join(c if c.isprintable() and c not in "\"'`\\" else "?" for c in text)

@@ -62,6 +62,7 @@ class Frozen:
 
     parameters: list[nn.Parameter]
     thaw_epoch: int
+    key: str  # that sets it
 
     def at(self, epoch: int) -> None:
         """Freeze or thaw by the number of completed epochs, so that a resumed run equals the undisturbed one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
@@ -64,6 +65,23 @@ def test_a_head_of_another_size_is_new_without_being_told(images, train):
     source = train("dataset=npz", "dataset.path=old.npz", "steps=1", *SMALL)
     run = train("steps=1", *SMALL, "initializer=pretrained", f"initializer.path={source.path}")
     assert run.summary["loaded"].startswith("6 of 8 tensors loaded; new: head.* (5 classes")
+
+
+def test_equal_classes_keep_the_head_whatever_the_column_of_labels_is_called(workdir, train):
+    """Class folders have no column; a table of labels has one."""
+    pictures = [(f"{('cat', 'dog')[i % 2]}", f"{i}.png") for i in range(24)]
+    for kind, name in pictures:
+        (workdir / "pets" / kind).mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(np.full((8, 8), 200 if kind == "cat" else 20, np.uint8))
+        image.save(workdir / "pets" / kind / name)
+    rows = "".join(f"{kind}/{name},{kind}\n" for kind, name in pictures)
+    (workdir / "labels.csv").write_text("file,species\n" + rows)
+    given = ["dataset=image_folder", "dataset.root=pets", "model=linear", "steps=1", "quiet=true"]
+    source = train(*given)
+    run = train(
+        *given, "dataset.labels=labels.csv", "initializer=pretrained", f"initializer.path={source.path}"
+    )
+    assert run.summary["loaded"] == "2 of 2 tensors loaded"
 
 
 def test_another_normalization_is_told(images, train):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import importlib.util
 import json
@@ -30,7 +31,7 @@ needs_onnx = pytest.mark.skipif(
     not HAS_ONNX, reason="onnx, onnxscript and onnxruntime are in the export extra"
 )
 Rows = list[dict[str, Any]]
-COLUMNS = ("age", "color", "sold", "wild", "rooms")
+COLUMNS = ("age", "color", "sold", "wild €", "rooms")
 
 
 def rows_of(count: int, seed: int = 3) -> Rows:
@@ -44,7 +45,7 @@ def rows_of(count: int, seed: int = 3) -> Rows:
                 "age": "" if i % 17 == 3 else age,
                 "color": ("red", "green", "NA", 'o\'ne "two"')[i // 2 % 4],
                 "sold": "" if i % 13 == 5 else f"{1995 + i % 20}-0{1 + i % 9}-2{i % 9} 1{i % 10}:30:00",
-                "wild": ("true", "false", "")[i % 3],
+                "wild €": ("true", "false", "")[i % 3],
                 "rooms": (1, 2, 3.5, "")[i % 4],
                 "kind": ("ant", "bee", "cat")[int(age > 36) + int(age > 44)],
                 "price": round(3e5 + 4e3 * age + 5e4 * (i % 3), 1),
@@ -122,6 +123,8 @@ def test_safetensors_work_where_dltrain_is_not_installed(kinds, workdir, capsys)
     with pytest.warns(UserWarning, match="'mauve'"):
         agree(kinds, rows, elsewhere(workdir / "out", rows))
     card = Path("out/README.md").read_text()
+    (example,) = (line for line in card.splitlines() if line.startswith("predict("))
+    assert set(ast.literal_eval(example[len("predict(") : -1])) == {"age", "color", "sold", "wild €", "rooms"}
     score = f"{kinds.summary['test']['accuracy']:.4g} |"
     sizes = ", ".join(f"{name} {size}" for name, size in kinds._predictor.contract.sizes.items())
     for told in ("# linear on csv", "ant, bee, cat", "| test |", score, sizes, "| optimizer | adam |"):
@@ -152,8 +155,8 @@ def by_onnx(folder: Path) -> dict[str, Any]:
         datetime.fromisoformat(row["sold"]).replace(tzinfo=UTC).timestamp() if row["sold"] else np.nan
         for row in NEW
     ]
-    truths = [{"true": 1.0, "false": 0.0, "": np.nan}[row["wild"]] for row in NEW]
-    feed = {name: np.array(values) for name, values in (numbers | {"sold": dates, "wild": truths}).items()}
+    truths = [{"true": 1.0, "false": 0.0, "": np.nan}[row["wild €"]] for row in NEW]
+    feed = {name: np.array(values) for name, values in (numbers | {"sold": dates, "wild €": truths}).items()}
     feed["color"] = np.array([row["color"] for row in NEW], object)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, feed), strict=True))

@@ -392,6 +392,17 @@ def test_images_and_folders_of_images(pets, predict, workdir):
         api.load(pets).predict("new/large.png")
 
 
+def test_a_broken_image_among_others_that_are_named_is_left_out(pets, predict, workdir):
+    """`photos/*.jpg` names each file; of one that is broken alone nothing is left."""
+    Path("broken.jpg").write_bytes(b"\xff\xd8\xff")
+    good = sorted(str(file) for file in (pets.parents[1] / "pets").rglob("*.png"))[:2]
+    code, _, told = predict(pets, good[0], "broken.jpg", good[1], "--output", "p.csv")
+    assert code == 3 and "broken.jpg is left out" in told
+    assert [row["file"] for row in csv.DictReader(open("p.csv"))] == good
+    with pytest.raises(errors.DataProblem, match="nothing can be predicted; the first of 2: broken.jpg: "):
+        predict(pets, "broken.jpg", "broken.jpg")
+
+
 def test_a_run_that_scales_its_images_scales_others_alike(pets, workdir):
     root = {"dataset.root": pets.parents[1] / "pets", "dataset.image_size": 6, "dataset.color": "grey"}
     run = api.train(dataset="image_folder", model="linear", steps=2, quiet=True, **root)

@@ -63,6 +63,14 @@ class Run:
         ]
 
     @property
+    def timeless_events(self) -> list[list[Any]]:
+        """Steps, evaluations and checkpoints of events.jsonl, without their times; a checkpoint may be told some steps late."""
+        lines = (self.path / "events.jsonl").read_text().splitlines()
+        times = ("time", "seconds", "images_per_second")
+        events = [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
+        return sorted([e["step"], e["event"], str(e)] for e in events if not e["event"].startswith("run_"))
+
+    @property
     def best_weights(self) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 

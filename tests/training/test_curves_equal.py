@@ -48,7 +48,7 @@ def promised(files: set[str]) -> set[str]:
 
 
 FOLDER = {
-    ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "config.yaml", "manifest.json", "metrics.csv", "run.log",
+    ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "config.yaml", "manifest.json", "metrics.csv", "events.jsonl", "run.log",
     "summary.json", "data.json", "per_class.csv", "confusion_matrix.csv", "checkpoints/best.safetensors",
     "checkpoints/normalization.safetensors", "checkpoints/*/manifest.json", "checkpoints/*/state.pt",
     "checkpoints/*/weights.safetensors", "tensorboard/*",

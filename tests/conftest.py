@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from dltrain.cli import dispatch
+from dltrain.storage.job_names import job_folders
 
 # no test writes to the user's caches
 CACHES = tempfile.TemporaryDirectory(prefix="dltrain-caches-")
@@ -209,6 +210,11 @@ class InTerminal:
         self.wait_for(lambda: self.process.poll() is not None)
         self.close()
         return self.process.returncode
+
+
+def job_at(sweep: Path, number: int) -> Path:
+    """Return the folder of a job, whose name shows its axes."""
+    return job_folders(sweep)[number]
 
 
 def run_folders(workdir: Path) -> set[Path]:

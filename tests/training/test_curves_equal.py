@@ -108,9 +108,9 @@ def test_no_chart_of_a_run_has_one_point(train):
 def test_a_sweep_s_folder_has_a_folder_for_each_job(dltrain, workdir):
     assert dltrain("-m", "seed=0,1", "steps=2", "quiet=true") == 0
     (sweep,) = (workdir / "outputs" / "digits_mlp").iterdir()
-    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"0", "1"}
+    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"0-seed=0", "1-seed=1"}
     assert {"best.yaml", "report.html", "results.csv"} <= {path.name for path in sweep.iterdir()}
-    for job in ("0", "1"):
+    for job in ("0-seed=0", "1-seed=1"):
         assert promised(files_of(Run(sweep / job))) >= FOLDER - {"run.log"}
 
 

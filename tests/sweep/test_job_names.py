@@ -87,6 +87,7 @@ def test_a_sweep_of_an_earlier_version_goes_on_in_its_folders(workdir, dltrain):
     assert dltrain("verify", folder) == 0
 
 
+@pytest.mark.ci
 def test_an_extended_sweep_keeps_the_folders_of_its_jobs(workdir, dltrain):
     assert dltrain("-m", "lr=0.1,0.01", *BRIEF) == 0
     folder = sweep_folder(workdir)

@@ -237,6 +237,9 @@ def table(records: Records, verdict: Verdict) -> Iterator[Finding]:
 
 def events(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare the evaluations of events.jsonl with metrics.csv; a run of an earlier version has no events."""
+    if records.hashes is None:
+        # a kill may come between a row and its event, and a resumed run writes both again
+        return
     try:
         found = read_events(records.path)
     except ValueError as error:

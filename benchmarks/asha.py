@@ -114,7 +114,9 @@ def finished(folder: Path) -> bool:
 def curves_of(folder: Path) -> list[Curve]:
     """In the order of the jobs."""
     curves = []
-    for job in sorted(folder.glob("outputs/*/*/*/summary.json"), key=lambda file: int(file.parent.name)):
+    for job in sorted(
+        folder.glob("outputs/*/*/*/summary.json"), key=lambda file: int(file.parent.name.partition("-")[0])
+    ):
         file = job.parent / "metrics.csv"
         rows = list(csv.DictReader(file.read_text().splitlines())) if file.is_file() else []
         seconds = statistics.median([float(row["seconds"]) for row in rows] or [0.1])

@@ -101,7 +101,9 @@ def start_cost() -> None:
     """Measure the time from the end of one job to the first step of the next: driver, fork, build, folder."""
     with tempfile.TemporaryDirectory() as folder:
         sweep(folder, ["seed=range(12)", "steps=1", "sweep.jobs=1", "quiet=true", "sweep.backend=local"])
-        jobs = sorted(Path(folder).glob("outputs/*/*/[0-9]*"), key=lambda job: int(job.name))
+        jobs = sorted(
+            Path(folder).glob("outputs/*/*/[0-9]*"), key=lambda job: int(job.name.partition("-")[0])
+        )
         costs = [
             (job / "config.yaml").stat().st_mtime - (before / "summary.json").stat().st_mtime
             for before, job in zip(jobs, jobs[1:], strict=False)

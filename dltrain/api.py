@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from dltrain.errors import CheckpointProblem, UserError, assigned, typed
 from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
+from dltrain.storage.job_names import job_folders, job_number, named_by_number
 from dltrain.text import short_path
 
 if TYPE_CHECKING:
@@ -411,14 +412,14 @@ class Sweep(Sequence[Run]):
     @cached_property
     def runs(self) -> list[Run]:
         """Return the runs whose job folder has a summary.json, which a job stopped while it starts has not written."""
-        folders = (file.parent for file in self.path.glob("*/summary.json") if file.parent.name.isdecimal())
-        return [Run(folder) for folder in sorted(folders, key=lambda folder: int(folder.name))]
+        folders = job_folders(self.path).values()
+        return [Run(folder) for folder in folders if (folder / "summary.json").is_file()]
 
     @property
     def best(self) -> Run | None:
         """Return the best run of the best configuration; None where no configuration is complete."""
         name = self._record.get("best")
-        return Run(self.path / name) if isinstance(name, str) and name.isdecimal() else None
+        return Run(self.path / name) if isinstance(name, str) and job_number(name) is not None else None
 
     @property
     def failed(self) -> list[Run]:
@@ -515,7 +516,7 @@ def _runs_of(item: Run | Sweep | str | Path) -> list[Run]:
 
 def _run_folder(path: Any) -> Path:
     """Return the folder of a run. Raises CheckpointProblem where it is none."""
-    folder = Path(path)
+    folder = named_by_number(Path(path))
     if (folder / RECORD).is_file():
         raise CheckpointProblem(
             f"{folder} is the folder of a sweep. Its runs: dltrain.Sweep({str(folder)!r}); one of them: {folder}/0"

@@ -6,7 +6,7 @@ A module is a verb if its first line says how it is typed and what it does:
 
 A NAME with a hyphen has an underscore in the name of its file. The function `run(arguments)` of the module returns the exit
 code, and its text `HELP`, if it has one, follows on the page of `dltrain NAME --help`. Arguments named RUN and FILE are
-completed with run folders and files; `RUN…` takes several.
+completed with run folders and files, FOLDER with folders; `RUN…` takes several.
 """
 
 from __future__ import annotations
@@ -38,6 +38,14 @@ class Verb:
     @property
     def takes_several_runs(self) -> bool:
         return self.usage.count("RUN") > 1 or "RUN…" in self.usage
+
+    @property
+    def takes_folder(self) -> bool:
+        return "FOLDER" in self.usage
+
+    @property
+    def takes_keys(self) -> bool:
+        return "=" in self.usage
 
     @property
     def takes_files(self) -> bool:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from dltrain.cli import dispatch
+from dltrain.storage.job_names import job_folders
 
 # no test writes to the user's caches
 CACHES = tempfile.TemporaryDirectory(prefix="dltrain-caches-")
@@ -61,6 +62,14 @@ class Run:
         return [
             {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in self.rows
         ]
+
+    @property
+    def timeless_events(self) -> list[list[Any]]:
+        """Steps, evaluations and checkpoints of events.jsonl, without their times; a checkpoint may be told some steps late."""
+        lines = (self.path / "events.jsonl").read_text().splitlines()
+        times = ("time", "seconds", "images_per_second")
+        events = [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
+        return sorted([e["step"], e["event"], str(e)] for e in events if not e["event"].startswith("run_"))
 
     @property
     def best_weights(self) -> dict[str, Tensor]:
@@ -201,6 +210,11 @@ class InTerminal:
         self.wait_for(lambda: self.process.poll() is not None)
         self.close()
         return self.process.returncode
+
+
+def job_at(sweep: Path, number: int) -> Path:
+    """Return the folder of a job, whose name shows its axes."""
+    return job_folders(sweep)[number]
 
 
 def run_folders(workdir: Path) -> set[Path]:

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 import dltrain as package
 from dltrain import api, errors
 from dltrain.cli import dispatch
+from dltrain.storage.job_names import job_folders
 
 BRIEF: dict[str, Any] = {"epochs": 1, "quiet": True}
 
@@ -682,12 +683,13 @@ def test_a_sweep_gives_its_runs_and_its_best(swept):
 def test_a_job_without_a_summary_is_left_out(swept, tmp_path):
     """As an interrupt leaves it: queued, just created, and with the configuration written."""
     shutil.copytree(swept.path, tmp_path / "sweep")
-    (tmp_path / "sweep" / "0" / "summary.json").unlink()
-    shutil.rmtree(tmp_path / "sweep" / "1")
-    (tmp_path / "sweep" / "1").mkdir()
-    shutil.rmtree(tmp_path / "sweep" / "2")
+    first, second, third, _ = job_folders(tmp_path / "sweep").values()
+    (first / "summary.json").unlink()
+    shutil.rmtree(second)
+    second.mkdir()
+    shutil.rmtree(third)
     cut = api.Sweep(tmp_path / "sweep")
-    assert [run.path.name for run in cut] == ["3"]
+    assert [run.path.name for run in cut] == ["3-optimizer=adam,lr=1e9"]
     assert [run.summary for run in cut] == [swept[3].summary]
     assert len(cut) == 1
     assert f"1 runs, {len(cut.failed)} failed" in repr(cut)

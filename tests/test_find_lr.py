@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from dltrain.cli import dispatch
 from dltrain.errors import UserError
 
+PAGE = Path(__file__).parents[1] / "docs" / "find-lr.md"
 BRIEF = ("model=linear", "dataset.limit=200", "--steps", "20")
 
 
@@ -124,6 +126,28 @@ def test_what_cannot_be_searched_is_refused(workdir, arguments, said):
         dispatch(["find-lr", *arguments])
     assert said in str(refused.value)
     assert not (workdir / "outputs").exists()
+
+
+def commands_of(page):
+    blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    return [re.split(r"\s#\s", line)[0] for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", commands_of(PAGE.read_text(encoding="utf-8")))
+def test_commands_of_the_page(workdir, capsys, command):
+    program, verb, *arguments = shlex.split(command)
+    assert (program, verb) == ("dltrain", "find-lr")
+    brief = [*arguments, "--points", "2", "--steps", "1", "dataset.limit=100"]
+    assert dispatch([verb, *brief]) == 0
+    assert capsys.readouterr().out
+    assert not any(workdir.iterdir())
+
+
+def test_the_optimizers_that_the_page_names_need_no_search():
+    (names,) = re.findall(r"themselves \((.*?)\)", PAGE.read_text(encoding="utf-8"))
+    for word in re.findall(r"`(\w+)`", names):
+        with pytest.raises(UserError, match="its default, is right"):
+            dispatch(["find-lr", f"optimizer={word}"])
 
 
 def test_its_page(capsys):

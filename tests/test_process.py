@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import Run
+from conftest import Run, job_at
 
 from dltrain.cli import dispatch
 
@@ -90,13 +90,13 @@ def test_a_sweep_and_a_resume_need_nothing_that_only_posix_has(workdir, without_
     for job, lr in enumerate(("0.01", "0.001")):
         dispatch([f"lr={lr}", "epochs=2", "model=linear", "quiet=true", f"output=alone{job}"])
         (alone,) = workdir.glob(f"alone{job}/*/*")
-        assert Run(folder / str(job)).timeless_rows == Run(alone).timeless_rows
+        assert Run(job_at(folder, job)).timeless_rows == Run(alone).timeless_rows
         # of a sweep, the test split is scored for the winner only
-        assert Run(folder / str(job)).summary["test"] == (Run(alone).summary["test"] if job == 0 else {})
-    without_posix("resume", folder / "0", "epochs=3")
+        assert Run(job_at(folder, job)).summary["test"] == (Run(alone).summary["test"] if job == 0 else {})
+    without_posix("resume", job_at(folder, 0), "epochs=3")
     dispatch(["lr=0.01", "epochs=3", "model=linear", "quiet=true", "output=whole"])
     (whole,) = workdir.glob("whole/*/*")
-    assert Run(folder / "0").timeless_rows == Run(whole).timeless_rows
+    assert Run(job_at(folder, 0)).timeless_rows == Run(whole).timeless_rows
     without_posix("-m", "lr=0.1,0.2", "epochs=1", "batch_size=auto", "quiet=true", "sweep.backend=local")
 
 

@@ -69,6 +69,8 @@ def test_the_wheel_carries_the_catalogue_and_runs_in_an_empty_folder(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     words = {f"dltrain/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert words <= names
+    # what `dltrain init` writes
+    assert {"dltrain/project/my_models.py", "dltrain/project/conf/experiment/spirals.yaml"} <= names
     assert not [name for name in names if name.startswith(("tests/", "conf/", "benchmarks/"))]
     programs = install(wheel, tmp_path / "env")
     empty = tmp_path / "empty"
@@ -79,6 +81,8 @@ def test_the_wheel_carries_the_catalogue_and_runs_in_an_empty_folder(tmp_path):
     )
     assert "digits" in run(programs / "dltrain", "--help", cwd=empty)
     run(programs / "dltrain", "steps=5", cwd=empty)
+    run(programs / "dltrain", "init", "project", cwd=empty)
+    run(programs / "dltrain", "experiment=spirals", "steps=5", cwd=empty / "project")
     (summary,) = (json.loads(file.read_text()) for file in empty.glob("outputs/digits_mlp/*/summary.json"))
     assert summary["status"] == "completed"
     assert summary["steps"] == 5

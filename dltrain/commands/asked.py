@@ -12,6 +12,7 @@ from typing import Any
 from dltrain.errors import CheckpointProblem, UserError, nearest
 from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD, is_run
 from dltrain.storage.index import SUMMARY, Entry, Index, matches_of
+from dltrain.storage.job_names import named_by_number
 from dltrain.text import say
 
 # null stands for a value that JSON cannot hold, such as nan
@@ -94,7 +95,7 @@ def run_folder(run: Any, output: Path = OUTPUT) -> Path:
     Raises CheckpointProblem where there is none, or more than one.
     """
     text = text_of(run)
-    path = Path(text)
+    path = named_by_number(Path(text))
     if os.path.isdir(path):
         if is_run(path) or is_sweep(path):
             return path

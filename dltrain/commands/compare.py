@@ -22,6 +22,7 @@ from dltrain.commands.asked import (
 from dltrain.config.keys import label
 from dltrain.errors import UserError
 from dltrain.screen.table import Column, lines, number, one_line, terminal_width, write
+from dltrain.storage.job_names import job_label
 
 if TYPE_CHECKING:
     from dltrain.sweep.outcome.comparison import Comparison, Group, Member
@@ -123,7 +124,7 @@ def members_of(folders: Sequence[Path]) -> list[Member]:
     for folder in folders:
         end = folder.absolute().name.rpartition("-")[2]
         for member in comparison.members_of(folder):
-            member.label = end if member.path == folder else f"{end}/{member.path.name}"
+            member.label = end if member.path == folder else f"{end}/{job_label(member.path.name)}"
             found.append(member)
     return found
 

@@ -56,6 +56,9 @@ def candidates(before: list[str], current: str) -> list[str]:
             else [*run_folders(current), *run_names(current), *(paths(current) if verb.takes_files else ())]
         )
         found = found or [head for head in _heads(catalogue, before) if may_change(verb.name, head[:-1])]
+    elif verb is not None and verb.takes_folder and "=" not in current:
+        found = [path for path in paths(current) if path.endswith("/")]
+        found += _heads(catalogue, before) if verb.takes_keys else ()
     elif "=" in current:
         found = list(values(catalogue, before, current))
     else:

@@ -15,6 +15,7 @@ from dltrain.config.keys import differences, label
 from dltrain.loggers.events import count
 from dltrain.screen.table import Column, duration, number, terminal_width, typed
 from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
+from dltrain.storage.job_names import job_label
 from dltrain.storage.query import PLACE, Filter, name_of, value_of, when
 
 STYLES = {"failed": "red", DAMAGED: "red", KILLED: "red", "running": "green", "interrupted": "yellow",
@@ -143,9 +144,9 @@ def label_rows(rows: Sequence[Row], entries: Iterable[Entry], root: Path) -> Non
         folder = whole.rpartition("/")[2]
         end = folder.rpartition("-")[2]
         if row.entry.sweep == ".":
-            row.label = f"{sweep}/{path}"
+            row.label = f"{sweep}/{job_label(path)}"
             continue
-        row.label = f"{end if ends[end] == 1 and end else folder}{'/' * bool(job)}{job}"
+        row.label = f"{end if ends[end] == 1 and end else folder}{'/' * bool(job)}{job_label(job)}"
 
 
 def tell_apart(rows: Sequence[Row], always: Sequence[str] = ()) -> None:

@@ -16,6 +16,7 @@ from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage.folder_names import check_files, is_run
+from dltrain.storage.job_names import named_by_number
 from dltrain.storage.lock import Lock
 from dltrain.storage.summary import FINISHED, read_summary
 from dltrain.text import say
@@ -121,8 +122,9 @@ def found_run(text: str) -> Path:
 
     Raises CheckpointProblem for the end of several names.
     """
-    if os.path.exists(text) or text.startswith("-"):
-        return Path(text)
+    path = named_by_number(Path(text))
+    if os.path.exists(path) or text.startswith("-"):
+        return path
     from dltrain.commands.asked import ambiguous, named
 
     found = named(text)

@@ -150,7 +150,10 @@ class TensorBoard:
 
     def write_result(self, file: EventFile, result: Result) -> None:
         best = best_tags(result.best)
+        # one value: a level from the first step to the last, since a chart of one point shows nothing
         final = {f"best/test/{key.removeprefix('test/')}": value for key, value in result.test.items()}
+        if final:
+            file.write(0, (scalar(key, value) for key, value in final.items()))
         if best != self.shown:  # ties within the tolerance of early stopping
             final |= best
         values = [scalar(key, value) for key, value in final.items()]

@@ -19,6 +19,7 @@ from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.batches import Split
 from dltrain.data.prepare import Splits
+from dltrain.loggers.event_lines import EventLines, end_events
 from dltrain.loggers.events import Result, RunInfo
 from dltrain.loggers.run_log import RunLog
 from dltrain.loggers.terminal import Terminal
@@ -94,7 +95,7 @@ def run(
     """
     folder = open_folder(experiment, path, strict)
     try:
-        trainer = Trainer(experiment.parts, experiment.plan, folder, observers(experiment, path), watch)
+        trainer = Trainer(experiment.parts, experiment.plan, folder, observers(experiment, folder), watch)
         if resume:
             restore(trainer)
         # before the summary says `running`, which a signal must not leave behind
@@ -154,7 +155,9 @@ def finish(experiment: Experiment, trainer: Trainer) -> Result:
     trainer.loggers.tell("run_ended", result)
     problems = trainer.folder.problems
     ending = {"status": "degraded", "problems": problems} if problems else {}
-    trainer.folder.write_summary({**summary_of(result), **ending, **facts(experiment)})
+    summary = {**summary_of(result), **ending, **facts(experiment)}
+    trainer.folder.write_summary(summary)
+    end_events(trainer.folder.events, result, str(summary["status"]))
     trainer.folder.write_manifest()
     return result
 
@@ -173,21 +176,26 @@ def close(experiment: Experiment, trainer: Trainer, report: BaseException) -> No
     }
     with suppress(OSError, ValueError):
         trainer.folder.write_ending(summary)
+    result = result_of(experiment, trainer, ending, error=type(report).__name__)
+    with suppress(OSError, ValueError):
+        trainer.folder.finish_saving()
+        end_events(trainer.folder.events, result, ending[0])
         trainer.folder.write_manifest()
     if interrupted:
         _log.info("%s", report)
     else:
         _log.exception("the run ended with an error")
-    trainer.loggers.tell("run_ended", result_of(experiment, trainer, ending, error=type(report).__name__))
+    trainer.loggers.tell("run_ended", result)
 
 
-def observers(experiment: Experiment, path: Path) -> list[object]:
+def observers(experiment: Experiment, folder: RunFolder) -> list[object]:
     """Return everything that observes a run: the chosen loggers, and what always does."""
-    found = [Terminal(experiment.config.quiet), *experiment.loggers.values(), RunLog()]
+    always = (RunLog(), EventLines(folder.events))
+    found = [Terminal(experiment.config.quiet), *experiment.loggers.values(), *always]
     if experiment.config.log.profile:
         from dltrain.loggers.profiler import Profiler
 
-        found.append(Profiler(path))
+        found.append(Profiler(folder.path))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +14,12 @@ from torch import Tensor
 
 import dltrain
 from dltrain.config import saved
+from dltrain.config.keys import ELSEWHERE, is_safe, keys_of
 from dltrain.config.schema import Config
 from dltrain.loggers.events import Best, Result, RunInfo
 from dltrain.run.built import Experiment
 from dltrain.run.git import git_state
+from dltrain.screen.table import typed
 from dltrain.seeding import Stream, sample_positions
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.run_folder import RunFolder
@@ -140,7 +142,7 @@ def describe(experiment: Experiment, path: Path, step: int, kept: list[dict[str,
         metric=parts.early_stopping.metric,
         mode=parts.early_stopping.mode,
         early_stopping=str(words["early_stopping"]),
-        hparams=hparams(config, parts, plan),
+        hparams=hparams(config, parts, plan, experiment.overrides),
         config=saved.as_saved(config),
         sample_images=images,
         sample_labels=labels,
@@ -151,8 +153,10 @@ def describe(experiment: Experiment, path: Path, step: int, kept: list[dict[str,
     )
 
 
-def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float | str | bool]:
-    """Return the choices of a run, flat, for TensorBoard's HParams tab."""
+def hparams(
+    config: Config, parts: Parts, plan: Plan, overrides: Sequence[str] = ()
+) -> dict[str, int | float | str | bool]:
+    """Return the choices of a run, flat, for TensorBoard's HParams tab: words, main numbers, and every key that was given."""
     words = {
         g: w if isinstance(w, str) else ",".join(w) or "none"
         for g, w in config.words.items()
@@ -174,7 +178,13 @@ def hparams(config: Config, parts: Parts, plan: Plan) -> dict[str, int | float |
         for k, v in node.items()
         if isinstance(v, int | float)
     }
-    shown = {**words, **numbers, **keys, **rules}
+    known = saved.flat(saved.as_saved(config))
+    given = {
+        key: value if isinstance(value := known[key], int | float | str) else typed(value)
+        for key in sorted(keys_of(overrides) & known.keys())
+        if not is_safe(key) and key not in ELSEWHERE
+    }
+    shown = {**given, **words, **numbers, **keys, **rules}
     if "optimizer.lr" in config.secrets:
         del shown["lr"]
     return {name: value for name, value in shown.items() if name not in config.secrets}

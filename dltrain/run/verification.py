@@ -28,6 +28,7 @@ from dltrain.loggers.events import Best
 from dltrain.metrics.report import CONFUSION, PER_CLASS, per_class_csv
 from dltrain.run.data import build_data
 from dltrain.storage import checkpoint, manifest
+from dltrain.storage.event_log import EVENTS, read_events
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.storage.summary import ENDED, FINISHED, MAX_TABLE_BYTES, read_rows, read_summary, read_text
@@ -234,6 +235,23 @@ def table(records: Records, verdict: Verdict) -> Iterator[Finding]:
             )
 
 
+def events(records: Records, verdict: Verdict) -> Iterator[Finding]:
+    """Compare the evaluations of events.jsonl with metrics.csv; a run of an earlier version has no events."""
+    if records.hashes is None:
+        # a kill may come between a row and its event, and a resumed run writes both again
+        return
+    try:
+        found = read_events(records.path)
+    except ValueError as error:
+        yield Finding(EVENTS, str(error)[:100], "one JSON object a line")
+        return
+    told = [event["step"] for event in found if event["event"] == "evaluated"]
+    kept = [int(row["step"]) for row in records.rows]
+    # the first rows of a run of an earlier version that was resumed have no events
+    if found and told != kept[len(kept) - len(told) :]:
+        yield Finding(EVENTS, f"evaluations of the steps {told[-3:]}", f"those of metrics.csv, {kept[-3:]}")
+
+
 def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare the summary with the rows and the checkpoints."""
     said, rows = records.summary, records.rows
@@ -327,6 +345,7 @@ CHECKS: dict[str, Check] = {
     "hashes": hashes,
     "checkpoints": checkpoints,
     "metrics.csv": table,
+    EVENTS: events,
     "summary.json": summary,
     "weights": weights,
     "data.json": contract,

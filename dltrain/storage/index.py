@@ -13,6 +13,7 @@ import json
 import os
 import sqlite3
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.storage.job_names import job_number
 from dltrain.storage.lock import is_held
 from dltrain.storage.summary import TAGS, merged_tags, read_json, texts
 
@@ -148,8 +150,11 @@ def _stamp(folder: str, name: str) -> Stamp | None:
         record = os.stat(f"{folder}/{name}")
     except OSError:
         return None
+    # most runs have no such file, and an error for each would cost more than all else here
+    if not os.access(tags_file := f"{folder}/{TAGS}", os.F_OK):
+        return record.st_mtime_ns, record.st_size
     try:
-        tags = os.stat(f"{folder}/{TAGS}")
+        tags = os.stat(tags_file)
     except OSError:
         return record.st_mtime_ns, record.st_size
     return record.st_mtime_ns, record.st_size, tags.st_mtime_ns, tags.st_size
@@ -269,6 +274,8 @@ def sweep_facts(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def number_of(value: Any) -> float | None:
     """Return a number of JSON as a float; None for anything else, also for one that is too large."""
+    if type(value) is float:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -339,9 +346,11 @@ class Cache:
         # one text is read three times as fast as many
         contents = json.loads(f"[{','.join(row[2] for row in rows)}]")
         found = {}
+        # as os.fsdecode, which looks at the type of each
+        encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
         for (path, number, _), (is_sweep, stamp, changed, changes) in zip(rows, contents, strict=True):
             facts, config = self._bases[number]
-            name = os.fsdecode(path)
+            name = path.decode(encoding, errors)
             found[name] = Entry(name, "", is_sweep, facts | changed, config, _object(changes), tuple(stamp))
         return found
 
@@ -411,5 +420,10 @@ def matches_of(entries: Iterable[Entry], text: str) -> list[Entry]:
 
 
 def is_named(path: str, text: str) -> bool:
-    """Return whether a text is a path, or its end from a `/` or a `-` on."""
-    return path == text or path.endswith((f"/{text}", f"-{text}"))
+    """Return whether a text is a path, or its end from a `/` or a `-` on; of a job, its number stands for its name."""
+    if path == text or path.endswith(f"/{text}"):
+        return True
+    whole, slash, name = path.rpartition("/")
+    number = job_number(name)
+    short = path if number is None else f"{whole}{slash}{number}"
+    return short == text or short.endswith((f"/{text}", f"-{text}"))

@@ -21,7 +21,7 @@ NAME = "manifest.json"
 FORMAT = 1
 # of a run; those that a run does not have are left out
 RECORDS = (
-    "config.yaml", "data.json", "metrics.csv", "summary.json", "per_class.csv", "confusion_matrix.csv",
+    "config.yaml", "data.json", "metrics.csv", "events.jsonl", "summary.json", "per_class.csv", "confusion_matrix.csv",
     "checkpoints/best.safetensors", "checkpoints/normalization.safetensors",
     ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
 )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 from dltrain.errors import UserError, nearest
 from dltrain.screen.table import cell
 from dltrain.storage.index import Entry, number_of
+from dltrain.storage.job_names import job_label
 
 # keys of an entry that are not in its records
 PLACE = ("run", "name", "path", "sweep", "when", "tag")
@@ -112,20 +113,22 @@ _PLACES: dict[str, Callable[[Entry], Any]] = {
     "when": when,
     "tag": lambda entry: entry.facts.get("tags") or [],
     "path": lambda entry: entry.path,
-    "run": lambda entry: [entry.folder_name, entry.folder_name.rpartition("-")[2]],
+    "run": lambda entry: [entry.folder_name, job_label(entry.folder_name).rpartition("-")[2]],
     "sweep": lambda entry: [entry.sweep, entry.sweep.rpartition("-")[2]] if entry.sweep else [],
 }
 
 
 def _equal(have: Any, wanted: str) -> bool:
     """Return whether a value is the one that was written; texts may have wildcards: name=digits*."""
+    if isinstance(have, str):
+        return have == wanted or (any(sign in wanted for sign in "*?[") and fnmatchcase(have, wanted))
     if isinstance(have, list):
         return any(_equal(item, wanted) for item in have) or cell(have) == wanted.replace(" ", "")
     if have is None or isinstance(have, bool):
         return {None: "null", True: "true", False: "false"}[have] == wanted.lower()
     if (number := number_of(have)) is not None:
         return number == _number(wanted) or str(have) == wanted
-    return str(have) == wanted or fnmatchcase(str(have), wanted)
+    return _equal(str(have), wanted)
 
 
 def _ordered(have: Any, sign: str, wanted: str) -> bool:

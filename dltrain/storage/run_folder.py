@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -20,13 +19,16 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.errors import CheckpointProblem, ResourceProblem, typed
 from dltrain.storage import checkpoint, manifest
+from dltrain.storage.event_log import EVENTS, SAVED, EventLog
 from dltrain.storage.files import overwrite, replace
+from dltrain.storage.growing_file import GrowingFile
 from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
 from dltrain.storage.summary import read_rows, read_text
 
 _log = logging.getLogger(__name__)
 
+METRICS = "metrics.csv"
 STATISTICS = "normalization.safetensors"
 CONTRACT = "data.json"
 MAX_CONTRACT_BYTES = 100_000_000
@@ -53,9 +55,10 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.problems: list[str] = []  # what could not be written; the run is `degraded`, not lost
         self._columns: list[str] = []
-        self._rows = manifest.Lines()
+        self._rows = GrowingFile(path / METRICS, self.note_problem)
+        self.events = EventLog(path, self.note_problem)
+        self._saved_steps: list[int] = []  # checkpoints whose event is to be written
         self._hashes: dict[str, str] = {}  # of large files, from the time when they were written
-        self._waiting = ""  # lines of metrics.csv that the disk refused so far
         self._saved_at = time.monotonic()
         self._snapshot = Snapshot()
         self._thread: Thread | None = None
@@ -68,8 +71,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Release the folder when the last checkpoint is written."""
-        if self._thread is not None:
-            self._thread.join()
+        self.finish_saving()
         self._lock.release()
 
     def note_problem(self, problem: str) -> None:
@@ -82,32 +84,22 @@ class RunFolder:
 
     @property
     def metrics_file(self) -> Path:
-        return self.path / "metrics.csv"
+        return self.path / METRICS
 
     def append_row(self, row: Mapping[str, float]) -> None:
-        """Add a row of metrics.csv; the first row names the columns."""
+        """Add a row of metrics.csv; the first row names the columns.
+
+        A full disk keeps rows waiting. Raises ResourceProblem if the folder was deleted.
+        """
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         if not self._columns:
             self._columns = list(row)
             writer.writerow(self._columns)
         writer.writerow([number(row.get(column, float("nan"))) for column in self._columns])
-        self._waiting += lines.getvalue()
-        self.flush_rows()
-
-    def flush_rows(self) -> None:
-        """Write the waiting rows. A full disk keeps them waiting; a folder that was deleted raises ResourceProblem."""
+        self._rows.add(lines.getvalue())
         self.check_there()
-        before = self.metrics_file.stat().st_size if self.metrics_file.is_file() else 0
-        try:
-            with open(self.metrics_file, "a", encoding="utf-8") as stream:
-                stream.write(self._waiting)
-            self._rows.add(self._waiting)
-            self._waiting = ""
-        except OSError as error:
-            if self.metrics_file.is_file():
-                os.truncate(self.metrics_file, before)  # half a line would spoil the next
-            self.note_problem(f"{self.metrics_file} could not be written ({error.strerror})")
+        self._rows.write()
 
     def check_there(self) -> None:
         if not self.path.is_dir():
@@ -118,7 +110,8 @@ class RunFolder:
         return read_rows(self.metrics_file)
 
     def rewind_rows(self, step: int) -> None:
-        """Remove the rows after a step: the resumed run writes them again."""
+        """Remove the rows and events after a step: the resumed run writes them again."""
+        self.events.rewind(step)
         rows = [row for row in self.rows() if row["step"] <= step]
         if not self.metrics_file.is_file():
             return
@@ -127,8 +120,7 @@ class RunFolder:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerows([self._columns] * bool(rows))
         writer.writerows([number(row[column]) for column in self._columns] for row in rows)
-        replace(self.metrics_file, lines.getvalue().encode())
-        self._rows = manifest.Lines(lines.getvalue())
+        self._rows.replace(lines.getvalue())
 
     def check_rows(self, facts: Mapping[str, Any]) -> None:
         """Note that metrics.csv is not the one that a checkpoint was written with, or refuse to go on (`strict`).
@@ -154,9 +146,11 @@ class RunFolder:
     ) -> None:
         """Write a checkpoint, in a thread if `background` is on. `averaged` must not change afterwards."""
         self.wait()
+        # what a checkpoint is resumed with is on the disk before it
+        self.events.write()
         best_row = state["best_row"]
         best = {"best_step": int(best_row.get("step", 0)), "best": dict(best_row)}
-        facts = {**self.facts, **best, "metrics": self._rows.as_json()}
+        facts = {**self.facts, **best, "metrics": self._rows.lines.as_json()}
         if self.background:
             state, weights = self._snapshot.of((state, weights))
             self._thread = Thread(target=self._save, args=(step, state, weights, averaged, facts))
@@ -173,6 +167,7 @@ class RunFolder:
             records = self._unsynced_records()
             checkpoint.save(self.checkpoints, step, state, weights, averaged, facts, list(records))
             self._synced |= records
+            self._saved_steps.append(step)
             checkpoint.prune(self.checkpoints, self.keep)
         except OSError as error:
             self._failure = error
@@ -190,13 +185,12 @@ class RunFolder:
 
     def wait(self) -> None:
         """Wait for the checkpoint that is being written. Raises ResourceProblem if it could not be written."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self.finish_saving()
         self.check_saved()
 
     def check_saved(self) -> None:
         """Raise ResourceProblem, or note it, if a checkpoint could not be written."""
+        self._tell_saved()
         if self._failure is None:
             return
         error, self._failure = self._failure, None
@@ -211,6 +205,19 @@ class RunFolder:
             f"{problem}; those before it are as they were.\nMake room, then: {typed('resume', self.path)} "
             "(checkpoint.unsaved=continue goes on without it)"
         )
+
+    def finish_saving(self) -> None:
+        """Wait for the checkpoint that is being written; `check_saved` tells whether it could be."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._tell_saved()
+
+    def _tell_saved(self) -> None:
+        """Write the events of checkpoints that are on the disk."""
+        while self._saved_steps:
+            self.events.add(SAVED, self._saved_steps.pop(0))
+            self.events.write()
 
     def seconds_since_checkpoint(self) -> float:
         return time.monotonic() - self._saved_at
@@ -264,10 +271,15 @@ class RunFolder:
 
     def write_manifest(self) -> None:
         """Write the hashes of all records, as the last file of a run."""
-        if self._thread is not None:
-            self._thread.join()
+        self.finish_saving()
         names = (*manifest.RECORDS, *manifest.checkpoint_manifests(self.path))
         manifest.write(self.path, names, self._hashes)
+
+
+def forget_rows(folder: Path) -> None:
+    """Remove the rows and events of a run that ended before its first checkpoint, and begins again."""
+    for name in (METRICS, EVENTS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def records(folder: Path, left_out: Path) -> Iterator[Path]:

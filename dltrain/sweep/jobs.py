@@ -26,7 +26,7 @@ class Job:
     A backend reads:
 
     Args:
-        number: number of the job, which is the name of its folder
+        number: number of the job
         overrides: overrides of its configuration
         folder: its run folder; it exists where the job was begun before
         config: its validated configuration, while it waits

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from dltrain.config.door import rights_of_record
 from dltrain.errors import CheckpointProblem, assigned, typed
 from dltrain.storage.folder_names import SWEEP_STUDY
+from dltrain.storage.job_names import job_folders
 from dltrain.sweep.driver import jobs_of
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.outcome.notes import notes_of
@@ -44,8 +45,9 @@ def report_again(folder: Path, source: Source, file: Path) -> list[str]:
 def read_jobs(plan: Plan, folder: Path) -> list[Job]:
     """Return the jobs that the study of a sweep lists, with what their folders hold; opening a study writes, so a copy is read."""
     if not (folder / SWEEP_STUDY).is_file():
+        first = next(iter(job_folders(folder).values()), folder / "JOB")
         raise CheckpointProblem(
-            f"{folder} has no {SWEEP_STUDY}, which lists its jobs. Each job has its own report: {typed('report', folder / '0')}"
+            f"{folder} has no {SWEEP_STUDY}, which lists its jobs. Each job has its own report: {typed('report', first)}"
         )
     with TemporaryDirectory() as copy:
         shutil.copy(folder / SWEEP_STUDY, copy)

@@ -21,6 +21,7 @@ from dltrain.config.schema import Config, run_name
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.storage import manifest
 from dltrain.storage.folder_names import check_files, check_writable, new_folder
+from dltrain.storage.job_names import job_folders
 from dltrain.storage.lock import owner_of
 from dltrain.sweep.backends import pool, protocol
 from dltrain.sweep.backends.protocol import CompleteBackend
@@ -237,8 +238,7 @@ def drive(driver: Driver, record: dict[str, Any], catalogue: Catalogue) -> int:
 
 def check_remembered(plan: Plan, folder: Path, trials: int) -> None:
     """Raise CheckpointProblem where a search has jobs that its study does not know: new trials would get their results."""
-    numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
-    unknown = [n for n in numbers if n >= trials * len(plan.replicates)]
+    unknown = [n for n in job_folders(folder) if n >= trials * len(plan.replicates)]
     if unknown:
         raise CheckpointProblem(
             f"{folder / 'study.log'} does not know job {min(unknown)}, which is there: it was deleted, or is an older copy, "

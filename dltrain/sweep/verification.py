@@ -9,6 +9,7 @@ from pathlib import Path
 from dltrain.errors import CheckpointProblem
 from dltrain.run.verification import Finding, Verdict, changed_files
 from dltrain.storage import manifest
+from dltrain.storage.job_names import job_folders, job_number
 from dltrain.storage.summary import ENDED, MAX_TABLE_BYTES, read_summary, read_text
 from dltrain.sweep.record import RECORD, read_record
 from dltrain.text import first_line
@@ -16,8 +17,7 @@ from dltrain.text import first_line
 
 def jobs_of(folder: Path) -> list[Path]:
     """Return the folders of a sweep's jobs that have begun, by number."""
-    found = [path for path in folder.iterdir() if path.name.isdecimal() and (path / "config.yaml").is_file()]
-    return sorted(found, key=lambda path: int(path.name))
+    return [path for path in job_folders(folder).values() if (path / "config.yaml").is_file()]
 
 
 def verify_sweep(folder: Path) -> Verdict:
@@ -65,7 +65,7 @@ def results(folder: Path, verdict: Verdict) -> Iterator[Finding]:
         return
     rows = csv.DictReader(read_text(file, MAX_TABLE_BYTES).splitlines(keepends=True))
     listed = {row["job"]: row for row in rows}
-    begun = {path.name: path for path in jobs_of(folder)}
+    begun = {str(job_number(path.name)): path for path in jobs_of(folder)}
     for name in sorted(listed.keys() - begun.keys(), key=int):
         if listed[name]["status"] in ENDED and listed[name]["status"] != "failed":
             yield Finding(f"{name}/", "it is missing", "the folder of a job in results.csv")
@@ -78,5 +78,5 @@ def results(folder: Path, verdict: Verdict) -> Iterator[Finding]:
             and row["objective"]
             and float(row["objective"]) != summary.get("objective")
         ):
-            expected = f"{summary.get('objective')}, as in {name}/summary.json"
+            expected = f"{summary.get('objective')}, as in {path.name}/summary.json"
             yield Finding(f"results.csv, job {name}", f"objective {row['objective']}", expected)

@@ -26,6 +26,7 @@ import torch
 import yaml
 
 from dltrain.storage import checkpoint
+from dltrain.storage.job_names import named_by_number
 
 Spoil = Callable[[Path], None]
 VERBS = ("resume", "rerun", "evaluate", "reproduce")
@@ -630,6 +631,13 @@ def record_of(folder: Path) -> dict[str, Any]:
     return record
 
 
+def in_job(folder: Path, name: str) -> Path:
+    """Return a file of the sweep, or of one of its jobs by number: `0/summary.json`."""
+    head, _, rest = name.partition("/")
+    job = named_by_number(folder / "sweep" / head)
+    return job / rest if rest else job
+
+
 def overriding(*texts: str) -> Spoil:
     """A record whose overrides, and whose identity with them, hold something more."""
 
@@ -639,7 +647,7 @@ def overriding(*texts: str) -> Spoil:
         record["identity"]["fixed"] = sorted([*record["identity"]["fixed"], *texts])
         record["finished"] = False
         (folder / "sweep" / "sweep.json").write_text(json.dumps(record))
-        (folder / "sweep" / "0" / "summary.json").unlink()
+        (in_job(folder, "0") / "summary.json").unlink()
         for module in (folder / "sweep" / "payload.py", folder / "helper.py", folder / "hacked_words.py"):
             module.write_text(PAYLOAD)
 
@@ -662,8 +670,8 @@ def in_sweep(name: str, content: str | bytes, unfinished: bool = True) -> Spoil:
     def spoil(folder: Path) -> None:
         recorded(finished=False)(folder)
         if unfinished:
-            (folder / "sweep" / "0" / "summary.json").unlink()
-        file = folder / "sweep" / name
+            (in_job(folder, "0") / "summary.json").unlink()
+        file = in_job(folder, name)
         file.write_bytes(content.encode() if isinstance(content, str) else content)
 
     return spoil
@@ -674,10 +682,10 @@ def sweep_linked(name: str, target: str) -> Spoil:
 
     def spoil(folder: Path) -> None:
         recorded(finished=False)(folder)
-        (folder / "sweep" / "0" / "summary.json").unlink()
+        (in_job(folder, "0") / "summary.json").unlink()
         (folder / "precious").mkdir()
         (folder / "precious" / "file").write_text("x")
-        file = folder / "sweep" / name
+        file = in_job(folder, name)
         if file.exists():
             file.rename(folder / "put_aside")
         file.symlink_to(target)
@@ -687,8 +695,8 @@ def sweep_linked(name: str, target: str) -> Spoil:
 
 def sweep_piped(name: str) -> Spoil:
     def spoil(folder: Path) -> None:
-        (folder / "sweep" / name).unlink(missing_ok=True)
-        os.mkfifo(folder / "sweep" / name)
+        in_job(folder, name).unlink(missing_ok=True)
+        os.mkfifo(in_job(folder, name))
 
     return spoil
 

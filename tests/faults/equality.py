@@ -21,7 +21,8 @@ GROUPS = (
 INTRODUCTION = """# Manifest of equality
 
 What stays equal, for each word that takes part in training, on the same CPU, with the same data, seed, versions and threads:
-weights, the state of the optimizer and of all else, best weights, `metrics.csv` without its time columns, and test scores.
+weights, the state of the optimizer and of all else, best weights, `metrics.csv` without its time columns, the steps, evaluations and
+checkpoints of `events.jsonl` without their times, and test scores.
 
 - **bits**: equal to the last bit. Saving: `test_faults_equality.py` compares a run that saves every step with one that saves at its
   end, over all pairs of words (`pytest -m slow`); resume: `test_faults_matrix.py`, cut at five places; running it again:

@@ -15,6 +15,7 @@ from pathlib import Path
 import corpus
 import pytest
 import yaml
+from conftest import job_at
 from faults import copy_of, cut_run, everything, only_run, swept
 from omegaconf import OmegaConf
 
@@ -295,7 +296,7 @@ def test_sweep_of_one_s_own_is_resumed_with_own_code(dltrain, workdir):
     ):
         assert dltrain("-m", *texts, "lr=0.01,0.001", "steps=2", "quiet=true", f"name={name}") == 0
         (record,) = workdir.glob(f"outputs/{name}/*/sweep.json")
-        shutil.rmtree(record.parent / "1")
+        shutil.rmtree(job_at(record.parent, 1))
         resume = ("-m", f"sweep.resume={record.parent}")
         if name == "typed":
             with pytest.raises(UserError, match=r"neither in the catalogue.*\n.*trust=\[swept_models\]"):
@@ -320,8 +321,8 @@ def test_37_spoiled_runs_of_other_sweeps_are_not_reused(workdir, name):
     """`sweep.reuse` looks at every sweep below `output`: the run that was spoiled is passed over, the other is found."""
     folder = copy_of(swept(), workdir / "outputs" / "name" / "sweep").path
     assert len(list(finished_runs(workdir / "outputs"))) == 2
-    SPOILED_JOBS[name](folder / "0")
-    assert [path for _, path in finished_runs(workdir / "outputs")] == [folder / "1"]
+    SPOILED_JOBS[name](job_at(folder, 0))
+    assert [path for _, path in finished_runs(workdir / "outputs")] == [job_at(folder, 1)]
 
 
 # 40: tests/test_refusals.py; 41: ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pathlib import Path
 import corpus
 import pytest
 import torch
+from conftest import job_at
 from faults import at_step, copy_of, cut_run, swept
 
 import dltrain as package
@@ -263,5 +264,5 @@ def test_58_reuse_of_a_stranger_s_sweep(workdir, name):
     """Only runs with the hashes of their manifests are taken over."""
     folder = copy_of(swept(), workdir / "outputs" / "name" / "sweep").path
     assert len(list(finished_runs(workdir / "outputs"))) == 2
-    SPOILED[name](folder / "0")
-    assert [path for _, path in finished_runs(workdir / "outputs")] == [folder / "1"]
+    SPOILED[name](job_at(folder, 0))
+    assert [path for _, path in finished_runs(workdir / "outputs")] == [job_at(folder, 1)]

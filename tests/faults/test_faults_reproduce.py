@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import Run
+from conftest import Run, job_at
 from faults import copy_of, everything, swept
 from safetensors.torch import load_file, save_file
 from test_faults_verify import small
@@ -197,7 +197,7 @@ def test_other_data_are_named_as_the_cause(small, dltrain, capsys):
 
 def test_jobs_of_a_sweep_are_reproduced(workdir, dltrain, capsys):
     folder = copy_of(swept(), workdir / "sweep").path
-    assert dltrain("reproduce", folder / "1") == 0
+    assert dltrain("reproduce", job_at(folder, 1)) == 0
     assert "same bits" in capsys.readouterr().out
 
 

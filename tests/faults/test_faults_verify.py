@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import Run, job_at
 from faults import copy_of, cut_run, edit_manifest, everything, only_run, swept
 from test_faults_door import OWN
 
@@ -247,7 +247,7 @@ def test_a_sweep_and_its_jobs(workdir, dltrain, capsys):
     (folder / "results.csv").write_text(text.replace(objective, "0.125"))
     (sweep,) = [v for v in verdicts_of(folder, open_catalogue(), False) if v.path == folder]
     assert [finding.where for finding in sweep.findings] == ["results.csv, job 0"]
-    shutil.rmtree(folder / "1")
+    shutil.rmtree(job_at(folder, 1))
     (sweep,) = [v for v in verdicts_of(folder, open_catalogue(), False) if v.path == folder]
     assert "1/" in [finding.where for finding in sweep.findings]
 

@@ -18,6 +18,8 @@ from typing import Any
 
 from configurations import Configuration, write_data
 
+from dltrain.storage.job_names import job_label
+
 FILE = Path(__file__).with_name("results.json")
 TIMES = ("seconds", "images_per_second")
 FACTS = ("status", "steps", "best_epoch", "objective", "test")
@@ -76,7 +78,7 @@ def run(configuration: Configuration, folder: Path) -> dict[str, Result] | str:
     found = {
         file.parent for file in output.glob("*/**/summary.json") if (file.parent / "metrics.csv").is_file()
     }
-    results = {path.name if "-m" in arguments else "": result_of(path) for path in sorted(found)}
+    results = {job_label(path.name) if "-m" in arguments else "": result_of(path) for path in sorted(found)}
     return results or f"left no run: {last_line(log)}"
 
 

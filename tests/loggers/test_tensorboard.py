@@ -48,7 +48,7 @@ def test_log_points_and_results_have_their_own_tags(finished: EventAccumulator) 
     assert [step for step, _ in points(finished, "steps/loss")] == list(range(5, 301, 5))
     best = [row["val/loss"] for row in rows(20)] + 10 * [0.1]
     assert [value for _, value in points(finished, "best/val/loss")] == pytest.approx(best)
-    assert points(finished, "best/test/accuracy") == [(300, pytest.approx(0.89))]
+    assert points(finished, "best/test/accuracy") == [(0, pytest.approx(0.89)), (300, pytest.approx(0.89))]
     known = {*next(rows(1))} - {"step"} | {"steps/loss", "best/val/loss", "best/val/accuracy"}
     assert {*finished.Tags()["scalars"]} == known | {"best/test/loss", "best/test/accuracy"}
 

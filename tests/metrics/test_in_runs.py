@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import Run, assert_equal, run_folders
+from conftest import Run, assert_equal, job_at, run_folders
 from sklearn import metrics as sk
 from sklearn.datasets import load_digits
 
@@ -258,7 +258,7 @@ def test_a_stack_measures_what_a_run_alone_measures(workdir, dltrain, train):
     words = ["dataset=iris", "epochs=3", "model.hidden=[8]", "metrics=[f1,auroc,accuracy]"]
     assert dltrain("-m", "lr=0.01,0.1", *words, "sweep.vectorize=always", "quiet=true") == 0
     (folder,) = {file.parent for file in workdir.glob("outputs/*/*/sweep.json")}
-    stacked = Run(folder / "1")
+    stacked = Run(job_at(folder, 1))
     alone = train(*words, "lr=0.1")
     for one, other in zip(stacked.rows, alone.rows, strict=True):
         for name in ("val/f1", "val/auroc", "val/accuracy"):
@@ -369,7 +369,7 @@ def test_rare_classes_in_a_stack_equal_those_alone(rare, train, dltrain, workdir
     assert dltrain("-m", "lr=0.05,0.1", *words, "sweep.vectorize=always", "quiet=true") == 0
     (folder,) = {file.parent for file in workdir.glob("outputs/*/*/sweep.json")}
     alone = train(*rare)
-    for one, other in zip(Run(folder / "0").rows, alone.rows, strict=True):
+    for one, other in zip(Run(job_at(folder, 0)).rows, alone.rows, strict=True):
         assert one["val/f1"] == pytest.approx(other["val/f1"], abs=1e-4)
 
 

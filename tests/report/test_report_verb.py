@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run_folders
+from conftest import job_at, run_folders
 
 from dltrain import api
 from dltrain.cli import dispatch
@@ -205,7 +205,7 @@ def test_a_sweep_is_written_again(sweep, dltrain, capsys):
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert found["sweep"] == str(sweep) and Path("s.html").read_text() == first
     # a job that is gone
-    shutil.rmtree(sweep / "1")
+    shutil.rmtree(job_at(sweep, 1))
     assert dltrain("report", sweep) == 0
     assert "running, or stopped, with 1 job to go" in (sweep / "report.html").read_text()
     refused_sweeps(sweep, dltrain)

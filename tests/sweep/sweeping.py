@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dltrain.storage.job_names import job_folders, job_number
 from dltrain.sweep.driver import Driver
 
 MODULE = """
@@ -50,7 +51,7 @@ class Faulty(nn.Module):
                 os.unlink("others")
                 raise MemoryError
             if self.fault == "degraded":  # its metrics.csv cannot be written
-                for folder in Path("outputs").glob("*/*/0"): (folder / "metrics.csv").mkdir(exist_ok=True)
+                for folder in Path("outputs").glob("*/*/0-*"): (folder / "metrics.csv").mkdir(exist_ok=True)
             if self.fault == "disk" and not Path("room").exists():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file")
         else:
@@ -89,8 +90,8 @@ def sweep_folder(workdir: Path) -> Path:
 
 
 def summaries(folder: Path) -> dict[int, dict[str, Any]]:
-    files = (file for file in folder.glob("*/summary.json") if file.parent.name.isdecimal())
-    return {int(file.parent.name): json.loads(file.read_text()) for file in files}
+    files = {number: path / "summary.json" for number, path in job_folders(folder).items()}
+    return {number: json.loads(file.read_text()) for number, file in files.items() if file.is_file()}
 
 
 def start(workdir: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -110,7 +111,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
 def finished(workdir: Path) -> dict[int, int]:
     """The jobs that are done, with the time of their last row."""
     return {
-        int(f.parent.name): (f.parent / "metrics.csv").stat().st_mtime_ns
+        job_number(f.parent.name): (f.parent / "metrics.csv").stat().st_mtime_ns
         if (f.parent / "metrics.csv").exists()
         else 0
         for f in workdir.glob("outputs/*/*/*/summary.json")

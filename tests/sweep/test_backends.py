@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import job_at
 from sweeping import states, summaries, sweep_folder
 
 from dltrain.config.compose import open_catalogue
@@ -206,7 +207,7 @@ def test_the_pruner_cancels_a_job_of_any_backend_that_reports_evaluations(driver
     pruned = {n for n, state in states(driver).items() if state == "pruned"}
     assert pruned and {f"cancel {n}" for n in pruned} <= set(backend.log)
     for number in pruned:
-        summary = json.loads((driver.folder / str(number) / "summary.json").read_text())
+        summary = json.loads((job_at(driver.folder, number) / "summary.json").read_text())
         assert summary["status"] == "pruned" and "fell behind" in summary["stop_reason"]
     assert Counter(trial.state.name for trial in driver.study.trials())["PRUNED"] == len(pruned)
 

@@ -10,10 +10,11 @@ import shutil
 
 import pytest
 import yaml
-from conftest import every
+from conftest import every, job_at
 from sweeping import summaries, sweep_folder
 
 from dltrain.errors import UserError
+from dltrain.storage.job_names import job_folders
 from dltrain.sweep.plan import sources
 
 BRIEF = ("model=linear", "steps=2", "quiet=true")
@@ -44,8 +45,9 @@ def fragile(workdir):
 
 def written(folder):
     """When each job wrote its summary: a job that ran again has another time."""
-    files = (file for file in folder.glob("*/summary.json") if file.parent.name.isdecimal())
-    return {file.parent.name: file.stat().st_mtime_ns for file in files}
+    return {
+        number: (path / "summary.json").stat().st_mtime_ns for number, path in job_folders(folder).items()
+    }
 
 
 def rows_of(folder):
@@ -59,10 +61,10 @@ def test_a_job_whose_folder_was_deleted_runs_again(workdir, dltrain, search):
     assert dltrain("-m", axis, *search, *BRIEF) == 0
     folder = sweep_folder(workdir)
     before, first = written(folder), summaries(folder)[1]
-    shutil.rmtree(folder / "1")
+    shutil.rmtree(job_at(folder, 1))
     assert dltrain("-m", f"sweep.resume={folder}") == 0
     after = written(folder)
-    assert {name for name in after if after[name] != before[name]} == {"1"}
+    assert {name for name in after if after[name] != before[name]} == {1}
     assert summaries(folder)[1]["best"]["val/loss"] == first["best"]["val/loss"]
     assert len((folder / "results.csv").read_text().splitlines()) == 4
     assert json.loads((folder / "sweep.json").read_text())["finished"]
@@ -78,8 +80,8 @@ def test_failed_jobs_are_retried_on_request(workdir, dltrain, fragile, capfd):
     assert written(folder) == before, "without being asked to, nothing runs again"
     (workdir / "fixed").touch()
     assert dltrain(*cure.split()[1:]) == 0
-    assert {name for name, time in written(folder).items() if before.get(name) != time} == {"1"}
-    assert json.loads((folder / "1-failed-1" / "summary.json").read_text())["status"] == "failed"
+    assert {name for name, time in written(folder).items() if before.get(name) != time} == {1}
+    assert json.loads((folder / "1-width=3-failed-1" / "summary.json").read_text())["status"] == "failed"
     assert [summaries(folder)[n]["status"] for n in range(3)] == ["completed"] * 3
     assert json.loads((folder / "sweep.json").read_text())["command"].startswith(
         "dltrain -m model=fragile"

@@ -19,10 +19,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import job_at
 from sweeping import states, summaries, sweep_folder
 
 from dltrain.config.door import rights_of_user
 from dltrain.errors import UserError
+from dltrain.storage.job_names import job_number
 from dltrain.sweep import driver
 from dltrain.sweep.backends import slurm
 from dltrain.sweep.backends.protocol import Ended, Started, Sweep, complete
@@ -128,9 +130,9 @@ def test_every_job_is_submitted_once_and_no_more_than_max_submitted_are_in_the_q
     assert cluster.count("sbatch --parsable") == 5 and max(most) == 3 and cluster.count("scancel") == 0
     # one look at the queue for all jobs: submit, run, end, see, for two chunks
     assert cluster.count("squeue") <= 12
-    record = json.loads((sweep.folder / "3" / "slurm.json").read_text())
+    record = json.loads((job_at(sweep.folder, 3) / "slurm.json").read_text())
     assert record["format"] == 1 and cluster.jobs[record["id"]]["script"] == str(
-        sweep.folder / "3" / "job.sbatch"
+        job_at(sweep.folder, 3) / "job.sbatch"
     )
 
 
@@ -179,11 +181,11 @@ def test_whatever_the_order_and_the_crashes_no_job_is_lost_or_submitted_twice(
             continue
     assert states(sweep) == dict.fromkeys(range(6), "completed")
     scripts = Counter(job["script"] for job in cluster.jobs.values())
-    assert scripts == {str(sweep.folder / str(n) / "job.sbatch"): 1 for n in range(6)}
+    assert scripts == {str(job_at(sweep.folder, n) / "job.sbatch"): 1 for n in range(6)}
 
 
 def test_a_job_of_an_earlier_driver_is_found_by_its_id_where_a_site_copies_scripts(cluster, driver_of):
-    (folder := driver_of("lr=0.1,0.2").folder / "1").mkdir()
+    (folder := driver_of("lr=0.1,0.2").folder / "1-lr=0.2").mkdir()
     (folder / "slurm.json").write_text('{"format": 1, "id": "7"}')
     cluster.jobs["7"] = {"state": "RUNNING", "reason": "None", "script": "copy.sh"}
 
@@ -349,7 +351,7 @@ def test_the_pruner_cancels_jobs_by_the_rows_of_their_metrics(cluster, driver_of
             folder = Path(job["script"]).parent
             if job["state"] == "PENDING":
                 job["state"] = "RUNNING"
-                rows = [f"{k},{21 * k},{folder.name}" for k in range(1, 4)]
+                rows = [f"{k},{21 * k},{job_number(folder.name)}" for k in range(1, 4)]
                 (folder / "metrics.csv").write_text("\n".join(["epoch,step,val/loss", *rows, ""]))
             elif len([*folder.glob("turn*")]) > 3:
                 cluster.finish(number)
@@ -538,7 +540,7 @@ def test_a_real_cluster_gives_the_numbers_of_this_machine(dltrain, workdir):
     metrics = Path("none")
     while driver.poll() is None and rows_of(metrics) < 20:
         time.sleep(0.5)
-        metrics = next(workdir.glob("outputs/*/*/0/metrics.csv"), metrics)
+        metrics = next(workdir.glob("outputs/*/*/0-*/metrics.csv"), metrics)
     number = json.loads((metrics.parent / "slurm.json").read_text())["id"]
     subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)
     while driver.poll() is None:
@@ -546,7 +548,7 @@ def test_a_real_cluster_gives_the_numbers_of_this_machine(dltrain, workdir):
         time.sleep(1)
     assert driver.returncode == 0
     swept = sweep_folder(workdir)
-    assert (swept / "0" / "requeues.txt").read_text().count("\n") == 1
+    assert (job_at(swept, 0) / "requeues.txt").read_text().count("\n") == 1
     assert {job["status"] for job in summaries(swept).values()} == {"completed"}
     assert dltrain(*texts, "sweep.backend=local", "output=alone") == 0
     (alone,) = (file.parent for file in (workdir / "alone").glob("*/*/sweep.json"))

@@ -22,6 +22,7 @@ from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import Door, Rights, shipped_targets
 from dltrain.errors import NumericalFailure
 from dltrain.run import experiment
+from dltrain.storage.job_names import job_number
 from dltrain.sweep.backends.stack import StackTask, Workers
 from dltrain.sweep.backends.stacked import stack_key
 from dltrain.sweep.backends.worker import Task
@@ -287,7 +288,7 @@ def test_a_large_step_does_not_pay(composer):
 
 
 def jobs_of(workdir: Path) -> dict[int, Run]:
-    return {int(f.parent.name): Run(f.parent) for f in workdir.glob("outputs/*/*/*/summary.json")}
+    return {job_number(f.parent.name): Run(f.parent) for f in workdir.glob("outputs/*/*/*/summary.json")}
 
 
 @pytest.mark.ci
@@ -306,7 +307,7 @@ def test_a_sweep_in_stacks_equals_the_sweep_in_processes(workdir, dltrain):
     assert dltrain(*axes, "sweep.backend=local", "output=alone") == 0
     assert dltrain(*axes, "sweep.backend=stacked") == 0
     together = jobs_of(workdir)
-    alone = {int(f.parent.name): Run(f.parent) for f in workdir.glob("alone/*/*/*/summary.json")}
+    alone = {job_number(f.parent.name): Run(f.parent) for f in workdir.glob("alone/*/*/*/summary.json")}
     assert len(list(workdir.glob("outputs/*/*/stacks.log"))) == 1
     assert not list(workdir.glob("alone/*/*/stacks.log"))
     assert sorted(together) == sorted(alone) == [0, 1, 2, 3]

@@ -12,7 +12,7 @@ from collections import Counter
 
 import optuna
 import pytest
-from conftest import InTerminal
+from conftest import InTerminal, job_at
 from optuna.storages.journal import JournalFileBackend
 from sweeping import add_faulty_model, finished, is_alive, notes, start, summaries, sweep_folder, wait_for
 
@@ -161,7 +161,7 @@ def test_30_a_full_disk_stops_the_sweep_in_words_and_the_running_jobs_save(
     folder = sweep_folder(workdir)
     jobs = summaries(folder)
     assert (jobs[0]["status"], jobs[1]["status"]) == ("interrupted", "completed")
-    assert list((folder / "0" / "checkpoints").glob("step-*/manifest.json"))
+    assert list((job_at(folder, 0) / "checkpoints").glob("step-*/manifest.json"))
     done = finished(workdir)
     (workdir / "slow").unlink()
     assert dltrain(*command) == 0
@@ -207,10 +207,10 @@ def test_30_a_search_whose_study_is_gone_is_refused(workdir, dltrain):
     assert dltrain(*command) == 0
     folder = sweep_folder(workdir)
     (folder / "study.log").unlink()
-    before = (folder / "0" / "summary.json").read_bytes()
+    before = (job_at(folder, 0) / "summary.json").read_bytes()
     with pytest.raises(CheckpointProblem, match="study.log does not know job 0"):
         dltrain("-m", f"sweep.resume={folder}")
-    assert (folder / "0" / "summary.json").read_bytes() == before
+    assert (job_at(folder, 0) / "summary.json").read_bytes() == before
 
 
 # Memory -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import Run, job_at
 from test_sweep_parts import axes, planted
 
 from dltrain.cli import dispatch
@@ -63,7 +63,7 @@ def test_columns_of_results_csv_are_those_of_the_jobs(sweep):
     known = {"job", "lr", "status", "objective", "best_epoch", "seconds", "reason", "folder", *scores}
     assert set(rows[0]) == known, "a new column needs a line below"
     for row in rows[:2]:
-        run = Run(sweep / row["job"])
+        run = Run(job_at(sweep, int(row["job"])))
         best = best_row(run)
         assert {name: float(row[name]) for name in scores} == {name: best[name] for name in scores}
         assert float(row["objective"]) == best["val/loss"]
@@ -78,7 +78,7 @@ def test_failed_job_has_its_reason_and_no_numbers(sweep):
     row = table(sweep)[2]
     assert row["objective"] == row["val/loss"] == row["train/accuracy"] == ""
     assert "not finite" in row["reason"]
-    assert row["reason"] == json.loads((sweep / "2" / "summary.json").read_text())["stop_reason"]
+    assert row["reason"] == json.loads((job_at(sweep, 2) / "summary.json").read_text())["stop_reason"]
 
 
 # report.html --------------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def page(sweep):
 def test_ranking_in_the_report(sweep, page):
     head, *lines = page.rows
     assert head == ["#", "job", "configuration", "val/loss", "best epoch", "status"]
-    runs = [Run(sweep / number) for number in "01"]
+    runs = [Run(job_at(sweep, number)) for number in (0, 1)]
     ranked = sorted(
         zip("01", ("lr=0.02", "lr=0.0005"), runs, strict=True), key=lambda j: best_row(j[2])["val/loss"]
     )
@@ -149,10 +149,10 @@ def test_counts_and_best_in_the_report(sweep, page):
     assert any("small is good" in text or "lower is better" in text for text in page.texts("p"))
 
 
-def test_failed_job_in_the_report(page):
+def test_failed_job_in_the_report(sweep, page):
     (failure,) = page.texts("div", "fail")
     assert f"lr={FAILS}" in failure and "not finite" in failure
-    assert "2/run.log" in failure and "dltrain" in failure
+    assert f"{job_at(sweep, 2).name}/run.log" in failure and "dltrain" in failure
 
 
 def test_curves_in_the_report(sweep, page):
@@ -167,7 +167,7 @@ def test_curves_in_the_report(sweep, page):
     assert [marked for marked, _ in (curves[0], curves[1])] == [True, False]
     everything = []
     for job, (_, points) in curves.items():
-        rows = Run(sweep / str(job)).rows
+        rows = Run(job_at(sweep, job)).rows
         assert len(points) == len(rows)
         assert [x for x, _ in points] == sorted(x for x, _ in points)
         everything += [(y, row["val/loss"]) for (_, y), row in zip(points, rows, strict=True) if 5 < y < 290]

@@ -7,6 +7,7 @@ import json
 import os
 
 import pytest
+from conftest import job_at
 from sweeping import add_faulty_model, summaries, sweep_folder
 
 from dltrain.errors import CheckpointProblem, UserError
@@ -35,12 +36,12 @@ def test_a_grid_runs_every_job_and_ranks_them(workdir, dltrain, capfd):
     with open(folder / "results.csv") as stream:
         rows = list(csv.DictReader(stream))
     assert [float(row["objective"]) for row in rows] == [jobs[i]["objective"] for i in range(4)]
-    assert (folder / "0" / "run.log").stat().st_size > 0
+    assert (job_at(folder, 0) / "run.log").stat().st_size > 0
 
 
 def test_a_job_equals_a_run_of_its_own(workdir, dltrain, train):
     dltrain("-m", "lr=0.01", "epochs=2", "quiet=true", "threads=1")
-    job = sweep_folder(workdir) / "0"
+    job = job_at(sweep_folder(workdir), 0)
     alone = train("lr=0.01", "epochs=2", "threads=1", "evaluation.test=false")
     assert (job / "checkpoints/best.safetensors").read_bytes() == (
         alone.path / "checkpoints/best.safetensors"
@@ -70,7 +71,7 @@ def test_a_fault_takes_only_its_own_job(workdir, dltrain, faulty):
     assert [rows[i]["status"] for i in range(1, 9)] == ["failed"] * 8
     assert "finite" in rows[6]["reason"]
     assert "experiment" not in (folder / "best.yaml").read_text().split("\n")[0]
-    assert all((folder / str(i) / "run.log").stat().st_size > 0 for i in range(9))
+    assert all((job_at(folder, i) / "run.log").stat().st_size > 0 for i in range(9))
 
 
 def test_when_every_job_fails_there_is_no_best(workdir, dltrain, faulty, capfd):
@@ -87,12 +88,12 @@ def test_the_same_command_does_nothing_twice_and_fresh_begins_anew(workdir, dltr
     folder = sweep_folder(workdir)
     record = json.loads((folder / "sweep.json").read_text())
     (folder / "sweep.json").write_text(json.dumps(record | {"finished": False}))
-    before = {n: (folder / str(n) / "metrics.csv").stat().st_mtime_ns for n in (0, 1)}
+    before = {n: (job_at(folder, n) / "metrics.csv").stat().st_mtime_ns for n in (0, 1)}
     assert dltrain(*command) == 0
     assert "going on with the unfinished sweep" in capfd.readouterr().out
-    assert before == {n: (folder / str(n) / "metrics.csv").stat().st_mtime_ns for n in (0, 1)}
+    assert before == {n: (job_at(folder, n) / "metrics.csv").stat().st_mtime_ns for n in (0, 1)}
     assert dltrain("-m", f"sweep.resume={folder}") == 0
-    assert before == {n: (folder / str(n) / "metrics.csv").stat().st_mtime_ns for n in (0, 1)}
+    assert before == {n: (job_at(folder, n) / "metrics.csv").stat().st_mtime_ns for n in (0, 1)}
     with pytest.raises(UserError, match=r"axis lr was 0.01,0.001, is 0.01,0.1"):
         dltrain("-m", "lr=0.01,0.1", "epochs=1", f"sweep.resume={folder}")
     with pytest.raises(CheckpointProblem, match="not the folder of a sweep"):

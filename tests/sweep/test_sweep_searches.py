@@ -7,6 +7,7 @@ import math
 
 import optuna
 import pytest
+from conftest import job_at
 from optuna.storages.journal import JournalFileBackend
 from sweeping import add_faulty_model, summaries, sweep_folder
 
@@ -140,9 +141,9 @@ def test_reuse_takes_over_what_another_sweep_finished(workdir, dltrain, capfd):
     (second,) = workdir.glob("outputs/other/*")
     theirs, ours = summaries(first), summaries(second)
     assert [ours[n]["objective"] for n in (0, 1)] == [theirs[n]["objective"] for n in (1, 0)]
-    assert ours[0]["reused"] == str(first.relative_to(workdir) / "1")
-    assert (second / "0/checkpoints/best.safetensors").read_bytes() == (
-        first / "1/checkpoints/best.safetensors"
+    assert ours[0]["reused"] == str(job_at(first, 1).relative_to(workdir))
+    assert (job_at(second, 0) / "checkpoints/best.safetensors").read_bytes() == (
+        job_at(first, 1) / "checkpoints/best.safetensors"
     ).read_bytes()
     assert "completed" in (second / "results.csv").read_text()
 

@@ -48,7 +48,7 @@ def promised(files: set[str]) -> set[str]:
 
 
 FOLDER = {
-    ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "config.yaml", "manifest.json", "metrics.csv", "run.log",
+    ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "config.yaml", "manifest.json", "metrics.csv", "events.jsonl", "run.log",
     "summary.json", "data.json", "per_class.csv", "confusion_matrix.csv", "checkpoints/best.safetensors",
     "checkpoints/normalization.safetensors", "checkpoints/*/manifest.json", "checkpoints/*/state.pt",
     "checkpoints/*/weights.safetensors", "tensorboard/*",
@@ -82,12 +82,35 @@ def test_hparams_hold_the_choices_and_their_metrics(train):
     assert shown["best/test/accuracy"] == pytest.approx(run.summary["test"]["accuracy"])
 
 
+def test_hparams_hold_every_key_that_was_given_lists_too(train):
+    run = train(
+        "model.hidden=[16,8]",
+        "regularization=[l2]",
+        "dataset.limit=300",
+        "shuffle=once",
+        "steps=2",
+        "name=mine",
+    )
+    metadata = events_of(run).summary_metadata["_hparams_/session_start_info"]
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    hparams = HParamsPluginData.FromString(metadata.plugin_data.content).session_start_info.hparams
+    assert hparams["model.hidden"].string_value == "[16,8]"
+    assert (hparams["dataset.limit"].number_value, hparams["shuffle"].string_value) == (300, "once")
+    assert not {"name", "quiet"} & set(hparams)
+
+
+def test_no_chart_of_a_run_has_one_point(train):
+    events = events_of(train("epochs=3", "model=linear", "log.every_steps=20"))
+    assert [tag for tag in events.Tags()["scalars"] if len(events.Scalars(tag)) < 2] == []
+
+
 def test_a_sweep_s_folder_has_a_folder_for_each_job(dltrain, workdir):
     assert dltrain("-m", "seed=0,1", "steps=2", "quiet=true") == 0
     (sweep,) = (workdir / "outputs" / "digits_mlp").iterdir()
-    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"0", "1"}
+    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"0-seed=0", "1-seed=1"}
     assert {"best.yaml", "report.html", "results.csv"} <= {path.name for path in sweep.iterdir()}
-    for job in ("0", "1"):
+    for job in ("0-seed=0", "1-seed=1"):
         assert promised(files_of(Run(sweep / job))) >= FOLDER - {"run.log"}
 
 

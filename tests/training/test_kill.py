@@ -47,6 +47,7 @@ def check_killed(workdir, delay):
     assert_equal(run.last_state()["optimizer"], golden.last_state()["optimizer"])
     assert_equal(run.best_weights, golden.best_weights)
     assert_equal(run.timeless_rows, golden.timeless_rows)
+    assert run.timeless_events == golden.timeless_events
 
 
 @pytest.mark.ci

@@ -172,11 +172,12 @@ def kill_at(monkeypatch, step):
 @pytest.mark.parametrize("step", every(3, [1, 21, 22, 30, 42, 50, 62]))
 def test_resumed_run_equals_the_undisturbed_one(train, dltrain, workdir, step):
     """Plateau, EMA, dropout, mixup and accumulation together; killed at, before and after an epoch's end."""
-    golden = train(*EVERYTHING, "checkpoint.every_steps=10")
+    often = ("checkpoint.every_steps=10", "log.every_steps=4")
+    golden = train(*EVERYTHING, *often)
     with pytest.MonkeyPatch.context() as patch:
         kill_at(patch, step)
         with pytest.raises(Killed):
-            train(*EVERYTHING, "checkpoint.every_steps=10", "name=killed")
+            train(*EVERYTHING, *often, "name=killed")
     (file,) = workdir.glob("outputs/killed/*/config.yaml")
     killed = Run(file.parent)
     dltrain("resume", killed.path)
@@ -184,6 +185,7 @@ def test_resumed_run_equals_the_undisturbed_one(train, dltrain, workdir, step):
     assert_equal(killed.last_state()["optimizer"], golden.last_state()["optimizer"])
     assert_equal(killed.best_weights, golden.best_weights)
     assert_equal(killed.timeless_rows, golden.timeless_rows)
+    assert killed.timeless_events == golden.timeless_events
     assert killed.summary["test"] == golden.summary["test"]
 
 

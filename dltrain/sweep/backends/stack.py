@@ -132,6 +132,7 @@ class Workers:
         from dltrain.run import experiment
         from dltrain.run.record import log_of, note_failures
         from dltrain.storage.lock import Lock
+        from dltrain.storage.run_folder import forget_rows
         from dltrain.training.stack import Member
 
         built.stacked = True
@@ -139,12 +140,10 @@ class Workers:
         watch = Watch(self.channel, task.number, stopping.metric, every, task.asks)
         self.channel.send((task.number, "begun", -(-built.plan.total_steps // every)))
         Lock(task.folder, patience=worker.ORPHAN_SECONDS).release()
-        (task.folder / "metrics.csv").unlink(
-            missing_ok=True
-        )  # of a run that ended before its first checkpoint
+        forget_rows(task.folder)
         folder = experiment.open_folder(built, task.folder)
         folders.callback(folder.close)
-        member = Member(built.parts, built.plan, folder, experiment.observers(built, task.folder), watch)
+        member = Member(built.parts, built.plan, folder, experiment.observers(built, folder), watch)
         handler = log_of(task.folder)
         folders.callback(handler.close)
         note_failures(handler, folder)

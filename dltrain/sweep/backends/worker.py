@@ -154,6 +154,7 @@ def train(
     from dltrain.run.record import logging_to
     from dltrain.storage.checkpoint import clear_unfinished
     from dltrain.storage.lock import Lock
+    from dltrain.storage.run_folder import forget_rows
     from dltrain.training.signals import hold_interrupt
 
     # the driver has the terminal; the folder keeps the user's setting
@@ -165,7 +166,7 @@ def train(
     watch = None if watch_of is None else watch_of(built)
     resume = has_checkpoint(folder) and (folder / "config.yaml").is_file()
     if not resume:
-        (folder / "metrics.csv").unlink(missing_ok=True)
+        forget_rows(folder)
     Lock(folder, patience=ORPHAN_SECONDS).release()
     # of a job that was killed, and has no whole one to resume from
     clear_unfinished(folder / "checkpoints")

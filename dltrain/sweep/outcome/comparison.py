@@ -20,6 +20,7 @@ from dltrain.direction import Mode, direction_of
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.index import number_of, scan
+from dltrain.storage.job_names import job_number
 from dltrain.storage.summary import read_json, read_summary
 from dltrain.sweep.outcome import statistics
 
@@ -92,8 +93,7 @@ def members_of(folder: Path) -> list[Member]:
 
 
 def _job_number(name: str) -> tuple[int, str]:
-    head = name.partition("-")[0]
-    return (int(head) if head.isdecimal() and len(head) < 10 else 0), name
+    return job_number(name) or 0, name
 
 
 def choices_of(members: Sequence[Member]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from dltrain.config.keys import REPLICATES
 from dltrain.config.schema import Config, Node
 from dltrain.direction import Mode, direction_of, resolve_mode
 from dltrain.errors import assigned, typed
+from dltrain.storage.job_names import JobFolders
 from dltrain.sweep.jobs import Chosen, Job
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.composer import Composer
@@ -44,6 +45,8 @@ class Plan:
         default_factory=list
     )  # the different losses that its jobs minimize (`check_all`)
 
+    # of the jobs; those of a sweep that was begun keep their names
+    folders: JobFolders = field(default_factory=JobFolders)
     # the options that a command needs to find the words of this sweep
     options: list[str] = field(default_factory=list)
     # the user's files from which the configurations come: their digests by path (`check_all`)
@@ -93,7 +96,9 @@ class Plan:
                 for a in self.axes
                 if a.name in {**chosen, **replicate}
             }
-            jobs.append(Job(number, trial, values, self.overrides(values), folder / str(number)))
+            jobs.append(
+                Job(number, trial, values, self.overrides(values), self.folders.of(folder, number, values))
+            )
         return jobs
 
     def overrides(self, values: dict[str, Any]) -> list[str]:

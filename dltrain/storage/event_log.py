@@ -1,0 +1,102 @@
+"""events.jsonl: what happens to a run, one JSON object a line, for programs that watch it.
+
+A resumed run does again what came after its checkpoint: these events are removed, as the rows of metrics.csv are, so that
+the file holds each step, evaluation and checkpoint once. When a run was started, resumed and ended stays.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dltrain.storage.growing_file import GrowingFile
+from dltrain.storage.summary import MAX_TABLE_BYTES, read_text
+from dltrain.strict_json import loads
+
+EVENTS = "events.jsonl"
+FORMAT = 1
+SAVED = "checkpoint_saved"
+# of a process, and true whatever is done again
+SESSION = ("run_started", "run_resumed", "run_ended")
+# steps may wait that long for the next evaluation before they are written
+SECONDS = 1.0
+
+
+class EventLog:
+    """The events of a run folder.
+
+    Args:
+        note: receives the problem when the file cannot be written
+    """
+
+    def __init__(self, folder: Path, note: Callable[[str], None]) -> None:
+        self._file = GrowingFile(folder / EVENTS, note)
+        self._note = note
+        self._written = time.monotonic()
+
+    def add(self, event: str, step: int, values: Mapping[str, Any] | None = None) -> None:
+        """Add an event; it is written by `write`, or with a later event once a second has passed."""
+        self._file.add(line(event, step, values or {}))
+        if time.monotonic() - self._written > SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        self._file.write()
+        self._written = time.monotonic()
+
+    def rewind(self, step: int) -> None:
+        """Remove what a run that continues after `step` does again; a folder of an earlier version has no events."""
+        file = self._file.file
+        if not file.is_file():
+            return
+        try:
+            text = read_text(file, MAX_TABLE_BYTES)
+        except (OSError, ValueError) as error:
+            self._note(f"{file} cannot be read, and its later events stay: {str(error)[:100]}")
+            return
+        # a kill cuts the last line short
+        found = [(event, written) for written in text.split("\n")[:-1] if (event := read_event(written))]
+        kept = [
+            (event, written) for event, written in found if event["event"] in SESSION or event["step"] <= step
+        ]
+        lines = "".join(f"{written}\n" for _, written in kept)
+        if step and not any(event["event"] == SAVED and event["step"] == step for event, _ in kept):
+            # killed between the checkpoint and its event
+            lines += line(SAVED, step, {})
+        self._file.replace(lines)
+
+
+def line(event: str, step: int, values: Mapping[str, Any]) -> str:
+    """Return an event as a line of JSON; values that JSON does not have are null."""
+    now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+    content = {"format": FORMAT, "time": now, "event": event, "step": step}
+    return json.dumps(content | {key: _finite(value) for key, value in values.items()}) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_event(line: str) -> dict[str, Any] | None:
+    """Return the event of a line; None for a line that is none."""
+    try:
+        event = loads(line)
+    except ValueError:
+        return None
+    known = (
+        isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("step"), int)
+    )
+    return event if known else None
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Return the events of a run folder; none where there is no file. Raises OSError, ValueError for one that cannot be read."""
+    if not (folder / EVENTS).is_file():
+        return []
+    lines = read_text(folder / EVENTS, MAX_TABLE_BYTES).split("\n")
+    return [event for written in lines[:-1] if (event := read_event(written))]

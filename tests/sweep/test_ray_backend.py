@@ -95,7 +95,8 @@ class Cluster:
 def driver_of(opened, tmp_path, monkeypatch):
     catalogue, hydra = opened
     monkeypatch.setattr(driver, "IDLE", 0.0)
-    monkeypatch.setattr(ray, "LOOK", 0.0)
+    for name in ("LOOK", "AGAIN"):
+        monkeypatch.setattr(ray, name, 0.0)
 
     def make(cluster: Cluster, *texts: str, **keys) -> Driver:
         monkeypatch.setattr(ray, "connect", lambda *facts: cluster)
@@ -158,6 +159,14 @@ def test_a_job_that_loses_its_worker_without_progress_fails_and_with_progress_go
     assert sweep.run() and states(sweep) == {0: "completed", 1: "failed"}
     assert cluster.runs() == {0: 7, 1: 3}
     assert "lost 3 times in a row without a new checkpoint: WorkerCrashedError" in sweep.jobs[1].reason
+
+
+def test_a_job_that_waits_for_its_next_worker_is_canceled_at_once(driver_of, monkeypatch):
+    monkeypatch.setattr(ray, "AGAIN", 3600.0)
+    cluster = Cluster({0: [Lost("NodeDiedError")]})
+    sweep = driver_of(cluster, "lr=0.1,0.2")
+    cluster.turn = lambda: os.kill(os.getpid(), signal.SIGINT) if len(cluster.ended) == 1 else None
+    assert sweep.run() is False and cluster.runs() == {0: 1, 1: 1}
 
 
 def test_a_job_s_own_failure_is_not_tried_again_but_one_without_memory_is_once_alone(driver_of):

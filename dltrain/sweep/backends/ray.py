@@ -25,6 +25,8 @@ from dltrain.text import say
 PAUSE = 0.2  # seconds to wait for the end of a job
 LOOK = 1.0  # seconds between two looks at the folders of the running jobs
 COUNT = 5.0  # seconds between two looks at the nodes of the cluster
+# seconds until a job that lost its worker is queued again, for each loss: Ray notes a dead node late
+AGAIN = 2.0
 # jobs in Ray's queue for each that runs, so that a worker never waits for the driver
 AHEAD = 2
 CANCELED = 130
@@ -37,7 +39,8 @@ class Submitted:
 
     job: Job
     rows: Rows
-    ref: Any = None
+    ref: Any = None  # None while it waits to be queued again
+    due: float = 0.0  # when
     attempt: int = 0
     runs: bool = False
     canceled: bool = False
@@ -107,6 +110,9 @@ class Ray:
         entry = self.submitted.get(job.number)
         if entry is None:
             self.news.append(Ended(job, CANCELED))
+        elif entry.ref is None:
+            del self.submitted[job.number]
+            self.news.append(Ended(job, CANCELED))
         elif not entry.canceled:
             entry.canceled = True
             self.cluster.cancel(entry.ref)
@@ -114,7 +120,10 @@ class Ray:
     def events(self) -> Iterator[Event]:
         news, self.news = self.news, []
         yield from news
-        entries = {entry.ref: entry for entry in self.submitted.values()}
+        for entry in self.submitted.values():
+            if entry.ref is None and time.monotonic() > entry.due:
+                self.start(entry)
+        entries = {entry.ref: entry for entry in self.submitted.values() if entry.ref is not None}
         if not entries:
             return
         for ref in self.cluster.wait([*entries], PAUSE):
@@ -130,7 +139,8 @@ class Ray:
         if self.sweep.settings.get("dry_run"):
             return
         for entry in self.submitted.values():
-            self.cluster.cancel(entry.ref, force=True)
+            if entry.ref is not None:
+                self.cluster.cancel(entry.ref, force=True)
         self.cluster.close()
 
     def preview(self, jobs: Sequence[Job]) -> list[str]:
@@ -196,7 +206,7 @@ class Ray:
             )
         else:
             say(f"job {entry.job.number} lost its worker ({how}) and runs again, from its last checkpoint")
-            self.start(entry)
+            entry.ref, entry.due = None, time.monotonic() + AGAIN * entry.losses
 
     def on_blind_node(self, entry: Submitted, blind: str, node: str) -> Iterator[Event]:
         """Queue a job again, on other nodes, where one that joined the cluster does not see its folder."""

@@ -267,7 +267,7 @@ def start_alone(cores: int, gpus: int) -> Callable[[], None]:
             object_store_memory=OBJECTS,
             _temp_dir=folder,
         )
-    except Exception as error:
+    except InitFailed as error:
         close()
         raise UserError(
             f"`sweep.backend=ray`: Ray does not start here: {first_line(error)}\nUse sweep.backend=local"
@@ -281,19 +281,13 @@ def join(address: str) -> Callable[[], None]:
 
     try:
         init(address=address)
-    except RuntimeError as error:
-        if "Version mismatch" not in str(error):
-            raise unreachable(address, str(error)) from None
-        lines = [line.strip() for line in str(error).splitlines()]
-        there, here = ([text for text in lines if text.startswith(name)] for name in ("Ray:", "Python:"))
-        raise UserError(
-            f"the Ray cluster at {address} has another version than this machine: {there[0]} and {here[0]} there, "
-            f"{there[-1]} and {here[-1]} here.\nUse one of the cluster's: pip install ray=={there[0].removeprefix('Ray: ')}"
-        ) from None
-    except Exception as error:
-        raise unreachable(address, str(error)) from None
+    except InitFailed as error:
+        raise explained(address, str(error)) from None
     found = ray.get_runtime_context().gcs_address
-    if not is_loopback(found if address == "auto" else address):
+    if (
+        not is_loopback(found if address == "auto" else address)
+        and os.environ.get("RAY_AUTH_MODE") != "token"
+    ):
         say(
             f"the Ray cluster at {found} runs any code of whoever reaches its ports: use it in a network that you trust"
         )
@@ -305,14 +299,40 @@ def join(address: str) -> Callable[[], None]:
     return close
 
 
+class InitFailed(Exception):
+    """Ray could not be started or joined; the message is Ray's, with the lines that it printed."""
+
+
 def init(**keys: Any) -> None:
-    """Call `ray.init` silently; the handlers of signals stay those of dltrain."""
+    """Call `ray.init` silently; the handlers of signals stay those of dltrain. Raises InitFailed."""
     import ray
 
     # `log_to_driver` does not hold for its notes on lost workers, of which the backend tells by itself
     vars(ray._private.worker)["_worker_logs_enabled"] = False
-    with own_signals():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **keys)
+    with own_signals(), printed() as said:
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **keys)
+        except Exception as error:
+            raise InitFailed(f"{error}\n{said()}") from None
+
+
+@contextmanager
+def printed() -> Iterator[Callable[[], str]]:
+    """Catch what is written to standard error, also by the C++ part of Ray; yield a function that returns it."""
+    sys.stderr.flush()
+    former = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+
+        def said() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        try:
+            yield said
+        finally:
+            os.dup2(former, 2)
+            os.close(former)
 
 
 @contextmanager
@@ -348,6 +368,24 @@ def check_address(address: str) -> None:
         raise unreachable(address, str(error)) from None
     if len(header) < 4 or header[3] != 4:
         raise unreachable(address, "what listens there is no Ray")
+
+
+def explained(address: str, text: str) -> UserError:
+    """Return the error for what Ray said as it could not join a cluster."""
+    if "Version mismatch" in text:
+        lines = [line.strip() for line in text.splitlines()]
+        there, here = ([line for line in lines if line.startswith(name)] for name in ("Ray:", "Python:"))
+        theirs, ours = (f"{there[k]}, {here[k]}" for k in (0, 1))
+        return UserError(
+            f"the Ray cluster at {address} has other versions ({theirs}) than this machine ({ours}).\n"
+            "Type the command in the environment of the cluster, or install its versions here"
+        )
+    if "Unauthenticated" in text or "AuthenticationError" in text:
+        return UserError(
+            f"the Ray cluster at {address} wants another token than this command has. Type first: export RAY_AUTH_MODE=token\n"
+            "Where ~/.ray/auth_token is not that of the cluster, too: export RAY_AUTH_TOKEN=TOKEN"
+        )
+    return unreachable(address, text)
 
 
 def unreachable(address: str, reason: str) -> UserError:

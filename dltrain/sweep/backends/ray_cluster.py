@@ -27,8 +27,9 @@ from dltrain.text import first_line, say
 REACH = 5.0  # seconds that the port of a cluster may take to answer
 PROBE = 60.0  # seconds that a node may take to answer
 OBJECTS = 80 * 2**20  # bytes of shared memory for Ray's objects, its least; tasks pass strings of some kB
-# before Ray is imported: no report to its makers, GPUs that a task did not ask for left visible
+# before Ray is imported: no report to its makers; jobs are no background work, which Ray gives a niceness of 15
 SETTINGS = {
+    "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_gcs_server_request_timeout_seconds": "10",

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from sweeping import states
@@ -18,7 +20,7 @@ from dltrain.config.door import rights_of_user
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
 from dltrain.sweep import driver
-from dltrain.sweep.backends import ray, ray_cluster, ray_task
+from dltrain.sweep.backends import ray, ray_cluster, ray_connection, ray_task
 from dltrain.sweep.backends.protocol import Sweep, complete
 from dltrain.sweep.backends.ray import Ray
 from dltrain.sweep.backends.ray_cluster import Canceled, Lost, Node, OutOfMemory
@@ -91,6 +93,11 @@ class Cluster:
         return Counter(task["number"] for task in self.tasks)
 
 
+def use(monkeypatch, cluster: Cluster) -> None:
+    monkeypatch.setattr(ray, "connect", lambda *facts: None)
+    monkeypatch.setattr(ray, "Cluster", lambda *facts: cluster)
+
+
 @pytest.fixture
 def driver_of(opened, tmp_path, monkeypatch):
     catalogue, hydra = opened
@@ -99,7 +106,7 @@ def driver_of(opened, tmp_path, monkeypatch):
         monkeypatch.setattr(ray, name, 0.0)
 
     def make(cluster: Cluster, *texts: str, **keys) -> Driver:
-        monkeypatch.setattr(ray, "connect", lambda *facts: cluster)
+        use(monkeypatch, cluster)
         plan = read_plan(list(texts), "config", catalogue, hydra, rights_of_user(catalogue))
         sweep = Sweep(2, plan.settings, rights=plan.rights, catalogue=catalogue)
         backend = complete(Ray(sweep, **keys), sweep, "sweep.backend=ray")
@@ -235,7 +242,7 @@ def test_a_pruner_stops_jobs_by_their_metrics_csv(driver_of):
 )
 def test_what_ray_cannot_run_is_refused(monkeypatch, keys, settings, message):
     cluster = Cluster()
-    monkeypatch.setattr(ray, "connect", lambda *facts: cluster)
+    use(monkeypatch, cluster)
     with pytest.raises(UserError) as error:
         Ray(Sweep(2, settings), **keys)
     assert message in str(error.value) and str(error.value).count("\n") <= 2
@@ -243,7 +250,7 @@ def test_what_ray_cannot_run_is_refused(monkeypatch, keys, settings, message):
 
 def test_a_cluster_that_is_refused_is_left(monkeypatch):
     cluster = Cluster()
-    monkeypatch.setattr(ray, "connect", lambda *facts: cluster)
+    use(monkeypatch, cluster)
     with pytest.raises(UserError):
         Ray(Sweep(2), cpus=2.0)
     assert cluster.closed == 1
@@ -289,21 +296,21 @@ def answering():
 @pytest.mark.parametrize("address", ["ray://10.0.0.5:10001", "10.0.0.5", ":6379", "host:port", ""])
 def test_an_address_is_a_host_and_a_port(address):
     with pytest.raises(UserError, match=r"must be HOST:PORT .*\n.*=10.0.0.5:6379"):
-        ray_cluster.check_address(address)
+        ray_connection.check_address(address)
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.0 400 Bad request\r\n", b""])
 def test_a_port_of_something_else_is_no_cluster(answering, answer):
     address = answering(answer)
     with pytest.raises(UserError, match=f"{address}, and no Ray cluster answers there"):
-        ray_cluster.check_address(address)
+        ray_connection.check_address(address)
     with pytest.raises(UserError, match="no Ray cluster answers there"):
-        ray_cluster.check_address("127.0.0.1:9")
+        ray_connection.check_address("127.0.0.1:9")
 
 
 def test_a_grpc_server_may_be_ray(answering):
     # the settings of a real one
-    ray_cluster.check_address(answering(bytes.fromhex("000018040000000000") + bytes(24)))
+    ray_connection.check_address(answering(bytes.fromhex("000018040000000000") + bytes(24)))
 
 
 @pytest.mark.parametrize(
@@ -335,7 +342,8 @@ def test_the_file_that_nodes_look_for_is_seen_and_removed(tmp_path):
 
 def test_addresses_of_this_machine_alone_need_no_warning():
     assert [
-        ray_cluster.is_loopback(a) for a in ("127.0.0.1:1", "[::1]:1", "localhost:1", "10.0.0.5:1", "head:1")
+        ray_connection.is_loopback(a)
+        for a in ("127.0.0.1:1", "[::1]:1", "localhost:1", "10.0.0.5:1", "head:1")
     ] == [
         True,
         True,
@@ -347,9 +355,24 @@ def test_addresses_of_this_machine_alone_need_no_warning():
 
 def test_ray_keeps_no_handler_of_a_signal():
     former = signal.getsignal(signal.SIGTERM)
-    with ray_cluster.own_signals():
+    with ray_connection.own_signals():
         signal.signal(signal.SIGTERM, lambda *_: None)
     assert signal.getsignal(signal.SIGTERM) is former
+
+
+def test_what_ray_says_as_it_cannot_join_is_explained():
+    mismatch = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+        "This process on 10.0.0.5 was started with:\n    Ray: 2.53.0\n    Python: 3.12.1\n"
+    )
+    told = {
+        mismatch: "other versions (Ray: 2.60.0, Python: 3.11.7) than this machine (Ray: 2.53.0, Python: 3.12.1)",
+        "no\nUnauthenticated: InvalidAuthToken": "wants another token than this command has",
+        "Failed\nmore": "no Ray cluster answers there: Failed\n",
+    }
+    for text, message in told.items():
+        error = str(ray_connection.explained("10.0.0.5:6379", text))
+        assert message in error and error.count("\n") == 1
 
 
 # A task -----------------------------------------------------------------------------------------------------------
@@ -411,3 +434,47 @@ def test_a_request_to_stop_reaches_the_process_once_and_not_before_it_listens():
     early = Process((3, "ended", 130, ""))
     ray_task.attend(early, [signal.SIGINT])
     assert early.signals == []
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """This process as a worker of Ray, without GPUs; what `run` asks of the pool of processes is listed."""
+    context = SimpleNamespace(get_node_id=lambda: "abc")
+    faked = SimpleNamespace(get_runtime_context=lambda: context, get_gpu_ids=list)
+    calls: list[object] = []
+
+    def start(*arguments: object) -> Process:
+        calls.append(arguments)
+        calls.append(hasattr(sys.modules["__main__"], "__file__"))
+        os.kill(os.getpid(), signal.SIGINT)
+        return Process((3, "listens"), (3, "row", 1), (3, "ended", 130, ""))
+
+    script = ModuleType("__main__")
+    script.__file__ = "default_worker.py"
+    monkeypatch.setitem(sys.modules, "ray", faked)
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    monkeypatch.setattr(ray_task.pool, "warm_up", lambda: calls.append("warm_up"))
+    monkeypatch.setattr(ray_task.pool, "start", start)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    return calls
+
+
+def test_a_worker_starts_the_process_of_local_from_a_warm_server_and_survives_a_request_to_stop(
+    opened, tmp_path, worker
+):
+    catalogue, hydra = opened
+    config = validate(compose(["lr=0.1"], catalogue, hydra, "config"))
+    task = Task(3, tmp_path, config, rights_of_user(catalogue), "", ("lr=0.1",), str(tmp_path), asks=False)
+    former = signal.getsignal(signal.SIGINT)
+    assert json.loads(ray_task.run(text_of(task, 2))) == {"code": 130, "reason": ""}
+    # the script of Ray's worker is hidden from multiprocessing, which would run it again in each job
+    assert worker == ["warm_up", (ray_task.work, task), False]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert signal.getsignal(signal.SIGINT) is former
+    note = json.loads((tmp_path / "ray.json").read_text())
+    assert (note["format"], note["node"], note["attempt"]) == (1, "abc", 2)
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so_and_starts_nothing(worker):
+    text = json.dumps({"folder": "/nowhere", "cwd": "/"})
+    assert json.loads(ray_task.run(text))["node"] == "abc" and worker == []

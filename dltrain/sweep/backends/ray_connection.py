@@ -47,7 +47,6 @@ def connect(address: str | None, cores: int, gpus: int) -> Callable[[], None]:
             "it was connected to: sweep.backend.address=HOST:PORT"
         )
     close = start_alone(cores, gpus) if address is None else join(address)
-    atexit.register(close)
     if address is None and not is_loopback(ray.get_runtime_context().gcs_address):
         close()
         raise UserError(
@@ -89,6 +88,8 @@ def start_alone(cores: int, gpus: int) -> Callable[[], None]:
             ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
+    # also where a signal ends this process while Ray starts
+    atexit.register(close)
     try:
         init(
             address="local",
@@ -127,6 +128,7 @@ def join(address: str) -> Callable[[], None]:
         with own_signals():
             ray.shutdown()
 
+    atexit.register(close)
     return close
 
 

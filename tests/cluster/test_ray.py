@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -276,36 +276,13 @@ def test_what_cannot_run_is_refused_and_nothing_is_made(workdir, started, two_no
     assert not (workdir / "outputs").exists()
 
 
-def busy(folder: Path) -> dict[int, float]:
-    """The CPU seconds of the driver and of Ray's own processes in a folder, by process: not those of the jobs."""
-    found = {}
-    for number in processes_in(folder):
-        with suppress(OSError):
-            words = Path(f"/proc/{number}/cmdline").read_text()
-            fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-            if "forkserver" not in words:
-                found[number] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return found
-
-
 @pytest.mark.cluster
-def test_ray_adds_at_most_20_ms_to_each_job(workdir, started):
-    """CPU time, which a busy machine does not change, of all that surrounds the processes of the jobs.
-
-    The start is left out, and so are the 3 % of a core that Ray's processes take whatever happens.
-    """
-
-    def spent(backend: str, jobs: int) -> float:
-        words = [f"seed=range(1,{jobs + 1})", "dataset=iris", "model=linear", "epochs=1", "quiet=true"]
-        begun = time.monotonic()
-        process = started("-m", *words, f"sweep.backend={backend}", "sweep.fresh=true", "sweep.jobs=2")
-        found: dict[int, float] = {}
-        while process.poll() is None:
-            found |= busy(workdir)
-            time.sleep(0.2)
-        assert process.returncode == 0
-        return sum(found.values()) - (0.03 * (time.monotonic() - begun) if backend == "ray" else 0.0)
-
-    cost = {name: (spent(name, 100) - spent(name, 20)) / 80 for name in ("local", "ray")}
-    print({name: f"{1e3 * value:.1f} ms" for name, value in cost.items()})
-    assert cost["ray"] < cost["local"] + 0.02
+def test_ray_adds_at_most_20_ms_to_each_job(workdir):
+    """CPU time of the driver and of Ray, which a busy machine hardly changes; the process of a job is started as by `local`."""
+    script = Path(__file__).with_name("no_op_jobs.py")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    output = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    print(output)
+    assert json.loads(output)["cpu"] < 20

@@ -25,9 +25,11 @@ from sweeping import states, summaries, sweep_folder
 from dltrain.config.door import rights_of_user
 from dltrain.errors import UserError
 from dltrain.storage.job_names import job_number
+from dltrain.storage.summary import read_rows
 from dltrain.sweep import driver
 from dltrain.sweep.backends import slurm
 from dltrain.sweep.backends.protocol import Ended, Started, Sweep, complete
+from dltrain.sweep.backends.rows import evaluated
 from dltrain.sweep.backends.slurm import Slurm, SlurmError
 from dltrain.sweep.backends.slurm_script import script_of
 from dltrain.sweep.driver import Driver
@@ -334,7 +336,7 @@ def test_evaluations_are_counted_as_the_run_itself_counts_them(
     job = job_in(tmp_path, opened, *texts)
     rows = [{"step": s, "epoch": s / 21, "val/loss": abs(s - 60) + 1.0} for s in map(float, steps)]
     for number in range(1, len(rows) + 1):
-        event = slurm.evaluated(job, rows[:number])
+        event = evaluated(job, rows[:number])
         # the formulas of dltrain.sweep.backends.worker
         assert (event.number, event.total) == (
             -(-int(rows[number - 1]["step"]) // every),
@@ -561,5 +563,5 @@ def rows_of(metrics: Path) -> int:
 
 
 def timeless(folder: Path) -> list[dict[str, float]]:
-    rows = slurm.read_rows(folder / "metrics.csv")
+    rows = read_rows(folder / "metrics.csv")
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]

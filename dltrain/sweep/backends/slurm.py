@@ -16,11 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-from dltrain.config.schema import DEFAULT_EPOCHS
-from dltrain.direction import resolve_mode, value_of
-from dltrain.errors import CheckpointProblem, UserError
-from dltrain.storage.summary import ENDED, read_json, read_rows
-from dltrain.sweep.backends.protocol import Ended, Evaluated, Event, Started, Sweep
+from dltrain.errors import UserError
+from dltrain.storage.summary import ENDED, read_json
+from dltrain.sweep.backends.protocol import Ended, Event, Started, Sweep
+from dltrain.sweep.backends.rows import Rows
 from dltrain.sweep.backends.slurm_script import name_of, script_of
 from dltrain.sweep.jobs import Job, write
 from dltrain.text import say
@@ -87,10 +86,10 @@ class Submitted:
     """A job in Slurm's queue."""
 
     job: Job
+    rows: Rows
     runs: bool = False
     canceled: bool = False
     looks: int = 0  # since it left the queue
-    rows: int = 0  # of metrics.csv that were reported
 
 
 class Slurm:
@@ -210,7 +209,7 @@ class Slurm:
                     self.tell(f"sbatch refuses job {job.number}, and is asked again every minute: {error}")
                     return
             self.waiting.popleft()
-            self.submitted[number] = Submitted(job)
+            self.submitted[number] = Submitted(job, Rows(job))
 
     def sbatch(self, job: Job) -> str:
         """Write a job's script, submit it, and return Slurm's id. Raises SlurmError."""
@@ -233,7 +232,7 @@ class Slurm:
         if row is not None and not row.is_over:
             yield from self.look_at_queued(number, entry, row)
             return
-        yield from self.evaluations(entry)
+        yield from entry.rows.new()
         entry.looks += 1
         done = is_done(entry.job)
         if done or entry.canceled or entry.looks >= PATIENCE:
@@ -250,7 +249,7 @@ class Slurm:
         if row.state == "PENDING" and row.reason.strip("()").split(",")[0] not in PASSING:
             self.tell(f"job {entry.job.number} waits in Slurm's queue (id {number}): {row.reason}")
         entry.runs = row.state == "RUNNING"
-        yield from self.evaluations(entry)
+        yield from entry.rows.new()
 
     def end(self, entry: Submitted, state: str, done: bool) -> Ended:
         """Return the event for a job that Slurm has finished with."""
@@ -263,17 +262,6 @@ class Slurm:
             1,
             ": ".join(filter(None, [f"Slurm: {state}", last_line(entry.job.folder / "slurm.log")])),
         )
-
-    def evaluations(self, entry: Submitted) -> Iterator[Event]:
-        """Yield the rows of metrics.csv since the last look."""
-        job = entry.job
-        try:
-            rows = read_rows(job.folder / "metrics.csv")
-        except (OSError, CheckpointProblem):
-            return
-        for number in range(entry.rows + 1, len(rows) + 1):
-            yield evaluated(job, rows[:number])
-        entry.rows = max(entry.rows, len(rows))
 
 
 def check(options: list[str], settings: dict[str, object]) -> None:
@@ -327,17 +315,3 @@ def last_line(log: Path) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")[:300]
     return ""
-
-
-def evaluated(job: Job, rows: list[dict[str, float]]) -> Evaluated:
-    """Return the event of the last of some rows; evaluations are evenly spaced, but for the last one of a run."""
-    assert job.config is not None
-    row, config = rows[-1], job.config
-    stopping = config.early_stopping
-    metric = str(stopping.get("metric", "val/loss"))
-    share = row["step"] / config.steps if config.steps else row["epoch"] / (config.epochs or DEFAULT_EPOCHS)
-    values = [value_of(row, metric) for row in rows]
-    better = min if resolve_mode(metric, stopping.get("mode", "auto"), config.metrics) == "min" else max
-    best = better((value for value in values if math.isfinite(value)), default=None)
-    total = len(rows) if share >= 1 else math.ceil(round(len(rows) / share, 6))
-    return Evaluated(job, len(rows), total, row["epoch"], values[-1], best)

@@ -43,6 +43,25 @@ def hangup_ignored() -> Iterator[None]:
         signal.signal(number, former)
 
 
+@contextmanager
+def held(number: signal.Signals) -> Iterator[None]:
+    """Block a signal: processes that are started inside hold it back, and so do theirs, until `released`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def released(number: signal.Signals) -> None:
+    """Deliver a signal that is held back in this process, now and from now on."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
 def leave_closed_terminal() -> None:
     """Redirect output from a closed terminal to the null device: writing there would raise in place of the save."""
     for descriptor in (1, 2):

@@ -19,6 +19,7 @@ from dltrain.config.compose import compose
 from dltrain.config.door import rights_of_user
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
+from dltrain.storage.job_names import job_number
 from dltrain.sweep import driver
 from dltrain.sweep.backends import ray, ray_cluster, ray_connection, ray_task
 from dltrain.sweep.backends.protocol import Sweep, complete
@@ -216,7 +217,7 @@ def test_a_second_signal_kills_the_workers(driver_of):
 
 def test_a_pruner_stops_jobs_by_their_metrics_csv(driver_of):
     def rows(folder: Path) -> object:
-        number = int(folder.name)
+        number = job_number(folder.name)
         lines = [f"{e},{21 * e},{float(number)}" for e in range(1, 5)]
         (folder / "metrics.csv").write_text("epoch,step,val/loss\n" + "\n".join(lines) + "\n")
         return DONE

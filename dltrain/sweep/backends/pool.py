@@ -6,6 +6,8 @@ Where the system cannot fork (Windows), each job imports torch itself, which tak
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +15,12 @@ from multiprocessing import connection, get_all_start_methods, get_context
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
-from dltrain.training.signals import hangup_ignored
+from dltrain.training.signals import hangup_ignored, held, released
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
+
+ATTEMPTS, PAUSE = 50, 0.1  # seconds between two attempts to reach the fork server
 
 
 @dataclass
@@ -51,11 +55,14 @@ def warm_up() -> None:
     context = _context()
     if context.get_start_method() != "forkserver":
         return
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
+    # its start unblocks SIGTERM
+    resource_tracker.ensure_running()
     context.set_forkserver_preload(["dltrain.sweep.backends.preload"])
-    # The server restores SIGINT in its children; it ignores it itself, so a Ctrl-C of the terminal leaves it alive.
-    with hangup_ignored():
+    # The server restores SIGINT in its children; it ignores it itself, so a Ctrl-C of the terminal leaves it alive. A
+    # SIGTERM to the whole group (`timeout`, `kill 0`) leaves it alive, too: a job that starts just then is not lost.
+    with hangup_ignored(), held(signal.SIGTERM):
         forkserver.ensure_running()
 
 
@@ -69,7 +76,15 @@ def start(target: Callable[..., None], *arguments: object) -> Worker:
     context = _context()
     ours, theirs = context.Pipe()
     process = context.Process(target=_begin, args=(dict(os.environ), target, *arguments, theirs))
-    process.start()
+    for attempt in range(ATTEMPTS):
+        try:
+            process.start()
+            break
+        except (EOFError, ConnectionError):
+            # the server was killed, and takes a moment to die; the start after that begins another
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(PAUSE)
     theirs.close()
     return Worker(process, ours)
 
@@ -78,6 +93,7 @@ def _begin(environment: dict[str, str], target: Callable[..., None], *arguments:
     """Call the target in the caller's environment: the fork server, which may be older, has that of its start."""
     os.environ.clear()
     os.environ.update(environment)
+    released(signal.SIGTERM)
     target(*arguments)
 
 

@@ -123,7 +123,11 @@ PRACTICE = (
     ("another lr for a part of the net", "`parameters.lr_scale={head: 10}`", "L1 L2"),
     ("frozen parts, thawed later", "`parameters.freeze=[layers]`, `parameters.thaw_epoch=5`", "L1 L2"),
     ("data on the GPU, batches prefetched", "`device=auto`, `dataset.resident_share`, `workers`", "L1"),
-    ("several learning rates at log-spaced values", "`lr=auto`, `-m lr=0.1,0.01,0.001`", "L3"),
+    (
+        "several learning rates at log-spaced values",
+        "`lr=auto`, `dltrain find-lr`, `-m 'lr=logspace(-4,-1,4)'`",
+        "L3",
+    ),
     ("overfit a few samples first", "`debug=overfit`", "L3"),
     ("the mean of several models' outputs", "`dltrain evaluate RUN RUN …`", "L3"),
     (
@@ -140,7 +144,7 @@ LOOKING = (
     ("overfit a few samples without regularization, to a loss of 0", "`dltrain check`; as a run: `debug=overfit`", "L3"),
     ("training and validation curves: a gap, but not too large", "`metrics.csv`, TensorBoard; `early_stopping.metric=gap`", "L1 L3"),
     ("data have zero mean; splits do not leak", "`dltrain check`; `dataset.normalize=unit\\|center`, splits by `dataset.split_seed`", "L3"),
-    ("learning rates at log-spaced values on a smaller set", "`lr=auto`", "L3"),
+    ("learning rates at log-spaced values on a smaller set", "`lr=auto`, `dltrain find-lr`", "L3"),
     ("norms of activations and gradients by layer; share of dead units", "`diagnostics=[layers]`; over all layers `grad_norm`", "L1 L4"),
     ("Hessian: extreme eigenvalues, share of negative ones, κ; a saddle?", "`diagnostics=[curvature]`", "L0 L4"),
     ("predicted change of the loss beside the true one; the optimal step α*", "`diagnostics=[prediction]`; `optimizer=steepest` takes α*", "L0 L4"),

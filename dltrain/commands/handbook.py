@@ -98,8 +98,8 @@ PRACTICE = (
     ),
     ("K-fold cross-validation", "`-m folds=5 fold=0,1,2,3,4`, stratified", "L0"),
     (
-        "shuffle every epoch, once, never, or draw with replacement",
-        "`shuffle=epoch\\|once\\|never\\|replacement`",
+        "shuffle every epoch, once, never; draw with replacement, or each sample for itself",
+        "`shuffle=epoch\\|once\\|never`; `shuffle=replacement`, `shuffle=bernoulli`",
         "L0 L2 L3 L4",
     ),
     (

@@ -224,6 +224,7 @@ _LR = frozenset({"lr of each step"})
 _CLASSES = frozenset({"classes", "samples"})
 KNOBS = (
     Knob("shuffle", "replacement", "epoch", gives=frozenset({"free draws"})),
+    Knob("shuffle", "bernoulli", "epoch", gives=frozenset({"free draws"})),
     Knob("dataset.class_weights", "balanced", "none", _CLASSES, frozenset({"balanced classes"})),
     Knob("parameters.lr_scale", None, "{}", needs=frozenset({"a step size for each weight"})),
     Knob("parameters.thaw_epoch", None, "null", gives=frozenset({"new weights"})),
@@ -424,6 +425,11 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
     Contradiction(
         lambda c, w: c["epochs"] is not None and c["steps"] is not None,
         "`epochs` is {epochs} and `steps` is {steps}: both say how long to train. Give one (the other as null).",
+    ),
+    Contradiction(
+        lambda c, w: c["shuffle"] == "bernoulli" and c["batch_size"] == "full",
+        "`shuffle` is bernoulli and `batch_size` is full: every step takes all samples, so that nothing is drawn. "
+        "Use shuffle=epoch, or a smaller batch_size.",
     ),
     Contradiction(
         lambda c, w: (c["fold"] is not None) and (c["folds"] is None),

@@ -41,9 +41,10 @@ INTRODUCTIONS = {
     "wrap": "A wrap goes around any first-order optimizer; several are applied from left to right: `wrap=[sam,lookahead]`.",
     "averaging": "What is validated, stopped on, kept and tested are the averaged weights; batch-norm statistics are recomputed "
     "for them from unaugmented training samples: all of them, or a random sample of 10,000.",
-    "schedule": "Every value multiplies `lr`. Each schedule has a warm-up (`warmup_steps` or `warmup_epochs`), then runs over "
-    "the remaining steps. Values are functions of the step alone, so that a resumed run has the same ones; only `plateau` "
-    "has a state, which checkpoints store.",
+    "schedule": "Every value multiplies `lr`. A warm-up of w steps (`warmup_steps` or `warmup_epochs`) multiplies the first value "
+    "by 1/(w + 1), 2/(w + 1), …, w/(w + 1); then the schedule runs over the remaining T steps, t = 0 to T − 1. `end` belongs to "
+    "t = T, so that the last step of the run still moves. Values are functions of the step alone, so that a resumed run has the "
+    "same ones; only `plateau` has a state, which checkpoints store.",
     "momentum_schedule": "The same schedules give the momentum itself, by default from 0.5 to 0.9 (L3); formulas and keys as "
     "in [schedules of the learning rate](#schedules-of-the-learning-rate). They need an optimizer that has momentum.",
     "penalty_schedule": "The same schedules multiply the strengths λ of penalties, decays and weight rules, by default from 0 "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -333,6 +333,8 @@ def parse(overrides: list[str], loader: ConfigLoader | None) -> list[Override]:
             raise UserError(
                 f"`{text}` is not `key=value`.{_form_hint(overrides, number)} `dltrain --help` lists words and knobs."
             )
+        if whole := split_by_shell(overrides[number:]):
+            raise UserError(f"`{text}` ends at a space, where the shell splits. Write {shlex.quote(whole)}")
         try:
             parsed += parser.parse_overrides([text])
             grammar.check_ends(parsed[-1])
@@ -378,6 +380,22 @@ def _uncalled(key: str, name: str, error: Exception) -> str:
     return f"cannot be read: {reason}\n" + (
         ". ".join(written_out) or f"For example: {shlex.quote(f'{key}={FORMS[name]}')}"
     )
+
+
+def split_by_shell(texts: Sequence[str]) -> str:
+    """Return the override that the shell has split at spaces within brackets; empty where the first text is whole.
+
+    >>> split_by_shell(["regularization=[l2,", "dropout]", "lr=1"])
+    'regularization=[l2, dropout]'
+    """
+    key, _, value = texts[0].partition("=")
+    for text in texts[1:] if _missing_brackets(value) else ():
+        if "=" in text:
+            return ""
+        value = f"{value} {text}"
+        if value.endswith(tuple(BRACKETS.values())) and not _missing_brackets(value):
+            return f"{key}={value}"
+    return ""
 
 
 def _missing_brackets(value: str) -> str:

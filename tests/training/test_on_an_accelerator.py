@@ -221,6 +221,7 @@ FAST = {
     "streamed": "dataset.resident_share=0 workers=0 optimizer=momentum",
     "weights": "dataset.class_weights=balanced loss=bce model=linear",
     "hard": "sampler=hard accumulate=2 optimizer=lion",
+    "bernoulli": "shuffle=bernoulli model.norm=batch optimizer=momentum",
     "curvature": "optimizer=newton_cg dataset=diabetes model.hidden=[8] loss=mse",
 }
 

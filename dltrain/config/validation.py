@@ -61,9 +61,26 @@ def checked(
     check_parts(plain, choices, catalogue)
     check_values(plain, choices, catalogue, changed, secrets)
     check_lr_is_used(plain, choices, catalogue)
+    check_said_twice(plain, choices, overrides, catalogue)
     check_together(plain, choices, kept, catalogue.words["metrics"])
     check_idle(plain, choices, overrides)
     return to_config(plain, words_of(choices), secrets)
+
+
+def check_said_twice(
+    plain: Node, choices: dict[str, list[str]], overrides: list[str], catalogue: Catalogue
+) -> None:
+    """Refuse another value of a key that a chosen word sets by a key of its own: `model.dropout` beside `regularization.dropout.p`."""
+    given = keys_of(overrides)
+    for word in (catalogue.words[group][name] for group in LIST_GROUPS for name in choices.get(group, ())):
+        for path, text in leaves(word.content) if word.is_global else ():
+            own = re.fullmatch(r"\$\{([\w.]+)\}", str(text))
+            if own is None or path not in given or at(plain, path) == at(plain, own[1]):
+                continue
+            raise UserError(
+                f"`{path}` is {at(plain, path)} and `{own[1]}` is {at(plain, own[1])}: {word.group}=[{word.name}] sets {path}, so "
+                f"that one of them would do nothing.\nLeave {path} out, and write {own[1]}={at(plain, path)}"
+            )
 
 
 def check_lr_is_used(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:

@@ -40,6 +40,26 @@ def test_a_file_may_state_the_defaults(dltrain, workdir, capsys):
     assert dltrain("experiment=mine", "--cfg", "job") == 0
 
 
+TWICE = {
+    "regularization=[dropout] model.dropout=0.3": "regularization.dropout.p=0.3",
+    "regularization=[label_smoothing] loss.label_smoothing=0.3": "regularization.label_smoothing.smoothing=0.3",
+    "-m regularization=[dropout] model.dropout=0.2,0.3": "regularization.dropout.p=0.3",
+}
+
+
+@pytest.mark.parametrize("typed, cure", TWICE.items(), ids=TWICE)
+def test_two_values_for_one_number(dltrain, workdir, capsys, typed, cure):
+    """The key of the regularization was without effect, though the run is called by it; equal values are one."""
+    word, key = (text for text in typed.split() if text != "-m")
+    shown = ["sweep.dry_run=true", "-m"] if "-m" in typed else ["--cfg", "job"]
+    with pytest.raises(UserError, match="so that one of them would do nothing") as error:
+        dltrain(*typed.split(), *shown[:1] * ("-m" in typed))
+    assert str(error.value).splitlines()[1].endswith(f"and write {cure}")
+    assert dltrain(word, cure, *shown) == 0
+    if "-m" not in typed:
+        assert dltrain(word, cure, key, *shown) == 0
+
+
 def test_cfg_shows_what_the_run_would_have(dltrain, workdir, capsys):
     """`--cfg` composed by a way of its own: a traceback for a dictionary, and both lengths of a recipe, which exclude each other."""
     import yaml

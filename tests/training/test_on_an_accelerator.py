@@ -142,7 +142,8 @@ def interrupted(arguments: list[str]) -> list[str]:
     original = Trainer.observe
 
     def observe(self: Trainer) -> None:
-        if self.step == CUT:
+        # not in a trial of lr=auto, as study problems have, which a signal ends without a run
+        if self.step == CUT and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             os.kill(os.getpid(), signal.SIGTERM)
         original(self)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import re
 import shlex
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 
 from dltrain.text import shown
 
@@ -127,6 +129,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     same = [name for name in known if _letters(name) == _letters(SYNONYMS.get(word.lower(), word))]
     found = same or _close(word, known)
     return f" Did you mean `{found[0]}`?" if found else ""
+
+
+def nearest_path(path: Path) -> str:
+    """Return the path closest to one that does not exist, by the names beside it, as the end of a sentence; or ''."""
+    missing = path
+    while not missing.parent.exists() and missing.parent != missing:
+        missing = missing.parent
+    try:
+        found = difflib.get_close_matches(missing.name, os.listdir(missing.parent), n=1, cutoff=0.6)
+    except OSError:
+        return ""
+    return f" Did you mean `{missing.parent / found[0] / path.relative_to(missing)}`?" if found else ""
 
 
 def _letters(name: str) -> str:

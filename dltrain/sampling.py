@@ -6,6 +6,7 @@ training split, `len(sampler)` their number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from dltrain.ranges import NonNegative, Part, Share
 from dltrain.seeding import splitmix
 
-Order = Literal["epoch", "once", "never", "replacement"]
+Order = Literal["epoch", "once", "never", "replacement", "bernoulli"]
 
 
 class Sampler(Protocol):
@@ -36,6 +37,17 @@ def generator(seed: int, epoch: int, stream: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(state % 2**63)
 
 
+class Drawn(Protocol):
+    """A sampler that may also draw the batches of an epoch itself, each of its own size."""
+
+    def draws(self, epoch: int, steps: int, least: int) -> tuple[Tensor, list[int]] | None:
+        """Return the positions of all batches of an epoch, one batch after the other, and the sizes of the batches.
+
+        None where the batches are parts of `order(epoch)` of equal size. `least`: samples that a batch needs.
+        """
+        ...
+
+
 class Shuffle:
     """Draw all samples equally often, in the order given by `shuffle`.
 
@@ -43,16 +55,25 @@ class Shuffle:
         shuffle=once: the same permutation in each epoch
         shuffle=never: the order of the dataset
         shuffle=replacement: N independent draws in each epoch
+        shuffle=bernoulli: each sample enters each batch with probability B/N, independently
 
-    The order is a function of the seed and the epoch, so that a run can be resumed anywhere.
+    The order is a function of the seed and the epoch, so that a run can be resumed anywhere. Under bernoulli a batch has B
+    samples on average, with variance B·(1 − B/N), and an epoch ⌈N/B⌉ batches; an empty batch is drawn again, and so is one
+    with fewer samples than the batch norms of the model need.
 
+    Symbols: N = training samples, B = batch_size
     Use: nearly always.
     Lecture: L0 L2 L3 L4
     """
 
     def __init__(self, targets: Tensor, batch_size: int, seed: int, shuffle: Order = "epoch") -> None:
-        del batch_size
         self._count, self._seed, self._shuffle = len(targets), seed, shuffle
+        self._share = batch_size / max(len(targets), 1)
+        if shuffle == "bernoulli" and self._share >= 1:
+            raise ValueError(
+                f"shuffle=bernoulli with batch_size={batch_size} takes all {len(targets)} samples in each step, so that nothing "
+                "is drawn; use a smaller batch_size, or shuffle=epoch"
+            )
 
     def __len__(self) -> int:
         return self._count
@@ -66,6 +87,19 @@ class Shuffle:
         # "once" is the permutation of epoch 0 in every epoch
         epoch = 0 if self._shuffle == "once" else epoch
         return torch.randperm(self._count, generator=generator(self._seed, epoch))
+
+    def draws(self, epoch: int, steps: int, least: int) -> tuple[Tensor, list[int]] | None:
+        """See `Drawn.draws`."""
+        if self._shuffle != "bernoulli":
+            return None
+        chosen = _successes(steps * self._count, self._share, generator(self._seed, epoch))
+        step = chosen.div(self._count, rounding_mode="floor")
+        batches = list((chosen - step * self._count).split(torch.bincount(step, minlength=steps).tolist()))
+        for number, batch in enumerate(batches):
+            random = generator(self._seed, epoch, 1 + number) if len(batch) < least else None
+            while random is not None and len(batches[number]) < least:
+                batches[number] = _successes(self._count, self._share, random)
+        return torch.cat(batches), [len(batch) for batch in batches]
 
 
 class Balanced:
@@ -216,6 +250,20 @@ class Hard:
         """Load a state from `state_dict`."""
         self._losses.copy_(state["losses"])
         self._epoch, self._at_start = int(state["epoch"]), state["at_start"].to(self._losses.device)
+
+
+def _successes(trials: int, probability: float, random: torch.Generator) -> Tensor:
+    """Return which of `trials` independent Bernoulli trials succeed, ascending, from the geometric gaps between them."""
+    found, last = [torch.empty(0, dtype=torch.int64)], -1
+    while last < trials:
+        count = max(16, round((trials - last) * probability))
+        uniform = torch.rand(count, generator=random, dtype=torch.float64)
+        # P(gap > k) = (1 − p)^k
+        gaps = 1 + (torch.log1p(-uniform) / math.log1p(-probability)).floor().clamp_max(trials).long()
+        found.append(last + gaps.cumsum(0))
+        last = int(found[-1][-1])
+    places = torch.cat(found)
+    return places[places < trials]
 
 
 def _systematic(shares: Tensor, random: torch.Generator) -> Tensor:

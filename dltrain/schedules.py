@@ -101,7 +101,7 @@ def constant(
 
     Args:
         start: multiple of lr
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     return _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs).schedule(lambda step: start)
@@ -136,7 +136,7 @@ def step(
         every_steps: period in steps, instead of every_epochs
         start: multiple of lr at the start
         end: multiple of lr at s = 0
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
@@ -179,7 +179,7 @@ def multistep(
         unit: share of the schedule, epochs, or steps
         start: multiple of lr at the start
         end: multiple of lr at s = 0
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
@@ -225,7 +225,7 @@ def exponential(
         unit: unit of t
         start: multiple of lr at the start
         end: multiple of lr at s = 0
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
@@ -257,7 +257,7 @@ def inverse(
         unit: unit of t
         start: multiple of lr at the start
         end: multiple of lr at s = 0
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
@@ -287,7 +287,7 @@ def inverse_sqrt(
         unit: unit of k
         start: multiple of lr at the start
         end: multiple of lr at s = 0
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
@@ -318,7 +318,7 @@ def inverse_k(
         unit: unit of k
         start: multiple of lr at the start
         end: multiple of lr at s = 0
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
@@ -344,7 +344,7 @@ def linear(
     Args:
         start: multiple of lr at the start
         end: multiple of lr at s = 0
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     return polynomial(total_steps, steps_per_epoch, 1.0, start, end, warmup_steps, warmup_epochs)
@@ -372,7 +372,7 @@ def polynomial(
         power: exponent; 1 is linear decay
         start: multiple of lr at the start
         end: multiple of lr at s = 0
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
@@ -399,7 +399,7 @@ def cosine(
     Args:
         start: multiple of lr at the start
         end: multiple of lr at s = 0
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
@@ -433,7 +433,7 @@ def cosine_restarts(
         growth: ratio of the lengths of consecutive cycles
         start: multiple of lr at the start
         end: multiple of lr at s = 0
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
@@ -486,7 +486,7 @@ def one_cycle(
         start: multiple of lr at the start
         peak: multiple of lr at the peak
         end: multiple of lr at the end
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
@@ -528,7 +528,7 @@ def triangular(
         shrink: ratio of the heights of consecutive cycles
         start: multiple of lr at both ends of each cycle
         peak: multiple of lr in the middle of the first cycle
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
@@ -565,7 +565,7 @@ class Plateau:
         min_delta: change that an improvement must exceed, in the units of the metric
         start: multiple of lr at the start
         end: multiple of lr at s = 0
-        warmup_steps: length of a linear warm-up before the schedule, in steps
+        warmup_steps: w, steps of a warm-up before the schedule: its first value × 1/(w + 1), …, w/(w + 1)
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
 

@@ -5,6 +5,7 @@ The interface of a group is a `Protocol` beside its family; docs/extending.md sh
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ def check_fits(part: object, names: Sequence[str], key: str) -> None:
     # a part that fits one interface may lack the methods of another, but not have them with other arguments
     wrong = [found for found in misfits if found is not None and not found.startswith(("has no", "is no"))]
     if None in misfits and not wrong:
+        check_spelling(part, names_of(interfaces), key)
         return
     # of several interfaces the one whose method exists with other arguments
     nearest = next(iter(wrong), misfits[0])
@@ -35,6 +37,20 @@ def check_fits(part: object, names: Sequence[str], key: str) -> None:
         f"`{key}` gives {described(part)}, which {nearest}{others}.\n"
         f"docs/extending.md shows the interface, {module}, with an example."
     )
+
+
+def check_spelling(part: object, known: Sequence[str], key: str) -> None:
+    """Refuse a method that nobody calls and that is called nearly like one of an interface, which the part lacks."""
+    own = [
+        name for name in vars(type(part)) if not name.startswith("_") and callable(getattr(part, name, None))
+    ]
+    for name in own if not inspect.isroutine(part) else ():
+        lacking = [other for other in known if not hasattr(part, other)]
+        if name not in known and (found := difflib.get_close_matches(name, lacking, n=1, cutoff=0.85)):
+            raise UserError(
+                f"`{key}` gives an object of {type(part).__qualname__}, whose method `{name}` nobody calls. Did you mean "
+                f"`{found[0]}`? Rename it, or begin its name with an underscore."
+            )
 
 
 def interface_of(name: str) -> type:

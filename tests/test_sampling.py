@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import get_args
 
 import pytest
 import torch
+from conftest import Run, assert_equal
 from torch import Tensor
 
+from dltrain.config import saved
+from dltrain.config.compose import open_catalogue
+from dltrain.config.door import Door, shipped_targets
+from dltrain.errors import UserError
+from dltrain.run.build import build
 from dltrain.sampling import Balanced, Hard, Order, Sampler, Shuffle, generator
+from dltrain.seeding import derive
+from dltrain.training.trainer import Trainer
 
 TARGETS = torch.tensor([0] * 90 + [1] * 30 + [2] * 9)
 Make = Callable[..., Sampler]
 
 
-ALL = [(make, shuffle) for make in (Shuffle, Balanced) for shuffle in get_args(Order)]
+# of parts of one order; bernoulli draws each batch by itself
+ORDERS = [shuffle for shuffle in get_args(Order) if shuffle != "bernoulli"]
+ALL = [(make, shuffle) for make in (Shuffle, Balanced) for shuffle in ORDERS]
 
 
 @pytest.mark.parametrize(("make", "shuffle"), [*ALL, (Hard, "epoch"), (Hard, "replacement")])
@@ -63,7 +74,7 @@ def test_with_replacement_some_come_twice_and_all_equally_often() -> None:
     assert abs(counts.float().std().item() - 10) < 1  # Poisson of mean 100
 
 
-@pytest.mark.parametrize("shuffle", get_args(Order))
+@pytest.mark.parametrize("shuffle", ORDERS)
 @pytest.mark.parametrize("batch_size", [3, 8, 10, 64, 128, 129])
 def test_every_batch_holds_every_class_equally_often(shuffle: str, batch_size: int) -> None:
     sampler = Balanced(TARGETS, batch_size, 0, shuffle)
@@ -72,6 +83,133 @@ def test_every_batch_holds_every_class_equally_often(shuffle: str, batch_size: i
             counts = torch.bincount(batch, minlength=3)
             assert counts.min() > 0
             assert counts.max() - counts.min() <= 1
+
+
+# Bernoulli draws ---------------------------------------------------------------------------------------------------
+
+
+def bernoulli(count: int, size: int, epoch: int = 0, least: int = 1, seed: int = 0) -> list[Tensor]:
+    """Draw the batches of one epoch."""
+    steps = math.ceil(count / size)
+    drawn = Shuffle(torch.zeros(count), size, seed, "bernoulli").draws(epoch, steps, least)
+    assert drawn is not None
+    return list(drawn[0].split(drawn[1]))
+
+
+@pytest.mark.parametrize("count, size", [(1000, 50), (60, 40), (2000, 3)])
+def test_bernoulli_batches_have_the_moments_of_the_binomial(count: int, size: int) -> None:
+    batches = [batch for epoch in range(400) for batch in bernoulli(count, size, epoch)]
+    sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)
+    share = size / count
+    full = 1 - (1 - share) ** count  # an empty batch is drawn again
+    mean = size / full
+    variance = (size * (1 - share) + size**2) / full - mean**2
+    error = (variance / len(sizes)) ** 0.5
+    assert sizes.mean().item() == pytest.approx(mean, abs=4 * error)
+    assert sizes.var().item() == pytest.approx(variance, rel=4 * (2 / len(sizes)) ** 0.5 + 0.01)
+    for batch in batches[:50]:
+        assert len(batch.unique()) == len(batch) and 0 <= batch.min() <= batch.max() < count
+    # each sample alike, and independent of its neighbor
+    counts = torch.bincount(torch.cat(batches), minlength=count).double()
+    expected = len(batches) * share / full
+    assert counts.mean().item() == pytest.approx(expected, rel=4 * error / mean)
+    assert counts.var(unbiased=False).item() == pytest.approx(
+        len(batches) * share / full * (1 - share / full), rel=5 * (2 / count) ** 0.5
+    )
+    together = sum(float(bool((batch == 7).any()) and bool((batch == 8).any())) for batch in batches)
+    pairs = len(batches) * share**2 / full
+    assert together == pytest.approx(pairs, abs=4 * pairs**0.5 + 1)
+
+
+def test_bernoulli_draws_are_those_of_a_loop_over_the_gaps() -> None:
+    """Which samples enter: a pass over all samples of all steps, which jumps from one that enters to the next."""
+    count, size, steps = 40, 8, 5
+    random = generator(3, 2)
+    # the first call draws as many gaps as it expects to need
+    uniform = torch.rand(
+        max(16, round((count * steps + 1) * size / count)), generator=random, dtype=torch.float64
+    )
+    place, entered = -1, [[] for _ in range(steps)]
+    for value in uniform.tolist():
+        place += 1 + math.floor(math.log(1 - value) / math.log(1 - size / count))
+        if place < count * steps:
+            entered[place // count].append(place % count)
+    drawn = [batch.tolist() for batch in bernoulli(count, size, epoch=2, seed=3)]
+    assert drawn[:4] == entered[:4]
+
+
+def test_bernoulli_batches_are_a_function_of_seed_and_epoch_alone() -> None:
+    before = torch.get_rng_state()
+    one, other = bernoulli(1000, 10, 3, seed=5), bernoulli(1000, 10, 3, seed=5)
+    assert all(left.equal(right) for left, right in zip(one, other, strict=True))
+    for batches in (bernoulli(1000, 10, 4, seed=5), bernoulli(1000, 10, 3, seed=6)):
+        assert [batch.tolist() for batch in batches] != [batch.tolist() for batch in one]
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize("least", [1, 2, 5])
+def test_a_bernoulli_batch_has_the_samples_that_it_needs(least: int) -> None:
+    usual, enough = bernoulli(300, 3, least=1), bernoulli(300, 3, least=least)
+    assert min(len(batch) for batch in enough) >= least
+    for left, right in zip(usual, enough, strict=True):  # only the small ones are drawn again
+        assert len(left) < least or left.equal(right)
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL: nothing of the product catches it."""
+
+
+def die_at_17(trainer: Trainer) -> None:
+    if trainer.step == 17:
+        raise Killed
+    observe(trainer)
+
+
+observe = Trainer.observe
+
+
+def test_bernoulli_runs_equal_a_plain_loop_and_go_on_in_mid_epoch(train, dltrain, workdir):
+    choices = ("shuffle=bernoulli", "model=linear", "optimizer=sgd", "lr=0.5", "dataset.limit=200", "batch_size=20", "epochs=3",
+               "evaluation.every_steps=4", "checkpoint.every_steps=3", "early_stopping=none", "initializer=zeros")  # fmt: skip
+    golden = train(*choices)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "observe", die_at_17)
+        with pytest.raises(Killed):
+            train(*choices, "name=killed")
+    (file,) = workdir.glob("outputs/killed/*/config.yaml")
+    dltrain("resume", file.parent)
+    assert_equal(Run(file.parent).timeless_rows, golden.timeless_rows)
+    found = golden.last_state()["weights"]
+    assert_equal(Run(file.parent).last_state()["weights"], found)
+
+    catalogue = open_catalogue()
+    parts, _ = build(saved.read(golden.path, catalogue, []), Door(shipped_targets(catalogue), []))
+    data = parts.train
+    inputs, targets = data.inputs.flatten(1).double(), data.targets
+    weights, bias = torch.zeros(10, 64, dtype=torch.float64), torch.zeros(10, dtype=torch.float64)
+    for epoch in range(3):
+        for batch in bernoulli(200, 20, epoch, seed=derive(0, "shuffle")):
+            x, y = inputs[batch], torch.nn.functional.one_hot(targets[batch], 10)
+            slope = (torch.softmax(x @ weights.T + bias, 1) - y) / len(batch)
+            weights, bias = weights - 0.5 * slope.T @ x, bias - 0.5 * slope.sum(0)
+    named = {tuple(value.shape): value.double() for value in found.values()}
+    torch.testing.assert_close(named[10, 64], weights, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(named[10,], bias, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "typed, says",
+    [
+        ("optimizer=gd", "every step takes all samples, so that nothing is drawn. Use shuffle=epoch"),
+        ("batch_size=50", "shuffle=bernoulli with batch_size=50 takes all 50 samples in each step"),
+        ("sampler=balanced", "Use shuffle=epoch, or use sampler=none"),
+        ("sampler=hard", "shuffle=bernoulli cannot go with it: use shuffle=epoch"),
+    ],
+)
+def test_bernoulli_refusals(dltrain, workdir, typed, says):
+    with pytest.raises(UserError, match=says):
+        dltrain("shuffle=bernoulli", "dataset.limit=50", "steps=1", typed)
+    assert not (workdir / "outputs").exists()
 
 
 def test_a_last_batch_too_small_for_all_classes_is_left_out() -> None:

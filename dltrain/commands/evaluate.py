@@ -11,6 +11,7 @@ from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.door import door_for_saved
+from dltrain.config.keys import check_division, check_used
 from dltrain.config.schema import Config, DatasetKnobs
 from dltrain.config.validation import plain_config
 from dltrain.config.values import check_value
@@ -52,7 +53,10 @@ def run(arguments: list[str]) -> int:
 def read(
     path: Path, catalogue: Catalogue, overrides: list[str], instead: dict[str, dict[str, Any]], whole: bool
 ) -> Config:
-    """Return the configuration by which a run is scored."""
+    """Return the configuration by which a run is scored. Raises UserError for a change that a score does not depend on."""
+    if not whole:
+        check_division(overrides)
+    check_used(overrides)
     config = named_copies(saved.read(path, catalogue, overrides, instead=instead), catalogue)
     return undivided(config) if whole else config
 

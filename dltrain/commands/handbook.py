@@ -41,9 +41,10 @@ INTRODUCTIONS = {
     "wrap": "A wrap goes around any first-order optimizer; several are applied from left to right: `wrap=[sam,lookahead]`.",
     "averaging": "What is validated, stopped on, kept and tested are the averaged weights; batch-norm statistics are recomputed "
     "for them from unaugmented training samples: all of them, or a random sample of 10,000.",
-    "schedule": "Every value multiplies `lr`. Each schedule has a warm-up (`warmup_steps` or `warmup_epochs`), then runs over "
-    "the remaining steps. Values are functions of the step alone, so that a resumed run has the same ones; only `plateau` "
-    "has a state, which checkpoints store.",
+    "schedule": "Every value multiplies `lr`. A warm-up of w steps (`warmup_steps` or `warmup_epochs`) multiplies the first value "
+    "by 1/(w + 1), 2/(w + 1), …, w/(w + 1); then the schedule runs over the remaining T steps, t = 0 to T − 1. `end` belongs to "
+    "t = T, so that the last step of the run still moves. Values are functions of the step alone, so that a resumed run has the "
+    "same ones; only `plateau` has a state, which checkpoints store.",
     "momentum_schedule": "The same schedules give the momentum itself, by default from 0.5 to 0.9 (L3); formulas and keys as "
     "in [schedules of the learning rate](#schedules-of-the-learning-rate). They need an optimizer that has momentum.",
     "penalty_schedule": "The same schedules multiply the strengths λ of penalties, decays and weight rules, by default from 0 "
@@ -98,8 +99,8 @@ PRACTICE = (
     ),
     ("K-fold cross-validation", "`-m folds=5 fold=0,1,2,3,4`, stratified", "L0"),
     (
-        "shuffle every epoch, once, never, or draw with replacement",
-        "`shuffle=epoch\\|once\\|never\\|replacement`",
+        "shuffle every epoch, once, never; draw with replacement, or each sample for itself",
+        "`shuffle=epoch\\|once\\|never`; `shuffle=replacement`, `shuffle=bernoulli`",
         "L0 L2 L3 L4",
     ),
     (
@@ -123,7 +124,11 @@ PRACTICE = (
     ("another lr for a part of the net", "`parameters.lr_scale={head: 10}`", "L1 L2"),
     ("frozen parts, thawed later", "`parameters.freeze=[layers]`, `parameters.thaw_epoch=5`", "L1 L2"),
     ("data on the GPU, batches prefetched", "`device=auto`, `dataset.resident_share`, `workers`", "L1"),
-    ("several learning rates at log-spaced values", "`lr=auto`, `-m lr=0.1,0.01,0.001`", "L3"),
+    (
+        "several learning rates at log-spaced values",
+        "`lr=auto`, `dltrain find-lr`, `-m 'lr=logspace(-4,-1,4)'`",
+        "L3",
+    ),
     ("overfit a few samples first", "`debug=overfit`", "L3"),
     ("the mean of several models' outputs", "`dltrain evaluate RUN RUN …`", "L3"),
     (
@@ -140,7 +145,7 @@ LOOKING = (
     ("overfit a few samples without regularization, to a loss of 0", "`dltrain check`; as a run: `debug=overfit`", "L3"),
     ("training and validation curves: a gap, but not too large", "`metrics.csv`, TensorBoard; `early_stopping.metric=gap`", "L1 L3"),
     ("data have zero mean; splits do not leak", "`dltrain check`; `dataset.normalize=unit\\|center`, splits by `dataset.split_seed`", "L3"),
-    ("learning rates at log-spaced values on a smaller set", "`lr=auto`", "L3"),
+    ("learning rates at log-spaced values on a smaller set", "`lr=auto`, `dltrain find-lr`", "L3"),
     ("norms of activations and gradients by layer; share of dead units", "`diagnostics=[layers]`; over all layers `grad_norm`", "L1 L4"),
     ("Hessian: extreme eigenvalues, share of negative ones, κ; a saddle?", "`diagnostics=[curvature]`", "L0 L4"),
     ("predicted change of the loss beside the true one; the optimal step α*", "`diagnostics=[prediction]`; `optimizer=steepest` takes α*", "L0 L4"),

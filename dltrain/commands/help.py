@@ -22,6 +22,7 @@ EXAMPLES = (
         "several words in one group",
     ),
     ("dltrain -m optimizer=momentum,adam lr=0.1,0.01", "a sweep over every combination"),
+    ("dltrain -m 'lr=logspace(-4,-1,4)'", "over 0.0001, 0.001, 0.01, 0.1"),
     ("dltrain experiment=tabular", "a recipe, with the result that it should reach"),
 )
 

@@ -15,7 +15,8 @@ from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
-from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest
+from dltrain.config.keys import check_used
+from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest, nearest_path
 from dltrain.text import say, show
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def run(arguments: list[str]) -> int:
     """Print or write the predictions; 3 where an input was left out."""
     asked = read(arguments)
     check_output(asked)
+    check_used(asked.overrides)
     catalogue = open_catalogue(asked.config_dir)
     configs = [saved.read(path, catalogue, asked.overrides) for path in asked.runs]
     doors = [door_for_saved(config, catalogue, asked.overrides) for config in configs]
@@ -201,7 +203,10 @@ def check_named(asked: Arguments) -> None:
         raise UserError("`-` is named twice, and standard input can be read once. Name it once")
     for name in asked.inputs:
         if name != STANDARD and not os.path.exists(os.path.expanduser(name)):
-            raise DataProblem(f"{name} is neither a run folder nor a file nor a folder of images.")
+            raise DataProblem(
+                f"{name} is neither a run folder nor a file nor a folder of images."
+                + nearest_path(Path(name).expanduser())
+            )
 
 
 def check_output(asked: Arguments) -> None:

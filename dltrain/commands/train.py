@@ -22,6 +22,7 @@ from dltrain.config.compose import (
     Composition,
     compose,
     open_catalogue,
+    open_dicts,
     open_hydra,
     quote_foreign,
     say_replaced,
@@ -253,11 +254,15 @@ def _hydra_says(args: Namespace, hydra: Hydra, catalogue: Catalogue) -> int:
     else:
         # refused with our messages, as a run would be
         composition = compose(args.overrides, catalogue, hydra, name)
+        overrides = open_dicts(args.overrides, catalogue)
         if args.cfg == "job":
-            validate(composition)
+            config = validate(composition)
+            # the length that the run would have: `steps` replaces a recipe's epochs
+            replaced = [key for key in ("epochs", "steps") if getattr(config, key) != composition.cfg[key]]
+            overrides += [f"{key}=null" for key in replaced]
         if args.cfg:
-            hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
+            hydra.show_cfg(name, overrides, args.cfg, args.package, args.resolve)
         else:
-            hydra.show_info(args.info, config_name=name, overrides=args.overrides)
+            hydra.show_info(args.info, config_name=name, overrides=overrides)
     sys.stdout.flush()
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +14,15 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
 from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dltrain.config import grammar
 from dltrain.config.catalogue import LIST_GROUPS, Catalogue, Param, written
+from dltrain.config.grammar import FORMS, Refused
 from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, folder_of, group_of
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
@@ -321,9 +322,9 @@ def choices_of(cfg: DictConfig) -> dict[str, list[str]]:
     return choices
 
 
-def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
+def parse(overrides: list[str], loader: ConfigLoader | None) -> list[Override]:
     """Parse overrides; the loader resolves globs of words. Raises UserError for text that is not `key=value`."""
-    parser = OverridesParser.create(config_loader=loader)
+    parser = grammar.parser(loader)
     parsed = []
     for number, text in enumerate(overrides):
         if "\n" in text:
@@ -332,8 +333,11 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
             raise UserError(
                 f"`{text}` is not `key=value`.{_form_hint(overrides, number)} `dltrain --help` lists words and knobs."
             )
+        if whole := split_by_shell(overrides[number:]):
+            raise UserError(f"`{text}` ends at a space, where the shell splits. Write {shlex.quote(whole)}")
         try:
             parsed += parser.parse_overrides([text])
+            grammar.check_ends(parsed[-1])
         except OverrideParseException as error:
             raise UserError(f"`{text}` {_unreadable(text, error)}") from None
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists as deep
@@ -341,21 +345,6 @@ def parse(overrides: list[str], loader: ConfigLoader) -> list[Override]:
     return parsed
 
 
-# what Hydra's grammar can call in a value
-FUNCTIONS = (
-    "choice",
-    "range",
-    "interval",
-    "tag",
-    "shuffle",
-    "sort",
-    "glob",
-    "str",
-    "int",
-    "float",
-    "bool",
-    "json_str",
-)
 BRACKETS = {"[": "]", "(": ")", "{": "}"}
 
 
@@ -370,14 +359,43 @@ def _unreadable(text: str, error: Exception) -> str:
     called = re.match(r"(\w+)\(", value)
     if called and called[1] == "loginterval":
         return f"cannot be read: Hydra has no loginterval. Write {shlex.quote(f'{key}=tag(log,{value[3:]})')}"
-    if called and called[1] not in FUNCTIONS:
-        return f"cannot be read: there is no {called[1]}.{nearest(called[1], FUNCTIONS)}"
+    if called and called[1] not in FORMS:
+        return f"cannot be read: there is no {called[1]}.{nearest(called[1], FORMS)}"
+    if called and "while evaluating" in str(error):
+        return _uncalled(key, called[1], error)
     reason = str(error).splitlines()[-1].split("See http")[0].strip() or "some character needs quotes"
     if value == "" or not equals:
         return f"cannot be read: {reason}"
     if value[0] in BRACKETS:
         return f"cannot be read: {reason}\nClose every bracket by its own kind, and put a text with other signs in quotes."
     return f"cannot be read: {reason}\nFor a text, write {quoted(key, value)}"
+
+
+def _uncalled(key: str, name: str, error: Exception) -> str:
+    """Return why a function of the grammar does not take its arguments, and what to write."""
+    cause = error.__cause__
+    cures = cause.cures if isinstance(cause, Refused) else ()
+    reason = str(cause) if isinstance(cause, Refused) else f"{name} does not take that"
+    written_out = [f"{wanted}, write {shlex.quote(f'{key}={value}')}" for wanted, value in cures]
+    return f"cannot be read: {reason}\n" + (
+        ". ".join(written_out) or f"For example: {shlex.quote(f'{key}={FORMS[name]}')}"
+    )
+
+
+def split_by_shell(texts: Sequence[str]) -> str:
+    """Return the override that the shell has split at spaces within brackets; empty where the first text is whole.
+
+    >>> split_by_shell(["regularization=[l2,", "dropout]", "lr=1"])
+    'regularization=[l2, dropout]'
+    """
+    key, _, value = texts[0].partition("=")
+    for text in texts[1:] if _missing_brackets(value) else ():
+        if "=" in text:
+            return ""
+        value = f"{value} {text}"
+        if value.endswith(tuple(BRACKETS.values())) and not _missing_brackets(value):
+            return f"{key}={value}"
+    return ""
 
 
 def _missing_brackets(value: str) -> str:

@@ -224,6 +224,7 @@ _LR = frozenset({"lr of each step"})
 _CLASSES = frozenset({"classes", "samples"})
 KNOBS = (
     Knob("shuffle", "replacement", "epoch", gives=frozenset({"free draws"})),
+    Knob("shuffle", "bernoulli", "epoch", gives=frozenset({"free draws"})),
     Knob("dataset.class_weights", "balanced", "none", _CLASSES, frozenset({"balanced classes"})),
     Knob("parameters.lr_scale", None, "{}", needs=frozenset({"a step size for each weight"})),
     Knob("parameters.thaw_epoch", None, "null", gives=frozenset({"new weights"})),
@@ -411,6 +412,42 @@ def leads_outside(name: object) -> bool:
     return path.is_absolute() or ".." in path.parts or not str(path).isprintable()
 
 
+def idle(key: str, unused: Callable[[Node], Any], why: str) -> tuple[str, Contradiction]:
+    """Return the refusal of a key that is given and not null, where nothing reads it; `why` includes the cure."""
+    return key, Contradiction(
+        lambda c, w: value(c, key) is not None and bool(unused(c)),
+        f"`{key}` has no effect {why}, or leave {key} out.",
+    )
+
+
+# keys that are refused where the command line gives them and nothing reads them; files may state a default
+IDLE: tuple[tuple[str, Contradiction], ...] = (
+    idle(
+        "dataset.resize",
+        lambda c: not value(c, "dataset.image_size"),
+        "without dataset.image_size. Add dataset.image_size=224",
+    ),
+    idle(
+        "dataset.val_fraction",
+        lambda c: c["folds"] is not None,
+        "beside folds={folds}, whose folds validate in turn. Add folds=null fold=null",
+    ),
+    idle(
+        "parameters.decay_all",
+        lambda c: value(c, "parameters.decay_all") and not value(c, "optimizer.weight_decay"),
+        "without optimizer.weight_decay. Add optimizer.weight_decay=1e-4",
+    ),
+    *(
+        idle(
+            f"{node}.every_epochs",
+            lambda c, node=node: value(c, f"{node}.every_steps"),  # type: ignore[misc]
+            f"beside {node}.every_steps={{{node}[every_steps]}}. Add {node}.every_steps=null",
+        )
+        for node in ("evaluation", "checkpoint")
+    ),
+)
+
+
 CONTRADICTIONS: tuple[Contradiction, ...] = (
     Contradiction(
         lambda c, w: leads_outside(c["name"]),
@@ -424,6 +461,11 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
     Contradiction(
         lambda c, w: c["epochs"] is not None and c["steps"] is not None,
         "`epochs` is {epochs} and `steps` is {steps}: both say how long to train. Give one (the other as null).",
+    ),
+    Contradiction(
+        lambda c, w: c["shuffle"] == "bernoulli" and c["batch_size"] == "full",
+        "`shuffle` is bernoulli and `batch_size` is full: every step takes all samples, so that nothing is drawn. "
+        "Use shuffle=epoch, or a smaller batch_size.",
     ),
     Contradiction(
         lambda c, w: (c["fold"] is not None) and (c["folds"] is None),

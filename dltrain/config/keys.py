@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dltrain.config.groups import GROUPS
+from dltrain.errors import UserError
 from dltrain.screen.table import cell, typed
 
 # Keys, or groups of them, that do not affect earlier steps of a run: changing any other would make it another run.
@@ -19,6 +21,12 @@ LENGTH = ("epochs", "steps")
 ELSEWHERE = ("name", "output", "device", "threads", "evaluation.test", "lr")
 # keys of which each value is a repetition of a configuration rather than a choice
 REPLICATES = ("seed", "fold")
+# what may change where a trained run is scored, asked or exported: where its data are, how it is scored, and the machine
+USED = ("dataset", "evaluation", "augmentation", "metrics", "device", "precision", "threads", "workers", "worker_timeout", "deterministic",
+        "seed", "quiet", "trust")  # fmt: skip
+# keys that divide the data of a run, or say which of them are samples of training
+DIVIDING = ("dataset.val_fraction", "dataset.test_fraction", "dataset.split_seed", "dataset.limit", "dataset.bootstrap",
+            "dataset.normalize", "dataset.class_weights")  # fmt: skip
 # words that stand for no choice
 _SILENT = ("none", "[]", "default", "auto")
 
@@ -26,6 +34,28 @@ _SILENT = ("none", "[]", "default", "auto")
 def is_safe(key: str) -> bool:
     """Return whether a dotted key is among SAFE, or below one of them."""
     return any(key == safe or key.startswith(f"{safe}.") for safe in SAFE)
+
+
+def check_used(overrides: Iterable[str]) -> None:
+    """Refuse changes of a trained run that would change nothing, or the model that its weights belong to."""
+    for text in overrides:
+        key = text.partition("=")[0].lstrip("+")
+        if key.split(".")[0] not in USED:
+            raise UserError(
+                f"`{key}` cannot change here: it belongs to the training, which is done. Leave {text} out.\n"
+                f"For a run with that change: dltrain rerun RUN {shlex.quote(text)}"
+            )
+
+
+def check_division(overrides: Iterable[str]) -> None:
+    """Refuse changes that would put samples of training into another split."""
+    for text in overrides:
+        key = text.partition("=")[0].lstrip("+")
+        if key in (*DIVIDING, "folds", "fold"):
+            raise UserError(
+                f"`{key}` would score the run on samples that it was trained on, or scale them in another way. Leave {text} out.\n"
+                f"For a run with that change: dltrain rerun RUN {shlex.quote(text)}"
+            )
 
 
 def keys_of(overrides: Iterable[str]) -> set[str]:

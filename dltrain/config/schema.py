@@ -35,7 +35,8 @@ class Knobs:
         precision: auto is bf16 on a GPU that supports it, else fp32; the last layer of a regression always computes in fp32
         accumulate: parts into which a batch is cut, whose gradients add up to one step; fewer for a small last batch where
             batch norm needs two samples in each
-        shuffle: when the order of the samples changes; replacement draws each batch at random
+        shuffle: when the order of the samples changes; replacement draws each sample at random, bernoulli lets each enter each
+            batch with probability batch_size/N
         folds: number of folds K of a cross-validation
         fold: the fold that validates, from 0
         name: folder of the run below `output`; unset, DATASET_MODEL
@@ -60,7 +61,7 @@ class Knobs:
     device: Device = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     accumulate: Count = 1
-    shuffle: Literal["epoch", "once", "never", "replacement"] = "epoch"
+    shuffle: Literal["epoch", "once", "never", "replacement", "bernoulli"] = "epoch"
     folds: Annotated[int, ">= 2"] | None = None
     fold: Index | None = None
     name: str | None = None

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, leaves
 from dltrain.config.compose import ALIASES, Composition, check_lr, unknown_key
-from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
+from dltrain.config.conflicts import CONTRADICTIONS, IDLE, parts_of, refusal
 from dltrain.config.conflicts import value as at
 from dltrain.config.declarations import check_installed
 from dltrain.config.groups import OF_SWEEPS
@@ -61,8 +61,26 @@ def checked(
     check_parts(plain, choices, catalogue)
     check_values(plain, choices, catalogue, changed, secrets)
     check_lr_is_used(plain, choices, catalogue)
+    check_said_twice(plain, choices, overrides, catalogue)
     check_together(plain, choices, kept, catalogue.words["metrics"])
+    check_idle(plain, choices, overrides)
     return to_config(plain, words_of(choices), secrets)
+
+
+def check_said_twice(
+    plain: Node, choices: dict[str, list[str]], overrides: list[str], catalogue: Catalogue
+) -> None:
+    """Refuse another value of a key that a chosen word sets by a key of its own: `model.dropout` beside `regularization.dropout.p`."""
+    given = keys_of(overrides)
+    for word in (catalogue.words[group][name] for group in LIST_GROUPS for name in choices.get(group, ())):
+        for path, text in leaves(word.content) if word.is_global else ():
+            own = re.fullmatch(r"\$\{([\w.]+)\}", str(text))
+            if own is None or path not in given or at(plain, path) == at(plain, own[1]):
+                continue
+            raise UserError(
+                f"`{path}` is {at(plain, path)} and `{own[1]}` is {at(plain, own[1])}: {word.group}=[{word.name}] sets {path}, so "
+                f"that one of them would do nothing.\nLeave {path} out, and write {own[1]}={at(plain, path)}"
+            )
 
 
 def check_lr_is_used(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
@@ -172,8 +190,17 @@ def drop_replaced(plain: Node, composition: Composition) -> None:
                 raise UserError(
                     f"`{group}.{word}` ({source}): there is no such word.{nearest(str(word), known)}"
                 )
+            check_unused(f"{group}.{word}", composition)
             check_replaced(group, word, composition)
             del plain[group][word]
+
+
+def check_unused(path: str, composition: Composition) -> None:
+    """Refuse a key on the command line of a word that a recipe chose and another override replaced."""
+    for key in keys_of(composition.overrides):
+        if key.startswith(f"{path}."):
+            table = composition.catalogue.params(composition.choices)
+            raise UserError(unknown_key(key, "", table, composition.choices))
 
 
 def check_replaced(group: str, word: str, composition: Composition) -> None:
@@ -238,7 +265,19 @@ def check_values(
         # keys such as `_target_`
         reserved = path.split(".")[0] in choices and path.rsplit(".", 1)[-1].startswith("_")
         if not reserved:
-            raise UserError(unknown_key(path, source_of(path, choices, catalogue), table, choices))
+            source = source_of(path, choices, catalogue)
+            raise UserError(
+                unknown_key(path, source, table, choices) + _of_another_word(path, source, catalogue)
+            )
+
+
+def _of_another_word(path: str, source: str, catalogue: Catalogue) -> str:
+    """Return what to do about a key that a file sets for another word of its group; empty for a key of no word."""
+    group = path.split(".")[0]
+    owners = sorted(name for name, word in catalogue.words.get(group, {}).items() if path in word.params)
+    if not source or not owners or group in LIST_GROUPS:
+        return ""
+    return f"\nRemove it there, or choose a word that has it: {group}={' or '.join(owners[:4])}"
 
 
 def check_axes(names: Iterable[str]) -> None:
@@ -270,6 +309,14 @@ def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue
     message = refusal(parts_of(plain, choices, catalogue), catalogue)
     if message is not None:
         raise UserError(message)
+
+
+def check_idle(plain: Node, choices: dict[str, list[str]], overrides: list[str]) -> None:
+    """Refuse keys of the command line that nothing reads beside the other values."""
+    given = keys_of(overrides)
+    for key, idle in IDLE:
+        if key in given and idle.occurs(plain, choices):
+            raise UserError(idle.message.format(**plain))
 
 
 def check_together(

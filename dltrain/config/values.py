@@ -79,6 +79,8 @@ def _written_otherwise(param: Param, value: Any, in_file: bool = False) -> str:
         return f' Write `{key}: "{text}"`' if in_file else f" Write '{param.path}=\"{text}\"'"
     if number is not None and param.rule.accepts(number):
         return f" Write `{key}: {value}`" if in_file else f" Write {param.path}={value}"
+    if isinstance(value, float) and value.is_integer() and param.rule.accepts(int(value)):
+        return f" Write `{key}: {int(value)}`" if in_file else f" Write {param.path}={int(value)}"
     items = re.fullmatch(r"-(\S+(?: -\S+)*)", str(value))
     listed = [_as_yaml(item) for item in items[1].split(" -")] if items else []
     if in_file and listed and param.rule.accepts(listed):

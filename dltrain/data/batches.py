@@ -21,6 +21,10 @@ _BATCHES_AT_ONCE = 8
 _BYTES_AT_ONCE = {"cpu": 4 * 2**20, "cuda": 64 * 2**20}
 
 
+# of batches: one for all, or one for each
+Sizes = int | list[int]
+
+
 class Split(Protocol):
     """One of train, val and test, ready for the training loop."""
 
@@ -28,9 +32,10 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, order: Tensor | None, batch_size: Sizes, start: int = 0) -> Iterator[Batch]:
         """Yield batches of `batch_size` samples in `order`, on the device, from batch `start` on; the last may be smaller.
 
+        batch_size: one size, or that of each batch, which add up to M.
         order: (M,) int64 positions within the split, on the CPU. None is the split's own order, whose batches may be views
         of the cache and must not be written to.
         """
@@ -47,27 +52,31 @@ class ResidentSplit:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, order: Tensor | None, batch_size: Sizes, start: int = 0) -> Iterator[Batch]:
         """See `Split.batches`."""
-        room = _BYTES_AT_ONCE.get(self.targets.device.type, 4 * 2**20)
-        affordable = room // (batch_size * _sample_bytes(self.inputs))
-        chunk = batch_size * max(1, min(_BATCHES_AT_ONCE, affordable))
-        if start * batch_size >= (len(self) if order is None else len(order)):
+        sizes = sizes_of(batch_size, len(self) if order is None else len(order))
+        first, sizes = sum(sizes[:start]), sizes[start:]
+        if not sizes:
             return
-        for inputs, targets, indices in self._chunks(order, chunk, start * batch_size):
+        room = _BYTES_AT_ONCE.get(self.targets.device.type, 4 * 2**20)
+        affordable = room // (max(sizes) * _sample_bytes(self.inputs))
+        together = max(1, min(_BATCHES_AT_ONCE, affordable))
+        groups = [sizes[i : i + together] for i in range(0, len(sizes), together)]
+        for own, parts in zip(groups, self._chunks(order, [sum(own) for own in groups], first), strict=True):
+            inputs, targets, indices = parts
             if self.normalize is not None:
                 inputs = self.normalize(inputs)
-            yield from map(Batch, *(t.split(batch_size) for t in (inputs, targets, indices)))
+            yield from map(Batch, *(t.split(own) for t in (inputs, targets, indices)))
 
     def _chunks(
-        self, order: Tensor | None, chunk: int, first: int
+        self, order: Tensor | None, chunks: list[int], first: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         if order is None:
             everything = torch.arange(len(self), device=self.targets.device)
-            parts = (tensor[first:].split(chunk) for tensor in (self.inputs, self.targets, everything))
+            parts = (tensor[first:].split(chunks) for tensor in (self.inputs, self.targets, everything))
             yield from zip(*parts, strict=True)
             return
-        for indices in to_device(order[first:], self.targets.device).split(chunk):
+        for indices in to_device(order[first:], self.targets.device).split(chunks):
             yield self.inputs.index_select(0, indices), self.targets.index_select(0, indices), indices
 
 
@@ -93,13 +102,13 @@ class StreamingSplit:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, order: Tensor | None, batch_size: Sizes, start: int = 0) -> Iterator[Batch]:
         """See `Split.batches`."""
         whole = torch.arange(len(self)) if order is None else order
-        indices = whole[start * batch_size :].split(batch_size) if len(whole) > start * batch_size else ()
-        read = self._pool.read([self._positions[chosen] for chosen in indices])
+        sizes = sizes_of(batch_size, len(whole))
+        read = self._pool.read([self._positions[chosen] for chosen in whole.split(sizes)[start:]])
         # one transfer for all indices of the epoch instead of one per batch
-        on_device = to_device(whole, self.targets.device)[start * batch_size :].split(batch_size)
+        on_device = to_device(whole, self.targets.device).split(sizes)[start:]
         for inputs, chosen in zip(self._normalized(read), on_device, strict=False):
             yield Batch(inputs, self.targets[chosen], chosen)
 
@@ -107,6 +116,14 @@ class StreamingSplit:
         if is_asynchronous(self.targets.device):
             return prefetched(host_batches, self.normalize, self.targets.device)
         return map(self.normalize, host_batches)
+
+
+def sizes_of(batch_size: Sizes, samples: int) -> list[int]:
+    """Return the size of each batch of an epoch of `samples`; the last may be smaller."""
+    if not isinstance(batch_size, int):
+        return batch_size
+    whole, rest = divmod(samples, batch_size)
+    return [batch_size] * whole + [rest] * (rest > 0)
 
 
 def prefetched(

@@ -30,6 +30,7 @@ from dltrain.data.pixels import ENDINGS, MAX_PIXELS, RESIZES, Form, Resize
 from dltrain.data.raw import SPLIT_NAMES, SPLIT_WORDS, RawData
 from dltrain.data.tables.cures import value
 from dltrain.declare import declares
+from dltrain.errors import nearest_path
 from dltrain.ranges import Count, FilePath
 
 # `Training`, `train_set`, `val-images`
@@ -82,7 +83,8 @@ def image_folder(
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise DataError(
-            f"dataset.root is {root}, which is not a folder; set it to the folder that holds the images"
+            f"dataset.root is {root}, which is not a folder; set it to the folder that holds the images."
+            + nearest_path(folder)
         )
     if resize not in RESIZES:
         raise DataError(f"dataset.resize is {resize!r}; it must be {' or '.join(RESIZES)}")

@@ -16,6 +16,7 @@ from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.raw import RawData
 from dltrain.data.spec import Task
 from dltrain.declare import declares
+from dltrain.errors import nearest_path
 from dltrain.ranges import FilePath
 
 Array = NDArray[Any]
@@ -75,7 +76,11 @@ def read_array(path: Path, name: str) -> Array:
 
 def _read(path: Path, names: list[str]) -> dict[str, Array]:
     if not path.is_file():
-        raise DataError(f"dataset.path is {path}, which is not a file; set it to a file of numpy.savez")
+        raise DataError(
+            f"dataset.path is {path}, which is not a file; set it to a file of numpy.savez.{nearest_path(path)}".rstrip(
+                "."
+            )
+        )
     try:
         _check_packing(path)
         # a pickled array could run code

@@ -121,7 +121,12 @@ def csv(
         describe=_Describe(tuple((part.table.path, part.rows) for part in parts)),
         target_rules=_target_rules(columns, goal),
         target_scale="unit" if target_scale == "unit" and goal.task == "regression" else "none",
-        notes=(_table_note(table, chosen, left_out, roles.dropped), *_part_notes(parts), goal.note),
+        notes=(
+            _table_note(table, chosen, left_out, roles.dropped),
+            *_constants(chosen),
+            *_part_notes(parts),
+            goal.note,
+        ),
     )
 
 
@@ -241,6 +246,11 @@ class _Roles:
             raise DataError(
                 f"no column of {self.table.path} is left to learn from: {some(f'{c.name} ({c.reason})' for c in left_out)}; "
                 f"to learn from them nevertheless: {typed('keep', names[:3])}"
+            )
+        if all(column.is_constant for column in chosen):
+            raise DataError(
+                f"every feature of {self.table.path} has the same value in every row ({some([c.name for c in chosen], 6)}); there is "
+                "nothing to learn from. Look at the file, or name other columns: dataset.features=[…]"
             )
         return tuple(chosen), left_out
 
@@ -364,6 +374,12 @@ def _table_note(
     if gone:
         facts.append(f"left out: {some(gone, 6)}")
     return f"table    {' · '.join(facts)}"
+
+
+def _constants(chosen: Sequence[Column]) -> list[str]:
+    """Return a note about the columns that have one value; they stay, since a later file may have others."""
+    names = [column.name for column in chosen if column.is_constant]
+    return [f"constant {some(names, 6)} · the same value in every row"] * bool(names)
 
 
 def _part_notes(parts: list[Part]) -> list[str]:

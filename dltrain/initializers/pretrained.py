@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.data.spec import Batch
+from dltrain.errors import nearest_path
 from dltrain.initializers.layers import weight_layers
 from dltrain.ranges import Count, FilePath, Positive
 
@@ -235,7 +236,7 @@ def read_tensors(path: str | None) -> tuple[dict[str, Tensor], list[str]]:
     if not file.is_file():
         raise ValueError(
             f"initializer.path={path}: there is no file {file}; give a .safetensors or .pt file, or the "
-            "folder of a run that kept its best weights"
+            f"folder of a run that kept its best weights.{nearest_path(file)}".rstrip(".")
         )
     return (_read_safetensors(file), []) if file.suffix == ".safetensors" else _read_pickle(file)
 

@@ -112,6 +112,7 @@ def build(
         test=splits.test,
         order=order,
         order_observes=hasattr(order, "observe"),
+        order_draws=hasattr(order, "draws"),
         loss=loss,
         metrics=metrics,
         objective=objective,
@@ -152,7 +153,12 @@ def with_mode(config: Config, group: str) -> Node:
 def build_order(config: Config, door: Door, splits: Splits, batch_size: int) -> Any:
     """Build the order of the samples: by `shuffle`, or by the sampler's rule."""
     runtime = (splits.train.targets.cpu(), batch_size, derive(config.seed, "shuffle"), config.shuffle)
-    return door.build(config.sampler, "sampler", *runtime)
+    order = door.build(config.sampler, "sampler", *runtime)
+    if config.shuffle == "bernoulli" and not hasattr(order, "draws"):
+        raise UserError(
+            f"`shuffle` is bernoulli, and sampler={config.words['sampler']} gives batches of one size. Use shuffle=epoch"
+        )
+    return order
 
 
 def build_loss(config: Config, door: Door, spec: DataSpec, device: torch.device) -> Metric:

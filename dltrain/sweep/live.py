@@ -176,7 +176,7 @@ def dry_run(
         job.config = plan.composer.config(job.overrides)
         job.command = command_for(job)
     print_table(jobs, backend.preview(jobs))
-    show(f"\n{len(jobs)} jobs, all composed and valid; nothing was run")
+    show(f"\n{count(len(jobs), 'job')}, all composed and valid; nothing was run")
     return 0
 
 

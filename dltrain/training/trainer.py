@@ -123,8 +123,16 @@ class Trainer:
         """Yield the batches of an epoch from this step on."""
         plan = self.plan
         start = self.step - epoch * plan.steps_per_epoch
-        order = self.parts.order.order(epoch)[: plan.steps_per_epoch * plan.batch_size]
-        batches: Iterator[Batch] = self.parts.train.batches(order, plan.batch_size, start)
+        drawn = (
+            self.parts.order.draws(epoch, plan.steps_per_epoch, plan.samples_needed)
+            if self.parts.order_draws
+            else None
+        )
+        order, sizes = drawn or (
+            self.parts.order.order(epoch)[: plan.steps_per_epoch * plan.batch_size],
+            plan.batch_size,
+        )
+        batches: Iterator[Batch] = self.parts.train.batches(order, sizes, start)
         return batches
 
     def set_rates(self) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 
+import numpy as np
 import pytest
+import yaml
 
 from dltrain.errors import UserError
+from dltrain.sweep.plan.space import axes_of_yaml, grid
 
 MISTAKES = {
     "optimizer: [sgd, adam]\n  lr: {values: [0.1], when: {optimizer: adm}}": (
@@ -35,6 +38,9 @@ MISTAKES = {
     "lr: 0.1": (3, "must be a list of values, or a mapping"),
     "lr: []": (3, "must be a list of values"),
     "lr: {low: 0.1}": (3, "it needs values, or low and high"),
+    # once ignored beside values
+    "lr: {values: [0.1, 0.2], low: 0.01}": (3, "it needs values, or low and high"),
+    "lr: {values: [0.1, 0.2], log: true}": (3, "it needs values, or low and high"),
     "lr: {low: 0.1, high: 0.01}": (3, "its low end must be below its high end"),
 }
 
@@ -50,6 +56,21 @@ def test_an_axis_that_cannot_be_read(dltrain, workdir, axes):
         dltrain("-m", "sweep=mine", "sweep.trials=2", "steps=1")
     assert f"conf/sweep/mine.yaml, line {line}: `sweep.space." in str(refused.value)
     assert not (workdir / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    "axis, optimizers",
+    [
+        ("logspace(-4, -1, 4)", {"sgd", "adam"}),
+        ('{values: "logspace(-4, -1, 4)", when: {optimizer: adam}}', {"adam"}),
+    ],
+)
+def test_log_spaced_values_in_a_file(axis, optimizers):
+    space = {"optimizer": ["sgd", "adam"], "lr": yaml.safe_load(axis)}
+    configurations = list(grid(axes_of_yaml(space)))
+    for name in ("sgd", "adam"):
+        found = [float(c["lr"]) for c in configurations if c["optimizer"] == name and "lr" in c]
+        assert found == (pytest.approx(np.logspace(-4, -1, 4)) if name in optimizers else [])
 
 
 @pytest.mark.parametrize("where", ["sweep", "experiment"])

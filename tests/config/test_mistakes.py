@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dltrain.commands.resume import split_arguments
@@ -21,6 +22,7 @@ from dltrain.config.compose import (
 )
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
+from dltrain.sweep.plan.space import axis_of, grid
 
 MISTAKES = {  # what is typed → what the message says; what follows `Write` in it is typed afterwards
     "model.hidden=64,32": "add -m: dltrain -m 'model.hidden=[64],[32]'\nFor one list, write 'model.hidden=[64,32]'",
@@ -518,6 +520,51 @@ def test_the_last_of_two_changes_of_a_run_is_said(workdir, capsys):
     (workdir / "run").mkdir()
     assert split_arguments(["run", "lr=0.5", "lr=0.25"]) == ([Path("run")], ["lr=0.5", "lr=0.25"])
     assert capsys.readouterr().err == "dltrain: lr=0.5 has no effect: lr=0.25 follows\n"
+
+
+AXES = {  # what follows -m → what the message says; what follows `write` in it makes jobs
+    "lr=logspace(-4,-1,0)": "the count is 0; it must be: int from 2 to 10000",
+    "lr=logspace(-4,-1,1)": "the count is 1; it must be",
+    "lr=logspace(-4,-1)": "logspace does not take that\nFor example: 'lr=logspace(-4,-1,4)'",
+    "lr=logspace(-4,inf,3)": "two different numbers from -37 to 37",
+    "lr=logspace(-4,nan,3)": "two different numbers from -37 to 37",
+    "lr=logspace(-4,-4,3)": "two different numbers from -37 to 37",
+    "lr=logspace(1e-4,0.1,4)": "For values from 0.0001 to 0.1, write 'lr=logspace(-4,-1,4)'. For 10^0.0001 to 10^0.1, write lr=1.",
+    "batch_size=logspace(32,256,4)": "For values from 32 to 256, write batch_size=32,64,128,256",
+    "lr=0.1,logspace(-4,-1,4)": "cannot stand among other values",
+    "lr=[range(1,3)]": "cannot stand among other values",
+    # a traceback before, and two that never ended
+    "lr=0.1,range(1,5)": "cannot stand among other values",
+    "lr=range(1,inf)": "must be finite",
+    "lr=range(1,5,0)": "the step other than 0",
+    "lr=interval(0,inf)": "both ends of an interval must be finite",
+    "lr=range(a,b)": "range does not take that\nFor example: 'lr=range(1,5)'",
+}
+
+
+@pytest.mark.parametrize("typed, says", AXES.items(), ids=AXES)
+def test_an_axis_that_cannot_be_read(dltrain, workdir, typed, says):
+    with pytest.raises(UserError) as error:
+        dltrain("-m", typed, "sweep.dry_run=true")
+    assert says in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+    for cure in re.findall(r"(?:write|example:|such as) (\S+?)(?:\. For|\n|$)", str(error.value)):
+        assert dltrain("-m", *shlex.split(cure), "sweep=tpe", "sweep.trials=2", "sweep.dry_run=true") == 0
+    assert list(workdir.iterdir()) == []
+
+
+@pytest.mark.parametrize("low, high, count", [(-4, -1, 4), (-1, -4, 7), (-2.5, 0, 6), (1, 3, 3)])
+def test_log_spaced_values_are_those_of_numpy(low, high, count):
+    override = parse([f"lr=logspace({low},{high},{count})"], None)[0]
+    assert [float(chosen["lr"]) for chosen in grid([axis_of(override)])] == pytest.approx(
+        np.logspace(low, high, count), rel=1e-5
+    )
+
+
+def test_log_spaced_values_make_jobs(dltrain, workdir, capsys):
+    assert dltrain("-m", "lr=logspace(-4,-1,4)", "batch_size=logspace(1,2,2)", "sweep.dry_run=true") == 0
+    shown = capsys.readouterr().out
+    assert "8 jobs, all composed and valid" in shown and "lr=0.0001 batch_size=10 " in shown
 
 
 def test_options_may_stand_between_overrides(dltrain, workdir, capsys):

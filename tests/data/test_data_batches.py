@@ -73,6 +73,18 @@ def test_starting_in_mid_epoch_gives_the_same_batches(
         assert all(a.equal(b) for a, b in zip(left, right, strict=True))
 
 
+@pytest.mark.parametrize("split", [resident(), streaming()], ids=["resident", "streaming"])
+@pytest.mark.parametrize("start", [0, 1, 9, 20, 21])
+def test_batches_of_given_sizes(split: ResidentSplit | StreamingSplit, start: int) -> None:
+    sizes = [3, 1, 40, 7, 7, 100, 2, 1, 64, 9, 5, 5, 5, 30, 1, 1, 77, 8, 8, 6]
+    order = ORDER[: sum(sizes)]
+    (whole,) = split.batches(order, len(order))
+    given = list(split.batches(order, sizes, start))
+    assert [len(batch.inputs) for batch in given] == sizes[start:]
+    for batch, *expected in zip(given, *(part.split(sizes)[start:] for part in whole), strict=True):
+        assert all(one.equal(other) for one, other in zip(batch, expected, strict=True))
+
+
 def test_few_samples_are_gathered_at_once_when_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches_module, "_BYTES_AT_ONCE", {"cpu": 1})
     assert torch.cat([batch.indices for batch in resident().batches(ORDER, 100)]).equal(ORDER)

@@ -678,3 +678,21 @@ def test_reading_takes_no_step_of_python_for_each_row(tmp_path: Path) -> None:
     calls(200)  # imports
     few, many = calls(2_000), calls(20_000)
     assert many < few + 2_000
+
+
+def test_columns_of_one_value_are_named_and_cannot_be_all(tmp_path: Path) -> None:
+    """They trained without a word."""
+    columns = plain() | {"same": [5] * ROWS, "also": ["x"] * ROWS}
+    raw = csv(save(tmp_path / "t.csv", columns), "y")
+    assert "constant same, also · the same value in every row" in notes(raw)
+    assert "constant" not in notes(csv(save(tmp_path / "u.csv", plain()), "y"))
+    with pytest.raises(DataError, match=r"every feature of .*v.csv has the same value in every row \(a, b\)"):
+        csv(save(tmp_path / "v.csv", {"a": [1] * 40, "b": [2] * 40, "y": ["p", "q"] * 20}), "y")
+
+
+@pytest.mark.parametrize(
+    "words, said", [(["yes", "Yes"], "'Yes' and 'yes'"), (["a b", "a  b"], "'a  b' and 'a b'")]
+)
+def test_classes_that_look_alike_are_named(tmp_path: Path, words: list[str], said: str) -> None:
+    raw = csv(save(tmp_path / "t.csv", {"a": list(range(0, 80, 2)), "y": words * 20}), "y")
+    assert f"2 classes ({said} are two of them)" in notes(raw)

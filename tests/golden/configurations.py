@@ -89,6 +89,7 @@ SINGLE = {
     "balanced": f"sampler=balanced dataset=npz dataset.path=uneven.npz model=linear {SMALL} loss=cross_entropy",
     "hard": f"sampler=hard {SMALL} model=deep_linear model.depth=2 model.width=16",
     "replacement": f"shuffle=replacement loss=bce {SMALL} model.activation=gelu model.norm=layer",
+    "bernoulli": "shuffle=bernoulli model.norm=batch dataset.limit=200 batch_size=6 steps=40",
     "frozen": f"parameters.freeze=[layers.0] parameters.thaw_epoch=1 {SMALL} optimizer=momentum",
     "table": "dataset=csv dataset.path=table.csv dataset.target=y dataset.task=regression loss=huber epochs=4 model=table_mlp model.hidden=[16]",
     "regression": "dataset=diabetes loss=mae epochs=3 batch_size=full optimizer=rmsprop folds=3 fold=1",

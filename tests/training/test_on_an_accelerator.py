@@ -142,7 +142,8 @@ def interrupted(arguments: list[str]) -> list[str]:
     original = Trainer.observe
 
     def observe(self: Trainer) -> None:
-        if self.step == CUT:
+        # not in a trial of lr=auto, as study problems have, which a signal ends without a run
+        if self.step == CUT and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             os.kill(os.getpid(), signal.SIGTERM)
         original(self)
 
@@ -221,6 +222,7 @@ FAST = {
     "streamed": "dataset.resident_share=0 workers=0 optimizer=momentum",
     "weights": "dataset.class_weights=balanced loss=bce model=linear",
     "hard": "sampler=hard accumulate=2 optimizer=lion",
+    "bernoulli": "shuffle=bernoulli model.norm=batch optimizer=momentum",
     "curvature": "optimizer=newton_cg dataset=diabetes model.hidden=[8] loss=mse",
 }
 

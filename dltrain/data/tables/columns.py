@@ -50,6 +50,11 @@ class Column:
             flags = np.isnan(self.values)
         return flags
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether the column has the same value in every row, and more than one row."""
+        return len(self.values) > 1 and not self.missing.any() and bool((self.values == self.values[0]).all())
+
     def take(self, rows: NDArray[np.int64]) -> Column:
         return replace(self, values=self.values[rows])
 

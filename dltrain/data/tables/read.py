@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
 from dltrain.data.errors import DataError, nearest, some
+from dltrain.errors import nearest_path
 
 Array = Any  # a pyarrow.ChunkedArray; pyarrow brings no types
 
@@ -79,7 +80,11 @@ def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) 
     missing, damaged or has no row.
     """
     if not path.is_file():
-        raise DataError(f"dataset.{key} is {path}, which is not a file; set it to a CSV or Parquet file")
+        raise DataError(
+            f"dataset.{key} is {path}, which is not a file; set it to a CSV or Parquet file.{nearest_path(path)}".rstrip(
+                "."
+            )
+        )
     suffix = path.suffix.lower()
     if suffix in _PARQUET + _ARROW:
         return _with_rows(Table(path, _read_arrow(path, suffix)))
@@ -308,7 +313,8 @@ def _columns_by_arrow(file: _Text, layout: _Layout) -> tuple[dict[str, Array], _
             ),
         )  # fmt: skip
     except (pa.ArrowException, UnicodeError) as error:
-        if "Empty CSV" in str(error):
+        # a header alone, without or with a line end
+        if "Could not skip initial" in str(error) or "Empty CSV" in str(error):
             return {name: pa.chunked_array([], pa.string()) for name in names}, []
         reason = str(error).splitlines()[0][:200]
         raise DataError(f"{path} is not a CSV file ({reason}); save it again in that form") from error

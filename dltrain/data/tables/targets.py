@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +139,7 @@ def _classes(columns: Columns, name: str, inferred: bool) -> Targets:
     how = "inferred; for a quantity: dataset.task=regression" if inferred and column.format.decimal else ""
     return Targets(
         "classification", (name,), (column.format,), torch.from_numpy(column.values[kept].astype(np.int64)), column.levels, kept,
-        _note(f"{name}: classification, {len(column.levels)} classes", how, len(kept) - rows),
+        _note(f"{name}: classification, {len(column.levels)} classes{_alike(column.levels)}", how, len(kept) - rows),
     )  # fmt: skip
 
 
@@ -183,6 +184,16 @@ def _quantity(columns: Columns, name: str) -> Column:
 def _check_some(columns: Columns, name: str, kept: Flags) -> None:
     if not kept.any():
         raise DataError(f"column {name!r} of {columns.table.path} has no value; name another dataset.target")
+
+
+def _alike(names: Sequence[str]) -> str:
+    """Return the first two classes whose names differ in case or spaces only, for the note; or ''."""
+    seen: dict[str, str] = {}
+    for name in names:
+        former = seen.setdefault("".join(name.casefold().split()), name)
+        if former != name:
+            return f" ({former!r} and {name!r} are two of them)"
+    return ""
 
 
 def _note(what: str, how: str, dropped: int) -> str:

@@ -47,6 +47,7 @@ def why_alone(config: Config) -> str:
         f"device={config.device}": config.device not in ("auto", "cpu"),
         "precision=bf16": config.precision == "bf16",
         "accumulate": config.accumulate != 1,
+        "shuffle=bernoulli, whose batches differ in size": config.shuffle == "bernoulli",
         "compile": config.compile,
         "wrap": bool(config.wrap),
         "diagnostics": bool(config.diagnostics),

@@ -15,8 +15,9 @@ from functools import cache, cached_property, lru_cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 
+from dltrain.config.compose import parse
 from dltrain.errors import UserError, nearest
 
 
@@ -178,7 +179,7 @@ def axes_of_yaml(space: Mapping[str, Any], place_of: Callable[[str], str] = lamb
 
 
 def _yaml_axis(key: str, node: Any, earlier: dict[str, Axis]) -> Axis:
-    node = {"values": node} if isinstance(node, list) else node
+    node = {"values": node} if isinstance(node, list | str) else node
     form = f"Write `{key}: [a, b]`, `{key}: {{low: 1e-4, high: 0.1, log: true}}` or `{key}: {{values: [a, b], when: {{KEY: WORD}}}}`"
     if not isinstance(node, dict):
         raise UserError(f"`sweep.space.{key}` is {node}; it must be a list of values, or a mapping.\n{form}")
@@ -188,13 +189,16 @@ def _yaml_axis(key: str, node: Any, earlier: dict[str, Axis]) -> Axis:
             raise UserError(
                 f"`sweep.space.{key}.{name}` is no key of an axis.{hint}\nKeys of an axis: {', '.join(KEYS)}"
             )
-    if not ("values" in node) ^ ({"low", "high"} <= set(node)):
+    of_ranges = {"low", "high", "log", "int"} & set(node)
+    if ("values" in node and of_ranges) or ("values" not in node and not {"low", "high"} <= of_ranges):
         raise UserError(f"`sweep.space.{key}` is {node}; it needs values, or low and high.\n{form}")
     for name in ("log", "int"):
         if not isinstance(node.get(name, False), bool):
             raise UserError(f"`sweep.space.{key}.{name}` is {node[name]}; it must be: true or false")
     when = _conditions(key, node.get("when"), earlier)
     if "values" in node:
+        if isinstance(node["values"], str) and (called := _called(key, node["values"])) is not None:
+            return replace(called, when=when)
         if not isinstance(node["values"], list) or not node["values"]:
             raise UserError(
                 f"`sweep.space.{key}.values` is {node['values']}; it must be a list of values.\n{form}"
@@ -205,6 +209,13 @@ def _yaml_axis(key: str, node: Any, earlier: dict[str, Axis]) -> Axis:
         raise UserError(f"`sweep.space.{key}` goes from {low!r} to {high!r}; both ends must be numbers.")
     axis = Axis(key, (), float(low), float(high), bool(node.get("log")), bool(node.get("int")), when)
     return checked_range(axis, f"sweep.space.{key}")
+
+
+def _called(key: str, text: str) -> Axis | None:
+    """Return the axis of a text such as `logspace(-4, -1, 4)`, in the grammar of the command line; None for one value."""
+    override = parse([f"{key}={text}"], None)[0]
+    several = override.is_sweep_override() and not isinstance(override.value(), Glob)
+    return axis_of(override) if several else None
 
 
 def _conditions(key: str, when: Any, earlier: dict[str, Axis]) -> dict[str, list[str]]:

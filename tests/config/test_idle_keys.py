@@ -1,0 +1,183 @@
+"""What a user types changes something, or is refused: keys that nothing reads beside the others, and near misses of names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from dltrain.data.splits import bootstrapped, hashed_order
+from dltrain.errors import UserError
+
+# what is typed → what is refused; what follows `Add` in the message is typed besides, and composes
+IDLE = {
+    "folds=3 fold=0 dataset.val_fraction=0.3": "has no effect beside folds=3",
+    "parameters.decay_all=true": "has no effect without optimizer.weight_decay",
+    "regularization=[l2] parameters.decay_all=true": "has no effect without optimizer.weight_decay",
+    "evaluation.every_steps=5 evaluation.every_epochs=2": "has no effect beside evaluation.every_steps=5",
+    "checkpoint.every_steps=5 checkpoint.every_epochs=2": "has no effect beside checkpoint.every_steps=5",
+    "dataset=image_folder dataset.root=pictures dataset.resize=crop": "has no effect without dataset.image_size",
+}
+
+
+@pytest.mark.parametrize("typed, says", IDLE.items(), ids=IDLE)
+def test_a_key_that_nothing_reads(dltrain, workdir, capsys, typed, says):
+    with pytest.raises(UserError, match=says) as error:
+        dltrain(*typed.split())
+    key = re.match(r"`([^`]+)`", str(error.value))[1]
+    (cure,) = re.findall(r"Add (.*), or leave", str(error.value))
+    assert dltrain(*typed.split(), *cure.split(), "--cfg", "job") == 0
+    assert dltrain(*(text for text in typed.split() if not text.startswith(f"{key}=")), "--cfg", "job") == 0
+    capsys.readouterr()
+    assert list(workdir.iterdir()) == []
+
+
+def test_a_file_may_state_the_defaults(dltrain, workdir, capsys):
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    (workdir / "conf/experiment/mine.yaml").write_text("evaluation: {every_epochs: 1, every_steps: 4}\n")
+    assert dltrain("experiment=mine", "--cfg", "job") == 0
+
+
+TWICE = {
+    "regularization=[dropout] model.dropout=0.3": "regularization.dropout.p=0.3",
+    "regularization=[label_smoothing] loss.label_smoothing=0.3": "regularization.label_smoothing.smoothing=0.3",
+    "-m regularization=[dropout] model.dropout=0.2,0.3": "regularization.dropout.p=0.3",
+}
+
+
+@pytest.mark.parametrize("typed, cure", TWICE.items(), ids=TWICE)
+def test_two_values_for_one_number(dltrain, workdir, capsys, typed, cure):
+    """The key of the regularization was without effect, though the run is called by it; equal values are one."""
+    word, key = (text for text in typed.split() if text != "-m")
+    shown = ["sweep.dry_run=true", "-m"] if "-m" in typed else ["--cfg", "job"]
+    with pytest.raises(UserError, match="so that one of them would do nothing") as error:
+        dltrain(*typed.split(), *shown[:1] * ("-m" in typed))
+    assert str(error.value).splitlines()[1].endswith(f"and write {cure}")
+    assert dltrain(word, cure, *shown) == 0
+    if "-m" not in typed:
+        assert dltrain(word, cure, key, *shown) == 0
+
+
+def test_cfg_shows_what_the_run_would_have(dltrain, workdir, capsys):
+    """`--cfg` composed by a way of its own: a traceback for a dictionary, and both lengths of a recipe, which exclude each other."""
+    import yaml
+
+    assert dltrain("experiment=digits_mlp", "steps=10", "parameters.lr_scale.head=3", "--cfg", "job") == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["steps"], shown["epochs"]) == (10, None)
+    assert shown["parameters"]["lr_scale"] == {"head": 3}
+    assert dltrain("parameters.lr_scale={head: 3}", "--info", "config") == 0
+
+
+RECIPE = (
+    "defaults:\n  - override /optimizer: momentum\n  - override /regularization: [l2]\n"
+    "optimizer: {momentum: 0.5}\nregularization: {l2: {strength: 0.1}}\n"
+)
+
+
+@pytest.fixture
+def mine(workdir):
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    (workdir / "conf/experiment/mine.yaml").write_text(RECIPE)
+    return workdir
+
+
+def test_a_key_of_a_word_of_a_recipe_that_is_replaced(dltrain, mine, capsys):
+    """It was dropped without a word: the recipe's l2 is replaced, and its strength on the command line with it."""
+    assert dltrain("experiment=mine", "regularization=[l1]", "--cfg", "job") == 0
+    with pytest.raises(UserError, match=r"regularization has no `l2` chosen.* Add it: regularization=\[l2\]"):
+        dltrain("experiment=mine", "regularization=[l1]", "regularization.l2.strength=3", "--cfg", "job")
+
+
+def test_a_recipe_beside_another_word_of_its_group(dltrain, mine, capsys):
+    with pytest.raises(UserError, match="mine.yaml, line 4.* is no key of optimizer=adam") as error:
+        dltrain("experiment=mine", "optimizer=adam", "--cfg", "job")
+    (words,) = re.findall(r"Remove it there, or choose a word that has it: (.*)", str(error.value))
+    assert dltrain("experiment=mine", words.split(" or ")[0], "--cfg", "job") == 0
+
+
+SPLIT = {  # what bash makes of a list with a space
+    "regularization=[l2, dropout]": "'regularization=[l2, dropout]'",
+    "parameters.lr_scale={head: 3}": "'parameters.lr_scale={head: 3}'",
+    "-m regularization=[l2, dropout],[l2]": "'regularization=[l2, dropout],[l2]'",
+    "steps=1e2": "steps=100",
+    "batch_size=6.4e1": "batch_size=64",
+}
+
+
+@pytest.mark.parametrize("typed, cure", SPLIT.items(), ids=SPLIT)
+def test_the_cure_is_what_works_when_typed(dltrain, workdir, capsys, typed, cure):
+    with pytest.raises(UserError) as error:
+        dltrain(*typed.split())
+    assert f"Write {cure}" in str(error.value).splitlines()[0]
+    sweep = ["-m", "sweep.dry_run=true"] if typed.startswith("-m") else ["--cfg", "job"]
+    assert dltrain(*shlex.split(cure), *sweep) == 0
+
+
+def test_a_file_beside_a_misspelt_one_is_named(dltrain, workdir):
+    (workdir / "data.csv").write_text("a,b\n1,2\n")
+    np.savez(workdir / "data.npz", x=np.zeros(3))
+    (workdir / "pictures").mkdir()
+    for word, key, typed, right in (
+        ("csv dataset.target=b", "path", "dta.csv", "data.csv"),
+        ("npz", "path", "data.nz", "data.npz"),
+        ("image_folder", "root", "picturs/train", "pictures/train"),
+    ):
+        with pytest.raises(UserError, match=rf"Did you mean `{right}`\?"):
+            dltrain(f"dataset={word.split()[0]}", *word.split()[1:], f"dataset.{key}={typed}", "steps=1")
+    with pytest.raises(UserError, match=r"Did you mean `pictures`\?"):
+        dltrain("initializer=pretrained", "initializer.path=picture", "steps=1")
+    assert not (workdir / "outputs").exists()
+
+
+@pytest.mark.parametrize("header", ["a,b,y", "a,b,y\n"])
+def test_a_table_that_is_a_header_alone(dltrain, workdir, header):
+    (workdir / "one.csv").write_text(header)
+    with pytest.raises(UserError, match="one.csv holds no row below its header"):
+        dltrain("dataset=csv", "dataset.path=one.csv", "dataset.target=y", "steps=1")
+
+
+def test_a_misspelt_method_of_a_logger(dltrain, workdir, monkeypatch):
+    """One right method was enough: the other was never called, without a word."""
+    (workdir / "conf" / "logger").mkdir(parents=True)
+    (workdir / "conf/logger/mine.yaml").write_text("_target_: own_events.Mine\n")
+    code = "class Mine:\n    def run_startd(self, run): pass\n    def evaluated(self, row): pass\n"
+    (workdir / "own_events.py").write_text(code)
+    monkeypatch.syspath_prepend(workdir)
+    with pytest.raises(UserError, match="method `run_startd` nobody calls. Did you mean `run_started`"):
+        dltrain("logger=[mine]", "steps=1", "model=linear")
+    assert not (workdir / "outputs").exists()
+
+
+# What a trained run is asked ---------------------------------------------------------------------------------------
+
+
+def test_a_trained_run_is_not_asked_by_other_training(dltrain, train, capsys):
+    """A change of the training changed nothing; one of the splits scored samples of training as `val`."""
+    run = train("model=linear", "steps=2", "dataset.limit=64")
+    np.save("x.npy", np.zeros((2, 8, 8), np.float32))
+    for verb in (["evaluate"], ["export", "--format", "safetensors"], ["predict", "x.npy"]):
+        for change in ("lr=3", "optimizer.lr=3", "epochs=3", "model.activation=tanh", "shuffle=never"):
+            with pytest.raises(UserError, match="belongs to the training, which is done") as error:
+                dltrain(verb[0], run.path, *verb[1:], change)
+        assert f"dltrain rerun RUN {change}" in str(error.value)
+    for change in ("val_fraction=0.5", "test_fraction=0.4", "split_seed=3", "limit=30", "normalize=none"):
+        with pytest.raises(UserError, match="samples that it was trained on"):
+            dltrain("evaluate", run.path, f"dataset.{change}")
+    assert (
+        dltrain("evaluate", run.path, "evaluation.bootstrap=3", "threads=1", "evaluation.batch_size=9") == 0
+    )
+
+
+def test_seeds_beyond_64_bits_are_seeds_of_their_own():
+    """Seed 2^64 drew the splits and bags of seed 0."""
+    positions = np.arange(50)
+    for seed in (0, 7):
+        same, other = (hashed_order(50, number, 1).tolist() for number in (seed, seed + 2**64))
+        assert same != other and sorted(other) == positions.tolist()
+    import torch
+
+    samples = torch.arange(50)
+    assert not bootstrapped(samples, 3).equal(bootstrapped(samples, 3 + 2**64))

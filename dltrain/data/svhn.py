@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ _TRAIN = RemoteFile(
 _TEST = RemoteFile(
     "test_32x32.mat", "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b", 64275384, _MIRRORS
 )
+
+# numbers in an array: those of three times the training images
+_MOST = 2**30
 
 
 @declares(gives={"images", "classes"})
@@ -72,12 +76,13 @@ def _decode(paths: list[Path]) -> dict[str, Tensor]:
 
 def _read(path: Path) -> tuple[Tensor, Tensor]:
     """Return images (N, 3, 32, 32) and labels (N,) as uint8; the files store the digit 0 as 10."""
+    from scipy.io import loadmat, whosmat
+
     try:
-        # scipy is an extra: only this dataset needs it
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise DataError("dataset=svhn reads MATLAB files and needs scipy; run: pip install scipy") from error
-    try:
+        # a few kilobytes could unpack to more than the memory
+        shapes = {name: shape for name, shape, _ in whosmat(path)}
+        if any(math.prod(shape) > _MOST for shape in shapes.values()):
+            raise ValueError(f"it holds arrays of shape {', '.join(map(str, shapes.values()))}")
         content = loadmat(path)
         images, labels = content["X"], content["y"].reshape(-1)
     # scipy raises many kinds of exceptions for a damaged file

@@ -63,18 +63,18 @@ class Lock:
 
 
 def is_held(file: Path) -> bool:
-    """Return whether a process holds a lock file; writes nothing, and makes no file."""
+    """Return whether a process holds a lock file, or may hold one that cannot be read; writes nothing, and makes no file."""
     try:
         # opening a pipe would block
         if not stat.S_ISREG(file.lstat().st_mode):
             return False
         with open(file, encoding="utf-8") as stream:
             return not lock_descriptor(stream.fileno(), blocking=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        # Windows lets nobody else open it
-        return os.name == "nt"
+        # Windows lets nobody else open it, another user may have made it readable to nobody, or the disk has no locks
+        return True
 
 
 def owner_of(stream: TextIO) -> str:

@@ -266,8 +266,7 @@ class RunFolder:
         """Write the hashes of all records, as the last file of a run."""
         if self._thread is not None:
             self._thread.join()
-        names = (*manifest.RECORDS, *manifest.checkpoint_manifests(self.path))
-        manifest.write(self.path, names, self._hashes)
+        manifest.write(self.path, manifest.covered(self.path), self._hashes)
 
 
 def records(folder: Path, left_out: Path) -> Iterator[Path]:

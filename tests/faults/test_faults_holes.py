@@ -6,6 +6,7 @@ import ast
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ import dltrain as package
 from dltrain.cli import dispatch, main
 from dltrain.data import cache
 from dltrain.errors import DataProblem, ResourceProblem, UserError
+from dltrain.processors import cores
 from dltrain.sweep.reuse import finished_runs
 from dltrain.text import shown
 
@@ -265,3 +267,22 @@ def test_58_reuse_of_a_stranger_s_sweep(workdir, name):
     assert len(list(finished_runs(workdir / "outputs"))) == 2
     SPOILED[name](folder / "0")
     assert [path for _, path in finished_runs(workdir / "outputs")] == [folder / "1"]
+
+
+def test_58_threads_of_a_stranger_s_summary_are_bounded_by_the_machine(dltrain, workdir, capsys):
+    """A run of a version that saved no threads in config.yaml resumes with those of summary.json."""
+    run = cut_run(workdir, 5, "steps=10", "early_stopping=none", "quiet=true")
+    for name in ("config.yaml", "summary.json"):
+        text = (run.path / name).read_text()
+        (run.path / name).write_text(
+            re.sub(r'(threads"?): \d+', r"\1: " + ("null" if name == "config.yaml" else "900"), text)
+        )
+    capsys.readouterr()
+    before = torch.get_num_threads()
+    try:
+        dltrain("resume", run.path)
+        used = run.summary["threads"]
+    finally:
+        torch.set_num_threads(before)
+    assert used == cores()
+    assert f"`threads` is 900; {used} are used" in capsys.readouterr().err

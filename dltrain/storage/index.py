@@ -317,9 +317,14 @@ class Cache:
             return False
 
     def _open(self) -> sqlite3.Connection:
+        # SQLite would take back what a journal says, and delete the file that it names; in memory we leave none
+        for ending in ("-journal", "-wal", "-shm"):
+            with suppress(OSError):
+                os.unlink(f"{self.file}{ending}")
         connection = sqlite3.connect(self.file, timeout=2.0, isolation_level=None)
         # a damaged cache is made again: nothing in it is worth waiting for the disk
         connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA journal_mode=MEMORY")
         connection.execute("PRAGMA trusted_schema=OFF")
         return connection
 

@@ -14,6 +14,7 @@ from typing import TextIO
 from filelock import lock_descriptor
 
 from dltrain.errors import FolderInUse
+from dltrain.storage.files import open_lock
 
 
 class Lock:
@@ -34,7 +35,7 @@ class Lock:
 
     def _locked(self, until: float) -> TextIO:
         while True:
-            stream = open(self.file, "a+", encoding="utf-8")
+            stream = open_lock(self.file)
             if not lock_descriptor(stream.fileno(), blocking=False):
                 if time.monotonic() < until:
                     stream.close()

@@ -21,7 +21,7 @@ from dltrain.config import saved, yaml_files
 from dltrain.config.compose import compose, open_catalogue, open_hydra, parse
 from dltrain.config.validation import validate
 from dltrain.config.values import check_value
-from dltrain.data import cache, cifar, image_files, image_labels, mnist, pixels, svhn
+from dltrain.data import cache, cifar, image_files, image_labels, mnist, pixels
 from dltrain.data import npz as arrays_module
 from dltrain.data.contract import Contract, check_columns
 from dltrain.data.contract import _check_types as check_types
@@ -491,7 +491,6 @@ def parsers() -> dict[str, Parser]:
             ),
             1,
         ),
-        "MATLAB": Parser(made["svhn"], written("train_32x32.mat", svhn._read), (svhn._read,), 1),
         "CSV": Parser(
             seeds.TABLES[:-1],
             written("t.csv", table),

@@ -21,7 +21,6 @@ import torch
 from PIL import Image
 from pyarrow import feather, parquet
 from safetensors.torch import save
-from scipy.io import savemat
 
 from dltrain.data import cache, image_files
 from dltrain.metrics.report import per_class_csv
@@ -279,8 +278,6 @@ def made() -> dict[str, list[bytes]]:
     frame = pa.table(
         {"u": [1.5, 2.5] * 6, "v": pa.array(["a", "b"] * 6).dictionary_encode(), "y": ["c", "d"] * 6}
     )
-    pixels_of = np.zeros((32, 32, 3, 2), np.uint8)
-    digits = {"X": pixels_of, "y": np.array([[10], [1]], np.uint8)}
 
     def saved(**arrays: Any) -> bytes:
         return bytes_of(lambda b: np.savez(b, **arrays))
@@ -295,8 +292,6 @@ def made() -> dict[str, list[bytes]]:
         "packed idx": [gzip.compress(images)],
         "packed CSV": [TABLES[-1], gzip.compress(b"u,y\n1,2,3\n4,5\n"), gzip.compress(TABLES[0])[:60], gzip.compress(b"u,y\n" + "1,ä\n".encode("cp1252") * 9)],
         "cifar": [b"\0" + packed_cifar(), b"\1" + bytes(2 * 3073), b"\0" + gzip.compress(b"x")],
-        "svhn": [bytes_of(lambda b: savemat(b, digits)), bytes_of(lambda b: savemat(b, digits, do_compression=True))]
-        + [bytes_of(lambda b: savemat(b, digits | {"y": np.ones((3, 1), np.uint8)})), bytes_of(lambda b: savemat(b, {"X": 1}))],
         "parquet": [bytes_of(lambda b: parquet.write_table(frame, b))],
         "arrow": [bytes_of(lambda b: feather.write_feather(frame, b, compression="uncompressed")), bytes_of(lambda b: feather.write_feather(frame, b, compression="zstd"))],
         "images": pictures(),

@@ -304,7 +304,7 @@ class Cache:
                 if not self._is_ours(base):
                     raise ValueError("of another version")
                 return self._entries(base)
-        except (sqlite3.Error, ValueError, TypeError, KeyError, RecursionError):
+        except (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             with suppress(OSError):
                 self.file.unlink()
             self._bases, self._by_keys = {}, {}

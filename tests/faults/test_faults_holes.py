@@ -38,6 +38,33 @@ def test_55_text_is_fit_for_a_terminal(text, expected):
     assert shown(text) == expected
 
 
+def test_55_tables_from_python_are_fit_for_a_terminal():
+    shown_by_python = repr(package.Table({ESCAPE: [ESCAPE, "b\n"]}))
+    assert "\x1b" not in shown_by_python and "\x07" not in shown_by_python
+    assert len(shown_by_python.splitlines()) == 3
+
+
+def test_55_predictions_and_schema_are_fit_for_a_terminal(dltrain, workdir, monkeypatch, capsys):
+    """Names of classes come from a run's data.json."""
+    table("t.csv", "v", ESCAPE)
+    assert (
+        dltrain(
+            "dataset=csv", "dataset.path=t.csv", "dataset.target=y", "model=linear", "epochs=1", "quiet=true"
+        )
+        == 0
+    )
+    (run,) = workdir.glob("outputs/*/*")
+    capsys.readouterr()
+    for arguments in (("--json",), ("--output", "-")):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        assert dltrain("predict", run, "t.csv", *arguments) == 0
+        said = capsys.readouterr().out
+        assert "owned" in said and "\x1b" not in said and "\x07" not in said, arguments
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    assert dltrain("predict", run, "t.csv", "--output", "-") == 0
+    assert ESCAPE in capsys.readouterr().out, "a program reads the names as they are"
+
+
 def table(file: str, name: str, label: str) -> None:
     rows = "\n".join(f"{i % 7},{i % 5},{('a', label)[i % 2]}" for i in range(40))
     Path(file).write_text(f"u,{name},y\n{rows}\n", encoding="utf-8")

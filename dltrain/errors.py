@@ -13,8 +13,10 @@ from pathlib import Path
 
 from dltrain.text import shown
 
-# errors of a disk that cannot be written
-DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+# errors of a disk without space, of one on which nothing can be written, and of any write that fails because of the disk
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+UNWRITABLE = FULL | {errno.EROFS}
+DISK = UNWRITABLE | {errno.EFBIG, errno.EIO}
 
 
 class UserError(Exception):

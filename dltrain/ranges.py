@@ -17,6 +17,7 @@ Part = Annotated[float, "in (0, 1]"]
 Inner = Annotated[float, "in (0, 1)"]
 Count = Annotated[int, ">= 1"]
 Index = Annotated[int, ">= 0"]
+Threads = Annotated[int, "in [1, 1024]"]
 FilePath = Annotated[str, "path"]
 Runtime = Annotated[bool | None, "runtime"]  # an argument that the program passes by itself: no key
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "identity"]

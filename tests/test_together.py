@@ -71,11 +71,11 @@ def catalogue_words() -> dict[str, list[str]]:
     return words
 
 
-def overrides(row: Row) -> list[str]:
+def overrides(row: Row, limit: str = LIMIT) -> list[str]:
     chosen = [f"{group}={word}" for group, word in row.items()]
     told = [text for pair, text in TOLD.items() if set(pair) <= set(chosen)]
     given = [GIVEN[choice] for choice in chosen if choice in GIVEN]
-    return " ".join([*chosen, LIMIT, *given, *told]).split()
+    return " ".join([*chosen, limit, *given, *told]).split()
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -16,13 +19,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+sys.path.insert(0, str(ROOT / "docs"))
+
+import sbom  # noqa: E402
 
 
-def build(kind: str, folder: Path) -> Path:
+def build(kind: str, folder: Path, root: Path = ROOT) -> Path:
     """A wheel or sdist of the working tree, made by the build backend without isolation (so without net)."""
     pytest.importorskip("hatchling", reason="the build backend comes with the extra dev")
     call = f"from hatchling.build import build_{kind} as build; print(build({str(folder)!r}))"
-    done = subprocess.run([sys.executable, "-c", call], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", call], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / done.stdout.split()[-1]
 
@@ -100,3 +107,56 @@ def test_the_source_archive_has_what_a_build_needs(tmp_path):
         "tests/conftest.py",
     } <= names
     assert not [name for name in names if name.startswith(("outputs/", ".git/", "data/"))]
+
+
+@pytest.mark.ci
+def test_wheel_and_source_archive_build_twice_to_equal_bytes(tmp_path, monkeypatch):
+    """In another folder, at another time, by a user with another umask."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    copy = tmp_path / "copy"
+    files = subprocess.run(
+        ["git", "ls-files", "-zco", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, files.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, copy / name)
+            os.utime(copy / name, (1e9, 1e9))
+            (copy / name).chmod(0o600 | (ROOT / name).stat().st_mode & 0o100)
+    for kind in ("wheel", "sdist"):
+        first, second = (build(kind, tmp_path / str(root.name), root) for root in (ROOT, copy))
+        assert first.name == second.name
+        assert first.read_bytes() == second.read_bytes(), kind
+
+
+def test_the_bill_of_materials_names_what_is_needed_and_nothing_that_is_not(monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    found = sbom.document()
+    assert (found["bomFormat"], found["specVersion"]) == ("CycloneDX", "1.6")
+    assert found["metadata"]["timestamp"] == "1970-01-01T00:00:00Z"
+    refs = [part["bom-ref"] for part in found["components"]]
+    assert len(set(refs)) == len(refs)
+    graph = {node["ref"]: node["dependsOn"] for node in found["dependencies"]}
+    root = found["metadata"]["component"]["bom-ref"]
+    assert graph.keys() == {root, *refs}
+    reached, waiting = set(), [root]
+    while waiting:
+        if (ref := waiting.pop()) not in reached:
+            reached.add(ref)
+            waiting += graph[ref]
+    assert reached == {root, *refs}
+    named = {ref.partition("@")[0].removeprefix("pkg:pypi/") for ref in graph[root]}
+    wanted = {re.match(r"[\w-]+", text)[0] for text in PROJECT["dependencies"]}
+    assert named == wanted
+    assert (
+        "pytest"
+        not in {part["name"] for part in found["components"]}
+        < {part["name"] for part in sbom.document(["dev"])["components"]}
+    )
+    assert sbom.document() == found
+    with pytest.raises(SystemExit, match="there is no extra devv"):
+        sbom.document(["devv"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.keys import check_used
-from dltrain.errors import UserError, nearest
+from dltrain.errors import CheckpointProblem, UserError, nearest
 from dltrain.text import show
 
 FORMATS = ("onnx", "torch", "safetensors")
@@ -110,7 +111,11 @@ def read(arguments: list[str]) -> Arguments:
 
 def check(asked: Arguments) -> None:
     """Refuse a folder that is there, and a format whose packages are not installed; imports none of them."""
-    if asked.folder.exists():
+    if asked.output is None and asked.folder.parent.is_symlink():
+        raise CheckpointProblem(
+            f"{asked.folder.parent} is a link, and an export is written into the run's own folder. Remove it, or name a folder: --output FOLDER"
+        )
+    if os.path.lexists(asked.folder):
         raise UserError(
             f"{asked.folder} is there already, and an export replaces nothing. Name another folder: --output {shlex.quote(f'{asked.folder}-2')}"
         )

@@ -17,7 +17,7 @@ from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.keys import check_used
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest, nearest_path
-from dltrain.text import say, show
+from dltrain.text import say, show, shown
 
 if TYPE_CHECKING:
     from dltrain.run.inputs import Given
@@ -116,7 +116,9 @@ def report(parts: list[Part], asked: Arguments) -> int:
     if asked.as_json:
         print(output.as_json(told(content(), asked.output)))
     elif asked.output == STANDARD:
-        sys.stdout.write(output.as_csv(columns))
+        text = output.as_csv(columns)
+        # names of classes may come from somebody else, and a terminal would act upon them
+        sys.stdout.write(shown(text) if sys.stdout.isatty() else text)
     elif asked.output is None:
         output.show(columns, parts[0].found)
     for note in notes:

@@ -64,11 +64,7 @@ def run(arguments: list[str]) -> int:
     else:
         kind, findings = "run", write(asked, catalogue)
     if asked.as_json:
-        print(
-            json.dumps(
-                {kind: str(asked.run), "report": str(asked.output), "findings": findings}, ensure_ascii=False
-            )
-        )
+        print(json.dumps({kind: str(asked.run), "report": str(asked.output), "findings": findings}))
     else:
         show(str(asked.output))
     return 0

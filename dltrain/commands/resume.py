@@ -15,6 +15,7 @@ from dltrain.config.keys import LENGTH, SAFE, is_safe
 from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
+from dltrain.storage import manifest
 from dltrain.storage.folder_names import check_files, is_run
 from dltrain.storage.job_names import named_by_number
 from dltrain.storage.lock import Lock
@@ -38,7 +39,14 @@ def run(arguments: list[str]) -> int:
     door = door_for_saved(config, catalogue, overrides)
     warn_of_direction(path, config)
     # refuse a folder in use before torch is imported
-    Lock(path).release()
+    lock = Lock(path)
+    try:
+        was_finished = complete_manifest(path)
+    finally:
+        lock.release()
+    if was_finished and not overrides:
+        say(f"{path} is finished; its {manifest.NAME}, which was missing, is written")
+        return 0
     earlier = check_resumable(path, longer=any(o.partition("=")[0] in LENGTH for o in overrides))
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
@@ -53,6 +61,17 @@ def run(arguments: list[str]) -> int:
     with logging_to(path):
         experiment.run(built, path, resume=True, strict=strict)
     return 0
+
+
+def complete_manifest(path: Path) -> bool:
+    """Write the hashes of a finished run that was killed before it could; return whether they were missing."""
+    summary = read_summary(path)
+    # earlier versions wrote neither
+    missing = "format" in summary and not os.path.lexists(path / manifest.NAME)
+    if summary["status"] not in FINISHED or not missing:
+        return False
+    manifest.write(path, manifest.covered(path))
+    return True
 
 
 def warn_of_direction(path: Path, config: Config) -> None:

@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
     if len(arguments) > 1:
         raise UserError("`dltrain schema` takes one verb, or nothing: dltrain schema > dltrain.schema.json")
     found = of_verb(arguments[0]) if arguments else schema(Catalogue(catalogue_dir(), user_dirs()))
-    print(json.dumps(found, indent=1, ensure_ascii=False))
+    print(json.dumps(found, indent=1))
     return 0
 
 

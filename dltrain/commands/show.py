@@ -31,6 +31,7 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.direction import BETTER
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
+from dltrain.screen.numbers import in_bytes
 from dltrain.screen.table import (
     duration,
     is_colored,
@@ -311,7 +312,7 @@ def page(document: Mapping[str, Any]) -> Iterator[str]:
     yield from entry("notes", document["notes"])
     for warning in document["warnings"]:
         yield from entry("note", warning)
-    yield from entry("files", *(f"{name} {size_of(size)}" for name, size in document["files"].items()))
+    yield from entry("files", *(f"{name} {in_bytes(size)}" for name, size in document["files"].items()))
 
 
 def heading(name: str, status: str) -> str:
@@ -353,7 +354,7 @@ def _cost(cost: Mapping[str, Any]) -> list[str]:
         "epochs": lambda v: f"{v:g} epochs" if number_of(v) is not None else "",
         "steps": lambda v: f"{v:,} steps" if number_of(v) is not None else "",
         "parameters": lambda v: f"{v:,} parameters" if number_of(v) is not None else "",
-        "peak_memory_bytes": lambda v: f"{size_of(v)} of memory" if number_of(v) is not None else "",
+        "peak_memory_bytes": lambda v: f"{in_bytes(v)} of memory" if number_of(v) is not None else "",
         "device": str,
         "threads": lambda v: f"{v} thread{'s' * (v != 1)}",
     }
@@ -369,14 +370,6 @@ def _data(data: Mapping[str, Any]) -> list[str]:
         *(f"{name} {count:,}" for name, count in sizes.items() if isinstance(count, int)),
         f"fingerprint {data['fingerprint']}" if data.get("fingerprint") else "",
     ]
-
-
-def size_of(count: float) -> str:
-    """Return bytes as B, kB, MB or GB."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count:g} B"
 
 
 def sweep_page(document: Mapping[str, Any], folder: Path) -> Iterator[str]:

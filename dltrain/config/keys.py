@@ -10,10 +10,13 @@ from dltrain.config.groups import GROUPS
 from dltrain.errors import UserError
 from dltrain.screen.table import cell, typed
 
+# Keys, or groups of them, that change nothing of what a run computes, and that may change in a resumed run.
+WITHOUT_RESULT = (
+    "log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes", "checkpoint.keep",
+    "checkpoint.background", "checkpoint.unsaved", "quiet", "tags", "notes", "trust",
+)  # fmt: skip
 # Keys, or groups of them, that do not affect earlier steps of a run: changing any other would make it another run.
-SAFE = ("log.every_steps", "log.profile", "checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes",
-        "checkpoint.keep", "checkpoint.background", "checkpoint.unsaved", "workers", "worker_timeout", "quiet", "tags",
-        "notes", "trust", "logger")  # fmt: skip
+SAFE = (*WITHOUT_RESULT, "workers", "worker_timeout", "logger")
 # safe where no schedule depends on the length of the run
 LENGTH = ("epochs", "steps")
 # Keys in which runs may differ without being different experiments: where they ran, and `lr`, which optimizer.lr follows.
@@ -33,7 +36,16 @@ _SILENT = ("none", "[]", "default", "auto")
 
 def is_safe(key: str) -> bool:
     """Return whether a dotted key is among SAFE, or below one of them."""
-    return any(key == safe or key.startswith(f"{safe}.") for safe in SAFE)
+    return _is_below(key, SAFE)
+
+
+def has_no_result(key: str) -> bool:
+    """Return whether a dotted key changes nothing of what a run computes; `name` and `output` say where it is kept."""
+    return _is_below(key, (*WITHOUT_RESULT, "name", "output"))
+
+
+def _is_below(key: str, groups: Iterable[str]) -> bool:
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
 def check_used(overrides: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from dltrain.errors import UserError, nearest
-from dltrain.ranges import Count, FilePath, Fraction, Index, Positive, Share
+from dltrain.ranges import Count, FilePath, Fraction, Index, Positive, Share, Threads
 
 # a `_target_` and the keys of what it names; empty where nothing was chosen
 Node = dict[str, Any]
@@ -70,7 +70,7 @@ class Knobs:
     output: FilePath = "outputs"
     deterministic: bool = False
     compile: bool = False
-    threads: Annotated[int, "in [1, 1024]"] | None = None
+    threads: Threads | None = None
     workers: Index = 2
     worker_timeout: Positive = 60.0
     quiet: bool = False

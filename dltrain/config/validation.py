@@ -18,7 +18,7 @@ from dltrain.config.conflicts import CONTRADICTIONS, IDLE, parts_of, refusal
 from dltrain.config.conflicts import value as at
 from dltrain.config.declarations import check_installed
 from dltrain.config.groups import OF_SWEEPS
-from dltrain.config.keys import keys_of
+from dltrain.config.keys import has_no_result, keys_of
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of, texts_of
 from dltrain.config.user_files import chosen_in, entry
@@ -27,8 +27,6 @@ from dltrain.config.yaml_files import place
 from dltrain.direction import problems
 from dltrain.errors import UserError, nearest
 
-# knobs that change nothing of what a run computes
-NO_RESULT = ("name", "output", "tags", "notes", "quiet", "trust")
 # The keys of early stopping by which evaluations, and with them the jobs of a sweep, are compared.
 COMPARED_BY = ("early_stopping.metric", "early_stopping.mode")
 
@@ -292,7 +290,7 @@ def check_axes(names: Iterable[str]) -> None:
 
 def check_effect(names: Sequence[str]) -> None:
     """Raise UserError for an axis, of several keys where it is zipped, that changes no result."""
-    if all(name in NO_RESULT or name.startswith(("log.", "checkpoint.")) for name in names):
+    if all(map(has_no_result, names)):
         raise UserError(
             f"`{names[0]}` cannot be an axis: it changes no result, so the jobs would be equal. Give one value.\n"
             "To repeat a configuration: seed=0,1,2"

@@ -118,7 +118,8 @@ def read_yaml(file: Path) -> tuple[str, dict[str, Any]]:
 
 def _misspelled(text: str) -> str:
     """Return the line of a text that is not YAML, and how to write it, for what the parser reports elsewhere or not at all."""
-    for number, line in enumerate(text.splitlines(), 1):
+    # the patterns take the square of the length of a line
+    for number, line in enumerate((line[:1000] for line in text.splitlines()), 1):
         if "\t" in line[: len(line) - len(line.lstrip())]:
             return (
                 f"line {number}: a tab indents it, and YAML takes spaces only. Write `{line.expandtabs(2)}`"

@@ -273,7 +273,8 @@ def _mapped(path: Path, reader: ImageFiles, key: str) -> NDArray[Any] | None:
             records = np.memmap(stream, dtype, "c", begin, shape)
             stream.seek(begin + records.nbytes)
             end = stream.read(129).decode("ascii", "replace")
-    except (OSError, ValueError, EOFError):
+    # numpy raises many kinds of exceptions for a damaged header, those of Python's tokenizer among them
+    except Exception:
         return None
     if end[:64] != key:
         return None

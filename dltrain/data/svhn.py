@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def _locate(file: RemoteFile, folder: Path, may_download: bool) -> Path:
 
 
 def _decode(paths: list[Path]) -> dict[str, Tensor]:
-    train, test = map(_read, paths)
+    train, test = map(_read, paths, (_TRAIN, _TEST))
     return {
         "images": torch.cat((train[0], test[0])),
         "labels": torch.cat((train[1], test[1])),
@@ -70,23 +71,20 @@ def _decode(paths: list[Path]) -> dict[str, Tensor]:
     }
 
 
-def _read(path: Path) -> tuple[Tensor, Tensor]:
-    """Return images (N, 3, 32, 32) and labels (N,) as uint8; the files store the digit 0 as 10."""
-    try:
-        # scipy is an extra: only this dataset needs it
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise DataError("dataset=svhn reads MATLAB files and needs scipy; run: pip install scipy") from error
-    try:
-        content = loadmat(path)
-        images, labels = content["X"], content["y"].reshape(-1)
-    # scipy raises many kinds of exceptions for a damaged file
-    except Exception as error:
-        raise DataError(f"cannot read {path} ({error}); remove it and let it be downloaded again") from error
-    if images.shape != (32, 32, 3, len(labels)):
+def _read(path: Path, file: RemoteFile) -> tuple[Tensor, Tensor]:
+    """Return images (N, 3, 32, 32) and labels (N,) as uint8; the files store the digit 0 as 10. Raises DataError for other files."""
+    from scipy.io import loadmat
+
+    # scipy's reader is not made for files of others: a damaged one can end the process
+    with open(path, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != file.sha256:
         raise DataError(
-            f"{path} holds images of shape {images.shape} for {len(labels)} labels; download it again"
+            f"{path} is not the published file (its SHA-256 is {found[:16]}… in place of {file.sha256[:16]}…); remove it and let it "
+            "be downloaded again"
         )
+    content = loadmat(path)
+    images, labels = content["X"], content["y"].reshape(-1)
     return (
         torch.from_numpy(np.ascontiguousarray(images.transpose(3, 2, 0, 1))),
         torch.from_numpy((labels % 10).astype(np.uint8)),

@@ -15,7 +15,7 @@ from typing import NamedTuple, TextIO
 
 from dltrain.loggers.events import SUBFOLDER, Best, Progress, Result, RunInfo, count
 from dltrain.screen.notebook import Line
-from dltrain.screen.numbers import bar, clock, minutes, number, rate
+from dltrain.screen.numbers import bar, clock, in_bytes, minutes, number, rate
 from dltrain.screen.output import SafeStream, Screen, open_screen
 from dltrain.text import short_path
 
@@ -249,7 +249,7 @@ def effort(result: Result) -> list[str]:
     if result.images_per_second > 0:
         facts.append(f"{rate(result.images_per_second)} samples/s")
     if result.peak_memory_bytes > 0:
-        facts.append(f"{result.peak_memory_bytes / 2**20:,.0f} MiB")
+        facts.append(in_bytes(result.peak_memory_bytes))
     return facts
 
 

@@ -21,7 +21,7 @@ import dltrain
 from dltrain.report.charts import charts_of, columns_of, layer_table, place_of, thinned
 from dltrain.report.findings import findings
 from dltrain.report.record import Record, number_in, numbers_of
-from dltrain.screen.numbers import clock, number
+from dltrain.screen.numbers import clock, in_bytes, number
 from dltrain.storage.summary import WHOLE
 
 # what a page holds at most; the files beside it have all
@@ -277,19 +277,6 @@ def short(value: float) -> str:
     if not math.isfinite(value):
         return "not finite"
     return f"{value:g}" if float(value).is_integer() and abs(value) < 1e6 else number(value)
-
-
-def in_bytes(size: float) -> str:
-    """Return a size as a person reads it.
-
-    >>> in_bytes(512), in_bytes(2048), in_bytes(3 * 2**20)
-    ('512 B', '2.0 KiB', '3.0 MiB')
-    """
-    if size < 1024:
-        return f"{size:.0f} B"
-    units = ("KiB", "MiB", "GiB", "TiB")
-    power = min(len(units), int(math.log(size, 1024)))
-    return f"{size / 1024**power:.1f} {units[power - 1]}"
 
 
 def json_inside(value: object) -> str:

@@ -13,6 +13,7 @@ from dltrain.config.schema import Config
 from dltrain.data.errors import some
 from dltrain.data.pixels import RESIZES
 from dltrain.data.tables.rules import Rule
+from dltrain.report.record import number_in, numbers_of
 from dltrain.run.deployed import ColumnInput, Deployed
 from dltrain.run.usage import sample, usage
 from dltrain.storage.summary import read_summary
@@ -39,7 +40,7 @@ def card(path: Path, config: Config, deployed: Deployed, form: str, agreement: A
     summary, contract = read_summary(path), deployed.contract
     sections = [
         f"# {config.words['model']} on {config.words['dataset']}",
-        f"A {contract.task} model with {summary.get('parameters', 0):,} parameters, trained and exported by dltrain "
+        f"A {contract.task} model with {number_in(summary, 'parameters') or 0:,.0f} parameters, trained and exported by dltrain "
         f"{dltrain.__version__} from the run `{path.name}`.",
         "## Use",
         _use(deployed, form),
@@ -138,11 +139,11 @@ def _inputs(deployed: Deployed, form: str) -> str:
 
 
 def _scores(summary: Mapping[str, Any]) -> str:
-    best = {k.removeprefix("val/"): v for k, v in (summary.get("best") or {}).items() if k.startswith("val/")}
+    best = numbers_of(summary.get("best"))
     tables = {
-        "validation": best,
-        "test": summary.get("test") or {},
-        "a constant guess": summary.get("constant") or {},
+        "validation": {k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
+        "test": numbers_of(summary.get("test")),
+        "a constant guess": numbers_of(summary.get("constant")),
     }
     shown = {name: values for name, values in tables.items() if values}
     names = list(dict.fromkeys(name for values in shown.values() for name in values))
@@ -174,6 +175,7 @@ def _training(config: Config, summary: Mapping[str, Any]) -> list[Sequence[str]]
         if text not in ("", "none"):
             rows.append((group, text))
     secret = set(config.secrets)
+    versions = summary.get("versions")
     rows += [
         (key, str(value))
         for key, value in (
@@ -186,13 +188,15 @@ def _training(config: Config, summary: Mapping[str, Any]) -> list[Sequence[str]]
     rows += [
         (
             "epochs",
-            f"{summary.get('epochs', 0):g}, the best: {summary.get('best_epoch', 0):g} ({summary.get('status')})",
+            f"{number_in(summary, 'epochs') or 0:g}, the best: {number_in(summary, 'best_epoch') or 0:g} ({summary['status']})",
         ),
         ("command", f"`{summary.get('command', '')}`"),
         ("device", str(summary.get("device", ""))),
         (
             "versions",
-            ", ".join(f"{name} {version}" for name, version in (summary.get("versions") or {}).items()),
+            ", ".join(f"{name} {version}" for name, version in versions.items())
+            if isinstance(versions, dict)
+            else "",
         ),
     ]
     return rows

@@ -24,6 +24,7 @@ from dltrain.loggers.events import Result, RunInfo
 from dltrain.loggers.run_log import RunLog
 from dltrain.loggers.terminal import Terminal
 from dltrain.metrics.report import CONFUSION, PER_CLASS, confusion_csv, per_class_csv
+from dltrain.processors import cores
 from dltrain.run.build import build
 from dltrain.run.built import Experiment
 from dltrain.run.failures import explain, problem_of
@@ -34,6 +35,7 @@ from dltrain.storage import manifest
 from dltrain.storage.files import replace
 from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
 from dltrain.storage.summary import read_summary
+from dltrain.text import say
 from dltrain.training.evaluation import confusion
 from dltrain.training.parts import Parts
 from dltrain.training.signals import Interrupted
@@ -73,11 +75,19 @@ def prepare(
 
 
 def with_former_threads(config: Config, earlier: Path | None) -> Config:
-    """Return the configuration with the threads of the run to resume, which a run of an earlier version did not save."""
+    """Return the configuration with the threads of the run to resume, which a run of an earlier version did not save.
+
+    A summary of somebody else may hold any number: as many as this machine has cores are used at most, and a line says so.
+    """
     if earlier is None or config.threads is not None:
         return config
     threads = read_summary(earlier).get("threads")
-    return with_threads(config, threads) if isinstance(threads, int) and threads > 0 else config
+    if type(threads) is not int or threads < 1:
+        return config
+    most = cores()
+    if threads > most:
+        say(f"{earlier}/summary.json: `threads` is {threads}; {most} are used, one for each core")
+    return with_threads(config, min(threads, most))
 
 
 def with_threads(config: Config, threads: int) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -51,8 +52,7 @@ def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> A
     deployed = Deployed(made)
     inputs, wanted, data = samples_of(made, deployed)
     program = record(deployed, str(config.words["model"]))
-    beside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     beside.mkdir(parents=True)
     try:
         run = WRITERS[form](deployed, program, beside)

@@ -6,7 +6,6 @@ when it ends, however it ends. One call at a time: these things exist once in a 
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
@@ -23,7 +22,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from dltrain.config.compose import hydra_kept
-from dltrain.errors import ResourceProblem, UserError
+from dltrain.errors import FULL, ResourceProblem, UserError
 from dltrain.training.signals import EXIT_CODES, Interrupted, in_process_of_others
 
 _BUSY = threading.Lock()
@@ -70,7 +69,7 @@ class hosted:
             raise KeyboardInterrupt(str(error)) from None
         if isinstance(error, UserError):
             raise error.with_traceback(None) from None
-        if isinstance(error, OSError) and error.filename is not None and _is_full(error):
+        if isinstance(error, OSError) and error.filename is not None and error.errno in FULL:
             # as in dltrain.cli
             raise ResourceProblem(f"{error.filename} cannot be written: {error.strerror}") from None
 
@@ -82,10 +81,6 @@ def _keep_warnings() -> Iterator[None]:
         # tqdm, which optuna imports, says so in a notebook without ipywidgets; nothing here uses it
         warnings.filterwarnings("ignore", "IProgress not found")
         yield
-
-
-def _is_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Notices:

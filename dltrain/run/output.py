@@ -137,7 +137,7 @@ def _number(value: float) -> float | None:
 
 
 def as_json(content: Mapping[str, object]) -> str:
-    return json.dumps(content, ensure_ascii=False, default=str)
+    return json.dumps(content, default=str)
 
 
 def as_csv(columns: Columns) -> str:

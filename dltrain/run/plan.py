@@ -14,6 +14,7 @@ from dltrain.config.schema import DEFAULT_EPOCHS, Config
 from dltrain.data.prepare import Splits, free_memory
 from dltrain.errors import ResourceProblem, UserError
 from dltrain.run.machine import choose_precision
+from dltrain.screen.numbers import in_bytes
 from dltrain.training.parts import Plan
 
 DEFAULT_BATCH_SIZE = 64
@@ -92,7 +93,7 @@ def check_memory(config: Config, samples: int, shape: tuple[int, ...]) -> None:
         smaller = "dataset.image_size=224" if "image_size" in config.dataset else "smaller samples"
         raise ResourceProblem(
             f"{max(batch, evaluated):,} samples of shape {'×'.join(map(str, shape))} are held at once, which takes "
-            f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free.\nUse {smaller}."
+            f"{in_bytes(needed)}, and {in_bytes(free)} of memory are free.\nUse {smaller}."
         )
 
 

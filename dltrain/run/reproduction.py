@@ -12,15 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import torch
 
 import dltrain
 from dltrain.config.door import Door
+from dltrain.config.rules import parse_rule
 from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem, DataProblem, typed
 from dltrain.metrics.report import CONFUSION, PER_CLASS
+from dltrain.ranges import Threads
 from dltrain.run import experiment as runs
 from dltrain.run.built import Experiment
 from dltrain.run.deviation import deviation, difference
@@ -37,8 +39,6 @@ from dltrain.training.trainer import Trainer
 # what no two runs share
 TIMES = ("seconds", "images_per_second")
 TOLERANCE = 1e-3
-# of the knob `threads`
-MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def check_types(records: Records) -> None:
     said = records.summary
     wrong = [key for key in ("versions", "git", "best", "test") if not isinstance(said.get(key) or {}, dict)]
     threads = said.get("threads")
-    if threads is not None and not (type(threads) is int and 1 <= threads <= MOST_THREADS):
+    if threads is not None and not parse_rule(f"int {get_args(Threads)[1]}").accepts(threads):
         wrong.append("threads")
     if wrong:
         raise CheckpointProblem(

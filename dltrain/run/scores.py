@@ -81,7 +81,7 @@ def as_json(scores: list[Score], resamples: int) -> str:
         listed.append(item)
     how = {"resamples": resamples, "level": bootstrap.LEVEL, "seed": bootstrap.SEED}
     content = finite({"format": 1, "bootstrap": how, "scores": listed})
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(content, indent=1, allow_nan=False)
 
 
 def finite(value: object) -> object:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dltrain.errors import UserError, nearest
+from dltrain.screen.table import one_line
 
 # of numbers, texts or objects
 Array: TypeAlias = NDArray[Any]
@@ -103,9 +104,11 @@ class Table(Mapping[str, Array]):
         """Return the cells that are shown."""
         half = SHOWN // 2
         if self.num_rows <= SHOWN:
-            return {name: list(map(cell, column.tolist())) for name, column in self._columns.items()}
+            return {
+                one_line(name): list(map(cell, column.tolist())) for name, column in self._columns.items()
+            }
         return {
-            name: [*map(cell, column[:half].tolist()), "…", *map(cell, column[-half:].tolist())]
+            one_line(name): [*map(cell, column[:half].tolist()), "…", *map(cell, column[-half:].tolist())]
             for name, column in self._columns.items()
         }
 
@@ -131,4 +134,4 @@ def cell(value: object) -> str:
     """Return a value as it is shown: six digits of a number, nothing for what is missing."""
     if value is None or value != value:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else one_line(value)

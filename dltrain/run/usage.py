@@ -28,7 +28,7 @@ def sample(column: ColumnInput, rule: Rule) -> str:
         return f'"{plain((*rule.levels, "")[0])}"'
     if column.kind == "date":
         return f'"{str(rule.fill)[:10]}"'
-    return f"{rule.fill:.6g}" if isinstance(rule.fill, int | float) else (*rule.levels, "0")[0]
+    return f"{rule.fill:.6g}" if isinstance(rule.fill, int | float) else plain((*rule.levels, "0")[0])
 
 
 def plain(text: str) -> str:

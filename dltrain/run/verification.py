@@ -172,7 +172,7 @@ def hashes(records: Records, verdict: Verdict) -> Iterator[Finding]:
             verdict.open.append("hashes of the records: they are written when the run ends")
         return
     yield from changed_files(path, known)
-    for name in (*manifest.RECORDS, *manifest.checkpoint_manifests(path)):
+    for name in manifest.covered(path):
         if name not in known and (path / name).is_file():
             yield Finding(name, "it is not among the hashes", "only files that were there when the run ended")
     if records.summary["status"] == "running":

@@ -6,6 +6,8 @@ import math
 
 from dltrain.screen.notebook import Line
 
+_BINARY = ("KiB", "MiB", "GiB", "TiB")
+
 
 def number(value: float) -> str:
     """Return four decimals for numbers of ordinary size, scientific notation for others."""
@@ -33,6 +35,18 @@ def minutes(seconds: float) -> str:
     """Return whole seconds as 0:05, 1:05 or 2:00:31."""
     hours, rest = divmod(max(0, round(seconds)), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def in_bytes(size: float) -> str:
+    """Return a number of bytes in the unit in which it has at most four digits before the point.
+
+    >>> in_bytes(512), in_bytes(2048), in_bytes(3 * 2**20)
+    ('512 B', '2.0 KiB', '3.0 MiB')
+    """
+    if size < 1024:
+        return f"{size:.0f} B"
+    power = min(len(_BINARY), int(math.log(size, 1024)))
+    return f"{size / 1024**power:.1f} {_BINARY[power - 1]}"
 
 
 def bar(share: float, width: int) -> Line:

@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
+
+from dltrain.errors import CheckpointProblem
 
 
 def replace(file: Path, content: bytes) -> None:
     """Write a file in one move: readers see the former content or the new one."""
     beside = file.with_name(f".{file.name}.tmp")
     try:
-        beside.write_bytes(content)
+        # a folder of somebody else may hold a link of that name
+        beside.unlink(missing_ok=True)
+        with open(beside, "xb") as stream:
+            stream.write(content)
         sync(beside)
         os.replace(beside, file)
     except OSError:
         with suppress(OSError):
             beside.unlink()
         raise
+
+
+def open_lock(file: Path) -> TextIO:
+    """Open the file of a lock for reading and writing, or make it; never through a link.
+
+    Raises CheckpointProblem for what is no regular file: a folder of somebody else may hold a link to any file.
+    """
+    try:
+        descriptor = os.open(
+            file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666
+        )
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise CheckpointProblem(f"{file} is no regular file, so it is no lock of a run. Remove it.") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CheckpointProblem(f"{file} is no regular file, so it is no lock of a run. Remove it.")
+    return os.fdopen(descriptor, "r+", encoding="utf-8")
 
 
 def overwrite(file: Path, content: bytes) -> None:

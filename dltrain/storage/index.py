@@ -311,7 +311,7 @@ class Cache:
                 if not self._is_ours(base):
                     raise ValueError("of another version")
                 return self._entries(base)
-        except (sqlite3.Error, ValueError, TypeError, KeyError, RecursionError):
+        except (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             with suppress(OSError):
                 self.file.unlink()
             self._bases, self._by_keys = {}, {}
@@ -324,9 +324,14 @@ class Cache:
             return False
 
     def _open(self) -> sqlite3.Connection:
+        # SQLite would take back what a journal says, and delete the file that it names; in memory we leave none
+        for ending in ("-journal", "-wal", "-shm"):
+            with suppress(OSError):
+                os.unlink(f"{self.file}{ending}")
         connection = sqlite3.connect(self.file, timeout=2.0, isolation_level=None)
         # a damaged cache is made again: nothing in it is worth waiting for the disk
         connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA journal_mode=MEMORY")
         connection.execute("PRAGMA trusted_schema=OFF")
         return connection
 

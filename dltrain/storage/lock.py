@@ -14,6 +14,7 @@ from typing import TextIO
 from filelock import lock_descriptor
 
 from dltrain.errors import FolderInUse
+from dltrain.storage.files import open_lock
 
 
 class Lock:
@@ -34,7 +35,7 @@ class Lock:
 
     def _locked(self, until: float) -> TextIO:
         while True:
-            stream = open(self.file, "a+", encoding="utf-8")
+            stream = open_lock(self.file)
             if not lock_descriptor(stream.fileno(), blocking=False):
                 if time.monotonic() < until:
                     stream.close()
@@ -63,18 +64,18 @@ class Lock:
 
 
 def is_held(file: Path) -> bool:
-    """Return whether a process holds a lock file; writes nothing, and makes no file."""
+    """Return whether a process holds a lock file, or may hold one that cannot be read; writes nothing, and makes no file."""
     try:
         # opening a pipe would block
         if not stat.S_ISREG(file.lstat().st_mode):
             return False
         with open(file, encoding="utf-8") as stream:
             return not lock_descriptor(stream.fileno(), blocking=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        # Windows lets nobody else open it
-        return os.name == "nt"
+        # Windows lets nobody else open it, another user may have made it readable to nobody, or the disk has no locks
+        return True
 
 
 def owner_of(stream: TextIO) -> str:

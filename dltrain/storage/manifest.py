@@ -71,8 +71,9 @@ def _is_inside(name: Any) -> bool:
     return not os.path.isabs(name) and ".." not in Path(name).parts and "\0" not in name
 
 
-def checkpoint_manifests(folder: Path) -> Iterator[str]:
-    """Yield the names of the manifests of a run's checkpoints."""
+def covered(folder: Path) -> Iterator[str]:
+    """Yield the names of what the manifest of a run covers: its records, and the manifests of its checkpoints."""
+    yield from RECORDS
     for file in sorted((folder / "checkpoints").glob("step-*/manifest.json")):
         yield file.relative_to(folder).as_posix()
 

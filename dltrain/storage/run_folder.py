@@ -272,8 +272,7 @@ class RunFolder:
     def write_manifest(self) -> None:
         """Write the hashes of all records, as the last file of a run."""
         self.finish_saving()
-        names = (*manifest.RECORDS, *manifest.checkpoint_manifests(self.path))
-        manifest.write(self.path, names, self._hashes)
+        manifest.write(self.path, manifest.covered(self.path), self._hashes)
 
 
 def forget_rows(folder: Path) -> None:

@@ -98,7 +98,9 @@ def check_idle(folder: Path) -> None:
         files += [Path(entry.path) / "run.lock" for entry in entries if entry.is_dir(follow_symlinks=False)]
     for file in files:
         if is_held(file):
-            raise FolderInUse(f"{file.parent} is in use: it is training. Wait for it to end, or stop it.")
+            raise FolderInUse(
+                f"{file.parent} is in use: it is training, or {file.name} cannot be read. Wait for it to end, or stop it."
+            )
 
 
 def check_move(place: Place, target: Place) -> None:

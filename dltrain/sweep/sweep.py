@@ -20,6 +20,7 @@ from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.storage import manifest
+from dltrain.storage.files import open_lock
 from dltrain.storage.folder_names import check_files, check_writable, new_folder
 from dltrain.storage.job_names import job_folders
 from dltrain.storage.lock import owner_of
@@ -187,7 +188,7 @@ def _say(plan: Plan, text: str) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system releases when the driver dies. Raises FolderInUse."""
-    with open(folder / "sweep.lock", "a+", encoding="utf-8") as file:
+    with open_lock(folder / "sweep.lock") as file:
         if not lock_descriptor(file.fileno(), blocking=False):
             raise FolderInUse(
                 f"{folder} is being run by {owner_of(file)}. Wait for it to end, or stop it; for a second sweep over the same: "

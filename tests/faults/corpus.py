@@ -12,6 +12,8 @@ import io
 import json
 import os
 import pickle
+import signal
+import sqlite3
 import struct
 import tarfile
 import zipfile
@@ -748,6 +750,123 @@ VERIFIED_SWEEPS: dict[str, Spoil] = {
     "link results.csv": sweep_linked("results.csv", "../precious/file"),
 }  # fmt: skip
 
+# 37: verbs that look at a stranger's runs, move them or write beside them -----------------------------------------------
+
+THERE = "outputs/n/2026-01-31_12-00-00-abcd"  # the run, which has ended; `precious/file` lies beside outputs
+ESCAPES = "\x1b]0;owned\x07\x9b31m\u202e"
+MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def names_a_file(name: str, target: str = "precious/file") -> Spoil:
+    """A link in the place of a file of the run, or of one that a verb writes."""
+
+    def spoil(folder: Path) -> None:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            file.rename(folder / "put_aside")
+        file.symlink_to(folder / target)
+
+    return spoil
+
+
+def says(**changes: object) -> Spoil:
+    """A summary with other entries."""
+
+    def spoil(folder: Path) -> None:
+        file = folder / THERE / "summary.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return spoil
+
+
+def named(text: str) -> Spoil:
+    """Names of classes, notes, tags, versions and scores with a text in them."""
+
+    def spoil(folder: Path) -> None:
+        run = folder / THERE
+        says(command=text, notes=text, stop_reason=text, device=text, tags=[text], overrides=[text], problems=[text],
+             test={"accuracy": 0.5, text: 1.0}, versions={text: text}, git={"commit": text, "dirty": True})(folder)  # fmt: skip
+        content = json.loads((run / "data.json").read_text())
+        (run / "data.json").write_text(
+            json.dumps(content | {"class_names": [f"{text}{name}" for name in content["class_names"]]})
+        )
+        cell = '"' + text.replace('"', '""') + '0"'
+        for name in ("per_class.csv", "confusion_matrix.csv"):
+            (run / name).write_text((run / name).read_text().replace("\n0,", f"\n{cell},"))
+
+    return spoil
+
+
+def hot_journal(folder: Path) -> None:
+    """A cache of a listing beside which a journal names a file: SQLite rolls it back, and deletes that file."""
+    file = folder / "outputs" / ".runs.sqlite"
+    before, after = (sqlite3.connect(f"{file}{end}", isolation_level=None) for end in ("", ".new"))
+    before.execute("CREATE TABLE t (a)")
+    before.executemany("INSERT INTO t VALUES (?)", [("x" * 500,)] * 50)
+    pid = os.fork()
+    if pid == 0:
+        base = sqlite3.connect(file, isolation_level=None)
+        for order in (
+            "PRAGMA cache_size=1",
+            "BEGIN IMMEDIATE",
+            "UPDATE t SET a = 'y' || a",
+            "SELECT count(*) FROM t",
+        ):
+            base.execute(order).fetchall()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    after.close()
+    before.close()
+    Path(f"{file}.new").unlink()
+    name = str(folder / "precious" / "file").encode()
+    end = struct.pack(">I", 2**30 // 4096 + 1) + name + struct.pack(">II", len(name), sum(name))
+    with open(f"{file}-journal", "ab") as journal:
+        journal.write(end + bytes.fromhex("d9d505f920a163d7"))
+
+
+def escaping_levels(folder: Path) -> None:
+    """Levels of a column that end the docstring of an exported model."""
+    file = folder / THERE / "data.json"
+    content = json.loads(file.read_text())
+    evil = '"""\nopen("hacked", "w")\n"""'
+    content["columns"] = [
+        {"name": evil, "format": {"kind": "category", "decimal": "."}, "levels": [evil], "indicator": False}
+    ]
+    file.write_text(json.dumps(content))
+
+
+LISTING = (
+    ("runs", "outputs"),
+    ("show", THERE),
+    ("compare", THERE, THERE),
+    ("diff", THERE, THERE),
+    ("tag", THERE),
+    ("report", THERE),
+)
+EXPORT = ("export", THERE, "--format", "safetensors")
+PAGES = (("report", THERE), ("compare", THERE, THERE, "--html", "c.html"))
+# each with a command line; it does what it says without harm, or is refused
+VISITED: dict[str, tuple[tuple[str, ...], Spoil]] = {
+    **{f"{verb}: link {name}": ((verb, THERE, *rest), names_a_file(f"{THERE}/{name}")) for verb, name, rest in (
+        ("archive", "run.lock", ()), ("trash", "run.lock", ()), ("tag", ".tags.json.tmp", ("+x",)), ("tag", "tags.json", ("+x",)),
+        ("report", ".report.html.tmp", ()), ("report", "report.html", ()), ("archive", "summary.json", ()), ("show", "metrics.csv", ()),
+        ("export", ".export.tmp", ("--format", "safetensors")),
+    )},
+    "export: link export": (("export", THERE, "--format", "safetensors"), names_a_file(f"{THERE}/export", "precious")),
+    "export: names that end a docstring": (("export", THERE, "--format", "safetensors"), escaping_levels),
+    "runs: link .runs.sqlite": (("runs", "outputs"), names_a_file("outputs/.runs.sqlite")),
+    **{f"runs: link .runs.sqlite{end}": (("runs", "outputs"), names_a_file(f"outputs/.runs.sqlite{end}")) for end in ("-journal", "-wal", "-shm")},
+    "runs: a journal that names a file": (("runs", "outputs"), hot_journal),
+    **{f"{verb}: link .dltrain": ((verb, THERE), names_a_file(".dltrain", "precious")) for verb in ("archive", "trash")},
+    "restore: link .dltrain": (("restore", "2026-01-31_12-00-00-abcd"), names_a_file(".dltrain", "precious")),
+    **{f"{arguments[0]}: names that are escapes": (arguments, named(ESCAPES)) for arguments in LISTING},
+    **{f"{arguments[0]} --json: names that are escapes": ((*arguments, "--json"), named(ESCAPES)) for arguments in LISTING},
+    **{f"{arguments[0]}: names that are markup": (arguments, named(MARKUP)) for arguments in PAGES},
+    **{f"{arguments[0]}: {key} of another type": (arguments, says(**{key: value})) for arguments in (*LISTING, EXPORT)
+       for key, value in (("best", [1]), ("test", 3), ("versions", [1]), ("parameters", "x"), ("config", {"lr": [[]]}))},
+}  # fmt: skip
+
 # 39: archives of data, and weights to begin with -------------------------------------------------------------------
 
 
@@ -915,7 +1034,7 @@ ITEMS = [
     f"{kind}: {name}"
     for kind, items in {
         "config": CONFIGS, "hydra": HYDRAS, "word": WORDS, "run": CHECKPOINTS, "sweep": SWEEPS, "data": ARCHIVES,
-        "verify": VERIFIED, "verify sweep": VERIFIED_SWEEPS,
+        "verify": VERIFIED, "verify sweep": VERIFIED_SWEEPS, "visit": VISITED,
     }.items()
     for name in items
 ]  # fmt: skip

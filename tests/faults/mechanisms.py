@@ -74,11 +74,12 @@ MECHANISMS = {
     "a JSON key twice": r"key twice",
     "a record of other types": r"of other types|are numbers|are text|is a list|a list|empty object|another program|without status|"
     r"other entries|of lists|identity|"
-    r"more keys|hashes|best row|objective|rows of another|is none|parts of|no JSON|not text|statistics of",
+    r"of another type|more keys|hashes|best row|objective|rows of another|is none|parts of|no JSON|not text|statistics of",
     "a step beyond a file's name": r"huge step",
     "numbers beyond their type": r"huge|rows before",
     "a table that is none": r"metrics|confusion|results",
     # files in the place of others
+    "a journal of SQLite that names a file": r"a journal that",
     "a link in the place of a file or folder": r"\blink|is a link",
     "a pipe in the place of a file": r"pipe",
     "a device, the terminal or the kernel as data": r"data from|tar: device",
@@ -90,6 +91,8 @@ MECHANISMS = {
     "an array of an impossible shape": r"npz: (shape|negative)|lengths beyond",
     "data that are cut, or of another kind": r"data: ",
     "escape sequences": r"escapes",
+    "markup in names that a page shows": r"markup",
+    "code in names that a file of code holds": r"end a docstring",
     # new nodes of a sweep's record
     "a part that a sweep's record adds": r"sweep: (an optimizer|a dataset|a node more|a sampler)",
 }  # fmt: skip

@@ -1,6 +1,8 @@
 """Rows 1 and 46: SIGKILL at random moments of real processes, resumed each time, equal to the undisturbed run.
 
+One run has everything at once; the others are configurations that are drawn from the catalogue, new words among them.
 `DLTRAIN_KILLS=200 pytest -m slow -s tests/faults/test_faults_chaos.py` for the full number; the default is 60.
+`DLTRAIN_SEED=1` draws other configurations and moments, `DLTRAIN_CONFIGURATIONS=30` more of them.
 """
 
 from __future__ import annotations
@@ -18,9 +20,16 @@ from contextlib import suppress
 
 import pytest
 from conftest import Run
+from covering import Words
 from faults import TIMES, equal
+from test_together import DOWNLOADED, catalogue_words, overrides, write_files
+
+from dltrain.storage.summary import FINISHED
 
 KILLS = int(os.environ.get("DLTRAIN_KILLS", "60"))
+CONFIGURATIONS, SEED = (
+    int(os.environ.get(f"DLTRAIN_{name}", usual)) for name, usual in (("CONFIGURATIONS", "14"), ("SEED", "0"))
+)
 ARGUMENTS = (
     "dataset=image_folder", "dataset.root=photos", "dataset.resident_share=0", "workers=1", "model=cnn", "optimizer=adam",
     "schedule=plateau", "averaging=ema", "regularization=[dropout]", "augmentation=[shift,mixup]", "accumulate=2",
@@ -30,6 +39,11 @@ ARGUMENTS = (
 FRESH = (
     4  # one process in so many is a fresh interpreter, the others are forked from one that has imported all
 )
+
+# datasets that are downloaded, and models of which a run takes more than a few seconds
+NOT_HERE = {name for names, _ in DOWNLOADED.values() for name in names} | {
+    "resnet20", "resnet32", "resnet56", "wide_resnet", "vit_tiny", "speed_cnn", "torchvision", "timm",
+}  # fmt: skip
 
 # Tells in one byte what the process is doing, and in another whether it saves; the fault points live here only.
 WATCHED = """
@@ -165,6 +179,20 @@ def folder_of(workdir, name):
     return next((file.parent for file in workdir.glob(f"outputs/{name}/*/config.yaml")), None)
 
 
+def killed(process, workdir, name, arguments, delay, phases):
+    """Start or resume a run, kill it after `delay` seconds, and count what it was doing; return its exit code, -9 where it goes on."""
+    folder = folder_of(workdir, name)
+    (workdir / "phase").unlink(missing_ok=True)
+    code = process.run(["resume", str(folder)] if folder else [*arguments, f"name={name}"], delay)
+    if code != -signal.SIGKILL:
+        return code
+    phases[phase(workdir) if (workdir / "phase").exists() else "start"] += 1
+    folder = folder_of(workdir, name)
+    whole = folder is not None and (folder / "manifest.json").is_file()
+    # killed on its way out
+    return 0 if whole and Run(folder).summary["status"] in FINISHED else code
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_01_46_killed_at_random_and_resumed_each_time_equals_golden(workdir, monkeypatch):
@@ -184,19 +212,8 @@ def test_01_46_killed_at_random_and_resumed_each_time_equals_golden(workdir, mon
         while code == -signal.SIGKILL:
             starts += 1
             process = forks if starts % FRESH else interpreter
-            folder = folder_of(workdir, name)
-            delay = draw.uniform(0.0, seconds[process])  # uniform over the wall time of the undisturbed run
-            (workdir / "phase").unlink(missing_ok=True)
-            code = process.run(["resume", str(folder)] if folder else [*ARGUMENTS, f"name={name}"], delay)
-            if code == -signal.SIGKILL:
-                phases[phase(workdir) if (workdir / "phase").exists() else "start"] += 1
-                folder = folder_of(workdir, name)
-                if (
-                    folder
-                    and (folder / "summary.json").is_file()
-                    and Run(folder).summary["status"] == "completed"
-                ):
-                    code = 0  # killed on its way out
+            # uniform over the wall time of the undisturbed run
+            code = killed(process, workdir, name, ARGUMENTS, draw.uniform(0.0, seconds[process]), phases)
         assert code == 0, (workdir / "err").read_text()[-2000:]
         run = Run(folder_of(workdir, name))
         equal(run, golden)
@@ -207,3 +224,66 @@ def test_01_46_killed_at_random_and_resumed_each_time_equals_golden(workdir, mon
     interpreter.close()
     if KILLS >= 200:
         assert all(phases[kind] >= 5 for kind in ("start", "step", "save", "validation")), phases
+
+
+# Configurations of the catalogue ------------------------------------------------------------------------------------
+
+SMALL = "steps=18 batch_size=16 dataset.limit=96 evaluation.every_steps=4 checkpoint.every_steps=3 threads=1 quiet=true"
+
+
+def drawn(draw):
+    """Yield configurations of one word for each group, of those that need neither a download nor a package."""
+    words = catalogue_words()
+    table = Words({group: [word for word in names if word not in NOT_HERE] for group, names in words.items()})
+    while True:
+        row = next(table.completions({}, set(), draw))
+        yield row, overrides(row, SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_01_configurations_of_the_catalogue_killed_at_random_equal_golden(workdir, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_files(workdir)
+    forks, draw, phases, tried, refused = Forks(workdir), random.Random(SEED), Counter(), 0, Counter()
+    words = set()
+    for number, (row, arguments) in enumerate(drawn(draw)):
+        if tried == CONFIGURATIONS:
+            break
+        begun = time.monotonic()
+        if code := forks.run([*arguments, f"name=golden{number}"]):
+            # it diverges, say
+            refused[code] += 1
+            assert code != 1 and refused.total() < CONFIGURATIONS, (
+                row,
+                (workdir / "err").read_text()[-2000:],
+            )
+            continue
+        tried += 1
+        words |= set(row.items())
+        seconds, golden = time.monotonic() - begun, Run(folder_of(workdir, f"golden{number}"))
+        runs, before = 0, phases.total()
+        while phases.total() - before < KILLS / CONFIGURATIONS:
+            runs += 1
+            name, code = f"killed{number}_{runs}", -signal.SIGKILL
+            begun = time.monotonic()
+            while code == -signal.SIGKILL:
+                code = killed(forks, workdir, name, arguments, draw.uniform(0.0, seconds), phases)
+            # other work may have lengthened the undisturbed run
+            seconds = min(seconds, time.monotonic() - begun)
+            assert code == 0, (row, (workdir / "err").read_text()[-2000:])
+            run = Run(folder_of(workdir, name))
+            try:
+                equal(run, golden)
+                assert run.summary["status"] == golden.summary["status"]
+                assert not left_open(run)
+            except AssertionError as error:
+                raise AssertionError(f"{run.path} is another than {golden.path}: {arguments}") from error
+        print(
+            f"{phases.total() - before} kills, {seconds:.1f} s undisturbed: {' '.join(f'{g}={w}' for g, w in row.items())}",
+            flush=True,
+        )
+    print(
+        f"{phases.total()} kills of {tried} configurations with {len(words)} words: {dict(phases)}; not trained: {dict(refused)}"
+    )
+    forks.close()

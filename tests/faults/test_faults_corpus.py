@@ -291,6 +291,32 @@ def test_37_verify_of_a_stranger_s_sweep(workdir, heavy, name):
     check_named(heavy.run(["verify", "sweep"], workdir), workdir, before)
 
 
+# 37: verbs that look at runs, move them or write beside them ------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", some_of(corpus.VISITED))
+def test_37_verbs_that_visit_a_stranger_s_run(workdir, heavy, name):
+    """Nothing runs, no file elsewhere changes or goes, and no name commands a terminal or a browser."""
+    arguments, spoil = corpus.VISITED[name]
+    run = copy_of(everything()[0], workdir / corpus.THERE)
+    (workdir / "precious").mkdir()
+    (workdir / "precious" / "file").write_text("x")
+    spoil(workdir)
+    seen = heavy.run(list(arguments), workdir)
+    said = seen.error + seen.output
+    assert seen.code in (0, 2, 3, 4, 10), said
+    assert "Traceback" not in said and len(seen.error) < 1500 and not set(said) & set("\x1b\x07\x9b\u202e"), (
+        said
+    )
+    assert seen.ran == []
+    assert [path.name for path in (workdir / "precious").rglob("*")] == ["file"]
+    assert (workdir / "precious" / "file").read_text() == "x"
+    assert not (workdir / "hacked").exists()
+    for page in (run.path / "report.html", workdir / "c.html"):
+        if page.is_file() and not page.is_symlink():
+            assert corpus.MARKUP[:30] not in page.read_text() and "<img src=x" not in page.read_text()
+
+
 # 39: archives -----------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import ast
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ import dltrain as package
 from dltrain.cli import dispatch, main
 from dltrain.data import cache
 from dltrain.errors import DataProblem, ResourceProblem, UserError
+from dltrain.processors import cores
 from dltrain.sweep.reuse import finished_runs
 from dltrain.text import shown
 
@@ -35,6 +37,33 @@ ESCAPE = "\x1b]0;owned\x07\x1b[31m"
 ])  # fmt: skip
 def test_55_text_is_fit_for_a_terminal(text, expected):
     assert shown(text) == expected
+
+
+def test_55_tables_from_python_are_fit_for_a_terminal():
+    shown_by_python = repr(package.Table({ESCAPE: [ESCAPE, "b\n"]}))
+    assert "\x1b" not in shown_by_python and "\x07" not in shown_by_python
+    assert len(shown_by_python.splitlines()) == 3
+
+
+def test_55_predictions_and_schema_are_fit_for_a_terminal(dltrain, workdir, monkeypatch, capsys):
+    """Names of classes come from a run's data.json."""
+    table("t.csv", "v", ESCAPE)
+    assert (
+        dltrain(
+            "dataset=csv", "dataset.path=t.csv", "dataset.target=y", "model=linear", "epochs=1", "quiet=true"
+        )
+        == 0
+    )
+    (run,) = workdir.glob("outputs/*/*")
+    capsys.readouterr()
+    for arguments in (("--json",), ("--output", "-")):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        assert dltrain("predict", run, "t.csv", *arguments) == 0
+        said = capsys.readouterr().out
+        assert "owned" in said and "\x1b" not in said and "\x07" not in said, arguments
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    assert dltrain("predict", run, "t.csv", "--output", "-") == 0
+    assert ESCAPE in capsys.readouterr().out, "a program reads the names as they are"
 
 
 def table(file: str, name: str, label: str) -> None:
@@ -266,3 +295,22 @@ def test_58_reuse_of_a_stranger_s_sweep(workdir, name):
     assert len(list(finished_runs(workdir / "outputs"))) == 2
     SPOILED[name](job_at(folder, 0))
     assert [path for _, path in finished_runs(workdir / "outputs")] == [job_at(folder, 1)]
+
+
+def test_58_threads_of_a_stranger_s_summary_are_bounded_by_the_machine(dltrain, workdir, capsys):
+    """A run of a version that saved no threads in config.yaml resumes with those of summary.json."""
+    run = cut_run(workdir, 5, "steps=10", "early_stopping=none", "quiet=true")
+    for name in ("config.yaml", "summary.json"):
+        text = (run.path / name).read_text()
+        (run.path / name).write_text(
+            re.sub(r'(threads"?): \d+', r"\1: " + ("null" if name == "config.yaml" else "900"), text)
+        )
+    capsys.readouterr()
+    before = torch.get_num_threads()
+    try:
+        dltrain("resume", run.path)
+        used = run.summary["threads"]
+    finally:
+        torch.set_num_threads(before)
+    assert used == cores()
+    assert f"`threads` is 900; {used} are used" in capsys.readouterr().err

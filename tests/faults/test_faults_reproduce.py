@@ -35,7 +35,7 @@ def rehash(run: Path) -> None:
         kept = [line for line in lines if not line[0].isdigit() or float(line.split(",")[1]) <= facts["step"]]
         facts["metrics"] = manifest.Lines("".join(kept)).as_json()
         (folder / "manifest.json").write_text(json.dumps(facts))
-    manifest.write(run, (*manifest.RECORDS, *manifest.checkpoint_manifests(run)))
+    manifest.write(run, manifest.covered(run))
 
 
 def change_row(run: Path, draw: random.Random) -> int:

@@ -142,7 +142,7 @@ def test_05_second_interrupt_ends_the_process_at_once_and_leaves_the_checkpoints
         "original = t.Trainer.observe\n"
         "def observe(self):\n"
         "    if self.step == 30:\n"
-        "        c.save = lambda *a: time.sleep(60)\n"  # a save that hangs
+        "        c.save = lambda *a: time.sleep(600)\n"  # a save that hangs
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "        print('saving', flush=True)\n"
         "    original(self)\n"
@@ -153,10 +153,8 @@ def test_05_second_interrupt_ends_the_process_at_once_and_leaves_the_checkpoints
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "saving\n"
     time.sleep(0.5)
-    begun = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
-    assert time.monotonic() - begun < 2
+    assert process.wait(120) == 130, "it waited for the save"
     newest = checkpoints_module.newest(only_run(workdir, "cut").path / "checkpoints")
     assert newest is not None
     assert newest.manifest["step"] >= 10

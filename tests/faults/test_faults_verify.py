@@ -278,3 +278,15 @@ def test_metrics_that_are_gone_are_noticed_by_resume(workdir, dltrain):
     assert error.value.exit_code == 6 and run.summary["status"] == "degraded"
     assert dltrain("resume", golden.path) == 0
     assert golden.summary["status"] == "completed"
+
+
+def test_a_run_killed_before_its_last_file_is_completed_by_resume(small, capsys):
+    (small / manifest.NAME).rename(small / f".{manifest.NAME}.tmp")
+    verdict = verify_run(small, open_catalogue(), data=False)
+    assert [finding.where for finding in verdict.findings] == [manifest.NAME]
+    assert dispatch(["resume", str(small)]) == 0
+    assert "is finished; its manifest.json, which was missing, is written" in capsys.readouterr().err
+    assert not verify_run(small, open_catalogue(), data=False).findings
+    assert not list(small.glob(".*.tmp"))
+    with pytest.raises(CheckpointProblem, match="there is nothing to resume"):
+        dispatch(["resume", str(small)])

@@ -29,7 +29,7 @@ OWN_LIBRARIES = (None, "libnvidia-ml.so.1")  # the settings of malloc, and torch
 def witnessed(arguments, folder, answer):
     os.chdir(folder)
     os.dup2(os.open("err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+    os.dup2(os.open("out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     seen = {"imports": [], "ran": [], "wrote": []}
     def hook(event, args):
         if event == "import":
@@ -76,6 +76,7 @@ class Seen:
 
     code: int | str
     error: str  # what it printed to stderr
+    output: str  # what it printed to stdout
     seconds: float
     cpu: float  # seconds of CPU, which other work on the machine does not lengthen
     megabytes: float  # above what the process had when it began
@@ -102,7 +103,10 @@ class Zygote:
         self.process.stdin.write(json.dumps([arguments, str(folder)]) + "\n")
         answer = json.loads(self.process.stdout.readline())
         assert answer, "the process died"
-        return Seen(error=(folder / "err").read_text(errors="replace"), **answer)
+        # a working folder is compared with what it was
+        output = (folder / "out").read_text(errors="replace")
+        (folder / "out").unlink()
+        return Seen(error=(folder / "err").read_text(errors="replace"), output=output, **answer)
 
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None

@@ -20,6 +20,8 @@ from typing import Any
 from mutate import changed
 from parsers import Parser
 
+from dltrain.text import shown
+
 SECONDS = 5.0  # for one input
 KEPT = 10  # findings of a parser with different places
 
@@ -85,11 +87,9 @@ def tried(parser: Parser, content: bytes, folder: Path) -> str | None:
             parser.call(content, folder)
         said = ""
     except parser.mistakes as error:
-        said = (
-            None
-            if str(error).strip() and len(str(error)) < 5000
-            else f"a message of {len(str(error))} letters"
-        )
+        # as the command line prints it
+        text = shown(str(error))
+        said = None if text.strip() and len(text) < 5000 else f"a message of {len(text)} letters"
     except Hang:
         said = f"it took more than {SECONDS} s"
     except BaseException as error:

@@ -33,7 +33,7 @@ RESULT = """
 ✓ early stopped: val/loss has not improved for 10 evaluations
   best     epoch 20 · val/loss 0.1000 · val/accuracy 0.9000
   test     loss 0.1100 · accuracy 0.8900
-  time     2.31 s · 30 epochs · 300 steps · 42.1k samples/s · 318 MiB
+  time     2.31 s · 30 epochs · 300 steps · 42.1k samples/s · 318.0 MiB
   folder   outputs/digits-mlp/2026-01-31_12-00-00-ab12
   curves   tensorboard --logdir outputs
 """

@@ -305,6 +305,7 @@ def test_show_of_a_real_run_says_what_was_asked_and_what_came_out(train, dltrain
     assert dltrain("show", str(run.path)) == 0
     page = capsys.readouterr().out
     assert "asked      optimizer=nesterov  regularization=[l2]  lr=0.05" in page
+    assert " KiB" in page and " kB" not in page
 
 
 def test_the_summary_holds_what_config_yaml_holds(train, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from made import make_run, make_sweep, stamp
 import dltrain as package
 from dltrain.commands import trash as trash_verb
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
+from dltrain.storage import lock as locks
 from dltrain.storage import shelves
 from dltrain.storage.folder_names import OUTPUT
 from dltrain.storage.index import CACHE
@@ -204,6 +206,25 @@ def test_a_run_that_is_training_stays(run):
     lock = Lock(run)
     refused(FolderInUse, "it is training", lambda: package.trash(run))
     lock.release()
+    assert package.trash(run) == [Path.cwd() / ".dltrain/trash" / run]
+
+
+def test_a_run_whose_lock_cannot_be_read_stays(run, monkeypatch):
+    """Another user may train in it."""
+    lock = run / "run.lock"
+    lock.touch()
+
+    def refuse(file, *rest, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "open", refuse, raising=False)
+        refused(FolderInUse, "run.lock cannot be read", lambda: package.trash(run))
+        lock.unlink()
+        lock.mkdir()  # no process can hold this
+        assert not locks.is_held(lock)
+        assert not locks.is_held(lock / "run.lock")
+    lock.rmdir()
     assert package.trash(run) == [Path.cwd() / ".dltrain/trash" / run]
 
 

@@ -108,6 +108,8 @@ def _read_arrow(path: Path, suffix: str) -> dict[str, Array]:
     kind = "Parquet" if suffix in _PARQUET else "Arrow"
     try:
         table = parquet.read_table(path) if suffix in _PARQUET else feather.read_table(path)
+        # reading checks no offsets: those of a damaged file may point outside of its memory
+        table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path} is not a whole {kind} file ({str(error).splitlines()[0]}); write it again"

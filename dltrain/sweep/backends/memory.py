@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dltrain.config.door import Rights
 from dltrain.config.schema import Config
 from dltrain.errors import UserError
+from dltrain.screen.numbers import in_bytes
 from dltrain.sweep.backends import pool
 from dltrain.sweep.backends.slots import Slot
 
@@ -43,8 +44,8 @@ def check_memory(slots: list[Slot], free: int, configs: Iterable[Config], rights
     fitting = free // needed
     if fitting < together:
         raise UserError(
-            f"{together} jobs at a time on one GPU need at least {gibibytes(together * needed)} of its memory "
-            f"({gibibytes(needed)} each), and {gibibytes(free)} are free. "
+            f"{together} jobs at a time on one GPU need at least {in_bytes(together * needed)} of its memory "
+            f"({in_bytes(needed)} each), and {in_bytes(free)} are free. "
             + (
                 f"Use sweep.jobs_per_gpu={fitting}"
                 if fitting > 0
@@ -57,10 +58,6 @@ def check_memory(slots: list[Slot], free: int, configs: Iterable[Config], rights
 def weighty(config: Config) -> dict[str, object]:
     """Return the keys on which a job's memory depends."""
     return {key: value for key, value in config.plain.items() if key not in WITHOUT_WEIGHT}
-
-
-def gibibytes(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
 
 
 def largest_need(configs: list[Config], rights: Rights) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.door import Rights
 from dltrain.config.schema import Config
-from dltrain.errors import UserError
+from dltrain.errors import UNWRITABLE, UserError
 from dltrain.sweep.jobs import Job
 
 
@@ -64,8 +63,7 @@ class Ended:
     @property
     def is_disk_full(self) -> bool:
         """Return whether a job ended because nothing more can be written, by its message."""
-        full = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        return self.code == 6 and any(os.strerror(number) in self.reason for number in full)
+        return self.code == 6 and any(os.strerror(number) in self.reason for number in UNWRITABLE)
 
     @property
     def how_it_died(self) -> str:

@@ -1,0 +1,121 @@
+"""The software bill of materials, as CycloneDX JSON: `python docs/sbom.py [EXTRA …] > sbom.json`.
+
+It lists the packages that dltrain needs, with those of the extras, in the versions of the present environment, their licenses,
+and which needs which. Equal environments give equal bytes; `SOURCE_DATE_EPOCH` (seconds) sets the timestamp.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+
+
+def document(extras: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the bill of materials as plain data. Raises SystemExit for an extra that does not exist."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts = list(project["dependencies"])
+    for extra in extras:
+        known = project["optional-dependencies"]
+        if extra not in known:
+            raise SystemExit(f"there is no extra {extra}; there are: {', '.join(sorted(known))}")
+        texts += known[extra]
+    needs = closure(texts)
+    root = purl(project["name"], project["version"])
+    own = {"type": "application", "bom-ref": root, "name": project["name"], "version": project["version"], "purl": root,
+           "licenses": [{"license": {"id": project["license"]}}]}  # fmt: skip
+    direct = sorted({canonicalize_name(found.name) for found in applicable(texts, ())} & needs.keys())
+    graph = {root: direct} | {reference(name): needed for name, needed in needs.items()}
+    meta: dict[str, Any] = {"component": own}
+    if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
+        meta["timestamp"] = datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": meta,
+        "components": [component(name) for name in sorted(needs)],
+        "dependencies": [
+            {"ref": ref, "dependsOn": sorted(map(reference, needed))} for ref, needed in sorted(graph.items())
+        ],
+    }
+
+
+def closure(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Return the installed packages that requirements lead to, each with those that it needs itself."""
+    found: dict[str, list[str]] = {}
+    waiting = [(canonicalize_name(r.name), tuple(sorted(r.extras))) for r in applicable(texts, ())]
+    seen = set()
+    while waiting:
+        name, extras = waiting.pop()
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            texts = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            # of another platform, or of an extra that is not installed
+            continue
+        needed = list(applicable(texts, extras))
+        waiting += [(canonicalize_name(r.name), tuple(sorted(r.extras))) for r in needed]
+        found[name] = sorted({*found.get(name, []), *(canonicalize_name(r.name) for r in needed)})
+    return {name: [other for other in needed if other in found] for name, needed in found.items()}
+
+
+def applicable(texts: Iterable[str], extras: tuple[str, ...]) -> Iterator[Requirement]:
+    """Yield the requirements that hold on this machine, those of some extras among them."""
+    for text in texts:
+        found = Requirement(text)
+        if found.marker is None or any(found.marker.evaluate({"extra": extra}) for extra in extras or ("",)):
+            yield found
+
+
+def component(name: str) -> dict[str, Any]:
+    """Return a package as a component, its license as an SPDX expression where it states one."""
+    known = metadata.metadata(name)
+    found = {
+        "type": "library",
+        "bom-ref": reference(name),
+        "name": name,
+        "version": known["Version"],
+        "purl": reference(name),
+    }
+    if summary := known.get("Summary"):
+        found["description"] = summary
+    if expression := known.get("License-Expression"):
+        found["licenses"] = [{"expression": expression}]
+    elif names := license_names(known):
+        found["licenses"] = [{"license": {"name": text}} for text in names]
+    return found
+
+
+def license_names(known: Any) -> list[str]:
+    """Return the names of the licenses: those of the classifiers, or the first line of the license, which may be its text."""
+    marks = (text.split(" :: ") for text in known.get_all("Classifier") or [])
+    classified = [parts[-1] for parts in marks if parts[0] == "License" and len(parts) > 2]
+    return classified or [line[:100] for line in (known.get("License") or "").strip().splitlines()[:1]]
+
+
+def reference(name: str) -> str:
+    return purl(name, metadata.version(name))
+
+
+def purl(name: str, version: str) -> str:
+    """Return the package URL. A local version such as 2.11.0+cpu has an encoded sign."""
+    return f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{version.replace('+', '%2B')}"
+
+
+if __name__ == "__main__":
+    print(json.dumps(document(sys.argv[1:]), indent=1, ensure_ascii=False))

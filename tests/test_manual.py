@@ -17,8 +17,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import every
-from test_readme import commands_of
+from conftest import Run, every, run_folders
+from test_readme import commands_of, files  # noqa: F401  (a fixture)
 
 from dltrain.commands.train import check
 from dltrain.config.compose import open_catalogue, open_hydra
@@ -92,6 +92,35 @@ def test_a_command_is_composed(dltrain, workdir, capsys, command):
         # composed whole; only the data, a run folder or a package of an extra are not there
         if not re.search(r"pip install|no such file|is no folder|does not exist|not found", str(refused)):
             raise
+
+
+# what a test has not: a run of the reader's, a cluster, a download, a package of an extra, a module or a recipe of the reader's
+NOT_HERE = re.compile(
+    r"RUN|slurm|weights=DEFAULT|wandb|mlflow|trust=|fashion_mnist|cifar|experiment=(best|cluster|search|fine_tune)|labels=|sweep\.resume|mnist|old\.npz|dry_run"
+)
+TRAIN = [
+    c
+    for c in COMMANDS
+    if c.split()[1:2] and c.split()[1] not in verbs() and not NOT_HERE.search(c) and "--" not in c
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", TRAIN)
+def test_a_command_trains(dltrain, workdir, files, command):  # noqa: F811
+    arguments = [
+        text
+        for text in arguments_of(command)
+        if not re.match(r"(epochs|steps|sweep\.trials)=|debug=overfit", text)
+    ]
+    (workdir / "houses.csv").write_text(
+        "id,area,age,price\n" + "".join(f"{i},{50 + i % 9},{i % 7},{900 + i}\n" for i in range(60))
+    )
+    few = ["sweep.trials=2"] if any(text.startswith("sweep=") for text in arguments) else []
+    assert dltrain(*arguments, *few, *([] if "debug=" in command else ["steps=2"]), "workers=0") == 0
+    folders = run_folders(workdir)
+    assert folders or "dry_run" in command
+    assert {Run(folder).summary["status"] for folder in folders} <= {"completed", "early_stopped"}
 
 
 @pytest.mark.parametrize("command", WRONG)
@@ -184,9 +213,9 @@ def test_a_lost_link_is_found(tmp_path):
 
 
 def test_the_pictures_are_small():
-    files = [file for file in (ROOT / "docs" / "pictures").iterdir() if file.is_file()]
-    assert sum(file.stat().st_size for file in files) <= 600_000
+    stored = [file for file in (ROOT / "docs" / "pictures").iterdir() if file.is_file()]
+    assert sum(file.stat().st_size for file in stored) <= 600_000
     shown = "".join(
         file.read_text(encoding="utf-8") for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     )
-    assert [file.name for file in files if file.name not in shown and file.name != "favicon.png"] == []
+    assert [file.name for file in stored if file.name not in shown and file.name != "favicon.png"] == []

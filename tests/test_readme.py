@@ -1,4 +1,4 @@
-"""Every command of README.md and of `dltrain --help`, read out of the pages and run.
+"""Every command of README.md, docs/quickstart.md and `dltrain --help`, read out of the pages and run.
 
 What needs a file of the user's, a download or a GPU gets a small stand-in (FILES, STAND_INS). In the default tests,
 all but the first are cut short to a few steps (SHORTER); `pytest -m slow` runs them as they stand.
@@ -19,7 +19,8 @@ from PIL import Image
 from dltrain.commands.help import EXAMPLES
 from dltrain.errors import UserError
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/quickstart.md"))
 NOT_OURS = (
     "pip",
     "pytest",
@@ -166,10 +167,10 @@ def test_page(dltrain, workdir, capsys, command):
 
 
 def test_the_refusal_that_the_readme_shows(dltrain, workdir):
-    (shown,) = re.findall(r"```\ndltrain: (.*?)\n```", README, re.DOTALL)
+    (shown,) = re.findall(r"```text\ndltrain: (.*?)\n```", README, re.DOTALL)
     with pytest.raises(UserError) as refused:
         dltrain("optimizer.beta=[0.8,0.9]")
-    assert str(refused.value).splitlines()[0] == shown.splitlines()[0]
+    assert str(refused.value) == shown
 
 
 def test_the_first_command_does_what_the_readme_says(dltrain, workdir, capsys):

@@ -14,6 +14,8 @@ import yaml
 from test_layers import FILES
 from test_layers import ROOT as PACKAGE
 
+import dltrain
+
 ROOT = PACKAGE.parent
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -60,6 +62,12 @@ def test_the_workflow_has_a_row_for_each_system():
     paths = re.findall(r"tests/\S+", named)
     assert len(paths) > 5
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_citation_names_the_version():
+    cited = read("CITATION.cff")
+    assert cited["version"] == dltrain.__version__
+    assert cited["cff-version"] == "1.2.0"
 
 
 def test_issue_forms_can_be_read():

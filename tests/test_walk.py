@@ -1,4 +1,4 @@
-"""The walk through methods_rows.txt: each of its words is in `--help`, in docs/methods.md and in a test, and learns."""
+"""The walk through methods_rows.txt: each of its words is in `--help`, in the manual and in a test, and learns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from test_together import DOWNLOADED, GIVEN, WORDS, write_files
 
 from dltrain.cli import dispatch
-from dltrain.commands.handbook import TITLES
+from dltrain.commands.handbook import pages
 from dltrain.commands.help import group_lines, word_page
 from dltrain.commands.help import page as help_page
 from dltrain.config import saved
@@ -25,6 +25,8 @@ from dltrain.training.trainer import Trainer
 from dltrain.verbs import verbs
 
 HERE = Path(__file__).parent
+PAGES = pages()
+METHODS = "\n".join(PAGES.values())
 ROWS = [line for line in (HERE / "methods_rows.txt").read_text().splitlines() if not line.startswith("#")]
 SAMPLE = ("optimizer=sgd", "schedule=cosine", "initializer=orthogonal", "regularization=max_norm", "augmentation=mixup",
           "dataset=iris", "model=linear", "initializer=zeros*", "dataset=none", "averaging=swa")  # fmt: skip
@@ -68,19 +70,20 @@ def test_the_word_is_in_the_help_and_on_the_page(row):
     choice = row.rstrip("*")
     key, _, word = choice.partition("=")
     catalogue = Catalogue(catalogue_dir())
-    methods = (HERE.parent / "docs" / "methods.md").read_text(encoding="utf-8")
     if key in catalogue.words:
         assert named_in(word, "\n".join(list(group_lines(catalogue, key))[1:]))
-        title = TITLES.get(key)  # the overlays have no section of their own
-        section = methods.partition(f"\n## {title}\n")[2].partition("\n## ")[0] if title else methods
-        assert f"| `{word}` |" in section if title else f"`{choice}`" in section
+        # the overlays have no page
+        if f"methods/{key}.md" in PAGES:
+            assert re.search(rf"^\| \[?`{word}`", PAGES[f"methods/{key}.md"], re.MULTILINE)
+        else:
+            assert f"`{choice}`" in METHODS
     else:
         assert key in catalogue.knobs or key in catalogue.params(every_word(catalogue)) or key in verbs()
         name = key.split(".")[-1]
         assert re.search(
             rf"\b{name}\b", "\n".join(help_page(catalogue)) + "\n".join(word_pages(catalogue, key))
         )
-        assert re.search(rf"`[^`]*\b{name}\b", methods)
+        assert re.search(rf"`[^`]*\b{name}\b", METHODS)
 
 
 def every_word(catalogue: Catalogue) -> dict[str, list[str]]:

@@ -1,6 +1,6 @@
-"""Generate docs/methods.md from the catalogue and from the docstrings of its targets: `python docs/methods.py`.
+"""Generate the manual's pages of methods from the catalogue and from the docstrings of its targets.
 
-A test compares the file with this output, so that the page cannot become outdated.
+docs/hooks.py adds them to the site when it is built; they are not stored, so that they cannot become outdated.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ INTRODUCTIONS = {
     "t = T, so that the last step of the run still moves. Values are functions of the step alone, so that a resumed run has the "
     "same ones; only `plateau` has a state, which checkpoints store.",
     "momentum_schedule": "The same schedules give the momentum itself, by default from 0.5 to 0.9 (L3); formulas and keys as "
-    "in [schedules of the learning rate](#schedules-of-the-learning-rate). They need an optimizer that has momentum.",
+    "in [schedules of the learning rate](schedule.md). They need an optimizer that has momentum.",
     "penalty_schedule": "The same schedules multiply the strengths λ of penalties, decays and weight rules, by default from 0 "
     "to 1, since L0 starts overparametrized and gradually increases λ.",
     "initializer": "They act on weights with two or more axes; biases become zero, and normalization layers keep their values. "
@@ -67,17 +67,17 @@ INTRODUCTIONS = {
     "(`val/f1`) and an entry of `test` in `summary.json`, exact over all samples of a split, in the units of the targets. Means "
     "over samples (accuracy, top_k, mae, mape) are measured in training, too. Where a class has less than half of an equal share "
     "of the training samples, balanced_accuracy and f1 stand beside accuracy by default, and the header says so. More in "
-    "[metrics.md](metrics.md).",
+    "[metrics.md](../metrics.md).",
     "sampler": "The order of samples is a function of the seed and the epoch alone.",
     "dataset": "Splits and folds depend on `dataset.split_seed` only. `dataset.normalize` and the other keys that all datasets "
-    "share are among the [knobs](#knobs).",
+    "share are among the [knobs](knobs.md).",
     "model": "Sizes of inputs and outputs come from the data. Activations are `relu`, `leaky_relu`, `tanh`, `sigmoid`, `gelu`, "
     "`silu` and `identity`; `norm` is `batch`, `layer`, `group` or `none`.",
     "diagnostics": "Measured at every evaluation on the same training samples, in evaluation mode, without augmentation or "
     "penalties: columns `WORD/…` of `metrics.csv` and TensorBoard. They leave the weights of the run equal to the last bit. "
     "For checks before training, use `dltrain check`.",
     "logger": "They observe a run and change nothing of it; one that fails is left out, and the run ends as `degraded`. "
-    "`metrics.csv` is no word, since it is always written: `logger=[]` leaves it alone. More in [loggers.md](loggers.md).",
+    "`metrics.csv` is no word, since it is always written: `logger=[]` leaves it alone. More in [loggers.md](../loggers.md).",
 }
 SLIPS = (
     (
@@ -155,37 +155,48 @@ LOOKING = (
 )  # fmt: skip
 
 
-def page() -> str:
-    """Return the whole page."""
+def pages() -> dict[str, str]:
+    """Return the Markdown of each page by its path in the manual: one for each group, and what concerns all groups."""
     catalogue = Catalogue(catalogue_dir())
-    blocks = [*_opening(catalogue)]
-    for group in TITLES:
-        blocks += _group(catalogue, group)
-    return "\n\n".join([*blocks, *_practice(), *_pairs(catalogue), *_knobs(catalogue)]) + "\n"
+    blocks = {"index": _opening(catalogue)}
+    blocks |= {group: _group(catalogue, group) for group in TITLES}
+    blocks |= {"practice": _practice(), "together": _pairs(catalogue), "knobs": _knobs(catalogue)}
+    return {f"methods/{name}.md": "\n\n".join(parts) + "\n" for name, parts in blocks.items()}
 
 
 def _opening(catalogue: Catalogue) -> Iterator[str]:
     count = sum(len(catalogue.words[group]) for group in TITLES)
-    yield "<!-- Made by `python docs/methods.py`; edit conf/ and the docstrings instead. -->"
     yield "# Methods"
     yield _fill(
-        f"Every choice is one word on the command line, `group=word`, and every number of it a key, `group.key=value`. Below are "
-        f"the {count} words of {len(TITLES)} groups: for each the rule as formula with its symbols tied to the keys, the paper, "
-        "the lecture that names it (L0 to L4), when to use it, and where its defaults come from. The same is shown by "
-        "`dltrain GROUP=WORD --help`."
+        f"Every choice is one word on the command line, `group=word`, and every number of it a key, `group.key=value`. These pages "
+        f"have the {count} words of {len(TITLES)} groups: for each the rule as formula with its symbols tied to the keys, the paper, "
+        "the lecture that names it (L0 to L4: University of Agder, deep learning, Lectures 0 to 4), when to use it, and where its "
+        "defaults come from. The same is shown by `dltrain GROUP=WORD --help`."
     )
-    yield "\n".join(
-        f"- [{title}](#{_anchor(title)}): {_words_line(catalogue, group)}" for group, title in TITLES.items()
+    yield _table(
+        ("group", "words, the default first"),
+        [(f"[{title}]({group}.md)", _words_line(catalogue, group)) for group, title in TITLES.items()],
     )
-    yield _fill(
-        "Where a lecture slips, the published method is built: "
-        + "; ".join(f"**{name}**: {text}" for name, text in SLIPS)
-        + "."
+    yield (
+        "Beside the words: [practices that are knobs](practice.md), [which words cannot go together](together.md), and "
+        "[the knobs](knobs.md)."
     )
+    yield "## Where a lecture slips"
+    yield "The published method is built."
+    yield _table(("lecture", "slip"), SLIPS)
 
 
 def _words_line(catalogue: Catalogue, group: str) -> str:
-    return " ".join(f"`{name}`" for name in _names(catalogue, group))
+    """Return the words of a group as links to their sections, where they have some."""
+    return " ".join(
+        f"[`{name}`]({group}.md#{group}{name})" if _has_section(catalogue.words[group][name]) else f"`{name}`"
+        for name in _names(catalogue, group)
+    )
+
+
+def _has_section(word: Word) -> bool:
+    """Return whether a word has more than a row of its group's table; schedules are listed under `schedule` alone."""
+    return bool(word.notes.keys() - {"summary"}) and not word.group.endswith("_schedule")
 
 
 def _names(catalogue: Catalogue, group: str) -> list[str]:
@@ -196,30 +207,31 @@ def _names(catalogue: Catalogue, group: str) -> list[str]:
 
 def _group(catalogue: Catalogue, group: str) -> Iterator[str]:
     takes = f"{group}=[…]" if group in LIST_GROUPS else f"{group}=…"
-    yield f"## {TITLES[group]}"
+    yield f"# {TITLES[group]}"
     yield _fill(
         f"`{takes}` – {about_of(group).split(';')[0]}; default `{catalogue.default_word(group)}`. {INTRODUCTIONS[group]}"
     )
-    names = _names(catalogue, group)
+    words = [catalogue.words[group][name] for name in _names(catalogue, group)]
     rows = [
-        (f"`{n}`", catalogue.words[group][n].notes["summary"], _lecture(catalogue.words[group][n]))
-        for n in names
+        (
+            f"[`{w.name}`](#{group}{w.name})" if _has_section(w) else f"`{w.name}`",
+            w.notes["summary"],
+            _lecture(w),
+        )
+        for w in words
     ]
     yield _table(("word", "what it is", "lecture"), rows)
-    # the formulas are listed under `schedule`
-    if group.endswith("_schedule"):
-        return
-    for name in names:
-        if catalogue.words[group][name].notes.keys() - {"summary"}:
-            yield from _word(catalogue, catalogue.words[group][name])
+    for word in words:
+        if _has_section(word):
+            yield from _word(catalogue, word)
 
 
 def _word(catalogue: Catalogue, word: Word) -> Iterator[str]:
     notes = word.notes
-    yield f"### {word.group}={word.name}"
+    yield f"## {word.group}={word.name}"
     yield notes["summary"]
     if "rule" in notes:
-        yield f"```\n{_rule(notes['rule'])}\n```"
+        yield f"``` {{ .text .formula }}\n{_rule(notes['rule'])}\n```"
     lines = [
         f"**{label}** {_linked(_cell(notes[name]))}"
         for name, label in (
@@ -286,7 +298,7 @@ def _details(word: Word) -> str:
 
 
 def _practice() -> Iterator[str]:
-    yield "## Data and practice"
+    yield "# Data and practice"
     yield "Practices from the lectures that are not words, and their knobs."
     yield _table(("what", "how", "lecture"), PRACTICE)
     yield "## Looking at training"
@@ -295,7 +307,7 @@ def _practice() -> Iterator[str]:
 
 
 def _pairs(catalogue: Catalogue) -> Iterator[str]:
-    yield "## What cannot go together"
+    yield "# What cannot go together"
     yield (
         "Everything else composes with everything: a test trains a covering array in which every other pair of words occurs.\n"
         "These pairs are refused, with their reason, before anything is built."
@@ -319,7 +331,7 @@ def _refused(catalogue: Catalogue) -> list[tuple[str, str, str, str]]:
 
 
 def _knobs(catalogue: Catalogue) -> Iterator[str]:
-    yield "## Knobs"
+    yield "# Knobs"
     yield "The keys that belong to no single word."
     yield _table(
         ("key", "default", "must be", "meaning"),
@@ -343,7 +355,3 @@ def _escaped(text: str) -> str:
 
 def _fill(text: str) -> str:
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
-
-
-def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")

@@ -1,4 +1,4 @@
-"""Every command of docs/runs.md, of README.md about runs, and of the help pages of the verbs, run as it stands."""
+"""Every command of docs/runs.md, of docs/quickstart.md about runs, and of the help pages of the verbs, run as it stands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from dltrain.verbs import verbs
 
 ROOT = Path(__file__).parents[2]
 OURS = ("runs", "show", "diff", "compare", "tag", "archive", "trash", "restore")
-README, PAGE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/runs.md"))
+QUICKSTART, PAGE = (
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("quickstart.md", "runs.md")
+)
 
 
 def commands_of(page: str) -> list[str]:
@@ -41,7 +43,7 @@ def examples_of(verb: str) -> list[str]:
 
 COMMANDS = [
     *commands_of(PAGE),
-    *commands_of(README),
+    *commands_of(QUICKSTART),
     *(example for verb in OURS for example in examples_of(verb)),
 ]
 

@@ -18,12 +18,13 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from dltrain.config.schema import Config
-from dltrain.errors import FolderInUse, ResourceProblem
+from dltrain.errors import FolderInUse, ResourceProblem, UserError
 from dltrain.storage.folder_names import SWEEP_STUDY
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.backends.protocol import CompleteBackend, Ended, Evaluated, Event, Started, checked
 from dltrain.sweep.jobs import Chosen, Job, values_of
 from dltrain.sweep.live import Quiet
+from dltrain.sweep.plan.checks import check_job
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.reuse import Finished, take_over
 from dltrain.training.signals import ENDINGS, handled, leave_closed_terminal
@@ -211,17 +212,32 @@ class Driver:
     def fill(self) -> None:
         """Submit jobs as long as the backend has room."""
         while (job := self.next_job()) is not None:
-            twin = self.twin_of(job)
-            if twin is None:
+            try:
                 self.compose(job)
+                twin = self.twin_of(job)
+            except UserError as error:
+                self.refused(job, error)
+                continue
+            if twin is None:
                 job.command = self.command_of(job)
                 self.running[job.number] = job
                 self.backend.submit(job)
             else:
                 take_over(job, twin)
-                self.remember(job)
-                self.show(lambda: self.display.changed(job))
-                self.close_if_done(job.trial)
+                self.done(job)
+
+    def refused(self, job: Job, error: UserError) -> None:
+        """Record a job that cannot run: of a large sweep, three values that exclude each other are first met here."""
+        job.fail(str(error))
+        if self.plan.settings["fail_fast"]:
+            self.failure = self.failure or job
+        self.done(job)
+
+    def done(self, job: Job) -> None:
+        """Take note of a job that ended without a process of its own."""
+        self.remember(job)
+        self.show(lambda: self.display.changed(job))
+        self.close_if_done(job.trial)
 
     def next_job(self) -> Job | None:
         """Return a job that waits, or one of a new trial; one that needs all memory when nothing else runs."""
@@ -259,8 +275,10 @@ class Driver:
         return twin
 
     def compose(self, job: Job) -> Config:
-        """Return the configuration of a job, which keeps it until it ends."""
-        job.config = job.config or self.plan.composer.config(job.overrides)
+        """Return the configuration of a job, which keeps it until it ends. Raises UserError for one that is not valid."""
+        if job.config is None:
+            job.config = self.plan.composer.config(job.overrides)
+            check_job(self.plan, job.config)
         return job.config
 
     # Evaluations --------------------------------------------------------------------------------------------------
@@ -335,7 +353,7 @@ class Driver:
 
     def seconds_left(self) -> float | None:
         """Estimate the remaining time from that of the jobs done so far; None at the beginning."""
-        total = self.plan.trials * len(self.plan.replicates)
+        total = self.plan.total
         under_way = sum(job.share for job in self.running.values())
         done = self.done_here + under_way
         missing = total - sum(job.is_done for job in self.jobs) - under_way

@@ -16,10 +16,10 @@ from dltrain.storage.folder_names import check_files
 from dltrain.storage.summary import read_json
 from dltrain.sweep.jobs import write
 from dltrain.sweep.plan import sources
-from dltrain.sweep.plan.extension import extend
+from dltrain.sweep.plan.extension import extends, keep_numbers
 from dltrain.sweep.plan.plan import HOW, Plan
 
-# what may be given alone beside `sweep.resume`, to extend the sweep
+# what may be given alone beside `sweep.resume`, to extend the sweep, as may the axes that it has
 GROWING = ("sweep.trials=", "sweep.seeds=", "seed=")
 
 
@@ -36,9 +36,10 @@ def resumed_texts(texts: list[str]) -> tuple[Path | None, list[str], list[str] |
     record = read_record(folder)
     how = tuple(f"sweep.{key}{sign}" for key in HOW for sign in "=.")
     rest = [t for t in texts if not t.startswith("sweep.resume=")]
-    if any(not t.startswith((*how, *GROWING, "trust=")) for t in rest):
+    growing = (*GROWING, *(f"{axis['name']}=" for axis in record["identity"]["axes"]))
+    if any(not t.startswith((*how, *growing, "trust=")) for t in rest):
         return folder, rest, None
-    replaced = tuple(t.partition("=")[0] + "=" for t in rest if t.startswith(GROWING))
+    replaced = tuple(t.partition("=")[0] + "=" for t in rest if t.startswith(growing))
     if {"seed=", "sweep.seeds="} & set(replaced):
         # two ways to say which seeds
         replaced = (*replaced, "seed=", "sweep.seeds=")
@@ -119,7 +120,7 @@ def check_equal(folder: Path, plan: Plan) -> None:
     """Refuse to continue a sweep over other axes. Raises UserError with the differences."""
     record = read_record(folder)
     then, now = record["identity"], json.loads(json.dumps(plan.identity()))
-    if same(then, now) or extend(plan, then):
+    if same(then, now) or extends(plan, then):
         check_modes(folder, record, plan)
         return
     differences = "; ".join(
@@ -203,10 +204,28 @@ def is_unfinished(file: Path, identity: dict[str, Any], plan: Plan) -> bool:
         return False
 
 
-def record_of(plan: Plan, folder: Path, texts: list[str], command: str) -> dict[str, Any]:
+def number_jobs(plan: Plan, folder: Path) -> list[dict[str, Any]]:
+    """Give the jobs of a grid the numbers that they have in a folder; return the identities of the sweep before this one.
+
+    A sweep that was extended has one identity for each time, the first one first.
+    """
+    if plan.configurations is None or not (folder / RECORD).is_file():
+        return []
+    record = read_record(folder)
+    stages = [stage for stage in record.get("stages") or [] if is_identity(stage)]
+    if not same(record["identity"], json.loads(json.dumps(plan.identity()))):
+        stages.append(record["identity"])
+    keep_numbers(plan, stages)
+    return stages
+
+
+def record_of(
+    plan: Plan, folder: Path, texts: list[str], command: str, stages: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Write sweep.json, before the first job starts, and return its content."""
     record = {
         "identity": plan.identity(),
+        "stages": stages,
         "loss": "plain",
         "modes": plan.modes,
         "overrides": texts,

@@ -16,7 +16,7 @@ from dltrain.sweep.outcome.ranking import edges, rank
 from dltrain.sweep.outcome.report import write_report
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.reading import read_plan
-from dltrain.sweep.record import resumed_texts
+from dltrain.sweep.record import number_jobs, resumed_texts
 from dltrain.sweep.sweep import Source, check_remembered, open_study, test_line
 
 
@@ -29,13 +29,14 @@ def report_again(folder: Path, source: Source, file: Path) -> list[str]:
     rights = rights_of_record(source.catalogue, recorded or [])
     plan = read_plan(texts, source.config_name, source.catalogue, source.hydra, rights)
     plan.options = source.options
+    number_jobs(plan, folder)
     jobs = read_jobs(plan, folder)
     rows = rank(plan, jobs)
     notes = edges(plan, rows)
     winners = rows[0].jobs if rows and plan.test else []
     if winners and all(job.summary.get("test") for job in winners):
         notes.append(f"test split of the winner: {test_line(plan, winners)}")
-    missing = plan.trials * len(plan.replicates) - sum(job.is_done for job in jobs)
+    missing = plan.total - sum(job.is_done for job in jobs)
     notes += notes_of(plan, jobs, folder, missing, "running, or stopped,")
     write_report(plan, rows, jobs, notes, folder, file)
     return notes

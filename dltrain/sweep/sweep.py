@@ -44,6 +44,7 @@ from dltrain.sweep.record import (
     edits_since,
     is_on_another_scale,
     is_unfinished,
+    number_jobs,
     read_record,
     record_of,
     resumed_texts,
@@ -109,9 +110,9 @@ def run_sweep(
     folder = asked or folder_for(plan)
     begun(folder)
     with explained(plan.resume_command(folder)), locked(folder):
-        record = record_of(plan, folder, texts, command)
+        record = record_of(plan, folder, texts, command, number_jobs(plan, folder))
         study = open_study(plan, folder)
-        total = plan.trials * len(plan.replicates)
+        total = plan.total
         driver = Driver(
             plan,
             study,
@@ -144,7 +145,7 @@ def open_backend(
     """Build `sweep.backend`, and return whether jobs run on a GPU. Raises UserError for what is no backend."""
     key = f"sweep.backend={plan.backend}"
     gpus = gpus_for(plan.first.device)
-    jobs = num_slots(plan.settings, len(gpus), plan.trials * len(plan.replicates))
+    jobs = num_slots(plan.settings, len(gpus), plan.total)
     sweep = protocol.Sweep(
         jobs, plan.settings, plan.first.device, gpus, configs, plan.rights, command, catalogue
     )
@@ -218,7 +219,7 @@ def open_study(plan: Plan, folder: Path) -> Study:
 def drive(driver: Driver, record: dict[str, Any], catalogue: Catalogue) -> int:
     """Run what is missing and report; return the exit code."""
     plan, folder, show = driver.plan, driver.folder, driver.display
-    total = plan.trials * len(plan.replicates)
+    total = plan.total
     begun = time.monotonic()
     if driver.jobs:
         done = sum(job.is_done for job in driver.jobs)

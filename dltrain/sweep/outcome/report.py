@@ -58,7 +58,7 @@ def _head(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path) -> str:
         "done": done,
         "pruned": sum(job.state == "pruned" for job in jobs),
         "failed": sum(job.failed for job in jobs),
-        "missing": plan.trials * len(plan.replicates) - sum(job.is_done for job in jobs),
+        "missing": plan.total - sum(job.is_done for job in jobs),
     }
     facts = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in states.items())
     axes = ", ".join(axis.name for axis in plan.axes) or "none"

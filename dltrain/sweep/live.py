@@ -230,5 +230,5 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
     done = sum(job.is_done and not job.failed for job in jobs)
     total = plan.total
     show(f"\n{done} of {count(total, 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
-    if any(folder.glob(f"*/{SUBFOLDER}")):
+    if any((job.folder / SUBFOLDER).is_dir() for job in jobs if not job.failed):
         show(f"tensorboard --logdir {shlex.quote(str(folder))}")

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from dltrain.config.door import rights_of_record
 from dltrain.errors import CheckpointProblem, assigned, typed
 from dltrain.storage.folder_names import SWEEP_STUDY
+from dltrain.sweep.begun import begun_jobs
 from dltrain.sweep.driver import jobs_of
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.outcome.notes import notes_of
@@ -43,14 +44,17 @@ def report_again(folder: Path, source: Source, file: Path) -> list[str]:
 
 
 def read_jobs(plan: Plan, folder: Path) -> list[Job]:
-    """Return the jobs that the study of a sweep lists, with what their folders hold; opening a study writes, so a copy is read."""
+    """Return the jobs of a sweep that have begun, with what their folders hold; opening a study writes, so a copy is read."""
+    if plan.configurations is not None and plan.settings["pruner"] == "none":
+        return [job for job, _ in begun_jobs(plan, folder)]
     if not (folder / SWEEP_STUDY).is_file():
         raise CheckpointProblem(
             f"{folder} has no {SWEEP_STUDY}, which lists its jobs. Each job has its own report: {typed('report', folder / '0')}"
         )
     with TemporaryDirectory() as copy:
         shutil.copy(folder / SWEEP_STUDY, copy)
-        trials = open_study(plan, Path(copy)).trials()
+        study = open_study(plan, Path(copy))
+        trials = study.trials() if study is not None else []
     check_remembered(plan, folder, len(trials))
     jobs = [job for trial in trials for job in jobs_of(plan, trial, folder)]
     for job in jobs:

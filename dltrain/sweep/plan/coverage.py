@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from dltrain.sweep.jobs import Chosen
 from dltrain.sweep.plan.composer import Composer
+from dltrain.sweep.plan.grid import Product
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import Axis, active, corners
 
@@ -25,12 +26,12 @@ Choice: TypeAlias = tuple[str, str]  # an axis and one of its labels
 
 def to_check(plan: Plan) -> Iterator[Chosen]:
     """Yield the configurations to compose, as values of all axes: existing jobs of a grid, corners of a search."""
-    if plan.configurations is not None and plan.total > ALL:
-        yield from (
-            row for row in rows([thinned(axis, plan.composer) for axis in plan.axes]) if is_job(row, plan)
-        )
+    grid = plan.configurations
+    if grid is not None and plan.total > ALL:
+        axes = grid.used() if isinstance(grid, Product) else plan.axes
+        yield from (row for row in rows([thinned(axis, plan.composer) for axis in axes]) if is_job(row, plan))
         return
-    found: Iterable[Chosen] | None = plan.configurations
+    found: Iterable[Chosen] | None = grid
     if found is None:
         axes = plan.search_axes
         many = sum(len(axis.options) for axis in axes) * len(plan.replicates) > ALL

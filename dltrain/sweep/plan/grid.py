@@ -125,6 +125,16 @@ class Product:
             return None
         return self.turns[place] if self.order else place
 
+    def used(self) -> list[Axis]:
+        """Return the axes with those values that occur: `limit` may leave the last values of the first axes out."""
+        found, whole = [], self.limit is None
+        for digit in self.digits:
+            last = digit.of(self.length - 1)
+            cut = digit.searched and not whole
+            found.append(replace(digit.axis, options=digit.axis.options[: last + 1]) if cut else digit.axis)
+            whole = whole or (digit.searched and last > 0)
+        return found
+
     def number(self, trial: int, repetition: int) -> int:
         """Return the number of a job: how many jobs come before it in Hydra's order."""
         place, passed, number = self.place(trial), 0, 0

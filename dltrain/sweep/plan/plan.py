@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,12 @@ class Plan:
     def jobs(self, trial: int, chosen: Chosen, folder: Path) -> list[Job]:
         """Return the jobs of a trial: one for each repetition."""
         return [self.job(trial, r, chosen, folder) for r in range(len(self.replicates))]
+
+    def grid_jobs(self, folder: Path) -> Iterator[Job]:
+        """Yield the jobs of a grid in the order in which they are tried."""
+        for trial, chosen in enumerate(self.configurations or ()):
+            for repetition in range(len(self.replicates)):
+                yield self.job(trial, repetition, chosen, folder)
 
     def job_of(self, number: int, folder: Path) -> Job:
         """Return a job of a grid by its number."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import check_file, check_files
 from dltrain.sweep import books
 from dltrain.sweep.jobs import Job
@@ -43,6 +44,21 @@ def begun_jobs(plan: Plan, folder: Path) -> Iterator[tuple[Job, str | None]]:
                 continue
             check_files(job.folder)
             job.read()
+            check_number(job)
             if job.is_done:
                 job.trim()
             yield job, books.digest_in(row)
+
+
+def check_number(job: Job) -> None:
+    """Raise CheckpointProblem for a folder of another job: earlier versions forgot the numbers of a sweep that was extended."""
+    texts = job.summary.get("overrides")
+    held = {str(text).partition("=")[0]: str(text) for text in (texts if isinstance(texts, list) else ())}
+    for text in job.overrides:
+        key = text.partition("=")[0]
+        if key != "trust" and held.get(key, text) != text:
+            raise CheckpointProblem(
+                f"{job.folder} was run with {held[key]}, and job {job.number} of this sweep has {text}: its folders have the numbers "
+                "of a sweep that an earlier version extended.\nBegin a new one that takes its runs over: leave sweep.resume out, and "
+                "add sweep.fresh=true sweep.reuse=true"
+            )

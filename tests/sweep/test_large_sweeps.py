@@ -14,7 +14,7 @@ from sweeping import summaries, sweep_folder
 from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import rights_of_user
 from dltrain.config.keys import REPLICATES
-from dltrain.errors import UserError
+from dltrain.errors import CheckpointProblem, UserError
 from dltrain.sweep.plan import coverage, space
 from dltrain.sweep.plan.checks import check_all
 from dltrain.sweep.plan.composer import Composer
@@ -224,3 +224,12 @@ def test_an_extended_sweep_keeps_its_numbers_whenever_it_goes_on(workdir, dltrai
     assert len(json.loads((folder / "sweep.json").read_text())["stages"]) == 2
     with pytest.raises(UserError, match=r"axis lr was 0.001,0.1,0.01, is 0.1,0.5"):
         dltrain("-m", f"sweep.resume={folder}", "lr=0.1,0.5")
+    # an earlier version kept no stages: what stands in the folders decides
+    record = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps(record | {"stages": [], "first": None}))
+    (folder / "books.sqlite").unlink()
+    with pytest.raises(
+        CheckpointProblem,
+        match=r"was run with (lr|seed)=\S+, and job \d of this sweep has [\s\S]*sweep.reuse=true",
+    ):
+        dltrain("-m", f"sweep.resume={folder}")

@@ -174,6 +174,7 @@ class Driver:
 
         Raises OSError and ResourceProblem for a full disk, after the running jobs have saved.
         """
+        self.begun = time.monotonic()
         try:
             with self.interruptible():
                 try:

@@ -26,7 +26,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from dltrain.sweep.plan.reading import shuffled
+from dltrain.sweep.plan.grid import shuffled
 from dltrain.sweep.plan.space import Axis
 from dltrain.sweep.study import Listed, Study, make_pruner
 

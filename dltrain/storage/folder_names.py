@@ -69,17 +69,22 @@ def check_files(folder: Path) -> None:
     would block it.
     """
     for here, folders, files in os.walk(folder):
-        for path in (Path(here, name) for name in (*folders, *files)):
-            status = path.lstat()
-            mode = status.st_mode
-            if stat.S_ISREG(mode) and _hole(status) > MAX_HOLE:
-                raise CheckpointProblem(
-                    f"{path} has {status.st_size} bytes, and almost none of them are on the disk: no run wrote it.\n"
-                    "Put the file of the run in its place."
-                )
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                kind = f"a link to {path.readlink()}" if stat.S_ISLNK(mode) else "neither file nor folder"
-                raise CheckpointProblem(
-                    f"{path} is {kind}: a resumed run writes into its own folder only.\n"
-                    "Put the file or folder itself in its place."
-                )
+        for name in (*folders, *files):
+            check_file(Path(here, name))
+
+
+def check_file(path: Path) -> None:
+    """Raise CheckpointProblem for what is neither a regular file nor a folder, and for a file that is a hole."""
+    status = path.lstat()
+    mode = status.st_mode
+    if stat.S_ISREG(mode) and _hole(status) > MAX_HOLE:
+        raise CheckpointProblem(
+            f"{path} has {status.st_size} bytes, and almost none of them are on the disk: no run wrote it.\n"
+            "Put the file of the run in its place."
+        )
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = f"a link to {path.readlink()}" if stat.S_ISLNK(mode) else "neither file nor folder"
+        raise CheckpointProblem(
+            f"{path} is {kind}: a resumed run writes into its own folder only.\n"
+            "Put the file or folder itself in its place."
+        )

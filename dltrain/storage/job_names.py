@@ -68,11 +68,15 @@ def job_label(name: str) -> str:
 
 def job_folders(sweep: Path) -> dict[int, Path]:
     """Return the folders of a sweep's jobs by number; none where there is no folder yet."""
+    return {number: sweep / name for number, name in sorted(_names(sweep).items())}
+
+
+def _names(sweep: Path) -> dict[int, str]:
     if not os.path.isdir(sweep):
         return {}
-    folders = sorted(path for path in sweep.iterdir() if path.is_dir())
-    found = {number: path for path in folders if (number := job_number(path.name)) is not None}
-    return dict(sorted(found.items()))
+    with os.scandir(sweep) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    return {number: name for name in names if (number := job_number(name)) is not None}
 
 
 def named_by_number(path: Path) -> Path:
@@ -86,10 +90,10 @@ class JobFolders:
     """The folders of the jobs of one sweep: those that are there keep their names."""
 
     def __init__(self) -> None:
-        self._there: dict[Path, dict[int, Path]] = {}
+        self._there: dict[Path, dict[int, str]] = {}
 
     def of(self, sweep: Path, number: int, values: Mapping[str, Any]) -> Path:
         """Return the folder of a job, which need not be there; the sweep's folder is read once."""
         if sweep not in self._there:
-            self._there[sweep] = job_folders(sweep)
-        return self._there[sweep].get(number) or sweep / job_name(number, values)
+            self._there[sweep] = _names(sweep)
+        return sweep / (self._there[sweep].get(number) or job_name(number, values))

@@ -18,14 +18,17 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from dltrain.config.schema import Config
-from dltrain.errors import FolderInUse, ResourceProblem
-from dltrain.storage.folder_names import SWEEP_STUDY
+from dltrain.errors import FolderInUse, ResourceProblem, UserError
+from dltrain.storage.folder_names import SWEEP_STUDY, check_files
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.backends.protocol import CompleteBackend, Ended, Evaluated, Event, Started, checked
+from dltrain.sweep.begun import begun_jobs
+from dltrain.sweep.books import Books
 from dltrain.sweep.jobs import Chosen, Job, values_of
 from dltrain.sweep.live import Quiet
+from dltrain.sweep.plan.checks import check_job
 from dltrain.sweep.plan.plan import Plan
-from dltrain.sweep.reuse import Finished, take_over
+from dltrain.sweep.reuse import Finished, digest_of, take_over
 from dltrain.training.signals import ENDINGS, handled, leave_closed_terminal
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ class Driver:
     def __init__(
         self,
         plan: Plan,
-        study: Study,
+        study: Study | None,
         folder: Path,
         backend: CompleteBackend,
         display: Quiet,
@@ -71,7 +74,12 @@ class Driver:
         self.plan, self.study, self.folder = plan, study, folder
         self.backend, self.display, self.command_of = backend, display, command_of
         self.on_gpu = on_gpu
+        self.books = Books(folder)
         self.jobs: list[Job] = []
+        self.upcoming: Iterator[Job] = iter(())  # the jobs of a grid that no driver has begun
+        self.digests: dict[int, str] = {}  # of the configurations of the running jobs
+        self.num_done = 0
+        self.leader: Job | None = None  # the best of the jobs that are done
         self.waiting: deque[Job] = deque()
         self.alone: deque[Job] = deque()  # ran out of memory beside others: once more, alone
         self.running: dict[int, Job] = {}  # submitted and not ended
@@ -92,7 +100,10 @@ class Driver:
     # The state that an earlier driver left ------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Read the trials of the study and the summaries of their jobs; those that are not done wait."""
+        """Read what an earlier driver left: jobs that are not done wait."""
+        if self.study is None:
+            self.resume_grid()
+            return
         for frozen in self.study.trials():
             self.asked += 1
             if frozen.state.is_finished():
@@ -101,6 +112,26 @@ class Driver:
             else:
                 self.begin_trial(*self.study.resume(frozen))
 
+    def resume_grid(self) -> None:
+        """Read the jobs of a grid that have a folder: from the books where these know how they ended."""
+        for job, digest in begun_jobs(self.plan, self.folder):
+            self.add(job)
+            if job.is_done and digest is not None:
+                self.books.note(job, digest)
+        self.books.flush(now=True)
+        begun = {job.number for job in self.jobs}
+        self.upcoming = (job for job in self.plan.grid_jobs(self.folder) if job.number not in begun)
+
+    def begin_next(self) -> None:
+        """Queue the next job of a grid, or those of the next trial."""
+        if self.study is not None:
+            self.asked += 1
+            self.begin_trial(*self.study.ask())
+        elif (job := next(self.upcoming, None)) is not None:
+            self.add(job)
+        else:
+            self.asked = self.plan.trials
+
     def begin_trial(self, trial: Trial, chosen: Chosen) -> None:
         """Assign numbers to the jobs of a trial, and queue those that are not done."""
         self.begin_jobs(self.plan.jobs(trial.number, chosen, self.folder), trial)
@@ -108,18 +139,31 @@ class Driver:
     def begin_jobs(self, jobs: list[Job], trial: Trial | None) -> None:
         """Read what the jobs of one trial have left, and queue those that are not done."""
         for job in jobs:
+            check_files(job.folder)
             job.read()
-            if job.failed and self.plan.settings["retry"] == "failed":
-                job.set_aside()
-            if not job.is_done:
-                job.state = "waiting"
-                self.waiting.append(job)
-            self.remember(job)
-        self.jobs += jobs
+            self.add(job)
         self.open[jobs[0].trial] = Open(trial, jobs)
         self.close_if_done(jobs[0].trial)
 
-    def remember(self, job: Job) -> None:
+    def add(self, job: Job) -> None:
+        """Count a job that is done, or queue it."""
+        self.jobs.append(job)
+        if job.failed and self.plan.settings["retry"] == "failed":
+            job.set_aside()
+        if job.is_done:
+            self.count(job)
+        else:
+            job.state = "waiting"
+            self.waiting.append(job)
+
+    def count(self, job: Job) -> None:
+        """Take note of a job that is done."""
+        self.num_done += 1
+        sign = 1 if self.plan.mode == "min" else -1
+        if job.objective is not None and (
+            self.leader is None or sign * job.objective < sign * (self.leader.objective or 0.0)
+        ):
+            self.leader = job
         if job.state in WHOLE and self.plan.configurations is None:  # a grid has no job twice
             self.runs.setdefault(tuple(job.overrides), job.folder)
 
@@ -130,6 +174,7 @@ class Driver:
 
         Raises OSError and ResourceProblem for a full disk, after the running jobs have saved.
         """
+        self.begun = time.monotonic()
         try:
             with self.interruptible():
                 try:
@@ -139,6 +184,7 @@ class Driver:
                     raise
         finally:
             self.backend.close()
+            self.books.close()
         for job in self.running.values():
             job.read_again("interrupted")
         return self.interrupts == 0
@@ -150,6 +196,7 @@ class Driver:
             if not self.running:
                 return
             self.handle_events()
+            self.books.flush()
             self.show(self.draw)
 
     @property
@@ -211,17 +258,42 @@ class Driver:
     def fill(self) -> None:
         """Submit jobs as long as the backend has room."""
         while (job := self.next_job()) is not None:
+            try:
+                self.compose(job)
+            except UserError as error:
+                self.refused(job, error)
+                continue
             twin = self.twin_of(job)
             if twin is None:
-                self.compose(job)
+                self.note(job)
                 job.command = self.command_of(job)
                 self.running[job.number] = job
                 self.backend.submit(job)
             else:
                 take_over(job, twin)
-                self.remember(job)
-                self.show(lambda: self.display.changed(job))
-                self.close_if_done(job.trial)
+                self.done(job)
+
+    def refused(self, job: Job, error: UserError) -> None:
+        """Record a job that cannot run: of a large sweep, three values that exclude each other are first met here."""
+        job.fail(str(error))
+        if self.plan.settings["fail_fast"]:
+            self.failure = self.failure or job
+        self.done(job)
+
+    def done(self, job: Job) -> None:
+        """Record a job that is done."""
+        self.count(job)
+        self.close_if_done(job.trial)
+        self.note(job)
+        self.show(lambda: self.display.changed(job))
+
+    def note(self, job: Job) -> None:
+        """Note a job in the books; of one that is done, keep what the report shows."""
+        self.books.note(job, self.digests.get(job.number, ""))
+        if job.is_done:
+            self.digests.pop(job.number, None)
+            if self.study is None:
+                job.trim()
 
     def next_job(self) -> Job | None:
         """Return a job that waits, or one of a new trial; one that needs all memory when nothing else runs."""
@@ -229,8 +301,7 @@ class Driver:
             return None
         room = self.backend.capacity if self.plan.blind else self.backend.places
         while not self.waiting and self.asked < self.plan.trials and len(self.running) < room:
-            self.asked += 1
-            self.begin_trial(*self.study.ask())
+            self.begin_next()
         if self.waiting and len(self.running) < self.backend.capacity:
             return self.next_waiting()
         return self.alone.popleft() if self.alone and not self.running and not self.waiting else None
@@ -259,8 +330,11 @@ class Driver:
         return twin
 
     def compose(self, job: Job) -> Config:
-        """Return the configuration of a job, which keeps it until it ends."""
-        job.config = job.config or self.plan.composer.config(job.overrides)
+        """Return the configuration of a job, which keeps it until it ends. Raises UserError for one that is not valid."""
+        if job.config is None:
+            job.config = self.plan.composer.config(job.overrides)
+            check_job(self.plan, job.config)
+            self.digests[job.number] = digest_of(job.config)
         return job.config
 
     # Evaluations --------------------------------------------------------------------------------------------------
@@ -269,6 +343,8 @@ class Driver:
         """Report an evaluation to the study; stop the job if it falls behind."""
         job.epoch, job.value, job.best = event.epoch, event.value, event.best
         job.share = min(1.0, event.number / max(event.total, 1))
+        if self.study is None:
+            return
         self.study.set_pruner(self.plan.settings, event.total)
         if self.plan.objectives or len(self.plan.replicates) > 1:
             return
@@ -314,14 +390,15 @@ class Driver:
             self.failure = self.failure or job
         if job.is_done:
             self.done_here += 1
-            self.remember(job)
-            self.close_if_done(job.trial)
-        self.show(lambda: self.display.changed(job))
+            self.done(job)
+        else:
+            self.note(job)
+            self.show(lambda: self.display.changed(job))
 
     def close_if_done(self, trial: int) -> None:
         """Tell the study a trial's value once all its jobs are done."""
-        entry = self.open[trial]
-        if not all(job.is_done for job in entry.jobs):
+        entry = self.open.get(trial)
+        if entry is None or self.study is None or not all(job.is_done for job in entry.jobs):
             return
         del self.open[trial]
         if entry.trial is None:
@@ -335,15 +412,16 @@ class Driver:
 
     def seconds_left(self) -> float | None:
         """Estimate the remaining time from that of the jobs done so far; None at the beginning."""
-        total = self.plan.trials * len(self.plan.replicates)
+        total = self.plan.total
         under_way = sum(job.share for job in self.running.values())
         done = self.done_here + under_way
-        missing = total - sum(job.is_done for job in self.jobs) - under_way
+        missing = total - self.num_done - under_way
         return (time.monotonic() - self.begun) / done * missing if done > 0 else None
 
     def draw(self) -> None:
         running = [job for number, job in self.running.items() if number in self.started]
-        self.display.tick(self.jobs, running, self.seconds_left())
+        leading = running if self.leader is None else [self.leader, *running]
+        self.display.tick(leading, running, self.seconds_left())
 
     def show(self, draw: Callable[[], None]) -> None:
         """Draw; without a reader, as in `| head` or in a closed terminal, the sweep continues silently."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +20,11 @@ from dltrain.text import first_line
 Chosen: TypeAlias = dict[str, Any]
 
 
-@dataclass
+# of a summary, beside the best row: the scores of the test split, and from where a run was taken over
+FACTS = ("test", "reused")
+
+
+@dataclass(slots=True)
 class Job:
     """One run of one configuration.
 
@@ -100,6 +105,17 @@ class Job:
         self.read()
         if not self.is_done:
             self.state = otherwise
+
+    def trim(self) -> None:
+        """Keep of the summary what tables and reports show: a large sweep holds its jobs in memory."""
+        best = {
+            sys.intern(name): value for name, value in (self.summary.get("best") or {}).items() if "/" in name
+        }
+        kept: dict[str, Any] = {
+            key: self.summary[key] for key in ("objective", "best_epoch") if key in self.summary
+        }
+        kept |= {key: self.summary[key] for key in FACTS if self.summary.get(key)}
+        self.summary, self.config, self.command = {"best": best, **kept}, None, []
 
     def set_aside(self) -> None:
         """Rename the folder of a job that failed, so that the job can run again from its beginning."""

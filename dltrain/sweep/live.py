@@ -14,10 +14,12 @@ from dltrain.loggers.events import SUBFOLDER, count
 from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.jobs import Job, number
 from dltrain.sweep.outcome.ranking import Row
+from dltrain.sweep.plan.coverage import ALL
 from dltrain.sweep.plan.plan import Plan
 from dltrain.text import show
 
 SHOWN = 15  # rows of the ranked table
+LISTED = 1000  # jobs of a dry run
 REFRESH = 0.25  # seconds
 
 
@@ -163,20 +165,23 @@ def dry_run(
         for axis in plan.axes:
             values = ", ".join(axis.labels) or f"{axis.low:g} … {axis.high:g}{' (log)' if axis.log else ''}"
             show(f"{axis.name}: {values}")
-        runs = plan.trials * len(plan.replicates)
+        runs = plan.total
         show(
             f"sweep={plan.word}: {runs} jobs at most; {checked} configurations with every value checked; nothing was run"
         )
         return 0
-    jobs = [
-        job for i, chosen in enumerate(plan.configurations) for job in plan.jobs(i, chosen, Path("SWEEP"))
-    ]
-    jobs.sort(key=lambda job: job.number)
-    for job in jobs:
+    shown = [plan.job_of(number, Path("SWEEP")) for number in range(min(plan.total, LISTED))]
+    for job in shown:
         job.config = plan.composer.config(job.overrides)
         job.command = command_for(job)
-    print_table(jobs, backend.preview(jobs))
-    show(f"\n{count(len(jobs), 'job')}, all composed and valid; nothing was run")
+    notes = backend.preview(shown)
+    if plan.total > LISTED:
+        notes = [f"… {plan.total - LISTED} more jobs", *(f"of the first {LISTED}: {note}" for note in notes)]
+    print_table(shown, notes)
+    told = "all composed and valid"
+    if plan.total > ALL:
+        told = f"every value, and every two values together, composed and valid in {checked} configurations"
+    show(f"\n{count(plan.total, 'job')}, {told}; nothing was run")
     return 0
 
 
@@ -223,7 +228,7 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
     for note in notes:
         show(f"\nnote: {note}")
     done = sum(job.is_done and not job.failed for job in jobs)
-    total = plan.trials * len(plan.replicates)
+    total = plan.total
     show(f"\n{done} of {count(total, 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
-    if any(folder.glob(f"*/{SUBFOLDER}")):
+    if any((job.folder / SUBFOLDER).is_dir() for job in jobs if not job.failed):
         show(f"tensorboard --logdir {shlex.quote(str(folder))}")

@@ -12,14 +12,15 @@ from typing import Any
 from dltrain.config.schema import objective_of
 from dltrain.errors import CheckpointProblem, UserError, assigned, typed
 from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
-from dltrain.storage.folder_names import check_files
 from dltrain.storage.summary import read_json
+from dltrain.sweep.begun import check_folder
 from dltrain.sweep.jobs import write
-from dltrain.sweep.plan import sources
-from dltrain.sweep.plan.extension import extend
+from dltrain.sweep.plan import sources, space
+from dltrain.sweep.plan.extension import extends, keep_numbers
 from dltrain.sweep.plan.plan import HOW, Plan
+from dltrain.sweep.reuse import weighty
 
-# what may be given alone beside `sweep.resume`, to extend the sweep
+# what may be given alone beside `sweep.resume`, to extend the sweep, as may the axes that it has
 GROWING = ("sweep.trials=", "sweep.seeds=", "seed=")
 
 
@@ -32,13 +33,14 @@ def resumed_texts(texts: list[str]) -> tuple[Path | None, list[str], list[str] |
     if not given:
         return None, texts, None
     folder = Path(given[-1].partition("=")[2].strip("'\""))
-    check_files(folder)
+    check_folder(folder)
     record = read_record(folder)
     how = tuple(f"sweep.{key}{sign}" for key in HOW for sign in "=.")
     rest = [t for t in texts if not t.startswith("sweep.resume=")]
-    if any(not t.startswith((*how, *GROWING, "trust=")) for t in rest):
+    growing = (*GROWING, *(f"{axis['name']}=" for axis in record["identity"]["axes"]))
+    if any(not t.startswith((*how, *growing, "trust=")) for t in rest):
         return folder, rest, None
-    replaced = tuple(t.partition("=")[0] + "=" for t in rest if t.startswith(GROWING))
+    replaced = tuple(t.partition("=")[0] + "=" for t in rest if t.startswith(growing))
     if {"seed=", "sweep.seeds="} & set(replaced):
         # two ways to say which seeds
         replaced = (*replaced, "seed=", "sweep.seeds=")
@@ -100,18 +102,40 @@ def asked_in(identity: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in identity.items() if key != "files"} | {"fixed": fixed}
 
 
-def edits_since(record: dict[str, Any], plan: Plan) -> list[str]:
-    """Return which files of the user's differ from those that a sweep was begun with; earlier versions recorded none."""
+def edits_since(record: dict[str, Any], plan: Plan) -> tuple[str, list[str]]:
+    """Return what differs, files or defaults, from those that a sweep was begun with, and how; earlier versions recorded neither."""
     then = record["identity"].get("files")
-    return sources.changes(then, plan.files) if isinstance(then, dict) else []
+    if isinstance(then, dict) and (edits := sources.changes(then, plan.files)):
+        return "files", edits
+    first, now = record.get("first"), first_of(plan, stages_of(record)[0])
+    if not isinstance(first, dict) or not first or not now:
+        return "", []
+    keys = [key for key in {**first, **now} if first.get(key) != now.get(key)]
+    shown = [f"{key} was {first.get(key)}, is {now.get(key)}" for key in keys]
+    return "defaults", shown[:5] + [f"{len(shown) - 5} more"] * (len(shown) > 5)
+
+
+def first_of(plan: Plan, identity: dict[str, Any]) -> dict[str, Any]:
+    """Return the composed configuration of the first job of a sweep of some identity; empty for one with secrets.
+
+    With the axes it stands for those of all jobs: what changes it, such as another default of a newer dltrain, changes them.
+    """
+    known = {axis.name: axis for axis in plan.axes}
+    values = next(space.corners(space.from_plain(identity["axes"])), {})
+    values = {name: value for name, value in values.items() if name in known and known[name].holds(value)}
+    config = plan.composer.config(plan.overrides(values))
+    found: dict[str, Any] = json.loads(json.dumps(weighty(config.plain), default=str))
+    return {} if config.secrets else found
 
 
 def check_files_of(folder: Path, plan: Plan) -> None:
     """Refuse to continue a sweep after an edit of its files. Raises UserError with the files."""
-    if edits := edits_since(read_record(folder), plan):
+    what, edits = edits_since(read_record(folder), plan)
+    cure = {"files": "Put them back", "defaults": "Use the dltrain that began it"}
+    if edits:
         raise UserError(
-            f"{folder} was begun with other files, so its results would not belong to this one: {'; '.join(edits)}.\n"
-            "Put them back, or begin a new sweep: leave sweep.resume out"
+            f"{folder} was begun with other {what}, so its results would not belong to this one: {'; '.join(edits)}.\n"
+            f"{cure[what]}, or begin a new sweep: leave sweep.resume out"
         )
 
 
@@ -119,7 +143,7 @@ def check_equal(folder: Path, plan: Plan) -> None:
     """Refuse to continue a sweep over other axes. Raises UserError with the differences."""
     record = read_record(folder)
     then, now = record["identity"], json.loads(json.dumps(plan.identity()))
-    if same(then, now) or extend(plan, then):
+    if same(then, now) or extends(plan, then):
         check_modes(folder, record, plan)
         return
     differences = "; ".join(
@@ -203,10 +227,33 @@ def is_unfinished(file: Path, identity: dict[str, Any], plan: Plan) -> bool:
         return False
 
 
-def record_of(plan: Plan, folder: Path, texts: list[str], command: str) -> dict[str, Any]:
+def number_jobs(plan: Plan, folder: Path) -> list[dict[str, Any]]:
+    """Give the jobs of a grid the numbers that they have in a folder; return the identities of the sweep before this one.
+
+    A sweep that was extended has one identity for each time, the first one first.
+    """
+    if plan.configurations is None or not (folder / RECORD).is_file():
+        return []
+    stages = stages_of(read_record(folder))
+    if same(stages[-1], json.loads(json.dumps(plan.identity()))):
+        stages.pop()
+    keep_numbers(plan, stages)
+    return stages
+
+
+def stages_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the identities that a sweep had, one for each time that it was extended, and the present one."""
+    return [*(stage for stage in record.get("stages") or [] if is_identity(stage)), record["identity"]]
+
+
+def record_of(
+    plan: Plan, folder: Path, texts: list[str], command: str, stages: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Write sweep.json, before the first job starts, and return its content."""
     record = {
         "identity": plan.identity(),
+        "stages": stages,
+        "first": first_of(plan, (stages or [plan.identity()])[0]),
         "loss": "plain",
         "modes": plan.modes,
         "overrides": texts,
@@ -216,6 +263,6 @@ def record_of(plan: Plan, folder: Path, texts: list[str], command: str) -> dict[
     }
     if (folder / RECORD).is_file():
         former = read_record(folder)
-        record |= {key: former[key] for key in ("begun", "command") if key in former}
+        record |= {key: former[key] for key in ("begun", "command", "first") if key in former}
     write(folder / RECORD, json.dumps(record, indent=2) + "\n")
     return record

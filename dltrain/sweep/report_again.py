@@ -10,6 +10,7 @@ from dltrain.config.door import rights_of_record
 from dltrain.errors import CheckpointProblem, assigned, typed
 from dltrain.storage.folder_names import SWEEP_STUDY
 from dltrain.storage.job_names import job_folders
+from dltrain.sweep.begun import begun_jobs
 from dltrain.sweep.driver import jobs_of
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.outcome.notes import notes_of
@@ -17,7 +18,7 @@ from dltrain.sweep.outcome.ranking import edges, rank
 from dltrain.sweep.outcome.report import write_report
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.reading import read_plan
-from dltrain.sweep.record import resumed_texts
+from dltrain.sweep.record import number_jobs, resumed_texts
 from dltrain.sweep.sweep import Source, check_remembered, open_study, test_line
 
 
@@ -30,20 +31,23 @@ def report_again(folder: Path, source: Source, file: Path) -> list[str]:
     rights = rights_of_record(source.catalogue, recorded or [])
     plan = read_plan(texts, source.config_name, source.catalogue, source.hydra, rights)
     plan.options = source.options
+    number_jobs(plan, folder)
     jobs = read_jobs(plan, folder)
     rows = rank(plan, jobs)
     notes = edges(plan, rows)
     winners = rows[0].jobs if rows and plan.test else []
     if winners and all(job.summary.get("test") for job in winners):
         notes.append(f"test split of the winner: {test_line(plan, winners)}")
-    missing = plan.trials * len(plan.replicates) - sum(job.is_done for job in jobs)
+    missing = plan.total - sum(job.is_done for job in jobs)
     notes += notes_of(plan, jobs, folder, missing, "running, or stopped,")
     write_report(plan, rows, jobs, notes, folder, file)
     return notes
 
 
 def read_jobs(plan: Plan, folder: Path) -> list[Job]:
-    """Return the jobs that the study of a sweep lists, with what their folders hold; opening a study writes, so a copy is read."""
+    """Return the jobs of a sweep that have begun, with what their folders hold; opening a study writes, so a copy is read."""
+    if plan.configurations is not None and plan.settings["pruner"] == "none":
+        return [job for job, _ in begun_jobs(plan, folder)]
     if not (folder / SWEEP_STUDY).is_file():
         first = next(iter(job_folders(folder).values()), folder / "JOB")
         raise CheckpointProblem(
@@ -51,7 +55,8 @@ def read_jobs(plan: Plan, folder: Path) -> list[Job]:
         )
     with TemporaryDirectory() as copy:
         shutil.copy(folder / SWEEP_STUDY, copy)
-        trials = open_study(plan, Path(copy)).trials()
+        study = open_study(plan, Path(copy))
+        trials = study.trials() if study is not None else []
     check_remembered(plan, folder, len(trials))
     jobs = [job for trial in trials for job in jobs_of(plan, trial, folder)]
     for job in jobs:

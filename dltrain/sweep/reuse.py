@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,14 +27,23 @@ from dltrain.sweep.jobs import Job, write_summary
 FREE = frozenset([*SAFE, "name", "output", "threads", "device", "words"])
 
 
-def key_of(plain: dict[str, Any], on_gpu: bool) -> str:
-    """Return a key that is equal for runs with equal results."""
-    kept = {
+def weighty(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return the values, by dotted key, on which the result of a configuration depends."""
+    return {
         path: value
         for path, value in (dict(leaves(plain)) | resolved_modes(plain)).items()
         if path.partition(".")[0] not in FREE and path not in FREE and value != {}
     }
-    return json.dumps([on_gpu, kept], sort_keys=True, default=str)
+
+
+def key_of(plain: dict[str, Any], on_gpu: bool) -> str:
+    """Return a key that is equal for runs with equal results."""
+    return json.dumps([on_gpu, weighty(plain)], sort_keys=True, default=str)
+
+
+def digest_of(config: Config) -> str:
+    """Return the SHA-256 of what determines the result of a configuration; empty for one with secrets, which are not stored."""
+    return "" if config.secrets else hashlib.sha256(key_of(config.plain, False).encode()).hexdigest()
 
 
 class Finished:

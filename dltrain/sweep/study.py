@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import SWEEP_STUDY
 from dltrain.sweep.jobs import Chosen
+from dltrain.sweep.plan.grid import Grid
 from dltrain.sweep.plan.space import Axis, active
 
 Direction = Literal["minimize", "maximize"]
@@ -27,9 +28,9 @@ PAUSES = (0.1, 0.5, 2.0)  # seconds between the tries to write; then the sweep s
 
 
 class Listed(optuna.samplers.BaseSampler):
-    """A sampler that reads each trial from a list: a grid."""
+    """A sampler that reads each trial from a grid."""
 
-    def __init__(self, configurations: list[dict[str, Any]]) -> None:
+    def __init__(self, configurations: Grid | list[Chosen]) -> None:
         self.configurations = configurations
 
     def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, BaseDistribution]:

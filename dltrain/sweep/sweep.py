@@ -24,14 +24,16 @@ from dltrain.storage.files import open_lock
 from dltrain.storage.folder_names import check_files, check_writable, new_folder
 from dltrain.storage.job_names import job_folders
 from dltrain.storage.lock import owner_of
+from dltrain.storage.summary import read_json
 from dltrain.sweep.backends import pool, protocol
 from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.backends.slots import gpus_for, num_slots
 from dltrain.sweep.backends.worker import command_of, score_winner
+from dltrain.sweep.begun import check_folder
 from dltrain.sweep.driver import Driver
 from dltrain.sweep.jobs import Job, write, write_summary
 from dltrain.sweep.live import display, dry_run, print_ranking
-from dltrain.sweep.outcome.files import write_best, write_csv, write_parquet
+from dltrain.sweep.outcome.files import has_parquet, write_best, write_csv, write_parquet
 from dltrain.sweep.outcome.notes import notes_of
 from dltrain.sweep.outcome.ranking import edges, rank, winner
 from dltrain.sweep.outcome.report import write_report
@@ -46,6 +48,7 @@ from dltrain.sweep.record import (
     edits_since,
     is_on_another_scale,
     is_unfinished,
+    number_jobs,
     read_record,
     record_of,
     resumed_texts,
@@ -111,9 +114,9 @@ def run_sweep(
     folder = asked or folder_for(plan)
     begun(folder)
     with explained(plan.resume_command(folder)), locked(folder):
-        record = record_of(plan, folder, texts, command)
+        record = record_of(plan, folder, texts, command, number_jobs(plan, folder))
         study = open_study(plan, folder)
-        total = plan.trials * len(plan.replicates)
+        total = plan.total
         driver = Driver(
             plan,
             study,
@@ -146,7 +149,7 @@ def open_backend(
     """Build `sweep.backend`, and return whether jobs run on a GPU. Raises UserError for what is no backend."""
     key = f"sweep.backend={plan.backend}"
     gpus = gpus_for(plan.first.device)
-    jobs = num_slots(plan.settings, len(gpus), plan.trials * len(plan.replicates))
+    jobs = num_slots(plan.settings, len(gpus), plan.total)
     sweep = protocol.Sweep(
         jobs, plan.settings, plan.first.device, gpus, configs, plan.rights, command, catalogue
     )
@@ -163,13 +166,14 @@ def folder_for(plan: Plan) -> Path:
             if not is_unfinished(file, identity, plan):
                 continue
             record = read_record(file.parent)
-            if edits := edits_since(record, plan):
+            what, edits = edits_since(record, plan)
+            if edits:
                 _say(
                     plan,
-                    f"not going on with {file.parent}, which was begun with other files: {'; '.join(edits)}",
+                    f"not going on with {file.parent}, which was begun with other {what}: {'; '.join(edits)}",
                 )
             elif not is_on_another_scale(record, plan):
-                check_files(file.parent)
+                check_folder(file.parent)
                 _say(
                     plan,
                     f"going on with the unfinished sweep {file.parent} (for a new one: sweep.fresh=true)",
@@ -203,11 +207,16 @@ def locked(folder: Path) -> Iterator[None]:
 # Running ----------------------------------------------------------------------------------------------------------
 
 
-def open_study(plan: Plan, folder: Path) -> Study:
-    """Open the study in a sweep's folder. Raises CheckpointProblem where it does not belong to the jobs there."""
+def open_study(plan: Plan, folder: Path) -> Study | None:
+    """Open the study in a sweep's folder; None for a grid without a pruner, which needs no results to go on.
+
+    Raises CheckpointProblem where it does not belong to the jobs there.
+    """
+    grid = plan.configurations
+    if grid is not None and plan.settings["pruner"] == "none":
+        return None
     from dltrain.sweep.study import Direction, Listed, Study
 
-    grid = plan.configurations
     sampler = Listed(grid) if grid is not None else make_sampler(plan)
     directions: list[Direction] = ["minimize" if mode == "min" else "maximize" for mode in plan.modes]
     study = Study(folder, plan.search_axes, sampler, directions)
@@ -220,17 +229,16 @@ def open_study(plan: Plan, folder: Path) -> Study:
 def drive(driver: Driver, record: dict[str, Any], catalogue: Catalogue) -> int:
     """Run what is missing and report; return the exit code."""
     plan, folder, show = driver.plan, driver.folder, driver.display
-    total = plan.trials * len(plan.replicates)
+    total = plan.total
     begun = time.monotonic()
     if driver.jobs:
-        done = sum(job.is_done for job in driver.jobs)
-        _say(plan, f"{done} of {total} jobs are done already")
-        show.resumed(done)
+        _say(plan, f"{driver.num_done} of {total} jobs are done already")
+        show.resumed(driver.num_done)
     try:
         completed = driver.run()
     finally:
         show.close()
-    missing = total - sum(job.is_done for job in driver.jobs)
+    missing = total - driver.num_done
     record |= {"finished": missing == 0, "seconds": round(time.monotonic() - begun, 3)}
     write(folder / RECORD, json.dumps(record, indent=2) + "\n")
     code = conclude(driver, catalogue, missing, completed)
@@ -268,7 +276,8 @@ def conclude(driver: Driver, catalogue: Catalogue, missing: int, completed: bool
     notes = edges(plan, rows)
     best = winner(plan, rows)
     write_csv(plan, jobs, folder / "results.csv")
-    write_parquet(folder / "results.csv")
+    if has_parquet() and pool.start(write_parquet, folder.resolve() / "results.csv").end() != 0:
+        notes.append("results.parquet could not be written; results.csv holds the same")
     if best is not None:
         write_best(plan, rows[0], catalogue, folder / "best.yaml")
         record = read_record(folder) | {"best": best.folder.name}
@@ -318,5 +327,6 @@ def test_scores(plan: Plan, best: Job) -> dict[str, float]:
         scores = {}
     worker.end()
     best.summary["test"] = scores
-    write_summary(best.folder, best.summary)
+    check_files(best.folder)
+    write_summary(best.folder, read_json(best.folder / "summary.json") | {"test": scores})
     return scores

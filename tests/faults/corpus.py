@@ -679,6 +679,22 @@ def in_sweep(name: str, content: str | bytes, unfinished: bool = True) -> Spoil:
     return spoil
 
 
+def in_study(content: str) -> Spoil:
+    """The study of a pruned sweep with other content; a grid without a pruner has none."""
+
+    def spoil(folder: Path) -> None:
+        record = record_of(folder)
+        settings = record["identity"]["settings"] | {"pruner": "median"}
+        record["overrides"] += ["evaluation.every_steps=5", "sweep.pruner=median"]
+        record["identity"]["fixed"] = sorted([*record["identity"]["fixed"], "evaluation.every_steps=5"])
+        recorded(
+            overrides=record["overrides"], identity=record["identity"] | {"settings": settings}, first={}
+        )(folder)
+        in_sweep("study.log", content)(folder)
+
+    return spoil
+
+
 def sweep_linked(name: str, target: str) -> Spoil:
     """A link in the place of a file or folder of the sweep, whose first job has still to be run."""
 
@@ -723,14 +739,15 @@ SWEEPS: dict[str, Spoil] = {
     }.items()},
     "record whose identity is a list": recorded(identity=[1]),
     "record whose identity is another": recorded(identity={"axes": 7, "settings": [], "fixed": 3, "sweep": None, "test": 1}),
-    "study of lists": in_sweep("study.log", "[1]\n[2]\n"),
-    "study of other entries": in_sweep("study.log", '{"op_code": 77}\n{"op_code": "x"}\n'),
-    "study that is deep": in_sweep("study.log", "[" * 100_000 + "\n"),
-    **{f"link {name}": sweep_linked(name, "../precious/file") for name in ("sweep.lock", "study.log", "sweep.json", "results.csv", "stacks.log")},
+    "study of lists": in_study("[1]\n[2]\n"),
+    "study of other entries": in_study('{"op_code": 77}\n{"op_code": "x"}\n'),
+    "study that is deep": in_study("[" * 100_000 + "\n"),
+    **{f"link {name}": sweep_linked(name, "../precious/file")
+       for name in ("sweep.lock", "study.log", "sweep.json", "results.csv", "stacks.log", "books.sqlite")},
     **{f"dangling link {name}": sweep_linked(name, "../precious/new") for name in (".sweep.json.tmp", ".results.csv.tmp", ".best.yaml.tmp")},
     **{f"link {name}": sweep_linked(name, f"{'../' * name.count('/')}../precious") for name in ("0", "1", "0/checkpoints", "0/.hydra")},
     "link 0/run.log": sweep_linked("0/run.log", "../../precious/file"),
-    **{f"pipe {name}": sweep_piped(name) for name in ("sweep.json", "study.log", "0/summary.json", "0/config.yaml")},
+    **{f"pipe {name}": sweep_piped(name) for name in ("sweep.json", "study.log", "books.sqlite", "0/summary.json", "0/config.yaml")},
 }  # fmt: skip
 
 # each meets `dltrain verify sweep`

@@ -220,6 +220,13 @@ def refused_sweeps(sweep: Path, dltrain: Callable[..., int]) -> None:
         dltrain("report", sweep, "--samples")
     with locked(sweep):
         assert dltrain("report", sweep) == 0
+
+
+def test_a_search_without_its_study_is_refused(workdir, dltrain):
+    search = ["sweep=random", "sweep.trials=1", "lr=interval(0.01,0.1)"]
+    assert dltrain("-m", *search, "model=linear", "steps=2", "workers=0", "quiet=true", "sweep.jobs=1") == 0
+    (record,) = workdir.glob("outputs/*/*/sweep.json")
+    sweep = record.parent.relative_to(workdir)
     (sweep / "study.log").unlink()
     with pytest.raises(
         CheckpointProblem, match=rf"has no study.log, which lists its jobs.*dltrain report {sweep}/0"

@@ -27,8 +27,8 @@ from dltrain.sweep.outcome.ranking import edges, importance, rank, winner
 from dltrain.sweep.outcome.report import _objective_range, write_report
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.composer import Composer
+from dltrain.sweep.plan.grid import Table, grid_of
 from dltrain.sweep.plan.plan import Plan
-from dltrain.sweep.plan.reading import enumerate_grid
 from dltrain.sweep.plan.space import Axis
 
 CONFIGURATIONS = [
@@ -102,7 +102,7 @@ def test_a_pruned_grid_is_tried_in_a_shuffled_order_and_keeps_its_job_numbers(co
     plans = {}
     for pruner in ("none", "asha"):
         plan = Plan(words, [{}], [], {"pruner": pruner}, "grid", composer, composer.config([]), False)
-        enumerate_grid(plan)
+        plan.configurations = grid_of(words, None, pruner != "none")
         jobs = [plan.jobs(t, chosen, tmp_path)[0] for t, chosen in enumerate(plan.configurations)]
         plans[pruner] = [(job.number, job.chosen) for job in jobs]
     assert plans["asha"] != plans["none"]
@@ -200,7 +200,7 @@ def planted(composer, tmp_path: Path, mode: str = "min") -> tuple[Plan, list[Job
             job.state = "completed"
             job.summary = {"objective": value, "best": {"val/loss": value}, "best_epoch": 3.0}
             jobs.append(job)
-    plan.configurations = [jobs[5 * i].chosen for i in range(len(jobs) // 5)]
+    plan.configurations = Table([jobs[5 * i].chosen for i in range(len(jobs) // 5)], repetitions=5)
     return plan, jobs
 
 

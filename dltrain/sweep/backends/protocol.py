@@ -123,7 +123,7 @@ class Sweep:
         settings: the keys of `sweep`
         device: the knob `device`
         gpus: GPUs that the sweep may use, each with its free bytes
-        configs: configurations of a grid; of a search, those that were checked
+        configs: configurations that were checked beforehand: those of a grid; of a search or a large grid, a selection
         rights: what the configurations may name
         command: the command line of the sweep
         catalogue: the words of the sweep

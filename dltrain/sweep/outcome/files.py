@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,19 @@ def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
     write(file, text.getvalue())
 
 
-def write_parquet(table: Path) -> None:
-    """Write the same table as .parquet beside the .csv, with its types, where pyarrow is installed."""
-    if find_spec("pyarrow") is None:
-        return
+def has_parquet() -> bool:
+    return find_spec("pyarrow") is not None
+
+
+def write_parquet(table: Path, channel: object) -> None:
+    """Write the same table as .parquet beside the .csv, with its types; in a process of its own, since pyarrow takes 100 MB."""
+    with suppress(Exception):
+        _convert(table)
+        os._exit(0)
+    os._exit(1)
+
+
+def _convert(table: Path) -> None:
     from pyarrow import csv as arrow_csv
     from pyarrow import parquet
 

@@ -17,7 +17,7 @@ WORST: dict[Mode, float] = {"min": math.inf, "max": -math.inf}
 MATTERS = 0.01  # share of the variance below which the best value of an axis is accidental
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """One configuration with the objectives of its repetitions."""
 
@@ -53,7 +53,9 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
         values = [job.objective for job in members if job.objective is not None]
         if values and all(job.is_done for job in members):
             mean, deviation = statistics.mean_and_deviation(values)
-            chosen = {k: v for k, v in members[0].chosen.items() if k not in REPLICATES}
+            chosen = members[0].chosen
+            if any(name in REPLICATES for name in chosen):
+                chosen = {name: value for name, value in chosen.items() if name not in REPLICATES}
             rows.append(Row(chosen, members, values, mean, deviation, statistics.half_width(values)))
     sign = 1 if plan.mode == "min" else -1
     rows.sort(key=lambda row: (not row.complete, sign * row.mean))

@@ -7,6 +7,7 @@ import html
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from dltrain.direction import BETTER
 from dltrain.report.page import style
@@ -15,8 +16,14 @@ from dltrain.sweep.outcome.ranking import Row, importance
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import Axis
 
+MAX_ROWS = 200  # of the ranking
+MAX_FAILURES = 50
+MAX_DRAWN = 1000  # configurations of one picture, the best of them first
 MAX_CURVES = 200
 MAX_POINTS = 120  # of one curve
+
+
+Item = TypeVar("Item")
 
 
 def write_report(
@@ -58,7 +65,7 @@ def _head(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path) -> str:
         "done": done,
         "pruned": sum(job.state == "pruned" for job in jobs),
         "failed": sum(job.failed for job in jobs),
-        "missing": plan.trials * len(plan.replicates) - sum(job.is_done for job in jobs),
+        "missing": plan.total - sum(job.is_done for job in jobs),
     }
     facts = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in states.items())
     axes = ", ".join(axis.name for axis in plan.axes) or "none"
@@ -85,7 +92,7 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
     ]
     heads += ["std", "95 % interval", "n", "against the best"] if repeated else ["best epoch", "status"]
     lines = []
-    for place, row in enumerate(rows[:200], start=1):
+    for place, row in enumerate(rows[:MAX_ROWS], start=1):
         first = row.jobs[0]
         cells = [place, first.number, row.label(), number(row.mean)]
         others = zip(plan.objectives, row.objectives, strict=False)
@@ -99,9 +106,9 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
         best = row.verdict == "trade-off" if plan.objectives else place == 1
         mark = ' class="best"' if best and row.complete else ""
         lines.append(f"<tr{mark}>" + "".join(f"<td>{_text(c)}</td>" for c in cells) + "</tr>")
-    about = ""
+    about = _left_out(len(rows) - MAX_ROWS, "are in results.csv")
     if repeated:
-        about = (
+        about += (
             '<p class="soft">Mean over the repetitions with Student’s interval. Against the best: paired t-test by repetition, '
             "corrected for the number of comparisons by Holm; “too few” below five repetitions.</p>"
         )
@@ -111,14 +118,35 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
 
 
 def _failures(plan: Plan, jobs: list[Job]) -> str:
-    """List each failed job with its reason, the command that runs it again, and its log."""
-    return "".join(
+    """List failed jobs, each with its reason, the command that runs it again, and its log."""
+    failed = [job for job in jobs if job.failed]
+    listed = "".join(
         f'<div class="fail"><b>job {job.number}</b> {_text(job.label())}<p class="bad">{_text(job.short_reason or "no reason known")}</p>'
         f"<code>{_text(plan.rerun_command(job))}</code>"
         f'<p class="soft">log: <a href="{job.folder.name}/run.log">{job.folder.name}/run.log</a></p></div>'
-        for job in jobs
-        if job.failed
+        for job in failed[:MAX_FAILURES]
     )
+    return listed + _left_out(len(failed) - MAX_FAILURES, "are in results.csv, with their reasons")
+
+
+def _left_out(count: int, where: str) -> str:
+    """Say how many are not shown, and where they are."""
+    return f'<p class="soft">{count:,} more {where}.</p>' if count > 0 else ""
+
+
+def sampled(rows: list[Row]) -> list[Row]:
+    """Return the complete rows to draw: all, or of many the best tenth of `MAX_DRAWN` and the others evenly by their rank."""
+    rows = [row for row in rows if row.complete]
+    if len(rows) <= MAX_DRAWN:
+        return rows
+    best = MAX_DRAWN // 10
+    return rows[:best] + spread(rows[best:], MAX_DRAWN - best)
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Return `count` items, evenly spaced; all where there are no more."""
+    step = max(1.0, len(items) / max(1, count))
+    return [items[int(i * step)] for i in range(min(count, len(items)))]
 
 
 def _importance(plan: Plan, rows: list[Row]) -> str:
@@ -173,7 +201,8 @@ def in_order(labels: list[str]) -> list[str]:
 
 def _slices(plan: Plan, rows: list[Row]) -> str:
     """Draw the objective over each axis, one dot a configuration."""
-    rows = [row for row in rows if row.complete]
+    shown = sampled(rows)
+    more, rows = sum(row.complete for row in rows) - len(shown), shown
     if len(rows) < 2:
         return ""
     low, high = _objective_range([row.mean for row in rows], plan.mode)
@@ -195,12 +224,12 @@ def _slices(plan: Plan, rows: list[Row]) -> str:
             f'<text x="36" y="154" text-anchor="end">{number(low)}</text>'
             f'<text x="36" y="19" text-anchor="end">{number(high)}</text>{marks}{dots}</svg></div>'
         )
-    return f'<div class="grid">{"".join(pictures)}</div>'
+    return f'<div class="grid">{"".join(pictures)}</div>{_left_out(more, "are not drawn: those here are the best and an even sample")}'
 
 
 def _parallel(plan: Plan, rows: list[Row]) -> str:
     """Draw parallel coordinates: one line a configuration over all axes to its objective."""
-    rows = [row for row in rows if row.complete]
+    rows = sampled(rows)
     axes = plan.search_axes
     if len(rows) < 2 or len(axes) < 2:
         return ""
@@ -237,7 +266,9 @@ def _parallel(plan: Plan, rows: list[Row]) -> str:
 def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
     """Draw the metric of every job over the epochs, the jobs of the best configuration marked."""
     winners = {job.number for job in best.jobs} if best else set()
-    shown = sorted(jobs, key=lambda job: job.number in winners)[-MAX_CURVES:]
+    best_jobs = [job for job in jobs if job.number in winners][:MAX_CURVES]
+    others = spread([job for job in jobs if job.number not in winners], MAX_CURVES - len(best_jobs))
+    shown = [*others, *best_jobs]
     curves = [
         (job, points)
         for job in shown
@@ -256,11 +287,7 @@ def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
         lines.append(
             f'<polyline class="{kind}" points="{path}"><title>job {job.number}: {_text(job.label())}</title></polyline>'
         )
-    left_out = (
-        f'<p class="soft">{len(jobs) - len(shown)} more are in their folders.</p>'
-        if len(jobs) > len(shown)
-        else ""
-    )
+    left_out = _left_out(len(jobs) - len(shown), "are in their folders: those here are an even sample")
     return (
         f'<svg viewBox="0 0 900 310"><path class="axis" d="M60 10V290H885" fill="none"/><text x="54" y="284" text-anchor="end">{number(low)}</text>'
         f'<text x="54" y="20" text-anchor="end">{number(high)}</text>'

@@ -1,12 +1,17 @@
-"""Checks of a sweep's plan: every configuration is composed and validated before the first job starts."""
+"""Checks of a sweep's plan before the first job starts, and of each job's configuration."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dltrain.config.catalogue import leaves
 from dltrain.config.schema import DEFAULT_EPOCHS, Config, objective_of
 from dltrain.direction import BETTER
 from dltrain.errors import UserError
-from dltrain.sweep.plan import sources, space
+from dltrain.sweep.jobs import Chosen
+from dltrain.sweep.plan import sources
+from dltrain.sweep.plan.coverage import ALL, to_check
 from dltrain.sweep.plan.plan import Plan, mode_of
 
 
@@ -78,29 +83,47 @@ def check_metrics(plan: Plan, config: Config) -> None:
 
 
 def check_all(plan: Plan) -> list[Config]:
-    """Compose and validate every configuration; of a search: every value of every axis."""
-    configurations = plan.configurations
-    if configurations is None:
-        configurations = list(space.corners(plan.search_axes))
+    """Compose and validate the configurations of `to_check`, and check every value by its own rule; return those composed."""
     found = []
-    for chosen in configurations:
-        for replicate in plan.replicates:
-            values = {**chosen, **replicate}
-            try:
-                found.append(plan.composer.config(plan.overrides(values)))
-                plan.rights.door(found[-1].trust).check_names(found[-1].plain)
-                check_prunable(plan, found[-1])
-                check_comparable(plan, found[-1])
-                check_metrics(plan, found[-1])
-            except UserError as error:
-                shown = " ".join(f"{k}={v}" for k, v in values.items())
-                raise type(error)(f"{error}\nin the job {shown}; nothing was run.") from None
+    for values in to_check(plan):
+        with in_job(values):
+            found.append(plan.composer.config(plan.overrides(values)))
+            check_job(plan, found[-1])
+    if plan.total > ALL:
+        check_each_value(plan)
     for config in found:
         if (loss := objective_of(config)) not in plan.losses:
             plan.losses.append(loss)
     check_scale(plan, found)
     plan.files = sources.digests(plan.composer)
     return found
+
+
+@contextmanager
+def in_job(values: Chosen) -> Iterator[None]:
+    """Add to a UserError in which job it is."""
+    try:
+        yield
+    except UserError as error:
+        shown = " ".join(f"{k}={v}" for k, v in values.items())
+        raise type(error)(f"{error}\nin the job {shown}; nothing was run.") from None
+
+
+def check_job(plan: Plan, config: Config) -> None:
+    """Check one configuration of a plan beside its own validation. Raises UserError."""
+    plan.rights.door(config.trust).check_names(config.plain)
+    check_prunable(plan, config)
+    check_comparable(plan, config)
+    check_metrics(plan, config)
+
+
+def check_each_value(plan: Plan) -> None:
+    """Check every value of every axis by the rule of its key, which the words of the composed configurations give."""
+    for axis in plan.axes:
+        for label, texts in axis.options:
+            with in_job({axis.name: label}):
+                for text in texts:
+                    plan.composer.check_value(text)
 
 
 def check_scale(plan: Plan, configs: list[Config]) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from dltrain.config.catalogue import Catalogue, leaves
-from dltrain.config.compose import CONFIG_NAME, Composition, compose, plain_value
+from dltrain.config.catalogue import Catalogue, Param, leaves
+from dltrain.config.compose import CONFIG_NAME, compose, plain_value
 from dltrain.config.schema import Config, Node
 from dltrain.config.secrets import texts_of
 from dltrain.config.signature import REQUIRED
@@ -29,6 +30,7 @@ from dltrain.config.validation import (
     drop_replaced,
     validate,
 )
+from dltrain.config.values import check_value
 from dltrain.sweep.plan.space import parse_one
 
 if TYPE_CHECKING:
@@ -39,9 +41,14 @@ _LINK = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 
 @dataclass
 class Base:
-    """One set of words, composed: its plain data before interpolation, and who follows whom."""
+    """One set of words, composed: its plain data before interpolation, and who follows whom.
 
-    composition: Composition
+    Args:
+        targets: the names below `_target_`, those of the sweep too
+    """
+
+    choices: dict[str, list[str]]
+    targets: set[str]
     # the plain data, pickled: the quickest deep copy; None where only Hydra can resolve it
     packed: bytes | None
     links: dict[str, str]  # path → the path whose value it takes
@@ -57,6 +64,8 @@ class Composer:
     def __init__(self, catalogue: Catalogue, hydra: Hydra, name: str = CONFIG_NAME) -> None:
         self.catalogue, self.hydra, self.name = catalogue, hydra, name
         self.bases: dict[tuple[str, ...], Base] = {}
+        # descriptions of a key, with the number of bases from which they are
+        self.params: dict[str, tuple[int, list[Param]]] = {}
         self.parse = lru_cache(maxsize=4096)(parse_one)
 
     def config(self, overrides: list[str]) -> Config:
@@ -70,7 +79,27 @@ class Composer:
         # in the order of the configuration, so that of two mistakes the first one is reported, as in a single run
         set_here = {o.key_or_group for o in parsed if self.is_value(o)}
         changed = [path for path in base.paths if path in set_here or path in base.open]
-        return checked(plain, base.composition.choices, overrides, self.catalogue, changed=changed)
+        return checked(plain, base.choices, overrides, self.catalogue, changed=changed)
+
+    def check_value(self, text: str) -> None:
+        """Check the value of an override by the rules of its key, and of the keys that follow it, among all words composed."""
+        override = self.parse(text)
+        if self.is_value(override):
+            value = plain_value(override.value())
+            for param in self.params_of(override.key_or_group):
+                check_value(param, value)
+
+    def params_of(self, key: str) -> list[Param]:
+        """Return the different descriptions of a key, and of the keys that take its value, among all words composed."""
+        known = self.params.get(key)
+        if known is None or known[0] != len(self.bases):
+            found: dict[int, Param] = {}
+            for base in self.bases.values():
+                table = self.catalogue.params(base.choices)
+                followers = [path for path, target in base.links.items() if target == key]
+                found |= {id(table[path]): table[path] for path in (key, *followers) if path in table}
+            known = self.params[key] = (len(self.bases), list(found.values()))
+        return known[1]
 
     def is_value(self, override: Override) -> bool:
         """Return whether an override only sets the value of a key."""
@@ -90,7 +119,9 @@ class Composer:
     def _compose(self, structure: list[str]) -> Base:
         composition = compose(structure, self.catalogue, self.hydra, self.name)
         check_trust(composition)
-        plain = drop_outside(OmegaConf.to_container(composition.cfg, resolve=False))
+        whole = cast(Node, OmegaConf.to_container(composition.cfg, resolve=False))
+        targets = {v for path, v in leaves(whole) if path.endswith("_target_") and isinstance(v, str)}
+        plain = drop_outside(whole)
         drop_replaced(plain, composition)
         links, simple = {}, True
         for path, value in leaves(plain):
@@ -99,18 +130,18 @@ class Composer:
             elif any("${" in text for text in texts_of(value)):
                 simple = False
         packed = pickle.dumps(plain, protocol=5) if simple else None
-        base = Base(composition, packed, links)
-        whole = self.set_values(base, [])
-        if whole is not None:
-            self.check_rest(base, whole)
+        base = Base(composition.choices, targets, packed, links)
+        resolved = self.set_values(base, [])
+        if resolved is not None:
+            self.check_rest(base, resolved)
         return base
 
     def check_rest(self, base: Base, whole: Node) -> None:
         """Check the values that no job of these words sets; a job checks those that it sets."""
-        base.paths = [path for path, _ in leaves(whole)]
+        base.paths = [sys.intern(path) for path, _ in leaves(whole)]
         base.open = {path for path, value in leaves(whole) if value == REQUIRED} | set(base.links)
         given = {path for path, value in leaves(whole) if value != REQUIRED}
-        check_values(whole, base.composition.choices, self.catalogue, given)
+        check_values(whole, base.choices, self.catalogue, given)
 
     def set_values(self, base: Base, overrides: list[Override]) -> Node | None:
         """Return the plain data with values set and links followed; None where that takes Hydra itself."""

@@ -1,75 +1,80 @@
-"""More trials or more repetitions of a sweep: what is done keeps its numbers."""
+"""More trials, values or repetitions of a sweep: what is done keeps its numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dltrain.config.keys import REPLICATES
+from dltrain.sweep.jobs import Chosen
 from dltrain.sweep.plan import space
+from dltrain.sweep.plan.grid import Table, grid_of, grown, key_of, repetitions_of
 from dltrain.sweep.plan.plan import Plan
-from dltrain.sweep.plan.reading import enumerate_grid
+
+# what a sweep may have more of
+GROWING = ("trials", "seeds")
 
 
-def extend(plan: Plan, then: dict[str, Any]) -> bool:
-    """Return whether a plan only adds trials or repetitions to a sweep of identity `then`; if so, keep its job numbers.
+def extends(plan: Plan, then: dict[str, Any]) -> bool:
+    """Return whether a plan only adds trials, values or repetitions to a sweep of identity `then`.
 
-    The seeds of a search cannot grow, since its job numbers depend on their count.
+    Of a search only the trials can grow: its job numbers depend on the count of seeds, and its study on the values.
     """
     former = former_plan(plan, then)
-    if former is None or not grows(former, plan):
+    if former.identity() | {"files": None} != then | {"files": None}:
         return False
-    if plan.configurations is not None:
-        keep_numbers(former, plan)
-    return True
-
-
-def former_plan(plan: Plan, then: dict[str, Any]) -> Plan | None:
-    """Return the plan that a sweep was begun with; None where more than trials and repetitions differ."""
-    axes = space.from_plain(then["axes"])
-    repeated = [axis for axis in axes if axis.name in REPLICATES]
-    settings = plan.settings | {key: then["settings"].get(key) for key in ("trials", "seeds")}
-    replicates = list(space.grid(repeated)) if repeated else [{}]
-    former = replace(plan, axes=axes, replicates=replicates, settings=settings, trial_of={})
-    same = former.identity() | {"files": None} == then | {"files": None}
-    if not same or former.search_axes != plan.search_axes:
-        return None
-    if plan.configurations is not None:
-        enumerate_grid(former)
-    return former
-
-
-def grows(former: Plan, plan: Plan) -> bool:
-    """Return whether everything of the former plan is in the new one."""
-    if plan.configurations is None:
+    if former.search_axes == plan.search_axes and plan.configurations is None:
         return former.replicates == plan.replicates and former.trials <= plan.trials
-    kept = all(chosen in plan.configurations for chosen in former.configurations or [])
-    return kept and all(explicit(replicate, plan) in plan.replicates for replicate in former.replicates)
+    return has_more_values(former, plan) and joined(former, plan) is not None
 
 
-def explicit(replicate: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """Return a repetition of a sweep without repetitions, whose runs have the default seed, as that of one over seeds."""
-    seeded = not replicate and any("seed" in found for found in plan.replicates)
-    return {"seed": str(plan.first.seed)} if seeded else replicate
+def has_more_values(former: Plan, plan: Plan) -> bool:
+    """Return whether the axes are those of a former grid, with the same or more values; a pruner's study takes no more."""
+    pairs = list(zip(former.search_axes, plan.search_axes, strict=False))
+    same = len(former.search_axes) == len(plan.search_axes) == len(pairs) and all(
+        (old.name, old.when) == (new.name, new.when) for old, new in pairs
+    )
+    more = any(old.options != new.options for old, new in pairs)
+    return (
+        same
+        and plan.configurations is not None
+        and all(set(old.options) <= set(new.options) for old, new in pairs)
+        and not (more and plan.settings["pruner"] != "none")
+    )
 
 
-def keep_numbers(former: Plan, plan: Plan) -> None:
-    """Assign job numbers to a grid: the former plan's jobs keep theirs, the others follow in the order of the grid."""
+def former_plan(plan: Plan, then: dict[str, Any]) -> Plan:
+    """Return the plan with the axes and the numbers of trials and seeds of a sweep of identity `then`."""
+    axes = space.from_plain(then["axes"])
+    settings = plan.settings | {key: then["settings"].get(key) for key in GROWING}
+    found = replace(plan, axes=axes, replicates=repetitions_of(axes), settings=settings)
+    if plan.configurations is not None:
+        found.configurations = grid_of(axes, settings["trials"], settings["pruner"] != "none")
+    return found
+
+
+def keep_numbers(plan: Plan, stages: Sequence[dict[str, Any]]) -> None:
+    """Assign the job numbers of a grid that was extended: each stage's jobs keep theirs, later ones follow.
+
+    Args:
+        stages: the identities that the sweep had, the first one first
+    """
+    former: Plan | None = None
+    for stage in [former_plan(plan, then) for then in stages] + [plan] if stages else []:
+        stage.configurations = stage.configurations if former is None else joined(former, stage)
+        former = stage
+
+
+def joined(former: Plan, plan: Plan) -> Table | None:
+    """Return the grid of a plan with the numbers of a former one; None where it lacks a job of that."""
+    places = {key_of(replicate): r for r, replicate in enumerate(plan.replicates)}
+    repeated = [places.get(key_of(explicit(replicate, plan))) for replicate in former.replicates]
+    known = [r for r in repeated if r is not None]
     assert former.configurations is not None and plan.configurations is not None
-    configurations = [
-        *former.configurations,
-        *(c for c in plan.configurations if c not in former.configurations),
-    ]
-    trial = {index: configurations.index(chosen) for index, chosen in enumerate(plan.configurations)}
-    repetition = {
-        plan.replicates.index(explicit(found, plan)): r for r, found in enumerate(former.replicates)
-    }
-    # former numbers by the trial and the repetition of the new plan
-    numbers = {
-        (t, r): former.trial_of[t, repetition[r]]
-        for t in range(len(former.configurations))
-        for r in repetition
-    }
-    for (t, r), _ in sorted(plan.trial_of.items(), key=lambda item: item[1]):
-        numbers.setdefault((trial[t], r), len(numbers))
-    plan.configurations, plan.trial_of = configurations, numbers
+    return grown(former.configurations, plan.configurations, known) if len(known) == len(repeated) else None
+
+
+def explicit(replicate: Chosen, plan: Plan) -> Chosen:
+    """Return a repetition of a sweep without repetitions, whose runs have the default seed, as that of one over seeds."""
+    seeded = not replicate and any(axis.name == "seed" for axis in plan.axes)
+    return {"seed": str(plan.first.seed)} if seeded else replicate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from dltrain.storage.job_names import JobFolders
 from dltrain.sweep.jobs import Chosen, Job
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.composer import Composer
+from dltrain.sweep.plan.grid import Grid
 from dltrain.sweep.plan.space import Axis
 
 # keys of `sweep` that may differ in a resumed sweep: they state how it runs
@@ -25,12 +27,11 @@ HOW = (
 
 @dataclass
 class Plan:
-    """One sweep, checked. `configurations` is the list of a grid, None for a search."""
+    """One sweep, checked. `configurations` are those of a grid, None for a search."""
 
     axes: list[Axis]
-    replicates: list[
-        dict[str, Any]
-    ]  # the repetitions of a configuration, as values of the axes seed and fold
+    # the repetitions of a configuration, as values of the axes seed and fold
+    replicates: list[dict[str, Any]]
     fixed: list[str]  # overrides of every job
     settings: dict[str, Any]  # the keys of conf/sweep
     word: str
@@ -38,8 +39,7 @@ class Plan:
     first: Config
     test: bool  # whether the winner's test split was asked for
     backend: str = "auto"  # the word of sweep.backend
-    configurations: list[dict[str, Any]] | None = None
-    trial_of: dict[tuple[int, int], int] = field(default_factory=dict)  # (trial, replicate) → job of a grid
+    configurations: Grid | None = None
     rights: Rights = Rights(frozenset())  # what its configurations may name
     losses: list[Node] = field(
         default_factory=list
@@ -57,6 +57,11 @@ class Plan:
         if self.configurations is not None:
             return len(self.configurations)
         return int(self.settings["trials"])
+
+    @property
+    def total(self) -> int:
+        """Number of jobs; of a search, at most."""
+        return self.trials * len(self.replicates)
 
     @property
     def search_axes(self) -> list[Axis]:
@@ -88,18 +93,28 @@ class Plan:
 
     def jobs(self, trial: int, chosen: Chosen, folder: Path) -> list[Job]:
         """Return the jobs of a trial: one for each repetition."""
-        jobs = []
-        for r, replicate in enumerate(self.replicates):
-            number = self.trial_of.get((trial, r), trial * len(self.replicates) + r)
-            values = {
-                a.name: {**chosen, **replicate}[a.name]
-                for a in self.axes
-                if a.name in {**chosen, **replicate}
-            }
-            jobs.append(
-                Job(number, trial, values, self.overrides(values), self.folders.of(folder, number, values))
-            )
-        return jobs
+        return [self.job(trial, r, chosen, folder) for r in range(len(self.replicates))]
+
+    def grid_jobs(self, folder: Path) -> Iterator[Job]:
+        """Yield the jobs of a grid in the order in which they are tried."""
+        for trial, chosen in enumerate(self.configurations or ()):
+            for repetition in range(len(self.replicates)):
+                yield self.job(trial, repetition, chosen, folder)
+
+    def job_of(self, number: int, folder: Path) -> Job:
+        """Return a job of a grid by its number."""
+        assert self.configurations is not None
+        trial, repetition = self.configurations.job(number)
+        return self.job(trial, repetition, self.configurations[trial], folder)
+
+    def job(self, trial: int, repetition: int, chosen: Chosen, folder: Path) -> Job:
+        """Return a job of a trial."""
+        number = trial * len(self.replicates) + repetition
+        if self.configurations is not None:
+            number = self.configurations.number(trial, repetition)
+        found = chosen | self.replicates[repetition]
+        values = {axis.name: found[axis.name] for axis in self.axes if axis.name in found}
+        return Job(number, trial, values, self.overrides(values), self.folders.of(folder, number, values))
 
     def overrides(self, values: dict[str, Any]) -> list[str]:
         return [*space.overrides_of(self.axes, values), *self.fixed]

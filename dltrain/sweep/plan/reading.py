@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-import random
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +22,7 @@ from dltrain.errors import UserError
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.checks import check_pruner, check_search
 from dltrain.sweep.plan.composer import Composer
+from dltrain.sweep.plan.grid import grid_of, repetitions_of
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import Axis
 from dltrain.text import say
@@ -69,12 +67,11 @@ def make_plan(
     backend = choose_backend(composition, settings)
     axes = axes_of(parsed, composition, settings, first)
     fixed, test = fixed_overrides(parsed)
-    repeated = [axis for axis in axes if axis.name in REPLICATES]
-    if any(axis.name == "seed" for axis in repeated):  # that of sweep.seeds begins at a given seed
+    if any(axis.name == "seed" for axis in axes):  # that of sweep.seeds begins at a given seed
         fixed = [text for text in fixed if not text.startswith("seed=")]
     plan = Plan(
         axes,
-        list(space.grid(repeated)) if repeated else [{}],
+        repetitions_of(axes),
         fixed,
         settings,
         composition.choices["sweep"][0],
@@ -88,7 +85,7 @@ def make_plan(
         rights.door(first.trust).check_name(settings["_target_"], "sweep")
         check_search(plan)
     else:
-        enumerate_grid(plan)
+        plan.configurations = grid_of(plan.axes, plan.settings["trials"], plan.settings["pruner"] != "none")
     rights.door(first.trust).check_name(settings["backend"].get("_target_"), "sweep.backend")
     check_pruner(plan)
     return plan
@@ -203,38 +200,3 @@ def fixed_overrides(parsed: list[Override]) -> tuple[list[str], bool]:
     test = bool(asked) and asked[-1].value() is True
     kept = [text for text in fixed if not text.startswith("evaluation.test=")]
     return [*kept, "evaluation.test=false"], test
-
-
-def enumerate_grid(plan: Plan) -> None:
-    """List the configurations of a grid; job numbers follow Hydra's order over all axes."""
-    configurations: list[dict[str, Any]] = []
-    index: dict[tuple[Any, ...], int] = {}
-    order = {tuple(sorted(r.items())): i for i, r in enumerate(plan.replicates)}
-    limit = plan.settings.get("trials") or math.inf
-    number = itertools.count()
-    for values in space.grid(plan.axes):
-        chosen = {k: v for k, v in values.items() if k not in REPLICATES}
-        key = tuple(chosen.items())
-        if key not in index:
-            if len(configurations) >= limit:
-                continue
-            index[key] = len(configurations)
-            configurations.append(chosen)
-        replicate = {k: v for k, v in values.items() if k in REPLICATES}
-        plan.trial_of[index[key], order[tuple(sorted(replicate.items()))]] = next(number)
-    plan.configurations = configurations
-    if plan.settings["pruner"] != "none":
-        place = {i: t for t, i in enumerate(shuffled(len(configurations)))}
-        plan.configurations = sorted(configurations, key=lambda chosen: place[index[tuple(chosen.items())]])
-        plan.trial_of = {(place[i], r): number for (i, r), number in plan.trial_of.items()}
-
-
-def shuffled(length: int) -> list[int]:
-    """Return the order in which a grid is tried where jobs are pruned: by chance, the same every time.
-
-    A pruner compares with what came before, and the neighbours of a bad configuration are bad: in the order of the axes
-    ASHA trained 55 % of a grid's epochs, in this one 24 % (docs/speed.md).
-    """
-    order = list(range(length))
-    random.Random(0).shuffle(order)
-    return order

@@ -5,13 +5,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
-from omegaconf import OmegaConf
-
-from dltrain.config.catalogue import leaves
 from dltrain.config.user_files import lineage
 from dltrain.sweep.plan.composer import Composer
 
@@ -41,7 +37,7 @@ def word_files(composer: Composer) -> Iterator[Path]:
     """Yield the files of the chosen words that lie in the user's folders, and of the words that they build upon."""
     catalogue = composer.catalogue
     for base in composer.bases.values():
-        for group, names in base.composition.choices.items():
+        for group, names in base.choices.items():
             words = [word for name in names if (word := catalogue.words.get(group, {}).get(name)) is not None]
             files = (older.file for word in words for older in lineage(word, catalogue))
             yield from (file for file in files if catalogue.root not in file.parents)
@@ -51,13 +47,7 @@ def word_files(composer: Composer) -> Iterator[Path]:
 
 def code_files(composer: Composer) -> set[Path]:
     """Return the modules of the working folder that targets name, with those that they import, at any depth."""
-    nodes = (OmegaConf.to_container(base.composition.cfg, resolve=False) for base in composer.bases.values())
-    targets = {
-        value
-        for node in nodes
-        for path, value in leaves(cast(Mapping[str, Any], node))
-        if path.endswith("_target_") and isinstance(value, str)
-    }
+    targets = {target for base in composer.bases.values() for target in base.targets}
     found: set[Path] = set()
     waiting = [file for target in targets for file in modules_in(target)]
     while waiting:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any
@@ -252,14 +252,19 @@ def _texts(values: Any) -> list[str]:
 # Configurations ---------------------------------------------------------------------------------------------------
 
 
-def grid(axes: list[Axis]) -> Iterator[dict[str, Any]]:
-    """Yield every combination in Hydra's order, the last axis first; inactive axes are left out, and nothing comes twice."""
+def check_values_of(axes: Sequence[Axis]) -> None:
+    """Raise UserError for a range: a grid needs values."""
     for axis in axes:
         if not axis.options:
             raise UserError(
                 f"`{axis.name}` is an interval; a grid needs values: {axis.name}=0.1,0.01 or range(1,5). "
                 "To search an interval: sweep=tpe."
             )
+
+
+def grid(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
+    """Yield every combination in Hydra's order, the last axis first; inactive axes are left out, and nothing comes twice."""
+    check_values_of(axes)
     seen = set()
     for labels in itertools.product(*(axis.labels for axis in axes)):
         chosen = active(axes, dict(zip((a.name for a in axes), labels, strict=True)))
@@ -268,7 +273,7 @@ def grid(axes: list[Axis]) -> Iterator[dict[str, Any]]:
             yield chosen
 
 
-def active(axes: list[Axis], values: dict[str, Any]) -> dict[str, Any]:
+def active(axes: Sequence[Axis], values: dict[str, Any]) -> dict[str, Any]:
     """Return the values of those axes whose conditions hold."""
     chosen: dict[str, Any] = {}
     for axis in axes:
@@ -277,7 +282,7 @@ def active(axes: list[Axis], values: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def overrides_of(axes: list[Axis], chosen: dict[str, Any]) -> list[str]:
+def overrides_of(axes: Sequence[Axis], chosen: dict[str, Any]) -> list[str]:
     return [text for axis in axes if axis.name in chosen for text in axis.overrides(chosen[axis.name])]
 
 

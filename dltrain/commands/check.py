@@ -38,6 +38,9 @@ def run(arguments: list[str]) -> int:
     parts, plan = build(config, Door(shipped_targets(catalogue), config.trust))
     for note in parts.spec.notes:
         show(note)
+    if parts.contract is not None and parts.contract.left_out:
+        listed = (f"{name} ({reason})" for name, reason in parts.contract.left_out.items())
+        show(f"left out {', '.join(listed)}")
     failed = 0
     for check in checks(parts, plan, str(config.dataset["normalize"])):
         verdict = "ok" if check.passed else "FAILED"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -68,6 +68,8 @@ class Contract:
     in_bytes: bool = False
     # SHA-256 of all samples and targets; empty where they are too many, or are read from files one by one
     content: str = ""
+    # columns of a table that are not learned from, and why
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -95,6 +97,7 @@ class Contract:
             resize=raw.resize,
             in_bytes=not isinstance(samples, Tensor) or samples.dtype == torch.uint8,
             content=content_of(raw),
+            left_out=dict(raw.left_out),
         )
 
     @property

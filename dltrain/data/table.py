@@ -16,7 +16,14 @@ from torch import Tensor
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import SPLIT_WORDS, TEST, RawData
-from dltrain.data.tables.columns import Column, Columns, LeftOut, is_row_number
+from dltrain.data.tables.columns import (
+    Column,
+    Columns,
+    LeftOut,
+    StrayValues,
+    are_all_different,
+    is_identifier,
+)
 from dltrain.data.tables.cures import typed
 from dltrain.data.tables.encode import TableInputs
 from dltrain.data.tables.parts import Part, incomplete, joined, part_by_formats, part_of_table
@@ -24,9 +31,12 @@ from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Kind, Rule
 from dltrain.data.tables.targets import Targets, goal_of, read_targets
+from dltrain.data.tables.text import DIGITS
 from dltrain.declare import declares
 from dltrain.ranges import FilePath
 
+# how the reasons for leaving out a column begin that could be learned from as a category
+_NO_LEVELS = ("identifier", "text", "code")
 _CHOICES = {
     "target_scale": ("unit", "none"),
     "missing": ("auto", "refuse", "drop"),
@@ -102,8 +112,12 @@ def csv(
     columns = Columns(
         table, Reading(tuple(missing_words), decimal, date_format), [*targets, *roles.candidates], targets
     )
-    goal = read_targets(columns, targets, task)
-    chosen, left_out = roles.choose(columns)
+    try:
+        goal = read_targets(columns, targets, task)
+        chosen, left_out = roles.choose(columns)
+    except StrayValues as error:
+        own = roles.categorical if not isinstance(roles.categorical, str) else ()
+        raise error.with_words(columns.strays(name for name in columns.names if name not in own)) from None
     parts = [part_of_table(table, chosen, goal.values, goal.kept)]
     if test_path is not None:
         file = Path(test_path).expanduser()
@@ -121,7 +135,13 @@ def csv(
         describe=_Describe(tuple((part.table.path, part.rows) for part in parts)),
         target_rules=_target_rules(columns, goal),
         target_scale="unit" if target_scale == "unit" and goal.task == "regression" else "none",
-        notes=(_table_note(table, chosen, left_out, roles.dropped), *_part_notes(parts), goal.note),
+        left_out={column.name: column.reason for column in (*left_out, *roles.dropped)},
+        notes=(
+            _table_note(table, chosen, left_out, roles.dropped),
+            *_part_notes(parts),
+            goal.note,
+            *_all_different(chosen, [*roles.keep, *(roles.features or [])]),
+        ),
     )
 
 
@@ -250,12 +270,12 @@ class _Roles:
         found = columns.infer(name)
         asked = name in self.keep or self.features is not None
         if isinstance(found, LeftOut):
-            if name in self.keep and found.reason.startswith(("identifier", "text")):
+            if name in self.keep and found.reason.startswith(_NO_LEVELS):
                 return columns.category(name)
             if asked:
                 raise self._unusable(found, columns)
             return found
-        if found.format.kind == "number" and not asked and is_row_number(name, found.values):
+        if found.format.kind == "number" and not asked and is_identifier(name, found.values):
             return LeftOut(name, "identifier")
         if found.format.kind == "category" and self.categorical == []:
             row = int(np.flatnonzero(found.values >= 0)[0])
@@ -267,7 +287,7 @@ class _Roles:
 
     def _unusable(self, found: LeftOut, columns: Columns) -> DataError:
         name, path = found.name, self.table.path
-        if found.reason.startswith(("identifier", "text")):
+        if found.reason.startswith(_NO_LEVELS):
             coded = columns.coded(name)
             return DataError(
                 f"column {name!r} of {path} holds {len(coded.texts)} different texts (the first: {coded.words[0]!r}), too "
@@ -337,6 +357,8 @@ def _target_rules(columns: Columns, goal: Targets) -> tuple[Rule, ...]:
     )
 
 
+_LISTED = 20  # columns that are left out and named in the header
+
 # What was inferred ------------------------------------------------------------------------------------------------
 
 _PLURALS: dict[Kind, str] = {
@@ -358,12 +380,39 @@ def _table_note(
         if counts[kind]
     ]
     facts = [table.path.name, *table.notes, f"{len(table):,} rows", ", ".join(kinds)]
-    if any(column.format.decimal == "," for column in chosen):
-        facts.insert(1, "decimal comma")
+    facts[1:1] = _forms(chosen)
     gone = [f"{column.name} ({column.reason})" for column in (*left_out, *dropped)]
     if gone:
-        facts.append(f"left out: {some(gone, 6)}")
+        more = "; all: left_out in data.json" * (len(gone) > _LISTED)
+        facts.append(f"left out: {some(gone, _LISTED)}{more}")
     return f"table    {' · '.join(facts)}"
+
+
+def _forms(chosen: Sequence[Column]) -> list[str]:
+    """Name the columns whose values have another form than plain numbers and dates."""
+    numbers = [column for column in chosen if column.format.kind == "number"]
+    comma = any(column.format.decimal == "," for column in numbers)
+    named = {
+        "decimal point": [column for column in numbers if comma and column.format.decimal == "."],
+        "percent": [column for column in numbers if column.format.unit],
+        "dates as 20240131": [column for column in chosen if column.format.date == DIGITS],
+    }
+    found = [f"{what}: {some((c.name for c in columns), 4)}" for what, columns in named.items() if columns]
+    return ["decimal comma"] * comma + found
+
+
+def _all_different(chosen: Sequence[Column], asked: Sequence[str]) -> list[str]:
+    """Name the whole numbers that are all different, which may name the rows."""
+    names = [
+        column.name
+        for column in chosen
+        if column.format.kind == "number" and column.name not in asked and are_all_different(column.values)
+    ]
+    if not names:
+        return []
+    return [
+        f"numbers  all different: {some(names, 6)}; if they name rows, leave them out: {typed('drop', names[:6])}"
+    ]
 
 
 def _part_notes(parts: list[Part]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +24,7 @@ from dltrain.loggers.terminal import Terminal
 from dltrain.metrics.report import CONFUSION, PER_CLASS, confusion_csv, per_class_csv
 from dltrain.run.build import build
 from dltrain.run.built import Experiment
+from dltrain.run.constant import constant_scores
 from dltrain.run.failures import explain, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
@@ -253,14 +253,4 @@ def constant_guess(parts: Parts, split: Split) -> dict[str, float]:
     """
     if parts.contract is None or not (parts.contract.columns or parts.contract.targets):
         return {}
-    known, targets = parts.train.targets, split.targets
-    if parts.spec.task == "classification":
-        outputs = torch.bincount(known, minlength=parts.spec.num_classes).clamp(min=1).log()
-    else:
-        outputs = known.double().mean(0)
-    outputs = outputs.expand(len(targets), -1)
-    reported = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
-    means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
-    found = means | parts.measures.of(outputs, targets)
-    # a constant has no rank correlation
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return constant_scores(parts.spec, parts.metrics, parts.measures, parts.train.targets, split.targets)

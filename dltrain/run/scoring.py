@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dltrain.augmentation.mix import CutMix, Mixup
 from dltrain.augmentation.pipeline import Augmentation
 from dltrain.config.door import Door
-from dltrain.config.schema import Config, objective_of
+from dltrain.config.schema import Config, objective_of, undivided
 from dltrain.data.batches import Split
 from dltrain.data.contract import Contract
 from dltrain.data.spec import Batch, DataSpec
@@ -31,8 +31,10 @@ from dltrain.run.build import (
     choose_metrics,
     measures,
 )
+from dltrain.run.constant import constant_scores
 from dltrain.run.data import build_data
 from dltrain.run.machine import choose_device, set_machine
+from dltrain.run.other_data import Trained, is_copy, say_joined, say_of_data, trained_on
 from dltrain.run.plan import choose_batch_size, make_plan
 from dltrain.run.scores import Score
 from dltrain.run.weights import load_best
@@ -58,24 +60,44 @@ class Scored:
     measures: Measures
     augmentation: Augmentation | None
     fingerprint: str
+    train: Split
+    has_columns: bool = False  # of a table, whose scores a constant guess stands beside
 
 
 def score_runs(
-    paths: list[Path], configs: list[Config], doors: list[Door], resamples: int = 0, whole: bool = False
+    paths: list[Path],
+    configs: list[Config],
+    doors: list[Door],
+    resamples: int = 0,
+    whole: bool = False,
+    originals: list[Config] | None = None,
 ) -> list[Score]:
     """Score each run's best weights on val and test; with several runs also the mean of their outputs (L3).
 
-    resamples: number of the bootstrap; 0 gives no intervals. whole: score all samples of the data as one split, `all`.
+    resamples: number of the bootstrap; 0 gives no intervals. whole: the data are other ones than those of the runs, and all their
+    samples are scored as one split, `all`, unless they turn out to be a copy. originals: the configurations of the runs without changes, by
+    which their data are found again to tell which samples were trained on; None does not look.
     Raises CheckpointProblem for a run without best weights, UserError when the runs do not share their data.
     """
     scores: list[Score] = []
     outputs: list[Predicted] = []
     losses: list[object] = []
     specs: list[DataSpec] = []
-    for path, config, door in zip(paths, configs, doors, strict=True):
-        contract = read_contract(path)
-        parts, plan = build_scored(config, door, path, contract, whole)
-        warn_of_other_data(path, parts, contract)
+    if whole and all(is_copy(*run) for run in zip(paths, configs, doors, strict=True)):
+        whole, originals = False, None
+        say(
+            "the data are those of the training (their fingerprint is equal): the val and test splits are scored"
+        )
+    for i, (path, config, door) in enumerate(zip(paths, configs, doors, strict=True)):
+        parts, plan = build_scored(config, door, path, read_contract(path), whole)
+        trained = None
+        if originals is not None:
+            original = replace(originals[i], device=config.device)
+            trained = trained_on(path, config, original, door, plan.device, whole)
+        if whole:
+            say_joined(config, parts.spec.sizes)
+        seen = say_of_data(path, parts.splits, parts.fingerprint, parts.spec.notes, trained)
+        known = trained.targets if isinstance(trained, Trained) else None if whole else parts.train.targets
         load_best(parts, path)
         draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
         outputs.append({})
@@ -84,7 +106,9 @@ def score_runs(
         for name, split in parts.splits.items():
             passes, targets = predict(parts, plan, split, draws)
             outputs[-1][name] = mean_output(parts, passes), targets
-            scores.append(scored(parts, str(path), name, passes, targets, resamples))
+            score = scored(parts, str(path), name, passes, targets, resamples)
+            constant = constant_of(parts, known, targets)
+            scores.append(replace(score, trained_on=seen.get(name), constant=constant))
     if len(paths) == 1:
         return scores
     shared = in_shared_units(shared_measures(parts, losses, configs), specs, outputs)
@@ -97,6 +121,7 @@ def build_scored(
     """Build what scoring needs of a run, without its initializer, optimizer and rules."""
     set_machine(config)
     device = choose_device(config.device)
+    config = undivided(config) if whole else config
     splits = build_data(config, door, device, read_statistics(path), contract)
     size = choose_batch_size(None, len(splits.train))
     model, _, _ = build_model(replace(config, initializer={}), door, splits, device, size)
@@ -121,6 +146,8 @@ def build_scored(
         objects,
         build_augmentation(config, door, splits.spec),
         splits.fingerprint(),
+        splits.train,
+        bool(splits.contract and (splits.contract.columns or splits.contract.targets)),
     ), plan
 
 
@@ -148,14 +175,15 @@ def scored(parts: Scored, run: str, split: str, passes: Tensor, targets: Tensor,
     return Score(run, split, len(targets), values, found, counts, parts.spec.class_names)
 
 
-def warn_of_other_data(path: Path, parts: Scored, contract: Contract | None) -> None:
-    """Say which runs are scored on other data than they were trained on, and which levels they do not know."""
-    if contract is None or contract.fingerprint == parts.fingerprint:
-        return
-    say(f"{path} is scored on other data than it was trained on")
-    for note in parts.spec.notes:
-        if note.startswith("unseen"):
-            say(note)
+def constant_of(parts: Scored, known: Tensor | None, targets: Tensor) -> dict[str, float]:
+    """Return the scores of a constant guess for a table, from the training targets `known`; empty where these are not known."""
+    scale = parts.spec.target_scale
+    if known is None and scale is not None:
+        # standardized targets have mean 0
+        known = torch.zeros(1, len(scale.mean))
+    if known is None or not parts.has_columns:
+        return {}
+    return constant_scores(parts.spec, parts.metrics, parts.measures, known.to(targets.device), targets)
 
 
 def in_shared_units(

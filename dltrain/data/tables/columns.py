@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,15 @@ from dltrain.data.tables import text
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
 from dltrain.data.tables.cures import call_missing, short, typed
 from dltrain.data.tables.read import Table
-from dltrain.data.tables.reading import Reading, decimal_mark
+from dltrain.data.tables.reading import DecimalMarks, Reading
 from dltrain.data.tables.rules import Format, Kind
 from dltrain.data.tables.text import Coded, Flags, Floats
 
 _ODD_SHARE = 0.05  # of the values of a column of numbers or dates may be something else before it is text
 _MOST_LEVELS = 100  # a text column with more different values is text, not a category
 _FEW_LEVELS = 20  # up to so many are a category, however seldom each occurs
+_TELLING_NUMBERS = 100  # fewer rows do not tell by their values alone whether numbers name them
+_REPEATS, _REPEATS_WHERE_SORTED = 5, 1  # that numbers at random would have, and numbers that name rows do not
 _TELLING_ROWS = 10  # fewer rows do not tell a row number or a name from a quantity or a category
 
 
@@ -62,6 +64,19 @@ class LeftOut:
     reason: str
 
 
+class StrayValues(DataError):
+    """Texts in a column of numbers or dates; the message holds the cure for all of them, and keeps the words already given."""
+
+    def __init__(self, problem: str, words: Sequence[str], cure: str, given: Sequence[str]) -> None:
+        self.problem, self.words, self.cure, self.given = problem, list(dict.fromkeys(words)), cure, given
+        ways = [way for way in (call_missing(self.words, given), cure) if way]
+        super().__init__(f"{problem}\nor {', or '.join(ways)}" if ways else problem)
+
+    def with_words(self, words: Sequence[str]) -> StrayValues:
+        """Return the error with a cure that covers the stray texts of other columns, too."""
+        return StrayValues(self.problem, [*self.words, *words], self.cure, self.given)
+
+
 class Columns:
     """The columns of a table, each coded and converted once.
 
@@ -83,12 +98,15 @@ class Columns:
         self.names = [name for name in dict.fromkeys(names)]
         for name in self.names:
             self._convert(name)
-        self.decimal = decimal_mark(table, self._coded, reading)
+        self._marks = DecimalMarks(table, self._coded, reading)
 
     def _convert(self, name: str) -> None:
         """Text that is plain numbers throughout, or missing, is converted at once; other text is coded."""
         column = self.table.columns[name]
         if not is_text(column.type):
+            return
+        if text.holds_codes(column):
+            self._coded[name] = text.code(column)
             return
         for attempt in (lambda: column, lambda: text.without_missing(column)):
             try:
@@ -105,10 +123,26 @@ class Columns:
             self._coded[name] = text.code(column if is_text(column.type) else as_text(column))
         return self._coded[name]
 
+    def decimal(self, name: str) -> str:
+        """Return the decimal mark of a column of text."""
+        return self._marks.of(name, lambda: self.coded(name).texts)
+
     def release(self, name: str) -> None:
         """Forget what the reading of a column held in memory."""
         self._plain.pop(name, None)
         self._coded.pop(name, None)
+
+    def strays(self, names: Iterable[str]) -> list[str]:
+        """Return the texts that columns of numbers or dates hold in a few rows."""
+        found: list[str] = []
+        for name in names:
+            try:
+                self.infer(name)
+            except StrayValues as error:
+                found += error.words
+            except DataError:
+                continue
+        return found
 
     # what a column holds -----------------------------------------------------------------------------------------
 
@@ -131,8 +165,8 @@ class Columns:
         return self._infer_text(name)
 
     def _has_points(self, name: str) -> bool:
-        """Whether a column that reads as plain numbers must be read again: with decimal commas a point groups digits."""
-        return self.decimal == "," and bool(pc.any(pc.match_substring(self.table.columns[name], ".")).as_py())
+        """Whether a column that reads as plain numbers must be read again: among decimal commas a point groups digits."""
+        return self._marks.comma and self._pointed(name) and self.decimal(name) == ","
 
     def _infer_text(self, name: str) -> Column | LeftOut:
         coded = self.coded(name)
@@ -141,9 +175,12 @@ class Columns:
         present = ~missing
         if not coded.counts[present].sum():
             return LeftOut(name, "empty")
-        values, good = text.numbers(coded.texts, self.decimal)
-        if self._mostly(name, coded, present & ~words, good, "numbers"):
-            return self._number(name, spread(np.where(good, values, np.nan), coded))
+        if _are_codes(coded, present):
+            return self._category(name, coded, present)
+        unit = _unit(coded, present)
+        values, good = _numbers(coded.texts, self.decimal(name), unit)
+        if self._mostly(name, coded, present & ~words, good, "percents such as 12%" if unit else "numbers"):
+            return self._number(name, spread(np.where(good, values, np.nan), coded), unit)
         if _all_words(coded, present & ~words, ("true", "false")):
             truth = np.where(
                 present & ~words, text.is_word(coded.texts, ("true",)).astype(np.float64), np.nan
@@ -165,20 +202,24 @@ class Columns:
             raise self._odd(name, coded, odd, found + others, what)
         return True
 
-    def _odd(self, name: str, coded: Coded, odd: Flags, total: int, what: str) -> DataError:
+    def _odd(self, name: str, coded: Coded, odd: Flags, total: int, what: str) -> StrayValues:
         row = coded.first_row(odd)
         value = str(coded.texts[int(coded.codes[row])].as_py())
         count = int(coded.counts[odd].sum())
         more = f"{count} of {total} values are" if count > 1 else f"the only one of {total} values that is"
-        cure = f"take the column for categories: {typed('categorical', [name])}, or leave it out: {typed('drop', [name])}"
+        cure = f"leave the column out: {typed('drop', [name])}"
+        if len(coded.texts) <= _FEW_LEVELS:
+            cure = f"take it for categories: {typed('categorical', [name])}, or {cure}"
         if name in self.targets:
-            cure = "or set dataset.task=classification"
-        return DataError(
-            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)} ({more} something else); repair it,\n"
-            f"{call_missing(value)}{cure}"
+            cure = "set dataset.task=classification" if len(coded.texts) <= _FEW_LEVELS else ""
+        problem = (
+            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)} ({more} something else); repair "
+            f"{'them' if count > 1 else 'it'}"
         )
+        words = [str(word) for word in coded.texts.filter(pa.array(odd)).to_pylist()]
+        return StrayValues(problem, words, cure, self.reading.missing_words)
 
-    def _number(self, name: str, values: Floats) -> Column | LeftOut:
+    def _number(self, name: str, values: Floats, unit: str = "") -> Column | LeftOut:
         infinite = np.flatnonzero(np.isinf(values))
         if len(infinite):
             row = int(infinite[0])
@@ -187,7 +228,10 @@ class Columns:
             )
         if np.isnan(values).all():
             return LeftOut(name, "empty")
-        return Column(name, self._format("number"), values)
+        if len(values) >= _TELLING_ROWS and (times := text.dates_of_digits(values)) is not None:
+            return Column(name, self._format("date", text.DIGITS), times)
+        form = self._format("number", decimal=self._mark_of(name))
+        return Column(name, replace(form, unit=unit), values)
 
     def _dates(self, name: str, coded: Coded, present: Flags) -> Column | None:
         texts = coded.texts.filter(pa.array(present))
@@ -211,10 +255,15 @@ class Columns:
 
     def _category(self, name: str, coded: Coded, present: Flags) -> Column | LeftOut:
         levels, rows = int(present.sum()), int(coded.counts[present].sum())
-        if levels == rows >= _TELLING_ROWS:
+        what = "code" if _are_codes(coded, present) else "text"
+        if levels == rows >= _TELLING_ROWS and not text.are_sentences(coded.texts.filter(pa.array(present))):
             return LeftOut(name, "identifier")
-        if levels > _MOST_LEVELS or (levels > _FEW_LEVELS and 2 * levels > rows):
-            return LeftOut(name, f"text, {levels} different values")
+        if (
+            levels > _MOST_LEVELS
+            or (levels > _FEW_LEVELS and 2 * levels > rows)
+            or levels == rows >= _TELLING_ROWS
+        ):
+            return LeftOut(name, f"{what}, {levels} different values")
         return self._levels_of(name, coded, present)
 
     # a column as something known ---------------------------------------------------------------------------------
@@ -228,8 +277,8 @@ class Columns:
             return self._number_levels(name, self._plain[name])
         coded = self.coded(name)
         missing = self.reading.missing(coded.texts, among_numbers=False)
-        values, good = text.numbers(coded.texts, self.decimal)
-        if good[~missing].all() and good.any():
+        values, good = text.numbers(coded.texts, self.decimal(name))
+        if good[~missing].all() and good.any() and not _are_codes(coded, ~missing):
             return self._number_levels(name, spread(np.where(good, values, np.nan), coded))
         return self._levels_of(name, coded, ~missing)
 
@@ -237,9 +286,8 @@ class Columns:
         levels, codes = np.unique(values, return_inverse=True)
         known = int((~np.isnan(levels)).sum())
         codes = np.where(np.isnan(values), -1, codes).astype(np.int32)
-        return Column(
-            name, self._format("category", decimal=self.decimal), codes, number_names(levels[:known])
-        )
+        form = self._format("category", decimal=self._mark_of(name))
+        return Column(name, form, codes, number_names(levels[:known]))
 
     def parse(self, name: str, wanted: Format) -> Column:
         """Read a column in the format that it had in another file; DataError names the row of what does not fit it."""
@@ -248,13 +296,17 @@ class Columns:
             return self.category(name) if wanted.decimal else self._text_levels(name)
         if wanted.kind == "date" and is_time(column.type):
             return Column(name, wanted, as_times(column))
+        if wanted.date == text.DIGITS and is_number(column.type):
+            values = as_floats(column)
+            if (times := text.dates_of_digits(values)) is not None:
+                return Column(name, wanted, times)
         if wanted.kind != "date" and (is_number(column.type) or pa.types.is_boolean(column.type)):
             return self._fitting(name, wanted, as_floats(column))
-        if wanted.kind == "number" and name in self._plain and not self._has_points(name):
+        if wanted.kind == "number" and not wanted.unit and name in self._plain and not self._has_points(name):
             return self._fitting(name, wanted, self._plain[name])
         coded = self.coded(name)
         present = ~self.reading.missing(coded.texts, among_numbers=True)
-        values, good = _by(coded.texts, wanted, self.decimal)
+        values, good = _by(coded.texts, wanted, self.decimal(name))
         if (present & ~good).any():
             self._unfit(name, wanted, coded, present & ~good)
             present &= good
@@ -268,9 +320,8 @@ class Columns:
 
     def _unfit(self, name: str, wanted: Format, coded: Coded, bad: Flags) -> None:
         """Raise DataError for the first text that does not fit its column, or note all rows that have one."""
-        what = {"number": "numbers", "boolean": "true and false", "date": f"dates ({wanted.date})"}[
-            wanted.kind
-        ]
+        numbers = "percents such as 12%" if wanted.unit else "numbers"
+        what = {"number": numbers, "boolean": "true and false", "date": f"dates ({wanted.date})"}[wanted.kind]
         if self.tolerant:
             for row in np.flatnonzero(np.append(bad, False)[coded.codes]).tolist():
                 value = str(coded.texts[int(coded.codes[row])].as_py())
@@ -278,8 +329,10 @@ class Columns:
             return
         row = coded.first_row(bad)
         value = str(coded.texts[int(coded.codes[row])].as_py())
+        missing = call_missing([value], self.reading.missing_words)
+        cure = f"{missing}, or " if missing else ""
         raise DataError(
-            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {call_missing(value)}or repair it"
+            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {cure}repair it"
         )
 
     def _fitting(self, name: str, wanted: Format, values: Floats) -> Column:
@@ -313,19 +366,45 @@ class Columns:
             name, self._format("category", decimal=""), to[coded.codes], tuple(str(words[i]) for i in order)
         )
 
-    def _format(self, kind: Kind, date: str = "", decimal: str | None = None) -> Format:
-        """Return the format of a column of this file; numbers have its decimal mark."""
-        mark = (self.decimal if kind == "number" else "") if decimal is None else decimal
-        return Format(kind, mark, date, self.reading.missing_words)
+    def _mark_of(self, name: str) -> str:
+        """Return the decimal mark to keep of a column; numbers without text have a point."""
+        if not self._marks.comma or not is_text(self.table.columns[name].type):
+            return "."
+        return "," if name in self._plain and not self._pointed(name) else self.decimal(name)
+
+    def _pointed(self, name: str) -> bool:
+        return bool(pc.any(pc.match_substring(self.table.columns[name], ".")).as_py())
+
+    def _format(self, kind: Kind, date: str = "", decimal: str = "") -> Format:
+        return Format(kind, decimal, date, self.reading.missing_words)
 
 
 def _by(texts: Any, wanted: Format, decimal: str) -> tuple[NDArray[Any], Flags]:
     if wanted.kind == "number":
-        return text.numbers(texts, decimal)
+        return _numbers(texts, decimal, wanted.unit)
     if wanted.kind == "date":
         return text.dates(texts, wanted.date)
     true = text.is_word(texts, ("true", "1"))
     return true.astype(np.float64), true | text.is_word(texts, ("false", "0"))
+
+
+def _numbers(texts: Any, decimal: str, unit: str) -> tuple[Floats, Flags]:
+    """Return texts as numbers, and which of them are; with a unit those alone that have it."""
+    if not unit:
+        return text.numbers(texts, decimal)
+    values, good = text.numbers(text.without_percent(texts), decimal)
+    return values, good & text.is_percent(texts)
+
+
+def _unit(coded: Coded, present: Flags) -> str:
+    """Return "%" where most values have it."""
+    percent = text.is_percent(coded.texts) & present
+    return "%" if 2 * coded.counts[percent].sum() > coded.counts[present].sum() else ""
+
+
+def _are_codes(coded: Coded, present: Flags) -> bool:
+    """Whether all values are digits, some with leading zeros: postal codes."""
+    return text.holds_codes(coded.texts) and bool(text.is_digits(coded.texts)[present].all())
 
 
 def _all_words(coded: Coded, present: Flags, words: tuple[str, ...]) -> bool:
@@ -346,10 +425,46 @@ def is_row_number(name: str, values: Floats) -> bool:
         return False
     if values[0] in (0, 1) and bool((np.diff(values) == 1).all()):
         return not text.is_time_name(name)
-    if not text.is_identifier_name(name) or bool((values != np.floor(values)).any()):
+    if bool((values != np.floor(values)).any()):
         return False
     different = len(np.unique(values))
-    return different == len(values) or different > _MOST_LEVELS
+    if text.is_identifier_name(name):
+        return different == len(values) or different > _MOST_LEVELS
+    return different == len(values) and text.is_number_name(name)
+
+
+def is_identifier(name: str, values: Floats) -> bool:
+    """Tell whether numbers name the rows, by name or values; see docs/tables.md.
+
+    By values alone: whole numbers in 100 rows or more that are all different (but for 1 %), though numbers drawn from their range at
+    random would have repeated at least 5 times, or once where they rise or fall row by row. N numbers out of R have N² / 2R
+    pairs of equal ones on average. Times are none: columns named so, and seconds, ms, µs or ns since 1970.
+    """
+    if is_row_number(name, values):
+        return True
+    values = values[~np.isnan(values)]
+    count = len(values)
+    if count < _TELLING_NUMBERS or text.is_time_name(name) or bool((values != np.floor(values)).any()):
+        return False
+    repeated = count - len(np.unique(values))
+    expected = count**2 / 2 / (values.max() - values.min() + 1)
+    if repeated > count / 100 or 5 * repeated > expected or _is_unix_time(values):
+        return False
+    steps = np.diff(values)
+    sorted_already = bool((steps > 0).all() or (steps < 0).all())
+    return bool(expected >= (_REPEATS_WHERE_SORTED if sorted_already else _REPEATS))
+
+
+def are_all_different(values: Floats) -> bool:
+    """Tell whether whole numbers of 100 rows or more are all different, so that they may name the rows."""
+    whole = len(values) >= _TELLING_NUMBERS and bool((values == np.floor(values)).all())
+    return whole and len(np.unique(values)) == len(values)
+
+
+def _is_unix_time(values: Floats) -> bool:
+    """Whether all values are seconds, ms, µs or ns since 1970 that lie in the years 2000 to 2040."""
+    low, high = float(values.min()), float(values.max())
+    return any(9.46e8 * unit <= low and high <= 2.21e9 * unit for unit in (1, 1e3, 1e6, 1e9))
 
 
 def number_names(values: Floats) -> tuple[str, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dltrain.errors import assigned, in_quotes
+
+_MOST_WORDS = 12  # stray texts that one cure names
 
 
 def typed(key: str, names: Iterable[str]) -> str:
@@ -28,7 +30,8 @@ def short(value: str) -> str:
     return repr(value if len(value) <= 40 else f"{value[:40]}…")
 
 
-def call_missing(value: str) -> str:
-    """Return the cure for an odd value, empty for one that nobody would type."""
-    typeable = len(value) <= 40 and value.isprintable()
-    return f"call it missing: {typed('missing_words', [value])}, " if typeable else ""
+def call_missing(words: Sequence[str], given: Iterable[str] = ()) -> str:
+    """Return the cure for odd values, beside the words already `given`; empty for values that nobody would type."""
+    typeable = all(len(word) <= 40 and word.isprintable() for word in words) and len(words) <= _MOST_WORDS
+    what = "it" if len(words) == 1 else "these"
+    return f"call {what} missing: {typed('missing_words', [*given, *words])}" if typeable else ""

@@ -161,11 +161,25 @@ def fill_notes(columns: tuple[Column, ...], rules: tuple[Rule, ...]) -> tuple[st
     holes = [(column, rule, int(column.missing.sum())) for column, rule in zip(columns, rules, strict=True)]
     holes = [(column, rule, count) for column, rule, count in holes if count]
     if len(holes) > _LINES:
-        each = some((f"{column.name} ({count:,})" for column, _, count in holes), 6)
-        return (f"missing  {len(holes)} columns, filled from the training split and marked: {each}",)
+        ways: dict[str, list[str]] = {}
+        for column, rule, count in holes:
+            ways.setdefault(_way(rule), []).append(f"{column.name} ({count:,})")
+        return tuple(
+            f"missing  {len(names)} column{'s' * (len(names) > 1)}, {way}: {some(names, 6)}"
+            for way, names in ways.items()
+        )
     return tuple(
         f"missing  {column.name}: {count:,} of {len(column.values):,}, {_filled(rule)}"
         for column, rule, count in holes
+    )
+
+
+def _way(rule: Rule) -> str:
+    """Return what is done with the missing values of a column, without their fill."""
+    if rule.format.kind == "category":
+        return _filled(rule)
+    return "filled from the training split" + (
+        " and marked" if rule.indicator else ", not marked: none missing in training"
     )
 
 

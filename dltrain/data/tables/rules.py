@@ -18,13 +18,14 @@ class Format:
     """How the values of a column are read.
 
     decimal: mark of its numbers, "." or "," ("" in a category of text); another file may have another one. date: `iso` or
-    a format of strptime. missing_words: of the user, beside the known ones.
+    a format of strptime. missing_words: of the user, beside the known ones. unit: "%" of numbers that are written with it.
     """
 
     kind: Kind
     decimal: str = ""
     date: str = ""
     missing_words: tuple[str, ...] = ()
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def rule_from_json(content: Mapping[str, Any]) -> Rule:
 def _check_types(rule: Rule) -> None:
     """Raise ValueError for a rule that no run wrote: the file may come from elsewhere."""
     form = rule.format
-    texts = (rule.name, form.decimal, form.date, *form.missing_words, *rule.levels, *rule.parts)
+    texts = (rule.name, form.decimal, form.date, form.unit, *form.missing_words, *rule.levels, *rule.parts)
     fill = str if form.kind == "date" else (int, float)
     parts = DATE_PARTS if form.kind == "date" else ("",)
     sound = (

@@ -170,7 +170,7 @@ def _quantity(columns: Columns, name: str) -> Column:
     if isinstance(found, Column) and found.format.kind in ("number", "boolean"):
         return found
     coded = columns.coded(name)
-    odd = ~text.numbers(coded.texts, columns.decimal)[1] & ~columns.reading.missing(
+    odd = ~text.numbers(coded.texts, columns.decimal(name))[1] & ~columns.reading.missing(
         coded.texts, among_numbers=True
     )
     row = coded.first_row(odd)

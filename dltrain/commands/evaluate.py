@@ -14,13 +14,13 @@ from dltrain.config.door import door_for_saved
 from dltrain.config.schema import SPLITTING, Config, DatasetKnobs
 from dltrain.config.validation import plain_config
 from dltrain.config.values import check_value
-from dltrain.errors import UserError, listing, nearest
+from dltrain.errors import DataProblem, UserError, listing, nearest
 
 COMMON = frozenset(field.name for field in fields(DatasetKnobs))
 
 
 def run(arguments: list[str]) -> int:
-    """Print the scores of each run's best weights, and of the mean of their outputs where there are several."""
+    """Print the scores of each run's best weights, and of their mean output where there are several; 3 where rows were left out."""
     as_json = "--json" in arguments
     arguments, config_dir = take_config_dir([text for text in arguments if text != "--json"])
     paths, given = split_arguments(arguments)
@@ -42,10 +42,10 @@ def run(arguments: list[str]) -> int:
     found = score_runs(paths, configs, doors, resamples, whole, originals)
     if as_json:
         print(scores.as_json(found, resamples))
-        return 0
-    scores.print_scores(found)
-    scores.print_details(found, resamples)
-    return 0
+    else:
+        scores.print_scores(found)
+        scores.print_details(found, resamples)
+    return DataProblem.exit_code if any(score.left_out for score in found) else 0
 
 
 def read(

@@ -193,7 +193,7 @@ class Contract:
         tolerant: leave out rows with a value that does not fit its column, unless that would be all.
         """
         from dltrain.data.tables.columns import Columns
-        from dltrain.data.tables.encode import encode, fill_notes
+        from dltrain.data.tables.encode import encode, far_notes, fill_notes
         from dltrain.data.tables.reading import Reading
 
         wanted = [*self.columns, *(self.targets if targets else ())]
@@ -209,7 +209,9 @@ class Contract:
         if len(kept) < len(table):
             read_columns = tuple(column.take(kept.numpy()) for column in read_columns)
         inputs, unseen = encode(read_columns, self.columns)
-        notes = (*fill_notes(read_columns, self.columns), *unseen)
+        numbers = table.numbers[kept.numpy()]
+        far = far_notes(read_columns, self.columns, lambda row: f"row {numbers[row]} of {table.path.name}")
+        notes = (*fill_notes(read_columns, self.columns), *unseen, *far)
         broken = ((int(table.numbers[row]), reason) for row, reason in sorted(columns.broken.items()))
         return Rows(torch.from_numpy(inputs), values, kept, notes, (*table.broken, *broken))
 

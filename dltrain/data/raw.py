@@ -53,12 +53,16 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Inputs (N, F) float32 with the names of the features, the rules that made them, and lines that say what was inferred."""
+    """Inputs (N, F) float32 with the names of the features, the rules that made them, and lines that say what was inferred.
+
+    far_notes: returns lines on values far from those of the training, given a function that names a sample.
+    """
 
     inputs: Tensor
     feature_names: tuple[str, ...]
     rules: tuple[Any, ...] = ()
     notes: tuple[str, ...] = ()
+    far_notes: Callable[[Callable[[int], str]], tuple[str, ...]] = lambda name: ()
 
 
 @runtime_checkable

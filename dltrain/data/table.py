@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +15,16 @@ from torch import Tensor
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import SPLIT_WORDS, TEST, RawData
-from dltrain.data.tables.columns import (
-    Column,
-    Columns,
-    LeftOut,
-    StrayValues,
-    are_all_different,
-    is_identifier,
-)
-from dltrain.data.tables.cures import typed
+from dltrain.data.tables.columns import Column, Columns, LeftOut
+from dltrain.data.tables.cures import StrayValues, typed
 from dltrain.data.tables.encode import TableInputs
+from dltrain.data.tables.identifiers import is_identifier
+from dltrain.data.tables.notes import different_notes, part_notes, table_note
 from dltrain.data.tables.parts import Part, incomplete, joined, part_by_formats, part_of_table
 from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
-from dltrain.data.tables.rules import Kind, Rule
+from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.targets import Targets, goal_of, read_targets
-from dltrain.data.tables.text import DIGITS
 from dltrain.declare import declares
 from dltrain.ranges import FilePath
 
@@ -65,6 +58,7 @@ def csv(
     delimiter: str = "auto",
     decimal: Literal["auto", "point", "comma"] = "auto",
     contract: Annotated[Contract | None, "runtime"] = None,
+    tolerant: Annotated[bool, "runtime"] = False,
 ) -> RawData:
     """Your table: a CSV file with a header line, a Parquet or an Arrow file.
 
@@ -105,7 +99,7 @@ def csv(
     others = {"split_column": split_column, "group_column": group_column}
     if contract is not None and contract.columns:
         reading = Reading(contract.missing_words(missing_words), decimal, date_format)
-        return _by_contract(contract, (path, test_path), delimiter, reading, missing, others)
+        return _by_contract(contract, (path, test_path), delimiter, reading, missing, others, tolerant)
     table = read(Path(path).expanduser(), delimiter)
     targets = [target] if isinstance(target, str) else list(target)
     roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical)
@@ -137,10 +131,10 @@ def csv(
         target_scale="unit" if target_scale == "unit" and goal.task == "regression" else "none",
         left_out={column.name: column.reason for column in (*left_out, *roles.dropped)},
         notes=(
-            _table_note(table, chosen, left_out, roles.dropped),
-            *_part_notes(parts),
+            table_note(table, chosen, left_out, roles.dropped),
+            *part_notes(parts),
             goal.note,
-            *_all_different(chosen, [*roles.keep, *(roles.features or [])]),
+            *different_notes(chosen, [*roles.keep, *(roles.features or [])]),
         ),
     )
 
@@ -152,13 +146,17 @@ def _by_contract(
     reading: Reading,
     missing: str,
     others: dict[str, str | None],
+    tolerant: bool,
 ) -> RawData:
-    """Rows of other files, read and encoded as the data of a run were; DataError for what differs."""
+    """Rows of other files, read and encoded as the data of a run were; DataError for what differs.
+
+    tolerant: rows with a value that does not fit its column are left out, and named in notes.
+    """
     rules, goal = contract.columns, goal_of(contract)
     named = [
         (key, Path(file).expanduser()) for key, file in zip(("path", "test_path"), files, strict=True) if file
     ]
-    parts = [part_by_formats(file, key, delimiter, reading, rules, goal) for key, file in named]
+    parts = [part_by_formats(file, key, delimiter, reading, rules, goal, tolerant) for key, file in named]
     parts = [part.without(incomplete(part, missing)) for part in parts]
     table = parts[0].table
     for key, other in others.items():
@@ -176,7 +174,7 @@ def _by_contract(
         describe=_Describe(tuple((part.table.path, part.rows) for part in parts)),
         target_rules=contract.targets,
         target_scale="unit" if contract.target_mean else "none",
-        notes=(_table_note(table, parts[0].columns, [], []), *_part_notes(parts)),
+        notes=(table_note(table, parts[0].columns, [], []), *part_notes(parts)),
     )
 
 
@@ -355,70 +353,3 @@ def _target_rules(columns: Columns, goal: Targets) -> tuple[Rule, ...]:
     return tuple(
         Rule(name, form, goal.class_names) for name, form in zip(goal.names, goal.formats, strict=True)
     )
-
-
-_LISTED = 20  # columns that are left out and named in the header
-
-# What was inferred ------------------------------------------------------------------------------------------------
-
-_PLURALS: dict[Kind, str] = {
-    "number": "numbers",
-    "boolean": "true/false",
-    "date": "dates",
-    "category": "categories",
-}
-
-
-def _table_note(
-    table: Table, chosen: Sequence[Column], left_out: Sequence[LeftOut], dropped: Sequence[LeftOut]
-) -> str:
-    """`table    house.csv · 506 rows · 11 numbers, 2 categories · left out: id (identifier)`."""
-    counts = Counter(column.format.kind for column in chosen)
-    kinds = [
-        f"{counts[kind]} {kind if counts[kind] == 1 else plural}"
-        for kind, plural in _PLURALS.items()
-        if counts[kind]
-    ]
-    facts = [table.path.name, *table.notes, f"{len(table):,} rows", ", ".join(kinds)]
-    facts[1:1] = _forms(chosen)
-    gone = [f"{column.name} ({column.reason})" for column in (*left_out, *dropped)]
-    if gone:
-        more = "; all: left_out in data.json" * (len(gone) > _LISTED)
-        facts.append(f"left out: {some(gone, _LISTED)}{more}")
-    return f"table    {' · '.join(facts)}"
-
-
-def _forms(chosen: Sequence[Column]) -> list[str]:
-    """Name the columns whose values have another form than plain numbers and dates."""
-    numbers = [column for column in chosen if column.format.kind == "number"]
-    comma = any(column.format.decimal == "," for column in numbers)
-    named = {
-        "decimal point": [column for column in numbers if comma and column.format.decimal == "."],
-        "percent": [column for column in numbers if column.format.unit],
-        "dates as 20240131": [column for column in chosen if column.format.date == DIGITS],
-    }
-    found = [f"{what}: {some((c.name for c in columns), 4)}" for what, columns in named.items() if columns]
-    return ["decimal comma"] * comma + found
-
-
-def _all_different(chosen: Sequence[Column], asked: Sequence[str]) -> list[str]:
-    """Name the whole numbers that are all different, which may name the rows."""
-    names = [
-        column.name
-        for column in chosen
-        if column.format.kind == "number" and column.name not in asked and are_all_different(column.values)
-    ]
-    if not names:
-        return []
-    return [
-        f"numbers  all different: {some(names, 6)}; if they name rows, leave them out: {typed('drop', names[:6])}"
-    ]
-
-
-def _part_notes(parts: list[Part]) -> list[str]:
-    notes = [
-        f"missing  {part.incomplete} rows of {part.table.path.name} left out, which lack a value"
-        for part in parts
-        if part.incomplete
-    ]
-    return notes + [f"test     {part.table.path.name} · {len(part.rows):,} rows" for part in parts[1:]]

@@ -27,3 +27,14 @@ def constant_scores(
     found = means | measures.of(outputs, targets)
     # a constant has no rank correlation
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def constant_beside(
+    spec: DataSpec, metrics: Mapping[str, Metric], measures: Measures, known: Tensor | None, targets: Tensor
+) -> dict[str, float]:
+    """Return the scores of a constant; where no training targets are known, those of quantities are 0 on average, if standardized."""
+    if known is None and spec.target_scale is not None:
+        known = torch.zeros(1, len(spec.target_scale.mean))
+    if known is None:
+        return {}
+    return constant_scores(spec, metrics, measures, known.to(targets.device), targets)

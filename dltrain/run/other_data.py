@@ -7,7 +7,7 @@ samples are equal where inputs (as the run encodes and normalizes them) and targ
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +29,12 @@ from dltrain.text import say
 
 # Training samples that are compared where they are decoded from files, spread evenly: all of them would take an epoch.
 MOST_DECODED = 10_000
+# Standard deviations, in the mean over all values, of data that are on another scale than those of the training.
+FAR = 10.0
 _BATCH = 1024
+SAME_DATA = (
+    "the data are those of the training (their fingerprint is equal): the val and test splits are scored"
+)
 
 
 class Samples(Protocol):
@@ -102,16 +107,16 @@ def _bytes_of_each(values: Tensor) -> list[bytes]:
 
 
 def is_copy(path: Path, config: Config, door: Door) -> bool:
-    """Return whether the data of a configuration are those of the training of a run, by their fingerprint."""
+    """Return whether the data of a configuration are those of the training of a run, by their fingerprint, and can be divided so."""
     contract = read_contract(path)
     if contract is None:
         return False
     try:
-        splits = build_data(quiet(config), door, torch.device("cpu"), read_statistics(path), contract)
+        splits = build_data(quiet(config), door, torch.device("cpu"), read_statistics(path), contract, True)
     except DataProblem:
         # such as no column that divides them
         return False
-    return splits.fingerprint() == contract.fingerprint
+    return splits.fingerprint() == contract.fingerprint and (splits.val or splits.test) is not None
 
 
 def trained_on(
@@ -156,6 +161,30 @@ def say_joined(config: Config, sizes: Mapping[str, int]) -> None:
     say(f"the data are divided into {', '.join(present)}, and all of them are scored together{alone}")
 
 
+def say_left_out(notes: Sequence[str]) -> tuple[str, ...]:
+    """Name the rows that do not fit the columns of the run, and return these lines."""
+    lines = tuple(note.removeprefix("broken   ") for note in notes if note.startswith("broken"))
+    for line in lines:
+        say(line)
+    return lines
+
+
+def scale_note(distance: float) -> tuple[str, ...]:
+    """Return a line on inputs whose mean distance from those of the training is `distance` deviations, where that is far."""
+    if distance <= FAR:
+        return ()
+    return (
+        f"scale    the inputs are {distance:.0f} standard deviations from those of the training on average: "
+        "are they on another scale?",
+    )
+
+
+def distance_of(samples: Samples) -> float:
+    """Return the mean of the absolute normalized inputs."""
+    batches = samples.batches(torch.arange(len(samples)), _BATCH)
+    return sum(float(batch.inputs.abs().mean()) * len(batch.inputs) for batch in batches) / len(samples)
+
+
 def say_of_data(
     path: Path,
     scored: Mapping[str, Samples],
@@ -180,4 +209,8 @@ def say_of_data(
         for note in notes:
             if note.startswith(("unseen", "scale")):
                 say(note)
+        for note in dict.fromkeys(
+            note for split in scored.values() for note in scale_note(distance_of(split))
+        ):
+            say(note)
     return found

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
-from dltrain.data.batches import Split
+from dltrain.data.batches import Joined, Split
 from dltrain.data.spec import DataSpec
 from dltrain.errors import UserError
 from dltrain.loggers.figures import png, to_rgb
 from dltrain.report.page import Picture, Samples
 from dltrain.run.other_data import say_of_data
-from dltrain.run.scoring import Joined, build_scored, load_best, predict
+from dltrain.run.scoring import build_scored, load_best, predict
 from dltrain.screen.numbers import number
 from dltrain.storage.run_folder import read_contract
 

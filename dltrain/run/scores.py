@@ -21,7 +21,7 @@ class Score:
 
     intervals: low and high end by metric; counts: (C, C) of true class (row) and predicted class, of a classification; trained_on:
     samples that are equal to one of the training of the run, None where that is not known or the data are its own; constant: scores of a
-    constant guess, for a table
+    constant guess, for a table; left_out: lines on rows that do not fit the columns of the run
     """
 
     run: str
@@ -33,6 +33,7 @@ class Score:
     class_names: tuple[str, ...] = ()
     trained_on: int | None = None
     constant: dict[str, float] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def print_scores(scores: list[Score]) -> None:
@@ -87,6 +88,7 @@ def as_json(scores: list[Score], resamples: int) -> str:
             "values": score.values,
             "intervals": score.intervals,
             "trained_on": score.trained_on,
+            "left_out": list(score.left_out),
         }
         if score.constant:
             item["constant"] = score.constant

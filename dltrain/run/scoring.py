@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from dltrain.augmentation.mix import CutMix, Mixup
 from dltrain.augmentation.pipeline import Augmentation
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, objective_of, undivided
-from dltrain.data.batches import Split
+from dltrain.data.batches import Joined, Split
 from dltrain.data.contract import Contract
-from dltrain.data.spec import Batch, DataSpec
+from dltrain.data.spec import DataSpec
 from dltrain.data.units import InUnits
 from dltrain.errors import UserError
 from dltrain.losses import combine, yardstick
@@ -31,17 +30,25 @@ from dltrain.run.build import (
     choose_metrics,
     measures,
 )
-from dltrain.run.constant import constant_scores
+from dltrain.run.constant import constant_beside
 from dltrain.run.data import build_data
 from dltrain.run.machine import choose_device, set_machine
-from dltrain.run.other_data import Trained, is_copy, say_joined, say_of_data, trained_on
+from dltrain.run.other_data import (
+    SAME_DATA,
+    Trained,
+    is_copy,
+    say_joined,
+    say_left_out,
+    say_of_data,
+    trained_on,
+)
 from dltrain.run.plan import choose_batch_size, make_plan
 from dltrain.run.scores import Score
 from dltrain.run.weights import load_best
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.text import say
-from dltrain.training.evaluation import evaluating
+from dltrain.training.evaluation import drawing_dropout, evaluating
 from dltrain.training.forward import autocast
 from dltrain.training.parts import Metric, Plan
 
@@ -85,9 +92,7 @@ def score_runs(
     specs: list[DataSpec] = []
     if whole and all(is_copy(*run) for run in zip(paths, configs, doors, strict=True)):
         whole, originals = False, None
-        say(
-            "the data are those of the training (their fingerprint is equal): the val and test splits are scored"
-        )
+        say(SAME_DATA)
     for i, (path, config, door) in enumerate(zip(paths, configs, doors, strict=True)):
         parts, plan = build_scored(config, door, path, read_contract(path), whole)
         trained = None
@@ -97,6 +102,7 @@ def score_runs(
         if whole:
             say_joined(config, parts.spec.sizes)
         seen = say_of_data(path, parts.splits, parts.fingerprint, parts.spec.notes, trained)
+        left_out = say_left_out(parts.spec.notes)
         known = trained.targets if isinstance(trained, Trained) else None if whole else parts.train.targets
         load_best(parts, path)
         draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
@@ -107,8 +113,10 @@ def score_runs(
             passes, targets = predict(parts, plan, split, draws)
             outputs[-1][name] = mean_output(parts, passes), targets
             score = scored(parts, str(path), name, passes, targets, resamples)
-            constant = constant_of(parts, known, targets)
-            scores.append(replace(score, trained_on=seen.get(name), constant=constant))
+            constant = {}
+            if parts.has_columns:
+                constant = constant_beside(parts.spec, parts.metrics, parts.measures, known, targets)
+            scores.append(replace(score, trained_on=seen.get(name), constant=constant, left_out=left_out))
     if len(paths) == 1:
         return scores
     shared = in_shared_units(shared_measures(parts, losses, configs), specs, outputs)
@@ -122,7 +130,7 @@ def build_scored(
     set_machine(config)
     device = choose_device(config.device)
     config = undivided(config) if whole else config
-    splits = build_data(config, door, device, read_statistics(path), contract)
+    splits = build_data(config, door, device, read_statistics(path), contract, tolerant=True)
     size = choose_batch_size(None, len(splits.train))
     model, _, _ = build_model(replace(config, initializer={}), door, splits, device, size)
     loss = build_loss(config, door, splits.spec, device)
@@ -151,21 +159,6 @@ def build_scored(
     ), plan
 
 
-class Joined:
-    """All samples of several splits, one split after the other, in the order of each."""
-
-    def __init__(self, splits: list[Split]) -> None:
-        self.splits = splits
-
-    def __len__(self) -> int:
-        return sum(map(len, self.splits))
-
-    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of each split in its own order; `order` and `start` are not used."""
-        for split in self.splits:
-            yield from split.batches(torch.arange(len(split)), batch_size)
-
-
 def scored(parts: Scored, run: str, split: str, passes: Tensor, targets: Tensor, resamples: int) -> Score:
     """Score the outputs (P, N, K) of one or several passes over a split."""
     outputs = mean_output(parts, passes)
@@ -173,17 +166,6 @@ def scored(parts: Scored, run: str, split: str, passes: Tensor, targets: Tensor,
     counts = confusion_of(outputs, targets).long().cpu() if parts.spec.task == "classification" else None
     found = bootstrap.intervals(parts.metrics, parts.measures, outputs, targets, resamples)
     return Score(run, split, len(targets), values, found, counts, parts.spec.class_names)
-
-
-def constant_of(parts: Scored, known: Tensor | None, targets: Tensor) -> dict[str, float]:
-    """Return the scores of a constant guess for a table, from the training targets `known`; empty where these are not known."""
-    scale = parts.spec.target_scale
-    if known is None and scale is not None:
-        # standardized targets have mean 0
-        known = torch.zeros(1, len(scale.mean))
-    if known is None or not parts.has_columns:
-        return {}
-    return constant_scores(parts.spec, parts.metrics, parts.measures, known.to(targets.device), targets)
 
 
 def in_shared_units(
@@ -289,19 +271,6 @@ def one_pass(
                 outputs.append(parts.model(inputs).float())
             targets.append(batch.targets)
     return torch.cat(outputs), torch.cat(targets)
-
-
-@contextmanager
-def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
-    """Let the dropout layers draw as in training inside; all else is in evaluation mode."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
-    if active and not layers:
-        raise UserError(
-            "`evaluation.mc_dropout` draws dropout, and this model has none. Train with regularization=[dropout]."
-        )
-    for layer in layers:
-        layer.train(active)
-    yield  # `evaluating`, around this, puts all modes back
 
 
 def copies_of(parts: Scored, named: bool = False) -> Augmentation:

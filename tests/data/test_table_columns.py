@@ -15,7 +15,7 @@ from dltrain.data.errors import DataError
 from dltrain.data.prepare import prepare
 from dltrain.data.raw import RawData
 from dltrain.data.table import csv
-from dltrain.data.tables.columns import is_identifier
+from dltrain.data.tables.identifiers import is_identifier
 
 ROWS = 200
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dltrain.errors import DataProblem
+
 ROWS = 120
 KINDS = ("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "model=linear", "steps=2")
 
@@ -79,6 +81,19 @@ def test_another_division_of_the_same_data_is_told(run: Path, scored: Any) -> No
     )
 
 
+def test_a_run_without_val_and_test_is_scored_on_all_of_a_copy(train: Any, scored: Any) -> None:
+    write("t.csv", rows_of(ROWS))
+    run = train(
+        *KINDS,
+        "dataset.val_fraction=0",
+        "dataset.test_fraction=0",
+        "early_stopping=none",
+        "early_stopping.metric=train/loss",
+    ).path
+    shutil.copy("t.csv", "copy.csv")
+    assert scored(run, "dataset.path=copy.csv")[0]["all"]["trained_on"] == ROWS
+
+
 def test_data_that_are_gone_are_told(run: Path, scored: Any) -> None:
     other = write("new.csv", rows_of(20, seed=4))
     Path("t.csv").unlink()
@@ -117,3 +132,64 @@ def test_folders_of_images(train: Any, scored: Any) -> None:
     assert "divided into train (40), test (10), and all of them are scored together" in said
     assert "the last alone: dataset.root=pets/test" in said
     assert scored(run, "dataset.root=pets/test")[0]["all"]["trained_on"] == 0
+
+
+def test_rows_that_do_not_fit_are_left_out_as_in_predict(
+    run: Path, scored: Any, dltrain: Any, capsys: Any
+) -> None:
+    rows = rows_of(40, seed=4)
+    whole, _ = scored(run, write("whole.csv", [row for i, row in enumerate(rows) if i not in (1, 4, 6)]))
+    rows[1], rows[4], rows[6] = "old,1.0,a", "1,2", "1.0,2.0,c"
+    found, said = scored(run, write("broken.csv", rows), code=3)
+    assert found["all"]["values"] == whole["all"]["values"] and found["all"]["samples"] == 37
+    for line in (
+        "row 2 of broken.csv (line 3) is left out: column 'x' holds numbers, but 'old'",
+        "row 5 of broken.csv (line 6)",
+    ):
+        assert line in said and any(line in text for text in found["all"]["left_out"])
+    assert (
+        "row 7 of broken.csv (line 8) is left out: column 'kind' holds 'c', which is none of the classes"
+        in said
+    )
+    assert dltrain("predict", run, "broken.csv", "--json") == 3
+    assert [item["row"] for item in json.loads(capsys.readouterr().out)["broken"]] == [2, 5]
+    # all rows, or another naming of a class, are no slips
+    with pytest.raises(DataProblem, match="column 'x' holds numbers, but 'old' in row 1"):
+        dltrain("evaluate", run, write("all.csv", ["old,1.0,a"] * 3))
+    with pytest.raises(DataProblem, match="column 'kind' holds 'c', which is none of the classes"):
+        dltrain(
+            "evaluate", run, write("named.csv", [row[:-1] + "ac"[i % 2] for i, row in enumerate(rows_of(40))])
+        )
+
+
+def test_single_values_far_from_the_training_are_named(
+    run: Path, scored: Any, dltrain: Any, capsys: Any
+) -> None:
+    rows = rows_of(40, seed=4)
+    assert "far outside" not in scored(run, write("new.csv", rows))[1]
+    rows[2] = "0.5,500000,a"
+    path = write("new.csv", rows)
+    low, high = (end(float(row.split(",")[1]) for row in rows_of(ROWS)) for end in (min, max))
+    rule = next(
+        rule for rule in json.loads((run / "data.json").read_text())["columns"] if rule["name"] == "z"
+    )
+    assert low <= rule["lows"][0] < rule["highs"][0] <= high
+    said = scored(run, path)[1]
+    assert (
+        "scale    a value far outside of the range of the training: z 500000 in row 3 of new.csv (training: "
+        in said
+    )
+    assert dltrain("predict", run, "new.csv") == 0
+    assert "z 500000 in row 3 of new.csv (training: " in capsys.readouterr().err
+
+
+def test_other_data_on_another_scale_are_told_of(train: Any, scored: Any) -> None:
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    inputs, targets = draw.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 2
+    np.savez("a.npz", inputs=inputs, targets=targets)
+    np.savez("b.npz", inputs=inputs * 100, targets=targets)
+    run = train("dataset=npz", "dataset.path=a.npz", "model=linear", "steps=1").path
+    said = scored(run, "dataset.path=b.npz")[1]
+    assert "standard deviations from those of the training on average: are they on another scale?" in said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,18 +14,15 @@ from numpy.typing import NDArray
 from dltrain.data.errors import DataError
 from dltrain.data.tables import text
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
-from dltrain.data.tables.cures import call_missing, short, typed
+from dltrain.data.tables.cures import StrayValues, call_missing, short, typed
+from dltrain.data.tables.identifiers import MOST_LEVELS, TELLING_ROWS
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.reading import DecimalMarks, Reading
 from dltrain.data.tables.rules import Format, Kind
 from dltrain.data.tables.text import Coded, Flags, Floats
 
-_ODD_SHARE = 0.05  # of the values of a column of numbers or dates may be something else before it is text
-_MOST_LEVELS = 100  # a text column with more different values is text, not a category
+ODD_SHARE = 0.05  # of the values of a column of numbers or dates may be something else before it is text
 _FEW_LEVELS = 20  # up to so many are a category, however seldom each occurs
-_TELLING_NUMBERS = 100  # fewer rows do not tell by their values alone whether numbers name them
-_REPEATS, _REPEATS_WHERE_SORTED = 5, 1  # that numbers at random would have, and numbers that name rows do not
-_TELLING_ROWS = 10  # fewer rows do not tell a row number or a name from a quantity or a category
 
 
 @dataclass(frozen=True)
@@ -62,19 +59,6 @@ class LeftOut:
 
     name: str
     reason: str
-
-
-class StrayValues(DataError):
-    """Texts in a column of numbers or dates; the message holds the cure for all of them, and keeps the words already given."""
-
-    def __init__(self, problem: str, words: Sequence[str], cure: str, given: Sequence[str]) -> None:
-        self.problem, self.words, self.cure, self.given = problem, list(dict.fromkeys(words)), cure, given
-        ways = [way for way in (call_missing(self.words, given), cure) if way]
-        super().__init__(f"{problem}\nor {', or '.join(ways)}" if ways else problem)
-
-    def with_words(self, words: Sequence[str]) -> StrayValues:
-        """Return the error with a cure that covers the stray texts of other columns, too."""
-        return StrayValues(self.problem, [*self.words, *words], self.cure, self.given)
 
 
 class Columns:
@@ -196,7 +180,7 @@ class Columns:
         """Whether the present texts are `what` but for a few; DataError where these few are no known word for missing."""
         odd = present & ~good
         found, others = int(coded.counts[present & good].sum()), int(coded.counts[odd].sum())
-        if not found or found < 4 * others or others > max(1, _ODD_SHARE * (found + others)):
+        if not found or found < 4 * others or others > max(1, ODD_SHARE * (found + others)):
             return False
         if others:
             raise self._odd(name, coded, odd, found + others, what)
@@ -228,7 +212,7 @@ class Columns:
             )
         if np.isnan(values).all():
             return LeftOut(name, "empty")
-        if len(values) >= _TELLING_ROWS and (times := text.dates_of_digits(values)) is not None:
+        if len(values) >= TELLING_ROWS and (times := text.dates_of_digits(values)) is not None:
             return Column(name, self._format("date", text.DIGITS), times)
         form = self._format("number", decimal=self._mark_of(name))
         return Column(name, replace(form, unit=unit), values)
@@ -256,12 +240,12 @@ class Columns:
     def _category(self, name: str, coded: Coded, present: Flags) -> Column | LeftOut:
         levels, rows = int(present.sum()), int(coded.counts[present].sum())
         what = "code" if _are_codes(coded, present) else "text"
-        if levels == rows >= _TELLING_ROWS and not text.are_sentences(coded.texts.filter(pa.array(present))):
+        if levels == rows >= TELLING_ROWS and not text.are_sentences(coded.texts.filter(pa.array(present))):
             return LeftOut(name, "identifier")
         if (
-            levels > _MOST_LEVELS
+            levels > MOST_LEVELS
             or (levels > _FEW_LEVELS and 2 * levels > rows)
-            or levels == rows >= _TELLING_ROWS
+            or levels == rows >= TELLING_ROWS
         ):
             return LeftOut(name, f"{what}, {levels} different values")
         return self._levels_of(name, coded, present)
@@ -414,57 +398,6 @@ def _all_words(coded: Coded, present: Flags, words: tuple[str, ...]) -> bool:
 def spread(values: Floats, coded: Coded) -> Floats:
     """Return the values of the different texts row by row, NaN where the file has a null."""
     return np.append(values, np.nan)[coded.codes]
-
-
-def is_row_number(name: str, values: Floats) -> bool:
-    """Tell whether numbers count the rows (0, 1, 2, … or 1, 2, 3, …), or are different numbers under a name such as `id`.
-
-    A column named `time`, `week` and the like may count: it says when.
-    """
-    if len(values) < _TELLING_ROWS or np.isnan(values).any():
-        return False
-    if values[0] in (0, 1) and bool((np.diff(values) == 1).all()):
-        return not text.is_time_name(name)
-    if bool((values != np.floor(values)).any()):
-        return False
-    different = len(np.unique(values))
-    if text.is_identifier_name(name):
-        return different == len(values) or different > _MOST_LEVELS
-    return different == len(values) and text.is_number_name(name)
-
-
-def is_identifier(name: str, values: Floats) -> bool:
-    """Tell whether numbers name the rows, by name or values; see docs/tables.md.
-
-    By values alone: whole numbers in 100 rows or more that are all different (but for 1 %), though numbers drawn from their range at
-    random would have repeated at least 5 times, or once where they rise or fall row by row. N numbers out of R have N² / 2R
-    pairs of equal ones on average. Times are none: columns named so, and seconds, ms, µs or ns since 1970.
-    """
-    if is_row_number(name, values):
-        return True
-    values = values[~np.isnan(values)]
-    count = len(values)
-    if count < _TELLING_NUMBERS or text.is_time_name(name) or bool((values != np.floor(values)).any()):
-        return False
-    repeated = count - len(np.unique(values))
-    expected = count**2 / 2 / (values.max() - values.min() + 1)
-    if repeated > count / 100 or 5 * repeated > expected or _is_unix_time(values):
-        return False
-    steps = np.diff(values)
-    sorted_already = bool((steps > 0).all() or (steps < 0).all())
-    return bool(expected >= (_REPEATS_WHERE_SORTED if sorted_already else _REPEATS))
-
-
-def are_all_different(values: Floats) -> bool:
-    """Tell whether whole numbers of 100 rows or more are all different, so that they may name the rows."""
-    whole = len(values) >= _TELLING_NUMBERS and bool((values == np.floor(values)).all())
-    return whole and len(np.unique(values)) == len(values)
-
-
-def _is_unix_time(values: Floats) -> bool:
-    """Whether all values are seconds, ms, µs or ns since 1970 that lie in the years 2000 to 2040."""
-    low, high = float(values.min()), float(values.max())
-    return any(9.46e8 * unit <= low and high <= 2.21e9 * unit for unit in (1, 1e3, 1e6, 1e9))
 
 
 def number_names(values: Floats) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from dltrain.data.tables.text import Floats
 # A number far from 0 loses its digits in float32: its training mean is subtracted in float64 first where that is more
 # than so many standard deviations. Below, float32 is exact to 1e-5 of a deviation and nothing is changed.
 _FAR = 100.0
+# A value outside of the training's range by more than so many times its width is named; of normal values that is 20 deviations.
+FAR_WIDTHS = 3.0
+_NAMED = 4  # values far outside that are named
 _LINES = 4  # more columns with missing values share one line
 
 
@@ -46,6 +49,7 @@ class TableInputs:
             tuple(name for rule in rules for name in rule.features),
             rules,
             (*self.notes, *fill_notes(self.columns, rules), *unseen),
+            lambda name: far_notes(self.columns, rules, name),
         )
 
 
@@ -80,9 +84,19 @@ def fit(column: Column, train: NDArray[np.int64], date_parts: bool) -> Rule:
         middle = times[(len(times) - 1) // 2]
         parts = _parts_that_vary(present) if date_parts else ("year",)
         centers = tuple(float(part_of(present, part).mean()) if part == "year" else 0.0 for part in parts)
-        return Rule(column.name, column.format, (), str(middle), holes, parts, centers)
+        ends = _ends(present, parts)
+        return Rule(column.name, column.format, (), str(middle), holes, parts, centers, *ends)
     fill = float(np.median(present)) if kind == "number" else float(present.mean() > 0.5)
-    return Rule(column.name, column.format, (), fill, holes, centers=(_center(present),))
+    lows, highs = _ends(present, ("",)) if kind == "number" else ((), ())
+    return Rule(
+        column.name, column.format, (), fill, holes, centers=(_center(present),), lows=lows, highs=highs
+    )
+
+
+def _ends(values: NDArray[Any], parts: tuple[str, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the lowest and the highest value of each part."""
+    found = [part_of(values, part) if part else values for part in parts]
+    return tuple(float(part.min()) for part in found), tuple(float(part.max()) for part in found)
 
 
 def _center(values: Floats) -> float:
@@ -154,6 +168,30 @@ def part_of(times: NDArray[Any], part: str) -> NDArray[Any]:
 def _parts_that_vary(times: NDArray[Any]) -> tuple[str, ...]:
     """Return `year`, and the other parts that are not the same in all rows."""
     return tuple(part for part in DATE_PARTS if part == "year" or len(np.unique(part_of(times, part))) > 1)
+
+
+def far_notes(
+    columns: tuple[Column, ...], rules: tuple[Rule, ...], name: Callable[[int], str]
+) -> tuple[str, ...]:
+    """Name the values that lie outside of the range of the training by more than `FAR_WIDTHS` times its width."""
+    found: list[str] = []
+    count = 0
+    for column, rule in zip(columns, rules, strict=True):
+        for part, low, high in zip(rule.parts, rule.lows, rule.highs, strict=False):
+            values = part_of(column.values, part) if part else column.values
+            with np.errstate(invalid="ignore"):
+                far = np.maximum(low - values, values - high) > FAR_WIDTHS * (high - low)
+            rows = np.flatnonzero(far & ~column.missing)
+            count += len(rows)
+            found += [
+                f"{f'{column.name} {part}'.rstrip()} {values[row]:.7g} in {name(int(row))} (training: {low:.7g} to {high:.7g})"
+                for row in rows[:_NAMED].tolist()
+            ]
+    if not found:
+        return ()
+    more = f"; … ({count - _NAMED:,} more)" if count > _NAMED else ""
+    what = "a value" if count == 1 else f"{count:,} values"
+    return (f"scale    {what} far outside of the range of the training: {'; '.join(found[:_NAMED])}{more}",)
 
 
 def fill_notes(columns: tuple[Column, ...], rules: tuple[Rule, ...]) -> tuple[str, ...]:

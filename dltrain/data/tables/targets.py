@@ -13,7 +13,8 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.spec import Task
 from dltrain.data.tables import text
-from dltrain.data.tables.columns import Column, Columns, LeftOut, is_row_number, number_names
+from dltrain.data.tables.columns import Column, Columns, LeftOut, number_names
+from dltrain.data.tables.identifiers import is_row_number
 from dltrain.data.tables.rules import Format
 from dltrain.data.tables.text import Flags
 

@@ -19,7 +19,7 @@ from dltrain.data.tables.columns import Column, Columns, LeftOut
 from dltrain.data.tables.cures import StrayValues, typed
 from dltrain.data.tables.encode import TableInputs
 from dltrain.data.tables.identifiers import is_identifier
-from dltrain.data.tables.notes import different_notes, part_notes, table_note
+from dltrain.data.tables.notes import different_notes, part_notes, table_note, telling_notes
 from dltrain.data.tables.parts import Part, incomplete, joined, part_by_formats, part_of_table
 from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
@@ -134,6 +134,7 @@ def csv(
             table_note(table, chosen, left_out, roles.dropped),
             *part_notes(parts),
             goal.note,
+            *telling_notes(parts[0].columns, parts[0].targets, targets[0]),
             *different_notes(chosen, [*roles.keep, *(roles.features or [])]),
         ),
     )

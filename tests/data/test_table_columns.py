@@ -195,3 +195,23 @@ def test_missing_values_of_many_columns_tell_which_are_marked(tmp_path: Path) ->
         note.startswith("missing  4 columns, filled from the training split and marked: n0 (1)")
         for note in notes
     )
+
+
+def test_a_column_that_alone_tells_the_class_is_named(tmp_path: Path) -> None:
+    classes = plain(ROWS)["y"]
+    path = table(
+        tmp_path,
+        leak=[int(word == "yes") for word in classes],
+        near=[0, *(int(w == "yes") for w in classes[1:])],
+    )
+    (line,) = [note for note in csv(path, "y").notes if note.startswith("alone")]
+    assert line.startswith("alone    leak: the value alone tells y in every row;")
+    assert not any(note.startswith("alone") for note in csv(table(tmp_path), "y").notes)
+
+
+def test_check_lists_every_column_that_is_left_out(
+    workdir: Path, dltrain: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = table(workdir, **{f"e{i}": [""] * ROWS for i in range(25)})
+    dltrain("check", "dataset=csv", f"dataset.path={path}", "dataset.target=y", "model=linear")
+    assert "e24 (empty)" in capsys.readouterr().out

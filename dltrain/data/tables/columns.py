@@ -85,20 +85,22 @@ class Columns:
         self._marks = DecimalMarks(table, self._coded, reading)
 
     def _convert(self, name: str) -> None:
-        """Text that is plain numbers throughout, or missing, is converted at once; other text is coded."""
+        """Text that is plain numbers throughout, or missing, is converted at once; other text, and codes, are coded."""
         column = self.table.columns[name]
         if not is_text(column.type):
             return
-        if text.holds_codes(column):
-            self._coded[name] = text.code(column)
-            return
         for attempt in (lambda: column, lambda: text.without_missing(column)):
             try:
-                self._plain[name] = attempt().cast(pa.float64()).to_numpy()
-                return
+                values = attempt().cast(pa.float64()).to_numpy()
             except pa.ArrowException:
                 if not text.is_number(column.slice(0, 20).combine_chunks()).any():
                     break
+                continue
+            head = values[:100][~np.isnan(values[:100])]
+            if (head == np.floor(head)).all() and text.holds_codes(column):
+                break
+            self._plain[name] = values
+            return
         self._coded[name] = text.code(column)
 
     def coded(self, name: str) -> Coded:

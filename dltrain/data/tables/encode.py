@@ -84,19 +84,13 @@ def fit(column: Column, train: NDArray[np.int64], date_parts: bool) -> Rule:
         middle = times[(len(times) - 1) // 2]
         parts = _parts_that_vary(present) if date_parts else ("year",)
         centers = tuple(float(part_of(present, part).mean()) if part == "year" else 0.0 for part in parts)
-        ends = _ends(present, parts)
+        # months, weekdays and hours return
+        years = part_of(times[[0, -1]], "year")
+        ends = ((float(years[0]),), (float(years[1]),))
         return Rule(column.name, column.format, (), str(middle), holes, parts, centers, *ends)
     fill = float(np.median(present)) if kind == "number" else float(present.mean() > 0.5)
-    lows, highs = _ends(present, ("",)) if kind == "number" else ((), ())
-    return Rule(
-        column.name, column.format, (), fill, holes, centers=(_center(present),), lows=lows, highs=highs
-    )
-
-
-def _ends(values: NDArray[Any], parts: tuple[str, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the lowest and the highest value of each part."""
-    found = [part_of(values, part) if part else values for part in parts]
-    return tuple(float(part.min()) for part in found), tuple(float(part.max()) for part in found)
+    ends = ((float(present.min()),), (float(present.max()),)) if kind == "number" else ((), ())
+    return Rule(column.name, column.format, (), fill, holes, ("",), (_center(present),), *ends)
 
 
 def _center(values: Floats) -> float:

@@ -24,10 +24,9 @@ def is_row_number(name: str, values: Floats) -> bool:
         return not text.is_time_name(name)
     if bool((values != np.floor(values)).any()):
         return False
-    different = len(np.unique(values))
     if text.is_identifier_name(name):
-        return different == len(values) or different > MOST_LEVELS
-    return different == len(values) and text.is_number_name(name)
+        return len(different := np.unique(values)) == len(values) or len(different) > MOST_LEVELS
+    return text.is_number_name(name) and len(np.unique(values)) == len(values)
 
 
 def is_identifier(name: str, values: Floats) -> bool:
@@ -43,8 +42,12 @@ def is_identifier(name: str, values: Floats) -> bool:
     count = len(values)
     if count < _TELLING_NUMBERS or text.is_time_name(name) or bool((values != np.floor(values)).any()):
         return False
+    span = float(values.max() - values.min() + 1)
+    # which must repeat: no need to sort the numbers
+    if span < 0.99 * count:
+        return False
     repeated = count - len(np.unique(values))
-    expected = count**2 / 2 / (values.max() - values.min() + 1)
+    expected = count**2 / 2 / span
     if repeated > count / 100 or 5 * repeated > expected or _is_unix_time(values):
         return False
     steps = np.diff(values)
@@ -54,8 +57,9 @@ def is_identifier(name: str, values: Floats) -> bool:
 
 def are_all_different(values: Floats) -> bool:
     """Tell whether whole numbers of 100 rows or more are all different, so that they may name the rows."""
-    whole = len(values) >= _TELLING_NUMBERS and bool((values == np.floor(values)).all())
-    return whole and len(np.unique(values)) == len(values)
+    if len(values) < _TELLING_NUMBERS or not bool((values == np.floor(values)).all()):
+        return False
+    return bool(values.max() - values.min() + 1 >= len(values)) and len(np.unique(values)) == len(values)
 
 
 def _is_unix_time(values: Floats) -> bool:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from dltrain.data.errors import some
 from dltrain.data.tables.columns import Column, LeftOut
 from dltrain.data.tables.cures import typed
@@ -14,7 +18,8 @@ from dltrain.data.tables.read import Table
 from dltrain.data.tables.rules import Kind
 from dltrain.data.tables.text import DIGITS
 
-_LISTED = 20  # columns that are left out and named in the header
+_TELLING = 100  # fewer rows do not tell that a column alone gives the classes
+LISTED = 20  # columns that are left out and named in the header
 
 
 _PLURALS: dict[Kind, str] = {
@@ -39,8 +44,8 @@ def table_note(
     facts[1:1] = _forms(chosen)
     gone = [f"{column.name} ({column.reason})" for column in (*left_out, *dropped)]
     if gone:
-        more = "; all: left_out in data.json" * (len(gone) > _LISTED)
-        facts.append(f"left out: {some(gone, _LISTED)}{more}")
+        more = "; all: left_out in data.json" * (len(gone) > LISTED)
+        facts.append(f"left out: {some(gone, LISTED)}{more}")
     return f"table    {' · '.join(facts)}"
 
 
@@ -69,6 +74,27 @@ def different_notes(chosen: Sequence[Column], asked: Sequence[str]) -> list[str]
     return [
         f"numbers  all different: {some(names, 6)}; if they name rows, leave them out: {typed('drop', names[:6])}"
     ]
+
+
+def telling_notes(columns: Sequence[Column], targets: Tensor, target: str) -> list[str]:
+    """Name the columns of few values each of which goes with one class: what is known only after the target tells it."""
+    if targets.is_floating_point() or len(targets) < _TELLING:
+        return []
+    classes = targets.numpy()
+    names = [
+        c.name for c in columns if c.format.kind != "date" and _tells(c, classes, 1000) and _tells(c, classes)
+    ]
+    if not names:
+        return []
+    cure = f"if it is known only afterwards, leave it out: {typed('drop', names[:6])}"
+    return [f"alone    {some(names, 6)}: the value alone tells {target} in every row; {cure}"]
+
+
+def _tells(column: Column, classes: NDArray[np.int64], first: int | None = None) -> bool:
+    """Whether each value of the first rows goes with one class, and is in 10 rows on average."""
+    values, codes = np.unique(column.values[:first], return_inverse=True)
+    pairs = np.unique(codes * (int(classes.max()) + 1) + classes[:first])
+    return 1 < len(values) <= len(codes) / 10 and len(pairs) == len(values)
 
 
 def part_notes(parts: list[Part]) -> list[str]:

@@ -34,7 +34,7 @@ class Rule:
 
     levels: of a category, one feature each; a level that is not among them has 0 in all. fill: what replaces a missing
     number, truth or time (a time as ISO text). indicator: a last feature that is 1 where the value was missing. parts: of a
-    date, such as year and month. centers: what is subtracted from each part in float64. lows, highs: of each part of numbers and dates
+    date, such as year and month. centers: what is subtracted from each part in float64. lows, highs: of a number, or of the year of a date,
     in the training rows; empty in files of versions that did not write them.
     """
 
@@ -80,7 +80,7 @@ def _check_types(rule: Rule) -> None:
         and isinstance(rule.indicator, bool)
         and all(isinstance(value, int | float) for value in (*rule.centers, *rule.lows, *rule.highs))
         and len(rule.lows) == len(rule.highs)
-        and len(rule.lows) in (0, len(rule.parts))
+        and len(rule.lows) <= len(rule.parts)
         and (form.kind == "category" or len(rule.parts) == len(rule.centers))
         and (form.kind == "category" or set(rule.parts) <= set(parts))
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,11 +86,13 @@ def fit(column: Column, train: NDArray[np.int64], date_parts: bool) -> Rule:
         centers = tuple(float(part_of(present, part).mean()) if part == "year" else 0.0 for part in parts)
         # months, weekdays and hours return
         years = part_of(times[[0, -1]], "year")
-        ends = ((float(years[0]),), (float(years[1]),))
-        return Rule(column.name, column.format, (), str(middle), holes, parts, centers, *ends)
+        lows, highs = (float(years[0]),), (float(years[1]),)
+        return Rule(column.name, column.format, (), str(middle), holes, parts, centers, lows, highs)
     fill = float(np.median(present)) if kind == "number" else float(present.mean() > 0.5)
-    ends = ((float(present.min()),), (float(present.max()),)) if kind == "number" else ((), ())
-    return Rule(column.name, column.format, (), fill, holes, ("",), (_center(present),), *ends)
+    rule = Rule(column.name, column.format, (), fill, holes, ("",), (_center(present),))
+    if kind == "boolean":
+        return rule
+    return replace(rule, lows=(float(present.min()),), highs=(float(present.max()),))
 
 
 def _center(values: Floats) -> float:

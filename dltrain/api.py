@@ -281,18 +281,19 @@ class Run:
 
         texts = [*self._changes, *change_texts(changes, knobs)]
         with hosted():
-            from dltrain.commands.evaluate import chosen_metrics, names_other_data, read
+            from dltrain.commands.evaluate import chosen_metrics, names_other_data, of_own_data, read
             from dltrain.commands.resume import warn_of_direction
 
             metrics, texts = chosen_metrics(texts, self._words())
             whole = names_other_data(texts)
             config = read(self.path, self._words(), texts, metrics, whole)
+            originals = [self._saved(of_own_data(texts))[0]]
             door = self._door(config, texts)
             warn_of_direction(self.path, config)
             with torch_kept():
                 from dltrain.run.scoring import score_runs
 
-                scores = score_runs([self.path], [config], [door], whole=whole)
+                scores = score_runs([self.path], [config], [door], whole=whole, originals=originals)
         return {score.split: score.values for score in scores}
 
     def export(self, format: str = "onnx", output: str | Path | None = None) -> Path:

@@ -33,11 +33,15 @@ def run(arguments: list[str]) -> int:
 
     say_what_is_read(config, catalogue)
 
+    from dltrain.data.tables.notes import LISTED
     from dltrain.run.build import build
 
     parts, plan = build(config, Door(shipped_targets(catalogue), config.trust))
     for note in parts.spec.notes:
         show(note)
+    if parts.contract is not None and len(parts.contract.left_out) > LISTED:
+        listed = (f"{name} ({reason})" for name, reason in parts.contract.left_out.items())
+        show(f"left out {', '.join(listed)}")
     failed = 0
     for check in checks(parts, plan, str(config.dataset["normalize"])):
         verdict = "ok" if check.passed else "FAILED"

@@ -12,18 +12,16 @@ from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.door import door_for_saved
 from dltrain.config.keys import check_division, check_used
-from dltrain.config.schema import Config, DatasetKnobs
+from dltrain.config.schema import SPLITTING, Config, DatasetKnobs
 from dltrain.config.validation import plain_config
 from dltrain.config.values import check_value
-from dltrain.errors import UserError, listing, nearest
+from dltrain.errors import DataProblem, UserError, listing, nearest
 
-# keys of datasets that divide the samples, which other data that are scored as a whole do not need
-SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 COMMON = frozenset(field.name for field in fields(DatasetKnobs))
 
 
 def run(arguments: list[str]) -> int:
-    """Print the scores of each run's best weights, and of the mean of their outputs where there are several."""
+    """Print the scores of each run's best weights, and of their mean output where there are several; 3 where rows were left out."""
     as_json = "--json" in arguments
     arguments, config_dir = take_config_dir([text for text in arguments if text != "--json"])
     paths, given = split_arguments(arguments)
@@ -33,6 +31,7 @@ def run(arguments: list[str]) -> int:
     instead, overrides = chosen_metrics(given, catalogue)
     whole = names_other_data(overrides)
     configs = [read(path, catalogue, overrides, instead, whole) for path in paths]
+    originals = [saved.read(path, catalogue, of_own_data(overrides)) for path in paths]
     doors = [door_for_saved(config, catalogue, overrides) for config in configs]
     for path, config in zip(paths, configs, strict=True):
         warn_of_direction(path, config)
@@ -41,13 +40,13 @@ def run(arguments: list[str]) -> int:
     from dltrain.run.scoring import score_runs
 
     resamples = configs[0].evaluation.bootstrap
-    found = score_runs(paths, configs, doors, resamples, whole)
+    found = score_runs(paths, configs, doors, resamples, whole, originals)
     if as_json:
         print(scores.as_json(found, resamples))
-        return 0
-    scores.print_scores(found)
-    scores.print_details(found, resamples)
-    return 0
+    else:
+        scores.print_scores(found)
+        scores.print_details(found, resamples)
+    return DataProblem.exit_code if any(score.left_out for score in found) else 0
 
 
 def read(
@@ -57,8 +56,12 @@ def read(
     if not whole:
         check_division(overrides)
     check_used(overrides)
-    config = named_copies(saved.read(path, catalogue, overrides, instead=instead), catalogue)
-    return undivided(config) if whole else config
+    return named_copies(saved.read(path, catalogue, overrides, instead=instead), catalogue)
+
+
+def of_own_data(overrides: list[str]) -> list[str]:
+    """Return the changes that leave the data of a run and their splits as they were."""
+    return [text for text in overrides if not text.startswith(("dataset", "folds=", "fold="))]
 
 
 def chosen_metrics(overrides: list[str], catalogue: Catalogue) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -96,19 +99,6 @@ def names_other_data(overrides: list[str]) -> bool:
             f"Leave out dataset.{dividing[0]}"
         )
     return bool(own)
-
-
-def undivided(config: Config) -> Config:
-    """Return the configuration with a dataset whose samples are one split, as far as its keys say."""
-    changes = {key: None for key in SPLITTING if key in config.dataset}
-    alike = {
-        "val_fraction": 0.0,
-        "test_fraction": 0.0,
-        "limit": None,
-        "class_weights": "none",
-        "bootstrap": False,
-    }
-    return replace(config, dataset=config.dataset | changes | alike, folds=None, fold=None)
 
 
 def named_copies(config: Config, catalogue: Catalogue) -> Config:

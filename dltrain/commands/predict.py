@@ -35,7 +35,8 @@ HELP = """
   --json                             one JSON document on standard output
   key=value                          device=cpu, evaluation.batch_size=512, dataset.delimiter=tab, dataset.decimal=comma
 
-    Rows and files that cannot be read are reported and left out; the exit code is 3 then.
+    Rows and files that cannot be read are reported and left out; the exit code is 3 then. Rows are counted
+    from 1 below the header, without empty lines.
 
 Examples
   dltrain predict outputs/csv/2026-01-31_12-00-00-abcd new.csv
@@ -83,13 +84,14 @@ def run(arguments: list[str]) -> int:
         predictors[-1].known_contract()
     check_ensemble(predictors, [str(path) for path in asked.runs])
     given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
-    parts = [predicted(item, predictors, asked.keep) for item in given]
+    typed = asked.as_json or str(asked.output).lower().endswith((".parquet", ".json"))
+    parts = [predicted(item, predictors, asked.keep, typed) for item in given]
     check_some([part.found for part in parts])
     return report(parts, asked)
 
 
-def predicted(given: Given, predictors: Sequence[Predictor], keep: Sequence[str]) -> Part:
-    """Return what the runs together say of one input."""
+def predicted(given: Given, predictors: Sequence[Predictor], keep: Sequence[str], typed: bool) -> Part:
+    """Return what the runs together say of one input. typed: kept numbers of a CSV file are numbers, not text."""
     from dltrain.run.data import data_problems
     from dltrain.run.output import Part, kept_columns
     from dltrain.run.prediction import ensemble
@@ -101,7 +103,7 @@ def predicted(given: Given, predictors: Sequence[Predictor], keep: Sequence[str]
         members.append(member.predict(samples))
     found = ensemble(predictors, members)
     delimiter = str(predictors[0].config.dataset.get("delimiter", "auto"))
-    return Part(given, found, kept_columns(given, found, keep, delimiter))
+    return Part(given, found, kept_columns(given, found, keep, delimiter, typed))
 
 
 def report(parts: list[Part], asked: Arguments) -> int:
@@ -121,7 +123,8 @@ def report(parts: list[Part], asked: Arguments) -> int:
         sys.stdout.write(shown(text) if sys.stdout.isatty() else text)
     elif asked.output is None:
         output.show(columns, parts[0].found)
-    for note in notes:
+    nested = asked.as_json or str(asked.output).lower().endswith(".json")
+    for note in notes + ([] if nested else output.renamed_notes(parts, columns)):
         say(note)
     broken = say_broken(parts)
     if asked.output not in (None, STANDARD):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from dltrain.errors import UserError, nearest
@@ -17,6 +17,8 @@ Device = Literal[
 
 # where neither `epochs` nor `steps` is set
 DEFAULT_EPOCHS = 30
+# keys of datasets that divide the samples, which other data that are scored as a whole do not need
+SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 # values of keys that are missing from configurations saved before they existed
 CHECKPOINT_SINCE = {"background": False, "unsaved": "stop"}
 
@@ -284,6 +286,19 @@ def objective_of(config: Config) -> Node:
     facts = {"class_weights": config.dataset.get("class_weights")}
     facts["target_scale"] = config.dataset.get("target_scale", "unit")
     return {"loss": config.loss, "dataset": facts}
+
+
+def undivided(config: Config) -> Config:
+    """Return the configuration with a dataset whose samples are one split, as far as its keys say."""
+    changes = {key: None for key in SPLITTING if key in config.dataset}
+    alike = {
+        "val_fraction": 0.0,
+        "test_fraction": 0.0,
+        "limit": None,
+        "class_weights": "none",
+        "bootstrap": False,
+    }
+    return replace(config, dataset=config.dataset | changes | alike, folds=None, fold=None)
 
 
 def run_name(config: Config) -> str:

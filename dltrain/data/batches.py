@@ -42,6 +42,21 @@ class Split(Protocol):
         ...
 
 
+class Joined:
+    """All samples of several splits, one split after the other, in the order of each."""
+
+    def __init__(self, splits: list[Split]) -> None:
+        self.splits = splits
+
+    def __len__(self) -> int:
+        return sum(map(len, self.splits))
+
+    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of each split in its own order; `order` and `start` are not used."""
+        for split in self.splits:
+            yield from split.batches(torch.arange(len(split)), batch_size)
+
+
 class ResidentSplit:
     """A split whose samples are on the device: as normalized floats where they fit, else in raw form."""
 

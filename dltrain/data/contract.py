@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -68,6 +68,8 @@ class Contract:
     in_bytes: bool = False
     # SHA-256 of all samples and targets; empty where they are too many, or are read from files one by one
     content: str = ""
+    # columns of a table that are not learned from, and why
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -95,6 +97,7 @@ class Contract:
             resize=raw.resize,
             in_bytes=not isinstance(samples, Tensor) or samples.dtype == torch.uint8,
             content=content_of(raw),
+            left_out=dict(raw.left_out),
         )
 
     @property
@@ -190,7 +193,7 @@ class Contract:
         tolerant: leave out rows with a value that does not fit its column, unless that would be all.
         """
         from dltrain.data.tables.columns import Columns
-        from dltrain.data.tables.encode import encode, fill_notes
+        from dltrain.data.tables.encode import encode, far_notes, fill_notes
         from dltrain.data.tables.reading import Reading
 
         wanted = [*self.columns, *(self.targets if targets else ())]
@@ -206,7 +209,9 @@ class Contract:
         if len(kept) < len(table):
             read_columns = tuple(column.take(kept.numpy()) for column in read_columns)
         inputs, unseen = encode(read_columns, self.columns)
-        notes = (*fill_notes(read_columns, self.columns), *unseen)
+        numbers = table.numbers[kept.numpy()]
+        far = far_notes(read_columns, self.columns, lambda row: f"row {numbers[row]} of {table.path.name}")
+        notes = (*fill_notes(read_columns, self.columns), *unseen, *far)
         broken = ((int(table.numbers[row]), reason) for row, reason in sorted(columns.broken.items()))
         return Rows(torch.from_numpy(inputs), values, kept, notes, (*table.broken, *broken))
 

@@ -130,7 +130,7 @@ def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:
     if not isinstance(raw.inputs, Encoder):
         return raw, ()
     found = raw.inputs.encode(train)
-    notes = (*raw.notes, *found.notes)
+    notes = (*raw.notes, *found.notes, *found.far_notes(raw.describe))
     raw = replace(raw, inputs=found.inputs, feature_names=found.feature_names, notes=notes)
     _refuse_non_finite(raw, found.inputs, "input")
     return raw, found.rules

@@ -16,8 +16,8 @@ splitting, normalization, transfer to the device and batching:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -53,12 +53,16 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Inputs (N, F) float32 with the names of the features, the rules that made them, and lines that say what was inferred."""
+    """Inputs (N, F) float32 with the names of the features, the rules that made them, and lines that say what was inferred.
+
+    far_notes: returns lines on values far from those of the training, given a function that names a sample.
+    """
 
     inputs: Tensor
     feature_names: tuple[str, ...]
     rules: tuple[Any, ...] = ()
     notes: tuple[str, ...] = ()
+    far_notes: Callable[[Callable[[int], str]], tuple[str, ...]] = lambda name: ()
 
 
 @runtime_checkable
@@ -91,6 +95,7 @@ class RawData:
         target_rules: how the target columns of a table are read
         target_scale: `unit` standardizes the targets of a regression by mean and deviation of the training split
         notes: lines that tell what was inferred
+        left_out: columns of a table that are not learned from, and why
         resize: how images of another size are brought to the shape (`dltrain.data.pixels.Resize`); empty: they are refused
     """
 
@@ -105,6 +110,7 @@ class RawData:
     target_rules: tuple[Any, ...] = ()  # how the target columns of a table are read
     target_scale: Literal["unit", "none"] = "none"
     notes: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     resize: str = ""
 
     def __len__(self) -> int:

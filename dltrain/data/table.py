@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,21 @@ from torch import Tensor
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import SPLIT_WORDS, TEST, RawData
-from dltrain.data.tables.columns import Column, Columns, LeftOut, is_row_number
-from dltrain.data.tables.cures import typed
+from dltrain.data.tables.columns import Column, Columns, LeftOut
+from dltrain.data.tables.cures import StrayValues, typed
 from dltrain.data.tables.encode import TableInputs
+from dltrain.data.tables.identifiers import is_identifier
+from dltrain.data.tables.notes import constant_notes, different_notes, part_notes, table_note, telling_notes
 from dltrain.data.tables.parts import Part, incomplete, joined, part_by_formats, part_of_table
 from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
-from dltrain.data.tables.rules import Kind, Rule
+from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.targets import Targets, goal_of, read_targets
 from dltrain.declare import declares
 from dltrain.ranges import FilePath
 
+# how the reasons for leaving out a column begin that could be learned from as a category
+_NO_LEVELS = ("identifier", "text", "code")
 _CHOICES = {
     "target_scale": ("unit", "none"),
     "missing": ("auto", "refuse", "drop"),
@@ -55,6 +58,7 @@ def csv(
     delimiter: str = "auto",
     decimal: Literal["auto", "point", "comma"] = "auto",
     contract: Annotated[Contract | None, "runtime"] = None,
+    tolerant: Annotated[bool, "runtime"] = False,
 ) -> RawData:
     """Your table: a CSV file with a header line, a Parquet or an Arrow file.
 
@@ -95,15 +99,19 @@ def csv(
     others = {"split_column": split_column, "group_column": group_column}
     if contract is not None and contract.columns:
         reading = Reading(contract.missing_words(missing_words), decimal, date_format)
-        return _by_contract(contract, (path, test_path), delimiter, reading, missing, others)
+        return _by_contract(contract, (path, test_path), delimiter, reading, missing, others, tolerant)
     table = read(Path(path).expanduser(), delimiter)
     targets = [target] if isinstance(target, str) else list(target)
     roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical)
     columns = Columns(
         table, Reading(tuple(missing_words), decimal, date_format), [*targets, *roles.candidates], targets
     )
-    goal = read_targets(columns, targets, task)
-    chosen, left_out = roles.choose(columns)
+    try:
+        goal = read_targets(columns, targets, task)
+        chosen, left_out = roles.choose(columns)
+    except StrayValues as error:
+        own = roles.categorical if not isinstance(roles.categorical, str) else ()
+        raise error.with_words(columns.strays(name for name in columns.names if name not in own)) from None
     parts = [part_of_table(table, chosen, goal.values, goal.kept)]
     if test_path is not None:
         file = Path(test_path).expanduser()
@@ -121,11 +129,14 @@ def csv(
         describe=_Describe(tuple((part.table.path, part.rows) for part in parts)),
         target_rules=_target_rules(columns, goal),
         target_scale="unit" if target_scale == "unit" and goal.task == "regression" else "none",
+        left_out={column.name: column.reason for column in (*left_out, *roles.dropped)},
         notes=(
-            _table_note(table, chosen, left_out, roles.dropped),
-            *_constants(chosen),
-            *_part_notes(parts),
+            table_note(table, chosen, left_out, roles.dropped),
+            *constant_notes(chosen),
+            *part_notes(parts),
             goal.note,
+            *telling_notes(parts[0].columns, parts[0].targets, targets[0]),
+            *different_notes(chosen, [*roles.keep, *(roles.features or [])]),
         ),
     )
 
@@ -137,13 +148,17 @@ def _by_contract(
     reading: Reading,
     missing: str,
     others: dict[str, str | None],
+    tolerant: bool,
 ) -> RawData:
-    """Rows of other files, read and encoded as the data of a run were; DataError for what differs."""
+    """Rows of other files, read and encoded as the data of a run were; DataError for what differs.
+
+    tolerant: rows with a value that does not fit its column are left out, and named in notes.
+    """
     rules, goal = contract.columns, goal_of(contract)
     named = [
         (key, Path(file).expanduser()) for key, file in zip(("path", "test_path"), files, strict=True) if file
     ]
-    parts = [part_by_formats(file, key, delimiter, reading, rules, goal) for key, file in named]
+    parts = [part_by_formats(file, key, delimiter, reading, rules, goal, tolerant) for key, file in named]
     parts = [part.without(incomplete(part, missing)) for part in parts]
     table = parts[0].table
     for key, other in others.items():
@@ -161,7 +176,7 @@ def _by_contract(
         describe=_Describe(tuple((part.table.path, part.rows) for part in parts)),
         target_rules=contract.targets,
         target_scale="unit" if contract.target_mean else "none",
-        notes=(_table_note(table, parts[0].columns, [], []), *_part_notes(parts)),
+        notes=(table_note(table, parts[0].columns, [], []), *part_notes(parts)),
     )
 
 
@@ -260,12 +275,12 @@ class _Roles:
         found = columns.infer(name)
         asked = name in self.keep or self.features is not None
         if isinstance(found, LeftOut):
-            if name in self.keep and found.reason.startswith(("identifier", "text")):
+            if name in self.keep and found.reason.startswith(_NO_LEVELS):
                 return columns.category(name)
             if asked:
                 raise self._unusable(found, columns)
             return found
-        if found.format.kind == "number" and not asked and is_row_number(name, found.values):
+        if found.format.kind == "number" and not asked and is_identifier(name, found.values):
             return LeftOut(name, "identifier")
         if found.format.kind == "category" and self.categorical == []:
             row = int(np.flatnonzero(found.values >= 0)[0])
@@ -277,7 +292,7 @@ class _Roles:
 
     def _unusable(self, found: LeftOut, columns: Columns) -> DataError:
         name, path = found.name, self.table.path
-        if found.reason.startswith(("identifier", "text")):
+        if found.reason.startswith(_NO_LEVELS):
             coded = columns.coded(name)
             return DataError(
                 f"column {name!r} of {path} holds {len(coded.texts)} different texts (the first: {coded.words[0]!r}), too "
@@ -345,47 +360,3 @@ def _target_rules(columns: Columns, goal: Targets) -> tuple[Rule, ...]:
     return tuple(
         Rule(name, form, goal.class_names) for name, form in zip(goal.names, goal.formats, strict=True)
     )
-
-
-# What was inferred ------------------------------------------------------------------------------------------------
-
-_PLURALS: dict[Kind, str] = {
-    "number": "numbers",
-    "boolean": "true/false",
-    "date": "dates",
-    "category": "categories",
-}
-
-
-def _table_note(
-    table: Table, chosen: Sequence[Column], left_out: Sequence[LeftOut], dropped: Sequence[LeftOut]
-) -> str:
-    """`table    house.csv · 506 rows · 11 numbers, 2 categories · left out: id (identifier)`."""
-    counts = Counter(column.format.kind for column in chosen)
-    kinds = [
-        f"{counts[kind]} {kind if counts[kind] == 1 else plural}"
-        for kind, plural in _PLURALS.items()
-        if counts[kind]
-    ]
-    facts = [table.path.name, *table.notes, f"{len(table):,} rows", ", ".join(kinds)]
-    if any(column.format.decimal == "," for column in chosen):
-        facts.insert(1, "decimal comma")
-    gone = [f"{column.name} ({column.reason})" for column in (*left_out, *dropped)]
-    if gone:
-        facts.append(f"left out: {some(gone, 6)}")
-    return f"table    {' · '.join(facts)}"
-
-
-def _constants(chosen: Sequence[Column]) -> list[str]:
-    """Return a note about the columns that have one value; they stay, since a later file may have others."""
-    names = [column.name for column in chosen if column.is_constant]
-    return [f"constant {some(names, 6)} · the same value in every row"] * bool(names)
-
-
-def _part_notes(parts: list[Part]) -> list[str]:
-    notes = [
-        f"missing  {part.incomplete} rows of {part.table.path.name} left out, which lack a value"
-        for part in parts
-        if part.incomplete
-    ]
-    return notes + [f"test     {part.table.path.name} · {len(part.rows):,} rows" for part in parts[1:]]

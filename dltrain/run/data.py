@@ -33,24 +33,31 @@ def build_data(
     device: torch.device,
     statistics: Mapping[str, Tensor] | None,
     contract: Contract | None = None,
+    tolerant: bool = False,
 ) -> Splits:
-    """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only, a bootstrap sample on `seed`."""
+    """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only, a bootstrap sample on `seed`.
+
+    tolerant: leave out rows of a table that do not fit the contract, and name them in `broken` notes.
+    """
     machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
     machine |= {"worker_timeout": config.worker_timeout, "contract": contract}
     common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
     common["bootstrap"] = config.seed if common["bootstrap"] else None
     with data_problems(), progress_shown(not config.quiet):
-        raw = load_data(config, door, contract)
+        raw = load_data(config, door, contract, tolerant)
         if not isinstance(raw.inputs, Tensor | Encoder):
             check_memory(config, len(raw), raw.inputs.shape)
         return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
 
 
-def load_data(config: Config, door: Door, contract: Contract | None = None) -> RawData:
+def load_data(
+    config: Config, door: Door, contract: Contract | None = None, tolerant: bool = False
+) -> RawData:
     """Load the dataset; a table is read by the contract of an earlier run, if it is given."""
     own = {key: value for key, value in config.dataset.items() if key not in COMMON_DATASET_KEYS}
-    if contract is not None and contract.columns and takes_contract(door, config):
-        own["contract"] = contract
+    if contract is not None and contract.columns:
+        runtime = {"contract": contract, "tolerant": tolerant}
+        own |= {name: value for name, value in runtime.items() if takes(name, door, config)}
     with data_problems():
         return with_columns(as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS)))
 
@@ -70,9 +77,9 @@ def with_columns(raw: RawData) -> RawData:
     return replace(raw, inputs=number_columns(raw.feature_names, inputs))
 
 
-def takes_contract(door: Door, config: Config) -> bool:
-    """Return whether the dataset reads other files by the contract of a run."""
-    return "contract" in inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
+def takes(name: str, door: Door, config: Config) -> bool:
+    """Return whether the dataset takes an argument, such as the contract of a run by which it reads other files."""
+    return name in inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +26,7 @@ from dltrain.metrics.report import CONFUSION, PER_CLASS, confusion_csv, per_clas
 from dltrain.processors import cores
 from dltrain.run.build import build
 from dltrain.run.built import Experiment
+from dltrain.run.constant import constant_scores
 from dltrain.run.failures import explain, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
@@ -269,17 +269,7 @@ def constant_guess(parts: Parts, split: Split) -> dict[str, float]:
     # without a contract the dataset is an objective
     if parts.contract is None or split.targets.ndim > 2:
         return {}
-    known, targets = parts.train.targets, split.targets
-    if parts.spec.task == "classification":
-        outputs = torch.bincount(known, minlength=parts.spec.num_classes).clamp(min=1).log()
-    else:
-        outputs = known.double().mean(0)
-    outputs = outputs.expand(len(targets), -1)
-    reported = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
     try:
-        means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
-        found = means | parts.measures.of(outputs, targets)
+        return constant_scores(parts.spec, parts.metrics, parts.measures, parts.train.targets, split.targets)
     except Exception:  # a metric of the user's may need outputs of another form: that costs no result
         return {}
-    # a constant has no rank correlation
-    return {name: value for name, value in found.items() if math.isfinite(value)}

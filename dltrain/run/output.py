@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from dltrain.run.table import Array
 from dltrain.text import shown as printable
 
 FORMAT = 1  # of the JSON document
+_NUMBER = r"[+-]?(0|[1-9]\d{0,17})?(\.\d+)?([eE][+-]?\d{1,2})?(?<=[\d])"
 SHOWN = 20  # rows on the terminal; of more, the first and the last
 _SHOWN_CLASSES = 8  # of more, only the probability of the most probable class is shown
 
@@ -42,9 +44,12 @@ class Part:
 
 
 def kept_columns(
-    given: Given, found: Predictions, names: Sequence[str], delimiter: str
+    given: Given, found: Predictions, names: Sequence[str], delimiter: str, typed: bool = False
 ) -> dict[str, list[object]]:
-    """Return columns of a table for the predicted rows. Raises DataProblem where the table has none of that name."""
+    """Return columns of a table for the predicted rows. Raises DataProblem where the table has none of that name.
+
+    typed: numbers of a CSV file are numbers, for files that tell them from text; else the text of the file.
+    """
     if not names:
         return {}
     if found.where.dtype == object or not found.contract.columns:
@@ -57,7 +62,24 @@ def kept_columns(
                 f"{some(table.columns, 20)}"
             )
     rows = np.searchsorted(table.numbers, found.where)
-    return {name: table.columns[name].take(rows).to_pylist() for name in names}
+    kept = {name: table.columns[name].take(rows).to_pylist() for name in names}
+    if typed and table.layout is not None:
+        kept = {name: numbers_of(values) for name, values in kept.items()}
+    return kept
+
+
+def numbers_of(texts: Sequence[object]) -> list[object]:
+    """Return texts as whole or other numbers, None where they are empty; the texts themselves unless all are plain numbers.
+
+    Digits with leading zeros are codes, and a decimal comma may mean two things: they stay text.
+    """
+    present = [str(text).strip() for text in texts if str(text).strip()]
+    whole = all(re.fullmatch(r"[+-]?(0|[1-9]\d{0,17})", text) for text in present)
+    plain = whole or all(re.fullmatch(_NUMBER, text) for text in present)
+    if not present or not plain:
+        return list(texts)
+    kind = int if whole else float
+    return [kind(str(text)) if str(text).strip() else None for text in texts]
 
 
 def columns_of(parts: Sequence[Part]) -> Columns:
@@ -83,6 +105,15 @@ def columns_of(parts: Sequence[Part]) -> Columns:
                 fresh += "_"
             columns[fresh] = values
     return columns
+
+
+def renamed_notes(parts: Sequence[Part], columns: Columns) -> list[str]:
+    """Return a line for each kept column that another name was given, beside a predicted one of its name."""
+    return [
+        f"kept     column {name} of the table is {name}_ here: {name} is the prediction"
+        for name in parts[0].kept
+        if name in parts[0].found.table and f"{name}_" in columns
+    ]
 
 
 def document(parts: Sequence[Part], runs: Sequence[str], notes: Sequence[str]) -> dict[str, object]:

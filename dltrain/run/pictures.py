@@ -10,12 +10,13 @@ from torch import Tensor
 
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
-from dltrain.data.batches import Split
+from dltrain.data.batches import Joined, Split
 from dltrain.data.spec import DataSpec
 from dltrain.errors import UserError
 from dltrain.loggers.figures import png, to_rgb
 from dltrain.report.page import Picture, Samples
-from dltrain.run.scoring import Joined, build_scored, load_best, predict, warn_of_other_data
+from dltrain.run.other_data import say_of_data
+from dltrain.run.scoring import build_scored, load_best, predict
 from dltrain.screen.numbers import number
 from dltrain.storage.run_folder import read_contract
 
@@ -32,7 +33,7 @@ def samples_of_run(path: Path, config: Config, door: Door) -> Samples:
     parts, plan = build_scored(config, door, path, contract, whole=False)
     if not shows_images(parts.spec) or not parts.splits:
         raise UserError("`--samples` shows images, and the inputs of this run are not images. Leave it out")
-    warn_of_other_data(path, parts, contract)
+    say_of_data(path, parts.splits, parts.fingerprint, parts.spec.notes)
     load_best(parts, path)
     name, split = list(parts.splits.items())[-1]
     passes, targets = predict(parts, plan, split)

@@ -26,6 +26,7 @@ from dltrain.run.build import build
 from dltrain.run.data import data_problems
 from dltrain.run.inputs import Given, array_of, finite, rows_of, table_of
 from dltrain.run.machine import choose_device, choose_precision
+from dltrain.run.other_data import scale_note
 from dltrain.run.plan import choose_batch_size, evaluation_batch_size
 from dltrain.run.samples import Broken, Pictures, Samples
 from dltrain.run.table import Array, Table
@@ -33,9 +34,6 @@ from dltrain.run.weights import best_weights, load_best, load_weights
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.training.evaluation import evaluating
 from dltrain.training.forward import autocast, keep_head_in_float32
-
-# Standard deviations, in the mean over all values, of data that are on another scale than those of the training.
-FAR = 10.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,12 +181,7 @@ class Predictor:
             none = np.empty((0, contract.outputs), np.float32)
             return Predictions(none, contract, np.empty(0, kind), samples.notes, tuple(samples.broken))
         names = np.concatenate(where)
-        notes = samples.notes
-        if distance > FAR * len(names):
-            notes += (
-                f"scale    the inputs are {distance / len(names):.0f} standard deviations from those of the training on average: "
-                "are they on another scale?",
-            )
+        notes = (*samples.notes, *scale_note(distance / len(names)))
         return Predictions(torch.cat(outputs).numpy(), contract, names, notes, tuple(samples.broken))
 
     def _check_scale(self, samples: Samples, inputs: Tensor) -> None:

@@ -12,12 +12,16 @@ from dltrain.metrics import bootstrap
 from dltrain.metrics.report import class_rows, confusion_lines, names_of, per_class_lines
 from dltrain.text import show
 
+CONSTANT = "constant guess"
+
 
 @dataclass(frozen=True)
 class Score:
     """The scores of a run (or of the ensemble) on one split.
 
-    intervals: low and high end by metric; counts: (C, C) of true class (row) and predicted class, of a classification
+    intervals: low and high end by metric; counts: (C, C) of true class (row) and predicted class, of a classification; trained_on:
+    samples that are equal to one of the training of the run, None where that is not known or the data are its own; constant: scores of a
+    constant guess, for a table; left_out: lines on rows that do not fit the columns of the run
     """
 
     run: str
@@ -27,19 +31,29 @@ class Score:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     counts: Tensor | None = None
     class_names: tuple[str, ...] = ()
+    trained_on: int | None = None
+    constant: dict[str, float] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def print_scores(scores: list[Score]) -> None:
-    """Print one aligned line for each run and split."""
+    """Print one aligned line for each run and split, and below it that of a constant guess."""
     width = max(len(score.run) for score in scores)
+    width = max(width, len(CONSTANT)) if any(score.constant for score in scores) else width
     names = list(dict.fromkeys(name for score in scores for name in score.values))
     show(f"{'run':<{width}}  {'split':<5}  {'samples':>8}  " + "  ".join(f"{name:>12}" for name in names))
+    told: list[tuple[str, dict[str, float]]] = []
     for score in scores:
-        cells = [f"{score.values[name]:.4f}" if name in score.values else "–" for name in names]
-        show(
-            f"{score.run:<{width}}  {score.split:<5}  {score.samples:>8}  "
-            + "  ".join(f"{c:>12}" for c in cells)
-        )
+        lines = [(score.run, score.values)]
+        if score.constant and (score.split, score.constant) not in told:
+            lines.append((CONSTANT, score.constant))
+            told.append((score.split, score.constant))
+        for name, values in lines:
+            cells = [f"{values[key]:.4f}" if key in values else "–" for key in names]
+            show(
+                f"{name:<{width}}  {score.split:<5}  {score.samples:>8}  "
+                + "  ".join(f"{c:>12}" for c in cells)
+            )
 
 
 def print_details(scores: list[Score], resamples: int) -> None:
@@ -73,7 +87,11 @@ def as_json(scores: list[Score], resamples: int) -> str:
             "samples": score.samples,
             "values": score.values,
             "intervals": score.intervals,
+            "trained_on": score.trained_on,
+            "left_out": list(score.left_out),
         }
+        if score.constant:
+            item["constant"] = score.constant
         if score.counts is not None:
             item["per_class"] = [asdict(row) for row in class_rows(score.counts, score.class_names)]
             item["classes"] = names_of(score.counts, score.class_names)

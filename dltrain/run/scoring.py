@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from dltrain.augmentation.mix import CutMix, Mixup
 from dltrain.augmentation.pipeline import Augmentation
 from dltrain.config.door import Door
-from dltrain.config.schema import Config, objective_of
-from dltrain.data.batches import Split
+from dltrain.config.schema import Config, objective_of, undivided
+from dltrain.data.batches import Joined, Split
 from dltrain.data.contract import Contract
-from dltrain.data.spec import Batch, DataSpec
+from dltrain.data.spec import DataSpec
 from dltrain.data.units import InUnits
 from dltrain.errors import UserError
 from dltrain.losses import combine, yardstick
@@ -31,15 +30,25 @@ from dltrain.run.build import (
     choose_metrics,
     measures,
 )
+from dltrain.run.constant import constant_beside
 from dltrain.run.data import build_data
 from dltrain.run.machine import choose_device, set_machine
+from dltrain.run.other_data import (
+    SAME_DATA,
+    Trained,
+    is_copy,
+    say_joined,
+    say_left_out,
+    say_of_data,
+    trained_on,
+)
 from dltrain.run.plan import choose_batch_size, make_plan
 from dltrain.run.scores import Score
 from dltrain.run.weights import load_best
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.text import say
-from dltrain.training.evaluation import evaluating
+from dltrain.training.evaluation import drawing_dropout, evaluating
 from dltrain.training.forward import autocast
 from dltrain.training.parts import Metric, Plan
 
@@ -58,24 +67,43 @@ class Scored:
     measures: Measures
     augmentation: Augmentation | None
     fingerprint: str
+    train: Split
+    has_columns: bool = False  # of a table, whose scores a constant guess stands beside
 
 
 def score_runs(
-    paths: list[Path], configs: list[Config], doors: list[Door], resamples: int = 0, whole: bool = False
+    paths: list[Path],
+    configs: list[Config],
+    doors: list[Door],
+    resamples: int = 0,
+    whole: bool = False,
+    originals: list[Config] | None = None,
 ) -> list[Score]:
     """Score each run's best weights on val and test; with several runs also the mean of their outputs (L3).
 
-    resamples: number of the bootstrap; 0 gives no intervals. whole: score all samples of the data as one split, `all`.
+    resamples: number of the bootstrap; 0 gives no intervals. whole: the data are other ones than those of the runs, and all their
+    samples are scored as one split, `all`, unless they turn out to be a copy. originals: the configurations of the runs without changes, by
+    which their data are found again to tell which samples were trained on; None does not look.
     Raises CheckpointProblem for a run without best weights, UserError when the runs do not share their data.
     """
     scores: list[Score] = []
     outputs: list[Predicted] = []
     losses: list[object] = []
     specs: list[DataSpec] = []
-    for path, config, door in zip(paths, configs, doors, strict=True):
-        contract = read_contract(path)
-        parts, plan = build_scored(config, door, path, contract, whole)
-        warn_of_other_data(path, parts, contract)
+    if whole and all(is_copy(*run) for run in zip(paths, configs, doors, strict=True)):
+        whole, originals = False, None
+        say(SAME_DATA)
+    for i, (path, config, door) in enumerate(zip(paths, configs, doors, strict=True)):
+        parts, plan = build_scored(config, door, path, read_contract(path), whole)
+        trained = None
+        if originals is not None:
+            original = replace(originals[i], device=config.device)
+            trained = trained_on(path, config, original, door, plan.device, whole)
+        if whole:
+            say_joined(config, parts.spec.sizes)
+        seen = say_of_data(path, parts.splits, parts.fingerprint, parts.spec.notes, trained)
+        left_out = say_left_out(parts.spec.notes)
+        known = trained.targets if isinstance(trained, Trained) else None if whole else parts.train.targets
         load_best(parts, path)
         draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
         outputs.append({})
@@ -84,7 +112,11 @@ def score_runs(
         for name, split in parts.splits.items():
             passes, targets = predict(parts, plan, split, draws)
             outputs[-1][name] = mean_output(parts, passes), targets
-            scores.append(scored(parts, str(path), name, passes, targets, resamples))
+            score = scored(parts, str(path), name, passes, targets, resamples)
+            constant = {}
+            if parts.has_columns:
+                constant = constant_beside(parts.spec, parts.metrics, parts.measures, known, targets)
+            scores.append(replace(score, trained_on=seen.get(name), constant=constant, left_out=left_out))
     if len(paths) == 1:
         return scores
     shared = in_shared_units(shared_measures(parts, losses, configs), specs, outputs)
@@ -97,7 +129,8 @@ def build_scored(
     """Build what scoring needs of a run, without its initializer, optimizer and rules."""
     set_machine(config)
     device = choose_device(config.device)
-    splits = build_data(config, door, device, read_statistics(path), contract)
+    config = undivided(config) if whole else config
+    splits = build_data(config, door, device, read_statistics(path), contract, tolerant=True)
     size = choose_batch_size(None, len(splits.train))
     model, _, _ = build_model(replace(config, initializer={}), door, splits, device, size)
     loss = build_loss(config, door, splits.spec, device)
@@ -121,22 +154,9 @@ def build_scored(
         objects,
         build_augmentation(config, door, splits.spec),
         splits.fingerprint(),
+        splits.train,
+        bool(splits.contract and (splits.contract.columns or splits.contract.targets)),
     ), plan
-
-
-class Joined:
-    """All samples of several splits, one split after the other, in the order of each."""
-
-    def __init__(self, splits: list[Split]) -> None:
-        self.splits = splits
-
-    def __len__(self) -> int:
-        return sum(map(len, self.splits))
-
-    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of each split in its own order; `order` and `start` are not used."""
-        for split in self.splits:
-            yield from split.batches(torch.arange(len(split)), batch_size)
 
 
 def scored(parts: Scored, run: str, split: str, passes: Tensor, targets: Tensor, resamples: int) -> Score:
@@ -146,16 +166,6 @@ def scored(parts: Scored, run: str, split: str, passes: Tensor, targets: Tensor,
     counts = confusion_of(outputs, targets).long().cpu() if parts.spec.task == "classification" else None
     found = bootstrap.intervals(parts.metrics, parts.measures, outputs, targets, resamples)
     return Score(run, split, len(targets), values, found, counts, parts.spec.class_names)
-
-
-def warn_of_other_data(path: Path, parts: Scored, contract: Contract | None) -> None:
-    """Say which runs are scored on other data than they were trained on, and which levels they do not know."""
-    if contract is None or contract.fingerprint == parts.fingerprint:
-        return
-    say(f"{path} is scored on other data than it was trained on")
-    for note in parts.spec.notes:
-        if note.startswith("unseen"):
-            say(note)
 
 
 def in_shared_units(
@@ -261,19 +271,6 @@ def one_pass(
                 outputs.append(parts.model(inputs).float())
             targets.append(batch.targets)
     return torch.cat(outputs), torch.cat(targets)
-
-
-@contextmanager
-def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
-    """Let the dropout layers draw as in training inside; all else is in evaluation mode."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
-    if active and not layers:
-        raise UserError(
-            "`evaluation.mc_dropout` draws dropout, and this model has none. Train with regularization=[dropout]."
-        )
-    for layer in layers:
-        layer.train(active)
-    yield  # `evaluating`, around this, puts all modes back
 
 
 def copies_of(parts: Scored, named: bool = False) -> Augmentation:

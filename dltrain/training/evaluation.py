@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.data.batches import Split
+from dltrain.errors import UserError
 from dltrain.metrics.counts import confusion_of
 from dltrain.metrics.measures import Measures
 from dltrain.training.forward import Forward
@@ -25,6 +26,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
+    """Let the dropout layers draw as in training inside; all else is in evaluation mode."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    if active and not layers:
+        raise UserError(
+            "`evaluation.mc_dropout` draws dropout, and this model has none. Train with regularization=[dropout]."
+        )
+    for layer in layers:
+        layer.train(active)
+    yield  # `evaluating`, around this, puts all modes back
 
 
 def outputs_of(

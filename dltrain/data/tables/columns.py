@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 from dltrain.data.errors import DataError
 from dltrain.data.tables import text
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
-from dltrain.data.tables.cures import call_missing, short, typed
+from dltrain.data.tables.cures import StrayValues, call_missing, short, typed
+from dltrain.data.tables.identifiers import MOST_LEVELS, TELLING_ROWS
 from dltrain.data.tables.read import Table
-from dltrain.data.tables.reading import Reading, decimal_mark
+from dltrain.data.tables.reading import DecimalMarks, Reading
 from dltrain.data.tables.rules import Format, Kind
 from dltrain.data.tables.text import Coded, Flags, Floats
 
-_ODD_SHARE = 0.05  # of the values of a column of numbers or dates may be something else before it is text
-_MOST_LEVELS = 100  # a text column with more different values is text, not a category
+ODD_SHARE = 0.05  # of the values of a column of numbers or dates may be something else before it is text
 _FEW_LEVELS = 20  # up to so many are a category, however seldom each occurs
-_TELLING_ROWS = 10  # fewer rows do not tell a row number or a name from a quantity or a category
 
 
 @dataclass(frozen=True)
@@ -88,20 +87,25 @@ class Columns:
         self.names = [name for name in dict.fromkeys(names)]
         for name in self.names:
             self._convert(name)
-        self.decimal = decimal_mark(table, self._coded, reading)
+        self._marks = DecimalMarks(table, self._coded, reading)
 
     def _convert(self, name: str) -> None:
-        """Text that is plain numbers throughout, or missing, is converted at once; other text is coded."""
+        """Text that is plain numbers throughout, or missing, is converted at once; other text, and codes, are coded."""
         column = self.table.columns[name]
         if not is_text(column.type):
             return
         for attempt in (lambda: column, lambda: text.without_missing(column)):
             try:
-                self._plain[name] = attempt().cast(pa.float64()).to_numpy()
-                return
+                values = attempt().cast(pa.float64()).to_numpy()
             except pa.ArrowException:
                 if not text.is_number(column.slice(0, 20).combine_chunks()).any():
                     break
+                continue
+            head = values[:100][~np.isnan(values[:100])]
+            if (head == np.floor(head)).all() and text.holds_codes(column):
+                break
+            self._plain[name] = values
+            return
         self._coded[name] = text.code(column)
 
     def coded(self, name: str) -> Coded:
@@ -110,10 +114,26 @@ class Columns:
             self._coded[name] = text.code(column if is_text(column.type) else as_text(column))
         return self._coded[name]
 
+    def decimal(self, name: str) -> str:
+        """Return the decimal mark of a column of text."""
+        return self._marks.of(name, lambda: self.coded(name).texts)
+
     def release(self, name: str) -> None:
         """Forget what the reading of a column held in memory."""
         self._plain.pop(name, None)
         self._coded.pop(name, None)
+
+    def strays(self, names: Iterable[str]) -> list[str]:
+        """Return the texts that columns of numbers or dates hold in a few rows."""
+        found: list[str] = []
+        for name in names:
+            try:
+                self.infer(name)
+            except StrayValues as error:
+                found += error.words
+            except DataError:
+                continue
+        return found
 
     # what a column holds -----------------------------------------------------------------------------------------
 
@@ -136,8 +156,8 @@ class Columns:
         return self._infer_text(name)
 
     def _has_points(self, name: str) -> bool:
-        """Whether a column that reads as plain numbers must be read again: with decimal commas a point groups digits."""
-        return self.decimal == "," and bool(pc.any(pc.match_substring(self.table.columns[name], ".")).as_py())
+        """Whether a column that reads as plain numbers must be read again: among decimal commas a point groups digits."""
+        return self._marks.comma and self._pointed(name) and self.decimal(name) == ","
 
     def _infer_text(self, name: str) -> Column | LeftOut:
         coded = self.coded(name)
@@ -146,9 +166,12 @@ class Columns:
         present = ~missing
         if not coded.counts[present].sum():
             return LeftOut(name, "empty")
-        values, good = text.numbers(coded.texts, self.decimal)
-        if self._mostly(name, coded, present & ~words, good, "numbers"):
-            return self._number(name, spread(np.where(good, values, np.nan), coded))
+        if _are_codes(coded, present):
+            return self._category(name, coded, present)
+        unit = _unit(coded, present)
+        values, good = _numbers(coded.texts, self.decimal(name), unit)
+        if self._mostly(name, coded, present & ~words, good, "percents such as 12%" if unit else "numbers"):
+            return self._number(name, spread(np.where(good, values, np.nan), coded), unit)
         if _all_words(coded, present & ~words, ("true", "false")):
             truth = np.where(
                 present & ~words, text.is_word(coded.texts, ("true",)).astype(np.float64), np.nan
@@ -164,26 +187,30 @@ class Columns:
         """Whether the present texts are `what` but for a few; DataError where these few are no known word for missing."""
         odd = present & ~good
         found, others = int(coded.counts[present & good].sum()), int(coded.counts[odd].sum())
-        if not found or found < 4 * others or others > max(1, _ODD_SHARE * (found + others)):
+        if not found or found < 4 * others or others > max(1, ODD_SHARE * (found + others)):
             return False
         if others:
             raise self._odd(name, coded, odd, found + others, what)
         return True
 
-    def _odd(self, name: str, coded: Coded, odd: Flags, total: int, what: str) -> DataError:
+    def _odd(self, name: str, coded: Coded, odd: Flags, total: int, what: str) -> StrayValues:
         row = coded.first_row(odd)
         value = str(coded.texts[int(coded.codes[row])].as_py())
         count = int(coded.counts[odd].sum())
         more = f"{count} of {total} values are" if count > 1 else f"the only one of {total} values that is"
-        cure = f"take the column for categories: {typed('categorical', [name])}, or leave it out: {typed('drop', [name])}"
+        cure = f"leave the column out: {typed('drop', [name])}"
+        if len(coded.texts) <= _FEW_LEVELS:
+            cure = f"take it for categories: {typed('categorical', [name])}, or {cure}"
         if name in self.targets:
-            cure = "or set dataset.task=classification"
-        return DataError(
-            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)} ({more} something else); repair it,\n"
-            f"{call_missing(value)}{cure}"
+            cure = "set dataset.task=classification" if len(coded.texts) <= _FEW_LEVELS else ""
+        problem = (
+            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)} ({more} something else); repair "
+            f"{'them' if count > 1 else 'it'}"
         )
+        words = [str(word) for word in coded.texts.filter(pa.array(odd)).to_pylist()]
+        return StrayValues(problem, words, cure, self.reading.missing_words)
 
-    def _number(self, name: str, values: Floats) -> Column | LeftOut:
+    def _number(self, name: str, values: Floats, unit: str = "") -> Column | LeftOut:
         infinite = np.flatnonzero(np.isinf(values))
         if len(infinite):
             row = int(infinite[0])
@@ -192,7 +219,10 @@ class Columns:
             )
         if np.isnan(values).all():
             return LeftOut(name, "empty")
-        return Column(name, self._format("number"), values)
+        if len(values) >= TELLING_ROWS and (times := text.dates_of_digits(values)) is not None:
+            return Column(name, self._format("date", text.DIGITS), times)
+        form = self._format("number", decimal=self._mark_of(name))
+        return Column(name, replace(form, unit=unit), values)
 
     def _dates(self, name: str, coded: Coded, present: Flags) -> Column | None:
         texts = coded.texts.filter(pa.array(present))
@@ -216,10 +246,15 @@ class Columns:
 
     def _category(self, name: str, coded: Coded, present: Flags) -> Column | LeftOut:
         levels, rows = int(present.sum()), int(coded.counts[present].sum())
-        if levels == rows >= _TELLING_ROWS:
+        what = "code" if _are_codes(coded, present) else "text"
+        if levels == rows >= TELLING_ROWS and not text.are_sentences(coded.texts.filter(pa.array(present))):
             return LeftOut(name, "identifier")
-        if levels > _MOST_LEVELS or (levels > _FEW_LEVELS and 2 * levels > rows):
-            return LeftOut(name, f"text, {levels} different values")
+        if (
+            levels > MOST_LEVELS
+            or (levels > _FEW_LEVELS and 2 * levels > rows)
+            or levels == rows >= TELLING_ROWS
+        ):
+            return LeftOut(name, f"{what}, {levels} different values")
         return self._levels_of(name, coded, present)
 
     # a column as something known ---------------------------------------------------------------------------------
@@ -233,8 +268,8 @@ class Columns:
             return self._number_levels(name, self._plain[name])
         coded = self.coded(name)
         missing = self.reading.missing(coded.texts, among_numbers=False)
-        values, good = text.numbers(coded.texts, self.decimal)
-        if good[~missing].all() and good.any():
+        values, good = text.numbers(coded.texts, self.decimal(name))
+        if good[~missing].all() and good.any() and not _are_codes(coded, ~missing):
             return self._number_levels(name, spread(np.where(good, values, np.nan), coded))
         return self._levels_of(name, coded, ~missing)
 
@@ -242,9 +277,8 @@ class Columns:
         levels, codes = np.unique(values, return_inverse=True)
         known = int((~np.isnan(levels)).sum())
         codes = np.where(np.isnan(values), -1, codes).astype(np.int32)
-        return Column(
-            name, self._format("category", decimal=self.decimal), codes, number_names(levels[:known])
-        )
+        form = self._format("category", decimal=self._mark_of(name))
+        return Column(name, form, codes, number_names(levels[:known]))
 
     def parse(self, name: str, wanted: Format) -> Column:
         """Read a column in the format that it had in another file; DataError names the row of what does not fit it."""
@@ -253,13 +287,17 @@ class Columns:
             return self.category(name) if wanted.decimal else self._text_levels(name)
         if wanted.kind == "date" and is_time(column.type):
             return Column(name, wanted, as_times(column))
+        if wanted.date == text.DIGITS and is_number(column.type):
+            values = as_floats(column)
+            if (times := text.dates_of_digits(values)) is not None:
+                return Column(name, wanted, times)
         if wanted.kind != "date" and (is_number(column.type) or pa.types.is_boolean(column.type)):
             return self._fitting(name, wanted, as_floats(column))
-        if wanted.kind == "number" and name in self._plain and not self._has_points(name):
+        if wanted.kind == "number" and not wanted.unit and name in self._plain and not self._has_points(name):
             return self._fitting(name, wanted, self._plain[name])
         coded = self.coded(name)
         present = ~self.reading.missing(coded.texts, among_numbers=True)
-        values, good = _by(coded.texts, wanted, self.decimal)
+        values, good = _by(coded.texts, wanted, self.decimal(name))
         if (present & ~good).any():
             self._unfit(name, wanted, coded, present & ~good)
             present &= good
@@ -273,9 +311,8 @@ class Columns:
 
     def _unfit(self, name: str, wanted: Format, coded: Coded, bad: Flags) -> None:
         """Raise DataError for the first text that does not fit its column, or note all rows that have one."""
-        what = {"number": "numbers", "boolean": "true and false", "date": f"dates ({wanted.date})"}[
-            wanted.kind
-        ]
+        numbers = "percents such as 12%" if wanted.unit else "numbers"
+        what = {"number": numbers, "boolean": "true and false", "date": f"dates ({wanted.date})"}[wanted.kind]
         if self.tolerant:
             for row in np.flatnonzero(np.append(bad, False)[coded.codes]).tolist():
                 value = str(coded.texts[int(coded.codes[row])].as_py())
@@ -283,8 +320,10 @@ class Columns:
             return
         row = coded.first_row(bad)
         value = str(coded.texts[int(coded.codes[row])].as_py())
+        missing = call_missing([value], self.reading.missing_words)
+        cure = f"{missing}, or " if missing else ""
         raise DataError(
-            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {call_missing(value)}or repair it"
+            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {cure}repair it"
         )
 
     def _fitting(self, name: str, wanted: Format, values: Floats) -> Column:
@@ -318,19 +357,45 @@ class Columns:
             name, self._format("category", decimal=""), to[coded.codes], tuple(str(words[i]) for i in order)
         )
 
-    def _format(self, kind: Kind, date: str = "", decimal: str | None = None) -> Format:
-        """Return the format of a column of this file; numbers have its decimal mark."""
-        mark = (self.decimal if kind == "number" else "") if decimal is None else decimal
-        return Format(kind, mark, date, self.reading.missing_words)
+    def _mark_of(self, name: str) -> str:
+        """Return the decimal mark to keep of a column; numbers without text have a point."""
+        if not self._marks.comma or not is_text(self.table.columns[name].type):
+            return "."
+        return "," if name in self._plain and not self._pointed(name) else self.decimal(name)
+
+    def _pointed(self, name: str) -> bool:
+        return bool(pc.any(pc.match_substring(self.table.columns[name], ".")).as_py())
+
+    def _format(self, kind: Kind, date: str = "", decimal: str = "") -> Format:
+        return Format(kind, decimal, date, self.reading.missing_words)
 
 
 def _by(texts: Any, wanted: Format, decimal: str) -> tuple[NDArray[Any], Flags]:
     if wanted.kind == "number":
-        return text.numbers(texts, decimal)
+        return _numbers(texts, decimal, wanted.unit)
     if wanted.kind == "date":
         return text.dates(texts, wanted.date)
     true = text.is_word(texts, ("true", "1"))
     return true.astype(np.float64), true | text.is_word(texts, ("false", "0"))
+
+
+def _numbers(texts: Any, decimal: str, unit: str) -> tuple[Floats, Flags]:
+    """Return texts as numbers, and which of them are; with a unit those alone that have it."""
+    if not unit:
+        return text.numbers(texts, decimal)
+    values, good = text.numbers(text.without_percent(texts), decimal)
+    return values, good & text.is_percent(texts)
+
+
+def _unit(coded: Coded, present: Flags) -> str:
+    """Return "%" where most values have it."""
+    percent = text.is_percent(coded.texts) & present
+    return "%" if 2 * coded.counts[percent].sum() > coded.counts[present].sum() else ""
+
+
+def _are_codes(coded: Coded, present: Flags) -> bool:
+    """Whether all values are digits, some with leading zeros: postal codes."""
+    return text.holds_codes(coded.texts) and bool(text.is_digits(coded.texts)[present].all())
 
 
 def _all_words(coded: Coded, present: Flags, words: tuple[str, ...]) -> bool:
@@ -340,21 +405,6 @@ def _all_words(coded: Coded, present: Flags, words: tuple[str, ...]) -> bool:
 def spread(values: Floats, coded: Coded) -> Floats:
     """Return the values of the different texts row by row, NaN where the file has a null."""
     return np.append(values, np.nan)[coded.codes]
-
-
-def is_row_number(name: str, values: Floats) -> bool:
-    """Tell whether numbers count the rows (0, 1, 2, … or 1, 2, 3, …), or are different numbers under a name such as `id`.
-
-    A column named `time`, `week` and the like may count: it says when.
-    """
-    if len(values) < _TELLING_ROWS or np.isnan(values).any():
-        return False
-    if values[0] in (0, 1) and bool((np.diff(values) == 1).all()):
-        return not text.is_time_name(name)
-    if not text.is_identifier_name(name) or bool((values != np.floor(values)).any()):
-        return False
-    different = len(np.unique(values))
-    return different == len(values) or different > _MOST_LEVELS
 
 
 def number_names(values: Floats) -> tuple[str, ...]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from dltrain.data.errors import DataError
 from dltrain.errors import assigned, in_quotes
+
+_MOST_WORDS = 12  # stray texts that one cure names
 
 
 def typed(key: str, names: Iterable[str]) -> str:
@@ -28,7 +31,21 @@ def short(value: str) -> str:
     return repr(value if len(value) <= 40 else f"{value[:40]}…")
 
 
-def call_missing(value: str) -> str:
-    """Return the cure for an odd value, empty for one that nobody would type."""
-    typeable = len(value) <= 40 and value.isprintable()
-    return f"call it missing: {typed('missing_words', [value])}, " if typeable else ""
+def call_missing(words: Sequence[str], given: Iterable[str] = ()) -> str:
+    """Return the cure for odd values, beside the words already `given`; empty for values that nobody would type."""
+    typeable = all(len(word) <= 40 and word.isprintable() for word in words) and len(words) <= _MOST_WORDS
+    what = "it" if len(words) == 1 else "these"
+    return f"call {what} missing: {typed('missing_words', [*given, *words])}" if typeable else ""
+
+
+class StrayValues(DataError):
+    """Texts in a column of numbers or dates; the message holds the cure for all of them, and keeps the words already given."""
+
+    def __init__(self, problem: str, words: Sequence[str], cure: str, given: Sequence[str]) -> None:
+        self.problem, self.words, self.cure, self.given = problem, list(dict.fromkeys(words)), cure, given
+        ways = [way for way in (call_missing(self.words, given), cure) if way]
+        super().__init__(f"{problem}\nor {', or '.join(ways)}" if ways else problem)
+
+    def with_words(self, words: Sequence[str]) -> StrayValues:
+        """Return the error with a cure that covers the stray texts of other columns, too."""
+        return StrayValues(self.problem, [*self.words, *words], self.cure, self.given)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ from dltrain.data.tables.text import Floats
 # A number far from 0 loses its digits in float32: its training mean is subtracted in float64 first where that is more
 # than so many standard deviations. Below, float32 is exact to 1e-5 of a deviation and nothing is changed.
 _FAR = 100.0
+# A value outside of the training's range by more than so many times its width is named; of normal values that is 20 deviations.
+FAR_WIDTHS = 3.0
+_NAMED = 4  # values far outside that are named
 _LINES = 4  # more columns with missing values share one line
 
 
@@ -46,6 +49,7 @@ class TableInputs:
             tuple(name for rule in rules for name in rule.features),
             rules,
             (*self.notes, *fill_notes(self.columns, rules), *unseen),
+            lambda name: far_notes(self.columns, rules, name),
         )
 
 
@@ -80,9 +84,15 @@ def fit(column: Column, train: NDArray[np.int64], date_parts: bool) -> Rule:
         middle = times[(len(times) - 1) // 2]
         parts = _parts_that_vary(present) if date_parts else ("year",)
         centers = tuple(float(part_of(present, part).mean()) if part == "year" else 0.0 for part in parts)
-        return Rule(column.name, column.format, (), str(middle), holes, parts, centers)
+        # months, weekdays and hours return
+        years = part_of(times[[0, -1]], "year")
+        lows, highs = (float(years[0]),), (float(years[1]),)
+        return Rule(column.name, column.format, (), str(middle), holes, parts, centers, lows, highs)
     fill = float(np.median(present)) if kind == "number" else float(present.mean() > 0.5)
-    return Rule(column.name, column.format, (), fill, holes, centers=(_center(present),))
+    rule = Rule(column.name, column.format, (), fill, holes, ("",), (_center(present),))
+    if kind == "boolean":
+        return rule
+    return replace(rule, lows=(float(present.min()),), highs=(float(present.max()),))
 
 
 def _center(values: Floats) -> float:
@@ -156,16 +166,54 @@ def _parts_that_vary(times: NDArray[Any]) -> tuple[str, ...]:
     return tuple(part for part in DATE_PARTS if part == "year" or len(np.unique(part_of(times, part))) > 1)
 
 
+def far_notes(
+    columns: tuple[Column, ...], rules: tuple[Rule, ...], name: Callable[[int], str]
+) -> tuple[str, ...]:
+    """Name the values that lie outside of the range of the training by more than `FAR_WIDTHS` times its width."""
+    found: list[str] = []
+    count = 0
+    for column, rule in zip(columns, rules, strict=True):
+        for part, low, high in zip(rule.parts, rule.lows, rule.highs, strict=False):
+            values = part_of(column.values, part) if part else column.values
+            with np.errstate(invalid="ignore"):
+                far = np.maximum(low - values, values - high) > FAR_WIDTHS * (high - low)
+            rows = np.flatnonzero(far & ~column.missing)
+            count += len(rows)
+            found += [
+                f"{f'{column.name} {part}'.rstrip()} {values[row]:.7g} in {name(int(row))} (training: {low:.7g} to {high:.7g})"
+                for row in rows[:_NAMED].tolist()
+            ]
+    if not found:
+        return ()
+    more = f"; … ({count - _NAMED:,} more)" if count > _NAMED else ""
+    what = "a value" if count == 1 else f"{count:,} values"
+    return (f"scale    {what} far outside of the range of the training: {'; '.join(found[:_NAMED])}{more}",)
+
+
 def fill_notes(columns: tuple[Column, ...], rules: tuple[Rule, ...]) -> tuple[str, ...]:
     """Return a line for each column with missing values, or one for all where they are many."""
     holes = [(column, rule, int(column.missing.sum())) for column, rule in zip(columns, rules, strict=True)]
     holes = [(column, rule, count) for column, rule, count in holes if count]
     if len(holes) > _LINES:
-        each = some((f"{column.name} ({count:,})" for column, _, count in holes), 6)
-        return (f"missing  {len(holes)} columns, filled from the training split and marked: {each}",)
+        ways: dict[str, list[str]] = {}
+        for column, rule, count in holes:
+            ways.setdefault(_way(rule), []).append(f"{column.name} ({count:,})")
+        return tuple(
+            f"missing  {len(names)} column{'s' * (len(names) > 1)}, {way}: {some(names, 6)}"
+            for way, names in ways.items()
+        )
     return tuple(
         f"missing  {column.name}: {count:,} of {len(column.values):,}, {_filled(rule)}"
         for column, rule, count in holes
+    )
+
+
+def _way(rule: Rule) -> str:
+    """Return what is done with the missing values of a column, without their fill."""
+    if rule.format.kind == "category":
+        return _filled(rule)
+    return "filled from the training split" + (
+        " and marked" if rule.indicator else ", not marked: none missing in training"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,15 @@ from torch import Tensor
 
 from dltrain.data.contract import check_columns
 from dltrain.data.errors import DataError
-from dltrain.data.tables.columns import Column, Columns
+from dltrain.data.tables.columns import ODD_SHARE, Column, Columns
 from dltrain.data.tables.encode import coded_targets
 from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.targets import Targets
 from dltrain.data.tables.text import Flags
+
+_TOLD = 20  # rows that are left out and named one by one
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Part:
     targets: Tensor
     rows: NDArray[np.int64]
     incomplete: int = 0  # rows that were left out since a feature was missing
+    broken: tuple[str, ...] = ()  # rows that were left out for a value that does not fit, and why
 
     def without(self, leave: Flags) -> Part:
         """Leave out rows that lack a value."""
@@ -42,9 +45,8 @@ class Part:
             )
         kept = np.flatnonzero(~leave)
         columns = tuple(column.take(kept) for column in self.columns)
-        return Part(
-            self.table, columns, self.targets[torch.from_numpy(kept)], self.rows[kept], int(leave.sum())
-        )
+        targets = self.targets[torch.from_numpy(kept)]
+        return Part(self.table, columns, targets, self.rows[kept], int(leave.sum()), self.broken)
 
 
 def part_of_table(table: Table, columns: Sequence[Column], targets: Tensor, kept: Flags) -> Part:
@@ -73,21 +75,54 @@ def incomplete(part: Part, missing: str) -> Flags:
 
 
 def part_by_formats(
-    path: Path, key: str, delimiter: str, reading: Reading, chosen: Sequence[Column | Rule], goal: Targets
+    path: Path,
+    key: str,
+    delimiter: str,
+    reading: Reading,
+    chosen: Sequence[Column | Rule],
+    goal: Targets,
+    tolerant: bool = False,
 ) -> Part:
-    """Read the rows of a file, named by `dataset.<key>`, by the formats that another file had: a test file, or one to score."""
-    table = read(path, delimiter, key)
+    """Read the rows of a file, named by `dataset.<key>`, by the formats that another file had: a test file, or one to score.
+
+    tolerant: leave out rows with a value that does not fit its column, unless that would be all.
+    """
+    table = read(path, delimiter, key, tolerant)
     names = [*(column.name for column in chosen), *goal.names]
     check_columns(table.columns, names, str(path))
-    columns = Columns(table, reading, names)
+    columns = Columns(table, reading, names, tolerant=tolerant)
     found = [columns.parse(column.name, column.format) for column in chosen]
     targets = [columns.parse(name, form) for name, form in zip(goal.names, goal.formats, strict=True)]
+    if tolerant and goal.task == "classification":
+        columns.broken |= _unknown_classes(targets[0], goal.class_names)
+    if len(columns.broken) == len(table):
+        return part_by_formats(path, key, delimiter, reading, chosen, goal)
     kept: Flags = ~np.any([column.missing for column in targets], axis=0)
+    kept[list(columns.broken)] = False
     if goal.task == "classification":
-        values = torch.from_numpy(coded_targets(targets[0], goal.class_names)[kept])
+        labels = targets[0].take(np.flatnonzero(kept))
+        values = torch.from_numpy(coded_targets(labels, goal.class_names))
     else:
         values = torch.from_numpy(np.stack([column.values[kept] for column in targets], 1))
-    return part_of_table(table, found, values, kept)
+    reasons = {int(table.numbers[row]): reason for row, reason in columns.broken.items()} | dict(table.broken)
+    broken = tuple(
+        f"row {number} of {path}{table.line_of(number)} is left out: {reason}"
+        for number, reason in sorted(reasons.items())[:_TOLD]
+    )
+    if len(reasons) > _TOLD:
+        broken += (f"{len(reasons) - _TOLD:,} more rows of {path} are left out",)
+    return replace(part_of_table(table, found, values, kept), broken=broken)
+
+
+def _unknown_classes(column: Column, known: Sequence[str]) -> dict[int, str]:
+    """Return the rows with a class that is not known, if these are few; many are another naming of the classes."""
+    unknown = np.array([level not in known for level in column.levels] + [False])[column.values]
+    if unknown.sum() > max(1, ODD_SHARE * len(unknown)):
+        return {}
+    return {
+        row: f"column {column.name!r} holds {column.levels[column.values[row]]!r}, which is none of the classes"
+        for row in np.flatnonzero(unknown).tolist()
+    }
 
 
 def joined(columns: tuple[Column, ...]) -> Column:

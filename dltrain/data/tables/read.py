@@ -39,7 +39,7 @@ class Table:
     """Columns by name, all of one length, and the file that they come from.
 
     separator: of a CSV file, else "". notes: what was detected and is not plain CSV in UTF-8. broken: rows of the file that
-    are not among these, by number, and why.
+    are not among these, by number, and why. layout: of a CSV file.
     """
 
     path: Path
@@ -47,6 +47,7 @@ class Table:
     separator: str = ""
     notes: tuple[str, ...] = ()
     broken: tuple[tuple[int, str], ...] = ()
+    layout: _Layout | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -69,8 +70,28 @@ class Table:
         return self.columns[name]
 
     def row(self, index: int) -> str:
-        """Return `row 3 of FILE`."""
-        return f"row {self.numbers[index]} of {self.path}"
+        """Return `row 3 of FILE (line 4)`: rows are counted below the header, without empty lines."""
+        number = int(self.numbers[index])
+        return f"row {number} of {self.path}{self.line_of(number)}"
+
+    def line_of(self, number: int) -> str:
+        """Return ` (line 4)`, where the row of that number begins in a CSV file; empty for other files. It reads the file again."""
+        if self.layout is None or not self.path.is_file():
+            return ""
+        text = _Text(self.path).open().read().decode(self.layout.encoding, errors="replace")
+        reader = csv.reader(
+            io.StringIO(text.removeprefix("\ufeff"), newline=""),
+            delimiter=self.layout.separator,
+            quotechar=self.layout.quote,
+            skipinitialspace=True,
+        )
+        found, before = -1, 0
+        for row in reader:
+            found += bool(row)
+            if row and found == number:
+                return f" (line {before + 1})"
+            before = reader.line_num
+        return ""
 
 
 def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) -> Table:
@@ -164,9 +185,10 @@ def _read_csv(file: _Text, delimiter: str, tolerant: bool) -> Table:
     columns, ragged = by(file, layout)
     if ragged and not tolerant:
         number, reason = ragged[0]
-        raise DataError(f"row {number} of {file.path} has {reason}, or set dataset.delimiter")
+        line = Table(file.path, columns, layout=layout).line_of(number)
+        raise DataError(f"row {number} of {file.path}{line} has {reason}, or set dataset.delimiter")
     broken = tuple((number, f"it has {reason}") for number, reason in ragged)
-    return Table(file.path, columns, layout.separator, layout.notes, broken)
+    return Table(file.path, columns, layout.separator, layout.notes, broken, layout)
 
 
 def _layout(file: _Text, head: bytes, delimiter: str) -> _Layout:

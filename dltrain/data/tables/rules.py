@@ -18,13 +18,14 @@ class Format:
     """How the values of a column are read.
 
     decimal: mark of its numbers, "." or "," ("" in a category of text); another file may have another one. date: `iso` or
-    a format of strptime. missing_words: of the user, beside the known ones.
+    a format of strptime. missing_words: of the user, beside the known ones. unit: "%" of numbers that are written with it.
     """
 
     kind: Kind
     decimal: str = ""
     date: str = ""
     missing_words: tuple[str, ...] = ()
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Rule:
 
     levels: of a category, one feature each; a level that is not among them has 0 in all. fill: what replaces a missing
     number, truth or time (a time as ISO text). indicator: a last feature that is 1 where the value was missing. parts: of a
-    date, such as year and month. centers: what is subtracted from each part in float64.
+    date, such as year and month. centers: what is subtracted from each part in float64. lows, highs: of a number, or of the year of a date,
+    in the training rows; empty in files of versions that did not write them.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Rule:
     indicator: bool = False
     parts: tuple[str, ...] = ("",)
     centers: tuple[float, ...] = (0.0,)
+    lows: tuple[float, ...] = ()
+    highs: tuple[float, ...] = ()
 
     @property
     def features(self) -> list[str]:
@@ -66,7 +70,7 @@ def rule_from_json(content: Mapping[str, Any]) -> Rule:
 def _check_types(rule: Rule) -> None:
     """Raise ValueError for a rule that no run wrote: the file may come from elsewhere."""
     form = rule.format
-    texts = (rule.name, form.decimal, form.date, *form.missing_words, *rule.levels, *rule.parts)
+    texts = (rule.name, form.decimal, form.date, form.unit, *form.missing_words, *rule.levels, *rule.parts)
     fill = str if form.kind == "date" else (int, float)
     parts = DATE_PARTS if form.kind == "date" else ("",)
     sound = (
@@ -74,7 +78,9 @@ def _check_types(rule: Rule) -> None:
         and all(isinstance(text, str) for text in texts)
         and (rule.fill is None or isinstance(rule.fill, fill))
         and isinstance(rule.indicator, bool)
-        and all(isinstance(center, int | float) for center in rule.centers)
+        and all(isinstance(value, int | float) for value in (*rule.centers, *rule.lows, *rule.highs))
+        and len(rule.lows) == len(rule.highs)
+        and len(rule.lows) <= len(rule.parts)
         and (form.kind == "category" or len(rule.parts) == len(rule.centers))
         and (form.kind == "category" or set(rule.parts) <= set(parts))
     )

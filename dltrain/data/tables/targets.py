@@ -14,7 +14,8 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.spec import Task
 from dltrain.data.tables import text
-from dltrain.data.tables.columns import Column, Columns, LeftOut, is_row_number, number_names
+from dltrain.data.tables.columns import Column, Columns, LeftOut, number_names
+from dltrain.data.tables.identifiers import is_row_number
 from dltrain.data.tables.rules import Format
 from dltrain.data.tables.text import Flags
 
@@ -171,7 +172,7 @@ def _quantity(columns: Columns, name: str) -> Column:
     if isinstance(found, Column) and found.format.kind in ("number", "boolean"):
         return found
     coded = columns.coded(name)
-    odd = ~text.numbers(coded.texts, columns.decimal)[1] & ~columns.reading.missing(
+    odd = ~text.numbers(coded.texts, columns.decimal(name))[1] & ~columns.reading.missing(
         coded.texts, among_numbers=True
     )
     row = coded.first_row(odd)

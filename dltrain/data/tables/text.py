@@ -102,6 +102,12 @@ def comma_evidence(texts: Any) -> CommaEvidence:
     )
 
 
+def point_evidence(texts: Any) -> str | None:
+    """Return a number whose point is a decimal mark, `1.5` or `0.125`; None where there is none: `1.234` may group digits."""
+    pointed = _matches(texts, r"^[+-]?\d*\.\d+([eE][+-]?\d+)?$")
+    return _example(texts, pointed & ~_matches(texts, r"^[+-]?[1-9]\d{0,2}\.\d{3}$"))
+
+
 def looks_like_comma_numbers(texts: Any) -> Flags:
     """Tell which texts are numbers with a comma in them, whatever it means."""
     return _matches(texts, ",") & (
@@ -135,12 +141,39 @@ def numbers(texts: Any, decimal: str) -> tuple[Floats, Flags]:
     return values.to_numpy(zero_copy_only=False), good
 
 
+def is_percent(texts: Any) -> Flags:
+    """Tell which texts are numbers with a percent sign."""
+    return _matches(texts, r"^[+-]?[\d.,]*\d[.,]? ?%$")
+
+
+def without_percent(texts: Any) -> Any:
+    """Return texts without the percent sign after a number."""
+    return pc.replace_substring_regex(texts, r"^([+-]?[\d.,]*\d[.,]?) ?%$", r"\1")
+
+
+def holds_codes(texts: Any) -> bool:
+    """Tell whether some texts are four digits or more that begin with 0, such as the postal code 01067: no numbers."""
+    zeros = texts.filter(pc.starts_with(texts, "0"))
+    return bool(len(zeros) and pc.any(pc.match_substring_regex(zeros, r"^0\d{3,}$")).as_py())
+
+
+def are_sentences(texts: Any) -> bool:
+    """Tell whether most texts have four words or more."""
+    return bool(2 * _matches(texts, r"\S+(\s+\S+){3}").sum() > len(texts))
+
+
+def is_digits(texts: Any) -> Flags:
+    """Tell which texts are digits alone."""
+    return _matches(texts, r"^\d+$")
+
+
 # Dates ------------------------------------------------------------------------------------------------------------
 
 _DAYS = (
     "%Y/%m/%d", "%Y.%m.%d", "%Y-%m", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%m/%d/%y", "%d/%m/%y",
     "%b %d %Y", "%b %d, %Y", "%d-%b-%Y", "%d %b %Y", "%d-%b-%y", "%b %Y",
 )  # fmt: skip
+DIGITS = "%Y%m%d"
 _CLOCKS = ("", " %H:%M:%S", " %H:%M")
 _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?"
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
@@ -174,6 +207,23 @@ def dates(texts: Any, form: str) -> tuple[Times, Flags]:
     # strptime takes 99 for the year 99
     good = ~np.isnat(values) & (values >= np.datetime64("1000-01-01"))
     return np.where(good, values, np.datetime64("NaT")), good
+
+
+def dates_of_digits(values: Floats) -> Times | None:
+    """Return whole numbers such as 20240131 as times; None unless all are days of the years 1900 to 2099, NaN aside."""
+    present = ~np.isnan(values)
+    found = values[present]
+    if not len(found) or found.min() < 19000101 or found.max() > 20991231 or (found != np.floor(found)).any():
+        return None
+    days, codes = np.unique(found.astype(np.int64), return_inverse=True)
+    times, good = dates(pa.array(days.astype(str)), DIGITS)
+    # strptime takes 20240231 for March 2
+    same = np.char.replace(times.astype("datetime64[D]").astype(str), "-", "") == days.astype(str)
+    if not (good & same).all():
+        return None
+    every = np.full(len(values), "NaT", "datetime64[us]")
+    every[present] = times[codes]
+    return every
 
 
 def _iso(texts: Any) -> tuple[Times, Flags]:
@@ -231,11 +281,25 @@ def is_identifier_name(name: str) -> bool:
     )
 
 
+def is_number_name(name: str) -> bool:
+    """Tell whether a column's name says that it holds numbers of something, such as of orders: identifiers if all are different.
+
+    >>> [is_number_name(name) for name in ("KundenNr", "account no", "order_number", "uid", "piano", "Kundennummer", "number of rooms")]
+    [True, True, True, True, False, True, False]
+    """
+    return (
+        re.fullmatch(r"(?i:.*(nummer|[ _.-](no|nr|num|number)\.?)|uid)|.*[a-z](No|Nr|Num|Number)\.?", name)
+        is not None
+    )
+
+
 def is_time_name(name: str) -> bool:
     """Tell whether a column's name says that it counts time.
 
-    >>> [is_time_name(name) for name in ("time", "Day", "week_number", "t", "nWomen", "daylight")]
-    [True, True, True, True, False, False]
+    >>> [is_time_name(name) for name in ("time", "Day", "week_number", "t", "timestamp", "nWomen", "daylight")]
+    [True, True, True, True, True, False, False]
     """
-    words = r"(t|time|year|quarter|month|week|day|hour|minute|second|date|period|step|trend)s?"
+    words = (
+        r"(t|time|timestamp|datetime|year|quarter|month|week|day|hour|minute|second|date|period|step|trend)s?"
+    )
     return re.fullmatch(rf"(?i:{words}([ _.-].*)?)", name) is not None

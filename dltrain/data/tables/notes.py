@@ -1,0 +1,113 @@
+"""What was inferred from a table, as the lines that the header shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dltrain.data.errors import some
+from dltrain.data.tables.columns import Column, LeftOut
+from dltrain.data.tables.cures import typed
+from dltrain.data.tables.identifiers import are_all_different
+from dltrain.data.tables.parts import Part
+from dltrain.data.tables.read import Table
+from dltrain.data.tables.rules import Kind
+from dltrain.data.tables.text import DIGITS
+
+_TELLING = 100  # fewer rows do not tell that a column alone gives the classes
+LISTED = 20  # columns that are left out and named in the header
+
+
+_PLURALS: dict[Kind, str] = {
+    "number": "numbers",
+    "boolean": "true/false",
+    "date": "dates",
+    "category": "categories",
+}
+
+
+def table_note(
+    table: Table, chosen: Sequence[Column], left_out: Sequence[LeftOut], dropped: Sequence[LeftOut]
+) -> str:
+    """`table    house.csv · 506 rows · 11 numbers, 2 categories · left out: id (identifier)`."""
+    counts = Counter(column.format.kind for column in chosen)
+    kinds = [
+        f"{counts[kind]} {kind if counts[kind] == 1 else plural}"
+        for kind, plural in _PLURALS.items()
+        if counts[kind]
+    ]
+    facts = [table.path.name, *table.notes, f"{len(table):,} rows", ", ".join(kinds)]
+    facts[1:1] = _forms(chosen)
+    gone = [f"{column.name} ({column.reason})" for column in (*left_out, *dropped)]
+    if gone:
+        more = "; all: left_out in data.json" * (len(gone) > LISTED)
+        facts.append(f"left out: {some(gone, LISTED)}{more}")
+    return f"table    {' · '.join(facts)}"
+
+
+def _forms(chosen: Sequence[Column]) -> list[str]:
+    """Name the columns whose values have another form than plain numbers and dates."""
+    numbers = [column for column in chosen if column.format.kind == "number"]
+    comma = any(column.format.decimal == "," for column in numbers)
+    named = {
+        "decimal point": [column for column in numbers if comma and column.format.decimal == "."],
+        "percent": [column for column in numbers if column.format.unit],
+        "dates as 20240131": [column for column in chosen if column.format.date == DIGITS],
+    }
+    found = [f"{what}: {some((c.name for c in columns), 4)}" for what, columns in named.items() if columns]
+    return ["decimal comma"] * comma + found
+
+
+def constant_notes(chosen: Sequence[Column]) -> list[str]:
+    """Return a note about the columns that have one value; they stay, since a later file may have others."""
+    names = [column.name for column in chosen if column.is_constant]
+    return [f"constant {some(names, 6)} · the same value in every row"] * bool(names)
+
+
+def different_notes(chosen: Sequence[Column], asked: Sequence[str]) -> list[str]:
+    """Name the whole numbers that are all different, which may name the rows."""
+    names = [
+        column.name
+        for column in chosen
+        if column.format.kind == "number" and column.name not in asked and are_all_different(column.values)
+    ]
+    if not names:
+        return []
+    return [
+        f"numbers  all different: {some(names, 6)}; if they name rows, leave them out: {typed('drop', names[:6])}"
+    ]
+
+
+def telling_notes(columns: Sequence[Column], targets: Tensor, target: str) -> list[str]:
+    """Name the columns of few values each of which goes with one class: what is known only after the target tells it."""
+    if targets.is_floating_point() or len(targets) < _TELLING:
+        return []
+    classes = targets.numpy()
+    names = [
+        c.name for c in columns if c.format.kind != "date" and _tells(c, classes, 1000) and _tells(c, classes)
+    ]
+    if not names:
+        return []
+    cure = f"if it is known only afterwards, leave it out: {typed('drop', names[:6])}"
+    return [f"alone    {some(names, 6)}: the value alone tells {target} in every row; {cure}"]
+
+
+def _tells(column: Column, classes: NDArray[np.int64], first: int | None = None) -> bool:
+    """Whether each value of the first rows goes with one class, and is in 10 rows on average."""
+    values, codes = np.unique(column.values[:first], return_inverse=True)
+    pairs = np.unique(codes * (int(classes.max()) + 1) + classes[:first])
+    return 1 < len(values) <= len(codes) / 10 and len(pairs) == len(values)
+
+
+def part_notes(parts: list[Part]) -> list[str]:
+    notes = [
+        f"missing  {part.incomplete} rows of {part.table.path.name} left out, which lack a value"
+        for part in parts
+        if part.incomplete
+    ]
+    notes += [f"broken   {line}" for part in parts for line in part.broken]
+    return notes + [f"test     {part.table.path.name} · {len(part.rows):,} rows" for part in parts[1:]]

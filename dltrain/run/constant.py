@@ -1,0 +1,40 @@
+"""The scores of a constant output: what a model must beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dltrain.data.spec import DataSpec
+from dltrain.metrics.measures import Measures
+from dltrain.training.parts import Metric
+
+
+def constant_scores(
+    spec: DataSpec, metrics: Mapping[str, Metric], measures: Measures, known: Tensor, targets: Tensor
+) -> dict[str, float]:
+    """Return the scores on `targets` (N, …) of the mean of the training targets `known`, or of the fractions of their classes."""
+    if spec.task == "classification":
+        outputs = torch.bincount(known, minlength=spec.num_classes).clamp(min=1).log()
+    else:
+        outputs = known.double().mean(0)
+    outputs = outputs.expand(len(targets), -1)
+    reported = {name: metric for name, metric in metrics.items() if name != "objective"}
+    means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
+    found = means | measures.of(outputs, targets)
+    # a constant has no rank correlation
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def constant_beside(
+    spec: DataSpec, metrics: Mapping[str, Metric], measures: Measures, known: Tensor | None, targets: Tensor
+) -> dict[str, float]:
+    """Return the scores of a constant; where no training targets are known, those of quantities are 0 on average, if standardized."""
+    if known is None and spec.target_scale is not None:
+        known = torch.zeros(1, len(spec.target_scale.mean))
+    if known is None:
+        return {}
+    return constant_scores(spec, metrics, measures, known.to(targets.device), targets)

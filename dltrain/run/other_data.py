@@ -1,0 +1,216 @@
+"""What is said of data that a run is scored on and that are not those of its training, or are divided otherwise.
+
+The data of the run are read again for that, if they are still where its configuration says and have the fingerprint of the run. Two
+samples are equal where inputs (as the run encodes and normalizes them) and target are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dltrain.config.door import Door
+from dltrain.config.schema import Config
+from dltrain.data.batches import ResidentSplit
+from dltrain.data.prepare import Splits
+from dltrain.data.raw import SPLIT_WORDS, TEST
+from dltrain.data.spec import Batch
+from dltrain.data.tables.cures import value
+from dltrain.errors import DataProblem, UserError
+from dltrain.run.data import build_data
+from dltrain.storage.run_folder import read_contract, read_statistics
+from dltrain.text import say
+
+# Training samples that are compared where they are decoded from files, spread evenly: all of them would take an epoch.
+MOST_DECODED = 10_000
+# Standard deviations, in the mean over all values, of data that are on another scale than those of the training.
+FAR = 10.0
+_BATCH = 1024
+SAME_DATA = (
+    "the data are those of the training (their fingerprint is equal): the val and test splits are scored"
+)
+
+
+class Samples(Protocol):
+    """A split, or several one after the other."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, order: Tensor | None, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """See `dltrain.data.batches.Split`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run was trained on: digests of its samples, and its targets.
+
+    compared: the number of training samples that the digests are of, of `total`. usual: the fraction of the run's own val and
+    test samples that are equal to one of them; None where it has neither, or they are decoded from files.
+    """
+
+    digests: frozenset[bytes]
+    targets: Tensor
+    compared: int
+    total: int
+    usual: float | None
+
+    @classmethod
+    def of(cls, splits: Splits) -> Trained:
+        train, chosen = splits.train, torch.arange(len(splits.train))
+        if not isinstance(train, ResidentSplit) and len(train) > MOST_DECODED:
+            chosen = torch.linspace(0, len(train) - 1, MOST_DECODED).long()
+        digests = frozenset(digests_of(train, chosen))
+        others = [split for split in (splits.val, splits.test) if isinstance(split, ResidentSplit)]
+        known = [digest in digests for split in others for digest in digests_of(split)]
+        return cls(
+            digests, train.targets, len(chosen), len(train), sum(known) / len(known) if known else None
+        )
+
+    def count(self, samples: Samples) -> int:
+        """Return how many samples are equal to one of the training."""
+        return sum(digest in self.digests for digest in digests_of(samples))
+
+    def told(self, found: int, samples: int, run: str, split: str) -> str:
+        """Return a line on `found` of the samples of a split that are equal to one of the training."""
+        among = f"{self.compared:,} of its {self.total:,} training samples" * (self.compared < self.total)
+        if not found:
+            compared = f" (compared: {among})" if among else ""
+            return (
+                f"{run} is scored on other data than it was trained on: none of the {samples:,} samples ({split}) is equal to one "
+                f"of its training{compared}"
+            )
+        usual = (
+            "" if self.usual is None else f"; of its own val and test samples {100 * self.usual:.3g} % are"
+        )
+        return f"{found:,} of the {samples:,} samples ({split}) are equal to {among or 'samples'} that {run} was trained on{usual}"
+
+
+def digests_of(samples: Samples, chosen: Tensor | None = None) -> Iterator[bytes]:
+    """Yield a digest of 8 bytes for each sample: of its input and its target."""
+    order = torch.arange(len(samples)) if chosen is None else chosen
+    for batch in samples.batches(order, _BATCH):
+        for row, target in zip(*map(_bytes_of_each, (batch.inputs, batch.targets)), strict=True):
+            yield hashlib.blake2b(row + target, digest_size=8).digest()
+
+
+def _bytes_of_each(values: Tensor) -> list[bytes]:
+    """Return the bytes of each sample; −0 is 0."""
+    rows = values.detach().cpu().reshape(len(values), -1) + 0
+    return [row.tobytes() for row in rows.contiguous().numpy()]
+
+
+def is_copy(path: Path, config: Config, door: Door) -> bool:
+    """Return whether the data of a configuration are those of the training of a run, by their fingerprint, and can be divided so."""
+    contract = read_contract(path)
+    if contract is None:
+        return False
+    try:
+        splits = build_data(quiet(config), door, torch.device("cpu"), read_statistics(path), contract, True)
+    except DataProblem:
+        # such as no column that divides them
+        return False
+    return splits.fingerprint() == contract.fingerprint and (splits.val or splits.test) is not None
+
+
+def trained_on(
+    path: Path, config: Config, original: Config, door: Door, device: torch.device, whole: bool
+) -> Trained | str | None:
+    """Read the data of a run again, where a configuration names others, or divides them otherwise.
+
+    Returns the reason where they are gone or have changed, None where there is nothing to look for.
+    """
+    contract = read_contract(path)
+    if contract is None or not (whole or divides(config) != divides(original)):
+        return None
+    try:
+        splits = build_data(quiet(original), door, device, read_statistics(path), contract)
+    except UserError as error:
+        return f"the data of the training cannot be read ({str(error).splitlines()[0]})"
+    if splits.fingerprint() != contract.fingerprint:
+        return "the data of the training have changed since"
+    return Trained.of(splits)
+
+
+def divides(config: Config) -> tuple[object, ...]:
+    """Return what the samples of a run and their splits depend on."""
+    return config.dataset, config.folds, config.fold, config.seed if config.dataset["bootstrap"] else None
+
+
+def quiet(config: Config) -> Config:
+    return replace(config, quiet=True)
+
+
+def say_joined(config: Config, sizes: Mapping[str, int]) -> None:
+    """Say which splits the data themselves define, where these are scored together."""
+    present = [f"{name} ({size:,})" for name, size in sizes.items() if size]
+    if len(present) < 2:
+        return
+    root = config.dataset.get("root")
+    folders = [f for f in Path(str(root)).expanduser().iterdir() if f.is_dir()] if root else []
+    test = next((folder for folder in folders if SPLIT_WORDS.get(folder.name.lower()) == TEST), None)
+    alone = (
+        f"; the last alone: {value('root', str(test))}" if test and not config.dataset.get("labels") else ""
+    )
+    say(f"the data are divided into {', '.join(present)}, and all of them are scored together{alone}")
+
+
+def say_left_out(notes: Sequence[str]) -> tuple[str, ...]:
+    """Name the rows that do not fit the columns of the run, and return these lines."""
+    lines = tuple(note.removeprefix("broken   ") for note in notes if note.startswith("broken"))
+    for line in lines:
+        say(line)
+    return lines
+
+
+def scale_note(distance: float) -> tuple[str, ...]:
+    """Return a line on inputs whose mean distance from those of the training is `distance` deviations, where that is far."""
+    if distance <= FAR:
+        return ()
+    return (
+        f"scale    the inputs are {distance:.0f} standard deviations from those of the training on average: "
+        "are they on another scale?",
+    )
+
+
+def distance_of(samples: Samples) -> float:
+    """Return the mean of the absolute normalized inputs."""
+    batches = samples.batches(torch.arange(len(samples)), _BATCH)
+    return sum(float(batch.inputs.abs().mean()) * len(batch.inputs) for batch in batches) / len(samples)
+
+
+def say_of_data(
+    path: Path,
+    scored: Mapping[str, Samples],
+    fingerprint: str,
+    notes: tuple[str, ...],
+    trained: Trained | str | None = None,
+) -> dict[str, int]:
+    """Say on which data a run is scored, if they are not those of its training; return how many samples were trained on.
+
+    Of each split in `scored`; empty where that cannot be told.
+    """
+    contract = read_contract(path)
+    found: dict[str, int] = {}
+    if isinstance(trained, Trained):
+        for name, split in scored.items():
+            found[name] = trained.count(split)
+            say(trained.told(found[name], len(split), str(path), name))
+    elif contract is not None and contract.fingerprint != fingerprint:
+        reason = f"; whether they hold samples of it is not known: {trained}" if trained else ""
+        say(f"{path} is scored on other data than it was trained on{reason}")
+    if contract is not None and contract.fingerprint != fingerprint:
+        for note in notes:
+            if note.startswith(("unseen", "scale")):
+                say(note)
+        for note in dict.fromkeys(
+            note for split in scored.values() for note in scale_note(distance_of(split))
+        ):
+            say(note)
+    return found

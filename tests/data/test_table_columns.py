@@ -1,0 +1,217 @@
+"""What the values of a column tell of it: identifiers, decimal marks, percents, codes, dates of digits, stray texts."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_tables import encoded, plain, save
+
+from dltrain.data.contract import Contract
+from dltrain.data.errors import DataError
+from dltrain.data.prepare import prepare
+from dltrain.data.raw import RawData
+from dltrain.data.table import csv
+from dltrain.data.tables.identifiers import is_identifier
+
+ROWS = 200
+
+
+def table(path: Path, separator: str = ",", **columns: list[Any]) -> str:
+    return save(path / "t.csv", plain(ROWS) | columns, separator)
+
+
+def names(raw: RawData) -> list[str]:
+    return [column.name for column in raw.inputs.columns]  # type: ignore[union-attr]
+
+
+# Identifiers --------------------------------------------------------------------------------------------------------
+
+DRAW = np.random.default_rng(4)
+IDENTIFIERS = {
+    "consecutive": np.arange(ROWS) + 50_000,
+    "falling": 70_000 - np.arange(ROWS),
+    "permutation": DRAW.permutation(ROWS) + 1000,
+    "one in forty, in any order": DRAW.choice(100_000, 2500, replace=False),
+    "two rows twice": np.append(np.arange(ROWS) + 50_000, [50_003, 50_009]),
+    "rising with gaps": np.cumsum(DRAW.integers(1, 120, ROWS)),
+}
+MEANINGFUL = {
+    "different prices": DRAW.choice(np.arange(90_000, 900_000), ROWS, replace=False),
+    "sorted prices": np.sort(DRAW.choice(np.arange(90_000, 900_000), ROWS, replace=False)),
+    "percents": DRAW.integers(0, 100, 2000),
+    "counts": DRAW.poisson(300, ROWS),
+    "seconds since 1970": 1_700_000_000 + 60 * np.arange(2000),
+    "fractions": np.arange(ROWS) / 4,
+    "too few rows": np.arange(50) + 300,
+}
+
+
+@pytest.mark.parametrize("values", IDENTIFIERS.values(), ids=IDENTIFIERS)
+def test_numbers_that_name_rows_are_identifiers_whatever_their_name(values: Any) -> None:
+    assert is_identifier("rechnung", values.astype(float))
+
+
+@pytest.mark.parametrize("values", MEANINGFUL.values(), ids=MEANINGFUL)
+def test_numbers_with_a_meaning_are_kept(values: Any) -> None:
+    assert not is_identifier("amount", values.astype(float))
+
+
+def test_no_column_of_the_bundled_tables_is_an_identifier() -> None:
+    from sklearn import datasets
+
+    for name in ("iris", "wine", "breast_cancer", "diabetes"):
+        found = getattr(datasets, f"load_{name}")()
+        assert not any(map(is_identifier, found.feature_names, found.data.T.astype(float)))
+
+
+def test_times_and_small_numbered_columns_by_name() -> None:
+    count = np.arange(ROWS) + 1900.0
+    assert not is_identifier("year", count) and not is_identifier("timestamp", count)
+    few = np.array([4.0, 17, 2, 300, 41, 8, 90, 77, 5, 61, 33])
+    assert (
+        is_identifier("KundenNr", few) and is_identifier("account no", few) and not is_identifier("age", few)
+    )
+
+
+def test_identifiers_are_listed_and_kept_on_demand(tmp_path: Path) -> None:
+    amounts = DRAW.choice(np.arange(90_000, 900_000), ROWS, replace=False).tolist()
+    path = table(tmp_path, rechnung=list(range(500, 500 + ROWS)), amount=amounts)
+    raw = csv(path, "y")
+    assert names(raw) == ["x", "kind", "amount"] and raw.left_out == {"rechnung": "identifier"}
+    assert "left out: rechnung (identifier)" in raw.notes[0]
+    assert any(note.startswith("numbers  all different: amount;") for note in raw.notes)
+    assert "rechnung" in names(csv(path, "y", keep=["rechnung"]))
+    assert not any("all different" in note for note in csv(path, "y", keep=["amount"]).notes)
+
+
+def test_sentences_are_text_and_every_column_left_out_is_in_the_contract(tmp_path: Path) -> None:
+    more = {f"e{i}": [""] * ROWS for i in range(25)}
+    path = table(tmp_path, text=[f"customer {i} complained about food" for i in range(ROWS)], **more)
+    raw = csv(path, "y")
+    assert raw.left_out["text"] == f"text, {ROWS} different values"
+    assert raw.notes[0].endswith("… (6 more); all: left_out in data.json")
+    contract = prepare(raw).contract
+    assert contract is not None and Contract.from_json(contract.to_json()).left_out == raw.left_out
+    assert len(contract.left_out) == 26
+
+
+# Forms of numbers ---------------------------------------------------------------------------------------------------
+
+
+def test_each_column_has_its_own_decimal_mark(tmp_path: Path) -> None:
+    euros = [f"{i % 9}.{i % 7}00,{i % 10}5" for i in range(ROWS)]
+    path = table(
+        tmp_path, ";", z=["0.125", "2.5"] * (ROWS // 2), eur=euros, whole=["1.234", "7"] * (ROWS // 2)
+    )
+    raw = csv(path, "y")
+    inputs = dict(zip(encoded(raw).feature_names, encoded(raw).inputs.T.tolist(), strict=True))
+    assert inputs["z"][:2] == [0.125, 2.5] and inputs["eur"][:2] == pytest.approx([0.05, 1100.15])
+    # which alone may be both: the mark of the other columns
+    assert inputs["whole"][:2] == [1234, 7]
+    assert "decimal comma · decimal point: x, z" in raw.notes[0]
+
+
+def test_percents_are_numbers_and_other_files_are_held_to_them(tmp_path: Path) -> None:
+    raw = csv(table(tmp_path, pct=[f"{i % 90}{' ' * (i % 2)}%" for i in range(ROWS)]), "y")
+    assert encoded(raw).inputs[:3, -1].tolist() == [0, 1, 2] and "percent: pct" in raw.notes[0]
+    contract = prepare(raw).contract
+    assert contract is not None
+    wrong = save(tmp_path / "o.csv", plain(3) | {"pct": ["0.12", "0.3", "1"]})
+    with pytest.raises(DataError, match="column 'pct' holds percents such as 12%, but '0.12' in row 1"):
+        contract.encode(wrong)
+    mixed = [f"{i % 90}%" for i in range(ROWS - 2)] + ["0.3", "0.4"]
+    with pytest.raises(DataError, match="column 'pct' holds percents such as 12%, but '0.3'"):
+        csv(table(tmp_path, pct=mixed), "y")
+
+
+def test_digits_with_leading_zeros_are_codes(tmp_path: Path) -> None:
+    raw = csv(table(tmp_path, plz=["01067", "80331"] * (ROWS // 2), hour=["08", "11"] * (ROWS // 2)), "y")
+    assert encoded(raw).feature_names[-3:] == ("plz=01067", "plz=80331", "hour")
+    raw = csv(table(tmp_path, plz=[f"0{i % 150:04d}" for i in range(ROWS)]), "y")
+    assert raw.left_out == {"plz": "code, 150 different values"}
+    assert (
+        "plz=00007"
+        in encoded(
+            csv(table(tmp_path, plz=[f"0{i % 150:04d}" for i in range(ROWS)]), "y", keep=["plz"])
+        ).feature_names
+    )
+
+
+def test_dates_of_digits_are_dates(tmp_path: Path) -> None:
+    days = [20200101 + 100 * (i % 12) + i % 28 for i in range(ROWS)]
+    raw = csv(table(tmp_path, day=days), "y")
+    assert "dates as 20240131: day" in raw.notes[0] and "day month" in encoded(raw).feature_names
+    contract = prepare(raw).contract
+    assert contract is not None
+    other = save(tmp_path / "o.csv", plain(3) | {"day": [20200215, "", 20200301]})
+    assert contract.encode(other).inputs.shape[0] == 3
+    # 31 February is none
+    assert csv(table(tmp_path, day=[*days[1:], 20200231]), "y").notes[0].count("dates") == 0
+
+
+# Stray texts --------------------------------------------------------------------------------------------------------
+
+
+def test_the_cure_for_stray_texts_holds_all_of_them_and_the_words_given(tmp_path: Path) -> None:
+    age = [20 + i % 150 for i in range(ROWS)]
+    size = [i / 7 for i in range(ROWS)]
+    path = table(tmp_path, age=[*age[2:], "ca. 120", "120 m²"], size=[*size[1:], "big"])
+    with pytest.raises(DataError) as error:
+        csv(path, "y", missing_words=["lost"])
+    (cure,) = [
+        word for word in shlex.split(str(error.value).replace(", or", " , or")) if "missing_words" in word
+    ]
+    words = cure.partition("=")[2].strip("[]").replace('"', "").split(",")
+    assert words == ["lost", "ca. 120", "120 m²", "big"]
+    assert "categorical" not in str(error.value)  # of 150 numbers
+    assert f"in row {ROWS - 1} of {path} (line {ROWS}) (2 of {ROWS} values are something else)" in str(
+        error.value
+    )
+    assert "age" in names(csv(path, "y", missing_words=words))
+
+
+def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
+    """Empty lines and line breaks in quotes are counted."""
+    rows = ["x,t,y", "", *(f"{i},a,{'ab'[i % 2]}" for i in range(20)), '3,"two\nlines",a', "odd,a,b"]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(DataError, match=r"'odd' in row 22 of .* \(line 25\)"):
+        csv(str(tmp_path / "t.csv"), "y")
+
+
+def test_missing_values_of_many_columns_tell_which_are_marked(tmp_path: Path) -> None:
+    columns = {f"n{i}": [float(j % 13) for j in range(ROWS)] for i in range(4)}
+    for values in columns.values():
+        values[3] = ""  # type: ignore[call-overload]
+    contract = prepare(csv(table(tmp_path, **columns), "y"), split_seed=1).contract
+    assert contract is not None
+    other = plain(3) | {name: ["", 1, 2] for name in columns} | {"kind": ["", "a", "b"]}
+    notes = contract.encode(save(tmp_path / "o.csv", other)).notes
+    assert "missing  1 column, none in training: no level: kind (1)" in notes
+    assert any(
+        note.startswith("missing  4 columns, filled from the training split and marked: n0 (1)")
+        for note in notes
+    )
+
+
+def test_a_column_that_alone_tells_the_class_is_named(tmp_path: Path) -> None:
+    classes = plain(ROWS)["y"]
+    path = table(
+        tmp_path,
+        leak=[int(word == "yes") for word in classes],
+        near=[0, *(int(w == "yes") for w in classes[1:])],
+    )
+    (line,) = [note for note in csv(path, "y").notes if note.startswith("alone")]
+    assert line.startswith("alone    leak: the value alone tells y in every row;")
+    assert not any(note.startswith("alone") for note in csv(table(tmp_path), "y").notes)
+
+
+def test_check_lists_every_column_that_is_left_out(
+    workdir: Path, dltrain: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = table(workdir, **{f"e{i}": [""] * ROWS for i in range(25)})
+    dltrain("check", "dataset=csv", f"dataset.path={path}", "dataset.target=y", "model=linear")
+    assert "e24 (empty)" in capsys.readouterr().out

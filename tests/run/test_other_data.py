@@ -1,0 +1,195 @@
+"""`dltrain evaluate` on data that are, or hold, those that the run was trained on."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dltrain.errors import DataProblem
+
+ROWS = 120
+KINDS = ("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "model=linear", "steps=2")
+
+
+def rows_of(count: int, seed: int = 0) -> list[str]:
+    draw = random.Random(seed)
+    return [f"{draw.gauss(0, 1):.6f},{draw.gauss(5, 2):.6f},{'ab'[i % 2]}" for i in range(count)]
+
+
+def write(path: str, rows: list[str]) -> str:
+    Path(path).write_text("\n".join(["x,z,kind", *rows]) + "\n")
+    return f"dataset.path={path}"
+
+
+@pytest.fixture
+def run(train: Any) -> Path:
+    write("t.csv", rows_of(ROWS))
+    path: Path = train(*KINDS).path
+    return path
+
+
+@pytest.fixture
+def scored(dltrain: Any, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Evaluate; return the scores by split and what was said beside them."""
+
+    def evaluate(*words: object, code: int = 0) -> tuple[dict[str, Any], str]:
+        capsys.readouterr()
+        assert dltrain("evaluate", *words, "--json", "evaluation.bootstrap=0") == code
+        found = capsys.readouterr()
+        return {score["split"]: score for score in json.loads(found.out)["scores"]}, found.err
+
+    return evaluate
+
+
+def test_a_copy_is_divided_as_in_the_training(run: Path, scored: Any) -> None:
+    own, silence = scored(run)
+    shutil.copy("t.csv", "copy.csv")
+    copy, said = scored(run, "dataset.path=copy.csv")
+    assert copy == own and set(own) == {"val", "test"}
+    assert silence == "" and "the data are those of the training (their fingerprint is equal)" in said
+    assert own["test"]["trained_on"] is None
+
+
+def test_rows_of_the_training_are_counted(run: Path, scored: Any) -> None:
+    train = json.loads((run / "data.json").read_text())["sizes"]["train"]
+    rows = rows_of(ROWS)
+    mixed = [*rows, *rows_of(30, seed=9)]
+    random.Random(1).shuffle(mixed)
+    found, said = scored(run, write("mixed.csv", mixed))
+    assert found["all"]["trained_on"] == train and found["all"]["samples"] == ROWS + 30
+    assert (
+        f"{train} of the {ROWS + 30} samples (all) are equal to samples that {run} was trained on; of its own"
+        in said
+    )
+    assert "on other data" not in said
+    # another target makes another sample
+    found, said = scored(run, write("turned.csv", [row[:-1] + "ba"[row.endswith("b")] for row in rows]))
+    assert found["all"]["trained_on"] == 0
+    assert f"other data than it was trained on: none of the {ROWS} samples (all) is equal" in said
+
+
+def test_another_division_of_the_same_data_is_told(run: Path, scored: Any) -> None:
+    found, said = scored(run, "dataset.split_seed=5")
+    assert (
+        0 < found["test"]["trained_on"] <= found["test"]["samples"] and "samples (test) are equal to" in said
+    )
+
+
+def test_a_run_without_val_and_test_is_scored_on_all_of_a_copy(train: Any, scored: Any) -> None:
+    write("t.csv", rows_of(ROWS))
+    run = train(
+        *KINDS,
+        "dataset.val_fraction=0",
+        "dataset.test_fraction=0",
+        "early_stopping=none",
+        "early_stopping.metric=train/loss",
+    ).path
+    shutil.copy("t.csv", "copy.csv")
+    assert scored(run, "dataset.path=copy.csv")[0]["all"]["trained_on"] == ROWS
+
+
+def test_data_that_are_gone_are_told(run: Path, scored: Any) -> None:
+    other = write("new.csv", rows_of(20, seed=4))
+    Path("t.csv").unlink()
+    found, said = scored(run, other)
+    assert found["all"]["trained_on"] is None
+    assert "whether they hold samples of it is not known: the data of the training cannot be read" in said
+    write("t.csv", rows_of(ROWS, seed=8))
+    assert "not known: the data of the training have changed since" in scored(run, other)[1]
+
+
+def test_a_constant_guess_stands_beside_the_scores(run: Path, scored: Any, dltrain: Any, capsys: Any) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    own, _ = scored(run)
+    assert own["test"]["constant"] == pytest.approx({k: v for k, v in summary["constant"].items()})
+    # 20 % of the first class, which half of the training rows have
+    other = write("new.csv", [row[:-1] + "aabbbbbbbb"[i % 10] for i, row in enumerate(rows_of(50, seed=4))])
+    assert scored(run, other)[0]["all"]["constant"]["loss"] == pytest.approx(0.693, abs=0.01)
+    assert dltrain("evaluate", run, "evaluation.bootstrap=0") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:5]][1::2] == [["constant", "guess"]] * 2
+
+
+def test_folders_of_images(train: Any, scored: Any) -> None:
+    draw = random.Random(0)
+    for split, count in (("train", 20), ("test", 5)):
+        for kind in ("cat", "dog"):
+            for i in range(count):
+                Path(f"pets/{split}/{kind}").mkdir(parents=True, exist_ok=True)
+                Image.frombytes("RGB", (8, 8), draw.randbytes(192)).save(f"pets/{split}/{kind}/{i}.png")
+    run = train(
+        "dataset=image_folder", "dataset.root=pets/train", "dataset.image_size=8", "model=linear", "steps=1"
+    ).path
+    trained = json.loads((run / "data.json").read_text())["sizes"]["train"]
+    found, said = scored(run, "dataset.root=pets")
+    assert found["all"]["trained_on"] == trained and f"{trained} of the 50 samples (all) are equal" in said
+    assert "divided into train (40), test (10), and all of them are scored together" in said
+    assert "the last alone: dataset.root=pets/test" in said
+    assert scored(run, "dataset.root=pets/test")[0]["all"]["trained_on"] == 0
+
+
+def test_rows_that_do_not_fit_are_left_out_as_in_predict(
+    run: Path, scored: Any, dltrain: Any, capsys: Any
+) -> None:
+    rows = rows_of(40, seed=4)
+    whole, _ = scored(run, write("whole.csv", [row for i, row in enumerate(rows) if i not in (1, 4, 6)]))
+    rows[1], rows[4], rows[6] = "old,1.0,a", "1,2", "1.0,2.0,c"
+    found, said = scored(run, write("broken.csv", rows), code=3)
+    assert found["all"]["values"] == whole["all"]["values"] and found["all"]["samples"] == 37
+    for line in (
+        "row 2 of broken.csv (line 3) is left out: column 'x' holds numbers, but 'old'",
+        "row 5 of broken.csv (line 6)",
+    ):
+        assert line in said and any(line in text for text in found["all"]["left_out"])
+    assert (
+        "row 7 of broken.csv (line 8) is left out: column 'kind' holds 'c', which is none of the classes"
+        in said
+    )
+    assert dltrain("predict", run, "broken.csv", "--json") == 3
+    assert [item["row"] for item in json.loads(capsys.readouterr().out)["broken"]] == [2, 5]
+    # all rows, or another naming of a class, are no slips
+    with pytest.raises(DataProblem, match="column 'x' holds numbers, but 'old' in row 1"):
+        dltrain("evaluate", run, write("all.csv", ["old,1.0,a"] * 3))
+    with pytest.raises(DataProblem, match="column 'kind' holds 'c', which is none of the classes"):
+        dltrain(
+            "evaluate", run, write("named.csv", [row[:-1] + "ac"[i % 2] for i, row in enumerate(rows_of(40))])
+        )
+
+
+def test_single_values_far_from_the_training_are_named(
+    run: Path, scored: Any, dltrain: Any, capsys: Any
+) -> None:
+    rows = rows_of(40, seed=4)
+    assert "far outside" not in scored(run, write("new.csv", rows))[1]
+    rows[2] = "0.5,500000,a"
+    path = write("new.csv", rows)
+    low, high = (end(float(row.split(",")[1]) for row in rows_of(ROWS)) for end in (min, max))
+    rule = next(
+        rule for rule in json.loads((run / "data.json").read_text())["columns"] if rule["name"] == "z"
+    )
+    assert low <= rule["lows"][0] < rule["highs"][0] <= high
+    said = scored(run, path)[1]
+    assert (
+        "scale    a value far outside of the range of the training: z 500000 in row 3 of new.csv (training: "
+        in said
+    )
+    assert dltrain("predict", run, "new.csv") == 0
+    assert "z 500000 in row 3 of new.csv (training: " in capsys.readouterr().err
+
+
+def test_other_data_on_another_scale_are_told_of(train: Any, scored: Any) -> None:
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    inputs, targets = draw.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 2
+    np.savez("a.npz", inputs=inputs, targets=targets)
+    np.savez("b.npz", inputs=inputs * 100, targets=targets)
+    run = train("dataset=npz", "dataset.path=a.npz", "model=linear", "steps=1").path
+    said = scored(run, "dataset.path=b.npz")[1]
+    assert "standard deviations from those of the training on average: are they on another scale?" in said

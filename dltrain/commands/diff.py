@@ -96,7 +96,7 @@ def facts_of(folder: Path) -> dict[str, dict[str, Any]]:
     data = {key: value for key, value in document["data"].items() if key != "sizes"}
     return {
         "configuration": config,
-        "code": document["git"],
+        "code": document["git"] | {file: str(known)[:12] for file, known in document["code"].items()},
         "versions": document["versions"],
         "data": data
         | ({f"{name} samples": count for name, count in sizes.items()} if isinstance(sizes, dict) else {}),

@@ -76,6 +76,7 @@ _RUN = object_schema(
     data={"type": "object"},
     versions={"type": "object"},
     git={"type": "object"},
+    code={"type": "object"},
     notes=TEXT,
     warnings=TEXTS,
     files={"type": "object", "additionalProperties": {"type": "integer"}},
@@ -156,6 +157,7 @@ def document_of(folder: Path) -> dict[str, Any]:
         },
         "versions": _object(summary.get("versions")),
         "git": _object(summary.get("git")),
+        "code": _object(summary.get("code")),
         "tags": [str(tag) for tag in summary.get("tags") or []]
         if isinstance(summary.get("tags"), list)
         else [],

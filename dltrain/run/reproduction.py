@@ -18,6 +18,7 @@ import torch
 
 import dltrain
 from dltrain.config.door import Door
+from dltrain.config.own_code import changed_since
 from dltrain.config.rules import parse_rule
 from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem, DataProblem, typed
@@ -209,10 +210,13 @@ def _data_changes(records: Records, built: Experiment) -> Iterator[str]:
 
 
 def _code_changes(said: Mapping[str, Any]) -> Iterator[str]:
+    edits = changed_since(said.get("code"))
+    if edits:
+        yield f"code {', '.join(edits)}"
     then, now = said.get("git") or {}, git_state()
     if then and now and then.get("commit") != now.get("commit"):
         yield f"code {str(then.get('commit'))[:10]} → {str(now.get('commit'))[:10]}"
-    elif then.get("dirty") or (then and now.get("dirty")):
+    elif not edits and not said.get("code") and (then.get("dirty") or (then and now.get("dirty"))):
         yield "code that was not committed"
 
 

@@ -17,6 +17,7 @@ from dltrain.errors import CheckpointProblem, DataProblem, UserError, typed
 from dltrain.run.build import build_schedule
 from dltrain.run.built import Experiment
 from dltrain.run.plan import make_plan
+from dltrain.run.weights import say_of_code
 from dltrain.storage.checkpoint import Checkpoint
 from dltrain.storage.run_folder import RunFolder
 from dltrain.text import say
@@ -32,6 +33,7 @@ def restore(trainer: Trainer) -> None:
     """
     checkpoint = trainer.folder.newest_checkpoint()
     if checkpoint is not None:
+        say_of_code(trainer.folder.path)
         check_same_run(trainer.folder, checkpoint.manifest)
         load(trainer, checkpoint)
         trainer.folder.check_rows(checkpoint.manifest)

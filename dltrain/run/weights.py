@@ -7,7 +7,10 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from dltrain.config.own_code import changed_since
 from dltrain.errors import CheckpointProblem, typed
+from dltrain.storage.summary import read_json
+from dltrain.text import say
 
 
 class WithModel(Protocol):
@@ -34,7 +37,10 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> No
 
 
 def best_weights(path: Path) -> dict[str, Tensor]:
-    """Read checkpoints/best.safetensors of a run. Raises CheckpointProblem where it is missing or damaged."""
+    """Read checkpoints/best.safetensors of a run, and say where its code has changed: the weights may mean something else now.
+
+    Raises CheckpointProblem where they are missing or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -43,7 +49,18 @@ def best_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointProblem(
             f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: {typed('resume', path)}"
         )
+    say_of_code(path)
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
         raise CheckpointProblem(f"{file} is damaged ({error})") from None
+
+
+def say_of_code(path: Path) -> None:
+    """Say which files of the user's own code have changed since a run was trained."""
+    try:
+        summary = read_json(path / "summary.json")
+    except (OSError, ValueError):
+        return
+    if edits := changed_since(summary.get("code")):
+        say(f"{', '.join(edits)} since {path.name} was trained: its weights may compute something else now")

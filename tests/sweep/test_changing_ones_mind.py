@@ -13,9 +13,9 @@ import yaml
 from conftest import every, job_at
 from sweeping import summaries, sweep_folder
 
+from dltrain.config import own_code
 from dltrain.errors import UserError
 from dltrain.storage.job_names import job_folders
-from dltrain.sweep.plan import sources
 
 BRIEF = ("model=linear", "steps=2", "quiet=true")
 FRAGILE = """
@@ -246,8 +246,8 @@ def test_relative_imports_belong_to_the_sources_of_a_sweep(workdir):
     for name, text in files.items():
         (workdir / name).parent.mkdir(parents=True, exist_ok=True)
         (workdir / name).write_text(text)
-    named = sources.imported_by(workdir / "pack" / "inner" / "own.py")
-    found = {file.relative_to(workdir).as_posix() for name in named for file in sources.modules_in(name)}
+    named = own_code.imported_by(workdir / "pack" / "inner" / "own.py")
+    found = {file.relative_to(workdir).as_posix() for name in named for file in own_code.modules_in(name)}
     assert found == files.keys() - {"pack/inner/own.py"}
 
 

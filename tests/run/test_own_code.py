@@ -1,0 +1,102 @@
+"""The digests of the user's own code in a run, and what says that it changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from dltrain import api
+from dltrain.cli import dispatch
+from dltrain.config.own_code import changed_since
+from dltrain.errors import FindingsFailure
+
+MODEL = """
+import torch
+from own_parts import act
+
+class Net(torch.nn.Module):
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.layer = torch.nn.Linear(input_shape[0], num_classes)
+
+    def forward(self, x):
+        return act(self.layer(x.flatten(1)))
+"""
+
+
+@pytest.fixture
+def project(workdir, monkeypatch):
+    """A model of the working folder, which imports a module beside it."""
+    (workdir / "conf" / "model").mkdir(parents=True)
+    (workdir / "conf" / "model" / "mine.yaml").write_text("_target_: own_net.Net\n")
+    (workdir / "own_net.py").write_text(MODEL)
+    (workdir / "own_parts.py").write_text("import torch\nact = torch.relu\n")
+    (workdir / "other.py").write_text("")
+    monkeypatch.syspath_prepend(str(workdir))
+    yield workdir
+    forget()
+
+
+def forget() -> None:
+    """Let the modules be imported again."""
+    for name in ("own_net", "own_parts"):
+        sys.modules.pop(name, None)
+
+
+def test_a_run_keeps_the_digests_of_the_code_that_it_names_and_of_what_that_imports(project, train):
+    run = train("dataset=iris", "model=mine", "steps=3", "quiet=true")
+    assert run.summary["code"] == {
+        name: hashlib.sha256((project / name).read_bytes()).hexdigest()
+        for name in ("own_net.py", "own_parts.py")
+    }
+    assert "code" not in train("dataset=iris", "model=linear", "steps=1", "quiet=true").summary
+
+
+def test_changed_code_is_named_where_weights_are_used_and_compared(project, train, capsys):
+    run = train("dataset=iris", "model=mine", "steps=3", "quiet=true")
+    capsys.readouterr()
+    assert dispatch(["evaluate", str(run.path)]) == 0
+    assert "since" not in capsys.readouterr().err
+    (project / "own_parts.py").write_text("import torch\nact = torch.tanh\n")
+    assert dispatch(["evaluate", str(run.path)]) == 0
+    said = (
+        f"own_parts.py changed since {run.path.name} was trained: its weights may compute something else now"
+    )
+    assert said in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="own_parts.py changed since"):
+        assert api.load(run.path).model is not None
+    again = train("dataset=iris", "model=mine", "steps=3", "quiet=true")
+    assert dispatch(["diff", str(run.path), str(again.path), "--json"]) == 0
+    (code,) = json.loads(capsys.readouterr().out)["code"]
+    assert code["key"] == "own_parts.py" and code["a"] != code["b"]
+
+
+@pytest.mark.ci
+def test_reproduce_names_the_file_that_changed(project, train, capsys):
+    run = train("dataset=iris", "model=mine", "steps=30", "lr=0.1", "quiet=true")
+    (project / "own_parts.py").write_text("import torch\nact = torch.tanh\n")
+    forget()
+    with pytest.raises(FindingsFailure, match="was not reproduced"):
+        dispatch(["reproduce", str(run.path), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert "code own_parts.py changed" in found["likely_causes"]
+
+
+def test_a_stranger_s_record_reads_no_file_elsewhere(workdir):
+    (workdir / "own.py").write_text("")
+    (workdir.parent / "beside.py").write_text("")
+    os.symlink(workdir.parent / "beside.py", workdir / "link.py")
+    os.mkfifo(workdir / "pipe.txt")
+    record = {
+        name: "0"
+        for name in ("own.py", "../beside.py", "link.py", "/etc/passwd", "pipe.txt", "a\x1b[2J.py", 3)
+    }
+    assert changed_since(record) == ["own.py changed"]
+    assert changed_since({"gone.py": "0"}) == ["gone.py was deleted"]
+    assert changed_since(None) == changed_since([1]) == []
+    assert not Path("gone.py").exists()

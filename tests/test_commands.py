@@ -15,6 +15,7 @@ from conftest import Run, assert_equal, run_folders
 
 from dltrain.cli import main
 from dltrain.errors import CheckpointProblem, UserError
+from dltrain.storage.job_names import job_number
 from dltrain.verbs import verbs
 
 
@@ -278,7 +279,9 @@ def sweep(dltrain, workdir, *arguments):
     """The exit code of a sweep, and its jobs in their order."""
     before = run_folders(workdir)
     code = dltrain("-m", *arguments, "quiet=true")
-    return code, [Run(p) for p in sorted(run_folders(workdir) - before, key=lambda p: int(p.name))]
+    return code, [
+        Run(p) for p in sorted(run_folders(workdir) - before, key=lambda p: job_number(p.name) or 0)
+    ]
 
 
 @pytest.mark.parametrize("axis, values", [

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dltrain.errors import DataProblem
+from dltrain.errors import DataProblem, UserError
 
 ROWS = 120
 KINDS = ("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "model=linear", "steps=2")
@@ -74,11 +74,12 @@ def test_rows_of_the_training_are_counted(run: Path, scored: Any) -> None:
     assert f"other data than it was trained on: none of the {ROWS} samples (all) is equal" in said
 
 
-def test_another_division_of_the_same_data_is_told(run: Path, scored: Any) -> None:
-    found, said = scored(run, "dataset.split_seed=5")
-    assert (
-        0 < found["test"]["trained_on"] <= found["test"]["samples"] and "samples (test) are equal to" in said
-    )
+def test_another_division_of_the_same_data_is_refused(run: Path, scored: Any) -> None:
+    """It would score samples of the training."""
+    with pytest.raises(
+        UserError, match="`dataset.split_seed` would score the run on samples that it was trained on"
+    ):
+        scored(run, "dataset.split_seed=5")
 
 
 def test_a_run_without_val_and_test_is_scored_on_all_of_a_copy(train: Any, scored: Any) -> None:

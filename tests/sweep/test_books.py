@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import job_at
 from sweeping import Instant, Killed, states, summaries, summary_of, sweep_folder
 
 from dltrain.config.door import rights_of_user
@@ -100,8 +101,10 @@ def test_the_next_driver_reads_no_folder_that_the_books_know(driver_of, tmp_path
     assert read == [] and {job.number: (job.chosen, job.state, job.objective, job.summary, job.seconds) for job in again.jobs} == ended  # fmt: skip
     assert again.leader is not None and again.leader.objective == 0.0 and again.num_done == 40
     # what is no longer as it was is read, and what was deleted runs again
-    (tmp_path / "7" / "summary.json").write_text(json.dumps(summary_of(again.jobs[7]) | {"objective": -1.0}))
-    shutil.rmtree(tmp_path / "9")
+    (job_at(tmp_path, 7) / "summary.json").write_text(
+        json.dumps(summary_of(again.jobs[7]) | {"objective": -1.0})
+    )
+    shutil.rmtree(job_at(tmp_path, 9))
     backend = Instant()
     third = driver_of(backend)
     assert read == [7] and third.leader.number == 7
@@ -235,7 +238,7 @@ def test_a_job_that_is_refused_when_it_starts_fails_and_others_go_on(driver_of, 
     monkeypatch.setattr(driver.plan.composer, "config", refusing)
     assert driver.run()
     assert Counter(states(driver).values()) == {"completed": 39, "failed": 1}
-    summary = json.loads((tmp_path / "13" / "summary.json").read_text())
+    summary = json.loads((job_at(tmp_path, 13) / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("failed", "these three exclude each other")
 
 
@@ -248,11 +251,11 @@ def test_a_sweep_of_an_earlier_version_goes_on(workdir, dltrain):
     (folder / "sweep.json").write_text(json.dumps(record | {"finished": False}))
     (folder / "books.sqlite").unlink()
     (folder / "study.log").write_text("")
-    shutil.rmtree(folder / "1")
-    before = (folder / "0" / "summary.json").stat().st_mtime_ns
+    shutil.rmtree(job_at(folder, 1))
+    before = (job_at(folder, 0) / "summary.json").stat().st_mtime_ns
     assert dltrain("-m", "lr=0.1,0.01,0.001", *BRIEF) == 0
     assert sorted(summaries(sweep_folder(workdir))) == [0, 1, 2]
-    assert (folder / "0" / "summary.json").stat().st_mtime_ns == before
+    assert (job_at(folder, 0) / "summary.json").stat().st_mtime_ns == before
 
 
 def test_a_default_that_changed_begins_a_new_sweep(workdir, dltrain, capfd):

@@ -189,7 +189,7 @@ def test_a_dry_run_lists_a_thousand_jobs(dltrain, capsys):
     assert len(said.splitlines()) < 1010
     assert "  999  seed=499 lr=0.01  " in said and "\n… 99000 more jobs\n" in said
     assert "of the first 1000: " in said and "can train together as one model: 0–999" in said
-    assert "100000 jobs, every value, and every two values together, composed and valid in 6 conf" in said
+    assert "100,000 jobs, every value, and every two values together, composed and valid in 6 conf" in said
 
 
 # Extension --------------------------------------------------------------------------------------------------------

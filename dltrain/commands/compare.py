@@ -25,13 +25,15 @@ from dltrain.screen.table import Column, lines, number, one_line, terminal_width
 from dltrain.storage.job_names import job_label
 
 if TYPE_CHECKING:
-    from dltrain.sweep.outcome.comparison import Comparison, Group, Member
+    from dltrain.sweep.outcome.comparison import Comparison, Group
+    from dltrain.sweep.outcome.members import Member
 
 HELP = """
     RUN is a run, or a sweep, which stands for its jobs. Runs that differ in seed and fold alone are repetitions of one
     configuration: their mean is shown with its 95 % interval (Student), and the best is tested against each other one, by a
     paired t-test where both have the same seeds, else by Welch's, corrected for the number of tests (Holm). Below five
-    repetitions nothing is tested. Without --metric the objective is compared.
+    repetitions nothing is tested. Runs on different data are ranked and tested within the same data only. Without
+    --metric the objective is compared.
 
   --metric NAME           a score: val/accuracy, test/accuracy, seconds
   --figure FILE.pdf       curves over epochs, the mean with its interval over seeds; also .svg and .png. The data are
@@ -59,6 +61,8 @@ _GROUP = object_schema(
     test={"enum": ["", "paired", "welch"]},
     p=NUMBER,
     verdict=TEXT,
+    data={"type": "integer", "minimum": 1},
+    place={"type": "integer", "minimum": 1},
 )
 SCHEMA = document_schema(
     metric=TEXT,
@@ -118,12 +122,12 @@ def check_used(given: Mapping[str, str]) -> None:
 
 def members_of(folders: Sequence[Path]) -> list[Member]:
     """Return the runs of several folders, labeled by the ends of their names."""
-    from dltrain.sweep.outcome import comparison
+    from dltrain.sweep.outcome import members
 
     found: list[Member] = []
     for folder in folders:
         end = folder.absolute().name.rpartition("-")[2]
-        for member in comparison.members_of(folder):
+        for member in members.members_of(folder):
             member.label = end if member.path == folder else f"{end}/{job_label(member.path.name)}"
             found.append(member)
     return found
@@ -137,7 +141,17 @@ def document_of(found: Comparison, files: Sequence[Path] = ()) -> dict[str, Any]
             "runs": [str(member.path) for member in group.members],
             **{
                 key: getattr(group, key)
-                for key in ("values", "mean", "deviation", "half_width", "test", "p", "verdict")
+                for key in (
+                    "values",
+                    "mean",
+                    "deviation",
+                    "half_width",
+                    "test",
+                    "p",
+                    "verdict",
+                    "data",
+                    "place",
+                )
             },
         }
         for group in found.groups
@@ -147,19 +161,27 @@ def document_of(found: Comparison, files: Sequence[Path] = ()) -> dict[str, Any]
         "mode": found.mode,
         "configurations": groups,
         "conclusion": found.conclusion,
-        "notes": found.notes,
+        "notes": [found.warning, *found.notes] if found.warning else found.notes,
         "files": list(map(str, files)),
     }
 
 
 def page(found: Comparison) -> Iterator[str]:
     """Yield the table and the conclusions from it."""
+    from dltrain.sweep.outcome.comparison import data_names
+
     groups = found.groups
     arrow = listing.ARROWS[found.mode]
-    best = ["bold" if group is groups[0] and len(groups) > 1 else "" for group in groups]
+    best = ["bold" if group.verdict == "best" else "" for group in groups]
+    names = data_names(found.by_data)
+    data = [Column("data", [names[group.data - 1] for group in groups])] if found.warning else []
+    if found.warning:
+        yield from textwrap.wrap(one_line(found.warning), min(terminal_width(), 120))
+        yield ""
     yield from lines(
         [
-            Column("#", [str(place) for place in range(1, len(groups) + 1)], right=True),
+            *data,
+            Column("#", [str(group.place) for group in groups], right=True),
             Column("configuration", [label(group.choices) or "–" for group in groups], least=20),
             Column("runs", [_runs(group) for group in groups], rank=2),
             Column(

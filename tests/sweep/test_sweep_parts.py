@@ -170,7 +170,7 @@ def test_holm_by_hand():
 def test_verdicts():
     best = [1.0, 1.1, 0.9, 1.0, 1.05]
     far, equal = [v + 1 for v in (1.0, 1.2, 0.9, 1.1, 1.0)], list(best)
-    assert statistics.verdicts(best, [far, equal, [2.0]])[1:] == ["not distinguishable", "too few"]
+    assert statistics.verdicts(best, [far, equal, [2.0]])[1:] == ["not distinguishable, p = 1", "too few"]
     assert statistics.verdicts(best, [far, equal, [2.0]])[0].startswith("p = ")
     assert statistics.verdicts([1.0] * 4, [[2.0] * 4]) == ["too few"]
 
@@ -216,14 +216,14 @@ def test_the_report_says_exactly_what_was_planted(composer, tmp_path, mode):
     # the best against each other one: equal, or different by noise alone, or by lr
     best, twin, *others = rows
     assert (best.chosen["batch_size"], best.values) == (twin.chosen["batch_size"], twin.values)
-    assert twin.verdict == "not distinguishable"
+    assert twin.verdict == "not distinguishable, p = 1"
     for row in others:
         by_noise = row.chosen["lr"] == "0.1"
         assert row.verdict.startswith("not distinguishable" if by_noise else "p = "), row
     write_report(plan, rows, jobs, notes, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.count("look further up") == 1 and page.count('class="warn"') == 1
-    assert page.count("<td>not distinguishable</td>") == 5 and page.count("<td>p = ") == 12
+    assert page.count("<td>not distinguishable, p = ") == 5 and page.count("<td>p = ") == 12
     assert "Failed jobs" not in page
     assert "http" not in page and "<script" not in page
     found = winner(plan, rows)
@@ -281,7 +281,7 @@ def test_equal_configurations_are_not_distinguishable(composer, tmp_path):
     plan, jobs = planted(composer, tmp_path)
     for job in jobs:
         job.summary["objective"] = float(job.chosen["seed"])
-    assert {row.verdict for row in rank(plan, jobs)[1:]} == {"not distinguishable"}
+    assert {row.verdict for row in rank(plan, jobs)[1:]} == {"not distinguishable, p = 1"}
 
 
 def test_failed_and_pruned_jobs_are_told_and_not_ranked_first(composer, tmp_path):

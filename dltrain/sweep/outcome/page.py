@@ -29,6 +29,8 @@ def write_page(found: Comparison, file: Path, x: str, y: str | None) -> None:
             "interval": "" if group.half_width != group.half_width else f"{group.half_width:.2g}",
             "n": len(group.values),
             "verdict": group.verdict,
+            "place": group.place,
+            "best": group.place == 1,
             "runs": " ".join(member.label for member in group.members[:20]),
         }
         for group in found.groups
@@ -36,7 +38,7 @@ def write_page(found: Comparison, file: Path, x: str, y: str | None) -> None:
     template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
         title=f"{found.metric} of {len(found.groups)} configurations, {BETTER[found.mode]}",
-        sentences=[*found.conclusion, *found.notes],
+        sentences=[*filter(None, [found.warning]), *found.conclusion, *found.notes],
         metric=found.metric,
         rows=table,
         y=column,

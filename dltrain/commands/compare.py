@@ -22,7 +22,8 @@ from dltrain.commands.asked import (
 from dltrain.config.keys import label
 from dltrain.errors import UserError
 from dltrain.screen.table import Column, lines, number, one_line, terminal_width, write
-from dltrain.storage.job_names import job_label
+from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.storage.job_names import job_label, job_number
 
 if TYPE_CHECKING:
     from dltrain.sweep.outcome.comparison import Comparison, Group
@@ -126,11 +127,18 @@ def members_of(folders: Sequence[Path]) -> list[Member]:
 
     found: list[Member] = []
     for folder in folders:
-        end = folder.absolute().name.rpartition("-")[2]
         for member in members.members_of(folder):
-            member.label = end if member.path == folder else f"{end}/{job_label(member.path.name)}"
+            member.label = short_name(member.path)
             found.append(member)
     return found
+
+
+def short_name(folder: Path) -> str:
+    """Return the end of a run's name, `97d0`, or of a job's, `97d0/3`: every verb finds the run by it."""
+    folder = folder.absolute()
+    if job_number(folder.name) is None or not (folder.parent / SWEEP_RECORD).is_file():
+        return folder.name.rpartition("-")[2]
+    return f"{folder.parent.name.rpartition('-')[2]}/{job_label(folder.name)}"
 
 
 def document_of(found: Comparison, files: Sequence[Path] = ()) -> dict[str, Any]:

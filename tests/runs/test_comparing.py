@@ -252,6 +252,25 @@ def test_jobs_are_found_whatever_their_folders_are_called(workdir):
     assert [member.label for member in members_of([sweep])] == ["0000/0", "0000/10"]
 
 
+def test_the_printed_name_of_a_job_names_it(workdir, dltrain):
+    sweep = made(workdir, {0.1: [0.1], 0.01: [0.2]})
+    folders = [sweep / "0-lr=0.1,seed=0", sweep / "10-lr=1e-05,seed=0"]
+    for old, new in zip(("0", "1"), folders, strict=True):
+        (sweep / old).rename(new)
+    labels = [member.label for member in members_of(folders)]
+    assert labels == ["0000/0", "0000/10"]
+    assert [run_folder(label).resolve() for label in labels] == folders
+
+
+def test_no_name_is_proposed_that_was_given_or_that_names_nothing(workdir):
+    sweep = made(workdir, {0.1: [0.1]})
+    (sweep / "0").rename(sweep / "0-lr=0.1,seed=0")
+    with pytest.raises(CheckpointProblem, match="Did you mean `0-lr=0.1,seed=0`") as refused:
+        run_folder("lr=0.1,seed=0")
+    assert "mean `lr=0.1" not in str(refused.value)
+    assert run_folder("0-lr=0.1,seed=0").name == "0-lr=0.1,seed=0"
+
+
 @pytest.mark.parametrize("width", [60, 100, 160])
 def test_no_page_is_wider_than_the_terminal(workdir, dltrain, capsys, monkeypatch, width):
     sweep = made(

@@ -159,7 +159,7 @@ def compare(runs: Run | Sweep | str | Path | Iterable[Run | Sweep | str | Path])
     array([0.0001, 0.01  ])
     """
     from dltrain.run.table import Table
-    from dltrain.sweep.outcome.comparison import Member, rows_of
+    from dltrain.sweep.outcome.members import Member, rows_of
 
     several = [runs] if isinstance(runs, Run | Sweep | str | Path) else list(runs)
     chosen = [run for item in several for run in _runs_of(item)]

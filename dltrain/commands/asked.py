@@ -12,7 +12,7 @@ from typing import Any
 from dltrain.errors import CheckpointProblem, UserError, nearest
 from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD, is_run
 from dltrain.storage.index import SUMMARY, Entry, Index, matches_of
-from dltrain.storage.job_names import named_by_number
+from dltrain.storage.job_names import job_number, named_by_number
 from dltrain.text import say
 
 # null stands for a value that JSON cannot hold, such as nan
@@ -108,7 +108,9 @@ def run_folder(run: Any, output: Path = OUTPUT) -> Path:
     if found:
         raise ambiguous(text, found)
     names = [entry.folder_name for entry in entries_of(output)]
-    hint = nearest(text, [*names, *(name.rpartition("-")[2] for name in names)])
+    # the end of a job's name is its last value, which names no run
+    ends = [name.rpartition("-")[2] for name in names if job_number(name) is None]
+    hint = nearest(text, [name for name in (*names, *ends) if name != text])
     raise CheckpointProblem(
         f"`{text}` is no run: there is no such folder, and no such name below {output}.{hint} The runs: dltrain runs"
     )

@@ -22,16 +22,19 @@ from dltrain.commands.asked import (
 from dltrain.config.keys import label
 from dltrain.errors import UserError
 from dltrain.screen.table import Column, lines, number, one_line, terminal_width, write
-from dltrain.storage.job_names import job_label
+from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.storage.job_names import job_label, job_number
 
 if TYPE_CHECKING:
-    from dltrain.sweep.outcome.comparison import Comparison, Group, Member
+    from dltrain.sweep.outcome.comparison import Comparison, Group
+    from dltrain.sweep.outcome.members import Member
 
 HELP = """
     RUN is a run, or a sweep, which stands for its jobs. Runs that differ in seed and fold alone are repetitions of one
     configuration: their mean is shown with its 95 % interval (Student), and the best is tested against each other one, by a
     paired t-test where both have the same seeds, else by Welch's, corrected for the number of tests (Holm). Below five
-    repetitions nothing is tested. Without --metric the objective is compared.
+    repetitions nothing is tested. Runs on different data are ranked and tested within the same data only. Without
+    --metric the objective is compared.
 
   --metric NAME           a score: val/accuracy, test/accuracy, seconds
   --figure FILE.pdf       curves over epochs, the mean with its interval over seeds; also .svg and .png. The data are
@@ -59,6 +62,8 @@ _GROUP = object_schema(
     test={"enum": ["", "paired", "welch"]},
     p=NUMBER,
     verdict=TEXT,
+    data={"type": "integer", "minimum": 1},
+    place={"type": "integer", "minimum": 1},
 )
 SCHEMA = document_schema(
     metric=TEXT,
@@ -118,15 +123,22 @@ def check_used(given: Mapping[str, str]) -> None:
 
 def members_of(folders: Sequence[Path]) -> list[Member]:
     """Return the runs of several folders, labeled by the ends of their names."""
-    from dltrain.sweep.outcome import comparison
+    from dltrain.sweep.outcome import members
 
     found: list[Member] = []
     for folder in folders:
-        end = folder.absolute().name.rpartition("-")[2]
-        for member in comparison.members_of(folder):
-            member.label = end if member.path == folder else f"{end}/{job_label(member.path.name)}"
+        for member in members.members_of(folder):
+            member.label = short_name(member.path)
             found.append(member)
     return found
+
+
+def short_name(folder: Path) -> str:
+    """Return the end of a run's name, `97d0`, or of a job's, `97d0/3`: every verb finds the run by it."""
+    folder = folder.absolute()
+    if job_number(folder.name) is None or not (folder.parent / SWEEP_RECORD).is_file():
+        return folder.name.rpartition("-")[2]
+    return f"{folder.parent.name.rpartition('-')[2]}/{job_label(folder.name)}"
 
 
 def document_of(found: Comparison, files: Sequence[Path] = ()) -> dict[str, Any]:
@@ -137,7 +149,17 @@ def document_of(found: Comparison, files: Sequence[Path] = ()) -> dict[str, Any]
             "runs": [str(member.path) for member in group.members],
             **{
                 key: getattr(group, key)
-                for key in ("values", "mean", "deviation", "half_width", "test", "p", "verdict")
+                for key in (
+                    "values",
+                    "mean",
+                    "deviation",
+                    "half_width",
+                    "test",
+                    "p",
+                    "verdict",
+                    "data",
+                    "place",
+                )
             },
         }
         for group in found.groups
@@ -147,19 +169,27 @@ def document_of(found: Comparison, files: Sequence[Path] = ()) -> dict[str, Any]
         "mode": found.mode,
         "configurations": groups,
         "conclusion": found.conclusion,
-        "notes": found.notes,
+        "notes": [found.warning, *found.notes] if found.warning else found.notes,
         "files": list(map(str, files)),
     }
 
 
 def page(found: Comparison) -> Iterator[str]:
     """Yield the table and the conclusions from it."""
+    from dltrain.sweep.outcome.comparison import data_names
+
     groups = found.groups
     arrow = listing.ARROWS[found.mode]
-    best = ["bold" if group is groups[0] and len(groups) > 1 else "" for group in groups]
+    best = ["bold" if group.verdict == "best" else "" for group in groups]
+    names = data_names(found.by_data)
+    data = [Column("data", [names[group.data - 1] for group in groups])] if found.warning else []
+    if found.warning:
+        yield from textwrap.wrap(one_line(found.warning), min(terminal_width(), 120))
+        yield ""
     yield from lines(
         [
-            Column("#", [str(place) for place in range(1, len(groups) + 1)], right=True),
+            *data,
+            Column("#", [str(group.place) for group in groups], right=True),
             Column("configuration", [label(group.choices) or "–" for group in groups], least=20),
             Column("runs", [_runs(group) for group in groups], rank=2),
             Column(

@@ -79,7 +79,7 @@ def diff(a: Any, b: Any) -> dict[str, Any]:
 
 def facts_of(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the facts about a run by section."""
-    from dltrain.sweep.outcome.comparison import Member
+    from dltrain.sweep.outcome.members import Member
 
     document = document_of(folder)
     config = {key: value for key, value in Member(folder).config.items() if key not in _PLACE}

@@ -20,8 +20,17 @@
   function shown(value) {
     if (value === null) return "not finite";
     const size = Math.abs(value);
-    if (size !== 0 && (size >= 1e5 || size < 1e-3)) return value.toExponential(2).replace(/\.?0+e\+?/, "e");
+    if (size !== 0 && (size >= 1e5 || size < 1e-3)) return value.toExponential(2).replace(/\.?0*e\+?/, "e");
     return String(Number(value.toPrecision(5)));
+  }
+
+  // The labels of an axis are all plain numbers or, where one has many digits, all powers of ten with as many decimals.
+  function labels(marks) {
+    const sizes = marks.map(Math.abs).filter((size) => size !== 0);
+    if (!sizes.some((size) => size >= 1e5 || size < 1e-3)) return marks.map(shown);
+    const digits = (tick) => tick.toExponential(2).replace(/0*e.*/, "").split(".")[1].length;
+    const most = Math.max(...marks.map(digits));
+    return marks.map((tick) => (tick === 0 ? "0" : tick.toExponential(most).replace("e+", "e")));
   }
 
   // Ticks at 1, 2 or 5 times a power of ten.
@@ -134,17 +143,18 @@
       this.svg.setAttribute("height", height);
       const [low, high] = this.range(), scale = this.log ? Math.log10 : (v) => v;
       const marks = this.log ? logTicks(low, high) : ticks(low, high, 5);
-      this.left = 14 + 7 * Math.max(...marks.map((t) => shown(t).length), 2);
+      const texts = labels(marks);
+      this.left = 14 + 7 * Math.max(...texts.map((text) => text.length), 2);
       this.right = width - RIGHT;
       this.bottom = height - BOTTOM;
       this.x = (v) => this.left + ((v - view[0]) / (view[1] - view[0] || 1)) * (this.right - this.left);
       this.y = (v) => this.bottom - ((scale(v) - scale(low)) / (scale(high) - scale(low))) * (this.bottom - TOP);
-      for (const tick of marks) {
+      marks.forEach((tick, i) => {
         element("line", { class: "grid", x1: this.left, x2: this.right, y1: this.y(tick), y2: this.y(tick) }, this.svg);
-        element("text", { x: this.left - 6, y: this.y(tick) + 4, "text-anchor": "end" }, this.svg, shown(tick));
-      }
-      for (const tick of ticks(view[0], view[1], Math.max(2, width / 90)))
-        element("text", { x: this.x(tick), y: height - 6, "text-anchor": "middle" }, this.svg, shown(tick));
+        element("text", { x: this.left - 6, y: this.y(tick) + 4, "text-anchor": "end" }, this.svg, texts[i]);
+      });
+      const below = ticks(view[0], view[1], Math.max(2, width / 90)), names = labels(below);
+      below.forEach((tick, i) => element("text", { x: this.x(tick), y: height - 6, "text-anchor": "middle" }, this.svg, names[i]));
       const clip = element("clipPath", { id: this.clip }, this.svg);
       element("rect", { x: this.left, y: 0, width: Math.max(0, this.right - this.left), height: this.bottom + 2 }, clip);
       if (data.best !== null && data.best >= view[0] && data.best <= view[1])

@@ -56,8 +56,10 @@ def place_of(column: str) -> tuple[str, str, str]:
     (('curves', 'loss', 'val'), ('diagnostics', 'layers: gradient', 'head'))
     """
     first, *others = column.split("/")
+    if column == "images_per_second":
+        return SPEED, "samples/s", "samples/s"
     if not others:
-        return (SPEED if column == "images_per_second" else CURVES), column, column
+        return CURVES, column, column
     if first in ("train", "val"):
         return CURVES, "/".join(others), first
     if len(others) == 1:

@@ -41,6 +41,7 @@ from dltrain.sweep import record as sweep_record
 from dltrain.sweep import study
 from dltrain.sweep import verification as sweep_verification
 from dltrain.sweep.outcome import comparison
+from dltrain.sweep.outcome.members import members_of
 
 MISTAKES = (UserError, DataError)
 
@@ -299,7 +300,7 @@ def looked_at(content: bytes, folder: Path) -> None:
     found.document()
     list(show_verb.page(show_verb.show(strange)))
     diff_verb.diff(strange, other)
-    members = [member for path in (strange, other) for member in comparison.members_of(path)]
+    members = [member for path in (strange, other) for member in members_of(path)]
     list(compare_verb.page(comparison.compare(members, None)))
 
 

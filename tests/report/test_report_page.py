@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dltrain import report as report_package
 from dltrain.errors import CheckpointProblem
-from dltrain.report.charts import charts_of
+from dltrain.report.charts import charts_of, place_of
 from dltrain.report.page import Picture, Samples, render
 from dltrain.report.record import read
 
@@ -314,3 +315,29 @@ def test_a_browser_draws_every_curve(tmp_path):
     assert len(paths) == sum(len(chart["series"]) for chart in data["charts"]) == 6
     assert all(len(re.findall("[ML]", path)) == 9 for path in paths)
     assert drawn.count("<figure") == len(data["charts"])
+
+
+def test_the_rate_is_of_samples_whatever_they_are():
+    assert place_of("images_per_second") == ("speed", "samples/s", "samples/s")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="runs the script of the page in node")
+@pytest.mark.parametrize("marks, labels", [
+    ([0.0009, 0.00095, 0.001], ["9.0e-4", "9.5e-4", "1.0e-3"]),
+    ([0, 50000, 100000], ["0", "5e4", "1e5"]),
+    ([1000000, 1050000], ["1.00e6", "1.05e6"]),
+    ([100, 1e5, 1e8], ["1e2", "1e5", "1e8"]),
+    ([0, 0.5, 1], ["0", "0.5", "1"]),
+    ([2000, 50000], ["2000", "50000"]),
+])  # fmt: skip
+def test_the_labels_of_an_axis_have_one_format(marks, labels):
+    script = Path(report_package.__file__).with_name("charts.js").read_text()
+    functions = [
+        script[script.index(f"  function {name}(") :].partition("\n  }\n")[0] + "\n}"
+        for name in ("shown", "labels")
+    ]
+    code = (
+        "\n".join(functions) + f"\nconsole.log(JSON.stringify([labels({json.dumps(marks)}), shown(1050000)]))"
+    )
+    printed = subprocess.run(["node", "-e", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(printed) == [labels, "1.05e6"]

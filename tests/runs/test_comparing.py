@@ -15,7 +15,7 @@ from scipy import stats
 
 import dltrain as package
 from dltrain.commands.asked import run_folder
-from dltrain.commands.compare import document_of, members_of
+from dltrain.commands.compare import document_of, members_of, page
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.screen.table import cells_of
 from dltrain.sweep.outcome import comparison, figure, statistics
@@ -109,10 +109,69 @@ def test_the_conclusion_says_what_is_distinguishable(workdir):
     best = found.groups[0].choices["lr"]
     other = ({0.1, 0.01} - {best}).pop()
     assert found.conclusion == [
-        f"lr={best} is better than 1 of the 2 others by more than chance (5 % level, Holm).",
-        f"lr={best} is not distinguishable from lr={other}.",
+        f"lr={best} is better than 1 of the 2 others by more than chance (5 % level, corrected for 2 tests by Holm).",
+        f"lr={best} is not distinguishable from lr={other} (p = {found.groups[1].p:.2g}, corrected for 2 tests by Holm).",
     ]
-    assert [group.verdict for group in found.groups[:2]] == ["best", "not distinguishable"]
+    assert [group.verdict for group in found.groups[:2]] == [
+        "best",
+        f"not distinguishable, p = {found.groups[1].p:.2g}",
+    ]
+
+
+def on_data(folder, fingerprint):
+    """Give the runs of a folder other data."""
+    for file in folder.glob("*/data.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"fingerprint": fingerprint}))
+
+
+def test_runs_on_different_data_are_neither_ranked_nor_tested_across_them(workdir):
+    noise = [0.01 * v for v in range(5)]
+    jobs = [
+        {"objective": base + v, "config": {"dataset": word, "lr": lr, "optimizer.lr": lr, "seed": seed}}
+        for word, lr, base in (("digits", 0.1, 5), ("digits", 0.01, 4), ("iris", 0.1, 1), ("iris", 0.01, 2))
+        for seed, v in enumerate(noise)
+    ]
+    one = make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs[:10])
+    other = make_sweep(workdir / OUTPUT / "s" / stamp(1), jobs[10:])
+    on_data(other, "another")
+    found = compared(one, other)
+    assert [(g.data, g.place, g.choices["lr"], g.verdict[:4]) for g in found.groups] == [
+        (1, 1, 0.01, "best"), (1, 2, 0.1, "p = "), (2, 1, 0.1, "best"), (2, 2, 0.01, "p = "),
+    ]  # fmt: skip
+    assert found.groups[3].p == compared(other).groups[1].p
+    assert "The data differ (runs on digits: 10, iris: 10)" in next(iter(page(found)))
+    assert [sentence.partition(" is ")[0] for sentence in found.conclusion] == [
+        "On digits: digits lr=0.01", "On iris: iris lr=0.1",
+    ]  # fmt: skip
+    assert document_of(found)["notes"][0] == found.warning
+
+
+def test_one_configuration_on_two_versions_of_a_file_is_two_groups(workdir):
+    for number in range(2):
+        jobs = [{"objective": number + 0.1 * seed, "config": {"seed": seed}} for seed in range(5)]
+        on_data(make_sweep(workdir / OUTPUT / "s" / stamp(number), jobs), f"{number}abcdefghij")
+    found = compared(*sorted((workdir / OUTPUT / "s").iterdir()))
+    assert [(g.choices, len(g.values), g.p) for g in found.groups] == [
+        ({"data": "0abcdefg"}, 5, None), ({"data": "1abcdefg"}, 5, None),
+    ]  # fmt: skip
+    assert "(runs on digits 0abcdefg: 5, digits 1abcdefg: 5)" in found.warning
+
+
+def test_folds_of_a_table_are_the_same_data_though_their_fingerprints_differ(workdir):
+    jobs = [
+        {"objective": lr + 0.01 * fold, "config": {"lr": lr, "optimizer.lr": lr, "fold": fold}}
+        for lr in (0.1, 0.5)
+        for fold in range(5)
+    ]
+    sweep = make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs)
+    for number, job in enumerate(jobs):
+        file = sweep / str(number) / "data.json"
+        file.write_text(
+            json.dumps({"task": "classification", "fingerprint": f"of fold {job['config']['fold']}"})
+        )
+    found = compared(sweep)
+    assert [(g.data, len(g.values), g.verdict[:4]) for g in found.groups] == [(1, 5, "best"), (1, 5, "p = ")]
+    assert found.warning == ""
 
 
 def test_few_repetitions_are_not_tested(workdir):
@@ -161,10 +220,8 @@ def test_other_data_and_unfinished_runs_are_said(workdir):
     (other / "data.json").write_text('{"task": "classification", "fingerprint": "other"}')
     lost = make_run(workdir / OUTPUT / "n" / stamp(2), None, best=..., test=..., seconds=..., status="failed")
     found = compared(one, other, lost)
-    assert found.notes == [
-        "0002 is left out: it has no score (failed)",
-        "the runs were trained on 2 different sets of data",
-    ]
+    assert found.notes == ["0002 is left out: it has no score (failed)"]
+    assert "The data differ (runs on digits 9f828d8a: 1, digits other: 1)" in found.warning
     assert len(found.groups) == 2
 
 
@@ -193,6 +250,25 @@ def test_jobs_are_found_whatever_their_folders_are_called(workdir):
     (sweep / "0").rename(sweep / "0-lr=0.1")
     (sweep / "1").rename(sweep / "10-lr=0.01")
     assert [member.label for member in members_of([sweep])] == ["0000/0", "0000/10"]
+
+
+def test_the_printed_name_of_a_job_names_it(workdir, dltrain):
+    sweep = made(workdir, {0.1: [0.1], 0.01: [0.2]})
+    folders = [sweep / "0-lr=0.1,seed=0", sweep / "10-lr=1e-05,seed=0"]
+    for old, new in zip(("0", "1"), folders, strict=True):
+        (sweep / old).rename(new)
+    labels = [member.label for member in members_of(folders)]
+    assert labels == ["0000/0", "0000/10"]
+    assert [run_folder(label).resolve() for label in labels] == folders
+
+
+def test_no_name_is_proposed_that_was_given_or_that_names_nothing(workdir):
+    sweep = made(workdir, {0.1: [0.1]})
+    (sweep / "0").rename(sweep / "0-lr=0.1,seed=0")
+    with pytest.raises(CheckpointProblem, match="Did you mean `0-lr=0.1,seed=0`") as refused:
+        run_folder("lr=0.1,seed=0")
+    assert "mean `lr=0.1" not in str(refused.value)
+    assert run_folder("0-lr=0.1,seed=0").name == "0-lr=0.1,seed=0"
 
 
 @pytest.mark.parametrize("width", [60, 100, 160])

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,10 @@ from dltrain.sweep.backends.stacked import auto
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.live import best_so_far, print_table, table_of
 from dltrain.sweep.outcome import statistics
+from dltrain.sweep.outcome.axes import objective_range
 from dltrain.sweep.outcome.files import write_csv
 from dltrain.sweep.outcome.ranking import edges, importance, rank, winner
-from dltrain.sweep.outcome.report import _objective_range, write_report
+from dltrain.sweep.outcome.report import write_report
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.composer import Composer
 from dltrain.sweep.plan.grid import Table, grid_of
@@ -170,7 +172,7 @@ def test_holm_by_hand():
 def test_verdicts():
     best = [1.0, 1.1, 0.9, 1.0, 1.05]
     far, equal = [v + 1 for v in (1.0, 1.2, 0.9, 1.1, 1.0)], list(best)
-    assert statistics.verdicts(best, [far, equal, [2.0]])[1:] == ["not distinguishable", "too few"]
+    assert statistics.verdicts(best, [far, equal, [2.0]])[1:] == ["not distinguishable, p = 1", "too few"]
     assert statistics.verdicts(best, [far, equal, [2.0]])[0].startswith("p = ")
     assert statistics.verdicts([1.0] * 4, [[2.0] * 4]) == ["too few"]
 
@@ -216,15 +218,21 @@ def test_the_report_says_exactly_what_was_planted(composer, tmp_path, mode):
     # the best against each other one: equal, or different by noise alone, or by lr
     best, twin, *others = rows
     assert (best.chosen["batch_size"], best.values) == (twin.chosen["batch_size"], twin.values)
-    assert twin.verdict == "not distinguishable"
+    assert twin.verdict == "not distinguishable, p = 1"
     for row in others:
         by_noise = row.chosen["lr"] == "0.1"
         assert row.verdict.startswith("not distinguishable" if by_noise else "p = "), row
     write_report(plan, rows, jobs, notes, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.count("look further up") == 1 and page.count('class="warn"') == 1
-    assert page.count("<td>not distinguishable</td>") == 5 and page.count("<td>p = ") == 12
+    assert page.count("<td>not distinguishable, p = ") == 5 and page.count("<td>p = ") == 12
     assert "Failed jobs" not in page
+    # no label ends left of the picture
+    ends = re.findall(
+        r'<text x="([\d.]+)" y="[\d.]+" text-anchor="end">([^<]+)</text>',
+        page.partition("Each axis alone")[2],
+    )
+    assert len(ends) > 10 and all(float(x) >= 6 * len(text) for x, text in ends)
     assert "http" not in page and "<script" not in page
     found = winner(plan, rows)
     assert found is not None and found.chosen["lr"] == "0.1"
@@ -273,15 +281,15 @@ def test_fewer_than_five_repetitions_are_too_few_to_tell(composer, tmp_path):
 
 def test_the_range_that_is_drawn_holds_the_best():
     values = [float(v) for v in range(20)]
-    assert _objective_range(values, "min") == (0.0, 18.0)
-    assert _objective_range(values, "max") == (1.0, 19.0)
+    assert objective_range(values, "min") == (0.0, 18.0)
+    assert objective_range(values, "max") == (1.0, 19.0)
 
 
 def test_equal_configurations_are_not_distinguishable(composer, tmp_path):
     plan, jobs = planted(composer, tmp_path)
     for job in jobs:
         job.summary["objective"] = float(job.chosen["seed"])
-    assert {row.verdict for row in rank(plan, jobs)[1:]} == {"not distinguishable"}
+    assert {row.verdict for row in rank(plan, jobs)[1:]} == {"not distinguishable, p = 1"}
 
 
 def test_failed_and_pruned_jobs_are_told_and_not_ranked_first(composer, tmp_path):

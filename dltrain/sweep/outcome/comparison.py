@@ -2,7 +2,8 @@
 
 Runs that differ in `seed` and `fold` alone are repetitions of one configuration. A configuration gets the mean of its
 repetitions with Student's interval, and is tested against the best one: by a paired t-test where both have the same seeds
-and folds, else by Welch's t-test; corrected for the number of tests by Holm.
+and folds, else by Welch's t-test; corrected for the number of tests by Holm. Configurations are ranked and tested only among
+those that were trained on the same data.
 """
 
 from __future__ import annotations
@@ -10,108 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, differences, keys_of, label
-from dltrain.config.saved import flat, load_bounded
+from dltrain.config.keys import REPLICATES, label
 from dltrain.direction import Mode, direction_of
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest
-from dltrain.storage.folder_names import SWEEP_RECORD
-from dltrain.storage.index import number_of, scan
-from dltrain.storage.job_names import job_number
-from dltrain.storage.summary import read_json, read_summary
 from dltrain.sweep.outcome import statistics
-
-# fields of a summary that a table of runs shows
-_SHOWN = ("status", "metric", "objective", "best_epoch", "seconds")
-_NO_SCORES = ("epoch", "step", "lr", "seconds", "images_per_second", "grad_norm")
-
-
-@dataclass
-class Member:
-    """A run that is compared."""
-
-    path: Path
-    label: str = ""
-
-    @cached_property
-    def summary(self) -> dict[str, Any]:
-        return read_summary(self.path)
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """Return the configuration by dotted key, with the words by group."""
-        saved = self.summary.get("config")
-        if isinstance(saved, dict):
-            return saved
-        if not (self.path / "config.yaml").is_file():
-            raise CheckpointProblem(f"{self.path} has no config.yaml: its run has not begun.")
-        return flat(load_bounded(self.path / "config.yaml"))
-
-    @cached_property
-    def data(self) -> dict[str, Any]:
-        """Return data.json; empty where it is missing or damaged."""
-        try:
-            return read_json(self.path / "data.json")
-        except (OSError, ValueError):
-            return {}
-
-    @property
-    def given(self) -> set[str]:
-        overrides = self.summary.get("overrides")
-        return keys_of(map(str, overrides)) if isinstance(overrides, list) else set()
-
-    @property
-    def replicate(self) -> tuple[Any, ...]:
-        """Return the keys in which the repetitions of a configuration differ: seed and fold."""
-        return self.summary.get("seed", self.config.get("seed")), self.config.get("fold")
-
-    @cached_property
-    def scores(self) -> dict[str, float]:
-        """Return the scores at the best evaluation, those of the test split, and the time, by name."""
-        best, test = (self.summary.get(key) for key in ("best", "test"))
-        found = {
-            str(key): value
-            for key, value in (best if isinstance(best, dict) else {}).items()
-            if key not in _NO_SCORES
-        }
-        found |= {f"test/{key}": value for key, value in (test if isinstance(test, dict) else {}).items()}
-        found |= {key: self.summary.get(key) for key in ("seconds", "images_per_second")}
-        if isinstance(metric := self.summary.get("metric"), str):
-            found[metric] = self.summary.get("objective", found.get(metric))
-        return {key: value for key, item in found.items() if (value := number_of(item)) is not None}
-
-
-def members_of(folder: Path) -> list[Member]:
-    """Return the run of a folder, or the runs of a sweep that have begun."""
-    if not (folder / SWEEP_RECORD).is_file():
-        return [Member(folder)]
-    jobs = [path for path, _, is_sweep, _ in scan(folder) if not is_sweep]
-    return [Member(folder / path) for path in sorted(jobs, key=_job_number)]
-
-
-def _job_number(name: str) -> tuple[int, str]:
-    return job_number(name) or 0, name
-
-
-def choices_of(members: Sequence[Member]) -> list[dict[str, Any]]:
-    """Return, for each run, the words and the keys in which the runs differ."""
-    given = {key for member in members for key in member.given}
-    return differences([member.config for member in members], given) if members else []
-
-
-def rows_of(members: Sequence[Member]) -> list[dict[str, Any]]:
-    """Return a row for each run: its choices, and what came out."""
-    rows = []
-    for member, choices in zip(members, choices_of(members), strict=True):
-        test = member.summary.get("test")
-        scores = {f"test/{name}": value for name, value in (test if isinstance(test, dict) else {}).items()}
-        rows.append(
-            {"run": member.label, **choices, **{name: member.summary.get(name) for name in _SHOWN}, **scores}
-        )
-    return rows
+from dltrain.sweep.outcome.members import Member, choices_of
 
 
 @dataclass
@@ -122,6 +29,8 @@ class Group:
         p: corrected p of the test against the best configuration; None where there is none
         test: the test: paired, welch, or "" for none
         verdict: the result of the test as text
+        data: number of the set of data that it was trained on, from 1
+        place: place among the configurations that were trained on the same data, from 1
     """
 
     choices: dict[str, Any]
@@ -133,6 +42,13 @@ class Group:
     p: float | None = None
     test: str = ""
     verdict: str = ""
+    data: int = 1
+    place: int = 1
+
+    @property
+    def prints(self) -> dict[Any, str]:
+        """Return the fingerprint of the data by fold: a table is encoded by the training samples, so by fold."""
+        return {member.config.get("fold"): member.fingerprint for member in self.members}
 
     @property
     def seeds(self) -> list[tuple[Any, ...]]:
@@ -141,7 +57,7 @@ class Group:
 
 @dataclass
 class Comparison:
-    """Configurations by their mean, the best first; `notes` are what has to be known about them."""
+    """Configurations by their mean, the best first, one set of data after the other; `notes` are what has to be known."""
 
     metric: str
     mode: Mode
@@ -149,13 +65,38 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def by_data(self) -> list[list[Group]]:
+        """Return the configurations of each set of data."""
+        return [list(part) for _, part in groupby(self.groups, key=lambda group: group.data)]
+
+    @property
+    def warning(self) -> str:
+        """Say that the data differ; "" where they are the same."""
+        if len(self.by_data) == 1:
+            return ""
+        parts = [
+            f"{name}: {sum(len(group.members) for group in part)}"
+            for part, name in zip(self.by_data, data_names(self.by_data), strict=True)
+        ]
+        return f"The data differ (runs on {', '.join(parts)}): ranked and tested within the same data only."
+
+    @property
     def conclusion(self) -> list[str]:
-        """Return sentences that state which differences are distinguishable."""
-        best, *others = self.groups
+        """Return sentences that state which differences are distinguishable, for each set of data."""
+        if len(self.by_data) == 1:
+            return self._conclusion(self.groups)
+        return [
+            f"On {name}: {sentence}"
+            for part, name in zip(self.by_data, data_names(self.by_data), strict=True)
+            for sentence in self._conclusion(part)
+        ]
+
+    def _conclusion(self, groups: Sequence[Group]) -> list[str]:
+        best, *others = groups
         if not others:
             return ["There is one configuration: nothing to compare it with."]
         if not any(group.test for group in others):
-            most = max(len(group.values) for group in self.groups)
+            most = max(len(group.values) for group in groups)
             runs = "one run" if most == 1 else f"at most {most} runs"
             return [
                 f"{runs} of each configuration: whether the differences are more than chance cannot be said. Repeat "
@@ -163,16 +104,22 @@ class Comparison:
             ]
         worse = [group for group in others if group.p is not None and group.p < statistics.LEVEL]
         equal = [group for group in others if group.p is not None and group.p >= statistics.LEVEL]
+        tests = len(worse) + len(equal)
+        corrected = f"corrected for {tests} tests by Holm" if tests > 1 else "one test"
         found = []
         if worse:
             found.append(
-                f"{_name(best)} is better than {_count(worse, others)} by more than chance (5 % level, Holm)."
+                f"{_name(best)} is better than {_count(worse, others)} by more than chance (5 % level, {corrected})."
             )
         if equal:
             names = ", ".join(map(_name, equal[:3])) + (
                 f" and {len(equal) - 3} more" if len(equal) > 3 else ""
             )
-            found.append(f"{_name(best)} is not distinguishable from {names}.")
+            least = min(group.p or 0.0 for group in equal)
+            sign = "=" if len(equal) == 1 else "≥"
+            found.append(
+                f"{_name(best)} is not distinguishable from {names} (p {sign} {least:.2g}, {corrected})."
+            )
         if few := [group for group in others if group.p is None]:
             found.append(
                 f"Not tested: {len(few)} of the {len(others)} others, which have fewer than {statistics.ENOUGH} repetitions."
@@ -218,10 +165,13 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
     if not kept:
         raise CheckpointProblem(f"None of these runs has a finite {metric}.")
     groups = grouped(kept, metric)
+    number_data(groups)
     sign = 1 if mode == "min" else -1
-    groups.sort(key=lambda group: sign * group.mean)
-    judge(groups)
-    return Comparison(metric, mode, groups, [*notes, *data_notes(kept), *budget_notes(kept)])
+    groups.sort(key=lambda group: (group.data, sign * group.mean))
+    found = Comparison(metric, mode, groups, [*notes, *budget_notes(kept)])
+    for part in found.by_data:
+        judge(part)
+    return found
 
 
 def check_tasks(members: Sequence[Member]) -> None:
@@ -270,21 +220,57 @@ def _mode(value: Any) -> Mode | None:
 
 
 def grouped(members: Sequence[Member], metric: str) -> list[Group]:
-    """Return the configurations with the values of their repetitions, in the order of their first runs."""
-    groups: dict[str, Group] = {}
+    """Return the configurations with the values of their repetitions, in the order of their first runs.
+
+    Runs of one configuration on other data are a group apart, with the fingerprint as one of its choices.
+    """
+    groups: dict[str, list[Group]] = {}
     for member, choices in zip(members, choices_of(members), strict=True):
         kept = {key: value for key, value in choices.items() if key not in REPLICATES}
-        group = groups.setdefault(repr(kept), Group(kept, [], []))
+        alike = groups.setdefault(repr(kept), [])
+        fold, seen = member.config.get("fold"), member.fingerprint
+        group = next((group for group in alike if group.prints.get(fold, seen) == seen), None)
+        if group is None:
+            group = Group(kept, [], [])
+            alike.append(group)
         group.members.append(member)
         group.values.append(member.scores[metric])
-    for group in groups.values():
+    for alike in groups.values():
+        for group in alike if len(alike) > 1 else ():
+            group.choices = {**group.choices, "data": group.members[0].fingerprint[:8] or "unknown"}
+    found = [group for alike in groups.values() for group in alike]
+    for group in found:
         group.mean, group.deviation = statistics.mean_and_deviation(group.values)
         group.half_width = statistics.half_width(group.values)
-    return list(groups.values())
+    return found
+
+
+def number_data(groups: Sequence[Group]) -> None:
+    """Give the configurations of the same data the same number: those that share the fingerprint of a fold."""
+    numbers: dict[tuple[Any, str], int] = {}
+    for group in groups:
+        seen = list(group.prints.items())
+        group.data = next(
+            (numbers[key] for key in seen if key in numbers), max(numbers.values(), default=0) + 1
+        )
+        for key in seen:
+            numbers.setdefault(key, group.data)
+
+
+def data_names(parts: Sequence[Sequence[Group]]) -> list[str]:
+    """Return a name for each set of data: the dataset, with the fingerprint where several sets have that name."""
+    firsts = [part[0].members[0] for part in parts]
+    words = [str(first.config.get("dataset") or "unknown data") for first in firsts]
+    return [
+        word if words.count(word) == 1 else f"{word} {first.fingerprint[:8] or '(unknown)'}"
+        for word, first in zip(words, firsts, strict=True)
+    ]
 
 
 def judge(groups: Sequence[Group]) -> None:
-    """Test each configuration against the first, and set p and verdict."""
+    """Test each configuration against the first, and set p, verdict and place."""
+    for place, group in enumerate(groups, start=1):
+        group.place = place
     best, *others = groups
     best.verdict = "best" if others else ""
     for group in others:
@@ -309,12 +295,6 @@ def _test(best: Group, other: Group) -> tuple[str, float | None]:
 def is_paired(left: Group, right: Group) -> bool:
     """Return whether two configurations have the same seeds and folds, each once."""
     return len(set(left.seeds)) == len(left.seeds) == len(right.seeds) and set(left.seeds) == set(right.seeds)
-
-
-def data_notes(members: Sequence[Member]) -> list[str]:
-    """Say where runs were trained on different data, whose scores may not compare."""
-    prints = {str(member.data.get("fingerprint")) for member in members if member.data.get("fingerprint")}
-    return [f"the runs were trained on {len(prints)} different sets of data"] if len(prints) > 1 else []
 
 
 def budget_notes(members: Sequence[Member]) -> list[str]:

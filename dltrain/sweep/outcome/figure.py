@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from dltrain.storage.files import replace
 from dltrain.storage.summary import read_rows
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.comparison import Comparison, Group
+from dltrain.sweep.outcome.extent import Extent, Legend, extent_of, legend_of
 
 FORMATS = (".pdf", ".svg", ".png")
 NEEDED = {"altair": "altair", "vl_convert": "vl-convert-python"}
@@ -51,6 +52,10 @@ class Style:
     font: str = "Liberation Sans"
     font_size: float = 9.0
     title: str = ""
+
+    def legend(self, names: Sequence[str]) -> Legend:
+        """Return the place of the legend in this figure."""
+        return legend_of(names, self.width * _CM, self.height * _CM, self.font_size, bool(self.title))
 
     @classmethod
     def read(cls, file: Path, given: Mapping[str, str]) -> Style:
@@ -103,17 +108,27 @@ def check_file(option: str, file: Path, formats: tuple[str, ...] = FORMATS) -> N
 
 def draw(found: Comparison, style: Style) -> list[Path]:
     """Write the figure and its data, and return their files."""
-    shown = found.groups[:MOST]
-    if len(shown) < len(found.groups):
-        found.notes.append(f"the figure shows the best {MOST} of {len(found.groups)} configurations")
+    shown = best_of(found)
+    shown = best_of(found, style.legend([name_of(group) for group in shown]).most)
     y = style.y or found.metric
     rows = [row for group in shown for row in curve(group, style.x, y)]
-    spec = chart(rows, style, y, [name_of(group) for group in shown])
+    extent = extent_of(rows, y)
+    if len(shown) < len(found.groups):
+        found.notes.append(f"the figure shows the best {len(shown)} of {len(found.groups)} configurations")
+    if extent.note:
+        found.notes.append(f"the axis of the figure is {extent.note}")
+    spec = chart(rows, style, y, [name_of(group) for group in shown], extent)
     check_font(spec, style)
     table = style.file.with_suffix(".csv")
     replace(table, _as_csv(rows, style.x, y).encode())
     replace(style.file, picture(spec, style))
     return [style.file, table]
+
+
+def best_of(found: Comparison, most: int = MOST) -> list[Group]:
+    """Return at most so many configurations, but not more than `MOST`: those with the best places, of each set of data."""
+    places = sorted(range(len(found.groups)), key=lambda i: found.groups[i].place)
+    return [found.groups[i] for i in sorted(places[: min(most, MOST)])]
 
 
 def name_of(group: Group) -> str:
@@ -141,6 +156,7 @@ def curve(group: Group, x: str, y: str) -> list[dict[str, Any]]:
                 "low": mean if math.isnan(half) else mean - half,
                 "high": mean if math.isnan(half) else mean + half,
                 "n": len(values),
+                "least": min(values),
             }
         )
     if not rows:
@@ -177,19 +193,29 @@ def _as_csv(rows: list[dict[str, Any]], x: str, y: str) -> str:
 
 
 def chart(
-    rows: list[dict[str, Any]], style: Style, y: str, names: list[str], on_screen: bool = False
+    rows: list[dict[str, Any]],
+    style: Style,
+    y: str,
+    names: list[str],
+    extent: Extent,
+    on_screen: bool = False,
 ) -> dict[str, Any]:
     """Return the picture in the grammar of Vega-Lite; on a screen it has tooltips, and zooms with the wheel."""
     import altair
 
+    # an interval may end below the axis, where a logarithm has no place for it
+    rows = [
+        {**row, "low": max(row["low"], extent.low), "high": min(row["high"], extent.high)} for row in rows
+    ]
     several = len(names) > 1
+    place = style.legend(names)
     scale = altair.Scale(domain=names, range=list(COLORS[: len(names)]))
     legend = (
         altair.Legend(
             title=None,
-            orient="bottom",
-            columns=1,
-            labelLimit=0,
+            orient="right" if place.beside and not on_screen else "bottom",
+            columns=4 if on_screen else place.columns,
+            labelLimit=0 if on_screen else place.limit,
             symbolType="stroke",
             symbolSize=300,
             symbolStrokeWidth=1.5,
@@ -210,15 +236,25 @@ def chart(
         x=altair.X(f"{style.x}:Q", title=style.x, axis=altair.Axis(grid=False, **ticks)),
         color=altair.Color("configuration:N", scale=scale, legend=legend, sort=names),
     )
-    title = altair.Y("mean:Q", title=y, scale=altair.Scale(zero=False), axis=altair.Axis(tickCount=5))
+    ends = altair.Scale(
+        type="log" if extent.log else "linear",
+        domain=[extent.low, extent.high],
+        zero=False,
+        nice=not extent.note,
+    )
+    name = f"{y} (log scale)" if extent.log else y
+    marks: dict[str, Any] = {"values": extent.decades, "format": "~g"} if extent.log else {"tickCount": 5}
+    title = altair.Y("mean:Q", title=name, scale=ends, axis=altair.Axis(**marks))
     dash = altair.StrokeDash(
         "configuration:N",
         scale=altair.Scale(domain=names, range=list(DASHES[: len(names)])),
         legend=legend,
         sort=names,
     )
-    line = base.mark_line(strokeWidth=1.5).encode(y=title, strokeDash=dash)
-    band = base.mark_area(opacity=0.2, line=False).encode(y=altair.Y("low:Q", title=y), y2="high:Q")
+    line = base.mark_line(strokeWidth=1.5, clip=True).encode(y=title, strokeDash=dash)
+    band = base.mark_area(opacity=0.2, line=False, clip=True).encode(
+        y=altair.Y("low:Q", title=name, scale=ends), y2="high:Q"
+    )
     # `fit` makes the size that of the whole figure
     whole = (band + line if any(row["n"] > 1 for row in rows) else line).properties(
         width=style.width * _CM,
@@ -226,7 +262,7 @@ def chart(
         autosize=altair.AutoSizeParams(type="fit", contains="padding"),
     )
     if on_screen:
-        line = line.mark_line(strokeWidth=2, point={"size": 12}).encode(
+        line = line.mark_line(strokeWidth=2, point={"size": 12}, clip=True).encode(
             tooltip=["configuration:N", f"{style.x}:Q", "mean:Q", "low:Q", "high:Q", "n:Q"]
         )
         whole = (band + line.interactive()).properties(
@@ -239,14 +275,18 @@ def chart(
             .configure_view(stroke=None)
         ).to_dict()
         return found
-    if style.title:
-        whole = whole.properties(title=style.title)
+    if style.title or extent.note:
+        whole = whole.properties(
+            title=altair.TitleParams(style.title or extent.note, subtitle=extent.note if style.title else "")
+        )
     size = style.font_size
     found = (
         whole.configure(font=style.font, padding=2)
         .configure_axis(labelFontSize=size, titleFontSize=size, titleFontWeight="normal", gridColor="#e6e6e6")
         .configure_legend(labelFontSize=size, titleFontSize=size)
-        .configure_title(fontSize=size + 1, fontWeight="normal")
+        .configure_title(
+            fontSize=size + 1 if style.title else size, fontWeight="normal", subtitleFontSize=size
+        )
         .configure_view(stroke=None)
         .to_dict()
     )

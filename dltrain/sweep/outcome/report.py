@@ -5,13 +5,23 @@ from __future__ import annotations
 import csv
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from dltrain.direction import BETTER
 from dltrain.report.page import style
 from dltrain.sweep.jobs import Job, number, write
+from dltrain.sweep.outcome.axes import (
+    ValueAxis,
+    label_beside,
+    labels_below,
+    labels_left,
+    scale,
+    shortened,
+    ticks,
+    width_of,
+)
 from dltrain.sweep.outcome.ranking import Row, importance
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import Axis
@@ -164,18 +174,6 @@ def _importance(plan: Plan, rows: list[Row]) -> str:
     return f'<svg viewBox="0 0 700 {16 + 24 * len(shares)}">{"".join(lines)}</svg>{about}'
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    span = high - low or 1.0
-    return lambda v: start + (v - low) / span * (end - start)
-
-
-def _objective_range(values: Sequence[float], mode: str) -> tuple[float, float]:
-    """Return the range to draw: the worst tenth may run off the picture's edge rather than flatten the rest."""
-    ordered = sorted(values, reverse=mode == "max")
-    best, worst = ordered[0], ordered[min(len(ordered) - 1, math.ceil(0.9 * len(ordered)))]
-    return min(best, worst), max(best, worst)
-
-
 def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tuple[float, str]]]:
     """Return the position of each row on an axis, from 0 to 1, and the ticks."""
     if axis.options:
@@ -186,7 +184,7 @@ def _positions(axis: Axis, rows: list[Row]) -> tuple[dict[int, float], list[tupl
             i: place[row.chosen[axis.name]] for i, row in enumerate(rows) if axis.name in row.chosen
         }, ticks
     scaled = math.log if axis.log else float
-    to = _scale(scaled(axis.low), scaled(axis.high), 0, 1)
+    to = scale(scaled(axis.low), scaled(axis.high), 0, 1)
     found = {i: to(scaled(row.chosen[axis.name])) for i, row in enumerate(rows) if axis.name in row.chosen}
     return found, [(0, f"{axis.low:g}"), (1, f"{axis.high:g}")]
 
@@ -205,24 +203,21 @@ def _slices(plan: Plan, rows: list[Row]) -> str:
     more, rows = sum(row.complete for row in rows) - len(shown), shown
     if len(rows) < 2:
         return ""
-    low, high = _objective_range([row.mean for row in rows], plan.mode)
-    y = _scale(low, high, 150, 15)
+    y = ValueAxis.of([row.mean for row in rows], plan.mode, 150, 15)
+    left = 14 + width_of([label for _, label in y.marks])
     pictures = []
     for axis in plan.search_axes:
-        places, ticks = _positions(axis, rows)
+        places, marks = _positions(axis, rows)
         dots = "".join(
-            f'<circle cx="{50 + 240 * x:.1f}" cy="{min(155, max(8, y(rows[i].mean))):.1f}" r="{5 if i == 0 else 3.5}" '
+            f'<circle cx="{left + 12 + 240 * x:.1f}" cy="{y.at(rows[i].mean):.1f}" r="{5 if i == 0 else 3.5}" '
             f"{'class=b' if i == 0 else ''}><title>{_text(rows[i].label())}: {number(rows[i].mean)}</title></circle>"
             for i, x in reversed(places.items())
         )
-        marks = "".join(
-            f'<text x="{50 + 240 * p:.1f}" y="175" text-anchor="middle">{_text(label[:14])}</text>'
-            for p, label in ticks
-        )
+        labels, depth = labels_below([(left + 12 + 240 * p, label) for p, label in marks], 175)
         pictures.append(
-            f'<div><b>{_text(axis.name)}</b><svg viewBox="-16 0 346 182"><path class="axis" d="M40 10V160H300" fill="none"/>'
-            f'<text x="36" y="154" text-anchor="end">{number(low)}</text>'
-            f'<text x="36" y="19" text-anchor="end">{number(high)}</text>{marks}{dots}</svg></div>'
+            f'<div><b>{_text(axis.name)}</b><svg viewBox="0 0 {left + 285:.0f} {depth:.0f}">'
+            f'<path class="axis" d="M{left:.1f} 10V160H{left + 262:.1f}" fill="none"/>'
+            f"{labels_left(y, left - 6)}{labels}{dots}</svg></div>"
         )
     return f'<div class="grid">{"".join(pictures)}</div>{_left_out(more, "are not drawn: those here are the best and an even sample")}'
 
@@ -233,34 +228,35 @@ def _parallel(plan: Plan, rows: list[Row]) -> str:
     axes = plan.search_axes
     if len(rows) < 2 or len(axes) < 2:
         return ""
-    low, high = _objective_range([row.mean for row in rows], plan.mode)
+    y = ValueAxis.of([row.mean for row in rows], plan.mode, 180, 30)
     columns = [_positions(axis, rows) for axis in axes]
-    ends: list[tuple[float, str]] = [(0, number(low)), (1, number(high))]
-    gap = 760 / len(axes)
+    left = 16 + max(width_of([shortened(label) for _, label in columns[0][1]]), width_of([axes[0].name]) / 2)
+    gap = (820 - left) / len(axes)
     lines = []
     for i in reversed(range(len(rows))):
         points = [
-            f"{60 + gap * c:.1f},{180 - 150 * places[i]:.1f}"
+            f"{left + gap * c:.1f},{180 - 150 * places[i]:.1f}"
             for c, (places, _) in enumerate(columns)
             if i in places
         ]
-        points.append(
-            f"{60 + gap * len(axes):.1f},{min(185, max(25, _scale(low, high, 180, 30)(rows[i].mean))):.1f}"
-        )
+        points.append(f"{left + gap * len(axes):.1f},{y.at(rows[i].mean):.1f}")
         lines.append(
             f'<polyline class="{"b" if i == 0 else "c"}" points="{" ".join(points)}"><title>{_text(rows[i].label())}</title></polyline>'
         )
     heads = [axis.name for axis in axes] + [plan.metric]
     frame = "".join(
-        f'<path class="axis" d="M{60 + gap * c:.1f} 30V180"/><text x="{60 + gap * c:.1f}" y="205" text-anchor="middle">{_text(head)}</text>'
+        f'<path class="axis" d="M{left + gap * c:.1f} 30V180"/><text x="{left + gap * c:.1f}" y="205" text-anchor="middle">{_text(head)}</text>'
         for c, head in enumerate(heads)
     )
-    ticks = "".join(
-        f'<text x="{66 + gap * c:.1f}" y="{184 - 150 * p:.1f}">{_text(label[:12])}</text>'
-        for c, marks in enumerate([*(marks for _, marks in columns), ends])
-        for p, label in marks
+    # labels are where no line is: left of the first axis, right of the last one, and on a ground of their own between
+    places = [[(184 - 150 * p, label) for p, label in marks] for _, marks in columns]
+    places.append([(place + 4, label) for place, label in y.marks])
+    labels = "".join(
+        label_beside(left + gap * c, height, shortened(label), first=c == 0, last=c == len(axes))
+        for c, marks in enumerate(places)
+        for height, label in marks
     )
-    return f'<svg viewBox="0 0 900 215">{frame}{"".join(lines)}{ticks}</svg>'
+    return f'<svg viewBox="0 0 900 215">{frame}{"".join(lines)}{labels}</svg>'
 
 
 def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
@@ -276,23 +272,31 @@ def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
     ]
     if not curves:
         return ""
-    everything = [v for _, points in curves for _, v in points]
-    low, high = _objective_range(everything, plan.mode)
+    y = ValueAxis.of([v for _, points in curves for _, v in points], plan.mode, 280, 15)
+    left = 16 + width_of([label for _, label in y.marks])
     right = max(points[-1][0] for _, points in curves)
-    x, y = _scale(0, right, 60, 880), _scale(low, high, 280, 15)
+    x = scale(0, right, left, 880)
     lines = []
     for job, points in curves:
-        path = " ".join(f"{x(e):.1f},{min(290, max(5, y(v))):.1f}" for e, v in points)
+        path = " ".join(f"{x(e):.1f},{y.at(v):.1f}" for e, v in points)
         kind = "b" if job.number in winners else "c"
         lines.append(
             f'<polyline class="{kind}" points="{path}"><title>job {job.number}: {_text(job.label())}</title></polyline>'
         )
     left_out = _left_out(len(jobs) - len(shown), "are in their folders: those here are an even sample")
+    about = (
+        " Logarithmic scale."
+        if y.log
+        else f" The worst values run along the edge ({y.marks[-1][1]})."
+        if y.cut
+        else ""
+    )
+    epochs, depth = labels_below([(x(e), f"{e:g}") for e in ticks(0, right, 8)], 305)
     return (
-        f'<svg viewBox="0 0 900 310"><path class="axis" d="M60 10V290H885" fill="none"/><text x="54" y="284" text-anchor="end">{number(low)}</text>'
-        f'<text x="54" y="20" text-anchor="end">{number(high)}</text>'
-        f'<text x="880" y="305" text-anchor="end">epoch {right:g}</text>{"".join(lines)}</svg>'
-        f'<p class="soft">In colour: the best configuration. The worst tenth of all values runs along the edge.</p>{left_out}'
+        f'<svg viewBox="0 0 900 {depth + 14:.0f}">{labels_left(y, left - 6, 885 - left)}{epochs}'
+        f'<path class="axis" d="M{left:.1f} 10V290H885" fill="none"/>'
+        f'<text x="880" y="{depth + 10:.0f}" text-anchor="end">epoch</text>{"".join(lines)}</svg>'
+        f'<p class="soft">In colour: the best configuration.{about}</p>{left_out}'
     )
 
 

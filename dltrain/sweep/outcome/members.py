@@ -1,0 +1,111 @@
+"""The runs that are compared: what their folders say of configuration, data and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.keys import differences, keys_of
+from dltrain.config.saved import flat, load_bounded
+from dltrain.errors import CheckpointProblem
+from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.storage.index import number_of, scan
+from dltrain.storage.job_names import job_number
+from dltrain.storage.summary import read_json, read_summary
+
+# fields of a summary that a table of runs shows
+_SHOWN = ("status", "metric", "objective", "best_epoch", "seconds")
+_NO_SCORES = ("epoch", "step", "lr", "seconds", "images_per_second", "grad_norm")
+
+
+@dataclass
+class Member:
+    """A run that is compared."""
+
+    path: Path
+    label: str = ""
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        return read_summary(self.path)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Return the configuration by dotted key, with the words by group."""
+        saved = self.summary.get("config")
+        if isinstance(saved, dict):
+            return saved
+        if not (self.path / "config.yaml").is_file():
+            raise CheckpointProblem(f"{self.path} has no config.yaml: its run has not begun.")
+        return flat(load_bounded(self.path / "config.yaml"))
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """Return data.json; empty where it is missing or damaged."""
+        try:
+            return read_json(self.path / "data.json")
+        except (OSError, ValueError):
+            return {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the data of the training; "" where it is not known."""
+        return str(self.data.get("fingerprint") or "")
+
+    @property
+    def given(self) -> set[str]:
+        overrides = self.summary.get("overrides")
+        return keys_of(map(str, overrides)) if isinstance(overrides, list) else set()
+
+    @property
+    def replicate(self) -> tuple[Any, ...]:
+        """Return the keys in which the repetitions of a configuration differ: seed and fold."""
+        return self.summary.get("seed", self.config.get("seed")), self.config.get("fold")
+
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """Return the scores at the best evaluation, those of the test split, and the time, by name."""
+        best, test = (self.summary.get(key) for key in ("best", "test"))
+        found = {
+            str(key): value
+            for key, value in (best if isinstance(best, dict) else {}).items()
+            if key not in _NO_SCORES
+        }
+        found |= {f"test/{key}": value for key, value in (test if isinstance(test, dict) else {}).items()}
+        found |= {key: self.summary.get(key) for key in ("seconds", "images_per_second")}
+        if isinstance(metric := self.summary.get("metric"), str):
+            found[metric] = self.summary.get("objective", found.get(metric))
+        return {key: value for key, item in found.items() if (value := number_of(item)) is not None}
+
+
+def members_of(folder: Path) -> list[Member]:
+    """Return the run of a folder, or the runs of a sweep that have begun."""
+    if not (folder / SWEEP_RECORD).is_file():
+        return [Member(folder)]
+    jobs = [path for path, _, is_sweep, _ in scan(folder) if not is_sweep]
+    return [Member(folder / path) for path in sorted(jobs, key=_job_number)]
+
+
+def _job_number(name: str) -> tuple[int, str]:
+    return job_number(name) or 0, name
+
+
+def choices_of(members: Sequence[Member]) -> list[dict[str, Any]]:
+    """Return, for each run, the words and the keys in which the runs differ."""
+    given = {key for member in members for key in member.given}
+    return differences([member.config for member in members], given) if members else []
+
+
+def rows_of(members: Sequence[Member]) -> list[dict[str, Any]]:
+    """Return a row for each run: its choices, and what came out."""
+    rows = []
+    for member, choices in zip(members, choices_of(members), strict=True):
+        test = member.summary.get("test")
+        scores = {f"test/{name}": value for name, value in (test if isinstance(test, dict) else {}).items()}
+        rows.append(
+            {"run": member.label, **choices, **{name: member.summary.get(name) for name in _SHOWN}, **scores}
+        )
+    return rows

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.keys import differences, label
+from dltrain.commands.configurations import configurations_of, shown_entry
+from dltrain.config.keys import REPLICATES, differences, label
 from dltrain.loggers.events import count
 from dltrain.screen.table import Column, duration, number, terminal_width, typed
 from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
@@ -27,7 +28,7 @@ ARROWS = {"min": "↓", "max": "↑"}
 
 @dataclass
 class Row:
-    """A line of a listing: a run, a job, or a sweep with those of its jobs that satisfy the filters."""
+    """A line of a listing: a run, a job, a configuration with its jobs, or a sweep with those that satisfy the filters."""
 
     entry: Entry
     label: str = ""
@@ -37,9 +38,8 @@ class Row:
 
     @cached_property
     def shown(self) -> Entry:
-        """Return the run whose result is shown: of a sweep, its best job."""
-        scored = [job for job in self.jobs if _objective(job) is not None]
-        return min(scored, key=rank_of) if scored else self.entry
+        """Return the run whose result is shown: of a sweep, the mean over the repetitions of its best configuration."""
+        return shown_entry(self.entry, self.jobs) if self.entry.is_sweep else self.entry
 
     @property
     def kind(self) -> str:
@@ -48,6 +48,11 @@ class Row:
     @property
     def status(self) -> str:
         status = self.entry.facts.get("status")
+        if len(self.jobs) > 1 and not self.entry.is_sweep:
+            states = Counter(str(job.facts.get("status")) for job in self.jobs)
+            return (
+                ", ".join(f"{n} {state}" for state, n in states.items()) if len(states) > 1 else str(status)
+            )
         if not self.entry.is_sweep or status == DAMAGED:
             return str(status)
         if any(job.facts.get("status") == "running" for job in self.all_jobs):
@@ -56,8 +61,10 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        own = number_of(self.entry.facts.get("seconds"))
-        # an unfinished sweep has the time of its jobs
+        own = (
+            number_of(self.entry.facts.get("seconds")) if len(self.jobs) < 2 or self.entry.is_sweep else None
+        )
+        # an unfinished sweep and a configuration have the time of their jobs
         return (
             own if own is not None else sum(number_of(job.facts.get("seconds")) or 0.0 for job in self.jobs)
         )
@@ -67,7 +74,7 @@ class Row:
         return [str(tag) for tag in self.entry.facts.get("tags") or []]
 
     def value(self, key: str) -> Any:
-        """Return a field, a score or a key; of a sweep, of its best job."""
+        """Return a field, a score or a key; of a sweep, of its best configuration."""
         own = {"status": self.status, "seconds": self.seconds}
         if key in own:
             return own[key]
@@ -110,6 +117,20 @@ def rows_of(index: Index, filters: Sequence[Filter], jobs: bool = False) -> list
             rows.append(Row(entry))
     rows.sort(key=lambda row: (when(row.entry), row.entry.path))
     return rows
+
+
+def configuration_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return a row for each configuration of the jobs of a sweep, the best mean first."""
+    by_path = {row.entry.path: row for row in rows}
+    found = []
+    for one in configurations_of(row.entry for row in rows):
+        labels = [by_path[job.path].label for job in one.jobs]
+        choices = by_path[one.jobs[0].path].choices
+        if len(labels) > 1:
+            choices = {key: value for key, value in choices.items() if key not in REPLICATES}
+        label = labels[0] if len(labels) == 1 else f"{labels[0]} … {labels[-1]}"
+        found.append(Row(one.entry(), label, one.jobs, choices=choices))
+    return found
 
 
 def sort_rows(rows: list[Row], key: str) -> None:

@@ -23,6 +23,7 @@ from dltrain.commands.asked import (
     read_options,
     run_folder,
 )
+from dltrain.commands.configurations import objective_of
 from dltrain.commands.runs import ROW, listed, read_config
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.groups import OVERLAYS
@@ -31,6 +32,7 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.direction import BETTER
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
+from dltrain.loggers.events import count
 from dltrain.screen.numbers import in_bytes
 from dltrain.screen.table import (
     duration,
@@ -49,7 +51,8 @@ from dltrain.storage.summary import WHOLE, read_json, read_summary
 
 HELP = """
     Of a run: the choices that are not the defaults; objective, scores and, beside those of the test split, a constant
-    guess; data, versions, commit, warnings, files. Of a sweep: its axes and its jobs, the best first.
+    guess; data, versions, commit, warnings, files. Of a sweep: its axes and its configurations, the best first: of runs that
+    differ in seed and fold alone, the mean.
 
   --json    one JSON document on standard output
 
@@ -59,6 +62,7 @@ Examples
   dltrain show d61b/3                  job 3 of a sweep
   dltrain show abcd --json
 """
+_SCORES: dict[str, Any] = {"type": "object", "additionalProperties": NUMBER}
 _HEAD = {"path": TEXT, "command": TEXT, "status": TEXT, "tags": TEXTS}
 _RUN = object_schema(
     run=TEXT,
@@ -84,11 +88,15 @@ _SWEEP = object_schema(
     sweep=TEXT,
     **_HEAD,
     axes=TEXTS,
+    configurations={
+        "type": "array",
+        "items": object_schema(choices={"type": "object"}, runs=TEXTS, objective=NUMBER, scores=_SCORES),
+    },
     jobs={"type": "array", "items": ROW},
 )
 SCHEMA: dict[str, Any] = document_schema(run=TEXT)
 SCHEMA["oneOf"][:1] = [_RUN, _SWEEP]
-# jobs of a sweep that a terminal shows
+# configurations of a sweep that a terminal shows
 _SHOWN = 10
 _COST = (
     "epochs",
@@ -168,6 +176,7 @@ def document_of(folder: Path) -> dict[str, Any]:
 def sweep_document(folder: Path) -> dict[str, Any]:
     """Return the record of a sweep and the summaries of its jobs as plain data."""
     found = listed(folder, sort="objective")
+    labels = {row.entry.path: row.label for row in found.rows}
     record = _read(folder / "sweep.json")
     (row,) = listed_sweep(folder)
     return {
@@ -177,6 +186,15 @@ def sweep_document(folder: Path) -> dict[str, Any]:
         "status": row.status,
         "axes": [str(axis) for axis in row.entry.facts.get("axes") or []],
         "tags": row.tags,
+        "configurations": [
+            {
+                "choices": row.choices,
+                "runs": [labels[job.path] for job in row.jobs],
+                "objective": objective_of(row.entry),
+                "scores": listing.scores_of(row.entry.facts),
+            }
+            for row in listing.configuration_rows(found.rows)
+        ],
         "jobs": found.document()["runs"],
     }
 
@@ -381,8 +399,16 @@ def sweep_page(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     yield from entry("tags", " ".join(document["tags"]))
     report = folder / "report.html"
     yield from entry("report", str(report) if report.is_file() else "", whole=True)
-    found = listed(folder, sort="objective", limit=_SHOWN)
+    jobs = listed(folder, sort="objective").rows
+    rows = listing.configuration_rows(jobs)
     yield ""
-    yield from lines(listing.columns_of(found.rows)) if found.rows else ()
-    if found.matching > len(found.rows):
-        yield f"{found.matching} jobs in all: {command('runs', folder, '--sort', 'objective')}"
+    yield from lines(listing.columns_of(rows[:_SHOWN])) if rows else ()
+    notes = []
+    if len(rows) < len(jobs):
+        means = f"{count(len(rows), 'configuration')} by the mean of their runs"
+        notes.append(f"{means}; intervals and tests: {command('compare', folder)}")
+    if len(jobs) > min(len(rows), _SHOWN):
+        more = command("runs", folder, "--sort", "objective")
+        notes.append(f"{count(len(jobs), 'job')} in all: {more}")
+    for text in notes:
+        yield from textwrap.wrap(text, terminal_width(), break_on_hyphens=False, break_long_words=False)

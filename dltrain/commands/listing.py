@@ -210,44 +210,53 @@ def changing_keys(entries: Sequence[Entry]) -> list[str]:
 # Cells ------------------------------------------------------------------------------------------------------------
 
 
-def columns_of(rows: Sequence[Row], wanted: Sequence[str] = ()) -> list[Column]:
-    """Return the columns of a table of rows; `wanted` columns take the place of those that are shown by default."""
+def columns_of(rows: Sequence[Row], wanted: Sequence[str] = (), sort: str = "") -> list[Column]:
+    """Return the columns of a table of rows; `wanted` columns take the place of those that are shown by default.
+
+    sort: key by which the rows are sorted, whose column is always among those of the default
+    """
     labels = Column("run", [row.label for row in rows])
     if wanted:
-        return [labels, *(_column(rows, name) for name in wanted)]
+        return [labels, *(_column(rows, name) for name in wanted if name != "run")]
     best = {id(row) for row in best_of(rows)}
     moments = [moment(when(row.entry)) for row in rows]
     metrics = {str(row.shown.facts["metric"]) for row in rows if row.shown.facts.get("metric")}
     test = test_score(rows)
-    return [
-        labels,
-        Column("name", [name_of(row.entry) for row in rows], least=10, rank=2),
-        Column("when", moments if len(set(moments)) > 1 or len(rows) == 1 else [], rank=3),
-        Column("choices", [choices_of(row) for row in rows], least=max(14, min(terminal_width() // 4, 26))),
-        Column(
+    found = {
+        "run": labels,
+        "name": Column("name", [name_of(row.entry) for row in rows], least=10, rank=2),
+        "when": Column("when", moments if len(set(moments)) > 1 or len(rows) == 1 else [], rank=3),
+        "choices": Column("choices", [choices_of(row) for row in rows], least=max(14, min(terminal_width() // 4, 26))),
+        "objective": Column(
             head_of(rows, metrics),
             [score_of(row, len(metrics) > 1) for row in rows],
             right=len(metrics) <= 1,
             styles=["bold" if id(row) in best else "" for row in rows],
         ),
-        Column(
+        f"test/{test}": Column(
             f"test {test}",
             [number(row.shown.facts.get(f"test/{test}")) for row in rows],
             right=True,
             rank=4,
         ),
-        Column(
+        "status": Column(
             "status", [row.status for row in rows], rank=1, styles=[STYLES.get(row.status, "dim") for row in rows]
         ),
-        Column("time", [duration(row.seconds) if row.seconds else "" for row in rows], right=True, rank=6),
-        Column("tags", [" ".join(row.tags) for row in rows], least=4, rank=5, styles=["cyan"] * len(rows)),
-    ]  # fmt: skip
+        "seconds": Column("time", [duration(row.seconds) if row.seconds else "" for row in rows], right=True, rank=6),
+        "tag": Column("tags", [" ".join(row.tags) for row in rows], least=4, rank=5, styles=["cyan"] * len(rows)),
+    }  # fmt: skip
+    if sort in found:
+        found[sort].rank = 0
+    elif sort and metrics != {sort}:
+        found[sort] = _column(rows, sort)
+    return list(found.values())
 
 
 def _column(rows: Sequence[Row], name: str) -> Column:
     values = [row.value(name) for row in rows]
     numbers = all(number_of(value) is not None for value in values if value is not None)
-    return Column(name, [shown(value) for value in values], right=numbers, least=0 if numbers else 8)
+    cells = [number(value) if "/" in name else shown(value) for value in values]
+    return Column(name, cells, right=numbers, least=0 if numbers else 8)
 
 
 def shown(value: Any) -> str:

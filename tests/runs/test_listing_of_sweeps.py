@@ -8,10 +8,23 @@ import pytest
 from made import make_run, make_sweep, stamp
 
 from dltrain.commands import runs as verb
+from dltrain.errors import UserError
 
 OUTPUT = "outputs"
 # by mean the second configuration is the best, by its luckiest seed the first
 LUCKY = {0.1: (0.01, 0.99, 0.8), 0.01: (0.2, 0.3, 0.4), 0.001: (0.5, 0.6, None)}
+
+
+@pytest.fixture
+def refused():
+    """Check that a call is refused with a text."""
+
+    def check(text, call):
+        with pytest.raises(UserError) as problem:
+            call()
+        assert text in str(problem.value)
+
+    return check
 
 
 @pytest.fixture
@@ -79,3 +92,58 @@ def test_a_listing_ranks_configurations_as_the_report_does(lucky):
     listed = configurations_of(e for e in Index(lucky).entries if not e.is_sweep)
     assert [[job.folder_name for job in one.jobs] for one in listed] == ranked
     assert listed[0].entry().facts["objective"] == rank(Plan, jobs)[0].mean
+
+
+# What a listing says --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kinds(workdir):
+    """Runs on two datasets, one of them by another metric too."""
+    scores = {"metric": "val/accuracy", "mode": "max"}
+    for number, (name, more) in enumerate([("iris", {}), ("digits", {}), ("digits", {}), ("digits", scores)]):
+        make_run(workdir / OUTPUT / "n" / stamp(number), 0.1 * (number + 1), {"dataset": name}, **more)
+    return workdir
+
+
+def test_objectives_that_do_not_compare_are_told_with_the_filter_that_separates_them(kinds, dltrain, capsys):
+    assert dltrain("runs", "--sort", "objective") == 0
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "do not compare: they differ in dataset and metric." in told
+    cure = told.partition("dltrain runs ")[2].split()
+    assert dltrain("runs", *cure) == 0
+    assert dltrain("runs", "--sort", "lr") == 0
+    assert dltrain("runs", "dataset=digits", "metric=val/loss", "--sort", "-objective") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_hints_of_an_archive_work(kinds, dltrain, capsys, refused):
+    assert dltrain("archive", "0003") == 0
+    for verb_name in ("show", "evaluate", "compare"):
+        refused(
+            "`0003` is archived. To bring it back: dltrain restore 0003",
+            lambda v=verb_name: dltrain(v, "0003"),
+        )
+    capsys.readouterr()
+    assert dltrain("runs", "--archived") == 0
+    said = " ".join(capsys.readouterr().out.splitlines())
+    more, back = (said.partition(f"{head}: dltrain ")[2].split(" · ")[0].split() for head in ("one", "back"))
+    assert dltrain(*more) == 0
+    assert dltrain(*back) == 0
+    assert dltrain("show", "0003") == 0
+    assert dltrain("trash", "0003") == 0
+    refused("`0003` is in the trash. To bring it back: dltrain restore 0003", lambda: dltrain("show", "0003"))
+
+
+def test_the_column_of_the_sort_is_shown_and_run_once(kinds, dltrain, capsys):
+    for sort, head in (
+        ("-val/accuracy", "val/accuracy"),
+        ("epochs", "epochs"),
+        ("test/accuracy", "test accuracy"),
+    ):
+        assert dltrain("runs", "dataset=iris", "--sort", sort) == 0
+        assert capsys.readouterr().out.splitlines()[0].count(head) == 1
+    assert dltrain("runs", "metric=val/accuracy", "--sort", "val/accuracy") == 0
+    assert capsys.readouterr().out.splitlines()[0].count("val/accuracy") == 1
+    assert dltrain("runs", "--columns", "run,lr") == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["run", "lr"]

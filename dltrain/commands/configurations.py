@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from dltrain.config.keys import REPLICATES
 from dltrain.direction import Mode, mean_of, rank_of_mean
-from dltrain.storage.index import Entry, number_of
+from dltrain.storage.index import Entry, Index, number_of
 from dltrain.storage.job_names import job_number
 from dltrain.storage.summary import ENDED
 
@@ -76,6 +77,13 @@ def shown_entry(entry: Entry, jobs: Sequence[Entry]) -> Entry:
     """Return what a listing shows of a sweep: the mean of its best configuration, or the sweep itself before there is one."""
     best = next(iter(configurations_of(jobs)), None)
     return best.entry() if best is not None and best.values else entry
+
+
+def best_jobs(sweep: Path) -> list[Path]:
+    """Return the folders of the repetitions of a sweep's best configuration; none before a job has a result."""
+    jobs = [entry for entry in Index(sweep, cached=False).entries if not entry.is_sweep]
+    best = next(iter(configurations_of(jobs)), None)
+    return [sweep / job.path for job in best.jobs] if best is not None and best.values else []
 
 
 def _key(job: Entry) -> object:

@@ -6,15 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dltrain.commands.configurations import configurations_of, shown_entry
-from dltrain.config.keys import REPLICATES, differences, label
-from dltrain.loggers.events import count
-from dltrain.screen.table import Column, duration, number, terminal_width, typed
+from dltrain.config.keys import REPLICATES, differences
 from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
 from dltrain.storage.job_names import job_label
 from dltrain.storage.query import PLACE, Filter, name_of, value_of, when
@@ -71,7 +68,11 @@ class Row:
 
     @property
     def tags(self) -> list[str]:
-        return [str(tag) for tag in self.entry.facts.get("tags") or []]
+        return (
+            [str(tag) for tag in self.entry.facts.get("tags") or []]
+            if self.entry.sweep == "."
+            else self.entry.tags
+        )
 
     def value(self, key: str) -> Any:
         """Return a field, a score or a key; of a sweep, of its best configuration."""
@@ -82,14 +83,15 @@ class Row:
         return value_of(self.shown, key) if found in (None, []) else found
 
 
-def _objective(entry: Entry) -> float | None:
+def objective(entry: Entry) -> float | None:
+    """Return the objective of a run, also of one that failed later; None where it is not finite."""
     value = number_of(entry.facts.get("objective"))
     return value if value is not None and math.isfinite(value) else None
 
 
 def rank_of(entry: Entry) -> tuple[str, bool, float]:
     """Return a sort key: the best objective first, runs with the same metric together, those without a value last."""
-    value = _objective(entry)
+    value = objective(entry)
     metric = str(entry.facts.get("metric") or "~")
     return (
         metric,
@@ -139,7 +141,7 @@ def sort_rows(rows: list[Row], key: str) -> None:
     values = {id(row): row.value(name) for row in rows}
     present = [row for row in rows if values[id(row)] not in (None, "", [])]
     if name in _BEST_FIRST:
-        present = [row for row in rows if _objective(row.shown) is not None]
+        present = [row for row in rows if objective(row.shown) is not None]
         present.sort(key=lambda row: rank_of(row.shown), reverse=key != name)
     else:
         present.sort(key=lambda row: _order(values[id(row)]), reverse=key != name)
@@ -207,123 +209,6 @@ def changing_keys(entries: Sequence[Entry]) -> list[str]:
     return [key for key in keys if key in uneven or key in changed]
 
 
-# Cells ------------------------------------------------------------------------------------------------------------
-
-
-def columns_of(rows: Sequence[Row], wanted: Sequence[str] = (), sort: str = "") -> list[Column]:
-    """Return the columns of a table of rows; `wanted` columns take the place of those that are shown by default.
-
-    sort: key by which the rows are sorted, whose column is always among those of the default
-    """
-    labels = Column("run", [row.label for row in rows])
-    if wanted:
-        return [labels, *(_column(rows, name) for name in wanted if name != "run")]
-    best = {id(row) for row in best_of(rows)}
-    moments = [moment(when(row.entry)) for row in rows]
-    metrics = {str(row.shown.facts["metric"]) for row in rows if row.shown.facts.get("metric")}
-    test = test_score(rows)
-    found = {
-        "run": labels,
-        "name": Column("name", [name_of(row.entry) for row in rows], least=10, rank=2),
-        "when": Column("when", moments if len(set(moments)) > 1 or len(rows) == 1 else [], rank=3),
-        "choices": Column("choices", [choices_of(row) for row in rows], least=max(14, min(terminal_width() // 4, 26))),
-        "objective": Column(
-            head_of(rows, metrics),
-            [score_of(row, len(metrics) > 1) for row in rows],
-            right=len(metrics) <= 1,
-            styles=["bold" if id(row) in best else "" for row in rows],
-        ),
-        f"test/{test}": Column(
-            f"test {test}",
-            [number(row.shown.facts.get(f"test/{test}")) for row in rows],
-            right=True,
-            rank=4,
-        ),
-        "status": Column(
-            "status", [row.status for row in rows], rank=1, styles=[STYLES.get(row.status, "dim") for row in rows]
-        ),
-        "seconds": Column("time", [duration(row.seconds) if row.seconds else "" for row in rows], right=True, rank=6),
-        "tag": Column("tags", [" ".join(row.tags) for row in rows], least=4, rank=5, styles=["cyan"] * len(rows)),
-    }  # fmt: skip
-    if sort in found:
-        found[sort].rank = 0
-    elif sort and metrics != {sort}:
-        found[sort] = _column(rows, sort)
-    return list(found.values())
-
-
-def _column(rows: Sequence[Row], name: str) -> Column:
-    values = [row.value(name) for row in rows]
-    numbers = all(number_of(value) is not None for value in values if value is not None)
-    cells = [number(value) if "/" in name else shown(value) for value in values]
-    return Column(name, cells, right=numbers, least=0 if numbers else 8)
-
-
-def shown(value: Any) -> str:
-    """Return a value of a column: scores with four digits, the rest as it is typed."""
-    if value is None:
-        return ""
-    return " ".join(map(typed, value)) if isinstance(value, list) else typed(value)
-
-
-def head_of(rows: Sequence[Row], metrics: set[str]) -> str:
-    if len(metrics) != 1:
-        return "objective"
-    modes = {row.shown.facts.get("mode") for row in rows if row.shown.facts.get("metric")}
-    arrow = ARROWS.get(str(next(iter(modes))), "") if len(modes) == 1 else ""
-    return f"{next(iter(metrics))} {arrow}".rstrip()
-
-
-def score_of(row: Row, named: bool) -> str:
-    value = number(_objective(row.shown))
-    return f"{value} {row.shown.facts.get('metric')}" if named and value else value
-
-
-def best_of(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with the best objective, where several rows have the same metric on the same dataset."""
-    scored = [row for row in rows if _objective(row.shown) is not None]
-    alike = {tuple(str(row.value(key)) for key in ("metric", "mode", "dataset")) for row in scored}
-    if len(scored) < 2 or len(alike) > 1:
-        return []
-    best = min(rank_of(row.shown) for row in scored)
-    return [row for row in scored if rank_of(row.shown) == best]
-
-
-def test_score(rows: Sequence[Row]) -> str:
-    """Return the score of the test split that most rows have: the metric's own unless that is the loss."""
-    names = Counter(
-        name.removeprefix("test/") for row in rows for name in row.shown.facts if name.startswith("test/")
-    )
-    own = Counter(str(row.shown.facts.get("metric")).rpartition("/")[2] for row in rows)
-    names.pop("loss", None) if len(names) > 1 else None
-    return max(names, key=lambda name: (names[name], own[name], name == "accuracy"), default="")
-
-
-def choices_of(row: Row) -> str:
-    """Return the choices that distinguish a row, in one line."""
-    if row.entry.is_sweep:
-        return sweep_line(row)
-    return label(row.choices, overridden(row.entry))
-
-
-def sweep_line(row: Row) -> str:
-    """Return how many jobs a sweep has, over which axes, and how many failed."""
-    whole = len(row.all_jobs)
-    jobs = count(whole, "job") if len(row.jobs) == whole else f"{len(row.jobs)} of {whole} jobs"
-    axes = row.entry.facts.get("axes") or []
-    failed = sum(job.facts.get("status") in ("failed", DAMAGED) for job in row.jobs)
-    return f"{jobs}: {' × '.join(map(str, axes))}{f', {failed} failed' if failed else ''}"
-
-
-def moment(text: str) -> str:
-    """Return a time as 26 Nov 06:39, or 2025-11-26 if it is in another year."""
-    try:
-        then = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    return f"{then.day:2} {then:%b %H:%M}" if then.year == datetime.now().year else f"{then:%Y-%m-%d}"
-
-
 def document_of(row: Row, root: Path, columns: Sequence[str] = ()) -> dict[str, Any]:
     """Return a row as plain data, for `--json` and from Python."""
     facts = row.shown.facts
@@ -335,7 +220,7 @@ def document_of(row: Row, root: Path, columns: Sequence[str] = ()) -> dict[str, 
         "when": when(row.entry),
         "status": row.status,
         "metric": facts.get("metric"),
-        "objective": _objective(row.shown),
+        "objective": objective(row.shown),
         "scores": scores_of(facts),
         "seconds": row.seconds,
         "tags": row.tags,

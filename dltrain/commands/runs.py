@@ -20,6 +20,7 @@ from dltrain.commands.asked import (
     print_json,
     read_options,
 )
+from dltrain.commands.columns import columns_of as table_of
 from dltrain.commands.configurations import objective_of
 from dltrain.errors import CheckpointProblem, UserError, typed
 from dltrain.screen.table import cell, is_colored, lines, one_line, styled, terminal_width, write
@@ -265,7 +266,7 @@ def show(found: Listing, empty: str, archived: bool = False) -> None:
     if not found.rows:
         write(f"{one_line(found.root)}: {empty}{one_line(found.hint)}")
         return
-    for line in lines(listing.columns_of(found.rows, found.columns, found.sort), colored=colored):
+    for line in lines(table_of(found.rows, found.columns, found.sort), colored=colored):
         write(line)
     shown = f" ({len(found.rows)} shown; all: --limit 0)" if len(found.rows) < found.matching else ""
     jobs = " · jobs of sweeps: --jobs" if any(row.entry.is_sweep for row in found.rows) else ""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dltrain.commands import listing
+from dltrain.commands import columns, listing
 from dltrain.commands.asked import (
     NUMBER,
     TEXT,
@@ -402,7 +402,7 @@ def sweep_page(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     jobs = listed(folder, sort="objective").rows
     rows = listing.configuration_rows(jobs)
     yield ""
-    yield from lines(listing.columns_of(rows[:_SHOWN])) if rows else ()
+    yield from lines(columns.columns_of(rows[:_SHOWN])) if rows else ()
     notes = []
     if len(rows) < len(jobs):
         means = f"{count(len(rows), 'configuration')} by the mean of their runs"

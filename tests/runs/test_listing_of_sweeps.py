@@ -147,3 +147,35 @@ def test_the_column_of_the_sort_is_shown_and_run_once(kinds, dltrain, capsys):
     assert capsys.readouterr().out.splitlines()[0].count("val/accuracy") == 1
     assert dltrain("runs", "--columns", "run,lr") == 0
     assert capsys.readouterr().out.splitlines()[0].split() == ["run", "lr"]
+
+
+def test_a_score_of_the_test_split_that_a_sweep_lacks_comes_with_the_way_to_it(workdir, dltrain, refused):
+    jobs = [
+        {"objective": v, "config": {"lr": n // 2, "optimizer.lr": n // 2, "seed": n % 2}, "test": {}}
+        for n, v in enumerate((0.1, 0.9, 0.2, 0.3))
+    ]
+    sweep = make_sweep(workdir / OUTPUT / "swept" / stamp(1), jobs)
+    folder = sweep.relative_to(workdir)
+    told = f"none of these runs was scored on the test split (a sweep sets evaluation.test=false).\nScore one: dltrain evaluate {folder}/2\n"
+    refused(told, lambda: dltrain("compare", str(folder), "--metric", "test/accuracy"))
+    best = f"Its best configuration: dltrain evaluate {folder}/2 {folder}/3 device=cpu\n"
+    refused(best, lambda: dltrain("evaluate", str(folder), "device=cpu"))
+
+
+def test_a_tag_of_a_sweep_holds_for_its_jobs_and_that_of_a_job_is_shown(lucky, dltrain, capsys, monkeypatch):
+    dltrain("tag", "003c", "+all")
+    dltrain("tag", "003c/4", "+paper")
+    capsys.readouterr()
+    for _ in range(2):
+        rows = verb.listed(OUTPUT, ["tag=all"], jobs=True).document()["runs"]
+        assert [row["tags"] for row in rows] == [["paper", "all"] if n == 4 else ["all"] for n in range(9)]
+    assert verb.listed(OUTPUT, ["tag=all", "seed=1"]).document()["runs"][0]["jobs"] == 3
+    dltrain("tag", "003c", "-all")
+    assert verb.listed(OUTPUT, ["tag=all"], jobs=True).rows == []
+    capsys.readouterr()
+    assert dltrain("runs", "tag=paper") == 0
+    said = capsys.readouterr().out
+    assert "job 4 of 9: lr × seed" in said
+    monkeypatch.setenv("COLUMNS", "200")
+    assert dltrain("runs", "tag=paper") == 0
+    assert "paper (job 4)" in capsys.readouterr().out

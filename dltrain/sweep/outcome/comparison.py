@@ -17,7 +17,7 @@ from typing import Any
 from dltrain.config.keys import REPLICATES, differences, keys_of, label
 from dltrain.config.saved import flat, load_bounded
 from dltrain.direction import Mode, direction_of
-from dltrain.errors import CheckpointProblem, UserError, listing, nearest
+from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.index import number_of, scan
 from dltrain.storage.job_names import job_number
@@ -243,6 +243,7 @@ def chosen_metric(members: Sequence[Member], wanted: str | None) -> tuple[str, M
     if wanted is not None:
         known = dict.fromkeys(name for member in members for name in member.scores)
         if wanted not in known:
+            check_tested(members, wanted)
             raise UserError(
                 f"`--metric` is {wanted}, which none of these runs has.{nearest(wanted, known)}\n{listing('Scores', known)}"
             )
@@ -263,6 +264,19 @@ def chosen_metric(members: Sequence[Member], wanted: str | None) -> tuple[str, M
     raise CheckpointProblem(
         f"These runs have different metrics ({', '.join(sorted(own))}) and no common score with a direction. Name one: --metric NAME"
     )
+
+
+def check_tested(members: Sequence[Member], wanted: str) -> None:
+    """Refuse a score of the test split where the runs, as those of a sweep, were not scored on it; say how they are."""
+    untested = not any(name.startswith("test/") for member in members for name in member.scores)
+    if wanted.startswith("test/") and untested:
+        metrics = {str(member.summary.get("metric")) for member in members}
+        best = (compare(members).groups[0].members if len(metrics) == 1 else members)[0]
+        raise UserError(
+            f"`--metric` is {wanted}, and none of these runs was scored on the test split (a sweep sets evaluation.test=false).\n"
+            f"Score one: {typed('evaluate', best.path)}\n"
+            f"For a sweep whose jobs all are: dltrain -m … evaluation.test=true"
+        )
 
 
 def _mode(value: Any) -> Mode | None:

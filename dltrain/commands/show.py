@@ -25,6 +25,7 @@ from dltrain.commands.asked import (
 )
 from dltrain.commands.configurations import objective_of
 from dltrain.commands.runs import ROW, listed, read_config
+from dltrain.config.asked import Sources
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.groups import OVERLAYS
 from dltrain.config.keys import ELSEWHERE
@@ -148,7 +149,7 @@ def document_of(folder: Path) -> dict[str, Any]:
         "command": str(summary.get("command") or ""),
         "status": status,
         "reason": str(summary.get("stop_reason") or ""),
-        "asked": asked_for(config),
+        "asked": asked_for(config, summary.get("overrides")),
         "metric": _text(summary.get("metric")),
         "mode": _text(summary.get("mode")),
         "objective": number_of(summary.get("objective")),
@@ -206,8 +207,11 @@ def listed_sweep(folder: Path) -> list[listing.Row]:
     return [row for row in listing.rows_of(index, []) if row.entry.is_sweep][:1]
 
 
-def asked_for(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the words and keys of a configuration that are not the defaults."""
+def asked_for(config: Mapping[str, Any], overrides: Any) -> dict[str, Any]:
+    """Return the words and keys of a configuration that are not the defaults, and that overrides or recipes set.
+
+    overrides: those of the run; None where they are not known, and all that is not the default is returned
+    """
     catalogue = Catalogue(catalogue_dir(), user_dirs())
     chosen = {group: _names(config[group]) for group in catalogue.words if group in config}
     asked = {
@@ -233,7 +237,10 @@ def asked_for(config: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key in defaults and key not in links and key not in chosen and not _same(value, defaults[key]):
             asked[key] = value
-    return asked
+    if not isinstance(overrides, list):
+        return asked
+    sources = Sources.of(list(map(str, overrides)), chosen, catalogue)
+    return {key: value for key, value in asked.items() if sources.of_key(key)}
 
 
 def _names(value: Any) -> list[str]:

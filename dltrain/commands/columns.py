@@ -109,7 +109,8 @@ def choices_of(row: listing.Row) -> str:
     """Return the choices that distinguish a row, in one line."""
     if row.entry.is_sweep:
         return sweep_line(row)
-    return label(row.choices, listing.overridden(row.entry))
+    told = {key: value for key, value in row.choices.items() if key not in row.usual}
+    return label(told, listing.overridden(row.entry))
 
 
 def tags_of(row: listing.Row) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.commands.configurations import configurations_of, shown_entry
-from dltrain.config.keys import REPLICATES, differences
+from dltrain.config.keys import REPLICATES, differences, keys_given
 from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
 from dltrain.storage.job_names import job_label
 from dltrain.storage.query import PLACE, Filter, name_of, value_of, when
@@ -32,6 +32,8 @@ class Row:
     jobs: list[Entry] = field(default_factory=list)
     all_jobs: list[Entry] = field(default_factory=list)
     choices: dict[str, Any] = field(default_factory=dict)
+    # of the choices, those that most rows have, and that this one did not ask for: a table leaves them out
+    usual: set[str] = field(default_factory=set)
 
     @cached_property
     def shown(self) -> Entry:
@@ -187,6 +189,21 @@ def tell_apart(rows: Sequence[Row], always: Sequence[str] = ()) -> None:
     given = {key for row in single for key in overridden(row.entry)}
     for row, choices in zip(single, differences(configs, given, always), strict=True) if single else ():
         row.choices = {key: value for key, value in choices.items() if not _is_in_name(row, key, value)}
+    usual = usual_values([row.choices for row in single])
+    for row in single:
+        own = overridden(row.entry)
+        common = {key for key, value in row.choices.items() if key in usual and usual[key] == str(value)}
+        row.usual = common - own - set(always)
+
+
+def usual_values(choices: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the value of each choice that more than half of the rows have, as text."""
+    counts: dict[str, Counter[str]] = {}
+    for one in choices:
+        for key, value in one.items():
+            counts.setdefault(key, Counter())[str(value)] += 1
+    most = {key: count.most_common(1)[0] for key, count in counts.items()}
+    return {key: value for key, (value, number) in most.items() if 2 * number > len(choices)}
 
 
 def _is_in_name(row: Row, key: str, value: Any) -> bool:
@@ -196,7 +213,7 @@ def _is_in_name(row: Row, key: str, value: Any) -> bool:
 
 def overridden(entry: Entry) -> set[str]:
     texts = entry.facts.get("overrides")
-    return {str(text).partition("=")[0].lstrip("+") for text in texts} if isinstance(texts, list) else set()
+    return keys_given(texts) if isinstance(texts, list) else set()
 
 
 def changing_keys(entries: Sequence[Entry]) -> list[str]:

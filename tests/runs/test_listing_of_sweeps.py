@@ -7,8 +7,12 @@ import json
 import pytest
 from made import make_run, make_sweep, stamp
 
+from dltrain.commands import columns
 from dltrain.commands import runs as verb
+from dltrain.commands.compare import members_of
+from dltrain.config import keys
 from dltrain.errors import UserError
+from dltrain.sweep.outcome import comparison
 
 OUTPUT = "outputs"
 # by mean the second configuration is the best, by its luckiest seed the first
@@ -179,3 +183,35 @@ def test_a_tag_of_a_sweep_holds_for_its_jobs_and_that_of_a_job_is_shown(lucky, d
     monkeypatch.setenv("COLUMNS", "200")
     assert dltrain("runs", "tag=paper") == 0
     assert "paper (job 4)" in capsys.readouterr().out
+
+
+def test_the_choices_of_mixed_runs_are_what_was_given_then_what_differs(workdir):
+    common = {"schedule": "constant", "early_stopping": "patience"}
+    runs = [
+        ({"model.width": 64, "schedule": "cosine", "averaging": "ema"}, ["averaging=ema"]),
+        ({"model.width": 32}, ["steps=60"]),
+        ({"model.width": 32, "optimizer": "sgd", "optimizer.eps": None}, ["optimizer=sgd"]),
+        ({"early_stopping": "none", "early_stopping.patience": 9}, ["lr=0.1", "early_stopping=none"]),
+    ]
+    for number, (config, overrides) in enumerate(runs):
+        config = {"lr": 0.1, "optimizer.lr": 0.1, "steps": 60} | common | config
+        make_run(workdir / OUTPUT / "n" / stamp(number), 0.1, config, overrides=overrides)
+    rows = verb.listed(OUTPUT).rows
+    assert [columns.choices_of(row) for row in rows] == [
+        "ema model.width=64 cosine",
+        "model.width=32",
+        "sgd model.width=32",
+        "",
+    ]
+    # what most runs have stays in documents
+    assert rows[1].choices["schedule"] == "constant"
+    found = comparison.compare(members_of([workdir / OUTPUT / "n" / stamp(number) for number in range(2)]))
+    assert [group.name for group in found.groups] == ["ema model.width=64 cosine", "model.width=32 constant"]
+
+
+def test_defaults_of_two_words_are_no_differences():
+    lion = {"optimizer": "lion", "optimizer.betas": 1}
+    configs = [lion, {"optimizer": "adam", "optimizer.betas": 2}]
+    assert keys.differences(configs, []) == [{"optimizer": "lion"}, {"optimizer": "adam"}]
+    wide = lion | {"optimizer.betas": 3}
+    assert keys.differences([*configs, wide], [])[2] == {"optimizer": "lion", "optimizer.betas": 3}

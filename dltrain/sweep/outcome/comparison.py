@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, differences, keys_of, label
+from dltrain.config.keys import REPLICATES, differences, keys_given, label
 from dltrain.config.saved import flat, load_bounded
 from dltrain.direction import Mode, direction_of
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
@@ -61,7 +61,7 @@ class Member:
     @property
     def given(self) -> set[str]:
         overrides = self.summary.get("overrides")
-        return keys_of(map(str, overrides)) if isinstance(overrides, list) else set()
+        return keys_given(overrides if isinstance(overrides, list) else [])
 
     @property
     def replicate(self) -> tuple[Any, ...]:
@@ -135,6 +135,11 @@ class Group:
     verdict: str = ""
 
     @property
+    def name(self) -> str:
+        """Return the choices in one line, those that an override of its runs set first; empty where there are none."""
+        return label(self.choices, {key for member in self.members for key in member.given})
+
+    @property
     def seeds(self) -> list[tuple[Any, ...]]:
         return [member.replicate for member in self.members]
 
@@ -181,7 +186,7 @@ class Comparison:
 
 
 def _name(group: Group) -> str:
-    return label(group.choices) or "the configuration"
+    return group.name or "the configuration"
 
 
 def _count(worse: Sequence[Group], others: Sequence[Group]) -> str:

@@ -24,7 +24,7 @@ from dltrain.commands.asked import (
     run_folder,
 )
 from dltrain.commands.configurations import objective_of
-from dltrain.commands.runs import ROW, listed, read_config
+from dltrain.commands.runs import ROW, Listing, listed, read_config
 from dltrain.config.asked import Sources
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.groups import OVERLAYS
@@ -117,18 +117,29 @@ def run(arguments: list[str]) -> int:
     if len(rest) != 1:
         raise UserError("Name one run: dltrain show outputs/NAME/DATE_TIME-xxxx\nThe runs: dltrain runs")
     folder = run_folder(rest[0])
-    document = sweep_document(folder) if is_sweep(folder) else document_of(folder)
+    document, lines_of = shown(folder)
     if "--json" in given:
         print_json(document)
     else:
-        write("\n".join(sweep_page(document, folder) if "sweep" in document else page(document)))
+        write("\n".join(lines_of))
     return 0
 
 
 def show(run: Any) -> dict[str, Any]:
     """Return what `dltrain show` prints of a run or a sweep: what was asked, what came out, data, versions, files."""
     folder = run_folder(run)
-    return sweep_document(folder) if is_sweep(folder) else document_of(folder)
+    return shown(folder)[0]
+
+
+def shown(folder: Path) -> tuple[dict[str, Any], Iterator[str]]:
+    """Return the document of a run or a sweep, and the lines of its page."""
+    if not is_sweep(folder):
+        document = document_of(folder)
+        return document, page(document)
+    found = listed(folder, sort="objective")
+    rows = listing.configuration_rows(found.rows)
+    document = sweep_document(folder, found, rows)
+    return document, sweep_page(document, folder, rows, len(found.rows))
 
 
 # What is shown ----------------------------------------------------------------------------------------------------
@@ -174,9 +185,8 @@ def document_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def sweep_document(folder: Path) -> dict[str, Any]:
+def sweep_document(folder: Path, found: Listing, rows: list[listing.Row]) -> dict[str, Any]:
     """Return the record of a sweep and the summaries of its jobs as plain data."""
-    found = listed(folder, sort="objective")
     labels = {row.entry.path: row.label for row in found.rows}
     record = _read(folder / "sweep.json")
     (row,) = listed_sweep(folder)
@@ -194,7 +204,7 @@ def sweep_document(folder: Path) -> dict[str, Any]:
                 "objective": objective_of(row.entry),
                 "scores": listing.scores_of(row.entry.facts),
             }
-            for row in listing.configuration_rows(found.rows)
+            for row in rows
         ],
         "jobs": found.document()["runs"],
     }
@@ -397,7 +407,9 @@ def _data(data: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def sweep_page(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
+def sweep_page(
+    document: Mapping[str, Any], folder: Path, rows: list[listing.Row], jobs: int
+) -> Iterator[str]:
     """Yield the lines about a sweep."""
     yield heading(document["sweep"], document["status"])
     yield from entry("folder", document["path"], whole=True)
@@ -406,16 +418,14 @@ def sweep_page(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     yield from entry("tags", " ".join(document["tags"]))
     report = folder / "report.html"
     yield from entry("report", str(report) if report.is_file() else "", whole=True)
-    jobs = listed(folder, sort="objective").rows
-    rows = listing.configuration_rows(jobs)
     yield ""
     yield from lines(columns.columns_of(rows[:_SHOWN])) if rows else ()
     notes = []
-    if len(rows) < len(jobs):
+    if len(rows) < jobs:
         means = f"{count(len(rows), 'configuration')} by the mean of their runs"
         notes.append(f"{means}; intervals and tests: {command('compare', folder)}")
-    if len(jobs) > min(len(rows), _SHOWN):
+    if jobs > min(len(rows), _SHOWN):
         more = command("runs", folder, "--sort", "objective")
-        notes.append(f"{count(len(jobs), 'job')} in all: {more}")
+        notes.append(f"{count(jobs, 'job')} in all: {more}")
     for text in notes:
         yield from textwrap.wrap(text, terminal_width(), break_on_hyphens=False, break_long_words=False)

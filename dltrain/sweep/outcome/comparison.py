@@ -280,7 +280,7 @@ def check_tested(members: Sequence[Member], wanted: str) -> None:
         raise UserError(
             f"`--metric` is {wanted}, and none of these runs was scored on the test split (a sweep sets evaluation.test=false).\n"
             f"Score one: {typed('evaluate', best.path)}\n"
-            f"For a sweep whose jobs all are: dltrain -m … evaluation.test=true"
+            "A new sweep scores its best configuration at its end: dltrain -m … evaluation.test=true"
         )
 
 

@@ -71,6 +71,21 @@ def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.
     return value < best - min_delta if mode == "min" else value > best + min_delta
 
 
+def mean_of(values: Sequence[float]) -> float:
+    """Return the mean over the repetitions of a configuration."""
+    return math.fsum(values) / len(values)
+
+
+def rank_of_mean(values: Sequence[float], whole: bool, mode: Mode) -> tuple[bool, float]:
+    """Return a sort key of a configuration: the best mean of its repetitions first, after them those that lack one.
+
+    Args:
+        whole: whether each repetition gave a value
+    """
+    mean = mean_of(values) if values else math.inf
+    return not whole, mean if mode == "min" or not values else -mean
+
+
 def problems(plain: Mapping[str, Any], words: Iterable[str] = ()) -> dict[str, str]:
     """Return why the `mode` of a group does not fit its `metric`, by group, for a configuration as plain data.
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dltrain.errors import CheckpointProblem, UserError, nearest
+from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD, is_run
 from dltrain.storage.index import SUMMARY, Entry, Index, matches_of
 from dltrain.storage.job_names import job_number, named_by_number
+from dltrain.storage.shelves import shelved
 from dltrain.text import say
 
 # null stands for a value that JSON cannot hold, such as nan
@@ -107,6 +108,7 @@ def run_folder(run: Any, output: Path = OUTPUT) -> Path:
         return found[0]
     if found:
         raise ambiguous(text, found)
+    check_shelves(text, output)
     names = [entry.folder_name for entry in entries_of(output)]
     # the end of a job's name is its last value, which names no run
     ends = [name.rpartition("-")[2] for name in names if job_number(name) is None]
@@ -114,6 +116,15 @@ def run_folder(run: Any, output: Path = OUTPUT) -> Path:
     raise CheckpointProblem(
         f"`{text}` is no run: there is no such folder, and no such name below {output}.{hint} The runs: dltrain runs"
     )
+
+
+def check_shelves(text: str, output: Path = OUTPUT) -> None:
+    """Raise CheckpointProblem, with the way back, where a text names what was archived or moved to the trash."""
+    whole, _, job = text.rstrip("/").rpartition("/")
+    for name in (text, whole) if job.isdecimal() else (text,):
+        if places := shelved(output, name):
+            where = "archived" if places[0].shelf == "archive" else "in the trash"
+            raise CheckpointProblem(f"`{text}` is {where}. To bring it back: {typed('restore', name)}")
 
 
 def ambiguous(text: str, found: Sequence[Path]) -> CheckpointProblem:

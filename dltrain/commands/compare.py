@@ -19,7 +19,6 @@ from dltrain.commands.asked import (
     read_options,
     run_folders,
 )
-from dltrain.config.keys import label
 from dltrain.errors import UserError
 from dltrain.screen.table import Column, lines, number, one_line, terminal_width, write
 from dltrain.storage.folder_names import SWEEP_RECORD
@@ -190,7 +189,7 @@ def page(found: Comparison) -> Iterator[str]:
         [
             *data,
             Column("#", [str(group.place) for group in groups], right=True),
-            Column("configuration", [label(group.choices) or "–" for group in groups], least=20),
+            Column("configuration", [group.name or "–" for group in groups], least=20),
             Column("runs", [_runs(group) for group in groups], rank=2),
             Column(
                 f"{found.metric} {arrow}", [number(group.mean) for group in groups], right=True, styles=best

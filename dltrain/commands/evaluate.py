@@ -6,6 +6,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from dltrain.commands.asked import is_sweep
+from dltrain.commands.configurations import best_jobs
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue, leaves
@@ -15,7 +17,8 @@ from dltrain.config.keys import check_division, check_used
 from dltrain.config.schema import SPLITTING, Config, DatasetKnobs
 from dltrain.config.validation import plain_config
 from dltrain.config.values import check_value
-from dltrain.errors import DataProblem, UserError, listing, nearest
+from dltrain.errors import CheckpointProblem, DataProblem, UserError, listing, nearest, typed
+from dltrain.storage.job_names import job_label
 
 COMMON = frozenset(field.name for field in fields(DatasetKnobs))
 
@@ -27,6 +30,8 @@ def run(arguments: list[str]) -> int:
     paths, given = split_arguments(arguments)
     if not paths:
         raise UserError("Name at least one run folder: dltrain evaluate outputs/NAME/DATE_TIME-xxxx")
+    for path in paths:
+        check_no_sweep(path, given)
     catalogue = open_catalogue(config_dir)
     instead, overrides = chosen_metrics(given, catalogue)
     whole = names_other_data(overrides)
@@ -47,6 +52,19 @@ def run(arguments: list[str]) -> int:
         scores.print_scores(found)
         scores.print_details(found, resamples)
     return DataProblem.exit_code if any(score.left_out for score in found) else 0
+
+
+def check_no_sweep(path: Path, given: list[str]) -> None:
+    """Refuse a sweep, and name the repetitions of its best configuration."""
+    if not is_sweep(path):
+        return
+    jobs = best_jobs(path)
+    numbered = [path / job_label(job.name) for job in jobs]
+    best = f" Its best configuration: {typed('evaluate', *numbered, *given)}" if jobs else ""
+    raise CheckpointProblem(
+        f"{path} is a sweep, whose runs are scored one by one, and several as an ensemble.{best}\n"
+        f"All of its runs: {typed('runs', path)}"
+    )
 
 
 def read(

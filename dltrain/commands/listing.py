@@ -6,14 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.keys import differences, label
-from dltrain.loggers.events import count
-from dltrain.screen.table import Column, duration, number, terminal_width, typed
+from dltrain.commands.configurations import configurations_of, shown_entry
+from dltrain.config.keys import REPLICATES, differences, keys_given
 from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
 from dltrain.storage.job_names import job_label
 from dltrain.storage.query import PLACE, Filter, name_of, value_of, when
@@ -27,19 +25,20 @@ ARROWS = {"min": "↓", "max": "↑"}
 
 @dataclass
 class Row:
-    """A line of a listing: a run, a job, or a sweep with those of its jobs that satisfy the filters."""
+    """A line of a listing: a run, a job, a configuration with its jobs, or a sweep with those that satisfy the filters."""
 
     entry: Entry
     label: str = ""
     jobs: list[Entry] = field(default_factory=list)
     all_jobs: list[Entry] = field(default_factory=list)
     choices: dict[str, Any] = field(default_factory=dict)
+    # of the choices, those that most rows have, and that this one did not ask for: a table leaves them out
+    usual: set[str] = field(default_factory=set)
 
     @cached_property
     def shown(self) -> Entry:
-        """Return the run whose result is shown: of a sweep, its best job."""
-        scored = [job for job in self.jobs if _objective(job) is not None]
-        return min(scored, key=rank_of) if scored else self.entry
+        """Return the run whose result is shown: of a sweep, the mean over the repetitions of its best configuration."""
+        return shown_entry(self.entry, self.jobs) if self.entry.is_sweep else self.entry
 
     @property
     def kind(self) -> str:
@@ -48,6 +47,11 @@ class Row:
     @property
     def status(self) -> str:
         status = self.entry.facts.get("status")
+        if len(self.jobs) > 1 and not self.entry.is_sweep:
+            states = Counter(str(job.facts.get("status")) for job in self.jobs)
+            return (
+                ", ".join(f"{n} {state}" for state, n in states.items()) if len(states) > 1 else str(status)
+            )
         if not self.entry.is_sweep or status == DAMAGED:
             return str(status)
         if any(job.facts.get("status") == "running" for job in self.all_jobs):
@@ -56,18 +60,24 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        own = number_of(self.entry.facts.get("seconds"))
-        # an unfinished sweep has the time of its jobs
+        own = (
+            number_of(self.entry.facts.get("seconds")) if len(self.jobs) < 2 or self.entry.is_sweep else None
+        )
+        # an unfinished sweep and a configuration have the time of their jobs
         return (
             own if own is not None else sum(number_of(job.facts.get("seconds")) or 0.0 for job in self.jobs)
         )
 
     @property
     def tags(self) -> list[str]:
-        return [str(tag) for tag in self.entry.facts.get("tags") or []]
+        return (
+            [str(tag) for tag in self.entry.facts.get("tags") or []]
+            if self.entry.sweep == "."
+            else self.entry.tags
+        )
 
     def value(self, key: str) -> Any:
-        """Return a field, a score or a key; of a sweep, of its best job."""
+        """Return a field, a score or a key; of a sweep, of its best configuration."""
         own = {"status": self.status, "seconds": self.seconds}
         if key in own:
             return own[key]
@@ -75,14 +85,15 @@ class Row:
         return value_of(self.shown, key) if found in (None, []) else found
 
 
-def _objective(entry: Entry) -> float | None:
+def objective(entry: Entry) -> float | None:
+    """Return the objective of a run, also of one that failed later; None where it is not finite."""
     value = number_of(entry.facts.get("objective"))
     return value if value is not None and math.isfinite(value) else None
 
 
 def rank_of(entry: Entry) -> tuple[str, bool, float]:
     """Return a sort key: the best objective first, runs with the same metric together, those without a value last."""
-    value = _objective(entry)
+    value = objective(entry)
     metric = str(entry.facts.get("metric") or "~")
     return (
         metric,
@@ -112,13 +123,27 @@ def rows_of(index: Index, filters: Sequence[Filter], jobs: bool = False) -> list
     return rows
 
 
+def configuration_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return a row for each configuration of the jobs of a sweep, the best mean first."""
+    by_path = {row.entry.path: row for row in rows}
+    found = []
+    for one in configurations_of(row.entry for row in rows):
+        labels = [by_path[job.path].label for job in one.jobs]
+        choices = by_path[one.jobs[0].path].choices
+        if len(labels) > 1:
+            choices = {key: value for key, value in choices.items() if key not in REPLICATES}
+        label = labels[0] if len(labels) == 1 else f"{labels[0]} … {labels[-1]}"
+        found.append(Row(one.entry(), label, one.jobs, choices=choices))
+    return found
+
+
 def sort_rows(rows: list[Row], key: str) -> None:
     """Sort by a key, or by `-key` the other way round; `objective` puts the best first. Rows without a value come last."""
     name = key.removeprefix("-")
     values = {id(row): row.value(name) for row in rows}
     present = [row for row in rows if values[id(row)] not in (None, "", [])]
     if name in _BEST_FIRST:
-        present = [row for row in rows if _objective(row.shown) is not None]
+        present = [row for row in rows if objective(row.shown) is not None]
         present.sort(key=lambda row: rank_of(row.shown), reverse=key != name)
     else:
         present.sort(key=lambda row: _order(values[id(row)]), reverse=key != name)
@@ -164,6 +189,21 @@ def tell_apart(rows: Sequence[Row], always: Sequence[str] = ()) -> None:
     given = {key for row in single for key in overridden(row.entry)}
     for row, choices in zip(single, differences(configs, given, always), strict=True) if single else ():
         row.choices = {key: value for key, value in choices.items() if not _is_in_name(row, key, value)}
+    usual = usual_values([row.choices for row in single])
+    for row in single:
+        own = overridden(row.entry)
+        common = {key for key, value in row.choices.items() if key in usual and usual[key] == str(value)}
+        row.usual = common - own - set(always)
+
+
+def usual_values(choices: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the value of each choice that more than half of the rows have, as text."""
+    counts: dict[str, Counter[str]] = {}
+    for one in choices:
+        for key, value in one.items():
+            counts.setdefault(key, Counter())[str(value)] += 1
+    most = {key: count.most_common(1)[0] for key, count in counts.items()}
+    return {key: value for key, (value, number) in most.items() if 2 * number > len(choices)}
 
 
 def _is_in_name(row: Row, key: str, value: Any) -> bool:
@@ -173,7 +213,7 @@ def _is_in_name(row: Row, key: str, value: Any) -> bool:
 
 def overridden(entry: Entry) -> set[str]:
     texts = entry.facts.get("overrides")
-    return {str(text).partition("=")[0].lstrip("+") for text in texts} if isinstance(texts, list) else set()
+    return keys_given(texts) if isinstance(texts, list) else set()
 
 
 def changing_keys(entries: Sequence[Entry]) -> list[str]:
@@ -184,114 +224,6 @@ def changing_keys(entries: Sequence[Entry]) -> list[str]:
     uneven = {key for key in keys for base in bases if base.get(key) != shared.get(key)}
     changed = {key for entry in entries for key in entry.changes}
     return [key for key in keys if key in uneven or key in changed]
-
-
-# Cells ------------------------------------------------------------------------------------------------------------
-
-
-def columns_of(rows: Sequence[Row], wanted: Sequence[str] = ()) -> list[Column]:
-    """Return the columns of a table of rows; `wanted` columns take the place of those that are shown by default."""
-    labels = Column("run", [row.label for row in rows])
-    if wanted:
-        return [labels, *(_column(rows, name) for name in wanted)]
-    best = {id(row) for row in best_of(rows)}
-    moments = [moment(when(row.entry)) for row in rows]
-    metrics = {str(row.shown.facts["metric"]) for row in rows if row.shown.facts.get("metric")}
-    test = test_score(rows)
-    return [
-        labels,
-        Column("name", [name_of(row.entry) for row in rows], least=10, rank=2),
-        Column("when", moments if len(set(moments)) > 1 or len(rows) == 1 else [], rank=3),
-        Column("choices", [choices_of(row) for row in rows], least=max(14, min(terminal_width() // 4, 26))),
-        Column(
-            head_of(rows, metrics),
-            [score_of(row, len(metrics) > 1) for row in rows],
-            right=len(metrics) <= 1,
-            styles=["bold" if id(row) in best else "" for row in rows],
-        ),
-        Column(
-            f"test {test}",
-            [number(row.shown.facts.get(f"test/{test}")) for row in rows],
-            right=True,
-            rank=4,
-        ),
-        Column(
-            "status", [row.status for row in rows], rank=1, styles=[STYLES.get(row.status, "dim") for row in rows]
-        ),
-        Column("time", [duration(row.seconds) if row.seconds else "" for row in rows], right=True, rank=6),
-        Column("tags", [" ".join(row.tags) for row in rows], least=4, rank=5, styles=["cyan"] * len(rows)),
-    ]  # fmt: skip
-
-
-def _column(rows: Sequence[Row], name: str) -> Column:
-    values = [row.value(name) for row in rows]
-    numbers = all(number_of(value) is not None for value in values if value is not None)
-    return Column(name, [shown(value) for value in values], right=numbers, least=0 if numbers else 8)
-
-
-def shown(value: Any) -> str:
-    """Return a value of a column: scores with four digits, the rest as it is typed."""
-    if value is None:
-        return ""
-    return " ".join(map(typed, value)) if isinstance(value, list) else typed(value)
-
-
-def head_of(rows: Sequence[Row], metrics: set[str]) -> str:
-    if len(metrics) != 1:
-        return "objective"
-    modes = {row.shown.facts.get("mode") for row in rows if row.shown.facts.get("metric")}
-    arrow = ARROWS.get(str(next(iter(modes))), "") if len(modes) == 1 else ""
-    return f"{next(iter(metrics))} {arrow}".rstrip()
-
-
-def score_of(row: Row, named: bool) -> str:
-    value = number(_objective(row.shown))
-    return f"{value} {row.shown.facts.get('metric')}" if named and value else value
-
-
-def best_of(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with the best objective, where several rows have the same metric on the same dataset."""
-    scored = [row for row in rows if _objective(row.shown) is not None]
-    alike = {tuple(str(row.value(key)) for key in ("metric", "mode", "dataset")) for row in scored}
-    if len(scored) < 2 or len(alike) > 1:
-        return []
-    best = min(rank_of(row.shown) for row in scored)
-    return [row for row in scored if rank_of(row.shown) == best]
-
-
-def test_score(rows: Sequence[Row]) -> str:
-    """Return the score of the test split that most rows have: the metric's own unless that is the loss."""
-    names = Counter(
-        name.removeprefix("test/") for row in rows for name in row.shown.facts if name.startswith("test/")
-    )
-    own = Counter(str(row.shown.facts.get("metric")).rpartition("/")[2] for row in rows)
-    names.pop("loss", None) if len(names) > 1 else None
-    return max(names, key=lambda name: (names[name], own[name], name == "accuracy"), default="")
-
-
-def choices_of(row: Row) -> str:
-    """Return the choices that distinguish a row, in one line."""
-    if row.entry.is_sweep:
-        return sweep_line(row)
-    return label(row.choices, overridden(row.entry))
-
-
-def sweep_line(row: Row) -> str:
-    """Return how many jobs a sweep has, over which axes, and how many failed."""
-    whole = len(row.all_jobs)
-    jobs = count(whole, "job") if len(row.jobs) == whole else f"{len(row.jobs)} of {whole} jobs"
-    axes = row.entry.facts.get("axes") or []
-    failed = sum(job.facts.get("status") in ("failed", DAMAGED) for job in row.jobs)
-    return f"{jobs}: {' × '.join(map(str, axes))}{f', {failed} failed' if failed else ''}"
-
-
-def moment(text: str) -> str:
-    """Return a time as 26 Nov 06:39, or 2025-11-26 if it is in another year."""
-    try:
-        then = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    return f"{then.day:2} {then:%b %H:%M}" if then.year == datetime.now().year else f"{then:%Y-%m-%d}"
 
 
 def document_of(row: Row, root: Path, columns: Sequence[str] = ()) -> dict[str, Any]:
@@ -305,7 +237,7 @@ def document_of(row: Row, root: Path, columns: Sequence[str] = ()) -> dict[str, 
         "when": when(row.entry),
         "status": row.status,
         "metric": facts.get("metric"),
-        "objective": _objective(row.shown),
+        "objective": objective(row.shown),
         "scores": scores_of(facts),
         "seconds": row.seconds,
         "tags": row.tags,

@@ -160,6 +160,9 @@ def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
         if str(path).startswith("-"):
             raise UserError(f"`{path}` is no option of this command. Give run folders and key=value changes.")
         if not os.path.isdir(path):
+            from dltrain.commands.asked import check_shelves
+
+            check_shelves(str(path))
             raise CheckpointProblem(f"{path} is no folder. Run folders are in outputs/NAME/DATE_TIME-xxxx.")
     say_replaced(overrides)
     return paths, overrides

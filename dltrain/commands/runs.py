@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,10 @@ from dltrain.commands.asked import (
     print_json,
     read_options,
 )
+from dltrain.commands.columns import columns_of as table_of
+from dltrain.commands.configurations import objective_of
 from dltrain.errors import CheckpointProblem, UserError, typed
-from dltrain.screen.table import is_colored, lines, one_line, styled, terminal_width, write
+from dltrain.screen.table import cell, is_colored, lines, one_line, styled, terminal_width, write
 from dltrain.storage import query
 from dltrain.storage.folder_names import OUTPUT, is_run
 from dltrain.storage.index import Index
@@ -53,6 +56,8 @@ Examples
   dltrain runs tag=paper --json
 """
 LIMIT = 30
+# keys in which runs may not differ where their objectives are to compare
+_KIND = ("dataset", "dataset.path", "metric")
 ROW = object_schema(
     run=TEXT,
     path=TEXT,
@@ -79,6 +84,7 @@ class Listing:
     rows: list[listing.Row]
     matching: int
     columns: list[str] = field(default_factory=list)
+    sort: str = ""
     problem: str = ""
     hint: str = ""
 
@@ -105,10 +111,11 @@ def run(arguments: list[str]) -> int:
         archived="--archived" in given,
     )
     note(found.problem)
+    note(mixed(found.rows) if found.sort == "objective" else "")
     if as_json:
         print_json(found.document())
     else:
-        show(found, empty_text(rest, folders, "--archived" in given))
+        show(found, empty_text(rest, folders, "--archived" in given), "--archived" in given)
     return 0
 
 
@@ -203,7 +210,20 @@ def listed(
         ]
         listing.tell_apart(rows, axes)
     hint = "" if rows else query.hint(conditions, index.entries)
-    return Listing(root, rows, matching, list(columns), index.problem, hint)
+    name = (sort or "").removeprefix("-")
+    return Listing(root, rows, matching, list(columns), name, index.problem, hint)
+
+
+def mixed(rows: Sequence[listing.Row]) -> str:
+    """Return that objectives of different data or metrics do not compare, and the filter that separates them; "" for one kind."""
+    scored = [row for row in rows if objective_of(row.shown) is not None]
+    values = {key: [row.value(key) for row in scored] for key in _KIND}
+    differing = [key for key, found in values.items() if len(set(map(str, found))) > 1]
+    if not differing:
+        return ""
+    alike = [f"{key}={cell(values[key][0])}" for key in differing if values[key][0] is not None]
+    only = typed("runs", *alike, "--sort", "objective")
+    return f"the objectives of these runs do not compare: they differ in {' and '.join(differing)}. Those of one kind: {only}"
 
 
 def unread(index: Index, keys: Sequence[str]) -> bool:
@@ -240,18 +260,26 @@ def empty_text(rest: Sequence[str], folders: Sequence[str], archived: bool) -> s
     return "no run" if folders else "no run yet. The first: dltrain"
 
 
-def show(found: Listing, empty: str) -> None:
+def show(found: Listing, empty: str, archived: bool = False) -> None:
     """Print the table and a line with the number of rows, or why there are none."""
     colored = is_colored()
     if not found.rows:
         write(f"{one_line(found.root)}: {empty}{one_line(found.hint)}")
         return
-    for line in lines(listing.columns_of(found.rows, found.columns), colored=colored):
+    for line in lines(table_of(found.rows, found.columns, found.sort), colored=colored):
         write(line)
     shown = f" ({len(found.rows)} shown; all: --limit 0)" if len(found.rows) < found.matching else ""
     jobs = " · jobs of sweeps: --jobs" if any(row.entry.is_sweep for row in found.rows) else ""
-    count = (
-        f"{found.matching:,} in {found.root}{shown} · more of one: dltrain show {found.rows[-1].label}{jobs}"
-    )
+    last = found.rows[-1]
+    back = f" · back: {typed('restore', last.label.partition('/')[0])}" if archived else ""
+    more = typed("show", nameable(found.root, last))
+    count = f"{found.matching:,} in {found.root}{shown} · more of one: {more}{jobs}{back}"
     for line in textwrap.wrap(one_line(count), terminal_width()):
         write(styled(line, "dim", colored))
+
+
+def nameable(root: Path, row: listing.Row) -> str:
+    """Return what the verbs find a run by: its label below `outputs`, elsewhere the path of its folder."""
+    here = os.path.realpath(OUTPUT)
+    folder = os.path.realpath(root / row.entry.path)
+    return row.label if folder.startswith(here + os.sep) else os.path.relpath(root / row.entry.path)

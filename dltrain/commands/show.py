@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dltrain.commands import listing
+from dltrain.commands import columns, listing
 from dltrain.commands.asked import (
     NUMBER,
     TEXT,
@@ -23,7 +23,9 @@ from dltrain.commands.asked import (
     read_options,
     run_folder,
 )
-from dltrain.commands.runs import ROW, listed, read_config
+from dltrain.commands.configurations import objective_of
+from dltrain.commands.runs import ROW, Listing, listed, read_config
+from dltrain.config.asked import Sources
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.groups import OVERLAYS
 from dltrain.config.keys import ELSEWHERE
@@ -31,6 +33,7 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.direction import BETTER
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
+from dltrain.loggers.events import count
 from dltrain.screen.numbers import in_bytes
 from dltrain.screen.table import (
     duration,
@@ -49,7 +52,8 @@ from dltrain.storage.summary import WHOLE, read_json, read_summary
 
 HELP = """
     Of a run: the choices that are not the defaults; objective, scores and, beside those of the test split, a constant
-    guess; data, versions, commit, warnings, files. Of a sweep: its axes and its jobs, the best first.
+    guess; data, versions, commit, warnings, files. Of a sweep: its axes and its configurations, the best first: of runs that
+    differ in seed and fold alone, the mean.
 
   --json    one JSON document on standard output
 
@@ -59,6 +63,7 @@ Examples
   dltrain show d61b/3                  job 3 of a sweep
   dltrain show abcd --json
 """
+_SCORES: dict[str, Any] = {"type": "object", "additionalProperties": NUMBER}
 _HEAD = {"path": TEXT, "command": TEXT, "status": TEXT, "tags": TEXTS}
 _RUN = object_schema(
     run=TEXT,
@@ -85,11 +90,15 @@ _SWEEP = object_schema(
     sweep=TEXT,
     **_HEAD,
     axes=TEXTS,
+    configurations={
+        "type": "array",
+        "items": object_schema(choices={"type": "object"}, runs=TEXTS, objective=NUMBER, scores=_SCORES),
+    },
     jobs={"type": "array", "items": ROW},
 )
 SCHEMA: dict[str, Any] = document_schema(run=TEXT)
 SCHEMA["oneOf"][:1] = [_RUN, _SWEEP]
-# jobs of a sweep that a terminal shows
+# configurations of a sweep that a terminal shows
 _SHOWN = 10
 _COST = (
     "epochs",
@@ -109,18 +118,29 @@ def run(arguments: list[str]) -> int:
     if len(rest) != 1:
         raise UserError("Name one run: dltrain show outputs/NAME/DATE_TIME-xxxx\nThe runs: dltrain runs")
     folder = run_folder(rest[0])
-    document = sweep_document(folder) if is_sweep(folder) else document_of(folder)
+    document, lines_of = shown(folder)
     if "--json" in given:
         print_json(document)
     else:
-        write("\n".join(sweep_page(document, folder) if "sweep" in document else page(document)))
+        write("\n".join(lines_of))
     return 0
 
 
 def show(run: Any) -> dict[str, Any]:
     """Return what `dltrain show` prints of a run or a sweep: what was asked, what came out, data, versions, files."""
     folder = run_folder(run)
-    return sweep_document(folder) if is_sweep(folder) else document_of(folder)
+    return shown(folder)[0]
+
+
+def shown(folder: Path) -> tuple[dict[str, Any], Iterator[str]]:
+    """Return the document of a run or a sweep, and the lines of its page."""
+    if not is_sweep(folder):
+        document = document_of(folder)
+        return document, page(document)
+    found = listed(folder, sort="objective")
+    rows = listing.configuration_rows(found.rows)
+    document = sweep_document(folder, found, rows)
+    return document, sweep_page(document, folder, rows, len(found.rows))
 
 
 # What is shown ----------------------------------------------------------------------------------------------------
@@ -141,7 +161,7 @@ def document_of(folder: Path) -> dict[str, Any]:
         "command": str(summary.get("command") or ""),
         "status": status,
         "reason": str(summary.get("stop_reason") or ""),
-        "asked": asked_for(config),
+        "asked": asked_for(config, summary.get("overrides")),
         "metric": _text(summary.get("metric")),
         "mode": _text(summary.get("mode")),
         "objective": number_of(summary.get("objective")),
@@ -167,9 +187,9 @@ def document_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def sweep_document(folder: Path) -> dict[str, Any]:
+def sweep_document(folder: Path, found: Listing, rows: list[listing.Row]) -> dict[str, Any]:
     """Return the record of a sweep and the summaries of its jobs as plain data."""
-    found = listed(folder, sort="objective")
+    labels = {row.entry.path: row.label for row in found.rows}
     record = _read(folder / "sweep.json")
     (row,) = listed_sweep(folder)
     return {
@@ -179,6 +199,15 @@ def sweep_document(folder: Path) -> dict[str, Any]:
         "status": row.status,
         "axes": [str(axis) for axis in row.entry.facts.get("axes") or []],
         "tags": row.tags,
+        "configurations": [
+            {
+                "choices": row.choices,
+                "runs": [labels[job.path] for job in row.jobs],
+                "objective": objective_of(row.entry),
+                "scores": listing.scores_of(row.entry.facts),
+            }
+            for row in rows
+        ],
         "jobs": found.document()["runs"],
     }
 
@@ -190,8 +219,11 @@ def listed_sweep(folder: Path) -> list[listing.Row]:
     return [row for row in listing.rows_of(index, []) if row.entry.is_sweep][:1]
 
 
-def asked_for(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the words and keys of a configuration that are not the defaults."""
+def asked_for(config: Mapping[str, Any], overrides: Any) -> dict[str, Any]:
+    """Return the words and keys of a configuration that are not the defaults, and that overrides or recipes set.
+
+    overrides: those of the run; None where they are not known, and all that is not the default is returned
+    """
     catalogue = Catalogue(catalogue_dir(), user_dirs())
     chosen = {group: _names(config[group]) for group in catalogue.words if group in config}
     asked = {
@@ -217,7 +249,10 @@ def asked_for(config: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key in defaults and key not in links and key not in chosen and not _same(value, defaults[key]):
             asked[key] = value
-    return asked
+    if not isinstance(overrides, list):
+        return asked
+    sources = Sources.of(list(map(str, overrides)), chosen, catalogue)
+    return {key: value for key, value in asked.items() if sources.of_key(key)}
 
 
 def _names(value: Any) -> list[str]:
@@ -374,7 +409,9 @@ def _data(data: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def sweep_page(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
+def sweep_page(
+    document: Mapping[str, Any], folder: Path, rows: list[listing.Row], jobs: int
+) -> Iterator[str]:
     """Yield the lines about a sweep."""
     yield heading(document["sweep"], document["status"])
     yield from entry("folder", document["path"], whole=True)
@@ -383,8 +420,14 @@ def sweep_page(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     yield from entry("tags", " ".join(document["tags"]))
     report = folder / "report.html"
     yield from entry("report", str(report) if report.is_file() else "", whole=True)
-    found = listed(folder, sort="objective", limit=_SHOWN)
     yield ""
-    yield from lines(listing.columns_of(found.rows)) if found.rows else ()
-    if found.matching > len(found.rows):
-        yield f"{found.matching} jobs in all: {command('runs', folder, '--sort', 'objective')}"
+    yield from lines(columns.columns_of(rows[:_SHOWN])) if rows else ()
+    notes = []
+    if len(rows) < jobs:
+        means = f"{count(len(rows), 'configuration')} by the mean of their runs"
+        notes.append(f"{means}; intervals and tests: {command('compare', folder)}")
+    if jobs > min(len(rows), _SHOWN):
+        more = command("runs", folder, "--sort", "objective")
+        notes.append(f"{count(jobs, 'job')} in all: {more}")
+    for text in notes:
+        yield from textwrap.wrap(text, terminal_width(), break_on_hyphens=False, break_long_words=False)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dltrain.config.catalogue import OVERLAYS, Catalogue, leaves, written
-from dltrain.config.keys import keys_of
+from dltrain.config.catalogue import OVERLAYS, Catalogue, Word, leaves, written
+from dltrain.config.groups import group_of
+from dltrain.config.keys import LENGTH, is_safe, keys_of
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,65 @@ class Choice:
     value: str
     default: str
     source: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Who chose the keys of a run: its overrides, and its recipes as they are now.
+
+    Args:
+        given: keys and groups of the overrides
+        recipes: keys and groups that the recipes set; None where one of them is not there any more
+    """
+
+    given: frozenset[str]
+    recipes: frozenset[str] | None
+
+    @classmethod
+    def of(
+        cls, overrides: Sequence[str], chosen: Mapping[str, Sequence[str]], catalogue: Catalogue
+    ) -> Sources:
+        """Return the sources of a run with these overrides and words, by group."""
+        words = [(group, name) for group in OVERLAYS for name in chosen.get(group, ()) if name != "none"]
+        if any(name not in catalogue.words.get(group, {}) for group, name in words):
+            return cls(frozenset(keys_of(overrides)), None)
+        found: set[str] = set()
+        for group, name in words:
+            found |= set_by(catalogue.words[group][name], catalogue)
+        return cls(frozenset(keys_of(overrides)), frozenset(found))
+
+    def of_key(self, key: str) -> str:
+        """Return who chose a key; "" where nobody did, and it is the default at the time of the training."""
+        if _is_among(key, self.given):
+            return "command line"
+        if self.recipes is None:
+            return "recipe or file"
+        if _is_among(key, self.recipes):
+            return "recipe"
+        # overrides of `resume` are not kept
+        return "command line" if key in LENGTH or is_safe(key) else ""
+
+
+def set_by(word: Word, catalogue: Catalogue) -> set[str]:
+    """Return the keys and the groups that a recipe sets, those of the recipes on which it builds included."""
+    found = set(word.given)
+    for item in word.defaults:
+        pairs = (
+            item.items() if isinstance(item, Mapping) else [] if item == "_self_" else [(word.group, item)]
+        )
+        for target, names in pairs:
+            group = group_of(str(target).removeprefix("override ").strip().lstrip("/"))
+            found.add(group)
+            for name in names if isinstance(names, list) else [names]:
+                parent = catalogue.words.get(group, {}).get(str(name)) if group in OVERLAYS else None
+                # a recipe that builds upon itself is refused before a run
+                found |= set_by(parent, catalogue) if parent is not None and parent is not word else set()
+    return found
+
+
+def _is_among(key: str, keys: frozenset[str]) -> bool:
+    parts = key.split(".")
+    return any(".".join(parts[:i]) in keys for i in range(2, len(parts) + 1)) or key in keys
 
 
 def choices_of(content: Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue) -> list[Choice]:
@@ -31,19 +91,22 @@ def choices_of(content: Mapping[str, Any], overrides: Sequence[str], catalogue: 
         if isinstance(words, dict)
         else {}
     )
-    given = keys_of(overrides)
-    return [*_words(chosen, given, catalogue), *_keys(content, chosen, given, catalogue)]
+    sources = Sources.of(
+        overrides, {group: list(map(str, names)) for group, names in chosen.items()}, catalogue
+    )
+    return [*_words(chosen, sources, catalogue), *_keys(content, chosen, sources, catalogue)]
 
 
-def _words(chosen: Mapping[str, list[Any]], given: set[str], catalogue: Catalogue) -> Iterator[Choice]:
+def _words(chosen: Mapping[str, list[Any]], sources: Sources, catalogue: Catalogue) -> Iterator[Choice]:
     for group, names in chosen.items():
         default = catalogue.default_words(group)
         if names != default and not (group in OVERLAYS and names in ([], ["none"])):
-            yield Choice(group, _listed(names), _listed(default) or "none", _source(group, given, default))
+            if source := sources.of_key(group):
+                yield Choice(group, _listed(names), _listed(default) or "none", source)
 
 
 def _keys(
-    content: Mapping[str, Any], chosen: Mapping[str, list[Any]], given: set[str], catalogue: Catalogue
+    content: Mapping[str, Any], chosen: Mapping[str, list[Any]], sources: Sources, catalogue: Catalogue
 ) -> Iterator[Choice]:
     known = {
         group: [name for name in map(str, names) if name in catalogue.words.get(group, {})]
@@ -65,13 +128,9 @@ def _keys(
         if path in defaults and value != defaults[path] and not follows:
             default = defaults[path]
             stated = "none: required" if default == "???" else written(default)
-            yield Choice(path, written(value), stated, _source(path, given, default))
-
-
-def _source(key: str, given: set[str], default: object) -> str:
-    if key in given:
-        return "command line"
-    return "automatic" if default is None else "recipe or file"
+            source = sources.of_key(path) or ("automatic" if default is None else "")
+            if source:
+                yield Choice(path, written(value), stated, source)
 
 
 def _listed(names: Sequence[object]) -> str:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dltrain.config.groups import GROUPS
+from dltrain.config.groups import GROUPS, LIST_GROUPS
 from dltrain.errors import UserError
 from dltrain.screen.table import cell, typed
 
@@ -75,12 +75,19 @@ def keys_of(overrides: Iterable[str]) -> set[str]:
     return {text.partition("=")[0].lstrip("+") for text in overrides}
 
 
+def keys_given(overrides: Iterable[object]) -> set[str]:
+    """Return the keys that overrides name, as choices are called: `optimizer.lr` is `lr` as well."""
+    keys = keys_of(map(str, overrides))
+    return keys | ({"lr"} if "optimizer.lr" in keys else set())
+
+
 def differences(
     configs: Sequence[Mapping[str, Any]], given: Iterable[str], always: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Return, for each configuration by dotted key, the words and the keys in which the configurations differ.
 
-    Of the keys of a word that not all have, only those that were `given` are returned. `optimizer.lr` is called `lr`.
+    A key that was not `given` is returned where it differs among configurations with the same word, not where two words have
+    different defaults. `optimizer.lr` is called `lr`.
 
     Args:
         always: keys that are returned also where all configurations have the same value
@@ -98,29 +105,49 @@ def differences(
         if key not in (*words, *ELSEWHERE)
         and not is_safe(key)
         and not key.rpartition(".")[2].startswith("_")
-        and (key in chosen or (key.split(".")[0] not in words and all(key in c for c in configs)))
+        and (key in chosen or _differ_alike(configs, key))
     ]
     names = {key: "lr" if key == "optimizer.lr" else key for key in (*words, *told) if not is_safe(key)}
     return [{name: cell(config.get(key)) for key, name in names.items()} for config in configs]
 
 
-def label(choices: Mapping[str, Any], first: Iterable[str] = ()) -> str:
+def label(choices: Mapping[str, Any], first: Iterable[str] | None = None) -> str:
     """Return choices in one line: words alone, keys with their values, what says nothing left out.
 
     Args:
-        first: keys that come first
+        first: keys that come first, such as those of the overrides; other words come last. None for all
     """
     texts = {
         key: str(value) if key in GROUPS else f"{key}={typed(value)}"
         for key, value in choices.items()
         if value is not None and not (key in GROUPS and value in _SILENT)
     }
-    ahead = set(first)
-    return " ".join(
-        texts[key] for key in sorted(texts, key=lambda key: (key in REPLICATES, key not in ahead))
-    )
+    ahead = set(texts if first is None else first)
+    order = {
+        key: 0
+        if key in ahead and key not in REPLICATES
+        else 3
+        if key in GROUPS
+        else 2
+        if key in REPLICATES
+        else 1
+        for key in texts
+    }
+    return " ".join(texts[key] for key in sorted(texts, key=order.__getitem__))
 
 
 def _differ(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
     first = configs[0].get(key)
     return any(config.get(key) != first for config in configs)
+
+
+def _differ_alike(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Return whether a key differs among the configurations that have it, and the same word of its group."""
+    group = key.partition(".")[0]
+    values: dict[str, Any] = {}
+    for config in configs:
+        if key in config:
+            word = "" if group in LIST_GROUPS else str(config.get(group))
+            if values.setdefault(word, config[key]) != config[key]:
+                return True
+    return False

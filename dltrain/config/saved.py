@@ -31,6 +31,8 @@ from dltrain.direction import problems, resolved_modes
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage.files import replace
 from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.storage.job_names import job_label
+from dltrain.storage.summary import read_json
 
 # fifty times the size of what a run writes
 MAX_SAVED_BYTES = 200_000
@@ -121,6 +123,14 @@ def check_same(run: Path, then: Any, now: dict[str, Any]) -> None:
         )
 
 
+def best_job(sweep: Path) -> str:
+    """Return the number of the best job of a sweep, or of its first one before it is finished."""
+    try:
+        return job_label(str(read_json(sweep / SWEEP_RECORD).get("best") or "0"))
+    except (OSError, ValueError):
+        return "0"
+
+
 def read(
     run: Path,
     catalogue: Catalogue,
@@ -136,7 +146,9 @@ def read(
     """
     file = run / "config.yaml"
     if not file.is_file() and (run / SWEEP_RECORD).is_file():
-        raise CheckpointProblem(f"{run} is the folder of a sweep. Name runs of it, such as {run / '0'}")
+        raise CheckpointProblem(
+            f"{run} is the folder of a sweep. Name runs of it, such as {run / best_job(run)}; all of them: {typed('runs', run)}"
+        )
     if not file.is_file():
         raise CheckpointProblem(
             f"{run} is not a run folder: it has no config.yaml. Name one that dltrain made, such as outputs/NAME/DATE_TIME-xxxx."

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -69,6 +69,7 @@ class Entry:
         facts: what the summary says, by name; scores as `val/loss` and `test/loss`
         base: configuration of another run with the same keys; None where it was not read
         changes: values in which the configuration differs from `base`
+        sweep_tags: tags of the sweep that a job belongs to
     """
 
     path: str
@@ -78,6 +79,12 @@ class Entry:
     base: Mapping[str, Any] | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     stamp: Stamp = ()
+    sweep_tags: Sequence[str] = ()
+
+    @property
+    def tags(self) -> list[str]:
+        """Return its tags, and those of its sweep."""
+        return list(dict.fromkeys([*map(str, self.facts.get("tags") or []), *self.sweep_tags]))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -197,9 +204,12 @@ class Index:
             entry.sweep = sweep
             self.entries.append(entry)
         self._store(changed, known)
+        tagged = {entry.path or ".": entry.tags for entry in self.entries if entry.is_sweep}
         for entry in self.entries:
             if entry.facts.get("status") == "running" and not is_held(root / entry.path / "run.lock"):
                 entry.facts["status"] = KILLED
+            if entry.sweep:
+                entry.sweep_tags = tagged.get(entry.sweep, ())
 
     def fill(self, entries: Iterable[Entry], read: ReadConfig) -> None:
         """Read the configurations of runs whose summaries have none, and keep them."""

@@ -111,7 +111,7 @@ def when(entry: Entry) -> str:
 _PLACES: dict[str, Callable[[Entry], Any]] = {
     "name": name_of,
     "when": when,
-    "tag": lambda entry: entry.facts.get("tags") or [],
+    "tag": lambda entry: entry.tags,
     "path": lambda entry: entry.path,
     "run": lambda entry: [entry.folder_name, job_label(entry.folder_name).rpartition("-")[2]],
     "sweep": lambda entry: [entry.sweep, entry.sweep.rpartition("-")[2]] if entry.sweep else [],

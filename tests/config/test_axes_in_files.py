@@ -102,9 +102,13 @@ def test_the_cure_for_several_values_keeps_the_rest_of_the_command(dltrain, work
 def test_the_folder_of_a_sweep_is_not_a_run(dltrain, workdir):
     assert dltrain("-m", "lr=0.1,0.01", "steps=1", "quiet=true", "model=linear") == 0
     (folder,) = (file.parent for file in workdir.glob("outputs/*/*/sweep.json"))
-    with pytest.raises(UserError, match="is the folder of a sweep. Name runs of it, such as") as refused:
+    with pytest.raises(UserError, match="is a sweep, whose runs are scored one by one") as refused:
         dltrain("evaluate", str(folder))
-    assert dltrain("evaluate", str(refused.value).rpartition(" ")[2]) == 0
+    (cure,) = re.findall(r"Its best configuration: dltrain (.*)", str(refused.value))
+    assert dltrain(*shlex.split(cure)) == 0
+    with pytest.raises(UserError, match="Name runs of it, such as") as refused:
+        dltrain("export", str(folder))
+    assert dltrain("show", *re.findall(r"such as (\S+);", str(refused.value))) == 0
 
 
 def test_the_header_tells_the_rate_of_parameters_that_are_not_scaled(dltrain, workdir, capfd):

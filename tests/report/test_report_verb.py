@@ -15,6 +15,7 @@ from conftest import job_at, run_folders
 
 from dltrain import api
 from dltrain.cli import dispatch
+from dltrain.commands.show import asked_for
 from dltrain.config import asked
 from dltrain.config.compose import open_catalogue
 from dltrain.data.spec import DataSpec
@@ -175,9 +176,49 @@ def test_a_recipe_is_told_from_the_command_line():
         ("schedule", "cosine", "command line"),
         ("experiment", "mine", "recipe or file"),
         ("lr", "0.5", "recipe or file"),
-        ("epochs", "7", "automatic"),
+        ("epochs", "7", "recipe or file"),
         ("optimizer.momentum", "0.8", "command line"),
     }
+
+
+def test_only_what_overrides_and_recipes_set_was_asked_for(workdir):
+    """The default of model.hidden was another one at the time of the training."""
+    recipes = workdir / "conf" / "experiment"
+    recipes.mkdir(parents=True)
+    (recipes / "base.yaml").write_text(
+        "defaults:\n  - override /schedule: cosine\nearly_stopping:\n  patience: 3\n"
+    )
+    (recipes / "mine.yaml").write_text("defaults:\n  - base\nepochs: 7\nlr: 0.5\n")
+    words = {
+        "schedule": "cosine",
+        "experiment": "mine",
+        "model": "mlp",
+        "optimizer": "sgd",
+        "early_stopping": "patience",
+    }
+    content = {
+        "lr": 0.5, "epochs": 7, "optimizer": {"momentum": 0.3}, "model": {"hidden": [7], "dropout": 0.25},
+        "early_stopping": {"patience": 3}, "log": {"every_steps": 5}, "batch_size": 3, "words": words,
+    }  # fmt: skip
+    overrides = ["experiment=mine", "++model.dropout=0.25"]
+    found = asked.choices_of(content, overrides, open_catalogue())
+    assert {(item.key, item.value, item.source) for item in found} == {
+        ("experiment", "mine", "command line"),
+        ("schedule", "cosine", "recipe"),
+        ("lr", "0.5", "recipe"),
+        ("epochs", "7", "recipe"),
+        ("early_stopping.patience", "3", "recipe"),
+        ("model.dropout", "0.25", "command line"),
+        ("log.every_steps", "5", "command line"),
+        ("batch_size", "3", "automatic"),
+    }
+    flat = {
+        "lr": 0.5, "epochs": 7, "model.hidden": [7], "model.dropout": 0.25, "early_stopping.patience": 3, "batch_size": 3, **words,
+    }  # fmt: skip
+    assert asked_for(flat, overrides) == {
+        "experiment": "mine", "schedule": "cosine", "lr": 0.5, "epochs": 7, "early_stopping.patience": 3, "model.dropout": 0.25,
+    }  # fmt: skip
+    assert asked_for(flat, None)["model.hidden"] == [7]
 
 
 # Sweeps -------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any
 
 from dltrain.config.keys import REPLICATES, label
 from dltrain.direction import Mode, direction_of
-from dltrain.errors import CheckpointProblem, UserError, listing, nearest
+from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.members import Member, choices_of
 
@@ -49,6 +49,11 @@ class Group:
     def prints(self) -> dict[Any, str]:
         """Return the fingerprint of the data by fold: a table is encoded by the training samples, so by fold."""
         return {member.config.get("fold"): member.fingerprint for member in self.members}
+
+    @property
+    def name(self) -> str:
+        """Return the choices in one line, those that an override of its runs set first; empty where there are none."""
+        return label(self.choices, {key for member in self.members for key in member.given})
 
     @property
     def seeds(self) -> list[tuple[Any, ...]]:
@@ -128,7 +133,7 @@ class Comparison:
 
 
 def _name(group: Group) -> str:
-    return label(group.choices) or "the configuration"
+    return group.name or "the configuration"
 
 
 def _count(worse: Sequence[Group], others: Sequence[Group]) -> str:
@@ -193,6 +198,7 @@ def chosen_metric(members: Sequence[Member], wanted: str | None) -> tuple[str, M
     if wanted is not None:
         known = dict.fromkeys(name for member in members for name in member.scores)
         if wanted not in known:
+            check_tested(members, wanted)
             raise UserError(
                 f"`--metric` is {wanted}, which none of these runs has.{nearest(wanted, known)}\n{listing('Scores', known)}"
             )
@@ -213,6 +219,19 @@ def chosen_metric(members: Sequence[Member], wanted: str | None) -> tuple[str, M
     raise CheckpointProblem(
         f"These runs have different metrics ({', '.join(sorted(own))}) and no common score with a direction. Name one: --metric NAME"
     )
+
+
+def check_tested(members: Sequence[Member], wanted: str) -> None:
+    """Refuse a score of the test split where the runs, as those of a sweep, were not scored on it; say how they are."""
+    untested = not any(name.startswith("test/") for member in members for name in member.scores)
+    if wanted.startswith("test/") and untested:
+        metrics = {str(member.summary.get("metric")) for member in members}
+        best = (compare(members).groups[0].members if len(metrics) == 1 else members)[0]
+        raise UserError(
+            f"`--metric` is {wanted}, and none of these runs was scored on the test split (a sweep sets evaluation.test=false).\n"
+            f"Score one: {typed('evaluate', best.path)}\n"
+            "A new sweep scores its best configuration at its end: dltrain -m … evaluation.test=true"
+        )
 
 
 def _mode(value: Any) -> Mode | None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.keys import differences, keys_of
+from dltrain.config.keys import differences, keys_given
 from dltrain.config.saved import flat, load_bounded
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import SWEEP_RECORD
@@ -58,7 +58,7 @@ class Member:
     @property
     def given(self) -> set[str]:
         overrides = self.summary.get("overrides")
-        return keys_of(map(str, overrides)) if isinstance(overrides, list) else set()
+        return keys_given(overrides if isinstance(overrides, list) else [])
 
     @property
     def replicate(self) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dltrain.config.keys import REPLICATES
-from dltrain.direction import Mode
+from dltrain.direction import Mode, rank_of_mean
 from dltrain.sweep.jobs import Chosen, Job, label
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.plan.plan import Plan
@@ -57,8 +57,7 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
             if any(name in REPLICATES for name in chosen):
                 chosen = {name: value for name, value in chosen.items() if name not in REPLICATES}
             rows.append(Row(chosen, members, values, mean, deviation, statistics.half_width(values)))
-    sign = 1 if plan.mode == "min" else -1
-    rows.sort(key=lambda row: (not row.complete, sign * row.mean))
+    rows.sort(key=lambda row: rank_of_mean(row.values, row.complete, plan.mode))
     if len(plan.replicates) > 1 and rows and rows[0].complete:
         for row, verdict in zip(
             rows[1:], statistics.verdicts(rows[0].values, [row.values for row in rows[1:]]), strict=True

@@ -6,13 +6,15 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from dltrain.direction import mean_of
+
 ENOUGH = 5  # below, a paired test has no power worth the name
 LEVEL = 0.05
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """Return mean and sample standard deviation (n − 1; nan for one value)."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+    return mean_of(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def half_width(values: Sequence[float], level: float = 0.95) -> float:

@@ -1,0 +1,150 @@
+"""The columns of a listing, as the terminal shows them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from dltrain.commands import listing
+from dltrain.config.keys import label
+from dltrain.loggers.events import count
+from dltrain.screen.table import Column, duration, number, terminal_width, typed
+from dltrain.storage.index import DAMAGED, Entry, number_of
+from dltrain.storage.job_names import job_label
+from dltrain.storage.query import name_of, when
+
+
+def columns_of(rows: Sequence[listing.Row], wanted: Sequence[str] = (), sort: str = "") -> list[Column]:
+    """Return the columns of a table of rows; `wanted` columns take the place of those that are shown by default.
+
+    sort: key by which the rows are sorted, whose column is always among those of the default
+    """
+    labels = Column("run", [row.label for row in rows])
+    if wanted:
+        return [labels, *(_column(rows, name) for name in wanted if name != "run")]
+    best = {id(row) for row in best_of(rows)}
+    moments = [moment(when(row.entry)) for row in rows]
+    metrics = {str(row.shown.facts["metric"]) for row in rows if row.shown.facts.get("metric")}
+    test = test_score(rows)
+    found = {
+        "run": labels,
+        "name": Column("name", [name_of(row.entry) for row in rows], least=10, rank=2),
+        "when": Column("when", moments if len(set(moments)) > 1 or len(rows) == 1 else [], rank=3),
+        "choices": Column("choices", [choices_of(row) for row in rows], least=max(14, min(terminal_width() // 4, 26))),
+        "objective": Column(
+            head_of(rows, metrics),
+            [score_of(row, len(metrics) > 1) for row in rows],
+            right=len(metrics) <= 1,
+            styles=["bold" if id(row) in best else "" for row in rows],
+        ),
+        f"test/{test}": Column(
+            f"test {test}",
+            [number(row.shown.facts.get(f"test/{test}")) for row in rows],
+            right=True,
+            rank=4,
+        ),
+        "status": Column(
+            "status", [row.status for row in rows], rank=1, styles=[listing.STYLES.get(row.status, "dim") for row in rows]
+        ),
+        "seconds": Column("time", [duration(row.seconds) if row.seconds else "" for row in rows], right=True, rank=6),
+        "tag": Column("tags", [tags_of(row) for row in rows], least=4, rank=5, styles=["cyan"] * len(rows)),
+    }  # fmt: skip
+    if sort in found:
+        found[sort].rank = 0
+    elif sort and metrics != {sort}:
+        found[sort] = _column(rows, sort)
+    return list(found.values())
+
+
+def _column(rows: Sequence[listing.Row], name: str) -> Column:
+    values = [row.value(name) for row in rows]
+    numbers = all(number_of(value) is not None for value in values if value is not None)
+    cells = [number(value) if "/" in name else shown(value) for value in values]
+    return Column(name, cells, right=numbers, least=0 if numbers else 8)
+
+
+def shown(value: Any) -> str:
+    """Return a value of a column: scores with four digits, the rest as it is typed."""
+    if value is None:
+        return ""
+    return " ".join(map(typed, value)) if isinstance(value, list) else typed(value)
+
+
+def head_of(rows: Sequence[listing.Row], metrics: set[str]) -> str:
+    if len(metrics) != 1:
+        return "objective"
+    modes = {row.shown.facts.get("mode") for row in rows if row.shown.facts.get("metric")}
+    arrow = listing.ARROWS.get(str(next(iter(modes))), "") if len(modes) == 1 else ""
+    return f"{next(iter(metrics))} {arrow}".rstrip()
+
+
+def score_of(row: listing.Row, named: bool) -> str:
+    value = number(listing.objective(row.shown))
+    return f"{value} {row.shown.facts.get('metric')}" if named and value else value
+
+
+def best_of(rows: Sequence[listing.Row]) -> list[listing.Row]:
+    """Return the rows with the best objective, where several rows have the same metric on the same dataset."""
+    scored = [row for row in rows if listing.objective(row.shown) is not None]
+    alike = {tuple(str(row.value(key)) for key in ("metric", "mode", "dataset")) for row in scored}
+    if len(scored) < 2 or len(alike) > 1:
+        return []
+    best = min(listing.rank_of(row.shown) for row in scored)
+    return [row for row in scored if listing.rank_of(row.shown) == best]
+
+
+def test_score(rows: Sequence[listing.Row]) -> str:
+    """Return the score of the test split that most rows have: the metric's own unless that is the loss."""
+    names = Counter(
+        name.removeprefix("test/") for row in rows for name in row.shown.facts if name.startswith("test/")
+    )
+    own = Counter(str(row.shown.facts.get("metric")).rpartition("/")[2] for row in rows)
+    names.pop("loss", None) if len(names) > 1 else None
+    return max(names, key=lambda name: (names[name], own[name], name == "accuracy"), default="")
+
+
+def choices_of(row: listing.Row) -> str:
+    """Return the choices that distinguish a row, in one line."""
+    if row.entry.is_sweep:
+        return sweep_line(row)
+    told = {key: value for key, value in row.choices.items() if key not in row.usual}
+    return label(told, listing.overridden(row.entry))
+
+
+def tags_of(row: listing.Row) -> str:
+    """Return the tags of a row; of a sweep that is listed for some of its jobs, also theirs, with the number of a job."""
+    held = (
+        Counter(tag for job in row.jobs for tag in job.tags)
+        if len(row.jobs) < len(row.all_jobs)
+        else Counter()
+    )
+    of_jobs = [f"{tag} ({_holders(row.jobs, tag, held[tag])})" for tag in held if tag not in row.tags]
+    return " ".join([*row.tags, *of_jobs])
+
+
+def _holders(jobs: Sequence[Entry], tag: str, number: int) -> str:
+    if number > 1:
+        return count(number, "job")
+    return f"job {next(job_label(job.folder_name) for job in jobs if tag in job.tags)}"
+
+
+def sweep_line(row: listing.Row) -> str:
+    """Return how many jobs a sweep has, over which axes, and how many failed."""
+    whole = len(row.all_jobs)
+    jobs = count(whole, "job") if len(row.jobs) == whole else f"{len(row.jobs)} of {whole} jobs"
+    if len(row.jobs) == 1 < whole:
+        jobs = f"job {job_label(row.jobs[0].folder_name)} of {whole}"
+    axes = row.entry.facts.get("axes") or []
+    failed = sum(job.facts.get("status") in ("failed", DAMAGED) for job in row.jobs)
+    return f"{jobs}: {' × '.join(map(str, axes))}{f', {failed} failed' if failed else ''}"
+
+
+def moment(text: str) -> str:
+    """Return a time as 26 Nov 06:39, or 2025-11-26 if it is in another year."""
+    try:
+        then = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{then.day:2} {then:%b %H:%M}" if then.year == datetime.now().year else f"{then:%Y-%m-%d}"

@@ -1,0 +1,217 @@
+"""`dltrain runs` and `show` of sweeps with repetitions, tags, and runs on different data; what they say is asked for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from made import make_run, make_sweep, stamp
+
+from dltrain.commands import columns
+from dltrain.commands import runs as verb
+from dltrain.commands.compare import members_of
+from dltrain.config import keys
+from dltrain.errors import UserError
+from dltrain.sweep.outcome import comparison
+
+OUTPUT = "outputs"
+# by mean the second configuration is the best, by its luckiest seed the first
+LUCKY = {0.1: (0.01, 0.99, 0.8), 0.01: (0.2, 0.3, 0.4), 0.001: (0.5, 0.6, None)}
+
+
+@pytest.fixture
+def refused():
+    """Check that a call is refused with a text."""
+
+    def check(text, call):
+        with pytest.raises(UserError) as problem:
+            call()
+        assert text in str(problem.value)
+
+    return check
+
+
+@pytest.fixture
+def lucky(workdir):
+    """A sweep of three configurations with three seeds each; one seed of the third failed."""
+    return make_sweep(
+        workdir / OUTPUT / "swept" / stamp(60),
+        [
+            {
+                "objective": value,
+                "config": {"lr": lr, "optimizer.lr": lr, "seed": seed},
+                "status": "completed" if value is not None else "failed",
+                "test": {"accuracy": 1 - (value or 0)},
+            }
+            for lr, values in LUCKY.items()
+            for seed, value in enumerate(values)
+        ],
+    )
+
+
+def test_a_sweep_is_judged_by_the_mean_of_its_best_configuration(lucky, dltrain, capsys):
+    (row,) = verb.listed(OUTPUT, columns=["lr", "seed", "objective", "test/accuracy"]).document()["runs"]
+    assert row["objective"] == pytest.approx(0.3)
+    assert row["values"] == {
+        "lr": 0.01,
+        "seed": None,
+        "objective": pytest.approx(0.3),
+        "test/accuracy": pytest.approx(0.7),
+    }
+    assert dltrain("runs") == 0
+    assert "0.3000" in capsys.readouterr().out
+    make_run(lucky.parent.parent / "one" / stamp(61), 0.25)
+    assert [r["run"] for r in verb.listed(OUTPUT, sort="objective").document()["runs"]] == ["003d", "003c"]
+
+
+def test_show_lists_the_configurations_of_a_sweep_by_their_means(lucky, dltrain, capsys):
+    assert dltrain("show", "003c", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["configurations"]
+    assert [(c["choices"]["lr"], c["objective"]) for c in found] == [
+        (0.01, pytest.approx(0.3)),
+        (0.1, pytest.approx(0.6)),
+        (0.001, pytest.approx(0.55)),
+    ]
+    assert found[0]["runs"] == ["003c/3", "003c/4", "003c/5"]
+    assert dltrain("show", "003c") == 0
+    said = capsys.readouterr().out
+    assert "003c/3 … 003c/5" in said
+    assert "2 completed, 1 failed" in said
+    assert "3 configurations by the mean of their runs" in said
+
+
+def test_a_listing_ranks_configurations_as_the_report_does(lucky):
+    from dltrain.commands.configurations import configurations_of
+    from dltrain.storage.index import Index
+    from dltrain.sweep.jobs import Job
+    from dltrain.sweep.outcome.ranking import rank
+
+    class Plan:
+        mode, replicates, objectives = "min", [{}, {}, {}], []
+
+    jobs = [Job(n, n // 3, {}, [], lucky / str(n)) for n in range(9)]
+    for job in jobs:
+        job.read()
+    ranked = [[str(job.number) for job in row.jobs] for row in rank(Plan, jobs)]
+    listed = configurations_of(e for e in Index(lucky).entries if not e.is_sweep)
+    assert [[job.folder_name for job in one.jobs] for one in listed] == ranked
+    assert listed[0].entry().facts["objective"] == rank(Plan, jobs)[0].mean
+
+
+# What a listing says --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kinds(workdir):
+    """Runs on two datasets, one of them by another metric too."""
+    scores = {"metric": "val/accuracy", "mode": "max"}
+    for number, (name, more) in enumerate([("iris", {}), ("digits", {}), ("digits", {}), ("digits", scores)]):
+        make_run(workdir / OUTPUT / "n" / stamp(number), 0.1 * (number + 1), {"dataset": name}, **more)
+    return workdir
+
+
+def test_objectives_that_do_not_compare_are_told_with_the_filter_that_separates_them(kinds, dltrain, capsys):
+    assert dltrain("runs", "--sort", "objective") == 0
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "do not compare: they differ in dataset and metric." in told
+    cure = told.partition("dltrain runs ")[2].split()
+    assert dltrain("runs", *cure) == 0
+    assert dltrain("runs", "--sort", "lr") == 0
+    assert dltrain("runs", "dataset=digits", "metric=val/loss", "--sort", "-objective") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_hints_of_an_archive_work(kinds, dltrain, capsys, refused):
+    assert dltrain("archive", "0003") == 0
+    for verb_name in ("show", "evaluate", "compare"):
+        refused(
+            "`0003` is archived. To bring it back: dltrain restore 0003",
+            lambda v=verb_name: dltrain(v, "0003"),
+        )
+    capsys.readouterr()
+    assert dltrain("runs", "--archived") == 0
+    said = " ".join(capsys.readouterr().out.splitlines())
+    more, back = (said.partition(f"{head}: dltrain ")[2].split(" · ")[0].split() for head in ("one", "back"))
+    assert dltrain(*more) == 0
+    assert dltrain(*back) == 0
+    assert dltrain("show", "0003") == 0
+    assert dltrain("trash", "0003") == 0
+    refused("`0003` is in the trash. To bring it back: dltrain restore 0003", lambda: dltrain("show", "0003"))
+
+
+def test_the_column_of_the_sort_is_shown_and_run_once(kinds, dltrain, capsys):
+    for sort, head in (
+        ("-val/accuracy", "val/accuracy"),
+        ("epochs", "epochs"),
+        ("test/accuracy", "test accuracy"),
+    ):
+        assert dltrain("runs", "dataset=iris", "--sort", sort) == 0
+        assert capsys.readouterr().out.splitlines()[0].count(head) == 1
+    assert dltrain("runs", "metric=val/accuracy", "--sort", "val/accuracy") == 0
+    assert capsys.readouterr().out.splitlines()[0].count("val/accuracy") == 1
+    assert dltrain("runs", "--columns", "run,lr") == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["run", "lr"]
+
+
+def test_a_score_of_the_test_split_that_a_sweep_lacks_comes_with_the_way_to_it(workdir, dltrain, refused):
+    jobs = [
+        {"objective": v, "config": {"lr": n // 2, "optimizer.lr": n // 2, "seed": n % 2}, "test": {}}
+        for n, v in enumerate((0.1, 0.9, 0.2, 0.3))
+    ]
+    sweep = make_sweep(workdir / OUTPUT / "swept" / stamp(1), jobs)
+    folder = sweep.relative_to(workdir)
+    told = f"none of these runs was scored on the test split (a sweep sets evaluation.test=false).\nScore one: dltrain evaluate {folder}/2\n"
+    refused(told, lambda: dltrain("compare", str(folder), "--metric", "test/accuracy"))
+    best = f"Its best configuration: dltrain evaluate {folder}/2 {folder}/3 device=cpu\n"
+    refused(best, lambda: dltrain("evaluate", str(folder), "device=cpu"))
+
+
+def test_a_tag_of_a_sweep_holds_for_its_jobs_and_that_of_a_job_is_shown(lucky, dltrain, capsys, monkeypatch):
+    dltrain("tag", "003c", "+all")
+    dltrain("tag", "003c/4", "+paper")
+    capsys.readouterr()
+    for _ in range(2):
+        rows = verb.listed(OUTPUT, ["tag=all"], jobs=True).document()["runs"]
+        assert [row["tags"] for row in rows] == [["paper", "all"] if n == 4 else ["all"] for n in range(9)]
+    assert verb.listed(OUTPUT, ["tag=all", "seed=1"]).document()["runs"][0]["jobs"] == 3
+    dltrain("tag", "003c", "-all")
+    assert verb.listed(OUTPUT, ["tag=all"], jobs=True).rows == []
+    capsys.readouterr()
+    assert dltrain("runs", "tag=paper") == 0
+    said = capsys.readouterr().out
+    assert "job 4 of 9: lr × seed" in said
+    monkeypatch.setenv("COLUMNS", "200")
+    assert dltrain("runs", "tag=paper") == 0
+    assert "paper (job 4)" in capsys.readouterr().out
+
+
+def test_the_choices_of_mixed_runs_are_what_was_given_then_what_differs(workdir):
+    common = {"schedule": "constant", "early_stopping": "patience"}
+    runs = [
+        ({"model.width": 64, "schedule": "cosine", "averaging": "ema"}, ["averaging=ema"]),
+        ({"model.width": 32}, ["steps=60"]),
+        ({"model.width": 32, "optimizer": "sgd", "optimizer.eps": None}, ["optimizer=sgd"]),
+        ({"early_stopping": "none", "early_stopping.patience": 9}, ["lr=0.1", "early_stopping=none"]),
+    ]
+    for number, (config, overrides) in enumerate(runs):
+        config = {"lr": 0.1, "optimizer.lr": 0.1, "steps": 60} | common | config
+        make_run(workdir / OUTPUT / "n" / stamp(number), 0.1, config, overrides=overrides)
+    rows = verb.listed(OUTPUT).rows
+    assert [columns.choices_of(row) for row in rows] == [
+        "ema model.width=64 cosine",
+        "model.width=32",
+        "sgd model.width=32",
+        "",
+    ]
+    # what most runs have stays in documents
+    assert rows[1].choices["schedule"] == "constant"
+    found = comparison.compare(members_of([workdir / OUTPUT / "n" / stamp(number) for number in range(2)]))
+    assert [group.name for group in found.groups] == ["ema model.width=64 cosine", "model.width=32 constant"]
+
+
+def test_defaults_of_two_words_are_no_differences():
+    lion = {"optimizer": "lion", "optimizer.betas": 1}
+    configs = [lion, {"optimizer": "adam", "optimizer.betas": 2}]
+    assert keys.differences(configs, []) == [{"optimizer": "lion"}, {"optimizer": "adam"}]
+    wide = lion | {"optimizer.betas": 3}
+    assert keys.differences([*configs, wide], [])[2] == {"optimizer": "lion", "optimizer.betas": 3}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dltrain.data.errors import DataError, nearest, some
+from dltrain.data.exact import check_precision, quantities
 from dltrain.data.raw import RawData
 from dltrain.data.spec import Task
 from dltrain.declare import declares
@@ -39,7 +40,7 @@ def npz(
     """Your arrays: one file written by numpy.savez.
 
     The first axis of every array counts the samples. Raises DataError for a missing or pickled array and for arrays of
-    different lengths.
+    different lengths. Quantities are standardized by the training split, and scores are in their units.
 
     Use: data already in numpy: images as uint8 or floats, tables as floats.
     Defaults: the arrays are named inputs and targets.
@@ -62,6 +63,7 @@ def npz(
         targets=values,
         task=kind,
         class_names=class_names,
+        target_scale="unit" if kind == "regression" else "none",
         split=_split(arrays[split]) if split else None,
         groups=torch.from_numpy(np.unique(arrays[groups], return_inverse=True)[1].astype(np.int64))
         if groups
@@ -127,6 +129,7 @@ def as_inputs(array: Array, channels: str) -> Tensor:
             f"the inputs have shape {array.shape} and kind {array.dtype}; they must be numbers of shape (N, F), "
             "(N, H, W), (N, C, H, W) or (N, H, W, C)"
         )
+    check_precision(array)
     tensor = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
     if tensor.ndim == 3:
         return tensor[:, None]
@@ -157,7 +160,7 @@ def _targets(array: Array, task: str) -> tuple[Task, Tensor, tuple[str, ...]]:
             f"the targets have shape {array.shape} and kind {array.dtype}; those of a regression are numbers of "
             "shape (N,) or (N, K)"
         )
-    return "regression", torch.from_numpy(array.astype(np.float32)), ()
+    return "regression", quantities(array), ()
 
 
 def _split(array: Array) -> Tensor:

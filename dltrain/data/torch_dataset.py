@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from dltrain.data.errors import DataError
+from dltrain.data.exact import check_precision, quantities
 from dltrain.data.raw import TEST, TRAIN, VAL, RawData, given_splits
 
 # splits by their number
@@ -139,16 +140,17 @@ def _input(value: Any) -> Tensor:
 def _array(values: Any) -> Tensor:
     """Return inputs (N, ...): bytes of images stay, all other numbers become float32."""
     tensor = values.cpu() if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
+    if tensor.dtype in (torch.float64, torch.int64):
+        check_precision(tensor.numpy())
     return tensor if tensor.dtype == torch.uint8 and tensor.ndim == 4 else tensor.float()
 
 
 def _raw(inputs: Tensor, targets: Any, names: Sequence[str]) -> RawData:
     kind = targets.dtype.kind
     if kind == "f":
-        real = torch.from_numpy(np.asarray(targets, dtype=np.float32))
         return RawData(
             inputs,
-            real,
+            quantities(targets),
             "regression",
             target_scale="unit",
             notes=("task: regression, since the targets are floats",),

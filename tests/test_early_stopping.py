@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_folders
 
 from dltrain.early_stopping import KeepBest, Patience
-from dltrain.errors import CheckpointProblem
+from dltrain.errors import CheckpointProblem, NumericalFailure
 
 CONF = Path(__file__).parents[1] / "conf" / "early_stopping"
 NAN, INF = math.nan, math.inf
@@ -152,3 +153,26 @@ def test_a_metric_that_is_not_measured_is_refused_with_the_nearest():
         KeepBest(metric="zzz", mode="min").observe(row, 0)
     with pytest.raises(ValueError, match="'train/loss', which this run does not measure"):
         Patience(metric="gap").observe(row, 0)
+
+
+def test_a_metric_that_is_never_a_number_fails_the_run_and_names_the_way_out(workdir, dltrain, capsys):
+    """The area under the curve of a validation split with one class. Before, the last weights were scored as the best."""
+    rows = "".join(f"{i % 7},{i % 5},{'yes' if i % 3 else 'no'},train\n" for i in range(60))
+    rows += "".join(f"{i % 7},{i % 5},yes,val\n" for i in range(12))
+    (workdir / "one.csv").write_text("a,b,t,sp\n" + rows)
+    words = [
+        "dataset=csv",
+        "dataset.path=one.csv",
+        "dataset.target=t",
+        "dataset.split_column=sp",
+        "model=linear",
+        "epochs=2",
+    ]
+    with pytest.raises(
+        NumericalFailure,
+        match="val/auroc is not a number in any evaluation.*\n.*early_stopping.metric=val/loss",
+    ):
+        dltrain(*words, "metrics=[auroc]", "early_stopping.metric=val/auroc")
+    (folder,) = run_folders(workdir)
+    assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
+    assert dltrain(*words, "metrics=[auroc]", "early_stopping.metric=val/loss") == 0

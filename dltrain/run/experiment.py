@@ -18,6 +18,7 @@ from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.batches import Split
 from dltrain.data.prepare import Splits
+from dltrain.errors import NumericalFailure
 from dltrain.loggers.event_lines import EventLines, end_events
 from dltrain.loggers.events import Result, RunInfo
 from dltrain.loggers.run_log import RunLog
@@ -213,6 +214,11 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
     """Score the test split once, with the best weights, and return the result."""
     config, parts, plan = experiment.config, experiment.parts, experiment.plan
     assert trainer.state.stop is not None
+    if not trainer.state.best_weights:
+        raise NumericalFailure(
+            f"{parts.early_stopping.metric} is not a number in any evaluation, so that none is the best: the split may lack a class, or its "
+            "targets be constant.\nChoose a metric that is defined there, such as early_stopping.metric=val/loss"
+        )
     test = trainer.validation.score(parts.test) if parts.test is not None and config.evaluation.test else {}
     scored = parts.test if test else parts.val
     table = None

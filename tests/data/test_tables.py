@@ -698,3 +698,15 @@ def test_columns_of_one_value_are_named_and_cannot_be_all(tmp_path: Path) -> Non
 def test_classes_that_look_alike_are_named(tmp_path: Path, words: list[str], said: str) -> None:
     raw = csv(save(tmp_path / "t.csv", {"a": list(range(0, 80, 2)), "y": words * 20}), "y")
     assert f"2 classes ({said} are two of them)" in notes(raw)
+
+
+def test_codes_with_leading_zeros_are_classes_and_levels_of_their_own(tmp_path: Path) -> None:
+    """007 and 7 are two codes; as numbers they would be one."""
+    rows = "".join(f"{i},{('007', '7', '12')[i % 3]},{('007', '7')[i % 2]}\n" for i in range(60))
+    (tmp_path / "t.csv").write_text("x,t,c\n" + rows)
+    raw = csv(str(tmp_path / "t.csv"), target="t", task="classification", categorical=["c"])
+    assert raw.class_names == ("007", "12", "7")
+    assert [raw.class_names[code] for code in raw.targets[:3]] == ["007", "7", "12"]
+    plain = "".join(f"{i % 9}.5,{(1, 2.0)[i % 2]}\n" for i in range(60))
+    (tmp_path / "p.csv").write_text("x,t\n" + plain)
+    assert csv(str(tmp_path / "p.csv"), target="t").class_names == ("1", "2")

@@ -260,16 +260,17 @@ class Columns:
     # a column as something known ---------------------------------------------------------------------------------
 
     def category(self, name: str) -> Column:
-        """Read a column as categories, whatever its values; those of numbers are ordered as numbers."""
+        """Read a column as categories, whatever its values; those of numbers are ordered as numbers, but 007 is not 7."""
         column = self.table.columns[name]
         if is_number(column.type):
             return self._number_levels(name, as_floats(column))
-        if name in self._plain:
+        padded = is_text(column.type) and text.holds_padded(column)
+        if name in self._plain and not padded:
             return self._number_levels(name, self._plain[name])
         coded = self.coded(name)
         missing = self.reading.missing(coded.texts, among_numbers=False)
         values, good = text.numbers(coded.texts, self.decimal(name))
-        if good[~missing].all() and good.any() and not _are_codes(coded, ~missing):
+        if good[~missing].all() and good.any() and not padded:
             return self._number_levels(name, spread(np.where(good, values, np.nan), coded))
         return self._levels_of(name, coded, ~missing)
 

@@ -157,6 +157,11 @@ def holds_codes(texts: Any) -> bool:
     return bool(len(zeros) and pc.any(pc.match_substring_regex(zeros, r"^0\d{3,}$")).as_py())
 
 
+def holds_padded(texts: Any) -> bool:
+    """Tell whether some texts are digits behind a 0, such as 007."""
+    return bool(pc.any(pc.match_substring_regex(texts, r"^\s*0\d+\s*$")).as_py())
+
+
 def are_sentences(texts: Any) -> bool:
     """Tell whether most texts have four words or more."""
     return bool(2 * _matches(texts, r"\S+(\s+\S+){3}").sum() > len(texts))

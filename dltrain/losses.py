@@ -179,7 +179,8 @@ class Huber(nn.Module):
     Lecture: L3
 
     Args:
-        delta: largest error of the squared part, in the targets' units
+        delta: largest error of the squared part, in deviations of the training targets where these are standardized (tables,
+            arrays), else in their units
     """
 
     needs = frozenset({"quantities"})

@@ -101,8 +101,10 @@ class Evaluation:
         every_epochs: validate every so many epochs
         every_steps: validate every so many steps, in place of epochs
         batch_size: samples evaluated at once; unset, at least 1024
-        mc_dropout: number of passes with dropout that `dltrain evaluate` averages; 0 is one pass without dropout
-        tta: number of augmented copies of each sample that `dltrain evaluate` averages over; 0 is none
+        mc_dropout: number of passes with dropout that `dltrain evaluate` averages, whose draws depend on evaluation.batch_size;
+            0 is one pass without dropout
+        tta: number of augmented copies of each sample that `dltrain evaluate` averages over, whose draws depend on
+            evaluation.batch_size; 0 is none
         tta_words: words of augmentation that make these copies; empty, those that the run was trained with
         test: score the test split once, at the end, with the best weights
         bootstrap: number of resamples for the intervals that `dltrain evaluate` prints; 0 is none
@@ -161,7 +163,7 @@ class DatasetKnobs:
     """The keys that all datasets share.
 
     Args:
-        val_fraction: share of the samples in val
+        val_fraction: share in val of the samples that are not in test
         test_fraction: share of the samples in test, for data without a test split
         split_seed: seed of splits and folds, which depend on no other
         normalize: scale inputs by the training split: unit to mean 0 and variance 1, center to mean 0

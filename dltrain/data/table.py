@@ -115,6 +115,11 @@ def csv(
     parts = [part_of_table(table, chosen, goal.values, goal.kept)]
     if test_path is not None:
         file = Path(test_path).expanduser()
+        if file.exists() and file.samefile(table.path):
+            raise DataError(
+                f"dataset.test_path is {test_path}, the file of the training: its rows would be tested that were trained on; name another "
+                "one, or leave dataset.test_path out, which divides the rows"
+            )
         parts.append(part_by_formats(file, "test_path", delimiter, columns.reading, chosen, goal))
     parts = [part.without(incomplete(part, missing)) for part in parts]
     columns_read = tuple(map(joined, zip(*(part.columns for part in parts), strict=True)))

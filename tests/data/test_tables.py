@@ -710,3 +710,13 @@ def test_codes_with_leading_zeros_are_classes_and_levels_of_their_own(tmp_path: 
     plain = "".join(f"{i % 9}.5,{(1, 2.0)[i % 2]}\n" for i in range(60))
     (tmp_path / "p.csv").write_text("x,t\n" + plain)
     assert csv(str(tmp_path / "p.csv"), target="t").class_names == ("1", "2")
+
+
+def test_the_file_of_the_training_is_no_test_file(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,t\n" + "".join(f"{i % 9}.5,{'ab'[i % 2]}\n" for i in range(60)))
+    (tmp_path / "link.csv").symlink_to(tmp_path / "t.csv")
+    for name in ("t.csv", "link.csv"):
+        with pytest.raises(
+            DataError, match="the file of the training.*name another one, or leave dataset.test_path out"
+        ):
+            csv(str(tmp_path / "t.csv"), target="t", test_path=str(tmp_path / name))

@@ -187,6 +187,7 @@ def test_books_of_a_newer_format_are_refused(driver_of, tmp_path):
     assert driver_of(Instant()).num_done == 40
 
 
+@pytest.mark.ci
 def test_a_disk_that_refuses_the_books_loses_nothing(driver_of, tmp_path, monkeypatch, capsys):
     """Such as a reader that holds them locked: the rows wait."""
     driver = driver_of(Instant())

@@ -142,6 +142,7 @@ def compositions(parts, monkeypatch, *texts: str) -> tuple[int, int]:
     return plan.total, counted["config"]
 
 
+@pytest.mark.ci
 def test_what_is_composed_beforehand_does_not_grow_with_the_product(parts, monkeypatch):
     axes = ("optimizer=sgd,adam", "batch_size=16,32,64,128", "lr=0.1,0.2,0.3,0.4,0.5")
     assert compositions(parts, monkeypatch, *axes[:2], "lr=0.1,0.2") == (16, 16), (
@@ -208,6 +209,7 @@ def listed(folder):
     return {int(r["job"]): ([f"lr={r['lr']}", f"seed={r['seed']}"], float(r["objective"])) for r in rows}
 
 
+@pytest.mark.ci
 def test_an_extended_sweep_keeps_its_numbers_whenever_it_goes_on(workdir, dltrain):
     """A second resume, after which the numbers were once those of a new grid: results stood beside other words."""
     assert dltrain("-m", "lr=0.1,0.01", "seed=0,1", *BRIEF) == 0

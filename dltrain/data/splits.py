@@ -78,7 +78,7 @@ def _hashes(count: int, *keys: int) -> NDArray[np.uint64]:
     for key in keys:
         state = splitmix(state + key)
         # of a key beyond 64 bits, what the line above does not see
-        while key := key >> 64:
+        while (key := key >> 64) not in (0, -1):
             state = splitmix(state + key)
     first = np.array([(state + GOLDEN) % 2**64], np.uint64)
     hashes: NDArray[np.uint64] = mix(first + np.arange(count).astype(np.uint64))

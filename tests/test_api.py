@@ -689,7 +689,7 @@ def test_a_job_without_a_summary_is_left_out(swept, tmp_path):
     second.mkdir()
     shutil.rmtree(third)
     cut = api.Sweep(tmp_path / "sweep")
-    assert [run.path.name for run in cut] == ["3-optimizer=adam,lr=1e9"]
+    assert [run.path.name for run in cut] == ["3-optimizer=adam,lr=1000000000.0"]
     assert [run.summary for run in cut] == [swept[3].summary]
     assert len(cut) == 1
     assert f"1 runs, {len(cut.failed)} failed" in repr(cut)

@@ -170,7 +170,7 @@ def test_a_metric_that_is_never_a_number_fails_the_run_and_names_the_way_out(wor
     ]
     with pytest.raises(
         NumericalFailure,
-        match="val/auroc is not a number in any evaluation.*\n.*early_stopping.metric=val/loss",
+        match="val/auroc is not a finite number in any evaluation.*\n.*early_stopping.metric=val/loss",
     ):
         dltrain(*words, "metrics=[auroc]", "early_stopping.metric=val/auroc")
     (folder,) = run_folders(workdir)

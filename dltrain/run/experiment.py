@@ -214,9 +214,9 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
     """Score the test split once, with the best weights, and return the result."""
     config, parts, plan = experiment.config, experiment.parts, experiment.plan
     assert trainer.state.stop is not None
-    if not trainer.state.best_weights:
+    if not trainer.state.best_weights and trainer.state.last_row:
         raise NumericalFailure(
-            f"{parts.early_stopping.metric} is not a number in any evaluation, so that none is the best: the split may lack a class, or its "
+            f"{parts.early_stopping.metric} is not a finite number in any evaluation, so that none is the best: the split may lack a class, or its "
             "targets be constant.\nChoose a metric that is defined there, such as early_stopping.metric=val/loss"
         )
     test = trainer.validation.score(parts.test) if parts.test is not None and config.evaluation.test else {}

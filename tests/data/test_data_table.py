@@ -92,7 +92,11 @@ def test_numbers_can_be_categories(file: str) -> None:
     ],
 )
 def test_the_task_is_told_by_the_target(tmp_path: Path, values: list[str], task: str, expected: str) -> None:
-    raw = csv(write(tmp_path / "t.csv", *(f"1,{value}" for value in values), header="x,y"), "y", task=task)
+    raw = csv(
+        write(tmp_path / "t.csv", *(f"{i % 3}.5,{value}" for i, value in enumerate(values)), header="x,y"),
+        "y",
+        task=task,
+    )
     assert raw.task == expected
     if values[0] == "3":
         assert raw.class_names == ("3", "7") and raw.targets.tolist() == [0, 1, 1, 0]

@@ -11,9 +11,9 @@ from typing import Any
 import seeds
 
 from dltrain import strict_json
+from dltrain.commands import columns
 from dltrain.commands import compare as compare_verb
 from dltrain.commands import diff as diff_verb
-from dltrain.commands import listing
 from dltrain.commands import runs as runs_verb
 from dltrain.commands import show as show_verb
 from dltrain.config import compose as composing
@@ -296,7 +296,7 @@ def looked_at(content: bytes, folder: Path) -> None:
     strange = run_of(folder / "n" / "2026-01-31_12-00-00-aaaa", name, content[1:])
     other = run_of(folder / "n" / "2026-01-31_12-00-01-bbbb")
     found = runs_verb.listed(folder)
-    list(lines(listing.columns_of(found.rows)))
+    list(lines(columns.columns_of(found.rows)))
     found.document()
     list(show_verb.page(show_verb.show(strange)))
     diff_verb.diff(strange, other)

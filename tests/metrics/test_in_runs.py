@@ -336,7 +336,7 @@ def test_means_over_two_classes_are_said_to_be_means_and_the_cure_measures_one_c
     )
     assert dltrain(*rare, "metrics=[average_precision]", "metrics.average_precision.average=binary") == 0
     assert "over both classes" not in capsys.readouterr().out
-    run = Run(run_folders(workdir)[-1])
+    run = Run(max(run_folders(workdir), key=lambda folder: (folder / "summary.json").stat().st_mtime_ns))
     logits, targets = outputs_of(run, "test")
     assert run.summary["test"]["average_precision"] == pytest.approx(
         sk.average_precision_score(targets, logits[:, 1] - logits[:, 0]), abs=1e-6

@@ -21,6 +21,7 @@ from sweeping import add_faulty_model, finished, is_alive, notes, start, summari
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem
 from dltrain.sweep import samplers, study
 from dltrain.sweep.backends import pool
+from dltrain.sweep.backends.worker import work
 from dltrain.sweep.plan import space
 from dltrain.sweep.study import Listed, Study, quiet
 from dltrain.sweep.sweep import locked
@@ -351,8 +352,8 @@ def test_a_signal_while_a_job_is_being_started_reaches_that_job_too(workdir, dlt
 
     def start_and_signal(target, *arguments):
         worker = started(target, *arguments)
-        # where there is a GPU, a process is asked for its memory before the sweep listens for signals
-        if target is not pool._ask_gpus:
+        # others are started before the sweep listens for signals, and for the results at its end
+        if target is work:
             os.kill(os.getpid(), signal.SIGTERM)
         return worker
 

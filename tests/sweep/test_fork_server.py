@@ -17,6 +17,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def new_server() -> None:
+    """Stop the server that an earlier test of this process started, perhaps for something else than jobs."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
 def number_of_parent(channel: Connection) -> None:
     channel.send(os.getppid())
 

@@ -26,6 +26,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from dltrain.storage.job_names import job_number
 from dltrain.sweep.plan.grid import shuffled
 from dltrain.sweep.plan.space import Axis
 from dltrain.sweep.study import Listed, Study, make_pruner
@@ -115,7 +116,7 @@ def curves_of(folder: Path) -> list[Curve]:
     """In the order of the jobs."""
     curves = []
     for job in sorted(
-        folder.glob("outputs/*/*/*/summary.json"), key=lambda file: int(file.parent.name.partition("-")[0])
+        folder.glob("outputs/*/*/*/summary.json"), key=lambda file: job_number(file.parent.name) or 0
     ):
         file = job.parent / "metrics.csv"
         rows = list(csv.DictReader(file.read_text().splitlines())) if file.is_file() else []

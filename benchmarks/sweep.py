@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dltrain.storage.job_names import job_number
+
 OURS = {"processes": "sweep.backend=local", "stacked": "sweep.backend=auto"}
 PROGRAM = ("-m", "dltrain")
 HYDRA_APP = (str(Path(__file__).with_name("hydra_app.py")),)
@@ -101,9 +103,7 @@ def start_cost() -> None:
     """Measure the time from the end of one job to the first step of the next: driver, fork, build, folder."""
     with tempfile.TemporaryDirectory() as folder:
         sweep(folder, ["seed=range(12)", "steps=1", "sweep.jobs=1", "quiet=true", "sweep.backend=local"])
-        jobs = sorted(
-            Path(folder).glob("outputs/*/*/[0-9]*"), key=lambda job: int(job.name.partition("-")[0])
-        )
+        jobs = sorted(Path(folder).glob("outputs/*/*/[0-9]*"), key=lambda job: job_number(job.name) or 0)
         costs = [
             (job / "config.yaml").stat().st_mtime - (before / "summary.json").stat().st_mtime
             for before, job in zip(jobs, jobs[1:], strict=False)

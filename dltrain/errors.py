@@ -135,6 +135,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def nearest_path(path: Path) -> str:
     """Return the path closest to one that does not exist, by the names beside it, as the end of a sentence; or ''."""
+    if os.path.lexists(path):
+        return ""
     missing = path
     while not missing.parent.exists() and missing.parent != missing:
         missing = missing.parent

@@ -38,7 +38,7 @@ def generator(seed: int, epoch: int, stream: int = 0) -> torch.Generator:
 
 
 class Drawn(Protocol):
-    """A sampler that may also draw the batches of an epoch itself, each of its own size."""
+    """A sampler that may also draw the batches of an epoch, which may differ in size."""
 
     def draws(self, epoch: int, steps: int, least: int) -> tuple[Tensor, list[int]] | None:
         """Return the positions of all batches of an epoch, one batch after the other, and the sizes of the batches.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -114,7 +113,7 @@ def reference(name: str) -> str:
 
 def purl(name: str, version: str) -> str:
     """Return the package URL. A local version such as 2.11.0+cpu has an encoded sign."""
-    return f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{version.replace('+', '%2B')}"
+    return f"pkg:pypi/{canonicalize_name(name)}@{version.replace('+', '%2B')}"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from conftest import run_folders
 
 from dltrain.early_stopping import KeepBest, Patience
 from dltrain.errors import CheckpointProblem, NumericalFailure
+from dltrain.run.failures import never_finite
 
 CONF = Path(__file__).parents[1] / "conf" / "early_stopping"
 NAN, INF = math.nan, math.inf
@@ -175,4 +176,6 @@ def test_a_metric_that_is_never_a_number_fails_the_run_and_names_the_way_out(wor
         dltrain(*words, "metrics=[auroc]", "early_stopping.metric=val/auroc")
     (folder,) = run_folders(workdir)
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
+    # the cure of a loss that is never finite must not name the loss again
+    assert "early_stopping.metric" not in str(never_finite("val/loss"))
     assert dltrain(*words, "metrics=[auroc]", "early_stopping.metric=val/loss") == 0

@@ -145,7 +145,9 @@ def test_commands_of_the_page(workdir, capsys, command):
 
 def test_the_optimizers_that_the_page_names_need_no_search():
     (names,) = re.findall(r"themselves \((.*?)\)", PAGE.read_text(encoding="utf-8"))
-    for word in re.findall(r"`(\w+)`", names):
+    words = re.findall(r"`(\w+)`", names)
+    assert words
+    for word in words:
         with pytest.raises(UserError, match="its default, is right"):
             dispatch(["find-lr", f"optimizer={word}"])
 

@@ -57,7 +57,9 @@ def shown_commands(text: str) -> list[str]:
     return [c for c in commands_of(joined) + in_cells if c.split()[0] == "dltrain" and "…" not in c]
 
 
-COMMANDS = sorted({command for name in COMPOSED for command in shown_commands(page(name))})
+COMMANDS = sorted(
+    {command for name in COMPOSED for command in shown_commands(page(name)) if "sweep.resume" not in command}
+)
 # command → message
 WRONG = dict(
     re.findall(r"```text\n\$ (dltrain [^\n]*)\n(?:✗[^\n]*\n)?dltrain: (.*?)\n```", page("errors"), re.DOTALL)
@@ -81,8 +83,6 @@ def test_a_command_is_composed(dltrain, workdir, capsys, command):
         assert dltrain(arguments[0], "--help") == 0
         text = capsys.readouterr().out + "--json --help"
         assert [a for a in arguments[1:] if a.startswith("--") and a not in text] == []
-        return
-    if "sweep.resume" in command:
         return
     arguments = [text for text in arguments if text not in ("--help", "--cfg", "job")]
     try:

@@ -15,6 +15,9 @@ from dltrain.storage.index import DAMAGED, Entry, number_of
 from dltrain.storage.job_names import job_label
 from dltrain.storage.query import name_of, when
 
+# what objectives must agree in to compare, with their direction
+KIND = ("dataset", "dataset.path", "dataset.root", "metric")
+
 
 def columns_of(rows: Sequence[listing.Row], wanted: Sequence[str] = (), sort: str = "") -> list[Column]:
     """Return the columns of a table of rows; `wanted` columns take the place of those that are shown by default.
@@ -86,9 +89,9 @@ def score_of(row: listing.Row, named: bool) -> str:
 
 
 def best_of(rows: Sequence[listing.Row]) -> list[listing.Row]:
-    """Return the rows with the best objective, where several rows have the same metric on the same dataset."""
+    """Return the rows with the best objective, where several rows have the same metric on the same data."""
     scored = [row for row in rows if listing.objective(row.shown) is not None]
-    alike = {tuple(str(row.value(key)) for key in ("metric", "mode", "dataset")) for row in scored}
+    alike = {tuple(str(row.value(key)) for key in ("mode", *KIND)) for row in scored}
     if len(scored) < 2 or len(alike) > 1:
         return []
     best = min(listing.rank_of(row.shown) for row in scored)

@@ -13,7 +13,7 @@ from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.door import door_for_saved
-from dltrain.config.keys import check_division, check_used
+from dltrain.config.keys import DIVIDING, check_division, check_used
 from dltrain.config.schema import SPLITTING, Config, DatasetKnobs
 from dltrain.config.validation import plain_config
 from dltrain.config.values import check_value
@@ -72,8 +72,8 @@ def read(
 ) -> Config:
     """Return the configuration by which a run is scored. Raises UserError for a change that a score does not depend on."""
     if not whole:
-        check_division(overrides)
-    check_used(overrides)
+        check_division(overrides, path)
+    check_used(overrides, path)
     return named_copies(saved.read(path, catalogue, overrides, instead=instead), catalogue)
 
 
@@ -106,14 +106,10 @@ def names_other_data(overrides: list[str]) -> bool:
         text.partition("=")[0].removeprefix("dataset.") for text in overrides if text.startswith("dataset.")
     ]
     own = [key for key in keys if key not in (*COMMON, *SPLITTING)]
-    dividing = [
-        key
-        for key in keys
-        if key in ("val_fraction", "test_fraction", "split_seed", "limit", "bootstrap", *SPLITTING)
-    ]
+    dividing = [key for key in keys if f"dataset.{key}" in DIVIDING or key in SPLITTING]
     if own and dividing:
         raise UserError(
-            f"`dataset.{dividing[0]}` divides the data, and of other data (`dataset.{own[0]}`) every sample is scored.\n"
+            f"`dataset.{dividing[0]}` belongs to the training, and of other data (`dataset.{own[0]}`) every sample is scored.\n"
             f"Leave out dataset.{dividing[0]}"
         )
     return bool(own)

@@ -13,7 +13,7 @@ from dltrain.commands.resume import split_arguments, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
-from dltrain.config.keys import check_used
+from dltrain.config.keys import check_division, check_used
 from dltrain.errors import CheckpointProblem, UserError, nearest
 from dltrain.text import show
 
@@ -57,7 +57,8 @@ def run(arguments: list[str]) -> int:
     """Write the model, and say where it is and how near to the run."""
     asked = read(arguments)
     check(asked)
-    check_used(asked.overrides)
+    check_used(asked.overrides, asked.run)
+    check_division(asked.overrides, asked.run)
     catalogue = open_catalogue(asked.config_dir)
     config = saved.read(asked.run, catalogue, asked.overrides)
     door = door_for_saved(config, catalogue, asked.overrides)

@@ -1,6 +1,6 @@
 """Generate the manual's pages of methods from the catalogue and from the docstrings of its targets.
 
-docs/hooks.py adds them to the site when it is built; they are not stored, so that they cannot become outdated.
+docs/build.py adds them to the site when it is built; they are not stored, so that they cannot become outdated.
 The file is long because the parts of a page follow each other.
 """
 

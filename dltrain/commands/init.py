@@ -14,7 +14,7 @@ from dltrain.screen.table import write
 from dltrain.text import first_line, short_path
 
 HELP = """
-    FOLDER is made, with its parents; by default the working folder. It must be empty, but for hidden files such as .git, and
+    FOLDER is created with its parents; the default is the working folder. It must be empty except for hidden files such as .git, and
     nothing is replaced. The project trains at once: its README.md has the commands, and says what each file is for.
 
   --json    one JSON document on standard output

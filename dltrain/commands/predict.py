@@ -15,7 +15,7 @@ from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
-from dltrain.config.keys import check_used
+from dltrain.config.keys import check_division, check_used
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest, nearest_path
 from dltrain.text import say, show, shown
 
@@ -29,7 +29,7 @@ HELP = """
     FILE is a table (CSV, TSV, Parquet, Arrow), an array file (.npz, .npy), an image, a folder of images, or - for CSV
     from standard input. Columns are matched by name; the target may be missing.
 
-  --output FILE.csv|.parquet|.json   write all predictions there; the ending tells the format
+  --output FILE.csv|.parquet|.json   write all predictions there; the ending sets the format
   --output -                         CSV on standard output
   --keep COLUMN[,COLUMN]             copy columns of the table, such as an identifier
   --json                             one JSON document on standard output
@@ -67,7 +67,8 @@ def run(arguments: list[str]) -> int:
     """Print or write the predictions; 3 where an input was left out."""
     asked = read(arguments)
     check_output(asked)
-    check_used(asked.overrides)
+    check_used(asked.overrides, asked.runs[0])
+    check_division(asked.overrides, asked.runs[0])
     catalogue = open_catalogue(asked.config_dir)
     configs = [saved.read(path, catalogue, asked.overrides) for path in asked.runs]
     doors = [door_for_saved(config, catalogue, asked.overrides) for config in configs]

@@ -16,7 +16,7 @@ from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage import manifest
-from dltrain.storage.folder_names import check_files, is_run
+from dltrain.storage.folder_names import SWEEP_RECORD, check_files, is_run
 from dltrain.storage.job_names import named_by_number
 from dltrain.storage.lock import Lock
 from dltrain.storage.summary import FINISHED, read_summary
@@ -86,8 +86,11 @@ def warn_of_direction(path: Path, config: Config) -> None:
 
 
 def newest_run(path: Path) -> Path:
-    """Return the run folder of a path: the path itself or, for a folder of runs, its newest run by name."""
-    if is_run(path):
+    """Return the run folder of a path: the path itself or, for a folder of runs, its newest run by name.
+
+    A sweep is returned as it is, to be refused: none of its jobs is its newest run.
+    """
+    if is_run(path) or (path / SWEEP_RECORD).is_file():
         return path
     runs = sorted(file.parent for file in path.glob("*/config.yaml"))
     return runs[-1] if runs else path

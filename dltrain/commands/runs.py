@@ -20,6 +20,7 @@ from dltrain.commands.asked import (
     print_json,
     read_options,
 )
+from dltrain.commands.columns import KIND
 from dltrain.commands.columns import columns_of as table_of
 from dltrain.commands.configurations import objective_of
 from dltrain.errors import CheckpointProblem, UserError, typed
@@ -56,8 +57,6 @@ Examples
   dltrain runs tag=paper --json
 """
 LIMIT = 30
-# keys in which runs may not differ where their objectives are to compare
-_KIND = ("dataset", "dataset.path", "metric")
 ROW = object_schema(
     run=TEXT,
     path=TEXT,
@@ -111,7 +110,8 @@ def run(arguments: list[str]) -> int:
         archived="--archived" in given,
     )
     note(found.problem)
-    note(mixed(found.rows) if found.sort == "objective" else "")
+    kept = [*rest, *(option for option in ("--jobs", "--archived") if option in given)]
+    note(mixed(found.rows, kept) if found.sort == "objective" else "")
     if as_json:
         print_json(found.document())
     else:
@@ -214,15 +214,18 @@ def listed(
     return Listing(root, rows, matching, list(columns), name, index.problem, hint)
 
 
-def mixed(rows: Sequence[listing.Row]) -> str:
-    """Return that objectives of different data or metrics do not compare, and the filter that separates them; "" for one kind."""
+def mixed(rows: Sequence[listing.Row], kept: Sequence[str]) -> str:
+    """Return that objectives of different data or metrics do not compare, and the filter that separates them; "" for one kind.
+
+    kept: the folder, conditions and options of the present command
+    """
     scored = [row for row in rows if objective_of(row.shown) is not None]
-    values = {key: [row.value(key) for row in scored] for key in _KIND}
+    values = {key: [row.value(key) for row in scored] for key in KIND}
     differing = [key for key, found in values.items() if len(set(map(str, found))) > 1]
     if not differing:
         return ""
     alike = [f"{key}={cell(values[key][0])}" for key in differing if values[key][0] is not None]
-    only = typed("runs", *alike, "--sort", "objective")
+    only = typed("runs", *kept, *alike, "--sort", "objective")
     return f"the objectives of these runs do not compare: they differ in {' and '.join(differing)}. Those of one kind: {only}"
 
 
@@ -271,7 +274,8 @@ def show(found: Listing, empty: str, archived: bool = False) -> None:
     shown = f" ({len(found.rows)} shown; all: --limit 0)" if len(found.rows) < found.matching else ""
     jobs = " · jobs of sweeps: --jobs" if any(row.entry.is_sweep for row in found.rows) else ""
     last = found.rows[-1]
-    back = f" · back: {typed('restore', last.label.partition('/')[0])}" if archived else ""
+    place = os.path.relpath(found.root / (last.entry.sweep or last.entry.path))
+    back = f" · back: {typed('restore', place)}" if archived else ""
     more = typed("show", nameable(found.root, last))
     count = f"{found.matching:,} in {found.root}{shown} · more of one: {more}{jobs}{back}"
     for line in textwrap.wrap(one_line(count), terminal_width()):

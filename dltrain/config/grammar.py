@@ -86,7 +86,7 @@ def _as_values(low: float, high: float, count: int) -> list[tuple[str, str]]:
 
 
 def check_ends(override: Override) -> None:
-    """Refuse an axis that Hydra reads and nobody can walk through: ends that are not finite, or a function among values."""
+    """Refuse an axis that Hydra parses but that cannot be enumerated: ends that are not finite, or a function among values."""
     value, text = override.value(), str(override.input_line)
     key = text.partition("=")[0]
     if isinstance(value, RangeSweep) and not (

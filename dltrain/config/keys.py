@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dltrain.config.groups import GROUPS, LIST_GROUPS
 from dltrain.errors import UserError
+from dltrain.errors import typed as command
 from dltrain.screen.table import cell, typed
 
 # Keys, or groups of them, that change nothing of what a run computes, and that may change in a resumed run.
@@ -24,12 +24,13 @@ LENGTH = ("epochs", "steps")
 ELSEWHERE = ("name", "output", "device", "threads", "evaluation.test", "lr")
 # keys of which each value is a repetition of a configuration rather than a choice
 REPLICATES = ("seed", "fold")
-# what may change where a trained run is scored, asked or exported: where its data are, how it is scored, and the machine
+# what may change where a trained run is scored, used for predictions or exported: where its data are, how it is scored, the machine
 USED = ("dataset", "evaluation", "augmentation", "metrics", "device", "precision", "threads", "workers", "worker_timeout", "deterministic",
         "seed", "quiet", "trust")  # fmt: skip
 # keys that divide the data of a run, or say which of them are samples of training
 DIVIDING = ("dataset.val_fraction", "dataset.test_fraction", "dataset.split_seed", "dataset.limit", "dataset.bootstrap",
-            "dataset.normalize", "dataset.class_weights")  # fmt: skip
+            "dataset.normalize", "dataset.class_weights", "dataset.split_column",
+            "dataset.group_column", "dataset.split", "dataset.groups")  # fmt: skip
 # words that stand for no choice
 _SILENT = ("none", "[]", "default", "auto")
 
@@ -48,25 +49,25 @@ def _is_below(key: str, groups: Iterable[str]) -> bool:
     return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
-def check_used(overrides: Iterable[str]) -> None:
+def check_used(overrides: Iterable[str], run: object) -> None:
     """Refuse changes of a trained run that would change nothing, or the model that its weights belong to."""
     for text in overrides:
         key = text.partition("=")[0].lstrip("+")
         if key.split(".")[0] not in USED:
             raise UserError(
                 f"`{key}` cannot change here: it belongs to the training, which is done. Leave {text} out.\n"
-                f"For a run with that change: dltrain rerun RUN {shlex.quote(text)}"
+                f"For a run with that change: {command('rerun', run, text)}"
             )
 
 
-def check_division(overrides: Iterable[str]) -> None:
-    """Refuse changes that would put samples of training into another split."""
+def check_division(overrides: Iterable[str], run: object) -> None:
+    """Refuse changes that would put samples of training into another split, or weigh or scale them in another way."""
     for text in overrides:
         key = text.partition("=")[0].lstrip("+")
         if key in (*DIVIDING, "folds", "fold"):
             raise UserError(
-                f"`{key}` would score the run on samples that it was trained on, or scale them in another way. Leave {text} out.\n"
-                f"For a run with that change: dltrain rerun RUN {shlex.quote(text)}"
+                f"`{key}` cannot change here: it decides which samples are those of the training, their weights or their scale. "
+                f"Leave {text} out.\nFor a run with that change: {command('rerun', run, text)}"
             )
 
 

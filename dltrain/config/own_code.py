@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from dltrain.config.door import of_shipped_package
+from dltrain.storage.manifest import digest
 
 LARGEST = 2**24  # bytes of a file that is hashed
+LONGEST = 200  # letters of a name that is looked up
 
 
 def own_digests(targets: Iterable[str]) -> dict[str, str]:
@@ -19,30 +20,27 @@ def own_digests(targets: Iterable[str]) -> dict[str, str]:
     return {os.path.relpath(file): digest(file) for file in sorted(files)}
 
 
-def digest(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def changed_since(then: object) -> list[str]:
     """Return a line for each file of `own_digests` that differs today; none for what is no such record.
 
     The record may be a stranger's: only Python files below the working folder are read.
     """
     return [
-        f"{name} {'changed' if file.is_file() else 'was deleted'}"
+        f"{name} {'changed' if os.path.isfile(file) else 'was deleted'}"
         for name, known, file in _files_in(then)
-        if not file.is_file() or digest(file) != known
+        if not os.path.isfile(file) or digest(file) != known
     ]
 
 
 def _files_in(then: object) -> Iterator[tuple[str, object, Path]]:
     here = Path.cwd().resolve()
     for name, known in then.items() if isinstance(then, Mapping) else ():
-        file = here / str(name)
-        if str(name).endswith(".py") and str(name).isprintable() and here in file.resolve().parents:
-            if not file.is_file() or file.stat().st_size <= LARGEST:
-                yield str(name), known, file
+        text = str(name)
+        if not text.endswith(".py") or not text.isprintable() or len(text) > LONGEST:
+            continue
+        file = Path(os.path.realpath(here / text))
+        if here in file.parents and (not os.path.isfile(file) or file.stat().st_size <= LARGEST):
+            yield text, known, file
 
 
 def code_files(targets: Iterable[str]) -> set[Path]:

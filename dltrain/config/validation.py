@@ -68,7 +68,7 @@ def checked(
 def check_said_twice(
     plain: Node, choices: dict[str, list[str]], overrides: list[str], catalogue: Catalogue
 ) -> None:
-    """Refuse another value of a key that a chosen word sets by a key of its own: `model.dropout` beside `regularization.dropout.p`."""
+    """Refuse a second value of a quantity that a chosen word sets, such as `model.dropout` beside `regularization.dropout.p`."""
     given = keys_of(overrides)
     for word in (catalogue.words[group][name] for group in LIST_GROUPS for name in choices.get(group, ())):
         for path, text in leaves(word.content) if word.is_global else ():

@@ -1,7 +1,7 @@
 """What a model takes and gives, kept with the run as `data.json`, so that another file is held to it.
 
 Columns are matched by name. What differs is refused with the difference; a level that the training split did not have
-has no feature of its own and counts as none of the known ones.
+has no feature and counts as none of the known ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arrays of more digits than float32 has: what is kept, and what is refused."""
+"""The precision of arrays in float64: what float32 keeps, and what is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEPT = 1e-3  # rounding error of a feature, as a fraction of its deviation, beyo
 
 
 def quantities(values: np.ndarray[Any, Any]) -> Tensor:
-    """Return targets of a regression in float32 where that holds them, else in float64, in which they are standardized."""
+    """Return targets of a regression as float32 where that is exact, else as float64, in which they are standardized."""
     single = values.astype(np.float32)
     return torch.from_numpy(
         single if np.array_equal(single, values, equal_nan=True) else values.astype(np.float64)
@@ -22,18 +22,19 @@ def quantities(values: np.ndarray[Any, Any]) -> Tensor:
 
 
 def check_precision(values: np.ndarray[Any, Any]) -> None:
-    """Raise DataError for features (N, F) of which float32, in which arrays are trained on, keeps too little.
+    """Raise DataError for features (N, F) whose differences float32, the type of the inputs, cannot represent.
 
-    An offset of 10⁹ leaves no digit of a feature with deviation 1. Tables in CSV files are centered in float64 before.
+    An offset of 10⁹ leaves no digit of a feature with deviation 1. Columns of CSV files are centered in float64 first.
     """
     if values.ndim != 2 or values.dtype.itemsize <= 4 or not len(values):
         return
     exact = values.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        lost = np.abs(exact.astype(np.float32) - exact).max(0) > KEPT * exact.std(0)
+        rounding = np.abs(exact.astype(np.float32) - exact).max(0)
+    lost = (rounding > KEPT * exact.std(0)) & (exact.max(0) > exact.min(0))
     if lost.any():
         i = int(lost.argmax())
         raise DataError(
-            f"feature {i} has values around {exact[:, i].mean():.6g} that differ by {exact[:, i].std():.3g}: float32 does not tell them "
-            "apart. Subtract the offset before, or give the data as a CSV file, whose columns are centered first"
+            f"feature {i} has mean {exact[:, i].mean():.6g} and deviation {exact[:, i].std():.3g}: float32 cannot represent these "
+            "differences. Subtract the offset first, or use a CSV file, whose columns are centered in float64"
         )

@@ -325,7 +325,7 @@ def _folders_of(paths: Sequence[str]) -> tuple[NDArray[np.int8] | None, str]:
     inside = sum(head in splits for head in heads)
     if inside < len(heads):
         return None, (
-            f"splits   new ones: {some(splits)} hold {inside:,} of {len(heads):,} images only; a column of train, val and test "
-            "among the labels makes other ones"
+            f"splits   drawn at random: the folders {some(splits)} hold only {inside:,} of {len(heads):,} images; a column of train, "
+            "val and test in the table of labels sets the splits"
         )
     return np.array([splits[head] for head in heads], dtype=np.int8), f"splits   {_named(splits)}"

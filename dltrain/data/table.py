@@ -117,8 +117,8 @@ def csv(
         file = Path(test_path).expanduser()
         if file.exists() and file.samefile(table.path):
             raise DataError(
-                f"dataset.test_path is {test_path}, the file of the training: its rows would be tested that were trained on; name another "
-                "one, or leave dataset.test_path out, which divides the rows"
+                f"dataset.test_path is {test_path}, the training file, so the model would be tested on rows that it was trained on; "
+                "name another file, or leave dataset.test_path out to split the rows"
             )
         parts.append(part_by_formats(file, "test_path", delimiter, columns.reading, chosen, goal))
     parts = [part.without(incomplete(part, missing)) for part in parts]

@@ -96,7 +96,7 @@ def _samples(dataset: Dataset[Any]) -> tuple[Tensor, Any]:
                 f"sample {i} has shape {tuple(value.shape)} and sample 0 {tuple(inputs[0].shape)}; all must have one shape. "
                 "Resize them in the dataset"
             )
-    return torch.stack(inputs), np.array([np.asarray(target) for _, target in pairs])
+    return _array(torch.stack(inputs)), np.array([np.asarray(target) for _, target in pairs])
 
 
 def _pair(dataset: Dataset[Any], i: int) -> tuple[Any, Any]:
@@ -122,7 +122,7 @@ def _refuse_random(dataset: Dataset[Any], size: int) -> None:
 def _input(value: Any) -> Tensor:
     """Return one sample as a tensor: images as (C, H, W), uint8 or floats in [0, 1]."""
     if isinstance(value, Tensor):
-        return value if value.dtype == torch.uint8 and value.ndim == 3 else value.float()
+        return _numbers(value)
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise DataError(
@@ -134,7 +134,14 @@ def _input(value: Any) -> Tensor:
     if picture or (array.ndim == 3 and array.shape[2] in (1, 3, 4) and array.shape[0] not in (1, 3, 4)):
         array = np.moveaxis(array, 2, 0)
     tensor = torch.from_numpy(np.array(array))
-    return tensor if tensor.dtype == torch.uint8 and tensor.ndim == 3 else tensor.float()
+    return _numbers(tensor)
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """Return a sample as floats, vectors in float64 until their precision is checked; bytes of images stay."""
+    if tensor.dtype == torch.uint8 and tensor.ndim == 3:
+        return tensor
+    return tensor.double() if tensor.ndim == 1 else tensor.float()
 
 
 def _array(values: Any) -> Tensor:

@@ -16,6 +16,7 @@ class Experiment:
     Args:
         startup: seconds from the start of the process to each milestone
         loggers: by word
+        code: digests of the user's own files, taken before they could be edited during the training
         stacked: whether it trains together with others, whose results are equal within rounding
     """
 
@@ -27,3 +28,4 @@ class Experiment:
     startup: dict[str, float] = field(default_factory=dict)
     loggers: Mapping[str, object] = field(default_factory=dict)
     stacked: bool = False
+    code: Mapping[str, str] = field(default_factory=dict)

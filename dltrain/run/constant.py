@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from dltrain.data.spec import DataSpec
 from dltrain.metrics.measures import Measures
 from dltrain.training.parts import Metric
+
+_log = logging.getLogger(__name__)
 
 
 def constant_scores(
@@ -23,8 +26,13 @@ def constant_scores(
         outputs = known.double().mean(0)
     outputs = outputs.expand(len(targets), -1)
     reported = {name: metric for name, metric in metrics.items() if name != "objective"}
-    means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
-    found = means | measures.of(outputs, targets)
+    try:
+        means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
+        found = means | measures.of(outputs, targets)
+    except Exception as error:
+        # a user's metric may need outputs of another form, which must not cost the result
+        _log.warning("the scores of a constant guess are missing: %s", error)
+        return {}
     # a constant has no rank correlation
     return {name: value for name, value in found.items() if math.isfinite(value)}
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from dltrain.config import saved
 from dltrain.config.door import Door
+from dltrain.config.own_code import own_digests
 from dltrain.config.schema import Config
 from dltrain.data.batches import Split
 from dltrain.data.prepare import Splits
-from dltrain.errors import NumericalFailure
 from dltrain.loggers.event_lines import EventLines, end_events
 from dltrain.loggers.events import Result, RunInfo
 from dltrain.loggers.run_log import RunLog
@@ -28,7 +28,7 @@ from dltrain.processors import cores
 from dltrain.run.build import build
 from dltrain.run.built import Experiment
 from dltrain.run.constant import constant_scores
-from dltrain.run.failures import explain, problem_of
+from dltrain.run.failures import explain, never_finite, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
 from dltrain.run.tuning import resolve_auto
@@ -61,6 +61,9 @@ def prepare(
     process over the same dataset. With `trial`, parts of the user's own are tried before a new run.
     """
     begun = time.perf_counter()
+    # before the code is imported
+    flat = saved.flat(saved.as_saved(config))
+    code = own_digests(str(value) for key, value in flat.items() if key.endswith("_target_"))
     config = resolve_auto(config, door)
     statistics, contract = (
         (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
@@ -72,7 +75,7 @@ def prepare(
         config = with_threads(config, torch.get_num_threads())
     loggers = {word: door.build(node, f"logger.{word}") for word, node in config.logger.items()}
     timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
-    return Experiment(config, parts, plan, command, tuple(overrides), timings, loggers)
+    return Experiment(config, parts, plan, command, tuple(overrides), timings, loggers, code=code)
 
 
 def with_former_threads(config: Config, earlier: Path | None) -> Config:
@@ -215,10 +218,7 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
     config, parts, plan = experiment.config, experiment.parts, experiment.plan
     assert trainer.state.stop is not None
     if not trainer.state.best_weights and trainer.state.last_row:
-        raise NumericalFailure(
-            f"{parts.early_stopping.metric} is not a finite number in any evaluation, so that none is the best: the split may lack a class, or its "
-            "targets be constant.\nChoose a metric that is defined there, such as early_stopping.metric=val/loss"
-        )
+        raise never_finite(parts.early_stopping.metric)
     test = trainer.validation.score(parts.test) if parts.test is not None and config.evaluation.test else {}
     scored = parts.test if test else parts.val
     table = None
@@ -275,7 +275,4 @@ def constant_guess(parts: Parts, split: Split) -> dict[str, float]:
     # without a contract the dataset is an objective
     if parts.contract is None or split.targets.ndim > 2:
         return {}
-    try:
-        return constant_scores(parts.spec, parts.metrics, parts.measures, parts.train.targets, split.targets)
-    except Exception:  # a metric of the user's may need outputs of another form: that costs no result
-        return {}
+    return constant_scores(parts.spec, parts.metrics, parts.measures, parts.train.targets, split.targets)

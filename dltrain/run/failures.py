@@ -62,6 +62,20 @@ def non_finite(error: NonFinite, experiment: Experiment) -> NumericalFailure:
     )
 
 
+def never_finite(metric: str) -> NumericalFailure:
+    """Say that no evaluation is the best, and what to try."""
+    split, _, name = metric.rpartition("/")
+    cure = (
+        "Most often lr is too large. Try a tenth of it, or regularization=[gradient_clipping]."
+        if name in ("loss", "gap")
+        else "The split may lack a class, or have constant targets. Choose a metric that is defined there, such as "
+        f"early_stopping.metric={split}/loss"
+    )
+    return NumericalFailure(
+        f"{metric} is not a finite number in any evaluation, so none is the best.\n{cure}"
+    )
+
+
 def no_second_derivative(error: RuntimeError, experiment: Experiment) -> UserError:
     """Say which choice needs the second derivative of a model for which torch has none."""
     words = experiment.config.words

@@ -25,7 +25,7 @@ from dltrain.data.tables.cures import value
 from dltrain.errors import DataProblem, UserError
 from dltrain.run.data import build_data
 from dltrain.storage.run_folder import read_contract, read_statistics
-from dltrain.text import say
+from dltrain.text import first_line, say
 
 # Training samples that are compared where they are decoded from files, spread evenly: all of them would take an epoch.
 MOST_DECODED = 10_000
@@ -87,7 +87,9 @@ class Trained:
                 f"of its training{compared}"
             )
         usual = (
-            "" if self.usual is None else f"; of its own val and test samples {100 * self.usual:.3g} % are"
+            ""
+            if self.usual is None
+            else f"; of the val and test samples of the run {100 * self.usual:.3g} % are"
         )
         return f"{found:,} of the {samples:,} samples ({split}) are equal to {among or 'samples'} that {run} was trained on{usual}"
 
@@ -132,7 +134,7 @@ def trained_on(
     try:
         splits = build_data(quiet(original), door, device, read_statistics(path), contract)
     except UserError as error:
-        return f"the data of the training cannot be read ({str(error).splitlines()[0]})"
+        return f"the data of the training cannot be read ({first_line(error)})"
     if splits.fingerprint() != contract.fingerprint:
         return "the data of the training have changed since"
     return Trained.of(splits)
@@ -153,8 +155,9 @@ def say_joined(config: Config, sizes: Mapping[str, int]) -> None:
     if len(present) < 2:
         return
     root = config.dataset.get("root")
-    folders = [f for f in Path(str(root)).expanduser().iterdir() if f.is_dir()] if root else []
-    test = next((folder for folder in folders if SPLIT_WORDS.get(folder.name.lower()) == TEST), None)
+    folder = Path(str(root)).expanduser()
+    folders = [f for f in folder.iterdir() if f.is_dir()] if root and folder.is_dir() else []
+    test = next((f for f in folders if SPLIT_WORDS.get(f.name.lower()) == TEST), None)
     alone = (
         f"; the last alone: {value('root', str(test))}" if test and not config.dataset.get("labels") else ""
     )
@@ -182,7 +185,8 @@ def scale_note(distance: float) -> tuple[str, ...]:
 def distance_of(samples: Samples) -> float:
     """Return the mean of the absolute normalized inputs."""
     batches = samples.batches(torch.arange(len(samples)), _BATCH)
-    return sum(float(batch.inputs.abs().mean()) * len(batch.inputs) for batch in batches) / len(samples)
+    # summed on the device, which is read once
+    return float(sum(batch.inputs.abs().mean() * len(batch.inputs) for batch in batches)) / len(samples)
 
 
 def say_of_data(
@@ -194,7 +198,7 @@ def say_of_data(
 ) -> dict[str, int]:
     """Say on which data a run is scored, if they are not those of its training; return how many samples were trained on.
 
-    Of each split in `scored`; empty where that cannot be told.
+    Of each split in `scored`; empty where that is unknown.
     """
     contract = read_contract(path)
     found: dict[str, int] = {}

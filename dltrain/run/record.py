@@ -15,7 +15,6 @@ from torch import Tensor
 import dltrain
 from dltrain.config import saved
 from dltrain.config.keys import ELSEWHERE, is_safe, keys_of
-from dltrain.config.own_code import own_digests
 from dltrain.config.schema import Config
 from dltrain.loggers.events import Best, Result, RunInfo
 from dltrain.run.built import Experiment
@@ -46,8 +45,6 @@ def manifest_facts(experiment: Experiment) -> dict[str, object]:
 def facts(experiment: Experiment) -> dict[str, object]:
     """Return the fields of summary.json that do not depend on the result."""
     config, parts, plan = experiment.config, experiment.parts, experiment.plan
-    flat = saved.flat(saved.as_saved(config))
-    targets = (str(value) for key, value in flat.items() if key.endswith("_target_"))
     return {
         "startup": experiment.startup,
         "parameters": sum(p.numel() for p in parts.model.parameters()),
@@ -69,8 +66,8 @@ def facts(experiment: Experiment) -> dict[str, object]:
         },
         "device": device_name(plan.device),
         "threads": torch.get_num_threads(),
-        "config": flat,
-        **({"code": code} if (code := own_digests(targets)) else {}),
+        "config": saved.flat(saved.as_saved(config)),
+        **({"code": experiment.code} if experiment.code else {}),
         "processor": processor(),
         **({"stacked": True} if experiment.stacked else {}),
         "format": FORMAT,

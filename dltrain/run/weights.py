@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from dltrain.config.own_code import changed_since
+from dltrain.data.errors import some
 from dltrain.errors import CheckpointProblem, typed
 from dltrain.storage.summary import read_json
 from dltrain.text import say
@@ -37,7 +38,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> No
 
 
 def best_weights(path: Path) -> dict[str, Tensor]:
-    """Read checkpoints/best.safetensors of a run, and say where its code has changed: the weights may mean something else now.
+    """Read checkpoints/best.safetensors of a run, and report files of its code that have changed since.
 
     Raises CheckpointProblem where they are missing or damaged.
     """
@@ -63,4 +64,4 @@ def say_of_code(path: Path) -> None:
     except (OSError, ValueError):
         return
     if edits := changed_since(summary.get("code")):
-        say(f"{', '.join(edits)} since {path.name} was trained: its weights may compute something else now")
+        say(f"{some(edits, 4)} since {path.name} was trained, so its weights may give other results now")

@@ -70,7 +70,7 @@ class Books:
 
 
 def opened(file: Path) -> sqlite3.Connection:
-    """Open the books, made anew where they are damaged. Raises CheckpointProblem for those of a newer dltrain.
+    """Open the books; damaged ones are created again. Raises CheckpointProblem for those of a newer dltrain.
 
     Where the disk has no room or no locks, they are kept in memory, and the next driver reads the folders.
     """

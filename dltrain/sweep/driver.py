@@ -274,7 +274,7 @@ class Driver:
                 self.done(job)
 
     def refused(self, job: Job, error: UserError) -> None:
-        """Record a job that cannot run: of a large sweep, three values that exclude each other are first met here."""
+        """Record a job that cannot run: in a large sweep, a conflict between three values is found only here."""
         job.fail(str(error))
         if self.plan.settings["fail_fast"]:
             self.failure = self.failure or job

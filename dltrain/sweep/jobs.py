@@ -97,7 +97,7 @@ class Job:
         self.best = self.objective
         if self.state in ENDED and not self.failed and self.objective is None:
             self.state = "failed"
-            self.reason = "no evaluation gave a finite value of the metric (nan)"
+            self.reason = "the metric is not a finite number in any evaluation"
 
     def read_again(self, otherwise: str) -> None:
         """Read the state of a job that ended; one that is not done gets the state `otherwise`."""

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -101,6 +101,9 @@ def run_sweep(
     if not plan.settings["dry_run"]:
         pool.warm_up()  # it imports torch while the configurations are checked here
     configs = check_all(plan)
+    if asked is not None and not plan.settings["dry_run"]:
+        check_scale_of(asked, plan)
+        check_files_of(asked, plan)
     backend, on_gpu = open_backend(plan, configs, catalogue, command)
     command_for = partial(
         command_of, rights=rights, config_dir=source.config_dir, config_name=source.config_name
@@ -108,12 +111,10 @@ def run_sweep(
     if plan.settings["dry_run"]:
         backend.close()
         return dry_run(plan, len(configs), backend, command_for)
-    if asked is not None:
-        check_scale_of(asked, plan)
-        check_files_of(asked, plan)
     folder = asked or folder_for(plan)
     begun(folder)
-    with explained(plan.resume_command(folder)), locked(folder):
+    with explained(plan.resume_command(folder)), ExitStack() as unused, locked(folder):
+        unused.callback(backend.close)
         record = record_of(plan, folder, texts, command, number_jobs(plan, folder))
         study = open_study(plan, folder)
         total = plan.total
@@ -126,6 +127,8 @@ def run_sweep(
             command_for,
             on_gpu,
         )
+        # which closes the backend itself
+        unused.pop_all()
         return drive(driver, record, catalogue)
 
 

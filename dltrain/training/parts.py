@@ -81,7 +81,7 @@ class Parts:
     test: Split | None
     order: Any
     order_observes: bool  # whether the order wants to see each sample's loss
-    order_draws: bool  # whether the order may draw batches of its own sizes (dltrain.sampling.Drawn)
+    order_draws: bool  # whether the order may draw batches of different sizes (dltrain.sampling.Drawn)
     loss: Callable[[Tensor, Tensor], Tensor]  # what is minimized, before penalties: per-sample losses (B,)
     metrics: Mapping[str, Metric]  # what is measured in every split: `loss`, the yardstick of the task, first
     objective: (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -13,7 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import Run
 from sweeping import add_faulty_model, finished, is_alive, notes, summaries, sweep_folder, wait_for
+
+from dltrain.storage.job_names import job_folders
 
 pytest.importorskip("ray", reason="needs the extra ray: pip install 'dltrain[ray]'")
 
@@ -95,12 +97,6 @@ def started(workdir) -> Iterator[Callable[..., subprocess.Popen[str]]]:
             process.wait()
 
 
-def timeless(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "metrics.csv") as stream:
-        rows = list(csv.DictReader(stream))
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
-
-
 def rows_of(folder: Path) -> dict[str, int]:
     files = folder.glob("outputs/*/*/*/metrics.csv")
     return {file.parent.name: file.read_text().count("\n") - 1 for file in files}
@@ -110,11 +106,11 @@ def assert_equal_to_local(dltrain, workdir: Path, swept: Path, *texts: str) -> N
     """Every job is there once, done, with the rows of an undisturbed sweep."""
     assert dltrain(*texts, "sweep.backend=local", "output=alone") == 0
     (alone,) = (file.parent for file in (workdir / "alone").glob("*/*/sweep.json"))
-    names = sorted(folder.name for folder in alone.iterdir() if folder.name.isdecimal())
-    assert sorted(folder.name for folder in swept.iterdir() if folder.name.isdecimal()) == names
+    ours, theirs = job_folders(swept), job_folders(alone)
+    assert ours.keys() == theirs.keys() and theirs
     assert {job["status"] for job in summaries(swept).values()} == {"completed"}
-    for name in names:
-        assert timeless(swept / name) == timeless(alone / name)
+    for number in theirs:
+        assert Run(ours[number]).timeless_rows == Run(theirs[number]).timeless_rows
 
 
 def processes_in(folder: Path) -> list[int]:

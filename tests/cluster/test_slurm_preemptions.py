@@ -6,7 +6,6 @@ The folder needs a Slurm on PATH with two partitions, of which `high` preempts `
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -16,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import Run
 
 AXES = ("optimizer=sgd,adam", "lr=0.1,0.03,0.01,0.003,0.001", "seed=0,1,2,3,4,5,6,7,8,9")
 FIXED = ("epochs=100", "early_stopping=none", "threads=1", "quiet=true", "logger=[]")
@@ -61,7 +61,7 @@ def test_thirty_preemptions_and_time_limits_change_no_number(workdir: Path) -> N
     assert len(folders) == 100
     assert all(json.loads((f / "summary.json").read_text())["status"] == "completed" for f in folders)
     for folder in folders:
-        assert timeless(folder) == timeless(twin / folder.name)
+        assert Run(folder).timeless_rows == Run(twin / folder.name).timeless_rows
     print(f"{sum(restarts.values())} restarts of {sum(map(bool, restarts.values()))} jobs, {drivers} drivers")
 
 
@@ -104,11 +104,3 @@ def disturb(turn: int, job: Running) -> None:
 
 def call(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout
-
-
-def timeless(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
-        return [
-            {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
-            for row in csv.DictReader(file)
-        ]

@@ -162,10 +162,10 @@ def test_a_trained_run_is_not_asked_by_other_training(dltrain, train, capsys):
         for change in ("lr=3", "optimizer.lr=3", "epochs=3", "model.activation=tanh", "shuffle=never"):
             with pytest.raises(UserError, match="belongs to the training, which is done") as error:
                 dltrain(verb[0], run.path, *verb[1:], change)
-        assert f"dltrain rerun RUN {change}" in str(error.value)
-    for change in ("val_fraction=0.5", "test_fraction=0.4", "split_seed=3", "limit=30", "normalize=none"):
-        with pytest.raises(UserError, match="samples that it was trained on"):
-            dltrain("evaluate", run.path, f"dataset.{change}")
+        assert f"dltrain rerun {run.path} {change}" in str(error.value)
+        for change in ("val_fraction=0.5", "test_fraction=0.4", "split_seed=3", "limit=30", "normalize=none"):
+            with pytest.raises(UserError, match="which samples are those of the training"):
+                dltrain(verb[0], run.path, *verb[1:], f"dataset.{change}")
     assert (
         dltrain("evaluate", run.path, "evaluation.bootstrap=3", "threads=1", "evaluation.batch_size=9") == 0
     )

@@ -573,7 +573,9 @@ def test_folders_named_after_splits_are_splits_with_a_table_of_labels_too(tmp_pa
 def test_folders_that_hold_some_of_the_labeled_images_are_no_splits_and_are_named(tmp_path: Path) -> None:
     raw = split_folders(tmp_path, ("train", "test", "more"))
     assert raw.split is None
-    assert any("new ones: test, train hold 20 of 30 images only" in note for note in raw.notes)
+    assert any(
+        "drawn at random: the folders test, train hold only 20 of 30 images" in note for note in raw.notes
+    )
     assert split_folders(tmp_path / "a", ("train", "more")).split is None
 
 

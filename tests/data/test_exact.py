@@ -1,11 +1,11 @@
-"""Large offsets in arrays: quantities keep them, features that float32 cannot tell apart are refused."""
+"""Large offsets in arrays: quantities keep them, features whose differences float32 cannot represent are refused."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import ConcatDataset, TensorDataset
 
 from dltrain.data.errors import DataError
 from dltrain.data.exact import check_precision, quantities
@@ -21,14 +21,14 @@ def test_quantities_are_kept_exactly():
     assert quantities(np.array([0.5, 3.0])).dtype == torch.float32
 
 
-def test_features_are_refused_where_float32_keeps_less_than_three_digits():
+def test_features_whose_differences_float32_cannot_represent_are_refused():
     draws = np.random.default_rng(0).normal(size=(100, 2))
     check_precision(draws + 1e3)
     check_precision((draws + OFFSET).astype(np.float32))
-    check_precision(np.full((5, 1), OFFSET + 128))
+    check_precision(np.full((5, 1), OFFSET + 1))
     with pytest.raises(
         DataError,
-        match="feature 1 has values around 1.7e\\+09 that differ by .*float32 does not tell them apart",
+        match="feature 1 has mean 1.7e\\+09 and deviation .*float32 cannot represent",
     ):
         check_precision(draws + [0.0, OFFSET])
 
@@ -52,7 +52,7 @@ def test_a_regression_with_a_large_offset_is_learned_in_real_units(workdir, trai
 def test_features_with_a_large_offset_are_refused_before_a_folder_exists(workdir, dltrain):
     inputs = np.random.default_rng(0).normal(size=(60, 3)) + OFFSET
     np.savez("far.npz", inputs=inputs, targets=np.arange(60) % 2)
-    with pytest.raises(DataProblem, match="Subtract the offset before"):
+    with pytest.raises(DataProblem, match="Subtract the offset first"):
         dltrain("dataset=npz", "dataset.path=far.npz", "steps=1")
     assert not (workdir / "outputs").exists()
 
@@ -62,5 +62,8 @@ def test_an_own_dataset_is_checked_alike():
 
     inputs = torch.randn(60, 3, dtype=torch.float64)
     assert as_raw(TensorDataset(inputs, inputs[:, 0] + OFFSET)).targets.dtype == torch.float64
+    pairs = ConcatDataset([TensorDataset(inputs + OFFSET, inputs[:, 0])])  # read sample by sample
+    with pytest.raises(DataError, match="Subtract the offset"):
+        as_raw(pairs)
     with pytest.raises(DataError, match="Subtract the offset"):
         as_raw(TensorDataset(inputs + OFFSET, inputs[:, 0]))

@@ -205,7 +205,7 @@ def test_a_column_that_alone_tells_the_class_is_named(tmp_path: Path) -> None:
         near=[0, *(int(w == "yes") for w in classes[1:])],
     )
     (line,) = [note for note in csv(path, "y").notes if note.startswith("alone")]
-    assert line.startswith("alone    leak: the value alone tells y in every row;")
+    assert line.startswith("alone    leak: each value occurs with one value of y only;")
     assert not any(note.startswith("alone") for note in csv(table(tmp_path), "y").notes)
 
 

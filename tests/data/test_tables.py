@@ -717,6 +717,6 @@ def test_the_file_of_the_training_is_no_test_file(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "t.csv")
     for name in ("t.csv", "link.csv"):
         with pytest.raises(
-            DataError, match="the file of the training.*name another one, or leave dataset.test_path out"
+            DataError, match="the training file.*name another file, or leave dataset.test_path out"
         ):
             csv(str(tmp_path / "t.csv"), target="t", test_path=str(tmp_path / name))

@@ -64,7 +64,7 @@ def test_rows_of_the_training_are_counted(run: Path, scored: Any) -> None:
     found, said = scored(run, write("mixed.csv", mixed))
     assert found["all"]["trained_on"] == train and found["all"]["samples"] == ROWS + 30
     assert (
-        f"{train} of the {ROWS + 30} samples (all) are equal to samples that {run} was trained on; of its own"
+        f"{train} of the {ROWS + 30} samples (all) are equal to samples that {run} was trained on; of the val and test samples of the run"
         in said
     )
     assert "on other data" not in said
@@ -76,9 +76,7 @@ def test_rows_of_the_training_are_counted(run: Path, scored: Any) -> None:
 
 def test_another_division_of_the_same_data_is_refused(run: Path, scored: Any) -> None:
     """It would score samples of the training."""
-    with pytest.raises(
-        UserError, match="`dataset.split_seed` would score the run on samples that it was trained on"
-    ):
+    with pytest.raises(UserError, match="`dataset.split_seed` cannot change here"):
         scored(run, "dataset.split_seed=5")
 
 

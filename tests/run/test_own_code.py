@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -57,6 +56,21 @@ def test_a_run_keeps_the_digests_of_the_code_that_it_names_and_of_what_that_impo
     assert "code" not in train("dataset=iris", "model=linear", "steps=1", "quiet=true").summary
 
 
+def test_the_digest_is_that_of_the_code_that_was_imported_though_it_is_edited_during_the_training(
+    project, train
+):
+    before = hashlib.sha256((project / "own_parts.py").read_bytes()).hexdigest()
+    net = project / "own_net.py"
+    net.write_text(
+        net.read_text().replace(
+            "return act", "open('own_parts.py', 'a').write('# edited')\n        return act"
+        )
+    )
+    run = train("dataset=iris", "model=mine", "steps=3", "quiet=true")
+    assert (project / "own_parts.py").read_text().endswith("# edited")
+    assert run.summary["code"]["own_parts.py"] == before
+
+
 def test_changed_code_is_named_where_weights_are_used_and_compared(project, train, capsys):
     run = train("dataset=iris", "model=mine", "steps=3", "quiet=true")
     capsys.readouterr()
@@ -65,7 +79,7 @@ def test_changed_code_is_named_where_weights_are_used_and_compared(project, trai
     (project / "own_parts.py").write_text("import torch\nact = torch.tanh\n")
     assert dispatch(["evaluate", str(run.path)]) == 0
     said = (
-        f"own_parts.py changed since {run.path.name} was trained: its weights may compute something else now"
+        f"own_parts.py changed since {run.path.name} was trained, so its weights may give other results now"
     )
     assert said in capsys.readouterr().err
     with pytest.warns(UserWarning, match="own_parts.py changed since"):
@@ -91,12 +105,20 @@ def test_a_stranger_s_record_reads_no_file_elsewhere(workdir):
     (workdir / "own.py").write_text("")
     (workdir.parent / "beside.py").write_text("")
     os.symlink(workdir.parent / "beside.py", workdir / "link.py")
-    os.mkfifo(workdir / "pipe.txt")
+    os.mkfifo(workdir / "pipe.py")
     record = {
         name: "0"
-        for name in ("own.py", "../beside.py", "link.py", "/etc/passwd", "pipe.txt", "a\x1b[2J.py", 3)
+        for name in (
+            "own.py",
+            "../beside.py",
+            "link.py",
+            "/etc/passwd",
+            "pipe.py",
+            "a\x1b[2J.py",
+            "x" * 5000 + ".py",
+            3,
+        )
     }
-    assert changed_since(record) == ["own.py changed"]
+    assert changed_since(record) == ["own.py changed", "pipe.py was deleted"]
     assert changed_since({"gone.py": "0"}) == ["gone.py was deleted"]
     assert changed_since(None) == changed_since([1]) == []
-    assert not Path("gone.py").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from made import make_run, make_sweep, stamp
@@ -119,6 +120,28 @@ def test_objectives_that_do_not_compare_are_told_with_the_filter_that_separates_
     assert dltrain("runs", "--sort", "lr") == 0
     assert dltrain("runs", "dataset=digits", "metric=val/loss", "--sort", "-objective") == 0
     assert capsys.readouterr().err == ""
+
+
+def test_the_filter_keeps_the_folder_and_the_conditions_of_the_command(kinds, dltrain, capsys):
+    os.rename(kinds / OUTPUT, kinds / "results")
+    assert dltrain("runs", "results", "metric=val/loss", "--sort", "objective") == 0
+    told = capsys.readouterr().err.splitlines()[0]
+    assert told.endswith("dltrain runs results metric=val/loss dataset=iris --sort objective")
+
+
+def test_two_folders_of_images_are_two_kinds_of_data(workdir, dltrain, capsys):
+    for number in range(2):
+        config = {"dataset": "image_folder", "dataset.root": f"photos{number}"}
+        make_run(workdir / OUTPUT / "n" / stamp(number), 0.1 * (number + 1), config)
+    assert dltrain("runs", "--sort", "objective") == 0
+    assert "they differ in dataset.root" in capsys.readouterr().err
+
+
+def test_resume_and_reproduce_of_a_sweep_are_refused(lucky, dltrain):
+    """They took the job whose name sorts last."""
+    for name in ("resume", "reproduce"):
+        with pytest.raises(UserError, match="is the folder of a sweep"):
+            dltrain(name, lucky)
 
 
 def test_the_hints_of_an_archive_work(kinds, dltrain, capsys, refused):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import math
 import random
 from collections import Counter
 
@@ -101,6 +102,17 @@ def test_every_two_values_occur_together_where_conditions_let_them(seed):
     wanted = {pair for row in whole for pair in itertools.combinations(row.items(), 2)}
     assert wanted == {pair for row in found for pair in itertools.combinations(row.items(), 2)}
     assert len(found) < len(whole)
+
+
+@pytest.mark.parametrize("sizes", [(4, 2, 4), (3, 3, 3), (2, 1, 5), (1, 4, 2)])
+def test_the_blocks_of_a_cut_grid_are_its_configurations(sizes):
+    """So that no value and no pair of a job is left out of what is checked."""
+    axes = [axis(name, size) for name, size in zip("abc", sizes, strict=True)] + [axis("seed", 2)]
+    for limit in (None, *range(1, math.prod(sizes) + 1)):
+        found = grid_of(axes, limit, False)
+        searched = ([a for a in block if a.name != "seed"] for block in found.blocks())
+        listed = [row for block in searched for row in space.grid(block)]
+        assert sorted(listed, key=repr) == sorted(found, key=repr)
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +247,22 @@ def test_an_extended_sweep_keeps_its_numbers_whenever_it_goes_on(workdir, dltrai
         match=r"was run with (lr|seed)=\S+, and job \d of this sweep has [\s\S]*sweep.reuse=true",
     ):
         dltrain("-m", f"sweep.resume={folder}")
+
+
+def test_every_value_of_a_search_is_checked_however_many_there_are(parts):
+    sizes = ",".join([*map(str, range(1, 1100)), "17.5"])
+    plan = plan_of(parts, "sweep=random", "sweep.trials=20", f"batch_size={sizes}")
+    with pytest.raises(UserError, match="`batch_size` is 17.5"):
+        check_all(plan)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "{seed: {values: [0, 1]}, lr: {values: [0.1, 0.2], when: {seed: 0}}}",
+        "{optimizer: {values: [sgd, adam]}, seed: {values: [0, 1], when: {optimizer: sgd}}}",
+    ],
+)
+def test_conditions_on_repetitions_are_refused(parts, given):
+    with pytest.raises(UserError, match="so they have no conditions. Leave `when` out"):
+        plan_of(parts, f"sweep.space={given}")

@@ -317,7 +317,7 @@ def test_a_grpc_server_may_be_ray(answering):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"sees": False}, "the node two of the Ray cluster does not see /data, where the sweep is to be"),
+        ({"sees": False}, "the node two of the Ray cluster does not see /data, which its jobs need"),
         ({"error": "ModuleNotFoundError: No module named 'dltrain'"}, "cannot run jobs: ModuleNotFoundError"),
         ({"versions": {"dltrain": "0.0.1", "torch": "2.14.1"}}, "has dltrain 0.0.1, this machine"),
         ({"versions": {"dltrain": "0.1.0", "torch": "missing"}}, "has torch missing, this machine"),
@@ -479,3 +479,17 @@ def test_a_worker_starts_the_process_of_local_from_a_warm_server_and_survives_a_
 def test_a_worker_that_does_not_see_the_folder_says_so_and_starts_nothing(worker):
     text = json.dumps({"folder": "/nowhere", "cwd": "/"})
     assert json.loads(ray_task.run(text))["node"] == "abc" and worker == []
+
+
+@pytest.mark.parametrize("gpus, devices", [(0.0, ["cuda"]), (1.0, ["cuda:1"])])
+def test_a_device_that_a_job_would_not_see_is_refused(gpus, devices):
+    with pytest.raises(UserError, match="Use device=auto sweep.backend.gpus=1"):
+        ray.check({"CPU": 1.0, "GPU": gpus}, {}, devices)
+    ray.check({"CPU": 1.0, "GPU": 1.0}, {}, ["cuda", "auto"])
+
+
+def test_the_newest_checkpoint_is_that_of_the_largest_step(tmp_path):
+    for name in ("step-99999999", "step-100000000"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "manifest.json").touch()
+    assert ray.newest_checkpoint(tmp_path) == "step-100000000"

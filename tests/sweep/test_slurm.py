@@ -19,13 +19,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import job_at
+from conftest import Run, job_at
 from sweeping import states, summaries, sweep_folder
 
 from dltrain.config.door import rights_of_user
 from dltrain.errors import UserError
 from dltrain.storage.job_names import job_number
-from dltrain.storage.summary import read_rows
 from dltrain.sweep import driver
 from dltrain.sweep.backends import slurm
 from dltrain.sweep.backends.protocol import Ended, Started, Sweep, complete
@@ -554,14 +553,9 @@ def test_a_real_cluster_gives_the_numbers_of_this_machine(dltrain, workdir):
     assert {job["status"] for job in summaries(swept).values()} == {"completed"}
     assert dltrain(*texts, "sweep.backend=local", "output=alone") == 0
     (alone,) = (file.parent for file in (workdir / "alone").glob("*/*/sweep.json"))
-    for number in "01":
-        assert timeless(swept / number) == timeless(alone / number)
+    for number in (0, 1):
+        assert Run(job_at(swept, number)).timeless_rows == Run(job_at(alone, number)).timeless_rows
 
 
 def rows_of(metrics: Path) -> int:
     return metrics.read_text().count("\n") if metrics.exists() else 0
-
-
-def timeless(folder: Path) -> list[dict[str, float]]:
-    rows = read_rows(folder / "metrics.csv")
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]

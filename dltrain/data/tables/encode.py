@@ -84,7 +84,7 @@ def fit(column: Column, train: NDArray[np.int64], date_parts: bool) -> Rule:
         middle = times[(len(times) - 1) // 2]
         parts = _parts_that_vary(present) if date_parts else ("year",)
         centers = tuple(float(part_of(present, part).mean()) if part == "year" else 0.0 for part in parts)
-        # months, weekdays and hours return
+        # months, weekdays and hours repeat
         years = part_of(times[[0, -1]], "year")
         lows, highs = (float(years[0]),), (float(years[1]),)
         return Rule(column.name, column.format, (), str(middle), holes, parts, centers, lows, highs)
@@ -175,8 +175,10 @@ def far_notes(
     for column, rule in zip(columns, rules, strict=True):
         for part, low, high in zip(rule.parts, rule.lows, rule.highs, strict=False):
             values = part_of(column.values, part) if part else column.values
+            # rows of one year do not make the next one far
+            width = max(high - low, 1.0) if part == "year" else high - low
             with np.errstate(invalid="ignore"):
-                far = np.maximum(low - values, values - high) > FAR_WIDTHS * (high - low)
+                far = np.maximum(low - values, values - high) > FAR_WIDTHS * width
             rows = np.flatnonzero(far & ~column.missing)
             count += len(rows)
             found += [

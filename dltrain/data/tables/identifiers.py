@@ -1,4 +1,4 @@
-"""Whether numbers name the rows of a table, told by their values and the name of their column."""
+"""Detect numbers that identify rows, by their values and the name of their column."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dltrain.data.tables import text
 from dltrain.data.tables.text import Floats
 
 MOST_LEVELS = 100  # a text column with more different values is text, not a category
-TELLING_ROWS = 10  # fewer rows do not tell a row number or a name from a quantity or a category
-_TELLING_NUMBERS = 100  # fewer rows do not tell by their values alone whether numbers name them
+TELLING_ROWS = (
+    10  # with fewer rows, a row number or a name is not distinguished from a quantity or a category
+)
+_TELLING_NUMBERS = 100  # with fewer rows, values alone do not identify a row number
 _REPEATS, _REPEATS_WHERE_SORTED = 5, 1  # that numbers at random would have, and numbers that name rows do not
 
 

@@ -83,7 +83,7 @@ def different_notes(chosen: Sequence[Column], asked: Sequence[str]) -> list[str]
 
 
 def telling_notes(columns: Sequence[Column], targets: Tensor, target: str) -> list[str]:
-    """Name the columns of few values each of which goes with one class: what is known only after the target tells it."""
+    """Name the columns of few values each of which occurs with one class only, which may be known only after the target."""
     if targets.is_floating_point() or len(targets) < _TELLING:
         return []
     classes = targets.numpy()
@@ -92,8 +92,8 @@ def telling_notes(columns: Sequence[Column], targets: Tensor, target: str) -> li
     ]
     if not names:
         return []
-    cure = f"if it is known only afterwards, leave it out: {typed('drop', names[:6])}"
-    return [f"alone    {some(names, 6)}: the value alone tells {target} in every row; {cure}"]
+    cure = f"if it is known only after the target, leave it out: {typed('drop', names[:6])}"
+    return [f"alone    {some(names, 6)}: each value occurs with one value of {target} only; {cure}"]
 
 
 def _tells(column: Column, classes: NDArray[np.int64], first: int | None = None) -> bool:

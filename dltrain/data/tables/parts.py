@@ -105,9 +105,10 @@ def part_by_formats(
     else:
         values = torch.from_numpy(np.stack([column.values[kept] for column in targets], 1))
     reasons = {int(table.numbers[row]): reason for row, reason in columns.broken.items()} | dict(table.broken)
+    first = sorted(reasons.items())[:_TOLD]
+    lines = table.lines_of({number for number, _ in first})
     broken = tuple(
-        f"row {number} of {path}{table.line_of(number)} is left out: {reason}"
-        for number, reason in sorted(reasons.items())[:_TOLD]
+        f"row {number} of {path}{lines.get(number, '')} is left out: {reason}" for number, reason in first
     )
     if len(reasons) > _TOLD:
         broken += (f"{len(reasons) - _TOLD:,} more rows of {path} are left out",)

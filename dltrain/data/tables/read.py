@@ -10,6 +10,7 @@ import csv
 import io
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,8 +77,12 @@ class Table:
 
     def line_of(self, number: int) -> str:
         """Return ` (line 4)`, where the row of that number begins in a CSV file; empty for other files. It reads the file again."""
-        if self.layout is None or not self.path.is_file():
-            return ""
+        return self.lines_of([number]).get(number, "")
+
+    def lines_of(self, numbers: Collection[int]) -> dict[int, str]:
+        """Return `line_of` of several rows, which reads the file once."""
+        if not numbers or self.layout is None or not self.path.is_file():
+            return {}
         text = _Text(self.path).open().read().decode(self.layout.encoding, errors="replace")
         reader = csv.reader(
             io.StringIO(text.removeprefix("\ufeff"), newline=""),
@@ -85,13 +90,16 @@ class Table:
             quotechar=self.layout.quote,
             skipinitialspace=True,
         )
-        found, before = -1, 0
+        found: dict[int, str] = {}
+        number, before = -1, 0
         for row in reader:
-            found += bool(row)
-            if row and found == number:
-                return f" (line {before + 1})"
+            number += bool(row)
+            if row and number in numbers:
+                found[number] = f" (line {before + 1})"
+                if len(found) == len(numbers):
+                    break
             before = reader.line_num
-        return ""
+        return found
 
 
 def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) -> Table:

@@ -30,8 +30,8 @@ class Reading:
 class DecimalMarks:
     """The decimal mark of each column of a file: of the user, or what its numbers show.
 
-    A column whose numbers do not tell takes the mark that another column shows. DataError for a column whose numbers show both, and
-    where nothing tells what `1,234` means.
+    A column whose numbers are ambiguous takes the mark of another column. DataError for a column whose numbers show both, and
+    where `1,234` stays ambiguous.
     """
 
     def __init__(self, table: Table, columns: Mapping[str, Coded], reading: Reading) -> None:

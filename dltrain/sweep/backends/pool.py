@@ -72,7 +72,7 @@ def _context() -> ForkServerContext | SpawnContext:
 
 
 def start(target: Callable[..., None], *arguments: object) -> Worker:
-    """Start `target(*arguments, channel)` in a process of its own."""
+    """Start `target(*arguments, channel)` in a new process."""
     context = _context()
     ours, theirs = context.Pipe()
     process = context.Process(target=_begin, args=(dict(os.environ), target, *arguments, theirs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,7 @@ class Ray:
         self.told: set[str] = set()
         self.places = self.capacity = sweep.jobs
         self.looked = self.counted = -math.inf  # when
-        check(self.request, sweep.settings)
+        check(self.request, sweep.settings, [config.device for config in sweep.configs])
         if not sweep.settings.get("dry_run"):
             self.cluster = self.connect(address)
             self.count()
@@ -95,7 +95,12 @@ class Ray:
         try:
             check_fits(cluster, self.request)
             if address is not None:
-                cluster.probe(Path(*[config.output for config in self.sweep.configs[:1]]).absolute())
+                # a task needs both
+                for folder in {
+                    Path.cwd(),
+                    *(Path(config.output).absolute() for config in self.sweep.configs[:1]),
+                }:
+                    cluster.probe(folder)
         except BaseException:
             cluster.close()
             raise
@@ -214,7 +219,9 @@ class Ray:
     def on_blind_node(self, entry: Submitted, blind: str, node: str) -> Iterator[Event]:
         """Queue a job again, on other nodes, where one that joined the cluster does not see its folder."""
         self.cluster.exclude(node)
-        self.tell(f"the node {blind} does not see {entry.job.folder.parent}, and gets no jobs")
+        self.tell(
+            f"the node {blind} does not see {entry.job.folder.parent} or {Path.cwd()}, and gets no jobs"
+        )
         if entry.canceled:
             yield from self.end(entry, CANCELED)
         else:
@@ -243,9 +250,14 @@ class Ray:
         self.capacity = AHEAD * self.places if asked == "auto" else asked
 
 
-def check(request: dict[str, float], settings: dict[str, object]) -> None:
+def check(request: dict[str, float], settings: dict[str, object], devices: Iterable[str]) -> None:
     """Raise UserError for what Ray or this backend does not take."""
     gpus = request["GPU"]
+    asked = [device for device in devices if device.startswith("cuda")]
+    if asked and (gpus == 0 or ":" in asked[0]):
+        raise UserError(
+            f"`device` is {asked[0]}, and Ray shows a job its {gpus:g} GPUs only. Use device=auto sweep.backend.gpus={gpus or 1:g}"
+        )
     if gpus > 1 and gpus != int(gpus):
         raise UserError(
             f"`sweep.backend.gpus` is {gpus:g}; Ray gives a job a part of one GPU, or whole ones.\n"
@@ -274,4 +286,5 @@ def check_fits(cluster: Cluster, request: dict[str, float]) -> None:
 def newest_checkpoint(folder: Path) -> str:
     """Return the name of a job's newest complete checkpoint; empty where it has none."""
     found = (file.parent.name for file in (folder / "checkpoints").glob("step-*/manifest.json"))
-    return max(found, default="")
+    # the number has at least eight digits
+    return max(found, key=lambda name: (len(name), name), default="")

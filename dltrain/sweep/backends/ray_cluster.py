@@ -68,7 +68,8 @@ class Cluster:
 
     def exclude(self, node: str) -> None:
         """Start no further task on a node."""
-        self.blind.append(node)
+        if node not in self.blind:
+            self.blind.append(node)
 
     def start(self, text: str) -> Any:
         """Queue a job; return the reference of its result."""
@@ -156,8 +157,8 @@ def check_answer(host: str, answer: dict[str, Any], folder: Path, versions: dict
         )
     if not answer["sees"]:
         raise UserError(
-            f"the node {host} of the Ray cluster does not see {folder}, where the sweep is to be.\n"
-            "Type the command in a folder on a disk that all nodes share, or set output=FOLDER to one"
+            f"the node {host} of the Ray cluster does not see {folder}, which its jobs need.\n"
+            "Type the command in a folder on a disk that all nodes share, and leave output=… out or set it to a folder there"
         )
     for package, here in versions.items():
         there = answer["versions"].get(package)

@@ -72,7 +72,7 @@ def prepare(alone: bool) -> None:
         os.environ |= ALONE
     elif ALONE:
         raise UserError(
-            "`sweep.backend.address`: this process has run a Ray of its own, and Ray can then not join a cluster.\n"
+            "`sweep.backend.address`: this process has already started a local Ray, so that it cannot join a cluster.\n"
             "Start Python again, or leave the address out"
         )
 
@@ -207,8 +207,8 @@ def explained(address: str, text: str) -> UserError:
     """Return the error for what Ray said as it could not join a cluster."""
     if "Version mismatch" in text:
         lines = [line.strip() for line in text.splitlines()]
-        there, here = ([line for line in lines if line.startswith(name)] for name in ("Ray:", "Python:"))
-        theirs, ours = (f"{there[k]}, {here[k]}" for k in (0, 1))
+        rays, pythons = ([line for line in lines if line.startswith(name)] for name in ("Ray:", "Python:"))
+        theirs, ours = (f"{rays[k]}, {pythons[k]}" for k in (0, 1))
         return UserError(
             f"the Ray cluster at {address} has other versions ({theirs}) than this machine ({ours}).\n"
             "Type the command in the environment of the cluster, or install its versions here"

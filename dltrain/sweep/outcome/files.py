@@ -43,7 +43,7 @@ def has_parquet() -> bool:
 
 
 def write_parquet(table: Path, channel: object) -> None:
-    """Write the same table as .parquet beside the .csv, with its types; in a process of its own, since pyarrow takes 100 MB."""
+    """Write the same table as .parquet beside the .csv, with its types, in a separate process, since pyarrow takes 100 MB."""
     with suppress(Exception):
         _convert(table)
         os._exit(0)

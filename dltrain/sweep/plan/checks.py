@@ -89,7 +89,7 @@ def check_all(plan: Plan) -> list[Config]:
         with in_job(values):
             found.append(plan.composer.config(plan.overrides(values)))
             check_job(plan, found[-1])
-    if plan.total > ALL:
+    if plan.configurations is None or plan.total > ALL:
         check_each_value(plan)
     for config in found:
         if (loss := objective_of(config)) not in plan.losses:

@@ -28,20 +28,21 @@ def to_check(plan: Plan) -> Iterator[Chosen]:
     """Yield the configurations to compose, as values of all axes: existing jobs of a grid, corners of a search."""
     grid = plan.configurations
     if grid is not None and plan.total > ALL:
-        axes = grid.used() if isinstance(grid, Product) else plan.axes
-        yield from (row for row in rows([thinned(axis, plan.composer) for axis in axes]) if is_job(row, plan))
+        for axes in grid.blocks() if isinstance(grid, Product) else [plan.axes]:
+            found = rows([thinned(axis, plan.composer) for axis in axes])
+            yield from (row for row in found if is_job(row, plan))
         return
-    found: Iterable[Chosen] | None = grid
-    if found is None:
+    trials: Iterable[Chosen] | None = grid
+    if trials is None:
         axes = plan.search_axes
         many = sum(len(axis.options) for axis in axes) * len(plan.replicates) > ALL
-        found = corners([thinned(axis, plan.composer) for axis in axes] if many else axes)
-    for chosen in found:
+        trials = corners([thinned(axis, plan.composer) for axis in axes] if many else axes)
+    for chosen in trials:
         yield from (chosen | replicate for replicate in repetitions(plan))
 
 
 def repetitions(plan: Plan) -> Sequence[Chosen]:
-    """Return the repetitions to check; of many, the first and the last: no rule but that of its own key sees a seed."""
+    """Return the repetitions to check; of many, the first and the last, since only the rule of the key itself depends on a seed."""
     found = plan.replicates
     return found if len(found) <= ALL else [found[0], found[-1]]
 

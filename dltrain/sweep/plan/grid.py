@@ -125,15 +125,18 @@ class Product:
             return None
         return self.turns[place] if self.order else place
 
-    def used(self) -> list[Axis]:
-        """Return the axes with those values that occur: `limit` may leave the last values of the first axes out."""
-        found, whole = [], self.limit is None
-        for digit in self.digits:
-            last = digit.of(self.length - 1)
-            cut = digit.searched and not whole
-            found.append(replace(digit.axis, options=digit.axis.options[: last + 1]) if cut else digit.axis)
-            whole = whole or (digit.searched and last > 0)
-        return found
+    def blocks(self) -> Iterator[list[Axis]]:
+        """Yield the axes of the products that together are this grid: `limit` cuts it inside the values of its first axes."""
+        searched = [digit for digit in self.digits if digit.searched]
+        kept = {digit.axis.name: digit.axis for digit in self.digits}
+        if self.length == math.prod(len(digit.axis.options) for digit in searched):
+            yield list(kept.values())
+            return
+        for digit in searched:
+            name, options, end = digit.axis.name, digit.axis.options, digit.of(self.length)
+            if end:
+                yield list((kept | {name: replace(digit.axis, options=options[:end])}).values())
+            kept[name] = replace(digit.axis, options=options[end : end + 1])
 
     def number(self, trial: int, repetition: int) -> int:
         """Return the number of a job: how many jobs come before it in Hydra's order."""

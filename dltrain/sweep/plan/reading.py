@@ -173,6 +173,11 @@ def axes_of(
         texts = [str(first.seed + i) for i in range(settings["seeds"])]
         axes.append(Axis("seed", tuple((text, (f"seed={text}",)) for text in texts)))
     for axis in axes:
+        if axis.when and {axis.name, *axis.when} & set(REPLICATES):
+            raise UserError(
+                f"`sweep.space.{axis.name}.when`: every configuration is repeated for each seed and fold, so they have no conditions. "
+                "Leave `when` out"
+            )
         if axis.name in REPLICATES and not axis.options:
             raise UserError(f"`{axis.name}` repeats a configuration and needs values: {axis.name}=0,1,2")
     return axes

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dltrain.config.own_code import code_files, digest
+from dltrain.config.own_code import code_files
 from dltrain.config.user_files import lineage
+from dltrain.storage.manifest import digest
 from dltrain.sweep.plan.composer import Composer
 
 

@@ -509,7 +509,7 @@ def test_every_row_of_another_file_is_scored(rare, train, dltrain, workdir, caps
     splits = evaluated(dltrain, capsys, run.path)["scores"]
     assert {(s["split"], s["samples"]) for s in splits} == {("val", 36), ("test", 40)}
     with pytest.raises(
-        UserError, match=r"`dataset.val_fraction` divides the data.*\nLeave out dataset.val_fraction"
+        UserError, match=r"`dataset.val_fraction` belongs to the training.*\nLeave out dataset.val_fraction"
     ):
         dltrain("evaluate", run.path, "dataset.path=other.csv", "dataset.val_fraction=0.5")
 

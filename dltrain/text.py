@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+# what a spreadsheet takes for a formula; numbers are none
+_FORMULA = re.compile(r"\s*[=@]|\s*[+-](?!\s*[\d.]+(e[+-]?\d+)?\s*$|inf$|nan$|$)|[\t\r]", re.IGNORECASE)
 _LONG = re.compile(r"\S{201,}")
 _MOST = 2000  # letters of a line
 _SEPARATORS = "\u2028\u2029"
@@ -28,6 +30,17 @@ def shown(text: str) -> str:
         return text
     lines = (_LONG.sub(_cut, line) for line in text.split("\n"))
     return "\n".join(line if len(line) <= _MOST else f"{line[:_MOST]}…" for line in lines)
+
+
+def as_cell(value: object) -> object:
+    """Return a value for a cell of a CSV report; text that a spreadsheet would take for a formula gets an apostrophe in front.
+
+    Names of classes, values of axes and reasons may come from outside.
+
+    >>> as_cell("=HYPERLINK(A1)"), as_cell("-2+3"), as_cell("-0.5"), as_cell(1.5)
+    ("'=HYPERLINK(A1)", "'-2+3", '-0.5', 1.5)
+    """
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def first_line(text: object) -> str:

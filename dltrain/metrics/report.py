@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dltrain.metrics.counts import averaged, ratio
-from dltrain.text import shown
+from dltrain.text import as_cell, shown
 
 PER_CLASS, CONFUSION = "per_class.csv", "confusion_matrix.csv"
 
@@ -65,7 +65,7 @@ def confusion_csv(counts: Tensor, class_names: Sequence[str] = ()) -> str:
 
 def _csv(rows: Sequence[Sequence[object]]) -> str:
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
+    csv.writer(stream, lineterminator="\n").writerows([as_cell(cell) for cell in row] for row in rows)
     return stream.getvalue()
 
 

@@ -95,8 +95,16 @@ def read_event(line: str) -> dict[str, Any] | None:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a run folder; none where there is no file. Raises OSError, ValueError for one that cannot be read."""
+    """Return the events of a run folder; none where there is no file. A last line that a kill cut short is left out.
+
+    Raises OSError for a file that cannot be read, ValueError for one with a line that is no event.
+    """
     if not (folder / EVENTS).is_file():
         return []
-    lines = read_text(folder / EVENTS, MAX_TABLE_BYTES).split("\n")
-    return [event for written in lines[:-1] if (event := read_event(written))]
+    events = []
+    for number, written in enumerate(read_text(folder / EVENTS, MAX_TABLE_BYTES).split("\n")[:-1], start=1):
+        event = read_event(written)
+        if event is None:
+            raise ValueError(f"line {number} is no event: {written[:60]!r}")
+        events.append(event)
+    return events

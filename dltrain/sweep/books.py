@@ -168,7 +168,10 @@ def fill(job: Job, row: tuple[Any, ...]) -> bool:
         status = os.stat(f"{job.folder}/summary.json")
         if state not in ENDED or (status.st_mtime_ns, status.st_size) != (changed, size):
             return False
-        summary = {"best": dict(json.loads(best)), "objective": objective, **dict(json.loads(facts))}
+        found = dict(json.loads(best))
+        if not all(isinstance(value, int | float) for value in found.values()):
+            return False
+        summary = {"best": found, "objective": objective, **dict(json.loads(facts))}
         if best_epoch is not None:
             summary["best_epoch"] = float(best_epoch)
         job.seconds = float(seconds)

@@ -82,6 +82,13 @@ class Job:
         value = (self.summary.get("best") or {}).get(name, self.summary.get(name))
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
+    @property
+    def test_scores(self) -> dict[str, float]:
+        """Return the scores of the test split in the summary; empty where it has none, or none that are numbers."""
+        found = self.summary.get("test")
+        known = isinstance(found, dict) and all(isinstance(value, int | float) for value in found.values())
+        return dict(found) if isinstance(found, dict) and known else {}
+
     def read(self) -> None:
         """Read the state from the job's folder, if it has one."""
         try:

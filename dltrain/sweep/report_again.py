@@ -36,7 +36,7 @@ def report_again(folder: Path, source: Source, file: Path) -> list[str]:
     rows = rank(plan, jobs)
     notes = edges(plan, rows)
     winners = rows[0].jobs if rows and plan.test else []
-    if winners and all(job.summary.get("test") for job in winners):
+    if winners and all(job.test_scores for job in winners):
         notes.append(f"test split of the winner: {test_line(plan, winners)}")
     missing = plan.total - sum(job.is_done for job in jobs)
     notes += notes_of(plan, jobs, folder, missing, "running, or stopped,")

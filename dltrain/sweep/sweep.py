@@ -313,15 +313,16 @@ def why_unfinished(driver: Driver, completed: bool) -> str:
 def test_line(plan: Plan, jobs: list[Job]) -> str:
     """Score the test split with the best weights of each repetition of a configuration; return the means as text."""
     scores = [test_scores(plan, job) for job in jobs]
-    means = {name: sum(found[name] for found in scores) / len(scores) for name in scores[0]}
+    named = [name for name in scores[0] if all(name in found for found in scores)]
+    means = {name: sum(found[name] for found in scores) / len(scores) for name in named}
     text = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
     return text + (f" (means of {len(jobs)} runs)" if len(jobs) > 1 else "")
 
 
 def test_scores(plan: Plan, best: Job) -> dict[str, float]:
     """Score the winner's test split, once, and write the scores into its summary."""
-    if best.summary.get("test"):
-        return dict(best.summary["test"])
+    if known := best.test_scores:
+        return known
     config: Config = plan.composer.config(best.overrides)
     worker = pool.start(score_winner, str(best.folder.resolve()), config, plan.rights, str(Path.cwd()))
     try:

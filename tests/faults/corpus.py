@@ -19,6 +19,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -593,6 +594,13 @@ VERIFIED: dict[str, Spoil] = {
     "summary whose best row is text": in_summary(best={"step": "x", "epoch": []}),
     "summary whose objective is text": in_summary(best={"step": 1.0, "epoch": 1.0}, objective="x", metric=7, mode="y"),
     "summary of a huge number": replaced("summary.json", '{"status": "completed", "steps": ' + "9" * 5000 + "}"),
+    "events that are no JSON": ended(replaced("events.jsonl", "{\n")),
+    "events of other types": ended(replaced("events.jsonl", '{"event": 7, "step": "x"}\n[1]\n')),
+    "events that are deep": ended(replaced("events.jsonl", "[" * 100_000 + "\n")),
+    "events with escapes": ended(replaced("events.jsonl", '{"event": "evaluated", "step": 7, "x": "\x1b[31m"}\n')),
+    "events of huge numbers": ended(replaced("events.jsonl", '{"event": "evaluated", "step": ' + "9" * 400 + "}\n")),
+    "pipe events.jsonl": piped("events.jsonl"),
+    "link events.jsonl": linked("events.jsonl", "../precious/file"),
     "confusion matrix of text": ended(replaced("confusion_matrix.csv", "a,b\nx,y\n")),
     "confusion matrix that is ragged": ended(replaced("confusion_matrix.csv", "t,a,b\na,1\nb,1,2,3\n")),
     "confusion matrix that is empty": ended(replaced("confusion_matrix.csv", "")),
@@ -719,6 +727,31 @@ def sweep_piped(name: str) -> Spoil:
     return spoil
 
 
+def in_books(*commands: str, **values: str) -> Spoil:
+    """Books of the sweep that a command or a value, an expression of SQL, has changed."""
+
+    def spoil(folder: Path) -> None:
+        recorded(finished=False)(folder)
+        with closing(sqlite3.connect(folder / "sweep" / "books.sqlite")) as base:
+            for command in (
+                *commands,
+                *(f"UPDATE jobs SET {name} = {value}" for name, value in values.items()),
+            ):
+                base.execute(command)
+            base.commit()
+
+    return spoil
+
+
+def in_job_summary(**changes: object) -> Spoil:
+    def spoil(folder: Path) -> None:
+        recorded(finished=False)(folder)
+        file = in_job(folder, "0/summary.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return spoil
+
+
 SWEEPS: dict[str, Spoil] = {
     "code beside it": overriding("model._target_=sweep.payload.M"),
     "code of the working folder": overriding("model._target_=helper.M"),
@@ -749,6 +782,28 @@ SWEEPS: dict[str, Spoil] = {
     "link 0/run.log": sweep_linked("0/run.log", "../../precious/file"),
     **{f"pipe {name}": sweep_piped(name) for name in ("sweep.json", "study.log", "books.sqlite", "0/summary.json", "0/config.yaml")},
 }  # fmt: skip
+
+# each meets a sweep that goes on, and whose books are made again from the folders of its jobs where they are not ours
+RECOVERED: dict[str, Spoil] = {
+    "books with values of other types": in_books(
+        objective="'x'",
+        best='\'{"val/loss": "=1+1", "/": [1]}\'',
+        facts='\'{"test": [1], "status": 7}\'',
+        seconds="'{'",
+        best_epoch="x'00'",
+    ),
+    "books with other columns, as text": in_books("ALTER TABLE jobs ADD COLUMN evil TEXT DEFAULT 'x'"),
+    "books of a later format": in_books("PRAGMA user_version = 99"),
+    "books with a view that never ends, as a table of another program": in_books(
+        "ALTER TABLE jobs RENAME TO other",
+        "CREATE VIEW jobs AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS number FROM n",
+    ),
+    "books with a trigger that writes, as code in SQLite": in_books(
+        "CREATE TRIGGER t AFTER INSERT ON jobs BEGIN UPDATE jobs SET objective = -9; END"
+    ),
+    "test scores that are text": in_job_summary(test="abc"),
+    "test scores of other types": in_job_summary(test={"accuracy": [1]}),
+}
 
 # each meets `dltrain verify sweep`
 VERIFIED_SWEEPS: dict[str, Spoil] = {
@@ -1050,7 +1105,7 @@ ARCHIVES: dict[str, tuple[tuple[str, ...], Spoil]] = {
 ITEMS = [
     f"{kind}: {name}"
     for kind, items in {
-        "config": CONFIGS, "hydra": HYDRAS, "word": WORDS, "run": CHECKPOINTS, "sweep": SWEEPS, "data": ARCHIVES,
+        "config": CONFIGS, "hydra": HYDRAS, "word": WORDS, "run": CHECKPOINTS, "sweep": SWEEPS, "recovered": RECOVERED, "data": ARCHIVES,
         "verify": VERIFIED, "verify sweep": VERIFIED_SWEEPS, "visit": VISITED,
     }.items()
     for name in items

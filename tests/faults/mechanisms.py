@@ -74,11 +74,13 @@ MECHANISMS = {
     "a JSON key twice": r"key twice",
     "a record of other types": r"of other types|are numbers|are text|is a list|a list|empty object|another program|without status|"
     r"other entries|of lists|identity|"
-    r"of another type|more keys|hashes|best row|objective|rows of another|is none|parts of|no JSON|not text|statistics of",
+    r"of another type|more keys|hashes|best row|objective|rows of another|is none|parts of|no JSON|not text|statistics of"
+    r"|test scores|books with values|events of other",
     "a step beyond a file's name": r"huge step",
     "numbers beyond their type": r"huge|rows before",
     "a table that is none": r"metrics|confusion|results",
     # files in the place of others
+    "a database with a view, a trigger or other columns": r"books with (a view|a trigger|other columns)",
     "a journal of SQLite that names a file": r"a journal that",
     "a link in the place of a file or folder": r"\blink|is a link",
     "a pipe in the place of a file": r"pipe",

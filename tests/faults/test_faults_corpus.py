@@ -7,6 +7,8 @@ one item in four; all of them, and the configurations also in interpreters of th
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 import subprocess
@@ -246,6 +248,29 @@ def test_37_sweep_of_a_stranger(workdir, light, name):
     check_refused(seen, workdir, before, codes=(2, 4))
     assert seen.wrote == []
     assert not {module.split(".")[0] for module in seen.imports} & {"torch", "helper", "hacked_words"}
+
+
+@pytest.mark.parametrize("name", some_of(corpus.RECOVERED))
+def test_37_books_of_a_stranger(workdir, light, name):
+    """They are a cache: the sweep ends with the results of its folders, or refuses; nothing is written outside of it."""
+    copy_of(swept(), workdir / "sweep")
+    table = (workdir / "sweep" / "results.csv").read_text()
+    corpus.RECOVERED[name](workdir)
+    seen = light.run(["-m", "sweep.resume=sweep"], workdir)
+    assert seen.code in (0, 4) and "Traceback" not in seen.error and len(seen.error) < 1500, seen.error
+    # a socket of this machine starts the process that writes results.parquet
+    assert [call for call in seen.ran if not ("socket.connect" in call and "family=1," in call)] == []
+    assert seen.cpu < 2 * SECONDS
+    inside = str(workdir / "sweep") + "/"
+    assert [path for path in written(seen) if not path.startswith((inside, str(workdir / "err")))] == []
+    if seen.code == 0:
+        assert rows_of((workdir / "sweep" / "results.csv").read_text()) == rows_of(table)
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    """The rows of results.csv without where its jobs are and how long they took."""
+    rows = csv.DictReader(io.StringIO(text))
+    return [{key: value for key, value in row.items() if key not in ("folder", "seconds")} for row in rows]
 
 
 # 37: checkpoints --------------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from dltrain.commands import show as show_verb
 from dltrain.config import compose as composing
 from dltrain.config import saved, yaml_files
 from dltrain.config.compose import compose, open_catalogue, open_hydra, parse
+from dltrain.config.door import rights_of_user
 from dltrain.config.validation import validate
 from dltrain.config.values import check_value
 from dltrain.data import cache, cifar, image_files, image_labels, mnist, pixels
@@ -36,12 +39,17 @@ from dltrain.report import findings, page
 from dltrain.report import record as report_record
 from dltrain.run import verification
 from dltrain.screen.table import lines
-from dltrain.storage import checkpoint, index, manifest, query, run_folder, summary
+from dltrain.storage import checkpoint, event_log, index, manifest, query, run_folder, summary
+from dltrain.sweep import books, study
 from dltrain.sweep import record as sweep_record
-from dltrain.sweep import study
 from dltrain.sweep import verification as sweep_verification
+from dltrain.sweep.begun import begun_jobs
 from dltrain.sweep.outcome import comparison
+from dltrain.sweep.outcome import report as sweep_report
+from dltrain.sweep.outcome.files import write_csv
 from dltrain.sweep.outcome.members import members_of
+from dltrain.sweep.outcome.ranking import rank
+from dltrain.sweep.plan.reading import read_plan
 
 MISTAKES = (UserError, DataError)
 
@@ -350,6 +358,47 @@ def whole_sweep(content: bytes, folder: Path) -> None:
     sweep_verification.verify_sweep(folder)
 
 
+@functools.cache
+def grid() -> Any:
+    return read_plan(
+        [*seeds.GRID, "model=linear"], "config", catalogue(), hydra(), rights_of_user(catalogue())
+    )
+
+
+def sweep_books(content: bytes, folder: Path) -> None:
+    """The books of a sweep of three jobs: read beside the folders, of which a report is written, then opened by a driver."""
+    seeds.jobs_of_a_grid(folder)
+    (folder / books.NAME).write_bytes(content)
+    jobs = [job for job, _ in begun_jobs(grid(), folder)]
+    assert [job.number for job in jobs] == [0, 1, 2]
+    rows = rank(grid(), jobs)
+    write_csv(grid(), jobs, folder / "results.csv")
+    assert all(job.test_scores or job.summary for job in jobs)
+    sweep_report.write_report(grid(), rows, jobs, [], folder)
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        driver = books.Books(folder)
+    for job in jobs:
+        driver.note(job, "d")
+    driver.close()
+
+
+def events(content: bytes, folder: Path) -> None:
+    """The events of a run: those that stay when it continues after step 2 are read again, and no others."""
+    (folder / event_log.EVENTS).write_bytes(content)
+    noted: list[str] = []
+    log = event_log.EventLog(folder, noted.append)
+    log.rewind(2)
+    log.add("evaluated", 4, {"values": {"val/loss": float("nan")}})
+    log.write()
+    try:
+        found = event_log.read_events(folder)
+    except ValueError:
+        assert noted
+        return
+    assert found[-1]["event"] == "evaluated" and found[-1]["step"] == 4
+    assert all(event["event"] in event_log.SESSION or event["step"] <= 2 for event in found[:-1])
+
+
 def yaml_of(*overrides: str) -> bytes:
     return saved.dump(saved.as_saved(validate(compose(list(overrides), catalogue(), hydra())))).encode()
 
@@ -451,6 +500,23 @@ def parsers() -> dict[str, Parser]:
                 sweep_record.asked_in,
             ),
             3,
+        ),
+        "books.sqlite": Parser(
+            seeds.books_of_a_grid(),
+            sweep_books,
+            (
+                books.opened,
+                books.connected,
+                books.check_content,
+                books.rows,
+                books.beside,
+                books.fill,
+                begun_jobs,
+            ),
+            0.2,
+        ),
+        "events.jsonl": Parser(
+            seeds.EVENTS, events, (event_log.EventLog.rewind, event_log.read_event, event_log.read_events), 2
         ),
         "study.log": Parser(
             [b'{"op_code": 0}\n{"op_code": 1, "x": [1]}\n'],

@@ -8,10 +8,13 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import sqlite3
 import struct
 import tarfile
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ from safetensors.torch import save
 
 from dltrain.data import cache, image_files
 from dltrain.metrics.report import per_class_csv
-from dltrain.storage import index
+from dltrain.storage import event_log, index
+from dltrain.sweep import books
 
 
 def bytes_of(write: Callable[[Any], Any]) -> bytes:
@@ -201,6 +205,74 @@ VERIFIED = [bytes([i]) + content for i, content in enumerate((
        b"\x83" + SUMMARY, b"\x83" + SUMMARY.replace(b'"objective": 0.5', b'"objective": 0.25'), b"\x83" + SUMMARY.replace(b'"best_epoch": 1.0', b'"best_epoch": 3.0'),
        b"\x84step,epoch,val/loss\n2,1,0.5\n4,2,0.25\n", b"\x83" + SUMMARY.replace(b'"steps": 4', b'"steps": 2'), b"\x83" + SUMMARY.replace(b"completed", b"failed")]  # fmt: skip
 KEY = "0" * 64
+EVENTS = [
+    b"".join(
+        event_log.line(event, step, values).encode()
+        for event, step, values in (
+            ("run_started", 0, {}), ("step", 1, {"loss": 0.5}), ("evaluated", 2, {"values": {"val/loss": 0.5}}), ("checkpoint_saved", 2, {}),
+            ("evaluated", 4, {"values": {"val/loss": float("inf")}}), ("run_ended", 4, {"status": "completed"}),
+        )
+    ),
+    b'{"event": "step", "step": 1}\n{"event": "evaluated", "ste',
+    b"",
+]  # fmt: skip
+GRID = ("lr=0.1,0.2,0.3",)
+WRITTEN = 1_700_000_000_000_000_000  # ns, when the summaries were
+
+
+def jobs_of_a_grid(folder: Path) -> None:
+    """Write the folders of the three jobs of a grid."""
+    for number, lr in enumerate(("0.1", "0.2", "0.3")):
+        job = folder / f"{number}-lr={lr}"
+        job.mkdir()
+        (job / "summary.json").write_bytes(SUMMARY.replace(b"lr=0.1", f"lr={lr}".encode()))
+        os.utime(job / "summary.json", ns=(WRITTEN, WRITTEN))
+
+
+def books_of_a_grid() -> list[bytes]:
+    """Return the books of three jobs, books with values of other types, of a newer format, with another table, and none."""
+    row = [
+        0,
+        "0-lr=0.1",
+        '{"lr": 0.1}',
+        "completed",
+        "",
+        0.5,
+        1.0,
+        1.5,
+        '{"val/loss": 0.5}',
+        '{"test": {"accuracy": 0.5}}',
+        "d",
+        WRITTEN,
+        len(SUMMARY),
+    ]
+    wrong = {"folder": "x", "axes": "[", "reason": 5, "objective": "0.1", "best_epoch": "\x1b[31m", "seconds": "x", "best": '{"val/loss": "<b>", "/": [1]}',
+             "facts": '{"test": {"accuracy": {}}, "reused": 7, "status": "failed"}', "state": "failed", "changed": 7, "size": "x", "digest": None}  # fmt: skip
+    every = {column: [row] for column in ("",)} | {
+        column: [[value if name == column else old for name, old in zip(books.COLUMNS, row, strict=True)]]
+        for column, value in wrong.items()
+    }
+    every[""] = [[n, f"{n}-lr=0.{n + 1}", *row[2:]] for n in range(3)]
+    return [
+        *(books_with(found) for found in every.values()),
+        books_with([], "PRAGMA user_version = 7"),
+        books_with([], "CREATE TABLE other (x)"),
+        books_with(every[""], "ALTER TABLE jobs RENAME TO other", "CREATE VIEW jobs AS SELECT * FROM other"),
+        b"",
+    ]
+
+
+def books_with(rows: list[list[Any]], *then: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "x")
+        with closing(sqlite3.connect(file)) as base:
+            base.execute(books.TABLE)
+            base.executemany(f"INSERT INTO jobs VALUES ({', '.join('?' * len(books.COLUMNS))})", rows)
+            base.execute(f"PRAGMA user_version = {books.FORMAT}")
+            for command in then:
+                base.execute(command)
+            base.commit()
+        return file.read_bytes()
 
 
 def index_files() -> list[bytes]:

@@ -29,6 +29,46 @@ def test_parsers_refuse_in_words(name):
     assert result.findings == []
 
 
+# how many of the seeds are well formed, so that changed inputs reach what lies behind the first check; of a slow parser, whose weight is
+# small, one in five is tried
+ACCEPTED = {
+    "overrides, grammar": 47,
+    "overrides, composed": 5,
+    "changes of a run": 6,
+    "YAML of a user": 10,
+    "saved configuration": 2,
+    "checkpoint manifest": 1,
+    "run manifest": 1,
+    "metrics.csv": 2,
+    "summary.json": 2,
+    "tags.json": 1,
+    "sweep.json": 1,
+    "books.sqlite": 4,
+    "events.jsonl": 3,
+    "study.log": 1,
+    "data.json": 6,
+    "npz": 7,
+    "idx": 2,
+    "packed idx": 1,
+    "CIFAR": 2,
+    "CSV": 18,
+    "packed CSV": 1,
+    "Parquet": 1,
+    "Arrow": 2,
+    "images": 33,
+    "labels of images": 12,
+    "cache of samples": 7,
+    "cache of listings": 4,
+    "filters": 14,
+    "safetensors": 2,
+    "state of a checkpoint": 1,
+    "runs that are looked at": 13,
+    "runs of a report": 10,
+    "verified run": 29,
+    "verified sweep": 7,
+}
+
+
 @pytest.mark.parametrize("name", PARSERS)
 def test_seeds_are_accepted(name, tmp_path):
     """Changed inputs reach what lies behind the first check."""
@@ -39,7 +79,7 @@ def test_seeds_are_accepted(name, tmp_path):
         (tmp_path / str(number)).mkdir()
         answers.append(tried(PARSERS[name], seed, tmp_path / str(number)))
     assert set(answers) <= {"", None}
-    assert answers.count("") >= len(answers) / 5, answers
+    assert answers.count("") == ACCEPTED[name], answers
 
 
 def test_the_fuzzer_sees_an_exception_a_hang_and_a_file_elsewhere(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 
 import numpy as np
@@ -16,6 +18,7 @@ from dltrain.metrics.counts import F1, MCC, BalancedAccuracy, CohenKappa, Precis
 from dltrain.metrics.foreign import Adapter
 from dltrain.metrics.measures import Measures
 from dltrain.metrics.ranks import AUROC, AveragePrecision, Spearman
+from dltrain.metrics.report import confusion_csv, per_class_csv
 from dltrain.metrics.samples import TASK_WORDS, absolute_error, absolute_percentage_error, accuracy, top_k
 from dltrain.metrics.sums import R2, RMSE, CalibrationError
 
@@ -107,6 +110,28 @@ def test_the_confusion_matrix():
     logits, targets = drawn(5)
     truth = sk.confusion_matrix(targets, logits.argmax(1), labels=range(5))
     assert confusion_of(logits, targets).long().tolist() == truth.tolist()
+
+
+def test_names_of_classes_are_no_formulas_of_a_spreadsheet():
+    """Names such as those of signs and numbers stay as they are."""
+    names = [
+        "=1+1",
+        "@SUM(A1)",
+        "+1+cmd|' /C calc'!A0",
+        "-2+3",
+        "\t=1",
+        " =1",
+        "-",
+        "+",
+        "-1.5",
+        "+1e-3",
+        "-inf",
+        "a=b",
+    ]
+    for made in (per_class_csv, confusion_csv):
+        rows = list(csv.reader(io.StringIO(made(torch.eye(len(names)), names))))
+        assert [row[0] for row in rows[1:]][: len(names)] == [f"'{n}" for n in names[:6]] + names[6:]
+    assert rows[0][1:] == [row[0] for row in rows[1:]]
 
 
 @pytest.mark.parametrize("classes, absent", [(2, ()), (5, ()), (7, (0, 3))])

@@ -138,3 +138,9 @@ def test_verify_compares_the_events_with_the_rows(train, dltrain, capsys):
         "events.jsonl: evaluations of the steps [21]; expected those of metrics.csv, [21, 42]"
         in capsys.readouterr().out
     )
+    whole = file.read_text().splitlines()
+    file.write_text("\n".join([whole[0], "not JSON", *whole[1:]]) + "\n")
+    manifest.renew(run.path, "events.jsonl")
+    with pytest.raises(CheckFailed):
+        dltrain("verify", run.path)
+    assert "events.jsonl: line 2 is no event: 'not JSON'" in capsys.readouterr().out

@@ -307,8 +307,19 @@ def test_the_report_of_a_large_sweep_draws_a_sample(plan_of, tmp_path, monkeypat
     ):
         assert said in page, said
     assert len(page) < 1_500_000
+    jobs[-1].reason = "=HYPERLINK(A1)"
     write_csv(plan, jobs, tmp_path / "results.csv")
-    assert len((tmp_path / "results.csv").read_text().splitlines()) == 5001
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    assert len(lines) == 5001 and ",'=HYPERLINK(A1)," in lines[-1]
+
+
+def test_test_scores_of_a_stranger_are_numbers_or_none():
+    job = Job(0, 0, {}, [], Path("0"))
+    for test in (None, "abc", [1], {"accuracy": [1]}, {"accuracy": "0.5"}):
+        job.summary = {"test": test}
+        assert job.test_scores == {}
+    job.summary = {"test": {"accuracy": 0.5}}
+    assert job.test_scores == {"accuracy": 0.5}
 
 
 def test_a_report_written_again_reads_the_books(driver_of, tmp_path, read):

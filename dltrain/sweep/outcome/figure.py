@@ -19,6 +19,7 @@ from dltrain.storage.summary import read_rows
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.comparison import Comparison, Group
 from dltrain.sweep.outcome.extent import Extent, Legend, extent_of, legend_of
+from dltrain.text import as_cell
 
 FORMATS = (".pdf", ".svg", ".png")
 NEEDED = {"altair": "altair", "vl_convert": "vl-convert-python"}
@@ -187,7 +188,8 @@ def _as_csv(rows: list[dict[str, Any]], x: str, y: str) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["configuration", x, y, "low", "high", "n"])
     writer.writerows(
-        [row["configuration"], row[x], row["mean"], row["low"], row["high"], row["n"]] for row in rows
+        [as_cell(row["configuration"]), row[x], row["mean"], row["low"], row["high"], row["n"]]
+        for row in rows
     )
     return text.getvalue()
 

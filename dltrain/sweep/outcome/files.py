@@ -18,6 +18,7 @@ from dltrain.sweep.jobs import Job, write
 from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import parse_one
+from dltrain.text import as_cell
 
 
 def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
@@ -26,15 +27,17 @@ def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
     scores = sorted({name for job in jobs for name in job.summary.get("best") or {} if "/" in name})
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    out.writerow(["job", *axes, "status", "objective", "best_epoch", "seconds", *scores, "reason", "folder"])
+    head = ["job", *axes, "status", "objective", "best_epoch", "seconds", *scores, "reason", "folder"]
+    out.writerow([as_cell(name) for name in head])
     for job in sorted(jobs, key=lambda job: job.number):
         best = job.summary.get("best") or {}
-        out.writerow(
+        cells = (
             [job.number, *(job.chosen.get(name, "") for name in axes), job.state]
             + ["" if job.objective is None else repr(job.objective), job.summary.get("best_epoch", "")]
             + [f"{job.seconds:.3f}", *(best.get(name, "") for name in scores)]
             + [job.reason if job.failed else "", str(job.folder)]
         )
+        out.writerow([as_cell(cell) for cell in cells])
     write(file, text.getvalue())
 
 

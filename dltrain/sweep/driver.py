@@ -6,6 +6,7 @@ The file is long because every event reads and changes the same state: which job
 from __future__ import annotations
 
 import errno
+import gc
 import math
 import signal
 import time
@@ -56,6 +57,18 @@ def jobs_of(plan: Plan, frozen: FrozenTrial, folder: Path) -> list[Job]:
 
         raise damaged(folder / SWEEP_STUDY, f" at trial {frozen.number}")
     return plan.jobs(frozen.number, chosen, folder)
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Pause the collection of cycles, which would visit all jobs again and again while their number grows."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Driver:
@@ -114,10 +127,11 @@ class Driver:
 
     def resume_grid(self) -> None:
         """Read the jobs of a grid that have a folder: from the books where these know how they ended."""
-        for job, digest in begun_jobs(self.plan, self.folder):
-            self.add(job)
-            if job.is_done and digest is not None:
-                self.books.note(job, digest)
+        with without_collection():
+            for job, digest in begun_jobs(self.plan, self.folder):
+                self.add(job)
+                if job.is_done and digest is not None:
+                    self.books.note(job, digest)
         self.books.flush(now=True)
         begun = {job.number for job in self.jobs}
         self.upcoming = (job for job in self.plan.grid_jobs(self.folder) if job.number not in begun)

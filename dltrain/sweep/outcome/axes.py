@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from dltrain.direction import Mode
-from dltrain.sweep.outcome.extent import DECADES, Extent
+from dltrain.sweep.outcome.extent import Extent, is_logarithmic
 
 Tick = tuple[float, str]
 # width of a character and least distance of two ticks, in the units of the pictures
@@ -60,7 +60,7 @@ class ValueAxis:
     def of(cls, values: Sequence[float], mode: Mode, start: float, end: float) -> ValueAxis:
         """Return the axis of some values: logarithmic where a loss is positive and spans more than two decades."""
         least, most = min(values), max(values)
-        if mode == "min" and least > 0 and most > 10**DECADES * least:
+        if is_logarithmic(least, most, mode):
             return cls(least, most, start, end, log=True)
         low, high = objective_range(values, mode)
         # cut only where that gives the others at least twice the room

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dltrain.direction import direction_of
+from dltrain.direction import Mode, direction_of
 
-# a loss that spans more is drawn on a logarithmic scale
 DECADES = 2
 # interquartile ranges beyond which a value is an outlier (Tukey's far out values), and how much of the axis the others must lose
 FAR, FLATTENED = 3.0, 4.0
@@ -51,7 +50,7 @@ def extent_of(rows: Sequence[Mapping[str, Any]], y: str) -> Extent:
     floor = 0.0 if min(row["least"] for row in rows) >= 0 else -math.inf
     least, most = min(means), max(means)
     ceiling = 1.0 if direction_of(y) == "max" and most <= 1 else math.inf
-    if direction_of(y) == "min" and least > 0 and most > 10**DECADES * least:
+    if is_logarithmic(least, most, direction_of(y)):
         return Extent(10 ** math.floor(math.log10(least)), 10 ** math.ceil(math.log10(most)), log=True)
     low, high = _without_outliers(means)
     beyond = [f"{sum(mean > high for mean in means)} above {high:.3g}"] if most > high else []
@@ -66,6 +65,11 @@ def extent_of(rows: Sequence[Mapping[str, Any]], y: str) -> Extent:
     return Extent(
         low if least < low else min(low, ends[0]), high if most > high else max(high, ends[1]), note=note
     )
+
+
+def is_logarithmic(least: float, most: float, mode: Mode) -> bool:
+    """Return whether an axis of objectives is logarithmic: a loss that is positive and spans more than two decades."""
+    return mode == "min" and least > 0 and most > 10**DECADES * least
 
 
 def _without_outliers(values: Sequence[float]) -> tuple[float, float]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dltrain.config.compose import Composition
     from dltrain.config.door import Door
     from dltrain.config.schema import Config
+    from dltrain.data.split_names import SplitName
     from dltrain.run.prediction import Predictions, Predictor
     from dltrain.run.table import Table
 
@@ -244,14 +245,20 @@ class Run:
         return self._predictor.model
 
     def predict(
-        self, data: object, *, batch_size: int | None = None, skip_broken: bool = False
+        self,
+        data: object = None,
+        *,
+        split: SplitName | None = None,
+        batch_size: int | None = None,
+        skip_broken: bool = False,
     ) -> Predictions:
-        """Predict for new data: labels and probabilities, or quantities in real units.
+        """Predict for new data, or for a split of those of the training: labels and probabilities, or quantities in real units.
 
         Args:
             data: for a table its columns by name: the path of a file, a DataFrame, a dict of columns, a list of dicts, one
                 dict; for other data an array or tensor (N, …) of samples as the dataset has them, before normalization, or the
                 path of an .npz file, an image or a folder of images
+            split: train, val or test, in place of `data`: `Predictions.where` has its rows or files, `Predictions.truth` its targets
             batch_size: samples at once; None takes that of the run's evaluations, with which the same rows have their outputs
             skip_broken: leave out rows and files that cannot be read, and list them in `Predictions.broken`
 
@@ -262,8 +269,22 @@ class Run:
         >>> run = train("model=linear", epochs=1, quiet=True)
         >>> run.predict(np.zeros((2, 1, 8, 8), np.float32)).probabilities.shape
         (2, 10)
+        >>> test = run.predict(split="test")
+        >>> bool((test.labels == test.truth).mean() == run.summary["test"]["accuracy"])
+        True
         """
-        return self._predictor(data, batch_size, skip_broken)
+        if split is None and data is not None:
+            return self._predictor(data, batch_size, skip_broken)
+        if data is not None or split is None:
+            raise UserError('Give `predict` either data or a split, such as split="test"')
+        from dltrain.commands.predict import check_split
+        from dltrain.run.hosting import hosted, torch_kept
+
+        name, member = check_split(split), self._predictor
+        with hosted(), torch_kept():
+            from dltrain.run.split_prediction import predict_split
+
+            return predict_split(member, self.path, name, batch_size).found
 
     def evaluate(self, *changes: str, **knobs: object) -> dict[str, dict[str, float]]:
         """Score the best weights, as `dltrain evaluate RUN key=value` does; return the scores by split.

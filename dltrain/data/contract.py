@@ -18,8 +18,9 @@ from torch import Tensor
 
 from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.pixels import RESIZES
-from dltrain.data.raw import SPLIT_NAMES, Encoder, RawData, class_numbers
+from dltrain.data.raw import Encoder, RawData, class_numbers
 from dltrain.data.spec import TargetScale, Task
+from dltrain.data.split_names import SPLIT_NAMES
 from dltrain.data.tables.rules import Rule, rule_from_json
 from dltrain.strict_json import loads
 

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dltrain.data.errors import DataError, some
 from dltrain.data.image_files import (
@@ -27,7 +28,8 @@ from dltrain.data.image_files import (
     traits_note,
 )
 from dltrain.data.pixels import ENDINGS, MAX_PIXELS, RESIZES, Form, Resize
-from dltrain.data.raw import SPLIT_NAMES, SPLIT_WORDS, RawData
+from dltrain.data.raw import SPLIT_WORDS, Places, RawData
+from dltrain.data.split_names import SPLIT_NAMES
 from dltrain.data.tables.cures import value
 from dltrain.declare import declares
 from dltrain.errors import nearest_path
@@ -103,7 +105,9 @@ def image_folder(
         [path for path, _ in listed.images],
         Form(height, width, color, resize if wanted is not None else ""),
     )
-    raw = replace(listed.raw, inputs=reader, describe=reader.path, resize=reader.form.resize)
+    raw = replace(
+        listed.raw, inputs=reader, describe=reader.path, locate=_FilesOf(reader), resize=reader.form.resize
+    )
     return _described(raw, reader, listed, found, cache)
 
 
@@ -148,6 +152,16 @@ def _described(raw: RawData, reader: ImageFiles, listed: _Listed, found: Found, 
     unused = [*listed.unused, *found.unused()]
     notes = (f"images   {' · '.join(facts)}", *warnings, *raw.notes)
     return replace(raw, notes=(*notes, f"unused   {', '.join(unused)}") if unused else notes)
+
+
+@dataclass(frozen=True)
+class _FilesOf:
+    """Locates samples by their files."""
+
+    reader: ImageFiles
+
+    def __call__(self, positions: Tensor) -> Places:
+        return Places(np.array([self.reader.path(i) for i in positions.tolist()], object))
 
 
 def _copies_note(raw: RawData, records: NDArray[np.void]) -> list[str]:

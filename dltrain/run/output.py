@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,8 @@ def kept_columns(
     """
     if not names:
         return {}
-    if found.where.dtype == object or not found.contract.columns:
+    is_table = given.content is not None or given.path.exists()
+    if found.where.dtype == object or not found.contract.columns or not is_table:
         raise DataProblem(f"`--keep` is {','.join(names)}, and {given.name} has no columns. Leave it out")
     table = given.table(delimiter)
     for name in names:
@@ -143,20 +145,26 @@ def _records(part: Part) -> list[dict[str, object]]:
     found = part.found
     records: list[dict[str, object]] = []
     kept = [dict(zip(part.kept, row, strict=True)) for row in zip(*part.kept.values(), strict=True)]
+    values: list[dict[str, object]]
+    rows: list[Any] = [] if found.truth is None else found.truth.tolist()
+    truth: list[object]
     if found.contract.task == "classification":
+        truth = [str(label) for label in rows]
         names = [str(name) for name in found.class_names]
         values = [
             {"label": str(label), "probabilities": dict(zip(names, map(_number, row), strict=True))}
             for label, row in zip(found.labels.tolist(), found.probabilities.tolist(), strict=True)
         ]
     else:
+        truth = [dict(zip(found.names, row, strict=True)) for row in rows]
         values = [
             {"values": dict(zip(found.names, map(_number, row), strict=True))}
             for row in found.values.tolist()
         ]
     for i, (where, value) in enumerate(zip(found.where.tolist(), values, strict=True)):
         name = {"file": where} if part.of_files else {"file": part.given.name, "row": where}
-        records.append({**name, **({"kept": kept[i]} if kept else {}), **value})
+        known = {"truth": truth[i]} if truth else {}
+        records.append({**name, **({"kept": kept[i]} if kept else {}), **known, **value})
     return records
 
 

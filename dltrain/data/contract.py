@@ -71,6 +71,8 @@ class Contract:
     content: str = ""
     # columns of a table that are not learned from, and why
     left_out: dict[str, str] = field(default_factory=dict)
+    # samples that were left out since they cannot be used, and why
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -99,6 +101,7 @@ class Contract:
             in_bytes=not isinstance(samples, Tensor) or samples.dtype == torch.uint8,
             content=content_of(raw),
             left_out=dict(raw.left_out),
+            skipped=dict(raw.skipped),
         )
 
     @property
@@ -283,6 +286,7 @@ def _check_types(contract: Contract) -> None:
         and contract.resize in ("", *RESIZES)
         and all(isinstance(number, int | float) for number in numbers)
         and len(contract.target_mean) == len(contract.target_std)
+        and isinstance(contract.skipped, dict)
     )
     if not sound:
         raise ValueError("a value has another type than a run writes")

@@ -68,7 +68,7 @@ class Splits:
         return found
 
     def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits of a hash of shape, task, all targets and a sample of the inputs."""
+        """Return 16 hexadecimal digits of a hash of shape, task, all targets, a sample of the inputs and what was skipped."""
         return self.data_fingerprint
 
 
@@ -384,6 +384,8 @@ def _fingerprint(raw: RawData) -> str:
     digest = hashlib.sha256()
     shape = (len(raw), *_sample_shape(raw.samples))
     digest.update(f"{raw.task} {shape} {_item_bytes(raw.samples)} {raw.class_names}".encode())
+    if raw.skipped:
+        digest.update(repr(sorted(raw.skipped)).encode())
     targets = raw.targets.float() if raw.targets.is_floating_point() else raw.targets
     digest.update(targets.cpu().contiguous().numpy().tobytes())
     # samples spread evenly over the data; of files only a few, since each must be decoded

@@ -102,7 +102,7 @@ def score_runs(
         if whole:
             say_joined(config, parts.spec.sizes)
         seen = say_of_data(path, parts.splits, parts.fingerprint, parts.spec.notes, trained)
-        left_out = say_left_out(parts.spec.notes)
+        left_out = say_left_out(parts.spec.notes, whole)
         known = trained.targets if isinstance(trained, Trained) else None if whole else parts.train.targets
         load_best(parts, path)
         draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))

@@ -249,6 +249,7 @@ class Run:
         data: object = None,
         *,
         split: SplitName | None = None,
+        threshold: Mapping[str, float] | None = None,
         batch_size: int | None = None,
         skip_broken: bool = False,
     ) -> Predictions:
@@ -259,6 +260,7 @@ class Run:
                 dict; for other data an array or tensor (N, …) of samples as the dataset has them, before normalization, or the
                 path of an .npz file, an image or a folder of images
             split: train, val or test, in place of `data`: `Predictions.where` has its rows or files, `Predictions.truth` its targets
+            threshold: of two classes, the probability from which on one of them is the label: `{"yes": 0.3}`
             batch_size: samples at once; None takes that of the run's evaluations, with which the same rows have their outputs
             skip_broken: leave out rows and files that cannot be read, and list them in `Predictions.broken`
 
@@ -273,24 +275,42 @@ class Run:
         >>> bool((test.labels == test.truth).mean() == run.summary["test"]["accuracy"])
         True
         """
+        from dltrain.commands.asked import decision_of
+
+        member = self._predictor
+        chosen = member.threshold(decision_of(threshold))
+        found = self._found(member, data, split, batch_size, skip_broken)
+        return found if chosen is None else found.decided(chosen)
+
+    def _found(
+        self,
+        member: Predictor,
+        data: object,
+        split: SplitName | None,
+        batch_size: int | None,
+        skip_broken: bool,
+    ) -> Predictions:
         if split is None and data is not None:
-            return self._predictor(data, batch_size, skip_broken)
+            return member(data, batch_size, skip_broken)
         if data is not None or split is None:
             raise UserError('Give `predict` either data or a split, such as split="test"')
         from dltrain.commands.predict import check_split
         from dltrain.run.hosting import hosted, torch_kept
 
-        name, member = check_split(split), self._predictor
+        name = check_split(split)
         with hosted(), torch_kept():
             from dltrain.run.split_prediction import predict_split
 
             return predict_split(member, self.path, name, batch_size).found
 
-    def evaluate(self, *changes: str, **knobs: object) -> dict[str, dict[str, float]]:
+    def evaluate(
+        self, *changes: str, threshold: Mapping[str, float] | None = None, **knobs: object
+    ) -> dict[str, dict[str, float]]:
         """Score the best weights, as `dltrain evaluate RUN key=value` does; return the scores by split.
 
         Args:
             changes: `"evaluation.tta=8"`, `"metrics=[f1,auroc]"`; `"dataset.path=other.csv"` scores all its samples as `all`
+            threshold: of two classes, the probability from which on one of them is predicted: `{"yes": 0.3}`
             knobs: the same as Python values
 
         >>> run = train("model=linear", epochs=1, quiet=True)
@@ -302,6 +322,7 @@ class Run:
 
         texts = [*self._changes, *change_texts(changes, knobs)]
         with hosted():
+            from dltrain.commands.asked import decision_of
             from dltrain.commands.evaluate import chosen_metrics, names_other_data, of_own_data, read
             from dltrain.commands.resume import warn_of_direction
 
@@ -314,7 +335,14 @@ class Run:
             with torch_kept():
                 from dltrain.run.scoring import score_runs
 
-                scores = score_runs([self.path], [config], [door], whole=whole, originals=originals)
+                scores = score_runs(
+                    [self.path],
+                    [config],
+                    [door],
+                    whole=whole,
+                    originals=originals,
+                    decision=decision_of(threshold),
+                )
         return {score.split: score.values for score in scores}
 
     def export(self, format: str = "onnx", output: str | Path | None = None) -> Path:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dltrain.commands.asked import take_threshold
 from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
@@ -32,6 +33,7 @@ HELP = """
 
   --split test                       the rows of a split of the data of the training (train, val or test), beside the
                                      truth, in place of FILE
+  --threshold CLASS=0.3              of two classes: CLASS is the label where its probability is at least 0.3
   --output FILE.csv|.parquet|.json   write all predictions there; the ending sets the format
   --output -                         CSV on standard output
   --keep COLUMN[,COLUMN]             copy columns of the table, such as an identifier
@@ -53,7 +55,13 @@ FORMATS = (".csv", ".parquet", ".json")
 STANDARD = "-"
 TOLD = 20  # broken inputs that are named one by one
 # options with a value, and what it is
-VALUES = {"--output": "FILE.csv", "-o": "FILE.csv", "--keep": "COLUMN", "--split": "test"}
+VALUES = {
+    "--output": "FILE.csv",
+    "-o": "FILE.csv",
+    "--keep": "COLUMN",
+    "--split": "test",
+    "--threshold": "CLASS=0.3",
+}
 
 
 @dataclass
@@ -66,6 +74,7 @@ class Arguments:
     output: str | None = None
     keep: list[str] = field(default_factory=list)
     split: SplitName | None = None
+    decision: tuple[str, float] | None = None
     as_json: bool = False
     config_dir: str | None = None
 
@@ -91,13 +100,15 @@ def run(arguments: list[str]) -> int:
         predictors.append(predictor(path, config, door, config.device))
         predictors[-1].known_contract()
     check_ensemble(predictors, [str(path) for path in asked.runs])
+    threshold = predictors[0].threshold(asked.decision)
     typed = asked.as_json or str(asked.output).lower().endswith((".parquet", ".json"))
     if asked.split is not None:
-        return report([of_split(asked.split, predictors, asked.runs, asked.keep, typed)], asked)
+        part = of_split(asked.split, predictors, asked.runs, asked.keep, typed)
+        return report([part.decided(threshold)], asked)
     given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
     parts = [predicted(item, predictors, asked.keep, typed) for item in given]
     check_some([part.found for part in parts])
-    return report(parts, asked)
+    return report([part.decided(threshold) for part in parts], asked)
 
 
 def predicted(given: Given, predictors: Sequence[Predictor], keep: Sequence[str], typed: bool) -> Part:
@@ -192,6 +203,7 @@ def read(arguments: list[str]) -> Arguments:
     """Sort the arguments: folders with a config.yaml are runs, other files and folders are inputs."""
     asked = Arguments()
     arguments, asked.config_dir = take_config_dir(arguments)
+    arguments, asked.decision = take_threshold(arguments)
     following = iter(arguments)
     for argument in following:
         option, equals, value = argument.partition("=")

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from dltrain.data.errors import nearest, some
 from dltrain.errors import DataProblem
+from dltrain.metrics.thresholds import Threshold
 from dltrain.run.inputs import Given
 from dltrain.run.prediction import Predictions
 from dltrain.run.table import Array
@@ -37,6 +38,10 @@ class Part:
     given: Given
     found: Predictions
     kept: Mapping[str, Sequence[object]]
+
+    def decided(self, threshold: Threshold | None) -> Part:
+        """Return the same with the labels of a threshold."""
+        return self if threshold is None else replace(self, found=self.found.decided(threshold))
 
     @property
     def of_files(self) -> bool:
@@ -134,6 +139,11 @@ def document(parts: Sequence[Part], runs: Sequence[str], notes: Sequence[str]) -
         "runs": list(runs),
         "task": contract.task,
         "classes" if contract.task == "classification" else "quantities": [str(name) for name in names],
+        **(
+            {}
+            if (cut := parts[0].found.threshold) is None
+            else {"threshold": {"class": cut.name, "value": cut.value}}
+        ),
         "samples": sum(len(part.found) for part in parts),
         "notes": list(notes),
         "broken": broken,

@@ -22,6 +22,7 @@ from dltrain.data.normalization import Normalizer
 from dltrain.data.spec import DataSpec
 from dltrain.errors import DataProblem, UserError
 from dltrain.losses import combine, yardstick
+from dltrain.metrics.thresholds import Threshold
 from dltrain.run.build import build
 from dltrain.run.data import data_problems
 from dltrain.run.inputs import Given, array_of, finite, rows_of, table_of
@@ -42,7 +43,8 @@ class Predictions:
 
     outputs: (N, K), what the model gives: logits, or quantities as it learned them (standardized). where: (N,) rows counted
     from 1, or files. notes: what was filled, not used, and levels that the training did not have. broken: what was left out.
-    truth: of a split of the training data the labels (N,), or the quantities (N, K) in real units; else None.
+    truth: of a split of the training data the labels (N,), or the quantities (N, K) in real units; else None. threshold: by
+    which one of two classes is predicted; None for the most probable one.
     """
 
     outputs: Array
@@ -51,6 +53,7 @@ class Predictions:
     notes: tuple[str, ...] = ()
     broken: tuple[Broken, ...] = ()
     truth: Array | None = None
+    threshold: Threshold | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -64,13 +67,20 @@ class Predictions:
 
     @cached_property
     def classes(self) -> NDArray[np.int64]:
-        """Return the number (N,) of the most probable class. Raises UserError for quantities."""
+        """Return the number (N,) of the predicted class: the most probable one, or by the threshold. Raises UserError for quantities."""
         self._check("classes", "classification", "values")
+        if self.threshold is not None:
+            decided: NDArray[np.int64] = self.threshold.decide(torch.from_numpy(self.outputs)).numpy()
+            return decided
         return self.outputs.argmax(-1)
+
+    def decided(self, threshold: Threshold) -> Predictions:
+        """Return the predictions with the labels of a threshold."""
+        return replace(self, threshold=threshold, notes=(*self.notes, f"threshold {threshold}"))
 
     @cached_property
     def labels(self) -> Array:
-        """Name (N,) of the most probable class, its number where classes have no names. Raises UserError for quantities."""
+        """Name (N,) of the predicted class, its number where classes have no names. Raises UserError for quantities."""
         self._check("labels", "classification", "values")
         return np.array(self.class_names)[self.classes]
 
@@ -186,6 +196,13 @@ class Predictor:
         names = np.concatenate(where)
         notes = (*samples.notes, *scale_note(distance / len(names)))
         return Predictions(torch.cat(outputs).numpy(), contract, names, notes, tuple(samples.broken))
+
+    def threshold(self, decision: tuple[str, float] | None) -> Threshold | None:
+        """Return the threshold for a class and a probability. Raises UserError where it does not fit the task."""
+        contract = self.known_contract()
+        if decision is None:
+            return None
+        return Threshold.of(*decision, contract.task, contract.outputs, contract.class_names)
 
     def checked_size(self, batch_size: int | None) -> int:
         """Return the number of samples at once: that of the run's evaluations for None. Raises UserError for less than 1."""

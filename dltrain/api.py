@@ -293,7 +293,7 @@ class Run:
         if split is None and data is not None:
             return member(data, batch_size, skip_broken)
         if data is not None or split is None:
-            raise UserError('Give `predict` either data or a split, such as split="test"')
+            raise UserError("Give `predict` either data or a split: train, val or test")
         from dltrain.commands.predict import check_split
         from dltrain.run.hosting import hosted, torch_kept
 

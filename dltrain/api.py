@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dltrain.config.compose import Composition
     from dltrain.config.door import Door
     from dltrain.config.schema import Config
+    from dltrain.data.split_names import SplitName
     from dltrain.run.prediction import Predictions, Predictor
     from dltrain.run.table import Table
 
@@ -244,14 +245,22 @@ class Run:
         return self._predictor.model
 
     def predict(
-        self, data: object, *, batch_size: int | None = None, skip_broken: bool = False
+        self,
+        data: object = None,
+        *,
+        split: SplitName | None = None,
+        threshold: Mapping[str, float] | None = None,
+        batch_size: int | None = None,
+        skip_broken: bool = False,
     ) -> Predictions:
-        """Predict for new data: labels and probabilities, or quantities in real units.
+        """Predict for new data, or for a split of those of the training: labels and probabilities, or quantities in real units.
 
         Args:
             data: for a table its columns by name: the path of a file, a DataFrame, a dict of columns, a list of dicts, one
                 dict; for other data an array or tensor (N, …) of samples as the dataset has them, before normalization, or the
                 path of an .npz file, an image or a folder of images
+            split: train, val or test, in place of `data`: `Predictions.where` has its rows or files, `Predictions.truth` its targets
+            threshold: of two classes, the probability from which on one of them is the label: `{"yes": 0.3}`
             batch_size: samples at once; None takes that of the run's evaluations, with which the same rows have their outputs
             skip_broken: leave out rows and files that cannot be read, and list them in `Predictions.broken`
 
@@ -262,14 +271,46 @@ class Run:
         >>> run = train("model=linear", epochs=1, quiet=True)
         >>> run.predict(np.zeros((2, 1, 8, 8), np.float32)).probabilities.shape
         (2, 10)
+        >>> test = run.predict(split="test")
+        >>> bool((test.labels == test.truth).mean() == run.summary["test"]["accuracy"])
+        True
         """
-        return self._predictor(data, batch_size, skip_broken)
+        from dltrain.commands.asked import decision_of
 
-    def evaluate(self, *changes: str, **knobs: object) -> dict[str, dict[str, float]]:
+        member = self._predictor
+        chosen = member.threshold(decision_of(threshold))
+        found = self._found(member, data, split, batch_size, skip_broken)
+        return found if chosen is None else found.decided(chosen)
+
+    def _found(
+        self,
+        member: Predictor,
+        data: object,
+        split: SplitName | None,
+        batch_size: int | None,
+        skip_broken: bool,
+    ) -> Predictions:
+        if split is None and data is not None:
+            return member(data, batch_size, skip_broken)
+        if data is not None or split is None:
+            raise UserError("Give `predict` either data or a split: train, val or test")
+        from dltrain.commands.predict import check_split
+        from dltrain.run.hosting import hosted, torch_kept
+
+        name = check_split(split)
+        with hosted(), torch_kept():
+            from dltrain.run.split_prediction import predict_split
+
+            return predict_split(member, self.path, name, batch_size).found
+
+    def evaluate(
+        self, *changes: str, threshold: Mapping[str, float] | None = None, **knobs: object
+    ) -> dict[str, dict[str, float]]:
         """Score the best weights, as `dltrain evaluate RUN key=value` does; return the scores by split.
 
         Args:
             changes: `"evaluation.tta=8"`, `"metrics=[f1,auroc]"`; `"dataset.path=other.csv"` scores all its samples as `all`
+            threshold: of two classes, the probability from which on one of them is predicted: `{"yes": 0.3}`
             knobs: the same as Python values
 
         >>> run = train("model=linear", epochs=1, quiet=True)
@@ -281,6 +322,7 @@ class Run:
 
         texts = [*self._changes, *change_texts(changes, knobs)]
         with hosted():
+            from dltrain.commands.asked import decision_of
             from dltrain.commands.evaluate import chosen_metrics, names_other_data, of_own_data, read
             from dltrain.commands.resume import warn_of_direction
 
@@ -293,7 +335,14 @@ class Run:
             with torch_kept():
                 from dltrain.run.scoring import score_runs
 
-                scores = score_runs([self.path], [config], [door], whole=whole, originals=originals)
+                scores = score_runs(
+                    [self.path],
+                    [config],
+                    [door],
+                    whole=whole,
+                    originals=originals,
+                    decision=decision_of(threshold),
+                )
         return {score.split: score.values for score in scores}
 
     def export(self, format: str = "onnx", output: str | Path | None = None) -> Path:

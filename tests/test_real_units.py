@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run
+from conftest import Run, assert_equal
 
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
@@ -40,14 +40,23 @@ def columns(workdir: Path) -> dict[str, np.ndarray]:
 
 
 def expected(columns: dict[str, np.ndarray], run: Run, part: str) -> dict[str, float]:
-    """Loss and MAE of the run's best weights, by the formulas."""
+    """Loss, MAE, RMSE and R² of the run's best weights, by the formulas."""
     inputs, seen, parts = (columns[name] for name in ("inputs", "seen", "part"))
     training = parts == "train"
     scaled = (inputs - inputs[training].mean(0)) / inputs[training].std(0)
     weight, bias = (run.best_weights[f"head.{name}"].double().numpy() for name in ("weight", "bias"))
     outputs = (scaled @ weight.T + bias)[:, 0] * seen[training].std() + seen[training].mean()
-    errors = (outputs - seen)[parts == part]
-    return {"loss": float(np.mean(errors**2)), "mae": float(np.mean(np.abs(errors)))}
+    return by_formula((outputs - seen)[parts == part], seen[parts == part])
+
+
+def by_formula(errors: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    squares = float(np.mean(errors**2))
+    return {
+        "loss": squares,
+        "mae": float(np.mean(np.abs(errors))),
+        "rmse": squares**0.5,
+        "r2": 1 - squares / float(truth.var()),
+    }
 
 
 def close(found: dict[str, float], wanted: dict[str, float]) -> None:
@@ -80,6 +89,23 @@ def test_single_run_and_evaluate(train, columns, loss):
     if loss == "auto":
         assert best["objective"] == pytest.approx(best["loss"] / deviation**2, rel=1e-4)
     assert 0 < best["objective"] < 5
+
+
+def test_scores_are_exact_over_ragged_batches_and_leave_the_training_alone(train, columns):
+    """20 samples in batches of 7; `metrics=[mae]` leaves rmse and r2 out."""
+    run = train(*TABLE, *BRIEF, "evaluation.batch_size=7")
+    alone = train(*TABLE, *BRIEF, "evaluation.batch_size=7", "metrics=[mae]")
+    close(run.summary["test"], expected(columns, run, "test"))
+    assert set(run.rows[0]) - set(alone.rows[0]) == {"val/rmse", "val/r2"}
+    shared = [{name: row[name] for name in alone.timeless_rows[0]} for row in run.timeless_rows]
+    assert shared == alone.timeless_rows
+    assert_equal(run.best_weights, alone.best_weights)
+    assert (run.summary["metric"], run.summary["mode"]) == ("val/loss", "min")
+
+
+def test_r2_can_be_watched_without_naming_it(train, columns):
+    run = train(*TABLE, *BRIEF, "early_stopping.metric=val/r2")
+    assert run.summary["objective"] == max(row["val/r2"] for row in run.rows)
 
 
 def test_training_scores_are_in_real_units(train, columns):
@@ -155,13 +181,15 @@ def test_the_constant_guess_and_what_was_inferred_are_told(dltrain, workdir, col
     (run,) = (Run(file.parent) for file in workdir.glob("**/summary.json"))
     seen, part = columns["seen"], columns["part"]
     errors = seen[part == "test"] - seen[part == "train"].mean()
-    close(run.summary["constant"], {"loss": np.mean(errors**2), "mae": np.mean(np.abs(errors))})
+    close(run.summary["constant"], by_formula(errors, seen[part == "test"]))
     assert run.summary["inferred"][0] == "table    table.csv · 90 rows · 2 numbers"
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "table    table.csv · 90 rows · 2 numbers" in lines
     assert any(line.startswith("target   seen: regression") for line in lines)
     (constant,) = (line for line in lines if line.startswith("constant "))
-    assert "loss " in constant and " · mae " in constant
+    (test,) = (line for line in lines if line.startswith("test "))
+    for name in ("loss ", " · mae ", " · rmse ", " · r2 "):
+        assert name in constant and name in test
 
 
 def test_the_constant_guess_of_classes(train, workdir):

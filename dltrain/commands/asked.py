@@ -45,6 +45,52 @@ def object_schema(**properties: Any) -> dict[str, Any]:
     }
 
 
+def threshold_in(text: str) -> tuple[str, float]:
+    """Return the class and the probability of `--threshold CLASS=0.3`. Raises UserError for other forms."""
+    name, _, value = text.rpartition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not name or not 0 < number < 1:
+        raise UserError(
+            f"`--threshold` is {text}; it must be a class and the probability from which on it is predicted, between 0 and 1, such "
+            "as --threshold yes=0.3"
+        )
+    return name, number
+
+
+def decision_of(threshold: Mapping[str, float] | None) -> tuple[str, float] | None:
+    """Return the class and the probability of `threshold={"yes": 0.3}` of the Python API. Raises UserError for other forms."""
+    if threshold is None:
+        return None
+    if not isinstance(threshold, Mapping) or len(threshold) != 1:
+        raise UserError(
+            f'`threshold` is {threshold!r}; it must be one class with a probability, such as {{"yes": 0.3}}'
+        )
+    ((name, value),) = threshold.items()
+    return threshold_in(f"{name}={value}")
+
+
+def take_threshold(arguments: Sequence[str]) -> tuple[list[str], tuple[str, float] | None]:
+    """Take `--threshold CLASS=0.3` out of the arguments of a verb, if it is among them."""
+    rest: list[str] = []
+    found: tuple[str, float] | None = None
+    following = iter(arguments)
+    for argument in following:
+        if argument == "--threshold":
+            found = threshold_in(next(following, ""))
+        elif argument.startswith("--threshold="):
+            found = threshold_in(argument.partition("=")[2])
+        elif argument.startswith("threshold="):
+            raise UserError(
+                f"`{argument}`: the threshold is an option, with the class that it is for. Write --threshold CLASS={argument.partition('=')[2]}"
+            )
+        else:
+            rest.append(argument)
+    return rest, found
+
+
 def read_options(
     verb: str,
     arguments: Sequence[str],

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from dltrain.commands.asked import is_sweep
+from dltrain.commands.asked import is_sweep, take_threshold
 from dltrain.commands.configurations import best_jobs
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.config import saved
@@ -23,10 +23,27 @@ from dltrain.storage.job_names import job_label
 COMMON = frozenset(field.name for field in fields(DatasetKnobs))
 
 
+HELP = """
+    RUN is a run folder; several are scored one by one and as an ensemble. The val and test splits are scored, of other data
+    (dataset.path=FILE, dataset.root=FOLDER) all samples.
+
+  --threshold CLASS=0.3   of two classes: predict CLASS where its probability is at least 0.3; accuracy, the confusion matrix and what
+                          follows from it change, the loss and auroc do not. Without it thresholds are proposed, by the val split
+  --json                  one JSON document on standard output
+  key=value               metrics=[f1,auroc], evaluation.bootstrap=200, evaluation.tta=8, dataset.path=FILE
+
+Examples
+  dltrain evaluate outputs/csv/2026-01-31_12-00-00-abcd
+  dltrain evaluate outputs/csv/2026-01-31_12-00-00-abcd metrics=[f1,auroc]
+  dltrain evaluate outputs/csv/2026-01-31_12-00-00-abcd --threshold yes=0.3
+"""
+
+
 def run(arguments: list[str]) -> int:
     """Print the scores of each run's best weights, and of their mean output where there are several; 3 where rows were left out."""
     as_json = "--json" in arguments
     arguments, config_dir = take_config_dir([text for text in arguments if text != "--json"])
+    arguments, decision = take_threshold(arguments)
     paths, given = split_arguments(arguments)
     if not paths:
         raise UserError("Name at least one run folder: dltrain evaluate outputs/NAME/DATE_TIME-xxxx")
@@ -45,7 +62,7 @@ def run(arguments: list[str]) -> int:
     from dltrain.run.scoring import score_runs
 
     resamples = configs[0].evaluation.bootstrap
-    found = score_runs(paths, configs, doors, resamples, whole, originals)
+    found = score_runs(paths, configs, doors, resamples, whole, originals, decision)
     if as_json:
         print(scores.as_json(found, resamples))
     else:

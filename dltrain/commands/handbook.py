@@ -64,7 +64,7 @@ INTRODUCTIONS = {
     "`train/objective`, `val/objective`. Both can be named in `early_stopping.metric`; a sweep over what changes the objective is "
     "compared by `val/loss`. Several runs or passes together (`dltrain evaluate`) average softmax probabilities, sigmoids for "
     "`bce`, and outputs otherwise; your own loss defines it in `combine(outputs)`, (P, B, K) → (B, K).",
-    "metrics": "`metrics=[f1,auroc]` takes the place of the task's own: accuracy or mae. Each word is a column of `metrics.csv` "
+    "metrics": "`metrics=[f1,auroc]` takes the place of the task's own: accuracy, or mae, rmse and r2. Each word is a column of `metrics.csv` "
     "(`val/f1`) and an entry of `test` in `summary.json`, exact over all samples of a split, in the units of the targets. Means "
     "over samples (accuracy, top_k, mae, mape) are measured in training, too. Where a class has less than half of an equal share "
     "of the training samples, balanced_accuracy and f1 stand beside accuracy by default, and the header says so. More in "

@@ -11,24 +11,29 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dltrain.commands.asked import take_threshold
 from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.keys import check_division, check_used
+from dltrain.data.split_names import SPLIT_NAMES, SplitName
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest, nearest_path
 from dltrain.text import say, show, shown
 
 if TYPE_CHECKING:
     from dltrain.run.inputs import Given
     from dltrain.run.output import Part
-    from dltrain.run.prediction import Predictor
+    from dltrain.run.prediction import Predictions, Predictor
 
 HELP = """
     RUN is a run folder; several are an ensemble, whose outputs are averaged as in `dltrain evaluate`.
     FILE is a table (CSV, TSV, Parquet, Arrow), an array file (.npz, .npy), an image, a folder of images, or - for CSV
     from standard input. Columns are matched by name; the target may be missing.
 
+  --split test                       the rows of a split of the data of the training (train, val or test), beside the
+                                     truth, in place of FILE
+  --threshold CLASS=0.3              of two classes: CLASS is the label where its probability is at least 0.3
   --output FILE.csv|.parquet|.json   write all predictions there; the ending sets the format
   --output -                         CSV on standard output
   --keep COLUMN[,COLUMN]             copy columns of the table, such as an identifier
@@ -43,11 +48,20 @@ Examples
   dltrain predict outputs/csv/2026-01-31_12-00-00-abcd new.csv --keep id --output predictions.csv
   dltrain predict outputs/csv/* new.csv --output predictions.parquet
   dltrain predict outputs/pets/2026-01-31_12-00-00-abcd photos/ more/cat.jpg --json
+  dltrain predict outputs/csv/2026-01-31_12-00-00-abcd --split test --output test.csv
   head -100 new.csv | dltrain predict outputs/csv/2026-01-31_12-00-00-abcd - --output -
 """
 FORMATS = (".csv", ".parquet", ".json")
 STANDARD = "-"
 TOLD = 20  # broken inputs that are named one by one
+# options with a value, and what it is
+VALUES = {
+    "--output": "FILE.csv",
+    "-o": "FILE.csv",
+    "--keep": "COLUMN",
+    "--split": "test",
+    "--threshold": "CLASS=0.3",
+}
 
 
 @dataclass
@@ -59,6 +73,8 @@ class Arguments:
     overrides: list[str] = field(default_factory=list)
     output: str | None = None
     keep: list[str] = field(default_factory=list)
+    split: SplitName | None = None
+    decision: tuple[str, float] | None = None
     as_json: bool = False
     config_dir: str | None = None
 
@@ -84,17 +100,20 @@ def run(arguments: list[str]) -> int:
         predictors.append(predictor(path, config, door, config.device))
         predictors[-1].known_contract()
     check_ensemble(predictors, [str(path) for path in asked.runs])
-    given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
+    threshold = predictors[0].threshold(asked.decision)
     typed = asked.as_json or str(asked.output).lower().endswith((".parquet", ".json"))
+    if asked.split is not None:
+        part = of_split(asked.split, predictors, asked.runs, asked.keep, typed)
+        return report([part.decided(threshold)], asked)
+    given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
     parts = [predicted(item, predictors, asked.keep, typed) for item in given]
     check_some([part.found for part in parts])
-    return report(parts, asked)
+    return report([part.decided(threshold) for part in parts], asked)
 
 
 def predicted(given: Given, predictors: Sequence[Predictor], keep: Sequence[str], typed: bool) -> Part:
     """Return what the runs together say of one input. typed: kept numbers of a CSV file are numbers, not text."""
     from dltrain.run.data import data_problems
-    from dltrain.run.output import Part, kept_columns
     from dltrain.run.prediction import ensemble
 
     members = []
@@ -102,8 +121,31 @@ def predicted(given: Given, predictors: Sequence[Predictor], keep: Sequence[str]
         with data_problems():
             samples = given.samples(member.known_contract(), member.config.dataset)
         members.append(member.predict(samples))
-    found = ensemble(predictors, members)
-    delimiter = str(predictors[0].config.dataset.get("delimiter", "auto"))
+    return with_kept(given, ensemble(predictors, members), predictors[0], keep, typed)
+
+
+def of_split(
+    name: SplitName, predictors: Sequence[Predictor], paths: Sequence[Path], keep: Sequence[str], typed: bool
+) -> Part:
+    """Return what the runs together say of a split of the data that they were trained on."""
+    from dltrain.run.inputs import Given
+    from dltrain.run.prediction import ensemble
+    from dltrain.run.split_prediction import check_shared, predict_split
+
+    members = [predict_split(member, path, name) for member, path in zip(predictors, paths, strict=True)]
+    check_shared(members, paths, name)
+    given = Given(members[0].file or str(predictors[0].config.words["dataset"]))
+    return with_kept(
+        given, ensemble(predictors, [member.found for member in members]), predictors[0], keep, typed
+    )
+
+
+def with_kept(
+    given: Given, found: Predictions, predictor: Predictor, keep: Sequence[str], typed: bool
+) -> Part:
+    from dltrain.run.output import Part, kept_columns
+
+    delimiter = str(predictor.config.dataset.get("delimiter", "auto"))
     return Part(given, found, kept_columns(given, found, keep, delimiter, typed))
 
 
@@ -161,22 +203,27 @@ def read(arguments: list[str]) -> Arguments:
     """Sort the arguments: folders with a config.yaml are runs, other files and folders are inputs."""
     asked = Arguments()
     arguments, asked.config_dir = take_config_dir(arguments)
+    arguments, asked.decision = take_threshold(arguments)
     following = iter(arguments)
     for argument in following:
         option, equals, value = argument.partition("=")
-        if option in ("--output", "-o", "--keep"):
+        if option in VALUES:
             value = value if equals else next(following, "")
             if not value:
-                raise UserError(f"`{option}` needs a value: {'COLUMN' if option == '--keep' else 'FILE.csv'}")
+                raise UserError(f"`{option}` needs a value: {VALUES[option]}")
             if option == "--keep":
                 asked.keep += value.split(",")
+            elif option == "--split":
+                asked.split = check_split(value)
             else:
                 asked.output = value
         elif argument == "--json":
             asked.as_json = True
         elif argument.startswith("-") and argument != STANDARD:
-            hint = nearest(option, ("--output", "--keep", "--json", "--help"))
+            hint = nearest(option, (*VALUES, "--json", "--help"))
             raise UserError(f"`{argument}` is no option of predict.{hint}\nIts page: dltrain predict --help")
+        elif option == "split":
+            raise UserError(f"`{argument}`: the split is an option. Write --split {check_split(value)}")
         elif equals and not os.path.exists(argument):
             asked.overrides.append(argument)
         elif is_run(run := str(found_run(argument))):
@@ -185,6 +232,16 @@ def read(arguments: list[str]) -> Arguments:
             asked.inputs.append(argument)
     check_named(asked)
     return asked
+
+
+def check_split(name: object) -> SplitName:
+    """Return the name of a split. Raises UserError for another word."""
+    found = [known for known in SPLIT_NAMES if known == name]
+    if found:
+        return found[0]
+    raise UserError(
+        f"`--split` is {name}; it must be {', '.join(SPLIT_NAMES[:-1])} or {SPLIT_NAMES[-1]}.{nearest(str(name), SPLIT_NAMES)}"
+    )
 
 
 def is_run(argument: str) -> bool:
@@ -201,9 +258,15 @@ def check_named(asked: Arguments) -> None:
         newest = newest_run(Path(first))
         hint = f" Its newest run: {newest}" if is_run(str(newest)) else f" Name one first: {usage}"
         raise CheckpointProblem(f"{first} is no run folder: it has no config.yaml.{hint}")
-    if not asked.inputs:
+    if asked.split is not None and asked.inputs:
         raise UserError(
-            f"Name what to predict: a table, an .npz file, images, a folder of images, or - for CSV from standard input\n{usage}"
+            f"`--split {asked.split}` predicts for rows of the data of the training, and {asked.inputs[0]} is an input of its own. "
+            "Leave one of them out"
+        )
+    if asked.split is None and not asked.inputs:
+        raise UserError(
+            "Name what to predict: a table, an .npz file, images, a folder of images, or - for CSV from standard input; of the "
+            f"data of the training: --split test\n{usage}"
         )
     if asked.inputs.count(STANDARD) > 1:
         raise UserError("`-` is named twice, and standard input can be read once. Name it once")

@@ -28,9 +28,13 @@ def run(arguments: list[str]) -> int:
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
     from dltrain.run import experiment
+    from dltrain.run.data import check_skipped
     from dltrain.run.record import logging_to
+    from dltrain.storage.run_folder import read_contract
 
     built = experiment.prepare(config, door, typed("rerun", *arguments), overrides, startup)
+    if not any(text.startswith("dataset") for text in overrides):
+        check_skipped(paths[0], read_contract(paths[0]), built.parts.contract)
     folder = new_folder(config.output, run_name(config))
     with logging_to(folder):
         experiment.run(built, folder)

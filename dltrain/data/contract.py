@@ -18,8 +18,9 @@ from torch import Tensor
 
 from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.pixels import RESIZES
-from dltrain.data.raw import SPLIT_NAMES, Encoder, RawData, class_numbers
+from dltrain.data.raw import Encoder, RawData, class_numbers
 from dltrain.data.spec import TargetScale, Task
+from dltrain.data.split_names import SPLIT_NAMES
 from dltrain.data.tables.rules import Rule, rule_from_json
 from dltrain.strict_json import loads
 
@@ -70,6 +71,8 @@ class Contract:
     content: str = ""
     # columns of a table that are not learned from, and why
     left_out: dict[str, str] = field(default_factory=dict)
+    # samples that were left out since they cannot be used, and why
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -98,6 +101,7 @@ class Contract:
             in_bytes=not isinstance(samples, Tensor) or samples.dtype == torch.uint8,
             content=content_of(raw),
             left_out=dict(raw.left_out),
+            skipped=dict(raw.skipped),
         )
 
     @property
@@ -282,6 +286,7 @@ def _check_types(contract: Contract) -> None:
         and contract.resize in ("", *RESIZES)
         and all(isinstance(number, int | float) for number in numbers)
         and len(contract.target_mean) == len(contract.target_std)
+        and isinstance(contract.skipped, dict)
     )
     if not sound:
         raise ValueError("a value has another type than a run writes")

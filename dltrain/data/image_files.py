@@ -29,10 +29,11 @@ from dltrain.data.pixels import (
     read_pixels,
     upright_size,
 )
+from dltrain.data.raw import Places
 from dltrain.data.streaming import in_threads
 from dltrain.processors import cores
 
-_CURE = "take broken images out of the folder, or replace them"
+CURE = "take broken images out of the folder, or replace them"
 # files whose sizes are looked at before all are decoded
 _LOOKED_AT = 64
 # names of folders and files that systems leave beside the user's
@@ -114,10 +115,15 @@ class ImageFiles:
     """A `Reader` of image files. It keeps their paths in one array, which worker processes share without copies."""
 
     def __init__(
-        self, folder: str, paths: Sequence[str] | NDArray[np.bytes_], form: Form, rule: str = ""
+        self,
+        folder: str,
+        paths: Sequence[str] | NDArray[np.bytes_],
+        form: Form,
+        rule: str = "",
+        cure: str = CURE,
     ) -> None:
-        """paths: (N,) below the folder; rule: why images must have the size of the form, and the cure."""
-        self.folder, self.form = folder, form
+        """paths: (N,) below the folder; rule: why images must have the size of the form, and the cure; cure: of broken images."""
+        self.folder, self.form, self.cure = folder, form, cure
         self.paths = np.array([os.fsencode(path) for path in paths])
         self.rule = rule or (
             f"the first one is {form.width} wide and {form.height} high; bring all to one size: "
@@ -131,6 +137,10 @@ class ImageFiles:
     def path(self, index: int) -> str:
         """Return the file of one sample."""
         return os.path.join(self.folder, os.fsdecode(bytes(self.paths[index])))
+
+    def locate(self, positions: Tensor) -> Places:
+        """Return the files (M,) of samples."""
+        return Places(np.array([self.path(i) for i in positions.tolist()], object))
 
     def read(self, indices: Tensor) -> Tensor:
         """Return uint8 images (B, C, H, W). Raises BrokenSamples naming the files that cannot be read."""
@@ -165,7 +175,7 @@ class ImageFiles:
             raise self._unusable(broken)
 
     def _unusable(self, broken: Sequence[tuple[str, Unusable]]) -> BrokenSamples:
-        cures = dict.fromkeys(self.rule if isinstance(error, OtherSize) else _CURE for _, error in broken)
+        cures = dict.fromkeys(self.rule if isinstance(error, OtherSize) else self.cure for _, error in broken)
         return BrokenSamples([(path, str(error)) for path, error in broken], "; ".join(cures))
 
 
@@ -186,7 +196,7 @@ def common_size(folder: Path, paths: Sequence[str]) -> tuple[int, int]:
     sizes = Counter(size for size in answers if not isinstance(size, Unusable))
     if not sizes:
         reasons = [(path, str(answer)) for path, answer in zip(looked_at, answers, strict=True)]
-        raise BrokenSamples(reasons, _CURE, len(paths))
+        raise BrokenSamples(reasons, CURE, len(paths))
     (width, height), _ = sizes.most_common(1)[0]
     if len(sizes) == 1:
         return height, width

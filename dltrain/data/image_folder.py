@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dltrain.data.errors import DataError, some
 from dltrain.data.image_files import (
+    CURE,
     Found,
     ImageFiles,
     common_size,
@@ -27,7 +28,9 @@ from dltrain.data.image_files import (
     traits_note,
 )
 from dltrain.data.pixels import ENDINGS, MAX_PIXELS, RESIZES, Form, Resize
-from dltrain.data.raw import SPLIT_NAMES, SPLIT_WORDS, RawData
+from dltrain.data.raw import SPLIT_WORDS, RawData
+from dltrain.data.skipped import without_unusable
+from dltrain.data.split_names import SPLIT_NAMES
 from dltrain.data.tables.cures import value
 from dltrain.declare import declares
 from dltrain.errors import nearest_path
@@ -55,6 +58,7 @@ def image_folder(
     target: str | None = None,
     split_column: str | None = None,
     task: Literal["classification", "regression", "auto"] = "auto",
+    broken: Literal["refuse", "skip"] = "refuse",
     cache: bool = True,
 ) -> RawData:
     """Your images: ROOT/CLASS/*.jpg, ROOT/train/CLASS and ROOT/test/CLASS, or a table of labels.
@@ -78,6 +82,7 @@ def image_folder(
         target: column of `labels` to predict; null takes the only one that is left, or one named label or class
         split_column: column of `labels` that holds train, val or test; null finds it by these words
         task: of `labels`; auto takes text, two values and 0 or 1 to at most 10 as classes
+        broken: refuse to train where an image cannot be used, or skip these images: they are listed, and kept in data.json
         cache: keep the decoded images in the cache folder (docs/images.md) where they take at most 2 GiB
     """
     folder = Path(root).expanduser()
@@ -98,12 +103,15 @@ def image_folder(
     else:
         listed = _by_labels(folder, found, Path(labels).expanduser(), columns, task)
     height, width = wanted or common_size(folder, [path for path, _ in listed.images])
-    reader = ImageFiles(
-        str(folder),
-        [path for path, _ in listed.images],
-        Form(height, width, color, resize if wanted is not None else ""),
+    form = Form(height, width, color, resize if wanted is not None else "")
+    reader = _reader(folder, listed, form)
+    if broken == "skip":
+        images, kept = without_unusable(reader, listed.images, listed.raw, cache)
+        listed = replace(listed, images=images, raw=kept)
+        reader = _reader(folder, listed, form)
+    raw = replace(
+        listed.raw, inputs=reader, describe=reader.path, locate=reader.locate, resize=reader.form.resize
     )
-    raw = replace(listed.raw, inputs=reader, describe=reader.path, resize=reader.form.resize)
     return _described(raw, reader, listed, found, cache)
 
 
@@ -128,6 +136,11 @@ class _Listed:
     images: list[tuple[str, os.stat_result]]
     raw: RawData
     unused: list[str]
+
+
+def _reader(folder: Path, listed: _Listed, form: Form) -> ImageFiles:
+    cure = f"{CURE}; or leave them out: dataset.broken=skip"
+    return ImageFiles(str(folder), [path for path, _ in listed.images], form, cure=cure)
 
 
 def _described(raw: RawData, reader: ImageFiles, listed: _Listed, found: Found, cache: bool) -> RawData:

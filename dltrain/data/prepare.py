@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from dltrain.data.batches import ResidentSplit, Split, StreamingSplit, to_device
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.normalization import Normalizer, normalizer
-from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, Encoder, RawData, Reader, class_numbers
+from dltrain.data.raw import TEST, TRAIN, VAL, Encoder, Places, RawData, Reader, class_numbers
 from dltrain.data.spec import DataSpec
+from dltrain.data.split_names import SPLIT_NAMES, SplitName
 from dltrain.data.splits import bootstrapped, hashed_order, rare_classes, split
 from dltrain.data.streaming import in_threads, read_in_threads
 from dltrain.data.units import learned, target_scale
@@ -28,6 +29,19 @@ _COPIED_AT_ONCE = (
 
 
 @dataclass(frozen=True)
+class Source:
+    """Which samples of the dataset are in which split.
+
+    positions: (M,) of each split that is not empty, in its order; targets: (N, …) of all samples, as the dataset has them, classes
+    numbered as in the contract; locate: `RawData.locate`
+    """
+
+    positions: Mapping[SplitName, Tensor]
+    targets: Tensor
+    locate: Callable[[Tensor], Places]
+
+
+@dataclass(frozen=True)
 class Splits:
     """The data of a run; val and test are None where there is no such split."""
 
@@ -36,7 +50,9 @@ class Splits:
     test: Split | None
     spec: DataSpec
     data_fingerprint: str
-    contract: Contract | None = None  # None where the dataset is an objective
+    # None where the dataset is an objective
+    contract: Contract | None = None
+    source: Source | None = None
 
     def statistics(self) -> dict[str, Tensor]:
         """Return the statistics that normalized inputs and targets, on the CPU, to be saved with the run.
@@ -52,7 +68,7 @@ class Splits:
         return found
 
     def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits of a hash of shape, task, all targets and a sample of the inputs."""
+        """Return 16 hexadecimal digits of a hash of shape, task, all targets, a sample of the inputs and what was skipped."""
         return self.data_fingerprint
 
 
@@ -118,11 +134,13 @@ def prepare(
     spec = replace(
         _spec(raw, positions, normalizing, class_weights), target_scale=scale.to(device) if scale else None
     )
+    present = {name: chosen for name, chosen in zip(SPLIT_NAMES, positions, strict=True) if len(chosen)}
+    source = Source(present, raw.targets, raw.locate)
     raw = _with_targets(raw, learned(raw, scale))
     placing = _Placing(raw, normalizing, device, resident_share, workers, worker_timeout)
     train = placing.place(positions[TRAIN])
     val, test = (placing.place(chosen) if len(chosen) else None for chosen in positions[VAL:])
-    return Splits(train, val, test, spec, fingerprint, found)
+    return Splits(train, val, test, spec, fingerprint, found, source)
 
 
 def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:
@@ -366,6 +384,8 @@ def _fingerprint(raw: RawData) -> str:
     digest = hashlib.sha256()
     shape = (len(raw), *_sample_shape(raw.samples))
     digest.update(f"{raw.task} {shape} {_item_bytes(raw.samples)} {raw.class_names}".encode())
+    if raw.skipped:
+        digest.update(repr(sorted(raw.skipped)).encode())
     targets = raw.targets.float() if raw.targets.is_floating_point() else raw.targets
     digest.update(targets.cpu().contiguous().numpy().tobytes())
     # samples spread evenly over the data; of files only a few, since each must be decoded

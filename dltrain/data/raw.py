@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dltrain.data.spec import Task
 
 TRAIN, VAL, TEST = 0, 1, 2
-SPLIT_NAMES = ("train", "val", "test")
 # how people name the splits
 SPLIT_WORDS = {
     "train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL, "test": TEST, "testing": TEST,
@@ -82,6 +82,22 @@ def sample_name(index: int) -> str:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where samples come from.
+
+    rows: (N,) numbers counted from 1, in `file` where they come from one; or (N,) names of files, as objects
+    """
+
+    rows: NDArray[Any]
+    file: str = ""
+
+
+def sample_numbers(positions: Tensor) -> Places:
+    """Return the places of samples that have only their number."""
+    return Places(positions.numpy() + 1)
+
+
+@dataclass(frozen=True)
 class RawData:
     """A dataset before splitting and normalization.
 
@@ -92,10 +108,12 @@ class RawData:
         split: int8 (N,) with 0 for train, 1 for val, 2 for test, where the dataset defines splits
         groups: int64 (N,); samples of one group stay in one split
         describe: function from the index of a sample to its name in error messages
+        locate: function from the positions (M,) of the samples of a split to their places
         target_rules: how the target columns of a table are read
         target_scale: `unit` standardizes the targets of a regression by mean and deviation of the training split
         notes: lines that tell what was inferred
         left_out: columns of a table that are not learned from, and why
+        skipped: samples that cannot be used and were left out, by name, and why
         resize: how images of another size are brought to the shape (`dltrain.data.pixels.Resize`); empty: they are refused
     """
 
@@ -106,11 +124,13 @@ class RawData:
     split: Tensor | None = None
     groups: Tensor | None = None
     describe: Callable[[int], str] = sample_name
+    locate: Callable[[Tensor], Places] = sample_numbers
     feature_names: tuple[str, ...] = ()
     target_rules: tuple[Any, ...] = ()  # how the target columns of a table are read
     target_scale: Literal["unit", "none"] = "none"
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
     resize: str = ""
 
     def __len__(self) -> int:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dltrain.data.errors import DataError, some
-from dltrain.data.raw import SPLIT_NAMES, TEST, TRAIN, VAL, RawData, class_numbers
+from dltrain.data.raw import TEST, TRAIN, VAL, RawData, class_numbers
+from dltrain.data.split_names import SPLIT_NAMES
 from dltrain.seeding import GOLDEN, mix, splitmix
 
 Ints = NDArray[np.int64]

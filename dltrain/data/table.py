@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
-from dltrain.data.raw import SPLIT_WORDS, TEST, RawData
+from dltrain.data.raw import SPLIT_WORDS, TEST, Places, RawData
 from dltrain.data.tables.columns import Column, Columns, LeftOut
 from dltrain.data.tables.cures import StrayValues, typed
 from dltrain.data.tables.encode import TableInputs
@@ -131,7 +131,8 @@ def csv(
         class_names=goal.class_names,
         split=_marks(table, split_column, parts),
         groups=_groups(table, group_column, parts, rows) if group_column else None,
-        describe=_Describe(tuple((part.table.path, part.rows) for part in parts)),
+        describe=(places := _Places.of(parts)).describe,
+        locate=places.locate,
         target_rules=_target_rules(columns, goal),
         target_scale="unit" if target_scale == "unit" and goal.task == "regression" else "none",
         left_out={column.name: column.reason for column in (*left_out, *roles.dropped)},
@@ -178,7 +179,8 @@ def _by_contract(
         class_names=goal.class_names,
         split=_marks(table, others["split_column"], parts),
         groups=_groups(table, groups, parts, rows) if groups else None,
-        describe=_Describe(tuple((part.table.path, part.rows) for part in parts)),
+        describe=(places := _Places.of(parts)).describe,
+        locate=places.locate,
         target_rules=contract.targets,
         target_scale="unit" if contract.target_mean else "none",
         notes=(table_note(table, parts[0].columns, [], []), *part_notes(parts)),
@@ -348,17 +350,30 @@ def _groups(table: Table, name: str, parts: list[Part], rows: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Describe:
-    """Names a sample by the row of its file."""
+class _Places:
+    """The rows of each file, counted from 1, in the order of the samples."""
 
     files: tuple[tuple[Path, NDArray[np.int64]], ...]
 
-    def __call__(self, index: int) -> str:
+    @classmethod
+    def of(cls, parts: Sequence[Part]) -> _Places:
+        return cls(tuple((part.table.path, part.table.numbers[part.rows]) for part in parts))
+
+    def describe(self, index: int) -> str:
+        """Return `row 3 of FILE`."""
         for path, rows in self.files:
             if index < len(rows):
-                return f"row {rows[index] + 1} of {path}"
+                return f"row {rows[index]} of {path}"
             index -= len(rows)
         return f"sample {index}"
+
+    def locate(self, positions: Tensor) -> Places:
+        """Return the rows of a split, which is in one file: only the test split is in the second one."""
+        path, rows = self.files[0]
+        first = len(rows)
+        if len(positions) and int(positions[0]) >= first:
+            (path, rows), positions = self.files[1], positions - first
+        return Places(rows[positions.numpy()], str(path))
 
 
 def _target_rules(columns: Columns, goal: Targets) -> tuple[Rule, ...]:

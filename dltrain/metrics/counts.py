@@ -27,8 +27,8 @@ def confusion_of(outputs: Tensor, targets: Tensor) -> Tensor:
     return counts.index_add_(0, cells, ones).view(size, size)
 
 
-class _Counted(Metric):
-    """A metric of the confusion matrix."""
+class Counted(Metric):
+    """A metric of the confusion matrix, which depends on the predicted classes alone."""
 
     direction = "max"
     needs = frozenset({"classes"})
@@ -48,7 +48,7 @@ class _Counted(Metric):
         raise NotImplementedError
 
 
-class _Averaged(_Counted):
+class _Averaged(Counted):
     """A ratio for each class, averaged over the classes."""
 
     def __init__(self, spec: DataSpec, average: Average = "macro") -> None:
@@ -122,7 +122,7 @@ class F1(_Averaged):
         return 2 * counts.diagonal(), counts.sum(0) + counts.sum(1)
 
 
-class BalancedAccuracy(_Counted):
+class BalancedAccuracy(Counted):
     """Balanced accuracy: the mean of the recalls of the classes that occur.
 
         mean_k TP_k / (TP_k + FN_k)
@@ -137,7 +137,7 @@ class BalancedAccuracy(_Counted):
         return averaged(ratio(counts.diagonal(), support), support, support > 0, "macro")
 
 
-class CohenKappa(_Counted):
+class CohenKappa(Counted):
     """Cohen's kappa: agreement of predictions and targets beyond that of chance.
 
         κ = 1 − Σ w_jk·n_jk / Σ w_jk·n_j·m_k/N
@@ -167,7 +167,7 @@ class CohenKappa(_Counted):
         return 1 - (costs * counts).sum() / (costs * chance).sum()
 
 
-class MCC(_Counted):
+class MCC(Counted):
     """Matthews correlation coefficient of predictions and targets; 0 for a constant guess.
 
         (c·N − Σ_k n_k·m_k) / √((N² − Σ m_k²)·(N² − Σ n_k²))

@@ -15,6 +15,7 @@ from dltrain.direction import BETTER
 from dltrain.metrics.counts import F1, BalancedAccuracy
 from dltrain.metrics.foreign import Adapter, is_torchmetrics
 from dltrain.metrics.protocol import Metric, Values
+from dltrain.metrics.sums import R2, RMSE
 
 # columns that every run has, or that are computed from others
 RESERVED = ("loss", "objective", "gap")
@@ -75,6 +76,11 @@ def unbalanced(spec: DataSpec, targets: Tensor) -> tuple[Measures, str]:
     share = 100 * int(counts[rarest]) / len(targets)
     said = f"class {name!s} has {share:.3g} % of the training samples"
     return Measures(metrics, spec), f"metrics  accuracy, balanced_accuracy and f1 (macro) · {said}"
+
+
+def of_quantities(spec: DataSpec) -> Measures:
+    """Return what is measured beside the mean absolute error of a regression where no metrics are chosen."""
+    return Measures({"rmse": RMSE(), "r2": R2()}, spec)
 
 
 def both_classes(metrics: Mapping[str, Metric], spec: DataSpec) -> str:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +15,12 @@ from torch import Tensor
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
-from dltrain.data.errors import DataError
+from dltrain.data.errors import DataError, some
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.progress import progress_shown
 from dltrain.data.raw import Encoder, RawData
 from dltrain.data.torch_dataset import as_raw
-from dltrain.errors import DataProblem, UserError
+from dltrain.errors import DataProblem, UserError, typed
 from dltrain.run.plan import check_memory
 
 COMMON_DATASET_KEYS = (
@@ -48,6 +49,20 @@ def build_data(
         if not isinstance(raw.inputs, Tensor | Encoder):
             check_memory(config, len(raw), raw.inputs.shape)
         return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
+
+
+def check_skipped(run: Path, known: Contract | None, found: Contract | None) -> None:
+    """Raise DataProblem where other samples are skipped than in the training of a run, whose contract is `known`."""
+    before, now = (set(contract.skipped) if contract is not None else set() for contract in (known, found))
+    if known is None or before == now:
+        return
+    changes = [("now also", now - before), ("no longer", before - now)]
+    listed = "; ".join(f"{word} {some(sorted(names), 10)}" for word, names in changes if names)
+    again = typed("rerun", run, "dataset.broken=skip")
+    raise DataProblem(
+        f"{run}: other images are skipped than in its training: {listed}.\n"
+        f"Put the former files back, or train on those that can be used now: {again}"
+    )
 
 
 def load_data(

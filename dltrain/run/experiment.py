@@ -28,6 +28,7 @@ from dltrain.processors import cores
 from dltrain.run.build import build
 from dltrain.run.built import Experiment
 from dltrain.run.constant import constant_scores
+from dltrain.run.data import check_skipped
 from dltrain.run.failures import explain, never_finite, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
@@ -71,6 +72,8 @@ def prepare(
     parts, plan = build(
         with_former_threads(config, earlier), door, statistics, splits, contract, trial and earlier is None
     )
+    if earlier is not None:
+        check_skipped(earlier, contract, parts.contract)
     if earlier is None:
         config = with_threads(config, torch.get_num_threads())
     loggers = {word: door.build(node, f"logger.{word}") for word, node in config.logger.items()}

@@ -18,6 +18,7 @@ from dltrain.metrics.measures import (
     both_classes,
     facts_of,
     is_object,
+    of_quantities,
     unbalanced,
 )
 from dltrain.metrics.samples import TASK_WORDS, default_metrics
@@ -29,7 +30,8 @@ def choose_metrics(
 ) -> tuple[dict[str, Metric], Measures, tuple[str, ...]]:
     """Choose the metrics of the configuration: functions of the samples, objects, and a line about them.
 
-    None chosen: those of the task; where a class is rare, more than accuracy. Raises UserError for one that does not fit.
+    None chosen: those of the task; of a regression mae, rmse and r2; where a class is rare, more than accuracy. Raises
+    UserError for one that does not fit.
     """
     spec = splits.spec
     functions: dict[str, Metric] = {}
@@ -41,6 +43,8 @@ def choose_metrics(
         note = both_classes(objects, spec)
         return functions, Measures(objects, spec), (note,) if note else ()
     functions = dict(default_metrics(spec.task))
+    if spec.task == "regression":
+        return functions, of_quantities(spec), ()
     if spec.task != "classification":
         return functions, Measures(), ()
     found, note = unbalanced(spec, splits.train.targets)

@@ -164,9 +164,10 @@ def say_joined(config: Config, sizes: Mapping[str, int]) -> None:
     say(f"the data are divided into {', '.join(present)}, and all of them are scored together{alone}")
 
 
-def say_left_out(notes: Sequence[str]) -> tuple[str, ...]:
-    """Name the rows that do not fit the columns of the run, and return these lines."""
-    lines = tuple(note.removeprefix("broken   ") for note in notes if note.startswith("broken"))
+def say_left_out(notes: Sequence[str], whole: bool) -> tuple[str, ...]:
+    """Name the rows that do not fit the columns of the run, of other data (`whole`) also skipped images; return these lines."""
+    kinds = ("broken", "skipped") if whole else ("broken",)
+    lines = tuple(note.partition(" ")[2].lstrip() for note in notes if note.startswith(kinds))
     for line in lines:
         say(line)
     return lines

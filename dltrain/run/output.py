@@ -9,13 +9,15 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dltrain.data.errors import nearest, some
 from dltrain.errors import DataProblem
+from dltrain.metrics.thresholds import Threshold
 from dltrain.run.inputs import Given
 from dltrain.run.prediction import Predictions
 from dltrain.run.table import Array
@@ -37,6 +39,10 @@ class Part:
     found: Predictions
     kept: Mapping[str, Sequence[object]]
 
+    def decided(self, threshold: Threshold | None) -> Part:
+        """Return the same with the labels of a threshold."""
+        return self if threshold is None else replace(self, found=self.found.decided(threshold))
+
     @property
     def of_files(self) -> bool:
         """Return whether samples are named by their files, not by rows."""
@@ -52,7 +58,8 @@ def kept_columns(
     """
     if not names:
         return {}
-    if found.where.dtype == object or not found.contract.columns:
+    is_table = given.content is not None or given.path.exists()
+    if found.where.dtype == object or not found.contract.columns or not is_table:
         raise DataProblem(f"`--keep` is {','.join(names)}, and {given.name} has no columns. Leave it out")
     table = given.table(delimiter)
     for name in names:
@@ -132,6 +139,11 @@ def document(parts: Sequence[Part], runs: Sequence[str], notes: Sequence[str]) -
         "runs": list(runs),
         "task": contract.task,
         "classes" if contract.task == "classification" else "quantities": [str(name) for name in names],
+        **(
+            {}
+            if (cut := parts[0].found.threshold) is None
+            else {"threshold": {"class": cut.name, "value": cut.value}}
+        ),
         "samples": sum(len(part.found) for part in parts),
         "notes": list(notes),
         "broken": broken,
@@ -143,20 +155,26 @@ def _records(part: Part) -> list[dict[str, object]]:
     found = part.found
     records: list[dict[str, object]] = []
     kept = [dict(zip(part.kept, row, strict=True)) for row in zip(*part.kept.values(), strict=True)]
+    values: list[dict[str, object]]
+    rows: list[Any] = [] if found.truth is None else found.truth.tolist()
+    truth: list[object]
     if found.contract.task == "classification":
+        truth = [str(label) for label in rows]
         names = [str(name) for name in found.class_names]
         values = [
             {"label": str(label), "probabilities": dict(zip(names, map(_number, row), strict=True))}
             for label, row in zip(found.labels.tolist(), found.probabilities.tolist(), strict=True)
         ]
     else:
+        truth = [dict(zip(found.names, row, strict=True)) for row in rows]
         values = [
             {"values": dict(zip(found.names, map(_number, row), strict=True))}
             for row in found.values.tolist()
         ]
     for i, (where, value) in enumerate(zip(found.where.tolist(), values, strict=True)):
         name = {"file": where} if part.of_files else {"file": part.given.name, "row": where}
-        records.append({**name, **({"kept": kept[i]} if kept else {}), **value})
+        known = {"truth": truth[i]} if truth else {}
+        records.append({**name, **({"kept": kept[i]} if kept else {}), **known, **value})
     return records
 
 

@@ -22,6 +22,7 @@ from dltrain.data.normalization import Normalizer
 from dltrain.data.spec import DataSpec
 from dltrain.errors import DataProblem, UserError
 from dltrain.losses import combine, yardstick
+from dltrain.metrics.thresholds import Threshold
 from dltrain.run.build import build
 from dltrain.run.data import data_problems
 from dltrain.run.inputs import Given, array_of, finite, rows_of, table_of
@@ -42,6 +43,8 @@ class Predictions:
 
     outputs: (N, K), what the model gives: logits, or quantities as it learned them (standardized). where: (N,) rows counted
     from 1, or files. notes: what was filled, not used, and levels that the training did not have. broken: what was left out.
+    truth: of a split of the training data the labels (N,), or the quantities (N, K) in real units; else None. threshold: by
+    which one of two classes is predicted; None for the most probable one.
     """
 
     outputs: Array
@@ -49,6 +52,8 @@ class Predictions:
     where: Array
     notes: tuple[str, ...] = ()
     broken: tuple[Broken, ...] = ()
+    truth: Array | None = None
+    threshold: Threshold | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -62,13 +67,20 @@ class Predictions:
 
     @cached_property
     def classes(self) -> NDArray[np.int64]:
-        """Return the number (N,) of the most probable class. Raises UserError for quantities."""
+        """Return the number (N,) of the predicted class: the most probable one, or by the threshold. Raises UserError for quantities."""
         self._check("classes", "classification", "values")
+        if self.threshold is not None:
+            decided: NDArray[np.int64] = self.threshold.decide(torch.from_numpy(self.outputs)).numpy()
+            return decided
         return self.outputs.argmax(-1)
+
+    def decided(self, threshold: Threshold) -> Predictions:
+        """Return the predictions with the labels of a threshold."""
+        return replace(self, threshold=threshold, notes=(*self.notes, f"threshold {threshold}"))
 
     @cached_property
     def labels(self) -> Array:
-        """Name (N,) of the most probable class, its number where classes have no names. Raises UserError for quantities."""
+        """Name (N,) of the predicted class, its number where classes have no names. Raises UserError for quantities."""
         self._check("labels", "classification", "values")
         return np.array(self.class_names)[self.classes]
 
@@ -93,13 +105,16 @@ class Predictions:
 
     @cached_property
     def table(self) -> Table:
-        """Return the label and the probability of each class, or each quantity, as columns."""
+        """Return the label and the probability of each class, or each quantity, as columns; before them the truth, if known."""
         if self.contract.task == "regression":
-            return Table(dict(zip(self.names, self.values.T, strict=True)))
+            values = dict(zip(self.names, self.values.T, strict=True))
+            truth = {} if self.truth is None else dict(zip(self.names, self.truth.T, strict=True))
+            return Table({f"truth({name})": column for name, column in truth.items()} | values)
         columns: dict[str, Array] = {
             f"p({name})": column for name, column in zip(self.class_names, self.probabilities.T, strict=True)
         }
-        return Table({"label": self.labels, **columns})
+        known: dict[str, Array] = {} if self.truth is None else {"truth": self.truth}
+        return Table({**known, "label": self.labels, **columns})
 
     def _check(self, name: str, task: str, instead: str) -> None:
         if self.contract.task != task:
@@ -162,9 +177,7 @@ class Predictor:
 
     def predict(self, samples: Samples, batch_size: int | None = None) -> Predictions:
         """Return the predictions for samples, batch by batch; none where all samples are broken."""
-        contract, size = self.known_contract(), self.batch_size if batch_size is None else batch_size
-        if size < 1:
-            raise UserError(f"`batch_size` is {size}; it must be at least 1.")
+        contract, size = self.known_contract(), self.checked_size(batch_size)
         outputs: list[Tensor] = []
         where: list[Array] = []
         distance = 0.0
@@ -183,6 +196,20 @@ class Predictor:
         names = np.concatenate(where)
         notes = (*samples.notes, *scale_note(distance / len(names)))
         return Predictions(torch.cat(outputs).numpy(), contract, names, notes, tuple(samples.broken))
+
+    def threshold(self, decision: tuple[str, float] | None) -> Threshold | None:
+        """Return the threshold for a class and a probability. Raises UserError where it does not fit the task."""
+        contract = self.known_contract()
+        if decision is None:
+            return None
+        return Threshold.of(*decision, contract.task, contract.outputs, contract.class_names)
+
+    def checked_size(self, batch_size: int | None) -> int:
+        """Return the number of samples at once: that of the run's evaluations for None. Raises UserError for less than 1."""
+        size = self.batch_size if batch_size is None else batch_size
+        if size < 1:
+            raise UserError(f"`batch_size` is {size}; it must be at least 1.")
+        return size
 
     def _check_scale(self, samples: Samples, inputs: Tensor) -> None:
         """Refuse bytes for a model that learned from floats outside [0, 1]: as fractions they are on another scale."""
@@ -281,7 +308,8 @@ def ensemble(predictors: Sequence[Predictor], members: Sequence[Predictions]) ->
     notes = tuple(dict.fromkeys(note for member in members for note in member.notes))
     broken = {item.where: item for member in members for item in member.broken}
     where = members[0].where[_places(members[0], shared)]
-    return Predictions(mean.numpy(), contract, where, notes, tuple(broken.values()))
+    truth = members[0].truth
+    return Predictions(mean.numpy(), contract, where, notes, tuple(broken.values()), truth)
 
 
 def _places(member: Predictions, shared: list[Any]) -> list[int]:

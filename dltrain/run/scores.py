@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
 from dltrain.metrics import bootstrap
 from dltrain.metrics.report import class_rows, confusion_lines, names_of, per_class_lines
-from dltrain.text import show
+from dltrain.metrics.thresholds import BALANCED, F1_OF_CLASS, Best, Threshold
+from dltrain.text import show, shown
 
 CONSTANT = "constant guess"
+# what a threshold is suggested by, as it is shown
+KINDS = {F1_OF_CLASS: "f1 of {}", BALANCED: "balanced_accuracy"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,8 @@ class Score:
 
     intervals: low and high end by metric; counts: (C, C) of true class (row) and predicted class, of a classification; trained_on:
     samples that are equal to one of the training of the run, None where that is not known or the data are its own; constant: scores of a
-    constant guess, for a table; left_out: lines on rows that do not fit the columns of the run
+    constant guess, for a table; left_out: lines on rows that do not fit the columns of the run; threshold: by which classes are predicted, and
+    following the metrics that it changes; suggested: thresholds on the probability of the class `suggested_for`, of the val split
     """
 
     run: str
@@ -34,6 +40,10 @@ class Score:
     trained_on: int | None = None
     constant: dict[str, float] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    threshold: Threshold | None = None
+    following: Sequence[str] = ()
+    suggested: Sequence[Best] = ()
+    suggested_for: str = ""
 
 
 def print_scores(scores: list[Score]) -> None:
@@ -57,7 +67,10 @@ def print_scores(scores: list[Score]) -> None:
 
 
 def print_details(scores: list[Score], resamples: int) -> None:
-    """Print the intervals of all scores, and by class those of the last split of each run."""
+    """Print the threshold, the intervals of all scores, and by class those of the last split of each run."""
+    if (threshold := scores[0].threshold) is not None:
+        changed = [*scores[0].following, "confusion matrix", "report by class"]
+        show(f"\nthreshold: {threshold}; it changes {', '.join(changed)}, and no other score")
     if any(score.intervals for score in scores):
         show(
             f"\n{100 * bootstrap.LEVEL:.0f} % intervals ({resamples:,} bootstrap resamples, seed {bootstrap.SEED})"
@@ -75,6 +88,22 @@ def print_details(scores: list[Score], resamples: int) -> None:
             show("\n".join(per_class_lines(score.counts, score.class_names)))
             if matrix := confusion_lines(score.counts, score.class_names):
                 show("\n" + "\n".join(matrix))
+    for score in scores:
+        for line in suggestion(score):
+            show(line)
+
+
+def suggestion(score: Score) -> list[str]:
+    """Return lines on thresholds with higher scores on the val split; none where 0.5 has the highest."""
+    name = score.suggested_for
+    lines = []
+    for best in score.suggested:
+        if best.score > best.at_half:
+            option = shlex.quote(f"{name}={best.threshold!r}")
+            kind = KINDS[best.kind].format(shown(name))
+            lines.append(f"  --threshold {option}: {kind} {best.score:.4f} (at 0.5 {best.at_half:.4f})")
+    head = f"\n{score.run}, thresholds on p({shown(name)}) with the highest scores on {score.split} ({score.samples:,} samples)"
+    return [head, *lines] if lines else []
 
 
 def as_json(scores: list[Score], resamples: int) -> str:
@@ -92,6 +121,15 @@ def as_json(scores: list[Score], resamples: int) -> str:
         }
         if score.constant:
             item["constant"] = score.constant
+        if score.threshold is not None:
+            item["threshold"] = {
+                "class": score.threshold.name,
+                "value": score.threshold.value,
+                "changes": list(score.following),
+            }
+        if score.suggested:
+            best = [asdict(one) for one in score.suggested]
+            item["suggested_thresholds"] = {"class": score.suggested_for, "best": best}
         if score.counts is not None:
             item["per_class"] = [asdict(row) for row in class_rows(score.counts, score.class_names)]
             item["classes"] = names_of(score.counts, score.class_names)

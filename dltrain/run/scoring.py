@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,13 +15,17 @@ from dltrain.config.door import Door
 from dltrain.config.schema import Config, objective_of, undivided
 from dltrain.data.batches import Joined, Split
 from dltrain.data.contract import Contract
+from dltrain.data.raw import VAL
 from dltrain.data.spec import DataSpec
+from dltrain.data.split_names import SPLIT_NAMES
 from dltrain.data.units import InUnits
 from dltrain.errors import UserError
 from dltrain.losses import combine, yardstick
 from dltrain.metrics import bootstrap
 from dltrain.metrics.counts import confusion_of
 from dltrain.metrics.measures import Measures
+from dltrain.metrics.report import names_of
+from dltrain.metrics.thresholds import Threshold, at_threshold, best_thresholds
 from dltrain.run.build import (
     build_augmentation,
     build_loss,
@@ -44,6 +48,7 @@ from dltrain.run.other_data import (
 )
 from dltrain.run.plan import choose_batch_size, make_plan
 from dltrain.run.scores import Score
+from dltrain.run.uncertainty import uncertainty
 from dltrain.run.weights import load_best
 from dltrain.seeding import GlobalStream, Stream
 from dltrain.storage.run_folder import read_contract, read_statistics
@@ -69,6 +74,8 @@ class Scored:
     fingerprint: str
     train: Split
     has_columns: bool = False  # of a table, whose scores a constant guess stands beside
+    threshold: Threshold | None = None  # by which a class is predicted; None for the most probable one
+    following: Sequence[str] = ()  # metrics that the threshold changes
 
 
 def score_runs(
@@ -78,12 +85,13 @@ def score_runs(
     resamples: int = 0,
     whole: bool = False,
     originals: list[Config] | None = None,
+    decision: tuple[str, float] | None = None,
 ) -> list[Score]:
     """Score each run's best weights on val and test; with several runs also the mean of their outputs (L3).
 
-    resamples: number of the bootstrap; 0 gives no intervals. whole: the data are other ones than those of the runs, and all their
-    samples are scored as one split, `all`, unless they turn out to be a copy. originals: the configurations of the runs without changes, by
-    which their data are found again to tell which samples were trained on; None does not look.
+    resamples: number of the bootstrap; 0 gives no intervals. whole: all samples of other data than those of the runs are scored as one
+    split, `all`, unless the data turn out to be a copy. originals: the configurations of the runs without changes, by which their data are
+    found again to tell which samples were trained on; None does not look. decision: a class of two, and the probability to predict it from.
     Raises CheckpointProblem for a run without best weights, UserError when the runs do not share their data.
     """
     scores: list[Score] = []
@@ -102,9 +110,10 @@ def score_runs(
         if whole:
             say_joined(config, parts.spec.sizes)
         seen = say_of_data(path, parts.splits, parts.fingerprint, parts.spec.notes, trained)
-        left_out = say_left_out(parts.spec.notes)
+        left_out = say_left_out(parts.spec.notes, whole)
         known = trained.targets if isinstance(trained, Trained) else None if whole else parts.train.targets
         load_best(parts, path)
+        plain, parts = parts, with_decision(parts, decision)
         draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
         outputs.append({})
         losses.append(parts.loss)
@@ -115,7 +124,7 @@ def score_runs(
             score = scored(parts, str(path), name, passes, targets, resamples)
             constant = {}
             if parts.has_columns:
-                constant = constant_beside(parts.spec, parts.metrics, parts.measures, known, targets)
+                constant = constant_beside(plain.spec, plain.metrics, plain.measures, known, targets)
             scores.append(replace(score, trained_on=seen.get(name), constant=constant, left_out=left_out))
     if len(paths) == 1:
         return scores
@@ -162,10 +171,33 @@ def build_scored(
 def scored(parts: Scored, run: str, split: str, passes: Tensor, targets: Tensor, resamples: int) -> Score:
     """Score the outputs (P, N, K) of one or several passes over a split."""
     outputs = mean_output(parts, passes)
-    values = measure(parts, outputs, targets) | uncertainty(parts, passes, targets)
-    counts = confusion_of(outputs, targets).long().cpu() if parts.spec.task == "classification" else None
+    values = measure(parts, outputs, targets) | uncertainty(
+        parts.metrics["loss"], parts.spec, passes, targets
+    )
     found = bootstrap.intervals(parts.metrics, parts.measures, outputs, targets, resamples)
-    return Score(run, split, len(targets), values, found, counts, parts.spec.class_names)
+    if parts.spec.task != "classification":
+        return Score(run, split, len(targets), values, found)
+    threshold = parts.threshold
+    decided = outputs if threshold is None else threshold.decided(outputs)
+    counts = confusion_of(decided, targets).long().cpu()
+    score = Score(run, split, len(targets), values, found, counts, parts.spec.class_names)
+    if threshold is not None:
+        return replace(score, threshold=threshold, following=parts.following)
+    # other data are not there to choose by, and the test split least of all
+    if split != SPLIT_NAMES[VAL] or outputs.shape[1] != 2:
+        return score
+    place, best = best_thresholds(outputs, targets)
+    return replace(score, suggested=best, suggested_for=names_of(counts, parts.spec.class_names)[place])
+
+
+def with_decision(parts: Scored, decision: tuple[str, float] | None) -> Scored:
+    """Return parts whose metrics of predicted classes follow a threshold. Raises UserError where it does not fit the data."""
+    if decision is None:
+        return parts
+    spec = parts.spec
+    threshold = Threshold.of(*decision, spec.task, spec.num_classes, spec.class_names)
+    metrics, objects, following = at_threshold(parts.metrics, parts.measures, threshold)
+    return replace(parts, metrics=metrics, measures=objects, threshold=threshold, following=following)
 
 
 def in_shared_units(
@@ -293,32 +325,6 @@ def copies_of(parts: Scored, named: bool = False) -> Augmentation:
 def mean_output(parts: Scored, passes: Tensor) -> Tensor:
     """Return one output for each sample from those of several passes: their mean in the space of the loss."""
     return passes[0] if len(passes) == 1 else combine(parts.loss, passes)
-
-
-def uncertainty(parts: Scored, passes: Tensor, targets: Tensor) -> dict[str, float]:
-    """Return measures of the uncertainty of several passes; none for one.
-
-    `loss_sd` is the standard deviation of a single pass's `loss`. For classes `entropy` is that of the mean probabilities, in
-    nats, and `disagreement` the part of it that the passes do not share: the mutual information of class and pass (Houlsby
-    et al. 2011, arXiv:1112.5745), 0 where all passes say the same. For quantities `deviation` is the standard deviation of
-    the outputs over the passes, in the mean over samples.
-    """
-    if len(passes) == 1:
-        return {}
-    losses = torch.stack([parts.metrics["loss"](logits, targets).double().mean() for logits in passes])
-    found = {"loss_sd": losses.std()}
-    if parts.spec.task == "classification":
-        single = passes.double().softmax(-1)
-        whole = entropy(single.mean(0))
-        found |= {"entropy": whole.mean(), "disagreement": (whole - entropy(single).mean(0)).mean()}
-    else:
-        found["deviation"] = parts.spec.in_units(passes.double()).std(0).mean()
-    return {name: float(value) for name, value in found.items()}
-
-
-def entropy(probabilities: Tensor) -> Tensor:
-    """Return −Σ p log p over the last axis, in nats."""
-    return torch.special.entr(probabilities).sum(-1)
 
 
 def measure(parts: Scored, logits: Tensor, targets: Tensor) -> dict[str, float]:

@@ -180,7 +180,8 @@ def read_all(folder: Path, share: float) -> None:
 def test_an_image_that_cannot_be_read_is_named(folder: Path, damage: bytes | None, share: float) -> None:
     bad = folder / "dog" / "03.png"
     bad.write_bytes(bad.read_bytes()[:60] if damage is None else damage)
-    message = "^cannot use the image .*dog/03.png .*take broken images out of the folder, or replace them$"
+    message = "^cannot use the image .*dog/03.png .*take broken images out of the folder, or replace them; or leave "
+    message += "them out: dataset.broken=skip$"
     with pytest.raises(DataError, match=message) as error:
         read_all(folder, share)
     with pytest.raises(DataError, match=message):
@@ -201,7 +202,8 @@ def test_all_broken_images_are_named_at_once(folder: Path, how: dict[str, Any]) 
     with pytest.raises(DataError) as error:
         image_folder(str(folder), **how)
     first, second = str(error.value).splitlines()
-    assert first == "cannot use 14 of 41 images; take broken images out of the folder, or replace them:"
+    cure = "take broken images out of the folder, or replace them; or leave them out: dataset.broken=skip"
+    assert first == f"cannot use 14 of 41 images; {cure}:"
     assert second.count("/broken") == 10 and second.endswith("(4 more)")
 
 

@@ -1,0 +1,75 @@
+"""Predictions for a split of the data that a run was trained on, beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from dltrain.data.batches import Split
+from dltrain.data.prepare import Source
+from dltrain.data.split_names import SplitName
+from dltrain.errors import DataProblem, UserError, typed
+from dltrain.run.data import build_data
+from dltrain.run.prediction import Predictions, Predictor
+from dltrain.run.table import Array
+from dltrain.storage.run_folder import read_statistics
+from dltrain.training.evaluation import evaluating, outputs_of
+
+
+@dataclass(frozen=True)
+class OfSplit:
+    """Predictions for a split. file: the file of the rows; empty where they come from several, or from none."""
+
+    found: Predictions
+    file: str
+
+
+def predict_split(member: Predictor, path: Path, name: SplitName, batch_size: int | None = None) -> OfSplit:
+    """Return what a run says of a split of its data, with the outputs of `evaluate` to the last bit.
+
+    Raises DataProblem where the data are gone or have changed, and UserError for a split that the run does not have.
+    """
+    contract = member.known_contract()
+    splits = build_data(member.config, member.door, member.device, read_statistics(path), contract)
+    if splits.fingerprint() != contract.fingerprint:
+        raise DataProblem(
+            f"the data are not those that {path} was trained on (their fingerprint differs), so that its {name} split is not "
+            f"known.\nTo predict for all of them: {typed('predict', path, 'FILE')}"
+        )
+    source = cast(Source, splits.source)
+    if name not in source.positions:
+        raise UserError(
+            f"`--split` is {name}, and {path} has no such split; it has {', '.join(source.positions)}"
+        )
+    split = cast(Split, getattr(splits, name))
+    with evaluating(member.model):
+        size = member.checked_size(batch_size)
+        batches = outputs_of(member.model, split, size, member.device, member.precision)
+        outputs = torch.cat([outputs.float().cpu() for outputs, _ in batches]).numpy()
+    positions = source.positions[name]
+    places = source.locate(positions)
+    found = Predictions(outputs, contract, places.rows)
+    targets = source.targets[positions].numpy()
+    truth = np.array(found.class_names)[targets] if contract.task == "classification" else targets
+    return OfSplit(replace(found, truth=truth), places.file)
+
+
+def check_shared(members: Sequence[OfSplit], paths: Sequence[Path], name: str) -> None:
+    """Raise UserError where runs do not have the same samples in a split, as `evaluate` does for an ensemble."""
+    first = members[0]
+    for member, path in zip(members[1:], paths[1:], strict=True):
+        if member.file != first.file or not _same(member.found, first.found):
+            raise UserError(
+                f"{paths[0]} and {path} do not share their {name} split (other data, or another dataset.split_seed): no ensemble "
+                "of them"
+            )
+
+
+def _same(one: Predictions, other: Predictions) -> bool:
+    pairs: list[tuple[Array | None, Array | None]] = [(one.where, other.where), (one.truth, other.truth)]
+    return all(np.array_equal(cast(Array, a), cast(Array, b)) for a, b in pairs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dltrain.data.spec import DataSpec
 from dltrain.data.splits import bootstrapped, hashed_order, rare_classes, split
 from dltrain.data.streaming import in_threads, read_in_threads
 from dltrain.data.units import learned, target_scale
+from dltrain.data.unused import limit_note, unused_keys
 
 _STATISTICS_SAMPLES = 4096  # of a streamed training split: reading all of it would cost an epoch
 _COPIED_AT_ONCE = (
@@ -37,6 +38,8 @@ class Splits:
     spec: DataSpec
     data_fingerprint: str
     contract: Contract | None = None  # None where the dataset is an objective
+    # keys of the dataset that change nothing for these data, with the reason
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     def statistics(self) -> dict[str, Tensor]:
         """Return the statistics that normalized inputs and targets, on the CPU, to be saved with the run.
@@ -99,6 +102,10 @@ def prepare(
         every_class=contract is None,
     )
     positions = [(marks == part).nonzero().flatten() for part in (TRAIN, VAL, TEST)]
+    sampled = not isinstance(raw.inputs, Tensor | Encoder) and len(positions[TRAIN]) > _STATISTICS_SAMPLES
+    limited = limit is not None and limit < len(positions[TRAIN])
+    unused = unused_keys(raw, val_fraction, test_fraction, folds, sampled or limited)
+    raw = replace(raw, notes=(*raw.notes, *limit_note(limit, positions[TRAIN])))
     if limit is not None:
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")
@@ -122,7 +129,7 @@ def prepare(
     placing = _Placing(raw, normalizing, device, resident_share, workers, worker_timeout)
     train = placing.place(positions[TRAIN])
     val, test = (placing.place(chosen) if len(chosen) else None for chosen in positions[VAL:])
-    return Splits(train, val, test, spec, fingerprint, found)
+    return Splits(train, val, test, spec, fingerprint, found, unused)
 
 
 def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:
@@ -336,7 +343,8 @@ def _objective(raw: RawData, device: torch.device, dtype: torch.dtype) -> Splits
         std=torch.ones(features),
         sizes={"train": len(raw), "val": len(raw), "test": 0},
     )
-    return Splits(only, only, None, spec, _fingerprint(raw))
+    unused = unused_keys(raw, 0.0, 0.0, None, False)
+    return Splits(only, only, None, spec, _fingerprint(raw), unused=unused)
 
 
 def free_memory(device: torch.device) -> float:

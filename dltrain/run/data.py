@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dltrain.config.door import Door
-from dltrain.config.schema import Config
+from dltrain.config.schema import Config, DatasetKnobs
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.progress import progress_shown
 from dltrain.data.raw import Encoder, RawData
 from dltrain.data.torch_dataset import as_raw
+from dltrain.data.unused import refuse_unused
 from dltrain.errors import DataProblem, UserError
 from dltrain.run.plan import check_memory
 
@@ -80,6 +81,21 @@ def with_columns(raw: RawData) -> RawData:
 def takes(name: str, door: Door, config: Config) -> bool:
     """Return whether the dataset takes an argument, such as the contract of a run by which it reads other files."""
     return name in inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
+
+
+def check_unused(splits: Splits, config: Config, given: Collection[str]) -> tuple[str, ...]:
+    """Refuse keys that were given and change nothing for these data; return lines on those that a file sets so.
+
+    Raises DataProblem.
+    """
+    with data_problems():
+        refuse_unused(splits.unused, given)
+    defaults = asdict(DatasetKnobs()) | {"target_scale": "unit"}
+    return tuple(
+        f"unused   dataset.{key}={config.dataset[key]}: {why}"
+        for key, why in splits.unused.items()
+        if config.dataset.get(key, defaults.get(key)) != defaults.get(key)
+    )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dltrain.config import saved
 from dltrain.config.door import Door
+from dltrain.config.keys import keys_of
 from dltrain.config.own_code import own_digests
 from dltrain.config.schema import Config
 from dltrain.data.batches import Split
@@ -68,8 +69,15 @@ def prepare(
     statistics, contract = (
         (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
     )
+    new = earlier is None
     parts, plan = build(
-        with_former_threads(config, earlier), door, statistics, splits, contract, trial and earlier is None
+        with_former_threads(config, earlier),
+        door,
+        statistics,
+        splits,
+        contract,
+        trial and new,
+        keys_of(overrides) if new else (),
     )
     if earlier is None:
         config = with_threads(config, torch.get_num_threads())

@@ -71,9 +71,10 @@ def read(
     path: Path, catalogue: Catalogue, overrides: list[str], instead: dict[str, dict[str, Any]], whole: bool
 ) -> Config:
     """Return the configuration by which a run is scored. Raises UserError for a change that a score does not depend on."""
+    repeat = saved.repeating(path, catalogue)
     if not whole:
-        check_division(overrides, path)
-    check_used(overrides, path)
+        check_division(overrides, path, repeat)
+    check_used(overrides, path, repeat)
     return named_copies(saved.read(path, catalogue, overrides, instead=instead), catalogue)
 
 

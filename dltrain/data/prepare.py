@@ -78,13 +78,15 @@ def prepare(
     dtype: torch.dtype = torch.float32,
     statistics: Mapping[str, Tensor] | None = None,
     contract: Contract | None = None,
+    without_val: str = "dataset.val_fraction=0",
 ) -> Splits:
     """Split, normalize and place the data; `split` and `normalizer` state the rules.
 
     The samples are kept on the device when they take at most `resident_share` of its free memory, else they are streamed
     through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used instead of new ones;
     `contract` is the contract of that run, which the data must match; `limit` is the number of training samples to keep;
-    `bootstrap` is a seed by which as many are then drawn with replacement. Raises DataError where the data cannot be used so.
+    `bootstrap` is a seed by which as many are then drawn with replacement; `without_val` is what a message proposes for a run
+    without a val split. Raises DataError where the data cannot be used so.
     """
     device = torch.device(device)
     raw = _checked(raw)
@@ -100,6 +102,7 @@ def prepare(
         folds=folds,
         fold=fold,
         every_class=contract is None,
+        without_val=without_val,
     )
     positions = [(marks == part).nonzero().flatten() for part in (TRAIN, VAL, TEST)]
     sampled = not isinstance(raw.inputs, Tensor | Encoder) and len(positions[TRAIN]) > _STATISTICS_SAMPLES

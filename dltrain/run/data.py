@@ -23,6 +23,7 @@ from dltrain.data.unused import refuse_unused
 from dltrain.errors import DataProblem, UserError
 from dltrain.run.plan import check_memory
 
+SCHEDULES = ("schedule", "momentum_schedule", "penalty_schedule")
 COMMON_DATASET_KEYS = (
     "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit", "bootstrap",
 )  # fmt: skip
@@ -42,6 +43,7 @@ def build_data(
     """
     machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
     machine |= {"worker_timeout": config.worker_timeout, "contract": contract}
+    machine["without_val"] = without_val(config)
     common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
     common["bootstrap"] = config.seed if common["bootstrap"] else None
     with data_problems(), progress_shown(not config.quiet):
@@ -49,6 +51,17 @@ def build_data(
         if not isinstance(raw.inputs, Tensor | Encoder):
             check_memory(config, len(raw), raw.inputs.shape)
         return prepare(raw, **common, folds=config.folds, fold=config.fold, **machine)
+
+
+def without_val(config: Config) -> str:
+    """Return what to type for a run without a val split: whatever looks at val looks at train then."""
+    groups = (name for name in ("early_stopping", *SCHEDULES) if is_of_val(getattr(config, name).get("metric")))
+    return " ".join(["dataset.val_fraction=0", *(f"{name}.metric=train/loss" for name in groups)])
+
+
+def is_of_val(metric: object) -> bool:
+    """Return whether a column needs a val split."""
+    return metric == "gap" or str(metric).startswith("val/")
 
 
 def load_data(

@@ -113,7 +113,14 @@ def build(
     parts = Parts(
         model=model,
         spec=replace(
-            splits.spec, notes=(*splits.spec.notes, *unused, *getattr(loss, "notes", ()), *note, *slow_choices(device, plan.precision))
+            splits.spec,
+            notes=(
+                *splits.spec.notes,
+                *unused,
+                *getattr(loss, "notes", ()),
+                *note,
+                *slow_choices(device, plan.precision),
+            ),
         ),
         train=splits.train,
         val=splits.val,

@@ -55,7 +55,9 @@ def build_data(
 
 def without_val(config: Config) -> str:
     """Return what to type for a run without a val split: whatever looks at val looks at train then."""
-    groups = (name for name in ("early_stopping", *SCHEDULES) if is_of_val(getattr(config, name).get("metric")))
+    groups = (
+        name for name in ("early_stopping", *SCHEDULES) if is_of_val(getattr(config, name).get("metric"))
+    )
     return " ".join(["dataset.val_fraction=0", *(f"{name}.metric=train/loss" for name in groups)])
 
 

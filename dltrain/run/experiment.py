@@ -112,8 +112,9 @@ def run(
 ) -> float | None:
     """Train in a folder, and return the objective. `watch` may prune the run.
 
-    Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`, Interrupted after a signal,
-    and ResourceProblem at the end of a run that is done but could not write all of its logs (`degraded`).
+    Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`, Interrupted after a signal
+    (InterruptedWhenDone where the run could be completed all the same), and ResourceProblem at the end of a run that is done
+    but could not write all of its logs (`degraded`).
     """
     folder = open_folder(experiment, path, strict)
     try:
@@ -123,7 +124,9 @@ def run(
         # before the summary says `running`, which a signal must not leave behind
         with trainer.signals, watched_logs(folder):
             info = begin(experiment, trainer, resume)
-            return _fit(experiment, trainer, info)
+            objective = _fit(experiment, trainer, info)
+            trainer.signals.check_done(path)
+            return objective
     finally:
         folder.close()
 
@@ -157,7 +160,7 @@ def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | Non
     try:
         trainer.loggers.tell("run_started", info)
         trainer.fit()
-        with trainer.interruptible():
+        with trainer.interruptible(), trainer.signals.last_phase():
             result = finish(experiment, trainer)
     except BaseException as error:
         report = explain(error, experiment)

@@ -185,6 +185,10 @@ def multistep(
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     scale = {"share": span.length, "epochs": steps_per_epoch, "steps": 1}[unit]
     at = [math.ceil(milestone * scale - 1e-9) for milestone in milestones]
+    if not at:
+        raise ValueError(
+            "milestones is [], so that the value would never change; give some, or use the schedule constant"
+        )
     for milestone, position in zip(milestones, at, strict=True):
         if not 0 < position < span.length:
             raise ValueError(

@@ -96,6 +96,7 @@ class RawData:
         target_scale: `unit` standardizes the targets of a regression by mean and deviation of the training split
         notes: lines that tell what was inferred
         left_out: columns of a table that are not learned from, and why
+        unused: keys of the dataset that change nothing for these data, with the reason as the end of a sentence
         resize: how images of another size are brought to the shape (`dltrain.data.pixels.Resize`); empty: they are refused
     """
 
@@ -111,6 +112,7 @@ class RawData:
     target_scale: Literal["unit", "none"] = "none"
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    unused: Mapping[str, str] = field(default_factory=dict)
     resize: str = ""
 
     def __len__(self) -> int:

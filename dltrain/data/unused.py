@@ -33,7 +33,7 @@ def unused_keys(
     """
     if raw.task == "objective":
         return dict.fromkeys(_OF_SAMPLES, "a study problem has no samples")
-    found: dict[str, str] = {}
+    found = dict(raw.unused)
     own = {mark for mark in (VAL, TEST) if raw.split is not None and bool((raw.split == mark).any())}
     if VAL in own and folds is None:
         found["val_fraction"] = f"the data have a val split already, of {_size(raw, VAL)} samples"

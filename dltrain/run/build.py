@@ -55,6 +55,7 @@ from dltrain.run.plan import (
 )
 from dltrain.run.rehearsal import rehearse
 from dltrain.run.source import differences_from
+from dltrain.schedules import Plateau
 from dltrain.seeding import Stream, derive, sample_positions
 from dltrain.text import first_line
 from dltrain.training.cost import step_flops
@@ -108,6 +109,7 @@ def build(
     metrics, objective = measures(loss, splits.spec, chosen)
     check_outputs(model, loss, metrics, splits, config, objects)
     check_class_weights(config, door, loss, splits.spec, device)
+    plateaus = [schedule for schedule in schedules if hasattr(schedule, "observe")]
     augmentation = build_augmentation(config, door, splits.spec)
     check_effect(config, model, augmentation, splits.spec, given)
     parts = Parts(
@@ -118,6 +120,7 @@ def build(
                 *splits.spec.notes,
                 *unused,
                 *getattr(loss, "notes", ()),
+                *late(plateaus, plan),
                 *note,
                 *slow_choices(device, plan.precision),
             ),
@@ -135,7 +138,7 @@ def build(
         schedule=schedules[0] or (lambda step: 1.0),
         momentum_schedule=schedules[1],
         penalty_schedule=schedules[2],
-        plateaus=[schedule for schedule in schedules if hasattr(schedule, "observe")],
+        plateaus=plateaus,
         rules=rules,
         augmentation=augmentation,
         averaging=door.build(config.averaging, "averaging", model, plan.total_steps, plan.steps_per_epoch)
@@ -452,6 +455,16 @@ def _probe_like(parameter: Tensor) -> Tensor:
     probe = parameter.new_zeros(1).detach().requires_grad_()
     probe.grad = torch.zeros_like(probe)
     return probe
+
+
+def late(plateaus: list[Any], plan: Plan) -> tuple[str, ...]:
+    """Return a line where the run is too short for a plateau schedule to change anything."""
+    evaluations = -(-plan.total_steps // plan.evaluate_every)
+    # the first evaluation is an improvement, and after the last one there is no step
+    short = [p.patience for p in plateaus if isinstance(p, Plateau) and p.patience + 1 >= evaluations]
+    return tuple(
+        f"plateau  patience {count} changes nothing within {evaluations} evaluations" for count in short[:1]
+    )
 
 
 def build_schedule(config: Config, door: Door, group: str, plan: Plan) -> Schedule | None:

@@ -20,6 +20,9 @@ IDLE = {
     "regularization=[l2] parameters.decay_all=true": "has no effect without optimizer.weight_decay",
     "evaluation.every_steps=5 evaluation.every_epochs=2": "has no effect beside evaluation.every_steps=5",
     "checkpoint.every_steps=5 checkpoint.every_epochs=2": "has no effect beside checkpoint.every_steps=5",
+    "batch_size=full shuffle=never": "has no effect with batch_size=full",
+    "schedule=step schedule.every_steps=5 schedule.every_epochs=2": "has no effect beside schedule.every_steps=5",
+    "regularization=[l2] penalty_schedule=step penalty_schedule.every_steps=5 penalty_schedule.every_epochs=2": "has no effect beside",
     "dataset=image_folder dataset.root=pictures dataset.resize=crop": "has no effect without dataset.image_size",
 }
 
@@ -34,6 +37,23 @@ def test_a_key_that_nothing_reads(dltrain, workdir, capsys, typed, says):
     assert dltrain(*(text for text in typed.split() if not text.startswith(f"{key}=")), "--cfg", "job") == 0
     capsys.readouterr()
     assert list(workdir.iterdir()) == []
+
+
+TOGETHER = {
+    "dataset=none model=quadratic folds=3 fold=0": "folds=null fold=null",
+    "dataset=none model=quadratic evaluation.batch_size=4": "evaluation.batch_size=null",
+    "augmentation=[flip,alternating_flip]": "augmentation=[flip]",
+}
+
+
+@pytest.mark.parametrize("typed, cure", TOGETHER.items(), ids=TOGETHER)
+def test_what_has_no_effect_beside_another_choice(dltrain, workdir, capsys, typed, cure):
+    with pytest.raises(UserError, match="cannot go with"):
+        dltrain(*typed.split(), "--cfg", "job")
+    keys = {text.partition("=")[0] for text in cure.split()}
+    rest = (text for text in typed.split() if text.partition("=")[0] not in keys)
+    assert dltrain(*rest, *cure.split(), "--cfg", "job") == 0
+    assert dltrain("augmentation=[flip,alternating_flip]", "augmentation.flip.p=0", "--cfg", "job") == 0
 
 
 def test_a_file_may_state_the_defaults(dltrain, workdir, capsys):

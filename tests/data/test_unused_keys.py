@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from pyarrow import csv, parquet
 
 from dltrain.errors import UserError
 
@@ -29,6 +30,7 @@ def data(workdir):
             for i, ((a, b, _), k, m) in enumerate(zip(x, y, split, strict=True))
         ]
         (workdir / f"{name}.csv").write_text("a,b,y,part,person\n" + "".join(rows))
+    parquet.write_table(csv.read_csv("val.csv"), "val.parquet")
     (workdir / "more.csv").write_text("a,b,y,part,person\n" + "0.1,0.2,yes,train,90\n0.3,0.1,no,train,91\n")
     return workdir
 
@@ -52,6 +54,13 @@ UNUSED = {
     + "val.csv dataset.test_path=more.csv dataset.test_fraction=0.3 dataset.drop=[part]": "test split already, of 2",
     CSV
     + "val.csv dataset.target_scale=none dataset.drop=[part]": "target_scale. has no effect here: the targets are classes",
+    CSV
+    + "val.csv dataset.drop=[part] dataset.features=[a]": "drop. has no effect here: dataset.features names all columns",
+    CSV + "val.csv dataset.dates=number": "dates. has no effect here: no column holds dates",
+    CSV + "val.csv dataset.date_format=%d/%m/%Y": "date_format. has no effect here: no column holds dates",
+    CSV + "val.parquet dataset.delimiter=tab": "delimiter. has no effect here: .parquet files have columns",
+    NPZ
+    + "test.npz dataset.channels=last": "channels. has no effect here: inputs of 2 axes have no color axis",
     "dataset=none model=quadratic dataset.limit=5": "limit. has no effect here: a study problem has no samples",
     "dataset=none model=quadratic dataset.normalize=none": "normalize. has no effect",
 }
@@ -156,3 +165,22 @@ def test_layers_that_the_model_lacks(dltrain, workdir, typed, cure):
 
 def test_a_skip_over_the_first_layer_alone(dltrain, workdir):
     assert dltrain("model=mlp", "model.hidden=[64]", "model.residual=true", "steps=1", "quiet=true") == 0
+
+
+def test_what_would_average_or_change_nothing(dltrain, workdir, capsys):
+    typed = ["dataset=iris", "model=linear", "steps=8"]
+    with pytest.raises(
+        UserError, match="every_steps is 100, and the run has 8 steps: a single iterate from step 6 on"
+    ):
+        dltrain(*typed, "averaging=swa", "averaging.every_steps=100")
+    with pytest.raises(UserError, match="milestones is .., so that the value would never change"):
+        dltrain(*typed, "schedule=multistep", "schedule.milestones=[]")
+    assert not (workdir / "outputs").exists()
+    assert dltrain(*typed, "averaging=swa", "averaging.every_steps=2") == 0
+    assert "changes nothing" not in capsys.readouterr().out
+    assert dltrain(*typed, "schedule=plateau", "schedule.patience=3") == 0
+    assert "plateau patience 3 changes nothing within 4 evaluations" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert dltrain(*typed, "schedule=plateau", "schedule.patience=2") == 0
+    assert "changes nothing" not in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -343,3 +344,12 @@ def test_a_signal_while_a_sweep_writes_its_results(dltrain, workdir, monkeypatch
     assert dltrain(*typed) == 0
     assert [found.name for found in (workdir / "outputs" / "cut").iterdir()] == [folder.name]
     assert (folder / "report.html").is_file()
+
+
+def test_the_end_of_the_process_does_not_collect_garbage(monkeypatch, capsys):
+    """It took 0.8 s of CPU after the last line was printed, 0.2 s now: a third of the time that a signal has."""
+    registered = []
+    monkeypatch.setattr("dltrain.cli.atexit.register", registered.append)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert gc.freeze in registered

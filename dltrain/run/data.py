@@ -24,6 +24,8 @@ from dltrain.errors import DataProblem, UserError
 from dltrain.run.plan import check_memory
 
 SCHEDULES = ("schedule", "momentum_schedule", "penalty_schedule")
+# values by which a key asks for nothing; null for all others
+_OFF = {"class_weights": "none", "bootstrap": False}
 COMMON_DATASET_KEYS = (
     "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit", "bootstrap",
 )  # fmt: skip
@@ -103,8 +105,11 @@ def check_unused(splits: Splits, config: Config, given: Collection[str]) -> tupl
 
     Raises DataProblem.
     """
+    asked = {
+        key for key in given if config.dataset.get(name := key.removeprefix("dataset.")) != _OFF.get(name)
+    }
     with data_problems():
-        refuse_unused(splits.unused, given)
+        refuse_unused(splits.unused, asked)
     defaults = asdict(DatasetKnobs()) | {"target_scale": "unit"}
     return tuple(
         f"unused   dataset.{key}={config.dataset[key]}: {why}"

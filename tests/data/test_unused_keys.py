@@ -97,6 +97,11 @@ def test_a_limit_above_the_samples_is_named(dltrain, data, capsys):
     assert "leaves none" not in capsys.readouterr().out
 
 
+def test_a_value_that_asks_for_nothing(dltrain, data):
+    for key in ("limit=null", "class_weights=none", "bootstrap=false"):
+        assert dltrain("dataset=none", "model=quadratic", f"dataset.{key}", "steps=1", "quiet=true") == 0
+
+
 def test_a_default_and_a_trained_run_are_not_refused(dltrain, data, capsys):
     """Nobody asked for val_fraction=0.1; a rerun states only what it changes."""
     assert dltrain(*NPZ.split()[:-1], "dataset.path=whole.npz", "steps=2") == 0
@@ -170,7 +175,7 @@ def test_a_skip_over_the_first_layer_alone(dltrain, workdir):
 def test_what_would_average_or_change_nothing(dltrain, workdir, capsys):
     typed = ["dataset=iris", "model=linear", "steps=8"]
     with pytest.raises(
-        UserError, match="every_steps is 100, and the run has 8 steps: a single iterate from step 6 on"
+        UserError, match="every_steps is 100, and the run has 8 steps: a single iterate, of step 6,"
     ):
         dltrain(*typed, "averaging=swa", "averaging.every_steps=100")
     with pytest.raises(UserError, match="milestones is .., so that the value would never change"):

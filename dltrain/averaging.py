@@ -215,6 +215,12 @@ class SWA(_RunningAverage):
         # the last step is averaged also where it is not the end of an epoch
         every = min(steps_per_epoch, total_steps or steps_per_epoch) if every_steps is None else every_steps
         super().__init__(model, total_steps, start, every)
+        first = start or every
+        if every_steps is not None and total_steps and total_steps < first + every_steps:
+            raise ValueError(
+                f"every_steps is {every_steps}, and the run has {total_steps} steps: a single iterate, of step {first}, would be "
+                "averaged; lower it, or start earlier (averaging.start_step)"
+            )
         self.last_step = total_steps if every_steps is None else None
 
     def takes(self, step: int) -> bool:

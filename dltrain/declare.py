@@ -68,6 +68,7 @@ GIVES = {
     "composed batches": "a sampler that fixes which classes are in a batch",
     "free draws": "samples are drawn at random for each batch",
     "balanced classes": "rare classes count more",
+    "mirrors": "an augmentation that mirrors pictures left to right",
 }
 Target = TypeVar("Target", bound=Callable[..., object])
 

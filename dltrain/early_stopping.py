@@ -66,6 +66,11 @@ class KeepBest:
 
     _STATE: tuple[str, ...] = ("best", "best_step", "stop_reason")
 
+    @property
+    def note(self) -> str:
+        """Return what the header adds about which weights are kept; nothing where it is the best evaluation by the metric."""
+        return ""
+
     def _is_best(self, score: float, step: int) -> bool:
         if not improves(score, self.best, self.mode):
             return False
@@ -80,8 +85,9 @@ class Patience(KeepBest):
         improved if m̂ < best m̂ − min_delta (mode=max: m̂ > best m̂ + min_delta)
         stop after patience evaluations without improvement, or if ‖w_{t+1} − w_t‖ < tolerance
 
-    The weights kept are those of the evaluation with the best metric itself, without smoothing or min_delta. NaN and inf
-    are not improvements and are left out of m. Raises ValueError for mode=auto if the direction of the metric is unknown.
+    smoothing and min_delta decide when to stop, and nothing else: the weights kept are those of the single evaluation with
+    the best metric itself. An evaluation that gives NaN or inf is no improvement, counts for patience, and is left out of m;
+    the reason for stopping says how many there were. Raises ValueError for mode=auto if the direction of the metric is unknown.
 
     Symbols: s = smoothing; k the number of the evaluation, from 1; best m̂ at the last improvement; w_t all weights
         after step t
@@ -94,12 +100,14 @@ class Patience(KeepBest):
         metric: column of metrics.csv, or gap for val/loss − train/loss
         mode: whether lower (min) or higher (max) is better; auto follows the metric
         patience: evaluations in a row without improvement
-        min_delta: change that an improvement must exceed, in the units of the metric
-        smoothing: weight of the previous average; 0 disables it
+        min_delta: change that an improvement must exceed to reset patience, in the units of the metric; the best weights are
+            those of the best metric, by however little
+        smoothing: weight of the previous average of the metric that patience compares; 0 disables it; the best weights are
+            those of the best single evaluation
         tolerance: smallest norm of an update, below which training stops as converged
     """
 
-    _STATE = ("best", "best_step", "stop_reason", "reference", "stale", "average", "averaged")
+    _STATE = ("best", "best_step", "stop_reason", "reference", "stale", "average", "averaged", "not_finite")
 
     def __init__(
         self,
@@ -115,6 +123,8 @@ class Patience(KeepBest):
         # best m̂, which must be beaten by min_delta, and the evaluations since
         self.reference: float | None = None
         self.stale = 0
+        # those of them whose metric was NaN or inf
+        self.not_finite = 0
         # m, which is biased toward 0, and k
         self.average = 0.0
         self.averaged = 0
@@ -127,18 +137,30 @@ class Patience(KeepBest):
         score = _score(row, self.metric)
         smoothed = self.smooth(score)
         if improves(smoothed, self.reference, self.mode, self.min_delta):
-            self.reference, self.stale = smoothed, 0
+            self.reference, self.stale, self.not_finite = smoothed, 0, 0
         else:
             self.stale += 1
+            self.not_finite += not math.isfinite(score)
         best = self._is_best(score, step)
         if self.stale >= self.patience:
             what = f"smoothed {self.metric}" if self.smoothing else self.metric
-            self.stop_reason = f"{what} has not improved for {self.stale} evaluations{self._where()}"
+            broken = f", {self.not_finite} of them not a finite number" if self.not_finite else ""
+            self.stop_reason = f"{what} has not improved for {self.stale} evaluations{broken}{self._where()}"
         return best
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a saved state. Raises CheckpointProblem if its best evaluation was chosen by the smoothed metric."""
-        super().load_state_dict(_without_first_format(state, self.smoothing))
+        # earlier versions did not count `not_finite`
+        super().load_state_dict({"not_finite": 0} | _without_first_format(state, self.smoothing))
+
+    @property
+    def note(self) -> str:
+        """Return which weights are kept, where patience compares something else than the metric itself; else nothing."""
+        settings = {"smoothing": self.smoothing, "min_delta": self.min_delta}
+        given = [f"{key} {value:g}" for key, value in settings.items() if value]
+        if not given:
+            return ""
+        return f"{' and '.join(given)} for stopping only; the weights of the best single evaluation are kept"
 
     def _where(self) -> str:
         return "" if self.best is None else f" (best {self.best:.6g} at step {self.best_step})"
@@ -161,7 +183,8 @@ def _without_first_format(state: dict[str, Any], smoothing: float) -> dict[str, 
             "an earlier version began it, which took the lowest or highest moving average (early_stopping.smoothing="
             f"{smoothing:g}) for the best evaluation; now the average decides when to stop only."
         )
-    return {key: value for key, value in state.items() if key != "smoothed"} | {"average": 0.0, "averaged": 0}
+    kept = {key: value for key, value in state.items() if key != "smoothed"}
+    return kept | {"average": 0.0, "averaged": 0}
 
 
 def _score(row: Mapping[str, float], metric: str) -> float:

@@ -179,8 +179,9 @@ class Huber(nn.Module):
     Lecture: L3
 
     Args:
-        delta: largest error of the squared part, in deviations of the training targets where these are standardized (tables,
-            arrays), else in their units
+        delta: largest error of the squared part, in standard deviations of the training targets where the dataset
+            standardizes them (tables unless dataset.target_scale=none, arrays, images), else in the units of the targets;
+            the header of a run says how much that is
     """
 
     needs = frozenset({"quantities"})
@@ -189,10 +190,19 @@ class Huber(nn.Module):
         super().__init__()
         refuse_task(spec, "huber", "regression")
         self.delta = delta
+        self.notes = (f"loss     delta {delta:g} {_in_real_units(delta, spec)}",)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         error = residuals(logits, targets)
         return F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.delta).mean(1)
+
+
+def _in_real_units(size: float, spec: DataSpec) -> str:
+    """Return what a size of the errors of standardized targets is in their units, for each column."""
+    if spec.target_scale is None:
+        return "in the units of the targets"
+    real = ", ".join(f"{size * std:.4g}" for std in spec.target_scale.std.tolist())
+    return f"standard deviations of the training targets: {real} in their units"
 
 
 class Objective(nn.Module):

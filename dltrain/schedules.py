@@ -185,6 +185,10 @@ def multistep(
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
     scale = {"share": span.length, "epochs": steps_per_epoch, "steps": 1}[unit]
     at = [math.ceil(milestone * scale - 1e-9) for milestone in milestones]
+    if not at:
+        raise ValueError(
+            "milestones is [], so that the value would never change; give some, or use the schedule constant"
+        )
     for milestone, position in zip(milestones, at, strict=True):
         if not 0 < position < span.length:
             raise ValueError(
@@ -548,9 +552,9 @@ class Plateau:
         s ← factor·s after patience evaluations in a row without improvement
         value = end + (start − end)·s; it multiplies lr
 
-    NaN and inf are not improvements. The count of evaluations restarts after each change of s. The only schedule with a
-    state: the trainer calls `observe` after each evaluation. Raises ValueError for mode=auto if the direction of the
-    metric is unknown.
+    An evaluation whose metric is NaN or inf is left out: it neither improves nor counts, and the run says so. The count of
+    evaluations restarts after each change of s. The only schedule with a state: the trainer calls `observe` after each
+    evaluation. Raises ValueError for mode=auto if the direction of the metric is unknown.
 
     Symbols: s = 1 at the start; best = metric at the last improvement
     Use: when the length of training is not known in advance.
@@ -596,7 +600,9 @@ class Plateau:
         return self._schedule(step)
 
     def observe(self, metric: float) -> None:
-        """Record the metric of one evaluation."""
+        """Record the metric of one evaluation; NaN and inf say nothing about progress."""
+        if not math.isfinite(metric):
+            return
         if improves(metric, self.best, self.mode, self.min_delta):
             self.best, self.stale = metric, 0
             return

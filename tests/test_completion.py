@@ -90,7 +90,7 @@ def test_run_folders_and_files_are_offered(workdir):
     changes = candidates(*split("dltrain resume outputs/digits/2026-01-01_00-00-00-abcd "))
     assert {"epochs=", "quiet=", "checkpoint.keep="} <= set(changes)
     for change in changes:
-        check_safe(f"{change}1", run)  # what is offered is accepted
+        check_safe(f"{change}1", run, pytest.fail)  # what is offered is accepted
     assert candidates(*split("dltrain resume outputs/")) == ["outputs/digits/"]
     assert candidates(*split("dltrain evaluate outputs/digits/2")) == [
         "outputs/digits/2026-01-01_00-00-00-abcd/"

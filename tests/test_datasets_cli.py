@@ -113,7 +113,7 @@ def test_a_run_of_an_earlier_version_is_scored_as_it_was(train, dltrain, workdir
         f"dataset.target={target}",
         WITHOUT,
         "epochs=2",
-        "dataset.target_scale=none",
+        *(["dataset.target_scale=none"] if target == "price" else []),
     )
     kept = run.path / "checkpoints" / "normalization.safetensors"
     save_file({key: value for key, value in load_file(kept).items() if key in ("mean", "std")}, kept)

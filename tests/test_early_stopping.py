@@ -65,6 +65,41 @@ def test_the_reason_names_metric_count_and_best():
     assert stopping.stop_reason == "val/loss has not improved for 2 evaluations (best 0.5 at step 0)"
 
 
+def test_the_reason_counts_evaluations_that_are_not_finite():
+    stopping = Patience(patience=3)
+    for score in (5, NAN, INF, 6):
+        stopping.observe({"val/loss": score}, step=1)
+    assert stopping.stop_reason == (
+        "val/loss has not improved for 3 evaluations, 2 of them not a finite number (best 5 at step 1)"
+    )
+    resumed = Patience(patience=3)
+    resumed.load_state_dict({k: v for k, v in stopping.state_dict().items() if k != "not_finite"})
+    assert (resumed.stale, resumed.not_finite) == (3, 0)  # the state of an earlier version
+
+
+NOTES = [
+    (Patience(), ""),
+    (KeepBest(), ""),
+    (Patience(smoothing=0.9), "smoothing 0.9"),
+    (Patience(smoothing=0.5, min_delta=0.01), "smoothing 0.5 and min_delta 0.01"),
+]
+
+
+@pytest.mark.parametrize(("stopping", "given"), NOTES)
+def test_the_header_says_which_weights_are_kept(stopping, given):
+    kept = f"{given} for stopping only; the weights of the best single evaluation are kept"
+    assert stopping.note == (kept if given else "")
+
+
+def test_the_header_of_a_run_says_which_weights_are_kept(dltrain, workdir, capsys):
+    typed = ["model=linear", "steps=1", "early_stopping.min_delta=0.01"]
+    assert dltrain(*typed) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "early stopping patience · min_delta 0.01 for stopping only; the weights of the best single" in shown
+    )
+
+
 @pytest.mark.parametrize("smoothing", [0.3, 0.9, 0.99])
 def test_the_smoothed_score_is_the_weighted_mean_of_what_came_before(smoothing):
     scores = np.random.default_rng(0).normal(2.0, 1.0, 40)

@@ -108,6 +108,16 @@ def test_r2_can_be_watched_without_naming_it(train, columns):
     assert run.summary["objective"] == max(row["val/r2"] for row in run.rows)
 
 
+def test_the_header_says_how_much_delta_is(train, columns):
+    """The help said deviations, and nothing said of how much: 0.5 of them are so many units of the file."""
+    deviation = columns["seen"][columns["part"] == "train"].std()
+    run = train(*TABLE, "steps=1", "loss=huber", "loss.delta=0.5")
+    text = f"loss     delta 0.5 standard deviations of the training targets: {0.5 * deviation:.4g} in their units"
+    assert text in run.summary["inferred"]
+    run = train(*TABLE, "steps=1", "loss=huber", "dataset.target_scale=none")
+    assert "loss     delta 1 in the units of the targets" in run.summary["inferred"]
+
+
 def test_training_scores_are_in_real_units(train, columns):
     """One batch an epoch: train/loss is that of the weights before its step."""
     run = train(*TABLE, "batch_size=full", "epochs=1", "early_stopping=none", "initializer=zeros")

@@ -113,8 +113,9 @@ PLATEAUS = [
     ([5, 5, 5, 5, 5], {}, [0, 0, 1, 1, 2]),
     ([5, 6, 4, 4, 4], {}, [0, 0, 0, 0, 1]),
     ([-1.0, -0.95, -0.9], {}, [0, 0, 1]),  # a worse negative score is no improvement
-    ([5, math.nan, math.nan, 4], {}, [0, 0, 1, 1]),
-    ([math.nan, math.nan, 4, 3], {}, [0, 1, 1, 1]),
+    ([5, math.nan, math.inf, 4], {}, [0, 0, 0, 0]),
+    ([math.nan, math.nan, 4, 3], {}, [0, 0, 0, 0]),
+    ([5, 6, math.nan, 6], {}, [0, 0, 0, 1]),  # the evaluation between two others is as if it had not been
     ([5, 4.95, 4.9, 4.7], {"min_delta": 0.2}, [0, 0, 1, 1]),
     ([0.5, 0.6, 0.6, 0.5], {"mode": "max"}, [0, 0, 0, 1]),
     ([-1.0, -1.05, -1.1], {"mode": "max", "min_delta": 0.1}, [0, 0, 1]),

@@ -130,6 +130,7 @@ class Flip(Geometric):
 
     whole_pixels = True
     border = None
+    gives = frozenset({"mirrors if p"})
 
     def __init__(self, spec: DataSpec, p: Share = 0.5, vertical_p: Share = 0.0) -> None:
         super().__init__(spec, "flip")
@@ -162,6 +163,7 @@ class AlternatingFlip(Geometric):
 
     whole_pixels = True
     border = None
+    gives = frozenset({"mirrors"})
 
     def __init__(self, spec: DataSpec, seed: Index = 0) -> None:
         super().__init__(spec, "alternating_flip")

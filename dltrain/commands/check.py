@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dltrain.commands.train import check_no_flags, check_no_sweep, read, say_what_is_read
 from dltrain.config.compose import CONFIG_NAME, compose, open_catalogue, open_hydra, quote_foreign
 from dltrain.config.door import Door, shipped_targets
+from dltrain.config.keys import keys_of
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
 from dltrain.text import show
@@ -36,7 +37,8 @@ def run(arguments: list[str]) -> int:
     from dltrain.data.tables.notes import LISTED
     from dltrain.run.build import build
 
-    parts, plan = build(config, Door(shipped_targets(catalogue), config.trust))
+    door = Door(shipped_targets(catalogue), config.trust)
+    parts, plan = build(config, door, given=keys_of(args.overrides))
     for note in parts.spec.notes:
         show(note)
     if parts.contract is not None and len(parts.contract.left_out) > LISTED:

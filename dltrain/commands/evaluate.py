@@ -15,9 +15,9 @@ from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.door import door_for_saved
 from dltrain.config.keys import DIVIDING, check_division, check_used
 from dltrain.config.schema import SPLITTING, Config, DatasetKnobs
-from dltrain.config.validation import plain_config
+from dltrain.config.validation import check_copies, plain_config
 from dltrain.config.values import check_value
-from dltrain.errors import CheckpointProblem, DataProblem, UserError, listing, nearest, typed
+from dltrain.errors import CheckpointProblem, DataProblem, UserError, typed
 from dltrain.storage.job_names import job_label
 
 COMMON = frozenset(field.name for field in fields(DatasetKnobs))
@@ -88,9 +88,10 @@ def read(
     path: Path, catalogue: Catalogue, overrides: list[str], instead: dict[str, dict[str, Any]], whole: bool
 ) -> Config:
     """Return the configuration by which a run is scored. Raises UserError for a change that a score does not depend on."""
+    repeat = saved.repeating(path, catalogue)
     if not whole:
-        check_division(overrides, path)
-    check_used(overrides, path)
+        check_division(overrides, path, repeat)
+    check_used(overrides, path, repeat)
     return named_copies(saved.read(path, catalogue, overrides, instead=instead), catalogue)
 
 
@@ -141,11 +142,7 @@ def named_copies(config: Config, catalogue: Catalogue) -> Config:
         return config
     known = catalogue.words["augmentation"]
     nodes: dict[str, Any] = {}
+    check_copies(config.evaluation.tta_words, catalogue)
     for word in config.evaluation.tta_words:
-        if word not in known or known[word].target is None:
-            raise UserError(
-                f"`evaluation.tta_words` names {word}, which is no augmentation.{nearest(word, known)}\n"
-                f"{listing('Words of augmentation', known)}"
-            )
         nodes[word] = config.augmentation.get(word) or known[word].configuration()["augmentation"][word]
     return replace(config, augmentation=nodes)

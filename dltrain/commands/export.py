@@ -57,9 +57,10 @@ def run(arguments: list[str]) -> int:
     """Write the model, and say where it is and how near to the run."""
     asked = read(arguments)
     check(asked)
-    check_used(asked.overrides, asked.run)
-    check_division(asked.overrides, asked.run)
     catalogue = open_catalogue(asked.config_dir)
+    repeat = saved.repeating(asked.run, catalogue)
+    check_used(asked.overrides, asked.run, repeat)
+    check_division(asked.overrides, asked.run, repeat)
     config = saved.read(asked.run, catalogue, asked.overrides)
     door = door_for_saved(config, catalogue, asked.overrides)
 

@@ -83,9 +83,10 @@ def run(arguments: list[str]) -> int:
     """Print or write the predictions; 3 where an input was left out."""
     asked = read(arguments)
     check_output(asked)
-    check_used(asked.overrides, asked.runs[0])
-    check_division(asked.overrides, asked.runs[0])
     catalogue = open_catalogue(asked.config_dir)
+    repeat = saved.repeating(asked.runs[0], catalogue)
+    check_used(asked.overrides, asked.runs[0], repeat)
+    check_division(asked.overrides, asked.runs[0], repeat)
     configs = [saved.read(path, catalogue, asked.overrides) for path in asked.runs]
     doors = [door_for_saved(config, catalogue, asked.overrides) for config in configs]
     content = sys.stdin.buffer.read() if STANDARD in asked.inputs else None

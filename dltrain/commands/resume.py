@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ def run(arguments: list[str]) -> int:
     path = newest_run(paths[0])
     check_files(path)
     strict, overrides = strictness(given)
-    for override in overrides:
-        check_safe(override, path)
     catalogue = open_catalogue(config_dir)
+    for override in overrides:
+        check_safe(override, path, saved.repeating(path, catalogue))
     config = saved.read(path, catalogue, overrides)
     door = door_for_saved(config, catalogue, overrides)
     warn_of_direction(path, config)
@@ -106,10 +107,11 @@ def strictness(given: list[str]) -> tuple[bool, list[str]]:
     return "true" in values, [text for text in given if not text.startswith("strict=")]
 
 
-def check_safe(override: str, path: Path) -> None:
-    """Refuse a change that would make the resumed run another run."""
+def check_safe(override: str, path: Path, repeat: Callable[[str], object]) -> None:
+    """Refuse a change that would make the resumed run another run; `repeat` raises for one that no run of it can have."""
     key = override.partition("=")[0]
     if key not in LENGTH and not is_safe(key):
+        repeat(override)
         raise UserError(
             f"`{key}` cannot change in a resumed run: it would be another run.{nearest(key, SAFE)}\n"
             f"What can: {', '.join(SAFE)}, and epochs or steps under a schedule that does not look at the end. "

@@ -188,6 +188,12 @@ RULES = (
         "{other}, or {one}",
     ),
     Rule("gives decay", "gives decay", "the weights would decay twice", "{other}, or {one}"),
+    Rule(
+        "gives mirrors",
+        "gives mirrors",
+        "the one mirrors at random, so that the other's alternation from epoch to epoch would be lost",
+        "{other}, or {one}",
+    ),
     # Batches
     Rule(
         "gives free draws",
@@ -231,6 +237,8 @@ KNOBS = (
     Knob("initializer.thaw_epoch", None, "null", gives=frozenset({"new weights"})),
     Knob("optimizer.weight_decay", None, "0", gives=frozenset({"decay"})),
     Knob("model.stochastic_depth", None, "0", needs=frozenset({"skips"})),
+    Knob("folds", None, "null fold=null", needs=frozenset({"samples"})),
+    Knob("evaluation.batch_size", None, "null", needs=frozenset({"samples"})),
     Knob("schedule.warmup_steps", None, "0", needs=_LR),
     Knob("schedule.warmup_epochs", None, "0", needs=_LR),
 )
@@ -436,6 +444,20 @@ IDLE: tuple[tuple[str, Contradiction], ...] = (
         "parameters.decay_all",
         lambda c: value(c, "parameters.decay_all") and not value(c, "optimizer.weight_decay"),
         "without optimizer.weight_decay. Add optimizer.weight_decay=1e-4",
+    ),
+    idle(
+        "shuffle",
+        # micro-batches differ by the order
+        lambda c: c["batch_size"] == "full" and c["shuffle"] in ("once", "never") and c["accumulate"] == 1,
+        "with batch_size=full, where each step takes all samples. Add batch_size=64",
+    ),
+    *(
+        idle(
+            f"{group}.every_epochs",
+            lambda c, group=group: value(c, f"{group}.every_steps"),  # type: ignore[misc]
+            f"beside {group}.every_steps={{{group}[every_steps]}}. Add {group}.every_steps=null",
+        )
+        for group in ("schedule", "momentum_schedule", "penalty_schedule")
     ),
     *(
         idle(

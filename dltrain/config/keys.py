@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dltrain.config.groups import GROUPS, LIST_GROUPS
@@ -49,22 +49,30 @@ def _is_below(key: str, groups: Iterable[str]) -> bool:
     return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
-def check_used(overrides: Iterable[str], run: object) -> None:
-    """Refuse changes of a trained run that would change nothing, or the model that its weights belong to."""
+def check_used(overrides: Iterable[str], run: object, repeat: Callable[[str], object]) -> None:
+    """Refuse changes of a trained run that would change nothing, or the model that its weights belong to.
+
+    repeat: raises UserError for a change that a new run cannot have either, which the message would propose otherwise
+    """
     for text in overrides:
         key = text.partition("=")[0].lstrip("+")
         if key.split(".")[0] not in USED:
+            repeat(text)
             raise UserError(
                 f"`{key}` cannot change here: it belongs to the training, which is done. Leave {text} out.\n"
                 f"For a run with that change: {command('rerun', run, text)}"
             )
 
 
-def check_division(overrides: Iterable[str], run: object) -> None:
-    """Refuse changes that would put samples of training into another split, or weigh or scale them in another way."""
+def check_division(overrides: Iterable[str], run: object, repeat: Callable[[str], object]) -> None:
+    """Refuse changes that would put samples of training into another split, or weigh or scale them in another way.
+
+    repeat: as in `check_used`
+    """
     for text in overrides:
         key = text.partition("=")[0].lstrip("+")
         if key in (*DIVIDING, "folds", "fold"):
+            repeat(text)
             raise UserError(
                 f"`{key}` cannot change here: it decides which samples are those of the training, their weights or their scale. "
                 f"Leave {text} out.\nFor a run with that change: {command('rerun', run, text)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,11 @@ def read(
     return to_config(content, words_of(choices), secrets)
 
 
+def repeating(run: Path, catalogue: Catalogue) -> Callable[[str], Config]:
+    """Return a function that reads a run with one change for a new run; it raises UserError for one that is refused there."""
+    return lambda text: read(run, catalogue, [text], again=True)
+
+
 def read_words(words: Any, file: Path, catalogue: Catalogue) -> dict[str, list[str]]:
     """Return the chosen words by group; a group that is newer than the saved configuration has none.
 
@@ -274,6 +279,8 @@ def set_value(content: dict[str, Any], text: str, table: dict[str, Any]) -> None
         raise UserError(f"`{text}` is not `key=value`. Write the key, `=` and the value.")
     if key not in table or key in GROUPS:
         raise UserError(f"`{key}` is no key of this run (its words stay as they are).{nearest(key, table)}")
+    if key.startswith("sweep."):
+        raise UserError(f"`{key}` is a setting of a sweep, and this is one run. Leave {text} out.")
     *parents, last = key.split(".")
     node = content
     for parent in parents:

@@ -25,7 +25,7 @@ from dltrain.config.user_files import chosen_in, entry
 from dltrain.config.values import chosen_words, fits_rule, refuse_value, setters, source_of
 from dltrain.config.yaml_files import place
 from dltrain.direction import problems
-from dltrain.errors import UserError, nearest
+from dltrain.errors import UserError, listing, nearest
 
 # The keys of early stopping by which evaluations, and with them the jobs of a sweep, are compared.
 COMPARED_BY = ("early_stopping.metric", "early_stopping.mode")
@@ -62,6 +62,7 @@ def checked(
     check_said_twice(plain, choices, overrides, catalogue)
     check_together(plain, choices, kept, catalogue.words["metrics"])
     check_idle(plain, choices, overrides)
+    check_copies(plain["evaluation"].get("tta_words") or (), catalogue)
     return to_config(plain, words_of(choices), secrets)
 
 
@@ -315,6 +316,17 @@ def check_idle(plain: Node, choices: dict[str, list[str]], overrides: list[str])
     for key, idle in IDLE:
         if key in given and idle.occurs(plain, choices):
             raise UserError(idle.message.format(**plain))
+
+
+def check_copies(words: Iterable[str], catalogue: Catalogue) -> None:
+    """Raise UserError for a word of `evaluation.tta_words` that is no augmentation."""
+    known = catalogue.words["augmentation"]
+    for word in words:
+        if word not in known or known[word].target is None:
+            raise UserError(
+                f"`evaluation.tta_words` names {word}, which is no augmentation.{nearest(word, known)}\n"
+                f"{listing('Words of augmentation', known)}"
+            )
 
 
 def check_together(

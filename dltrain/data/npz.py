@@ -58,6 +58,7 @@ def npz(
     names = {"inputs": inputs, "targets": targets, "split": split, "groups": groups}
     _check_lengths(path, {key: arrays[name] for key, name in names.items() if name})
     kind, values, class_names = _targets(arrays[targets], task)
+    axes = arrays[inputs].ndim
     return RawData(
         inputs=as_inputs(arrays[inputs], channels),
         targets=values,
@@ -65,6 +66,7 @@ def npz(
         class_names=class_names,
         target_scale="unit" if kind == "regression" else "none",
         split=_split(arrays[split]) if split else None,
+        unused={"channels": f"inputs of {axes} axes have no color axis"} if axes < 4 else {},
         groups=torch.from_numpy(np.unique(arrays[groups], return_inverse=True)[1].astype(np.int64))
         if groups
         else None,

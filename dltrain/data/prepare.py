@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dltrain.data.split_names import SPLIT_NAMES, SplitName
 from dltrain.data.splits import bootstrapped, hashed_order, rare_classes, split
 from dltrain.data.streaming import in_threads, read_in_threads
 from dltrain.data.units import learned, target_scale
+from dltrain.data.unused import limit_note, unused_keys
 
 _STATISTICS_SAMPLES = 4096  # of a streamed training split: reading all of it would cost an epoch
 _COPIED_AT_ONCE = (
@@ -53,6 +54,8 @@ class Splits:
     # None where the dataset is an objective
     contract: Contract | None = None
     source: Source | None = None
+    # keys of the dataset that change nothing for these data, with the reason
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     def statistics(self) -> dict[str, Tensor]:
         """Return the statistics that normalized inputs and targets, on the CPU, to be saved with the run.
@@ -91,13 +94,15 @@ def prepare(
     dtype: torch.dtype = torch.float32,
     statistics: Mapping[str, Tensor] | None = None,
     contract: Contract | None = None,
+    without_val: str = "dataset.val_fraction=0",
 ) -> Splits:
     """Split, normalize and place the data; `split` and `normalizer` state the rules.
 
     The samples are kept on the device when they take at most `resident_share` of its free memory, else they are streamed
     through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used instead of new ones;
     `contract` is the contract of that run, which the data must match; `limit` is the number of training samples to keep;
-    `bootstrap` is a seed by which as many are then drawn with replacement. Raises DataError where the data cannot be used so.
+    `bootstrap` is a seed by which as many are then drawn with replacement; `without_val` is what a message proposes for a run
+    without a val split. Raises DataError where the data cannot be used so.
     """
     device = torch.device(device)
     raw = _checked(raw)
@@ -113,8 +118,13 @@ def prepare(
         folds=folds,
         fold=fold,
         every_class=contract is None,
+        without_val=without_val,
     )
     positions = [(marks == part).nonzero().flatten() for part in (TRAIN, VAL, TEST)]
+    sampled = not isinstance(raw.inputs, Tensor | Encoder) and len(positions[TRAIN]) > _STATISTICS_SAMPLES
+    limited = limit is not None and limit < len(positions[TRAIN])
+    unused = unused_keys(raw, val_fraction, test_fraction, folds, sampled or limited)
+    raw = replace(raw, notes=(*raw.notes, *limit_note(limit, positions[TRAIN])))
     if limit is not None:
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")
@@ -140,7 +150,7 @@ def prepare(
     placing = _Placing(raw, normalizing, device, resident_share, workers, worker_timeout)
     train = placing.place(positions[TRAIN])
     val, test = (placing.place(chosen) if len(chosen) else None for chosen in positions[VAL:])
-    return Splits(train, val, test, spec, fingerprint, found, source)
+    return Splits(train, val, test, spec, fingerprint, found, source, unused)
 
 
 def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:
@@ -354,7 +364,8 @@ def _objective(raw: RawData, device: torch.device, dtype: torch.dtype) -> Splits
         std=torch.ones(features),
         sizes={"train": len(raw), "val": len(raw), "test": 0},
     )
-    return Splits(only, only, None, spec, _fingerprint(raw))
+    unused = unused_keys(raw, 0.0, 0.0, None, False)
+    return Splits(only, only, None, spec, _fingerprint(raw), unused=unused)
 
 
 def free_memory(device: torch.device) -> float:

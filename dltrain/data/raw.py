@@ -114,6 +114,7 @@ class RawData:
         notes: lines that tell what was inferred
         left_out: columns of a table that are not learned from, and why
         skipped: samples that cannot be used and were left out, by name, and why
+        unused: keys of the dataset that change nothing for these data, with the reason as the end of a sentence
         resize: how images of another size are brought to the shape (`dltrain.data.pixels.Resize`); empty: they are refused
     """
 
@@ -131,6 +132,7 @@ class RawData:
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    unused: Mapping[str, str] = field(default_factory=dict)
     resize: str = ""
 
     def __len__(self) -> int:

@@ -33,6 +33,7 @@ def split(
     folds: int | None = None,
     fold: int | None = None,
     every_class: bool = True,
+    without_val: str = "dataset.val_fraction=0",
 ) -> Tensor:
     """Return (N,) int8 marks: 0 train, 1 val, 2 test.
 
@@ -40,7 +41,7 @@ def split(
     val, the share `val_fraction` of the rest. With `folds`, all samples outside test are divided into that many parts, and
     part `fold` is val. Splits are stratified by class, and groups stay together. Raises DataError where a class or a group
     is too small for that; a split may lack a class where `every_class` is false, and val and test one of less than three
-    samples (`rare_classes`), the first of which is in train.
+    samples (`rare_classes`), the first of which is in train. `without_val` is what to type for a run without a val split.
     """
     marks = np.zeros(len(raw), np.int8) if raw.split is None else raw.split.cpu().numpy().astype(np.int8)
     marks = marks.copy()
@@ -54,7 +55,7 @@ def split(
     elif VAL not in given and val_fraction > 0:
         _cut(marks, VAL, val_fraction, (split_seed, _VAL_STREAM), strata, groups)
     parts = _parts_to_check(marks, given, val_fraction, test_fraction)
-    _check_parts(marks, raw, parts, folds, every_class)
+    _check_parts(marks, raw, parts, folds, every_class, without_val)
     return torch.from_numpy(marks)
 
 
@@ -230,11 +231,16 @@ def _parts_to_check(
 
 
 def _check_parts(
-    marks: NDArray[np.int8], raw: RawData, parts: Sequence[int], folds: int | None, every_class: bool
+    marks: NDArray[np.int8],
+    raw: RawData,
+    parts: Sequence[int],
+    folds: int | None,
+    every_class: bool,
+    without_val: str,
 ) -> None:
     """Refuse an empty split, and a split that lacks one of the classes."""
     for part in parts:
-        cure = _cure(part, raw.groups is not None, folds)
+        cure = _cure(part, raw.groups is not None, folds, without_val)
         if not (marks == part).any():
             raise DataError(f"the {SPLIT_NAMES[part]} split of {len(raw)} samples is empty; {cure}")
         if raw.task == "classification" and every_class:
@@ -279,11 +285,12 @@ def _class_name(raw: RawData, index: int) -> str:
     return repr(raw.class_names[index]) if raw.class_names else str(index)
 
 
-def _cure(part: int, grouped: bool, folds: int | None) -> str:
+def _cure(part: int, grouped: bool, folds: int | None, without_val: str) -> str:
     if part != TEST and folds is not None:
         return "use fewer folds, or another dataset.split_seed"
     if part == TRAIN:
         return "add samples to it, or give less to val and test (dataset.val_fraction, dataset.test_fraction)"
     key = f"dataset.{SPLIT_NAMES[part]}_fraction"
     more = ", or try another dataset.split_seed" if grouped else ""
-    return f"add samples, raise {key}, or do without this split: {key}=0{more}"
+    without = without_val if part == VAL else f"{key}=0"
+    return f"add samples, raise {key}, or do without this split: {without}{more}"

@@ -21,7 +21,7 @@ from dltrain.data.tables.encode import TableInputs
 from dltrain.data.tables.identifiers import is_identifier
 from dltrain.data.tables.notes import constant_notes, different_notes, part_notes, table_note, telling_notes
 from dltrain.data.tables.parts import Part, incomplete, joined, part_by_formats, part_of_table
-from dltrain.data.tables.read import Table, read
+from dltrain.data.tables.read import Table, is_text, read
 from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.targets import Targets, goal_of, read_targets
@@ -136,6 +136,7 @@ def csv(
         target_rules=_target_rules(columns, goal),
         target_scale="unit" if target_scale == "unit" and goal.task == "regression" else "none",
         left_out={column.name: column.reason for column in (*left_out, *roles.dropped)},
+        unused=roles.unused(chosen),
         notes=(
             table_note(table, chosen, left_out, roles.dropped),
             *constant_notes(chosen),
@@ -251,6 +252,17 @@ class _Roles:
     @property
     def dropped(self) -> list[LeftOut]:
         return [LeftOut(name, "dropped") for name in self.drop]
+
+    def unused(self, chosen: tuple[Column, ...]) -> dict[str, str]:
+        """Return the keys of the user that change nothing for this table, with the reason."""
+        found: dict[str, str] = {}
+        if not any(column.format.kind == "date" for column in chosen):
+            found |= dict.fromkeys(("dates", "date_format"), "no column holds dates")
+        if self.features is not None and not set(self.drop) & set(self.features):
+            found["drop"] = "dataset.features names all columns to learn from"
+        if not is_text(self.table.path):
+            found["delimiter"] = f"{self.table.path.suffix} files have columns of their own"
+        return found
 
     def choose(self, columns: Columns) -> tuple[tuple[Column, ...], list[LeftOut]]:
         """Return the features, and the columns that hold nothing to learn from; DataError for one that the user named."""

@@ -64,6 +64,8 @@ class RunInfo:
     sample_labels: tuple[str, ...]
     loaded: str = ""  # which weights came from a file
     early_stopping: str = "patience"  # the word
+    stopping: str = ""  # which weights are kept, where that is not plain
+    plateaus: tuple[str, ...] = ()  # metrics that schedules lower their values by
     inferred: tuple[str, ...] = ()  # what was inferred from the data: `table    house.csv · 506 rows · …`
     resumed: bool = False  # also at step 0, for a run that ended before its first checkpoint
     sweep: str = ""  # name of the sweep's folder for one of its jobs
@@ -98,7 +100,14 @@ class RunInfo:
                 (self.model, count(self.parameters, "parameter"), *([self.loaded] if self.loaded else [])),
             ),
             ("training", (*training, f"batch {self.batch_size:,}", f"at most {length}", *resumed)),
-            ("goal", (f"{self.metric}, {BETTER[self.mode]}", f"early stopping {self.early_stopping}")),
+            (
+                "goal",
+                (
+                    f"{self.metric}, {BETTER[self.mode]}",
+                    f"early stopping {self.early_stopping}",
+                    *([self.stopping] if self.stopping else []),
+                ),
+            ),
             ("machine", machine),
         ]
 
@@ -158,6 +167,25 @@ def count(number: float, noun: str) -> str:
     return f"{size.removesuffix('.0')} {noun if number == 1 else plural}"
 
 
+def score_of(row: Mapping[str, float], metric: str) -> float:
+    """Return a metric of a row, "gap" as val/loss − train/loss; NaN where the row lacks it."""
+    if metric == "gap" and "gap" not in row:
+        return row.get("val/loss", math.nan) - row.get("train/loss", math.nan)
+    return row.get(metric, math.nan)
+
+
+def not_finite(info: RunInfo, row: Mapping[str, float]) -> dict[str, str]:
+    """Return, by metric, what an evaluation does that has no finite value of it: the metrics by which the run decides."""
+    found = {}
+    for metric in dict.fromkeys((info.metric, *info.plateaus)):
+        value = score_of(row, metric)
+        if not math.isfinite(value):
+            means = ["it is not the best"] if metric == info.metric else []
+            means += ["the schedule leaves it out"] if metric in info.plateaus else []
+            found[metric] = f"{metric} is {value:g} at step {row.get('step', 0):g}: {', and '.join(means)}"
+    return found
+
+
 class Best:
     """The best evaluation so far by `metric` ("gap" = val/loss − train/loss) and `mode` (min or max)."""
 
@@ -167,10 +195,7 @@ class Best:
 
     def improves(self, row: Mapping[str, float]) -> bool:
         """Return whether this row is the best so far; NaN never is, nor a row without the metric."""
-        if self.metric == "gap" and "gap" not in row:
-            value = row.get("val/loss", math.nan) - row.get("train/loss", math.nan)
-        else:
-            value = row.get(self.metric, math.nan)
+        value = score_of(row, self.metric)
         better = improves(value, self.score, self.mode)
         if better:
             self.score = value

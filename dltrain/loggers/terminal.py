@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple, TextIO
 
-from dltrain.loggers.events import SUBFOLDER, Best, Progress, Result, RunInfo, count
+from dltrain.loggers.events import SUBFOLDER, Best, Progress, Result, RunInfo, count, not_finite
 from dltrain.screen.notebook import Line
 from dltrain.screen.numbers import bar, clock, in_bytes, minutes, number, rate
 from dltrain.screen.output import SafeStream, Screen, open_screen
@@ -54,6 +54,7 @@ class Terminal:
         for line in header(info, self.screen.width):
             self.screen.print(line)
         self.progress = before_first_step(info)
+        self.told: set[str] = set()  # metrics whose first value that is not finite was named
         self.due, self.waits = 0.0, False  # when to draw next; whether a row waits in what is drawn
         if self.screen.is_live:
             self.draw()
@@ -67,6 +68,10 @@ class Terminal:
     def evaluated(self, row: Mapping[str, float]) -> None:
         if self.screen is None:
             return
+        for metric, text in not_finite(self.info, row).items():
+            if metric not in self.told:
+                self.screen.print([("! ", "yellow"), (text, "")])
+                self.told.add(metric)
         if not self.screen.is_live:
             self.screen.print(self.table.plain(row))
             return

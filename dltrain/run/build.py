@@ -9,7 +9,7 @@ steps before it made.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -40,7 +40,8 @@ from dltrain.optimizers.groups import SteppingOptimizer
 from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
-from dltrain.run.data import build_data
+from dltrain.run.data import build_data, check_unused
+from dltrain.run.effect import check_effect
 from dltrain.run.machine import choose_device, choose_precision, choose_threads, set_machine, slow_choices
 from dltrain.run.measured import check_metrics, choose_metrics, measures
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
@@ -54,6 +55,7 @@ from dltrain.run.plan import (
 )
 from dltrain.run.rehearsal import rehearse
 from dltrain.run.source import differences_from
+from dltrain.schedules import Plateau
 from dltrain.seeding import Stream, derive, sample_positions
 from dltrain.text import first_line
 from dltrain.training.cost import step_flops
@@ -68,17 +70,20 @@ def build(
     splits: Splits | None = None,
     contract: Contract | None = None,
     trial: bool = False,
+    given: Collection[str] = (),
 ) -> tuple[Parts, Plan]:
     """Build all parts of one run and its plan; `statistics` of an earlier run normalize in place of new ones.
 
     `contract` is that of the earlier run: the data are encoded by it, or refused where they differ.
-    `splits` are the data, if they are loaded already. With `trial`, the user's own parts are tried for two steps.
+    `splits` are the data, if they are loaded already. With `trial`, the user's own parts are tried for two steps. `given` are
+    the keys of the command line, which are refused where they change nothing for these data and this model.
 
     Raises UserError, DataProblem where the choices do not fit the data.
     """
     set_machine(config)
     device = choose_device(config.device)
     splits = splits or build_data(config, door, device, statistics, contract)
+    unused = check_unused(splits, config, given)
     batch_size = choose_batch_size(config.batch_size, len(splits.train))
     order = build_order(config, door, splits, batch_size)
     model, frozen, loaded = build_model(config, door, splits, device, batch_size)
@@ -104,9 +109,22 @@ def build(
     metrics, objective = measures(loss, splits.spec, chosen)
     check_outputs(model, loss, metrics, splits, config, objects)
     check_class_weights(config, door, loss, splits.spec, device)
+    plateaus = [schedule for schedule in schedules if hasattr(schedule, "observe")]
+    augmentation = build_augmentation(config, door, splits.spec)
+    check_effect(config, model, augmentation, splits.spec, given)
     parts = Parts(
         model=model,
-        spec=replace(splits.spec, notes=(*splits.spec.notes, *note, *slow_choices(device, plan.precision))),
+        spec=replace(
+            splits.spec,
+            notes=(
+                *splits.spec.notes,
+                *unused,
+                *getattr(loss, "notes", ()),
+                *late(plateaus, plan),
+                *note,
+                *slow_choices(device, plan.precision),
+            ),
+        ),
         train=splits.train,
         val=splits.val,
         test=splits.test,
@@ -120,9 +138,9 @@ def build(
         schedule=schedules[0] or (lambda step: 1.0),
         momentum_schedule=schedules[1],
         penalty_schedule=schedules[2],
-        plateaus=[schedule for schedule in schedules if hasattr(schedule, "observe")],
+        plateaus=plateaus,
         rules=rules,
-        augmentation=build_augmentation(config, door, splits.spec),
+        augmentation=augmentation,
         averaging=door.build(config.averaging, "averaging", model, plan.total_steps, plan.steps_per_epoch)
         if config.averaging.get("_target_")
         else None,
@@ -437,6 +455,16 @@ def _probe_like(parameter: Tensor) -> Tensor:
     probe = parameter.new_zeros(1).detach().requires_grad_()
     probe.grad = torch.zeros_like(probe)
     return probe
+
+
+def late(plateaus: list[Any], plan: Plan) -> tuple[str, ...]:
+    """Return a line where the run is too short for a plateau schedule to change anything."""
+    evaluations = -(-plan.total_steps // plan.evaluate_every)
+    # the first evaluation is an improvement, and after the last one there is no step
+    short = [p.patience for p in plateaus if isinstance(p, Plateau) and p.patience + 1 >= evaluations]
+    return tuple(
+        f"plateau  patience {count} changes nothing within {evaluations} evaluations" for count in short[:1]
+    )
 
 
 def build_schedule(config: Config, door: Door, group: str, plan: Plan) -> Schedule | None:

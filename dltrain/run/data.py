@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,20 @@ import torch
 from torch import Tensor
 
 from dltrain.config.door import Door
-from dltrain.config.schema import Config
+from dltrain.config.schema import Config, DatasetKnobs
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.progress import progress_shown
 from dltrain.data.raw import Encoder, RawData
 from dltrain.data.torch_dataset import as_raw
+from dltrain.data.unused import refuse_unused
 from dltrain.errors import DataProblem, UserError, typed
 from dltrain.run.plan import check_memory
 
+SCHEDULES = ("schedule", "momentum_schedule", "penalty_schedule")
+# values by which a key asks for nothing; null for all others
+_OFF = {"class_weights": "none", "bootstrap": False}
 COMMON_DATASET_KEYS = (
     "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit", "bootstrap",
 )  # fmt: skip
@@ -42,6 +46,7 @@ def build_data(
     """
     machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
     machine |= {"worker_timeout": config.worker_timeout, "contract": contract}
+    machine["without_val"] = without_val(config)
     common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
     common["bootstrap"] = config.seed if common["bootstrap"] else None
     with data_problems(), progress_shown(not config.quiet):
@@ -63,6 +68,19 @@ def check_skipped(run: Path, known: Contract | None, found: Contract | None) -> 
         f"{run}: other images are skipped than in its training: {listed}.\n"
         f"Put the former files back, or train on those that can be used now: {again}"
     )
+
+
+def without_val(config: Config) -> str:
+    """Return what to type for a run without a val split: whatever looks at val looks at train then."""
+    groups = (
+        name for name in ("early_stopping", *SCHEDULES) if is_of_val(getattr(config, name).get("metric"))
+    )
+    return " ".join(["dataset.val_fraction=0", *(f"{name}.metric=train/loss" for name in groups)])
+
+
+def is_of_val(metric: object) -> bool:
+    """Return whether a column needs a val split."""
+    return metric == "gap" or str(metric).startswith("val/")
 
 
 def load_data(
@@ -95,6 +113,24 @@ def with_columns(raw: RawData) -> RawData:
 def takes(name: str, door: Door, config: Config) -> bool:
     """Return whether the dataset takes an argument, such as the contract of a run by which it reads other files."""
     return name in inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
+
+
+def check_unused(splits: Splits, config: Config, given: Collection[str]) -> tuple[str, ...]:
+    """Refuse keys that were given and change nothing for these data; return lines on those that a file sets so.
+
+    Raises DataProblem.
+    """
+    asked = {
+        key for key in given if config.dataset.get(name := key.removeprefix("dataset.")) != _OFF.get(name)
+    }
+    with data_problems():
+        refuse_unused(splits.unused, asked)
+    defaults = asdict(DatasetKnobs()) | {"target_scale": "unit"}
+    return tuple(
+        f"unused   dataset.{key}={config.dataset[key]}: {why}"
+        for key, why in splits.unused.items()
+        if config.dataset.get(key, defaults.get(key)) != defaults.get(key)
+    )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dltrain.config import saved
 from dltrain.config.door import Door
+from dltrain.config.keys import keys_of
 from dltrain.config.own_code import own_digests
 from dltrain.config.schema import Config
 from dltrain.data.batches import Split
@@ -69,8 +70,15 @@ def prepare(
     statistics, contract = (
         (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
     )
+    new = earlier is None
     parts, plan = build(
-        with_former_threads(config, earlier), door, statistics, splits, contract, trial and earlier is None
+        with_former_threads(config, earlier),
+        door,
+        statistics,
+        splits,
+        contract,
+        trial and new,
+        keys_of(overrides) if new else (),
     )
     if earlier is not None:
         check_skipped(earlier, contract, parts.contract)
@@ -107,8 +115,9 @@ def run(
 ) -> float | None:
     """Train in a folder, and return the objective. `watch` may prune the run.
 
-    Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`, Interrupted after a signal,
-    and ResourceProblem at the end of a run that is done but could not write all of its logs (`degraded`).
+    Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`, Interrupted after a signal
+    (InterruptedWhenDone where the run could be completed all the same), and ResourceProblem at the end of a run that is done
+    but could not write all of its logs (`degraded`).
     """
     folder = open_folder(experiment, path, strict)
     try:
@@ -118,7 +127,9 @@ def run(
         # before the summary says `running`, which a signal must not leave behind
         with trainer.signals, watched_logs(folder):
             info = begin(experiment, trainer, resume)
-            return _fit(experiment, trainer, info)
+            objective = _fit(experiment, trainer, info)
+            trainer.signals.check_done(path)
+            return objective
     finally:
         folder.close()
 
@@ -152,7 +163,7 @@ def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | Non
     try:
         trainer.loggers.tell("run_started", info)
         trainer.fit()
-        with trainer.interruptible():
+        with trainer.interruptible(), trainer.signals.last_phase():
             result = finish(experiment, trainer)
     except BaseException as error:
         report = explain(error, experiment)

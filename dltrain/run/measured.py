@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dltrain.config.door import Door
@@ -22,6 +22,7 @@ from dltrain.metrics.measures import (
     unbalanced,
 )
 from dltrain.metrics.samples import TASK_WORDS, default_metrics
+from dltrain.run.data import SCHEDULES, is_of_val
 from dltrain.training.parts import Metric, Parts
 
 
@@ -85,20 +86,30 @@ def check_metrics(parts: Parts) -> None:
     columns = [f"{split}/{name}" for split in splits for name in parts.metrics]
     columns += [f"{split}/{name}" for split in splits[1:] for name in parts.measures.metrics]
     columns += ["gap"] if parts.val is not None else []
-    watchers = [
-        ("early_stopping", parts.early_stopping),
-        *(("schedule", plateau) for plateau in parts.plateaus),
-    ]
-    for key, watcher in watchers:
-        if watcher.metric not in columns:
-            cure = _missing_word(key, watcher.metric, parts)
-            name = watcher.metric.rpartition("/")[2]
-            same = [column for column in reversed(columns) if column.rpartition("/")[2] == name]
-            near = f" Did you mean `{same[0]}`?" if same else "" if cure else nearest(watcher.metric, columns)
+    schedules = zip(SCHEDULES, (parts.schedule, parts.momentum_schedule, parts.penalty_schedule), strict=True)
+    plateaus = ((key, schedule) for key, schedule in schedules if schedule in parts.plateaus)
+    looks: list[tuple[str, Any]] = [("early_stopping", parts.early_stopping), *plateaus]
+    missing = {key: watcher.metric for key, watcher in looks if watcher.metric not in columns}
+    for key, metric in missing.items():
+        measured = f"It measures: {', '.join(columns)}"
+        if parts.val is None and is_of_val(metric):
+            cures = " ".join(f"{other}.metric={_of_train(name, columns)}" for other, name in missing.items())
             raise UserError(
-                f"`{key}.metric` is {watcher.metric}, which this run does not measure.{near}\n"
-                f"It measures: {', '.join(columns)}{cure}"
+                f"`{key}.metric` is {metric}, which this run does not measure: it has no val split. Add {cures}\n{measured}"
             )
+        cure = _missing_word(key, metric, parts)
+        name = metric.rpartition("/")[2]
+        same = [column for column in reversed(columns) if column.rpartition("/")[2] == name]
+        near = f" Did you mean `{same[0]}`?" if same else "" if cure else nearest(metric, columns)
+        raise UserError(
+            f"`{key}.metric` is {metric}, which this run does not measure.{near}\n{measured}{cure}"
+        )
+
+
+def _of_train(metric: str, columns: Sequence[str]) -> str:
+    """Return the column of the training split for one of val: the same metric where it is measured there, else the loss."""
+    column = f"train/{metric.rpartition('/')[2]}"
+    return column if column in columns else "train/loss"
 
 
 def _missing_word(key: str, metric: str, parts: Parts) -> str:

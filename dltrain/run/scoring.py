@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dltrain.augmentation.mix import CutMix, Mixup
 from dltrain.augmentation.pipeline import Augmentation
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, objective_of, undivided
@@ -36,6 +35,7 @@ from dltrain.run.build import (
 )
 from dltrain.run.constant import constant_beside
 from dltrain.run.data import build_data
+from dltrain.run.effect import copying, word_for_copies
 from dltrain.run.machine import choose_device, set_machine
 from dltrain.run.other_data import (
     SAME_DATA,
@@ -307,9 +307,8 @@ def one_pass(
 
 def copies_of(parts: Scored, named: bool = False) -> Augmentation:
     """Return the augmentation without words that mix samples, whose samples have no single target; raise where they were asked for."""
-    transforms = parts.augmentation.transforms if parts.augmentation is not None else []
-    kept = [transform for transform in transforms if not isinstance(transform, Mixup | CutMix)]
-    if named and len(kept) < len(transforms):
+    kept = copying(parts.augmentation)
+    if named and parts.augmentation is not None and len(kept) < len(parts.augmentation.transforms):
         raise UserError(
             "`evaluation.tta_words` names mixup or cutmix, and a copy that is mixed with another sample has no target of its "
             "own. Leave them out."
@@ -317,7 +316,7 @@ def copies_of(parts: Scored, named: bool = False) -> Augmentation:
     if not kept:
         raise UserError(
             "`evaluation.tta` augments the samples that are scored, and this run has no augmentation that leaves targets alone.\n"
-            "Name some: dltrain evaluate RUN evaluation.tta=8 evaluation.tta_words=[shift]"
+            f"Name some: dltrain evaluate RUN evaluation.tta=8 evaluation.tta_words=[{word_for_copies(parts.spec)}]"
         )
     return Augmentation(kept)
 

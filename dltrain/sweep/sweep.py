@@ -54,7 +54,7 @@ from dltrain.sweep.record import (
     resumed_texts,
 )
 from dltrain.text import first_line, show
-from dltrain.training.signals import EXIT_CODES
+from dltrain.training.signals import EXIT_CODES, Interrupted, ended_by_signal
 
 if TYPE_CHECKING:
     from dltrain.config.catalogue import Catalogue
@@ -242,9 +242,11 @@ def drive(driver: Driver, record: dict[str, Any], catalogue: Catalogue) -> int:
     finally:
         show.close()
     missing = total - driver.num_done
-    record |= {"finished": missing == 0, "seconds": round(time.monotonic() - begun, 3)}
+    record |= {"finished": False, "seconds": round(time.monotonic() - begun, 3)}
     write(folder / RECORD, json.dumps(record, indent=2) + "\n")
-    code = conclude(driver, catalogue, missing, completed)
+    left = f"while the results of the sweep were written. The same command writes them, or: {plan.resume_command(folder)}"
+    with ended_by_signal(left):
+        code = conclude(driver, catalogue, missing, completed)
     return code if driver.received is None else EXIT_CODES[driver.received]
 
 
@@ -283,8 +285,7 @@ def conclude(driver: Driver, catalogue: Catalogue, missing: int, completed: bool
         notes.append("results.parquet could not be written; results.csv holds the same")
     if best is not None:
         write_best(plan, rows[0], catalogue, folder / "best.yaml")
-        record = read_record(folder) | {"best": best.folder.name}
-        write(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        add_to_record(folder, best=best.folder.name)
     if best is not None and plan.test and missing == 0:
         notes.append(f"test split of the winner: {test_line(plan, rows[0].jobs)}")
     unfinished = why_unfinished(driver, completed) if missing else ""
@@ -293,12 +294,19 @@ def conclude(driver: Driver, catalogue: Catalogue, missing: int, completed: bool
         notes.append(driver.backend.stays)
     failed = any(job.failed for job in jobs)
     write_report(plan, rows, jobs, notes, folder)
+    # not before its results are there: the same command goes on with a sweep that is not finished
+    add_to_record(folder, finished=missing == 0)
     manifest.write(folder, manifest.SWEEP_RECORDS)
     if failed or not plan.first.quiet:
         print_ranking(plan, rows, jobs, folder, notes)
     if not completed:
         return INTERRUPTED
     return SOME_FAILED if failed else 0
+
+
+def add_to_record(folder: Path, **facts: object) -> None:
+    """Write facts into sweep.json."""
+    write(folder / RECORD, json.dumps(read_record(folder) | facts, indent=2) + "\n")
 
 
 def why_unfinished(driver: Driver, completed: bool) -> str:
@@ -329,6 +337,9 @@ def test_scores(plan: Plan, best: Job) -> dict[str, float]:
         scores = worker.channel.recv() or {}
     except EOFError:
         scores = {}
+    except Interrupted:
+        worker.kill()
+        raise
     worker.end()
     best.summary["test"] = scores
     check_files(best.folder)

@@ -28,10 +28,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
+def dropout_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the dropout layers that drop anything."""
+    return [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+
+
 @contextmanager
 def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
     """Let the dropout layers draw as in training inside; all else is in evaluation mode."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    layers = dropout_layers(model)
     if active and not layers:
         raise UserError(
             "`evaluation.mc_dropout` draws dropout, and this model has none. Train with regularization=[dropout]."

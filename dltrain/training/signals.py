@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from dltrain.errors import UserError, typed
+from dltrain.text import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,12 +83,16 @@ class Interrupted(UserError):
         self.exit_code = exit_code
 
 
+class InterruptedWhenDone(Interrupted):
+    """A signal came when only the end of the run was left, which was completed within `GRACE`: nothing is left to do."""
+
+
 class Overdue(Exception):
-    """A signal has waited for `GRACE` seconds for the end of an evaluation."""
+    """A signal has waited for `GRACE` seconds for the end of an evaluation, or of a run."""
 
 
-# An evaluation that ends sooner is completed
-GRACE = 1.0
+# An evaluation, or the end of a run, that takes less is completed; the rest of the two seconds is for saving and leaving
+GRACE = 0.7
 
 _early: list[int] = []  # signals that came before somebody listened
 
@@ -98,6 +103,29 @@ def hold_interrupt() -> None:
     A job of a sweep is told to end by its driver from the moment at which it says that it has begun.
     """
     signal.signal(signal.SIGINT, lambda number, frame: _early.append(number))
+
+
+@contextmanager
+def ended_by_signal(why: str) -> Iterator[None]:
+    """Raise Interrupted inside, wherever it is, at a signal that asks to end; for work that loses nothing by it.
+
+    why: what follows the name of the signal in the message
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if signal.Signals(number).name == "SIGHUP":
+            leave_closed_terminal()
+        raise Interrupted(f"{signal.Signals(number).name} {why}", EXIT_CODES[signal.Signals(number)])
+
+    former = {number: signal.signal(number, end) for number in handled(ENDINGS)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 _guests: list[bool] = []  # one entry inside `in_process_of_others`
@@ -122,6 +150,8 @@ class Signals:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.deadline = float("inf")
+        # whether the clock, and not only a forward pass, raises Overdue
+        self.timed = False
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
@@ -141,6 +171,7 @@ class Signals:
             leave_closed_terminal()
         if self.received is None:
             self.received, self.deadline = signal.Signals(number), time.monotonic() + GRACE
+            self._arm()
         elif number in ENDINGS and _guests:
             raise KeyboardInterrupt(f"a second {signal.Signals(number).name}: the run stopped at once")
         elif number in ENDINGS:
@@ -159,6 +190,44 @@ class Signals:
             yield
         finally:
             hook.remove()
+
+    @contextmanager
+    def last_phase(self) -> Iterator[None]:
+        """Raise Overdue inside, wherever it is, each time a signal has waited for `GRACE` seconds.
+
+        For work of which nothing is lost: what is written there is written again by a resume. Not on Windows, and not
+        outside of the main thread.
+        """
+        if not hasattr(signal, "setitimer") or not self._former:
+            yield
+            return
+        former = signal.signal(signal.SIGALRM, self._alarm)
+        self.timed = True
+        self._arm()
+        try:
+            yield
+        finally:
+            self.timed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former)
+
+    def _arm(self) -> None:
+        if self.timed and self.received is not None:
+            pause = max(GRACE, 1e-3)
+            signal.setitimer(signal.ITIMER_REAL, max(self.deadline - time.monotonic(), 1e-3), pause)
+
+    def _alarm(self, number: int, frame: FrameType | None) -> None:
+        if self.timed:
+            raise Overdue("a signal asked for the end")
+
+    def check_done(self, folder: object) -> None:
+        """Raise InterruptedWhenDone where a signal came while the run was ending; one that asks for a requeue is named only."""
+        if self.received is None:
+            return
+        message = f"{self.received.name} at the end of the run: it is complete in {folder}, and nothing is left to do"
+        if self.received in ENDINGS:
+            raise InterruptedWhenDone(message, EXIT_CODES[self.received])
+        say(message)
 
     def interruption(self, step: int, folder: object) -> Interrupted:
         """Return the exception to raise once all is saved."""

@@ -204,7 +204,7 @@ class Trainer:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Save and raise Interrupted inside, from a forward pass, once a signal has waited for a second."""
+        """Save and raise Interrupted inside, once a signal has waited for `GRACE` seconds: at a forward pass, or as the clock says."""
         try:
             with self.signals.ending(self.parts.model):
                 yield

@@ -8,6 +8,8 @@ import shlex
 import numpy as np
 import pytest
 
+from dltrain.config import saved
+from dltrain.config.compose import open_catalogue
 from dltrain.data.splits import bootstrapped, hashed_order
 from dltrain.errors import UserError
 
@@ -18,6 +20,9 @@ IDLE = {
     "regularization=[l2] parameters.decay_all=true": "has no effect without optimizer.weight_decay",
     "evaluation.every_steps=5 evaluation.every_epochs=2": "has no effect beside evaluation.every_steps=5",
     "checkpoint.every_steps=5 checkpoint.every_epochs=2": "has no effect beside checkpoint.every_steps=5",
+    "batch_size=full shuffle=never": "has no effect with batch_size=full",
+    "schedule=step schedule.every_steps=5 schedule.every_epochs=2": "has no effect beside schedule.every_steps=5",
+    "regularization=[l2] penalty_schedule=step penalty_schedule.every_steps=5 penalty_schedule.every_epochs=2": "has no effect beside",
     "dataset=image_folder dataset.root=pictures dataset.resize=crop": "has no effect without dataset.image_size",
 }
 
@@ -32,6 +37,23 @@ def test_a_key_that_nothing_reads(dltrain, workdir, capsys, typed, says):
     assert dltrain(*(text for text in typed.split() if not text.startswith(f"{key}=")), "--cfg", "job") == 0
     capsys.readouterr()
     assert list(workdir.iterdir()) == []
+
+
+TOGETHER = {
+    "dataset=none model=quadratic folds=3 fold=0": "folds=null fold=null",
+    "dataset=none model=quadratic evaluation.batch_size=4": "evaluation.batch_size=null",
+    "augmentation=[flip,alternating_flip]": "augmentation=[flip]",
+}
+
+
+@pytest.mark.parametrize("typed, cure", TOGETHER.items(), ids=TOGETHER)
+def test_what_has_no_effect_beside_another_choice(dltrain, workdir, capsys, typed, cure):
+    with pytest.raises(UserError, match="cannot go with"):
+        dltrain(*typed.split(), "--cfg", "job")
+    keys = {text.partition("=")[0] for text in cure.split()}
+    rest = (text for text in typed.split() if text.partition("=")[0] not in keys)
+    assert dltrain(*rest, *cure.split(), "--cfg", "job") == 0
+    assert dltrain("augmentation=[flip,alternating_flip]", "augmentation.flip.p=0", "--cfg", "job") == 0
 
 
 def test_a_file_may_state_the_defaults(dltrain, workdir, capsys):
@@ -159,7 +181,7 @@ def test_a_trained_run_is_not_asked_by_other_training(dltrain, train, capsys):
     run = train("model=linear", "steps=2", "dataset.limit=64")
     np.save("x.npy", np.zeros((2, 8, 8), np.float32))
     for verb in (["evaluate"], ["export", "--format", "safetensors"], ["predict", "x.npy"]):
-        for change in ("lr=3", "optimizer.lr=3", "epochs=3", "model.activation=tanh", "shuffle=never"):
+        for change in ("lr=3", "optimizer.lr=3", "epochs=3", "model.dropout=0.3", "shuffle=never"):
             with pytest.raises(UserError, match="belongs to the training, which is done") as error:
                 dltrain(verb[0], run.path, *verb[1:], change)
         assert f"dltrain rerun {run.path} {change}" in str(error.value)
@@ -169,6 +191,28 @@ def test_a_trained_run_is_not_asked_by_other_training(dltrain, train, capsys):
     assert (
         dltrain("evaluate", run.path, "evaluation.bootstrap=3", "threads=1", "evaluation.batch_size=9") == 0
     )
+
+
+WRONG = [
+    "split=test", "splits=[val]", "epochs=abc", "optimizer=momentum", "+foo=3", "sweep.jobs=2", "experiment=digits_mlp", "name=../x",
+    "model.hidden=[0]", "folds=3", "fold=1", "schedule.end=0.5", "optimizer.weight_decay=0.1", "shuffle=replacement",
+]  # fmt: skip
+
+
+def test_a_new_run_that_is_proposed_can_be_made(dltrain, train, capsys):
+    """The message named `dltrain rerun RUN split=test`, which was refused itself."""
+    run = train("model=linear", "steps=2", "dataset.limit=64")
+    np.save("x.npy", np.zeros((2, 8, 8), np.float32))
+    proposed = set()
+    for verb in (["evaluate"], ["resume"], ["export", "--format", "safetensors"], ["predict", "x.npy"]):
+        for change in WRONG if len(verb) == 1 else WRONG[:1]:
+            with pytest.raises(UserError) as error:
+                dltrain(verb[0], run.path, *verb[1:], change)
+            for line in re.findall(r"dltrain (rerun .*)", str(error.value)):
+                proposed.add(change)
+                # what the cure says is read as a new run would be; training it would take a second each
+                saved.read(run.path, open_catalogue(), shlex.split(line)[2:], again=True)
+    assert proposed == {"optimizer.weight_decay=0.1", "shuffle=replacement"}
 
 
 def test_seeds_beyond_64_bits_are_seeds_of_their_own():

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +359,17 @@ def test_the_best_evaluation_is_always_in_the_table(epochs: int) -> None:
 
 def test_rows_of_the_helper_are_best_at_20() -> None:
     assert min(rows(30), key=lambda row: row["val/loss"])["epoch"] == 20
+
+
+def test_a_metric_that_is_not_finite_is_named_once(tmp_path):
+    """A schedule leaves such an evaluation out, and it is never the best: neither may happen without a word."""
+    screen = io.StringIO()
+    terminal = Terminal(quiet=False, stream=screen)
+    terminal.run_started(replace(run_info(), plateaus=("val/loss", "val/auroc")))
+    for row in rows(3):
+        terminal.evaluated({**row, "val/loss": math.nan, "val/auroc": 0.5 if row["step"] < 30 else math.inf})
+    named = [line for line in screen.getvalue().splitlines() if line.startswith("!")]
+    assert named == [
+        "! val/loss is nan at step 10: it is not the best, and the schedule leaves it out",
+        "! val/auroc is inf at step 30: the schedule leaves it out",
+    ]

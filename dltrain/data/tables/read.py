@@ -114,10 +114,14 @@ def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) 
                 "."
             )
         )
-    suffix = path.suffix.lower()
-    if suffix in _PARQUET + _ARROW:
-        return _with_rows(Table(path, _read_arrow(path, suffix)))
+    if not is_text(path):
+        return _with_rows(Table(path, _read_arrow(path, path.suffix.lower())))
     return _with_rows(_read_csv(_Text(path), delimiter, tolerant))
+
+
+def is_text(path: Path) -> bool:
+    """Return whether a file is read as text with delimiters, by its name."""
+    return path.suffix.lower() not in _PARQUET + _ARROW
 
 
 def read_text(content: bytes, name: str, delimiter: str, tolerant: bool = False) -> Table:

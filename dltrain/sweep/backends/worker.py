@@ -155,7 +155,7 @@ def train(
     from dltrain.storage.checkpoint import clear_unfinished
     from dltrain.storage.lock import Lock
     from dltrain.storage.run_folder import forget_rows
-    from dltrain.training.signals import hold_interrupt
+    from dltrain.training.signals import InterruptedWhenDone, hold_interrupt
 
     # the driver has the terminal; the folder keeps the user's setting
     config = replace(config, quiet=True)
@@ -173,7 +173,9 @@ def train(
     with logging_to(folder):
         if alone:
             logging.getLogger(__name__).info("not in a stack: %s", alone)
-        experiment.run(built, folder, resume=resume, watch=watch)
+        # of a job whose end was told to the driver the signal asks for nothing more
+        with suppress(InterruptedWhenDone):
+            experiment.run(built, folder, resume=resume, watch=watch)
 
 
 def write_hydra_folder(folder: Path, number: int, overrides: tuple[str, ...], config: Config) -> None:

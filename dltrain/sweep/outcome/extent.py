@@ -67,7 +67,7 @@ def extent_of(rows: Sequence[Mapping[str, Any]], y: str) -> Extent:
     )
 
 
-def is_logarithmic(least: float, most: float, mode: Mode) -> bool:
+def is_logarithmic(least: float, most: float, mode: Mode | None) -> bool:
     """Return whether an axis of objectives is logarithmic: a loss that is positive and spans more than two decades."""
     return mode == "min" and least > 0 and most > 10**DECADES * least
 

@@ -1,0 +1,70 @@
+"""Keys of a dataset that nothing reads, because the data decide what they would: found once the data are read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from torch import Tensor
+
+from dltrain.data.errors import DataError
+from dltrain.data.raw import TEST, VAL, RawData
+
+# what every key that all datasets share does, which an objective has no use for
+_OF_SAMPLES = (
+    "val_fraction",
+    "test_fraction",
+    "split_seed",
+    "normalize",
+    "class_weights",
+    "resident_share",
+    "limit",
+    "bootstrap",
+)
+# keys that name the groups of the samples
+_GROUPS = ("group_column", "groups")
+
+
+def unused_keys(
+    raw: RawData, val_fraction: float, test_fraction: float, folds: int | None, draws: bool
+) -> dict[str, str]:
+    """Return the keys of a dataset that change nothing for these data, with the reason as the end of a sentence.
+
+    draws: whether `split_seed` draws something besides splits and folds, such as the samples of `limit`
+    """
+    if raw.task == "objective":
+        return dict.fromkeys(_OF_SAMPLES, "a study problem has no samples")
+    found = dict(raw.unused)
+    own = {mark for mark in (VAL, TEST) if raw.split is not None and bool((raw.split == mark).any())}
+    if VAL in own and folds is None:
+        found["val_fraction"] = f"the data have a val split already, of {_size(raw, VAL)} samples"
+    if TEST in own:
+        found["test_fraction"] = f"the data have a test split already, of {_size(raw, TEST)} samples"
+    cut = (
+        folds is not None or (VAL not in own and val_fraction > 0) or (TEST not in own and test_fraction > 0)
+    )
+    if not cut and not draws:
+        found["split_seed"] = "no split is drawn: the data have theirs"
+    if not cut and raw.groups is not None:
+        found |= dict.fromkeys(_GROUPS, "no split is drawn that could part a group: the data have theirs")
+    if raw.task == "classification":
+        found["target_scale"] = "the targets are classes, which have no scale"
+    return found
+
+
+def refuse_unused(unused: Mapping[str, str], given: Collection[str]) -> None:
+    """Raise DataError for a key that was given and changes nothing; `given` are dotted keys."""
+    for key, why in unused.items():
+        if f"dataset.{key}" in given:
+            raise DataError(f"`dataset.{key}` has no effect here: {why}. Leave dataset.{key} out")
+
+
+def limit_note(limit: int | None, train: Tensor) -> tuple[str, ...]:
+    """Return a line where `dataset.limit` leaves no training sample out; none where it does."""
+    if limit is None or limit < len(train):
+        return ()
+    return (f"limit    dataset.limit={limit} leaves none of the {len(train):,} training samples out",)
+
+
+def _size(raw: RawData, mark: int) -> int:
+    assert raw.split is not None
+    return int((raw.split == mark).sum())

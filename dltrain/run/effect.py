@@ -1,0 +1,94 @@
+"""Keys of the command line that change nothing for the model that was built: its layers say so, not its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from torch import nn
+
+from dltrain.augmentation.mix import CutMix, Mixup
+from dltrain.augmentation.pipeline import Augmentation
+from dltrain.config.schema import Config
+from dltrain.data.spec import DataSpec
+from dltrain.errors import UserError
+from dltrain.models.parts import Residual
+from dltrain.training.evaluation import dropout_layers
+
+
+def copying(augmentation: Augmentation | None) -> list[Any]:
+    """Return the transforms that leave targets alone: a copy that is mixed with another sample has no single target."""
+    transforms = augmentation.transforms if augmentation is not None else []
+    return [transform for transform in transforms if not isinstance(transform, Mixup | CutMix)]
+
+
+def word_for_copies(spec: DataSpec) -> str:
+    """Return an augmentation that these samples can have."""
+    return "shift" if len(spec.input_shape) == 3 else "noise"
+
+
+def check_effect(
+    config: Config,
+    model: nn.Module,
+    augmentation: Augmentation | None,
+    spec: DataSpec,
+    given: Collection[str],
+) -> None:
+    """Refuse what was asked for on the command line of a training and has nothing to act on in this model. Raises UserError."""
+    check_layers(config, model, given)
+    check_draws(config, model, augmentation, spec, given)
+
+
+def check_layers(config: Config, model: nn.Module, given: Collection[str]) -> None:
+    """Refuse keys of a shipped model for layers that it does not have with its other keys; a model of the user's may use functions."""
+    keys = config.model
+    if not type(model).__module__.startswith("dltrain."):
+        return
+    dropout = [key for key in ("model.dropout", "regularization.dropout.p", "regularization") if key in given]
+    if dropout and keys.get("dropout") and not dropout_layers(model):
+        raise UserError(
+            f"`model.dropout` is {keys['dropout']:g} and has no effect: this model has no hidden layer, whose units it would drop.\n"
+            "Add model.hidden=[128], or leave dropout out."
+        )
+    for key in ("activation", "norm"):
+        if f"model.{key}" in given and keys.get("hidden") == []:
+            raise UserError(
+                f"`model.{key}` has no effect without a hidden layer.\nAdd model.hidden=[128], or leave model.{key} out."
+            )
+    if "model.residual" in given and keys.get("residual") is True and not has_skips(model):
+        raise UserError(
+            "`model.residual` has no effect: a skip connection needs a hidden layer as wide as its input, and this model has "
+            "none.\nAdd model.hidden=[128,128], or leave model.residual out."
+        )
+    if "model.width" in given and keys.get("depth") == 1:
+        raise UserError(
+            "`model.width` has no effect in a single matrix.\nAdd model.depth=2, or leave model.width out."
+        )
+
+
+def has_skips(model: nn.Module) -> bool:
+    return any(isinstance(module, Residual) for module in model.modules())
+
+
+def check_draws(
+    config: Config,
+    model: nn.Module,
+    augmentation: Augmentation | None,
+    spec: DataSpec,
+    given: Collection[str],
+) -> None:
+    """Refuse draws of `dltrain evaluate` that it could not make of this model and its augmentation."""
+    asked = config.evaluation
+    if "evaluation.mc_dropout" in given and asked.mc_dropout and not dropout_layers(model):
+        cure = (
+            "Add" if "dropout" in config.model else "Choose a model with dropout, such as model=mlp, and add"
+        )
+        raise UserError(
+            f"`evaluation.mc_dropout` has no effect: it draws dropout, and this model has none.\n{cure} regularization=[dropout], "
+            "or leave evaluation.mc_dropout out."
+        )
+    if "evaluation.tta" in given and asked.tta and not asked.tta_words and not copying(augmentation):
+        raise UserError(
+            "`evaluation.tta` has no effect: it augments the samples that are scored, and this run has no augmentation that "
+            f"leaves targets alone.\nAdd evaluation.tta_words=[{word_for_copies(spec)}], or leave evaluation.tta out."
+        )

@@ -21,7 +21,7 @@ from dltrain.text import short_path
 
 REFRESH_SECONDS = 0.25
 MARKS = {"completed": ("✓", "green"), "early_stopped": ("✓", "green"), "converged": ("✓", "green")}
-MARKS["failed"] = ("✗", "red")
+MARKS["failed"] = MARKS["diverged"] = ("✗", "red")
 TIMES = {"lr": "lr", "seconds": "time"}  # columns beside the metrics, and how a plain line names them
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dltrain.config.door import Fault, fault_of
 from dltrain.data.errors import DataError
 from dltrain.errors import DISK, DataProblem, NumericalFailure, ResourceProblem, UserError, is_out_of_memory
+from dltrain.loggers.events import Result
 from dltrain.run.built import Experiment
 from dltrain.run.rehearsal import own_parts, owner
 from dltrain.storage.run_folder import RunFolder
@@ -76,6 +77,14 @@ def never_finite(metric: str) -> NumericalFailure:
     )
 
 
+def diverged(grown: str, lr: float) -> str:
+    """Say that the loss of the best evaluation has grown, and what to try."""
+    return (
+        f"The run diverged: {grown}, at the best evaluation.\nMost often lr is too large: lr is {lr:g}. Try a tenth of it, or "
+        "regularization=[gradient_clipping]."
+    )
+
+
 def no_second_derivative(error: RuntimeError, experiment: Experiment) -> UserError:
     """Say which choice needs the second derivative of a model for which torch has none."""
     words = experiment.config.words
@@ -89,8 +98,10 @@ def no_second_derivative(error: RuntimeError, experiment: Experiment) -> UserErr
     )
 
 
-def problem_of(folder: RunFolder) -> ResourceProblem | None:
-    """Return what to raise if a run is done, but something besides its weights could not be written."""
+def problem_of(folder: RunFolder, result: Result) -> UserError | None:
+    """Return what to raise if a run is done, but diverged, or something besides its weights could not be written."""
+    if result.status == "diverged":
+        return NumericalFailure(result.stop_reason)
     if not folder.problems:
         return None
     return ResourceProblem("The run is done, but not all of its records:\n" + "\n".join(folder.problems[:2]))

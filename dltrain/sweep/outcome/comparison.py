@@ -17,6 +17,7 @@ from typing import Any
 from dltrain.config.keys import REPLICATES, label
 from dltrain.direction import Mode, direction_of
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
+from dltrain.storage.summary import UNRANKED
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.members import Member, choices_of
 
@@ -156,9 +157,12 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
             "Name the runs to compare: dltrain compare outputs/NAME/DATE_TIME-xxxx …\nThe runs: dltrain runs"
         )
     check_tasks(members)
-    done = [member for member in members if member.scores]
-    notes = [f"{member.label or member.path} is left out: it has no score ({member.summary['status']})"
-             for member in members if not member.scores]  # fmt: skip
+    done = [member for member in members if member.scores and member.summary["status"] not in UNRANKED]
+    notes = [
+        f"{member.label or member.path} is left out: {_why_not(member)}"
+        for member in members
+        if member not in done
+    ]
     if not done:
         raise CheckpointProblem(
             f"None of these {len(members)} runs has a score. Their states: dltrain runs --jobs"
@@ -177,6 +181,11 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
     for part in found.by_data:
         judge(part)
     return found
+
+
+def _why_not(member: Member) -> str:
+    status = str(member.summary["status"])
+    return f"it {status}" if member.scores else f"it has no score ({status})"
 
 
 def check_tasks(members: Sequence[Member]) -> None:

@@ -91,10 +91,10 @@ def test_judged_by_hand():
     odds = torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7], [0.05, 0.9, 0.05]])
     captions, wrong = judged(spec, odds.log(), torch.tensor([0, 1, 0, 0]))
     assert captions == [
-        "a (50%)",
-        "true b, predicted a (60%)",
-        "true a, predicted c (70%)",
-        "true a, predicted b (90%)",
+        "true a, predicted a (0.50)",
+        "true b, predicted a (0.60)",
+        "true a, predicted c (0.70)",
+        "true a, predicted b (0.90)",
     ]
     assert wrong.tolist() == [3, 2, 1]
     numbers = DataSpec((1, 2, 2), 1, "regression", zero, zero + 1)

@@ -675,7 +675,9 @@ def test_a_sweep_gives_its_runs_and_its_best(swept):
     values = [r.summary.get("objective") for r in swept if r.summary.status == "completed"]
     assert swept.best is not None
     assert swept.best.summary.objective == min(values)
-    assert {r.path for r in swept.failed} == {r.path for r in swept if r.summary.status in ("failed", "diverged")}
+    assert {r.path for r in swept.failed} == {
+        r.path for r in swept if r.summary.status in ("failed", "diverged")
+    }
     assert "4 runs" in repr(swept)
     assert "<table>" in swept._repr_html_()
 

@@ -138,8 +138,12 @@ def advice(asked: Asked, best: float, further: str, rest: list[str]) -> str:
         return f"Every rate from {asked.low:g} to {asked.high:g} diverged. Try lower ones:\n{further}"
     lines = [f"\nlowest loss after {asked.steps} steps: lr={best:g}"]
     if further:
-        side, other = ("lowest", "lower") if best < math.sqrt(asked.low * asked.high) else ("highest", "higher")
-        lines.append(f"It is the {side} rate that was tried; a {other} one may be better:\n{further}\nTrain with it as it is:")
+        side, other = (
+            ("lowest", "lower") if best < math.sqrt(asked.low * asked.high) else ("highest", "higher")
+        )
+        lines.append(
+            f"It is the {side} rate that was tried; a {other} one may be better:\n{further}\nTrain with it as it is:"
+        )
     return "\n".join([*lines, typed(*rest, f"lr={best:g}")])
 
 

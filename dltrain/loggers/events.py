@@ -20,8 +20,9 @@ from dltrain.direction import BETTER, Mode, improves
 if TYPE_CHECKING:
     from torch import Tensor
 
-# of TensorBoard in a run folder
-SUBFOLDER = "tensorboard"
+# where earlier versions wrote the event files of a run, inside its folder
+EARLIER = "tensorboard"
+EVENT_FILES = "events.out.tfevents"
 _log = logging.getLogger(__name__)
 
 
@@ -143,6 +144,19 @@ class Result:
         scores = {f"best/{key}": value for key, value in self.best.items()}
         scores |= {f"test/{key}": value for key, value in self.test.items()}
         return {name: getattr(self, name) for name in names.split()} | scores
+
+
+def events_folder(run: Path) -> Path:
+    """Return where the event files of a run are: TensorBoard names a run by the folder of its files, so in the run folder.
+
+    A run that an earlier version began continues in `tensorboard/` of its folder.
+    """
+    return earlier if (earlier := run / EARLIER).is_dir() else run
+
+
+def has_curves(run: Path) -> bool:
+    """Return whether TensorBoard finds a run folder."""
+    return any(events_folder(run).glob(f"{EVENT_FILES}.*"))
 
 
 def labelled_facts(line: str) -> tuple[str, tuple[str, ...]]:

@@ -68,8 +68,11 @@ def test_samples_are_those_of_the_run(run, dltrain, capsys):
     assert dltrain("report", run, "--samples") == 0
     text = (run / "report.html").read_text()
     captions = re.findall(r'alt="([^"]*)">', text)
-    mistakes = [c for c in captions if c.startswith("true")]
-    shares = [int(re.findall(r"\((\d+)%\)", c)[0]) for c in mistakes[: len(captions) - 12]]
+    said = [re.fullmatch(r"true (\S+), predicted (\S+) \((\d\.\d\d)\)", c).groups() for c in captions]
+    mistakes, inputs = said[:-12], said[-12:]
+    assert all(true != predicted for true, predicted, _ in mistakes)
+    assert any(true == predicted for true, predicted, _ in inputs)
+    shares = [float(share) for *_, share in mistakes]
     wrong = sum(int(n) for n in re.findall(r"<td class=\"\" style=\"--s:\d+\">(\d+)</td>", text))
     assert len(captions) - 12 == min(24, wrong) > 2
     assert shares == sorted(shares, reverse=True)

@@ -77,6 +77,8 @@ def test_every_public_name_is_there():
     for name in package.__all__:
         assert getattr(package, name) is not None
     assert package.errors is errors
+    # in a process that has imported neither
+    assert package.__getattr__("errors") is errors
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = package.trian
 

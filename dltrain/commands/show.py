@@ -161,7 +161,7 @@ def document_of(folder: Path) -> dict[str, Any]:
         "command": str(summary.get("command") or ""),
         "status": status,
         "reason": str(summary.get("stop_reason") or ""),
-        "asked": asked_for(config, summary.get("overrides")),
+        "asked": asked_for(config, summary.get("overrides"), str(summary.get("command") or "")),
         "metric": _text(summary.get("metric")),
         "mode": _text(summary.get("mode")),
         "objective": number_of(summary.get("objective")),
@@ -219,8 +219,8 @@ def listed_sweep(folder: Path) -> list[listing.Row]:
     return [row for row in listing.rows_of(index, []) if row.entry.is_sweep][:1]
 
 
-def asked_for(config: Mapping[str, Any], overrides: Any) -> dict[str, Any]:
-    """Return the words and keys of a configuration that are not the defaults, and that overrides or recipes set.
+def asked_for(config: Mapping[str, Any], overrides: Any, command: str = "") -> dict[str, Any]:
+    """Return the words and keys of a configuration that are not the defaults, and that overrides, recipes or a primary file set.
 
     overrides: those of the run; None where they are not known, and all that is not the default is returned
     """
@@ -251,7 +251,7 @@ def asked_for(config: Mapping[str, Any], overrides: Any) -> dict[str, Any]:
             asked[key] = value
     if not isinstance(overrides, list):
         return asked
-    sources = Sources.of(list(map(str, overrides)), chosen, catalogue)
+    sources = Sources.of(list(map(str, overrides)), chosen, catalogue, command)
     return {key: value for key, value in asked.items() if sources.of_key(key)}
 
 

@@ -81,8 +81,8 @@ def test_the_printed_command_names_the_folder_and_the_file_of_the_words(workdir,
 @pytest.mark.parametrize(
     "low, high, told, low_next, high_next",
     [
-        ("1e-5", "1e-4", "It is the highest rate that was tried; a higher one may be better:", 1e-5, 1e-2),
-        ("0.1", "100", "It is the lowest rate that was tried; a lower one may be better:", 1e-3, 1.0),
+        ("1e-5", "1e-4", "It is the highest rate tried; a higher one may be better:", 1e-5, 1e-2),
+        ("0.1", "100", "It is the lowest rate tried; a lower one may be better:", 1e-3, 1.0),
     ],
 )
 def test_an_end_of_the_range_is_told_with_a_command_that_looks_beyond(

@@ -142,7 +142,7 @@ def advice(asked: Asked, best: float, further: str, rest: list[str]) -> str:
             ("lowest", "lower") if best < math.sqrt(asked.low * asked.high) else ("highest", "higher")
         )
         lines.append(
-            f"It is the {side} rate that was tried; a {other} one may be better:\n{further}\nTrain with it as it is:"
+            f"It is the {side} rate tried; a {other} one may be better:\n{further}\nTrain with it as it is:"
         )
     return "\n".join([*lines, typed(*rest, f"lr={best:g}")])
 

@@ -33,7 +33,7 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.direction import BETTER
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
-from dltrain.loggers.events import count
+from dltrain.loggers.events import count, shown_name
 from dltrain.screen.numbers import in_bytes
 from dltrain.screen.table import (
     duration,
@@ -290,14 +290,15 @@ def warnings_of(summary: Mapping[str, Any], status: str, folder: Path) -> list[s
 
 def files_of(folder: Path) -> dict[str, int]:
     """Return the bytes of the files in a run folder, and of the folders in it, by name; links are not followed."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
             sizes[f"{path.name} (link)"] = 0
         elif path.is_dir():
             sizes[f"{path.name}/"] = sum(f.lstat().st_size for f in path.rglob("*") if not f.is_dir())
         else:
-            sizes[path.name] = path.lstat().st_size
+            name = shown_name(path.name)
+            sizes[name] = sizes.get(name, 0) + path.lstat().st_size
     return sizes
 
 

@@ -154,6 +154,11 @@ def events_folder(run: Path) -> Path:
     return earlier if (earlier := run / EARLIER).is_dir() else run
 
 
+def shown_name(file: str) -> str:
+    """Return the name of a file of a run in a table: those of TensorBoard have one, since each has a time and a host."""
+    return f"{EVENT_FILES}.*" if file.startswith(EVENT_FILES) else file
+
+
 def has_curves(run: Path) -> bool:
     """Return whether TensorBoard finds a run folder."""
     return any(events_folder(run).glob(f"{EVENT_FILES}.*"))

@@ -28,7 +28,7 @@ from dltrain.processors import cores
 from dltrain.run.build import build
 from dltrain.run.built import Experiment
 from dltrain.run.constant import constant_scores
-from dltrain.run.failures import diverged, explain, never_finite, problem_of
+from dltrain.run.failures import explain, never_finite, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
 from dltrain.run.tuning import resolve_auto
@@ -240,7 +240,7 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
     constant = constant_guess(parts, scored) if scored is not None else {}
     ending = trainer.state.stop
     if grown := trainer.grown_loss(trainer.state.best_row):
-        ending = ("diverged", diverged(grown, parts.optimizer.param_groups[0]["initial_lr"]))
+        ending = ("diverged", grown)
     return result_of(experiment, trainer, ending, test=test, confusion=table, constant=constant)
 
 

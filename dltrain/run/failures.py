@@ -11,6 +11,8 @@ from dltrain.run.rehearsal import own_parts, owner
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.guard import NonFinite
 
+_SMALLER_LR = "Most often lr is too large. Try a tenth of it, or regularization=[gradient_clipping]."
+
 
 def explain(error: BaseException, experiment: Experiment) -> BaseException:
     """Return the error with a message for the user; errors that nothing is known about are returned unchanged."""
@@ -67,21 +69,13 @@ def never_finite(metric: str) -> NumericalFailure:
     """Say that no evaluation is the best, and what to try."""
     split, _, name = metric.rpartition("/")
     cure = (
-        "Most often lr is too large. Try a tenth of it, or regularization=[gradient_clipping]."
+        _SMALLER_LR
         if name in ("loss", "gap")
         else "The split may lack a class, or have constant targets. Choose a metric that is defined there, such as "
         f"early_stopping.metric={split}/loss"
     )
     return NumericalFailure(
         f"{metric} is not a finite number in any evaluation, so none is the best.\n{cure}"
-    )
-
-
-def diverged(grown: str, lr: float) -> str:
-    """Say that the loss of the best evaluation has grown, and what to try."""
-    return (
-        f"The run diverged: {grown}, at the best evaluation.\nMost often lr is too large: lr is {lr:g}. Try a tenth of it, or "
-        "regularization=[gradient_clipping]."
     )
 
 
@@ -101,7 +95,7 @@ def no_second_derivative(error: RuntimeError, experiment: Experiment) -> UserErr
 def problem_of(folder: RunFolder, result: Result) -> UserError | None:
     """Return what to raise if a run is done, but diverged, or something besides its weights could not be written."""
     if result.status == "diverged":
-        return NumericalFailure(result.stop_reason)
+        return NumericalFailure(f"The run diverged: {result.stop_reason}.\n{_SMALLER_LR}")
     if not folder.problems:
         return None
     return ResourceProblem("The run is done, but not all of its records:\n" + "\n".join(folder.problems[:2]))

@@ -308,7 +308,7 @@ class Trainer:
         return float(norm_of(gradients_of(self.parameters)))
 
     def grown_loss(self, row: Mapping[str, float]) -> str:
-        """Return how far the training loss of an evaluation is above that of the first batch; "" if no run diverges so.
+        """Return that the training loss of an evaluation has grown so far that the run diverged; "" otherwise.
 
         A model whose outputs explode may still have a val/loss of 0, on a few samples that it gets right. A first loss below
         1 counts as 1, since fine-tuning may begin near 0.
@@ -317,7 +317,7 @@ class Trainer:
         first, now = self.state.first_loss, row.get(name, math.nan)
         if first is None or not now > DIVERGED * max(1.0, abs(float(first))):
             return ""
-        return f"{name} is {now:.3g} and was {float(first):.3g} in the first batch"
+        return f"{name} is {now:.3g} at the best evaluation, and was {float(first):.3g} in the first batch"
 
     def judge(self, row: dict[str, float]) -> None:
         """Keep the weights of the best evaluation, and decide whether to stop."""

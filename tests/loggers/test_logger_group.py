@@ -14,8 +14,10 @@ from conftest import Run, assert_equal, run_folders
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dltrain.cli import dispatch
+from dltrain.commands.show import show
 from dltrain.errors import ResourceProblem, UserError
 from dltrain.loggers.events import has_curves
+from dltrain.report.record import read
 
 
 def events_of(folder):
@@ -174,6 +176,9 @@ def test_a_resumed_run_goes_on_in_the_folder_of_its_curves(train):
     assert len(events_of(run.path)) == 1
     dispatch(["resume", str(run.path), "steps=4", "quiet=true"])
     assert len(events_of(run.path)) == 2 and not (run.path / "tensorboard").exists()
+    size = sum(file.stat().st_size for file in events_of(run.path))
+    assert show(run.path)["files"]["events.out.tfevents.*"] == size
+    assert ("events.out.tfevents.*", size) in read(run.path).files
 
 
 def test_a_run_of_an_earlier_version_goes_on_in_its_subfolder(train):

@@ -27,12 +27,13 @@ def test_a_run_with_val_loss_0_and_an_exploded_training_loss_diverged(dltrain, w
     with pytest.raises(NumericalFailure) as raised:
         dltrain(*LUCKY, "steps=60")
     first, second = str(raised.value).splitlines()
-    grown = r"The run diverged: train/loss is \d\S*e\+\d\d and was 1\.\d* in the first batch, at the best evaluation\."
-    assert re.fullmatch(grown, first)
-    assert second.startswith("Most often lr is too large: lr is 1e+06. Try a tenth of it")
+    grown = r"train/loss is \d\S*e\+\d\d at the best evaluation, and was 1\.\d* in the first batch"
+    assert re.fullmatch(rf"The run diverged: {grown}\.", first)
+    assert second == "Most often lr is too large. Try a tenth of it, or regularization=[gradient_clipping]."
     (folder,) = run_folders(workdir)
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["objective"]) == ("diverged", 0.0)
+    assert re.fullmatch(grown, summary["stop_reason"])
     assert (folder / "checkpoints" / "best.safetensors").is_file()
 
 

@@ -228,9 +228,7 @@ def test_other_data_and_unfinished_runs_are_said(workdir):
 
 def test_the_table_fits_a_narrow_terminal(workdir, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
-    values = {
-        lr: [0.1 + lr + 0.01 * seed * (-1) ** seed for seed in range(5)] for lr in (0.001, 0.002, 0.003)
-    }
+    values = {0.001: [0.1, 0.2, 0.3, 0.2, 0.1], 0.002: [0.2, 0.1, 0.2, 0.3, 0.2]}
     table = list(page(compared(made(workdir, values))))
     assert any("not distinguishable, p = " in line for line in table)
     assert max(map(len, table)) <= 60

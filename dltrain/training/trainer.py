@@ -31,8 +31,9 @@ from dltrain.training.validation import Validation
 
 # receives each row of metrics.csv with the best objective so far; a reason from it ends the run as pruned
 Watch = Callable[[dict[str, float], float | None], str | None]
-# times the loss of the first batch: a mean training loss above it is that of a run that diverged
-DIVERGED = 100.0
+# times the loss of the first batch: a run with a higher mean training loss diverged; the second, where the validation loss is
+# below that of the first batch, which a few samples may reach by chance
+DIVERGED, CONTRADICTED = 1000.0, 100.0
 
 
 class Trainer:
@@ -313,9 +314,12 @@ class Trainer:
         A model whose outputs explode may still have a val/loss of 0, on a few samples that it gets right. A first loss below
         1 counts as 1, since fine-tuning may begin near 0.
         """
-        name = f"train/{self.parts.objective}"
-        first, now = self.state.first_loss, row.get(name, math.nan)
-        if first is None or not now > DIVERGED * max(1.0, abs(float(first))):
+        name, first = f"train/{self.parts.objective}", self.state.first_loss
+        if first is None:
+            return ""
+        now, begun = row.get(name, math.nan), max(1.0, abs(float(first)))
+        contradicted = row.get(f"val/{self.parts.objective}", math.inf) < begun
+        if not now > (CONTRADICTED if contradicted else DIVERGED) * begun:
             return ""
         return f"{name} is {now:.3g} at the best evaluation, and was {float(first):.3g} in the first batch"
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import run_folders
 from runs.made import make_run
 
@@ -17,6 +20,7 @@ from dltrain.commands.runs import listed
 from dltrain.errors import CheckpointProblem, NumericalFailure
 from dltrain.storage.index import Index
 from dltrain.sweep.outcome.comparison import compare
+from dltrain.training.state import State
 from dltrain.training.trainer import Trainer
 
 # 12 samples of validation: an exploded model gets them right in some epoch, with val/loss 0
@@ -35,6 +39,25 @@ def test_a_run_with_val_loss_0_and_an_exploded_training_loss_diverged(dltrain, w
     assert (summary["status"], summary["objective"]) == ("diverged", 0.0)
     assert re.fullmatch(grown, summary["stop_reason"])
     assert (folder / "checkpoints" / "best.safetensors").is_file()
+
+
+def test_a_hundredfold_loss_diverged_only_if_the_validation_loss_contradicts_it():
+    trainer = Trainer.__new__(Trainer)
+    trainer.parts, trainer.state = SimpleNamespace(objective="loss"), State(first_loss=torch.tensor(2.0))
+    for train_loss, val_loss, grown in (
+        (201.0, 0.1, True),
+        (199.0, 0.1, False),
+        (1999.0, 5.0, False),
+        (2001.0, 5.0, True),
+        (math.nan, 0.1, False),
+    ):
+        row = {"train/loss": train_loss, "val/loss": val_loss}
+        assert bool(trainer.grown_loss(row)) is grown
+        assert not trainer.grown_loss({"train/mae": train_loss})
+    trainer.state.first_loss = torch.tensor(1e-9)
+    assert not trainer.grown_loss({"train/loss": 0.5, "val/loss": 0.5})
+    trainer.state.first_loss = None
+    assert not trainer.grown_loss({"train/loss": 1e30, "val/loss": 0.0})
 
 
 def test_a_resumed_run_knows_the_loss_of_its_first_batch(dltrain, workdir, monkeypatch):

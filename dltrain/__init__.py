@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # name → module that defines it
-_PLACES = dict.fromkeys(("Run", "Sweep", "compare", "errors", "load", "train"), "dltrain.api") | {
+_PLACES = dict.fromkeys(("Run", "Sweep", "compare", "load", "train"), "dltrain.api") | {
     **{
         name: f"dltrain.commands.{name}"
         for name in ("archive", "diff", "restore", "runs", "show", "tag", "trash")

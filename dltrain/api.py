@@ -473,8 +473,10 @@ class Sweep(Sequence[Run]):
 
     @property
     def failed(self) -> list[Run]:
-        """Return the runs that failed; `run.summary["stop_reason"]` says why."""
-        return [run for run in self.runs if run.summary.get("status") == "failed"]
+        """Return the runs that failed or diverged; `run.summary["stop_reason"]` says why."""
+        from dltrain.storage.summary import UNRANKED
+
+        return [run for run in self.runs if run.summary.get("status") in UNRANKED]
 
     @cached_property
     def table(self) -> Table:

@@ -7,6 +7,7 @@ and copies of CHANGELOG.md, CONTRIBUTING.md and SECURITY.md. Then zensical, with
 
 from __future__ import annotations
 
+import argparse
 import html
 import inspect
 import re
@@ -31,21 +32,7 @@ OF_THE_REPOSITORY = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security_policy.md",
 }
-FUNCTIONS = (
-    "train",
-    "load",
-    "sweep",
-    "compare",
-    "runs",
-    "show",
-    "diff",
-    "tag",
-    "archive",
-    "trash",
-    "restore",
-)
 SECTIONS = {"Args:": "Arguments", "Raises:": "Errors", "Returns:": "Value"}
-CLASSES = ("Run", "Sweep", "Table", "Predictions")
 
 
 def stage(folder: Path) -> None:
@@ -138,12 +125,13 @@ def reference() -> Iterator[str]:
     yield "# Python reference"
     yield "Generated from the docstrings; [From Python](api.md) explains how they are used."
     yield "## Functions"
-    for name in FUNCTIONS:
-        yield from _documented(
-            f"dltrain.{name}", getattr(import_module(dltrain._PLACES.get(name, "dltrain.api")), name), 3
-        )
-    for name in CLASSES:
-        kind = getattr(dltrain, name)
+    found = public()
+    for name, value in found.items():
+        if inspect.isfunction(value):
+            yield from _documented(f"dltrain.{name}", value, 3)
+    for name, kind in found.items():
+        if not inspect.isclass(kind) or issubclass(kind, errors.UserError):
+            continue
         yield f"## {name}"
         yield _docstring(kind)
         for member, value in vars(kind).items():
@@ -157,6 +145,12 @@ def reference() -> Iterator[str]:
         f"| `{e.__name__}` | {e.exit_code} | {(inspect.getdoc(e) or '').splitlines()[0]} |" for e in found
     ]
     yield "\n".join(["| error | exit code | meaning |", "|---|---|---|", *rows])
+
+
+def public() -> dict[str, object]:
+    """Return what `dltrain.__all__` names, but for the module `errors`; `dltrain.sweep` is that of the API."""
+    places = {name: import_module(dltrain._PLACES.get(name, "dltrain.api")) for name in dltrain.__all__}
+    return {name: getattr(place, name) for name, place in places.items() if hasattr(place, name)}
 
 
 def _has_code(value: object) -> bool:
@@ -219,11 +213,11 @@ def _docstring(value: object) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the site, or serve it; return the exit code of zensical."""
+    parser = argparse.ArgumentParser(description="Build the manual's site in site/.")
+    parser.add_argument("--serve", action="store_true", help="show it at localhost:8000 instead")
+    asked = parser.parse_args(arguments)
     stage(STAGE)
-    if "--serve" in arguments:
-        command = ["serve"]
-    else:
-        command = ["build", "--clean", "--strict"]
+    command = ["serve"] if asked.serve else ["build", "--clean", "--strict"]
     return subprocess.run(
         [sys.executable, "-m", "zensical", *command, "-f", str(ROOT / "mkdocs.yml")]
     ).returncode

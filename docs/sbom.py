@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,8 +22,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 
 
-def document(extras: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the bill of materials as plain data. Raises SystemExit for an extra that does not exist."""
+def document(extras: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the bill of materials as plain data. Raises SystemExit for an extra that does not exist or is not installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     texts = list(project["dependencies"])
     for extra in extras:
@@ -32,6 +32,11 @@ def document(extras: Iterable[str] = ()) -> dict[str, Any]:
             raise SystemExit(f"there is no extra {extra}; there are: {', '.join(sorted(known))}")
         texts += known[extra]
     needs = closure(texts)
+    if missing := sorted(
+        {found.name for found in applicable(texts, ()) if canonicalize_name(found.name) not in needs}
+    ):
+        wanted = f".[{','.join(extras)}]" if extras else "."
+        raise SystemExit(f"not installed: {', '.join(missing)}. Type: pip install -e '{wanted}'")
     root = purl(project["name"], project["version"])
     own = {"type": "application", "bom-ref": root, "name": project["name"], "version": project["version"], "purl": root,
            "licenses": [{"license": {"id": project["license"]}}]}  # fmt: skip
@@ -65,7 +70,7 @@ def closure(texts: Iterable[str]) -> dict[str, list[str]]:
         try:
             texts = metadata.requires(name) or []
         except metadata.PackageNotFoundError:
-            # of another platform, or of an extra that is not installed
+            # of another platform
             continue
         needed = list(applicable(texts, extras))
         waiting += [(canonicalize_name(r.name), tuple(sorted(r.extras))) for r in needed]

@@ -1,6 +1,7 @@
 """Make the pictures of the manual, of real runs, in headless Chromium: `python docs/screenshots.py [--run RUN --sweep SWEEP]`.
 
-Without RUN and SWEEP the default run and a small sweep are trained first, in a temporary folder. Chromium is looked for on the PATH
+The overview shows a small run, which is trained first in a temporary folder. The pictures of a report and of a sweep are those of
+the tutorial (docs/tutorial.md): RUN and SWEEP, without which they stay as they are. Chromium is looked for on the PATH
 (`apt-get install chromium`). Pictures are WebP files in docs/pictures, in light and dark.
 """
 
@@ -21,7 +22,6 @@ from PIL import Image
 PICTURES = Path(__file__).resolve().parent / "pictures"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 RUN = ("optimizer=nesterov", "lr=0.05", "model=cnn", "augmentation=[shift]", "epochs=12")
-SWEEP = ("-m", "optimizer=nesterov,adam", "lr=0.1,0.03,0.01,0.003", "seed=0,1,2,3,4", "epochs=12")
 OVERVIEW = """<!doctype html><meta charset="utf-8"><style>
 body { margin: 0; padding: 36px; background: #e9eef0; display: flex; gap: 32px; height: calc(100vh - 72px); font: 15px system-ui; }
 .window { border-radius: 10px; overflow: hidden; box-shadow: 0 10px 40px #0003; background: #fff; }
@@ -84,19 +84,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         said = dltrain(*RUN, folder=work)
-        run = asked.run or newest(work)
-        # in its project, so that the commands in the report have short paths
-        project = run.resolve().parents[2]
-        dltrain("report", str(run.resolve().relative_to(project)), "--samples", folder=project)
-        if asked.sweep is None:
-            dltrain(*SWEEP, folder=work)
-        sweep = asked.sweep or newest(work)
-        for folder, what, size in ((run, "report", (1200, 1500)), (sweep, "sweep", (1200, 1100))):
-            for dark in (False, True):
+        run = newest(work)
+        for one in (run, *([asked.run] if asked.run else [])):
+            # in its project, so that the commands in the report have short paths
+            project = one.resolve().parents[2]
+            dltrain("report", str(one.resolve().relative_to(project)), "--samples", folder=project)
+        shoot(run / "report.html", work / "report.png", (1200, 1500))
+        for folder, what, size in ((asked.run, "report", (1200, 1500)), (asked.sweep, "sweep", (1200, 1100))):
+            for dark in (False, True) if folder else ():
                 shoot(folder / "report.html", work / "page.png", size, dark)
                 keep(work / "page.png", f"{what}-{'dark' if dark else 'light'}")
-                if what == "report" and not dark:
-                    shutil.copy(work / "page.png", work / "report.png")
         (work / "overview.html").write_text(
             OVERVIEW % (terminal("dltrain " + " ".join(RUN), said), "report.png"), encoding="utf-8"
         )

@@ -78,9 +78,31 @@ def test_the_printed_command_names_the_folder_and_the_file_of_the_words(workdir,
     assert dltrain(*shlex.split(command)[1:], "steps=1") == 0
 
 
-def test_an_end_of_the_range_is_told(capsys):
-    dispatch(["find-lr", *BRIEF, "--from", "1e-5", "--to", "1e-4", "--points", "2"])
-    assert "It is an end of the range; look further: --from 1e-05 --to 0.01" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    "low, high, told, low_next, high_next",
+    [
+        ("1e-5", "1e-4", "It is the highest rate tried; a higher one may be better:", 1e-5, 1e-2),
+        ("0.1", "100", "It is the lowest rate tried; a lower one may be better:", 1e-3, 1.0),
+    ],
+)
+def test_an_end_of_the_range_is_told_with_a_command_that_looks_beyond(
+    capsys, low, high, told, low_next, high_next
+):
+    options = [*BRIEF, "name=with blank", "--from", low, "--to", high, "--points", "2"]
+    dispatch(["find-lr", *options])
+    *_, said, command, _, train = capsys.readouterr().out.splitlines()
+    assert said == told
+    assert train.startswith("dltrain model=linear dataset.limit=200 'name=with blank' lr=")
+    assert shlex.split(command)[0] == "dltrain"
+    code, further = found(capsys, *shlex.split(command)[2:])
+    assert code == 0
+    assert [trial["lr"] for trial in further["trials"]] == [low_next, high_next]
+    assert further["steps"] == 20
+    assert found(capsys, *options)[1]["further"] == command
+
+
+def test_no_command_looks_beyond_a_rate_inside_the_range(capsys):
+    assert found(capsys, *BRIEF, "--from", "1e-6", "--to", "1e4", "--points", "3")[1]["further"] is None
 
 
 def test_when_all_diverge_the_exit_code_says_so(capsys):
@@ -103,7 +125,10 @@ def test_when_all_diverge_the_exit_code_says_so(capsys):
             "2",
         ]
     )
-    assert "diverged. Try lower ones: --from 1e+27 --to 1e+30" in capsys.readouterr().out
+    *_, said, command = capsys.readouterr().out.splitlines()
+    assert said == "Every rate from 1e+30 to 1e+32 diverged. Try lower ones:"
+    assert command.endswith(" --from 1e+27 --to 1e+30 --points 2 --steps 20")
+    assert found(capsys, *shlex.split(command)[2:])[0] == 5
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,17 @@ import pytest
 from conftest import Run, every, run_folders
 from test_readme import commands_of, files  # noqa: F401  (a fixture)
 
+import dltrain as package
 from dltrain.commands.train import check
 from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.errors import UserError
 from dltrain.verbs import verbs
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+
+import build  # noqa: E402
+
 COMPOSED = (
     "index",
     "tutorial",
@@ -117,8 +122,12 @@ def test_a_command_trains(dltrain, workdir, files, command):  # noqa: F811
     (workdir / "houses.csv").write_text(
         "id,area,age,price\n" + "".join(f"{i},{50 + i % 9},{i % 7},{900 + i}\n" for i in range(60))
     )
+    # a warm-up must end before the run does
+    warmup = max([int(n) for n in re.findall(r"warmup_steps=(\d+)", command)], default=0)
     few = ["sweep.trials=2"] if any(text.startswith("sweep=") for text in arguments) else []
-    assert dltrain(*arguments, *few, *([] if "debug=" in command else ["steps=2"]), "workers=0") == 0
+    assert (
+        dltrain(*arguments, *few, *([] if "debug=" in command else [f"steps={warmup + 2}"]), "workers=0") == 0
+    )
     folders = run_folders(workdir)
     assert folders or "dry_run" in command
     assert {Run(folder).summary["status"] for folder in folders} <= {"completed", "early_stopped"}
@@ -202,6 +211,25 @@ def test_the_site_is_built_without_a_warning_and_every_link_resolves():
     texts = {name: (site / name).read_text(encoding="utf-8") for name in pages}
     assert "v ← β₂v + (1−β₂)g²" in re.sub(r"<[^>]*>", "", texts["methods/optimizer.html"])
     assert "```" not in re.sub(r"<(pre|code).*?</\1>", "", "".join(texts.values()), flags=re.DOTALL)
+
+
+def test_an_unknown_argument_builds_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(build, "stage", lambda folder: pytest.fail("it builds"))
+    with pytest.raises(SystemExit) as refused:
+        build.main(["--srve"])
+    assert refused.value.code == 2
+    assert "unrecognized arguments: --srve" in capsys.readouterr().err
+
+
+def test_the_reference_has_every_public_name():
+    heads = re.findall(r"^##+ (?:dltrain\.)?(\w+)$", "\n".join(build.reference()), re.MULTILINE)
+    assert set(package.__all__) - {"UserError", "errors"} <= set(heads)
+
+
+def test_a_new_public_function_is_in_the_reference(monkeypatch):
+    monkeypatch.setattr(package, "__all__", [*package.__all__, "best_jobs"])
+    monkeypatch.setitem(package._PLACES, "best_jobs", "dltrain.commands.configurations")
+    assert "### dltrain.best_jobs" in list(build.reference())
 
 
 def test_a_lost_link_is_found(tmp_path):

@@ -160,3 +160,16 @@ def test_the_bill_of_materials_names_what_is_needed_and_nothing_that_is_not(monk
     assert sbom.document() == found
     with pytest.raises(SystemExit, match="there is no extra devv"):
         sbom.document(["devv"])
+
+
+def test_the_bill_of_materials_of_an_extra_that_is_not_installed_is_refused(monkeypatch):
+    known = sbom.metadata.requires
+
+    def requires(name):
+        if name == "timm":
+            raise sbom.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(sbom.metadata, "requires", requires)
+    with pytest.raises(SystemExit, match=r"not installed: timm\. Type: pip install -e '\.\[timm\]'"):
+        sbom.document(["timm"])

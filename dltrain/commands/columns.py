@@ -14,6 +14,7 @@ from dltrain.screen.table import Column, duration, number, terminal_width, typed
 from dltrain.storage.index import DAMAGED, Entry, number_of
 from dltrain.storage.job_names import job_label
 from dltrain.storage.query import name_of, when
+from dltrain.storage.summary import UNRANKED
 
 # what objectives must agree in to compare, with their direction
 KIND = ("dataset", "dataset.path", "dataset.root", "metric")
@@ -140,7 +141,7 @@ def sweep_line(row: listing.Row) -> str:
     if len(row.jobs) == 1 < whole:
         jobs = f"job {job_label(row.jobs[0].folder_name)} of {whole}"
     axes = row.entry.facts.get("axes") or []
-    failed = sum(job.facts.get("status") in ("failed", DAMAGED) for job in row.jobs)
+    failed = sum(job.facts.get("status") in (*UNRANKED, DAMAGED) for job in row.jobs)
     return f"{jobs}: {' × '.join(map(str, axes))}{f', {failed} failed' if failed else ''}"
 
 

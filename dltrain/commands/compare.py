@@ -190,12 +190,12 @@ def page(found: Comparison) -> Iterator[str]:
             *data,
             Column("#", [str(group.place) for group in groups], right=True),
             Column("configuration", [group.name or "–" for group in groups], least=20),
-            Column("runs", [_runs(group) for group in groups], rank=2),
+            Column("runs", [_runs(group) for group in groups], rank=3),
             Column(
                 f"{found.metric} {arrow}", [number(group.mean) for group in groups], right=True, styles=best
             ),
-            Column("± 95 %", [_interval(group.half_width) for group in groups], right=True),
-            Column("n", [str(len(group.values)) for group in groups], right=True, rank=1),
+            Column("± 95 %", [_interval(group.half_width) for group in groups], right=True, rank=1),
+            Column("n", [str(len(group.values)) for group in groups], right=True, rank=2),
             Column("against the best", [group.verdict for group in groups]),
         ]
     )

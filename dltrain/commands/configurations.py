@@ -11,7 +11,7 @@ from dltrain.config.keys import REPLICATES
 from dltrain.direction import Mode, mean_of, rank_of_mean
 from dltrain.storage.index import Entry, Index, number_of
 from dltrain.storage.job_names import job_number
-from dltrain.storage.summary import ENDED
+from dltrain.storage.summary import ENDED, UNRANKED
 
 
 @dataclass(slots=True)
@@ -52,9 +52,9 @@ class Configuration:
 
 
 def objective_of(entry: Entry) -> float | None:
-    """Return the objective of a run that did not fail; None where it is not finite."""
+    """Return the objective of a run that neither failed nor diverged; None where it is not finite."""
     value = number_of(entry.facts.get("objective"))
-    if value is None or not math.isfinite(value) or entry.facts.get("status") == "failed":
+    if value is None or not math.isfinite(value) or entry.facts.get("status") in UNRANKED:
         return None
     return value
 

@@ -77,7 +77,8 @@ def run(arguments: list[str]) -> int:
             show(line(lr, loss, found))
     best = min(found, key=lambda lr: found[lr])
     best = best if math.isfinite(found[best]) else math.nan
-    show(as_json(asked, found, best) if asked.as_json else advice(asked, found, best, rest))
+    further = wider(asked, found, best, rest)
+    show(as_json(asked, found, best, further) if asked.as_json else advice(asked, best, further, rest))
     return 5 if math.isnan(best) else 0
 
 
@@ -131,19 +132,41 @@ def line(lr: float, loss: float, found: dict[float, float]) -> str:
     return f"lr {lr:<8g} loss {loss:<10.4g} {bar}".rstrip()
 
 
-def advice(asked: Asked, found: dict[float, float], best: float, rest: list[str]) -> str:
+def advice(asked: Asked, best: float, further: str, rest: list[str]) -> str:
     """Return what the trials say, and the command that trains with the best rate."""
     if math.isnan(best):
-        return f"Every rate from {asked.low:g} to {asked.high:g} diverged. Try lower ones: --from {asked.low / 1e3:g} --to {asked.low:g}"
+        return f"Every rate from {asked.low:g} to {asked.high:g} diverged. Try lower ones:\n{further}"
     lines = [f"\nlowest loss after {asked.steps} steps: lr={best:g}"]
-    rates = list(found)
-    if best in (rates[0], rates[-1]):
-        low, high = (best / 100, best * 10) if best == rates[0] else (best / 10, best * 100)
-        lines.append(f"It is an end of the range; look further: --from {low:g} --to {high:g}")
+    if further:
+        side, other = (
+            ("lowest", "lower") if best < math.sqrt(asked.low * asked.high) else ("highest", "higher")
+        )
+        lines.append(
+            f"It is the {side} rate tried; a {other} one may be better:\n{further}\nTrain with it as it is:"
+        )
     return "\n".join([*lines, typed(*rest, f"lr={best:g}")])
 
 
-def as_json(asked: Asked, found: dict[float, float], best: float) -> str:
-    """Return one JSON document: losses are null where a trial diverged."""
+def wider(asked: Asked, found: dict[float, float], best: float, rest: list[str]) -> str:
+    """Return the command that searches beyond the end of the range at which the best rate is; "" where it is inside."""
+    rates = list(found)
+    if math.isnan(best):
+        low, high = asked.low / 1e3, asked.low
+    elif best == rates[0]:
+        low, high = best / 100, best * 10
+    elif best == rates[-1]:
+        low, high = best / 10, best * 100
+    else:
+        return ""
+    counts = {"--points": (asked.points, Asked.points), "--steps": (asked.steps, Asked.steps)}
+    kept = [text for name, (value, usual) in counts.items() if value != usual for text in (name, value)]
+    return typed("find-lr", *rest, "--from", f"{low:g}", "--to", f"{high:g}", *kept)
+
+
+def as_json(asked: Asked, found: dict[float, float], best: float, further: str) -> str:
+    """Return one JSON document: losses are null where a trial diverged, and `further` unless the best rate is at an end."""
     trials = [{"lr": lr, "loss": loss if math.isfinite(loss) else None} for lr, loss in found.items()]
-    return json.dumps({"steps": asked.steps, "trials": trials, "best": None if math.isnan(best) else best})
+    found_best = None if math.isnan(best) else best
+    return json.dumps(
+        {"steps": asked.steps, "trials": trials, "best": found_best, "further": further or None}
+    )

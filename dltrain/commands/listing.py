@@ -16,7 +16,7 @@ from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
 from dltrain.storage.job_names import job_label
 from dltrain.storage.query import PLACE, Filter, name_of, value_of, when
 
-STYLES = {"failed": "red", DAMAGED: "red", KILLED: "red", "running": "green", "interrupted": "yellow",
+STYLES = {"failed": "red", "diverged": "red", DAMAGED: "red", KILLED: "red", "running": "green", "interrupted": "yellow",
           "degraded": "yellow", "unfinished": "yellow"}  # fmt: skip
 # keys by which --sort puts the best first, whatever the direction of the metric
 _BEST_FIRST = ("objective",)
@@ -86,9 +86,13 @@ class Row:
 
 
 def objective(entry: Entry) -> float | None:
-    """Return the objective of a run, also of one that failed later; None where it is not finite."""
+    """Return the objective of a run, also of one that failed later; None where it diverged or is not finite."""
     value = number_of(entry.facts.get("objective"))
-    return value if value is not None and math.isfinite(value) else None
+    return value if value is not None and math.isfinite(value) and not _diverged(entry) else None
+
+
+def _diverged(entry: Entry) -> bool:
+    return entry.facts.get("status") == "diverged"
 
 
 def rank_of(entry: Entry) -> tuple[str, bool, float]:
@@ -138,10 +142,17 @@ def configuration_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def sort_rows(rows: list[Row], key: str) -> None:
-    """Sort by a key, or by `-key` the other way round; `objective` puts the best first. Rows without a value come last."""
+    """Sort by a key, or by `-key` the other way round; `objective` puts the best first.
+
+    Rows without a value come last, and by a score those of runs that diverged, which may be 0 by chance.
+    """
     name = key.removeprefix("-")
     values = {id(row): row.value(name) for row in rows}
-    present = [row for row in rows if values[id(row)] not in (None, "", [])]
+    present = [
+        row
+        for row in rows
+        if values[id(row)] not in (None, "", []) and not ("/" in name and _diverged(row.shown))
+    ]
     if name in _BEST_FIRST:
         present = [row for row in rows if objective(row.shown) is not None]
         present.sort(key=lambda row: rank_of(row.shown), reverse=key != name)

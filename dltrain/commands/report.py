@@ -88,7 +88,7 @@ def choices(found: Record, catalogue: Catalogue) -> tuple[list[tuple[str, ...]] 
         content = saved.load_bounded(found.path / "config.yaml")
         overrides = found.summary.get("overrides")
         given = [str(text) for text in overrides] if isinstance(overrides, list) else []
-        listed = choices_of(content, given, catalogue)
+        listed = choices_of(content, given, catalogue, str(found.summary.get("command") or ""))
     except (UserError, OSError) as error:
         return None, str(error)
     return [(item.key, item.value, item.default, item.source) for item in listed], ""

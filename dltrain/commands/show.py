@@ -33,7 +33,7 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.direction import BETTER
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
-from dltrain.loggers.events import count
+from dltrain.loggers.events import count, shown_name
 from dltrain.screen.numbers import in_bytes
 from dltrain.screen.table import (
     duration,
@@ -161,7 +161,7 @@ def document_of(folder: Path) -> dict[str, Any]:
         "command": str(summary.get("command") or ""),
         "status": status,
         "reason": str(summary.get("stop_reason") or ""),
-        "asked": asked_for(config, summary.get("overrides")),
+        "asked": asked_for(config, summary.get("overrides"), str(summary.get("command") or "")),
         "metric": _text(summary.get("metric")),
         "mode": _text(summary.get("mode")),
         "objective": number_of(summary.get("objective")),
@@ -219,8 +219,8 @@ def listed_sweep(folder: Path) -> list[listing.Row]:
     return [row for row in listing.rows_of(index, []) if row.entry.is_sweep][:1]
 
 
-def asked_for(config: Mapping[str, Any], overrides: Any) -> dict[str, Any]:
-    """Return the words and keys of a configuration that are not the defaults, and that overrides or recipes set.
+def asked_for(config: Mapping[str, Any], overrides: Any, command: str = "") -> dict[str, Any]:
+    """Return the words and keys of a configuration that are not the defaults, and that overrides, recipes or a primary file set.
 
     overrides: those of the run; None where they are not known, and all that is not the default is returned
     """
@@ -251,7 +251,7 @@ def asked_for(config: Mapping[str, Any], overrides: Any) -> dict[str, Any]:
             asked[key] = value
     if not isinstance(overrides, list):
         return asked
-    sources = Sources.of(list(map(str, overrides)), chosen, catalogue)
+    sources = Sources.of(list(map(str, overrides)), chosen, catalogue, command)
     return {key: value for key, value in asked.items() if sources.of_key(key)}
 
 
@@ -290,14 +290,15 @@ def warnings_of(summary: Mapping[str, Any], status: str, folder: Path) -> list[s
 
 def files_of(folder: Path) -> dict[str, int]:
     """Return the bytes of the files in a run folder, and of the folders in it, by name; links are not followed."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
             sizes[f"{path.name} (link)"] = 0
         elif path.is_dir():
             sizes[f"{path.name}/"] = sum(f.lstat().st_size for f in path.rglob("*") if not f.is_dir())
         else:
-            sizes[path.name] = path.lstat().st_size
+            name = shown_name(path.name)
+            sizes[name] = sizes.get(name, 0) + path.lstat().st_size
     return sizes
 
 

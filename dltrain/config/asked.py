@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dltrain.config.catalogue import OVERLAYS, Catalogue, Word, leaves, written
 from dltrain.config.groups import group_of
 from dltrain.config.keys import LENGTH, is_safe, keys_of
+from dltrain.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -23,28 +27,42 @@ class Choice:
 
 @dataclass(frozen=True)
 class Sources:
-    """Who chose the keys of a run: its overrides, and its recipes as they are now.
+    """Who chose the keys of a run: its overrides, and its recipes and its primary file (`--config-name`) as they are now.
 
     Args:
         given: keys and groups of the overrides
-        recipes: keys and groups that the recipes set; None where one of them is not there any more
+        recipes: keys and groups that the recipes set; None where one of them, or the primary file, is not there any more
+        primary: keys and groups that the primary file sets, and its name
     """
 
     given: frozenset[str]
     recipes: frozenset[str] | None
+    primary: frozenset[str] = frozenset()
+    file: str = ""
 
     @classmethod
     def of(
-        cls, overrides: Sequence[str], chosen: Mapping[str, Sequence[str]], catalogue: Catalogue
+        cls,
+        overrides: Sequence[str],
+        chosen: Mapping[str, Sequence[str]],
+        catalogue: Catalogue,
+        command: str = "",
     ) -> Sources:
-        """Return the sources of a run with these overrides and words, by group."""
+        """Return the sources of a run with these overrides and words, by group, that a command began."""
+        given = frozenset(keys_of(overrides))
         words = [(group, name) for group in OVERLAYS for name in chosen.get(group, ()) if name != "none"]
         if any(name not in catalogue.words.get(group, {}) for group, name in words):
-            return cls(frozenset(keys_of(overrides)), None)
+            return cls(given, None)
         found: set[str] = set()
         for group, name in words:
             found |= set_by(catalogue.words[group][name], catalogue)
-        return cls(frozenset(keys_of(overrides)), frozenset(found))
+        name, folder = options_of(command)
+        if not name:
+            return cls(given, frozenset(found))
+        primary = primary_word(name, folder, catalogue)
+        if primary is None:
+            return cls(given, None)
+        return cls(given, frozenset(found), frozenset(set_by(primary, catalogue)), primary.file.name)
 
     def of_key(self, key: str) -> str:
         """Return who chose a key; "" where nobody did, and it is the default at the time of the training."""
@@ -54,8 +72,44 @@ class Sources:
             return "recipe or file"
         if _is_among(key, self.recipes):
             return "recipe"
+        if _is_among(key, self.primary):
+            return self.file
         # overrides of `resume` are not kept
         return "command line" if key in LENGTH or is_safe(key) else ""
+
+
+def options_of(command: str) -> tuple[str, str]:
+    """Return the values of `--config-name` and `--config-dir` in a command; "" where it has none, or is damaged."""
+    try:
+        arguments = shlex.split(command)
+    except ValueError:
+        return "", ""
+    found = {"-cn": "", "-cd": ""}
+    short = {"--config-name": "-cn", "--config-dir": "-cd"}
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        option, equals, value = argument.partition("=")
+        option = short.get(option, option)
+        if option in found:
+            found[option] = value if equals else following
+    return found["-cn"], found["-cd"]
+
+
+def primary_word(name: str, folder: str, catalogue: Catalogue) -> Word | None:
+    """Return the primary file of a run as a recipe; None where it is not there any more."""
+    folders = [*([Path(folder)] if folder else []), *catalogue.user_dirs]
+    file = next(
+        (path for place in folders if (path := place / f"{name.removesuffix('.yaml')}.yaml").is_file()), None
+    )
+    if file is None:
+        return None
+    from dltrain.config.yaml_files import read_yaml
+
+    try:
+        _, content = read_yaml(file)
+    except UserError:
+        return None
+    defaults = content.pop("defaults", None)
+    return Word("experiment", file.stem, file, content, tuple(defaults) if isinstance(defaults, list) else ())
 
 
 def set_by(word: Word, catalogue: Catalogue) -> set[str]:
@@ -80,10 +134,13 @@ def _is_among(key: str, keys: frozenset[str]) -> bool:
     return any(".".join(parts[:i]) in keys for i in range(2, len(parts) + 1)) or key in keys
 
 
-def choices_of(content: Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue) -> list[Choice]:
+def choices_of(
+    content: Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue, command: str = ""
+) -> list[Choice]:
     """Return how a saved configuration differs from the defaults: words first, then keys.
 
-    content: config.yaml as plain data. Words that the catalogue does not have now have no defaults to compare with.
+    content: config.yaml as plain data; command: that which began the run. Words that the catalogue does not have now have no
+    defaults to compare with.
     """
     words = content.get("words")
     chosen = (
@@ -92,7 +149,7 @@ def choices_of(content: Mapping[str, Any], overrides: Sequence[str], catalogue: 
         else {}
     )
     sources = Sources.of(
-        overrides, {group: list(map(str, names)) for group, names in chosen.items()}, catalogue
+        overrides, {group: list(map(str, names)) for group, names in chosen.items()}, catalogue, command
     )
     return [*_words(chosen, sources, catalogue), *_keys(content, chosen, sources, catalogue)]
 

@@ -20,8 +20,9 @@ from dltrain.direction import BETTER, Mode, improves
 if TYPE_CHECKING:
     from torch import Tensor
 
-# of TensorBoard in a run folder
-SUBFOLDER = "tensorboard"
+# where earlier versions wrote the event files of a run, inside its folder
+EARLIER = "tensorboard"
+EVENT_FILES = "events.out.tfevents"
 _log = logging.getLogger(__name__)
 
 
@@ -152,6 +153,24 @@ class Result:
         scores = {f"best/{key}": value for key, value in self.best.items()}
         scores |= {f"test/{key}": value for key, value in self.test.items()}
         return {name: getattr(self, name) for name in names.split()} | scores
+
+
+def events_folder(run: Path) -> Path:
+    """Return where the event files of a run are: TensorBoard names a run by the folder of its files, so in the run folder.
+
+    A run that an earlier version began continues in `tensorboard/` of its folder.
+    """
+    return earlier if (earlier := run / EARLIER).is_dir() else run
+
+
+def shown_name(file: str) -> str:
+    """Return the name of a file of a run in a table: those of TensorBoard have one, since each has a time and a host."""
+    return f"{EVENT_FILES}.*" if file.startswith(EVENT_FILES) else file
+
+
+def has_curves(run: Path) -> bool:
+    """Return whether TensorBoard finds a run folder."""
+    return any(events_folder(run).glob(f"{EVENT_FILES}.*"))
 
 
 def labelled_facts(line: str) -> tuple[str, tuple[str, ...]]:

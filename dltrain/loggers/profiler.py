@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dltrain.loggers.events import SUBFOLDER, Progress, Result, RunInfo
+from dltrain.loggers.events import Progress, Result, RunInfo, events_folder
 from dltrain.loggers.tensorboard import EventFile, text
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Profiler:
-    """Record `active` steps after `wait` unwatched and `warmup` discarded ones, into folder/tensorboard.
+    """Record `active` steps after `wait` unwatched and `warmup` discarded ones, into the run folder.
 
     Two things come out: `profile.pt.trace.json`, the time line of every operator and kernel, to be opened at
     https://ui.perfetto.dev or chrome://tracing (both read it in the browser and send nothing), and the
@@ -27,7 +27,7 @@ class Profiler:
                 raise ValueError(
                     f"profiler.{key} is {value}; it must be ≥ {least}, for example {key}={least}"
                 )
-        self.folder = folder / SUBFOLDER
+        self.folder = events_folder(folder)
         self.wait, self.warmup, self.active = wait, warmup, active
         self.recorder: profile | None = None
 
@@ -61,7 +61,6 @@ class Profiler:
 
     def export(self, recorder: profile) -> None:
         self.recorder = None  # the rest of the run is not slowed down
-        self.folder.mkdir(parents=True, exist_ok=True)
         recorder.export_chrome_trace(str(self.folder / "profile.pt.trace.json"))
         averages = recorder.key_averages()
         device = any(average.self_device_time_total > 0 for average in averages)

@@ -1,4 +1,4 @@
-"""TensorBoard's files: curves, train and val in one chart, hparams, pictures and words in folder/tensorboard.
+"""TensorBoard's files: curves, train and val in one chart, hparams, pictures and words in the run folder.
 
 The records are TensorBoard's own protocol buffers, written without a thread and without its writers: `EventFileWriter`
 imports TensorFlow if it is installed, and `RecordWriter` fsspec and absl, 0.05 s of every run.
@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dltrain.loggers.events import SUBFOLDER, Best, Result, RunInfo
+from dltrain.loggers.events import EVENT_FILES, Best, Result, RunInfo, events_folder
 from dltrain.loggers.figures import Image8, confusion_matrix, image_grid, png
 from dltrain.storage.summary import FINISHED
 
@@ -41,7 +41,7 @@ class EventFile:
         self.event = Event
         now = time.time()
         # TensorBoard reads the files of a folder in the order of their names: the time comes first.
-        name = f"events.out.tfevents.{now:017.6f}.{socket.gethostname()}.{os.getpid()}"
+        name = f"{EVENT_FILES}.{now:017.6f}.{socket.gethostname()}.{os.getpid()}"
         self.stream = (folder / name).open("ab")
         self.append(Event(wall_time=now, file_version="brain.Event:2"))
         if purge_step is not None:
@@ -92,7 +92,7 @@ def crc_table() -> list[int]:
 class TensorBoard:
     """Curves, choices, sample images and the confusion matrix for TensorBoard.
 
-    Written into `tensorboard/` of the run folder; scalars have the tags and steps of `metrics.csv`. Values of log points come
+    Written into the run folder, by which TensorBoard names the run; scalars have the tags and steps of `metrics.csv`. Values of log points come
     under `steps/`, what the best weights reach so far under `best/val/` and at the end under `best/test/`: the HParams tab
     shows their last values first, also of a run that was killed.
 
@@ -111,7 +111,7 @@ class TensorBoard:
         self.shown = best_tags(info.best_row)
         # the first step that a resumed run writes again
         purge_step = info.resumed_step + 1 if info.resumed else None
-        self.file = EventFile(info.folder / SUBFOLDER, purge_step)
+        self.file = EventFile(events_folder(info.folder), purge_step)
         values = [text("run", markdown(info)), hparams_start(info)]
         if info.sample_images is not None and not info.resumed_step:
             values.append(image("samples", image_grid(info.sample_images, info.sample_labels)))

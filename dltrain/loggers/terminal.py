@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple, TextIO
 
-from dltrain.loggers.events import SUBFOLDER, Best, Progress, Result, RunInfo, count, not_finite
+from dltrain.loggers.events import Best, Progress, Result, RunInfo, count, has_curves, not_finite
 from dltrain.screen.notebook import Line
 from dltrain.screen.numbers import bar, clock, in_bytes, minutes, number, rate
 from dltrain.screen.output import SafeStream, Screen, open_screen
@@ -21,7 +21,7 @@ from dltrain.text import short_path
 
 REFRESH_SECONDS = 0.25
 MARKS = {"completed": ("✓", "green"), "early_stopped": ("✓", "green"), "converged": ("✓", "green")}
-MARKS["failed"] = ("✗", "red")
+MARKS["failed"] = MARKS["diverged"] = ("✗", "red")
 TIMES = {"lr": "lr", "seconds": "time"}  # columns beside the metrics, and how a plain line names them
 
 
@@ -244,7 +244,7 @@ def outcome(info: RunInfo, result: Result, width: int | None) -> list[Line]:
         lines += labelled("constant", constant, width)
     lines += labelled("time", effort(result), width)
     lines += labelled("folder", (short_path(info.folder),), width)
-    if not (Path(info.folder) / SUBFOLDER).is_dir():
+    if not has_curves(Path(info.folder)):
         return lines
     return lines + labelled("curves", (f"tensorboard --logdir {shlex.quote(logdir(info))}",), width, "cyan")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dltrain.errors import CheckpointProblem
+from dltrain.loggers.events import shown_name
 from dltrain.storage.summary import read_rows, read_summary, read_text
 
 Row: TypeAlias = dict[str, float]
@@ -78,12 +79,12 @@ class Record:
     @cached_property
     def files(self) -> list[tuple[str, int]]:
         """Return the files and folders of the run with their sizes in bytes."""
-        inside = sorted(self.path.iterdir(), key=lambda path: path.name)
-        return [
-            (path.name + "/" * path.is_dir(), size_of(path))
-            for path in inside
-            if not path.name.startswith(".")
-        ][:MOST_FILES]
+        sizes: dict[str, int] = {}
+        for path in sorted(self.path.iterdir(), key=lambda path: path.name):
+            if not path.name.startswith("."):
+                name = shown_name(path.name) + "/" * path.is_dir()
+                sizes[name] = sizes.get(name, 0) + size_of(path)
+        return list(sizes.items())[:MOST_FILES]
 
 
 def read(path: Path) -> Record:

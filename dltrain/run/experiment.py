@@ -171,7 +171,7 @@ def _fit(experiment: Experiment, trainer: Trainer, info: RunInfo) -> float | Non
         if report is error:
             raise
         raise report from error
-    problem = problem_of(trainer.folder)
+    problem = problem_of(trainer.folder, result)
     if problem is not None:
         raise problem
     return result.objective
@@ -182,7 +182,8 @@ def finish(experiment: Experiment, trainer: Trainer) -> Result:
     result = conclude(experiment, trainer)
     trainer.loggers.tell("run_ended", result)
     problems = trainer.folder.problems
-    ending = {"status": "degraded", "problems": problems} if problems else {}
+    status = result.status if result.status == "diverged" else "degraded"
+    ending = {"status": status, "problems": problems} if problems else {}
     summary = {**summary_of(result), **ending, **facts(experiment)}
     trainer.folder.write_summary(summary)
     end_events(trainer.folder.events, result, str(summary["status"]))
@@ -251,7 +252,10 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
         write_report(trainer.folder, table, parts.spec.class_names)
     trainer.diagnosis.draw(trainer.rates.lr)
     constant = constant_guess(parts, scored) if scored is not None else {}
-    return result_of(experiment, trainer, trainer.state.stop, test=test, confusion=table, constant=constant)
+    ending = trainer.state.stop
+    if grown := trainer.grown_loss(trainer.state.best_row):
+        ending = ("diverged", grown)
+    return result_of(experiment, trainer, ending, test=test, confusion=table, constant=constant)
 
 
 def result_of(experiment: Experiment, trainer: Trainer, ending: tuple[str, str], **scores: Any) -> Result:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dltrain.config.door import Fault, fault_of
 from dltrain.data.errors import DataError
 from dltrain.errors import DISK, DataProblem, NumericalFailure, ResourceProblem, UserError, is_out_of_memory
+from dltrain.loggers.events import Result
 from dltrain.run.built import Experiment
 from dltrain.run.rehearsal import own_parts, owner
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.guard import NonFinite
+
+_SMALLER_LR = "Most often lr is too large. Try a tenth of it, or regularization=[gradient_clipping]."
 
 
 def explain(error: BaseException, experiment: Experiment) -> BaseException:
@@ -66,7 +69,7 @@ def never_finite(metric: str) -> NumericalFailure:
     """Say that no evaluation is the best, and what to try."""
     split, _, name = metric.rpartition("/")
     cure = (
-        "Most often lr is too large. Try a tenth of it, or regularization=[gradient_clipping]."
+        _SMALLER_LR
         if name in ("loss", "gap")
         else "The split may lack a class, or have constant targets. Choose a metric that is defined there, such as "
         f"early_stopping.metric={split}/loss"
@@ -89,8 +92,10 @@ def no_second_derivative(error: RuntimeError, experiment: Experiment) -> UserErr
     )
 
 
-def problem_of(folder: RunFolder) -> ResourceProblem | None:
-    """Return what to raise if a run is done, but something besides its weights could not be written."""
+def problem_of(folder: RunFolder, result: Result) -> UserError | None:
+    """Return what to raise if a run is done, but diverged, or something besides its weights could not be written."""
+    if result.status == "diverged":
+        return NumericalFailure(f"The run diverged: {result.stop_reason}.\n{_SMALLER_LR}")
     if not folder.problems:
         return None
     return ResourceProblem("The run is done, but not all of its records:\n" + "\n".join(folder.problems[:2]))

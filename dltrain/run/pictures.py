@@ -53,7 +53,7 @@ def shows_images(spec: DataSpec) -> bool:
 
 
 def judged(spec: DataSpec, outputs: Tensor, targets: Tensor) -> tuple[list[str], Tensor]:
-    """Return a caption for each sample, and the positions of the mistakes, the worst first.
+    """Return a caption for each sample, with truth and prediction, and the positions of the mistakes, the worst first.
 
     Of classes these are the wrong ones by the probability of the predicted class, of quantities all by their absolute error.
     """
@@ -67,10 +67,9 @@ def judged(spec: DataSpec, outputs: Tensor, targets: Tensor) -> tuple[list[str],
     truth = targets if targets.dim() == 1 else targets.argmax(-1)
     names = spec.class_names or tuple(map(str, range(outputs.shape[-1])))
     captions = [
-        f"{names[t]}" if t == p else f"true {names[t]}, predicted {names[p]}"
-        for t, p in zip(truth.tolist(), predicted.tolist(), strict=True)
+        f"true {names[t]}, predicted {names[p]} ({share:.2f})"
+        for t, p, share in zip(truth.tolist(), predicted.tolist(), sure.tolist(), strict=True)
     ]
-    captions = [f"{text} ({share:.0%})" for text, share in zip(captions, sure.tolist(), strict=True)]
     wrong = (truth != predicted).nonzero().flatten()
     return captions, wrong[sure[wrong].argsort(descending=True, stable=True)]
 

@@ -116,8 +116,9 @@ def _loss_after(parts: Parts, plan: Plan) -> float:
         trainer.fit()
     except NonFinite:
         return math.inf
-    loss = trainer.state.last_row.get("val/loss", trainer.state.last_row["train/loss"])
-    return loss if math.isfinite(loss) else math.inf
+    row = trainer.state.last_row
+    loss = row.get("val/loss", row["train/loss"])
+    return loss if math.isfinite(loss) and not trainer.grown_loss(row) else math.inf
 
 
 def find_batch_size(config: Config, door: Door) -> int:

@@ -24,7 +24,7 @@ from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
 from dltrain.errors import CheckpointProblem, DataProblem, UserError
-from dltrain.loggers.events import Best
+from dltrain.loggers.events import EARLIER, EVENT_FILES, Best
 from dltrain.metrics.report import CONFUSION, PER_CLASS, per_class_csv
 from dltrain.run.data import build_data
 from dltrain.storage import checkpoint, manifest
@@ -35,7 +35,7 @@ from dltrain.storage.summary import ENDED, FINISHED, MAX_TABLE_BYTES, read_rows,
 from dltrain.text import first_line
 
 # files that loggers write, which are no records of results
-UNCOVERED = ("run.log", "tensorboard")
+UNCOVERED = ("run.log", f"{EVENT_FILES}.*", EARLIER)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def verify(path: Path, config: Config | UserError, door: Door | UserError, data:
     elif data:
         reason = door if isinstance(config, Config) else "without the configuration they cannot be read"
         verdict.open.append(f"the data: {first_line(reason)}")
-    verdict.open += [f"{name} (written by loggers)" for name in UNCOVERED if (path / name).exists()]
+    verdict.open += [f"{name} (written by loggers)" for name in UNCOVERED if any(path.glob(name))]
     return verdict
 
 

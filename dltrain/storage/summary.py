@@ -18,7 +18,9 @@ MAX_TABLE_BYTES = 200_000_000
 # values of `status`, beside running and interrupted: trained to the planned end or by a criterion of the run
 WHOLE = ("completed", "early_stopped", "converged")
 # nothing is left to train
-FINISHED = (*WHOLE, "pruned", "degraded")
+FINISHED = (*WHOLE, "pruned", "degraded", "diverged")
+# its objective, if it has one, does not count
+UNRANKED = ("failed", "diverged")
 # it will not change by itself
 ENDED = (*FINISHED, "failed")
 

@@ -397,7 +397,7 @@ class Driver:
             (job.folder / "summary.json").unlink(missing_ok=True)
             job.state = "interrupted"
             raise ResourceProblem(f"job {job.number}: {event.reason}")
-        elif not job.is_done or (event.code != 0 and job.state != "degraded"):
+        elif not job.is_done or (event.code != 0 and job.state not in ("degraded", "diverged")):
             job.fail(event.reason or (job.reason if job.failed else "") or event.how_it_died)
         job.seconds = job.seconds or (time.monotonic() - begun if begun is not None else 0.0)
         if job.failed and self.plan.settings["fail_fast"]:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from dltrain.config.schema import Config
 from dltrain.storage import manifest
 from dltrain.storage.files import replace
-from dltrain.storage.summary import ENDED, read_json
+from dltrain.storage.summary import ENDED, UNRANKED, read_json
 from dltrain.text import first_line
 
 # the value of each axis, by its name
@@ -65,7 +65,7 @@ class Job:
 
     @property
     def failed(self) -> bool:
-        return self.state == "failed"
+        return self.state in UNRANKED
 
     @property
     def short_reason(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dltrain.loggers.events import SUBFOLDER, count
+from dltrain.loggers.events import count, has_curves
 from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.jobs import Job, number
 from dltrain.sweep.outcome.ranking import Row
@@ -230,5 +230,5 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
     done = sum(job.is_done and not job.failed for job in jobs)
     total = plan.total
     show(f"\n{done} of {count(total, 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
-    if any((job.folder / SUBFOLDER).is_dir() for job in jobs if not job.failed):
+    if any(has_curves(job.folder) for job in jobs if not job.failed):
         show(f"tensorboard --logdir {shlex.quote(str(folder))}")

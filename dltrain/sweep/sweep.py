@@ -273,6 +273,17 @@ def make_sampler(plan: Plan, begun: int = 0) -> Any:
         raise UserError(f"sweep={plan.word} needs a package that is not installed: {error}") from None
 
 
+def parquet_problem(table: Path) -> str:
+    """Write results.parquet beside results.csv; return why it could not be written, or ""."""
+    worker = pool.start(write_parquet, table)
+    try:
+        reason = str(worker.channel.recv())
+    except EOFError:
+        reason = "its process was killed"
+    worker.end()
+    return reason
+
+
 def conclude(driver: Driver, catalogue: Catalogue, missing: int, completed: bool) -> int:
     """Write and print the results; return the exit code."""
     plan, folder = driver.plan, driver.folder
@@ -281,8 +292,8 @@ def conclude(driver: Driver, catalogue: Catalogue, missing: int, completed: bool
     notes = edges(plan, rows)
     best = winner(plan, rows)
     write_csv(plan, jobs, folder / "results.csv")
-    if has_parquet() and pool.start(write_parquet, folder.resolve() / "results.csv").end() != 0:
-        notes.append("results.parquet could not be written; results.csv holds the same")
+    if has_parquet() and (reason := parquet_problem(folder.resolve() / "results.csv")):
+        notes.append(f"results.parquet could not be written ({reason}); results.csv holds the same")
     if best is not None:
         write_best(plan, rows[0], catalogue, folder / "best.yaml")
         add_to_record(folder, best=best.folder.name)

@@ -249,6 +249,9 @@ class Stack:
         batch = self.augment(batch, epoch)
         # forward, loss and backward: together
         losses = self.descend(batch)
+        if self.step == 0:
+            for member, loss in zip(self.members, losses, strict=True):
+                member.state.first_loss = loss.clone()
         # penalties and gradient rules, decay, update, constraints: each for itself, except the update
         objectives = [member.objective(own) for member, own in zip(self.members, rows(batch), strict=True)]
         if self.rules:

@@ -23,6 +23,7 @@ class State:
         stop: status and reason, once it is decided
         best_row: row of the best evaluation; `best_weights` are its weights, averaged if averaging is on
         unevaluated: what the evaluation of this step needs, once a signal has ended it
+        first_loss: mean () of the loss over the first batch; None for a run that an earlier version began
         bad_steps: skipped or rolled back, because they were not finite
     """
 
@@ -32,6 +33,7 @@ class State:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     last_row: dict[str, float] = field(default_factory=dict)
     unevaluated: dict[str, Any] = field(default_factory=dict)
+    first_loss: Tensor | None = None
     bad_steps: int = 0
     bad_in_a_row: int = 0
 
@@ -95,6 +97,7 @@ class Checkpoints:
             "stop": list(state.stop) if state.stop else None,
             "bad_steps": [state.bad_steps, state.bad_in_a_row],
             "unevaluated": state.unevaluated,
+            "first_loss": state.first_loss,
             "optimizer": parts.optimizer.state_dict(),
             "plateaus": [plateau.state_dict() for plateau in parts.plateaus],
             **{name: part.state_dict() for name, part in stateful(parts).items()},
@@ -119,6 +122,7 @@ class Checkpoints:
         # a run that was completed may get more epochs
         state.stop = tuple(stop) if stop and stop[0] != "completed" else None
         state.unevaluated = content.get("unevaluated", {})
+        state.first_loss = content.get("first_loss")
         state.bad_steps, state.bad_in_a_row = content.get("bad_steps", (0, 0))
         self.saved_step = state.step
 

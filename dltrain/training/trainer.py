@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -30,6 +31,9 @@ from dltrain.training.validation import Validation
 
 # receives each row of metrics.csv with the best objective so far; a reason from it ends the run as pruned
 Watch = Callable[[dict[str, float], float | None], str | None]
+# times the loss of the first batch: a run with a higher mean training loss diverged; the second, where the validation loss is
+# below that of the first batch, which a few samples may reach by chance
+DIVERGED, CONTRADICTED = 1000.0, 100.0
 
 
 class Trainer:
@@ -153,6 +157,8 @@ class Trainer:
     def record(self, batch: Batch, outputs: Tensor, losses: Tensor, total: Tensor) -> None:
         """Add a micro-batch to the running means, and show its losses to an order that depends on them."""
         self.running.add(total, outputs, batch.targets)
+        if self.step == 0 and self.state.first_loss is None:
+            self.state.first_loss = total.detach() / len(batch.targets)
         if self.parts.order_observes:
             self.parts.order.observe(batch.indices, losses)
 
@@ -301,6 +307,21 @@ class Trainer:
     def grad_norm(self) -> float:
         """Return the norm of the last step's gradient, as it entered the update."""
         return float(norm_of(gradients_of(self.parameters)))
+
+    def grown_loss(self, row: Mapping[str, float]) -> str:
+        """Return that the training loss of an evaluation has grown so far that the run diverged; "" otherwise.
+
+        A model whose outputs explode may still have a val/loss of 0, on a few samples that it gets right. A first loss below
+        1 counts as 1, since fine-tuning may begin near 0.
+        """
+        name, first = f"train/{self.parts.objective}", self.state.first_loss
+        if first is None:
+            return ""
+        now, begun = row.get(name, math.nan), max(1.0, abs(float(first)))
+        contradicted = row.get(f"val/{self.parts.objective}", math.inf) < begun
+        if not now > (CONTRADICTED if contradicted else DIVERGED) * begun:
+            return ""
+        return f"{name} is {now:.3g} at the best evaluation, and was {float(first):.3g} in the first batch"
 
     def judge(self, row: dict[str, float]) -> None:
         """Keep the weights of the best evaluation, and decide whether to stop."""

@@ -154,7 +154,7 @@ def scalars(run):
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(run.path / "tensorboard"), size_guidance={"scalars": 0})
+    events = EventAccumulator(str(run.path), size_guidance={"scalars": 0})
     events.Reload()
     found = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     return {

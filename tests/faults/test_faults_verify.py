@@ -94,7 +94,9 @@ def forge(run: Path, draw: random.Random, kind: str) -> str:
         file.write_text(other_digit(file.read_text(), draw))
         return "the data"
     files = [
-        f for f in run.rglob("*") if f.is_file() and "tensorboard" not in f.parts and f.name != "run.log"
+        f
+        for f in run.rglob("*")
+        if f.is_file() and not f.name.startswith("events.out") and f.name != "run.log"
     ]
     texts = ("metrics.csv", "per_class.csv", "confusion_matrix.csv")
     chosen = {

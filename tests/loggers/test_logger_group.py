@@ -11,9 +11,18 @@ from typing import Any
 import pytest
 import yaml
 from conftest import Run, assert_equal, run_folders
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dltrain.cli import dispatch
+from dltrain.commands.show import show
 from dltrain.errors import ResourceProblem, UserError
+from dltrain.loggers.events import has_curves
+from dltrain.report.record import read
+
+
+def events_of(folder):
+    return sorted(folder.glob("events.out.tfevents.*"))
+
 
 CODE = """
 import json, random
@@ -85,14 +94,14 @@ def test_events_are_those_of_the_run(train, own):
     assert [row["loss"] for row in last] == [row["train/loss"] for row in run.rows]
     assert started["config"] == yaml.safe_load((run.path / "config.yaml").read_text())
     assert ended["test/loss"] == run.summary["test"]["loss"] and ended["status"] == "completed"
-    assert not (run.path / "tensorboard").exists()
+    assert not events_of(run.path)
 
 
 @pytest.mark.parametrize("word", ["logger=[]", "logger=none"])
 def test_without_loggers_the_record_is_complete(train, word):
     run = train(word, *SMALL)
     assert run.summary["status"] == "completed" and len(run.rows) == 3
-    assert not (run.path / "tensorboard").exists()
+    assert not events_of(run.path)
 
 
 def test_loggers_change_no_result(train, own):
@@ -162,6 +171,35 @@ def test_a_resumed_run_goes_on_in_its_loggers(train, own, monkeypatch):
         assert found[0] == found[1]
 
 
+def test_a_resumed_run_goes_on_in_the_folder_of_its_curves(train):
+    run = train("dataset.limit=150", "model.hidden=[8]", "steps=2")
+    assert len(events_of(run.path)) == 1
+    dispatch(["resume", str(run.path), "steps=4", "quiet=true"])
+    assert len(events_of(run.path)) == 2 and not (run.path / "tensorboard").exists()
+    size = sum(file.stat().st_size for file in events_of(run.path))
+    assert show(run.path)["files"]["events.out.tfevents.*"] == size
+    assert ("events.out.tfevents.*", size) in read(run.path).files
+
+
+def test_a_run_of_an_earlier_version_goes_on_in_its_subfolder(train):
+    run = train(
+        "dataset.limit=150",
+        "model.hidden=[8]",
+        "steps=2",
+        "evaluation.every_steps=1",
+        "evaluation.every_epochs=null",
+    )
+    before = run.path / "tensorboard"
+    before.mkdir()
+    for file in events_of(run.path):
+        file.rename(before / file.name)
+    dispatch(["resume", str(run.path), "steps=4", "quiet=true"])
+    assert not events_of(run.path) and len(events_of(before)) == 2
+    assert has_curves(run.path)
+    curve = EventAccumulator(str(before)).Reload().Scalars("val/loss")
+    assert [point.step for point in curve] == [row["step"] for row in run.rows]
+
+
 def test_a_run_from_before_the_group_keeps_its_curves(train):
     run = train("dataset.limit=150", "model.hidden=[8]", "steps=2")
     file = run.path / "config.yaml"
@@ -169,7 +207,7 @@ def test_a_run_from_before_the_group_keeps_its_curves(train):
     del config["logger"], config["words"]["logger"]
     file.write_text(yaml.safe_dump(config))
     assert dispatch(["resume", str(run.path), "steps=4", "quiet=true"]) == 0
-    assert len(list((run.path / "tensorboard").iterdir())) == 2
+    assert len(events_of(run.path)) == 2
 
 
 def test_a_value_from_the_environment_does_not_reach_a_logger(train, own, monkeypatch):

@@ -22,7 +22,7 @@ def profile(profiler: Profiler, folder: Path, steps: int, total_steps: int = 30)
 
 
 def recorded_steps(folder: Path) -> list[int]:
-    events = json.loads((folder / "tensorboard/profile.pt.trace.json").read_text())["traceEvents"]
+    events = json.loads((folder / "profile.pt.trace.json").read_text())["traceEvents"]
     shapes = [event["args"]["Input Dims"] for event in events if event.get("name") == "aten::mm"]
     return [shape[1][1] - 100 for shape in shapes]
 
@@ -45,7 +45,7 @@ def test_an_early_end_exports_what_there_is(ending: Any, tmp_path: Path) -> None
 
 def test_the_costliest_operators_are_in_the_text_tab(tmp_path: Path) -> None:
     profile(Profiler(tmp_path, wait=0, warmup=1, active=2), tmp_path, steps=4)
-    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    found = EventAccumulator(str(tmp_path)).Reload()
     (event,) = found.Tensors("profile")
     assert "aten::mm" in event.tensor_proto.string_val[0].decode()
     assert event.step == 3

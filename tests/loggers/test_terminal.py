@@ -79,11 +79,12 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def _with_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorBoard has written into the folder of `run_info()`."""
     monkeypatch.chdir(tmp_path)
-    (run_info().folder / "tensorboard").mkdir(parents=True)
+    run_info().folder.mkdir(parents=True)
+    (run_info().folder / "events.out.tfevents.1").touch()
 
 
 def test_no_curves_are_shown_where_tensorboard_wrote_none() -> None:
-    (run_info().folder / "tensorboard").rmdir()
+    (run_info().folder / "events.out.tfevents.1").unlink()
     assert plain_output().endswith("".join(RESULT.splitlines(keepends=True)[:-1]))
 
 

@@ -151,7 +151,7 @@ def test_columns_scores_and_events(train):
         )
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    events = EventAccumulator(str(run.path)).Reload()
     seen = [event.value for event in events.Scalars("val/f1")]
     assert seen == pytest.approx([row["val/f1"] for row in run.rows])
 

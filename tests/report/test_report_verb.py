@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import job_at, run_folders
 
+import dltrain as package
 from dltrain import api
 from dltrain.cli import dispatch
 from dltrain.commands.show import asked_for
@@ -68,8 +69,11 @@ def test_samples_are_those_of_the_run(run, dltrain, capsys):
     assert dltrain("report", run, "--samples") == 0
     text = (run / "report.html").read_text()
     captions = re.findall(r'alt="([^"]*)">', text)
-    mistakes = [c for c in captions if c.startswith("true")]
-    shares = [int(re.findall(r"\((\d+)%\)", c)[0]) for c in mistakes[: len(captions) - 12]]
+    said = [re.fullmatch(r"true (\S+), predicted (\S+) \((\d\.\d\d)\)", c).groups() for c in captions]
+    mistakes, inputs = said[:-12], said[-12:]
+    assert all(true != predicted for true, predicted, _ in mistakes)
+    assert any(true == predicted for true, predicted, _ in inputs)
+    shares = [float(share) for *_, share in mistakes]
     wrong = sum(int(n) for n in re.findall(r"<td class=\"\" style=\"--s:\d+\">(\d+)</td>", text))
     assert len(captions) - 12 == min(24, wrong) > 2
     assert shares == sorted(shares, reverse=True)
@@ -91,10 +95,10 @@ def test_judged_by_hand():
     odds = torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7], [0.05, 0.9, 0.05]])
     captions, wrong = judged(spec, odds.log(), torch.tensor([0, 1, 0, 0]))
     assert captions == [
-        "a (50%)",
-        "true b, predicted a (60%)",
-        "true a, predicted c (70%)",
-        "true a, predicted b (90%)",
+        "true a, predicted a (0.50)",
+        "true b, predicted a (0.60)",
+        "true a, predicted c (0.70)",
+        "true a, predicted b (0.90)",
     ]
     assert wrong.tolist() == [3, 2, 1]
     numbers = DataSpec((1, 2, 2), 1, "regression", zero, zero + 1)
@@ -219,6 +223,39 @@ def test_only_what_overrides_and_recipes_set_was_asked_for(workdir):
         "experiment": "mine", "schedule": "cosine", "lr": 0.5, "epochs": 7, "early_stopping.patience": 3, "model.dropout": 0.25,
     }  # fmt: skip
     assert asked_for(flat, None)["model.hidden"] == [7]
+
+
+@pytest.mark.parametrize("option", ["--config-name small", "--config-name=small.yaml", "-cn small"])
+def test_what_a_primary_file_sets_was_asked_for(workdir, option):
+    (workdir / "conf").mkdir()
+    (workdir / "conf" / "small.yaml").write_text(
+        "defaults: [config, {override /optimizer: sgd}, _self_]\nmodel: {hidden: [8]}\nepochs: 3\n"
+    )
+    words = {"model": "mlp", "optimizer": "sgd", "schedule": "cosine"}
+    content = {"epochs": 3, "model": {"hidden": [8]}, "lr": 0.5, "words": words}
+    command = f"dltrain {option} lr=0.5"
+    found = asked.choices_of(content, ["lr=0.5"], open_catalogue(), command)
+    assert {(item.key, item.value, item.source) for item in found} == {
+        ("optimizer", "sgd", "small.yaml"),
+        ("model.hidden", "[8]", "small.yaml"),
+        ("epochs", "3", "small.yaml"),
+        ("lr", "0.5", "command line"),
+    }
+    flat = {"epochs": 3, "model.hidden": [8], "lr": 0.5, **words}
+    assert set(asked_for(flat, ["lr=0.5"], command)) == {"optimizer", "model.hidden", "epochs", "lr"}
+    (workdir / "conf" / "small.yaml").rename(workdir / "mine.yaml")
+    gone = asked.choices_of(content, ["lr=0.5"], open_catalogue(), command)
+    assert {item.source for item in gone} == {"recipe or file", "command line"}
+
+
+def test_a_run_of_a_primary_file_shows_its_keys(workdir, train, dltrain):
+    (workdir / "conf").mkdir()
+    (workdir / "conf" / "small.yaml").write_text("defaults: [config, _self_]\nmodel: {hidden: [8]}\n")
+    run = train("--config-name", "small", "dataset.limit=100", "steps=1")
+    assert package.show(run.path)["asked"]["model.hidden"] == [8]
+    assert dltrain("report", run.path) == 0
+    row = '<td class="wrap">model.hidden</td><td class="wrap">[8]</td>'
+    assert row in (run.path / "report.html").read_text()
 
 
 # Sweeps -------------------------------------------------------------------------------------------------------------

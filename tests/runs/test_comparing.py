@@ -19,6 +19,7 @@ from dltrain.commands.compare import document_of, members_of, page
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.screen.table import cells_of
 from dltrain.sweep.outcome import comparison, figure, statistics
+from dltrain.sweep.outcome.members import Member
 
 OUTPUT = "outputs"
 
@@ -223,6 +224,24 @@ def test_other_data_and_unfinished_runs_are_said(workdir):
     assert found.notes == ["0002 is left out: it has no score (failed)"]
     assert "The data differ (runs on digits 9f828d8a: 1, digits other: 1)" in found.warning
     assert len(found.groups) == 2
+
+
+def test_the_table_fits_a_narrow_terminal(workdir, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    values = {0.001: [0.1, 0.2, 0.3, 0.2, 0.1], 0.002: [0.2, 0.1, 0.2, 0.3, 0.2]}
+    table = list(page(compared(made(workdir, values))))
+    assert any("not distinguishable, p = " in line for line in table)
+    assert max(map(len, table)) <= 60
+
+
+def test_grouping_asks_each_repetition_a_fixed_number_of_times(workdir, monkeypatch):
+    """It was quadratic in the repetitions of one configuration."""
+    original, asked = Member.fingerprint.fget, []
+    monkeypatch.setattr(Member, "fingerprint", property(lambda self: asked.append(self) or original(self)))
+    monkeypatch.setattr(Member, "__eq__", lambda self, other: asked.append(self) or self is other)
+    found = compared(made(workdir, {0.1: [0.01 * seed for seed in range(60)]}))
+    assert len(found.groups[0].members) == 60
+    assert len(asked) <= 4 * 60
 
 
 def test_a_misspelt_metric_gives_the_nearest(workdir):

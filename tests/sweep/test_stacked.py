@@ -21,6 +21,7 @@ from conftest import Run, every
 from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import Door, Rights, shipped_targets
 from dltrain.errors import NumericalFailure
+from dltrain.loggers.events import shown_name
 from dltrain.run import experiment
 from dltrain.storage.job_names import job_number
 from dltrain.sweep.backends.stack import StackTask, Workers
@@ -176,8 +177,8 @@ def test_a_run_in_a_stack_equals_the_run_alone(name, composer, tmp_path, monkeyp
                 [],
                 2 * [(alone.path / file).read_bytes()],
             )
-        left = {f.name for f in task.folder.iterdir()}
-        assert left - {"run.log"} == {f.name for f in alone.path.iterdir()} - {"run.log"}
+        left = {shown_name(f.name) for f in task.folder.iterdir()}
+        assert left - {"run.log"} == {shown_name(f.name) for f in alone.path.iterdir()} - {"run.log"}
         log = (task.folder / "run.log").read_text()
         assert log.count("train/loss=") == len(together.rows)
 

@@ -17,6 +17,7 @@ from dltrain.errors import UserError
 from dltrain.sweep.backends import memory, pool
 from dltrain.sweep.backends.slots import Slot, gpus_for, num_slots, slots_of
 from dltrain.sweep.plan.composer import Composer
+from dltrain.sweep.sweep import parquet_problem
 
 SHORT = ("steps=1", "quiet=true", "sweep.jobs=2")
 
@@ -123,6 +124,14 @@ def test_results_have_their_types_in_parquet(workdir, dltrain):
         assert (row["objective"] is None) == (text["status"] == "failed")
         assert row["objective"] is None or row["objective"] == float(text["objective"])
         assert row["job"] == int(text["job"])
+
+
+def test_a_parquet_file_that_cannot_be_written_is_told_with_the_reason(tmp_path):
+    pytest.importorskip("pyarrow")
+    assert parquet_problem(tmp_path / "results.csv").startswith("FileNotFoundError: ")
+    (tmp_path / "results.csv").write_text("job,lr\n0,0.1\n")
+    (tmp_path / "results.parquet").mkdir()
+    assert parquet_problem(tmp_path / "results.csv").startswith("IsADirectoryError: ")
 
 
 # Finished runs ----------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_confusion_matrix_is_that_of_the_best_weights(train, monkeypatch, run, e
 
 
 def scalars(run: Run, tag: str) -> list[float]:
-    accumulator = EventAccumulator(str(run.path / "tensorboard"), size_guidance={"scalars": 0})
+    accumulator = EventAccumulator(str(run.path), size_guidance={"scalars": 0})
     return [event.value for event in accumulator.Reload().Scalars(tag)]
 
 

@@ -20,7 +20,7 @@ CNN = ("model=cnn", "augmentation=[shift,mixup]", "schedule=cosine", "epochs=3",
 
 def events_of(run: Run) -> EventAccumulator:
     # size_guidance 0: keep every value
-    accumulator = EventAccumulator(str(run.path / "tensorboard"), size_guidance={"scalars": 0})
+    accumulator = EventAccumulator(str(run.path), size_guidance={"scalars": 0})
     return accumulator.Reload()
 
 
@@ -51,7 +51,7 @@ FOLDER = {
     ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "config.yaml", "manifest.json", "metrics.csv", "events.jsonl", "run.log",
     "summary.json", "data.json", "per_class.csv", "confusion_matrix.csv", "checkpoints/best.safetensors",
     "checkpoints/normalization.safetensors", "checkpoints/*/manifest.json", "checkpoints/*/state.pt",
-    "checkpoints/*/weights.safetensors", "tensorboard/*",
+    "checkpoints/*/weights.safetensors", "*",
 }  # fmt: skip
 
 

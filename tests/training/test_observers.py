@@ -70,7 +70,7 @@ def test_train_loss_and_gradient_norm_are_those_of_the_step(followed):
 
 def test_log_points_show_the_same(followed):
     run, expected = followed
-    accumulator = EventAccumulator(str(run.path / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    accumulator = EventAccumulator(str(run.path), size_guidance={"scalars": 0}).Reload()
     for tag, key in (("loss", "train/loss"), ("accuracy", "train/accuracy"), ("grad_norm", "grad_norm")):
         found = [(event.step, event.value) for event in accumulator.Scalars(f"steps/{tag}")]
         assert [step for step, _ in found] == [1, 2, 3, 4, 5]
@@ -161,7 +161,7 @@ def test_picture_in_tensorboard_is_that_table(confused):
     from dltrain.loggers.figures import cells
 
     run, result, table = confused
-    accumulator = EventAccumulator(str(run.path / "tensorboard"), size_guidance={"images": 0}).Reload()
+    accumulator = EventAccumulator(str(run.path), size_guidance={"images": 0}).Reload()
     (event,) = accumulator.Images("confusion_matrix")
     picture = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
     squares = cells(table.numpy(), 48)

@@ -163,17 +163,17 @@ class Workers:
         from dltrain.run.failures import explain, problem_of
 
         task, built, handler = self.of[id(member)]
-        report: BaseException | None = None
+        report: BaseException | None
         try:
             if error is not None:
                 raise error
             member.end()
-            experiment.finish(built, member)
+            result = experiment.finish(built, member)
         except Exception as raised:
             report = explain(raised, built)
             experiment.close(built, member, report)
         else:
-            report = problem_of(member.folder)
+            report = problem_of(member.folder, result)
         handler.close()
         member.folder.close()
         with open(task.folder / "run.log", "a", encoding="utf-8") as log:

@@ -17,6 +17,7 @@ from typing import Any
 from dltrain.config.keys import REPLICATES, label
 from dltrain.direction import Mode, direction_of
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
+from dltrain.storage.summary import UNRANKED
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.members import Member, choices_of
 
@@ -31,6 +32,7 @@ class Group:
         verdict: the result of the test as text
         data: number of the set of data that it was trained on, from 1
         place: place among the configurations that were trained on the same data, from 1
+        prints: fingerprint of the data by fold: a table is encoded by the training samples, so by fold
     """
 
     choices: dict[str, Any]
@@ -44,11 +46,13 @@ class Group:
     verdict: str = ""
     data: int = 1
     place: int = 1
+    prints: dict[Any, str] = field(default_factory=dict)
 
-    @property
-    def prints(self) -> dict[Any, str]:
-        """Return the fingerprint of the data by fold: a table is encoded by the training samples, so by fold."""
-        return {member.config.get("fold"): member.fingerprint for member in self.members}
+    def add(self, member: Member, value: float) -> None:
+        """Add a repetition with its value of the metric."""
+        self.members.append(member)
+        self.values.append(value)
+        self.prints.setdefault(member.config.get("fold"), member.fingerprint)
 
     @property
     def name(self) -> str:
@@ -156,17 +160,18 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
             "Name the runs to compare: dltrain compare outputs/NAME/DATE_TIME-xxxx …\nThe runs: dltrain runs"
         )
     check_tasks(members)
-    done = [member for member in members if member.scores]
-    notes = [f"{member.label or member.path} is left out: it has no score ({member.summary['status']})"
-             for member in members if not member.scores]  # fmt: skip
+    done = [member for member in members if not _why_not(member)]
+    notes = [f"{_label(member)} is left out: {why}" for member in members if (why := _why_not(member))]
     if not done:
         raise CheckpointProblem(
             f"None of these {len(members)} runs has a score. Their states: dltrain runs --jobs"
         )
     metric, mode, told = chosen_metric(done, metric)
-    left = [member for member in done if not math.isfinite(member.scores.get(metric, math.nan))]
-    notes += told + [f"{member.label or member.path} is left out: it has no {metric}" for member in left]
-    kept = [member for member in done if member not in left]
+    kept = [member for member in done if math.isfinite(member.scores.get(metric, math.nan))]
+    there = set(map(id, kept))
+    notes += told + [
+        f"{_label(member)} is left out: it has no {metric}" for member in done if id(member) not in there
+    ]
     if not kept:
         raise CheckpointProblem(f"None of these runs has a finite {metric}.")
     groups = grouped(kept, metric)
@@ -177,6 +182,18 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
     for part in found.by_data:
         judge(part)
     return found
+
+
+def _why_not(member: Member) -> str:
+    """Return why a run is not compared; "" where it is."""
+    status = str(member.summary["status"])
+    if not member.scores:
+        return f"it has no score ({status})"
+    return f"it {status}" if status in UNRANKED else ""
+
+
+def _label(member: Member) -> str:
+    return member.label or str(member.path)
 
 
 def check_tasks(members: Sequence[Member]) -> None:
@@ -252,8 +269,7 @@ def grouped(members: Sequence[Member], metric: str) -> list[Group]:
         if group is None:
             group = Group(kept, [], [])
             alike.append(group)
-        group.members.append(member)
-        group.values.append(member.scores[metric])
+        group.add(member, member.scores[metric])
     for alike in groups.values():
         for group in alike if len(alike) > 1 else ():
             group.choices = {**group.choices, "data": group.members[0].fingerprint[:8] or "unknown"}

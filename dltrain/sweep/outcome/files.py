@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-from contextlib import suppress
 from importlib.util import find_spec
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from dltrain.sweep.jobs import Job, write
 from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import parse_one
-from dltrain.text import as_cell
+from dltrain.text import as_cell, first_line
 
 
 def write_csv(plan: Plan, jobs: list[Job], file: Path) -> None:
@@ -45,12 +45,19 @@ def has_parquet() -> bool:
     return find_spec("pyarrow") is not None
 
 
-def write_parquet(table: Path, channel: object) -> None:
-    """Write the same table as .parquet beside the .csv, with its types, in a separate process, since pyarrow takes 100 MB."""
-    with suppress(Exception):
+def write_parquet(table: Path, channel: connection.Connection) -> None:
+    """Write the same table as .parquet beside the .csv, with its types, and send why it failed, or "".
+
+    It runs in a separate process, since pyarrow takes 100 MB.
+    """
+    reason = ""
+    try:
         _convert(table)
-        os._exit(0)
-    os._exit(1)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(str(error))[:200]}"
+    channel.send(reason)
+    channel.close()
+    os._exit(0)
 
 
 def _convert(table: Path) -> None:

@@ -296,7 +296,7 @@ def _curves(plan: Plan, jobs: list[Job], best: Row | None) -> str:
         f'<svg viewBox="0 0 900 {depth + 14:.0f}">{labels_left(y, left - 6, 885 - left)}{epochs}'
         f'<path class="axis" d="M{left:.1f} 10V290H885" fill="none"/>'
         f'<text x="880" y="{depth + 10:.0f}" text-anchor="end">epoch</text>{"".join(lines)}</svg>'
-        f'<p class="soft">In colour: the best configuration.{about}</p>{left_out}'
+        f'<p class="soft">In color: the best configuration.{about}</p>{left_out}'
     )
 
 

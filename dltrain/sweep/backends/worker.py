@@ -149,12 +149,13 @@ def train(
     watch_of: Callable[[Experiment], Observer] | None = None,
     alone: str = "",
 ) -> None:
-    """Train a configuration in a folder; continue from its newest checkpoint where it has one."""
+    """Train a configuration in a folder; continue from its newest checkpoint where it has one, and leave it if it is done."""
     from dltrain.run import experiment
     from dltrain.run.record import logging_to
     from dltrain.storage.checkpoint import clear_unfinished
     from dltrain.storage.lock import Lock
     from dltrain.storage.run_folder import forget_rows
+    from dltrain.storage.summary import is_ended
     from dltrain.training.signals import hold_interrupt
 
     # the driver has the terminal; the folder keeps the user's setting
@@ -164,12 +165,18 @@ def train(
     built = experiment.prepare(config, door, command, overrides, started, trial=False)
     hold_interrupt()
     watch = None if watch_of is None else watch_of(built)
-    resume = has_checkpoint(folder) and (folder / "config.yaml").is_file()
-    if not resume:
-        forget_rows(folder)
-    Lock(folder, patience=ORPHAN_SECONDS).release()
-    # of a job that was killed, and has no whole one to resume from
-    clear_unfinished(folder / "checkpoints")
+    # another process may still work here: that of a killed driver, or a job in Slurm's queue while another backend goes on
+    lock = Lock(folder, patience=ORPHAN_SECONDS)
+    try:
+        if is_ended(folder):
+            return
+        resume = has_checkpoint(folder) and (folder / "config.yaml").is_file()
+        if not resume:
+            forget_rows(folder)
+        # of a job that was killed, and has no whole one to resume from
+        clear_unfinished(folder / "checkpoints")
+    finally:
+        lock.release()
     with logging_to(folder):
         if alone:
             logging.getLogger(__name__).info("not in a stack: %s", alone)

@@ -184,9 +184,22 @@ CHAINS = [
     ("ray", "local", signal.SIGTERM),
     ("slurm", "ray", signal.SIGKILL),
     ("slurm", "local", signal.SIGTERM),
+    ("slurm", "stacked", signal.SIGKILL),
     (IN_SLURM, "local", signal.SIGKILL),
     ("local", IN_SLURM, signal.SIGTERM),
 ]
+
+
+def test_jobs_that_are_left_in_the_queue_of_slurm_disturb_no_other_backend(workdir, alone):
+    """Both work in the same folders: each job is trained by one of them."""
+    driver = start("slurm")
+    wait_for(lambda: len(finished(workdir)) >= 1)
+    end(signal.SIGKILL)
+    driver.wait(timeout=120)
+    assert queued()
+    run("local")
+    wait_for(lambda: not queued())
+    assert_same(outcome(workdir), alone, 0.0)
 
 
 @pytest.mark.parametrize("first, second, number", CHAINS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -285,6 +286,22 @@ def test_29_a_job_that_another_backend_has_begun_or_ended_is_left_as_it_is(workd
     assert worker.main(command) == 0
     assert (folder / "summary.json").read_text() == summary
     assert (folder / "metrics.csv").read_text() == "step\n7\n"
+
+
+class Gone(BaseException): ...
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_28_a_job_whose_driver_is_killed_ends_at_its_next_evaluation_and_has_not_failed(monkeypatch, asks):
+    def gone(code: int) -> None:
+        raise Gone
+
+    monkeypatch.setattr(worker.os, "_exit", gone)
+    ours, theirs = multiprocessing.Pipe()
+    watch = worker.Watch(theirs, 0, "val/loss", 1, asks)
+    ours.close()
+    with pytest.raises(Gone):
+        watch({"step": 1.0, "epoch": 1.0, "val/loss": 0.5}, 0.5)
 
 
 FAULTS = "none,diverge,raise,kill,not_finite,none"

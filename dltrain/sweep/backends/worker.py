@@ -59,10 +59,12 @@ class Watch:
         """Report a row of metrics.csv; return the reason to stop, or None."""
         # counted from the run's beginning, also after a resume
         number = -(-int(row["step"]) // self.every)
-        self.channel.send((self.job, "row", number, row["epoch"], value_of(row, self.metric), best))
-        if not self.asks:
-            return None
-        reason: str | None = self.channel.recv()
+        try:
+            self.channel.send((self.job, "row", number, row["epoch"], value_of(row, self.metric), best))
+            reason: str | None = self.channel.recv() if self.asks else None
+        except (OSError, EOFError):
+            # the driver was killed, which is no failure of this job: as in `_end_with_driver`
+            os._exit(1)
         return reason
 
 

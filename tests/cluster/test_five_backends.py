@@ -1,7 +1,7 @@
 """One sweep on processes, stacked, on Ray, on Slurm and on Ray inside Slurm; begun on one and finished on another.
 
 Needs the extra `ray`, and a Slurm on PATH whose nodes run jobs of this folder: `pytest -m cluster tests/cluster/test_five_backends.py`,
-about 8 minutes on two cores.
+about 10 minutes on two cores.
 """
 
 from __future__ import annotations

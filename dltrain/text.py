@@ -76,6 +76,18 @@ def say(text: str) -> None:
     show(f"dltrain: {text}", file=sys.stderr)
 
 
+class SayOnce:
+    """Print lines on standard error as `say` does, but none twice."""
+
+    def __init__(self) -> None:
+        self.said: set[str] = set()
+
+    def __call__(self, text: str) -> None:
+        if text not in self.said:
+            self.said.add(text)
+            say(text)
+
+
 def short_path(path: Path) -> str:
     """Return the path relative to the working folder if it is below, so that it can be copied into the next command."""
     full, here = Path(path).absolute(), Path.cwd()

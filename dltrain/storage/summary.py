@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,13 @@ def read_summary(path: Path) -> dict[str, Any]:
     if (path / TAGS).exists():
         summary["tags"] = merged_tags(path, summary.get("tags"))
     return summary
+
+
+def is_ended(path: Path) -> bool:
+    """Return whether the run in a folder has ended, so that nothing is left to train."""
+    with suppress(OSError, ValueError):
+        return read_json(path / "summary.json").get("status") in ENDED
+    return False
 
 
 def merged_tags(path: Path, own: Any) -> list[Any]:

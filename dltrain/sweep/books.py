@@ -31,9 +31,7 @@ TABLE = (
     "CREATE TABLE jobs (number INTEGER PRIMARY KEY, folder TEXT, axes TEXT, state TEXT, reason TEXT, objective REAL, "
     "best_epoch REAL, seconds REAL, best TEXT, facts TEXT, digest TEXT, changed INTEGER, size INTEGER)"
 )
-COLUMNS = (
-    "number folder axes state reason objective best_epoch seconds best facts digest changed size".split()
-)
+COLUMNS = [column.split()[0] for column in TABLE.partition("(")[2].split(", ")]
 
 
 class Books:

@@ -196,6 +196,29 @@ def test_a_pair_that_trials_leave_out_is_not_refused(parts):
     check_all(cut)
 
 
+CONDITIONAL = (
+    "{lr: {values: [0.1, 0.2, 0.3, 0.4]}, optimizer: {values: [sgd, lbfgs, momentum]}, wrap: {values: [[], [lookahead]]}, "
+    "optimizer.momentum: {values: [0.5, 0.9], when: {optimizer: momentum}}}"
+)
+
+
+@pytest.mark.parametrize("trials", [5, 9, 11, 14, 20])
+def test_every_pair_of_a_cut_grid_with_conditions_is_checked(parts, trials):
+    """Also one whose only row of pairs is none of the jobs that `sweep.trials` keeps, as it has the last lr."""
+    plan = plan_of(parts, f"sweep.space={CONDITIONAL}", f"sweep.trials={trials}", "seed=range(300)")
+    assert plan.total > coverage.ALL and plan.configurations is not None
+    jobs = list(plan.configurations)
+    found = [{k: v for k, v in row.items() if k != "seed"} for row in coverage.to_check(plan)]
+    assert all(row in jobs for row in found)
+    assert pairs_of(found) == pairs_of(jobs)
+
+
+def pairs_of(rows: list[dict[str, str]]) -> set[tuple[tuple[str, str], ...]]:
+    """The pairs of values; those of lr between its ends count as one."""
+    rows = [row | {"lr": row["lr"].replace("0.3", "0.2")} for row in rows]
+    return {pair for row in rows for pair in itertools.combinations(sorted(row.items()), 2)}
+
+
 def test_a_dry_run_lists_a_thousand_jobs(dltrain, capsys):
     assert dltrain("-m", "seed=range(50000)", "lr=0.1,0.01", "model=linear", "sweep.dry_run=true") == 0
     said = capsys.readouterr().out

@@ -229,6 +229,16 @@ def test_a_run_of_a_stack_is_taken_up_alone(own, composer, tmp_path, monkeypatch
         assert_close(resumed.best_weights, alone.best_weights)
 
 
+def test_a_job_that_another_process_has_trained_meanwhile_is_left_as_it_is(composer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tasks = tasks_of(composer, tmp_path / "together", [["epochs=2", f"seed={i}"] for i in range(3)])
+    built = experiment.prepare(tasks[0].config, tasks[0].rights.door([]), "", list(tasks[0].overrides), {})
+    experiment.run(built, tasks[0].folder)
+    before = (tasks[0].folder / "metrics.csv").read_text()
+    assert sorted(train_together(tasks, tmp_path)) == [1, 2]
+    assert (tasks[0].folder / "metrics.csv").read_text() == before
+
+
 def test_a_run_that_fails_in_a_stack_keeps_its_best_weights(composer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tasks = tasks_of(composer, tmp_path / "together", [[f"seed={i}"] for i in range(2)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -19,12 +20,14 @@ from optuna.storages.journal import JournalFileBackend
 from sweeping import add_faulty_model, finished, is_alive, notes, start, summaries, sweep_folder, wait_for
 
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem
+from dltrain.storage.lock import Lock
 from dltrain.sweep import samplers, study
-from dltrain.sweep.backends import pool
+from dltrain.sweep.backends import pool, worker
 from dltrain.sweep.backends.worker import work
 from dltrain.sweep.plan import space
 from dltrain.sweep.study import Listed, Study, quiet
 from dltrain.sweep.sweep import locked
+from dltrain.training import signals
 
 GRID = [{"lr": "1"}, {"lr": "2"}, {"lr": "1"}]
 
@@ -264,6 +267,41 @@ def test_29_a_second_driver_of_a_running_sweep_is_refused(workdir, dltrain):
             assert refused.value.exit_code == 9
     assert finished(workdir) == before
     assert sweep_folder(workdir) == folder
+
+
+def test_29_a_job_that_another_backend_has_begun_or_ended_is_left_as_it_is(workdir, monkeypatch):
+    """Slurm may start a job that waited in its queue while another backend went on."""
+    monkeypatch.setattr(worker, "ORPHAN_SECONDS", 0.0)
+    monkeypatch.setattr(signals, "hold_interrupt", lambda: None)
+    folder = workdir / "0"
+    command = ["0", str(folder), "model=linear", "steps=2", "quiet=true"]
+    folder.mkdir()
+    (folder / "metrics.csv").write_text("step\n7\n")
+    lock = Lock(folder)
+    assert worker.main(command) == FolderInUse.exit_code
+    assert (folder / "metrics.csv").read_text() == "step\n7\n"
+    lock.release()
+    summary = json.dumps({"status": "completed", "objective": 0.5})
+    (folder / "summary.json").write_text(summary)
+    assert worker.main(command) == 0
+    assert (folder / "summary.json").read_text() == summary
+    assert (folder / "metrics.csv").read_text() == "step\n7\n"
+
+
+class Gone(BaseException): ...
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_28_a_job_whose_driver_is_killed_ends_at_its_next_evaluation_and_has_not_failed(monkeypatch, asks):
+    def gone(code: int) -> None:
+        raise Gone
+
+    monkeypatch.setattr(worker.os, "_exit", gone)
+    ours, theirs = multiprocessing.Pipe()
+    watch = worker.Watch(theirs, 0, "val/loss", 1, asks)
+    ours.close()
+    with pytest.raises(Gone):
+        watch({"step": 1.0, "epoch": 1.0, "val/loss": 0.5}, 0.5)
 
 
 FAULTS = "none,diverge,raise,kill,not_finite,none"

@@ -14,13 +14,12 @@ from typing import Any
 from dltrain.sweep.backends import pool
 from dltrain.sweep.backends.memory import check_memory
 from dltrain.sweep.backends.pool import Worker
-from dltrain.sweep.backends.protocol import Ended, Evaluated, Event, Started, Sweep
+from dltrain.sweep.backends.protocol import CANCELED, Ended, Evaluated, Event, Started, Sweep
 from dltrain.sweep.backends.slots import Slot, placed, slots_of
 from dltrain.sweep.backends.worker import Task, work
 from dltrain.sweep.jobs import Job
 
 PAUSE = 0.2  # seconds to wait for a message
-CANCELED = 130  # exit code of a job that was canceled before it started
 
 
 @dataclass

@@ -14,6 +14,8 @@ from dltrain.config.schema import Config
 from dltrain.errors import UNWRITABLE, UserError
 from dltrain.sweep.jobs import Job
 
+CANCELED = 130  # code of a job that was canceled before it started
+
 
 @dataclass(frozen=True)
 class Started:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from dltrain import processors
 from dltrain.errors import UserError
 from dltrain.storage.summary import read_json
-from dltrain.sweep.backends.protocol import Ended, Event, Started, Sweep
+from dltrain.sweep.backends.protocol import CANCELED, Ended, Event, Started, Sweep
 from dltrain.sweep.backends.ray_cluster import Canceled, Cluster, Lost, OutOfMemory
 from dltrain.sweep.backends.ray_connection import connect
 from dltrain.sweep.backends.ray_task import NOTE, text_of
@@ -21,7 +21,7 @@ from dltrain.sweep.backends.rows import Rows
 from dltrain.sweep.backends.slots import Slot, placed
 from dltrain.sweep.backends.worker import Task
 from dltrain.sweep.jobs import Job
-from dltrain.text import say
+from dltrain.text import SayOnce, say
 
 PAUSE = 0.2  # seconds to wait for the end of a job
 LOOK = 1.0  # seconds between two looks at the folders of the running jobs
@@ -30,7 +30,6 @@ COUNT = 5.0  # seconds between two looks at the nodes of the cluster
 AGAIN = 2.0
 # jobs in Ray's queue for each that runs, so that a worker never waits for the driver
 AHEAD = 2
-CANCELED = 130
 OUT_OF_MEMORY = 6
 
 
@@ -81,7 +80,7 @@ class Ray:
         self.slot = Slot(None, max(1, int(cpus)))
         self.submitted: dict[int, Submitted] = {}
         self.news: list[Event] = []
-        self.told: set[str] = set()
+        self.tell = SayOnce()
         self.places = self.capacity = sweep.jobs
         self.looked = self.counted = -math.inf  # when
         check(self.request, sweep.settings, [config.device for config in sweep.configs])
@@ -154,12 +153,6 @@ class Ray:
     def preview(self, jobs: Sequence[Job]) -> list[str]:
         cpus, gpus = (f"{self.request[name]:g}" for name in ("CPU", "GPU"))
         return [f"each job is a task of Ray with {cpus} CPUs and {gpus} GPUs"]
-
-    def tell(self, text: str) -> None:
-        """Print a line, once."""
-        if text not in self.told:
-            self.told.add(text)
-            say(text)
 
     # Tasks --------------------------------------------------------------------------------------------------------
 

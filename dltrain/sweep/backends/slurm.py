@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Annotated
 
 from dltrain.errors import UserError
-from dltrain.storage.summary import ENDED, read_json
-from dltrain.sweep.backends.protocol import Ended, Event, Started, Sweep
+from dltrain.storage.summary import is_ended, read_json
+from dltrain.sweep.backends.protocol import CANCELED, Ended, Event, Started, Sweep
 from dltrain.sweep.backends.rows import Rows
 from dltrain.sweep.backends.slurm_script import name_of, script_of
 from dltrain.sweep.jobs import Job, write
-from dltrain.text import say
+from dltrain.text import SayOnce
 
 POLL = 5.0  # seconds between two looks at the queue
 SOON = 1.0  # the same, where a job waits to be submitted
@@ -31,7 +31,6 @@ RETRY = 60.0  # seconds until a refused submission is tried again
 # looks at a job that left the queue without a summary, which another machine may not see at once
 PATIENCE = 3
 LIMIT = 60.0  # seconds that a command of Slurm may take
-CANCELED = 130
 # states in which Slurm does nothing more with a job
 OVER = frozenset(
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
@@ -136,7 +135,7 @@ class Slurm:
         self.waiting: deque[Job] = deque()
         self.submitted: dict[str, Submitted] = {}  # by Slurm's id
         self.news: list[Event] = []
-        self.told: set[str] = set()
+        self.tell = SayOnce()
         self.name = ""
         self.looked = self.refused = -math.inf  # when
         check(self.options, sweep.settings)
@@ -183,12 +182,6 @@ class Slurm:
             for job in jobs[:1]
         ]
 
-    def tell(self, text: str) -> None:
-        """Print a line, once."""
-        if text not in self.told:
-            self.told.add(text)
-            say(text)
-
     # Submission ---------------------------------------------------------------------------------------------------
 
     def submit_waiting(self, rows: dict[str, Row]) -> Iterator[Event]:
@@ -197,7 +190,7 @@ class Slurm:
         while self.waiting and time.monotonic() > self.refused + RETRY:
             job = self.waiting[0]
             number = present.get(job.folder.name) or recorded_number(job, rows)
-            if number is None and is_done(job):
+            if number is None and is_ended(job.folder):
                 self.waiting.popleft()
                 yield Ended(job, 0)
                 continue
@@ -234,7 +227,7 @@ class Slurm:
             return
         yield from entry.rows.new()
         entry.looks += 1
-        done = is_done(entry.job)
+        done = is_ended(entry.job.folder)
         if done or entry.canceled or entry.looks >= PATIENCE:
             del self.submitted[number]
             yield self.end(entry, "left the queue" if row is None else row.state, done)
@@ -302,12 +295,6 @@ def recorded_number(job: Job, rows: dict[str, Row]) -> str | None:
         if number in rows and (not rows[number].is_over or rows[number].state == "COMPLETED"):
             return number
     return None
-
-
-def is_done(job: Job) -> bool:
-    with suppress(OSError, ValueError):
-        return read_json(job.folder / "summary.json").get("status") in ENDED
-    return False
 
 
 def last_line(log: Path) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dltrain.sweep.backends import worker
 from dltrain.sweep.backends.worker import Task, Watch
+from dltrain.sweep.jobs import has_checkpoint
 from dltrain.text import show
 
 if TYPE_CHECKING:
@@ -122,17 +123,19 @@ class Workers:
             for task, built in self.ready:
                 with self.reporting(task):
                     member = self.begin(task, built, folders)
-                    member.signals = signals
-                    members.append(member)
+                    if member is not None:
+                        member.signals = signals
+                        members.append(member)
             if members:
                 Stack(members, self.ended, self.current).run()
 
-    def begin(self, task: Task, built: Experiment, folders: ExitStack) -> Member:
-        """Open a run's folder and tell its loggers."""
+    def begin(self, task: Task, built: Experiment, folders: ExitStack) -> Member | None:
+        """Open a run's folder and tell its loggers; None where another process has trained there meanwhile."""
         from dltrain.run import experiment
         from dltrain.run.record import log_of, note_failures
         from dltrain.storage.lock import Lock
         from dltrain.storage.run_folder import forget_rows
+        from dltrain.storage.summary import is_ended
         from dltrain.training.stack import Member
 
         built.stacked = True
@@ -140,6 +143,9 @@ class Workers:
         watch = Watch(self.channel, task.number, stopping.metric, every, task.asks)
         self.channel.send((task.number, "begun", -(-built.plan.total_steps // every)))
         Lock(task.folder, patience=worker.ORPHAN_SECONDS).release()
+        # such a job is run alone after the stack, from there
+        if has_checkpoint(task.folder) or is_ended(task.folder):
+            return None
         forget_rows(task.folder)
         folder = experiment.open_folder(built, task.folder)
         folders.callback(folder.close)

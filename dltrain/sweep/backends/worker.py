@@ -59,10 +59,12 @@ class Watch:
         """Report a row of metrics.csv; return the reason to stop, or None."""
         # counted from the run's beginning, also after a resume
         number = -(-int(row["step"]) // self.every)
-        self.channel.send((self.job, "row", number, row["epoch"], value_of(row, self.metric), best))
-        if not self.asks:
-            return None
-        reason: str | None = self.channel.recv()
+        try:
+            self.channel.send((self.job, "row", number, row["epoch"], value_of(row, self.metric), best))
+            reason: str | None = self.channel.recv() if self.asks else None
+        except (OSError, EOFError):
+            # the driver was killed, which is no failure of this job: as in `_end_with_driver`
+            os._exit(1)
         return reason
 
 
@@ -149,12 +151,13 @@ def train(
     watch_of: Callable[[Experiment], Observer] | None = None,
     alone: str = "",
 ) -> None:
-    """Train a configuration in a folder; continue from its newest checkpoint where it has one."""
+    """Train a configuration in a folder; continue from its newest checkpoint where it has one, and leave it if it is done."""
     from dltrain.run import experiment
     from dltrain.run.record import logging_to
     from dltrain.storage.checkpoint import clear_unfinished
     from dltrain.storage.lock import Lock
     from dltrain.storage.run_folder import forget_rows
+    from dltrain.storage.summary import is_ended
     from dltrain.training.signals import InterruptedWhenDone, hold_interrupt
 
     # the driver has the terminal; the folder keeps the user's setting
@@ -164,12 +167,18 @@ def train(
     built = experiment.prepare(config, door, command, overrides, started, trial=False)
     hold_interrupt()
     watch = None if watch_of is None else watch_of(built)
-    resume = has_checkpoint(folder) and (folder / "config.yaml").is_file()
-    if not resume:
-        forget_rows(folder)
-    Lock(folder, patience=ORPHAN_SECONDS).release()
-    # of a job that was killed, and has no whole one to resume from
-    clear_unfinished(folder / "checkpoints")
+    # another process may still work here: that of a killed driver, or a job in Slurm's queue while another backend goes on
+    lock = Lock(folder, patience=ORPHAN_SECONDS)
+    try:
+        if is_ended(folder):
+            return
+        resume = has_checkpoint(folder) and (folder / "config.yaml").is_file()
+        if not resume:
+            forget_rows(folder)
+        # of a job that was killed, and has no whole one to resume from
+        clear_unfinished(folder / "checkpoints")
+    finally:
+        lock.release()
     with logging_to(folder):
         if alone:
             logging.getLogger(__name__).info("not in a stack: %s", alone)

@@ -28,9 +28,10 @@ def to_check(plan: Plan) -> Iterator[Chosen]:
     """Yield the configurations to compose, as values of all axes: existing jobs of a grid, corners of a search."""
     grid = plan.configurations
     if grid is not None and plan.total > ALL:
-        for axes in grid.blocks() if isinstance(grid, Product) else [plan.axes]:
-            found = rows([thinned(axis, plan.composer) for axis in axes])
-            yield from (row for row in found if is_job(row, plan))
+        blocks = grid.blocks() if isinstance(grid, Product) else [plan.axes]
+        found = (row for axes in blocks for row in rows([thinned(axis, plan.composer) for axis in axes]))
+        jobs = (row for row in found if is_job(row, plan))
+        yield from jobs if isinstance(grid, Product) else with_rest(jobs, plan)
         return
     trials: Iterable[Chosen] | None = grid
     if trials is None:
@@ -51,6 +52,31 @@ def is_job(row: Chosen, plan: Plan) -> bool:
     """Return whether a configuration is one of a grid that `sweep.trials` may have cut."""
     searched = {axis.name: row[axis.name] for axis in plan.search_axes if axis.name in row}
     return plan.configurations is not None and plan.configurations.find(searched) is not None
+
+
+def with_rest(jobs: Iterable[Chosen], plan: Plan) -> Iterator[Chosen]:
+    """Yield some jobs of a listed grid, then others, until every two values that occur together in any job are among them.
+
+    Where `sweep.trials` cuts the grid, the one row of `rows` with a pair may be no job, and other jobs have the pair.
+    """
+    stand = {axis.name: {*thinned(axis, plan.composer).labels} for axis in plan.axes}
+
+    def pairs(row: Chosen) -> set[tuple[Choice, Choice]]:
+        # the values for which others stand count as one
+        choices = [
+            (name, row[name] if row[name] in kept else "") for name, kept in stand.items() if name in row
+        ]
+        return {*combinations(choices, 2)}
+
+    seen: set[tuple[Choice, Choice]] = set()
+    for row in jobs:
+        seen |= pairs(row)
+        yield row
+    for chosen in plan.configurations or ():
+        for row in (chosen | replicate for replicate in repetitions(plan)):
+            if not pairs(row) <= seen:
+                seen |= pairs(row)
+                yield row
 
 
 # Values that stand for others -----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ CONFIG = [
     ("learning_rate=0.1", r"`learning_rate` is neither a knob nor a group", "lr=0.1"),
     ("evaluation=3", r"`evaluation` is a section: set one of its keys, such as evaluation\.\w+=….*\nKeys of evaluation: ",
      "evaluation.every_epochs=3"),
-    ("optimizer={lr:1}", r"`optimizer` takes a word, no mapping\. Set its keys: optimizer\.lr=…", "optimizer.lr=1"),
+    ("optimizer={lr:0.1}", r"`optimizer` takes a word, no mapping\. Set its keys: optimizer\.lr=…", "optimizer.lr=0.1"),
     ("epoch=3", r"Did you mean `epochs`\?", "epochs=3"),
     ("optimizer.beta=[0.9,0.99]", r"`optimizer.beta` is no key of optimizer=adam\. Did you mean `optimizer.betas`\?\n"
      r"Keys of optimizer=adam: ", "optimizer.betas=[0.9,0.99]"),

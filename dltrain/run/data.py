@@ -25,7 +25,7 @@ from dltrain.errors import DataProblem, UserError, typed
 from dltrain.run.plan import check_memory
 
 SCHEDULES = ("schedule", "momentum_schedule", "penalty_schedule")
-# values by which a key asks for nothing; null for all others
+# values by which a key asks for nothing; null or an empty list for all others
 _OFF = {"class_weights": "none", "bootstrap": False}
 COMMON_DATASET_KEYS = (
     "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit", "bootstrap",
@@ -121,7 +121,9 @@ def check_unused(splits: Splits, config: Config, given: Collection[str]) -> tupl
     Raises DataProblem.
     """
     asked = {
-        key for key in given if config.dataset.get(name := key.removeprefix("dataset.")) != _OFF.get(name)
+        key
+        for key in given
+        if config.dataset.get(name := key.removeprefix("dataset.")) not in (_OFF.get(name), [])
     }
     with data_problems():
         refuse_unused(splits.unused, asked)

@@ -19,7 +19,8 @@ from dltrain.sweep.outcome.report import write_report
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.reading import read_plan
 from dltrain.sweep.record import number_jobs, resumed_texts
-from dltrain.sweep.sweep import Source, check_remembered, open_study, test_line
+from dltrain.sweep.sweep import Source, check_remembered, open_study
+from dltrain.sweep.winner import test_line
 
 
 def report_again(folder: Path, source: Source, file: Path) -> list[str]:

@@ -21,17 +21,16 @@ from dltrain.config.schema import Config, run_name
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.storage import manifest
 from dltrain.storage.files import open_lock
-from dltrain.storage.folder_names import check_files, check_writable, new_folder
+from dltrain.storage.folder_names import check_writable, new_folder
 from dltrain.storage.job_names import job_folders
 from dltrain.storage.lock import owner_of
-from dltrain.storage.summary import read_json
 from dltrain.sweep.backends import pool, protocol
 from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.backends.slots import gpus_for, num_slots
-from dltrain.sweep.backends.worker import command_of, score_winner
+from dltrain.sweep.backends.worker import command_of
 from dltrain.sweep.begun import check_folder
 from dltrain.sweep.driver import Driver
-from dltrain.sweep.jobs import Job, write, write_summary
+from dltrain.sweep.jobs import write
 from dltrain.sweep.live import display, dry_run, print_ranking
 from dltrain.sweep.outcome.files import has_parquet, write_best, write_csv, write_parquet
 from dltrain.sweep.outcome.notes import notes_of
@@ -53,8 +52,9 @@ from dltrain.sweep.record import (
     record_of,
     resumed_texts,
 )
+from dltrain.sweep.winner import test_line
 from dltrain.text import first_line, show
-from dltrain.training.signals import EXIT_CODES, Interrupted, ended_by_signal
+from dltrain.training.signals import EXIT_CODES, ended_by_signal
 
 if TYPE_CHECKING:
     from dltrain.config.catalogue import Catalogue
@@ -327,32 +327,3 @@ def why_unfinished(driver: Driver, completed: bool) -> str:
     if driver.failure is not None:
         return f"stopped at job {driver.failure.number}, which failed (sweep.fail_fast),"
     return "out of time" if driver.plan.settings["timeout"] is not None else "stopped"
-
-
-def test_line(plan: Plan, jobs: list[Job]) -> str:
-    """Score the test split with the best weights of each repetition of a configuration; return the means as text."""
-    scores = [test_scores(plan, job) for job in jobs]
-    named = [name for name in scores[0] if all(name in found for found in scores)]
-    means = {name: sum(found[name] for found in scores) / len(scores) for name in named}
-    text = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
-    return text + (f" (means of {len(jobs)} runs)" if len(jobs) > 1 else "")
-
-
-def test_scores(plan: Plan, best: Job) -> dict[str, float]:
-    """Score the winner's test split, once, and write the scores into its summary."""
-    if known := best.test_scores:
-        return known
-    config: Config = plan.composer.config(best.overrides)
-    worker = pool.start(score_winner, str(best.folder.resolve()), config, plan.rights, str(Path.cwd()))
-    try:
-        scores = worker.channel.recv() or {}
-    except EOFError:
-        scores = {}
-    except Interrupted:
-        worker.kill()
-        raise
-    worker.end()
-    best.summary["test"] = scores
-    check_files(best.folder)
-    write_summary(best.folder, read_json(best.folder / "summary.json") | {"test": scores})
-    return scores

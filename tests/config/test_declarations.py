@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.conflicts import IMPLIED, KNOBS, LACKING, RULES, part_of, refused_pairs
+from dltrain.config.conflicts import (
+    IMPLIED,
+    KNOBS,
+    LACKING,
+    RULES,
+    first_conflict,
+    part_of,
+    parts_alone,
+    refused_pairs,
+)
 from dltrain.config.declarations import declared
 from dltrain.config.groups import ALL
 from dltrain.config.search_path import catalogue_dir
@@ -210,6 +220,11 @@ def test_the_page_lists_every_item():
 
 def test_every_rule_is_broken_by_some_shipped_words_or_a_knob():
     broken = {rule for rule, _, _ in refused_pairs(Catalogue(catalogue_dir()))}
+    words = Catalogue(catalogue_dir()).words
+    # two of one group can be chosen together, too
+    for group in ("augmentation", "regularization"):
+        parts = [part for word in words[group].values() for part in parts_alone(word)]
+        broken |= {found[0] for pair in combinations(parts, 2) if (found := first_conflict(pair)) is not None}
     knobs = {item for knob in KNOBS for item in (*knob.needs, *knob.gives)}
     for rule in RULES:
         items = {side.partition(" ")[2] for side in (rule.one, rule.other)}

@@ -33,6 +33,7 @@ from dltrain.storage.files import replace
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.job_names import job_label
 from dltrain.storage.summary import read_json
+from dltrain.text import utf8
 
 # fifty times the size of what a run writes
 MAX_SAVED_BYTES = 200_000
@@ -47,7 +48,7 @@ def write(config: Config, file: Path) -> None:
 
     Values from the environment are written as their expressions, `${oc.env:…}`, since they may be secrets.
     """
-    replace(file, dump(as_saved(config)).encode())
+    replace(file, utf8(dump(as_saved(config))))
 
 
 def as_saved(config: Config) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dltrain.run.built import Experiment
 from dltrain.run.git import git_state
 from dltrain.screen.table import typed
 from dltrain.seeding import Stream, sample_positions
+from dltrain.storage.files import unshare
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.parts import Parts, Plan
@@ -215,6 +216,7 @@ def sample_images(parts: Parts, plan: Plan, count: int = 15) -> tuple[Tensor | N
 
 def log_of(path: Path) -> logging.FileHandler:
     """Return the handler that writes run.log of a folder."""
+    unshare(path / "run.log")
     handler = logging.FileHandler(path / "run.log", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     return handler

@@ -20,7 +20,7 @@ from dltrain.data.errors import DataError
 from dltrain.errors import CheckpointProblem, ResourceProblem, typed
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, EventLog
-from dltrain.storage.files import overwrite, replace
+from dltrain.storage.files import clear_temporary, overwrite, replace
 from dltrain.storage.growing_file import GrowingFile
 from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
@@ -65,9 +65,8 @@ class RunFolder:
         self._failure: OSError | None = None
         self._synced: dict[Path, tuple[int, ...]] = {}
         self._lock = Lock(path)
-        for file in (*path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")):
-            if file.is_file():  # half-written by a process that was killed, which the free lock shows
-                file.unlink()
+        clear_temporary(path)
+        clear_temporary(self.checkpoints)
 
     def close(self) -> None:
         """Release the folder when the last checkpoint is written."""

@@ -67,15 +67,20 @@ def read_summary(path: Path) -> dict[str, Any]:
     return summary
 
 
-def merged_tags(path: Path, own: Any) -> list[Any]:
+def merged_tags(path: Path, own: Any) -> list[str]:
     """Return the tags of a run: those it was begun with, as tags.json changes them; a damaged tags.json changes none."""
-    tags = list(own) if isinstance(own, list) else []
+    tags = texts(own)
     try:
         changes = read_json(path / TAGS)
-        added, removed = (list(changes.get(key) or []) for key in ("added", "removed"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError):
         return tags
-    return [tag for tag in tags if tag not in removed] + [tag for tag in added if tag not in tags]
+    removed = set(texts(changes.get("removed")))
+    return list(dict.fromkeys([*(tag for tag in tags if tag not in removed), *_added(changes, tags)]))
+
+
+def _added(changes: dict[str, Any], tags: list[str]) -> list[str]:
+    known = set(tags)
+    return [tag for tag in texts(changes.get("added")) if tag not in known]
 
 
 def texts(value: Any) -> list[str]:

@@ -22,9 +22,9 @@ from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem
 from dltrain.sweep import samplers, study
 from dltrain.sweep.backends import pool
 from dltrain.sweep.backends.worker import work
+from dltrain.sweep.begun import locked
 from dltrain.sweep.plan import space
 from dltrain.sweep.study import Listed, Study, quiet
-from dltrain.sweep.sweep import locked
 
 GRID = [{"lr": "1"}, {"lr": "2"}, {"lr": "1"}]
 

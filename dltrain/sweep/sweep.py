@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dltrain.config.compose import CONFIG_NAME
 from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
-from dltrain.errors import CheckpointProblem, ResourceProblem, UserError
+from dltrain.errors import DENIED, CheckpointProblem, ResourceProblem, UserError
 from dltrain.storage import manifest
 from dltrain.storage.folder_names import check_files, check_writable, new_folder
 from dltrain.storage.job_names import job_folders
@@ -128,15 +128,16 @@ def run_sweep(
 
 @contextmanager
 def explained(resume: str) -> Iterator[None]:
-    """Turn a full disk into a ResourceProblem that ends with the command `resume`."""
+    """Turn a disk that refuses into a ResourceProblem that ends with the command `resume`."""
     try:
         yield
     except BrokenPipeError:  # of the terminal, which `cli` handles
         raise
     except (OSError, ResourceProblem) as error:
+        is_denied = isinstance(error, OSError) and error.errno in DENIED
+        cure = "Make it yours to read and write" if is_denied else "Free some space"
         raise ResourceProblem(
-            f"the sweep had to stop: {first_line(error)}\n"
-            f"Finished jobs are kept. Free some space, then continue: {resume}"
+            f"the sweep had to stop: {first_line(error)}\nFinished jobs are kept. {cure}, then continue: {resume}"
         ) from None
 
 

@@ -19,10 +19,11 @@ from faults import copy_of, swept
 import dltrain as package
 from dltrain import strict_json
 from dltrain.cli import main
-from dltrain.errors import FolderInUse
-from dltrain.storage import files, summary, tags
+from dltrain.errors import FolderInUse, ResourceProblem
+from dltrain.storage import files, shelves, summary, tags
 from dltrain.storage.lock import Lock
 from dltrain.sweep.begun import locked
+from dltrain.sweep.sweep import explained
 
 SURROGATE = "\ud800x"
 
@@ -223,6 +224,34 @@ def test_an_export_on_a_full_disk(run, monkeypatch, capfd, form, name):
         os.dup2(stdout, 1)
     assert end.value.code == 6 and "cannot be written: File too large" in capfd.readouterr().err
     assert not [file for file in run.rglob("*export*/**/*") if file.is_file()]
+
+
+# Files of another user ------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_that_may_not_write_advises_no_space():
+    with (
+        pytest.raises(ResourceProblem, match="Make it yours to read and write, then continue: again"),
+        explained("again"),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", "sweep.lock")
+
+
+def test_the_trash_is_emptied_but_for_files_of_another_user(workdir, monkeypatch):
+    trash, unlink = workdir / ".dltrain" / "trash" / "outputs", os.unlink
+    trash.mkdir(parents=True)
+    for name in ("a", "theirs", "z"):
+        (trash / name).touch()
+
+    def refuse(path, *, dir_fd=None):
+        if os.fspath(path).endswith("theirs"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(ResourceProblem, match=r"theirs cannot be deleted \(Permission denied"):
+        shelves.empty(workdir)
+    assert [file.name for file in workdir.rglob("*") if file.is_file()] == ["theirs"]
 
 
 # Hard links -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,6 +220,13 @@ class Best:
         if better:
             self.score = value
         return better
+
+    def of(self, rows: Iterable[dict[str, float]]) -> dict[str, float]:
+        """Return the best of rows, the first of equal ones; empty where none has the metric."""
+        first: dict[str, float] = {}
+        for row in rows:
+            first = row if self.improves(row) else first
+        return first
 
 
 class RunStarted(Protocol):

@@ -76,7 +76,11 @@ def order_of(column: str, metric: str) -> tuple[object, ...]:
 
 def thinned(rows: Sequence[Row], every: int, best: Row) -> list[Row]:
     """Return every k-th row, and the last and the best one."""
-    return [row for i, row in enumerate(rows) if i % every == 0 or i == len(rows) - 1 or row is best]
+    return [
+        row
+        for i, row in enumerate(rows)
+        if i % every == 0 or i == len(rows) - 1 or row["step"] == best.get("step")
+    ]
 
 
 def rounded(value: float) -> float | None:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ class Record:
 
     path: Path
     summary: dict[str, Any]
-    rows: list[Row]
+    rows: Sequence[Row]
     classes: list[dict[str, str]]
     confusion: list[list[int]]
 

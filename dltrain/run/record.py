@@ -109,7 +109,9 @@ def base_lr(parts: Parts) -> float:
     return float(first["initial_lr"] / first.get("lr_scale", 1.0))
 
 
-def describe(experiment: Experiment, path: Path, step: int, kept: list[dict[str, float]] | None) -> RunInfo:
+def describe(
+    experiment: Experiment, path: Path, step: int, kept: Sequence[dict[str, float]] | None
+) -> RunInfo:
     """Return what the loggers are told before the first step; `kept` are the rows of a run that is resumed."""
     config, parts, plan, words = experiment.config, experiment.parts, experiment.plan, experiment.config.words
     images, labels = sample_images(parts, plan)
@@ -140,7 +142,7 @@ def describe(experiment: Experiment, path: Path, step: int, kept: list[dict[str,
         batch_size=plan.batch_size,
         lr=base_lr(parts),
         resumed_step=step,
-        best_row=([{}] + [row for row in kept or [] if best.improves(row)])[-1],
+        best_row=best.of(kept or []),
         metric=parts.early_stopping.metric,
         mode=parts.early_stopping.mode,
         early_stopping=str(words["early_stopping"]),

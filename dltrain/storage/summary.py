@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import csv
-import io
+import os
 import stat
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, TypeAlias, overload
 
 from dltrain.errors import CheckpointProblem
 from dltrain.strict_json import loads
+
+Row: TypeAlias = dict[str, float]
 
 MAX_BYTES = 10_000_000
 # tags that were added or removed after the run had begun
 TAGS = "tags.json"
 MAX_TABLE_BYTES = 200_000_000
+# of metrics.csv and events.jsonl, which are read line by line: ten million steps with ten columns, evaluated at every step
+MAX_LINES_BYTES = 5_000_000_000
+MAX_ROWS, MAX_NUMBERS = 20_000_000, 100_000_000
+MAX_LINE = 1_000_000
 # values of `status`, beside running and interrupted: trained to the planned end or by a criterion of the run
 WHOLE = ("completed", "early_stopped", "converged")
 # nothing is left to train
@@ -38,12 +46,27 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def read_text(file: Path, most: int) -> str:
     """Read a file from a folder that may come from elsewhere. Raises ValueError for more than `most` bytes, OSError."""
-    status = file.stat()
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
-        raise ValueError("it is not a regular file")
-    if status.st_size > most:
-        raise ValueError(f"it has more than {most} bytes")
-    return file.read_text(encoding="utf-8")
+    with opened(file, most) as stream:
+        return stream.read()
+
+
+def opened(file: Path, most: int) -> TextIO:
+    """Open a file from a folder that may come from elsewhere. Raises ValueError for more than `most` bytes, OSError."""
+    # to open a pipe, or to read a file of the kernel, would wait
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    stream = os.fdopen(descriptor, encoding="utf-8")
+    status = os.fstat(descriptor)
+    problem = (
+        "it is not a regular file"
+        if not stat.S_ISREG(status.st_mode)
+        else f"it has more than {most} bytes"
+        if status.st_size > most
+        else None
+    )
+    if problem is not None:
+        stream.close()
+        raise ValueError(problem)
+    return stream
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -88,7 +111,37 @@ def texts(value: Any) -> list[str]:
     return list(dict.fromkeys(v for v in value if isinstance(v, str))) if isinstance(value, list) else []
 
 
-def read_rows(file: Path) -> list[dict[str, float]]:
+class Rows(Sequence[Row]):
+    """Rows of numbers by name, kept by column in eight bytes a number; a row is a dict that is made when it is asked for."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self._columns = [array("d") for _ in names]
+
+    def add(self, values: Sequence[str]) -> None:
+        """Add the texts of a row. Raises ValueError for what are no numbers, or not as many as there are names."""
+        for column, value in zip(self._columns, values, strict=True):
+            column.append(float(value))
+
+    def __len__(self) -> int:
+        return len(self._columns[0]) if self._columns else 0
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Row]: ...
+    def __getitem__(self, place: int | slice) -> Row | list[Row]:
+        if isinstance(place, slice):
+            return [self[k] for k in range(len(self))[place]]
+        return dict(zip(self.names, (column[place] for column in self._columns), strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def read_rows(file: Path) -> Sequence[Row]:
     """Read the rows of a metrics.csv, none where there is no file; a last line that a kill cut short is left out.
 
     Raises CheckpointProblem for a file that no run wrote.
@@ -96,11 +149,23 @@ def read_rows(file: Path) -> list[dict[str, float]]:
     if not file.is_file():
         return []
     try:
-        text = read_text(file, MAX_TABLE_BYTES)
-        complete = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-        rows = [{key: float(value) for key, value in row.items()} for row in complete]
-    except (ValueError, TypeError, csv.Error) as error:
+        with opened(file, MAX_LINES_BYTES) as stream:
+            lines = csv.reader(complete_lines(stream))
+            rows = Rows(next(lines, []))
+            for number, values in enumerate(filter(None, lines), start=1):
+                if number > MAX_ROWS or number * len(rows.names) > MAX_NUMBERS:
+                    raise ValueError(f"it has more than {MAX_ROWS:,} rows or {MAX_NUMBERS:,} numbers")
+                rows.add(values)
+    except (ValueError, csv.Error) as error:
         raise CheckpointProblem(f"{file} is no table of a run: {str(error)[:100]}") from None
-    if rows and "step" not in rows[0]:
+    if rows and "step" not in rows.names:
         raise CheckpointProblem(f"{file} is no table of a run: it has no column `step`")
     return rows
+
+
+def complete_lines(stream: TextIO) -> Iterator[str]:
+    """Yield the lines of a file that grows, without a last one that has no end. Raises ValueError for a line of `MAX_LINE` letters."""
+    while (line := stream.readline(MAX_LINE)).endswith("\n"):
+        yield line
+    if len(line) == MAX_LINE:
+        raise ValueError(f"it has a line of more than {MAX_LINE:,} letters")

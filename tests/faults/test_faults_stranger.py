@@ -9,6 +9,9 @@ import logging
 import os
 import re
 import sys
+import tracemalloc
+from collections import deque
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,8 +22,9 @@ from faults import copy_of, swept
 import dltrain as package
 from dltrain import strict_json
 from dltrain.cli import main
-from dltrain.errors import FolderInUse, ResourceProblem
+from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem
 from dltrain.storage import files, shelves, summary, tags
+from dltrain.storage.event_log import EventLog, read_events
 from dltrain.storage.lock import Lock
 from dltrain.sweep.begun import locked
 from dltrain.sweep.sweep import explained
@@ -97,6 +101,72 @@ def test_many_tags_are_changed_in_one_pass(counted, monkeypatch, tmp_path):
     monkeypatch.setattr(tags, "read_json", lambda file: content)
     assert tags.write_tags(tmp_path, counted, ["new"], ["tag0"])[-2:] == ["tag999+", "new"]
     assert Counted.compared < 40 * MANY
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def peak_of(act: Callable[[], object]) -> int:
+    """Return the bytes that Python allocated at most."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_take_eight_bytes_a_number(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step\n" + "1\n" * 30_000)
+    assert peak_of(lambda: summary.read_rows(tmp_path / "metrics.csv")) < 1_000_000
+    assert len(summary.read_rows(tmp_path / "metrics.csv")) == 30_000
+
+
+def test_a_verified_run_keeps_no_events(tmp_path):
+    (tmp_path / "events.jsonl").write_text('{"event":"a","step":1}\n' * 5_000)
+    assert peak_of(lambda: deque(read_events(tmp_path), 0)) < 300_000
+
+
+def test_a_resumed_run_keeps_the_lines_of_its_events_only(tmp_path):
+    (tmp_path / "events.jsonl").write_text('{"event":"a","step":1}\n' * 5_000)
+    log = EventLog(tmp_path, print)
+    assert peak_of(lambda: log.rewind(0)) < 1_500_000
+
+
+@pytest.mark.parametrize("bound, rows", [("MAX_ROWS", 5), ("MAX_NUMBERS", 10)])
+def test_rows_are_bounded(tmp_path, monkeypatch, bound, rows):
+    file = tmp_path / "metrics.csv"
+    monkeypatch.setattr(summary, bound, rows)
+    file.write_text("step,x\n" + "1,2\n" * 5 + "1")
+    assert list(summary.read_rows(file)) == [{"step": 1.0, "x": 2.0}] * 5
+    file.write_text("step,x\n" + "1,2\n" * 6)
+    with pytest.raises(CheckpointProblem, match="metrics.csv is no table of a run: it has more than"):
+        summary.read_rows(file)
+
+
+def test_a_line_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(summary, "MAX_LINE", 100)
+    (tmp_path / "events.jsonl").write_text('{"event":"' + "a" * 100)
+    with pytest.raises(ValueError, match="a line of more than 100 letters"):
+        list(read_events(tmp_path))
+
+
+def test_ten_million_steps_of_ten_columns_are_no_stranger_s():
+    assert summary.MAX_ROWS >= 10_000_000 and summary.MAX_NUMBERS >= 100_000_000
+    # epoch and step, eight numbers of seventeen digits, and an event of 200 letters
+    assert 10_000_000 * max(2 * 9 + 8 * 20, 200) <= summary.MAX_LINES_BYTES
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NONBLOCK"), reason="files of the kernel")
+def test_a_file_that_would_wait_for_the_kernel_is_opened_without(tmp_path, monkeypatch):
+    """Such as a link to /proc/kmsg, which is a regular file by its status."""
+    (tmp_path / "x.json").write_text("{}")
+    seen, opened = [], os.open
+    monkeypatch.setattr(
+        os, "open", lambda file, flags, *rest: seen.append(flags) or opened(file, flags, *rest)
+    )
+    assert summary.read_json(tmp_path / "x.json") == {}
+    assert seen[0] & os.O_NONBLOCK
 
 
 # Tags of two processes ------------------------------------------------------------------------------------------------

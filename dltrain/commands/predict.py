@@ -275,7 +275,7 @@ def check_named(asked: Arguments) -> None:
         if name != STANDARD and not os.path.exists(os.path.expanduser(name)):
             raise DataProblem(
                 f"{name} is neither a run folder nor a file nor a folder of images."
-                + nearest_path(Path(name).expanduser())
+                + nearest_path(Path(os.path.expanduser(name)))
             )
 
 

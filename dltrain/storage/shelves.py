@@ -81,6 +81,9 @@ def _output_of(folder: Path) -> Path:
         name = PurePath(str(read_json(folder / "summary.json")["name"])).parts
     except (OSError, ValueError, KeyError):
         name = ()
+    if OUTPUT.name in name:
+        # a stranger's summary.json may name the folders above his own
+        name = ()
     above = folder.parent.parts
     return folder.parents[
         len(name) if name and above[-len(name) :] == name and len(name) + 2 < len(above) else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import stat
 from array import array
@@ -56,6 +57,10 @@ def opened(file: Path, most: int) -> TextIO:
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     stream = os.fdopen(descriptor, encoding="utf-8")
     status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+        # also what files of the kernel say, which may have no end
+        stream.close()
+        return io.StringIO()
     problem = (
         "it is not a regular file"
         if not stat.S_ISREG(status.st_mode)

@@ -12,17 +12,24 @@ import sys
 import tracemalloc
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import as_ci, job_at
 from faults import copy_of, swept
 
 import dltrain as package
 from dltrain import strict_json
 from dltrain.cli import main
-from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem
+from dltrain.config.saved import load_bounded
+from dltrain.data.errors import DataError
+from dltrain.data.image_files import Found
+from dltrain.data.npz import read_array
+from dltrain.data.tables.read import read as read_table
+from dltrain.errors import CheckpointProblem, DataProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.storage import files, shelves, summary, tags
 from dltrain.storage.event_log import EventLog, read_events
 from dltrain.storage.lock import Lock
@@ -322,6 +329,77 @@ def test_the_trash_is_emptied_but_for_files_of_another_user(workdir, monkeypatch
     with pytest.raises(ResourceProblem, match=r"theirs cannot be deleted \(Permission denied"):
         shelves.empty(workdir)
     assert [file.name for file in workdir.rglob("*") if file.is_file()] == ["theirs"]
+
+
+# Paths ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["a\0b.csv", "a" * 300 + ".csv", "a/" * 3000 + "x.csv"])
+@pytest.mark.parametrize("key", ["dataset.path", "output"])
+def test_a_path_that_no_system_takes(run, dltrain, key, path):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    if key == "output":
+        config["output"] = path
+    else:
+        common = {name: value for name, value in config["dataset"].items() if not name.startswith("_")}
+        config["dataset"] = common | {"_target_": "dltrain.data.table.csv", "path": path, "target": "y"}
+        config["words"]["dataset"] = "csv"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match="each of its parts at most 255, and no NUL") as error:
+        dltrain("rerun", run)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    "word, key", [("csv", "dataset.path"), ("npz", "dataset.path"), ("image_folder", "dataset.root")]
+)
+def test_a_home_that_does_not_exist(workdir, dltrain, word, key):
+    more = ("dataset.target=y",) if word == "csv" else ()
+    with pytest.raises(DataProblem, match="~nosuchuser/x"):
+        dltrain(f"dataset={word}", f'{key}="~nosuchuser/x.csv"', *more)
+
+
+@pytest.mark.parametrize("read", [
+    lambda file: summary.read_text(file, 10), load_bounded,
+    lambda file: read_table(file, ","), lambda file: read_array(file, "inputs"),
+])  # fmt: skip
+def test_files_of_no_size_are_not_read(tmp_path, monkeypatch, read):
+    """As /proc/kmsg, whose reading waits for the next message of the kernel."""
+    file = tmp_path / "kmsg"
+    file.touch()
+
+    def waits(*_, **__):
+        raise AssertionError("it is read")
+
+    monkeypatch.setattr(Path, "read_text", waits)
+    monkeypatch.setattr("pyarrow.input_stream", waits)
+    monkeypatch.setattr("numpy.load", waits)
+    with suppress(DataError, CheckpointProblem):
+        assert read(file) in ("", {})
+
+
+def test_images_of_folders_above_are_not_the_data_s(tmp_path):
+    """A link of a stranger's to / led through all files of the machine."""
+    (tmp_path / "above.png").touch()
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "a.png").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.png").touch()
+    (tmp_path / "photos" / "cat" / "up").symlink_to(tmp_path)
+    (tmp_path / "photos" / "dog").symlink_to(tmp_path / "elsewhere")
+    assert [name for name, _ in Found.below(tmp_path / "photos").images] == ["cat/a.png", "dog/b.png"]
+
+
+def test_the_archive_lies_beside_the_output_of_a_stranger(run, workdir, monkeypatch):
+    """Not beside a folder above it, which the name in his summary.json may claim."""
+    home = workdir / "home" / "me"
+    home.mkdir(parents=True)
+    (workdir / "outputs").rename(home / "outputs")
+    theirs = home / run
+    says(theirs, name="home/me/outputs/theirs")
+    (workdir / "elsewhere").mkdir()
+    monkeypatch.chdir(workdir / "elsewhere")
+    assert package.archive(theirs) == [home / ".dltrain" / "archive" / run]
 
 
 # Hard links -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import csv
 import io
 import math
 from array import array
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -33,7 +33,15 @@ from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, read_events
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.run_folder import read_contract, read_statistics
-from dltrain.storage.summary import ENDED, FINISHED, MAX_TABLE_BYTES, read_rows, read_summary, read_text
+from dltrain.storage.summary import (
+    ENDED,
+    FINISHED,
+    MAX_TABLE_BYTES,
+    column_of,
+    read_rows,
+    read_summary,
+    read_text,
+)
 from dltrain.text import first_line
 
 # files that loggers write, which are no records of results
@@ -222,12 +230,13 @@ def _contents(records: Records, found: checkpoint.Checkpoint, state: dict[str, A
 def table(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Check the steps and epochs of metrics.csv, and that it has the best row of each checkpoint."""
     rows = records.rows
-    if not all(before["step"] < row["step"] for before, row in pairwise(rows)):
+    steps = column_of(rows, "step")
+    if not all(before < step for before, step in pairwise(steps)):
         yield Finding("metrics.csv", "steps that do not grow", "one row for each evaluation")
     per_epoch: set[float] = set()
-    for row in rows:
-        if row.get("epoch") and len(per_epoch) < 2:
-            per_epoch.add(round(row["step"] / row["epoch"], 6))
+    for step, epoch in zip(steps, column_of(rows, "epoch", 0.0), strict=True):
+        if epoch and len(per_epoch) < 2:
+            per_epoch.add(round(step / epoch, 6))
     if len(per_epoch) > 1:
         yield Finding("metrics.csv", f"epochs of {sorted(per_epoch)[:2]} steps", "epochs of equal length")
     bests = [(found, found.manifest["best"]) for found in records.checkpoints]
@@ -255,7 +264,7 @@ def events(records: Records, verdict: Verdict) -> Iterator[Finding]:
     except (ValueError, OverflowError) as error:
         yield Finding(EVENTS, str(error)[:100], "one JSON object a line")
         return
-    kept = array("q", (int(row["step"]) for row in records.rows))
+    kept = array("q", map(int, column_of(records.rows, "step")))
     # the first rows of a run of an earlier version that was resumed have no events
     if found and told != kept[len(kept) - len(told) :]:
         yield Finding(
@@ -433,9 +442,9 @@ def is_whole(records: Records, name: str) -> bool:
 # Comparison ----------------------------------------------------------------------------------------------------------
 
 
-def rows_of(rows: Iterable[dict[str, float]], steps: Container[float]) -> dict[float, dict[str, float]]:
+def rows_of(rows: Sequence[dict[str, float]], steps: Container[float]) -> dict[float, dict[str, float]]:
     """Return the rows of some steps by step."""
-    return {row["step"]: row for row in rows if row["step"] in steps}
+    return {step: rows[k] for k, step in enumerate(column_of(rows, "step")) if step in steps}
 
 
 def same_row(one: dict[str, float], other: dict[str, float]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import stat
 from array import array
@@ -120,8 +121,9 @@ class Rows(Sequence[Row]):
     """Rows of numbers by name, kept by column in eight bytes a number; a row is a dict that is made when it is asked for."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names = list(names)
         self._columns = [array("d") for _ in names]
+        # of columns of the same name, the last
+        self.columns = dict(zip(names, self._columns, strict=True))
 
     def add(self, values: Sequence[str]) -> None:
         """Add the texts of a row. Raises ValueError for what are no numbers, or not as many as there are names."""
@@ -138,12 +140,23 @@ class Rows(Sequence[Row]):
     def __getitem__(self, place: int | slice) -> Row | list[Row]:
         if isinstance(place, slice):
             return [self[k] for k in range(len(self))[place]]
-        return dict(zip(self.names, (column[place] for column in self._columns), strict=True))
+        return {name: column[place] for name, column in self.columns.items()}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def column_of(rows: Sequence[Row], name: str, missing: float = math.nan) -> Sequence[float]:
+    """Return a column of rows; the rows of a file give it without making a dict of each."""
+    if isinstance(rows, Rows):
+        return rows.columns[name] if name in rows.columns else repeated(missing, len(rows))
+    return [row.get(name, missing) for row in rows]
+
+
+def repeated(value: float, count: int) -> Sequence[float]:
+    return array("d", [value]) * count
 
 
 def read_rows(file: Path) -> Sequence[Row]:
@@ -156,14 +169,15 @@ def read_rows(file: Path) -> Sequence[Row]:
     try:
         with opened(file, MAX_LINES_BYTES) as stream:
             lines = csv.reader(complete_lines(stream))
-            rows = Rows(next(lines, []))
+            names = next(lines, [])
+            rows = Rows(names)
             for number, values in enumerate(filter(None, lines), start=1):
-                if number > MAX_ROWS or number * len(rows.names) > MAX_NUMBERS:
+                if number > MAX_ROWS or number * len(names) > MAX_NUMBERS:
                     raise ValueError(f"it has more than {MAX_ROWS:,} rows or {MAX_NUMBERS:,} numbers")
                 rows.add(values)
     except (ValueError, csv.Error) as error:
         raise CheckpointProblem(f"{file} is no table of a run: {str(error)[:100]}") from None
-    if rows and "step" not in rows.names:
+    if rows and "step" not in rows.columns:
         raise CheckpointProblem(f"{file} is no table of a run: it has no column `step`")
     return rows
 

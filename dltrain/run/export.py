@@ -23,7 +23,7 @@ from dltrain.config.schema import Config
 from dltrain.data.raw import RawData
 from dltrain.data.table import TableInputs
 from dltrain.data.tables.encode import encode
-from dltrain.errors import CheckFailed, DataProblem, UserError
+from dltrain.errors import CheckFailed, DataProblem, ResourceProblem, UserError
 from dltrain.run.card import Agreement, card
 from dltrain.run.data import data_problems, load_data
 from dltrain.run.deployed import Deployed
@@ -76,6 +76,10 @@ def record(deployed: Deployed, model: str) -> ExportedProgram:
             return torch.export.export(
                 deployed, example, dynamic_shapes=(tuple({0: samples} for _ in example),)
             )
+        except OSError as error:
+            raise ResourceProblem(
+                f"torch.export cannot write what it writes: {error}. Make room, or name another place: export TMPDIR=FOLDER"
+            ) from None
         # torch.export raises its own kinds, which are private
         except Exception as error:
             raise UserError(

@@ -303,6 +303,15 @@ def test_an_export_on_a_full_disk(run, monkeypatch, capfd, form, name):
     assert not [file for file in run.rglob("*export*/**/*") if file.is_file()]
 
 
+def test_an_export_without_room_for_temporary_files(run, dltrain, monkeypatch):
+    def refuse(*_, **__):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("torch.export.export", refuse)
+    with pytest.raises(ResourceProblem, match="No usable temporary directory found. Make room"):
+        dltrain("export", run, "--format", "safetensors")
+
+
 # Files of another user ------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 
 import dltrain.commands  # noqa: F401 - its time stamp
-from dltrain.errors import DISK, UserError, is_out_of_memory, largest_request
+from dltrain.errors import DENIED, DISK, ResourceProblem, UserError, denied, is_out_of_memory, largest_request
 from dltrain.text import say
 from dltrain.verbs import verbs
 
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
         check_working_folder()
         code = dispatch(arguments)
     except UserError as error:
-        if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+        if full_error():
             raise
         code = error.exit_code
         refuse(error, "--json" in arguments)
@@ -37,8 +37,11 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        if error.errno not in DISK:
+        if error.errno not in DISK | DENIED or full_error():
             raise
+        if error.errno in DENIED:
+            refuse(denied(error), "--json" in arguments)
+            sys.exit(ResourceProblem.exit_code)
         say(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 6
@@ -48,6 +51,11 @@ def main(argv: list[str] | None = None) -> None:
         say(f"The memory is not enough. {largest_request(error)}".rstrip())
         code = 6
     sys.exit(code)
+
+
+def full_error() -> bool:
+    """Return whether tracebacks are asked for, by the variable of Hydra."""
+    return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
 
 def refuse(error: UserError, as_json: bool) -> None:

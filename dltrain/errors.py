@@ -17,6 +17,8 @@ from dltrain.text import shown
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 UNWRITABLE = FULL | {errno.EROFS}
 DISK = UNWRITABLE | {errno.EFBIG, errno.EIO}
+# of files and folders of another user
+DENIED = frozenset({errno.EACCES, errno.EPERM})
 
 
 class UserError(Exception):
@@ -55,6 +57,17 @@ class ResourceProblem(UserError):
     """Disk or memory gave out."""
 
     exit_code = 6
+
+
+def denied(error: OSError) -> ResourceProblem:
+    """Return the refusal for a file that the user may not read or write."""
+    place = Path(error.filename2 or error.filename or ".")
+    # a file that cannot be made: the folder refuses it
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    return ResourceProblem(
+        f"{place} cannot be read or written ({error.strerror}). To see who may: ls -ld {shlex.quote(str(place))}"
+    )
 
 
 class FolderInUse(UserError):

@@ -43,6 +43,15 @@ def as_cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
+def utf8(text: str) -> bytes:
+    r"""Return text as the bytes of a file; letters that UTF-8 does not have, as of file names in another encoding, are escaped.
+
+    >>> utf8("\udcff")
+    b'\\udcff'
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
 def first_line(text: object) -> str:
     """Return the first line of a text or of the message of an error."""
     return str(text).partition("\n")[0]

@@ -145,3 +145,24 @@ def test_the_script_of_a_shell(workdir, monkeypatch, shell):
         "dltrain regularization=[l2,dro"
     )
     assert "resume" in offered("dltrain res")
+
+
+def test_names_that_a_shell_acts_upon_are_quoted(workdir):
+    """A folder of somebody else's may be called $(…): executed, the completed line is its name."""
+    evil = "$(touch HACKED) a;b"
+    for name in (evil, "two\nlines"):
+        folder = workdir / "outputs" / "n" / name
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "config.yaml").touch()
+    assert candidates(*split("dltrain show outputs/n/")) == [f"outputs/n/{evil}/"]
+    program = workdir / "dltrain"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' 'outputs/n/{evil}/' 'optimizer=[adam,'\n")
+    program.chmod(0o755)
+    (workdir / "script").write_text(SCRIPTS["bash"])
+    typed = """PATH=.:$PATH; . ./script; COMP_LINE="dltrain show "; COMP_POINT=13; _dltrain
+        eval "printf '%s\\n' ${COMPREPLY[0]}"; echo "${COMPREPLY[1]}" """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", typed], cwd=workdir, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [f"outputs/n/{evil}/", "optimizer=[adam,"]
+    assert not (workdir / "HACKED").exists()

@@ -63,7 +63,8 @@ def candidates(before: list[str], current: str) -> list[str]:
         found = list(values(catalogue, before, current))
     else:
         found = [*_heads(catalogue, before), *(known if not before else ()), *OPTIONS]
-    return sorted({text for text in found if text.startswith(current)})
+    # a line for each: a name with a newline would offer what somebody else chose
+    return sorted({text for text in found if text.startswith(current) and text.isprintable()})
 
 
 def _folder_of(before: list[str]) -> str | None:

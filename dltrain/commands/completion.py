@@ -11,7 +11,11 @@ BASH = """_dltrain() {
     local kept="${word%"${word##*[=:]}"}"
     COMPREPLY=()
     while IFS= read -r candidate; do
-        [ -n "$candidate" ] && COMPREPLY+=("${candidate#"$kept"}")
+        [ -n "$candidate" ] || continue
+        candidate="${candidate#"$kept"}"
+        # a name of a file may hold what the shell acts upon, such as $(…); words and keys need no quotes
+        [[ "$candidate" == *[!][A-Za-z0-9_./,:=@%+-]* ]] && printf -v candidate %q "$candidate"
+        COMPREPLY+=("$candidate")
     done < <(dltrain complete "$line" 2>/dev/null)
     [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=/.,] ]] && compopt -o nospace
 }
@@ -19,9 +23,15 @@ complete -o nosort -F _dltrain dltrain
 """
 ZSH = """#compdef dltrain
 _dltrain() {
+    setopt localoptions extendedglob
     local -a found
     found=("${(@f)$(dltrain complete "${BUFFER[1,$CURSOR]}" 2>/dev/null)}")
-    compadd -Q -S '' -- ${found:#}
+    local -a words names
+    # words and keys stand as they are; a name of a file may hold what the shell acts upon, such as $(…)
+    words=(${(M)found:#[][A-Za-z0-9_./,:=@%+-]##})
+    names=(${found:|words})
+    compadd -Q -S '' -- $words
+    compadd -S '' -- ${names:#}
 }
 compdef _dltrain dltrain
 """

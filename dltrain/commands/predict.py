@@ -158,11 +158,11 @@ def report(parts: list[Part], asked: Arguments) -> int:
     columns = output.columns_of(parts)
     content = partial(output.document, parts, [str(path) for path in asked.runs], notes)
     if asked.output is not None and asked.output != STANDARD:
-        output.write(Path(asked.output), columns, content)
+        output.write(Path(asked.output), columns, parts[0].found.table, content)
     if asked.as_json:
         print(output.as_json(told(content(), asked.output)))
     elif asked.output == STANDARD:
-        text = output.as_csv(columns)
+        text = output.as_csv(columns, parts[0].found.table)
         # names of classes may come from somebody else, and a terminal would act upon them
         sys.stdout.write(shown(text) if sys.stdout.isatty() else text)
     elif asked.output is None:
@@ -275,7 +275,7 @@ def check_named(asked: Arguments) -> None:
         if name != STANDARD and not os.path.exists(os.path.expanduser(name)):
             raise DataProblem(
                 f"{name} is neither a run folder nor a file nor a folder of images."
-                + nearest_path(Path(name).expanduser())
+                + nearest_path(Path(os.path.expanduser(name)))
             )
 
 

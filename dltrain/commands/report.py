@@ -18,7 +18,7 @@ from dltrain.config.door import door_for_saved
 from dltrain.errors import CheckpointProblem, ResourceProblem, UserError, nearest, typed
 from dltrain.storage.files import replace
 from dltrain.storage.folder_names import SWEEP_RECORD
-from dltrain.text import show
+from dltrain.text import show, utf8
 
 if TYPE_CHECKING:
     from dltrain.config.catalogue import Catalogue
@@ -78,7 +78,7 @@ def write(asked: Arguments, catalogue: Catalogue) -> list[dict[str, Any]]:
     samples = samples_of(asked, catalogue) if asked.samples else None
     listed, unread = choices(found, catalogue)
     with written(asked.output):
-        replace(asked.output, page.render(found, listed, unread, samples).encode())
+        replace(asked.output, utf8(page.render(found, listed, unread, samples)))
     return [asdict(finding) for finding in findings.findings(found)]
 
 

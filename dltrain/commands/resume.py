@@ -17,6 +17,7 @@ from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage import manifest
+from dltrain.storage.files import clear_temporary
 from dltrain.storage.folder_names import SWEEP_RECORD, check_files, is_run
 from dltrain.storage.job_names import named_by_number
 from dltrain.storage.lock import Lock
@@ -71,6 +72,7 @@ def complete_manifest(path: Path) -> bool:
     missing = "format" in summary and not os.path.lexists(path / manifest.NAME)
     if summary["status"] not in FINISHED or not missing:
         return False
+    clear_temporary(path)
     manifest.write(path, manifest.covered(path))
     return True
 

@@ -17,6 +17,7 @@ from dltrain.config.catalogue import Catalogue, Word, written
 from dltrain.config.declarations import Declared, condition, declared, held
 from dltrain.config.groups import LIST_GROUPS, OVERLAYS, Group
 from dltrain.config.schema import Node
+from dltrain.text import utf8
 
 # the chosen words of each group; [] or ["none"] where nothing is chosen
 Words = Mapping[str, list[str]]
@@ -476,7 +477,7 @@ CONTRADICTIONS: tuple[Contradiction, ...] = (
         "`name` is {name!r}; it must be the name of a folder below `output`. For another place: output=FOLDER",
     ),
     Contradiction(
-        lambda c, w: any(len(part.encode()) > LONGEST_NAME for part in PurePath(str(c["name"] or "")).parts),
+        lambda c, w: any(len(utf8(part)) > LONGEST_NAME for part in PurePath(str(c["name"] or "")).parts),
         "`name` has a part of more than 200 bytes, and file systems take no longer names. Use a shorter one; a "
         "sentence goes into notes='…'",
     ),

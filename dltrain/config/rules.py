@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from dltrain.text import utf8
+
 Schema = dict[str, Any]
 
 SPEC = re.compile(
@@ -23,12 +25,14 @@ SPEC = re.compile(
 )
 # the rule of an empty text
 EMPTY = '""'
+# bytes of a path and of each of its parts, which file systems allow
+LONGEST_PATH, LONGEST_PART = 4095, 255
 _TYPES: dict[str, Schema] = {
     "int": {"type": "integer"},
     "float": {"type": "number"},
     "bool": {"type": "boolean"},
     "str": {"type": "string", "minLength": 1},
-    "path": {"type": "string", "minLength": 1},
+    "path": {"type": "string", "minLength": 1, "maxLength": LONGEST_PATH},
     "dict": {"type": "object"},
 }
 _PYTHON: dict[str, Any] = {
@@ -110,6 +114,12 @@ def _is_finite(value: float) -> bool:
         return False
 
 
+def is_path(value: str) -> bool:
+    """Return whether the system can look for a path: it is not too long, and holds no NUL."""
+    parts = map(len, utf8(value).split(b"/"))
+    return "\0" not in value and len(utf8(value)) <= LONGEST_PATH and max(parts) <= LONGEST_PART
+
+
 def _accepts(schema: Schema, value: Any) -> bool:
     if "const" in schema:
         return not isinstance(value, bool) and str(value) == schema["const"]
@@ -126,7 +136,7 @@ def _accepts(schema: Schema, value: Any) -> bool:
     if not isinstance(value, _PYTHON[kind]) or isinstance(value, bool) != (kind == "boolean"):
         return False
     if kind == "string":
-        return value != ""
+        return value != "" and ("maxLength" not in schema or is_path(value))
     if kind == "number" and not _is_finite(value):
         return False
     return all(compare(value, schema[name]) for name, compare in _COMPARE.items() if name in schema)

@@ -32,7 +32,8 @@ from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage.files import replace
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.job_names import job_label
-from dltrain.storage.summary import read_json
+from dltrain.storage.summary import read_json, read_text
+from dltrain.text import utf8
 
 # fifty times the size of what a run writes
 MAX_SAVED_BYTES = 200_000
@@ -47,7 +48,7 @@ def write(config: Config, file: Path) -> None:
 
     Values from the environment are written as their expressions, `${oc.env:…}`, since they may be secrets.
     """
-    replace(file, dump(as_saved(config)).encode())
+    replace(file, utf8(dump(as_saved(config))))
 
 
 def as_saved(config: Config) -> dict[str, Any]:
@@ -263,7 +264,7 @@ def load_bounded(file: Path) -> dict[str, Any]:
     """Read YAML from a folder that may be a stranger's: bounded in size, without aliases, plain data only."""
     try:
         check_bounds(file, aliases=False, max_bytes=MAX_SAVED_BYTES)
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=SafeLoader)
+        content = yaml.load(read_text(file, MAX_SAVED_BYTES), Loader=SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         reason = str(error).replace("\n", " ")[:200]
         raise CheckpointProblem(f"{file} cannot be read as a saved configuration: {reason}") from None

@@ -14,7 +14,7 @@ import yaml
 from dltrain.config.catalogue import OVERLAYS, Catalogue, Param, Word, written
 from dltrain.config.conflicts import value as at
 from dltrain.config.groups import BY_NAME
-from dltrain.config.rules import Rule
+from dltrain.config.rules import LONGEST_PART, LONGEST_PATH, Rule
 from dltrain.config.user_files import lineage
 from dltrain.config.yaml_files import place
 from dltrain.errors import UserError, nearest
@@ -49,6 +49,8 @@ def check_value(param: Param, value: Any, asked: Any = None, where: str = "") ->
     )
     hint = nearest(str(value), param.rule.words) if isinstance(value, str) else ""
     hint = hint or _written_otherwise(param, value, bool(where))
+    if isinstance(value, str) and value and "path" in param.rule.text.split(" or "):
+        hint = f" A path has at most {LONGEST_PATH:,} bytes, each of its parts at most {LONGEST_PART}, and no NUL."
     # a file of a word may set the very value that is refused
     fits = param.default not in ("", "null") and (param.rule.accepts(param.value) or "${" in param.default)
     default = f" Leave it out for {param.default}." if fits else ""

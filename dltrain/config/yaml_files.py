@@ -32,7 +32,9 @@ def check_bounds(file: Path, aliases: bool = True, max_bytes: int = MAX_BYTES) -
         raise ValueError(f"it has {size} bytes; a configuration has at most {max_bytes}")
     depth = anchored = count = 0
     anchors: list[bool] = []
-    for event in yaml.parse(file.read_text(encoding="utf-8"), Loader=_CLoader):
+    # files of the kernel say so, too, and reading them may block
+    text = file.read_text(encoding="utf-8") if size else ""
+    for event in yaml.parse(text, Loader=_CLoader):
         if isinstance(event, yaml.CollectionStartEvent):
             anchors.append(event.anchor is not None)
             depth, anchored = depth + 1, anchored + anchors[-1]

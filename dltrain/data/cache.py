@@ -31,7 +31,7 @@ _DAY = 86400.0  # seconds
 def folder() -> Path:
     """Return the folder of caches: DLTRAIN_CACHE, or `dltrain` in the system's place for caches of the user."""
     if given := os.environ.get("DLTRAIN_CACHE"):
-        return Path(given).expanduser()
+        return Path(os.path.expanduser(given))
     local = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     return (Path(local) if local else Path.home() / ".cache") / "dltrain"
 

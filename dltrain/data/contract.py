@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -187,7 +188,7 @@ class Contract:
         """
         from dltrain.data.tables.read import read
 
-        return self.encode_table(read(Path(path).expanduser(), delimiter), targets, decimal)
+        return self.encode_table(read(Path(os.path.expanduser(path)), delimiter), targets, decimal)
 
     def encode_table(
         self, table: Table, targets: bool = True, decimal: str = "auto", tolerant: bool = False

@@ -60,17 +60,17 @@ class Found:
     def below(cls, folder: str | Path) -> Found:
         found = cls()
         try:
-            found._enter(os.fspath(folder), "", set())
+            # nor is a link followed to a folder above, which may hold all files of the machine
+            found._enter(os.fspath(folder), "", set(map(identity, Path(os.path.realpath(folder)).parents)))
         except OSError as error:
             raise DataError(f"cannot list {error.filename} ({error.strerror}); make it readable") from error
         return found
 
     def _enter(self, folder: str, prefix: str, entered: set[tuple[int, int]]) -> None:
-        state = os.stat(folder)
         # a link to a folder above would have no end
-        if (state.st_dev, state.st_ino) in entered:
+        if (own := identity(folder)) in entered:
             return
-        entered = entered | {(state.st_dev, state.st_ino)}
+        entered = entered | {own}
         with os.scandir(folder) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
         folders = []
@@ -96,6 +96,12 @@ class Found:
         return found + [counted(self.hidden, "hidden file or folder", "hidden files and folders")] * bool(
             self.hidden
         )
+
+
+def identity(folder: str | Path) -> tuple[int, int]:
+    """Return what two names of the same folder share."""
+    state = os.stat(folder)
+    return state.st_dev, state.st_ino
 
 
 def counted(number: int, one: str, many: str = "") -> str:

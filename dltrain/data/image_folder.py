@@ -85,7 +85,7 @@ def image_folder(
         broken: refuse to train where an image cannot be used, or skip these images: they are listed, and kept in data.json
         cache: keep the decoded images in the cache folder (docs/images.md) where they take at most 2 GiB
     """
-    folder = Path(root).expanduser()
+    folder = Path(os.path.expanduser(root))
     if not folder.is_dir():
         raise DataError(
             f"dataset.root is {root}, which is not a folder; set it to the folder that holds the images."
@@ -101,7 +101,7 @@ def image_folder(
         _refuse_without_labels({**columns, "task": None if task == "auto" else task})
         listed = _by_folders(folder, found)
     else:
-        listed = _by_labels(folder, found, Path(labels).expanduser(), columns, task)
+        listed = _by_labels(folder, found, Path(os.path.expanduser(labels)), columns, task)
     height, width = wanted or common_size(folder, [path for path, _ in listed.images])
     form = Form(height, width, color, resize if wanted is not None else "")
     reader = _reader(folder, listed, form)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -54,7 +55,9 @@ def npz(
         channels: position of the color axis of images; auto looks for an axis of length 1, 3 or 4
         task: auto takes integers and text as classes
     """
-    arrays = _read(Path(path).expanduser(), [name for name in (inputs, targets, split, groups) if name])
+    arrays = _read(
+        Path(os.path.expanduser(path)), [name for name in (inputs, targets, split, groups) if name]
+    )
     names = {"inputs": inputs, "targets": targets, "split": split, "groups": groups}
     _check_lengths(path, {key: arrays[name] for key, name in names.items() if name})
     kind, values, class_names = _targets(arrays[targets], task)
@@ -85,6 +88,9 @@ def _read(path: Path, names: list[str]) -> dict[str, Array]:
                 "."
             )
         )
+    if path.stat().st_size == 0:
+        # files of the kernel say so, too, and reading them may never end
+        raise DataError(f"{path} is empty; write it again with numpy.savez")
     try:
         _check_packing(path)
         # a pickled array could run code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def csv(
     if contract is not None and contract.columns:
         reading = Reading(contract.missing_words(missing_words), decimal, date_format)
         return _by_contract(contract, (path, test_path), delimiter, reading, missing, others, tolerant)
-    table = read(Path(path).expanduser(), delimiter)
+    table = read(Path(os.path.expanduser(path)), delimiter)
     targets = [target] if isinstance(target, str) else list(target)
     roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical)
     columns = Columns(
@@ -114,7 +115,7 @@ def csv(
         raise error.with_words(columns.strays(name for name in columns.names if name not in own)) from None
     parts = [part_of_table(table, chosen, goal.values, goal.kept)]
     if test_path is not None:
-        file = Path(test_path).expanduser()
+        file = Path(os.path.expanduser(test_path))
         if file.exists() and file.samefile(table.path):
             raise DataError(
                 f"dataset.test_path is {test_path}, the training file, so the model would be tested on rows that it was trained on; "
@@ -163,7 +164,9 @@ def _by_contract(
     """
     rules, goal = contract.columns, goal_of(contract)
     named = [
-        (key, Path(file).expanduser()) for key, file in zip(("path", "test_path"), files, strict=True) if file
+        (key, Path(os.path.expanduser(file)))
+        for key, file in zip(("path", "test_path"), files, strict=True)
+        if file
     ]
     parts = [part_by_formats(file, key, delimiter, reading, rules, goal, tolerant) for key, file in named]
     parts = [part.without(incomplete(part, missing)) for part in parts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -230,7 +231,7 @@ def read_tensors(path: str | None) -> tuple[dict[str, Tensor], list[str]]:
         raise ValueError(
             "initializer=pretrained needs initializer.path: a .safetensors or .pt file, or a run folder"
         )
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if file.is_dir():
         file = file / BEST_WEIGHTS
     if not file.is_file():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
 from dltrain.direction import BETTER, Mode, improves
+from dltrain.text import utf8
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +82,7 @@ class RunInfo:
         """Return an identifier that no other run has and a resumed run keeps: letters, digits, `-` and `_`."""
         # a job's folder is named by its values, inside the folder of its sweep; a run's folder is inside that of its name
         whole = "/".join(Path(self.folder).absolute().parts[-2:])
-        return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', self.title)[-60:].strip('-')}-{crc32(whole.encode()):08x}"
+        return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', self.title)[-60:].strip('-')}-{crc32(utf8(whole)):08x}"
 
     def summary(self) -> list[tuple[str, tuple[str, ...]]]:
         """Return a description of the run: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
@@ -219,6 +220,13 @@ class Best:
         if better:
             self.score = value
         return better
+
+    def of(self, rows: Iterable[dict[str, float]]) -> dict[str, float]:
+        """Return the best of rows, the first of equal ones; empty where none has the metric."""
+        first: dict[str, float] = {}
+        for row in rows:
+            first = row if self.improves(row) else first
+        return first
 
 
 class RunStarted(Protocol):

@@ -18,6 +18,7 @@ from typing import Any
 from dltrain.loggers.events import EVENT_FILES, Best, Result, RunInfo, events_folder
 from dltrain.loggers.figures import Image8, confusion_matrix, image_grid, png
 from dltrain.storage.summary import FINISHED
+from dltrain.text import utf8
 
 TITLES = {
     "lr": "Learning rate",
@@ -191,7 +192,7 @@ def text(tag: str, content: str) -> Any:
     """Return Markdown for the text tab."""
     from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData
 
-    return plugin_value(tag, "text", TextPluginData(version=0).SerializeToString(), content.encode())
+    return plugin_value(tag, "text", TextPluginData(version=0).SerializeToString(), utf8(content))
 
 
 def layout(row: Mapping[str, float]) -> Any:

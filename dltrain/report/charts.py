@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dltrain.report.record import Record, Row
+from dltrain.report.record import Record, Row, columns_of
+from dltrain.storage.summary import column_of
 
 # numbers in the page, which bound its size; a curve has at most as many points as a wide screen has columns
 MOST_NUMBERS = 100_000
@@ -45,10 +46,6 @@ def charts_of(record: Record) -> dict[str, Any]:
     }
 
 
-def columns_of(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows[:1] for name in row))
-
-
 def place_of(column: str) -> tuple[str, str, str]:
     """Return the section, the chart and the name of the curve of a column.
 
@@ -76,7 +73,9 @@ def order_of(column: str, metric: str) -> tuple[object, ...]:
 
 def thinned(rows: Sequence[Row], every: int, best: Row) -> list[Row]:
     """Return every k-th row, and the last and the best one."""
-    return [row for i, row in enumerate(rows) if i % every == 0 or i == len(rows) - 1 or row is best]
+    steps = column_of(rows, "step")
+    found = next((i for i, step in enumerate(steps) if step == best.get("step")), 0)
+    return [rows[i] for i in sorted({*range(0, len(rows), every), *range(len(rows))[-1:], found}) if rows]
 
 
 def rounded(value: float) -> float | None:

@@ -14,6 +14,7 @@ from dltrain.direction import direction_of, improves
 from dltrain.errors import typed
 from dltrain.report.record import Record, Row
 from dltrain.screen.numbers import number
+from dltrain.storage.summary import column_of
 
 Kind = Literal["bad", "warn", "note", "good"]
 
@@ -52,11 +53,11 @@ def findings(record: Record) -> list[Finding]:
 def not_finite(record: Record) -> Iterator[Finding]:
     """Report where a loss stops being a number."""
     for name in ("train/loss", "val/loss"):
-        bad = [row for row in record.rows if not math.isfinite(row.get(name, 0.0))]
+        bad = [k for k, value in enumerate(column_of(record.rows, name, 0.0)) if not math.isfinite(value)]
         if bad:
             yield Finding(
                 "bad",
-                f"{name} is not finite in {len(bad)} of {len(record.rows)} evaluations, first in {at(bad[0])}: "
+                f"{name} is not finite in {len(bad)} of {len(record.rows)} evaluations, first in {at(record.rows[bad[0]])}: "
                 "a smaller lr, or regularization=[gradient_clipping], keeps it finite.",
                 typed("find-lr", *without(record, "lr"), *options(record)),
             )

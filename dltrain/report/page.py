@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import dltrain
-from dltrain.report.charts import charts_of, columns_of, layer_table, place_of, thinned
+from dltrain.report.charts import charts_of, layer_table, place_of, thinned
 from dltrain.report.findings import findings
-from dltrain.report.record import Record, number_in, numbers_of
+from dltrain.report.record import Record, columns_of, number_in, numbers_of
 from dltrain.screen.numbers import clock, in_bytes, number
 from dltrain.storage.summary import WHOLE
 

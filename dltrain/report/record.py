@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from dltrain.errors import CheckpointProblem
 from dltrain.loggers.events import shown_name
-from dltrain.storage.summary import read_rows, read_summary, read_text
+from dltrain.storage.summary import column_of, read_rows, read_summary, read_text
 
 Row: TypeAlias = dict[str, float]
 
@@ -32,7 +32,7 @@ class Record:
 
     path: Path
     summary: dict[str, Any]
-    rows: list[Row]
+    rows: Sequence[Row]
     classes: list[dict[str, str]]
     confusion: list[list[int]]
 
@@ -44,7 +44,9 @@ class Record:
     def best(self) -> Row:
         """Return the row of the best evaluation, from metrics.csv; empty where there is none."""
         step = number_in(self.summary.get("best"), "step")
-        return next((row for row in self.rows if row["step"] == step), {})
+        places = (k for k, found in enumerate(column_of(self.rows, "step")) if found == step)
+        place = next(places, None)
+        return {} if place is None else self.rows[place]
 
     @property
     def tests(self) -> dict[str, float]:
@@ -70,11 +72,9 @@ class Record:
 
     def column(self, name: str) -> list[tuple[float, float]]:
         """Return (epoch, value) of a column where the value is finite."""
-        return [
-            (row.get("epoch", row["step"]), row[name])
-            for row in self.rows
-            if math.isfinite(row.get(name, math.nan))
-        ]
+        places = column_of(self.rows, "epoch" if "epoch" in columns_of(self.rows) else "step")
+        values = column_of(self.rows, name)
+        return [pair for pair in zip(places, values, strict=True) if math.isfinite(pair[1])]
 
     @cached_property
     def files(self) -> list[tuple[str, int]]:
@@ -130,6 +130,10 @@ def read_confusion(file: Path) -> list[list[int]]:
     if any(len(line) != len(counts) for line in counts):
         raise CheckpointProblem(f"{file} is no confusion matrix: it is not square")
     return counts
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows[:1] for name in row))
 
 
 def numbers_of(value: object) -> dict[str, float]:

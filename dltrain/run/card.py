@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from dltrain.data.tables.rules import Rule
 from dltrain.report.record import number_in, numbers_of
 from dltrain.run.deployed import ColumnInput, Deployed
 from dltrain.run.usage import sample, usage
+from dltrain.screen.table import one_line
 from dltrain.storage.summary import read_summary
 
 _FILES = {"onnx": "model.onnx", "torch": "model.pt2, model.py", "safetensors": "model.safetensors, model.py"}
@@ -39,9 +41,9 @@ def card(path: Path, config: Config, deployed: Deployed, form: str, agreement: A
     """Return README.md: data, task, scores, training, use and versions."""
     summary, contract = read_summary(path), deployed.contract
     sections = [
-        f"# {config.words['model']} on {config.words['dataset']}",
+        f"# {_text(config.words['model'])} on {_text(config.words['dataset'])}",
         f"A {contract.task} model with {number_in(summary, 'parameters') or 0:,.0f} parameters, trained and exported by dltrain "
-        f"{dltrain.__version__} from the run `{path.name}`.",
+        f"{dltrain.__version__} from the run {_code(path.name)}.",
         "## Use",
         _use(deployed, form),
         _inputs(deployed, form),
@@ -52,7 +54,7 @@ def card(path: Path, config: Config, deployed: Deployed, form: str, agreement: A
         "## Training",
         _rows(_training(config, summary)),
         "## Check",
-        f"The exported model was compared with the run on {agreement.samples:,} samples {agreement.data}: the outputs differ by at "
+        f"The exported model was compared with the run on {agreement.samples:,} samples {_text(agreement.data)}: the outputs differ by at "
         f"most {agreement.difference:.1e} of the largest one (float32, on a CPU).",
         f"## Files\n\n{_FILES[form]}, README.md",
     ]
@@ -112,14 +114,14 @@ def _inputs(deployed: Deployed, form: str) -> str:
             }
         rows = [("input", "what it is")]
         for column, rule in zip(deployed.columns, contract.columns, strict=True):
-            levels = f": {some(map(repr, rule.levels), 8)}" if column.kind == "text" else ""
-            rows.append((f"`{column.name}`", means[column.kind] + levels))
+            levels = f": {_text(some(map(repr, rule.levels), 8))}" if column.kind == "text" else ""
+            rows.append((_code(column.name), means[column.kind] + levels))
     else:
         shape = ", ".join(map(str, contract.input_shape))
         kind = "uint8 from 0 to 255" if deployed.takes_bytes else "float32, as the dataset has them"
         rows = [
             ("input", "what it is"),
-            (f"`{deployed.input_names[0]}`", f"(N, {shape}) {kind}; normalization is inside"),
+            (_code(deployed.input_names[0]), f"(N, {shape}) {kind}; normalization is inside"),
         ]
         if contract.resize:
             how = f"{RESIZES[contract.resize]}, then scaled (bilinear, with antialiasing)"
@@ -132,9 +134,9 @@ def _inputs(deployed: Deployed, form: str) -> str:
             (names[1], "(N, C), the softmax of the logits"),
             (names[2], "(N, C), the outputs of the model"),
         ]
-        rows += [(f"output `{name}`", text) for name, text in more]
+        rows += [(f"output {_code(name)}", text) for name, text in more]
     else:
-        rows += [(f"output `{name}`", "(N,) float64 in the units of the data") for name in names]
+        rows += [(f"output {_code(name)}", "(N,) float64 in the units of the data") for name in names]
     return _rows(rows)
 
 
@@ -147,24 +149,24 @@ def _scores(summary: Mapping[str, Any]) -> str:
     }
     shown = {name: values for name, values in tables.items() if values}
     names = list(dict.fromkeys(name for values in shown.values() for name in values))
-    rows: list[Sequence[str]] = [("", *names)]
+    rows: list[Sequence[str]] = [("", *map(_text, names))]
     rows += [(name, *(_cell(values.get(metric)) for metric in names)) for name, values in shown.items()]
     return _rows(rows)
 
 
 def _data(config: Config, deployed: Deployed) -> list[Sequence[str]]:
     contract = deployed.contract
-    rows: list[Sequence[str]] = [("", ""), ("dataset", str(config.words["dataset"]))]
+    rows: list[Sequence[str]] = [("", ""), ("dataset", _text(config.words["dataset"]))]
     # a value from the environment may be a secret: its expression is shown
     rows += [
-        (key, str(config.secrets.get(f"dataset.{key}", config.dataset[key])))
+        (key, _text(config.secrets.get(f"dataset.{key}", config.dataset[key])))
         for key in ("path", "root", "target")
         if config.dataset.get(key)
     ]
     if contract.class_names:
-        rows.append(("classes", some(contract.class_names, 20)))
+        rows.append(("classes", _text(some(contract.class_names, 20))))
     rows.append(("samples", ", ".join(f"{name} {count:,}" for name, count in contract.sizes.items())))
-    return [*rows, ("fingerprint", contract.fingerprint)]
+    return [*rows, ("fingerprint", _text(contract.fingerprint))]
 
 
 def _training(config: Config, summary: Mapping[str, Any]) -> list[Sequence[str]]:
@@ -173,11 +175,11 @@ def _training(config: Config, summary: Mapping[str, Any]) -> list[Sequence[str]]
         word = config.words.get(group)
         text = word if isinstance(word, str) else ", ".join(word or [])
         if text not in ("", "none"):
-            rows.append((group, text))
+            rows.append((group, _text(text)))
     secret = set(config.secrets)
     versions = summary.get("versions")
     rows += [
-        (key, str(value))
+        (key, _text(value))
         for key, value in (
             ("lr", config.plain.get("lr")),
             ("batch_size", config.batch_size),
@@ -188,13 +190,13 @@ def _training(config: Config, summary: Mapping[str, Any]) -> list[Sequence[str]]
     rows += [
         (
             "epochs",
-            f"{number_in(summary, 'epochs') or 0:g}, the best: {number_in(summary, 'best_epoch') or 0:g} ({summary['status']})",
+            f"{number_in(summary, 'epochs') or 0:g}, the best: {number_in(summary, 'best_epoch') or 0:g} ({_text(summary['status'])})",
         ),
-        ("command", f"`{summary.get('command', '')}`"),
-        ("device", str(summary.get("device", ""))),
+        ("command", _code(summary.get("command", ""))),
+        ("device", _text(summary.get("device", ""))),
         (
             "versions",
-            ", ".join(f"{name} {version}" for name, version in versions.items())
+            _text(", ".join(f"{name} {version}" for name, version in versions.items()))
             if isinstance(versions, dict)
             else "",
         ),
@@ -206,10 +208,19 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else ""
 
 
+def _text(value: object) -> str:
+    """Return a value from the run's files, which may come from somebody else, so that Markdown takes nothing of it for its own."""
+    return re.sub(r"[\\`<>\[\]]", r"\\\g<0>", one_line(value))
+
+
+def _code(value: object) -> str:
+    """Return a value from the run's files as code, which it cannot end."""
+    inside = one_line(value).replace("`", "'")
+    return f"`{inside}`"
+
+
 def _rows(rows: Iterable[Sequence[str]]) -> str:
     """Return a table in Markdown, the first row of which is its header."""
-    lines = [
-        "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in row) + " |" for row in rows
-    ]
+    lines = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows]
     width = lines[0].count(" | ") + 1
     return "\n".join([lines[0], "|" + "---|" * width, *lines[1:]])

@@ -16,6 +16,7 @@ from dltrain.data.tables.columns import Column
 from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.text import MISSING
 from dltrain.run.prediction import Predictor
+from dltrain.text import utf8
 
 _DAY = 86400.0  # seconds
 # days from 1 March of the year 0 to 1 January 1970, and the days of 4 centuries
@@ -43,7 +44,9 @@ class ColumnInput:
         words = [*MISSING, *(word.strip() for word in rule.format.missing_words)]
         forms = {form(word): len(rule.levels) for word in words for form in (str.lower, str.upper, str.title)}
         return cls(
-            rule.name, "text", forms | {"NaN": len(rule.levels)} | {n: i for i, n in enumerate(rule.levels)}
+            rule.name,
+            "text",
+            forms | {"NaN": len(rule.levels)} | {utf8(n).decode(): i for i, n in enumerate(rule.levels)},
         )
 
     def values(self, column: Column) -> list[str] | NDArray[np.float64]:
@@ -235,7 +238,8 @@ class Deployed(nn.Module):
             "shape": [] if self.columns else list(contract.input_shape),
             "bytes": self.takes_bytes,
             "outputs": self.output_names,
-            "classes": list(contract.class_names) or list(range(contract.outputs))
+            # a file format may lack letters that names of files have
+            "classes": [utf8(name).decode() for name in contract.class_names] or list(range(contract.outputs))
             if contract.task == "classification"
             else [],
         }

@@ -38,7 +38,7 @@ from dltrain.storage import manifest
 from dltrain.storage.files import replace
 from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
 from dltrain.storage.summary import read_summary
-from dltrain.text import say
+from dltrain.text import say, utf8
 from dltrain.training.evaluation import confusion
 from dltrain.training.parts import Parts
 from dltrain.training.signals import Interrupted
@@ -283,7 +283,7 @@ def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]
         (CONFUSION, confusion_csv(counts, class_names)),
     ):
         try:
-            replace(folder.path / name, text.encode())
+            replace(folder.path / name, utf8(text))
         except OSError as error:
             folder.note_problem(f"{name} could not be written ({error.strerror})")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -22,13 +23,14 @@ from dltrain.config.schema import Config
 from dltrain.data.raw import RawData
 from dltrain.data.table import TableInputs
 from dltrain.data.tables.encode import encode
-from dltrain.errors import CheckFailed, DataProblem, UserError
+from dltrain.errors import CheckFailed, DataProblem, ResourceProblem, UserError
 from dltrain.run.card import Agreement, card
 from dltrain.run.data import data_problems, load_data
 from dltrain.run.deployed import Deployed
 from dltrain.run.loader import loader
 from dltrain.run.prediction import Predictor, predictor
 from dltrain.run.usage import usage
+from dltrain.text import utf8
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -57,7 +59,7 @@ def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> A
     try:
         run = WRITERS[form](deployed, program, beside)
         agreement = compare(deployed, run(inputs), wanted, data)
-        (beside / "README.md").write_text(card(path, config, deployed, form, agreement), encoding="utf-8")
+        (beside / "README.md").write_bytes(utf8(card(path, config, deployed, form, agreement)))
         os.replace(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -74,6 +76,10 @@ def record(deployed: Deployed, model: str) -> ExportedProgram:
             return torch.export.export(
                 deployed, example, dynamic_shapes=(tuple({0: samples} for _ in example),)
             )
+        except OSError as error:
+            raise ResourceProblem(
+                f"torch.export cannot write what it writes: {error}. Make room, or name another place: export TMPDIR=FOLDER"
+            ) from None
         # torch.export raises its own kinds, which are private
         except Exception as error:
             raise UserError(
@@ -181,18 +187,20 @@ def write_onnx(deployed: Deployed, program: ExportedProgram, folder: Path) -> Ex
 def write_torch(deployed: Deployed, program: ExportedProgram, folder: Path) -> Exported:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.export.save(
-            program, folder / "model.pt2", extra_files={"facts.json": json.dumps(deployed.facts())}
-        )
+        # written by us: torch and safetensors turn the error of a full disk into one of their own
+        content = io.BytesIO()
+        torch.export.save(program, content, extra_files={"facts.json": json.dumps(deployed.facts())})
+    (folder / "model.pt2").write_bytes(content.getbuffer())
     return write_loader(deployed, folder, None)
 
 
 def write_safetensors(deployed: Deployed, program: ExportedProgram, folder: Path) -> Exported:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     graph, weights = source_of(program)
     facts = deployed.facts() | {"weights": list(weights)}
-    save_file(weights, folder / "model.safetensors", metadata={"dltrain": json.dumps(facts)})
+    content = save(weights, metadata={"dltrain": json.dumps(facts)})
+    (folder / "model.safetensors").write_bytes(content)
     return write_loader(deployed, folder, graph)
 
 
@@ -238,7 +246,7 @@ def source_of(program: ExportedProgram) -> tuple[str, dict[str, Tensor]]:
 def write_loader(deployed: Deployed, folder: Path, graph: str | None) -> Exported:
     about, example = usage(deployed)
     text = loader("The model of a run of dltrain, with what its inputs become inside.", example, about, graph)
-    (folder / "model.py").write_text(text, encoding="utf-8")
+    (folder / "model.py").write_bytes(utf8(text))
 
     def run(inputs: list[Any]) -> dict[str, Any]:
         namespace: dict[str, Any] = {"__file__": str(folder / "model.py"), "__name__": "model"}

@@ -5,6 +5,7 @@ Columns of a table are matched by name, never by position; other data by their s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +44,7 @@ class Given:
     """
 
     def __init__(self, name: str, content: bytes | None = None, tolerant: bool = False) -> None:
-        self.path = Path(name).expanduser()
+        self.path = Path(os.path.expanduser(name))
         self.name = "standard input" if content is not None else name
         self.content, self.tolerant = content, tolerant
         self._tables: dict[str, Table] = {}

@@ -7,6 +7,7 @@ samples are equal where inputs (as the run encodes and normalizes them) and targ
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,7 +156,7 @@ def say_joined(config: Config, sizes: Mapping[str, int]) -> None:
     if len(present) < 2:
         return
     root = config.dataset.get("root")
-    folder = Path(str(root)).expanduser()
+    folder = Path(os.path.expanduser(str(root)))
     folders = [f for f in folder.iterdir() if f.is_dir()] if root and folder.is_dir() else []
     test = next((f for f in folders if SPLIT_WORDS.get(f.name.lower()) == TEST), None)
     alone = (

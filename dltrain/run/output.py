@@ -6,9 +6,8 @@ import csv
 import io
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from dltrain.metrics.thresholds import Threshold
 from dltrain.run.inputs import Given
 from dltrain.run.prediction import Predictions
 from dltrain.run.table import Array
+from dltrain.storage.files import replace as replace_file
+from dltrain.text import as_cell, utf8
 from dltrain.text import shown as printable
 
 FORMAT = 1  # of the JSON document
@@ -189,12 +190,19 @@ def as_json(content: Mapping[str, object]) -> str:
     return json.dumps(content, default=str)
 
 
-def as_csv(columns: Columns) -> str:
-    """Return columns as CSV with a header; numbers with all their digits."""
+def as_csv(columns: Columns, predicted: Container[str]) -> str:
+    """Return columns as CSV with a header; numbers with all their digits.
+
+    Names of classes and quantities may come from somebody else: none is a formula for a spreadsheet. Kept columns stay as they are.
+    """
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*map(_plain, columns.values()), strict=True))
+    writer.writerow(as_cell(name) if name in predicted else name for name in columns)
+    cells = [
+        [*map(as_cell, _plain(values))] if name in predicted else _plain(values)
+        for name, values in columns.items()
+    ]
+    writer.writerows(zip(*cells, strict=True))
     return stream.getvalue()
 
 
@@ -203,9 +211,14 @@ def as_parquet(columns: Columns) -> bytes:
     from pyarrow import parquet
 
     stream = pa.BufferOutputStream()
-    parquet.write_table(pa.table({name: _plain(values) for name, values in columns.items()}), stream)
+    plain = {_encodable(name): [*map(_encodable, _plain(values))] for name, values in columns.items()}
+    parquet.write_table(pa.table(plain), stream)
     content: bytes = stream.getvalue().to_pybytes()
     return content
+
+
+def _encodable(value: object) -> object:
+    return utf8(value).decode() if isinstance(value, str) else value
 
 
 def _plain(values: Sequence[object] | Array) -> list[object]:
@@ -214,18 +227,16 @@ def _plain(values: Sequence[object] | Array) -> list[object]:
 
 Document = Callable[[], Mapping[str, object]]
 # by the ending of a file's name: its content, from the columns or the document
-WRITERS: dict[str, Callable[[Columns, Document], bytes]] = {
-    ".csv": lambda columns, content: as_csv(columns).encode(),
-    ".parquet": lambda columns, content: as_parquet(columns),
-    ".json": lambda columns, content: as_json(content()).encode() + b"\n",
+WRITERS: dict[str, Callable[[Columns, Container[str], Document], bytes]] = {
+    ".csv": lambda columns, predicted, content: utf8(as_csv(columns, predicted)),
+    ".parquet": lambda columns, predicted, content: as_parquet(columns),
+    ".json": lambda columns, predicted, content: as_json(content()).encode() + b"\n",
 }
 
 
-def write(file: Path, columns: Columns, content: Document) -> None:
-    """Write predictions by the ending of the file's name, whole or not at all."""
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_bytes(WRITERS[file.suffix.lower()](columns, content))
-    os.replace(beside, file)
+def write(file: Path, columns: Columns, predicted: Container[str], content: Document) -> None:
+    """Write predictions by the ending of the file's name, whole or not at all; `predicted` names the columns of the model."""
+    replace_file(file, WRITERS[file.suffix.lower()](columns, predicted, content))
 
 
 # Terminal ---------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from dltrain.run.built import Experiment
 from dltrain.run.git import git_state
 from dltrain.screen.table import typed
 from dltrain.seeding import Stream, sample_positions
+from dltrain.storage.files import unshare
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.parts import Parts, Plan
@@ -108,7 +109,9 @@ def base_lr(parts: Parts) -> float:
     return float(first["initial_lr"] / first.get("lr_scale", 1.0))
 
 
-def describe(experiment: Experiment, path: Path, step: int, kept: list[dict[str, float]] | None) -> RunInfo:
+def describe(
+    experiment: Experiment, path: Path, step: int, kept: Sequence[dict[str, float]] | None
+) -> RunInfo:
     """Return what the loggers are told before the first step; `kept` are the rows of a run that is resumed."""
     config, parts, plan, words = experiment.config, experiment.parts, experiment.plan, experiment.config.words
     images, labels = sample_images(parts, plan)
@@ -139,7 +142,7 @@ def describe(experiment: Experiment, path: Path, step: int, kept: list[dict[str,
         batch_size=plan.batch_size,
         lr=base_lr(parts),
         resumed_step=step,
-        best_row=([{}] + [row for row in kept or [] if best.improves(row)])[-1],
+        best_row=best.of(kept or []),
         metric=parts.early_stopping.metric,
         mode=parts.early_stopping.mode,
         early_stopping=str(words["early_stopping"]),
@@ -215,6 +218,7 @@ def sample_images(parts: Parts, plan: Plan, count: int = 15) -> tuple[Tensor | N
 
 def log_of(path: Path) -> logging.FileHandler:
     """Return the handler that writes run.log of a folder."""
+    unshare(path / "run.log")
     handler = logging.FileHandler(path / "run.log", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     return handler

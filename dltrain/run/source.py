@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from torch import Tensor
@@ -38,7 +39,7 @@ def differences_from(path: str | None, splits: Splits) -> Differences:
 def _run_of(path: str | None) -> Path | None:
     if path is None:
         return None
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))
     if place.parent.name == "checkpoints":
         place = place.parent.parent
     return place if place.is_dir() else None

@@ -8,9 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,15 @@ from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, read_events
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.run_folder import read_contract, read_statistics
-from dltrain.storage.summary import ENDED, FINISHED, MAX_TABLE_BYTES, read_rows, read_summary, read_text
+from dltrain.storage.summary import (
+    ENDED,
+    FINISHED,
+    MAX_TABLE_BYTES,
+    column_of,
+    read_rows,
+    read_summary,
+    read_text,
+)
 from dltrain.text import first_line
 
 # files that loggers write, which are no records of results
@@ -88,7 +98,7 @@ class Records:
         return read_summary(self.path)
 
     @cached_property
-    def rows(self) -> list[dict[str, float]]:
+    def rows(self) -> Sequence[dict[str, float]]:
         return read_rows(self.path / "metrics.csv")
 
     @cached_property
@@ -220,15 +230,19 @@ def _contents(records: Records, found: checkpoint.Checkpoint, state: dict[str, A
 def table(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Check the steps and epochs of metrics.csv, and that it has the best row of each checkpoint."""
     rows = records.rows
-    steps = [row["step"] for row in rows]
-    if steps != sorted(set(steps)):
+    steps = column_of(rows, "step")
+    if not all(before < step for before, step in pairwise(steps)):
         yield Finding("metrics.csv", "steps that do not grow", "one row for each evaluation")
-    per_epoch = {round(row["step"] / row["epoch"], 6) for row in rows if row.get("epoch")}
+    per_epoch: set[float] = set()
+    for step, epoch in zip(steps, column_of(rows, "epoch", 0.0), strict=True):
+        if epoch and len(per_epoch) < 2:
+            per_epoch.add(round(step / epoch, 6))
     if len(per_epoch) > 1:
         yield Finding("metrics.csv", f"epochs of {sorted(per_epoch)[:2]} steps", "epochs of equal length")
-    by_step = {row["step"]: row for row in rows}
-    for found in records.checkpoints:
-        best, where = found.manifest["best"], records.name(found.folder)
+    bests = [(found, found.manifest["best"]) for found in records.checkpoints]
+    by_step = rows_of(rows, {best["step"] for _, best in bests if best})
+    for found, best in bests:
+        where = records.name(found.folder)
         if best and not same_row(by_step.get(best["step"], {}), best):
             yield Finding(
                 f"metrics.csv, step {best['step']:.0f}", "another row, or none", f"the best row of {where}"
@@ -240,24 +254,31 @@ def events(records: Records, verdict: Verdict) -> Iterator[Finding]:
     if records.hashes is None:
         # a kill may come between a row and its event, and a resumed run writes both again
         return
+    found = False
+    told = array("q")
     try:
-        found = read_events(records.path)
-    except ValueError as error:
+        for event in read_events(records.path):
+            found = True
+            if event["event"] == "evaluated":
+                told.append(event["step"])
+    except (ValueError, OverflowError) as error:
         yield Finding(EVENTS, str(error)[:100], "one JSON object a line")
         return
-    told = [event["step"] for event in found if event["event"] == "evaluated"]
-    kept = [int(row["step"]) for row in records.rows]
+    kept = array("q", map(int, column_of(records.rows, "step")))
     # the first rows of a run of an earlier version that was resumed have no events
     if found and told != kept[len(kept) - len(told) :]:
-        yield Finding(EVENTS, f"evaluations of the steps {told[-3:]}", f"those of metrics.csv, {kept[-3:]}")
+        yield Finding(
+            EVENTS,
+            f"evaluations of the steps {told[-3:].tolist()}",
+            f"those of metrics.csv, {kept[-3:].tolist()}",
+        )
 
 
 def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare the summary with the rows and the checkpoints."""
     said, rows = records.summary, records.rows
-    where, by_step = "summary.json", {row["step"]: row for row in rows}
-    best = said.get("best") or {}
-    if best and not same_row(by_step.get(best["step"], {}), best):
+    where, best = "summary.json", said.get("best") or {}
+    if best and not same_row(rows_of(rows, {best["step"]}).get(best["step"], {}), best):
         yield Finding(f"{where}, best", "a row that metrics.csv does not have", "its best row")
     if best and said.get("objective") is not None and records.rule_is_known:
         yield from _objective(said, rows, best)
@@ -275,11 +296,11 @@ def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
 
 
 def _objective(
-    said: dict[str, Any], rows: list[dict[str, float]], best: dict[str, float]
+    said: dict[str, Any], rows: Sequence[dict[str, float]], best: dict[str, float]
 ) -> Iterator[Finding]:
     """Compare the best row with the best of the rows, by the rule of early stopping."""
     rule = Best(said["metric"], said["mode"])
-    first: dict[str, float] = ([{}] + [row for row in rows if rule.improves(row)])[-1]
+    first = rule.of(rows)
     if first and first["step"] != best["step"]:
         wanted = f"{said['metric']} {rule.score:g} at step {first['step']:.0f}, as in metrics.csv"
         yield Finding("summary.json, best", f"the row of step {best['step']:.0f}", wanted)
@@ -419,6 +440,11 @@ def is_whole(records: Records, name: str) -> bool:
 
 
 # Comparison ----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(rows: Sequence[dict[str, float]], steps: Container[float]) -> dict[float, dict[str, float]]:
+    """Return the rows of some steps by step."""
+    return {step: rows[k] for k, step in enumerate(column_of(rows, "step")) if step in steps}
 
 
 def same_row(one: dict[str, float], other: dict[str, float]) -> bool:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from dltrain.storage.growing_file import GrowingFile
-from dltrain.storage.summary import MAX_TABLE_BYTES, read_text
+from dltrain.storage.summary import MAX_LINES_BYTES, MAX_TABLE_BYTES, complete_lines, opened, read_text
 from dltrain.strict_json import loads
 
 EVENTS = "events.jsonl"
@@ -59,16 +59,18 @@ class EventLog:
         except (OSError, ValueError) as error:
             self._note(f"{file} cannot be read, and its later events stay: {str(error)[:100]}")
             return
+        # a parsed event takes fifty times the memory of its line, which is kept
+        kept, is_saved = [], False
         # a kill cuts the last line short
-        found = [(event, written) for written in text.split("\n")[:-1] if (event := read_event(written))]
-        kept = [
-            (event, written) for event, written in found if event["event"] in SESSION or event["step"] <= step
-        ]
-        lines = "".join(f"{written}\n" for _, written in kept)
-        if step and not any(event["event"] == SAVED and event["step"] == step for event, _ in kept):
+        for written in text.split("\n")[:-1]:
+            event = read_event(written)
+            if event is not None and (event["event"] in SESSION or event["step"] <= step):
+                kept.append(f"{written}\n")
+                is_saved |= event["event"] == SAVED and event["step"] == step
+        if step and not is_saved:
             # killed between the checkpoint and its event
-            lines += line(SAVED, step, {})
-        self._file.replace(lines)
+            kept.append(line(SAVED, step, {}))
+        self._file.replace("".join(kept))
 
 
 def line(event: str, step: int, values: Mapping[str, Any]) -> str:
@@ -94,17 +96,16 @@ def read_event(line: str) -> dict[str, Any] | None:
     return event if known else None
 
 
-def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a run folder; none where there is no file. A last line that a kill cut short is left out.
+def read_events(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the events of a run folder; none where there is no file. A last line that a kill cut short is left out.
 
     Raises OSError for a file that cannot be read, ValueError for one with a line that is no event.
     """
     if not (folder / EVENTS).is_file():
-        return []
-    events = []
-    for number, written in enumerate(read_text(folder / EVENTS, MAX_TABLE_BYTES).split("\n")[:-1], start=1):
-        event = read_event(written)
-        if event is None:
-            raise ValueError(f"line {number} is no event: {written[:60]!r}")
-        events.append(event)
-    return events
+        return
+    with opened(folder / EVENTS, MAX_LINES_BYTES) as stream:
+        for number, written in enumerate(complete_lines(stream), start=1):
+            event = read_event(written)
+            if event is None:
+                raise ValueError(f"line {number} is no event: {written[:-1][:60]!r}")
+            yield event

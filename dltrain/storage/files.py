@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -14,10 +15,9 @@ from dltrain.errors import CheckpointProblem
 
 def replace(file: Path, content: bytes) -> None:
     """Write a file in one move: readers see the former content or the new one."""
-    beside = file.with_name(f".{file.name}.tmp")
+    # another process may replace the same file at the same time, and a folder of somebody else may hold a link
+    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
-        # a folder of somebody else may hold a link of that name
-        beside.unlink(missing_ok=True)
         with open(beside, "xb") as stream:
             stream.write(content)
         sync(beside)
@@ -26,6 +26,21 @@ def replace(file: Path, content: bytes) -> None:
         with suppress(OSError):
             beside.unlink()
         raise
+
+
+def clear_temporary(folder: Path) -> None:
+    """Remove half-written files of a process that was killed; only the holder of the folder's lock may do so."""
+    for file in folder.glob(".*.tmp"):
+        if file.is_file():
+            file.unlink()
+
+
+def unshare(file: Path) -> None:
+    """Give a file with other names (hard links), which may be files of the user's, a content of its own before it is written."""
+    with suppress(FileNotFoundError):
+        status = file.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+            replace(file, file.read_bytes())
 
 
 def open_lock(file: Path) -> TextIO:

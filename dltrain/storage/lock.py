@@ -18,14 +18,14 @@ from dltrain.storage.files import open_lock
 
 
 class Lock:
-    """Holds `run.lock` of a folder until `release`; the system frees it when the process dies.
+    """Holds a lock file of a folder until `release`; the system frees it when the process dies.
 
     Raises FolderInUse, naming the owner's process, host and start time.
     """
 
-    def __init__(self, folder: Path, patience: float = 0.0) -> None:
+    def __init__(self, folder: Path, patience: float = 0.0, name: str = "run.lock") -> None:
         """Lock the folder; wait up to `patience` seconds for an owner that is about to end."""
-        self.folder, self.file = folder, folder / "run.lock"
+        self.folder, self.file = folder, folder / name
         self._stream = self._locked(time.monotonic() + patience)
         self._stream.truncate(0)
         self._stream.write(
@@ -45,7 +45,10 @@ class Lock:
                 stream.close()
                 raise FolderInUse(f"{self.folder} is in use by {owner}. Wait for it to end, or stop it.")
             if self._is_the_file(stream):
-                return stream
+                if os.fstat(stream.fileno()).st_nlink == 1:
+                    return stream
+                # the same file has another name, perhaps outside the folder: nothing is written into it
+                self.file.unlink()
             # its owner released and removed it while we waited: another process may hold the new file
             stream.close()
 

@@ -7,7 +7,8 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -20,7 +21,7 @@ from dltrain.data.errors import DataError
 from dltrain.errors import CheckpointProblem, ResourceProblem, typed
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, EventLog
-from dltrain.storage.files import overwrite, replace
+from dltrain.storage.files import clear_temporary, overwrite, replace
 from dltrain.storage.growing_file import GrowingFile
 from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
@@ -65,9 +66,8 @@ class RunFolder:
         self._failure: OSError | None = None
         self._synced: dict[Path, tuple[int, ...]] = {}
         self._lock = Lock(path)
-        for file in (*path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")):
-            if file.is_file():  # half-written by a process that was killed, which the free lock shows
-                file.unlink()
+        clear_temporary(path)
+        clear_temporary(self.checkpoints)
 
     def close(self) -> None:
         """Release the folder when the last checkpoint is written."""
@@ -105,21 +105,22 @@ class RunFolder:
         if not self.path.is_dir():
             raise ResourceProblem(f"{self.path} is missing: it was moved or deleted during the run.")
 
-    def rows(self) -> list[dict[str, float]]:
+    def rows(self) -> Sequence[dict[str, float]]:
         """Return the rows of metrics.csv. Raises CheckpointProblem for a file that no run wrote."""
         return read_rows(self.metrics_file)
 
     def rewind_rows(self, step: int) -> None:
         """Remove the rows and events after a step: the resumed run writes them again."""
         self.events.rewind(step)
-        rows = [row for row in self.rows() if row["step"] <= step]
+        rows = self.rows()
         if not self.metrics_file.is_file():
             return
-        self._columns = list(rows[0]) if rows else []
+        kept = array("q", (place for place, row in enumerate(rows) if row["step"] <= step))
+        self._columns = list(rows[kept[0]]) if kept else []
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
-        writer.writerows([self._columns] * bool(rows))
-        writer.writerows([number(row[column]) for column in self._columns] for row in rows)
+        writer.writerows([self._columns] * bool(kept))
+        writer.writerows(map(number, rows[place].values()) for place in kept)
         self._rows.replace(lines.getvalue())
 
     def check_rows(self, facts: Mapping[str, Any]) -> None:

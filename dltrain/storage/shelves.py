@@ -81,6 +81,9 @@ def _output_of(folder: Path) -> Path:
         name = PurePath(str(read_json(folder / "summary.json")["name"])).parts
     except (OSError, ValueError, KeyError):
         name = ()
+    if OUTPUT.name in name:
+        # a stranger's summary.json may name the folders above his own
+        name = ()
     above = folder.parent.parts
     return folder.parents[
         len(name) if name and above[-len(name) :] == name and len(name) + 2 < len(above) else 1
@@ -174,6 +177,18 @@ def shelved(output: Path, text: str) -> list[Place]:
     return found
 
 
+def _delete(folder: Path) -> None:
+    """Delete all that can be deleted. Raises ResourceProblem for the rest, such as files of another user."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ResourceProblem(
+            f"{error.filename or folder} cannot be deleted ({error.strerror}).\n"
+            f"The rest is deleted. What is left lies in {folder}; its owner can delete it."
+        ) from None
+
+
 def trashes(base: Path) -> Iterator[Path]:
     """Yield the trash of each output folder that lies in a folder."""
     shelf = base / HOME / "trash"
@@ -196,7 +211,7 @@ def empty(base: Path) -> None:
     if shelf.is_dir() and not shelf.is_symlink():
         for entry in list(os.scandir(shelf)):
             if entry.name.startswith(_DELETING) and entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
+                _delete(Path(entry.path))
         with suppress(OSError):
             shelf.rmdir()
             shelf.parent.rmdir()

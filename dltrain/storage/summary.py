@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import os
 import stat
+from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, TypeAlias, overload
 
 from dltrain.errors import CheckpointProblem
 from dltrain.strict_json import loads
+
+Row: TypeAlias = dict[str, float]
 
 MAX_BYTES = 10_000_000
 # tags that were added or removed after the run had begun
 TAGS = "tags.json"
 MAX_TABLE_BYTES = 200_000_000
+# of metrics.csv and events.jsonl, which are read line by line: ten million steps with ten columns, evaluated at every step
+MAX_LINES_BYTES = 5_000_000_000
+MAX_ROWS, MAX_NUMBERS = 20_000_000, 100_000_000
+MAX_LINE = 1_000_000
 # values of `status`, beside running and interrupted: trained to the planned end or by a criterion of the run
 WHOLE = ("completed", "early_stopped", "converged")
 # nothing is left to train
@@ -39,12 +49,31 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def read_text(file: Path, most: int) -> str:
     """Read a file from a folder that may come from elsewhere. Raises ValueError for more than `most` bytes, OSError."""
-    status = file.stat()
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
-        raise ValueError("it is not a regular file")
-    if status.st_size > most:
-        raise ValueError(f"it has more than {most} bytes")
-    return file.read_text(encoding="utf-8")
+    with opened(file, most) as stream:
+        return stream.read()
+
+
+def opened(file: Path, most: int) -> TextIO:
+    """Open a file from a folder that may come from elsewhere. Raises ValueError for more than `most` bytes, OSError."""
+    # to open a pipe, or to read a file of the kernel, would wait
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    stream = os.fdopen(descriptor, encoding="utf-8")
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+        # also what files of the kernel say, which may have no end
+        stream.close()
+        return io.StringIO()
+    problem = (
+        "it is not a regular file"
+        if not stat.S_ISREG(status.st_mode)
+        else f"it has more than {most} bytes"
+        if status.st_size > most
+        else None
+    )
+    if problem is not None:
+        stream.close()
+        raise ValueError(problem)
+    return stream
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -75,15 +104,20 @@ def is_ended(path: Path) -> bool:
     return False
 
 
-def merged_tags(path: Path, own: Any) -> list[Any]:
+def merged_tags(path: Path, own: Any) -> list[str]:
     """Return the tags of a run: those it was begun with, as tags.json changes them; a damaged tags.json changes none."""
-    tags = list(own) if isinstance(own, list) else []
+    tags = texts(own)
     try:
         changes = read_json(path / TAGS)
-        added, removed = (list(changes.get(key) or []) for key in ("added", "removed"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError):
         return tags
-    return [tag for tag in tags if tag not in removed] + [tag for tag in added if tag not in tags]
+    removed = set(texts(changes.get("removed")))
+    return list(dict.fromkeys([*(tag for tag in tags if tag not in removed), *_added(changes, tags)]))
+
+
+def _added(changes: dict[str, Any], tags: list[str]) -> list[str]:
+    known = set(tags)
+    return [tag for tag in texts(changes.get("added")) if tag not in known]
 
 
 def texts(value: Any) -> list[str]:
@@ -91,7 +125,49 @@ def texts(value: Any) -> list[str]:
     return list(dict.fromkeys(v for v in value if isinstance(v, str))) if isinstance(value, list) else []
 
 
-def read_rows(file: Path) -> list[dict[str, float]]:
+class Rows(Sequence[Row]):
+    """Rows of numbers by name, kept by column in eight bytes a number; a row is a dict that is made when it is asked for."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._columns = [array("d") for _ in names]
+        # of columns of the same name, the last
+        self.columns = dict(zip(names, self._columns, strict=True))
+
+    def add(self, values: Sequence[str]) -> None:
+        """Add the texts of a row. Raises ValueError for what are no numbers, or not as many as there are names."""
+        for column, value in zip(self._columns, values, strict=True):
+            column.append(float(value))
+
+    def __len__(self) -> int:
+        return len(self._columns[0]) if self._columns else 0
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Row]: ...
+    def __getitem__(self, place: int | slice) -> Row | list[Row]:
+        if isinstance(place, slice):
+            return [self[k] for k in range(len(self))[place]]
+        return {name: column[place] for name, column in self.columns.items()}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def column_of(rows: Sequence[Row], name: str, missing: float = math.nan) -> Sequence[float]:
+    """Return a column of rows; the rows of a file give it without making a dict of each."""
+    if isinstance(rows, Rows):
+        return rows.columns[name] if name in rows.columns else repeated(missing, len(rows))
+    return [row.get(name, missing) for row in rows]
+
+
+def repeated(value: float, count: int) -> Sequence[float]:
+    return array("d", [value]) * count
+
+
+def read_rows(file: Path) -> Sequence[Row]:
     """Read the rows of a metrics.csv, none where there is no file; a last line that a kill cut short is left out.
 
     Raises CheckpointProblem for a file that no run wrote.
@@ -99,11 +175,24 @@ def read_rows(file: Path) -> list[dict[str, float]]:
     if not file.is_file():
         return []
     try:
-        text = read_text(file, MAX_TABLE_BYTES)
-        complete = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-        rows = [{key: float(value) for key, value in row.items()} for row in complete]
-    except (ValueError, TypeError, csv.Error) as error:
+        with opened(file, MAX_LINES_BYTES) as stream:
+            lines = csv.reader(complete_lines(stream))
+            names = next(lines, [])
+            rows = Rows(names)
+            for number, values in enumerate(filter(None, lines), start=1):
+                if number > MAX_ROWS or number * len(names) > MAX_NUMBERS:
+                    raise ValueError(f"it has more than {MAX_ROWS:,} rows or {MAX_NUMBERS:,} numbers")
+                rows.add(values)
+    except (ValueError, csv.Error) as error:
         raise CheckpointProblem(f"{file} is no table of a run: {str(error)[:100]}") from None
-    if rows and "step" not in rows[0]:
+    if rows and "step" not in rows.columns:
         raise CheckpointProblem(f"{file} is no table of a run: it has no column `step`")
     return rows
+
+
+def complete_lines(stream: TextIO) -> Iterator[str]:
+    """Yield the lines of a file that grows, without a last one that has no end. Raises ValueError for a line of `MAX_LINE` letters."""
+    while (line := stream.readline(MAX_LINE)).endswith("\n"):
+        yield line
+    if len(line) == MAX_LINE:
+        raise ValueError(f"it has a line of more than {MAX_LINE:,} letters")

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
-from dltrain.errors import CheckpointProblem
+from filelock import lock_descriptor
+
+from dltrain.errors import CheckpointProblem, FolderInUse
+from dltrain.storage.files import clear_temporary, open_lock, unshare
 from dltrain.storage.folder_names import check_file, check_files
+from dltrain.storage.lock import owner_of
 from dltrain.sweep import books
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan.coverage import ALL
@@ -25,6 +31,32 @@ def check_folder(folder: Path) -> None:
         check_file(folder / name)
         if name not in numbered:
             check_files(folder / name)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system releases when the driver dies. Raises FolderInUse."""
+    lock = folder / "sweep.lock"
+    with ExitStack() as opened:
+        file = _locked_file(lock, opened)
+        if os.fstat(file.fileno()).st_nlink > 1:
+            unshare(lock)
+            file = _locked_file(lock, opened)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
+        file.flush()
+        clear_temporary(folder)
+        yield
+
+
+def _locked_file(lock: Path, opened: ExitStack) -> TextIO:
+    file = opened.enter_context(open_lock(lock))
+    if not lock_descriptor(file.fileno(), blocking=False):
+        raise FolderInUse(
+            f"{lock.parent} is being run by {owner_of(file)}. Wait for it to end, or stop it; for a second sweep over the same: "
+            "sweep.fresh=true"
+        )
+    return file
 
 
 def begun_jobs(plan: Plan, folder: Path) -> Iterator[tuple[Job, str | None]]:

@@ -14,7 +14,7 @@ from dltrain.config.schema import Config
 from dltrain.storage import manifest
 from dltrain.storage.files import replace
 from dltrain.storage.summary import ENDED, UNRANKED, read_json
-from dltrain.text import first_line
+from dltrain.text import first_line, utf8
 
 # the value of each axis, by its name
 Chosen: TypeAlias = dict[str, Any]
@@ -170,7 +170,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 def write(file: Path, text: str) -> None:
     """Write a file atomically."""
-    replace(file, text.encode())
+    replace(file, utf8(text))
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import lock_descriptor
-
 from dltrain.config.compose import CONFIG_NAME
 from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
-from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
+from dltrain.errors import DENIED, CheckpointProblem, ResourceProblem, UserError
 from dltrain.storage import manifest
-from dltrain.storage.files import open_lock
 from dltrain.storage.folder_names import check_writable, new_folder
 from dltrain.storage.job_names import job_folders
-from dltrain.storage.lock import owner_of
 from dltrain.sweep.backends import pool, protocol
 from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.backends.slots import gpus_for, num_slots
 from dltrain.sweep.backends.worker import command_of
-from dltrain.sweep.begun import check_folder
+from dltrain.sweep.begun import check_folder, locked
 from dltrain.sweep.driver import Driver
 from dltrain.sweep.jobs import write
 from dltrain.sweep.live import display, dry_run, print_ranking
@@ -134,15 +128,16 @@ def run_sweep(
 
 @contextmanager
 def explained(resume: str) -> Iterator[None]:
-    """Turn a full disk into a ResourceProblem that ends with the command `resume`."""
+    """Turn a disk that refuses into a ResourceProblem that ends with the command `resume`."""
     try:
         yield
     except BrokenPipeError:  # of the terminal, which `cli` handles
         raise
     except (OSError, ResourceProblem) as error:
+        is_denied = isinstance(error, OSError) and error.errno in DENIED
+        cure = "Make it yours to read and write" if is_denied else "Free some space"
         raise ResourceProblem(
-            f"the sweep had to stop: {first_line(error)}\n"
-            f"Finished jobs are kept. Free some space, then continue: {resume}"
+            f"the sweep had to stop: {first_line(error)}\nFinished jobs are kept. {cure}, then continue: {resume}"
         ) from None
 
 
@@ -190,21 +185,6 @@ def folder_for(plan: Plan) -> Path:
 def _say(plan: Plan, text: str) -> None:
     if not plan.first.quiet:
         show(text)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system releases when the driver dies. Raises FolderInUse."""
-    with open_lock(folder / "sweep.lock") as file:
-        if not lock_descriptor(file.fileno(), blocking=False):
-            raise FolderInUse(
-                f"{folder} is being run by {owner_of(file)}. Wait for it to end, or stop it; for a second sweep over the same: "
-                "sweep.fresh=true"
-            )
-        file.truncate(0)
-        file.write(f"process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
-        file.flush()
-        yield
 
 
 # Running ----------------------------------------------------------------------------------------------------------

@@ -152,6 +152,7 @@ def test_replaced_file_is_the_former_or_the_new_one(tmp_path, monkeypatch, write
     Tape(monkeypatch)
     write(file)
     assert file.read_bytes() != b"former"
+    files.clear_temporary(tmp_path)
     assert [f.name for f in tmp_path.iterdir()] == ["file"]
 
 

@@ -221,6 +221,24 @@ def test_57_a_disk_that_takes_no_more(workdir, capfd, monkeypatch, number):
     ]
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("file", ["theirs", "folder/that/cannot/be/made"])
+def test_57_a_file_of_another_user(workdir, capsys, monkeypatch, number, file):
+    """Permissions are no traceback, and the folder that refuses a new file is named."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), file)
+
+    (workdir / "theirs").touch()
+    (workdir / "folder").mkdir()
+    monkeypatch.setattr("dltrain.cli.dispatch", refuse)
+    assert ended("tag", "--json") == 6
+    place, said = file.partition("/")[0], capsys.readouterr()
+    text = f"{place} cannot be read or written ({os.strerror(number)}). To see who may: ls -ld {place}"
+    assert said.err == f"dltrain: {text}\n"
+    assert json.loads(said.out) == {"error": text, "exit_code": 6}
+
+
 @pytest.mark.parametrize("hidden", ["[100000000000]", "[1000000000000000000]"])
 def test_57_a_model_that_no_memory_holds(workdir, dltrain, hidden):
     with pytest.raises(

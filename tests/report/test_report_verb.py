@@ -290,7 +290,7 @@ def test_a_sweep_is_written_again(sweep, dltrain, capsys):
 
 
 def refused_sweeps(sweep: Path, dltrain: Callable[..., int]) -> None:
-    from dltrain.sweep.sweep import locked
+    from dltrain.sweep.begun import locked
 
     with pytest.raises(
         UserError, match=rf"is a sweep. Name one of its jobs: dltrain report {sweep}/0 --samples"

@@ -18,7 +18,7 @@ def names(events):
 
 def test_the_events_of_a_run_are_its_rows_and_its_result(train):
     run = train("epochs=2", "log.every_steps=10", "model=linear")
-    events = read_events(run.path)
+    events = list(read_events(run.path))
     assert names(events)[0] == "run_started"
     assert names(events)[-1] == "run_ended"
     assert [e["step"] for e in events if e["event"] == "step_logged"] == [10, 20, 30, 40]
@@ -37,7 +37,7 @@ def test_a_run_that_fails_says_so_in_its_last_event(dltrain, workdir):
     with pytest.raises(NumericalFailure):
         dltrain("optimizer=sgd", "lr=1e30", "dataset=diabetes", "model=linear", "epochs=2", "quiet=true")
     (file,) = workdir.rglob("events.jsonl")
-    end = read_events(file.parent)[-1]
+    end = list(read_events(file.parent))[-1]
     assert (end["event"], end["status"], end["error"]) == ("run_ended", "failed", "NumericalFailure")
     # its hash is that of the whole file
     assert manifest.is_whole(file.parent)
@@ -46,7 +46,7 @@ def test_a_run_that_fails_says_so_in_its_last_event(dltrain, workdir):
 def test_a_resumed_run_says_so_and_longer_training_follows(train, dltrain):
     run = train("epochs=1", "model=linear")
     assert dltrain("resume", run.path, "epochs=2") == 0
-    events = read_events(run.path)
+    events = list(read_events(run.path))
     assert [name for name in names(events) if name in event_log.SESSION] == [
         "run_started",
         "run_ended",
@@ -75,7 +75,7 @@ def test_rewinding_keeps_sessions_and_completes_what_a_kill_cut(log):
     file.write_text(file.read_text() + 'no JSON\n[1]\n{"event": "evaluated", "st')
     log.rewind(5)
     # the checkpoint is there: killed before its event
-    assert [(e["event"], e["step"]) for e in read_events(file.parent)] == [
+    assert [(e["event"], e["step"]) for e in list(read_events(file.parent))] == [
         ("run_started", 0),
         ("evaluated", 5),
         ("run_ended", 12),
@@ -111,7 +111,7 @@ def test_a_full_disk_keeps_events_waiting_and_no_half_line(log, monkeypatch):
     assert problems == [f"{file} could not be written (No space left on device)"]
     monkeypatch.undo()
     filled(log, ("evaluated", 2))
-    assert [e["step"] for e in read_events(file.parent)] == [0, 1, 2]
+    assert [e["step"] for e in list(read_events(file.parent))] == [0, 1, 2]
 
 
 def test_steps_wait_for_a_second_at_most(log, monkeypatch):
@@ -120,7 +120,7 @@ def test_steps_wait_for_a_second_at_most(log, monkeypatch):
     assert not file.exists()
     monkeypatch.setattr(event_log, "SECONDS", 0.0)
     log.add("step_logged", 2)
-    assert [e["step"] for e in read_events(file.parent)] == [1, 2]
+    assert [e["step"] for e in list(read_events(file.parent))] == [1, 2]
 
 
 def test_verify_compares_the_events_with_the_rows(train, dltrain, capsys):

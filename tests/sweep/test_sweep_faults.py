@@ -24,9 +24,9 @@ from dltrain.storage.lock import Lock
 from dltrain.sweep import samplers, study
 from dltrain.sweep.backends import pool, worker
 from dltrain.sweep.backends.worker import work
+from dltrain.sweep.begun import locked
 from dltrain.sweep.plan import space
 from dltrain.sweep.study import Listed, Study, quiet
-from dltrain.sweep.sweep import locked
 from dltrain.training import signals
 
 GRID = [{"lr": "1"}, {"lr": "2"}, {"lr": "1"}]

@@ -114,6 +114,9 @@ def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) 
                 "."
             )
         )
+    if path.stat().st_size == 0:
+        # files of the kernel say so, too, and reading them may never end
+        raise DataError(f"{path} is empty; its first line must name the columns")
     if not is_text(path):
         return _with_rows(Table(path, _read_arrow(path, path.suffix.lower())))
     return _with_rows(_read_csv(_Text(path), delimiter, tolerant))

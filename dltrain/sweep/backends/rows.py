@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dltrain.config.schema import DEFAULT_EPOCHS
@@ -41,7 +41,7 @@ class Rows:
         self.reported = max(self.reported, len(rows))
 
 
-def evaluated(job: Job, rows: list[dict[str, float]]) -> Evaluated:
+def evaluated(job: Job, rows: Sequence[dict[str, float]]) -> Evaluated:
     """Return the event of the last of some rows; evaluations are evenly spaced, but for the last one of a run."""
     assert job.config is not None
     row, config = rows[-1], job.config

@@ -24,6 +24,7 @@ from dltrain.config.door import Door, Rights, rights_of_record, rights_of_user
 from dltrain.config.schema import Config
 from dltrain.direction import value_of
 from dltrain.errors import FolderInUse, UserError
+from dltrain.storage.files import unshare
 from dltrain.sweep.jobs import Job, has_checkpoint
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def write_hydra_folder(folder: Path, number: int, overrides: tuple[str, ...], co
 
 def _write_to(log: Path) -> None:
     """Write whatever the job prints, and a crash of the interpreter, to its own log."""
+    unshare(log)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(file, stream)

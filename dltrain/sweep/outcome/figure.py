@@ -19,7 +19,7 @@ from dltrain.storage.summary import read_rows
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.comparison import Comparison, Group
 from dltrain.sweep.outcome.extent import Extent, Legend, extent_of, legend_of
-from dltrain.text import as_cell
+from dltrain.text import as_cell, utf8
 
 FORMATS = (".pdf", ".svg", ".png")
 NEEDED = {"altair": "altair", "vl_convert": "vl-convert-python"}
@@ -121,7 +121,7 @@ def draw(found: Comparison, style: Style) -> list[Path]:
     spec = chart(rows, style, y, [name_of(group) for group in shown], extent)
     check_font(spec, style)
     table = style.file.with_suffix(".csv")
-    replace(table, _as_csv(rows, style.x, y).encode())
+    replace(table, utf8(_as_csv(rows, style.x, y)))
     replace(style.file, picture(spec, style))
     return [style.file, table]
 

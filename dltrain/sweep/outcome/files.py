@@ -70,6 +70,8 @@ def _convert(table: Path) -> None:
         convert_options=arrow_csv.ConvertOptions(strings_can_be_null=True),
     )
     beside = table.with_name(".results.parquet.tmp")
+    # a folder of somebody else may hold a link of that name
+    beside.unlink(missing_ok=True)
     parquet.write_table(content, beside)
     os.replace(beside, table.with_suffix(".parquet"))
 

@@ -11,6 +11,7 @@ from dltrain.storage.files import replace
 from dltrain.sweep.outcome.comparison import Comparison
 from dltrain.sweep.outcome.extent import extent_of
 from dltrain.sweep.outcome.figure import MOST, Style, best_of, chart, curve, name_of
+from dltrain.text import utf8
 
 TEMPLATE = Path(__file__).with_name("comparison.html")
 
@@ -51,4 +52,4 @@ def write_page(found: Comparison, file: Path, x: str, y: str | None) -> None:
         # names of strangers do not end the script
         spec=json.dumps(spec).replace("<", "\\u003c"),
     )
-    replace(file, page.encode())
+    replace(file, utf8(page))

@@ -1,0 +1,442 @@
+"""Run folders and names of a stranger: work that grows with the square, letters without UTF-8, Markdown, formulas, hard links."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import logging
+import os
+import re
+import sys
+import tracemalloc
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import as_ci, job_at
+from faults import copy_of, swept
+
+import dltrain as package
+from dltrain import strict_json
+from dltrain.cli import main
+from dltrain.config.saved import load_bounded
+from dltrain.data.errors import DataError
+from dltrain.data.image_files import Found
+from dltrain.data.npz import read_array
+from dltrain.data.tables.read import read as read_table
+from dltrain.errors import CheckpointProblem, DataProblem, FolderInUse, ResourceProblem, UserError
+from dltrain.storage import files, shelves, summary, tags
+from dltrain.storage.event_log import EventLog, read_events
+from dltrain.storage.lock import Lock
+from dltrain.sweep.begun import locked
+from dltrain.sweep.sweep import explained
+
+SURROGATE = "\ud800x"
+
+
+@pytest.fixture
+def run(workdir) -> Path:
+    """A finished run of a stranger, by its path from the working folder."""
+    return copy_of(
+        type(swept())(job_at(swept().path, 0)), workdir / "outputs" / "theirs" / "2026-01-31_12-00-00-abcd"
+    ).path.relative_to(workdir)
+
+
+def says(folder: Path, **changes: object) -> None:
+    content = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(content | changes))
+
+
+def has_classes(folder: Path, name: str) -> None:
+    content = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(
+        json.dumps(content | {"class_names": [f"{name}{i}" for i in range(10)]})
+    )
+
+
+def images(file: str) -> str:
+    import numpy as np
+
+    np.savez(file, inputs=np.zeros((3, 1, 8, 8), np.float32))
+    return file
+
+
+# Work that grows with the square --------------------------------------------------------------------------------------
+
+
+class Counted(str):
+    """A text that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)  # type: ignore[arg-type]
+
+    __hash__ = str.__hash__
+
+
+MANY = 1000
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[Counted]:
+    monkeypatch.setattr(Counted, "compared", 0)
+    return [Counted(f"tag{i}") for i in range(MANY)]
+
+
+def test_a_doubled_key_is_found_in_one_pass(counted):
+    with pytest.raises(ValueError, match="duplicate key 'tag999'"):
+        strict_json._unique([(name, 1) for name in (*counted, counted[-1])])
+    assert Counted.compared < 10 * MANY
+
+
+def test_many_tags_are_merged_in_one_pass(counted, monkeypatch):
+    content = {"format": 1, "added": [Counted(f"{tag}+") for tag in counted], "removed": [*counted[1:]]}
+    monkeypatch.setattr(summary, "read_json", lambda file: content)
+    assert summary.merged_tags(Path(), counted) == ["tag0", *content["added"]]
+    assert Counted.compared < 20 * MANY
+
+
+def test_many_tags_are_changed_in_one_pass(counted, monkeypatch, tmp_path):
+    content = {"format": 1, "added": [Counted(f"{tag}+") for tag in counted], "removed": [*counted[1:]]}
+    monkeypatch.setattr(tags, "read_json", lambda file: content)
+    assert tags.write_tags(tmp_path, counted, ["new"], ["tag0"])[-2:] == ["tag999+", "new"]
+    assert Counted.compared < 40 * MANY
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def peak_of(act: Callable[[], object]) -> int:
+    """Return the bytes that Python allocated at most."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_take_eight_bytes_a_number(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step\n" + "1\n" * 30_000)
+    assert peak_of(lambda: summary.read_rows(tmp_path / "metrics.csv")) < 1_000_000
+    assert len(summary.read_rows(tmp_path / "metrics.csv")) == 30_000
+
+
+def test_a_verified_run_keeps_no_events(tmp_path):
+    (tmp_path / "events.jsonl").write_text('{"event":"a","step":1}\n' * 5_000)
+    assert peak_of(lambda: deque(read_events(tmp_path), 0)) < 300_000
+
+
+def test_a_resumed_run_keeps_the_lines_of_its_events_only(tmp_path):
+    (tmp_path / "events.jsonl").write_text('{"event":"a","step":1}\n' * 5_000)
+    log = EventLog(tmp_path, print)
+    assert peak_of(lambda: log.rewind(0)) < 1_500_000
+
+
+@pytest.mark.parametrize("bound, rows", [("MAX_ROWS", 5), ("MAX_NUMBERS", 10)])
+def test_rows_are_bounded(tmp_path, monkeypatch, bound, rows):
+    file = tmp_path / "metrics.csv"
+    monkeypatch.setattr(summary, bound, rows)
+    file.write_text("step,x\n" + "1,2\n" * 5 + "1")
+    assert list(summary.read_rows(file)) == [{"step": 1.0, "x": 2.0}] * 5
+    file.write_text("step,x\n" + "1,2\n" * 6)
+    with pytest.raises(CheckpointProblem, match="metrics.csv is no table of a run: it has more than"):
+        summary.read_rows(file)
+
+
+def test_a_line_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(summary, "MAX_LINE", 100)
+    (tmp_path / "events.jsonl").write_text('{"event":"' + "a" * 100)
+    with pytest.raises(ValueError, match="a line of more than 100 letters"):
+        list(read_events(tmp_path))
+
+
+def test_ten_million_steps_of_ten_columns_are_no_stranger_s():
+    assert summary.MAX_ROWS >= 10_000_000 and summary.MAX_NUMBERS >= 100_000_000
+    # epoch and step, eight numbers of seventeen digits, and an event of 200 letters
+    assert 10_000_000 * max(2 * 9 + 8 * 20, 200) <= summary.MAX_LINES_BYTES
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NONBLOCK"), reason="files of the kernel")
+def test_a_file_that_would_wait_for_the_kernel_is_opened_without(tmp_path, monkeypatch):
+    """Such as a link to /proc/kmsg, which is a regular file by its status."""
+    (tmp_path / "x.json").write_text("{}")
+    seen, opened = [], os.open
+    monkeypatch.setattr(
+        os, "open", lambda file, flags, *rest: seen.append(flags) or opened(file, flags, *rest)
+    )
+    assert summary.read_json(tmp_path / "x.json") == {}
+    assert seen[0] & os.O_NONBLOCK
+
+
+# Tags of two processes ------------------------------------------------------------------------------------------------
+
+
+def test_two_tags_at_once_are_both_kept(run, monkeypatch):
+    """Another process adds its tag between the reading and the writing of this one, unless it has to wait."""
+    read, waits = tags.read_changes, []
+
+    def read_then_other(folder: Path) -> dict:
+        found = read(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tags, "read_changes", read)
+            patch.setattr(tags, "PATIENCE", 0.0)
+            try:
+                tags.write_tags(folder, [], ["other"], [])
+            except FolderInUse:
+                waits.append(folder)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tags, "read_changes", read_then_other)
+        package.tag(run, add=["mine"])
+    if waits:
+        package.tag(run, add=["other"])
+    assert set(package.tag(run)[run]) >= {"mine", "other"}
+    assert not list(run.glob(".tags*"))
+
+
+def test_two_writers_of_a_file_do_not_share_a_temporary_name(tmp_path, monkeypatch):
+    file, sync = tmp_path / "report.html", files.sync
+
+    def other_writes(path: Path) -> None:
+        monkeypatch.setattr(files, "sync", sync)
+        files.replace(file, b"theirs")
+
+    monkeypatch.setattr(files, "sync", other_writes)
+    files.replace(file, b"mine")
+    assert file.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_sweep_removes_what_a_killed_driver_was_writing(tmp_path):
+    (tmp_path / ".results.csv.abcd.tmp").write_text("half")
+    with locked(tmp_path):
+        assert [file.name for file in tmp_path.iterdir()] == ["sweep.lock"]
+
+
+# Letters that UTF-8 does not have -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["safetensors", as_ci("onnx")])
+def test_an_export_with_letters_that_utf8_lacks(run, dltrain, form):
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    says(run, command=SURROGATE, device=SURROGATE, versions={SURROGATE: SURROGATE})
+    has_classes(run, SURROGATE)
+    assert dltrain("export", run, "--format", form) == 0
+    assert r"\ud800x" in (run / "export" / form / "README.md").read_text(encoding="utf-8")
+
+
+def test_reports_and_predictions_with_letters_that_utf8_lacks(run, dltrain):
+    says(run, notes=SURROGATE, command=SURROGATE, stop_reason=SURROGATE, versions={SURROGATE: SURROGATE})
+    has_classes(run, SURROGATE)
+    assert dltrain("report", run) == 0
+    assert dltrain("compare", run, run, "--html", "c.html") == 0
+    images("x.npz")
+    for ending in ("csv", "json", *["parquet"] * (find_spec("pyarrow") is not None)):
+        assert dltrain("predict", run, "x.npz", "--output", f"p.{ending}") == 0
+    assert r"p(\ud800x0)" in Path("p.csv").read_text(encoding="utf-8")
+    assert r"\ud800x" in (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_a_folder_whose_name_is_not_utf8(run, dltrain):
+    odd = run.rename(run.with_name("2026-01-01_00-00-00-\udcff\udcfe"))
+    assert dltrain("report", odd) == dltrain("tag", odd, "+x") == 0
+    assert dltrain("compare", odd, odd, "--html", "c.html") == 0
+
+
+# Markdown and formulas ------------------------------------------------------------------------------------------------
+
+
+def test_a_model_card_holds_no_markup_of_a_stranger(run, dltrain):
+    evil = "<script>alert(1)</script> [x](javascript:alert(1)) `` ` \\<b>\r\n# head | cell"
+    says(run, command=evil, device=evil, versions={evil: evil}, test={"accuracy": 0.5, evil: 1.0})
+    has_classes(run, evil)
+    assert dltrain("export", run, "--format", "safetensors") == 0
+    card = (run / "export" / "safetensors" / "README.md").read_text()
+    unescaped = re.sub(r"\\[\\`<>\[\]]", "", card)
+    outside = "".join(unescaped.split("`")[::2])
+    assert "<" not in outside and "](" not in outside
+    assert "\r" not in card and "\n# head" not in card
+
+
+def test_predictions_hold_no_formula_of_a_stranger(run, dltrain, capsys):
+    has_classes(run, "=HYPERLINK(1)")
+    images("x.npz")
+    assert dltrain("predict", run, "x.npz", "--output", "p.csv") == 0
+    with open("p.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["label"][:11] for row in rows} == {"'=HYPERLINK"}
+    assert "p(=HYPERLINK(1)0)" in rows[0]
+
+
+# A disk that is full --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form, name", [("safetensors", "model.safetensors"), ("torch", "model.pt2")])
+def test_an_export_on_a_full_disk(run, monkeypatch, capfd, form, name):
+    """torch and safetensors write by themselves, and call a full disk by names of their own."""
+    write = Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        if self.name == name:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(self))
+        return write(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    stdout = os.dup(1)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main(["export", str(run), "--format", form])
+    finally:
+        os.dup2(stdout, 1)
+    assert end.value.code == 6 and "cannot be written: File too large" in capfd.readouterr().err
+    assert not [file for file in run.rglob("*export*/**/*") if file.is_file()]
+
+
+def test_an_export_without_room_for_temporary_files(run, dltrain, monkeypatch):
+    def refuse(*_, **__):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("torch.export.export", refuse)
+    with pytest.raises(ResourceProblem, match="No usable temporary directory found. Make room"):
+        dltrain("export", run, "--format", "safetensors")
+
+
+# Files of another user ------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_that_may_not_write_advises_no_space():
+    with (
+        pytest.raises(ResourceProblem, match="Make it yours to read and write, then continue: again"),
+        explained("again"),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", "sweep.lock")
+
+
+def test_the_trash_is_emptied_but_for_files_of_another_user(workdir, monkeypatch):
+    trash, unlink = workdir / ".dltrain" / "trash" / "outputs", os.unlink
+    trash.mkdir(parents=True)
+    for name in ("a", "theirs", "z"):
+        (trash / name).touch()
+
+    def refuse(path, *, dir_fd=None):
+        if os.fspath(path).endswith("theirs"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(ResourceProblem, match=r"theirs cannot be deleted \(Permission denied"):
+        shelves.empty(workdir)
+    assert [file.name for file in workdir.rglob("*") if file.is_file()] == ["theirs"]
+
+
+# Paths ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["a\0b.csv", "a" * 300 + ".csv", "a/" * 3000 + "x.csv"])
+@pytest.mark.parametrize("key", ["dataset.path", "output"])
+def test_a_path_that_no_system_takes(run, dltrain, key, path):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    if key == "output":
+        config["output"] = path
+    else:
+        common = {name: value for name, value in config["dataset"].items() if not name.startswith("_")}
+        config["dataset"] = common | {"_target_": "dltrain.data.table.csv", "path": path, "target": "y"}
+        config["words"]["dataset"] = "csv"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match="each of its parts at most 255, and no NUL") as error:
+        dltrain("rerun", run)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    "word, key", [("csv", "dataset.path"), ("npz", "dataset.path"), ("image_folder", "dataset.root")]
+)
+def test_a_home_that_does_not_exist(workdir, dltrain, word, key):
+    more = ("dataset.target=y",) if word == "csv" else ()
+    with pytest.raises(DataProblem, match="~nosuchuser/x"):
+        dltrain(f"dataset={word}", f'{key}="~nosuchuser/x.csv"', *more)
+
+
+@pytest.mark.parametrize("read", [
+    lambda file: summary.read_text(file, 10), load_bounded,
+    lambda file: read_table(file, ","), lambda file: read_array(file, "inputs"),
+])  # fmt: skip
+def test_files_of_no_size_are_not_read(tmp_path, monkeypatch, read):
+    """As /proc/kmsg, whose reading waits for the next message of the kernel."""
+    file = tmp_path / "kmsg"
+    file.touch()
+
+    def waits(*_, **__):
+        raise AssertionError("it is read")
+
+    monkeypatch.setattr(Path, "read_text", waits)
+    monkeypatch.setattr("pyarrow.input_stream", waits)
+    monkeypatch.setattr("numpy.load", waits)
+    with suppress(DataError, CheckpointProblem):
+        assert read(file) in ("", {})
+
+
+def test_images_of_folders_above_are_not_the_data_s(tmp_path):
+    """A link of a stranger's to / led through all files of the machine."""
+    (tmp_path / "above.png").touch()
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "a.png").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.png").touch()
+    (tmp_path / "photos" / "cat" / "up").symlink_to(tmp_path)
+    (tmp_path / "photos" / "dog").symlink_to(tmp_path / "elsewhere")
+    assert [name for name, _ in Found.below(tmp_path / "photos").images] == ["cat/a.png", "dog/b.png"]
+
+
+def test_the_archive_lies_beside_the_output_of_a_stranger(run, workdir, monkeypatch):
+    """Not beside a folder above it, which the name in his summary.json may claim."""
+    home = workdir / "home" / "me"
+    home.mkdir(parents=True)
+    (workdir / "outputs").rename(home / "outputs")
+    theirs = home / run
+    says(theirs, name="home/me/outputs/theirs")
+    (workdir / "elsewhere").mkdir()
+    monkeypatch.chdir(workdir / "elsewhere")
+    assert package.archive(theirs) == [home / ".dltrain" / "archive" / run]
+
+
+# Hard links -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_that_is_a_file_of_the_user_is_not_written(tmp_path):
+    victim, folder = tmp_path / "precious", tmp_path / "run"
+    victim.write_text("precious")
+    folder.mkdir()
+    for name in ("run.lock", "sweep.lock"):
+        os.link(victim, folder / name)
+    lock = Lock(folder)
+    with pytest.raises(FolderInUse):
+        Lock(folder)
+    lock.release()
+    with locked(folder), pytest.raises(FolderInUse), locked(folder):
+        pass
+    assert victim.read_text() == "precious"
+
+
+def test_a_log_that_is_a_file_of_the_user_is_not_written(tmp_path):
+    from dltrain.run.record import log_of
+
+    victim = tmp_path / "precious"
+    victim.write_text("precious")
+    os.link(victim, tmp_path / "run.log")
+    handler = log_of(tmp_path)
+    handler.emit(logging.LogRecord("dltrain", logging.INFO, "", 0, "x", (), None))
+    handler.close()
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "run.log").read_text().startswith("precious[")

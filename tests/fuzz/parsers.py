@@ -391,7 +391,7 @@ def events(content: bytes, folder: Path) -> None:
     log.add("evaluated", 4, {"values": {"val/loss": float("nan")}})
     log.write()
     try:
-        found = event_log.read_events(folder)
+        found = list(event_log.read_events(folder))
     except ValueError:
         assert noted
         return

@@ -614,6 +614,8 @@ VERIFIED: dict[str, Spoil] = {
     "metrics of epochs that are zero": replaced("metrics.csv", "step,epoch\n1,0\n2,nan\n2,inf\n"),
     "metrics whose names are escapes": replaced("metrics.csv", "step,\x1b[31m\n2,1\n1,2\n"),
     "configuration of os.system": edited("model._target_", "os.system"),
+    "configuration of code of the working folder": edited("model._target_", "helper.f"),
+    "configuration of data that are code of the working folder": edited("dataset._target_", "helper.f"),
     "configuration of an alias bomb": replaced("config.yaml", BOMB),
     "configuration of escapes": edited("notes", "\x1b]0;owned\x07", seed="\x1b[31m"),
     "data from a pipe": reads_from("pipe"),

@@ -729,6 +729,49 @@ def sweep_piped(name: str) -> Spoil:
     return spoil
 
 
+def hot_journal(file: Path, named: Path) -> None:
+    """A journal beside a database that names a file: SQLite rolls it back, and deletes that file."""
+    before, after = (sqlite3.connect(f"{file}{end}", isolation_level=None) for end in ("", ".new"))
+    before.execute("CREATE TABLE IF NOT EXISTS t (a)")
+    before.executemany("INSERT INTO t VALUES (?)", [("x" * 500,)] * 50)
+    pid = os.fork()
+    if pid == 0:
+        base = sqlite3.connect(file, isolation_level=None)
+        for order in (
+            "PRAGMA cache_size=1",
+            "BEGIN IMMEDIATE",
+            "UPDATE t SET a = 'y' || a",
+            "SELECT count(*) FROM t",
+        ):
+            base.execute(order).fetchall()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    after.close()
+    before.close()
+    Path(f"{file}.new").unlink()
+    name = str(named).encode()
+    end = struct.pack(">I", 2**30 // 4096 + 1) + name + struct.pack(">II", len(name), sum(name))
+    with open(f"{file}-journal", "ab") as journal:
+        journal.write(end + bytes.fromhex("d9d505f920a163d7"))
+
+
+def beside_books(ending: str) -> Spoil:
+    """Books beside which a file of SQLite names, or is, another file."""
+
+    def spoil(folder: Path) -> None:
+        recorded(finished=False)(folder)
+        (folder / "precious").mkdir()
+        (folder / "precious" / "file").write_text("x")
+        file = folder / "sweep" / "books.sqlite"
+        if ending == "-journal":
+            return hot_journal(file, folder / "precious" / "file")
+        with closing(sqlite3.connect(file)) as base:
+            base.execute("PRAGMA journal_mode=WAL")
+        os.link(folder / "precious" / "file", f"{file}{ending}")
+
+    return spoil
+
+
 def in_books(*commands: str, **values: str) -> Spoil:
     """Books of the sweep that a command or a value, an expression of SQL, has changed."""
 
@@ -803,6 +846,9 @@ RECOVERED: dict[str, Spoil] = {
     "books with a trigger that writes, as code in SQLite": in_books(
         "CREATE TRIGGER t AFTER INSERT ON jobs BEGIN UPDATE jobs SET objective = -9; END"
     ),
+    "books with a journal that names a file": beside_books("-journal"),
+    "books with a log of SQLite that is another file": beside_books("-wal"),
+    "books with an index of SQLite's log that is another file": beside_books("-shm"),
     "test scores that are text": in_job_summary(test="abc"),
     "test scores of other types": in_job_summary(test={"accuracy": [1]}),
 }
@@ -872,33 +918,6 @@ def named(text: str) -> Spoil:
     return spoil
 
 
-def hot_journal(folder: Path) -> None:
-    """A cache of a listing beside which a journal names a file: SQLite rolls it back, and deletes that file."""
-    file = folder / "outputs" / ".runs.sqlite"
-    before, after = (sqlite3.connect(f"{file}{end}", isolation_level=None) for end in ("", ".new"))
-    before.execute("CREATE TABLE t (a)")
-    before.executemany("INSERT INTO t VALUES (?)", [("x" * 500,)] * 50)
-    pid = os.fork()
-    if pid == 0:
-        base = sqlite3.connect(file, isolation_level=None)
-        for order in (
-            "PRAGMA cache_size=1",
-            "BEGIN IMMEDIATE",
-            "UPDATE t SET a = 'y' || a",
-            "SELECT count(*) FROM t",
-        ):
-            base.execute(order).fetchall()
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(pid, 0)
-    after.close()
-    before.close()
-    Path(f"{file}.new").unlink()
-    name = str(folder / "precious" / "file").encode()
-    end = struct.pack(">I", 2**30 // 4096 + 1) + name + struct.pack(">II", len(name), sum(name))
-    with open(f"{file}-journal", "ab") as journal:
-        journal.write(end + bytes.fromhex("d9d505f920a163d7"))
-
-
 def escaping_levels(folder: Path) -> None:
     """Levels of a column that end the docstring of an exported model."""
     file = folder / THERE / "data.json"
@@ -931,7 +950,10 @@ VISITED: dict[str, tuple[tuple[str, ...], Spoil]] = {
     "export: names that end a docstring": (("export", THERE, "--format", "safetensors"), escaping_levels),
     "runs: link .runs.sqlite": (("runs", "outputs"), names_a_file("outputs/.runs.sqlite")),
     **{f"runs: link .runs.sqlite{end}": (("runs", "outputs"), names_a_file(f"outputs/.runs.sqlite{end}")) for end in ("-journal", "-wal", "-shm")},
-    "runs: a journal that names a file": (("runs", "outputs"), hot_journal),
+    "runs: a journal that names a file": (
+        ("runs", "outputs"),
+        lambda folder: hot_journal(folder / "outputs" / ".runs.sqlite", folder / "precious" / "file"),
+    ),
     **{f"{verb}: link .dltrain": ((verb, THERE), names_a_file(".dltrain", "precious")) for verb in ("archive", "trash")},
     "restore: link .dltrain": (("restore", "2026-01-31_12-00-00-abcd"), names_a_file(".dltrain", "precious")),
     **{f"{arguments[0]}: names that are escapes": (arguments, named(ESCAPES)) for arguments in LISTING},

@@ -81,7 +81,7 @@ MECHANISMS = {
     "a table that is none": r"metrics|confusion|results",
     # files in the place of others
     "a database with a view, a trigger or other columns": r"books with (a view|a trigger|other columns)",
-    "a journal of SQLite that names a file": r"a journal that",
+    "a journal of SQLite that names a file": r"a journal that|books with (a log|an index)",
     "a link in the place of a file or folder": r"\blink|is a link",
     "a pipe in the place of a file": r"pipe",
     "a device, the terminal or the kernel as data": r"data from|tar: device",

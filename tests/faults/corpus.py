@@ -807,6 +807,9 @@ SWEEPS: dict[str, Spoil] = {
     "a node more": overriding("+augmentation.evil._target_=sweep.payload.M"),
     "a sampler": overriding("sweep=random", "sweep._target_=sweep.payload.sampler"),
     "a callback": overriding("+hydra.callbacks.evil._target_=sweep.payload.M"),
+    "a backend in a package": overriding("+sweep/backend@sweep.backend=ray"),
+    "a backend from another group": overriding("+optimizer@sweep.backend=adam"),
+    "a backend in a node": overriding("++sweep={backend:{_target_:dltrain.sweep.backends.slurm.Slurm}}"),
     "words of a package": overriding("hydra.searchpath=[pkg://hacked_words]"),
     "Hydra's sweeper": overriding("hydra/sweeper=basic"),
     "a name that leads outside": overriding("name=../../outside"),
@@ -827,6 +830,19 @@ SWEEPS: dict[str, Spoil] = {
     "link 0/run.log": sweep_linked("0/run.log", "../../precious/file"),
     **{f"pipe {name}": sweep_piped(name) for name in ("sweep.json", "study.log", "books.sqlite", "0/summary.json", "0/config.yaml")},
 }  # fmt: skip
+
+# each meets a sweep that goes on as if the record did not say how; `sbatch` is on PATH, and the address is one of this machine
+BACKENDS = {
+    "a target": ["++sweep.backend._target_=dltrain.sweep.backends.slurm.Slurm"],
+    "a word": ["sweep/backend=slurm"],
+    "a word more": ["+sweep/backend=slurm"],
+    "a word with a target": ["++sweep.backend=slurm"],
+    "options of sbatch": ["++sweep.backend.extra=['--output=/any/file']"],
+    "an address": ["++sweep.backend.address=127.0.0.1:9"],
+    "a removal": ["~sweep.backend._target_"],
+    "many jobs": ["++sweep.jobs=1000"],
+    "a name without a sign": ["sweep.backend=ray", "sweep.backend.address=127.0.0.1:9"],
+}
 
 # each meets a sweep that goes on, and whose books are made again from the folders of its jobs where they are not ours
 RECOVERED: dict[str, Spoil] = {
@@ -1129,7 +1145,8 @@ ARCHIVES: dict[str, tuple[tuple[str, ...], Spoil]] = {
 ITEMS = [
     f"{kind}: {name}"
     for kind, items in {
-        "config": CONFIGS, "hydra": HYDRAS, "word": WORDS, "run": CHECKPOINTS, "sweep": SWEEPS, "recovered": RECOVERED, "data": ARCHIVES,
+        "config": CONFIGS, "hydra": HYDRAS, "word": WORDS, "run": CHECKPOINTS, "sweep": SWEEPS, "data": ARCHIVES,
+        "backend": BACKENDS, "recovered": RECOVERED,
         "verify": VERIFIED, "verify sweep": VERIFIED_SWEEPS, "visit": VISITED,
     }.items()
     for name in items

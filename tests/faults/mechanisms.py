@@ -96,6 +96,7 @@ MECHANISMS = {
     "markup in names that a page shows": r"markup",
     "code in names that a file of code holds": r"end a docstring",
     # new nodes of a sweep's record
+    "a backend, or settings of one, that a sweep's record chooses": r"backend: |sweep: a backend",
     "a part that a sweep's record adds": r"sweep: (an optimizer|a dataset|a node more|a sampler)",
 }  # fmt: skip
 

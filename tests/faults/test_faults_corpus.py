@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import subprocess
@@ -22,6 +23,8 @@ import yaml
 from faults import copy_of, everything, swept
 from mechanisms import MECHANISMS, counted, table
 from zygote import HEAVY, LIGHT, Seen, Zygote
+
+from dltrain.sweep.record import resumed_texts
 
 ROOT = Path(__file__).parents[2]
 SECONDS, MEGABYTES = 1.0, 200.0
@@ -284,6 +287,32 @@ def rows_of(text: str) -> list[dict[str, str]]:
     """The rows of results.csv without where its jobs are and how long they took."""
     rows = csv.DictReader(io.StringIO(text))
     return [{key: value for key, value in row.items() if key not in ("folder", "seconds")} for row in rows]
+
+
+# 37: what a record decides ----------------------------------------------------------------------------------------
+
+
+def a_record(folder: Path, texts: list[str]) -> None:
+    """Write a sweep.json with some overrides and the axis `lr`."""
+    axis = {"name": "lr", "options": [], "low": 0, "high": 0}
+    identity = {"sweep": "grid", "fixed": [], "axes": [axis], "settings": {}, "test": False}
+    folder.mkdir(exist_ok=True)
+    (folder / "sweep.json").write_text(json.dumps({"identity": identity, "overrides": texts}))
+
+
+@pytest.mark.parametrize("name", corpus.BACKENDS)
+def test_37_a_record_does_not_choose_the_backend_or_its_settings(workdir, name):
+    """Found in review: with `++` in front they escaped the filter, and Slurm or Ray got what a stranger wrote."""
+    a_record(workdir / "s", ["lr=0.1,0.2", *corpus.BACKENDS[name]])
+    _, texts, mine = resumed_texts(["sweep.resume=s", "sweep.backend=ray"])
+    assert texts == ["lr=0.1,0.2", "sweep.backend=ray"] and mine == ["sweep.backend=ray"]
+
+
+@pytest.mark.parametrize("sign", ["", "+", "++"])
+def test_37_what_the_command_line_says_replaces_the_record_with_any_sign(workdir, sign):
+    a_record(workdir / "s", [f"{sign}lr=0.1", f"{sign}seed=1,2", f"{sign}trust=[os]", "model=linear"])
+    _, texts, _ = resumed_texts(["sweep.resume=s", "lr=0.1,0.2", "seed=1,2,3", "trust=[timm]"])
+    assert texts == ["model=linear", "lr=0.1,0.2", "seed=1,2,3", "trust=[timm]"]
 
 
 # 37: checkpoints --------------------------------------------------------------------------------------------------

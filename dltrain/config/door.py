@@ -108,7 +108,9 @@ def _missing(name: str) -> str:
     here, (root, *parts) = Path.cwd(), name.split(".")
     if not parts:
         defined = re.compile(rf"^(class|def) {root}\b", re.MULTILINE)
-        files = [file for file in here.glob("*.py") if defined.search(file.read_text("utf-8", "replace"))]
+        # reading a pipe would block
+        modules = [file for file in here.glob("*.py") if file.is_file()]
+        files = [file for file in modules if defined.search(file.read_text("utf-8", "replace"))]
         module = files[0].stem if files else "MODULE"
         return f", which names no module. Write `_target_: {module}.{root}`"
     module = ".".join([root, *parts[:-1]])

@@ -8,6 +8,7 @@ import logging.handlers
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -110,6 +111,17 @@ def test_36_a_module_of_python_is_none_of_a_file_of_its_name(dltrain, workdir, n
     module.write_text("")
     with pytest.raises(UserError, match="neither in the catalogue nor in the working folder"):
         dltrain(f"model._target_={name}", "steps=1")
+
+
+def test_36_a_pipe_is_no_module_to_propose(dltrain, workdir):
+    os.mkfifo(workdir / "pipe.py")
+    (workdir / "mine.py").write_text("class Model: ...\n")
+    signal.alarm(60)
+    try:
+        with pytest.raises(UserError, match="Write `_target_: mine.Model`"):
+            dltrain("model._target_=Model", "steps=1")
+    finally:
+        signal.alarm(0)
 
 
 def test_36_trust_is_no_word_of_a_file(dltrain, workdir):

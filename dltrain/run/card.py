@@ -16,6 +16,7 @@ from dltrain.data.tables.rules import Rule
 from dltrain.report.record import number_in, numbers_of
 from dltrain.run.deployed import ColumnInput, Deployed
 from dltrain.run.usage import sample, usage
+from dltrain.storage.index import number_of
 from dltrain.storage.summary import read_summary
 
 _FILES = {"onnx": "model.onnx", "torch": "model.pt2, model.py", "safetensors": "model.safetensors, model.py"}
@@ -203,7 +204,8 @@ def _training(config: Config, summary: Mapping[str, Any]) -> list[Sequence[str]]
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else ""
+    found = number_of(value)
+    return "" if found is None else f"{found:.4g}"
 
 
 def _rows(rows: Iterable[Sequence[str]]) -> str:

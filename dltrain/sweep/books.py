@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.errors import CheckpointProblem
+from dltrain.storage.index import number_of
 from dltrain.storage.summary import ENDED
-from dltrain.sweep.jobs import FACTS, Job
+from dltrain.sweep.jobs import FACTS, Job, finite
 from dltrain.text import say
 
 NAME = "books.sqlite"
@@ -187,7 +188,7 @@ def row_of(job: Job, digest: str) -> tuple[Any, ...]:
             changed, size = status.st_mtime_ns, status.st_size
     facts = {key: summary[key] for key in FACTS if summary.get(key)}
     return (
-        job.number, job.folder.name, json.dumps(job.chosen), job.state, job.reason, job.objective, summary.get("best_epoch"),
+        job.number, job.folder.name, json.dumps(job.chosen), job.state, job.reason, job.objective, finite(summary.get("best_epoch")),
         job.seconds, json.dumps(summary.get("best") or {}), json.dumps(facts), digest, changed, size,
     )  # fmt: skip
 
@@ -205,13 +206,13 @@ def fill(job: Job, row: tuple[Any, ...]) -> bool:
         if state not in ENDED or (status.st_mtime_ns, status.st_size) != (changed, size):
             return False
         found = dict(json.loads(best))
-        if not all(isinstance(value, int | float) for value in found.values()):
+        if not all(number_of(value) is not None for value in found.values()):
             return False
         summary = {"best": found, "objective": objective, **dict(json.loads(facts))}
         if best_epoch is not None:
             summary["best_epoch"] = float(best_epoch)
         job.seconds = float(seconds)
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ArithmeticError, ValueError, TypeError, RecursionError):
         return False
     job.summary, job.state, job.reason = summary, str(state), str(reason)
     job.trim()

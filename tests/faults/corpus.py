@@ -506,6 +506,12 @@ CHECKPOINTS: dict[str, tuple[str, Spoil]] = {
     "data.json with more keys": ("evaluate", in_contract(_target_="os.system")),
     "data.json with a column that is none": ("evaluate", in_contract(columns=[{"name": "a", "format": {"kind": "exec"}}])),
     "data.json with parts of a number": ("evaluate", in_contract(columns=[A_NUMBER | {"parts": ["hour"], "centers": [0.0]}])),
+    "data.json with a size of 400 digits": ("evaluate", in_contract(input_shape=[10**400])),
+    "data.json with a mean of 400 digits": ("evaluate", in_contract(target_mean=[10**400], target_std=[10**400])),
+    "data.json with a column of 400 digits": (
+        "evaluate",
+        in_contract(columns=[A_NUMBER | {"centers": [10**400], "lows": [10**400], "highs": [10**400], "parts": [""]}]),
+    ),
     "data.json with a huge shape": ("evaluate", in_contract(input_shape=[10**18, 8, 8])),
 }  # fmt: skip
 
@@ -865,6 +871,12 @@ RECOVERED: dict[str, Spoil] = {
     "books with a journal that names a file": beside_books("-journal"),
     "books with a log of SQLite that is another file": beside_books("-wal"),
     "books with an index of SQLite's log that is another file": beside_books("-shm"),
+    "an objective of 400 digits": in_job_summary(objective=10**400),
+    "seconds of 400 digits": in_job_summary(seconds=10**400),
+    "a best epoch of 400 digits": in_job_summary(best_epoch=10**400),
+    "a best epoch of another type": in_job_summary(best_epoch="x"),
+    "test scores of 400 digits": in_job_summary(test={"accuracy": 10**400}),
+    "a best row of 400 digits": in_job_summary(best={"val/loss": 10**400, "val/accuracy": 10**400}),
     "test scores that are text": in_job_summary(test="abc"),
     "test scores of other types": in_job_summary(test={"accuracy": [1]}),
 }
@@ -955,6 +967,11 @@ LISTING = (
 )
 EXPORT = ("export", THERE, "--format", "safetensors")
 PAGES = (("report", THERE), ("compare", THERE, THERE, "--html", "c.html"))
+LONG_NUMBERS = {
+    **dict.fromkeys(("objective", "seconds", "parameters", "steps"), 10**400),
+    "test": {"accuracy": 10**400, "loss": 10**400},
+    "best": {"epoch": 10**400, "step": 10**400, "val/loss": 10**400},
+}
 # each with a command line; it does what it says without harm, or is refused
 VISITED: dict[str, tuple[tuple[str, ...], Spoil]] = {
     **{f"{verb}: link {name}": ((verb, THERE, *rest), names_a_file(f"{THERE}/{name}")) for verb, name, rest in (
@@ -977,6 +994,8 @@ VISITED: dict[str, tuple[tuple[str, ...], Spoil]] = {
     **{f"{arguments[0]}: names that are markup": (arguments, named(MARKUP)) for arguments in PAGES},
     **{f"{arguments[0]}: {key} of another type": (arguments, says(**{key: value})) for arguments in (*LISTING, EXPORT)
        for key, value in (("best", [1]), ("test", 3), ("versions", [1]), ("parameters", "x"), ("config", {"lr": [[]]}))},
+    **{f"{arguments[0]}: {key} of 400 digits": (arguments, says(**{key: value})) for arguments in (*LISTING, EXPORT)
+       for key, value in LONG_NUMBERS.items()},
 }  # fmt: skip
 
 # 39: archives of data, and weights to begin with -------------------------------------------------------------------

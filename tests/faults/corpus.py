@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import sqlite3
 import struct
@@ -29,6 +30,7 @@ import torch
 import yaml
 
 from dltrain.storage import checkpoint
+from dltrain.storage.index import Index
 from dltrain.storage.job_names import named_by_number
 
 Spoil = Callable[[Path], None]
@@ -946,6 +948,32 @@ def named(text: str) -> Spoil:
     return spoil
 
 
+def in_cache(**facts: object) -> Spoil:
+    """A cache of a listing that fits the files, and says something else of the run."""
+
+    def spoil(folder: Path) -> None:
+        root, sweep = folder / "outputs", folder / "outputs" / "n" / "sweep"
+        for place in (f"{THERE}-2", "outputs/n/sweep/0-lr=1", "outputs/n/sweep/1-lr=2"):
+            (folder / place).mkdir(parents=True)
+            shutil.copy(folder / THERE / "summary.json", folder / place)
+        (sweep / "sweep.json").write_text('{"identity": {"axes": [{"name": "lr"}]}, "finished": true}')
+        Index(root)
+        with closing(sqlite3.connect(root / ".runs.sqlite")) as base:
+            bases = dict(base.execute("SELECT id, content FROM bases").fetchall())
+            rows = base.execute("SELECT path, base, content FROM runs").fetchall()
+            base.execute("DELETE FROM bases")
+            for path, number, content in rows:
+                is_sweep, stamp, *_ = json.loads(content)
+                text = json.dumps([{**json.loads(bases[number])[0], **facts}, None])
+                number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+                base.execute("INSERT OR IGNORE INTO bases VALUES (?, ?)", (number, text))
+                row = (number, json.dumps([is_sweep, stamp, {}, {}]), path)
+                base.execute("UPDATE runs SET base = ?, content = ? WHERE path = ?", row)
+            base.commit()
+
+    return spoil
+
+
 def escaping_levels(folder: Path) -> None:
     """Levels of a column that end the docstring of an exported model."""
     file = folder / THERE / "data.json"
@@ -967,6 +995,19 @@ LISTING = (
 )
 EXPORT = ("export", THERE, "--format", "safetensors")
 PAGES = (("report", THERE), ("compare", THERE, THERE, "--html", "c.html"))
+FORGED: dict[str, dict[str, object]] = {
+    "tags are a number": {"tags": 5},
+    "tags are lists": {"tags": [[1], {"a": 1}]},
+    "overrides are numbers": {"overrides": [1, None]},
+    "overrides are a node": {"overrides": {"a": 1}},
+    "axes are a number": {"axes": 7, "finished": 1},
+    "status is a list": {"status": [1]},
+    "status is a number": {"status": 1.5},
+    "score is text": {"val/loss": "x", "objective": "x"},
+    "begin is a node": {"begun": {"a": 1}},
+    "score is huge": {"val/loss": 10**400, "objective": 10**400},
+    "notes are long": {"notes": "x" * 70_000_000},
+}
 LONG_NUMBERS = {
     **dict.fromkeys(("objective", "seconds", "parameters", "steps"), 10**400),
     "test": {"accuracy": 10**400, "loss": 10**400},
@@ -987,6 +1028,8 @@ VISITED: dict[str, tuple[tuple[str, ...], Spoil]] = {
         ("runs", "outputs"),
         lambda folder: hot_journal(folder / "outputs" / ".runs.sqlite", folder / "precious" / "file"),
     ),
+    **{f"{arguments[0]}: forged cache whose {name}": (arguments, in_cache(**facts)) for name, facts in FORGED.items()
+       for arguments in (("runs", "outputs"), ("show", THERE))},
     **{f"{verb}: link .dltrain": ((verb, THERE), names_a_file(".dltrain", "precious")) for verb in ("archive", "trash")},
     "restore: link .dltrain": (("restore", "2026-01-31_12-00-00-abcd"), names_a_file(".dltrain", "precious")),
     **{f"{arguments[0]}: names that are escapes": (arguments, named(ESCAPES)) for arguments in LISTING},

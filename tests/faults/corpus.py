@@ -805,6 +805,7 @@ def in_job_summary(**changes: object) -> Spoil:
     return spoil
 
 
+TRIAL = '{"op_code":4,"study_id":0,"datetime_start":"2026-01-01T00:00:00.000000","worker_id":"x"}\n'
 SWEEPS: dict[str, Spoil] = {
     "code beside it": overriding("model._target_=sweep.payload.M"),
     "code of the working folder": overriding("model._target_=helper.M"),
@@ -830,6 +831,7 @@ SWEEPS: dict[str, Spoil] = {
     "record whose identity is another": recorded(identity={"axes": 7, "settings": [], "fixed": 3, "sweep": None, "test": 1}),
     "study of lists": in_study("[1]\n[2]\n"),
     "study of other entries": in_study('{"op_code": 77}\n{"op_code": "x"}\n'),
+    "study of many trials": in_study('{"op_code":0,"worker_id":"x","study_name":"sweep","directions":[1]}\n' + TRIAL * 300_000),
     "study that is deep": in_study("[" * 100_000 + "\n"),
     **{f"link {name}": sweep_linked(name, "../precious/file")
        for name in ("sweep.lock", "study.log", "sweep.json", "results.csv", "stacks.log", "books.sqlite")},

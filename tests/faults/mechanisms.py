@@ -11,6 +11,7 @@ from collections import Counter
 MECHANISMS = {
     # first, since its items have the names of records of other types
     "a whole number that no float holds": r"of 400 digits",
+    "more trials than a sweep has": r"study of many trials",
     "a cache that fits the files and lies": r"forged cache",
     # names that are built
     "a function of the standard library as a part": r"config: target '(os\.system|posix|subprocess|shutil|webbrowser|socket|urllib|timeit|pdb|code)"

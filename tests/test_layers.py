@@ -115,6 +115,7 @@ def test_no_module_imports_itself_through_others():
 def test_parts_do_not_import_each_other():
     shared = {
         "batch_norm",
+        "children",
         "direction",
         "declare",
         "devices",

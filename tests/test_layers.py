@@ -25,7 +25,7 @@ LAYERS = (
     ("storage", "screen"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
      "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges", "devices",
-     "declare", "processors", "strict_json", "text", "verbs"),
+     "declare", "processors", "children", "strict_json", "text", "verbs"),
 )  # fmt: skip
 
 # What `import dltrain` shows: names of the API, imported when they are used.
@@ -115,6 +115,7 @@ def test_no_module_imports_itself_through_others():
 def test_parts_do_not_import_each_other():
     shared = {
         "batch_norm",
+        "children",
         "direction",
         "declare",
         "devices",

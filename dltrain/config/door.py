@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.machinery import PathFinder
+from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,36 @@ def is_shipped(name: str) -> bool:
 
 
 def in_working_folder(module: str) -> bool:
-    """Return whether a module lies in the working folder, found by its file, and can be imported from there."""
+    """Return whether a module is a file of the working folder that an import from there would find; imports nothing.
+
+    `sys.path` stays as it is: the name may be a stranger's, and the files beside it then are no code of the user.
+    """
     here = Path.cwd()
     base = here.joinpath(*module.split("."))
     if not module or not (base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()):
         return False
-    if str(here) not in sys.path:
-        sys.path.insert(0, str(here))
-    spec = importlib.util.find_spec(module.split(".")[0])
-    return spec is not None and Path(spec.origin or here / "x").resolve().is_relative_to(here.resolve())
+    spec = _spec_of(module.split(".")[0], here)
+    if spec is None:
+        return False
+    # a folder without __init__.py has no file of its own
+    places = [spec.origin] if spec.has_location else spec.submodule_search_locations or []
+    return any(Path(place).resolve().is_relative_to(here.resolve()) for place in places if place)
+
+
+def _spec_of(root: str, here: Path) -> ModuleSpec | None:
+    """Return where a top-level module was, or would be, imported from if the working folder came first."""
+    if root in sys.modules:
+        return getattr(sys.modules[root], "__spec__", None)
+    if BuiltinImporter.find_spec(root) or FrozenImporter.find_spec(root):
+        return None
+    return PathFinder.find_spec(root, sys.path if str(here) in sys.path else [str(here), *sys.path])
+
+
+def _add_working_folder() -> None:
+    """Let modules of the working folder be imported; called for an allowed name only, since every import looks there first."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
 
 
 def _missing(name: str) -> str:
@@ -87,7 +108,9 @@ def _missing(name: str) -> str:
     here, (root, *parts) = Path.cwd(), name.split(".")
     if not parts:
         defined = re.compile(rf"^(class|def) {root}\b", re.MULTILINE)
-        files = [file for file in here.glob("*.py") if defined.search(file.read_text("utf-8", "replace"))]
+        # reading a pipe would block
+        modules = [file for file in here.glob("*.py") if file.is_file()]
+        files = [file for file in modules if defined.search(file.read_text("utf-8", "replace"))]
         module = files[0].stem if files else "MODULE"
         return f", which names no module. Write `_target_: {module}.{root}`"
     module = ".".join([root, *parts[:-1]])
@@ -348,6 +371,8 @@ class Door:
         """Import the object of a dotted name, if it is trusted."""
         self.check_name(name, key)
         module_name, _, attribute = name.rpartition(".")
+        if not (of_library(name, key) or of_shipped_package(name)) and in_working_folder(module_name):
+            _add_working_folder()
         try:
             module = importlib.import_module(module_name)
         except Exception as error:

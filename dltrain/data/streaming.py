@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dltrain.children import outside_working_folder
 from dltrain.data.errors import BrokenSamples, DataError
 from dltrain.data.progress import Progress
 from dltrain.data.raw import Reader
@@ -103,7 +104,8 @@ class WorkerPool:
             self._asked.positions = positions
             if self._loader is None:
                 self._loader = self._start()
-            batches = iter(self._loader)
+            with outside_working_folder():
+                batches = iter(self._loader)
             while (read := self._next(batches)) is not None:
                 yield _unwrapped(read)
         except (RuntimeError, ConnectionError, EOFError) as error:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from dltrain.errors import CheckpointProblem
 from dltrain.loggers.events import shown_name
+from dltrain.storage.index import number_of
 from dltrain.storage.summary import column_of, read_rows, read_summary, read_text
 
 Row: TypeAlias = dict[str, float]
@@ -145,9 +146,8 @@ def numbers_of(value: object) -> dict[str, float]:
 
 def number_in(value: object, key: str) -> float | None:
     """Return a finite number of a mapping from a file, None where there is none."""
-    found = value.get(key) if isinstance(value, Mapping) else None
-    good = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
-    return float(found) if good and found is not None else None
+    found = number_of(value.get(key)) if isinstance(value, Mapping) else None
+    return found if found is not None and math.isfinite(found) else None
 
 
 def size_of(path: Path) -> int:

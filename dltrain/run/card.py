@@ -18,6 +18,7 @@ from dltrain.report.record import number_in, numbers_of
 from dltrain.run.deployed import ColumnInput, Deployed
 from dltrain.run.usage import sample, usage
 from dltrain.screen.table import one_line
+from dltrain.storage.index import number_of
 from dltrain.storage.summary import read_summary
 
 _FILES = {"onnx": "model.onnx", "torch": "model.pt2, model.py", "safetensors": "model.safetensors, model.py"}
@@ -205,7 +206,8 @@ def _training(config: Config, summary: Mapping[str, Any]) -> list[Sequence[str]]
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else ""
+    found = number_of(value)
+    return "" if found is None else f"{found:.4g}"
 
 
 def _text(value: object) -> str:

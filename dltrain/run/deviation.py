@@ -24,7 +24,11 @@ def deviation(then: Any, now: Any) -> float:
     if then == now or (then != then and now != now):
         return 0.0
     if isinstance(then, int | float) and isinstance(now, int | float):
-        return _finite(abs(then - now) / max(abs(then), abs(now)))
+        try:
+            return _finite(abs(then - now) / max(abs(then), abs(now)))
+        except OverflowError:
+            # a whole number of a stranger that no float holds
+            return math.inf
     return math.inf
 
 

@@ -127,7 +127,7 @@ def _keep_python() -> Iterator[None]:
 
 @contextmanager
 def _keep_path() -> Iterator[None]:
-    """Keep sys.path, to which looking for code of the working folder adds it."""
+    """Keep sys.path, to which building code of the working folder adds it."""
     path = list(sys.path)
     try:
         yield

@@ -24,7 +24,7 @@ from typing import Any
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.job_names import job_number
 from dltrain.storage.lock import is_held
-from dltrain.storage.summary import TAGS, merged_tags, read_json, texts
+from dltrain.storage.summary import MAX_BYTES, MAX_TABLE_BYTES, TAGS, merged_tags, read_json, texts
 
 CACHE = ".runs.sqlite"
 # changes with the content of the cache
@@ -48,6 +48,9 @@ _NUMBERS = (
 )
 # columns of the best row of metrics.csv that are no scores
 _NO_SCORES = ("epoch", "step", "lr", "seconds", "images_per_second")
+# facts that are lists of texts, and those that are one text or number; all others are numbers
+_LISTS = frozenset(("overrides", "tags", "axes"))
+_SCALARS = frozenset((*FIELDS, "commit", "dirty", "torch", "dltrain", "finished")) - frozenset(_NUMBERS)
 # `status` of a run that says `running` while no process holds it, and of one whose summary cannot be read
 KILLED, DAMAGED = "killed", "damaged"
 
@@ -328,8 +331,10 @@ class Cache:
             return {}
 
     def _is_file(self) -> bool:
+        """Return whether it is a file of bearable size; it may be a stranger's."""
         try:
-            return stat.S_ISREG(self.file.lstat().st_mode)
+            status = self.file.lstat()
+            return stat.S_ISREG(status.st_mode) and status.st_size <= MAX_TABLE_BYTES
         except OSError:
             return False
 
@@ -339,6 +344,8 @@ class Cache:
             with suppress(OSError):
                 os.unlink(f"{self.file}{ending}")
         connection = sqlite3.connect(self.file, timeout=2.0, isolation_level=None)
+        # no row says more than the summary that it was made from
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BYTES)
         # a damaged cache is made again: nothing in it is worth waiting for the disk
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute("PRAGMA journal_mode=MEMORY")
@@ -356,6 +363,7 @@ class Cache:
             if number != _digest(content):
                 raise ValueError("changed by somebody")
             facts, config = json.loads(content)
+            _check_facts(_object(facts))
             self._know(number, (_object(facts), config if config is None else _object(config)))
         rows = base.execute("SELECT path, base, content FROM runs").fetchall()
         # one text is read three times as fast as many
@@ -365,6 +373,7 @@ class Cache:
         encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
         for (path, number, _), (is_sweep, stamp, changed, changes) in zip(rows, contents, strict=True):
             facts, config = self._bases[number]
+            _check_facts(changed)
             name = path.decode(encoding, errors)
             found[name] = Entry(name, "", is_sweep, facts | changed, config, _object(changes), tuple(stamp))
         return found
@@ -376,7 +385,7 @@ class Cache:
     def write(self, changed: Iterable[Entry], gone: Iterable[str]) -> None:
         """Store entries; where that fails, `problem` says why."""
         if os.path.lexists(self.file) and not self._is_file():
-            self.problem = f"{self.file} is not a regular file: listings read every summary"
+            self.problem = f"{self.file} is not a regular file of at most {MAX_TABLE_BYTES // 10**6} MB: listings read every summary"
             return
         try:
             with closing(self._open()) as base:
@@ -417,6 +426,19 @@ def _keys(facts: Mapping[str, Any], config: Mapping[str, Any] | None) -> tuple[s
 
 def _changes(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if base[key] != value}
+
+
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    """Raise ValueError for facts of other types than `read_entry` makes: the cache may be a stranger's."""
+    for key, value in facts.items():
+        if key in _LISTS:
+            good = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        elif key in _SCALARS:
+            good = isinstance(value, str if key == "status" else str | int | float)
+        else:
+            good = type(value) is float or number_of(value) is not None
+        if not good:
+            raise ValueError(f"`{key[:80]}` is of another type")
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.errors import CheckpointProblem
+from dltrain.storage.index import number_of
 from dltrain.storage.summary import ENDED
-from dltrain.sweep.jobs import FACTS, Job
+from dltrain.sweep.jobs import FACTS, Job, finite
 from dltrain.text import say
 
 NAME = "books.sqlite"
 FORMAT = 1
+MEMORY = ":memory:"
+# files beside a database, by which SQLite restores it
+JOURNALS = ("-journal", "-wal", "-shm")
 PATIENCE = 5.0  # seconds to wait for a program that reads them
 EVERY = 1.0  # seconds between two transactions, which wait for the disk
 # number: of the job. axes: JSON, its values by axis. seconds: of training. best: JSON, the row of metrics.csv at the best epoch.
@@ -75,17 +79,28 @@ def opened(file: Path) -> sqlite3.Connection:
     try:
         return connected(file)
     except sqlite3.OperationalError as error:
-        say(f"{file} cannot be written ({error}): the next driver will read the folders of the jobs")
-        return connected(Path(":memory:"))
+        return in_memory(file, error)
     except sqlite3.DatabaseError as error:
         say(f"{file} cannot be used ({error}): it is made again from the folders of the jobs")
-    for name in (file.name, f"{file.name}-journal"):
-        file.with_name(name).unlink(missing_ok=True)
-    return connected(file)
+    for ending in ("", *JOURNALS):
+        with suppress(OSError):
+            os.unlink(f"{file}{ending}")
+    try:
+        return connected(file)
+    except sqlite3.DatabaseError as error:
+        return in_memory(file, error)
+
+
+def in_memory(file: Path, error: Exception) -> sqlite3.Connection:
+    """Open books that end with the driver."""
+    say(f"{file} cannot be written ({error}): the next driver will read the folders of the jobs")
+    return connected(Path(MEMORY))
 
 
 def connected(file: Path) -> sqlite3.Connection:
     """Open a file of books, or begin one. Raises sqlite3.DatabaseError for a file that holds something else."""
+    if str(file) != MEMORY:
+        check_alone(file)
     connection = sqlite3.connect(file, timeout=PATIENCE)
     try:
         # a rollback journal, which works on network disks, too
@@ -98,6 +113,22 @@ def connected(file: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def check_alone(file: Path) -> None:
+    """Raise sqlite3.DatabaseError for a database that SQLite would restore from a file beside it.
+
+    A journal may name any file of the user, which SQLite then deletes. One that a killed driver left is not worth the risk.
+    """
+    for ending in JOURNALS:
+        if os.path.lexists(f"{file}{ending}"):
+            raise sqlite3.DatabaseError("a driver was killed while it wrote")
+    if file.is_file():
+        with open(file, "rb") as stream:
+            versions = stream.read(20)[18:]
+        # 2: a log beside the file, which these books never have
+        if versions not in (b"", b"\1\1"):
+            raise sqlite3.DatabaseError("it holds no books")
 
 
 def check_content(connection: sqlite3.Connection, file: Path) -> bool:
@@ -122,11 +153,17 @@ def rows(file: Path) -> Generator[tuple[Any, ...]]:
     if not file.is_file():
         return
     with (
-        suppress(sqlite3.DatabaseError, CheckpointProblem),
-        closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection,
+        suppress(sqlite3.DatabaseError, CheckpointProblem, OSError),
+        closing(read_only(file)) as connection,
     ):
         if check_content(connection, file):
             yield from connection.execute(f"SELECT {', '.join(COLUMNS)} FROM jobs ORDER BY number")
+
+
+def read_only(file: Path) -> sqlite3.Connection:
+    """Open books that only another process may write. Raises sqlite3.DatabaseError, OSError."""
+    check_alone(file)
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def beside(
@@ -149,7 +186,7 @@ def row_of(job: Job, digest: str) -> tuple[Any, ...]:
             changed, size = status.st_mtime_ns, status.st_size
     facts = {key: summary[key] for key in FACTS if summary.get(key)}
     return (
-        job.number, job.folder.name, json.dumps(job.chosen), job.state, job.reason, job.objective, summary.get("best_epoch"),
+        job.number, job.folder.name, json.dumps(job.chosen), job.state, job.reason, job.objective, finite(summary.get("best_epoch")),
         job.seconds, json.dumps(summary.get("best") or {}), json.dumps(facts), digest, changed, size,
     )  # fmt: skip
 
@@ -167,13 +204,13 @@ def fill(job: Job, row: tuple[Any, ...]) -> bool:
         if state not in ENDED or (status.st_mtime_ns, status.st_size) != (changed, size):
             return False
         found = dict(json.loads(best))
-        if not all(isinstance(value, int | float) for value in found.values()):
+        if not all(number_of(value) is not None for value in found.values()):
             return False
         summary = {"best": found, "objective": objective, **dict(json.loads(facts))}
         if best_epoch is not None:
             summary["best_epoch"] = float(best_epoch)
         job.seconds = float(seconds)
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ArithmeticError, ValueError, TypeError, RecursionError):
         return False
     job.summary, job.state, job.reason = summary, str(state), str(reason)
     job.trim()

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from dltrain.config.schema import Config
 from dltrain.storage import manifest
 from dltrain.storage.files import replace
+from dltrain.storage.index import number_of
 from dltrain.storage.summary import ENDED, UNRANKED, read_json
 from dltrain.text import first_line, utf8
 
@@ -74,19 +75,17 @@ class Job:
 
     @property
     def objective(self) -> float | None:
-        value = self.summary.get("objective")
-        return value if isinstance(value, int | float) and math.isfinite(value) and not self.failed else None
+        return None if self.failed else finite(self.summary.get("objective"))
 
     def number_at_best(self, name: str) -> float | None:
         """Return a column of metrics.csv at the best epoch, or a number of the summary; None where it is not finite."""
-        value = (self.summary.get("best") or {}).get(name, self.summary.get(name))
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+        return finite((self.summary.get("best") or {}).get(name, self.summary.get(name)))
 
     @property
     def test_scores(self) -> dict[str, float]:
         """Return the scores of the test split in the summary; empty where it has none, or none that are numbers."""
         found = self.summary.get("test")
-        known = isinstance(found, dict) and all(isinstance(value, int | float) for value in found.values())
+        known = isinstance(found, dict) and all(number_of(value) is not None for value in found.values())
         return dict(found) if isinstance(found, dict) and known else {}
 
     def read(self) -> None:
@@ -96,8 +95,10 @@ class Job:
             if not isinstance(summary.get("best") or {}, dict):
                 return
             seconds = float(summary.get("seconds") or 0.0)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, OverflowError):
             return
+        if finite(summary.get("best_epoch")) is None:
+            summary.pop("best_epoch", None)
         self.summary, self.seconds = summary, seconds
         self.state = str(self.summary.get("status", "running"))
         self.reason = str(self.summary.get("stop_reason") or "")
@@ -146,6 +147,12 @@ class Job:
 
     def label(self) -> str:
         return label(self.chosen)
+
+
+def finite(value: object) -> float | None:
+    """Return a finite number of a summary, None for anything else: a job's folder may come from elsewhere."""
+    number = number_of(value)
+    return number if number is not None and math.isfinite(number) else None
 
 
 def label(chosen: Chosen) -> str:

@@ -21,7 +21,8 @@ from dltrain.sweep.plan.plan import HOW, Plan
 from dltrain.sweep.reuse import weighty
 
 # what may be given alone beside `sweep.resume`, to extend the sweep, as may the axes that it has
-GROWING = ("sweep.trials=", "sweep.seeds=", "seed=")
+GROWING = ("sweep.trials", "sweep.seeds", "seed")
+_KEY = re.compile(r"[\w$%./@:-]+")
 
 
 def resumed_texts(texts: list[str]) -> tuple[Path | None, list[str], list[str] | None]:
@@ -35,28 +36,45 @@ def resumed_texts(texts: list[str]) -> tuple[Path | None, list[str], list[str] |
     folder = Path(given[-1].partition("=")[2].strip("'\""))
     check_folder(folder)
     record = read_record(folder)
-    how = tuple(f"sweep.{key}{sign}" for key in HOW for sign in "=.")
     rest = [t for t in texts if not t.startswith("sweep.resume=")]
-    growing = (*GROWING, *(f"{axis['name']}=" for axis in record["identity"]["axes"]))
-    if any(not t.startswith((*how, *growing, "trust=")) for t in rest):
+    growing = {*GROWING, *(str(axis["name"]) for axis in record["identity"]["axes"])}
+    if any(not sets_how(t) and key_of(t) not in {*growing, "trust"} for t in rest):
         return folder, rest, None
-    replaced = tuple(t.partition("=")[0] + "=" for t in rest if t.startswith(growing))
-    if {"seed=", "sweep.seeds="} & set(replaced):
+    replaced = {key_of(t) for t in rest} & growing
+    if {"seed", "sweep.seeds"} & replaced:
         # two ways to say which seeds
-        replaced = (*replaced, "seed=", "sweep.seeds=")
-    then = [t for t in record["overrides"] if not t.startswith((*how, *replaced))]
+        replaced |= {"seed", "sweep.seeds"}
+    then = [t for t in record["overrides"] if not sets_how(t) and key_of(t) not in replaced]
     check_recorded(folder, then)
-    if any(t.startswith("trust=") for t in rest):
-        then = [t for t in then if not t.startswith("trust=")]
+    if any(key_of(t) == "trust" for t in rest):
+        then = [t for t in then if key_of(t) != "trust"]
     return folder, then + rest, rest
 
 
+def key_of(text: str) -> str:
+    """Return the key that an override adds, changes or removes, as it is written: `a.b` or `group/sub@package`."""
+    return text.strip().lstrip("+~").partition("=")[0].strip()
+
+
+def sets_how(text: str) -> bool:
+    """Return whether an override says how a sweep runs, of which a record decides nothing."""
+    path = key_of(text).replace("/", ".")
+    return any(path == f"sweep.{key}" or path.startswith(f"sweep.{key}.") for key in HOW)
+
+
 def check_recorded(folder: Path, texts: list[str]) -> None:
-    """Refuse recorded overrides of Hydra's node: `hydra.searchpath` could import a package while composing."""
+    """Refuse recorded overrides of Hydra's node, whose `hydra.searchpath` could import a package while composing.
+
+    Refuse also those that would put something among the settings of the sweep by another way than their name.
+    """
     for text in texts:
-        if re.match(r"[+~]*hydra\b", text):
+        key = key_of(text)
+        roots = [re.split(r"[./]", part)[0] for part in re.split("[@:]", key)]
+        is_node = roots == ["sweep"] and "{" in text.partition("=")[2]
+        if roots[0] == "hydra" or {"hydra", "sweep"} & set(roots[1:]) or is_node or not _KEY.fullmatch(key):
+            what = "how the sweep runs" if "sweep" in roots else "what is set for Hydra"
             raise CheckpointProblem(
-                f"{folder / RECORD} holds `{text[:80]}`: what is set for Hydra is not taken from a record.\n"
+                f"{folder / RECORD} holds `{text[:80]}`: {what} is not taken from a record.\n"
                 f"Repeat the whole command of that sweep, with {shlex.quote(assigned('sweep.resume', folder))}"
             )
 

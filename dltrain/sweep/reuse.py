@@ -78,8 +78,8 @@ def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
 def compares(record: Path) -> bool:
     """Return whether the val/loss of a sweep's runs is the plain one; without an entry in sweep.json it is the training objective."""
     try:
-        return bool(json.loads(record.read_text(encoding="utf-8"))["loss"] == "plain")
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(read_json(record)["loss"] == "plain")
+    except (OSError, ValueError, KeyError):
         return False
 
 
@@ -91,7 +91,7 @@ def take_over(job: Job, source: Path) -> None:
     beside = job.folder.with_name(f".{job.folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(source, beside, copy_function=_link_checkpoints)
-    summary = json.loads((beside / "summary.json").read_text(encoding="utf-8"))
+    summary = read_json(beside / "summary.json")
     summary |= {"reused": str(source), "overrides": job.overrides}
     write_summary(beside, summary)
     os.replace(beside, job.folder)

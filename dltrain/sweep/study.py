@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -24,6 +25,7 @@ from dltrain.sweep.plan.space import Axis, active
 
 Direction = Literal["minimize", "maximize"]
 NAME = "sweep"
+CREATE_TRIAL = 4  # operation of a line of Optuna's journal
 PAUSES = (0.1, 0.5, 2.0)  # seconds between the tries to write; then the sweep stops
 
 
@@ -57,10 +59,10 @@ class NoLock(JournalFileOpenLock):
 class Journal(JournalFileBackend):
     """Optuna's journal file, whole after every append: a failed one is taken back, tried again, and then raises OSError."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, most: int) -> None:
         self.file = file
         if file.exists():
-            cut_half_line(file)
+            cut_half_line(file, most)
         super().__init__(str(file), NoLock(str(file)))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -80,23 +82,31 @@ class Journal(JournalFileBackend):
             raise
 
 
-def cut_half_line(file: Path) -> None:
-    """Drop what a killed driver left of its last line; Optuna would append to it. Raises CheckpointProblem for other damage."""
+def cut_half_line(file: Path, most: int = sys.maxsize) -> None:
+    """Drop what a killed driver left of its last line; Optuna would append to it.
+
+    Raises CheckpointProblem for other damage, and for more than `most` trials, each of which would be begun again.
+    """
     content = file.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(file, whole)
     for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
-        if not is_entry(line):
+        code = code_of(line)
+        if code is None:
             raise damaged(file, f" at line {number}")
+        most -= code == CREATE_TRIAL
+        if most < 0:
+            raise damaged(file, f" at line {number}: it holds more trials than the sweep has")
 
 
-def is_entry(line: bytes) -> bool:
-    """Return whether a line of the journal is a JSON object."""
+def code_of(line: bytes) -> Any:
+    """Return the operation of a line of the journal, 0 where it names none; None for what is no JSON object."""
     try:
-        return isinstance(json.loads(line), dict)
+        entry = json.loads(line)
     except (ValueError, RecursionError):
-        return False
+        return None
+    return (entry.get("op_code") or 0) if isinstance(entry, dict) else None
 
 
 def damaged(file: Path, where: str = "") -> CheckpointProblem:
@@ -111,15 +121,25 @@ ODD_ENTRY = (KeyError, TypeError, ValueError, IndexError, AttributeError, Assert
 
 
 class Study:
-    """Asks for configurations, takes reports and results; every call is on the disk when it returns."""
+    """Asks for configurations, takes reports and results; every call is on the disk when it returns.
 
-    def __init__(self, folder: Path, axes: list[Axis], sampler: Any, directions: list[Direction]) -> None:
+    `most`: trials that the sweep has; a file with more is refused.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        axes: list[Axis],
+        sampler: Any,
+        directions: list[Direction],
+        most: int = sys.maxsize,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.axes = axes
         self.file = folder / SWEEP_STUDY
         with quiet():
             try:
-                self.storage = JournalStorage(Journal(self.file))
+                self.storage = JournalStorage(Journal(self.file, most))
                 self.study = optuna.create_study(
                     study_name=NAME,
                     storage=self.storage,

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import sqlite3
 import struct
@@ -29,6 +30,7 @@ import torch
 import yaml
 
 from dltrain.storage import checkpoint
+from dltrain.storage.index import Index
 from dltrain.storage.job_names import named_by_number
 
 Spoil = Callable[[Path], None]
@@ -506,6 +508,12 @@ CHECKPOINTS: dict[str, tuple[str, Spoil]] = {
     "data.json with more keys": ("evaluate", in_contract(_target_="os.system")),
     "data.json with a column that is none": ("evaluate", in_contract(columns=[{"name": "a", "format": {"kind": "exec"}}])),
     "data.json with parts of a number": ("evaluate", in_contract(columns=[A_NUMBER | {"parts": ["hour"], "centers": [0.0]}])),
+    "data.json with a size of 400 digits": ("evaluate", in_contract(input_shape=[10**400])),
+    "data.json with a mean of 400 digits": ("evaluate", in_contract(target_mean=[10**400], target_std=[10**400])),
+    "data.json with a column of 400 digits": (
+        "evaluate",
+        in_contract(columns=[A_NUMBER | {"centers": [10**400], "lows": [10**400], "highs": [10**400], "parts": [""]}]),
+    ),
     "data.json with a huge shape": ("evaluate", in_contract(input_shape=[10**18, 8, 8])),
 }  # fmt: skip
 
@@ -614,6 +622,8 @@ VERIFIED: dict[str, Spoil] = {
     "metrics of epochs that are zero": replaced("metrics.csv", "step,epoch\n1,0\n2,nan\n2,inf\n"),
     "metrics whose names are escapes": replaced("metrics.csv", "step,\x1b[31m\n2,1\n1,2\n"),
     "configuration of os.system": edited("model._target_", "os.system"),
+    "configuration of code of the working folder": edited("model._target_", "helper.f"),
+    "configuration of data that are code of the working folder": edited("dataset._target_", "helper.f"),
     "configuration of an alias bomb": replaced("config.yaml", BOMB),
     "configuration of escapes": edited("notes", "\x1b]0;owned\x07", seed="\x1b[31m"),
     "data from a pipe": reads_from("pipe"),
@@ -727,6 +737,49 @@ def sweep_piped(name: str) -> Spoil:
     return spoil
 
 
+def hot_journal(file: Path, named: Path) -> None:
+    """A journal beside a database that names a file: SQLite rolls it back, and deletes that file."""
+    before, after = (sqlite3.connect(f"{file}{end}", isolation_level=None) for end in ("", ".new"))
+    before.execute("CREATE TABLE IF NOT EXISTS t (a)")
+    before.executemany("INSERT INTO t VALUES (?)", [("x" * 500,)] * 50)
+    pid = os.fork()
+    if pid == 0:
+        base = sqlite3.connect(file, isolation_level=None)
+        for order in (
+            "PRAGMA cache_size=1",
+            "BEGIN IMMEDIATE",
+            "UPDATE t SET a = 'y' || a",
+            "SELECT count(*) FROM t",
+        ):
+            base.execute(order).fetchall()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    after.close()
+    before.close()
+    Path(f"{file}.new").unlink()
+    name = str(named).encode()
+    end = struct.pack(">I", 2**30 // 4096 + 1) + name + struct.pack(">II", len(name), sum(name))
+    with open(f"{file}-journal", "ab") as journal:
+        journal.write(end + bytes.fromhex("d9d505f920a163d7"))
+
+
+def beside_books(ending: str) -> Spoil:
+    """Books beside which a file of SQLite names, or is, another file."""
+
+    def spoil(folder: Path) -> None:
+        recorded(finished=False)(folder)
+        (folder / "precious").mkdir()
+        (folder / "precious" / "file").write_text("x")
+        file = folder / "sweep" / "books.sqlite"
+        if ending == "-journal":
+            return hot_journal(file, folder / "precious" / "file")
+        with closing(sqlite3.connect(file)) as base:
+            base.execute("PRAGMA journal_mode=WAL")
+        os.link(folder / "precious" / "file", f"{file}{ending}")
+
+    return spoil
+
+
 def in_books(*commands: str, **values: str) -> Spoil:
     """Books of the sweep that a command or a value, an expression of SQL, has changed."""
 
@@ -752,6 +805,7 @@ def in_job_summary(**changes: object) -> Spoil:
     return spoil
 
 
+TRIAL = '{"op_code":4,"study_id":0,"datetime_start":"2026-01-01T00:00:00.000000","worker_id":"x"}\n'
 SWEEPS: dict[str, Spoil] = {
     "code beside it": overriding("model._target_=sweep.payload.M"),
     "code of the working folder": overriding("model._target_=helper.M"),
@@ -762,6 +816,9 @@ SWEEPS: dict[str, Spoil] = {
     "a node more": overriding("+augmentation.evil._target_=sweep.payload.M"),
     "a sampler": overriding("sweep=random", "sweep._target_=sweep.payload.sampler"),
     "a callback": overriding("+hydra.callbacks.evil._target_=sweep.payload.M"),
+    "a backend in a package": overriding("+sweep/backend@sweep.backend=ray"),
+    "a backend from another group": overriding("+optimizer@sweep.backend=adam"),
+    "a backend in a node": overriding("++sweep={backend:{_target_:dltrain.sweep.backends.slurm.Slurm}}"),
     "words of a package": overriding("hydra.searchpath=[pkg://hacked_words]"),
     "Hydra's sweeper": overriding("hydra/sweeper=basic"),
     "a name that leads outside": overriding("name=../../outside"),
@@ -774,6 +831,7 @@ SWEEPS: dict[str, Spoil] = {
     "record whose identity is another": recorded(identity={"axes": 7, "settings": [], "fixed": 3, "sweep": None, "test": 1}),
     "study of lists": in_study("[1]\n[2]\n"),
     "study of other entries": in_study('{"op_code": 77}\n{"op_code": "x"}\n'),
+    "study of many trials": in_study('{"op_code":0,"worker_id":"x","study_name":"sweep","directions":[1]}\n' + TRIAL * 300_000),
     "study that is deep": in_study("[" * 100_000 + "\n"),
     **{f"link {name}": sweep_linked(name, "../precious/file")
        for name in ("sweep.lock", "study.log", "sweep.json", "results.csv", "stacks.log", "books.sqlite")},
@@ -782,6 +840,19 @@ SWEEPS: dict[str, Spoil] = {
     "link 0/run.log": sweep_linked("0/run.log", "../../precious/file"),
     **{f"pipe {name}": sweep_piped(name) for name in ("sweep.json", "study.log", "books.sqlite", "0/summary.json", "0/config.yaml")},
 }  # fmt: skip
+
+# each meets a sweep that goes on as if the record did not say how; `sbatch` is on PATH, and the address is one of this machine
+BACKENDS = {
+    "a target": ["++sweep.backend._target_=dltrain.sweep.backends.slurm.Slurm"],
+    "a word": ["sweep/backend=slurm"],
+    "a word more": ["+sweep/backend=slurm"],
+    "a word with a target": ["++sweep.backend=slurm"],
+    "options of sbatch": ["++sweep.backend.extra=['--output=/any/file']"],
+    "an address": ["++sweep.backend.address=127.0.0.1:9"],
+    "a removal": ["~sweep.backend._target_"],
+    "many jobs": ["++sweep.jobs=1000"],
+    "a name without a sign": ["sweep.backend=ray", "sweep.backend.address=127.0.0.1:9"],
+}
 
 # each meets a sweep that goes on, and whose books are made again from the folders of its jobs where they are not ours
 RECOVERED: dict[str, Spoil] = {
@@ -801,6 +872,15 @@ RECOVERED: dict[str, Spoil] = {
     "books with a trigger that writes, as code in SQLite": in_books(
         "CREATE TRIGGER t AFTER INSERT ON jobs BEGIN UPDATE jobs SET objective = -9; END"
     ),
+    "books with a journal that names a file": beside_books("-journal"),
+    "books with a log of SQLite that is another file": beside_books("-wal"),
+    "books with an index of SQLite's log that is another file": beside_books("-shm"),
+    "an objective of 400 digits": in_job_summary(objective=10**400),
+    "seconds of 400 digits": in_job_summary(seconds=10**400),
+    "a best epoch of 400 digits": in_job_summary(best_epoch=10**400),
+    "a best epoch of another type": in_job_summary(best_epoch="x"),
+    "test scores of 400 digits": in_job_summary(test={"accuracy": 10**400}),
+    "a best row of 400 digits": in_job_summary(best={"val/loss": 10**400, "val/accuracy": 10**400}),
     "test scores that are text": in_job_summary(test="abc"),
     "test scores of other types": in_job_summary(test={"accuracy": [1]}),
 }
@@ -870,31 +950,30 @@ def named(text: str) -> Spoil:
     return spoil
 
 
-def hot_journal(folder: Path) -> None:
-    """A cache of a listing beside which a journal names a file: SQLite rolls it back, and deletes that file."""
-    file = folder / "outputs" / ".runs.sqlite"
-    before, after = (sqlite3.connect(f"{file}{end}", isolation_level=None) for end in ("", ".new"))
-    before.execute("CREATE TABLE t (a)")
-    before.executemany("INSERT INTO t VALUES (?)", [("x" * 500,)] * 50)
-    pid = os.fork()
-    if pid == 0:
-        base = sqlite3.connect(file, isolation_level=None)
-        for order in (
-            "PRAGMA cache_size=1",
-            "BEGIN IMMEDIATE",
-            "UPDATE t SET a = 'y' || a",
-            "SELECT count(*) FROM t",
-        ):
-            base.execute(order).fetchall()
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(pid, 0)
-    after.close()
-    before.close()
-    Path(f"{file}.new").unlink()
-    name = str(folder / "precious" / "file").encode()
-    end = struct.pack(">I", 2**30 // 4096 + 1) + name + struct.pack(">II", len(name), sum(name))
-    with open(f"{file}-journal", "ab") as journal:
-        journal.write(end + bytes.fromhex("d9d505f920a163d7"))
+def in_cache(**facts: object) -> Spoil:
+    """A cache of a listing that fits the files, and says something else of the run."""
+
+    def spoil(folder: Path) -> None:
+        root, sweep = folder / "outputs", folder / "outputs" / "n" / "sweep"
+        for place in (f"{THERE}-2", "outputs/n/sweep/0-lr=1", "outputs/n/sweep/1-lr=2"):
+            (folder / place).mkdir(parents=True)
+            shutil.copy(folder / THERE / "summary.json", folder / place)
+        (sweep / "sweep.json").write_text('{"identity": {"axes": [{"name": "lr"}]}, "finished": true}')
+        Index(root)
+        with closing(sqlite3.connect(root / ".runs.sqlite")) as base:
+            bases = dict(base.execute("SELECT id, content FROM bases").fetchall())
+            rows = base.execute("SELECT path, base, content FROM runs").fetchall()
+            base.execute("DELETE FROM bases")
+            for path, number, content in rows:
+                is_sweep, stamp, *_ = json.loads(content)
+                text = json.dumps([{**json.loads(bases[number])[0], **facts}, None])
+                number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+                base.execute("INSERT OR IGNORE INTO bases VALUES (?, ?)", (number, text))
+                row = (number, json.dumps([is_sweep, stamp, {}, {}]), path)
+                base.execute("UPDATE runs SET base = ?, content = ? WHERE path = ?", row)
+            base.commit()
+
+    return spoil
 
 
 def escaping_levels(folder: Path) -> None:
@@ -918,6 +997,24 @@ LISTING = (
 )
 EXPORT = ("export", THERE, "--format", "safetensors")
 PAGES = (("report", THERE), ("compare", THERE, THERE, "--html", "c.html"))
+FORGED: dict[str, dict[str, object]] = {
+    "tags are a number": {"tags": 5},
+    "tags are lists": {"tags": [[1], {"a": 1}]},
+    "overrides are numbers": {"overrides": [1, None]},
+    "overrides are a node": {"overrides": {"a": 1}},
+    "axes are a number": {"axes": 7, "finished": 1},
+    "status is a list": {"status": [1]},
+    "status is a number": {"status": 1.5},
+    "score is text": {"val/loss": "x", "objective": "x"},
+    "begin is a node": {"begun": {"a": 1}},
+    "score is huge": {"val/loss": 10**400, "objective": 10**400},
+    "notes are long": {"notes": "x" * 70_000_000},
+}
+LONG_NUMBERS = {
+    **dict.fromkeys(("objective", "seconds", "parameters", "steps"), 10**400),
+    "test": {"accuracy": 10**400, "loss": 10**400},
+    "best": {"epoch": 10**400, "step": 10**400, "val/loss": 10**400},
+}
 # each with a command line; it does what it says without harm, or is refused
 VISITED: dict[str, tuple[tuple[str, ...], Spoil]] = {
     **{f"{verb}: link {name}": ((verb, THERE, *rest), names_a_file(f"{THERE}/{name}")) for verb, name, rest in (
@@ -929,7 +1026,12 @@ VISITED: dict[str, tuple[tuple[str, ...], Spoil]] = {
     "export: names that end a docstring": (("export", THERE, "--format", "safetensors"), escaping_levels),
     "runs: link .runs.sqlite": (("runs", "outputs"), names_a_file("outputs/.runs.sqlite")),
     **{f"runs: link .runs.sqlite{end}": (("runs", "outputs"), names_a_file(f"outputs/.runs.sqlite{end}")) for end in ("-journal", "-wal", "-shm")},
-    "runs: a journal that names a file": (("runs", "outputs"), hot_journal),
+    "runs: a journal that names a file": (
+        ("runs", "outputs"),
+        lambda folder: hot_journal(folder / "outputs" / ".runs.sqlite", folder / "precious" / "file"),
+    ),
+    **{f"{arguments[0]}: forged cache whose {name}": (arguments, in_cache(**facts)) for name, facts in FORGED.items()
+       for arguments in (("runs", "outputs"), ("show", THERE))},
     **{f"{verb}: link .dltrain": ((verb, THERE), names_a_file(".dltrain", "precious")) for verb in ("archive", "trash")},
     "restore: link .dltrain": (("restore", "2026-01-31_12-00-00-abcd"), names_a_file(".dltrain", "precious")),
     **{f"{arguments[0]}: names that are escapes": (arguments, named(ESCAPES)) for arguments in LISTING},
@@ -937,6 +1039,8 @@ VISITED: dict[str, tuple[tuple[str, ...], Spoil]] = {
     **{f"{arguments[0]}: names that are markup": (arguments, named(MARKUP)) for arguments in PAGES},
     **{f"{arguments[0]}: {key} of another type": (arguments, says(**{key: value})) for arguments in (*LISTING, EXPORT)
        for key, value in (("best", [1]), ("test", 3), ("versions", [1]), ("parameters", "x"), ("config", {"lr": [[]]}))},
+    **{f"{arguments[0]}: {key} of 400 digits": (arguments, says(**{key: value})) for arguments in (*LISTING, EXPORT)
+       for key, value in LONG_NUMBERS.items()},
 }  # fmt: skip
 
 # 39: archives of data, and weights to begin with -------------------------------------------------------------------
@@ -1105,7 +1209,8 @@ ARCHIVES: dict[str, tuple[tuple[str, ...], Spoil]] = {
 ITEMS = [
     f"{kind}: {name}"
     for kind, items in {
-        "config": CONFIGS, "hydra": HYDRAS, "word": WORDS, "run": CHECKPOINTS, "sweep": SWEEPS, "recovered": RECOVERED, "data": ARCHIVES,
+        "config": CONFIGS, "hydra": HYDRAS, "word": WORDS, "run": CHECKPOINTS, "sweep": SWEEPS, "data": ARCHIVES,
+        "backend": BACKENDS, "recovered": RECOVERED,
         "verify": VERIFIED, "verify sweep": VERIFIED_SWEEPS, "visit": VISITED,
     }.items()
     for name in items

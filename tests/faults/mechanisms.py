@@ -9,6 +9,10 @@ import re
 from collections import Counter
 
 MECHANISMS = {
+    # first, since its items have the names of records of other types
+    "a whole number that no float holds": r"of 400 digits",
+    "more trials than a sweep has": r"study of many trials",
+    "a cache that fits the files and lies": r"forged cache",
     # names that are built
     "a function of the standard library as a part": r"config: target '(os\.system|posix|subprocess|shutil|webbrowser|socket|urllib|timeit|pdb|code)"
     r"|config: \w+ os|word: model os|verify: configuration of os",
@@ -81,7 +85,7 @@ MECHANISMS = {
     "a table that is none": r"metrics|confusion|results",
     # files in the place of others
     "a database with a view, a trigger or other columns": r"books with (a view|a trigger|other columns)",
-    "a journal of SQLite that names a file": r"a journal that",
+    "a journal of SQLite that names a file": r"a journal that|books with (a log|an index)",
     "a link in the place of a file or folder": r"\blink|is a link",
     "a pipe in the place of a file": r"pipe",
     "a device, the terminal or the kernel as data": r"data from|tar: device",
@@ -96,6 +100,7 @@ MECHANISMS = {
     "markup in names that a page shows": r"markup",
     "code in names that a file of code holds": r"end a docstring",
     # new nodes of a sweep's record
+    "a backend, or settings of one, that a sweep's record chooses": r"backend: |sweep: a backend",
     "a part that a sweep's record adds": r"sweep: (an optimizer|a dataset|a node more|a sampler)",
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import subprocess
@@ -22,6 +23,8 @@ import yaml
 from faults import copy_of, everything, swept
 from mechanisms import MECHANISMS, counted, table
 from zygote import HEAVY, LIGHT, Seen, Zygote
+
+from dltrain.sweep.record import resumed_texts
 
 ROOT = Path(__file__).parents[2]
 SECONDS, MEGABYTES = 1.0, 200.0
@@ -68,13 +71,19 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def check_refused(
-    seen: Seen, folder: Path, before: dict[str, bytes], codes=(2, 3, 4), left_out: str = "err"
+    seen: Seen,
+    folder: Path,
+    before: dict[str, bytes],
+    codes=(2, 3, 4),
+    left_out: str = "err",
+    opens: bool = False,
 ) -> None:
+    """`opens`: a module of the working folder is imported, since the command line, or a callback, may name it."""
     assert seen.code in codes, seen.error or seen.code
     assert seen.error.startswith("dltrain: ")
     assert len(seen.error.splitlines()) <= 6 and "Traceback" not in seen.error, seen.error
     assert len(seen.error) < 1500
-    assert seen.ran == []
+    assert seen.ran == [] and (opens or not seen.open)
     now = files(folder)
     assert {path: now[path] for path in now if not path.startswith(left_out)} == before
     print(f"{seen.seconds:.3f} s, {seen.cpu:.3f} s of CPU, {seen.megabytes:.0f} MB")
@@ -176,7 +185,7 @@ def test_36_hydra_s_own_node(workdir, light, override):
     (workdir / "helper.py").write_text(corpus.HELPER)
     before = files(workdir)
     seen = light.run([override, "steps=1", "quiet=true"], workdir)
-    check_refused(seen, workdir, before, codes=(2,))
+    check_refused(seen, workdir, before, codes=(2,), opens="helper" in override)
     assert seen.wrote == []
 
 
@@ -198,7 +207,7 @@ def test_36_38_words_from_a_folder_of_a_stranger(workdir, tmp_path_factory, ligh
     elsewhere, override = words_of_a_stranger(workdir, tmp_path_factory, corpus.WORDS[name])
     before = files(workdir)
     seen = light.run(["--config-dir", elsewhere, override], workdir)
-    check_refused(seen, workdir, before, codes=(2,))
+    check_refused(seen, workdir, before, codes=(2,), opens="of the working folder" in name)
     assert seen.wrote == []
     assert not [module for module in seen.imports if module.split(".")[0] in ("torch", "antigravity")]
 
@@ -218,7 +227,7 @@ def test_36_recipe_of_a_stranger_at_every_door(workdir, tmp_path_factory, light,
     elsewhere, _ = words_of_a_stranger(workdir, tmp_path_factory, corpus.RECIPES[name])
     before = files(workdir)
     seen = light.run(["--config-dir", elsewhere, *DOORS[door]], workdir)
-    check_refused(seen, workdir, before, codes=(2,))
+    check_refused(seen, workdir, before, codes=(2,), opens="of the working folder" in name)
     assert written(seen) == []
 
 
@@ -250,20 +259,28 @@ def test_37_sweep_of_a_stranger(workdir, light, name):
     assert not {module.split(".")[0] for module in seen.imports} & {"torch", "helper", "hacked_words"}
 
 
-@pytest.mark.parametrize("name", some_of(corpus.RECOVERED))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if "journal" in name else param
+        for name, param in zip(corpus.RECOVERED, some_of(corpus.RECOVERED), strict=True)
+    ],
+)
 def test_37_books_of_a_stranger(workdir, light, name):
     """They are a cache: the sweep ends with the results of its folders, or refuses; nothing is written outside of it."""
     copy_of(swept(), workdir / "sweep")
     table = (workdir / "sweep" / "results.csv").read_text()
     corpus.RECOVERED[name](workdir)
     seen = light.run(["-m", "sweep.resume=sweep"], workdir)
-    assert seen.code in (0, 4) and "Traceback" not in seen.error and len(seen.error) < 1500, seen.error
+    # 7: the job whose objective is no number has failed
+    assert seen.code in (0, 4, 7) and "Traceback" not in seen.error and len(seen.error) < 1500, seen.error
     # a socket of this machine starts the process that writes results.parquet
     assert [call for call in seen.ran if not ("socket.connect" in call and "family=1," in call)] == []
     assert seen.cpu < 2 * SECONDS
     inside = str(workdir / "sweep") + "/"
     assert [path for path in written(seen) if not path.startswith((inside, str(workdir / "err")))] == []
-    if seen.code == 0:
+    assert not (workdir / "precious").exists() or (workdir / "precious" / "file").read_text() == "x"
+    if seen.code == 0 and "400 digits" not in name and "best epoch" not in name:
         assert rows_of((workdir / "sweep" / "results.csv").read_text()) == rows_of(table)
 
 
@@ -271,6 +288,32 @@ def rows_of(text: str) -> list[dict[str, str]]:
     """The rows of results.csv without where its jobs are and how long they took."""
     rows = csv.DictReader(io.StringIO(text))
     return [{key: value for key, value in row.items() if key not in ("folder", "seconds")} for row in rows]
+
+
+# 37: what a record decides ----------------------------------------------------------------------------------------
+
+
+def a_record(folder: Path, texts: list[str]) -> None:
+    """Write a sweep.json with some overrides and the axis `lr`."""
+    axis = {"name": "lr", "options": [], "low": 0, "high": 0}
+    identity = {"sweep": "grid", "fixed": [], "axes": [axis], "settings": {}, "test": False}
+    folder.mkdir(exist_ok=True)
+    (folder / "sweep.json").write_text(json.dumps({"identity": identity, "overrides": texts}))
+
+
+@pytest.mark.parametrize("name", corpus.BACKENDS)
+def test_37_a_record_does_not_choose_the_backend_or_its_settings(workdir, name):
+    """Found in review: with `++` in front they escaped the filter, and Slurm or Ray got what a stranger wrote."""
+    a_record(workdir / "s", ["lr=0.1,0.2", *corpus.BACKENDS[name]])
+    _, texts, mine = resumed_texts(["sweep.resume=s", "sweep.backend=ray"])
+    assert texts == ["lr=0.1,0.2", "sweep.backend=ray"] and mine == ["sweep.backend=ray"]
+
+
+@pytest.mark.parametrize("sign", ["", "+", "++"])
+def test_37_what_the_command_line_says_replaces_the_record_with_any_sign(workdir, sign):
+    a_record(workdir / "s", [f"{sign}lr=0.1", f"{sign}seed=1,2", f"{sign}trust=[os]", "model=linear"])
+    _, texts, _ = resumed_texts(["sweep.resume=s", "lr=0.1,0.2", "seed=1,2,3", "trust=[timm]"])
+    assert texts == ["model=linear", "lr=0.1,0.2", "seed=1,2,3", "trust=[timm]"]
 
 
 # 37: checkpoints --------------------------------------------------------------------------------------------------
@@ -295,7 +338,9 @@ def check_named(seen: Seen, folder: Path, before: dict[str, bytes]) -> None:
     """Each is a finding (10) or a refusal (4) of a few lines, and nothing runs or is written."""
     assert seen.code in (4, 10), seen.error or seen.code
     assert "Traceback" not in seen.error and len(seen.error) < 1500 and "\x1b" not in seen.error
-    assert seen.ran == [] and {p: c for p, c in files(folder).items() if p != "err"} == before
+    assert (
+        seen.ran == [] and not seen.open and {p: c for p, c in files(folder).items() if p != "err"} == before
+    )
     assert [path for path in seen.wrote if path != str(folder / "err")] == []
     assert seen.cpu < 2 * SECONDS and seen.seconds < 10 * SECONDS and seen.megabytes < MEGABYTES
 
@@ -333,7 +378,7 @@ def test_37_verbs_that_visit_a_stranger_s_run(workdir, heavy, name):
     assert "Traceback" not in said and len(seen.error) < 1500 and not set(said) & set("\x1b\x07\x9b\u202e"), (
         said
     )
-    assert seen.ran == []
+    assert seen.ran == [] and (seen.megabytes < MEGABYTES or arguments[0] == "export")
     assert [path.name for path in (workdir / "precious").rglob("*")] == ["file"]
     assert (workdir / "precious" / "file").read_text() == "x"
     assert not (workdir / "hacked").exists()

@@ -8,8 +8,10 @@ import logging.handlers
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import corpus
@@ -56,6 +58,70 @@ def test_36_trust_of_a_stranger_s_file_holds_for_nothing(dltrain, workdir, verb)
     with pytest.raises(UserError, match=r"neither in the catalogue.*\n.*trust=\[helper\]"):
         dltrain(verb, run.path)
     assert not (workdir / "hacked").exists()
+
+
+VISITS = (
+    "resume",
+    "rerun",
+    "evaluate",
+    "reproduce",
+    "verify",
+    "predict",
+    "export",
+    "report",
+    "compare",
+    "diff",
+    "show",
+)
+
+
+@pytest.mark.parametrize("verb", VISITS)
+def test_36_a_name_that_is_refused_opens_the_working_folder_to_no_import(dltrain, workdir, monkeypatch, verb):
+    """The files beside the run may be a stranger's, and `torch.py` among them: every import would look there first."""
+    run = copy_of(everything()[1], workdir / "run")
+    (workdir / "helper.py").write_text("open('hacked', 'w')\ndef f(*a): ...\n")
+    content = yaml.safe_load((run.path / "config.yaml").read_text())
+    content["model"]["_target_"] = "helper.f"
+    (run.path / "config.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(workdir))])
+    before = list(sys.path)
+    with suppress(UserError):
+        dltrain(verb, "run", *{"compare": ["run"], "diff": ["run"], "predict": ["x.csv"]}.get(verb, []))
+    assert sys.path == before and not (workdir / "hacked").exists()
+
+
+def test_36_verify_runs_no_torch_of_the_working_folder(workdir):
+    """Found in review: the refusal of a name looked for it there, so that `import torch` did, too, and verify passed."""
+    run = copy_of(everything()[1], workdir / "run")
+    (workdir / "helper.py").write_text("def f(*a): ...\n")
+    (workdir / "torch.py").write_text("open('hacked', 'w')\nraise SystemExit\n")
+    content = yaml.safe_load((run.path / "config.yaml").read_text())
+    content["model"]["_target_"] = "helper.f"
+    (run.path / "config.yaml").write_text(yaml.safe_dump(content))
+    for command in (["-P", "-m", "dltrain"], ["-m", "dltrain"]):
+        done = subprocess.run([sys.executable, *command, "verify", "run"], capture_output=True, text=True)
+        assert not (workdir / "hacked").exists() and done.returncode == 10, (command, done)
+
+
+@pytest.mark.parametrize("name", ["posix.system", "marshal.loads", "zipimport.zipimporter", "torch.hub.load"])
+def test_36_a_module_of_python_is_none_of_a_file_of_its_name(dltrain, workdir, name):
+    """Built-in and frozen modules have no file: a harmless posix.py in the working folder does not make them the user's."""
+    module = workdir.joinpath(*name.split(".")[:-1]).with_suffix(".py")
+    module.parent.mkdir(exist_ok=True)
+    module.write_text("")
+    with pytest.raises(UserError, match="neither in the catalogue nor in the working folder"):
+        dltrain(f"model._target_={name}", "steps=1")
+
+
+def test_36_a_pipe_is_no_module_to_propose(dltrain, workdir):
+    os.mkfifo(workdir / "pipe.py")
+    (workdir / "mine.py").write_text("class Model: ...\n")
+    signal.alarm(60)
+    try:
+        with pytest.raises(UserError, match="Write `_target_: mine.Model`"):
+            dltrain("model._target_=Model", "steps=1")
+    finally:
+        signal.alarm(0)
 
 
 def test_36_trust_is_no_word_of_a_file(dltrain, workdir):

@@ -7,8 +7,10 @@ import errno
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import corpus
@@ -22,7 +24,7 @@ from dltrain.cli import dispatch, main
 from dltrain.data import cache
 from dltrain.errors import DataProblem, ResourceProblem, UserError
 from dltrain.processors import cores
-from dltrain.sweep.reuse import finished_runs
+from dltrain.sweep.reuse import compares, finished_runs
 from dltrain.text import shown
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31m"
@@ -313,6 +315,36 @@ def test_58_reuse_of_a_stranger_s_sweep(workdir, name):
     assert len(list(finished_runs(workdir / "outputs"))) == 2
     SPOILED[name](job_at(folder, 0))
     assert [path for _, path in finished_runs(workdir / "outputs")] == [job_at(folder, 1)]
+
+
+BESIDE: dict[str, Callable[[Path], None]] = {
+    "pipe": lambda file: os.mkfifo(file),
+    "deep": lambda file: void(file.write_text("[" * 100_000)),
+    "list": lambda file: void(file.write_text("[]")),
+    "long": lambda file: void(file.write_text('{"loss": "plain", "x": "' + "x" * 20_000_000 + '"}')),
+    "a key twice": lambda file: void(file.write_text('{"loss": "x", "loss": "plain"}')),
+    "not text": lambda file: void(file.write_bytes(b"\xff\xfe")),
+    "a folder": lambda file: file.mkdir(),
+}
+
+
+def void(_: object) -> None: ...
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_58_reuse_passes_by_a_record_that_is_none(workdir, name):
+    """A pipe in the place of a sweep.json made `sweep.reuse` wait, and a deep one ended it in a traceback."""
+    folder = copy_of(swept(), workdir / "outputs" / "name" / "sweep").path
+    other = workdir / "outputs" / "name" / "other"
+    (other / "0").mkdir(parents=True)
+    (other / "0" / "summary.json").write_text("{}")
+    BESIDE[name](other / "sweep.json")
+    signal.alarm(60)
+    try:
+        assert {path.parent for _, path in finished_runs(workdir / "outputs")} == {folder}
+        assert not compares(other / "sweep.json")
+    finally:
+        signal.alarm(0)
 
 
 def test_58_threads_of_a_stranger_s_summary_are_bounded_by_the_machine(dltrain, workdir, capsys):

@@ -52,6 +52,7 @@ def witnessed(arguments, folder, answer):
         seen["code"] = repr(error)
     seen["seconds"], seen["cpu"] = time.perf_counter() - begun, time.process_time() - cpu
     seen["megabytes"] = (peak() - before) / 1024
+    seen["open"] = bool({"", os.getcwd()} & set(sys.path))
     os.write(answer, json.dumps(seen).encode())
     os._exit(0)
 
@@ -83,6 +84,7 @@ class Seen:
     imports: list[str]
     ran: list[str]
     wrote: list[str]
+    open: bool  # whether modules of the working folder could be imported
 
 
 class Zygote:
@@ -90,7 +92,7 @@ class Zygote:
 
     def __init__(self, modules: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-B", "-W", "ignore", "-c", CODE, modules],
+            [sys.executable, "-B", "-P", "-W", "ignore", "-c", CODE, modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -521,7 +521,7 @@ def parsers() -> dict[str, Parser]:
         "study.log": Parser(
             [b'{"op_code": 0}\n{"op_code": 1, "x": [1]}\n'],
             written("study.log", study.cut_half_line),
-            (study.cut_half_line, study.is_entry, study.damaged),
+            (study.cut_half_line, study.code_of, study.damaged),
             3,
         ),
         "data.json": Parser(

@@ -6,10 +6,11 @@ import json
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import tracemalloc
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,7 @@ def test_drivers_that_are_killed_run_each_job_once(driver_of, seed):
     assert states(driver_of(Instant())) == dict.fromkeys(range(40), "completed")
 
 
-@pytest.mark.parametrize("damage", ["bytes", "gone", "view", "forged"])
+@pytest.mark.parametrize("damage", ["bytes", "gone", "view", "forged", "killed", "log", "folder"])
 def test_books_that_cannot_be_used_are_made_again(driver_of, tmp_path, read, damage, capsys):
     driver_of(Instant()).run()
     file = tmp_path / "books.sqlite"
@@ -154,6 +155,13 @@ def test_books_that_cannot_be_used_are_made_again(driver_of, tmp_path, read, dam
         file.write_bytes(b"SQLite format 3\0" + os.urandom(5000))
     elif damage == "gone":
         file.unlink()
+    elif damage == "killed":
+        kill_a_driver_that_writes(file)
+    elif damage == "folder":
+        (tmp_path / "books.sqlite-journal").mkdir()
+    elif damage == "log":
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
     else:
         connection = sqlite3.connect(file)
         if damage == "view":
@@ -170,8 +178,23 @@ def test_books_that_cannot_be_used_are_made_again(driver_of, tmp_path, read, dam
     assert states(driver) == dict.fromkeys(range(40), "completed")
     said = capsys.readouterr()
     assert ("it is made again from the folders of the jobs" in said.out + said.err) == (
-        damage in ("bytes", "view")
+        damage in ("bytes", "view", "killed", "log", "folder")
     )
+    assert list(tmp_path.glob("books.sqlite-*")) == list(tmp_path.glob("books.sqlite-journal/"))
+
+
+def kill_a_driver_that_writes(file: Path) -> None:
+    """Leave the journal of a transaction, and books of which some pages are already new."""
+    pid = os.fork()
+    if pid == 0:
+        base = sqlite3.connect(file, isolation_level=None)
+        base.execute("PRAGMA cache_size=1")
+        base.execute("BEGIN IMMEDIATE")
+        base.execute("UPDATE jobs SET objective = -9")
+        base.execute("SELECT count(*) FROM jobs").fetchall()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert file.with_name(f"{file.name}-journal").stat().st_size > 0
 
 
 def test_books_of_a_newer_format_are_refused(driver_of, tmp_path):

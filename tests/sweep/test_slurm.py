@@ -388,6 +388,31 @@ def test_mistakes_are_refused_before_anything_exists(cluster, dltrain, workdir, 
     assert message in refused(dltrain, workdir, *arguments)
 
 
+def test_a_working_folder_that_would_end_a_line_of_the_script_is_refused(
+    cluster, dltrain, workdir, monkeypatch
+):
+    (workdir / "a\ntouch hacked\n#").mkdir()
+    monkeypatch.chdir(workdir / "a\ntouch hacked\n#")
+    assert "has control characters, and job.sbatch is read line by line.\n" in refused(dltrain, workdir)
+
+
+@pytest.mark.parametrize("name", ["a\ntouch hacked\n#", "a\rb", "a\x1bb", "a\u2028b"])
+def test_a_folder_that_would_end_a_line_of_the_script_is_refused(cluster, driver_of, opened, tmp_path, name):
+    """Found in review: the name of a sweep's folder that came from elsewhere ran as a command on the node."""
+    (tmp_path / name).mkdir()
+    job = job_in(tmp_path / name, opened)
+    with pytest.raises(UserError, match="has control characters.*\n.*sweep.backend=local"):
+        script_of(job, [], 1)
+
+
+def test_the_name_of_a_folder_is_one_word_of_the_script(cluster, opened, tmp_path):
+    folder = tmp_path / "a b; touch hacked #"
+    folder.mkdir()
+    lines = script_of(job_in(folder, opened), [], 1).splitlines()
+    named = [line for line in lines if line.startswith("#SBATCH --job-name=")]
+    assert shlex.split(named[0].removeprefix("#SBATCH ")) == [f"--job-name=dltrain-{folder.name}"]
+
+
 def test_options_that_sbatch_refuses_are_refused_in_its_words(
     cluster, dltrain, workdir, monkeypatch, tmp_path
 ):

@@ -57,6 +57,19 @@ def test_30_half_a_line_of_a_killed_driver_is_dropped(tmp_path):
     assert len(grid_study(tmp_path).trials()) == 3
 
 
+def test_37_a_study_of_more_trials_than_the_sweep_has_is_refused(tmp_path):
+    """Found in review: each of 300,000 trials of a stranger's study.log was begun again, at a cost that grew with their number."""
+    axis = space.Axis("lr", (("1", ("lr=1",)), ("2", ("lr=2",))))
+    study = grid_study(tmp_path)
+    for _ in range(3):
+        study.ask()
+    assert len(Study(tmp_path, [axis], Listed(GRID), ["minimize"], 3).trials()) == 3
+    with pytest.raises(
+        CheckpointProblem, match=r"study.log is damaged at line \d+: it holds more trials than the sweep"
+    ):
+        Study(tmp_path, [axis], Listed(GRID), ["minimize"], 2)
+
+
 def test_30_a_lock_that_a_killed_driver_left_costs_nothing(tmp_path):
     os.symlink("study.log", tmp_path / "study.log.lock")
     begun = time.monotonic()

@@ -15,6 +15,7 @@ from multiprocessing import connection, get_all_start_methods, get_context
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
+from dltrain.children import outside_working_folder
 from dltrain.training.signals import hangup_ignored, held, released
 
 if TYPE_CHECKING:
@@ -58,11 +59,12 @@ def warm_up() -> None:
     from multiprocessing import forkserver, resource_tracker
 
     # its start unblocks SIGTERM
-    resource_tracker.ensure_running()
+    with outside_working_folder():
+        resource_tracker.ensure_running()
     context.set_forkserver_preload(["dltrain.sweep.backends.preload"])
     # The server restores SIGINT in its children; it ignores it itself, so a Ctrl-C of the terminal leaves it alive. A
     # SIGTERM to the whole group (`timeout`, `kill 0`) leaves it alive, too: a job that starts just then is not lost.
-    with hangup_ignored(), held(signal.SIGTERM):
+    with hangup_ignored(), held(signal.SIGTERM), outside_working_folder():
         forkserver.ensure_running()
 
 
@@ -78,7 +80,8 @@ def start(target: Callable[..., None], *arguments: object) -> Worker:
     process = context.Process(target=_begin, args=(dict(os.environ), target, *arguments, theirs))
     for attempt in range(ATTEMPTS):
         try:
-            process.start()
+            with outside_working_folder():
+                process.start()
             break
         except (EOFError, ConnectionError):
             # the server was killed, and takes a moment to die; the start after that begins another

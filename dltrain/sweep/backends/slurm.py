@@ -20,7 +20,7 @@ from dltrain.errors import UserError
 from dltrain.storage.summary import is_ended, read_json
 from dltrain.sweep.backends.protocol import CANCELED, Ended, Event, Started, Sweep
 from dltrain.sweep.backends.rows import Rows
-from dltrain.sweep.backends.slurm_script import name_of, script_of
+from dltrain.sweep.backends.slurm_script import check_path, name_of, script_of
 from dltrain.sweep.jobs import Job, write
 from dltrain.text import SayOnce
 
@@ -258,7 +258,8 @@ class Slurm:
 
 
 def check(options: list[str], settings: dict[str, object]) -> None:
-    """Raise UserError where Slurm's commands are missing, or refuse the options."""
+    """Raise UserError where Slurm's commands are missing, or refuse the options, or the working folder has no usable name."""
+    check_path(Path.cwd())
     for option in options:
         if not option.startswith("-") or "\n" in option or "\r" in option:
             raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from dltrain.errors import UserError
 from dltrain.sweep.jobs import Job
 
 SCRIPT = """\
@@ -44,10 +45,15 @@ exit $code
 
 
 def script_of(job: Job, options: list[str], cpus: int) -> str:
-    """Return the batch script of a job, with the user's options of sbatch behind dltrain's, which they replace."""
+    """Return the batch script of a job, with the user's options of sbatch behind dltrain's, which they replace.
+
+    Raises UserError for a folder that a line of sbatch's options cannot name.
+    """
     folder = job.folder.resolve()
+    for path in (Path.cwd(), folder):
+        check_path(path)
     own = [
-        f"--job-name={name_of(job)}",
+        f"--job-name={shlex.quote(name_of(job))}",
         f"--chdir={shlex.quote(str(Path.cwd()))}",
         f"--output={shlex.quote(str(folder / 'slurm.log').replace('%', '%%'))}",
         "--open-mode=append",
@@ -61,6 +67,15 @@ def script_of(job: Job, options: list[str], cpus: int) -> str:
         cpus=cpus,
         command=shlex.join(job.command),
     )
+
+
+def check_path(path: Path) -> None:
+    """Raise UserError for a folder with a control character in its name, which would end the line that names it."""
+    if not str(path).isprintable():
+        raise UserError(
+            f"`sweep.backend=slurm`: {str(path)!r:.200} has control characters, and job.sbatch is read line by line.\n"
+            "Rename the folder, or use sweep.backend=local"
+        )
 
 
 def name_of(job: Job) -> str:

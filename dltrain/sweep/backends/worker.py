@@ -19,6 +19,7 @@ from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from dltrain.children import python_module
 from dltrain.config import saved
 from dltrain.config.door import Door, Rights, rights_of_record, rights_of_user
 from dltrain.config.schema import Config
@@ -246,7 +247,7 @@ def command_of(job: Job, rights: Rights, config_dir: str | None, config_name: st
         options += ["--config-dir", config_dir]
     if not rights.local:
         options += ["--record", "stored" if rights.recalled else "trusted"]
-    return [sys.executable, "-m", MODULE, *options, str(job.number), str(job.folder), *job.overrides]
+    return [*python_module(MODULE), *options, str(job.number), str(job.folder), *job.overrides]
 
 
 def main(arguments: list[str]) -> int:

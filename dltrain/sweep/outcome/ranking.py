@@ -133,7 +133,7 @@ def _edge(axis: Axis, value: object) -> str:
 def _number(value: Any) -> float | None:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

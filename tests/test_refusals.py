@@ -40,7 +40,7 @@ CONFIG = [
     ("evaluation.every_epoch=2", r"Did you mean `evaluation.every_epochs`\?", "evaluation.every_epochs=2"),
     ("regularization.l1.strength=0.1", r"`regularization.l1.strength` is set, but regularization has no `l1` chosen\..*"
      r"Add it: regularization=\[l1\]", "regularization.l1.strength=0.1 regularization=[l1]"),
-    ("+optimzer.lr=1", r"`optimzer.lr` is neither a knob nor a group\. Did you mean `optimizer", "optimizer.lr=1"),
+    ("+optimzer.lr=0.1", r"`optimzer.lr` is neither a knob nor a group\. Did you mean `optimizer", "optimizer.lr=0.1"),
     ("+lr=0.1", r"`lr` exists already; write it without `\+`", "lr=0.1"),
     ("+optimizer.nesterov=true", r"`optimizer.nesterov` is no key of optimizer=adam", ""),
     ("momentum=0.9", r"`momentum` is neither a knob nor a group\. Write optimizer=momentum optimizer\.momentum=0\.9\.",

@@ -211,7 +211,34 @@ def dates(texts: Any, form: str) -> tuple[Times, Flags]:
     values = times.to_numpy(zero_copy_only=False).astype("datetime64[us]")
     # strptime takes 99 for the year 99
     good = ~np.isnat(values) & (values >= np.datetime64("1000-01-01"))
+    good &= ~_past_the_month(texts, times, form)
     return np.where(good, values, np.datetime64("NaT")), good
+
+
+def _past_the_month(texts: Any, times: Any, form: str) -> Flags:
+    """Tell which texts name a day that its month does not have, such as 31.02.2023, which strptime reads as 3 March.
+
+    Such days end up among the first three of the next month. These are written again, and their numbers compared.
+    """
+    if pa.types.is_timestamp(times.type) and times.type.tz:
+        form = form.replace("%z", "").strip()
+        texts = pc.replace_substring_regex(texts, r"\s*(Z|[+-]\d{2}:?\d{2})\s*$", "")
+        times = pc.strptime(texts, form, "us", error_is_null=True)
+    early = _flags(pc.less_equal(pc.day(times), 3)) & _matches(texts, "29|30|31")
+    past = np.zeros(len(texts), bool)
+    if early.any():
+        chosen = pa.array(early)
+        # of microseconds, strftime writes the seconds with a fraction
+        again = pc.strftime(times.filter(chosen).cast(pa.timestamp("s")), form)
+        different = pc.not_equal(_numbers_in(texts.filter(chosen)), _numbers_in(again))
+        past[early] = different.to_numpy(zero_copy_only=False)
+    return past
+
+
+def _numbers_in(texts: Any) -> Any:
+    """Return the whole numbers in each text, separated by a space."""
+    spaced = pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, r"\D+", " "))
+    return pc.replace_substring_regex(spaced, r"\b0+(\d)", r"\1")
 
 
 def dates_of_digits(values: Floats) -> Times | None:
@@ -222,9 +249,7 @@ def dates_of_digits(values: Floats) -> Times | None:
         return None
     days, codes = np.unique(found.astype(np.int64), return_inverse=True)
     times, good = dates(pa.array(days.astype(str)), DIGITS)
-    # strptime takes 20240231 for March 2
-    same = np.char.replace(times.astype("datetime64[D]").astype(str), "-", "") == days.astype(str)
-    if not (good & same).all():
+    if not good.all():
         return None
     every = np.full(len(values), "NaT", "datetime64[us]")
     every[present] = times[codes]

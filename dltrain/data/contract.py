@@ -198,12 +198,12 @@ class Contract:
         """
         from dltrain.data.tables.columns import Columns
         from dltrain.data.tables.encode import encode, far_notes, fill_notes
-        from dltrain.data.tables.reading import Reading
+        from dltrain.data.tables.reading import Reading, known_marks
 
         wanted = [*self.columns, *(self.targets if targets else ())]
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
-        reading, names = Reading(self.missing_words(), decimal), [rule.name for rule in wanted]
-        columns = Columns(table, reading, names, tolerant=tolerant)
+        reading = Reading(self.missing_words(), decimal, marks=known_marks(wanted))
+        columns = Columns(table, reading, [rule.name for rule in wanted], tolerant=tolerant)
         read_columns = tuple(columns.parse(rule.name, rule.format) for rule in self.columns)
         if columns.broken and len(columns.broken) == len(table):
             return self.encode_table(table, targets, decimal)
@@ -215,7 +215,7 @@ class Contract:
         inputs, unseen = encode(read_columns, self.columns)
         numbers = table.numbers[kept.numpy()]
         far = far_notes(read_columns, self.columns, lambda row: f"row {numbers[row]} of {table.path.name}")
-        notes = (*fill_notes(read_columns, self.columns), *unseen, *far)
+        notes = (*columns.notes, *fill_notes(read_columns, self.columns), *unseen, *far)
         broken = ((int(table.numbers[row]), reason) for row, reason in sorted(columns.broken.items()))
         return Rows(torch.from_numpy(inputs), values, kept, notes, (*table.broken, *broken))
 

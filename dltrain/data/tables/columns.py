@@ -50,6 +50,11 @@ class Column:
         return flags
 
     @property
+    def has_fraction(self) -> bool:
+        """Whether some value is no whole number."""
+        return self.format.kind == "number" and bool((np.nan_to_num(self.values) % 1 != 0).any())
+
+    @property
     def is_constant(self) -> bool:
         """Whether the column has the same value in every row, and more than one row."""
         return len(self.values) > 1 and not self.missing.any() and bool((self.values == self.values[0]).all())
@@ -87,7 +92,7 @@ class Columns:
         self.names = [name for name in dict.fromkeys(names)]
         for name in self.names:
             self._convert(name)
-        self._marks = DecimalMarks(table, self._coded, reading)
+        self._marks = DecimalMarks(table, self._coded, self._plain, reading)
 
     def _convert(self, name: str) -> None:
         """Text that is plain numbers throughout, or missing, is converted at once; other text, and codes, are coded."""
@@ -117,6 +122,11 @@ class Columns:
     def decimal(self, name: str) -> str:
         """Return the decimal mark of a column of text."""
         return self._marks.of(name, lambda: self.coded(name).texts)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What differs from the training in how values are written."""
+        return self._marks.notes
 
     def release(self, name: str) -> None:
         """Forget what the reading of a column held in memory."""
@@ -265,7 +275,7 @@ class Columns:
         if is_number(column.type):
             return self._number_levels(name, as_floats(column))
         padded = is_text(column.type) and text.holds_padded(column)
-        if name in self._plain and not padded:
+        if name in self._plain and not padded and not self._has_points(name):
             return self._number_levels(name, self._plain[name])
         coded = self.coded(name)
         missing = self.reading.missing(coded.texts, among_numbers=False)

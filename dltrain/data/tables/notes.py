@@ -109,5 +109,6 @@ def part_notes(parts: list[Part]) -> list[str]:
         for part in parts
         if part.incomplete
     ]
+    notes += [note for part in parts for note in part.notes]
     notes += [f"broken   {line}" for part in parts for line in part.broken]
     return notes + [f"test     {part.table.path.name} · {len(part.rows):,} rows" for part in parts[1:]]

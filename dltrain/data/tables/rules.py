@@ -49,6 +49,15 @@ class Rule:
     highs: tuple[float, ...] = ()
 
     @property
+    def has_fraction(self) -> bool:
+        """Whether the training had numbers with a fraction, as far as the rule tells."""
+        if self.format.kind != "number":
+            return False
+        # the median of whole numbers may lie between two of them
+        halves = 2 * self.fill if isinstance(self.fill, int | float) else 0
+        return any(value % 1 != 0 for value in (*self.lows, *self.highs, halves))
+
+    @property
     def features(self) -> list[str]:
         """Names of the features: `age`, `color=red`, `sold month`, and `age=(missing)` of the indicator."""
         if self.format.kind == "category":

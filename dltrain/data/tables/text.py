@@ -23,7 +23,9 @@ Flags = NDArray[np.bool_]
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
 _GROUPED_COMMA = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"  # 1,234,567.8
 _GROUPED_POINT = r"^[+-]?\d{1,3}(\.\d{3})+(,\d*)?$"  # 1.234.567,8
+_ONE_POINT = r"^[+-]?\d+\.\d+$"
 _GROUPED_SPACE = r"^[+-]?\d{1,3}([ '’\x{a0}\x{202f}]\d{3})+([.,]\d+)?$"  # 1 234 567.8
+_SPACES = r"[ '’\x{a0}\x{202f}]"
 _DECIMAL_COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"  # 1,5
 
 
@@ -84,35 +86,56 @@ def is_word(texts: Any, words: Iterable[str]) -> Flags:
 
 
 @dataclass(frozen=True)
-class CommaEvidence:
-    """Examples of texts that show what a comma means in a column; None where there is none."""
+class MarkEvidence:
+    """Examples of numbers that show which mark is the decimal one in a column; None where there is none."""
 
-    decimal: str | None
-    grouping: str | None
-    either: str | None  # 1,234
+    comma: str | None  # 1,5 or 1.234.567: the decimal mark is a comma
+    point: str | None  # 1.5 or 1,234,567
+    either: str | None  # 1,234 or 1.234
 
 
-def comma_evidence(texts: Any) -> CommaEvidence:
-    """Look for commas in numbers: `1,5` is a decimal comma, `1,234,567` and `1,234.5` group digits, `1,234` may be both."""
+def mark_evidence(texts: Any) -> MarkEvidence:
+    """Look for decimal marks in numbers.
+
+    `1,5` and `1.234,5` have a decimal comma, `1.5` and `1,234.5` a decimal point. A single group of three digits, `1,234` or
+    `1.234`, may be both; a point is a decimal one beside 1234 without it.
+    """
+    if not _matches(texts, "[.,]").any():
+        return MarkEvidence(None, None, None)
     comma, grouped = _matches(texts, _DECIMAL_COMMA), _matches(texts, _GROUPED_COMMA)
-    sure = grouped & ~comma  # a second comma, or a point
-    points = _matches(texts, _GROUPED_POINT) & _matches(texts, ",")
-    return CommaEvidence(
-        _example(texts, (comma & ~grouped) | points), _example(texts, sure), _example(texts, comma & grouped)
-    )
+    points = _matches(texts, _GROUPED_POINT)
+    point = points & _matches(texts, _ONE_POINT)
+    commas = (comma & ~grouped) | (points & ~point)
+    pointed = (grouped & ~comma) | _decimal_points(texts)
+    either = _example(texts, comma & grouped)
+    if either is None and not _matches(texts, r"^[+-]?\d{4,}$").any():
+        either = _example(texts, point & ~pointed)
+    return MarkEvidence(_example(texts, commas), _example(texts, pointed), either)
 
 
 def point_evidence(texts: Any) -> str | None:
     """Return a number whose point is a decimal mark, `1.5` or `0.125`; None where there is none: `1.234` may group digits."""
+    return _example(texts, _decimal_points(texts))
+
+
+def _decimal_points(texts: Any) -> Flags:
     pointed = _matches(texts, r"^[+-]?\d*\.\d+([eE][+-]?\d+)?$")
-    return _example(texts, pointed & ~_matches(texts, r"^[+-]?[1-9]\d{0,2}\.\d{3}$"))
+    return pointed & ~_matches(texts, r"^[+-]?[1-9]\d{0,2}\.\d{3}$")
 
 
-def looks_like_comma_numbers(texts: Any) -> Flags:
-    """Tell which texts are numbers with a comma in them, whatever it means."""
-    return _matches(texts, ",") & (
-        _matches(texts, _DECIMAL_COMMA) | _matches(texts, _GROUPED_COMMA) | _matches(texts, _GROUPED_POINT)
-    )
+def looks_like_numbers(texts: Any) -> Flags:
+    """Tell which texts are numbers, whatever a comma or a point in them means."""
+    forms = (_NUMBER, _DECIMAL_COMMA, _GROUPED_COMMA, _GROUPED_POINT)
+    return _matches(texts, "|".join(f"(?:{form})" for form in forms))
+
+
+def bare(texts: Any) -> Any:
+    """Return texts without the percent sign and the spaces and apostrophes of a number: what is left shows its decimal mark."""
+    texts = without_percent(texts)
+    spaced = _matches(texts, _GROUPED_SPACE)
+    if not spaced.any():
+        return texts
+    return pc.if_else(pa.array(spaced), pc.replace_substring_regex(texts, _SPACES, ""), texts)
 
 
 def numbers(texts: Any, decimal: str) -> tuple[Floats, Flags]:
@@ -132,7 +155,7 @@ def numbers(texts: Any, decimal: str) -> tuple[Floats, Flags]:
         cut = pc.replace_substring(texts, "," if decimal == "." else ".", "")
         plain = pc.if_else(pa.array(grouped), pc.replace_substring(cut, ",", "."), plain)
     if spaced.any():
-        cut = pc.replace_substring_regex(texts, r"[ '’\x{a0}\x{202f}]", "")
+        cut = pc.replace_substring_regex(texts, _SPACES, "")
         plain = pc.if_else(
             pa.array(spaced), pc.replace_substring(cut, ",", ".") if decimal == "," else cut, plain
         )

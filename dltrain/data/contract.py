@@ -219,6 +219,19 @@ class Contract:
         broken = ((int(table.numbers[row]), reason) for row, reason in sorted(columns.broken.items()))
         return Rows(torch.from_numpy(inputs), values, kept, notes, (*table.broken, *broken))
 
+    def decimal_marks(self, table: Table, names: Sequence[str], decimal: str = "auto") -> dict[str, str]:
+        """Return the decimal marks of columns of another table, whether they are in the contract or not; empty where nothing tells."""
+        from dltrain.data.tables.columns import Columns
+        from dltrain.data.tables.reading import Reading, known_marks
+
+        rules = [rule for rule in self.columns if rule.format.decimal and rule.name in table.columns]
+        reading = Reading(self.missing_words(), decimal, marks=known_marks(rules))
+        columns = Columns(table, reading, [rule.name for rule in rules])
+        known = {rule.name for rule in rules}
+        return {
+            name: columns.decimal(name) if name in known else columns.decimal_of_other(name) for name in names
+        }
+
     def _targets(self, columns: Columns) -> tuple[Tensor, Tensor]:
         """Return the targets of the rows that have them, and these rows."""
         import numpy as np

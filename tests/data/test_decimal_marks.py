@@ -14,6 +14,8 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import prepare
 from dltrain.data.table import csv
+from dltrain.data.tables.read import read
+from dltrain.run.output import numbers_of
 
 ROWS = 40
 GERMAN = [f"{5 + i}.{(i * 37) % 1000:03},{i % 100:02}" for i in range(ROWS)]
@@ -164,3 +166,44 @@ def test_grouped_class_numbers_are_whole(tmp_path: Path) -> None:
         "y": ["1.000", "2.000"] * (ROWS // 2),
     }
     assert csv(save(tmp_path / "t.csv", columns, ";"), "y").class_names == ("1000", "2000")
+
+
+# Columns that predictions keep --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("separator", "texts", "expected"),
+    [
+        (";", ["1.234", "734", ""], [1234, 734, None]),
+        (";", ["1,5", "1.234,25", "2"], [1.5, 1234.25, 2.0]),
+        (";", ["0.5", "1.234", "2"], [0.5, 1.234, 2.0]),
+        (";", ["1 234,5", "3", "2"], [1234.5, 3.0, 2.0]),
+        (";", ["007", "1.234", "2"], ["007", "1.234", "2"]),
+        (";", ["1,5", "1.5", "2"], ["1,5", "1.5", "2"]),
+        (";", ["12345678901234567", "1", "2"], [12345678901234567, 1, 2]),
+    ],
+)
+def test_kept_numbers_are_read_as_those_of_the_file(
+    tmp_path: Path, separator: str, texts: list[str], expected: list[object]
+) -> None:
+    """1.234 was 1.234 in the Parquet file, beside 12.650,80 as text."""
+    path = save(
+        tmp_path / "new.csv", {"euro": ["12.650,80"] * 3, "age": ["31"] * 3, "kept": texts}, separator
+    )
+    table = read(Path(path), "auto")
+    marks = trained(tmp_path, GERMAN).decimal_marks(table, ["kept", "euro"])
+    assert marks["euro"] == "," and numbers_of(texts, marks["kept"]) == expected
+
+
+def test_a_kept_column_stays_text_where_nothing_tells_its_mark(tmp_path: Path) -> None:
+    english = trained(tmp_path, [f"{i}.25" for i in range(ROWS)], ",")
+    for separator, text, expected in (
+        (";", "1.234", ["1.234"]),
+        (",", "1.234", [1.234]),
+        ("\t", "1,234", ["1,234"]),
+    ):
+        path = save(tmp_path / "new.csv", {"euro": ["3"], "age": ["31"], "kept": [text]}, separator)
+        marks = english.decimal_marks(read(Path(path), "auto"), ["kept"])
+        assert numbers_of([text], marks["kept"]) == expected
+        marks = english.decimal_marks(read(Path(path), "auto"), ["kept"], "comma")
+        assert numbers_of([text], marks["kept"]) == [1234 if "." in text else 1.234]

@@ -123,6 +123,10 @@ class Columns:
         """Return the decimal mark of a column of text."""
         return self._marks.of(name, lambda: self.coded(name).texts)
 
+    def decimal_of_other(self, name: str) -> str:
+        """Return the decimal mark of a column that is not read, empty where nothing tells."""
+        return self._marks.of_other(text.code(self.table.columns[name]).texts)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What differs from the training in how values are written."""

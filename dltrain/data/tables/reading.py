@@ -78,6 +78,17 @@ class DecimalMarks:
             return "."
         return self.shown.setdefault(name, "." if text.point_evidence(text.bare(texts())) else ",")
 
+    def of_other(self, texts: Any) -> str:
+        """Return the mark of a column that is not among these; empty where its numbers show both, or nothing tells."""
+        if self.given:
+            return self.given
+        evidence = text.mark_evidence(text.bare(texts))
+        if evidence.comma or evidence.point:
+            return "" if evidence.comma and evidence.point else "," if evidence.comma else "."
+        if evidence.either is None or self.comma:
+            return "," if self.comma else "."
+        return "" if self._is_open(evidence.either) and not self.shown else "."
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Name the columns that show another decimal mark than they had in the training."""

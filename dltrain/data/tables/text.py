@@ -143,6 +143,14 @@ def numbers(texts: Any, decimal: str) -> tuple[Floats, Flags]:
 
     decimal: "." or ","; the other one, spaces and apostrophes may group digits by three.
     """
+    plain = plain_numbers(texts, decimal)
+    good = _matches(plain, _NUMBER)
+    values = pc.if_else(pa.array(good), plain, pa.scalar(None, pa.string())).cast(pa.float64())
+    return values.to_numpy(zero_copy_only=False), good
+
+
+def plain_numbers(texts: Any, decimal: str) -> Any:
+    """Return numbers as they are written in programs, `1.234,5` as `1234.5`; of other texts, something that is no number either."""
     grouped = _matches(texts, _GROUPED_COMMA if decimal == "." else _GROUPED_POINT)
     spaced = _matches(texts, _GROUPED_SPACE)
     plain = texts
@@ -159,9 +167,7 @@ def numbers(texts: Any, decimal: str) -> tuple[Floats, Flags]:
         plain = pc.if_else(
             pa.array(spaced), pc.replace_substring(cut, ",", ".") if decimal == "," else cut, plain
         )
-    good = _matches(plain, _NUMBER)
-    values = pc.if_else(pa.array(good), plain, pa.scalar(None, pa.string())).cast(pa.float64())
-    return values.to_numpy(zero_copy_only=False), good
+    return plain
 
 
 def is_percent(texts: Any) -> Flags:

@@ -142,6 +142,7 @@ def csv(
             *constant_notes(chosen),
             *part_notes(parts),
             goal.note,
+            *columns.word_notes.values(),
             *telling_notes(parts[0].columns, parts[0].targets, targets[0]),
             *different_notes(chosen, [*roles.keep, *(roles.features or [])]),
         ),

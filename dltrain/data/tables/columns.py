@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dltrain.data.errors import DataError
+from dltrain.data.errors import DataError, some
 from dltrain.data.tables import text
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
 from dltrain.data.tables.cures import StrayValues, call_missing, short, typed
@@ -23,6 +23,9 @@ from dltrain.data.tables.text import Coded, Flags, Floats
 
 ODD_SHARE = 0.05  # of the values of a column of numbers or dates may be something else before it is text
 _FEW_LEVELS = 20  # up to so many are a category, however seldom each occurs
+_FEW_WORDS = (
+    3  # among numbers or dates, so many different ones may stand for a missing value in more rows, too
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ class Columns:
     ) -> None:
         self.table, self.reading, self.targets, self.tolerant = table, reading, set(targets), tolerant
         self.broken: dict[int, str] = {}
+        # of columns that are categories since they hold words beside numbers or dates: what to say of them
+        self.word_notes: dict[str, str] = {}
+        # columns that are numbers or dates for the most part, with the refusal of what else they hold
+        self._mixed: dict[str, StrayValues] = {}
         self._plain: dict[str, Floats] = {}
         self._coded: dict[str, Coded] = {}
         self.names = [name for name in dict.fromkeys(names)]
@@ -201,7 +208,10 @@ class Columns:
         """Whether the present texts are `what` but for a few; DataError where these few are no known word for missing."""
         odd = present & ~good
         found, others = int(coded.counts[present & good].sum()), int(coded.counts[odd].sum())
-        if not found or found < 4 * others or others > max(1, ODD_SHARE * (found + others)):
+        if not found or found < others:
+            return False
+        if others > max(1, ODD_SHARE * (found + others)) or found < 4 * others:
+            self._mixed[name] = self._odd(name, coded, odd, found + others, what)
             return False
         if others:
             raise self._odd(name, coded, odd, found + others, what)
@@ -222,7 +232,7 @@ class Columns:
             f"{'them' if count > 1 else 'it'}"
         )
         words = [str(word) for word in coded.texts.filter(pa.array(odd)).to_pylist()]
-        return StrayValues(problem, words, cure, self.reading.missing_words)
+        return StrayValues(problem, words, cure, self.reading.missing_words, what)
 
     def _number(self, name: str, values: Floats, unit: str = "") -> Column | LeftOut:
         infinite = np.flatnonzero(np.isinf(values))
@@ -261,6 +271,8 @@ class Columns:
     def _category(self, name: str, coded: Coded, present: Flags) -> Column | LeftOut:
         levels, rows = int(present.sum()), int(coded.counts[present].sum())
         what = "code" if _are_codes(coded, present) else "text"
+        mixed = self._mixed.get(name)
+        words = mixed is not None and not text.holds_codes(coded.texts) and mixed.are_few(_FEW_WORDS)
         if levels == rows >= TELLING_ROWS and not text.are_sentences(coded.texts.filter(pa.array(present))):
             return LeftOut(name, "identifier")
         if (
@@ -268,7 +280,17 @@ class Columns:
             or (levels > _FEW_LEVELS and 2 * levels > rows)
             or levels == rows >= TELLING_ROWS
         ):
-            return LeftOut(name, f"{what}, {levels} different values")
+            # what repeats enough may be the classes of a target
+            if mixed and words and (name not in self.targets or 2 * levels > rows):
+                raise mixed
+            return LeftOut(
+                name, f"{what}, {levels} different values{f', most of them {mixed.what}' if mixed else ''}"
+            )
+        if mixed and words:
+            self.word_notes[name] = (
+                f"words    {name}: categories, for {some(map(repr, mixed.words))} among {mixed.what}; to learn from these, "
+                f"{call_missing(mixed.words, self.reading.missing_words)}"
+            )
         return self._levels_of(name, coded, present)
 
     # a column as something known ---------------------------------------------------------------------------------

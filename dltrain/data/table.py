@@ -87,7 +87,8 @@ def csv(
         missing: auto fills with the training median and marks it in a column; drop leaves the row out
         missing_words: more words for a missing value than "", NA, nan, null, ?; among numbers -, ., none
         dates: a date becomes year with fraction, month, weekday and hour (parts), or the year only (number)
-        date_format: format of dates as in strptime, such as %d/%m/%Y; auto refuses what has day and month unclear
+        date_format: format of dates as in strptime, such as %d/%m/%Y, for the columns that have it; auto
+            refuses what has day and month unclear
         delimiter: the character between values of a CSV file, or comma, semicolon, tab, pipe, space; auto looks
             at the file
         decimal: decimal mark of numbers in text
@@ -102,7 +103,7 @@ def csv(
         return _by_contract(contract, (path, test_path), delimiter, reading, missing, others, tolerant)
     table = read(Path(path).expanduser(), delimiter)
     targets = [target] if isinstance(target, str) else list(target)
-    roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical)
+    roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical, date_format)
     columns = Columns(
         table, Reading(tuple(missing_words), decimal, date_format), [*targets, *roles.candidates], targets
     )
@@ -200,6 +201,7 @@ class _Roles:
     drop: list[str]
     keep: list[str]
     categorical: list[str] | str
+    date_format: str
 
     def __post_init__(self) -> None:
         lists = {"features": self.features or [], "drop": self.drop, "keep": self.keep}
@@ -259,6 +261,8 @@ class _Roles:
         found: dict[str, str] = {}
         if not any(column.format.kind == "date" for column in chosen):
             found |= dict.fromkeys(("dates", "date_format"), "no column holds dates")
+        elif not any(column.format.date == self.date_format for column in chosen):
+            found["date_format"] = "no column holds dates of this form"
         if self.features is not None and not set(self.drop) & set(self.features):
             found["drop"] = "dataset.features names all columns to learn from"
         if not is_text(self.table.path):

@@ -72,3 +72,39 @@ def test_an_impossible_day_is_refused_in_training_and_left_out_later(tmp_path: P
     good = encoded(csv(path, "y", missing_words=["31.02.2023"]))
     assert "when=(missing)" in good.feature_names
     assert np.isfinite(good.inputs.numpy()).all()
+
+
+def test_a_given_format_is_for_the_columns_that_have_it(tmp_path: Path) -> None:
+    """The cure for one column made text of another one, whose dates were in ISO form."""
+    days = [date(2020 + i % 4, 1 + i % 12, 1 + i % 12) for i in range(40)]
+    columns = plain() | {
+        "iso": [day.isoformat() for day in days],
+        "us": [f"{1 + i % 11}/{1 + i % 12}/{2020 + i % 4}" for i in range(40)],
+        "de": [day.strftime("%d.%m.%Y") if i else "31.01.2020" for i, day in enumerate(days)],
+    }
+    path = save(tmp_path / "t.csv", columns)
+    with pytest.raises(DataError, match="'dataset.date_format=\"%m/%d/%Y\"'"):
+        csv(path, "y")
+    raw = csv(path, "y", date_format="%m/%d/%Y")
+    contract = prepare(raw).contract
+    assert contract is not None
+    forms = {rule.name: rule.format.date for rule in contract.columns}
+    assert (forms["iso"], forms["us"], forms["de"]) == ("iso", "%m/%d/%Y", "%d.%m.%Y")
+    with pytest.raises(DataError, match="'us' has '1/1/2020' .*day or the month first"):
+        csv(path, "y", date_format="%d.%m.%Y")
+    # which the shapes that are looked for do not include
+    columns = plain() | {"when": [day.strftime("%d %B %Y") for day in days]}
+    raw = csv(save(tmp_path / "u.csv", columns), "y", date_format="%d %B %Y")
+    assert "when year" in encoded(raw).feature_names
+    assert raw.unused.get("date_format") is None
+    raw = csv(path, "y", drop=["us"], date_format="%m/%d/%Y")
+    assert raw.unused["date_format"] == "no column holds dates of this form"
+
+
+def test_a_number_is_no_word_for_a_missing_value(tmp_path: Path) -> None:
+    """Typed, missing_words=["0.3"] would lose the 0.3 of every other column."""
+    for some in (2, 15):
+        rate = [f"{i % 90}%" for i in range(40 - some)] + ["0.3", "0.4"] + ["0.25"] * (some - 2)
+        with pytest.raises(DataError, match=r"holds percents such as 12%, but '0.3'") as error:
+            csv(save(tmp_path / "t.csv", plain() | {"rate": rate}), "y")
+        assert "missing_words" not in str(error.value) and "dataset.drop=[rate]" in str(error.value)

@@ -198,9 +198,7 @@ class Columns:
                 present & ~words, text.is_word(coded.texts, ("true",)).astype(np.float64), np.nan
             )
             return Column(name, self._format("boolean"), spread(truth, coded))
-        if text.is_date_like(coded.texts)[present].any() and (
-            dates := self._dates(name, coded, present & ~words)
-        ):
+        if dates := self._dates(name, coded, present & ~words):
             return dates
         return self._category(name, coded, present)
 
@@ -231,7 +229,9 @@ class Columns:
             f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)} ({more} something else); repair "
             f"{'them' if count > 1 else 'it'}"
         )
-        words = [str(word) for word in coded.texts.filter(pa.array(odd)).to_pylist()]
+        strays = coded.texts.filter(pa.array(odd))
+        # a number is no word for a missing value: it would be missing in other columns, too
+        words = [] if text.looks_like_numbers(strays).any() else strays.to_pylist()
         return StrayValues(problem, words, cure, self.reading.missing_words, what)
 
     def _number(self, name: str, values: Floats, unit: str = "") -> Column | LeftOut:
@@ -249,10 +249,16 @@ class Columns:
         return Column(name, replace(form, unit=unit), values)
 
     def _dates(self, name: str, coded: Coded, present: Flags) -> Column | None:
-        texts = coded.texts.filter(pa.array(present))
-        formats = (
-            [self.reading.date_format] if self.reading.date_format != "auto" else text.date_formats(texts)
-        )
+        """Read a column as dates of the form that the user names, or of their own where they have another."""
+        given = self.reading.date_format
+        found = None if given == "auto" else self._dates_of(name, coded, present, [given])
+        if found is None and text.is_date_like(coded.texts)[present].any():
+            formats = text.date_formats(coded.texts.filter(pa.array(present)))
+            found = self._dates_of(name, coded, present, formats)
+        return found
+
+    def _dates_of(self, name: str, coded: Coded, present: Flags, formats: list[str]) -> Column | None:
+        """Read a column by the first format; None where it is no dates, DataError where another format reads as much of it."""
         if not formats:
             return None
         times, good = text.dates(coded.texts, formats[0])
@@ -273,6 +279,9 @@ class Columns:
         what = "code" if _are_codes(coded, present) else "text"
         mixed = self._mixed.get(name)
         words = mixed is not None and not text.holds_codes(coded.texts) and mixed.are_few(_FEW_WORDS)
+        if mixed and not mixed.words:
+            # numbers written in two ways
+            raise mixed
         if levels == rows >= TELLING_ROWS and not text.are_sentences(coded.texts.filter(pa.array(present))):
             return LeftOut(name, "identifier")
         if (

@@ -32,8 +32,8 @@ def short(value: str) -> str:
 
 
 def call_missing(words: Sequence[str], given: Iterable[str] = ()) -> str:
-    """Return the cure for odd values, beside the words already `given`; empty for values that nobody would type."""
-    typeable = all(len(word) <= 40 and word.isprintable() for word in words) and len(words) <= _MOST_WORDS
+    """Return the cure for odd values, beside the words already `given`; empty for none, and for values that nobody would type."""
+    typeable = all(len(word) <= 40 and word.isprintable() for word in words) and 0 < len(words) <= _MOST_WORDS
     what = "it" if len(words) == 1 else "these"
     return f"call {what} missing: {typed('missing_words', [*given, *words])}" if typeable else ""
 
@@ -58,4 +58,4 @@ class StrayValues(DataError):
 
     def are_few(self, most: int) -> bool:
         """Whether the texts are at most so many different words without a digit, which may stand for a missing value."""
-        return len(self.words) <= most and not any(re.search(r"\d", word) for word in self.words)
+        return 0 < len(self.words) <= most and not any(re.search(r"\d", word) for word in self.words)

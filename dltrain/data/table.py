@@ -261,7 +261,7 @@ class _Roles:
         found: dict[str, str] = {}
         if not any(column.format.kind == "date" for column in chosen):
             found |= dict.fromkeys(("dates", "date_format"), "no column holds dates")
-        elif not any(column.format.date == self.date_format for column in chosen):
+        elif self.date_format not in ("auto", *(column.format.date for column in chosen)):
             found["date_format"] = "no column holds dates of this form"
         if self.features is not None and not set(self.drop) & set(self.features):
             found["drop"] = "dataset.features names all columns to learn from"
@@ -304,7 +304,8 @@ class _Roles:
             if asked:
                 raise self._unusable(found, columns)
             return found
-        if found.format.kind == "number" and not asked and is_identifier(name, found.values):
+        number = found.format.kind == "number" and not found.format.unit
+        if number and not asked and is_identifier(name, found.values):
             return LeftOut(name, "identifier")
         if found.format.kind == "category" and self.categorical == []:
             row = int(np.flatnonzero(found.values >= 0)[0])

@@ -94,6 +94,7 @@ class Columns:
         self.word_notes: dict[str, str] = {}
         # columns that are numbers or dates for the most part, with the refusal of what else they hold
         self._mixed: dict[str, StrayValues] = {}
+        self._unit_notes: dict[str, str] = {}
         self._plain: dict[str, Floats] = {}
         self._coded: dict[str, Coded] = {}
         self.names = [name for name in dict.fromkeys(names)]
@@ -137,7 +138,7 @@ class Columns:
     @property
     def notes(self) -> tuple[str, ...]:
         """What differs from the training in how values are written."""
-        return self._marks.notes
+        return (*self._marks.notes, *self._unit_notes.values())
 
     def release(self, name: str) -> None:
         """Forget what the reading of a column held in memory."""
@@ -189,9 +190,9 @@ class Columns:
             return LeftOut(name, "empty")
         if _are_codes(coded, present):
             return self._category(name, coded, present)
-        unit = _unit(coded, present)
+        unit = self._unit(name, coded, present & ~words)
         values, good = _numbers(coded.texts, self.decimal(name), unit)
-        if self._mostly(name, coded, present & ~words, good, "percents such as 12%" if unit else "numbers"):
+        if self._mostly(name, coded, present & ~words, good, _what(unit)):
             return self._number(name, spread(np.where(good, values, np.nan), coded), unit)
         if _all_words(coded, present & ~words, ("true", "false")):
             truth = np.where(
@@ -201,6 +202,26 @@ class Columns:
         if dates := self._dates(name, coded, present & ~words):
             return dates
         return self._category(name, coded, present)
+
+    def _unit(self, name: str, coded: Coded, present: Flags) -> str:
+        """Return "%" or the currency that most values have; DataError for several currencies."""
+        rows = coded.counts[present].sum()
+        if 2 * coded.counts[text.is_percent(coded.texts) & present].sum() > rows:
+            return "%"
+        units = np.where(present, text.amounts(coded.texts).units, "")
+        if not 2 * coded.counts[units != ""].sum() > rows:
+            return ""
+        found = {str(unit): coded.first_row(units == unit) for unit in np.unique(units[units != ""])}
+        if len(found) > 1:
+            places = (
+                f"{short(coded.words[coded.codes[row]])} in row {self.table.numbers[row]}"
+                for row in found.values()
+            )
+            raise DataError(
+                f"column {name!r} of {self.table.path} holds amounts in {some(found)}: {some(places, 4)}; write them in one currency, "
+                f"or leave the column out: {typed('drop', [name])}"
+            )
+        return next(iter(found))
 
     def _mostly(self, name: str, coded: Coded, present: Flags, good: Flags, what: str) -> bool:
         """Whether the present texts are `what` but for a few; DataError where these few are no known word for missing."""
@@ -231,7 +252,7 @@ class Columns:
         )
         strays = coded.texts.filter(pa.array(odd))
         # a number is no word for a missing value: it would be missing in other columns, too
-        words = [] if text.looks_like_numbers(strays).any() else strays.to_pylist()
+        words = [] if text.looks_like_numbers(text.bare(strays)).any() else strays.to_pylist()
         return StrayValues(problem, words, cure, self.reading.missing_words, what)
 
     def _number(self, name: str, values: Floats, unit: str = "") -> Column | LeftOut:
@@ -339,11 +360,17 @@ class Columns:
                 return Column(name, wanted, times)
         if wanted.kind != "date" and (is_number(column.type) or pa.types.is_boolean(column.type)):
             return self._fitting(name, wanted, as_floats(column))
-        if wanted.kind == "number" and not wanted.unit and name in self._plain and not self._has_points(name):
+        if (
+            wanted.kind == "number"
+            and wanted.unit != "%"
+            and name in self._plain
+            and not self._has_points(name)
+        ):
+            self._note_unit(name, wanted)
             return self._fitting(name, wanted, self._plain[name])
         coded = self.coded(name)
         present = ~self.reading.missing(coded.texts, among_numbers=True)
-        values, good = _by(coded.texts, wanted, self.decimal(name))
+        values, good = _by(coded.texts, self._unit_here(name, wanted, coded), self.decimal(name))
         if (present & ~good).any():
             self._unfit(name, wanted, coded, present & ~good)
             present &= good
@@ -355,10 +382,24 @@ class Columns:
             else self._fitting(name, wanted, spread_out)
         )
 
+    def _unit_here(self, name: str, wanted: Format, coded: Coded) -> Format:
+        """Return the format of a column, without its currency where no value of this file has one."""
+        if wanted.unit in ("", "%") or (text.amounts(coded.texts).units != "").any():
+            return wanted
+        self._note_unit(name, wanted)
+        return replace(wanted, unit="")
+
+    def _note_unit(self, name: str, wanted: Format) -> None:
+        if wanted.unit:
+            self._unit_notes[name] = (
+                f"unit     {self.table.path.name}: {name} has no currency, and is taken for {wanted.unit} as in the training"
+            )
+
     def _unfit(self, name: str, wanted: Format, coded: Coded, bad: Flags) -> None:
         """Raise DataError for the first text that does not fit its column, or note all rows that have one."""
-        numbers = "percents such as 12%" if wanted.unit else "numbers"
-        what = {"number": numbers, "boolean": "true and false", "date": f"dates ({wanted.date})"}[wanted.kind]
+        what = {"number": _what(wanted.unit), "boolean": "true and false", "date": f"dates ({wanted.date})"}[
+            wanted.kind
+        ]
         if self.tolerant:
             for row in np.flatnonzero(np.append(bad, False)[coded.codes]).tolist():
                 value = str(coded.texts[int(coded.codes[row])].as_py())
@@ -429,14 +470,17 @@ def _numbers(texts: Any, decimal: str, unit: str) -> tuple[Floats, Flags]:
     """Return texts as numbers, and which of them are; with a unit those alone that have it."""
     if not unit:
         return text.numbers(texts, decimal)
-    values, good = text.numbers(text.without_percent(texts), decimal)
-    return values, good & text.is_percent(texts)
+    if unit == "%":
+        values, good = text.numbers(text.without_percent(texts), decimal)
+        return values, good & text.is_percent(texts)
+    found = text.amounts(texts)
+    values, good = text.numbers(found.numbers, decimal)
+    return values, good & (found.units == unit)
 
 
-def _unit(coded: Coded, present: Flags) -> str:
-    """Return "%" where most values have it."""
-    percent = text.is_percent(coded.texts) & present
-    return "%" if 2 * coded.counts[percent].sum() > coded.counts[present].sum() else ""
+def _what(unit: str) -> str:
+    """Return what numbers with a unit are called."""
+    return {"": "numbers", "%": "percents such as 12%"}.get(unit, f"amounts in {unit}")
 
 
 def _are_codes(coded: Coded, present: Flags) -> bool:

@@ -18,7 +18,8 @@ class Format:
     """How the values of a column are read.
 
     decimal: mark of its numbers, "." or "," ("" in a category of text); another file may have another one. date: `iso` or
-    a format of strptime. missing_words: of the user, beside the known ones. unit: "%" of numbers that are written with it.
+    a format of strptime. missing_words: of the user, beside the known ones. unit: "%", or the sign or code of
+    a currency, of numbers that are written with it.
     """
 
     kind: Kind

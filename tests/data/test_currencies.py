@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from test_tables import encoded, notes, plain, save
 
 from dltrain.data.contract import Contract
@@ -136,7 +137,7 @@ def test_other_files_have_the_currency_of_the_training_or_none(tmp_path: Path) -
         return rows.inputs[0, 0].item(), rows.notes
 
     assert values("($1,234.50)", "$3") == (-1234.5, ())
-    told = ("unit     new.csv: cost has no currency, and is taken for $ as in the training",)
+    told = ("unit     new.csv: cost has no unit, and is taken for $ as in the training",)
     assert values("1234.5", "3") == (1234.5, told)
     assert values("1,234.5", "3") == (1234.5, told)
     for wrong in ("€3", "3", "3 EUR"):
@@ -149,3 +150,20 @@ def test_other_files_have_the_currency_of_the_training_or_none(tmp_path: Path) -
     contract = prepare(raw).contract
     with pytest.raises(DataError, match="'cost' holds numbers, but '\\$3' in row 1"):
         values("$3")
+
+
+def test_numbers_of_parquet_are_taken_for_the_unit_of_the_training_and_named(tmp_path: Path) -> None:
+    columns = {
+        "cost": [f"${v:,.2f}" for v in VALUES],
+        "rate": [f"{i}%" for i in range(ROWS)],
+        "y": ["a", "b"] * 20,
+    }
+    contract = prepare(csv(save(tmp_path / "t.csv", columns, "\t"), "y")).contract
+    assert contract is not None
+    parquet.write_table(pa.table({"cost": [1.5], "rate": [0.27]}), tmp_path / "new.parquet")
+    rows = contract.encode(tmp_path / "new.parquet", targets=False)
+    assert rows.inputs.tolist() == [[1.5, pytest.approx(0.27)]]
+    assert rows.notes == (
+        "unit     new.parquet: cost has no unit, and is taken for $ as in the training",
+        "unit     new.parquet: rate has no unit, and is taken for percents, 27 for 27%, as in the training",
+    )

@@ -359,6 +359,7 @@ class Columns:
             if (times := text.dates_of_digits(values)) is not None:
                 return Column(name, wanted, times)
         if wanted.kind != "date" and (is_number(column.type) or pa.types.is_boolean(column.type)):
+            self._note_unit(name, wanted)
             return self._fitting(name, wanted, as_floats(column))
         if (
             wanted.kind == "number"
@@ -390,9 +391,11 @@ class Columns:
         return replace(wanted, unit="")
 
     def _note_unit(self, name: str, wanted: Format) -> None:
+        """Note that a column has no unit here, and had one in the training."""
         if wanted.unit:
+            what = "percents, 27 for 27%," if wanted.unit == "%" else wanted.unit
             self._unit_notes[name] = (
-                f"unit     {self.table.path.name}: {name} has no currency, and is taken for {wanted.unit} as in the training"
+                f"unit     {self.table.path.name}: {name} has no unit, and is taken for {what} as in the training"
             )
 
     def _unfit(self, name: str, wanted: Format, coded: Coded, bad: Flags) -> None:

@@ -196,9 +196,9 @@ class Contract:
 
         tolerant: leave out rows with a value that does not fit its column, unless that would be all.
         """
-        from dltrain.data.tables.columns import Columns
+        from dltrain.data.tables.columns import Columns, known_marks
         from dltrain.data.tables.encode import encode, far_notes, fill_notes
-        from dltrain.data.tables.reading import Reading, known_marks
+        from dltrain.data.tables.reading import Reading
 
         wanted = [*self.columns, *(self.targets if targets else ())]
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
@@ -221,8 +221,8 @@ class Contract:
 
     def decimal_marks(self, table: Table, names: Sequence[str], decimal: str = "auto") -> dict[str, str]:
         """Return the decimal marks of columns of another table, whether they are in the contract or not; empty where nothing tells."""
-        from dltrain.data.tables.columns import Columns
-        from dltrain.data.tables.reading import Reading, known_marks
+        from dltrain.data.tables.columns import Columns, known_marks
+        from dltrain.data.tables.reading import Reading
 
         rules = [rule for rule in self.columns if rule.format.decimal and rule.name in table.columns]
         reading = Reading(self.missing_words(), decimal, marks=known_marks(rules))

@@ -17,7 +17,8 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import prepare
 from dltrain.data.table import csv
-from dltrain.data.tables.text import amounts, numbers
+from dltrain.data.tables.amounts import amounts
+from dltrain.data.tables.text import numbers
 
 ROWS = 40
 VALUES = (np.random.default_rng(1).normal(size=ROWS) * 3000).round(2)

@@ -22,14 +22,14 @@ GERMAN = [f"{5 + i}.{(i * 37) % 1000:03},{i % 100:02}" for i in range(ROWS)]
 ENGLISH = [f"{5 + i},{(i * 37) % 1000:03}.{i % 100:02}" for i in range(ROWS)]
 
 
-def trained(folder: Path, values: list[str], separator: str = ";") -> Contract:
+def trained(folder: Path, values: list[str], separator: str = ";", **more: list[str]) -> Contract:
     """Return the contract of a table with a column `euro`, read back from its file."""
     columns = {
         "euro": values,
         "age": [str(20 + i % 50) for i in range(ROWS)],
         "y": ["no", "yes"] * (ROWS // 2),
     }
-    contract = prepare(csv(save(folder / "train.csv", columns, separator), "y")).contract
+    contract = prepare(csv(save(folder / "train.csv", columns | more, separator), "y")).contract
     assert contract is not None
     return Contract.from_json(contract.to_json())
 
@@ -65,6 +65,10 @@ def test_a_file_with_another_mark_is_read_by_its_own_and_named(tmp_path: Path) -
     value, notes = first(english, tmp_path, ";", euro=["12.650,80", "1,5"])
     assert value == pytest.approx(12650.8)
     assert notes[0] == "decimal  new.csv: decimal comma in euro, and a point in the training"
+    # a column of whole numbers shows none
+    english = trained(tmp_path, [f"{i}.25" for i in range(ROWS)], age=[f"{i}.5" for i in range(ROWS)])
+    value, notes = first(english, tmp_path, ";", euro=["1,5", "2,5"], age=["31", "n.a."])
+    assert value == 1.5 and notes[0].startswith("decimal  new.csv: decimal comma in euro, and")
 
 
 def test_what_the_file_and_the_training_read_differently_is_refused(tmp_path: Path) -> None:
@@ -126,6 +130,9 @@ def test_a_point_that_may_group_thousands_is_refused_with_both_ways_out(tmp_path
         match="column 'sales' of .* has '1.000', which may mean 1.000 or 1000; set dataset.decimal=point or dataset.decimal=comma",
     ):
         csv(path, "y")
+    few = [*THOUSANDS[:-1], "1234"]
+    with pytest.raises(DataError, match="'1.000', which may mean"):
+        csv(save(tmp_path / "few.csv", plain() | {"x": ["1"] * ROWS, "sales": few}, ";"), "y")
     column = {word: encoded(csv(path, "y", decimal=word)).inputs[:, -1] for word in ("point", "comma")}  # type: ignore[arg-type]
     assert column["point"][1].item() == pytest.approx(2.037) and column["comma"][1].item() == 2037
 
@@ -136,7 +143,7 @@ def test_a_point_that_may_group_thousands_is_refused_with_both_ways_out(tmp_path
         (",", {}),  # of files with commas between the values, a point is a decimal one
         ("\t", {}),
         (";", {"z": ["0.5", "2.25"] * (ROWS // 2)}),  # as in another column
-        (";", {"sales": [*THOUSANDS[:-1], "1234"]}),  # thousands without a point
+        (";", {"sales": [*THOUSANDS[:-3], "1234", "2150", "2100"]}),  # thousands without a point
         (";", {"sales": [*THOUSANDS[:-1], "1.25"]}),
         (";", {"sales": [*THOUSANDS[:-1], "0.125"]}),
     ],

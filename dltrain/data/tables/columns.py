@@ -1,4 +1,7 @@
-"""What a column holds: numbers, true and false, dates or categories, by the majority of its values; or nothing to learn from."""
+"""What a column holds: numbers, true and false, dates or categories, by the majority of its values; or nothing to learn from.
+
+The file is long because each reading of a column relies on what those before it ruled out.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,13 @@ from numpy.typing import NDArray
 
 from dltrain.data.errors import DataError, some
 from dltrain.data.tables import text
+from dltrain.data.tables.amounts import amounts, bare
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
 from dltrain.data.tables.cures import StrayValues, call_missing, short, typed
 from dltrain.data.tables.identifiers import MOST_LEVELS, TELLING_ROWS
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.reading import DecimalMarks, Reading
-from dltrain.data.tables.rules import Format, Kind
+from dltrain.data.tables.rules import Format, Kind, Rule
 from dltrain.data.tables.text import Coded, Flags, Floats
 
 ODD_SHARE = 0.05  # of the values of a column of numbers or dates may be something else before it is text
@@ -208,7 +212,7 @@ class Columns:
         rows = coded.counts[present].sum()
         if 2 * coded.counts[text.is_percent(coded.texts) & present].sum() > rows:
             return "%"
-        units = np.where(present, text.amounts(coded.texts).units, "")
+        units = np.where(present, amounts(coded.texts).units, "")
         if not 2 * coded.counts[units != ""].sum() > rows:
             return ""
         found = {str(unit): coded.first_row(units == unit) for unit in np.unique(units[units != ""])}
@@ -252,7 +256,7 @@ class Columns:
         )
         strays = coded.texts.filter(pa.array(odd))
         # a number is no word for a missing value: it would be missing in other columns, too
-        words = [] if text.looks_like_numbers(text.bare(strays)).any() else strays.to_pylist()
+        words = [] if text.looks_like_numbers(bare(strays)).any() else strays.to_pylist()
         return StrayValues(problem, words, cure, self.reading.missing_words, what)
 
     def _number(self, name: str, values: Floats, unit: str = "") -> Column | LeftOut:
@@ -385,7 +389,7 @@ class Columns:
 
     def _unit_here(self, name: str, wanted: Format, coded: Coded) -> Format:
         """Return the format of a column, without its currency where no value of this file has one."""
-        if wanted.unit in ("", "%") or (text.amounts(coded.texts).units != "").any():
+        if wanted.unit in ("", "%") or (amounts(coded.texts).units != "").any():
             return wanted
         self._note_unit(name, wanted)
         return replace(wanted, unit="")
@@ -476,9 +480,21 @@ def _numbers(texts: Any, decimal: str, unit: str) -> tuple[Floats, Flags]:
     if unit == "%":
         values, good = text.numbers(text.without_percent(texts), decimal)
         return values, good & text.is_percent(texts)
-    found = text.amounts(texts)
+    found = amounts(texts)
     values, good = text.numbers(found.numbers, decimal)
     return values, good & (found.units == unit)
+
+
+def known_marks(columns: Iterable[Column | Rule]) -> dict[str, str]:
+    """Return the decimal marks that columns had in the training, by name.
+
+    A decimal point is known where the numbers have a fraction: whole numbers show no mark, and have the point by default.
+    """
+    return {
+        column.name: column.format.decimal
+        for column in columns
+        if column.format.decimal == "," or (column.format.decimal == "." and column.has_fraction)
+    }
 
 
 def _what(unit: str) -> str:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from dltrain.data.contract import check_columns
 from dltrain.data.errors import DataError
-from dltrain.data.tables.columns import ODD_SHARE, Column, Columns
+from dltrain.data.tables.columns import ODD_SHARE, Column, Columns, known_marks
 from dltrain.data.tables.encode import coded_targets
 from dltrain.data.tables.read import Table, read
-from dltrain.data.tables.reading import Reading, known_marks
+from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.targets import Targets
 from dltrain.data.tables.text import Flags

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dltrain.data.errors import DataError, some
 from dltrain.data.tables import text
+from dltrain.data.tables.amounts import bare
 from dltrain.data.tables.cures import typed
+from dltrain.data.tables.marks import mark_evidence, point_evidence
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.text import Coded, Flags
-
-if TYPE_CHECKING:
-    from dltrain.data.tables.columns import Column
-    from dltrain.data.tables.rules import Rule
 
 _FIRST_ROWS = 1000
 _WORDS = {",": "comma", ".": "point"}
@@ -27,7 +25,7 @@ class Reading:
     missing_words: tuple[str, ...] = ()
     decimal: str = "auto"  # auto, point or comma
     date_format: str = "auto"
-    # the decimal marks of columns in the training, for another file; see `known_marks`
+    # the decimal marks of columns in the training, for another file; see `columns.known_marks`
     marks: Mapping[str, str] = field(default_factory=dict)
 
     def missing(self, texts: Any, among_numbers: bool) -> Flags:
@@ -59,15 +57,18 @@ class DecimalMarks:
         # columns whose numbers may mean two things, with one of them
         self.unclear: dict[str, str] = {}
         self._table, self._known = table, {} if self.given else reading.marks
+        self._changed: list[str] = []
         if self.given:
             return
         for name, column in coded.items():
             if _holds_marks(column, reading):
-                self._look(name, text.bare(column.texts))
+                self._look(name, bare(column.texts))
         if table.separator == ";" or "," in self._known.values():
             for name in plain:
                 self._look_at_plain(name)
         self.comma = "," in (*self.shown.values(), *self._known.values())
+        # columns that show another mark than in the training
+        self._changed = [name for name, mark in self.shown.items() if self._known.get(name, mark) != mark]
         self._settle()
 
     def of(self, name: str, texts: Callable[[], Any]) -> str:
@@ -76,13 +77,13 @@ class DecimalMarks:
             return self.given or self.shown[name]
         if not self.comma:
             return "."
-        return self.shown.setdefault(name, "." if text.point_evidence(text.bare(texts())) else ",")
+        return self.shown.setdefault(name, "." if point_evidence(bare(texts())) else ",")
 
     def of_other(self, texts: Any) -> str:
         """Return the mark of a column that is not among these; empty where its numbers show both, or nothing tells."""
         if self.given:
             return self.given
-        evidence = text.mark_evidence(text.bare(texts))
+        evidence = mark_evidence(bare(texts))
         if evidence.comma or evidence.point:
             return "" if evidence.comma and evidence.point else "," if evidence.comma else "."
         if evidence.either is None or self.comma:
@@ -98,12 +99,8 @@ class DecimalMarks:
             if (names := [name for name in self._changed if self.shown[name] == mark])
         )
 
-    @property
-    def _changed(self) -> list[str]:
-        return [name for name, mark in self.shown.items() if self._known.get(name, mark) != mark]
-
     def _look(self, name: str, texts: Any) -> None:
-        evidence = text.mark_evidence(texts)
+        evidence = mark_evidence(texts)
         if evidence.comma and evidence.point:
             raise DataError(
                 f"column {name!r} of {self._table.path} has {evidence.comma!r} and {evidence.point!r}: one of them has a decimal "
@@ -117,20 +114,20 @@ class DecimalMarks:
     def _look_at_plain(self, name: str) -> None:
         column = self._table.columns[name]
         # in most columns, the first rows show it
-        if text.point_evidence(column.slice(0, _FIRST_ROWS)):
+        if point_evidence(column.slice(0, _FIRST_ROWS)):
             self.shown[name] = "."
         else:
             self._look(name, column)
 
     def _settle(self) -> None:
         """Give each unclear column the mark of the training; refuse it where the file has another, or where nothing tells."""
-        changed, silent = self._changed, not self.shown and not self.comma
+        silent = not self.shown and not self.comma
         for name, value in self.unclear.items():
             known = self._known.get(name, "")
-            if known and not changed and not self._contradicts(known, value):
+            if known and not self._changed and not self._contradicts(known, value):
                 self.shown[name] = known
             elif known or (silent and self._is_open(value)):
-                raise self._ambiguous(name, value, changed)
+                raise self._ambiguous(name, value)
 
     def _contradicts(self, known: str, value: str) -> bool:
         """Whether the separator belongs to another decimal mark than the training had."""
@@ -141,7 +138,7 @@ class DecimalMarks:
         """Whether the separator does not tell the decimal mark either."""
         return self._table.separator != "," if "," in value else self._table.separator == ";"
 
-    def _ambiguous(self, name: str, value: str, changed: Sequence[str]) -> DataError:
+    def _ambiguous(self, name: str, value: str) -> DataError:
         """Return the refusal of a number that may mean two things, with a way out for each."""
         fraction, whole = value.replace(",", "."), value.replace(",", "").replace(".", "")
         mark, other = ("comma", "point") if "," in value else ("point", "comma")
@@ -151,7 +148,7 @@ class DecimalMarks:
             return DataError(
                 f"{problem};\nwrite its numbers without marks between thousands, and all with one decimal mark"
             )
-        if changed:
+        if changed := self._changed:
             now, before = _WORDS[self.shown[changed[0]]], _WORDS[self._known[changed[0]]]
             meant, not_meant = (fraction, whole) if now == mark else (whole, fraction)
             return DataError(
@@ -164,17 +161,5 @@ class DecimalMarks:
 def _holds_marks(column: Coded, reading: Reading) -> bool:
     """Whether nearly all values are numbers, whatever their marks mean."""
     present = ~reading.missing(column.texts, among_numbers=True)
-    numbers = text.looks_like_numbers(text.bare(column.texts))
+    numbers = text.looks_like_numbers(bare(column.texts))
     return bool(column.counts[numbers & present].sum() >= 0.9 * column.counts[present].sum())
-
-
-def known_marks(columns: Iterable[Column | Rule]) -> dict[str, str]:
-    """Return the decimal marks that columns had in the training, by name.
-
-    A decimal point is known where the numbers have a fraction: whole numbers show no mark, and have the point by default.
-    """
-    return {
-        column.name: column.format.decimal
-        for column in columns
-        if column.format.decimal == "," or (column.format.decimal == "." and column.has_fraction)
-    }

@@ -21,12 +21,11 @@ Times = NDArray[np.datetime64]
 Flags = NDArray[np.bool_]
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
-_GROUPED_COMMA = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"  # 1,234,567.8
-_GROUPED_POINT = r"^[+-]?\d{1,3}(\.\d{3})+(,\d*)?$"  # 1.234.567,8
-_ONE_POINT = r"^[+-]?\d+\.\d+$"
-_GROUPED_SPACE = r"^[+-]?\d{1,3}([ '’\x{a0}\x{202f}]\d{3})+([.,]\d+)?$"  # 1 234 567.8
-_SPACES = r"[ '’\x{a0}\x{202f}]"
-_DECIMAL_COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"  # 1,5
+GROUPED_COMMA = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"  # 1,234,567.8
+GROUPED_POINT = r"^[+-]?\d{1,3}(\.\d{3})+(,\d*)?$"  # 1.234.567,8
+GROUPED_SPACE = r"^[+-]?\d{1,3}([ '’\x{a0}\x{202f}]\d{3})+([.,]\d+)?$"  # 1 234 567.8
+SPACES = r"[ '’\x{a0}\x{202f}]"
+DECIMAL_COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"  # 1,5
 
 
 @dataclass(frozen=True)
@@ -76,66 +75,19 @@ def without_missing(column: Any) -> Any:
 
 def is_number(texts: Any) -> Flags:
     """Tell which texts are plain numbers."""
-    return _matches(texts, _NUMBER)
+    return matches(texts, _NUMBER)
 
 
 def is_word(texts: Any, words: Iterable[str]) -> Flags:
     """Tell which texts are among the lower-case `words`."""
     found = pc.is_in(pc.utf8_lower(texts), value_set=pa.array(sorted(words), pa.string()))
-    return _flags(found)
-
-
-@dataclass(frozen=True)
-class MarkEvidence:
-    """Examples of numbers that show which mark is the decimal one in a column; None where there is none."""
-
-    comma: str | None  # 1,5 or 1.234.567: the decimal mark is a comma
-    point: str | None  # 1.5 or 1,234,567
-    either: str | None  # 1,234 or 1.234
-
-
-def mark_evidence(texts: Any) -> MarkEvidence:
-    """Look for decimal marks in numbers.
-
-    `1,5` and `1.234,5` have a decimal comma, `1.5` and `1,234.5` a decimal point. A single group of three digits, `1,234` or
-    `1.234`, may be both; a point is a decimal one beside 1234 without it.
-    """
-    if not _matches(texts, "[.,]").any():
-        return MarkEvidence(None, None, None)
-    comma, grouped = _matches(texts, _DECIMAL_COMMA), _matches(texts, _GROUPED_COMMA)
-    points = _matches(texts, _GROUPED_POINT)
-    point = points & _matches(texts, _ONE_POINT)
-    commas = (comma & ~grouped) | (points & ~point)
-    pointed = (grouped & ~comma) | _decimal_points(texts)
-    either = _example(texts, comma & grouped)
-    if either is None and not _matches(texts, r"^[+-]?\d{4,}$").any():
-        either = _example(texts, point & ~pointed)
-    return MarkEvidence(_example(texts, commas), _example(texts, pointed), either)
-
-
-def point_evidence(texts: Any) -> str | None:
-    """Return a number whose point is a decimal mark, `1.5` or `0.125`; None where there is none: `1.234` may group digits."""
-    return _example(texts, _decimal_points(texts))
-
-
-def _decimal_points(texts: Any) -> Flags:
-    pointed = _matches(texts, r"^[+-]?\d*\.\d+([eE][+-]?\d+)?$")
-    return pointed & ~_matches(texts, r"^[+-]?[1-9]\d{0,2}\.\d{3}$")
+    return flags(found)
 
 
 def looks_like_numbers(texts: Any) -> Flags:
     """Tell which texts are numbers, whatever a comma or a point in them means."""
-    forms = (_NUMBER, _DECIMAL_COMMA, _GROUPED_COMMA, _GROUPED_POINT)
-    return _matches(texts, "|".join(f"(?:{form})" for form in forms))
-
-
-def bare(texts: Any) -> Any:
-    """Return texts without the unit, the spaces and the apostrophes of a number: what is left shows its decimal mark."""
-    texts = amounts(without_percent(texts)).numbers
-    spaced = _matches(texts, _GROUPED_SPACE)
-    if not spaced.any():
-        return texts
-    return pc.if_else(pa.array(spaced), pc.replace_substring_regex(texts, _SPACES, ""), texts)
+    forms = (_NUMBER, DECIMAL_COMMA, GROUPED_COMMA, GROUPED_POINT)
+    return matches(texts, "|".join(f"(?:{form})" for form in forms))
 
 
 def numbers(texts: Any, decimal: str) -> tuple[Floats, Flags]:
@@ -144,15 +96,15 @@ def numbers(texts: Any, decimal: str) -> tuple[Floats, Flags]:
     decimal: "." or ","; the other one, spaces and apostrophes may group digits by three.
     """
     plain = plain_numbers(texts, decimal)
-    good = _matches(plain, _NUMBER)
+    good = matches(plain, _NUMBER)
     values = pc.if_else(pa.array(good), plain, pa.scalar(None, pa.string())).cast(pa.float64())
     return values.to_numpy(zero_copy_only=False), good
 
 
 def plain_numbers(texts: Any, decimal: str) -> Any:
     """Return numbers as they are written in programs, `1.234,5` as `1234.5`; of other texts, something that is no number either."""
-    grouped = _matches(texts, _GROUPED_COMMA if decimal == "." else _GROUPED_POINT)
-    spaced = _matches(texts, _GROUPED_SPACE)
+    grouped = matches(texts, GROUPED_COMMA if decimal == "." else GROUPED_POINT)
+    spaced = matches(texts, GROUPED_SPACE)
     plain = texts
     if decimal == ",":
         # a point in a text that groups nothing would be another decimal mark: no number
@@ -163,7 +115,7 @@ def plain_numbers(texts: Any, decimal: str) -> Any:
         cut = pc.replace_substring(texts, "," if decimal == "." else ".", "")
         plain = pc.if_else(pa.array(grouped), pc.replace_substring(cut, ",", "."), plain)
     if spaced.any():
-        cut = pc.replace_substring_regex(texts, _SPACES, "")
+        cut = pc.replace_substring_regex(texts, SPACES, "")
         plain = pc.if_else(
             pa.array(spaced), pc.replace_substring(cut, ",", ".") if decimal == "," else cut, plain
         )
@@ -172,60 +124,12 @@ def plain_numbers(texts: Any, decimal: str) -> Any:
 
 def is_percent(texts: Any) -> Flags:
     """Tell which texts are numbers with a percent sign."""
-    return _matches(texts, r"^[+-]?[\d.,]*\d[.,]? ?%$")
+    return matches(texts, r"^[+-]?[\d.,]*\d[.,]? ?%$")
 
 
 def without_percent(texts: Any) -> Any:
     """Return texts without the percent sign after a number."""
     return pc.replace_substring_regex(texts, r"^([+-]?[\d.,]*\d[.,]?) ?%$", r"\1")
-
-
-@dataclass(frozen=True)
-class Amounts:
-    """Texts as amounts of money: with a minus in place of parentheses and without the currency, where they are some.
-
-    numbers: pyarrow strings, those that are no amounts as they were; units: (N,) the sign or code of the currency, or "".
-    """
-
-    numbers: Any
-    units: NDArray[np.str_]
-
-
-# of a dollar without a country, and those that name theirs; the codes of ISO 4217 that are traded most
-_CURRENCY = (
-    r"(?:US|CA|C|AU|A|NZ|HK|S|R)?\$|[€£¥₹₩₽₺₪₫₱฿₦₴]|S?Fr\.|kr\.?|zł|Kč|"
-    "USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|RON|BGN|BRL|MXN|ZAR|KRW|TRY|RUB|UAH|SGD|HKD|TWD|ILS|THB|"
-    "IDR|MYR|PHP|VND|AED|SAR|CLP|COP"
-)
-_BLANK = r"[ \x{a0}\x{202f}]?"
-_DIGITS = r"(?:\d[\d.,'’ \x{a0}\x{202f}]*|[.,]\d+)"
-_AMOUNT = (
-    rf"^(?P<open>\(?)(?P<sign>[+-]?){_BLANK}(?:(?P<before>{_CURRENCY}){_BLANK}(?P<inner>[+-]?)(?P<first>{_DIGITS})"
-    rf"|(?P<second>{_DIGITS}?){_BLANK}(?P<after>{_CURRENCY}))(?P<close>\)?)$"
-)
-_FIRST_TEXTS = 1000
-
-
-def amounts(texts: Any) -> Amounts:
-    """Read `$1,234.50`, `12 €`, `EUR 12` and `($5)`, which is -5; a column without any among its first texts has none."""
-    none = np.zeros(len(texts), "<U4")
-    if not _matches(texts.slice(0, _FIRST_TEXTS), _AMOUNT).any():
-        return Amounts(texts, none)
-    found = pc.extract_regex(texts, _AMOUNT)
-
-    def joined(first: str, second: str) -> Any:
-        parts = (pc.struct_field(found, name).fill_null("") for name in (first, second))
-        return pc.binary_join_element_wise(*parts, "")
-
-    sign = joined("sign", "inner")
-    closed = _flags(pc.equal(joined("open", "close"), "()"))
-    good = _flags(found.is_valid()) & _matches(joined("first", "second"), r"\d")
-    good &= _flags(pc.equal(joined("open", "close"), "")) | (closed & _flags(pc.equal(sign, "")))
-    sign = pc.if_else(pa.array(closed), pa.scalar("-"), sign)
-    plain = pc.utf8_trim_whitespace(pc.binary_join_element_wise(sign, joined("first", "second"), ""))
-    numbers = pc.if_else(pa.array(good), plain, texts)
-    units = joined("before", "after").to_numpy(zero_copy_only=False).astype(str)
-    return Amounts(numbers, np.where(good, units, ""))
 
 
 def holds_codes(texts: Any) -> bool:
@@ -241,12 +145,12 @@ def holds_padded(texts: Any) -> bool:
 
 def are_sentences(texts: Any) -> bool:
     """Tell whether most texts have four words or more."""
-    return bool(2 * _matches(texts, r"\S+(\s+\S+){3}").sum() > len(texts))
+    return bool(2 * matches(texts, r"\S+(\s+\S+){3}").sum() > len(texts))
 
 
 def is_digits(texts: Any) -> Flags:
     """Tell which texts are digits alone."""
-    return _matches(texts, r"^\d+$")
+    return matches(texts, r"^\d+$")
 
 
 # Dates ------------------------------------------------------------------------------------------------------------
@@ -264,7 +168,7 @@ _DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?(\D|$)|^[A-Za-z]{3,9} \d{1,4}|
 
 def is_date_like(texts: Any) -> Flags:
     """Tell which texts have the shape of a date."""
-    return _matches(texts, _DATE_LIKE)
+    return matches(texts, _DATE_LIKE)
 
 
 def date_formats(texts: Any) -> list[str]:
@@ -301,7 +205,7 @@ def _past_the_month(texts: Any, times: Any, form: str) -> Flags:
         form = form.replace("%z", "").strip()
         texts = pc.replace_substring_regex(texts, r"\s*(Z|[+-]\d{2}:?\d{2})\s*$", "")
         times = pc.strptime(texts, form, "us", error_is_null=True)
-    early = _flags(pc.less_equal(pc.day(times), 3)) & _matches(texts, "29|30|31")
+    early = flags(pc.less_equal(pc.day(times), 3)) & matches(texts, "29|30|31")
     past = np.zeros(len(texts), bool)
     if early.any():
         chosen = pa.array(early)
@@ -334,8 +238,8 @@ def dates_of_digits(values: Floats) -> Times | None:
 
 
 def _iso(texts: Any) -> tuple[Times, Flags]:
-    zoned = _matches(texts, _ISO + _ZONE)
-    good = _matches(texts, _ISO + "$") | zoned
+    zoned = matches(texts, _ISO + _ZONE)
+    good = matches(texts, _ISO + "$") | zoned
     values = np.full(len(texts), "NaT", "datetime64[us]")
     for chosen, kind in ((good & ~zoned, pa.timestamp("us")), (good & zoned, pa.timestamp("us", "UTC"))):
         if chosen.any():
@@ -358,18 +262,15 @@ def _iso_one_by_one(texts: Any, kind: Any) -> tuple[Any, Flags]:
     return pa.array(times, kind), np.array([time is not None for time in times])
 
 
-def _matches(texts: Any, pattern: str) -> Flags:
-    return _flags(pc.match_substring_regex(texts, pattern))
+def matches(texts: Any, pattern: str) -> Flags:
+    """Tell which texts a regular expression matches."""
+    return flags(pc.match_substring_regex(texts, pattern))
 
 
-def _flags(found: Any) -> Flags:
-    flags: Flags = found.fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
-    return flags
-
-
-def _example(texts: Any, chosen: Flags) -> str | None:
-    rows = np.flatnonzero(chosen)
-    return str(texts[int(rows[0])].as_py()) if len(rows) else None
+def flags(found: Any) -> Flags:
+    """Return Arrow's truths as an array; null is false."""
+    truths: Flags = found.fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
+    return truths
 
 
 def is_identifier_name(name: str) -> bool:

@@ -131,7 +131,7 @@ def csv(
         task=goal.task,
         class_names=goal.class_names,
         split=_marks(table, split_column, parts),
-        groups=_groups(table, group_column, parts, rows) if group_column else None,
+        groups=_groups(table, group_column, decimal, parts, rows) if group_column else None,
         describe=(places := _Places.of(parts)).describe,
         locate=places.locate,
         target_rules=_target_rules(columns, goal),
@@ -181,7 +181,7 @@ def _by_contract(
         task=goal.task,
         class_names=goal.class_names,
         split=_marks(table, others["split_column"], parts),
-        groups=_groups(table, groups, parts, rows) if groups else None,
+        groups=_groups(table, groups, reading.decimal, parts, rows) if groups else None,
         describe=(places := _Places.of(parts)).describe,
         locate=places.locate,
         target_rules=contract.targets,
@@ -356,9 +356,13 @@ def split_marks(table: Table, name: str) -> NDArray[np.int8]:
     return marks
 
 
-def _groups(table: Table, name: str, parts: list[Part], rows: Tensor) -> Tensor:
+def _groups(table: Table, name: str, decimal: str, parts: list[Part], rows: Tensor) -> Tensor:
     """Number the groups; the rows of a test file are a group of their own."""
-    column = Columns(table, Reading(), [name]).category(name)
+    try:
+        column = Columns(table, Reading(decimal=decimal), [name]).category(name)
+    except DataError:
+        # what a mark means does not change which rows are equal
+        column = Columns(table, Reading(decimal="point"), [name]).category(name)
     if column.missing.any():
         raise DataError(
             f"column {name!r} has no value in {table.row(int(np.flatnonzero(column.missing)[0]))}; every row needs its group"

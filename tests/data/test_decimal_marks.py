@@ -14,7 +14,9 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import prepare
 from dltrain.data.table import csv
+from dltrain.data.tables.columns import Columns
 from dltrain.data.tables.read import read
+from dltrain.data.tables.reading import Reading
 from dltrain.run.output import numbers_of
 
 ROWS = 40
@@ -173,6 +175,31 @@ def test_grouped_class_numbers_are_whole(tmp_path: Path) -> None:
         "y": ["1.000", "2.000"] * (ROWS // 2),
     }
     assert csv(save(tmp_path / "t.csv", columns, ";"), "y").class_names == ("1000", "2000")
+
+
+def test_groups_need_no_mark_and_addresses_are_no_numbers(tmp_path: Path) -> None:
+    base = {
+        "x": [str(i) for i in range(ROWS)],
+        "kind": ["a", "b"] * (ROWS // 2),
+        "y": ["no", "no", "yes", "yes"] * (ROWS // 4),
+    }
+    path = save(tmp_path / "t.csv", base | {"g": [f"{1 + i % 9}.{100 + i % 9}" for i in range(ROWS)]}, ";")
+    for word in ("comma", "point", "auto"):
+        groups = csv(path, "y", group_column="g", decimal=word).groups  # type: ignore[arg-type]
+        assert groups is not None and len(groups.unique()) == 9
+    addresses = [f"192.168.100.{101 + i % 30}" for i in range(ROWS)]
+    raw = csv(save(tmp_path / "ip.csv", base | {"ip": addresses}, ";"), "y")
+    assert raw.left_out["ip"].startswith("text")
+
+
+def test_labels_of_images_have_a_way_out_without_keys(tmp_path: Path) -> None:
+    path = Path(save(tmp_path / "labels.csv", {"file": ["a", "b"], "size": ["1.234", "2.500"]}, ";"))
+    with pytest.raises(
+        DataError, match="write 1234 without a mark, or for 1.234 separate the values of the file by tabs"
+    ):
+        Columns(read(path, "auto"), Reading(has_keys=False), ["size"])
+    path = Path(save(tmp_path / "labels.csv", {"file": ["a", "b"], "size": ["1.234", "2.500"]}, "\t"))
+    assert Columns(read(path, "auto"), Reading(has_keys=False), ["size"]).decimal("size") == "."
 
 
 # Columns that predictions keep --------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ import numpy as np
 from dltrain.data.tables import text
 
 _ONE_POINT = r"^[+-]?\d+\.\d+$"
+# of a computer, 192.168.100.101
+_ADDRESS = r"^\d{1,3}(\.\d{3}){3}$"
 _FEW = 0.05
 
 
@@ -33,7 +35,7 @@ def mark_evidence(texts: Any) -> MarkEvidence:
     comma, grouped = text.matches(texts, text.DECIMAL_COMMA), text.matches(texts, text.GROUPED_COMMA)
     points = text.matches(texts, text.GROUPED_POINT)
     point = points & text.matches(texts, _ONE_POINT)
-    commas = (comma & ~grouped) | (points & ~point)
+    commas = (comma & ~grouped) | (points & ~point & ~text.matches(texts, _ADDRESS))
     pointed = (grouped & ~comma) | _decimal_points(texts)
     either = _example(texts, comma & grouped)
     whole = text.matches(texts, r"^[+-]?\d{4,}$").sum()

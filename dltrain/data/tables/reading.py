@@ -25,6 +25,8 @@ class Reading:
     missing_words: tuple[str, ...] = ()
     decimal: str = "auto"  # auto, point or comma
     date_format: str = "auto"
+    # whether the user can say it: labels of images have no such keys
+    has_keys: bool = True
     # the decimal marks of columns in the training, for another file; see `columns.known_marks`
     marks: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,6 +60,7 @@ class DecimalMarks:
         self.unclear: dict[str, str] = {}
         self._table, self._known = table, {} if self.given else reading.marks
         self._changed: list[str] = []
+        self._has_keys = reading.has_keys
         if self.given:
             return
         for name, column in coded.items():
@@ -154,6 +157,10 @@ class DecimalMarks:
             return DataError(
                 f"{problem}: column {changed[0]!r} has a decimal {now}, and had a {before} in the training;\nfor {meant} set "
                 f"dataset.decimal={now}, for {not_meant} write the numbers of {name!r} as in {changed[0]!r}"
+            )
+        if not self._has_keys:
+            return DataError(
+                f"{problem}; write {whole} without a mark, or for {fraction} separate the values of the file by tabs"
             )
         return DataError(f"{problem}; set {cures[0]} or {cures[1]}")
 

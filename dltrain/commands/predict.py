@@ -146,8 +146,8 @@ def with_kept(
 ) -> Part:
     from dltrain.run.output import Part, kept_columns
 
-    delimiter = str(predictor.config.dataset.get("delimiter", "auto"))
-    return Part(given, found, kept_columns(given, found, keep, delimiter, typed))
+    delimiter, decimal = (str(predictor.config.dataset.get(key, "auto")) for key in ("delimiter", "decimal"))
+    return Part(given, found, kept_columns(given, found, keep, delimiter, typed, decimal))
 
 
 def report(parts: list[Part], asked: Arguments) -> int:

@@ -197,14 +197,14 @@ class Contract:
 
         tolerant: leave out rows with a value that does not fit its column, unless that would be all.
         """
-        from dltrain.data.tables.columns import Columns
+        from dltrain.data.tables.columns import Columns, known_marks
         from dltrain.data.tables.encode import encode, far_notes, fill_notes
         from dltrain.data.tables.reading import Reading
 
         wanted = [*self.columns, *(self.targets if targets else ())]
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
-        reading, names = Reading(self.missing_words(), decimal), [rule.name for rule in wanted]
-        columns = Columns(table, reading, names, tolerant=tolerant)
+        reading = Reading(self.missing_words(), decimal, marks=known_marks(wanted))
+        columns = Columns(table, reading, [rule.name for rule in wanted], tolerant=tolerant)
         read_columns = tuple(columns.parse(rule.name, rule.format) for rule in self.columns)
         if columns.broken and len(columns.broken) == len(table):
             return self.encode_table(table, targets, decimal)
@@ -216,9 +216,22 @@ class Contract:
         inputs, unseen = encode(read_columns, self.columns)
         numbers = table.numbers[kept.numpy()]
         far = far_notes(read_columns, self.columns, lambda row: f"row {numbers[row]} of {table.path.name}")
-        notes = (*fill_notes(read_columns, self.columns), *unseen, *far)
+        notes = (*columns.notes, *fill_notes(read_columns, self.columns), *unseen, *far)
         broken = ((int(table.numbers[row]), reason) for row, reason in sorted(columns.broken.items()))
         return Rows(torch.from_numpy(inputs), values, kept, notes, (*table.broken, *broken))
+
+    def decimal_marks(self, table: Table, names: Sequence[str], decimal: str = "auto") -> dict[str, str]:
+        """Return the decimal marks of columns of another table, whether they are in the contract or not; empty where nothing tells."""
+        from dltrain.data.tables.columns import Columns, known_marks
+        from dltrain.data.tables.reading import Reading
+
+        rules = [rule for rule in self.columns if rule.format.decimal and rule.name in table.columns]
+        reading = Reading(self.missing_words(), decimal, marks=known_marks(rules))
+        columns = Columns(table, reading, [rule.name for rule in rules])
+        known = {rule.name for rule in rules}
+        return {
+            name: columns.decimal(name) if name in known else columns.decimal_of_other(name) for name in names
+        }
 
     def _targets(self, columns: Columns) -> tuple[Tensor, Tensor]:
         """Return the targets of the rows that have them, and these rows."""

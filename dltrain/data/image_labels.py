@@ -85,7 +85,7 @@ def read_labels(
     )
     target = columns["target"] or _target(table, [name for name in rest if name != split_column])
     positions = _positions(table, file_column, how, files, root)
-    targets = read_targets(Columns(table, Reading(), [target], [target]), [target], task)
+    targets = read_targets(Columns(table, Reading(has_keys=False), [target], [target]), [target], task)
     image_of, row_of = _pairs(table, positions, targets)
     split = (
         None

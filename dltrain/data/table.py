@@ -88,7 +88,8 @@ def csv(
         missing: auto fills with the training median and marks it in a column; drop leaves the row out
         missing_words: more words for a missing value than "", NA, nan, null, ?; among numbers -, ., none
         dates: a date becomes year with fraction, month, weekday and hour (parts), or the year only (number)
-        date_format: format of dates as in strptime, such as %d/%m/%Y; auto refuses what has day and month unclear
+        date_format: format of dates as in strptime, such as %d/%m/%Y, for the columns that have it; auto
+            refuses what has day and month unclear
         delimiter: the character between values of a CSV file, or comma, semicolon, tab, pipe, space; auto looks
             at the file
         decimal: decimal mark of numbers in text
@@ -103,7 +104,7 @@ def csv(
         return _by_contract(contract, (path, test_path), delimiter, reading, missing, others, tolerant)
     table = read(Path(os.path.expanduser(path)), delimiter)
     targets = [target] if isinstance(target, str) else list(target)
-    roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical)
+    roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical, date_format)
     columns = Columns(
         table, Reading(tuple(missing_words), decimal, date_format), [*targets, *roles.candidates], targets
     )
@@ -131,7 +132,7 @@ def csv(
         task=goal.task,
         class_names=goal.class_names,
         split=_marks(table, split_column, parts),
-        groups=_groups(table, group_column, parts, rows) if group_column else None,
+        groups=_groups(table, group_column, decimal, parts, rows) if group_column else None,
         describe=(places := _Places.of(parts)).describe,
         locate=places.locate,
         target_rules=_target_rules(columns, goal),
@@ -143,6 +144,7 @@ def csv(
             *constant_notes(chosen),
             *part_notes(parts),
             goal.note,
+            *columns.word_notes.values(),
             *telling_notes(parts[0].columns, parts[0].targets, targets[0]),
             *different_notes(chosen, [*roles.keep, *(roles.features or [])]),
         ),
@@ -182,7 +184,7 @@ def _by_contract(
         task=goal.task,
         class_names=goal.class_names,
         split=_marks(table, others["split_column"], parts),
-        groups=_groups(table, groups, parts, rows) if groups else None,
+        groups=_groups(table, groups, reading.decimal, parts, rows) if groups else None,
         describe=(places := _Places.of(parts)).describe,
         locate=places.locate,
         target_rules=contract.targets,
@@ -202,6 +204,7 @@ class _Roles:
     drop: list[str]
     keep: list[str]
     categorical: list[str] | str
+    date_format: str
 
     def __post_init__(self) -> None:
         lists = {"features": self.features or [], "drop": self.drop, "keep": self.keep}
@@ -261,6 +264,8 @@ class _Roles:
         found: dict[str, str] = {}
         if not any(column.format.kind == "date" for column in chosen):
             found |= dict.fromkeys(("dates", "date_format"), "no column holds dates")
+        elif self.date_format not in ("auto", *(column.format.date for column in chosen)):
+            found["date_format"] = "no column holds dates of this form"
         if self.features is not None and not set(self.drop) & set(self.features):
             found["drop"] = "dataset.features names all columns to learn from"
         if not is_text(self.table.path):
@@ -302,7 +307,8 @@ class _Roles:
             if asked:
                 raise self._unusable(found, columns)
             return found
-        if found.format.kind == "number" and not asked and is_identifier(name, found.values):
+        number = found.format.kind == "number" and not found.format.unit
+        if number and not asked and is_identifier(name, found.values):
             return LeftOut(name, "identifier")
         if found.format.kind == "category" and self.categorical == []:
             row = int(np.flatnonzero(found.values >= 0)[0])
@@ -353,9 +359,13 @@ def split_marks(table: Table, name: str) -> NDArray[np.int8]:
     return marks
 
 
-def _groups(table: Table, name: str, parts: list[Part], rows: Tensor) -> Tensor:
+def _groups(table: Table, name: str, decimal: str, parts: list[Part], rows: Tensor) -> Tensor:
     """Number the groups; the rows of a test file are a group of their own."""
-    column = Columns(table, Reading(), [name]).category(name)
+    try:
+        column = Columns(table, Reading(decimal=decimal), [name]).category(name)
+    except DataError:
+        # what a mark means does not change which rows are equal
+        column = Columns(table, Reading(decimal="point"), [name]).category(name)
     if column.missing.any():
         raise DataError(
             f"column {name!r} has no value in {table.row(int(np.flatnonzero(column.missing)[0]))}; every row needs its group"

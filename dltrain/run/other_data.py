@@ -213,7 +213,7 @@ def say_of_data(
         say(f"{path} is scored on other data than it was trained on{reason}")
     if contract is not None and contract.fingerprint != fingerprint:
         for note in notes:
-            if note.startswith(("unseen", "scale")):
+            if note.startswith(("decimal", "unit", "unseen", "scale")):
                 say(note)
         for note in dict.fromkeys(
             note for split in scored.values() for note in scale_note(distance_of(split))

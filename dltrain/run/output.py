@@ -51,11 +51,17 @@ class Part:
 
 
 def kept_columns(
-    given: Given, found: Predictions, names: Sequence[str], delimiter: str, typed: bool = False
+    given: Given,
+    found: Predictions,
+    names: Sequence[str],
+    delimiter: str,
+    typed: bool = False,
+    decimal: str = "auto",
 ) -> dict[str, list[object]]:
     """Return columns of a table for the predicted rows. Raises DataProblem where the table has none of that name.
 
-    typed: numbers of a CSV file are numbers, for files that tell them from text; else the text of the file.
+    typed: numbers of a CSV file are numbers, for files that tell them from text; else the text of the file. decimal: as in
+    `dataset.decimal`.
     """
     if not names:
         return {}
@@ -72,22 +78,31 @@ def kept_columns(
     rows = np.searchsorted(table.numbers, found.where)
     kept = {name: table.columns[name].take(rows).to_pylist() for name in names}
     if typed and table.layout is not None:
-        kept = {name: numbers_of(values) for name, values in kept.items()}
+        marks = found.contract.decimal_marks(table, names, decimal)
+        kept = {name: numbers_of(values, marks[name]) for name, values in kept.items()}
     return kept
 
 
-def numbers_of(texts: Sequence[object]) -> list[object]:
-    """Return texts as whole or other numbers, None where they are empty; the texts themselves unless all are plain numbers.
+def numbers_of(texts: Sequence[object], decimal: str = ".") -> list[object]:
+    """Return texts as whole or other numbers, None where they are empty; the texts themselves unless all are numbers.
 
-    Digits with leading zeros are codes, and a decimal comma may mean two things: they stay text.
+    Digits with leading zeros are codes: they stay text. decimal: the decimal mark; empty where it is not known: text, too.
     """
-    present = [str(text).strip() for text in texts if str(text).strip()]
+    import pyarrow as pa
+
+    from dltrain.data.tables.text import plain_numbers
+
+    if not decimal:
+        return list(texts)
+    written = list(texts)
+    texts = plain_numbers(pa.array([str(text).strip() for text in written], pa.string()), decimal).to_pylist()
+    present = [str(text) for text in texts if text]
     whole = all(re.fullmatch(r"[+-]?(0|[1-9]\d{0,17})", text) for text in present)
     plain = whole or all(re.fullmatch(_NUMBER, text) for text in present)
     if not present or not plain:
-        return list(texts)
+        return written
     kind = int if whole else float
-    return [kind(str(text)) if str(text).strip() else None for text in texts]
+    return [kind(str(text)) if text else None for text in texts]
 
 
 def columns_of(parts: Sequence[Part]) -> Columns:

@@ -215,3 +215,45 @@ def test_check_lists_every_column_that_is_left_out(
     path = table(workdir, **{f"e{i}": [""] * ROWS for i in range(25)})
     dltrain("check", "dataset=csv", f"dataset.path={path}", "dataset.target=y", "model=linear")
     assert "e24 (empty)" in capsys.readouterr().out
+
+
+def test_words_in_many_rows_of_numbers_are_refused_with_a_cure_or_named(tmp_path: Path) -> None:
+    """9 % 'k.A.' made a driver of the label "text, 681 different values", without a hint."""
+    income = ["k.A." if i % 10 == 3 else f"{1000 + 37 * i}.5" for i in range(200)]
+    path = save(tmp_path / "t.csv", plain(200) | {"income": income, "place": ["k.A.", "N"] * 100})
+    for keys in ({}, {"keep": ["income"]}):
+        with pytest.raises(DataError) as error:
+            csv(path, "y", **keys)  # type: ignore[arg-type]
+        assert "'income' holds numbers, but 'k.A.' in row 4 of" in str(error.value)
+        assert "(20 of 200 values are something else)" in str(error.value)
+        assert "'dataset.missing_words=[\"k.A.\"]', or leave the column out: dataset.drop=[income]" in str(
+            error.value
+        )
+    names = encoded(csv(path, "y", missing_words=["k.A."])).feature_names
+    assert "income" in names and "place=N" in names
+    # a target, too
+    with pytest.raises(DataError, match="'income' holds numbers, but 'k.A.'"):
+        csv(path, "income")
+    dates = ["offen" if i % 10 == 3 else f"{1 + i % 28}.{1 + i % 12}.{2000 + i % 20}" for i in range(200)]
+    with pytest.raises(DataError, match="'when' holds dates, but 'offen' in row 4"):
+        csv(save(tmp_path / "d.csv", plain(200) | {"when": dates}), "y")
+
+
+def test_few_numbers_beside_a_word_are_categories_and_named(tmp_path: Path) -> None:
+    age = ["k.A." if i % 10 == 3 else str(20 + i % 40) for i in range(200)]
+    columns = plain(200) | {"age": age, "size": ["1", "2", "3+", "4"] * 50}
+    raw = csv(save(tmp_path / "t.csv", columns), "y")
+    told = (
+        "words    age: categories, for 'k.A.' among numbers; to learn from these, call it missing: "
+        "'dataset.missing_words=[\"k.A.\"]'"
+    )
+    assert told in raw.notes and "size" not in "".join(note for note in raw.notes if "words" in note)
+    # of codes, the others are no numbers
+    columns["age"] = ["k.A." if i % 10 == 3 else f"{1000 + i % 40:05}" for i in range(200)]
+    assert "words" not in "".join(csv(save(tmp_path / "t.csv", columns), "y").notes)
+    # nothing tells that so many different texts are words for a missing value
+    columns["age"] = [f"{i % 130}b" if i % 5 == 3 else f"{3 * (i % 130)}" for i in range(200)]
+    assert (
+        csv(save(tmp_path / "t.csv", columns), "y").left_out["age"]
+        == "text, 130 different values, most of them numbers"
+    )

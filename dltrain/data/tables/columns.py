@@ -1,4 +1,7 @@
-"""What a column holds: numbers, true and false, dates or categories, by the majority of its values; or nothing to learn from."""
+"""What a column holds: numbers, true and false, dates or categories, by the majority of its values; or nothing to learn from.
+
+The file is long because each reading of a column relies on what those before it ruled out.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dltrain.data.errors import DataError
+from dltrain.data.errors import DataError, some
 from dltrain.data.tables import text
+from dltrain.data.tables.amounts import amounts, bare
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
 from dltrain.data.tables.cures import StrayValues, call_missing, short, typed
 from dltrain.data.tables.identifiers import MOST_LEVELS, TELLING_ROWS
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.reading import DecimalMarks, Reading
-from dltrain.data.tables.rules import Format, Kind
+from dltrain.data.tables.rules import Format, Kind, Rule
 from dltrain.data.tables.text import Coded, Flags, Floats
 
 ODD_SHARE = 0.05  # of the values of a column of numbers or dates may be something else before it is text
 _FEW_LEVELS = 20  # up to so many are a category, however seldom each occurs
+_FEW_WORDS = (
+    3  # among numbers or dates, so many different ones may stand for a missing value in more rows, too
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,11 @@ class Column:
         else:
             flags = np.isnan(self.values)
         return flags
+
+    @property
+    def has_fraction(self) -> bool:
+        """Whether some value is no whole number."""
+        return self.format.kind == "number" and bool((np.nan_to_num(self.values) % 1 != 0).any())
 
     @property
     def is_constant(self) -> bool:
@@ -82,12 +94,17 @@ class Columns:
     ) -> None:
         self.table, self.reading, self.targets, self.tolerant = table, reading, set(targets), tolerant
         self.broken: dict[int, str] = {}
+        # of columns that are categories since they hold words beside numbers or dates: what to say of them
+        self.word_notes: dict[str, str] = {}
+        # columns that are numbers or dates for the most part, with the refusal of what else they hold
+        self._mixed: dict[str, StrayValues] = {}
+        self._unit_notes: dict[str, str] = {}
         self._plain: dict[str, Floats] = {}
         self._coded: dict[str, Coded] = {}
         self.names = [name for name in dict.fromkeys(names)]
         for name in self.names:
             self._convert(name)
-        self._marks = DecimalMarks(table, self._coded, reading)
+        self._marks = DecimalMarks(table, self._coded, self._plain, reading)
 
     def _convert(self, name: str) -> None:
         """Text that is plain numbers throughout, or missing, is converted at once; other text, and codes, are coded."""
@@ -117,6 +134,15 @@ class Columns:
     def decimal(self, name: str) -> str:
         """Return the decimal mark of a column of text."""
         return self._marks.of(name, lambda: self.coded(name).texts)
+
+    def decimal_of_other(self, name: str) -> str:
+        """Return the decimal mark of a column that is not read, empty where nothing tells."""
+        return self._marks.of_other(text.code(self.table.columns[name]).texts)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What differs from the training in how values are written."""
+        return (*self._marks.notes, *self._unit_notes.values())
 
     def release(self, name: str) -> None:
         """Forget what the reading of a column held in memory."""
@@ -168,26 +194,47 @@ class Columns:
             return LeftOut(name, "empty")
         if _are_codes(coded, present):
             return self._category(name, coded, present)
-        unit = _unit(coded, present)
+        unit = self._unit(name, coded, present & ~words)
         values, good = _numbers(coded.texts, self.decimal(name), unit)
-        if self._mostly(name, coded, present & ~words, good, "percents such as 12%" if unit else "numbers"):
+        if self._mostly(name, coded, present & ~words, good, _what(unit)):
             return self._number(name, spread(np.where(good, values, np.nan), coded), unit)
         if _all_words(coded, present & ~words, ("true", "false")):
             truth = np.where(
                 present & ~words, text.is_word(coded.texts, ("true",)).astype(np.float64), np.nan
             )
             return Column(name, self._format("boolean"), spread(truth, coded))
-        if text.is_date_like(coded.texts)[present].any() and (
-            dates := self._dates(name, coded, present & ~words)
-        ):
+        if dates := self._dates(name, coded, present & ~words):
             return dates
         return self._category(name, coded, present)
+
+    def _unit(self, name: str, coded: Coded, present: Flags) -> str:
+        """Return "%" or the currency that most values have; DataError for several currencies."""
+        rows = coded.counts[present].sum()
+        if 2 * coded.counts[text.is_percent(coded.texts) & present].sum() > rows:
+            return "%"
+        units = np.where(present, amounts(coded.texts).units, "")
+        if not 2 * coded.counts[units != ""].sum() > rows:
+            return ""
+        found = {str(unit): coded.first_row(units == unit) for unit in np.unique(units[units != ""])}
+        if len(found) > 1:
+            places = (
+                f"{short(coded.words[coded.codes[row]])} in row {self.table.numbers[row]}"
+                for row in found.values()
+            )
+            raise DataError(
+                f"column {name!r} of {self.table.path} holds amounts in {some(found)}: {some(places, 4)}; write them in one currency, "
+                f"or leave the column out: {typed('drop', [name])}"
+            )
+        return next(iter(found))
 
     def _mostly(self, name: str, coded: Coded, present: Flags, good: Flags, what: str) -> bool:
         """Whether the present texts are `what` but for a few; DataError where these few are no known word for missing."""
         odd = present & ~good
         found, others = int(coded.counts[present & good].sum()), int(coded.counts[odd].sum())
-        if not found or found < 4 * others or others > max(1, ODD_SHARE * (found + others)):
+        if not found or found < others:
+            return False
+        if others > max(1, ODD_SHARE * (found + others)) or found < 4 * others:
+            self._mixed[name] = self._odd(name, coded, odd, found + others, what)
             return False
         if others:
             raise self._odd(name, coded, odd, found + others, what)
@@ -207,8 +254,10 @@ class Columns:
             f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)} ({more} something else); repair "
             f"{'them' if count > 1 else 'it'}"
         )
-        words = [str(word) for word in coded.texts.filter(pa.array(odd)).to_pylist()]
-        return StrayValues(problem, words, cure, self.reading.missing_words)
+        strays = coded.texts.filter(pa.array(odd))
+        # a number is no word for a missing value: it would be missing in other columns, too
+        words = [] if text.looks_like_numbers(bare(strays)).any() else strays.to_pylist()
+        return StrayValues(problem, words, cure, self.reading.missing_words, what)
 
     def _number(self, name: str, values: Floats, unit: str = "") -> Column | LeftOut:
         infinite = np.flatnonzero(np.isinf(values))
@@ -225,10 +274,16 @@ class Columns:
         return Column(name, replace(form, unit=unit), values)
 
     def _dates(self, name: str, coded: Coded, present: Flags) -> Column | None:
-        texts = coded.texts.filter(pa.array(present))
-        formats = (
-            [self.reading.date_format] if self.reading.date_format != "auto" else text.date_formats(texts)
-        )
+        """Read a column as dates of the form that the user names, or of their own where they have another."""
+        given = self.reading.date_format
+        found = None if given == "auto" else self._dates_of(name, coded, present, [given])
+        if found is None and text.is_date_like(coded.texts)[present].any():
+            formats = text.date_formats(coded.texts.filter(pa.array(present)))
+            found = self._dates_of(name, coded, present, formats)
+        return found
+
+    def _dates_of(self, name: str, coded: Coded, present: Flags, formats: list[str]) -> Column | None:
+        """Read a column by the first format; None where it is no dates, DataError where another format reads as much of it."""
         if not formats:
             return None
         times, good = text.dates(coded.texts, formats[0])
@@ -247,6 +302,11 @@ class Columns:
     def _category(self, name: str, coded: Coded, present: Flags) -> Column | LeftOut:
         levels, rows = int(present.sum()), int(coded.counts[present].sum())
         what = "code" if _are_codes(coded, present) else "text"
+        mixed = self._mixed.get(name)
+        words = mixed is not None and not text.holds_codes(coded.texts) and mixed.are_few(_FEW_WORDS)
+        if mixed and not mixed.words:
+            # numbers written in two ways
+            raise mixed
         if levels == rows >= TELLING_ROWS and not text.are_sentences(coded.texts.filter(pa.array(present))):
             return LeftOut(name, "identifier")
         if (
@@ -254,7 +314,17 @@ class Columns:
             or (levels > _FEW_LEVELS and 2 * levels > rows)
             or levels == rows >= TELLING_ROWS
         ):
-            return LeftOut(name, f"{what}, {levels} different values")
+            # what repeats enough may be the classes of a target
+            if mixed and words and (name not in self.targets or 2 * levels > rows):
+                raise mixed
+            return LeftOut(
+                name, f"{what}, {levels} different values{f', most of them {mixed.what}' if mixed else ''}"
+            )
+        if mixed and words:
+            self.word_notes[name] = (
+                f"words    {name}: categories, for {some(map(repr, mixed.words))} among {mixed.what}; to learn from these, "
+                f"{call_missing(mixed.words, self.reading.missing_words)}"
+            )
         return self._levels_of(name, coded, present)
 
     # a column as something known ---------------------------------------------------------------------------------
@@ -265,7 +335,7 @@ class Columns:
         if is_number(column.type):
             return self._number_levels(name, as_floats(column))
         padded = is_text(column.type) and text.holds_padded(column)
-        if name in self._plain and not padded:
+        if name in self._plain and not padded and not self._has_points(name):
             return self._number_levels(name, self._plain[name])
         coded = self.coded(name)
         missing = self.reading.missing(coded.texts, among_numbers=False)
@@ -293,12 +363,19 @@ class Columns:
             if (times := text.dates_of_digits(values)) is not None:
                 return Column(name, wanted, times)
         if wanted.kind != "date" and (is_number(column.type) or pa.types.is_boolean(column.type)):
+            self._note_unit(name, wanted)
             return self._fitting(name, wanted, as_floats(column))
-        if wanted.kind == "number" and not wanted.unit and name in self._plain and not self._has_points(name):
+        if (
+            wanted.kind == "number"
+            and wanted.unit != "%"
+            and name in self._plain
+            and not self._has_points(name)
+        ):
+            self._note_unit(name, wanted)
             return self._fitting(name, wanted, self._plain[name])
         coded = self.coded(name)
         present = ~self.reading.missing(coded.texts, among_numbers=True)
-        values, good = _by(coded.texts, wanted, self.decimal(name))
+        values, good = _by(coded.texts, self._unit_here(name, wanted, coded), self.decimal(name))
         if (present & ~good).any():
             self._unfit(name, wanted, coded, present & ~good)
             present &= good
@@ -310,10 +387,26 @@ class Columns:
             else self._fitting(name, wanted, spread_out)
         )
 
+    def _unit_here(self, name: str, wanted: Format, coded: Coded) -> Format:
+        """Return the format of a column, without its currency where no value of this file has one."""
+        if wanted.unit in ("", "%") or (amounts(coded.texts).units != "").any():
+            return wanted
+        self._note_unit(name, wanted)
+        return replace(wanted, unit="")
+
+    def _note_unit(self, name: str, wanted: Format) -> None:
+        """Note that a column has no unit here, and had one in the training."""
+        if wanted.unit:
+            what = "percents, 27 for 27%," if wanted.unit == "%" else wanted.unit
+            self._unit_notes[name] = (
+                f"unit     {self.table.path.name}: {name} has no unit, and is taken for {what} as in the training"
+            )
+
     def _unfit(self, name: str, wanted: Format, coded: Coded, bad: Flags) -> None:
         """Raise DataError for the first text that does not fit its column, or note all rows that have one."""
-        numbers = "percents such as 12%" if wanted.unit else "numbers"
-        what = {"number": numbers, "boolean": "true and false", "date": f"dates ({wanted.date})"}[wanted.kind]
+        what = {"number": _what(wanted.unit), "boolean": "true and false", "date": f"dates ({wanted.date})"}[
+            wanted.kind
+        ]
         if self.tolerant:
             for row in np.flatnonzero(np.append(bad, False)[coded.codes]).tolist():
                 value = str(coded.texts[int(coded.codes[row])].as_py())
@@ -384,14 +477,29 @@ def _numbers(texts: Any, decimal: str, unit: str) -> tuple[Floats, Flags]:
     """Return texts as numbers, and which of them are; with a unit those alone that have it."""
     if not unit:
         return text.numbers(texts, decimal)
-    values, good = text.numbers(text.without_percent(texts), decimal)
-    return values, good & text.is_percent(texts)
+    if unit == "%":
+        values, good = text.numbers(text.without_percent(texts), decimal)
+        return values, good & text.is_percent(texts)
+    found = amounts(texts)
+    values, good = text.numbers(found.numbers, decimal)
+    return values, good & (found.units == unit)
 
 
-def _unit(coded: Coded, present: Flags) -> str:
-    """Return "%" where most values have it."""
-    percent = text.is_percent(coded.texts) & present
-    return "%" if 2 * coded.counts[percent].sum() > coded.counts[present].sum() else ""
+def known_marks(columns: Iterable[Column | Rule]) -> dict[str, str]:
+    """Return the decimal marks that columns had in the training, by name.
+
+    A decimal point is known where the numbers have a fraction: whole numbers show no mark, and have the point by default.
+    """
+    return {
+        column.name: column.format.decimal
+        for column in columns
+        if column.format.decimal == "," or (column.format.decimal == "." and column.has_fraction)
+    }
+
+
+def _what(unit: str) -> str:
+    """Return what numbers with a unit are called."""
+    return {"": "numbers", "%": "percents such as 12%"}.get(unit, f"amounts in {unit}")
 
 
 def _are_codes(coded: Coded, present: Flags) -> bool:

@@ -32,20 +32,30 @@ def short(value: str) -> str:
 
 
 def call_missing(words: Sequence[str], given: Iterable[str] = ()) -> str:
-    """Return the cure for odd values, beside the words already `given`; empty for values that nobody would type."""
-    typeable = all(len(word) <= 40 and word.isprintable() for word in words) and len(words) <= _MOST_WORDS
+    """Return the cure for odd values, beside the words already `given`; empty for none, and for values that nobody would type."""
+    typeable = all(len(word) <= 40 and word.isprintable() for word in words) and 0 < len(words) <= _MOST_WORDS
     what = "it" if len(words) == 1 else "these"
     return f"call {what} missing: {typed('missing_words', [*given, *words])}" if typeable else ""
 
 
 class StrayValues(DataError):
-    """Texts in a column of numbers or dates; the message holds the cure for all of them, and keeps the words already given."""
+    """Texts in a column of numbers or dates; the message holds the cure for all of them, and keeps the words already given.
 
-    def __init__(self, problem: str, words: Sequence[str], cure: str, given: Sequence[str]) -> None:
+    what: numbers or dates.
+    """
+
+    def __init__(
+        self, problem: str, words: Sequence[str], cure: str, given: Sequence[str], what: str = "numbers"
+    ) -> None:
         self.problem, self.words, self.cure, self.given = problem, list(dict.fromkeys(words)), cure, given
+        self.what = what
         ways = [way for way in (call_missing(self.words, given), cure) if way]
         super().__init__(f"{problem}\nor {', or '.join(ways)}" if ways else problem)
 
     def with_words(self, words: Sequence[str]) -> StrayValues:
         """Return the error with a cure that covers the stray texts of other columns, too."""
-        return StrayValues(self.problem, [*self.words, *words], self.cure, self.given)
+        return StrayValues(self.problem, [*self.words, *words], self.cure, self.given, self.what)
+
+    def are_few(self, most: int) -> bool:
+        """Whether the texts are at most so many different words without a digit, which may stand for a missing value."""
+        return 0 < len(self.words) <= most and not any(re.search(r"\d", word) for word in self.words)

@@ -53,9 +53,16 @@ def _forms(chosen: Sequence[Column]) -> list[str]:
     """Name the columns whose values have another form than plain numbers and dates."""
     numbers = [column for column in chosen if column.format.kind == "number"]
     comma = any(column.format.decimal == "," for column in numbers)
+    currencies = dict.fromkeys(
+        column.format.unit for column in numbers if column.format.unit not in ("", "%")
+    )
     named = {
         "decimal point": [column for column in numbers if comma and column.format.decimal == "."],
-        "percent": [column for column in numbers if column.format.unit],
+        "percent": [column for column in numbers if column.format.unit == "%"],
+        **{
+            f"amounts in {unit}": [column for column in numbers if column.format.unit == unit]
+            for unit in currencies
+        },
         "dates as 20240131": [column for column in chosen if column.format.date == DIGITS],
     }
     found = [f"{what}: {some((c.name for c in columns), 4)}" for what, columns in named.items() if columns]
@@ -73,7 +80,10 @@ def different_notes(chosen: Sequence[Column], asked: Sequence[str]) -> list[str]
     names = [
         column.name
         for column in chosen
-        if column.format.kind == "number" and column.name not in asked and are_all_different(column.values)
+        if column.format.kind == "number"
+        and not column.format.unit
+        and column.name not in asked
+        and are_all_different(column.values)
     ]
     if not names:
         return []
@@ -109,5 +119,6 @@ def part_notes(parts: list[Part]) -> list[str]:
         for part in parts
         if part.incomplete
     ]
+    notes += [note for part in parts for note in part.notes]
     notes += [f"broken   {line}" for part in parts for line in part.broken]
     return notes + [f"test     {part.table.path.name} · {len(part.rows):,} rows" for part in parts[1:]]

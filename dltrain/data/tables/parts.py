@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dltrain.data.contract import check_columns
 from dltrain.data.errors import DataError
-from dltrain.data.tables.columns import ODD_SHARE, Column, Columns
+from dltrain.data.tables.columns import ODD_SHARE, Column, Columns, known_marks
 from dltrain.data.tables.encode import coded_targets
 from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
@@ -34,6 +34,7 @@ class Part:
     rows: NDArray[np.int64]
     incomplete: int = 0  # rows that were left out since a feature was missing
     broken: tuple[str, ...] = ()  # rows that were left out for a value that does not fit, and why
+    notes: tuple[str, ...] = ()  # how values are written otherwise than in the training
 
     def without(self, leave: Flags) -> Part:
         """Leave out rows that lack a value."""
@@ -46,7 +47,9 @@ class Part:
         kept = np.flatnonzero(~leave)
         columns = tuple(column.take(kept) for column in self.columns)
         targets = self.targets[torch.from_numpy(kept)]
-        return Part(self.table, columns, targets, self.rows[kept], int(leave.sum()), self.broken)
+        return replace(
+            self, columns=columns, targets=targets, rows=self.rows[kept], incomplete=int(leave.sum())
+        )
 
 
 def part_of_table(table: Table, columns: Sequence[Column], targets: Tensor, kept: Flags) -> Part:
@@ -90,6 +93,8 @@ def part_by_formats(
     table = read(path, delimiter, key, tolerant)
     names = [*(column.name for column in chosen), *goal.names]
     check_columns(table.columns, names, str(path))
+    commas = {name: "," for name, form in zip(goal.names, goal.formats, strict=True) if form.decimal == ","}
+    reading = replace(reading, marks=known_marks(chosen) | commas)
     columns = Columns(table, reading, names, tolerant=tolerant)
     found = [columns.parse(column.name, column.format) for column in chosen]
     targets = [columns.parse(name, form) for name, form in zip(goal.names, goal.formats, strict=True)]
@@ -112,7 +117,7 @@ def part_by_formats(
     )
     if len(reasons) > _TOLD:
         broken += (f"{len(reasons) - _TOLD:,} more rows of {path} are left out",)
-    return replace(part_of_table(table, found, values, kept), broken=broken)
+    return replace(part_of_table(table, found, values, kept), broken=broken, notes=columns.notes)
 
 
 def _unknown_classes(column: Column, known: Sequence[str]) -> dict[int, str]:

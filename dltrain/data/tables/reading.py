@@ -1,16 +1,21 @@
-"""What the user says about reading values, and what the columns show of their decimal marks."""
+"""What the user says about reading values, what the training showed, and what the columns show of their decimal marks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from dltrain.data.errors import DataError
+from dltrain.data.errors import DataError, some
 from dltrain.data.tables import text
+from dltrain.data.tables.amounts import bare
 from dltrain.data.tables.cures import typed
+from dltrain.data.tables.marks import mark_evidence, point_evidence
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.text import Coded, Flags
+
+_FIRST_ROWS = 1000
+_WORDS = {",": "comma", ".": "point"}
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,10 @@ class Reading:
     missing_words: tuple[str, ...] = ()
     decimal: str = "auto"  # auto, point or comma
     date_format: str = "auto"
+    # whether the user can say it: labels of images have no such keys
+    has_keys: bool = True
+    # the decimal marks of columns in the training, for another file; see `columns.known_marks`
+    marks: Mapping[str, str] = field(default_factory=dict)
 
     def missing(self, texts: Any, among_numbers: bool) -> Flags:
         """Tell which texts stand for a missing value."""
@@ -30,38 +39,40 @@ class Reading:
 class DecimalMarks:
     """The decimal mark of each column of a file: of the user, or what its numbers show.
 
-    A column whose numbers are ambiguous takes the mark of another column. DataError for a column whose numbers show both, and
-    where `1,234` stays ambiguous.
+    A column whose numbers are ambiguous takes the mark that it had in the training, else that of another column. DataError for a
+    column whose numbers show both, where `1,234` (or `1.234` in a file with semicolons) stays ambiguous, and where other columns
+    have another mark than in the training.
+
+    Args:
+        table: the file
+        coded: columns of text, as their different texts
+        plain: columns of text that convert to numbers as they are
+        reading: what the user says
     """
 
-    def __init__(self, table: Table, columns: Mapping[str, Coded], reading: Reading) -> None:
+    def __init__(
+        self, table: Table, coded: Mapping[str, Coded], plain: Iterable[str], reading: Reading
+    ) -> None:
         self.given = {"comma": ",", "point": "."}.get(reading.decimal, "")
         self.shown: dict[str, str] = {}
         self.comma = self.given == ","
+        # columns whose numbers may mean two things, with one of them
+        self.unclear: dict[str, str] = {}
+        self._table, self._known = table, {} if self.given else reading.marks
+        self._changed: list[str] = []
+        self._has_keys = reading.has_keys
         if self.given:
             return
-        either = None
-        for name, coded in columns.items():
-            if not _holds_comma_numbers(coded, reading):
-                continue
-            texts = text.without_percent(coded.texts)
-            evidence = text.comma_evidence(texts)
-            decimal, grouping = evidence.decimal, evidence.grouping or text.point_evidence(texts)
-            if decimal and grouping:
-                raise DataError(
-                    f"column {name!r} of {table.path} has {decimal!r} and {grouping!r}: one of them has a decimal comma, the other a "
-                    f"decimal point;\nwrite the numbers alike, or leave the column out: {typed('drop', [name])}"
-                )
-            if decimal or grouping:
-                self.shown[name] = "," if decimal else "."
-            elif evidence.either and either is None:
-                either = (name, evidence.either)
-        self.comma = "," in self.shown.values()
-        if either and not self.shown and table.separator != ",":
-            raise DataError(
-                f"column {either[0]!r} of {table.path} has {either[1]!r}, which may mean {either[1].replace(',', '.')} "
-                f"or {either[1].replace(',', '')}; set dataset.decimal=comma or dataset.decimal=point"
-            )
+        for name, column in coded.items():
+            if _holds_marks(column, reading):
+                self._look(name, bare(column.texts))
+        if table.separator == ";" or "," in self._known.values():
+            for name in plain:
+                self._look_at_plain(name)
+        self.comma = "," in (*self.shown.values(), *self._known.values())
+        # columns that show another mark than in the training
+        self._changed = [name for name, mark in self.shown.items() if self._known.get(name, mark) != mark]
+        self._settle()
 
     def of(self, name: str, texts: Callable[[], Any]) -> str:
         """Return the mark of a column; `texts` are its different texts, looked at where another column has decimal commas."""
@@ -69,14 +80,93 @@ class DecimalMarks:
             return self.given or self.shown[name]
         if not self.comma:
             return "."
-        return self.shown.setdefault(name, "." if text.point_evidence(text.without_percent(texts())) else ",")
+        return self.shown.setdefault(name, "." if point_evidence(bare(texts())) else ",")
+
+    def of_other(self, texts: Any) -> str:
+        """Return the mark of a column that is not among these; empty where its numbers show both, or nothing tells."""
+        if self.given:
+            return self.given
+        evidence = mark_evidence(bare(texts))
+        if evidence.comma or evidence.point:
+            return "" if evidence.comma and evidence.point else "," if evidence.comma else "."
+        if evidence.either is None or self.comma:
+            return "," if self.comma else "."
+        return "" if self._is_open(evidence.either) and not self.shown else "."
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Name the columns that show another decimal mark than they had in the training."""
+        return tuple(
+            f"decimal  {self._table.path.name}: decimal {_WORDS[mark]} in {some(names, 4)}, and a {_WORDS[other]} in the training"
+            for mark, other in ((",", "."), (".", ","))
+            if (names := [name for name in self._changed if self.shown[name] == mark])
+        )
+
+    def _look(self, name: str, texts: Any) -> None:
+        evidence = mark_evidence(texts)
+        if evidence.comma and evidence.point:
+            raise DataError(
+                f"column {name!r} of {self._table.path} has {evidence.comma!r} and {evidence.point!r}: one of them has a decimal "
+                f"comma, the other a decimal point;\nwrite the numbers alike, or leave the column out: {typed('drop', [name])}"
+            )
+        if evidence.comma or evidence.point:
+            self.shown[name] = "," if evidence.comma else "."
+        elif evidence.either:
+            self.unclear[name] = evidence.either
+
+    def _look_at_plain(self, name: str) -> None:
+        column = self._table.columns[name]
+        # in most columns, the first rows show it
+        if point_evidence(column.slice(0, _FIRST_ROWS)):
+            self.shown[name] = "."
+        else:
+            self._look(name, column)
+
+    def _settle(self) -> None:
+        """Give each unclear column the mark of the training; refuse it where the file has another, or where nothing tells."""
+        silent = not self.shown and not self.comma
+        for name, value in self.unclear.items():
+            known = self._known.get(name, "")
+            if known and not self._changed and not self._contradicts(known, value):
+                self.shown[name] = known
+            elif known or (silent and self._is_open(value)):
+                raise self._ambiguous(name, value)
+
+    def _contradicts(self, known: str, value: str) -> bool:
+        """Whether the separator belongs to another decimal mark than the training had."""
+        separator = self._table.separator
+        return (known, separator) == (",", ",") or ((known, separator) == (".", ";") and "," in value)
+
+    def _is_open(self, value: str) -> bool:
+        """Whether the separator does not tell the decimal mark either."""
+        return self._table.separator != "," if "," in value else self._table.separator == ";"
+
+    def _ambiguous(self, name: str, value: str) -> DataError:
+        """Return the refusal of a number that may mean two things, with a way out for each."""
+        fraction, whole = value.replace(",", "."), value.replace(",", "").replace(".", "")
+        mark, other = ("comma", "point") if "," in value else ("point", "comma")
+        cures = [f"dataset.decimal={word}" for word in (mark, other)]
+        problem = f"column {name!r} of {self._table.path} has {value!r}, which may mean {fraction} or {whole}"
+        if {mark, other} == {_WORDS[shown] for shown in self.shown.values()}:
+            return DataError(
+                f"{problem};\nwrite its numbers without marks between thousands, and all with one decimal mark"
+            )
+        if changed := self._changed:
+            now, before = _WORDS[self.shown[changed[0]]], _WORDS[self._known[changed[0]]]
+            meant, not_meant = (fraction, whole) if now == mark else (whole, fraction)
+            return DataError(
+                f"{problem}: column {changed[0]!r} has a decimal {now}, and had a {before} in the training;\nfor {meant} set "
+                f"dataset.decimal={now}, for {not_meant} write the numbers of {name!r} as in {changed[0]!r}"
+            )
+        if not self._has_keys:
+            return DataError(
+                f"{problem}; write {whole} without a mark, or for {fraction} separate the values of the file by tabs"
+            )
+        return DataError(f"{problem}; set {cures[0]} or {cures[1]}")
 
 
-def _holds_comma_numbers(coded: Coded, reading: Reading) -> bool:
-    """Whether nearly all values are numbers, and some have a comma."""
-    present = ~reading.missing(coded.texts, among_numbers=True)
-    texts = text.without_percent(coded.texts)
-    likely = text.looks_like_comma_numbers(texts)
-    plain = text.numbers(texts, ".")[1] & ~likely
-    many = coded.counts[(likely | plain) & present].sum() >= 0.9 * coded.counts[present].sum()
-    return bool(many and likely.any())
+def _holds_marks(column: Coded, reading: Reading) -> bool:
+    """Whether nearly all values are numbers, whatever their marks mean."""
+    present = ~reading.missing(column.texts, among_numbers=True)
+    numbers = text.looks_like_numbers(bare(column.texts))
+    return bool(column.counts[numbers & present].sum() >= 0.9 * column.counts[present].sum())

@@ -18,7 +18,8 @@ class Format:
     """How the values of a column are read.
 
     decimal: mark of its numbers, "." or "," ("" in a category of text); another file may have another one. date: `iso` or
-    a format of strptime. missing_words: of the user, beside the known ones. unit: "%" of numbers that are written with it.
+    a format of strptime. missing_words: of the user, beside the known ones. unit: "%", or the sign or code of
+    a currency, of numbers that are written with it.
     """
 
     kind: Kind
@@ -47,6 +48,15 @@ class Rule:
     centers: tuple[float, ...] = (0.0,)
     lows: tuple[float, ...] = ()
     highs: tuple[float, ...] = ()
+
+    @property
+    def has_fraction(self) -> bool:
+        """Whether the training had numbers with a fraction, as far as the rule tells."""
+        if self.format.kind != "number":
+            return False
+        # the median of whole numbers may lie between two of them
+        halves = 2 * self.fill if isinstance(self.fill, int | float) else 0
+        return any(value % 1 != 0 for value in (*self.lows, *self.highs, halves))
 
     @property
     def features(self) -> list[str]:

@@ -152,7 +152,7 @@ def _quantities(columns: Columns, names: list[str], inferred: bool) -> Targets:
         values = column.values[kept]
         if len(values) and bool((values == values[0]).all()):
             raise _constant(columns, column.name, f"{values[0]:g}")
-        if is_row_number(column.name, column.values):
+        if not column.format.unit and is_row_number(column.name, column.values):
             raise DataError(
                 f"dataset.target names {column.name!r} of {columns.table.path}, which numbers the rows; name another dataset.target"
             )
@@ -160,8 +160,12 @@ def _quantities(columns: Columns, names: list[str], inferred: bool) -> Targets:
     how = "inferred; for classes: dataset.task=classification" if inferred and len(names) == 1 else ""
     return Targets(
         "regression", tuple(names), tuple(column.format for column in read), torch.from_numpy(stacked), (), kept,
-        _note(f"{', '.join(names)}: regression", how, len(kept) - len(stacked)),
+        _note(f"{', '.join(map(_with_unit, read))}: regression", how, len(kept) - len(stacked)),
     )  # fmt: skip
+
+
+def _with_unit(column: Column) -> str:
+    return column.name + (f" in {column.format.unit}" if column.format.unit else "")
 
 
 def _quantity(columns: Columns, name: str) -> Column:

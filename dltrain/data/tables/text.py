@@ -21,10 +21,11 @@ Times = NDArray[np.datetime64]
 Flags = NDArray[np.bool_]
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
-_GROUPED_COMMA = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"  # 1,234,567.8
-_GROUPED_POINT = r"^[+-]?\d{1,3}(\.\d{3})+(,\d*)?$"  # 1.234.567,8
-_GROUPED_SPACE = r"^[+-]?\d{1,3}([ '’\x{a0}\x{202f}]\d{3})+([.,]\d+)?$"  # 1 234 567.8
-_DECIMAL_COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"  # 1,5
+GROUPED_COMMA = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"  # 1,234,567.8
+GROUPED_POINT = r"^[+-]?\d{1,3}(\.\d{3})+(,\d*)?$"  # 1.234.567,8
+GROUPED_SPACE = r"^[+-]?\d{1,3}([ '’\x{a0}\x{202f}]\d{3})+([.,]\d+)?$"  # 1 234 567.8
+SPACES = r"[ '’\x{a0}\x{202f}]"
+DECIMAL_COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"  # 1,5
 
 
 @dataclass(frozen=True)
@@ -74,45 +75,19 @@ def without_missing(column: Any) -> Any:
 
 def is_number(texts: Any) -> Flags:
     """Tell which texts are plain numbers."""
-    return _matches(texts, _NUMBER)
+    return matches(texts, _NUMBER)
 
 
 def is_word(texts: Any, words: Iterable[str]) -> Flags:
     """Tell which texts are among the lower-case `words`."""
     found = pc.is_in(pc.utf8_lower(texts), value_set=pa.array(sorted(words), pa.string()))
-    return _flags(found)
+    return flags(found)
 
 
-@dataclass(frozen=True)
-class CommaEvidence:
-    """Examples of texts that show what a comma means in a column; None where there is none."""
-
-    decimal: str | None
-    grouping: str | None
-    either: str | None  # 1,234
-
-
-def comma_evidence(texts: Any) -> CommaEvidence:
-    """Look for commas in numbers: `1,5` is a decimal comma, `1,234,567` and `1,234.5` group digits, `1,234` may be both."""
-    comma, grouped = _matches(texts, _DECIMAL_COMMA), _matches(texts, _GROUPED_COMMA)
-    sure = grouped & ~comma  # a second comma, or a point
-    points = _matches(texts, _GROUPED_POINT) & _matches(texts, ",")
-    return CommaEvidence(
-        _example(texts, (comma & ~grouped) | points), _example(texts, sure), _example(texts, comma & grouped)
-    )
-
-
-def point_evidence(texts: Any) -> str | None:
-    """Return a number whose point is a decimal mark, `1.5` or `0.125`; None where there is none: `1.234` may group digits."""
-    pointed = _matches(texts, r"^[+-]?\d*\.\d+([eE][+-]?\d+)?$")
-    return _example(texts, pointed & ~_matches(texts, r"^[+-]?[1-9]\d{0,2}\.\d{3}$"))
-
-
-def looks_like_comma_numbers(texts: Any) -> Flags:
-    """Tell which texts are numbers with a comma in them, whatever it means."""
-    return _matches(texts, ",") & (
-        _matches(texts, _DECIMAL_COMMA) | _matches(texts, _GROUPED_COMMA) | _matches(texts, _GROUPED_POINT)
-    )
+def looks_like_numbers(texts: Any) -> Flags:
+    """Tell which texts are numbers, whatever a comma or a point in them means."""
+    forms = (_NUMBER, DECIMAL_COMMA, GROUPED_COMMA, GROUPED_POINT)
+    return matches(texts, "|".join(f"(?:{form})" for form in forms))
 
 
 def numbers(texts: Any, decimal: str) -> tuple[Floats, Flags]:
@@ -120,8 +95,16 @@ def numbers(texts: Any, decimal: str) -> tuple[Floats, Flags]:
 
     decimal: "." or ","; the other one, spaces and apostrophes may group digits by three.
     """
-    grouped = _matches(texts, _GROUPED_COMMA if decimal == "." else _GROUPED_POINT)
-    spaced = _matches(texts, _GROUPED_SPACE)
+    plain = plain_numbers(texts, decimal)
+    good = matches(plain, _NUMBER)
+    values = pc.if_else(pa.array(good), plain, pa.scalar(None, pa.string())).cast(pa.float64())
+    return values.to_numpy(zero_copy_only=False), good
+
+
+def plain_numbers(texts: Any, decimal: str) -> Any:
+    """Return numbers as they are written in programs, `1.234,5` as `1234.5`; of other texts, something that is no number either."""
+    grouped = matches(texts, GROUPED_COMMA if decimal == "." else GROUPED_POINT)
+    spaced = matches(texts, GROUPED_SPACE)
     plain = texts
     if decimal == ",":
         # a point in a text that groups nothing would be another decimal mark: no number
@@ -132,18 +115,16 @@ def numbers(texts: Any, decimal: str) -> tuple[Floats, Flags]:
         cut = pc.replace_substring(texts, "," if decimal == "." else ".", "")
         plain = pc.if_else(pa.array(grouped), pc.replace_substring(cut, ",", "."), plain)
     if spaced.any():
-        cut = pc.replace_substring_regex(texts, r"[ '’\x{a0}\x{202f}]", "")
+        cut = pc.replace_substring_regex(texts, SPACES, "")
         plain = pc.if_else(
             pa.array(spaced), pc.replace_substring(cut, ",", ".") if decimal == "," else cut, plain
         )
-    good = _matches(plain, _NUMBER)
-    values = pc.if_else(pa.array(good), plain, pa.scalar(None, pa.string())).cast(pa.float64())
-    return values.to_numpy(zero_copy_only=False), good
+    return plain
 
 
 def is_percent(texts: Any) -> Flags:
     """Tell which texts are numbers with a percent sign."""
-    return _matches(texts, r"^[+-]?[\d.,]*\d[.,]? ?%$")
+    return matches(texts, r"^[+-]?[\d.,]*\d[.,]? ?%$")
 
 
 def without_percent(texts: Any) -> Any:
@@ -164,12 +145,12 @@ def holds_padded(texts: Any) -> bool:
 
 def are_sentences(texts: Any) -> bool:
     """Tell whether most texts have four words or more."""
-    return bool(2 * _matches(texts, r"\S+(\s+\S+){3}").sum() > len(texts))
+    return bool(2 * matches(texts, r"\S+(\s+\S+){3}").sum() > len(texts))
 
 
 def is_digits(texts: Any) -> Flags:
     """Tell which texts are digits alone."""
-    return _matches(texts, r"^\d+$")
+    return matches(texts, r"^\d+$")
 
 
 # Dates ------------------------------------------------------------------------------------------------------------
@@ -187,7 +168,7 @@ _DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?(\D|$)|^[A-Za-z]{3,9} \d{1,4}|
 
 def is_date_like(texts: Any) -> Flags:
     """Tell which texts have the shape of a date."""
-    return _matches(texts, _DATE_LIKE)
+    return matches(texts, _DATE_LIKE)
 
 
 def date_formats(texts: Any) -> list[str]:
@@ -211,7 +192,34 @@ def dates(texts: Any, form: str) -> tuple[Times, Flags]:
     values = times.to_numpy(zero_copy_only=False).astype("datetime64[us]")
     # strptime takes 99 for the year 99
     good = ~np.isnat(values) & (values >= np.datetime64("1000-01-01"))
+    good &= ~_past_the_month(texts, times, form)
     return np.where(good, values, np.datetime64("NaT")), good
+
+
+def _past_the_month(texts: Any, times: Any, form: str) -> Flags:
+    """Tell which texts name a day that its month does not have, such as 31.02.2023, which strptime reads as 3 March.
+
+    Such days end up among the first three of the next month. These are written again, and their numbers compared.
+    """
+    if pa.types.is_timestamp(times.type) and times.type.tz:
+        form = form.replace("%z", "").strip()
+        texts = pc.replace_substring_regex(texts, r"\s*(Z|[+-]\d{2}:?\d{2})\s*$", "")
+        times = pc.strptime(texts, form, "us", error_is_null=True)
+    early = flags(pc.less_equal(pc.day(times), 3)) & matches(texts, "29|30|31")
+    past = np.zeros(len(texts), bool)
+    if early.any():
+        chosen = pa.array(early)
+        # of microseconds, strftime writes the seconds with a fraction
+        again = pc.strftime(times.filter(chosen).cast(pa.timestamp("s")), form)
+        different = pc.not_equal(_numbers_in(texts.filter(chosen)), _numbers_in(again))
+        past[early] = different.to_numpy(zero_copy_only=False)
+    return past
+
+
+def _numbers_in(texts: Any) -> Any:
+    """Return the whole numbers in each text, separated by a space."""
+    spaced = pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, r"\D+", " "))
+    return pc.replace_substring_regex(spaced, r"\b0+(\d)", r"\1")
 
 
 def dates_of_digits(values: Floats) -> Times | None:
@@ -222,9 +230,7 @@ def dates_of_digits(values: Floats) -> Times | None:
         return None
     days, codes = np.unique(found.astype(np.int64), return_inverse=True)
     times, good = dates(pa.array(days.astype(str)), DIGITS)
-    # strptime takes 20240231 for March 2
-    same = np.char.replace(times.astype("datetime64[D]").astype(str), "-", "") == days.astype(str)
-    if not (good & same).all():
+    if not good.all():
         return None
     every = np.full(len(values), "NaT", "datetime64[us]")
     every[present] = times[codes]
@@ -232,8 +238,8 @@ def dates_of_digits(values: Floats) -> Times | None:
 
 
 def _iso(texts: Any) -> tuple[Times, Flags]:
-    zoned = _matches(texts, _ISO + _ZONE)
-    good = _matches(texts, _ISO + "$") | zoned
+    zoned = matches(texts, _ISO + _ZONE)
+    good = matches(texts, _ISO + "$") | zoned
     values = np.full(len(texts), "NaT", "datetime64[us]")
     for chosen, kind in ((good & ~zoned, pa.timestamp("us")), (good & zoned, pa.timestamp("us", "UTC"))):
         if chosen.any():
@@ -256,18 +262,15 @@ def _iso_one_by_one(texts: Any, kind: Any) -> tuple[Any, Flags]:
     return pa.array(times, kind), np.array([time is not None for time in times])
 
 
-def _matches(texts: Any, pattern: str) -> Flags:
-    return _flags(pc.match_substring_regex(texts, pattern))
+def matches(texts: Any, pattern: str) -> Flags:
+    """Tell which texts a regular expression matches."""
+    return flags(pc.match_substring_regex(texts, pattern))
 
 
-def _flags(found: Any) -> Flags:
-    flags: Flags = found.fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
-    return flags
-
-
-def _example(texts: Any, chosen: Flags) -> str | None:
-    rows = np.flatnonzero(chosen)
-    return str(texts[int(rows[0])].as_py()) if len(rows) else None
+def flags(found: Any) -> Flags:
+    """Return Arrow's truths as an array; null is false."""
+    truths: Flags = found.fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
+    return truths
 
 
 def is_identifier_name(name: str) -> bool:

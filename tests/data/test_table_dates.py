@@ -1,0 +1,110 @@
+"""Dates of tables: days that no month has, and the format of each column.
+
+Second truth: Python's datetime.strptime, which refuses such days.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from test_tables import encoded, plain, save
+
+from dltrain.data.contract import Contract
+from dltrain.data.errors import DataError
+from dltrain.data.prepare import prepare
+from dltrain.data.table import csv
+from dltrain.data.tables import text
+
+
+def by_python(value: str, form: str) -> datetime | None:
+    try:
+        return datetime.strptime(value, form).replace(tzinfo=None)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["%d.%m.%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%b-%Y", "%d %B %y", "%m/%d/%y", "%Y%m%d", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M %z"],
+)  # fmt: skip
+def test_days_past_the_end_of_their_month_are_no_dates(form: str) -> None:
+    """31.02.2023 was read as 3 March, 31.04. as 1 May."""
+    texts = [
+        form.replace("%d", f"{day:02}").replace("%m", f"{month:02}").replace("%b", name[:3]).replace("%B", name)
+        .replace("%Y", str(year)).replace("%y", f"{year % 100:02}")
+        .replace("%H", f"{day % 24:02}").replace("%M", "30").replace("%S", "31").replace("%z", "+0000")
+        for year in (2023, 2024, 2031)
+        for month, name in enumerate((date(2000, m, 1).strftime("%B") for m in range(1, 13)), 1)
+        for day in range(1, 32)
+    ]  # fmt: skip
+    truth = [by_python(value, form) for value in texts]
+    times, good = text.dates(pa.array(texts), form)
+    assert good.tolist() == [found is not None for found in truth]
+    assert times[good].tolist() == [found for found in truth if found is not None]
+
+
+def test_days_without_leading_zeros_and_zones_are_kept() -> None:
+    assert text.dates(pa.array(["1/3/2031", "2/30/2031", "3/31/2031"]), "%m/%d/%Y")[1].tolist() == [
+        True,
+        False,
+        True,
+    ]
+    zoned = pa.array(["01.03.2023 00:30 +0200", "31.02.2023 00:30 +0200", "30.04.2023 23:30 -0200"])
+    assert text.dates(zoned, "%d.%m.%Y %H:%M %z")[1].tolist() == [True, False, True]
+
+
+def test_an_impossible_day_is_refused_in_training_and_left_out_later(tmp_path: Path) -> None:
+    days = [f"{1 + i % 28:02}.{1 + i % 12:02}.2023" for i in range(40)]
+    raw = csv(save(tmp_path / "t.csv", plain() | {"when": days}), "y")
+    contract = Contract.from_json(prepare(raw).contract.to_json())
+    wrong = [*days[:-1], "31.02.2023"]
+    path = save(tmp_path / "wrong.csv", plain() | {"when": wrong})
+    with pytest.raises(
+        DataError, match=r"'when' holds dates, but '31.02.2023' in row 40 .*\n.*missing_words"
+    ):
+        csv(path, "y")
+    with pytest.raises(DataError, match=r"holds dates \(%d.%m.%Y\), but '31.02.2023' in row 40"):
+        contract.encode(path)
+    good = encoded(csv(path, "y", missing_words=["31.02.2023"]))
+    assert "when=(missing)" in good.feature_names
+    assert np.isfinite(good.inputs.numpy()).all()
+
+
+def test_a_given_format_is_for_the_columns_that_have_it(tmp_path: Path) -> None:
+    """The cure for one column made text of another one, whose dates were in ISO form."""
+    days = [date(2020 + i % 4, 1 + i % 12, 1 + i % 12) for i in range(40)]
+    columns = plain() | {
+        "iso": [day.isoformat() for day in days],
+        "us": [f"{1 + i % 11}/{1 + i % 12}/{2020 + i % 4}" for i in range(40)],
+        "de": [day.strftime("%d.%m.%Y") if i else "31.01.2020" for i, day in enumerate(days)],
+    }
+    path = save(tmp_path / "t.csv", columns)
+    with pytest.raises(DataError, match="'dataset.date_format=\"%m/%d/%Y\"'"):
+        csv(path, "y")
+    raw = csv(path, "y", date_format="%m/%d/%Y")
+    contract = prepare(raw).contract
+    assert contract is not None
+    forms = {rule.name: rule.format.date for rule in contract.columns}
+    assert (forms["iso"], forms["us"], forms["de"]) == ("iso", "%m/%d/%Y", "%d.%m.%Y")
+    with pytest.raises(DataError, match="'us' has '1/1/2020' .*day or the month first"):
+        csv(path, "y", date_format="%d.%m.%Y")
+    # which the shapes that are looked for do not include
+    columns = plain() | {"when": [day.strftime("%d %B %Y") for day in days]}
+    raw = csv(save(tmp_path / "u.csv", columns), "y", date_format="%d %B %Y")
+    assert "when year" in encoded(raw).feature_names
+    assert raw.unused.get("date_format") is None
+    raw = csv(path, "y", drop=["us"], date_format="%m/%d/%Y")
+    assert raw.unused["date_format"] == "no column holds dates of this form"
+
+
+def test_a_number_is_no_word_for_a_missing_value(tmp_path: Path) -> None:
+    """Typed, missing_words=["0.3"] would lose the 0.3 of every other column."""
+    for some in (2, 15):
+        rate = [f"{i % 90}%" for i in range(40 - some)] + ["0.3", "0.4"] + ["0.25"] * (some - 2)
+        with pytest.raises(DataError, match=r"holds percents such as 12%, but '0.3'") as error:
+            csv(save(tmp_path / "t.csv", plain() | {"rate": rate}), "y")
+        assert "missing_words" not in str(error.value) and "dataset.drop=[rate]" in str(error.value)

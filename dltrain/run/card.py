@@ -14,7 +14,7 @@ from dltrain.data.errors import some
 from dltrain.data.pixels import RESIZES
 from dltrain.data.tables.rules import Rule
 from dltrain.report.record import number_in, numbers_of
-from dltrain.run.deployed import ColumnInput, Deployed
+from dltrain.run.deployed import ColumnInput, Deployed, is_long
 from dltrain.run.usage import sample, usage
 from dltrain.storage.summary import read_summary
 
@@ -100,20 +100,9 @@ def _variables(deployed: Deployed) -> list[str]:
 def _inputs(deployed: Deployed, form: str) -> str:
     contract = deployed.contract
     if deployed.columns:
-        means = {
-            "number": "number (float64), NaN where missing; true and false are 1 and 0",
-            "date": "seconds since 1970-01-01 in UTC (float64), NaN where missing",
-            "text": "text, empty where missing",
-        }
-        if form != "onnx":
-            means |= {
-                "number": "number, true or false; None where missing",
-                "date": "ISO text; None where missing",
-            }
         rows = [("input", "what it is")]
         for column, rule in zip(deployed.columns, contract.columns, strict=True):
-            levels = f": {some(map(repr, rule.levels), 8)}" if column.kind == "text" else ""
-            rows.append((f"`{column.name}`", means[column.kind] + levels))
+            rows.append((f"`{column.name}`", _meaning(column, rule, form == "onnx")))
     else:
         shape = ", ".join(map(str, contract.input_shape))
         kind = "uint8 from 0 to 255" if deployed.takes_bytes else "float32, as the dataset has them"
@@ -135,7 +124,38 @@ def _inputs(deployed: Deployed, form: str) -> str:
         rows += [(f"output `{name}`", text) for name, text in more]
     else:
         rows += [(f"output `{name}`", "(N,) float64 in the units of the data") for name in names]
-    return _rows(rows)
+    words = _missing_texts(deployed, form == "onnx")
+    return _rows(rows) + (f"\n\n{words}" if words else "")
+
+
+def _meaning(column: ColumnInput, rule: Rule, arrays: bool) -> str:
+    """Return what a column takes; arrays: as ONNX has them, not lists of Python."""
+    levels = some(map(repr, rule.levels) if column.kind == "text" else rule.levels, 8)
+    if column.kind == "text":
+        return f"text, empty where missing: {levels} (another counts as none)"
+    kind, missing = (" (float64)", "NaN where missing") if arrays else ("", "None where missing")
+    if column.kind == "date":
+        return f"{f'seconds since 1970-01-01 in UTC{kind}' if arrays else 'ISO text'}; {missing}"
+    if rule.format.kind == "category":
+        return f"number{kind}, one of {levels} (another counts as none); {missing}"
+    if rule.format.kind == "boolean":
+        return f"{f'1 for true, 0 for false{kind}' if arrays else 'true or false'}; {missing}"
+    if rule.format.unit:
+        return f"percents as numbers{kind}, 27 for 27%; {missing}"
+    return f"number{kind}; {missing}"
+
+
+def _missing_texts(deployed: Deployed, arrays: bool) -> str:
+    """Return which texts count as missing, and what becomes of blanks; empty without a column of texts."""
+    if not any(column.kind == "text" for column in deployed.columns):
+        return ""
+    words = [f"`{word}`" for word in deployed.missing if word]
+    told = f"A text is missing where it is empty, or {', '.join(words[:-1])} or {words[-1]}, in any case"
+    if not arrays:
+        return f"{told}; blanks around it are taken off."
+    long = [f"`{word}`" for word in deployed.missing if is_long(word)]
+    some_cases = f"; {', '.join(long)} only as written here, in lower, upper and title case" * bool(long)
+    return f"{told}{some_cases}. Blanks around a text must be taken off first."
 
 
 def _scores(summary: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import dltrain
 from dltrain.config.schema import Config
+from dltrain.data.contract import Contract
 from dltrain.data.errors import some
 from dltrain.data.pixels import RESIZES
 from dltrain.data.tables.rules import Rule
@@ -111,8 +112,7 @@ def _inputs(deployed: Deployed, form: str) -> str:
             (f"`{deployed.input_names[0]}`", f"(N, {shape}) {kind}; normalization is inside"),
         ]
         if contract.resize:
-            how = f"{RESIZES[contract.resize]}, then scaled (bilinear, with antialiasing)"
-            rows.append(("images of other sizes", f"turned as EXIF says, on white where transparent, {how}"))
+            rows.append(("images of other sizes", _other_sizes(contract)))
     names = deployed.output_names
     if contract.task == "classification":
         label = "the name of the most probable class" if contract.class_names else "the most probable class"
@@ -156,6 +156,26 @@ def _missing_texts(deployed: Deployed, arrays: bool) -> str:
     long = [f"`{word}`" for word in deployed.missing if is_long(word)]
     some_cases = f"; {', '.join(long)} only as written here, in lower, upper and title case" * bool(long)
     return f"{told}{some_cases}. Blanks around a text must be taken off first."
+
+
+# by `dataset.resize`: what `dltrain.data.pixels` calls, for a reader who has Pillow but not dltrain
+_CALLS = {
+    "crop": "ImageOps.fit(image, {size}, Image.Resampling.BILINEAR)",
+    "stretch": "image.resize({size}, Image.Resampling.BILINEAR)",
+    "pad": "ImageOps.pad(image, {size}, Image.Resampling.BILINEAR)",
+}
+
+
+def _other_sizes(contract: Contract) -> str:
+    """Return how images are brought to the size of the model, with the calls of Pillow."""
+    channels, height, width = contract.input_shape
+    mode = "L" if channels == 1 else "RGB"
+    call = _CALLS[contract.resize].format(size=(width, height))
+    return (
+        "turned as EXIF says, on white where transparent, "
+        f"{RESIZES[contract.resize]} (bilinear, with antialiasing), with Pillow `{call}`; of a JPEG before it is decoded "
+        f'`image.draft("{mode}", {(2 * width, 2 * height)})`'
+    )
 
 
 def _scores(summary: Mapping[str, Any]) -> str:

@@ -165,12 +165,19 @@ def say_joined(config: Config, sizes: Mapping[str, int]) -> None:
 
 
 def say_left_out(notes: Sequence[str], whole: bool) -> tuple[str, ...]:
-    """Name the rows that do not fit the columns of the run, of other data (`whole`) also skipped images; return these lines."""
-    kinds = ("broken", "skipped") if whole else ("broken",)
-    lines = tuple(note.partition(" ")[2].lstrip() for note in notes if note.startswith(kinds))
-    for line in lines:
+    """Name the rows that do not fit the columns of the run, of other data (`whole`) also skipped images; return these lines.
+
+    Of other data, rows without a target are counted: they cannot be scored, which is no fault of the data.
+    """
+    lines = _lines_of(notes, ("broken", "skipped") if whole else ("broken",))
+    for line in (*lines, *_lines_of(notes, ("dropped",) if whole else ())):
         say(line)
     return lines
+
+
+def _lines_of(notes: Sequence[str], kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the notes of some kinds, without their first word."""
+    return tuple(note.partition(" ")[2].lstrip() for note in notes if note.startswith(kinds))
 
 
 def scale_note(distance: float) -> tuple[str, ...]:

@@ -399,8 +399,17 @@ def test_missing_rows_may_be_dropped_and_are_counted(tmp_path: Path) -> None:
     raw = csv(save(tmp_path / "t.csv", columns), "y", missing="drop")
     assert len(raw) == ROWS - 3
     assert [raw.describe(i).split(" of ")[0] for i in (2, 3, 4, 6)] == ["row 3", "row 5", "row 7", "row 10"]
-    assert "2 rows of t.csv left out, which lack a value" in notes(raw)
-    assert "1 rows without a target left out" in notes(raw)
+    assert "2 rows of t.csv left out: a value is missing" in notes(raw)
+    assert "1 row without a target left out" in notes(raw)
+
+
+def test_rows_of_a_test_file_without_a_target_are_counted(tmp_path: Path) -> None:
+    columns = plain(6)
+    columns["y"][1] = columns["y"][4] = "NA"
+    columns["x"][4] = "NA"
+    raw = csv(save(tmp_path / "t.csv", plain()), "y", test_path=save(tmp_path / "more.csv", columns))
+    assert "dropped  2 rows of more.csv left out: no target" in notes(raw).splitlines()
+    assert "test     more.csv · 4 rows" in notes(raw).splitlines()
 
 
 def test_a_column_without_a_value_in_the_training_split_is_refused(tmp_path: Path) -> None:

@@ -74,6 +74,20 @@ def test_rows_of_the_training_are_counted(run: Path, scored: Any) -> None:
     assert f"other data than it was trained on: none of the {ROWS} samples (all) is equal" in said
 
 
+def test_rows_that_cannot_be_scored_are_counted(run: Path, scored: Any) -> None:
+    """A missing target is no fault of a row; one that has a broken value, too, is told once, as broken."""
+    rows = rows_of(20, seed=9)
+    for i in (3, 7):
+        rows[i] = rows[i][:-1] + "NA"
+    found, said = scored(run, write("some.csv", rows))
+    assert found["all"]["samples"] == 18
+    assert "dltrain: 2 rows of some.csv left out: no target" in said.splitlines()
+    rows[7] = "old" + rows[7][rows[7].index(",") :]
+    found, said = scored(run, write("some.csv", rows), code=3)
+    assert found["all"]["samples"] == 18
+    assert "dltrain: 1 row of some.csv left out: no target" in said.splitlines()
+
+
 def test_another_division_of_the_same_data_is_refused(run: Path, scored: Any) -> None:
     """It would score samples of the training."""
     with pytest.raises(UserError, match="`dataset.split_seed` cannot change here"):

@@ -33,6 +33,7 @@ class Part:
     targets: Tensor
     rows: NDArray[np.int64]
     incomplete: int = 0  # rows that were left out since a feature was missing
+    untold: int = 0  # rows that were left out since a target was missing
     broken: tuple[str, ...] = ()  # rows that were left out for a value that does not fit, and why
 
     def without(self, leave: Flags) -> Part:
@@ -46,7 +47,9 @@ class Part:
         kept = np.flatnonzero(~leave)
         columns = tuple(column.take(kept) for column in self.columns)
         targets = self.targets[torch.from_numpy(kept)]
-        return Part(self.table, columns, targets, self.rows[kept], int(leave.sum()), self.broken)
+        return replace(
+            self, columns=columns, targets=targets, rows=self.rows[kept], incomplete=int(leave.sum())
+        )
 
 
 def part_of_table(table: Table, columns: Sequence[Column], targets: Tensor, kept: Flags) -> Part:
@@ -98,6 +101,7 @@ def part_by_formats(
     if len(columns.broken) == len(table):
         return part_by_formats(path, key, delimiter, reading, chosen, goal)
     kept: Flags = ~np.any([column.missing for column in targets], axis=0)
+    untold = len(kept) - int(kept.sum()) - sum(not kept[row] for row in columns.broken)
     kept[list(columns.broken)] = False
     if goal.task == "classification":
         labels = targets[0].take(np.flatnonzero(kept))
@@ -112,7 +116,7 @@ def part_by_formats(
     )
     if len(reasons) > _TOLD:
         broken += (f"{len(reasons) - _TOLD:,} more rows of {path} are left out",)
-    return replace(part_of_table(table, found, values, kept), broken=broken)
+    return replace(part_of_table(table, found, values, kept), untold=untold, broken=broken)
 
 
 def _unknown_classes(column: Column, known: Sequence[str]) -> dict[int, str]:

@@ -190,11 +190,18 @@ class Contract:
         return self.encode_table(read(Path(path).expanduser(), delimiter), targets, decimal)
 
     def encode_table(
-        self, table: Table, targets: bool = True, decimal: str = "auto", tolerant: bool = False
+        self,
+        table: Table,
+        targets: bool = True,
+        decimal: str = "auto",
+        tolerant: bool = False,
+        missing_words: Sequence[str] = (),
+        date_format: str = "auto",
     ) -> Rows:
         """Encode the rows of a table that is in memory, as `encode` does.
 
-        tolerant: leave out rows with a value that does not fit its column, unless that would be all.
+        tolerant: leave out rows with a value that does not fit its column, unless that would be all. decimal, missing_words and
+        date_format: as the keys of `dataset=csv`, for this table.
         """
         from dltrain.data.tables.columns import Columns
         from dltrain.data.tables.encode import encode, far_notes, fill_notes
@@ -202,11 +209,12 @@ class Contract:
 
         wanted = [*self.columns, *(self.targets if targets else ())]
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
-        reading, names = Reading(self.missing_words(), decimal), [rule.name for rule in wanted]
+        reading = Reading(self.missing_words(missing_words), decimal, date_format)
+        names = [rule.name for rule in wanted]
         columns = Columns(table, reading, names, tolerant=tolerant)
         read_columns = tuple(columns.parse(rule.name, rule.format) for rule in self.columns)
         if columns.broken and len(columns.broken) == len(table):
-            return self.encode_table(table, targets, decimal)
+            return self.encode_table(table, targets, decimal, False, missing_words, date_format)
         values, kept = self._targets(columns) if targets else (None, torch.arange(len(table)))
         sound = ~torch.isin(kept, torch.tensor(list(columns.broken), dtype=torch.int64))
         values, kept = values if values is None else values[sound], kept[sound]

@@ -87,7 +87,7 @@ def csv(
         missing: auto fills with the training median and marks it in a column; drop leaves the row out
         missing_words: more words for a missing value than "", NA, nan, null, ?; among numbers -, ., none
         dates: a date becomes year with fraction, month, weekday and hour (parts), or the year only (number)
-        date_format: format of dates as in strptime, such as %d/%m/%Y; auto refuses what has day and month unclear
+        date_format: format of dates as in strptime, such as %d/%m/%Y, or iso; auto refuses what has day and month unclear
         delimiter: the character between values of a CSV file, or comma, semicolon, tab, pipe, space; auto looks
             at the file
         decimal: decimal mark of numbers in text

@@ -304,6 +304,10 @@ def check_columns(found: Mapping[str, Any], wanted: Sequence[str], path: str) ->
     """Raise DataError for columns that the file lacks, with those that it has instead."""
     missing = [name for name in wanted if name not in found]
     if missing:
+        from dltrain.data.tables.header import delimiter_cure
+
+        if cure := delimiter_cure(found, missing[0]):
+            raise DataError(f"{path} was read as a single column, {next(iter(found))!r}; {cure}")
         others = [name for name in found if name not in wanted]
         instead = f"; it has {some(map(repr, others))} besides" if others else ""
         raise DataError(

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dltrain.commands.asked import take_threshold
+from dltrain.commands.asked import moved_data, take_threshold
+from dltrain.commands.configurations import check_no_sweep
 from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
@@ -104,7 +105,10 @@ def run(arguments: list[str]) -> int:
     threshold = predictors[0].threshold(asked.decision)
     typed = asked.as_json or str(asked.output).lower().endswith((".parquet", ".json"))
     if asked.split is not None:
-        part = of_split(asked.split, predictors, asked.runs, asked.keep, typed)
+        try:
+            part = of_split(asked.split, predictors, asked.runs, asked.keep, typed)
+        except DataProblem as error:
+            raise moved_data(error, configs, asked.runs, ["predict", *arguments]) from error
         return report([part.decided(threshold)], asked)
     given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
     parts = [predicted(item, predictors, asked.keep, typed) for item in given]
@@ -203,6 +207,7 @@ def told(content: dict[str, Any], written: str | None) -> dict[str, Any]:
 def read(arguments: list[str]) -> Arguments:
     """Sort the arguments: folders with a config.yaml are runs, other files and folders are inputs."""
     asked = Arguments()
+    rest = arguments
     arguments, asked.config_dir = take_config_dir(arguments)
     arguments, asked.decision = take_threshold(arguments)
     following = iter(arguments)
@@ -231,6 +236,9 @@ def read(arguments: list[str]) -> Arguments:
             asked.runs.append(Path(run))
         else:
             asked.inputs.append(argument)
+    for name in asked.inputs:
+        place = rest.index(name)
+        check_no_sweep(found_run(name), "used", ["predict", *rest[:place]], rest[place + 1 :])
     check_named(asked)
     return asked
 

@@ -102,8 +102,9 @@ def samples_of(made: Predictor, deployed: Deployed) -> tuple[list[Any], Tensor, 
     try:
         raw = load_data(made.config, made.door, contract)
     except DataProblem as error:
+        key = "root" if "root" in made.config.dataset else "path"
         raise DataProblem(
-            f"{error}\nAn export is compared with the run on its data; put them back, or name others: dataset.path=…"
+            f"{error}\nAn export is compared with the run on its data; put them back, or say where they are: dataset.{key}=NEW"
         ) from error
     chosen = evenly(len(raw), contract.input_shape)
     about = Agreement(len(chosen), 0.0, f"of dataset={made.config.words['dataset']}")

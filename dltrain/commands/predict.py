@@ -20,7 +20,7 @@ from dltrain.config.door import door_for_saved
 from dltrain.config.keys import check_division, check_used
 from dltrain.data.split_names import SPLIT_NAMES, SplitName
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest, nearest_path
-from dltrain.text import say, show, shown
+from dltrain.text import counted, say, show, shown
 
 if TYPE_CHECKING:
     from dltrain.run.inputs import Given
@@ -160,6 +160,8 @@ def report(parts: list[Part], asked: Arguments) -> int:
 
     notes = list(dict.fromkeys(note for part in parts for note in part.found.notes))
     columns = output.columns_of(parts)
+    if str(asked.output).lower().endswith(".parquet"):
+        columns = output.typed_labels(columns, parts[0].found)
     content = partial(output.document, parts, [str(path) for path in asked.runs], notes)
     if asked.output is not None and asked.output != STANDARD:
         output.write(Path(asked.output), columns, content)
@@ -179,7 +181,7 @@ def report(parts: list[Part], asked: Arguments) -> int:
         samples = sum(len(part.found) for part in parts)
         gone = f", {broken} left out" if broken else ""
         stream = sys.stderr if asked.as_json else sys.stdout
-        show(f"{samples:,} predictions in {asked.output}{gone}", file=stream)
+        show(f"{counted(samples, 'prediction')} in {asked.output}{gone}", file=stream)
     return DataProblem.exit_code if broken else 0
 
 

@@ -18,6 +18,7 @@ from dltrain.report.record import number_in, numbers_of
 from dltrain.run.deployed import ColumnInput, Deployed, is_long
 from dltrain.run.usage import sample, usage
 from dltrain.storage.summary import read_summary
+from dltrain.text import counted
 
 _FILES = {"onnx": "model.onnx", "torch": "model.pt2, model.py", "safetensors": "model.safetensors, model.py"}
 # groups whose words say how the model was trained
@@ -53,7 +54,7 @@ def card(path: Path, config: Config, deployed: Deployed, form: str, agreement: A
         "## Training",
         _rows(_training(config, summary)),
         "## Check",
-        f"The exported model was compared with the run on {agreement.samples:,} samples {agreement.data}: the outputs differ by at "
+        f"The exported model was compared with the run on {counted(agreement.samples, 'sample')} {agreement.data}: the outputs differ by at "
         f"most {agreement.difference:.1e} of the largest one (float32, on a CPU).",
         f"## Files\n\n{_FILES[form]}, README.md",
     ]

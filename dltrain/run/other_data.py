@@ -25,7 +25,7 @@ from dltrain.data.tables.cures import value
 from dltrain.errors import DataProblem, UserError
 from dltrain.run.data import build_data
 from dltrain.storage.run_folder import read_contract, read_statistics
-from dltrain.text import first_line, say
+from dltrain.text import counted, first_line, say
 
 # Training samples that are compared where they are decoded from files, spread evenly: all of them would take an epoch.
 MOST_DECODED = 10_000
@@ -83,7 +83,7 @@ class Trained:
         if not found:
             compared = f" (compared: {among})" if among else ""
             return (
-                f"{run} is scored on other data than it was trained on: none of the {samples:,} samples ({split}) is equal to one "
+                f"{run} is scored on other data than it was trained on: none of the {counted(samples, 'sample')} ({split}) is equal to one "
                 f"of its training{compared}"
             )
         usual = (
@@ -91,7 +91,11 @@ class Trained:
             if self.usual is None
             else f"; of the val and test samples of the run {100 * self.usual:.3g} % are"
         )
-        return f"{found:,} of the {samples:,} samples ({split}) are equal to {among or 'samples'} that {run} was trained on{usual}"
+        are = "is" if found == 1 else "are"
+        return (
+            f"{found:,} of the {counted(samples, 'sample')} ({split}) {are} equal to {among or 'samples'} that {run} was trained "
+            f"on{usual}"
+        )
 
 
 def digests_of(samples: Samples, chosen: Tensor | None = None) -> Iterator[bytes]:

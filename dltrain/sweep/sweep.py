@@ -19,6 +19,7 @@ from dltrain.config.compose import CONFIG_NAME
 from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
+from dltrain.screen.numbers import number
 from dltrain.storage import manifest
 from dltrain.storage.files import open_lock
 from dltrain.storage.folder_names import check_files, check_writable, new_folder
@@ -334,7 +335,7 @@ def test_line(plan: Plan, jobs: list[Job]) -> str:
     scores = [test_scores(plan, job) for job in jobs]
     named = [name for name in scores[0] if all(name in found for found in scores)]
     means = {name: sum(found[name] for found in scores) / len(scores) for name in named}
-    text = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+    text = ", ".join(f"{name} {number(value)}" for name, value in means.items())
     return text + (f" (means of {len(jobs)} runs)" if len(jobs) > 1 else "")
 
 

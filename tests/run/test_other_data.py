@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dltrain.errors import DataProblem, UserError
+from dltrain.run.scores import Score, print_details, print_scores
 
 ROWS = 120
 KINDS = ("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "model=linear", "steps=2")
@@ -72,6 +73,15 @@ def test_rows_of_the_training_are_counted(run: Path, scored: Any) -> None:
     found, said = scored(run, write("turned.csv", [row[:-1] + "ba"[row.endswith("b")] for row in rows]))
     assert found["all"]["trained_on"] == 0
     assert f"other data than it was trained on: none of the {ROWS} samples (all) is equal" in said
+
+
+def test_scores_of_any_size_are_shown_as_in_training(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"loss": 31741730282.8019, "mae": 0.4123456, "mse": 3.17e-7, "r2": float("nan")}
+    print_scores([Score("outputs/a", "test", 1, values)])
+    print_details([Score("outputs/a", "test", 1, values, {"mse": (1.5e-7, 31741730282.8019)})], 100)
+    said = capsys.readouterr().out
+    assert said.split("\n")[1].split() == ["outputs/a", "test", "1", "3.17e+10", "0.4123", "3.17e-07", "nan"]
+    assert "1.50e-07 … 3.17e+10" in said
 
 
 def test_rows_that_cannot_be_scored_are_counted(run: Path, scored: Any) -> None:

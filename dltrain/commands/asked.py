@@ -130,6 +130,17 @@ def read_options(
     return rest, given
 
 
+def distinct_runs(paths: Sequence[Path]) -> list[Path]:
+    """Return each run once, and say which was named twice, such as by an absolute path: it would count twice in an ensemble."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        first = found.setdefault(os.path.realpath(path), path)
+        if first is not path:
+            other = f" ({path})" if str(path) != str(first) else ""
+            say(f"{first} is named twice{other}, and counts once")
+    return list(found.values())
+
+
 def moved_data(
     problem: DataProblem, configs: Sequence[Config], paths: Sequence[Path], command: Sequence[str]
 ) -> DataProblem:

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from dltrain.commands.asked import moved_data, take_threshold
+from dltrain.commands.asked import distinct_runs, moved_data, take_threshold
 from dltrain.commands.configurations import check_no_sweep
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.config import saved
@@ -48,6 +48,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("Name at least one run folder: dltrain evaluate outputs/NAME/DATE_TIME-xxxx")
     for path in paths:
         check_no_sweep(path, "scored", ["evaluate"], given)
+    paths = distinct_runs(paths)
     catalogue = open_catalogue(config_dir)
     instead, overrides = chosen_metrics(given, catalogue)
     whole = names_other_data(overrides)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dltrain.commands.asked import moved_data, take_threshold
+from dltrain.commands.asked import distinct_runs, moved_data, take_threshold
 from dltrain.commands.configurations import check_no_sweep
 from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
@@ -242,6 +242,7 @@ def read(arguments: list[str]) -> Arguments:
         place = rest.index(name)
         check_no_sweep(found_run(name), "used", ["predict", *rest[:place]], rest[place + 1 :])
     check_named(asked)
+    asked.runs = distinct_runs(asked.runs)
     return asked
 
 

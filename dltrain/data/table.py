@@ -251,7 +251,10 @@ class _Roles:
 
     @property
     def dropped(self) -> list[LeftOut]:
-        return [LeftOut(name, "dropped") for name in self.drop]
+        """Return the columns that the user left out, and those that say which rows belong together."""
+        what = {"split_column": "splits the rows", "group_column": "groups the rows"}
+        taken = [LeftOut(name, what[key]) for key, name in self.others.items() if name is not None]
+        return taken + [LeftOut(name, "dropped") for name in self.drop]
 
     def unused(self, chosen: tuple[Column, ...]) -> dict[str, str]:
         """Return the keys of the user that change nothing for this table, with the reason."""

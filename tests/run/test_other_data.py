@@ -75,6 +75,23 @@ def test_rows_of_the_training_are_counted(run: Path, scored: Any) -> None:
     assert f"other data than it was trained on: none of the {ROWS} samples (all) is equal" in said
 
 
+def test_a_run_that_is_named_twice_counts_once(run: Path, scored: Any, dltrain: Any, capsys: Any) -> None:
+    relative = run.relative_to(Path.cwd())
+    alone, _ = scored(relative)
+    found, said = scored(relative, run, relative)
+    assert found == alone
+    assert said.splitlines() == [
+        f"dltrain: {relative} is named twice ({run}), and counts once",
+        f"dltrain: {relative} is named twice, and counts once",
+    ]
+    write("new.csv", rows_of(3, seed=4))
+    assert dltrain("predict", relative, "new.csv", "--json") == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert dltrain("predict", relative, run, "new.csv", "--json") == 0
+    twice = capsys.readouterr()
+    assert json.loads(twice.out) == alone and f"{relative} is named twice ({run})" in twice.err
+
+
 def test_scores_of_any_size_are_shown_as_in_training(capsys: pytest.CaptureFixture[str]) -> None:
     values = {"loss": 31741730282.8019, "mae": 0.4123456, "mse": 3.17e-7, "r2": float("nan")}
     print_scores([Score("outputs/a", "test", 1, values)])

@@ -9,6 +9,7 @@ from typing import Any
 from dltrain.commands.asked import distinct_runs, moved_data, take_threshold
 from dltrain.commands.configurations import check_no_sweep
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
+from dltrain.commands.train import say_what_is_read
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.compose import compose, open_catalogue, open_hydra
@@ -57,6 +58,7 @@ def run(arguments: list[str]) -> int:
     doors = [door_for_saved(config, catalogue, overrides) for config in configs]
     for path, config in zip(paths, configs, strict=True):
         warn_of_direction(path, config)
+    say_what_is_read(configs[0], catalogue)
 
     from dltrain.run import scores
     from dltrain.run.scoring import score_runs

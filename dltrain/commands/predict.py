@@ -18,6 +18,7 @@ from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.keys import check_division, check_used
+from dltrain.data.progress import say_reading
 from dltrain.data.split_names import SPLIT_NAMES, SplitName
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest, nearest_path
 from dltrain.text import counted, say, show, shown
@@ -90,6 +91,7 @@ def run(arguments: list[str]) -> int:
     check_division(asked.overrides, asked.runs[0], repeat)
     configs = [saved.read(path, catalogue, asked.overrides) for path in asked.runs]
     doors = [door_for_saved(config, catalogue, asked.overrides) for config in configs]
+    say_reading(name for name in asked.inputs if name != STANDARD)
     content = sys.stdin.buffer.read() if STANDARD in asked.inputs else None
 
     from dltrain.run.inputs import Given

@@ -98,6 +98,14 @@ def trained_by_day() -> Path:
     return api.train("model=linear", dataset="csv", steps=2, quiet=True, **keys).path
 
 
+def test_a_large_file_is_named_before_it_is_read(run, workdir, monkeypatch, capsys):
+    monkeypatch.setattr("dltrain.data.progress._LARGE", 100)
+    assert dispatch(["predict", str(run), write(rows_of(9)), "--output", "-"]) == 0
+    assert "dltrain: reading new.csv (0 MB)\n" in capsys.readouterr().err
+    assert dispatch(["evaluate", str(run), "dataset.path=new.csv", "quiet=false"]) == 0
+    assert "dltrain: reading new.csv (0 MB)\n" in capsys.readouterr().err
+
+
 def test_a_number_among_percents_is_no_missing_value(predict):
     rows = rows_of(4)
     with pytest.raises(

@@ -70,6 +70,15 @@ def test_the_cure_for_dates_of_another_form_works_when_typed(form, predict):
     assert predict("new.csv", cure) == wanted and wanted[0] == 0
 
 
+def test_a_form_that_reads_most_dates_is_proposed_where_the_former_reads_none(predict):
+    rows = rows_of(3)
+    mixed = [*turned(rows[:2], "%Y-%m-%d"), *turned(rows[2:], "%m/%d/%Y")]
+    with pytest.raises(errors.DataProblem, match="set dataset.date_format=iso$"):
+        predict(write(mixed))
+    code, out = predict("new.csv", "dataset.date_format=iso")
+    assert code == 3 and len(out.splitlines()) == 3
+
+
 def test_dates_that_fit_by_chance_are_not_used(workdir, capsys):
     """03/04/2023 is another day where the month comes first; the other rows show that it does."""
     run = trained_by_day()

@@ -47,9 +47,9 @@ def call_missing(words: Sequence[str], given: Iterable[str] = ()) -> str:
 def date_cure(texts: Any, read: int) -> str:
     """Return the cure for dates of another form than those of the training; empty where no single form reads nearly all `texts`.
 
-    read: how many the form of the training reads
+    read: how many the form of the training reads; where these are none, a form that reads half of them is better
     """
-    least = max(read + 1, _NEARLY_ALL * len(texts))
+    least = max(read + 1, (_NEARLY_ALL if read else 0.5) * len(texts))
     forms = [form for form in text.date_formats(texts) if text.dates(texts, form)[1].sum() >= least]
     cures = " or ".join(shlex.quote(assigned("dataset.date_format", form)) for form in forms[:2])
     return f"dates are written otherwise here: set {cures}" if forms else ""

@@ -19,7 +19,6 @@ from dltrain.config.compose import CONFIG_NAME
 from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
-from dltrain.screen.numbers import number
 from dltrain.storage import manifest
 from dltrain.storage.files import open_lock
 from dltrain.storage.folder_names import check_files, check_writable, new_folder
@@ -32,7 +31,7 @@ from dltrain.sweep.backends.slots import gpus_for, num_slots
 from dltrain.sweep.backends.worker import command_of, score_winner
 from dltrain.sweep.begun import check_folder
 from dltrain.sweep.driver import Driver
-from dltrain.sweep.jobs import Job, write, write_summary
+from dltrain.sweep.jobs import Job, number, write, write_summary
 from dltrain.sweep.live import display, dry_run, print_ranking
 from dltrain.sweep.outcome.files import has_parquet, write_best, write_csv, write_parquet
 from dltrain.sweep.outcome.notes import notes_of

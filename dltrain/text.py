@@ -32,6 +32,15 @@ def shown(text: str) -> str:
     return "\n".join(line if len(line) <= _MOST else f"{line[:_MOST]}…" for line in lines)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "row"), counted(2000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def as_cell(value: object) -> object:
     """Return a value for a cell of a CSV report; text that a spreadsheet would take for a formula gets an apostrophe in front.
 

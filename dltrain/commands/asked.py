@@ -7,14 +7,17 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dltrain.errors import CheckpointProblem, UserError, nearest, typed
+from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest, typed
 from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD, is_run
 from dltrain.storage.index import SUMMARY, Entry, Index, matches_of
 from dltrain.storage.job_names import job_number, named_by_number
 from dltrain.storage.shelves import shelved
 from dltrain.text import say
+
+if TYPE_CHECKING:
+    from dltrain.config.schema import Config
 
 # null stands for a value that JSON cannot hold, such as nan
 NUMBER: dict[str, Any] = {"type": ["number", "null"]}
@@ -125,6 +128,37 @@ def read_options(
         else:
             rest.append(argument)
     return rest, given
+
+
+def distinct_runs(paths: Sequence[Path]) -> list[Path]:
+    """Return each run once, and say which was named twice, such as by an absolute path: it would count twice in an ensemble."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        first = found.setdefault(os.path.realpath(path), path)
+        if first is not path:
+            other = f" ({path})" if str(path) != str(first) else ""
+            say(f"{first} is named twice{other}, and counts once")
+    return list(found.values())
+
+
+def moved_data(
+    problem: DataProblem, configs: Sequence[Config], paths: Sequence[Path], command: Sequence[str]
+) -> DataProblem:
+    """Return a problem of the data of runs, or, where they are no longer in their place, how to say where they are now.
+
+    command: the words that were typed; data that they name are not those of the training
+    """
+    for config, path in zip(configs, paths, strict=True):
+        for key in ("path", "root"):
+            value = str(config.secrets.get(f"dataset.{key}", config.dataset.get(key) or ""))
+            named = any(word.lstrip("+").startswith(f"dataset.{key}=") for word in command)
+            if not value or named or os.path.exists(os.path.expanduser(str(config.dataset[key]))):
+                continue
+            return DataProblem(
+                f"the data that {path} was trained on are not there: dataset.{key} is {value}, seen from {Path.cwd()}.\n"
+                f"To say where they are: {typed(*command)} dataset.{key}=NEW"
+            )
+    return problem
 
 
 def is_sweep(folder: Path) -> bool:

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dltrain.commands.asked import is_sweep
 from dltrain.config.keys import REPLICATES
 from dltrain.direction import Mode, mean_of, rank_of_mean
+from dltrain.errors import CheckpointProblem, typed
 from dltrain.storage.index import Entry, Index, number_of
-from dltrain.storage.job_names import job_number
+from dltrain.storage.job_names import job_label, job_number
 from dltrain.storage.summary import ENDED, UNRANKED
 
 
@@ -92,3 +94,21 @@ def _key(job: Entry) -> object:
     if not isinstance(overrides, list) or not overrides:
         return job.path
     return frozenset(text for text in overrides if text.lstrip("+").partition("=")[0] not in REPLICATES)
+
+
+def check_no_sweep(path: Path, done: str, before: Sequence[str], after: Sequence[str]) -> None:
+    """Refuse a sweep where a verb takes runs, and name the repetitions of its best configuration.
+
+    Args:
+        done: what the verb does with runs, such as `scored`
+        before: the words of the command in front of the path
+        after: those behind it
+    """
+    if not is_sweep(path):
+        return
+    numbered = [path / job_label(job.name) for job in best_jobs(path)]
+    best = f" Its best configuration: {typed(*before, *numbered, *after)}" if numbered else ""
+    raise CheckpointProblem(
+        f"{path} is a sweep, whose runs are {done} one by one, and several as an ensemble.{best}\n"
+        f"All of its runs: {typed('runs', path)}"
+    )

@@ -6,9 +6,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from dltrain.commands.asked import is_sweep, take_threshold
-from dltrain.commands.configurations import best_jobs
+from dltrain.commands.asked import distinct_runs, moved_data, take_threshold
+from dltrain.commands.configurations import check_no_sweep
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
+from dltrain.commands.train import say_what_is_read
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.compose import compose, open_catalogue, open_hydra
@@ -17,8 +18,7 @@ from dltrain.config.keys import DIVIDING, check_division, check_used
 from dltrain.config.schema import SPLITTING, Config, DatasetKnobs
 from dltrain.config.validation import check_copies, plain_config
 from dltrain.config.values import check_value
-from dltrain.errors import CheckpointProblem, DataProblem, UserError, typed
-from dltrain.storage.job_names import job_label
+from dltrain.errors import DataProblem, UserError
 
 COMMON = frozenset(field.name for field in fields(DatasetKnobs))
 
@@ -41,14 +41,15 @@ Examples
 
 def run(arguments: list[str]) -> int:
     """Print the scores of each run's best weights, and of their mean output where there are several; 3 where rows were left out."""
-    as_json = "--json" in arguments
+    as_json, typed = "--json" in arguments, arguments
     arguments, config_dir = take_config_dir([text for text in arguments if text != "--json"])
     arguments, decision = take_threshold(arguments)
     paths, given = split_arguments(arguments)
     if not paths:
         raise UserError("Name at least one run folder: dltrain evaluate outputs/NAME/DATE_TIME-xxxx")
     for path in paths:
-        check_no_sweep(path, given)
+        check_no_sweep(path, "scored", ["evaluate"], given)
+    paths = distinct_runs(paths)
     catalogue = open_catalogue(config_dir)
     instead, overrides = chosen_metrics(given, catalogue)
     whole = names_other_data(overrides)
@@ -57,31 +58,22 @@ def run(arguments: list[str]) -> int:
     doors = [door_for_saved(config, catalogue, overrides) for config in configs]
     for path, config in zip(paths, configs, strict=True):
         warn_of_direction(path, config)
+    say_what_is_read(configs[0], catalogue)
 
     from dltrain.run import scores
     from dltrain.run.scoring import score_runs
 
     resamples = configs[0].evaluation.bootstrap
-    found = score_runs(paths, configs, doors, resamples, whole, originals, decision)
+    try:
+        found = score_runs(paths, configs, doors, resamples, whole, originals, decision)
+    except DataProblem as error:
+        raise moved_data(error, configs, paths, ["evaluate", *typed]) from error
     if as_json:
         print(scores.as_json(found, resamples))
     else:
         scores.print_scores(found)
         scores.print_details(found, resamples)
     return DataProblem.exit_code if any(score.left_out for score in found) else 0
-
-
-def check_no_sweep(path: Path, given: list[str]) -> None:
-    """Refuse a sweep, and name the repetitions of its best configuration."""
-    if not is_sweep(path):
-        return
-    jobs = best_jobs(path)
-    numbered = [path / job_label(job.name) for job in jobs]
-    best = f" Its best configuration: {typed('evaluate', *numbered, *given)}" if jobs else ""
-    raise CheckpointProblem(
-        f"{path} is a sweep, whose runs are scored one by one, and several as an ensemble.{best}\n"
-        f"All of its runs: {typed('runs', path)}"
-    )
 
 
 def read(

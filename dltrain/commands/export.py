@@ -15,7 +15,7 @@ from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.keys import check_division, check_used
 from dltrain.errors import CheckpointProblem, UserError, nearest
-from dltrain.text import show
+from dltrain.text import counted, show
 
 FORMATS = ("onnx", "torch", "safetensors")
 # packages beside those of every installation
@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> int:
         return 0
     show(f"{asked.folder}: {', '.join(sorted(file.name for file in asked.folder.iterdir()))}")
     show(
-        f"checked on {agreement.samples:,} samples {agreement.data}: the outputs differ by at most {agreement.difference:.1e} of the largest"
+        f"checked on {counted(agreement.samples, 'sample')} {agreement.data}: the outputs differ by at most {agreement.difference:.1e} of the largest"
     )
     return 0
 

@@ -11,15 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dltrain.commands.asked import take_threshold
+from dltrain.commands.asked import distinct_runs, moved_data, take_threshold
+from dltrain.commands.configurations import check_no_sweep
 from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.keys import check_division, check_used
+from dltrain.data.progress import say_reading
 from dltrain.data.split_names import SPLIT_NAMES, SplitName
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest, nearest_path
-from dltrain.text import say, show, shown
+from dltrain.text import counted, say, show, shown
 
 if TYPE_CHECKING:
     from dltrain.run.inputs import Given
@@ -89,6 +91,7 @@ def run(arguments: list[str]) -> int:
     check_division(asked.overrides, asked.runs[0], repeat)
     configs = [saved.read(path, catalogue, asked.overrides) for path in asked.runs]
     doors = [door_for_saved(config, catalogue, asked.overrides) for config in configs]
+    say_reading(name for name in asked.inputs if name != STANDARD)
     content = sys.stdin.buffer.read() if STANDARD in asked.inputs else None
 
     from dltrain.run.inputs import Given
@@ -104,7 +107,10 @@ def run(arguments: list[str]) -> int:
     threshold = predictors[0].threshold(asked.decision)
     typed = asked.as_json or str(asked.output).lower().endswith((".parquet", ".json"))
     if asked.split is not None:
-        part = of_split(asked.split, predictors, asked.runs, asked.keep, typed)
+        try:
+            part = of_split(asked.split, predictors, asked.runs, asked.keep, typed)
+        except DataProblem as error:
+            raise moved_data(error, configs, asked.runs, ["predict", *arguments]) from error
         return report([part.decided(threshold)], asked)
     given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
     parts = [predicted(item, predictors, asked.keep, typed) for item in given]
@@ -156,6 +162,8 @@ def report(parts: list[Part], asked: Arguments) -> int:
 
     notes = list(dict.fromkeys(note for part in parts for note in part.found.notes))
     columns = output.columns_of(parts)
+    if str(asked.output).lower().endswith(".parquet"):
+        columns = output.typed_labels(columns, parts[0].found)
     content = partial(output.document, parts, [str(path) for path in asked.runs], notes)
     if asked.output is not None and asked.output != STANDARD:
         output.write(Path(asked.output), columns, parts[0].found.table, content)
@@ -175,7 +183,7 @@ def report(parts: list[Part], asked: Arguments) -> int:
         samples = sum(len(part.found) for part in parts)
         gone = f", {broken} left out" if broken else ""
         stream = sys.stderr if asked.as_json else sys.stdout
-        show(f"{samples:,} predictions in {asked.output}{gone}", file=stream)
+        show(f"{counted(samples, 'prediction')} in {asked.output}{gone}", file=stream)
     return DataProblem.exit_code if broken else 0
 
 
@@ -203,6 +211,7 @@ def told(content: dict[str, Any], written: str | None) -> dict[str, Any]:
 def read(arguments: list[str]) -> Arguments:
     """Sort the arguments: folders with a config.yaml are runs, other files and folders are inputs."""
     asked = Arguments()
+    rest = arguments
     arguments, asked.config_dir = take_config_dir(arguments)
     arguments, asked.decision = take_threshold(arguments)
     following = iter(arguments)
@@ -231,7 +240,11 @@ def read(arguments: list[str]) -> Arguments:
             asked.runs.append(Path(run))
         else:
             asked.inputs.append(argument)
+    for name in asked.inputs:
+        place = rest.index(name)
+        check_no_sweep(found_run(name), "used", ["predict", *rest[:place]], rest[place + 1 :])
     check_named(asked)
+    asked.runs = distinct_runs(asked.runs)
     return asked
 
 

@@ -28,7 +28,7 @@ from dltrain.config.validation import (
 from dltrain.config.values import check_value
 from dltrain.config.yaml_files import SafeLoader, check_bounds
 from dltrain.direction import problems, resolved_modes
-from dltrain.errors import CheckpointProblem, UserError, nearest, typed
+from dltrain.errors import CheckpointProblem, UserError, assigned, nearest, typed
 from dltrain.storage.files import replace
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.job_names import job_label
@@ -273,13 +273,22 @@ def load_bounded(file: Path) -> dict[str, Any]:
     return content
 
 
+def _place_of_data(key: str, value: str, table: dict[str, Any]) -> str:
+    """Return the change that names other data of a run, where another kind of run calls it `key`; or ""."""
+    others = {"dataset.path": "dataset.root", "dataset.root": "dataset.path"}
+    other = others.get(key, "")
+    return f" Its data are named by {other}: {shlex.quote(assigned(other, value))}" if other in table else ""
+
+
 def set_value(content: dict[str, Any], text: str, table: dict[str, Any]) -> None:
     """Apply one `key=value` to plain data. Raises UserError for an unknown key, or a word of a group."""
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"`{text}` is not `key=value`. Write the key, `=` and the value.")
     if key not in table or key in GROUPS:
-        raise UserError(f"`{key}` is no key of this run (its words stay as they are).{nearest(key, table)}")
+        raise UserError(
+            f"`{key}` is no key of this run (its words stay as they are).{_place_of_data(key, value, table) or nearest(key, table)}"
+        )
     if key.startswith("sweep."):
         raise UserError(f"`{key}` is a setting of a sweep, and this is one run. Leave {text} out.")
     *parents, last = key.split(".")

@@ -191,11 +191,18 @@ class Contract:
         return self.encode_table(read(Path(os.path.expanduser(path)), delimiter), targets, decimal)
 
     def encode_table(
-        self, table: Table, targets: bool = True, decimal: str = "auto", tolerant: bool = False
+        self,
+        table: Table,
+        targets: bool = True,
+        decimal: str = "auto",
+        tolerant: bool = False,
+        missing_words: Sequence[str] = (),
+        date_format: str = "auto",
     ) -> Rows:
         """Encode the rows of a table that is in memory, as `encode` does.
 
-        tolerant: leave out rows with a value that does not fit its column, unless that would be all.
+        tolerant: leave out rows with a value that does not fit its column, unless that would be all. decimal, missing_words and
+        date_format: as the keys of `dataset=csv`, for this table.
         """
         from dltrain.data.tables.columns import Columns, known_marks
         from dltrain.data.tables.encode import encode, far_notes, fill_notes
@@ -203,11 +210,12 @@ class Contract:
 
         wanted = [*self.columns, *(self.targets if targets else ())]
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
-        reading = Reading(self.missing_words(), decimal, marks=known_marks(wanted))
-        columns = Columns(table, reading, [rule.name for rule in wanted], tolerant=tolerant)
+        reading = Reading(self.missing_words(missing_words), decimal, date_format, marks=known_marks(wanted))
+        names = [rule.name for rule in wanted]
+        columns = Columns(table, reading, names, tolerant=tolerant)
         read_columns = tuple(columns.parse(rule.name, rule.format) for rule in self.columns)
         if columns.broken and len(columns.broken) == len(table):
-            return self.encode_table(table, targets, decimal)
+            return self.encode_table(table, targets, decimal, False, missing_words, date_format)
         values, kept = self._targets(columns) if targets else (None, torch.arange(len(table)))
         sound = ~torch.isin(kept, torch.tensor(list(columns.broken), dtype=torch.int64))
         values, kept = values if values is None else values[sound], kept[sound]
@@ -310,6 +318,10 @@ def check_columns(found: Mapping[str, Any], wanted: Sequence[str], path: str) ->
     """Raise DataError for columns that the file lacks, with those that it has instead."""
     missing = [name for name in wanted if name not in found]
     if missing:
+        from dltrain.data.tables.header import delimiter_cure
+
+        if cure := delimiter_cure(found, missing[0]):
+            raise DataError(f"{path} was read as a single column, {next(iter(found))!r}; {cure}")
         others = [name for name in found if name not in wanted]
         instead = f"; it has {some(map(repr, others))} besides" if others else ""
         raise DataError(

@@ -74,8 +74,8 @@ def image_folder(
         root: folder that holds a folder for each class, or train, val and test with these
         image_size: side of a square, or [height, width], to which all images are brought; null requires all to have the
             same size
-        resize: crop what is beyond the form around the center, stretch, or pad with black; then scale, bilinear with
-            antialiasing
+        resize: crop what is beyond the form around the center, then scale; stretch; or scale until it fits, then pad with
+            black; bilinear with antialiasing
         color: three channels or one
         labels: table of file names and labels, instead of class folders
         file_column: column of `labels` with the file names; null finds it by the names of the files
@@ -149,7 +149,7 @@ def _described(raw: RawData, reader: ImageFiles, listed: _Listed, found: Found, 
     colors = "RGB" if form.color == "rgb" else "gray"
     facts = [f"{len(reader):,}", f"{form.width}×{form.height} {colors}"]
     if form.resize:
-        facts[1] = f"{RESIZES[form.resize]} and scaled to {facts[1]}"
+        facts[1] = f"{RESIZES[form.resize]} to {facts[1]}"
     if not cache:
         look_at_all(reader)
     records = decoded_records(reader, listed.images) if cache else None

@@ -27,10 +27,11 @@ MODES = {"rgb": "RGB", "grey": "L"}
 # channels of each `color`
 COLORS = {"rgb": 3, "grey": 1}
 Resize = Literal["crop", "stretch", "pad"]
+# what is done, in its order, before "to 224×224"
 RESIZES: dict[str, str] = {
-    "crop": "cropped around the center",
+    "crop": "cropped around the center and scaled",
     "stretch": "stretched",
-    "pad": "padded with black",
+    "pad": "scaled and padded with black",
 }
 _ORIENTATION = 0x0112
 # formats whose whole numbers of more than 8 bits run from 0 to 65535

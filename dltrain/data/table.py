@@ -88,7 +88,7 @@ def csv(
         missing: auto fills with the training median and marks it in a column; drop leaves the row out
         missing_words: more words for a missing value than "", NA, nan, null, ?; among numbers -, ., none
         dates: a date becomes year with fraction, month, weekday and hour (parts), or the year only (number)
-        date_format: format of dates as in strptime, such as %d/%m/%Y, for the columns that have it; auto
+        date_format: format of dates as in strptime, such as %d/%m/%Y, or iso, for the columns that have it; auto
             refuses what has day and month unclear
         delimiter: the character between values of a CSV file, or comma, semicolon, tab, pipe, space; auto looks
             at the file
@@ -257,7 +257,10 @@ class _Roles:
 
     @property
     def dropped(self) -> list[LeftOut]:
-        return [LeftOut(name, "dropped") for name in self.drop]
+        """Return the columns that the user left out, and those that say which rows belong together."""
+        what = {"split_column": "splits the rows", "group_column": "groups the rows"}
+        taken = [LeftOut(name, what[key]) for key, name in self.others.items() if name is not None]
+        return taken + [LeftOut(name, "dropped") for name in self.drop]
 
     def unused(self, chosen: tuple[Column, ...]) -> dict[str, str]:
         """Return the keys of the user that change nothing for this table, with the reason."""

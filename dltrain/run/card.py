@@ -11,15 +11,17 @@ from typing import Any
 
 import dltrain
 from dltrain.config.schema import Config
+from dltrain.data.contract import Contract
 from dltrain.data.errors import some
 from dltrain.data.pixels import RESIZES
 from dltrain.data.tables.rules import Rule
 from dltrain.report.record import number_in, numbers_of
-from dltrain.run.deployed import ColumnInput, Deployed
+from dltrain.run.deployed import ColumnInput, Deployed, is_long
 from dltrain.run.usage import sample, usage
 from dltrain.screen.table import one_line
 from dltrain.storage.index import number_of
 from dltrain.storage.summary import read_summary
+from dltrain.text import counted
 
 _FILES = {"onnx": "model.onnx", "torch": "model.pt2, model.py", "safetensors": "model.safetensors, model.py"}
 # groups whose words say how the model was trained
@@ -55,7 +57,7 @@ def card(path: Path, config: Config, deployed: Deployed, form: str, agreement: A
         "## Training",
         _rows(_training(config, summary)),
         "## Check",
-        f"The exported model was compared with the run on {agreement.samples:,} samples {_text(agreement.data)}: the outputs differ by at "
+        f"The exported model was compared with the run on {counted(agreement.samples, 'sample')} {_text(agreement.data)}: the outputs differ by at "
         f"most {agreement.difference:.1e} of the largest one (float32, on a CPU).",
         f"## Files\n\n{_FILES[form]}, README.md",
     ]
@@ -103,20 +105,9 @@ def _variables(deployed: Deployed) -> list[str]:
 def _inputs(deployed: Deployed, form: str) -> str:
     contract = deployed.contract
     if deployed.columns:
-        means = {
-            "number": "number (float64), NaN where missing; true and false are 1 and 0",
-            "date": "seconds since 1970-01-01 in UTC (float64), NaN where missing",
-            "text": "text, empty where missing",
-        }
-        if form != "onnx":
-            means |= {
-                "number": "number, true or false; None where missing",
-                "date": "ISO text; None where missing",
-            }
         rows = [("input", "what it is")]
         for column, rule in zip(deployed.columns, contract.columns, strict=True):
-            levels = f": {_text(some(map(repr, rule.levels), 8))}" if column.kind == "text" else ""
-            rows.append((_code(column.name), means[column.kind] + levels))
+            rows.append((_code(column.name), _meaning(column, rule, form == "onnx")))
     else:
         shape = ", ".join(map(str, contract.input_shape))
         kind = "uint8 from 0 to 255" if deployed.takes_bytes else "float32, as the dataset has them"
@@ -125,8 +116,7 @@ def _inputs(deployed: Deployed, form: str) -> str:
             (_code(deployed.input_names[0]), f"(N, {shape}) {kind}; normalization is inside"),
         ]
         if contract.resize:
-            how = f"{RESIZES[contract.resize]}, then scaled (bilinear, with antialiasing)"
-            rows.append(("images of other sizes", f"turned as EXIF says, on white where transparent, {how}"))
+            rows.append(("images of other sizes", _other_sizes(contract)))
     names = deployed.output_names
     if contract.task == "classification":
         label = "the name of the most probable class" if contract.class_names else "the most probable class"
@@ -138,7 +128,60 @@ def _inputs(deployed: Deployed, form: str) -> str:
         rows += [(f"output {_code(name)}", text) for name, text in more]
     else:
         rows += [(f"output {_code(name)}", "(N,) float64 in the units of the data") for name in names]
-    return _rows(rows)
+    words = _missing_texts(deployed, form == "onnx")
+    return _rows(rows) + (f"\n\n{words}" if words else "")
+
+
+def _meaning(column: ColumnInput, rule: Rule, arrays: bool) -> str:
+    """Return what a column takes; arrays: as ONNX has them, not lists of Python."""
+    levels = _text(some(map(repr, rule.levels) if column.kind == "text" else rule.levels, 8))
+    if column.kind == "text":
+        return f"text, empty where missing: {levels} (another counts as none)"
+    kind, missing = (" (float64)", "NaN where missing") if arrays else ("", "None where missing")
+    if column.kind == "date":
+        return f"{f'seconds since 1970-01-01 in UTC{kind}' if arrays else 'ISO text'}; {missing}"
+    if rule.format.kind == "category":
+        return f"number{kind}, one of {levels} (another counts as none); {missing}"
+    if rule.format.kind == "boolean":
+        return f"{f'1 for true, 0 for false{kind}' if arrays else 'true or false'}; {missing}"
+    if rule.format.unit == "%":
+        return f"percents as numbers{kind}, 27 for 27%; {missing}"
+    if rule.format.unit:
+        return f"amounts in {rule.format.unit} as numbers{kind}; {missing}"
+    return f"number{kind}; {missing}"
+
+
+def _missing_texts(deployed: Deployed, arrays: bool) -> str:
+    """Return which texts count as missing, and what becomes of blanks; empty without a column of texts."""
+    if not any(column.kind == "text" for column in deployed.columns):
+        return ""
+    words = [_code(word) for word in deployed.missing if word]
+    told = f"A text is missing where it is empty, or {', '.join(words[:-1])} or {words[-1]}, in any case"
+    if not arrays:
+        return f"{told}; blanks around it are taken off."
+    long = [_code(word) for word in deployed.missing if is_long(word)]
+    some_cases = f"; {', '.join(long)} only as written here, in lower, upper and title case" * bool(long)
+    return f"{told}{some_cases}. Blanks around a text must be taken off first."
+
+
+# by `dataset.resize`: what `dltrain.data.pixels` calls, for a reader who has Pillow but not dltrain
+_CALLS = {
+    "crop": "ImageOps.fit(image, {size}, Image.Resampling.BILINEAR)",
+    "stretch": "image.resize({size}, Image.Resampling.BILINEAR)",
+    "pad": "ImageOps.pad(image, {size}, Image.Resampling.BILINEAR)",
+}
+
+
+def _other_sizes(contract: Contract) -> str:
+    """Return how images are brought to the size of the model, with the calls of Pillow."""
+    channels, height, width = contract.input_shape
+    mode = "L" if channels == 1 else "RGB"
+    call = _CALLS[contract.resize].format(size=(width, height))
+    return (
+        "turned as EXIF says, on white where transparent, "
+        f"{RESIZES[contract.resize]} (bilinear, with antialiasing), with Pillow `{call}`; of a JPEG before it is decoded "
+        f'`image.draft("{mode}", {(2 * width, 2 * height)})`'
+    )
 
 
 def _scores(summary: Mapping[str, Any]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +15,15 @@ from torch import Tensor, nn
 
 from dltrain.data.tables.columns import Column
 from dltrain.data.tables.rules import Rule
-from dltrain.data.tables.text import MISSING
+from dltrain.data.tables.text import MISSING, MISSING_AMONG_NUMBERS
 from dltrain.run.prediction import Predictor
 from dltrain.text import utf8
 
 _DAY = 86400.0  # seconds
 # days from 1 March of the year 0 to 1 January 1970, and the days of 4 centuries
 _EPOCH, _ERA = 719468, 146097
+# longer words for a missing value are known in some cases of their letters only: each more letter doubles the cases
+_LETTERS = 8
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class ColumnInput:
     """A column of a table as an input of an exported model.
 
     kind: `number` (float64, NaN where missing; true and false are 1 and 0), `date` (float64 seconds since 1970-01-01, NaN where
-    missing) or `text`. codes: of a text its numbers: one for each level, and one more for the words for a missing value.
+    missing) or `text`. codes: of a text its numbers: one for each level, and one more for the words for a missing value in all
+    their cases, as ONNX compares texts letter by letter.
     """
 
     name: str
@@ -36,18 +40,14 @@ class ColumnInput:
     codes: dict[str, int]
 
     @classmethod
-    def of(cls, rule: Rule) -> ColumnInput:
+    def of(cls, rule: Rule, words: Iterable[str]) -> ColumnInput:
+        """Return the input of a column; `words` are those for a missing value."""
         if rule.format.kind == "date":
             return cls(rule.name, "date", {})
         if not is_text(rule):
             return cls(rule.name, "number", {})
-        words = [*MISSING, *(word.strip() for word in rule.format.missing_words)]
-        forms = {form(word): len(rule.levels) for word in words for form in (str.lower, str.upper, str.title)}
-        return cls(
-            rule.name,
-            "text",
-            forms | {"NaN": len(rule.levels)} | {utf8(n).decode(): i for i, n in enumerate(rule.levels)},
-        )
+        missing = {form: len(rule.levels) for word in words for form in cases(word)}
+        return cls(rule.name, "text", missing | {utf8(n).decode(): i for i, n in enumerate(rule.levels)})
 
     def values(self, column: Column) -> list[str] | NDArray[np.float64]:
         """Return the values of a column that was read as this input takes them."""
@@ -62,6 +62,22 @@ class ColumnInput:
             return column.values.astype(np.float64)
         numbers = np.array([*map(_number, column.levels), np.nan])
         return numbers[column.values]
+
+
+def cases(word: str) -> set[str]:
+    """Return a word in lower and upper case, letter by letter; one of more than `_LETTERS` letters in the usual forms.
+
+    >>> sorted(cases("k.A."))
+    ['K.A.', 'K.a.', 'k.A.', 'k.a.']
+    """
+    if is_long(word):
+        return {word, word.lower(), word.upper(), word.title(), word.capitalize()}
+    return {"".join(letters) for letters in product(*({c.lower(), c.upper()} for c in word))}
+
+
+def is_long(word: str) -> bool:
+    """Return whether not all cases of a word are known."""
+    return sum(map(str.isalpha, word)) > _LETTERS
 
 
 def is_text(rule: Rule) -> bool:
@@ -175,7 +191,10 @@ class Deployed(nn.Module):
         super().__init__()
         contract = predictor.known_contract()
         self.contract = contract
-        self.columns = [ColumnInput.of(rule) for rule in contract.columns]
+        # as the reader has them
+        given = {word.strip() for word in contract.missing_words()}
+        self.missing = [*sorted(given), *sorted(MISSING - {word.lower() for word in given})]
+        self.columns = [ColumnInput.of(rule, self.missing) for rule in contract.columns]
         self.features = Features(contract.columns) if contract.columns else None
         # another layout has no use in the exported graph, where it costs operations
         self.model = copy.deepcopy(predictor.model).cpu().to(memory_format=torch.contiguous_format)
@@ -229,12 +248,19 @@ class Deployed(nn.Module):
         kind = torch.uint8 if self.takes_bytes else torch.float32
         return (torch.zeros(2, *self.contract.input_shape, dtype=kind),)
 
+    def odd_texts(self) -> list[str]:
+        """Return texts that a column of text may hold: words for a missing value in several cases, and one that is no level."""
+        forms: tuple[Callable[[str], str], ...] = (str, str.lower, str.upper, str.title)
+        return [*dict.fromkeys(form(word) for word in self.missing for form in forms), "no level of these"]
+
     def facts(self) -> dict[str, Any]:
         """Return what a loader needs, as plain data."""
         contract = self.contract
         return {
             "task": contract.task,
             "columns": [[column.name, column.kind, column.codes] for column in self.columns],
+            "missing": [word.lower() for word in self.missing],
+            "missing_among_numbers": sorted(MISSING_AMONG_NUMBERS),
             "shape": [] if self.columns else list(contract.input_shape),
             "bytes": self.takes_bytes,
             "outputs": self.output_names,

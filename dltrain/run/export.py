@@ -9,12 +9,13 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -22,7 +23,10 @@ from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.raw import RawData
 from dltrain.data.table import TableInputs
+from dltrain.data.tables.columns import Column, Columns
 from dltrain.data.tables.encode import encode
+from dltrain.data.tables.read import Table
+from dltrain.data.tables.reading import Reading
 from dltrain.errors import CheckFailed, DataProblem, ResourceProblem, UserError
 from dltrain.run.card import Agreement, card
 from dltrain.run.data import data_problems, load_data
@@ -52,13 +56,13 @@ def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> A
     # whatever the run used: an exported model computes in float32
     made = replace(made, precision="fp32")
     deployed = Deployed(made)
-    inputs, wanted, data = samples_of(made, deployed)
+    inputs, wanted, about = samples_of(made, deployed)
     program = record(deployed, str(config.words["model"]))
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     beside.mkdir(parents=True)
     try:
         run = WRITERS[form](deployed, program, beside)
-        agreement = compare(deployed, run(inputs), wanted, data)
+        agreement = compare(deployed, run(inputs), wanted, about)
         (beside / "README.md").write_bytes(utf8(card(path, config, deployed, form, agreement)))
         os.replace(beside, folder)
     finally:
@@ -95,26 +99,64 @@ def first_line(error: BaseException) -> str:
 # Samples ----------------------------------------------------------------------------------------------------------
 
 
-def samples_of(made: Predictor, deployed: Deployed) -> tuple[list[Any], Tensor, str]:
-    """Return raw inputs of the data of the run, evenly chosen, what the run gives for them, and how to call these data."""
+def samples_of(made: Predictor, deployed: Deployed) -> tuple[list[Any], Tensor, Agreement]:
+    """Return raw inputs of the data of the run, evenly chosen, what the run gives for them, and how many of which data they are.
+
+    Of a table there are more rows, with values that these data may not hold; see `odd_rows`.
+    """
     contract = made.known_contract()
     try:
         raw = load_data(made.config, made.door, contract)
     except DataProblem as error:
+        key = "root" if "root" in made.config.dataset else "path"
         raise DataProblem(
-            f"{error}\nAn export is compared with the run on its data; put them back, or name others: dataset.path=…"
+            f"{error}\nAn export is compared with the run on its data; put them back, or say where they are: dataset.{key}=NEW"
         ) from error
     chosen = evenly(len(raw), contract.input_shape)
-    data = f"of dataset={made.config.words['dataset']}"
+    about = Agreement(len(chosen), 0.0, f"of dataset={made.config.words['dataset']}")
     if isinstance(raw.inputs, TableInputs):
         columns = tuple(column.take(chosen.numpy()) for column in raw.inputs.columns)
-        encoded = torch.from_numpy(encode(columns, contract.columns)[0])
         inputs = [taken.values(column) for taken, column in zip(deployed.columns, columns, strict=True)]
-        return inputs, outputs_of(made, encoded), data
+        odd, more = odd_rows(deployed, columns)
+        encoded = np.concatenate([encode(rows, contract.columns)[0] for rows in (columns, odd)])
+        both = [
+            [*first, *second] if isinstance(first, list) else np.concatenate([first, second])
+            for first, second in zip(inputs, more, strict=True)
+        ]
+        return both, outputs_of(made, torch.from_numpy(encoded)), about
     samples = tensors_of(raw, chosen)
     if not deployed.takes_bytes:
         samples = samples.float()
-    return [samples], outputs_of(made, samples), data
+    return [samples], outputs_of(made, samples), about
+
+
+def odd_rows(deployed: Deployed, columns: Sequence[Column]) -> tuple[tuple[Column, ...], list[Any]]:
+    """Return rows of missing values, unknown texts and all words for a missing text, as the reader has them, and as raw inputs.
+
+    The data of a run need not hold them, and an export that took `k.A.` for a level would pass without them.
+    """
+    texts = [*deployed.odd_texts()]
+    rows = np.arange(len(texts)) % len(columns[0].values)
+    reading = Reading(deployed.contract.missing_words())
+    read: list[Column] = []
+    inputs: list[Any] = []
+    for taken, column, rule in zip(deployed.columns, columns, deployed.contract.columns, strict=True):
+        if taken.kind == "text":
+            table = Table(Path(rule.name), {rule.name: pa.chunked_array([texts])})
+            read.append(Columns(table, reading, [rule.name]).parse(rule.name, rule.format))
+            inputs.append(texts)
+        else:
+            read.append(half_missing(column.take(rows)))
+            inputs.append(taken.values(read[-1]))
+    return tuple(read), inputs
+
+
+def half_missing(column: Column) -> Column:
+    """Return a column whose every second value is missing."""
+    empty = {"date": np.datetime64("NaT"), "category": -1}.get(column.format.kind, np.nan)
+    values = column.values.copy()
+    values[::2] = empty
+    return replace(column, values=values)
 
 
 def tensors_of(raw: RawData, chosen: Tensor) -> Tensor:
@@ -135,7 +177,7 @@ def outputs_of(made: Predictor, inputs: Tensor) -> Tensor:
     return torch.from_numpy(made.predict(InMemory(inputs)).outputs)
 
 
-def compare(deployed: Deployed, found: Mapping[str, Any], wanted: Tensor, data: str) -> Agreement:
+def compare(deployed: Deployed, found: Mapping[str, Any], wanted: Tensor, about: Agreement) -> Agreement:
     """Compare the outputs of an exported model with those of the run. Raises CheckFailed where they differ."""
     contract = deployed.contract
     names = deployed.output_names
@@ -147,15 +189,14 @@ def compare(deployed: Deployed, found: Mapping[str, Any], wanted: Tensor, data: 
         outputs = (values if scale is None else (values - scale.mean) / scale.std).float()
     largest = float(wanted.abs().max()) or 1.0
     difference = float((outputs - wanted).abs().max()) / largest if len(wanted) else 0.0
-    agreement = Agreement(len(wanted), difference, data)
     if not difference <= TOLERANCE:
         raise CheckFailed(
             f"the exported model differs from the run by {difference:.1e} of the largest output, more than {TOLERANCE:g} "
-            f"({len(wanted):,} samples {data}); nothing was written"
+            f"({about.samples:,} samples {about.data}); nothing was written"
         )
     if contract.task == "classification":
         check_labels(deployed, list(found[names[0]]), wanted, TOLERANCE * largest)
-    return agreement
+    return replace(about, difference=difference)
 
 
 def check_labels(deployed: Deployed, labels: list[object], wanted: Tensor, tolerance: float) -> None:
@@ -254,7 +295,7 @@ def write_loader(deployed: Deployed, folder: Path, graph: str | None) -> Exporte
         data = dict(zip(deployed.input_names, inputs, strict=True)) if deployed.columns else inputs[0]
         if deployed.columns:
             data = {
-                column.name: seconds_as_text(values) if column.kind == "date" else values
+                column.name: as_written(column.kind, values)
                 for column, values in zip(deployed.columns, data.values(), strict=True)
             }
         found: dict[str, Any] = namespace["predict"](data)
@@ -263,9 +304,13 @@ def write_loader(deployed: Deployed, folder: Path, graph: str | None) -> Exporte
     return run
 
 
-def seconds_as_text(seconds: Any) -> list[str | None]:
-    """Return times as a loader takes them: ISO texts."""
-    return [
-        None if np.isnan(value) else str(np.datetime64(round(value * 1e6), "us"))
-        for value in seconds.tolist()
-    ]
+def as_written(kind: str, values: Any) -> list[object]:
+    """Return raw inputs as a file may have them and a loader takes them: blanks around texts, ISO dates, words for missing values."""
+    if kind == "text":
+        return [f" {value} " for value in values]
+    if kind == "date":
+        return [
+            " NA " if np.isnan(value) else str(np.datetime64(round(value * 1e6), "us"))
+            for value in values.tolist()
+        ]
+    return [" NA " if np.isnan(value) else value for value in values.tolist()]

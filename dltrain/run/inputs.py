@@ -88,6 +88,8 @@ class Given:
             contract,
             str(dataset.get("decimal", "auto")),
             self.tolerant,
+            [str(word) for word in dataset.get("missing_words", ())],
+            str(dataset.get("date_format", "auto")),
         )
 
     def _arrays(self, contract: Contract, dataset: Node) -> Samples:
@@ -150,11 +152,18 @@ def _npy(path: Path) -> Array:
 # Tables -----------------------------------------------------------------------------------------------------------
 
 
-def rows_of(table: Table, contract: Contract, decimal: str = "auto", tolerant: bool = False) -> InMemory:
+def rows_of(
+    table: Table,
+    contract: Contract,
+    decimal: str = "auto",
+    tolerant: bool = False,
+    missing_words: Sequence[str] = (),
+    date_format: str = "auto",
+) -> InMemory:
     """Return the rows of a table as the contract encodes them. Raises DataError for what does not fit."""
     if not len(table):
         return InMemory(torch.empty(0), broken=[Broken(*item) for item in table.broken])
-    rows = contract.encode_table(table, False, decimal, tolerant)
+    rows = contract.encode_table(table, False, decimal, tolerant, missing_words, date_format)
     used = {rule.name for rule in (*contract.columns, *contract.targets)}
     extra = [name for name in table.columns if name not in used]
     unused = (f"unused   columns of {table.path.name}: {some(extra)}",) if extra else ()

@@ -18,13 +18,18 @@ HERE = Path(__file__).parent
 {load}
 
 def as_tensor(values, kind, codes):
+    missing = {{*FACTS["missing"], *(() if kind == "text" else [*FACTS["missing_among_numbers"], "nat"])}}
+    texts = ["" if v is None else str(v).strip() for v in values]
+    texts = ["" if text.lower() in missing else text for text in texts]
     if kind == "text":  # the number of its level; -1 for one that the training did not have
-        return torch.tensor([codes.get("" if v is None else str(v).strip(), -1) for v in values])
+        return torch.tensor([codes.get(text, -1) for text in texts])
     if kind == "date":  # ISO texts or datetimes as seconds since 1970, in UTC
-        times = [datetime.fromisoformat(str(v)) if v else None for v in values]
+        times = [datetime.fromisoformat(text) if text else None for text in texts]
         values = [t and (t if t.tzinfo else t.replace(tzinfo=timezone.utc)).timestamp() for t in times]
-    words = {{"none": "nan", "": "nan", "true": 1, "false": 0}}
-    return torch.tensor([float(words.get(str(v).lower(), v)) for v in values], dtype=torch.float64)
+        return torch.tensor([float("nan") if v is None else v for v in values], dtype=torch.float64)
+    words = {{"": "nan", "true": 1, "false": 0}}
+    found = [float(words.get(text.lower(), v)) for text, v in zip(texts, values)]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def predict(data):

@@ -26,7 +26,7 @@ from dltrain.data.tables.cures import value
 from dltrain.errors import DataProblem, UserError
 from dltrain.run.data import build_data
 from dltrain.storage.run_folder import read_contract, read_statistics
-from dltrain.text import first_line, say
+from dltrain.text import counted, first_line, say
 
 # Training samples that are compared where they are decoded from files, spread evenly: all of them would take an epoch.
 MOST_DECODED = 10_000
@@ -84,7 +84,7 @@ class Trained:
         if not found:
             compared = f" (compared: {among})" if among else ""
             return (
-                f"{run} is scored on other data than it was trained on: none of the {samples:,} samples ({split}) is equal to one "
+                f"{run} is scored on other data than it was trained on: none of the {counted(samples, 'sample')} ({split}) is equal to one "
                 f"of its training{compared}"
             )
         usual = (
@@ -92,7 +92,11 @@ class Trained:
             if self.usual is None
             else f"; of the val and test samples of the run {100 * self.usual:.3g} % are"
         )
-        return f"{found:,} of the {samples:,} samples ({split}) are equal to {among or 'samples'} that {run} was trained on{usual}"
+        are = "is" if found == 1 else "are"
+        return (
+            f"{found:,} of the {counted(samples, 'sample')} ({split}) {are} equal to {among or 'samples'} that {run} was trained "
+            f"on{usual}"
+        )
 
 
 def digests_of(samples: Samples, chosen: Tensor | None = None) -> Iterator[bytes]:
@@ -166,12 +170,19 @@ def say_joined(config: Config, sizes: Mapping[str, int]) -> None:
 
 
 def say_left_out(notes: Sequence[str], whole: bool) -> tuple[str, ...]:
-    """Name the rows that do not fit the columns of the run, of other data (`whole`) also skipped images; return these lines."""
-    kinds = ("broken", "skipped") if whole else ("broken",)
-    lines = tuple(note.partition(" ")[2].lstrip() for note in notes if note.startswith(kinds))
-    for line in lines:
+    """Name the rows that do not fit the columns of the run, of other data (`whole`) also skipped images; return these lines.
+
+    Of other data, rows without a target are counted: they cannot be scored, which is no fault of the data.
+    """
+    lines = _lines_of(notes, ("broken", "skipped") if whole else ("broken",))
+    for line in (*lines, *_lines_of(notes, ("dropped",) if whole else ())):
         say(line)
     return lines
+
+
+def _lines_of(notes: Sequence[str], kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the notes of some kinds, without their first word."""
+    return tuple(note.partition(" ")[2].lstrip() for note in notes if note.startswith(kinds))
 
 
 def scale_note(distance: float) -> tuple[str, ...]:

@@ -130,6 +130,25 @@ def columns_of(parts: Sequence[Part]) -> Columns:
     return columns
 
 
+def typed_labels(columns: Columns, found: Predictions) -> Columns:
+    """Return columns whose labels have the type of the target column, for a file that tells numbers and truths from text."""
+    names = found.contract.class_names
+    target = found.contract.targets[0].format if found.contract.targets else None
+    if target is None or found.contract.task != "classification":
+        return columns
+    types: dict[str, object] = {name: name for name in names}
+    if {name.lower() for name in names} <= {"true", "false"}:
+        types = {name: name.lower() == "true" for name in names}
+    elif target.decimal:
+        types = {name: float(name) for name in names}
+        if all(str(int(float(name))) == name for name in names):
+            types = {name: int(name) for name in names}
+    typed = {
+        name: [types[str(v)] for v in columns[name]] for name in ("truth", "label") if name in found.table
+    }
+    return columns | typed
+
+
 def renamed_notes(parts: Sequence[Part], columns: Columns) -> list[str]:
     """Return a line for each kept column that another name was given, beside a predicted one of its name."""
     return [

@@ -13,7 +13,8 @@ from torch import Tensor
 from dltrain.metrics import bootstrap
 from dltrain.metrics.report import class_rows, confusion_lines, names_of, per_class_lines
 from dltrain.metrics.thresholds import BALANCED, F1_OF_CLASS, Best, Threshold
-from dltrain.text import show, shown
+from dltrain.screen.numbers import number
+from dltrain.text import counted, show, shown
 
 CONSTANT = "constant guess"
 # what a threshold is suggested by, as it is shown
@@ -59,7 +60,7 @@ def print_scores(scores: list[Score]) -> None:
             lines.append((CONSTANT, score.constant))
             told.append((score.split, score.constant))
         for name, values in lines:
-            cells = [f"{values[key]:.4f}" if key in values else "–" for key in names]
+            cells = [number(values[key]) if key in values else "–" for key in names]
             show(
                 f"{name:<{width}}  {score.split:<5}  {score.samples:>8}  "
                 + "  ".join(f"{c:>12}" for c in cells)
@@ -80,7 +81,7 @@ def print_details(scores: list[Score], resamples: int) -> None:
         show(f"{'run':<{width}}  {'split':<5}  " + "  ".join(f"{name:>18}" for name in names))
         for score in scores:
             ends = (score.intervals.get(name) for name in names)
-            cells = ["–" if pair is None else f"{pair[0]:.4f} … {pair[1]:.4f}" for pair in ends]
+            cells = ["–" if pair is None else f"{number(pair[0])} … {number(pair[1])}" for pair in ends]
             show(f"{score.run:<{width}}  {score.split:<5}  " + "  ".join(f"{cell:>18}" for cell in cells))
     for score in {score.run: score for score in scores}.values():
         if score.counts is not None:
@@ -102,7 +103,7 @@ def suggestion(score: Score) -> list[str]:
             option = shlex.quote(f"{name}={best.threshold!r}")
             kind = KINDS[best.kind].format(shown(name))
             lines.append(f"  --threshold {option}: {kind} {best.score:.4f} (at 0.5 {best.at_half:.4f})")
-    head = f"\n{score.run}, thresholds on p({shown(name)}) with the highest scores on {score.split} ({score.samples:,} samples)"
+    head = f"\n{score.run}, thresholds on p({shown(name)}) with the highest scores on {score.split} ({counted(score.samples, 'sample')})"
     return [head, *lines] if lines else []
 
 

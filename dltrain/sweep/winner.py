@@ -9,7 +9,7 @@ from dltrain.storage.folder_names import check_files
 from dltrain.storage.summary import read_json
 from dltrain.sweep.backends import pool
 from dltrain.sweep.backends.worker import score_winner
-from dltrain.sweep.jobs import Job, write_summary
+from dltrain.sweep.jobs import Job, number, write_summary
 from dltrain.sweep.plan.plan import Plan
 from dltrain.training.signals import Interrupted
 
@@ -19,7 +19,7 @@ def test_line(plan: Plan, jobs: list[Job]) -> str:
     scores = [test_scores(plan, job) for job in jobs]
     named = [name for name in scores[0] if all(name in found for found in scores)]
     means = {name: sum(found[name] for found in scores) / len(scores) for name in named}
-    text = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+    text = ", ".join(f"{name} {number(value)}" for name, value in means.items())
     return text + (f" (means of {len(jobs)} runs)" if len(jobs) > 1 else "")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,13 @@ def test_the_folder_of_a_sweep_is_not_a_run(dltrain, workdir):
         dltrain("evaluate", str(folder))
     (cure,) = re.findall(r"Its best configuration: dltrain (.*)", str(refused.value))
     assert dltrain(*shlex.split(cure)) == 0
+    (workdir / "new.npz").write_bytes(b"")
+    with pytest.raises(UserError, match="is a sweep, whose runs are used one by one") as refused:
+        dltrain("predict", str(folder), "new.npz", "--output", "p q.csv")
+    (cure,) = re.findall(r"Its best configuration: dltrain (.*)", str(refused.value))
+    verb, run, *rest = shlex.split(cure)
+    assert (verb, rest) == ("predict", ["new.npz", "--output", "p q.csv"])
+    assert Path(run).parent.resolve() == folder.resolve()
     with pytest.raises(UserError, match="Name runs of it, such as") as refused:
         dltrain("export", str(folder))
     assert dltrain("show", *re.findall(r"such as (\S+);", str(refused.value))) == 0

@@ -369,7 +369,7 @@ def test_what_was_done_to_images_is_said(tmp_path: Path) -> None:
     (note,) = image_folder(str(tmp_path)).notes
     assert note == "images   7 · 6×4 RGB · 3 gray · 1 of 16 bits, divided by 257 · 1 of a single color"
     (note,) = image_folder(str(tmp_path), image_size=3, resize="pad", color="grey").notes
-    assert note.startswith("images   7 · padded with black and scaled to 3×3 gray · 3 gray")
+    assert note.startswith("images   7 · scaled and padded with black to 3×3 gray · 3 gray")
 
 
 # Folders ----------------------------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ def names_of(raw: RawData) -> tuple[str, ...]:
 
 def test_features_categories_splits_and_groups(file: str) -> None:
     raw = csv(file, "label", split_column="part", group_column="patient")
+    assert "part (splits the rows), patient (groups the rows)" in raw.notes[0]
     assert names_of(raw) == ("age", "colour=blue", "colour=green, dark", "colour=red", "income")
     assert inputs_of(raw).tolist() == [
         [31, 0, 0, 1, 1.5],

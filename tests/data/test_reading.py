@@ -98,6 +98,12 @@ def test_large_sources_are_named_before_they_are_read(
     (tmp_path / "3.jpg").write_bytes(b"x")
     say_reading([str(tmp_path)])
     assert capsys.readouterr().err == f"dltrain: reading {tmp_path}\n"
+    table = tmp_path / "t.csv"
+    for size, said in ((2**24, ""), (25_000_000, f"dltrain: reading {table} (25 MB)\n")):
+        with open(table, "wb") as stream:
+            stream.truncate(size)
+        say_reading([str(table)])
+        assert capsys.readouterr().err == said
 
 
 @pytest.mark.ci

@@ -6,6 +6,7 @@ Second truths: Python's csv and datetime modules, numpy, and values worked out b
 from __future__ import annotations
 
 import gzip
+import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,51 @@ def test_a_short_row_is_named_in_any_encoding(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("x,name,y\n1,a,no\n2,Köln\n3,b,yes\n".encode("latin-1"))
     with pytest.raises(DataError, match="row 2 of .* has 2 values for 3 columns .'2,Köln'"):
         csv(str(tmp_path / "t.csv"), "y")
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+def test_the_line_of_excel_that_names_the_separator_is_read(tmp_path: Path, spaced: bool) -> None:
+    path, columns = tmp_path / "t.csv", plain(6)
+    columns["kind"] = ['"a; b"', "a", "a", "b", "b", "b"]
+    save(path, columns, ";")
+    text = path.read_text().replace(';"a', '; "a') if spaced else path.read_text()
+    path.write_text(f"sep=;\r\n{text}")
+    raw = csv(str(path), "y")
+    assert "kind=a; b" in encoded(raw).feature_names and len(raw) == 6
+    assert "separator: semicolon, named in line 1" in raw.notes[0]
+    path.write_text(f"sep=;\n{text}1;a\n")
+    with pytest.raises(DataError, match=r"row 7 of .* .line 9. has 2 values for 3 columns") as caught:
+        csv(str(path), "y", delimiter="semicolon")
+    assert "dataset.delimiter" not in str(caught.value)
+
+
+def test_lines_above_the_header_are_named_with_a_command_that_removes_them(tmp_path: Path) -> None:
+    path = tmp_path / "my t.csv"
+    text = Path(save(path, plain())).read_text()
+    path.write_text(f"# Export of May, by SAP\n\nSource: SAP\n{text}")
+    told = r"first line of .* is '# Export of May, by SAP'; from line 4 on, most rows have 3 values"
+    with pytest.raises(DataError, match=told) as caught:
+        csv(str(path), "y")
+    command = str(caught.value).partition("above: ")[2]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert (tmp_path / "table.csv").read_text() == text
+    # a header with a # and a few odd rows is a header
+    path.write_text(f"#{text}1,2\n")
+    with pytest.raises(DataError, match=f"row {ROWS + 1} of .* has 2 values"):
+        csv(str(path), "y")
+
+
+def test_the_separator_of_a_file_that_is_one_column_is_proposed(tmp_path: Path) -> None:
+    path = save(tmp_path / "t.csv", plain(), " ")
+    with pytest.raises(DataError, match="read as a single column, 'x kind y'; set dataset.delimiter=space"):
+        csv(path, "y")
+    assert len(csv(path, "y", delimiter="space")) == ROWS
+    with pytest.raises(DataError, match="set dataset.delimiter=comma"):
+        csv(save(tmp_path / "u.csv", plain()), "y", delimiter="tab")
+    contract = contract_of(prepare(csv(path, "y", delimiter="space")))
+    with pytest.raises(DataError, match="read as a single column, 'x kind y'; set dataset.delimiter=space"):
+        contract.encode(path)
+    assert len(contract.encode(path, delimiter="space").inputs) == ROWS
 
 
 def test_quotes_newlines_and_spaces(tmp_path: Path) -> None:
@@ -399,8 +445,17 @@ def test_missing_rows_may_be_dropped_and_are_counted(tmp_path: Path) -> None:
     raw = csv(save(tmp_path / "t.csv", columns), "y", missing="drop")
     assert len(raw) == ROWS - 3
     assert [raw.describe(i).split(" of ")[0] for i in (2, 3, 4, 6)] == ["row 3", "row 5", "row 7", "row 10"]
-    assert "2 rows of t.csv left out, which lack a value" in notes(raw)
-    assert "1 rows without a target left out" in notes(raw)
+    assert "2 rows of t.csv left out: a value is missing" in notes(raw)
+    assert "1 row without a target left out" in notes(raw)
+
+
+def test_rows_of_a_test_file_without_a_target_are_counted(tmp_path: Path) -> None:
+    columns = plain(6)
+    columns["y"][1] = columns["y"][4] = "NA"
+    columns["x"][4] = "NA"
+    raw = csv(save(tmp_path / "t.csv", plain()), "y", test_path=save(tmp_path / "more.csv", columns))
+    assert "dropped  2 rows of more.csv left out: no target" in notes(raw).splitlines()
+    assert "test     more.csv · 4 rows" in notes(raw).splitlines()
 
 
 def test_a_column_without_a_value_in_the_training_split_is_refused(tmp_path: Path) -> None:

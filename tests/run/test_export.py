@@ -8,6 +8,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -176,6 +177,100 @@ def test_the_calendar_of_an_export_is_that_of_the_training():
         np.testing.assert_allclose(
             part_of(seconds, part).numpy(), part_by_numpy(times, part), rtol=0, atol=1e-9
         )
+
+
+# raw texts, each as the reader of the training has it: a missing value, an unknown level, the level `red`
+TEXTS = ["k.A.", "K.a.", "Unbekannte Farbe", "NA", "nUlL", "", "mauve", "red", "n/a", "#N/A"]
+
+
+@pytest.fixture(scope="module")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    """A run with words of its own for missing values, and a column of percents."""
+    folder = tmp_path_factory.mktemp("worded")
+    rows = [
+        {
+            "color": ("red", "green", "k.A.")[i % 3], "share": "k.A." if i % 7 == 1 else f"{i % 9 + 20} %",
+            "sold": "" if i % 5 == 2 else f"{1 + i % 28:02}.03.2023", "beds": 1 + i % 3, "kind": ("ant", "bee", "bee")[i % 3],
+        }
+        for i in range(60)
+    ]  # fmt: skip
+    keys = {
+        "dataset.path": write(folder / "t.csv", rows), "dataset.target": "kind", "dataset.categorical": ["color", "beds"],
+        "dataset.missing_words": ["k.A.", " Unbekannte Farbe "], "output": folder,
+    }  # fmt: skip
+    return api.train("model=linear", dataset="csv", steps=10, lr=0.1, quiet=True, **keys)
+
+
+def with_texts(run: api.Run, column: str, texts: list[str], rest: dict[str, Any], folder: Path) -> Any:
+    """Return the outputs of a run for rows that differ in one column of texts."""
+    rows = [rest | {column: text} for text in texts]
+    with warnings.catch_warnings():
+        # of the unknown level
+        warnings.simplefilter("ignore")
+        return run.predict(write(folder / "texts.csv", rows)).outputs
+
+
+REST = {"share": "22%", "sold": "07.03.2023", "beds": 2}
+LOADED_REST = {"share": 22, "sold": "2023-03-07", "beds": 2}
+
+
+def test_words_of_ones_own_for_a_missing_text_are_known_to_an_export(worded, workdir):
+    """In a loader also with blanks around them, and among numbers and dates."""
+    namespace: dict[str, Any] = {"__file__": str(worded.export("safetensors", "out") / "model.py")}
+    exec(Path("out/model.py").read_text(), namespace)
+    wanted = with_texts(worded, "color", TEXTS, REST, workdir)
+    assert abs(wanted[0] - wanted[6]).max() > 1e-3, "a missing text and an unknown one differ"
+    columns = {name: [value] * len(TEXTS) for name, value in LOADED_REST.items()}
+    found = namespace["predict"](columns | {"color": [f" {text} " for text in TEXTS]})
+    np.testing.assert_allclose(found["logits"], wanted, atol=1e-5)
+    told = Path("out/README.md").read_text()
+    assert "| `share` | percents as numbers, 27 for 27%; None where missing |" in told
+    assert "| `beds` | number, one of 1, 2, 3 (another counts as none); None where missing |" in told
+    assert "where it is empty, or `Unbekannte Farbe`, `k.A.`, `#n/a`," in told
+    assert "in any case; blanks around it are taken off" in told
+    odd = ["K.A. ", " na", "-", None, float("nan"), " 22 "]
+    count = len(odd)
+    wanted = with_texts(worded, "share", ["", "", "", "", "", "22%"], REST | {"color": "red"}, workdir)
+    columns = {name: [value] * count for name, value in (LOADED_REST | {"color": "red"}).items()}
+    found = namespace["predict"](columns | {"share": odd})
+    np.testing.assert_allclose(found["logits"], wanted, atol=1e-5)
+    dates = ["K.A. ", " na", "-", None, "NaT", " 2023-03-07 "]
+    wanted = with_texts(worded, "sold", ["", "", "", "", "", "07.03.2023"], REST | {"color": "red"}, workdir)
+    found = namespace["predict"](columns | {"share": [22] * count, "sold": dates})
+    np.testing.assert_allclose(found["logits"], wanted, atol=1e-5)
+
+
+@needs_onnx
+def test_words_of_ones_own_for_a_missing_text_are_known_to_onnx(worded, workdir):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(worded.export("onnx", "out") / "model.onnx"))
+    date = datetime(2023, 3, 7, tzinfo=UTC).timestamp()
+    numbers = {
+        name: np.full(len(TEXTS), value) for name, value in (("share", 22.0), ("sold", date), ("beds", 2.0))
+    }
+    told = Path("out/README.md").read_text()
+    assert "| `share` | percents as numbers (float64), 27 for 27%; NaN where missing |" in told
+    assert (
+        "`Unbekannte Farbe` only as written here, in lower, upper and title case. Blanks around a text must"
+        in told
+    )
+    found = session.run(["logits"], numbers | {"color": np.array(TEXTS, object)})[0]
+    np.testing.assert_allclose(found, with_texts(worded, "color", TEXTS, REST, workdir), atol=1e-5)
+
+
+def test_an_export_that_misreads_a_missing_text_is_not_kept(worded, workdir, monkeypatch):
+    """The data of the run have no `Unbekannte Farbe`; the check looks for it nevertheless."""
+    facts = exporting.Deployed.facts
+
+    def forgetful(deployed):
+        whole = facts(deployed)
+        return whole | {"missing": [word for word in whole["missing"] if word != "unbekannte farbe"]}
+
+    monkeypatch.setattr(exporting.Deployed, "facts", forgetful)
+    monkeypatch.setattr("dltrain.run.deployed.cases", lambda word: {word.lower()} - {"unbekannte farbe"})
+    with pytest.raises(errors.CheckFailed, match="differs from the run by"):
+        worded.export("safetensors", "out")
 
 
 def test_what_disagrees_is_not_kept(kinds, workdir, monkeypatch):

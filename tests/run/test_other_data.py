@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dltrain.errors import DataProblem, UserError
+from dltrain.run.scores import Score, print_details, print_scores
 
 ROWS = 120
 KINDS = ("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "model=linear", "steps=2")
@@ -72,6 +73,46 @@ def test_rows_of_the_training_are_counted(run: Path, scored: Any) -> None:
     found, said = scored(run, write("turned.csv", [row[:-1] + "ba"[row.endswith("b")] for row in rows]))
     assert found["all"]["trained_on"] == 0
     assert f"other data than it was trained on: none of the {ROWS} samples (all) is equal" in said
+
+
+def test_a_run_that_is_named_twice_counts_once(run: Path, scored: Any, dltrain: Any, capsys: Any) -> None:
+    relative = run.relative_to(Path.cwd())
+    alone, _ = scored(relative)
+    found, said = scored(relative, run, relative)
+    assert found == alone
+    assert said.splitlines() == [
+        f"dltrain: {relative} is named twice ({run}), and counts once",
+        f"dltrain: {relative} is named twice, and counts once",
+    ]
+    write("new.csv", rows_of(3, seed=4))
+    assert dltrain("predict", relative, "new.csv", "--json") == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert dltrain("predict", relative, run, "new.csv", "--json") == 0
+    twice = capsys.readouterr()
+    assert json.loads(twice.out) == alone and f"{relative} is named twice ({run})" in twice.err
+
+
+def test_scores_of_any_size_are_shown_as_in_training(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"loss": 31741730282.8019, "mae": 0.4123456, "mse": 3.17e-7, "r2": float("nan")}
+    print_scores([Score("outputs/a", "test", 1, values)])
+    print_details([Score("outputs/a", "test", 1, values, {"mse": (1.5e-7, 31741730282.8019)})], 100)
+    said = capsys.readouterr().out
+    assert said.split("\n")[1].split() == ["outputs/a", "test", "1", "3.17e+10", "0.4123", "3.17e-07", "nan"]
+    assert "1.50e-07 … 3.17e+10" in said
+
+
+def test_rows_that_cannot_be_scored_are_counted(run: Path, scored: Any) -> None:
+    """A missing target is no fault of a row; one that has a broken value, too, is told once, as broken."""
+    rows = rows_of(20, seed=9)
+    for i in (3, 7):
+        rows[i] = rows[i][:-1] + "NA"
+    found, said = scored(run, write("some.csv", rows))
+    assert found["all"]["samples"] == 18
+    assert "dltrain: 2 rows of some.csv left out: no target" in said.splitlines()
+    rows[7] = "old" + rows[7][rows[7].index(",") :]
+    found, said = scored(run, write("some.csv", rows), code=3)
+    assert found["all"]["samples"] == 18
+    assert "dltrain: 1 row of some.csv left out: no target" in said.splitlines()
 
 
 def test_another_division_of_the_same_data_is_refused(run: Path, scored: Any) -> None:

@@ -561,6 +561,33 @@ def test_ten_thousand_images_take_two_seconds(workdir, predict):
         assert time.process_time() - start < 2
 
 
+def test_labels_in_parquet_have_the_type_of_the_target(predict, workdir):
+    from pyarrow import parquet
+
+    types = {"few": (1, 2), "truth of it": ("True", "False"), "kind": ("ant", "bee"), "half": ("0.5", "1.5")}
+    rows = [
+        {"size": i % 7 + i / 10} | {name: (values * 2)[i // 2 % 2] for name, values in types.items()}
+        for i in range(60)
+    ]
+    found = {}
+    for name in types:
+        keys = {
+            "dataset.path": write(workdir / "t.csv", rows),
+            "dataset.target": name,
+            "dataset.features": ["size"],
+        }
+        run = api.train(
+            "model=linear", dataset="csv", steps=1, quiet=True, **keys, **{"dataset.task": "classification"}
+        ).path
+        _, said, _ = predict(run, "--split", "test", "--output", "p.parquet")
+        table = parquet.read_table("p.parquet").to_pydict()
+        found[name] = {type(value) for column in ("truth", "label") for value in table[column]}
+        assert set(table["truth"]) == {1, 2} if name == "few" else len(set(table["truth"])) == 2
+        one = write(workdir / "one.csv", rows[:1])
+        assert "1 prediction in p.csv" in predict(run, one, "--output", "p.csv")[1]
+    assert found == {"few": {int}, "truth of it": {bool}, "kind": {str}, "half": {float}}
+
+
 def test_kept_numbers_stay_numbers_and_a_renamed_column_is_told(prices, predict, workdir):
     from pyarrow import parquet
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -177,6 +178,31 @@ def test_what_is_refused(predict, kinds, folder, monkeypatch):
     for given in ({}, {"data": "t.csv", "split": "test"}):
         with pytest.raises(errors.UserError, match="Give `predict` either data or a split"):
             loaded.predict(**given)
+
+
+def test_data_that_were_moved_are_told_with_the_command_that_finds_them(predict, workdir, folder, capsys):
+    (workdir / "t.csv").write_text((folder / "t.csv").read_text())
+    run = trained(workdir, "kind", "model=linear")
+    (workdir / "t.csv").rename(workdir / "t2.csv")
+    for words in (
+        ["predict", str(run), "--split", "test", "--output", "-"],
+        ["evaluate", str(run), "--json"],
+    ):
+        with pytest.raises(
+            errors.DataProblem, match="are not there: dataset.path is .*t.csv, seen from"
+        ) as caught:
+            dispatch(words)
+        command = str(caught.value).partition("where they are: dltrain ")[2]
+        assert shlex.split(command) == [*words, "dataset.path=NEW"] and "t2.csv" not in str(caught.value)
+        capsys.readouterr()
+        assert dispatch(shlex.split(command.replace("NEW", "t2.csv"))) == 0
+        assert capsys.readouterr().out
+    # a name that was typed is told as it is
+    with pytest.raises(errors.DataProblem, match="dataset.path is t3.csv, which is not a file.*Did you mean"):
+        predict(run, "--split", "test", "dataset.path=t3.csv")
+    with pytest.raises(errors.UserError, match="is no key of this run") as caught:
+        dispatch(["evaluate", str(run), "dataset.root=t2.csv"])
+    assert str(caught.value).endswith("Its data are named by dataset.path: dataset.path=t2.csv")
 
 
 def test_changed_data_are_refused_and_moved_ones_are_found(predict, workdir, folder):

@@ -18,7 +18,7 @@ from dltrain.data.errors import DataError, some
 from dltrain.data.tables import text
 from dltrain.data.tables.amounts import amounts, bare
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
-from dltrain.data.tables.cures import StrayValues, call_missing, short, typed
+from dltrain.data.tables.cures import StrayValues, call_missing, date_cure, short, typed, unfit_cure
 from dltrain.data.tables.identifiers import MOST_LEVELS, TELLING_ROWS
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.reading import DecimalMarks, Reading
@@ -375,9 +375,10 @@ class Columns:
             return self._fitting(name, wanted, self._plain[name])
         coded = self.coded(name)
         present = ~self.reading.missing(coded.texts, among_numbers=True)
-        values, good = _by(coded.texts, self._unit_here(name, wanted, coded), self.decimal(name))
+        here = self._form_here(self._unit_here(name, wanted, coded), coded, present)
+        values, good = _by(coded.texts, here, self.decimal(name))
         if (present & ~good).any():
-            self._unfit(name, wanted, coded, present & ~good)
+            self._unfit(name, replace(here, unit=wanted.unit), coded, present, good)
             present &= good
         empty = np.datetime64("NaT") if wanted.kind == "date" else np.nan
         spread_out = np.append(np.where(present, values, empty), empty)[coded.codes]
@@ -402,23 +403,36 @@ class Columns:
                 f"unit     {self.table.path.name}: {name} has no unit, and is taken for {what} as in the training"
             )
 
-    def _unfit(self, name: str, wanted: Format, coded: Coded, bad: Flags) -> None:
-        """Raise DataError for the first text that does not fit its column, or note all rows that have one."""
+    def _form_here(self, wanted: Format, coded: Coded, present: Flags) -> Format:
+        """Return the format of a column with the dates of this file, where the user names their form and it reads as many of them."""
+        given = self.reading.date_format
+        if wanted.kind != "date" or given == "auto":
+            return wanted
+        before, now = (
+            coded.counts[present & text.dates(coded.texts, form)[1]].sum() for form in (wanted.date, given)
+        )
+        return replace(wanted, date=given) if now >= before else wanted
+
+    def _unfit(self, name: str, wanted: Format, coded: Coded, present: Flags, good: Flags) -> None:
+        """Raise DataError for the first text that does not fit its column, or note all rows that have one.
+
+        Dates nearly all of which have another form are refused: those that fit by chance, such as 03/04/2023, mean something else.
+        """
+        bad = present & ~good
+        texts = coded.texts.filter(pa.array(present))
+        dates = date_cure(texts, int(good[present].sum())) if wanted.kind == "date" else ""
         what = {"number": _what(wanted.unit), "boolean": "true and false", "date": f"dates ({wanted.date})"}[
             wanted.kind
         ]
-        if self.tolerant:
+        if self.tolerant and not dates:
             for row in np.flatnonzero(np.append(bad, False)[coded.codes]).tolist():
                 value = str(coded.texts[int(coded.codes[row])].as_py())
                 self.broken.setdefault(row, f"column {name!r} holds {what}, but {short(value)}")
             return
         row = coded.first_row(bad)
         value = str(coded.texts[int(coded.codes[row])].as_py())
-        missing = call_missing([value], self.reading.missing_words)
-        cure = f"{missing}, or " if missing else ""
-        raise DataError(
-            f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {cure}repair it"
-        )
+        cure = dates or unfit_cure(wanted, value, self.reading.missing_words)
+        raise DataError(f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {cure}")
 
     def _fitting(self, name: str, wanted: Format, values: Floats) -> Column:
         bad = (

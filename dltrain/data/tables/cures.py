@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
 
 from dltrain.data.errors import DataError
+from dltrain.data.tables import text
+from dltrain.data.tables.rules import Format
 from dltrain.errors import assigned, in_quotes
 
 _MOST_WORDS = 12  # stray texts that one cure names
+_NEARLY_ALL = 0.95
 
 
 def typed(key: str, names: Iterable[str]) -> str:
@@ -36,6 +42,32 @@ def call_missing(words: Sequence[str], given: Iterable[str] = ()) -> str:
     typeable = all(len(word) <= 40 and word.isprintable() for word in words) and 0 < len(words) <= _MOST_WORDS
     what = "it" if len(words) == 1 else "these"
     return f"call {what} missing: {typed('missing_words', [*given, *words])}" if typeable else ""
+
+
+def date_cure(texts: Any, read: int) -> str:
+    """Return the cure for dates of another form than those of the training; empty where no single form reads nearly all `texts`.
+
+    read: how many the form of the training reads; where these are none, a form that reads half of them is better
+    """
+    least = max(read + 1, (_NEARLY_ALL if read else 0.5) * len(texts))
+    forms = [form for form in text.date_formats(texts) if text.dates(texts, form)[1].sum() >= least]
+    cures = " or ".join(shlex.quote(assigned("dataset.date_format", form)) for form in forms[:2])
+    return f"dates are written otherwise here: set {cures}" if forms else ""
+
+
+def unfit_cure(wanted: Format, bad: str, given: Iterable[str]) -> str:
+    """Return the cure for a text that does not fit the numbers, truths or dates of its column; a number or a date is not missing."""
+    one = pa.array([bad])
+    if wanted.unit == "%" and text.is_number(one)[0]:
+        return "write the numbers of this column as percents, such as 27%"
+    if wanted.unit not in ("", "%") and re.search(r"\d", bad):
+        return f"write the amounts of this column in {wanted.unit}"
+    if wanted.kind == "number" and text.is_percent(one)[0]:
+        return "write the numbers of this column without a percent sign, as in the training"
+    if wanted.kind == "date" and text.date_formats(one):
+        return f"write the dates of this column as {'2024-01-31' if wanted.date == 'iso' else wanted.date}"
+    missing = call_missing([bad], given)
+    return f"{missing}, or repair it" if missing else "repair it"
 
 
 class StrayValues(DataError):

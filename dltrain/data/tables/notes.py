@@ -17,6 +17,7 @@ from dltrain.data.tables.parts import Part
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.rules import Kind
 from dltrain.data.tables.text import DIGITS
+from dltrain.text import counted
 
 _TELLING = 100  # fewer rows do not tell that a column alone gives the classes
 LISTED = 20  # columns that are left out and named in the header
@@ -40,7 +41,7 @@ def table_note(
         for kind, plural in _PLURALS.items()
         if counts[kind]
     ]
-    facts = [table.path.name, *table.notes, f"{len(table):,} rows", ", ".join(kinds)]
+    facts = [table.path.name, *table.notes, counted(len(table), "row"), ", ".join(kinds)]
     facts[1:1] = _forms(chosen)
     gone = [f"{column.name} ({column.reason})" for column in (*left_out, *dropped)]
     if gone:
@@ -115,10 +116,13 @@ def _tells(column: Column, classes: NDArray[np.int64], first: int | None = None)
 
 def part_notes(parts: list[Part]) -> list[str]:
     notes = [
-        f"missing  {part.incomplete} rows of {part.table.path.name} left out, which lack a value"
+        f"dropped  {counted(count, 'row')} of {part.table.path.name} left out: {reason}"
         for part in parts
-        if part.incomplete
+        for count, reason in ((part.untold, "no target"), (part.incomplete, "a value is missing"))
+        if count
     ]
     notes += [note for part in parts for note in part.notes]
     notes += [f"broken   {line}" for part in parts for line in part.broken]
-    return notes + [f"test     {part.table.path.name} · {len(part.rows):,} rows" for part in parts[1:]]
+    return notes + [
+        f"test     {part.table.path.name} · {counted(len(part.rows), 'row')}" for part in parts[1:]
+    ]

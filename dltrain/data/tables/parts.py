@@ -33,6 +33,7 @@ class Part:
     targets: Tensor
     rows: NDArray[np.int64]
     incomplete: int = 0  # rows that were left out since a feature was missing
+    untold: int = 0  # rows that were left out since a target was missing
     broken: tuple[str, ...] = ()  # rows that were left out for a value that does not fit, and why
     notes: tuple[str, ...] = ()  # how values are written otherwise than in the training
 
@@ -103,6 +104,7 @@ def part_by_formats(
     if len(columns.broken) == len(table):
         return part_by_formats(path, key, delimiter, reading, chosen, goal)
     kept: Flags = ~np.any([column.missing for column in targets], axis=0)
+    untold = len(kept) - int(kept.sum()) - sum(not kept[row] for row in columns.broken)
     kept[list(columns.broken)] = False
     if goal.task == "classification":
         labels = targets[0].take(np.flatnonzero(kept))
@@ -117,7 +119,8 @@ def part_by_formats(
     )
     if len(reasons) > _TOLD:
         broken += (f"{len(reasons) - _TOLD:,} more rows of {path} are left out",)
-    return replace(part_of_table(table, found, values, kept), broken=broken, notes=columns.notes)
+    part = part_of_table(table, found, values, kept)
+    return replace(part, untold=untold, broken=broken, notes=columns.notes)
 
 
 def _unknown_classes(column: Column, known: Sequence[str]) -> dict[int, str]:

@@ -22,6 +22,14 @@ from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
 from dltrain.data.errors import DataError, nearest, some
+from dltrain.data.tables.header import (
+    SEPARATORS,
+    SHOWN,
+    below,
+    check_first_line,
+    delimiter_cure,
+    separator_line,
+)
 from dltrain.errors import nearest_path
 
 Array = Any  # a pyarrow.ChunkedArray; pyarrow brings no types
@@ -29,9 +37,7 @@ Array = Any  # a pyarrow.ChunkedArray; pyarrow brings no types
 MAX_COLUMNS = 30_000
 _HEAD_BYTES = 256 * 1024  # from which separator and encoding are detected
 _BLOCK_BYTES = 8 * 2**20  # a row must fit into one block
-_SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
 _DETECTED = (",", ";", "\t", "|")
-_SHOWN = {"\t": "tab", ";": "semicolon", "|": "pipe", ",": "comma", " ": "space"}
 _PARQUET, _ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
 
 
@@ -64,6 +70,10 @@ class Table:
         if name not in self.columns:
             data = all(_looks_like_a_value(other) for other in self.columns)
             hint = "; the first line seems to hold values, and must name the columns" if data else ""
+            if cure := delimiter_cure(self.columns, name):
+                raise DataError(
+                    f"{self.path} was read as a single column, {next(iter(self.columns))!r}; {cure}"
+                )
             raise DataError(
                 f"dataset.{key} names the column {name!r}, which {self.path} does not "
                 f"have{nearest(name, self.columns)}{hint}; its columns: {some(self.columns, 20)}"
@@ -85,20 +95,20 @@ class Table:
             return {}
         text = _Text(self.path).open().read().decode(self.layout.encoding, errors="replace")
         reader = csv.reader(
-            io.StringIO(text.removeprefix("\ufeff"), newline=""),
+            io.StringIO(below(text.removeprefix("\ufeff"), self.layout.above), newline=""),
             delimiter=self.layout.separator,
             quotechar=self.layout.quote,
             skipinitialspace=True,
         )
         found: dict[int, str] = {}
-        number, before = -1, 0
+        number, before = -1, self.layout.above
         for row in reader:
             number += bool(row)
             if row and number in numbers:
                 found[number] = f" (line {before + 1})"
                 if len(found) == len(numbers):
                     break
-            before = reader.line_num
+            before = self.layout.above + reader.line_num
         return found
 
 
@@ -166,9 +176,10 @@ class _Layout:
     separator: str
     names: list[str]
     quote: str
-    lines: int  # that the header takes
+    lines: int  # that the header takes, and those above it
     notes: tuple[str, ...]
     spaced_quotes: bool  # `1, "a, b"`: Arrow takes the quotes after a space for text
+    above: int = 0  # lines above the header: Excel's `sep=;`
 
 
 @dataclass(frozen=True)
@@ -198,10 +209,15 @@ def _read_csv(file: _Text, delimiter: str, tolerant: bool) -> Table:
     layout = _layout(file, head, delimiter)
     by = _columns_by_python if layout.spaced_quotes else _columns_by_arrow
     columns, ragged = by(file, layout)
+    if len(ragged) > len(next(iter(columns.values()))):
+        start = head.decode(layout.encoding, errors="replace").removeprefix("\ufeff")
+        editable = file.content is None and layout.encoding != "utf-16"
+        check_first_line(file.path, start, layout.separator, layout.quote, editable)
     if ragged and not tolerant:
         number, reason = ragged[0]
         line = Table(file.path, columns, layout=layout).line_of(number)
-        raise DataError(f"row {number} of {file.path}{line} has {reason}, or set dataset.delimiter")
+        other = ", or set dataset.delimiter" * (delimiter == "auto")
+        raise DataError(f"row {number} of {file.path}{line} has {reason}{other}")
     broken = tuple((number, f"it has {reason}") for number, reason in ragged)
     return Table(file.path, columns, layout.separator, layout.notes, broken, layout)
 
@@ -217,7 +233,11 @@ def _layout(file: _Text, head: bytes, delimiter: str) -> _Layout:
         )
     if len(head) == _HEAD_BYTES:  # the last line may be cut
         text = text[: text.rfind("\n") + 1] or text
-    separator, more = _separator(text, delimiter)
+    named = separator_line(text)
+    above = 1 if named else 0
+    text = below(text, above)
+    separator, more = _separator(text, named if named and delimiter == "auto" else delimiter)
+    more = (*more, f"separator: {SHOWN.get(separator, separator)}, named in line 1") if named else more
     quote = '"'
     try:
         header, first, lines = _first_rows(text, separator, quote)
@@ -234,7 +254,7 @@ def _layout(file: _Text, head: bytes, delimiter: str) -> _Layout:
     names = _named(names)
     _check_names(path, names)
     spaced = re.search(rf"{re.escape(separator)} +{quote}", text) is not None and separator != " "
-    return _Layout(encoding, separator, names, quote, lines, (*notes, *more), spaced)
+    return _Layout(encoding, separator, names, quote, lines + above, (*notes, *more), spaced, above)
 
 
 def _first_rows(text: str, separator: str, quote: str) -> tuple[list[str] | None, list[str] | None, int]:
@@ -277,8 +297,8 @@ def _separator(text: str, delimiter: str) -> tuple[str, tuple[str, ...]]:
     """Return the separator and what to show of it; `auto` takes the one that cuts the first lines most evenly."""
     if delimiter == "auto":
         found = max(_DETECTED, key=lambda mark: _columns_cut(text, mark))
-        return found, () if found == "," else (f"separator: {_SHOWN[found]}",)
-    mark = _SEPARATORS.get(delimiter, delimiter)
+        return found, () if found == "," else (f"separator: {SHOWN[found]}",)
+    mark = SEPARATORS.get(delimiter, delimiter)
     if len(mark) != 1:
         raise DataError(
             f"dataset.delimiter is {delimiter!r}; it must be auto, one character, or comma, semicolon, tab, pipe, space"
@@ -369,7 +389,7 @@ def _columns_by_python(file: _Text, layout: _Layout) -> tuple[dict[str, Array], 
     rows = [
         row
         for row in csv.reader(
-            io.StringIO(text, newline=""),
+            io.StringIO(below(text, layout.above), newline=""),
             delimiter=layout.separator,
             quotechar=layout.quote,
             skipinitialspace=True,

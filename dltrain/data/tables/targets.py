@@ -18,6 +18,7 @@ from dltrain.data.tables.columns import Column, Columns, LeftOut, number_names
 from dltrain.data.tables.identifiers import is_row_number
 from dltrain.data.tables.rules import Format
 from dltrain.data.tables.text import Flags
+from dltrain.text import counted
 
 _CLASSES = 20  # whole numbers with more different values are a quantity
 _SURE_CLASSES = 10  # so many from 0 or 1 on, without a gap, are class numbers
@@ -202,5 +203,7 @@ def _alike(names: Sequence[str]) -> str:
 
 
 def _note(what: str, how: str, dropped: int) -> str:
-    notes = [what] + [how] * bool(how) + [f"{dropped} rows without a target left out"] * bool(dropped)
+    notes = (
+        [what] + [how] * bool(how) + [f"{counted(dropped, 'row')} without a target left out"] * bool(dropped)
+    )
     return f"target   {' · '.join(notes)}"

@@ -1,0 +1,42 @@
+"""The model card of an export tells what to do with raw inputs, and doing it gives what the run has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from dltrain.data.contract import Contract
+from dltrain.data.pixels import RESIZES, Form, read_pixels
+from dltrain.run.card import _other_sizes
+
+
+def contract_of(shape: tuple[int, int, int], resize: str) -> Contract:
+    return Contract("classification", shape, ("a", "b"), (), (), (), (), {}, "", resize=resize)
+
+
+@pytest.mark.parametrize("name", ["tall.png", "wide.png", "large.jpg"])
+@pytest.mark.parametrize("resize", RESIZES)
+def test_an_image_that_is_scaled_as_the_card_says_has_the_pixels_of_the_run(resize, name, tmp_path: Path):
+    shape = {"tall.png": (72, 47), "wide.png": (31, 85), "large.jpg": (300, 211)}[name]
+    pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name)
+    told = _other_sizes(contract_of((3, 32, 40), resize))
+    scale, draft = re.findall(r"`(.*?)`", told)
+    image = Image.open(tmp_path / name)
+    if name.endswith("jpg"):
+        eval(draft, {"image": image})
+        assert image.size != (211, 300), "decoded at a fraction"
+    found = eval(scale, {"image": image, "Image": Image, "ImageOps": ImageOps})
+    wanted = read_pixels(str(tmp_path / name), Form(32, 40, "rgb", resize))[0]
+    assert np.array_equal(np.asarray(found), wanted)
+
+
+def test_the_order_of_scaling_and_padding_is_told():
+    orders = {"crop": "cropped around the center and scaled (", "stretch": ", stretched (", "pad": "scaled and padded with black ("}  # fmt: skip
+    for resize, told in orders.items():
+        assert told in _other_sizes(contract_of((1, 8, 8), resize))
+    assert '`image.draft("L", (16, 16))`' in _other_sizes(contract_of((1, 8, 8), "pad"))

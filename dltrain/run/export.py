@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import secrets
 import shutil
 import warnings
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 10_000  # that are compared with the run, at most
 _VALUES = 2**27  # of their inputs
+BATCH = 500
 TOLERANCE = 1e-4  # of the largest output
 
 # what takes raw inputs and gives the outputs by name, as an exported model does
@@ -62,7 +62,7 @@ def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> A
     beside.mkdir(parents=True)
     try:
         run = WRITERS[form](deployed, program, beside)
-        agreement = compare(deployed, run(inputs), wanted, about)
+        agreement = compare(deployed, in_batches(run, inputs), wanted, about)
         (beside / "README.md").write_bytes(utf8(card(path, config, deployed, form, agreement)))
         os.replace(beside, folder)
     finally:
@@ -215,6 +215,13 @@ def check_labels(deployed: Deployed, labels: list[object], wanted: Tensor, toler
         )
 
 
+def in_batches(run: Exported, inputs: list[Any]) -> dict[str, Any]:
+    """Return the outputs of an exported model for all samples, some at a time, as the run computes them: memory is that of a batch."""
+    count = len(inputs[0])
+    parts = [run([part[at : at + BATCH] for part in inputs]) for at in range(0, max(count, 1), BATCH)]
+    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+
+
 # Formats ----------------------------------------------------------------------------------------------------------
 
 
@@ -279,9 +286,10 @@ def source_of(program: ExportedProgram) -> tuple[str, dict[str, Tensor]]:
         ]
         for spec in arguments
     }
-    # `x = None` frees a tensor that no later operation needs
-    code = re.sub(r";  (\w+ = )+None", "", code).replace("def forward(self, ", "def forward(")
-    return code, {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    # `x = None` stays: it frees a tensor that no later operation needs
+    return code.replace("def forward(self, ", "def forward("), {
+        name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()
+    }
 
 
 def write_loader(deployed: Deployed, folder: Path, graph: str | None) -> Exported:

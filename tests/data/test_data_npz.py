@@ -114,7 +114,7 @@ def test_files_that_are_not_there_or_damaged(tmp_path: Path) -> None:
     path = Path(save(tmp_path, **GOOD))
     for content in (b"", b"nonsense", path.read_bytes()[:200]):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="cannot read .*data.npz"):
+        with pytest.raises(DataError, match="cannot read .*data.npz" if content else "data.npz is empty"):
             npz(str(path))
     np.save(tmp_path / "single.npy", np.zeros(3))
     with pytest.raises(DataError, match="cannot read .*single.npy"):

@@ -131,7 +131,7 @@ def prepare(
         positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
     raw = replace(raw, notes=(*raw.notes, *rare_classes(raw, marks)))
     if bootstrap is not None:
-        positions[TRAIN] = bootstrapped(positions[TRAIN], bootstrap)
+        positions[TRAIN] = bootstrapped(positions[TRAIN], bootstrap, fold)
         drawn, distinct = len(positions[TRAIN]), len(positions[TRAIN].unique())
         note = f"drawn: {distinct:,} of the {drawn:,} training samples, in {drawn:,} draws with replacement"
         raw = replace(raw, notes=(*raw.notes, note))

@@ -40,7 +40,7 @@ def build_data(
     contract: Contract | None = None,
     tolerant: bool = False,
 ) -> Splits:
-    """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only, a bootstrap sample on `seed`.
+    """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only, a bootstrap sample on `seed` and `fold`.
 
     tolerant: leave out rows of a table that do not fit the contract, and name them in `broken` notes.
     """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dltrain.commands.asked import take_threshold
+from dltrain.commands.evaluate import named_copies
 from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
@@ -87,7 +88,7 @@ def run(arguments: list[str]) -> int:
     repeat = saved.repeating(asked.runs[0], catalogue)
     check_used(asked.overrides, asked.runs[0], repeat)
     check_division(asked.overrides, asked.runs[0], repeat)
-    configs = [saved.read(path, catalogue, asked.overrides) for path in asked.runs]
+    configs = [named_copies(saved.read(path, catalogue, asked.overrides), catalogue) for path in asked.runs]
     doors = [door_for_saved(config, catalogue, asked.overrides) for config in configs]
     content = sys.stdin.buffer.read() if STANDARD in asked.inputs else None
 

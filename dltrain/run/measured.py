@@ -48,7 +48,7 @@ def choose_metrics(
         return functions, of_quantities(spec), ()
     if spec.task != "classification":
         return functions, Measures(), ()
-    found, note = unbalanced(spec, splits.train.targets)
+    found, note = unbalanced(spec)
     return functions, found, (note,) if note else ()
 
 

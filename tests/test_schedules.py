@@ -260,9 +260,8 @@ def test_the_titles_of_a_family_say_from_where_to_where_by_default():
     assert titles["momentum_schedule"]["linear"] == "Linear change over the run (momentum: 0.5 → 0.9)."
     assert titles["penalty_schedule"]["inverse"] == "Inverse change (multiple of the strengths: 0 → 1)."
     assert titles["penalty_schedule"]["one_cycle"].endswith("(multiple of the strengths: 0 → 1 → 0).")
-    assert (
-        "use" in words["schedule"]["linear"].notes and "use" not in words["penalty_schedule"]["linear"].notes
-    )
+    assert "fine-tuning" in words["schedule"]["linear"].notes["use"]
+    assert "regularize" in words["penalty_schedule"]["linear"].notes["use"]
 
 
 @pytest.mark.parametrize(

@@ -325,9 +325,9 @@ def derived(group: str, word: Word) -> Word:
     ]
     span = ": " * bool(values) + " → ".join(f"{value:g}" for value in values)
     notes["summary"] = f"{title.rstrip('.')} ({family.noun}{span})."
-    # they are said of lr
-    for note in ("use", "default"):
-        notes.pop(note, None)
+    # those of the other group are said of lr
+    notes["use"] = family.use
+    notes.pop("default", None)
     signature = replace(word.signature, parameters=parameters, notes=notes)
     return replace(word, group=group, signature=signature, declared=Declared())
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -167,9 +168,11 @@ def rules_of(experiment: Experiment) -> tuple[str, ...]:
         ("strengths ×", "penalty_schedule", parts.penalty_schedule),
     )
     for noun, group, schedule in named:
+        if schedule is None:
+            continue
         if schedule in parts.plateaus:
-            facts.append(f"{noun} {schedule(0):.3g} until a plateau of {schedule.metric}")
-        elif schedule is not None:
+            facts.append(f"{noun} {schedule(0):.3g} until a plateau of {cast(Any, schedule).metric}")
+        else:
             facts.append(
                 f"{noun} {schedule(0):.3g} → {schedule(experiment.plan.total_steps - 1):.3g} ({words[group]})"
             )

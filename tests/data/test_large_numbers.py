@@ -1,0 +1,55 @@
+"""Whole numbers beyond 2⁵³ in tables: those that float64 does not tell apart are codes, and keep their differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dltrain.data.raw import RawData
+from dltrain.data.table import csv
+
+BASE = 2**60
+CLASSES = np.arange(60) % 2
+
+
+def read(folder: Path, form: str, codes: list[int], target: str = "y") -> RawData:
+    """Return a table with these whole numbers as the column i, a feature x and the class y."""
+    x = np.random.default_rng(0).normal(size=len(codes))
+    if form == "parquet":
+        columns = {"i": pa.array(codes), "x": x, "y": pa.array(np.array(["no", "yes"])[CLASSES])}
+        pq.write_table(pa.table(columns), folder / "t.parquet")
+    else:
+        lines = [
+            f"{code},{value!r},{('no', 'yes')[k]}"
+            for code, value, k in zip(codes, x.tolist(), CLASSES, strict=True)
+        ]
+        (folder / "t.csv").write_text("\n".join(["i,x,y", *lines]) + "\n")
+    return csv(str(folder / f"t.{form}"), target)
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_such_numbers_are_levels(tmp_path: Path, form: str) -> None:
+    raw = read(tmp_path, form, [BASE + int(k) for k in CLASSES])
+    found = raw.inputs.encode(torch.arange(60))  # type: ignore[union-attr]
+    assert "constant" not in " ".join((*raw.notes, *found.notes))
+    assert found.feature_names == ("i=1152921504606846976", "i=1152921504606846977", "x")
+    assert found.inputs[:, 1].tolist() == CLASSES.tolist()
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_they_are_classes_of_their_own(tmp_path: Path, form: str) -> None:
+    raw = read(tmp_path, form, [BASE + int(k) for k in CLASSES], "i")
+    assert raw.class_names == ("1152921504606846976", "1152921504606846977")
+    assert raw.targets.tolist() == CLASSES.tolist()
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_large_numbers_that_float64_holds_stay_numbers(tmp_path: Path, form: str) -> None:
+    raw = read(tmp_path, form, [BASE + 4096 * int(k % 7) for k in range(60)])
+    found = raw.inputs.encode(torch.arange(60))  # type: ignore[union-attr]
+    assert found.feature_names == ("i", "x")

@@ -115,7 +115,7 @@ def takes(name: str, door: Door, config: Config) -> bool:
     return name in inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
 
 
-def check_unused(splits: Splits, config: Config, given: Collection[str]) -> tuple[str, ...]:
+def check_unused(splits: Splits, config: Config, door: Door, given: Collection[str]) -> tuple[str, ...]:
     """Refuse keys that were given and change nothing for these data; return lines on those that a file sets so.
 
     Raises DataProblem.
@@ -125,7 +125,9 @@ def check_unused(splits: Splits, config: Config, given: Collection[str]) -> tupl
     }
     with data_problems():
         refuse_unused(splits.unused, asked)
-    defaults = asdict(DatasetKnobs()) | {"target_scale": "unit"}
+    own = inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
+    defaults = {"target_scale": "unit"} | {name: parameter.default for name, parameter in own.items()}
+    defaults |= asdict(DatasetKnobs())
     return tuple(
         f"unused   dataset.{key}={config.dataset[key]}: {why}"
         for key, why in splits.unused.items()

@@ -167,9 +167,9 @@ def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:
         return raw, ()
     found = raw.inputs.encode(train)
     notes = (*raw.notes, *found.notes, *found.far_notes(raw.describe))
-    raw = replace(raw, inputs=found.inputs, feature_names=found.feature_names, notes=notes)
-    _refuse_non_finite(raw, found.inputs, "input")
-    return raw, found.rules
+    encoded = replace(raw, feature_names=found.feature_names, notes=notes)
+    _refuse_non_finite(encoded, found.inputs, "input")
+    return replace(encoded, inputs=found.inputs), found.rules
 
 
 def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor:
@@ -261,6 +261,11 @@ def _refuse_non_finite(raw: RawData, values: Tensor, what: str) -> None:
     row, column = bad[0].tolist()
     name = f" (feature {raw.feature_names[column]!r})" if what == "input" and raw.feature_names else ""
     value = values.reshape(len(values), -1)[row, column].item()
+    # the values of a file were finite
+    if what == "input" and isinstance(raw.inputs, Encoder):
+        raise DataError(
+            f"{raw.describe(row)} has a value beyond ±3.4e38{name}, the largest of float32; divide that column, or leave it out"
+        )
     raise DataError(
         f"{raw.describe(row)} has the {what} value {value}{name}; all values must be finite numbers"
     )

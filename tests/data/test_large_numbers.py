@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from dltrain.data.errors import DataError
+from dltrain.data.prepare import prepare
 from dltrain.data.raw import RawData
 from dltrain.data.table import csv
 
@@ -53,3 +56,12 @@ def test_large_numbers_that_float64_holds_stay_numbers(tmp_path: Path, form: str
     raw = read(tmp_path, form, [BASE + 4096 * int(k % 7) for k in range(60)])
     found = raw.inputs.encode(torch.arange(60))  # type: ignore[union-attr]
     assert found.feature_names == ("i", "x")
+
+
+def test_numbers_beyond_float32_are_refused_with_their_row(tmp_path: Path) -> None:
+    rows = [f"{1 + i % 9}e{38 if i == 7 else 30},{('a', 'b')[i % 2]}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,y", *rows]) + "\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError, match=r"row 8 of t.csv has a value beyond ±3.4e38 \(feature 'x'\)"):
+            prepare(csv(str(tmp_path / "t.csv"), "y"))

@@ -17,6 +17,7 @@ Device = Literal[
 
 # where neither `epochs` nor `steps` is set
 DEFAULT_EPOCHS = 30
+DEFAULT_BATCH_SIZE = 64
 # keys of datasets that divide the samples, which other data that are scored as a whole do not need
 SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 # values of keys that are missing from configurations saved before they existed

@@ -122,6 +122,7 @@ def build(
                 *unused,
                 *getattr(loss, "notes", ()),
                 *late(plateaus, plan),
+                *beyond(config, plan),
                 *note,
                 *mixed_units(splits.spec, names, str(config.early_stopping.get("metric"))),
                 *slow_choices(device, plan.precision),
@@ -466,6 +467,19 @@ def late(plateaus: list[Any], plan: Plan) -> tuple[str, ...]:
     short = [p.patience for p in plateaus if isinstance(p, Plateau) and p.patience + 1 >= evaluations]
     return tuple(
         f"plateau  patience {count} changes nothing within {evaluations} evaluations" for count in short[:1]
+    )
+
+
+def beyond(config: Config, plan: Plan) -> tuple[str, ...]:
+    """Return lines on intervals that are longer than the run, so that nothing happens."""
+    keys = {"log.every_steps": config.log.every_steps}
+    for word, node in config.wrap.items():
+        keys |= {f"wrap.{word}.k": node["k"]} if word == "lookahead" else {}
+    total = plan.total_steps
+    return tuple(
+        f"unused   {key}={value}: the run has {total} steps"
+        for key, value in keys.items()
+        if value and value > total
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dltrain.data.batches import ResidentSplit, Split, StreamingSplit, to_device
+from dltrain.data.class_counts import check_bootstrapped, check_weighted, class_counts
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.normalization import Normalizer, normalizer
@@ -130,14 +131,14 @@ def prepare(
             raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")
         positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
     raw = replace(raw, notes=(*raw.notes, *rare_classes(raw, marks)))
-    counts = _class_counts(raw, positions[TRAIN])
+    counts = class_counts(raw, positions[TRAIN])
     # the data of an `evaluate` may lack a class
     if contract is None:
-        _check_weighted(counts, class_weights)
+        check_weighted(counts, class_weights)
     if bootstrap is not None:
         positions[TRAIN] = bootstrapped(positions[TRAIN], bootstrap, fold)
         if contract is None:
-            _check_bootstrapped(raw, counts, positions[TRAIN])
+            check_bootstrapped(raw, counts, positions[TRAIN])
         drawn, distinct = len(positions[TRAIN]), len(positions[TRAIN].unique())
         note = f"drawn: {distinct:,} of the {drawn:,} training samples, in {drawn:,} draws with replacement"
         raw = replace(raw, notes=(*raw.notes, note))
@@ -183,35 +184,6 @@ def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor
         first = (counts.cumsum(0) - counts)[classes[by_class]]
         shuffled = shuffled[by_class[(torch.arange(len(train)) - first).argsort(stable=True)]]
     return shuffled[:limit].sort().values
-
-
-def _class_counts(raw: RawData, positions: Tensor) -> tuple[int, ...]:
-    """Return how many of the samples at these positions each class has; nothing for a regression."""
-    if raw.task != "classification":
-        return ()
-    return tuple(torch.bincount(raw.targets[positions], minlength=class_numbers(raw)).tolist())
-
-
-def _check_bootstrapped(raw: RawData, counts: tuple[int, ...], drawn: Tensor) -> None:
-    """Raise DataError where a bootstrap sample has none of a class that it was drawn from, as a split without a class is refused."""
-    pairs = zip(counts, _class_counts(raw, drawn), strict=True)
-    lost = [(number, had) for number, (had, has) in enumerate(pairs) if had and not has]
-    if lost:
-        number, had = lost[0]
-        name = repr(raw.class_names[number]) if raw.class_names else number
-        raise DataError(
-            f"the bootstrap sample has none of the {had} training samples of class {name}; use another "
-            "seed, add samples of that class, or do without: dataset.bootstrap=false"
-        )
-
-
-def _check_weighted(counts: tuple[int, ...], class_weights: str) -> None:
-    """Raise DataError where `balanced` would divide by zero: a class that `dataset.limit` leaves no training sample of."""
-    if class_weights == "balanced" and 0 in counts:
-        raise DataError(
-            f"dataset.class_weights=balanced has no weight for {counts.count(0)} of {len(counts)} classes, which have no training "
-            "sample; set it to none, or use a larger dataset.limit"
-        )
 
 
 def _checked(raw: RawData) -> RawData:

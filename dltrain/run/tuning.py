@@ -106,6 +106,8 @@ def losses_of(
 
     All start from the same weights and see the same batches of at most 4096 samples. Nothing is kept of them.
     """
+    # a trial sets it
+    given = [key for key in given if key != "dataset.limit" or config.dataset.get("limit")]
     for number, lr in enumerate(rates):
         short = with_values(config, lr=lr, steps=steps, epochs=None)
         short.dataset["limit"] = min(config.dataset.get("limit") or TRIAL_SAMPLES, TRIAL_SAMPLES)

@@ -362,7 +362,10 @@ class Run:
         asked = Arguments(self.path, check_format(format), None if output is None else Path(output))
         check(asked)
         with hosted():
+            from dltrain.commands.evaluate import named_copies
+
             config, door = self._built_from or self._saved(list(self._changes))
+            config = named_copies(config, self._words())
             with torch_kept():
                 from dltrain.run.export import export
 
@@ -402,7 +405,10 @@ class Run:
         from dltrain.run.hosting import hosted, torch_kept
 
         with hosted():
+            from dltrain.commands.evaluate import named_copies
+
             config, door = self._built_from or self._saved(list(self._changes))
+            config = named_copies(config, self._words())
             with torch_kept():
                 from dltrain.run.prediction import predictor
 

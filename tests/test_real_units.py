@@ -218,3 +218,19 @@ def test_the_constant_guess_of_classes(train, workdir):
 
 def test_nothing_is_inferred_of_digits(train):
     assert "inferred" not in train("steps=2", "dataset=digits").summary
+
+
+def test_targets_of_different_size_are_named_with_a_cure(dltrain, workdir, capsys):
+    draw = np.random.default_rng(0)
+    inputs = draw.normal(size=(80, 3)).astype("f4")
+    for name, size in (("far", 1e5), ("near", 3.0)):
+        np.savez(workdir / f"{name}.npz", inputs=inputs, targets=inputs[:, :2] * np.array([size, 1.0]))
+    common = ("dataset=npz", "model=linear", "steps=3", "logger=none")
+    said = {}
+    for name, more in (("far", ()), ("near", ()), ("far", ("early_stopping.metric=val/objective",))):
+        assert dltrain(*common, f"dataset.path={name}.npz", *more) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  targets")]
+        said[name, more] = lines
+    (line,) = said.pop(("far", ()))
+    assert "val/loss is in real units: y0 (deviation" in line and "outweighs y1" in line
+    assert not any(said.values())

@@ -248,3 +248,42 @@ REFUSED = [
 def test_refuses_what_does_not_fit_the_run(word, settings, message):
     with pytest.raises(ValueError, match=message):
         getattr(schedules, word)(TOTAL, EPOCH, **settings)
+
+
+# What a user reads of it ----------------------------------------------------------------------------------------------
+
+
+def test_the_titles_of_a_family_say_from_where_to_where_by_default():
+    words = CATALOGUE.words
+    titles = {group: {name: word.notes["summary"] for name, word in words[group].items()} for group in GROUPS}
+    assert titles["schedule"]["linear"] == "Linear decay over the run."
+    assert titles["momentum_schedule"]["linear"] == "Linear change over the run (momentum: 0.5 → 0.9)."
+    assert titles["penalty_schedule"]["inverse"] == "Inverse change (multiple of the strengths: 0 → 1)."
+    assert titles["penalty_schedule"]["one_cycle"].endswith("(multiple of the strengths: 0 → 1 → 0).")
+    assert "fine-tuning" in words["schedule"]["linear"].notes["use"]
+    assert "regularize" in words["penalty_schedule"]["linear"].notes["use"]
+
+
+@pytest.mark.parametrize(
+    "typed, says",
+    [
+        (
+            "regularization=[l2,l1] penalty_schedule=linear",
+            "regularization l2, l1 · strengths × 0 → 0.667 (linear)",
+        ),
+        (
+            "regularization=[l2] penalty_schedule=plateau",
+            "regularization l2 · strengths × 0 until a plateau of val/loss",
+        ),
+        ("optimizer=momentum momentum_schedule=constant", "momentum 0.9 → 0.9 (constant)"),
+        ("", ""),
+    ],
+)
+def test_the_header_names_rules_and_what_is_scheduled(dltrain, capsys, typed, says):
+    dltrain(*typed.split(), "dataset=iris", "steps=3", "early_stopping=none", "logger=none")
+    lines = [
+        line.split(maxsplit=1)[1]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("  rules")
+    ]
+    assert lines == ([says] if says else [])

@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
             f"optimizer={config.words['optimizer']} finds the length of its steps itself: lr={own:g}, its default, is right."
         )
     found: dict[float, float] = {}
-    for lr, loss in losses_of(asked.rates, config, door, asked.steps):
+    for lr, loss in losses_of(asked.rates, config, door, asked.steps, keys_of(args.overrides)):
         found[lr] = loss
         if not asked.as_json:
             show(line(lr, loss, found))

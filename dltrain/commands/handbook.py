@@ -49,7 +49,8 @@ INTRODUCTIONS = {
     "momentum_schedule": "The same schedules give the momentum itself, by default from 0.5 to 0.9 (L3); formulas and keys as "
     "in [schedules of the learning rate](schedule.md). They need an optimizer that has momentum.",
     "penalty_schedule": "The same schedules multiply the strengths λ of penalties, decays and weight rules, by default from 0 "
-    "to 1, since L0 starts overparametrized and gradually increases λ.",
+    "to 1, since L0 starts overparametrized and gradually increases λ. Under `plateau` they are 0 until the metric stops improving. "
+    "The header of a run names the first and the last value.",
     "initializer": "They act on weights with two or more axes; biases become zero, and normalization layers keep their values. "
     "Scaled initializers take `gain` from the model's activation, and `last` names another initializer for the last layer.",
     "regularization": "`l2.strength=λ` adds λ/2·‖w‖² and `l1.strength=λ` adds λ‖w‖₁; dropout's `p` is the probability to drop.",

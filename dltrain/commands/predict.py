@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dltrain.commands.asked import distinct_runs, moved_data, take_threshold
 from dltrain.commands.configurations import check_no_sweep
+from dltrain.commands.evaluate import named_copies
 from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
@@ -89,7 +90,7 @@ def run(arguments: list[str]) -> int:
     repeat = saved.repeating(asked.runs[0], catalogue)
     check_used(asked.overrides, asked.runs[0], repeat)
     check_division(asked.overrides, asked.runs[0], repeat)
-    configs = [saved.read(path, catalogue, asked.overrides) for path in asked.runs]
+    configs = [named_copies(saved.read(path, catalogue, asked.overrides), catalogue) for path in asked.runs]
     doors = [door_for_saved(config, catalogue, asked.overrides) for config in configs]
     say_reading(name for name in asked.inputs if name != STANDARD)
     content = sys.stdin.buffer.read() if STANDARD in asked.inputs else None

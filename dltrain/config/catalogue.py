@@ -318,7 +318,16 @@ def derived(group: str, word: Word) -> Word:
         for parameter in word.signature.parameters
     )
     notes = {k: v.replace("it multiplies lr", family.effect) for k, v in word.signature.notes.items()}
-    notes["summary"] = f"{notes.get('summary', '').rstrip('.')} ({family.noun})."
+    # lr decays, and what is scheduled here rises by default
+    title = re.sub(r"^(\w+ )?decay", r"\1change", notes.get("summary", "")).replace("Decay", "Change")
+    values = [
+        p.default for p in parameters if p.name in ("start", "peak", "end") and isinstance(p.default, float)
+    ]
+    span = ": " * bool(values) + " → ".join(f"{value:g}" for value in values)
+    notes["summary"] = f"{title.rstrip('.')} ({family.noun}{span})."
+    # those of the other group are said of lr
+    notes["use"] = family.use
+    notes.pop("default", None)
     signature = replace(word.signature, parameters=parameters, notes=notes)
     return replace(word, group=group, signature=signature, declared=Declared())
 

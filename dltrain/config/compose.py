@@ -346,6 +346,8 @@ def parse(overrides: list[str], loader: ConfigLoader | None) -> list[Override]:
 
 
 BRACKETS = {"[": "]", "(": ")", "{": "}"}
+# a key of a dict, as in JSON
+_QUOTED_KEY = re.compile(r"""(?<=[{,\s])(["'])([\w.*/?-]+)\1\s*:""")
 
 
 def _unreadable(text: str, error: Exception) -> str:
@@ -366,6 +368,8 @@ def _unreadable(text: str, error: Exception) -> str:
     reason = str(error).splitlines()[-1].split("See http")[0].strip() or "some character needs quotes"
     if value == "" or not equals:
         return f"cannot be read: {reason}"
+    if (plain := _QUOTED_KEY.sub(r"\2:", value)) != value:
+        return f"cannot be read: keys within braces take no quotes. Write {shlex.quote(f'{key}={plain}')}"
     if value[0] in BRACKETS:
         return f"cannot be read: {reason}\nClose every bracket by its own kind, and put a text with other signs in quotes."
     return f"cannot be read: {reason}\nFor a text, write {quoted(key, value)}"

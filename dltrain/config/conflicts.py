@@ -447,6 +447,17 @@ IDLE: tuple[tuple[str, Contradiction], ...] = (
         "without optimizer.weight_decay. Add optimizer.weight_decay=1e-4",
     ),
     idle(
+        "optimizer.momentum",
+        lambda c: value(c, "momentum_schedule._target_"),
+        "beside a momentum_schedule, which sets the momentum of each step. Add momentum_schedule=none",
+    ),
+    idle(
+        "optimizer.betas",
+        # β₂ acts; 0.9 is the default of β₁, which has to be typed with it
+        lambda c: value(c, "momentum_schedule._target_") and value(c, "optimizer.betas")[0] != 0.9,
+        "on β₁ beside a momentum_schedule, which sets it in each step. Add momentum_schedule=none",
+    ),
+    idle(
         "shuffle",
         # micro-batches differ by the order
         lambda c: c["batch_size"] == "full" and c["shuffle"] in ("once", "never") and c["accumulate"] == 1,

@@ -235,6 +235,7 @@ class Family:
         source: the other group
         noun: what the values are
         effect: the last clause of the formula
+        use: when to use them
         rule: range of `values`; None keeps that of the other group
         values: defaults by key
         exceptions: defaults of single words
@@ -243,6 +244,7 @@ class Family:
     source: str
     noun: str
     effect: str
+    use: str
     rule: str | None
     values: Mapping[str, float]
     exceptions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -257,6 +259,7 @@ FAMILIES = {
         source="schedule",
         noun="momentum",
         effect="it is the momentum",
+        use="less momentum at first, while the gradients are large.",
         rule="float in [0, 1)",
         values={"start": 0.5, "peak": 0.9, "end": 0.9},
         exceptions={"constant": {"start": 0.9}, "one_cycle": {"start": 0.95, "peak": 0.85, "end": 0.95}},
@@ -265,6 +268,7 @@ FAMILIES = {
         source="schedule",
         noun="multiple of the strengths",
         effect="it multiplies the strengths of the penalties",
+        use="to start with many free parameters, and to regularize them gradually.",
         rule=None,
         values={"start": 0.0, "end": 1.0},
         exceptions={"constant": {"start": 1.0}, "one_cycle": {"end": 0.0}},

@@ -17,6 +17,7 @@ Device = Literal[
 
 # where neither `epochs` nor `steps` is set
 DEFAULT_EPOCHS = 30
+DEFAULT_BATCH_SIZE = 64
 # keys of datasets that divide the samples, which other data that are scored as a whole do not need
 SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 # values of keys that are missing from configurations saved before they existed
@@ -170,7 +171,7 @@ class DatasetKnobs:
         class_weights: weight each sample in the loss by 1 / frequency of its class; val/loss stays unweighted
         resident_share: share of the device's free memory that the data may take; larger data are streamed
         limit: number of training samples to use; unset, all
-        bootstrap: draw the training split with replacement, by seed; about 63 % of the samples are drawn (bagging)
+        bootstrap: draw the training split with replacement, by seed and fold; about 63 % of the samples are drawn (bagging)
     """
 
     val_fraction: Fraction = 0.1

@@ -14,11 +14,19 @@ KEPT = 1e-3  # rounding error of a feature, as a fraction of its deviation, beyo
 
 
 def quantities(values: np.ndarray[Any, Any]) -> Tensor:
-    """Return targets of a regression as float32 where that is exact, else as float64, in which they are standardized."""
+    """Return targets of a regression as float32 where that is exact, else as float64, in which they are standardized.
+
+    Raises DataError for whole numbers that float64 does not tell apart.
+    """
+    exact = values.astype(np.float64)
+    large = len(values) and values.dtype.kind in "iu" and np.abs(exact).max() >= 2.0**53
+    if large and len(np.unique(values)) > len(np.unique(exact)):
+        raise DataError(
+            f"the targets are whole numbers up to {values.max()}, and float64 cannot represent their differences. Subtract the "
+            "offset first"
+        )
     single = values.astype(np.float32)
-    return torch.from_numpy(
-        single if np.array_equal(single, values, equal_nan=True) else values.astype(np.float64)
-    )
+    return torch.from_numpy(single if np.array_equal(single, values, equal_nan=True) else exact)
 
 
 def check_precision(values: np.ndarray[Any, Any]) -> None:
@@ -31,7 +39,11 @@ def check_precision(values: np.ndarray[Any, Any]) -> None:
     exact = values.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         rounding = np.abs(exact.astype(np.float32) - exact).max(0)
-    lost = (rounding > KEPT * exact.std(0)) & (exact.max(0) > exact.min(0))
+    # of whole numbers beyond 2⁵³ float64 has lost the differences already
+    differ = values.max(0) > values.min(0)
+    lost = ((rounding > KEPT * exact.std(0)) & (exact.max(0) > exact.min(0))) | (
+        differ & (exact.max(0) == exact.min(0))
+    )
     if lost.any():
         i = int(lost.argmax())
         raise DataError(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dltrain.data.batches import ResidentSplit, Split, StreamingSplit, to_device
+from dltrain.data.class_counts import check_bootstrapped, check_weighted, class_counts
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.normalization import Normalizer, normalizer
@@ -130,8 +131,14 @@ def prepare(
             raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")
         positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
     raw = replace(raw, notes=(*raw.notes, *rare_classes(raw, marks)))
+    counts = class_counts(raw, positions[TRAIN])
+    # the data of an `evaluate` may lack a class
+    if contract is None:
+        check_weighted(counts, class_weights)
     if bootstrap is not None:
-        positions[TRAIN] = bootstrapped(positions[TRAIN], bootstrap)
+        positions[TRAIN] = bootstrapped(positions[TRAIN], bootstrap, fold)
+        if contract is None:
+            check_bootstrapped(raw, counts, positions[TRAIN])
         drawn, distinct = len(positions[TRAIN]), len(positions[TRAIN].unique())
         note = f"drawn: {distinct:,} of the {drawn:,} training samples, in {drawn:,} draws with replacement"
         raw = replace(raw, notes=(*raw.notes, note))
@@ -142,7 +149,9 @@ def prepare(
     found.check(statistics)
     normalizing = _normalizer(raw, positions[TRAIN], split_seed, normalize, dtype, statistics)
     spec = replace(
-        _spec(raw, positions, normalizing, class_weights), target_scale=scale.to(device) if scale else None
+        _spec(raw, positions, normalizing, class_weights),
+        target_scale=scale.to(device) if scale else None,
+        class_counts=counts,
     )
     present = {name: chosen for name, chosen in zip(SPLIT_NAMES, positions, strict=True) if len(chosen)}
     source = Source(present, raw.targets, raw.locate)
@@ -159,9 +168,9 @@ def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:
         return raw, ()
     found = raw.inputs.encode(train)
     notes = (*raw.notes, *found.notes, *found.far_notes(raw.describe))
-    raw = replace(raw, inputs=found.inputs, feature_names=found.feature_names, notes=notes)
-    _refuse_non_finite(raw, found.inputs, "input")
-    return raw, found.rules
+    encoded = replace(raw, feature_names=found.feature_names, notes=notes)
+    _refuse_non_finite(encoded, found.inputs, "input")
+    return replace(encoded, inputs=found.inputs), found.rules
 
 
 def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor:
@@ -224,6 +233,11 @@ def _refuse_non_finite(raw: RawData, values: Tensor, what: str) -> None:
     row, column = bad[0].tolist()
     name = f" (feature {raw.feature_names[column]!r})" if what == "input" and raw.feature_names else ""
     value = values.reshape(len(values), -1)[row, column].item()
+    # the values of a file were finite
+    if what == "input" and isinstance(raw.inputs, Encoder):
+        raise DataError(
+            f"{raw.describe(row)} has a value beyond ±3.4e38{name}, the largest of float32; divide that column, or leave it out"
+        )
     raise DataError(
         f"{raw.describe(row)} has the {what} value {value}{name}; all values must be finite numbers"
     )

@@ -42,6 +42,7 @@ class DataSpec:
             that a raw value of 0 (black) becomes `-mean / std`
         std: standard deviation of the inputs, of the same shape
         sizes: number of samples in train, val and test
+        class_counts: number of training samples of each class, before a bootstrap sample is drawn of them; empty for a regression
         target_scale: mean and deviation that standardized the targets of a regression: a model is trained on, and gives,
             standardized values, and `in_units` turns outputs and targets into real units
         notes: lines that tell what was inferred from the data
@@ -57,6 +58,7 @@ class DataSpec:
     sizes: dict[str, int] = field(default_factory=dict)
     target_scale: TargetScale | None = None
     notes: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
 
     def in_units(self, outputs: Tensor) -> Tensor:
         """Return outputs or targets (..., K) in real units; unchanged where nothing was standardized."""

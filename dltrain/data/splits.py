@@ -64,14 +64,16 @@ def hashed_order(count: int, *keys: int) -> Ints:
     return np.argsort(_hashes(count, *keys), kind="stable")
 
 
-def bootstrapped(positions: Tensor, seed: int) -> Tensor:
+def bootstrapped(positions: Tensor, seed: int, fold: int | None = None) -> Tensor:
     """Return as many independent draws from `positions` (N,) as it has entries, in ascending order: a bootstrap sample.
 
-    On average 1 - (1 - 1/N)^N of the entries, about 63 %, are drawn at least once (Efron 1979).
+    On average 1 - (1 - 1/N)^N of the entries, about 63 %, are drawn at least once (Efron 1979). The draws of two folds are
+    independent of each other; those of the first one are those of a run without folds.
     """
     count = len(positions)
+    keys = (seed, _BOOTSTRAP_STREAM, fold) if fold else (seed, _BOOTSTRAP_STREAM)
     # the upper 53 bits of a hash make a uniform number in [0, 1)
-    uniform = (_hashes(count, seed, _BOOTSTRAP_STREAM) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    uniform = (_hashes(count, *keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return positions[torch.from_numpy(np.sort((uniform * count).astype(np.int64)))]
 
 

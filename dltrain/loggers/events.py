@@ -67,6 +67,9 @@ class RunInfo:
     loaded: str = ""  # which weights came from a file
     early_stopping: str = "patience"  # the word
     stopping: str = ""  # which weights are kept, where that is not plain
+    rules: tuple[
+        str, ...
+    ] = ()  # regularization and what is scheduled besides lr: `strengths × 0 → 1 (linear)`
     plateaus: tuple[str, ...] = ()  # metrics that schedules lower their values by
     inferred: tuple[str, ...] = ()  # what was inferred from the data: `table    house.csv · 506 rows · …`
     resumed: bool = False  # also at step 0, for a run that ended before its first checkpoint
@@ -102,6 +105,7 @@ class RunInfo:
                 (self.model, count(self.parameters, "parameter"), *([self.loaded] if self.loaded else [])),
             ),
             ("training", (*training, f"batch {self.batch_size:,}", f"at most {length}", *resumed)),
+            *([("rules", self.rules)] if self.rules else []),
             (
                 "goal",
                 (

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dltrain.data.spec import DataSpec
@@ -62,18 +61,18 @@ class Measures:
         return found.compute()
 
 
-def unbalanced(spec: DataSpec, targets: Tensor) -> tuple[Measures, str]:
+def unbalanced(spec: DataSpec) -> tuple[Measures, str]:
     """Return what is measured beside accuracy where a class is rare, and the line that says so; nothing elsewhere.
 
-    A class is rare that has less than half of an equal share of the training samples (`targets`).
+    A class is rare that has less than half of an equal share of the training samples, of which a bootstrap sample may be drawn.
     """
-    counts = torch.bincount(targets.cpu(), minlength=spec.num_classes)
-    rarest = int(counts.argmin())
-    if 2 * spec.num_classes * int(counts[rarest]) >= len(targets):
+    counts, samples = spec.class_counts, sum(spec.class_counts)
+    rarest = counts.index(min(counts))
+    if 2 * spec.num_classes * counts[rarest] >= samples:
         return Measures(), ""
     name = spec.class_names[rarest] if spec.class_names else rarest
     metrics = {"balanced_accuracy": BalancedAccuracy(), "f1": F1(spec)}
-    share = 100 * int(counts[rarest]) / len(targets)
+    share = 100 * counts[rarest] / samples
     said = f"class {name!s} has {share:.3g} % of the training samples"
     return Measures(metrics, spec), f"metrics  accuracy, balanced_accuracy and f1 (macro) · {said}"
 

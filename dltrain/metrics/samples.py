@@ -45,7 +45,9 @@ def top_k(outputs: Tensor, targets: Tensor, k: Count = 5) -> Tensor:
         k: largest rank that counts
     """
     if k >= outputs.shape[1]:
-        raise ValueError(f"k is {k}; it must be below the number of classes, {outputs.shape[1]}")
+        most = outputs.shape[1] - 1
+        cure = f"use metrics.top_k.k={most}" if most > 1 else "use accuracy"
+        raise ValueError(f"k is {k}; it must be below the number of classes, {most + 1}: {cure}")
     classes = classes_of(outputs, targets)[:, None]
     own = outputs.gather(1, classes)
     later = torch.arange(outputs.shape[1], device=outputs.device) > classes

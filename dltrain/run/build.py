@@ -43,7 +43,7 @@ from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, W
 from dltrain.run.data import build_data, check_unused
 from dltrain.run.effect import check_effect
 from dltrain.run.machine import choose_device, choose_precision, choose_threads, set_machine, slow_choices
-from dltrain.run.measured import check_metrics, choose_metrics, measures
+from dltrain.run.measured import check_metrics, choose_metrics, measures, mixed_units
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.run.plan import (
     INITIALIZER_SAMPLES,
@@ -83,7 +83,7 @@ def build(
     set_machine(config)
     device = choose_device(config.device)
     splits = splits or build_data(config, door, device, statistics, contract)
-    unused = check_unused(splits, config, given)
+    unused = check_unused(splits, config, door, given)
     batch_size = choose_batch_size(config.batch_size, len(splits.train))
     order = build_order(config, door, splits, batch_size)
     model, frozen, loaded = build_model(config, door, splits, device, batch_size)
@@ -112,6 +112,7 @@ def build(
     plateaus = [schedule for schedule in schedules if hasattr(schedule, "observe")]
     augmentation = build_augmentation(config, door, splits.spec)
     check_effect(config, model, augmentation, splits.spec, given)
+    names = [rule.name for rule in splits.contract.targets] if splits.contract is not None else []
     parts = Parts(
         model=model,
         spec=replace(
@@ -121,7 +122,9 @@ def build(
                 *unused,
                 *getattr(loss, "notes", ()),
                 *late(plateaus, plan),
+                *beyond(config, plan),
                 *note,
+                *mixed_units(splits.spec, names, str(config.early_stopping.get("metric"))),
                 *slow_choices(device, plan.precision),
             ),
         ),
@@ -464,6 +467,19 @@ def late(plateaus: list[Any], plan: Plan) -> tuple[str, ...]:
     short = [p.patience for p in plateaus if isinstance(p, Plateau) and p.patience + 1 >= evaluations]
     return tuple(
         f"plateau  patience {count} changes nothing within {evaluations} evaluations" for count in short[:1]
+    )
+
+
+def beyond(config: Config, plan: Plan) -> tuple[str, ...]:
+    """Return lines on intervals that are longer than the run, so that nothing happens."""
+    keys = {"log.every_steps": config.log.every_steps}
+    for word, node in config.wrap.items():
+        keys |= {f"wrap.{word}.k": node["k"]} if word == "lookahead" else {}
+    total = plan.total_steps
+    return tuple(
+        f"unused   {key}={value}: the run has {total} steps"
+        for key, value in keys.items()
+        if value and value > total
     )
 
 

@@ -40,7 +40,7 @@ def build_data(
     contract: Contract | None = None,
     tolerant: bool = False,
 ) -> Splits:
-    """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only, a bootstrap sample on `seed`.
+    """Load the dataset and split it; the splits and folds depend on `dataset.split_seed` only, a bootstrap sample on `seed` and `fold`.
 
     tolerant: leave out rows of a table that do not fit the contract, and name them in `broken` notes.
     """
@@ -115,7 +115,7 @@ def takes(name: str, door: Door, config: Config) -> bool:
     return name in inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
 
 
-def check_unused(splits: Splits, config: Config, given: Collection[str]) -> tuple[str, ...]:
+def check_unused(splits: Splits, config: Config, door: Door, given: Collection[str]) -> tuple[str, ...]:
     """Refuse keys that were given and change nothing for these data; return lines on those that a file sets so.
 
     Raises DataProblem.
@@ -127,7 +127,9 @@ def check_unused(splits: Splits, config: Config, given: Collection[str]) -> tupl
     }
     with data_problems():
         refuse_unused(splits.unused, asked)
-    defaults = asdict(DatasetKnobs()) | {"target_scale": "unit"}
+    own = inspect.signature(door.locate(config.dataset["_target_"], "dataset")).parameters
+    defaults = {"target_scale": "unit"} | {name: parameter.default for name, parameter in own.items()}
+    defaults |= asdict(DatasetKnobs())
     return tuple(
         f"unused   dataset.{key}={config.dataset[key]}: {why}"
         for key, why in splits.unused.items()

@@ -66,7 +66,7 @@ def prepare(
     # before the code is imported
     flat = saved.flat(saved.as_saved(config))
     code = own_digests(str(value) for key, value in flat.items() if key.endswith("_target_"))
-    config = resolve_auto(config, door)
+    config = resolve_auto(config, door, keys_of(overrides) if earlier is None else ())
     statistics, contract = (
         (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
     )

@@ -54,7 +54,8 @@ def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> A
     """
     made = predictor(path, config, door, "cpu")
     # whatever the run used: an exported model computes in float32
-    made = replace(made, precision="fp32")
+    plain = replace(made.config.evaluation, mc_dropout=0, tta=0, tta_words=[])
+    made = replace(made, precision="fp32", config=replace(made.config, evaluation=plain))
     deployed = Deployed(made)
     inputs, wanted, about = samples_of(made, deployed)
     program = record(deployed, str(config.words["model"]))

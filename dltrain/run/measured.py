@@ -25,6 +25,9 @@ from dltrain.metrics.samples import TASK_WORDS, default_metrics
 from dltrain.run.data import SCHEDULES, is_of_val
 from dltrain.training.parts import Metric, Parts
 
+# ratio of the deviations of two targets from which on the smaller one is below 1 % of their squared error
+UNLIKE = 10.0
+
 
 def choose_metrics(
     config: Config, door: Door, splits: Splits
@@ -48,7 +51,7 @@ def choose_metrics(
         return functions, of_quantities(spec), ()
     if spec.task != "classification":
         return functions, Measures(), ()
-    found, note = unbalanced(spec, splits.train.targets)
+    found, note = unbalanced(spec)
     return functions, found, (note,) if note else ()
 
 
@@ -78,6 +81,26 @@ def measures(
     return {name: in_units(metric, spec) for name, metric in reported.items()} | {
         "objective": loss
     }, "objective"
+
+
+def mixed_units(spec: DataSpec, names: Sequence[str], metric: str) -> tuple[str, ...]:
+    """Return a line where the monitored loss of several targets, in their real units, follows the largest of them.
+
+    names: those of the targets; empty where they have none.
+    """
+    scale = spec.target_scale
+    if scale is None or metric.rpartition("/")[2] != "loss":
+        return ()
+    deviations = scale.std.tolist()
+    low, high = min(deviations), max(deviations)
+    if high < UNLIKE * low:
+        return ()
+    large, small = (str(names[i]) if names else f"y{i}" for i in map(deviations.index, (high, low)))
+    alike = f"{metric.rpartition('/')[0]}/objective"
+    return (
+        f"targets  {metric} is in real units: {large} (deviation {high:.3g}) outweighs {small} ({low:.3g}) · all targets alike: "
+        f"early_stopping.metric={alike}",
+    )
 
 
 def check_metrics(parts: Parts) -> None:

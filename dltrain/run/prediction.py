@@ -23,8 +23,9 @@ from dltrain.data.spec import DataSpec
 from dltrain.errors import DataProblem, UserError
 from dltrain.losses import combine, yardstick
 from dltrain.metrics.thresholds import Threshold
-from dltrain.run.build import build
+from dltrain.run.build import build, build_augmentation
 from dltrain.run.data import data_problems
+from dltrain.run.draws import Draws, Passes
 from dltrain.run.inputs import Given, array_of, finite, rows_of, table_of
 from dltrain.run.machine import choose_device, choose_precision
 from dltrain.run.other_data import scale_note
@@ -33,8 +34,7 @@ from dltrain.run.samples import Broken, Pictures, Samples
 from dltrain.run.table import Array, Table
 from dltrain.run.weights import best_weights, load_best, load_weights
 from dltrain.storage.run_folder import read_contract, read_statistics
-from dltrain.training.evaluation import evaluating
-from dltrain.training.forward import autocast, keep_head_in_float32
+from dltrain.training.forward import keep_head_in_float32
 
 
 @dataclass(frozen=True, repr=False)
@@ -180,14 +180,16 @@ class Predictor:
         contract, size = self.known_contract(), self.checked_size(batch_size)
         outputs: list[Tensor] = []
         where: list[Array] = []
-        distance = 0.0
-        with data_problems(), evaluating(self.model):
-            for inputs, names in samples.batches(size):
+        distance, first, passes = 0.0, 0, self.passes()
+        with data_problems(), passes.ready():
+            for number, (inputs, names) in enumerate(samples.batches(size)):
                 self._check_scale(samples, inputs)
                 normal = self.normalize(inputs.to(self.device))
                 distance += float(normal.abs().mean()) * len(names)
-                with autocast(self.device, self.precision):
-                    outputs.append(self.model(normal).float().cpu())
+                indices = torch.arange(first, first := first + len(names), device=self.device)
+                # copies are made by transforms that leave targets alone
+                unknown = torch.zeros(len(names), dtype=torch.long, device=self.device)
+                outputs.append(passes.outputs(normal, unknown, indices, number).cpu())
                 where.append(names)
         if not outputs:
             kind: Any = object if isinstance(samples, Pictures) else np.int64
@@ -195,7 +197,20 @@ class Predictor:
             return Predictions(none, contract, np.empty(0, kind), samples.notes, tuple(samples.broken))
         names = np.concatenate(where)
         notes = (*samples.notes, *scale_note(distance / len(names)))
-        return Predictions(torch.cat(outputs).numpy(), contract, names, notes, tuple(samples.broken))
+        return Predictions(
+            self.mean_output(torch.cat(outputs, 1)), contract, names, notes, tuple(samples.broken)
+        )
+
+    def passes(self) -> Passes:
+        """Return the passes of the model, with the draws of `evaluation.mc_dropout` and `evaluation.tta` as in `evaluate`."""
+        draws, spec = Draws.of(self.config), spec_of(self)
+        augmentation = build_augmentation(self.config, self.door, spec) if draws.tta else None
+        return Passes(self.model, draws, augmentation, spec, self.config.seed, self.device, self.precision)
+
+    def mean_output(self, passes: Tensor) -> Array:
+        """Return one output (N, …) for each sample from those of several passes (P, N, …), as `evaluate` has it."""
+        outputs: Array = (passes[0] if len(passes) == 1 else combine(loss_of(self), passes)).numpy()
+        return outputs
 
     def threshold(self, decision: tuple[str, float] | None) -> Threshold | None:
         """Return the threshold for a class and a probability. Raises UserError where it does not fit the task."""

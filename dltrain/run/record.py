@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -147,6 +148,7 @@ def describe(
         mode=parts.early_stopping.mode,
         early_stopping=str(words["early_stopping"]),
         stopping=getattr(parts.early_stopping, "note", ""),
+        rules=rules_of(experiment),
         plateaus=tuple(plateau.metric for plateau in parts.plateaus),
         hparams=hparams(config, parts, plan, experiment.overrides),
         config=saved.as_saved(config),
@@ -157,6 +159,27 @@ def describe(
         resumed=kept is not None,
         sweep=path.absolute().parent.name if (path.absolute().parent / SWEEP_RECORD).is_file() else "",
     )
+
+
+def rules_of(experiment: Experiment) -> tuple[str, ...]:
+    """Return the regularization, and the momentum and strengths of the first and last step, where they are scheduled."""
+    parts, words = experiment.parts, experiment.config.words
+    used = [word for word in words["regularization"] if word != "none"]
+    facts = [f"regularization {', '.join(used)}"] if used else []
+    named = (
+        ("momentum", "momentum_schedule", parts.momentum_schedule),
+        ("strengths ×", "penalty_schedule", parts.penalty_schedule),
+    )
+    for noun, group, schedule in named:
+        if schedule is None:
+            continue
+        if schedule in parts.plateaus:
+            facts.append(f"{noun} {schedule(0):.3g} until a plateau of {cast(Any, schedule).metric}")
+        else:
+            facts.append(
+                f"{noun} {schedule(0):.3g} → {schedule(experiment.plan.total_steps - 1):.3g} ({words[group]})"
+            )
+    return tuple(facts)
 
 
 def hparams(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from dltrain.config import saved
 from dltrain.config.door import Door
@@ -21,6 +22,7 @@ from dltrain.run.weights import say_of_code
 from dltrain.storage.checkpoint import Checkpoint
 from dltrain.storage.run_folder import RunFolder
 from dltrain.text import say
+from dltrain.training.parts import Plan
 from dltrain.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
@@ -119,6 +121,32 @@ def check_longer(experiment: Experiment, before: Config, door: Door) -> None:
                 f"`epochs` or `steps` cannot change in this run: {group}={word} depends on the total number of steps, so the "
                 "steps that are done would have had other rates.\nFor a new run: dltrain rerun RUN epochs=…"
             )
+    check_averaging(experiment.config, door, former, plan)
+
+
+def check_averaging(config: Config, door: Door, former: Plan, plan: Plan) -> None:
+    """Raise UserError if another total number of steps would have averaged other weights up to the former end."""
+    if not config.averaging.get("_target_"):
+        return
+    # the average of a single weight that differs in each step shows which steps are taken
+    models = [nn.Linear(1, 1, bias=False) for _ in range(2)]
+    averagings = [
+        door.build(config.averaging, "averaging", model, p.total_steps, p.steps_per_epoch)
+        for model, p in zip(models, (former, plan), strict=True)
+    ]
+    averages = []
+    for model, averaging in zip(models, averagings, strict=True):
+        for step in range(1, former.total_steps + 1):
+            nn.init.constant_(model.weight, math.sin(step))
+            averaging.update(step)
+        with averaging.swapped():
+            averages.append(model.weight.item())
+    if averages[0] != averages[1]:
+        raise UserError(
+            f"`epochs` or `steps` cannot change in this run: averaging={config.words['averaging']} chooses the averaged steps by "
+            "the total number, so that its average holds other steps than a run of this length.\n"
+            "For a new run: dltrain rerun RUN epochs=…"
+        )
 
 
 def warn_of_other_machine(then: Mapping[str, object], now: Mapping[str, object]) -> None:

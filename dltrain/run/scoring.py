@@ -35,7 +35,7 @@ from dltrain.run.build import (
 )
 from dltrain.run.constant import constant_beside
 from dltrain.run.data import build_data
-from dltrain.run.effect import copying, word_for_copies
+from dltrain.run.draws import Draws, Passes
 from dltrain.run.machine import choose_device, set_machine
 from dltrain.run.other_data import (
     SAME_DATA,
@@ -50,11 +50,8 @@ from dltrain.run.plan import choose_batch_size, make_plan
 from dltrain.run.scores import Score
 from dltrain.run.uncertainty import uncertainty
 from dltrain.run.weights import load_best
-from dltrain.seeding import GlobalStream, Stream
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.text import say
-from dltrain.training.evaluation import drawing_dropout, evaluating
-from dltrain.training.forward import autocast
 from dltrain.training.parts import Metric, Plan
 
 Predicted = dict[str, tuple[Tensor, Tensor]]  # outputs and targets by split
@@ -114,7 +111,7 @@ def score_runs(
         known = trained.targets if isinstance(trained, Trained) else None if whole else parts.train.targets
         load_best(parts, path)
         plain, parts = parts, with_decision(parts, decision)
-        draws = Draws(config.evaluation.mc_dropout, config.evaluation.tta, bool(config.evaluation.tta_words))
+        draws = Draws.of(config)
         outputs.append({})
         losses.append(parts.loss)
         specs.append(parts.spec)
@@ -255,70 +252,23 @@ def shared_measures(parts: Scored, losses: list[object], configs: list[Config]) 
     return parts
 
 
-@dataclass(frozen=True)
-class Draws:
-    """The number of passes with dropout (Gal & Ghahramani 2016, arXiv:1506.02142), and of augmented copies."""
-
-    mc_dropout: int = 0
-    tta: int = 0
-    named: bool = False  # whether the user named what makes the copies
-
-
 def predict(
     parts: Scored, plan: Plan, split: Split | Joined, draws: Draws | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return all logits (P, N, C) of a split in each of P passes, and targets (N, …); one pass without draws.
 
-    Raises UserError for Monte-Carlo dropout without dropout, and for test-time augmentation without augmentation.
+    Raises UserError for draws that the model or its augmentation does not have (`dltrain.run.draws.Passes`).
     """
-    draws = draws or Draws()
-    augment = copies_of(parts, draws.named) if draws.tta else None
-    passes = [
-        one_pass(parts, plan, split, number, draws.mc_dropout > 0, augment)
-        for number in range(max(draws.mc_dropout, draws.tta, 1))
-    ]
-    return torch.stack([logits for logits, _ in passes]), passes[0][1]
-
-
-def one_pass(
-    parts: Scored,
-    plan: Plan,
-    split: Split | Joined,
-    number: int,
-    mc_dropout: bool,
-    augment: Augmentation | None,
-) -> tuple[Tensor, Tensor]:
-    """Return logits and targets of a split; the draws of a batch depend on the run's seed, the pass and the batch alone."""
+    passes = Passes(
+        parts.model, draws or Draws(), parts.augmentation, parts.spec, plan.seed, plan.device, plan.precision
+    )
     outputs, targets = [], []
-    copies, masks = Stream(plan.seed, "tta", plan.device), GlobalStream(plan.seed, "mc_dropout", plan.device)
-    batches = split.batches(torch.arange(len(split)), plan.evaluation_batch_size)
-    with evaluating(parts.model), drawing_dropout(parts.model, mc_dropout):
-        for step, batch in enumerate(batches, start=number << 20):
-            inputs = batch.inputs
-            if augment is not None:
-                inputs, _ = augment(inputs, batch.targets, copies.at(step), batch.indices, number)
-            if mc_dropout:
-                masks.at(step)
-            with autocast(plan.device, plan.precision):
-                outputs.append(parts.model(inputs).float())
+    with passes.ready():
+        batches = split.batches(torch.arange(len(split)), plan.evaluation_batch_size)
+        for number, batch in enumerate(batches):
+            outputs.append(passes.outputs(batch.inputs, batch.targets, batch.indices, number))
             targets.append(batch.targets)
-    return torch.cat(outputs), torch.cat(targets)
-
-
-def copies_of(parts: Scored, named: bool = False) -> Augmentation:
-    """Return the augmentation without words that mix samples, whose samples have no single target; raise where they were asked for."""
-    kept = copying(parts.augmentation)
-    if named and parts.augmentation is not None and len(kept) < len(parts.augmentation.transforms):
-        raise UserError(
-            "`evaluation.tta_words` names mixup or cutmix, and a copy that is mixed with another sample has no target of its "
-            "own. Leave them out."
-        )
-    if not kept:
-        raise UserError(
-            "`evaluation.tta` augments the samples that are scored, and this run has no augmentation that leaves targets alone.\n"
-            f"Name some: dltrain evaluate RUN evaluation.tta=8 evaluation.tta_words=[{word_for_copies(parts.spec)}]"
-        )
-    return Augmentation(kept)
+    return torch.cat(outputs, 1), torch.cat(targets)
 
 
 def mean_output(parts: Scored, passes: Tensor) -> Tensor:

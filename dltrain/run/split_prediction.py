@@ -18,7 +18,6 @@ from dltrain.run.data import build_data
 from dltrain.run.prediction import Predictions, Predictor
 from dltrain.run.table import Array
 from dltrain.storage.run_folder import read_statistics
-from dltrain.training.evaluation import evaluating, outputs_of
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,13 @@ def predict_split(member: Predictor, path: Path, name: SplitName, batch_size: in
             f"`--split` is {name}, and {path} has no such split; it has {', '.join(source.positions)}"
         )
     split = cast(Split, getattr(splits, name))
-    with evaluating(member.model):
-        size = member.checked_size(batch_size)
-        batches = outputs_of(member.model, split, size, member.device, member.precision)
-        outputs = torch.cat([outputs.float().cpu() for outputs, _ in batches]).numpy()
+    size, passes = member.checked_size(batch_size), member.passes()
+    with passes.ready():
+        batches = enumerate(split.batches(torch.arange(len(split)), size))
+        outputs = [passes.outputs(b.inputs, b.targets, b.indices, number).cpu() for number, b in batches]
     positions = source.positions[name]
     places = source.locate(positions)
-    found = Predictions(outputs, contract, places.rows)
+    found = Predictions(member.mean_output(torch.cat(outputs, 1)), contract, places.rows)
     targets = source.targets[positions].numpy()
     truth = np.array(found.class_names)[targets] if contract.task == "classification" else targets
     return OfSplit(replace(found, truth=truth), places.file)

@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -30,26 +30,29 @@ MEMORY_SHARE = 0.5  # of what is free now: optimizer state, fragmentation and ev
 _log = logging.getLogger(__name__)
 
 
-def resolve_auto(config: Config, door: Door) -> Config:
+def resolve_auto(config: Config, door: Door, given: Collection[str] = ()) -> Config:
     """Replace every `auto` that needs a trial by its number, and leave the CPU threads as they were.
 
+    `given` are the keys of the command line, which the first trial refuses where they change nothing (`build`).
     The trials take smaller steps than the run, so that the threads chosen for them are not those of the run.
     """
     threads = torch.get_num_threads()
     try:
-        return _resolve(config, door)
+        return _resolve(config, door, given)
     finally:
         torch.set_num_threads(threads)
 
 
-def _resolve(config: Config, door: Door) -> Config:
+def _resolve(config: Config, door: Door, given: Collection[str]) -> Config:
     if config.batch_size == "auto":
         config = with_values(
             config,
-            batch_size=find_batch_size(with_values(config, batch_size=None, lr=_some_lr(config)), door),
+            batch_size=find_batch_size(
+                with_values(config, batch_size=None, lr=_some_lr(config)), door, given
+            ),
         )
     if config.lr == "auto":
-        config = with_values(config, lr=own_lr(config, door) or find_lr(config, door))
+        config = with_values(config, lr=own_lr(config, door) or find_lr(config, door, given))
     return config
 
 
@@ -79,13 +82,13 @@ def with_values(config: Config, **values: object) -> Config:
     return replace(to_config(plain, config.words, config.secrets), quiet=config.quiet)
 
 
-def find_lr(config: Config, door: Door) -> float:
+def find_lr(config: Config, door: Door, given: Collection[str] = ()) -> float:
     """Return the learning rate with the lowest validation loss of log-spaced ones, each tried as `losses_of` does.
 
     Raises UserError when none of them stays finite.
     """
     losses = {}
-    for lr, loss in losses_of(CANDIDATES, config, door):
+    for lr, loss in losses_of(CANDIDATES, config, door, given=given):
         losses[lr] = loss
         _log.info("lr=auto: %.1e gives a validation loss of %.4f", lr, loss)
     best = min(losses, key=lambda lr: losses[lr])
@@ -97,16 +100,19 @@ def find_lr(config: Config, door: Door) -> float:
 
 
 def losses_of(
-    rates: Iterable[float], config: Config, door: Door, steps: int = TRIAL_STEPS
+    rates: Iterable[float], config: Config, door: Door, steps: int = TRIAL_STEPS, given: Collection[str] = ()
 ) -> Iterator[tuple[float, float]]:
     """Yield each learning rate with the validation loss after a short run; infinite where it diverges.
 
     All start from the same weights and see the same batches of at most 4096 samples. Nothing is kept of them.
     """
+    # a trial sets it
+    given = [key for key in given if key != "dataset.limit" or config.dataset.get("limit")]
     for number, lr in enumerate(rates):
         short = with_values(config, lr=lr, steps=steps, epochs=None)
         short.dataset["limit"] = min(config.dataset.get("limit") or TRIAL_SAMPLES, TRIAL_SAMPLES)
-        yield lr, _loss_after(*build(short, door, trial=number == 0))
+        first = number == 0
+        yield lr, _loss_after(*build(short, door, trial=first, given=given if first else ()))
 
 
 def _loss_after(parts: Parts, plan: Plan) -> float:
@@ -121,12 +127,12 @@ def _loss_after(parts: Parts, plan: Plan) -> float:
     return loss if math.isfinite(loss) and not trainer.grown_loss(row) else math.inf
 
 
-def find_batch_size(config: Config, door: Door) -> int:
+def find_batch_size(config: Config, door: Door, given: Collection[str] = ()) -> int:
     """Return the largest power of two whose activations fit in half of the free memory, at most the training split.
 
     What a sample needs is counted from the tensors that autograd keeps for the backward pass of a small batch.
     """
-    parts, plan = build(config, door)
+    parts, plan = build(config, door, given=given)
     needed = bytes_per_sample(parts)
     largest = int(MEMORY_SHARE * free_memory(plan.device) / max(needed, 1))
     size = 2 ** int(math.log2(max(min(largest, len(parts.train)), 1)))

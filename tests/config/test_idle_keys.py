@@ -18,6 +18,8 @@ IDLE = {
     "folds=3 fold=0 dataset.val_fraction=0.3": "has no effect beside folds=3",
     "parameters.decay_all=true": "has no effect without optimizer.weight_decay",
     "regularization=[l2] parameters.decay_all=true": "has no effect without optimizer.weight_decay",
+    "optimizer=momentum momentum_schedule=linear optimizer.momentum=0.3": "has no effect beside a momentum_schedule",
+    "optimizer=adam momentum_schedule=linear optimizer.betas=[0.3,0.99]": "has no effect on β₁ beside a momentum_schedule",
     "evaluation.every_steps=5 evaluation.every_epochs=2": "has no effect beside evaluation.every_steps=5",
     "checkpoint.every_steps=5 checkpoint.every_epochs=2": "has no effect beside checkpoint.every_steps=5",
     "batch_size=full shuffle=never": "has no effect with batch_size=full",
@@ -37,6 +39,27 @@ def test_a_key_that_nothing_reads(dltrain, workdir, capsys, typed, says):
     assert dltrain(*(text for text in typed.split() if not text.startswith(f"{key}=")), "--cfg", "job") == 0
     capsys.readouterr()
     assert list(workdir.iterdir()) == []
+
+
+def test_an_axis_that_nothing_reads(dltrain, workdir, capsys):
+    with pytest.raises(UserError, match=r"`optimizer.momentum` has no effect beside a momentum_schedule"):
+        dltrain(
+            "-m",
+            "optimizer=momentum",
+            "momentum_schedule=linear",
+            "optimizer.momentum=0.3,0.8",
+            "sweep.dry_run=true",
+        )
+    assert list(workdir.iterdir()) == []
+
+
+def test_the_second_beta_acts_beside_a_momentum_schedule(dltrain, workdir, capsys):
+    """The first has to be typed with it, and its default asks for nothing."""
+    typed = ("momentum_schedule=linear", "optimizer.betas=[0.9,0.99]", "--cfg", "job")
+    for word in ("adam", "lion", "muon"):
+        assert dltrain(f"optimizer={word}", *typed) == 0
+    words = open_catalogue().words["optimizer"]
+    assert {word.keys["betas"][0] for word in words.values() if "betas" in word.keys} == {0.9}
 
 
 TOGETHER = {

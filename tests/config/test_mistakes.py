@@ -593,3 +593,15 @@ def test_a_search_needs_a_number_of_trials(dltrain, workdir):
     with pytest.raises(UserError, match=r"`sweep.trials` is null, .*Write sweep.trials=30"):
         dltrain(*arguments, "sweep.trials=null")
     assert dltrain(*arguments, "sweep.trials=30") == 0
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ['{"*.bias": 0.1}', "{'*.bias':0.1}", '{"layers.0": 0.1, "layers.1" : 0.2}', '{ "head-a/b?": 1}'],
+)
+def test_a_quoted_key_within_braces_gets_a_form_that_works(dltrain, workdir, capsys, typed):
+    with pytest.raises(UserError, match="keys within braces take no quotes") as error:
+        dltrain(f"parameters.lr_scale={typed}", "--cfg", "job")
+    (cure,) = shlex.split(str(error.value).partition("Write ")[2])
+    assert dltrain(cure, "--cfg", "job") == 0
+    assert "  lr_scale:\n    " in capsys.readouterr().out

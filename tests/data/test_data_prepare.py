@@ -11,9 +11,11 @@ from torch import Tensor
 
 from dltrain.data import prepare as prepare_module
 from dltrain.data.batches import ResidentSplit, StreamingSplit
+from dltrain.data.errors import DataError
 from dltrain.data.normalization import moments, normalizer
 from dltrain.data.prepare import prepare
 from dltrain.data.raw import RawData
+from dltrain.data.splits import bootstrapped
 
 
 def images(count: int = 200, channels: int = 3) -> RawData:
@@ -272,3 +274,42 @@ def test_free_memory_is_that_of_the_control_group(tmp_path: object, monkeypatch:
     assert prepare_module._left_in_group(folder) == float("inf")
     assert prepare_module._left_in_group(folder / "none") == float("inf")
     assert prepare_module.free_memory(torch.device("cpu")) > 2**20
+
+
+# Bootstrap samples and rare classes ----------------------------------------------------------------------------------
+
+
+def rare(count: int = 5) -> RawData:
+    targets = torch.tensor([0] * 40 + [1] * 15 + [2] * count)
+    return RawData(torch.randn(len(targets), 2), targets, "classification", ("a", "b", "c"))
+
+
+def lacking(raw: RawData) -> int:
+    """Return a seed whose bootstrap sample has none of the last class."""
+    train = prepare(raw).source.positions["train"]  # type: ignore[union-attr]
+    return next(seed for seed in range(1000) if 2 not in raw.targets[bootstrapped(train, seed)])
+
+
+def test_a_bootstrap_sample_without_a_class_is_refused() -> None:
+    raw = rare()
+    seed = lacking(raw)
+    with pytest.raises(
+        DataError, match="bootstrap sample has none of the 3 training samples of class 'c'; use another seed"
+    ):
+        prepare(raw, bootstrap=seed, class_weights="balanced")
+    other = next(s for s in range(1000) if s != seed)
+    weights = prepare(raw, bootstrap=other, class_weights="balanced").spec.class_weights
+    assert weights is not None and weights.isfinite().all()
+
+
+def test_a_class_without_a_training_sample_has_no_weight() -> None:
+    with pytest.raises(DataError, match="has no weight for 1 of 3 classes"):
+        prepare(rare(), limit=2, class_weights="balanced")
+    assert len(prepare(rare(), limit=2).train) == 2
+
+
+def test_classes_are_counted_before_a_bootstrap_sample_is_drawn() -> None:
+    raw = rare(30)
+    plain, drawn = prepare(raw).spec, prepare(raw, bootstrap=3).spec
+    assert plain.class_counts == drawn.class_counts == (32, 13, 24)
+    assert sum(prepare(rare(), limit=30, bootstrap=3).spec.class_counts) == 30

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dltrain.data.errors import DataError
+from dltrain.data.prepare import prepare
 from dltrain.data.raw import RawData
 from dltrain.data.splits import bootstrapped, hashed_order, rare_classes, split
 
@@ -271,6 +272,26 @@ def test_a_bootstrap_sample_is_drawn_from_the_seed_alone() -> None:
     by_hand = [splitmix_by_hand(state + k) * 700 // 2**64 for k in range(700)]
     assert bootstrapped(positions, 5).tolist() == [1000 + k for k in sorted(by_hand)]
     assert not bootstrapped(positions, 5).equal(bootstrapped(positions, 6))
+
+
+def test_bootstrap_samples_of_two_folds_are_drawn_independently() -> None:
+    """Two folds with the same draws would share the positions of all of them; independent ones share about 63 %."""
+    positions = torch.arange(2000)
+    first, second = (bootstrapped(positions, 5, fold) for fold in (0, 1))
+    shared = len(set(first.tolist()) & set(second.tolist())) / len(first.unique())
+    assert shared == pytest.approx(1 - np.exp(-1), abs=0.05)
+    assert first.equal(bootstrapped(positions, 5))
+    raw = RawData(torch.zeros(3000, 1), torch.zeros(3000, 1), "regression")
+    # the draws as positions within the training split of each fold
+    ranks = []
+    for fold in (0, 1):
+        found = prepare(raw, folds=3, fold=fold, test_fraction=0.0, bootstrap=5)
+        kept = (
+            split(raw, val_fraction=0.1, test_fraction=0.0, split_seed=0, folds=3, fold=fold) == 0
+        ).nonzero()
+        assert found.source is not None
+        ranks.append(torch.searchsorted(kept.flatten(), found.source.positions["train"]))
+    assert not ranks[0].equal(ranks[1])
 
 
 def test_a_bootstrap_sample_holds_63_percent_of_the_samples() -> None:

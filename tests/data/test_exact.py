@@ -67,3 +67,13 @@ def test_an_own_dataset_is_checked_alike():
         as_raw(pairs)
     with pytest.raises(DataError, match="Subtract the offset"):
         as_raw(TensorDataset(inputs + OFFSET, inputs[:, 0]))
+
+
+def test_whole_numbers_that_float64_does_not_tell_apart_are_refused():
+    large = 2**60 + np.arange(100) % 2
+    with pytest.raises(DataError, match="float32 cannot represent"):
+        check_precision(np.stack([np.arange(100), large], 1))
+    check_precision(np.full((5, 1), 2**60))
+    with pytest.raises(DataError, match="whole numbers up to 1152921504606846977.*Subtract the offset"):
+        quantities(large)
+    assert quantities(2**60 + 256 * np.arange(3)).tolist() == [2.0**60, 2.0**60 + 256, 2.0**60 + 512]

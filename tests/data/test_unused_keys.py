@@ -189,3 +189,9 @@ def test_what_would_average_or_change_nothing(dltrain, workdir, capsys):
     )
     assert dltrain(*typed, "schedule=plateau", "schedule.patience=2") == 0
     assert "changes nothing" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("typed", [NPZ + "whole.npz", CSV + "val.csv"])
+def test_a_default_that_nobody_typed_is_not_called_unused(dltrain, data, capsys, typed):
+    assert dltrain(*typed.split(), "steps=1", "logger=none") == 0
+    assert "unused" not in capsys.readouterr().out

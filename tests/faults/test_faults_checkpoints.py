@@ -327,6 +327,24 @@ def test_16_more_epochs_are_refused_under_a_schedule_over_the_total(dltrain, wor
     )
 
 
+def test_more_epochs_are_refused_where_the_average_would_hold_other_steps(dltrain, workdir):
+    usual = ("averaging=swa", "optimizer=momentum", "epochs=4", "early_stopping=none", "quiet=true")
+    cut, longer = cut_run(workdir, 50, *usual), ("epochs=8",)
+    refused(dltrain, UserError, 2, "averaging=swa chooses the averaged steps by the total", cut.path, *longer)
+
+
+@pytest.mark.parametrize(
+    "words", ["averaging=ema", "averaging=swa averaging.start_step=9 averaging.every_steps=5"]
+)
+def test_more_epochs_where_the_average_does_not_look_at_the_end(dltrain, workdir, words):
+    usual = (*words.split(), "optimizer=momentum", "early_stopping=none", "quiet=true")
+    longer = golden_run(workdir, *usual, "epochs=4")
+    dltrain(*usual, "epochs=2", "name=cut")
+    run = only_run(workdir, "cut")
+    dltrain("resume", run.path, "epochs=4")
+    equal(run, longer)
+
+
 def test_fewer_epochs_are_refused(dltrain, workdir):
     run = cut_run(workdir, 30, "epochs=3", "quiet=true")
     refused(dltrain, UserError, 2, "can only grow in a resumed run", run.path, "epochs=2")

@@ -19,6 +19,7 @@ from dltrain.data.tables import text
 from dltrain.data.tables.amounts import amounts, bare
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
 from dltrain.data.tables.cures import StrayValues, call_missing, date_cure, short, typed, unfit_cure
+from dltrain.data.tables.digits import LARGEST, merge, texts_merge
 from dltrain.data.tables.identifiers import MOST_LEVELS, TELLING_ROWS
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.reading import DecimalMarks, Reading
@@ -119,7 +120,8 @@ class Columns:
                     break
                 continue
             head = values[:100][~np.isnan(values[:100])]
-            if (head == np.floor(head)).all() and text.holds_codes(column):
+            whole = (head == np.floor(head)).all()
+            if whole and (text.holds_codes(column) or (_are_large(values) and texts_merge(column))):
                 break
             self._plain[name] = values
             return
@@ -169,6 +171,9 @@ class Columns:
         kind = column.type
         if pa.types.is_null(kind) or column.null_count == len(column):
             return LeftOut(name, "empty")
+        if merge(column):
+            coded = self.coded(name)
+            return self._category(name, coded, ~self.reading.missing(coded.texts, among_numbers=False))
         if is_number(kind):
             return self._number(name, as_floats(column))
         if pa.types.is_boolean(kind):
@@ -332,7 +337,7 @@ class Columns:
     def category(self, name: str) -> Column:
         """Read a column as categories, whatever its values; those of numbers are ordered as numbers, but 007 is not 7."""
         column = self.table.columns[name]
-        if is_number(column.type):
+        if is_number(column.type) and not merge(column):
             return self._number_levels(name, as_floats(column))
         padded = is_text(column.type) and text.holds_padded(column)
         if name in self._plain and not padded and not self._has_points(name):
@@ -340,7 +345,7 @@ class Columns:
         coded = self.coded(name)
         missing = self.reading.missing(coded.texts, among_numbers=False)
         values, good = text.numbers(coded.texts, self.decimal(name))
-        if good[~missing].all() and good.any() and not padded:
+        if good[~missing].all() and good.any() and not padded and not texts_merge(coded.texts):
             return self._number_levels(name, spread(np.where(good, values, np.nan), coded))
         return self._levels_of(name, coded, ~missing)
 
@@ -517,8 +522,13 @@ def _what(unit: str) -> str:
 
 
 def _are_codes(coded: Coded, present: Flags) -> bool:
-    """Whether all values are digits, some with leading zeros: postal codes."""
-    return text.holds_codes(coded.texts) and bool(text.is_digits(coded.texts)[present].all())
+    """Whether all values are digits, some with leading zeros or too many for a number: postal codes, accounts."""
+    codes = text.holds_codes(coded.texts) or texts_merge(coded.texts)
+    return codes and bool(text.is_digits(coded.texts)[present].all())
+
+
+def _are_large(values: Floats) -> bool:
+    return bool((np.abs(values) >= LARGEST).any())
 
 
 def _all_words(coded: Coded, present: Flags, words: tuple[str, ...]) -> bool:

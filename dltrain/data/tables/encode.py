@@ -141,7 +141,9 @@ def _quantities(column: Column, rule: Rule, block: NDArray[np.float32]) -> None:
         values = np.where(missing, fill, values)
     for place, (part, center) in enumerate(zip(rule.parts, rule.centers, strict=True)):
         exact = part_of(values, part) if part else values
-        block[:, place] = exact - center if center else exact
+        # a number beyond float32 becomes infinite, which is refused with its row
+        with np.errstate(over="ignore"):
+            block[:, place] = exact - center if center else exact
 
 
 # Dates ------------------------------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ Times = NDArray[np.datetime64]
 Flags = NDArray[np.bool_]
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
-GROUPED_COMMA = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"  # 1,234,567.8
-GROUPED_POINT = r"^[+-]?\d{1,3}(\.\d{3})+(,\d*)?$"  # 1.234.567,8
+# 1,234,567.8; 0,485 groups nothing, and 0,000.5 does
+GROUPED_COMMA = r"^[+-]?([1-9]\d{0,2}(,\d{3})+(\.\d*)?|\d{1,3}(,\d{3})+\.\d*)$"
+GROUPED_POINT = r"^[+-]?([1-9]\d{0,2}(\.\d{3})+(,\d*)?|\d{1,3}(\.\d{3})+,\d*)$"  # 1.234.567,8
 GROUPED_SPACE = r"^[+-]?\d{1,3}([ '’\x{a0}\x{202f}]\d{3})+([.,]\d+)?$"  # 1 234 567.8
 SPACES = r"[ '’\x{a0}\x{202f}]"
 DECIMAL_COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"  # 1,5

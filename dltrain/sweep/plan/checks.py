@@ -12,7 +12,9 @@ from dltrain.errors import UserError
 from dltrain.sweep.jobs import Chosen
 from dltrain.sweep.plan import sources
 from dltrain.sweep.plan.coverage import ALL, to_check
+from dltrain.sweep.plan.equals import equal_jobs
 from dltrain.sweep.plan.plan import Plan, mode_of
+from dltrain.text import say
 
 
 def check_search(plan: Plan) -> None:
@@ -84,11 +86,15 @@ def check_metrics(plan: Plan, config: Config) -> None:
 
 def check_all(plan: Plan) -> list[Config]:
     """Compose and validate the configurations of `to_check`, and check every value by its own rule; return those composed."""
-    found = []
+    found, jobs = [], []
     for values in to_check(plan):
         with in_job(values):
             found.append(plan.composer.config(plan.overrides(values)))
             check_job(plan, found[-1])
+            jobs.append((values, found[-1]))
+    # of a search these are no jobs, but corners of its space
+    if plan.configurations is not None and (equal := equal_jobs(jobs)):
+        say(equal)
     if plan.configurations is None or plan.total > ALL:
         check_each_value(plan)
     for config in found:

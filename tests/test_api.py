@@ -443,6 +443,7 @@ def test_the_process_is_as_it_was(unusual, name):
     assert len(unusual.records) == (name in ("error", "not finite"))
 
 
+@pytest.mark.ci
 def test_twice_is_equal_and_as_in_a_new_process(unusual):
     """The state of the caller does not reach the run: bits are those of the command line."""
     first, second = run_of(precision="fp32")(), run_of(precision="fp32")()
@@ -575,6 +576,7 @@ def test_modes_of_the_caller_do_not_reach_a_run():
     assert_equal(weights(run), wanted)
 
 
+@pytest.mark.ci
 def test_a_sweep_sees_the_environment_of_its_call(monkeypatch):
     Path("conf/model").mkdir(parents=True)
     Path("conf/model/wide.yaml").write_text("_target_: own_width.Model\n")

@@ -77,6 +77,7 @@ def without_posix(workdir, tmp_path_factory):
     return run
 
 
+@pytest.mark.ci
 def test_a_run_needs_nothing_that_only_posix_has(workdir, without_posix):
     without_posix("epochs=1", "quiet=true")
     assert len(list(workdir.glob("outputs/*/*/summary.json"))) == 1

@@ -129,6 +129,7 @@ def test_workers_keep_the_order_over_epochs_and_touch_no_global_generator(
     assert torch.get_rng_state().equal(before)
 
 
+@pytest.mark.ci
 def test_a_second_reading_in_mid_epoch_leaves_the_first_alone(with_workers: StreamingSplit) -> None:
     readable = ORDER[ORDER != 20]
     outer = with_workers.batches(readable, 64)

@@ -348,6 +348,7 @@ def test_one_function_runs_other_programs():
 # 47: a sweep of one's own ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_sweep_of_one_s_own_is_resumed_with_own_code(dltrain, workdir):
     """A word of conf/ needs no ceremony; code that was named on the command line alone is trusted on it again."""
     (workdir / "swept_models.py").write_text(

@@ -222,6 +222,7 @@ def test_methods_before_the_start_do_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.ci
 def test_a_run_with_pictures_imports_none_of_the_heavy_packages() -> None:
     """They are what costs: `torch.utils.tensorboard` 4 s, `torchvision` as much (docs/speed.md)."""
     script = """

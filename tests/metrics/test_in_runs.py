@@ -167,6 +167,7 @@ def test_real_units(train):
     assert run.summary["test"]["r2"] == pytest.approx(sk.r2_score(targets.numpy(), outputs.numpy()), abs=1e-6)
 
 
+@pytest.mark.ci
 def test_the_default_run_is_unchanged_by_the_group(train):
     """accuracy alone is the default: equal to the last bit; and it imports no torchmetrics."""
     plain, named = train(*IRIS, "epochs=2"), train(*IRIS, "epochs=2", "metrics=[accuracy]")

@@ -31,6 +31,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "old, new, tests, kind, reason",
     [

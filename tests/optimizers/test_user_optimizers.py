@@ -131,6 +131,7 @@ COMMON = (
 )  # fmt: skip
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("more", [(*RULES, "accumulate=2"), ("wrap=[sam]", *RULES), ("wrap=[lookahead]",)])
 def test_it_equals_its_twin_that_calls_the_closure(train, own, more):
     twin = train(own("Calling"), *COMMON, *more)

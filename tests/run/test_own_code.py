@@ -71,6 +71,7 @@ def test_the_digest_is_that_of_the_code_that_was_imported_though_it_is_edited_du
     assert run.summary["code"]["own_parts.py"] == before
 
 
+@pytest.mark.ci
 def test_changed_code_is_named_where_weights_are_used_and_compared(project, train, capsys):
     run = train("dataset=iris", "model=mine", "steps=3", "quiet=true")
     capsys.readouterr()

@@ -125,7 +125,12 @@ def test_a_job_that_ran_out_of_memory_is_submitted_once_more_alone(driver_of):
 
 
 @pytest.mark.parametrize(
-    "code, reason", [(3, "exit code 3"), (-9, "SIGKILL"), (0, "exit code 0 before the run was done")]
+    "code, reason",
+    [
+        (3, "exit code 3"),
+        pytest.param(-9, "SIGKILL", marks=pytest.mark.ci),
+        pytest.param(0, "exit code 0 before the run was done", marks=pytest.mark.ci),
+    ],
 )
 def test_a_job_without_a_summary_has_failed_by_its_exit_code(driver_of, code, reason):
     backend = Fake()
@@ -185,6 +190,7 @@ def test_a_second_signal_ends_the_sweep_at_once(driver_of):
     assert backend.closed and states(driver) == {0: "interrupted"}
 
 
+@pytest.mark.ci
 def test_jobs_that_wait_are_withdrawn_after_the_timeout(driver_of):
     backend = Fake(places=3)
     driver = driver_of(backend, "lr=0.1,0.2,0.3,0.4", "sweep.timeout=1000")

@@ -301,6 +301,7 @@ def test_a_default_that_changed_begins_a_new_sweep(workdir, dltrain, capfd):
 # Report -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 def test_the_report_of_a_large_sweep_draws_a_sample(plan_of, tmp_path, monkeypatch):
     plan = plan_of("lr=range(1,51)", "batch_size=range(1,51)", "seed=0,1")
     jobs = [plan.job_of(number, tmp_path) for number in range(plan.total)]

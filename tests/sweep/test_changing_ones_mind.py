@@ -135,6 +135,7 @@ def test_a_grid_goes_on_with_more_seeds(workdir, dltrain):
     assert best[0] == best[1]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("more", [["sweep.seeds=2"], ["seed=0,1"]])
 def test_a_grid_without_seeds_gets_some(workdir, dltrain, more):
     """Its runs are those of the default seed, and keep their numbers."""
@@ -251,6 +252,7 @@ def test_relative_imports_belong_to_the_sources_of_a_sweep(workdir):
     assert found == files.keys() - {"pack/inner/own.py"}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("folder", ["my words", "config"])
 def test_printed_commands_name_the_folder_and_the_file_of_words(workdir, dltrain, capfd, folder):
     words = workdir / folder

@@ -69,6 +69,7 @@ def test_other_folders_are_no_jobs(name):
     assert job_number(name) is None
 
 
+@pytest.mark.ci
 def test_a_sweep_of_an_earlier_version_goes_on_in_its_folders(workdir, dltrain):
     assert dltrain("-m", "lr=0.1,0.01,0.001", *BRIEF) == 0
     folder = sweep_folder(workdir)

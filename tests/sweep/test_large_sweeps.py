@@ -219,6 +219,7 @@ def pairs_of(rows: list[dict[str, str]]) -> set[tuple[tuple[str, str], ...]]:
     return {pair for row in rows for pair in itertools.combinations(sorted(row.items()), 2)}
 
 
+@pytest.mark.ci
 def test_a_dry_run_lists_a_thousand_jobs(dltrain, capsys):
     assert dltrain("-m", "seed=range(50000)", "lr=0.1,0.01", "model=linear", "sweep.dry_run=true") == 0
     said = capsys.readouterr().out

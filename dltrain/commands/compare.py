@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 HELP = """
     RUN is a run, or a sweep, which stands for its jobs. Runs that differ in seed and fold alone are repetitions of one
-    configuration: their mean is shown with its 95 % interval (Student), and the best is tested against each other one, by a
-    paired t-test where both have the same seeds, else by Welch's, corrected for the number of tests (Holm). Below five
-    repetitions nothing is tested. Runs on different data are ranked and tested within the same data only. Without
-    --metric the objective is compared.
+    configuration; copies, of the same seed and fold, count once. The mean is shown with its 95 % interval (Student), and the
+    best is tested against each other one, by a paired t-test where both have the same seeds, else by Welch's, corrected for
+    the number of tests (Holm). Below five repetitions nothing is tested. Runs on different data are ranked and tested within
+    the same data only. Without --metric the objective is compared.
 
   --metric NAME           a score: val/accuracy, test/accuracy, seconds
   --figure FILE.pdf       curves over epochs, the mean with its interval over seeds; also .svg and .png. The data are
@@ -201,6 +201,10 @@ def page(found: Comparison) -> Iterator[str]:
     )
     yield ""
     for text in (*found.conclusion, *found.notes):
+        # a command is copied, so its line is not broken
+        if text.startswith("dltrain "):
+            yield f"  {one_line(text)}"
+            continue
         sentence = text[:1].upper() + text[1:] if text.startswith(("one run", "at most")) else text
         yield from textwrap.wrap(one_line(sentence), min(terminal_width(), 120))
 

@@ -179,7 +179,35 @@ def test_few_repetitions_are_not_tested(workdir):
     found = compared(made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}))
     assert [group.verdict for group in found.groups] == ["best", "too few"]
     assert "At most 2 runs of each configuration" in found.conclusion[0].capitalize()
-    assert "seed=0,1,2,3,4" in found.conclusion[0]
+    assert found.conclusion[1:] == [
+        f"dltrain -m lr={lr} optimizer.lr={lr} seed=0,1,2,3,4" for lr in (0.1, 0.01)
+    ]
+
+
+def test_the_command_that_repeats_a_run_has_its_words_and_its_folder_of_words(workdir):
+    command = "dltrain --config-dir mine model=own 'name=a b' seed=3"
+    runs = [
+        make_run(
+            workdir / OUTPUT / "n" / stamp(n), n, {"optimizer.lr": n + 1.0}, command=command,
+            overrides=["model=own", "name=a b", "seed=3"],
+        )
+        for n in range(2)
+    ]  # fmt: skip
+    told = "dltrain -m model=own 'name=a b' seed=0,1,2,3,4 --config-dir mine"
+    assert f"  {told}" in list(page(compared(*runs)))
+
+
+def test_copies_of_a_run_are_no_repetitions(workdir):
+    folder = workdir / OUTPUT / "n"
+    copies = [make_run(folder / stamp(n), 0.5, {"seed": 2}) for n in range(5)]
+    whole = make_run(folder / stamp(5), 0.4, {"seed": 3})
+    cut = make_run(folder / stamp(6), 0.3, {"seed": 3}, status="interrupted")
+    found = compared(*copies, cut, whole)
+    (group,) = found.groups
+    assert (group.values, [member.path for member in group.members]) == ([0.5, 0.4], [copies[0], whole])
+    told = "5 runs are left out: they have the configuration, seed and fold of another one, so no repetition more"
+    assert told in found.notes
+    assert [len(group.values) for group in compared(*copies[:2]).groups] == [1]
 
 
 def test_higher_is_better_where_the_metric_says_so(workdir):
@@ -192,7 +220,7 @@ def test_higher_is_better_where_the_metric_says_so(workdir):
 
 def test_runs_with_different_metrics_are_compared_by_a_common_one_and_it_is_said(workdir):
     one = make_run(workdir / OUTPUT / "n" / stamp(0), 0.5)
-    other = make_run(workdir / OUTPUT / "n" / stamp(1), 0.9, metric="val/accuracy", mode="max")
+    other = make_run(workdir / OUTPUT / "n" / stamp(1), 0.9, {"seed": 1}, metric="val/accuracy", mode="max")
     found = compared(one, other)
     assert found.metric == "val/accuracy"
     assert found.notes == [

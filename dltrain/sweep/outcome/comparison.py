@@ -1,6 +1,7 @@
 """Runs side by side: in which choices they differ, and whether their results do.
 
-Runs that differ in `seed` and `fold` alone are repetitions of one configuration. A configuration gets the mean of its
+Runs that differ in `seed` and `fold` alone are repetitions of one configuration; of those that have both in common, which are
+copies, one counts. A configuration gets the mean of its
 repetitions with Student's interval, and is tested against the best one: by a paired t-test where both have the same seeds
 and folds, else by Welch's t-test; corrected for the number of tests by Holm. Configurations are ranked and tested only among
 those that were trained on the same data.
@@ -14,12 +15,16 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from dltrain.config.asked import options_of
 from dltrain.config.keys import REPLICATES, label
 from dltrain.direction import Mode, direction_of
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
-from dltrain.storage.summary import UNRANKED
+from dltrain.storage.summary import UNRANKED, WHOLE
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.members import Member, choices_of
+
+# configurations for which a command that repeats them is printed
+REPEATED = 3
 
 
 @dataclass
@@ -30,9 +35,11 @@ class Group:
         p: corrected p of the test against the best configuration; None where there is none
         test: the test: paired, welch, or "" for none
         verdict: the result of the test as text
+        copies: how many runs were left out, because one with the same seed and fold counts already
         data: number of the set of data that it was trained on, from 1
         place: place among the configurations that were trained on the same data, from 1
         prints: fingerprint of the data by fold: a table is encoded by the training samples, so by fold
+        places: index of a repetition by its seed and fold
     """
 
     choices: dict[str, Any]
@@ -44,12 +51,20 @@ class Group:
     p: float | None = None
     test: str = ""
     verdict: str = ""
+    copies: int = 0
     data: int = 1
     place: int = 1
     prints: dict[Any, str] = field(default_factory=dict)
+    places: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
     def add(self, member: Member, value: float) -> None:
-        """Add a repetition with its value of the metric."""
+        """Add a repetition with its value of the metric; of several with one seed and fold, the first whole run counts."""
+        first = self.places.setdefault(member.replicate, len(self.members))
+        if first < len(self.members) and member.replicate[0] is not None:
+            self.copies += 1
+            if _is_whole(member) and not _is_whole(self.members[first]):
+                self.members[first], self.values[first] = member, value
+            return
         self.members.append(member)
         self.values.append(value)
         self.prints.setdefault(member.config.get("fold"), member.fingerprint)
@@ -108,8 +123,9 @@ class Comparison:
             most = max(len(group.values) for group in groups)
             runs = "one run" if most == 1 else f"at most {most} runs"
             return [
-                f"{runs} of each configuration: whether the differences are more than chance cannot be said. Repeat "
-                f"them with {statistics.ENOUGH} seeds: seed={','.join(map(str, range(statistics.ENOUGH)))}"
+                f"{runs} of each configuration: whether the differences are more than chance cannot be said. "
+                f"Repeat each with {statistics.ENOUGH} seeds, the best first:",
+                *map(repeated, groups[:REPEATED]),
             ]
         worse = [group for group in others if group.p is not None and group.p < statistics.LEVEL]
         equal = [group for group in others if group.p is not None and group.p >= statistics.LEVEL]
@@ -134,6 +150,21 @@ class Comparison:
                 f"Not tested: {len(few)} of the {len(others)} others, which have fewer than {statistics.ENOUGH} repetitions."
             )
         return found
+
+
+def repeated(group: Group) -> str:
+    """Return the command that trains a configuration with enough seeds."""
+    member = group.members[0]
+    kept = [text for text in member.overrides if text.lstrip("+").partition("=")[0] != "seed"]
+    seeds = ",".join(map(str, range(statistics.ENOUGH)))
+    options = zip(
+        ("--config-name", "--config-dir"), options_of(str(member.summary.get("command") or "")), strict=True
+    )
+    return typed("-m", *kept, f"seed={seeds}", *(word for pair in options if pair[1] for word in pair))
+
+
+def _is_whole(member: Member) -> bool:
+    return member.summary.get("status") in WHOLE
 
 
 def _name(group: Group) -> str:
@@ -178,7 +209,7 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
     number_data(groups)
     sign = 1 if mode == "min" else -1
     groups.sort(key=lambda group: (group.data, sign * group.mean))
-    found = Comparison(metric, mode, groups, [*notes, *budget_notes(kept)])
+    found = Comparison(metric, mode, groups, [*notes, *copies_notes(groups), *budget_notes(kept)])
     for part in found.by_data:
         judge(part)
     return found
@@ -243,10 +274,16 @@ def check_tested(members: Sequence[Member], wanted: str) -> None:
     untested = not any(name.startswith("test/") for member in members for name in member.scores)
     if wanted.startswith("test/") and untested:
         metrics = {str(member.summary.get("metric")) for member in members}
+        own = f"val/{wanted[5:]}"
+        instead = (
+            f"Compare by that of the val split: --metric {own}\n"
+            if any(own in m.scores for m in members)
+            else ""
+        )
         best = (compare(members).groups[0].members if len(metrics) == 1 else members)[0]
         raise UserError(
             f"`--metric` is {wanted}, and none of these runs was scored on the test split (a sweep sets evaluation.test=false).\n"
-            f"Score one: {typed('evaluate', best.path)}\n"
+            f"{instead}dltrain evaluate prints those of one, which are not kept: {typed('evaluate', best.path)}\n"
             "A new sweep scores its best configuration at its end: dltrain -m … evaluation.test=true"
         )
 
@@ -330,6 +367,15 @@ def _test(best: Group, other: Group) -> tuple[str, float | None]:
 def is_paired(left: Group, right: Group) -> bool:
     """Return whether two configurations have the same seeds and folds, each once."""
     return len(set(left.seeds)) == len(left.seeds) == len(right.seeds) and set(left.seeds) == set(right.seeds)
+
+
+def copies_notes(groups: Sequence[Group]) -> list[str]:
+    """Say how many runs were left out as copies."""
+    copies = sum(group.copies for group in groups)
+    if not copies:
+        return []
+    what = "1 run is left out: it has" if copies == 1 else f"{copies} runs are left out: they have"
+    return [f"{what} the configuration, seed and fold of another one, so no repetition more"]
 
 
 def budget_notes(members: Sequence[Member]) -> list[str]:

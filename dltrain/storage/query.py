@@ -16,6 +16,8 @@ from dltrain.storage.job_names import job_label
 
 # keys of an entry that are not in its records
 PLACE = ("run", "name", "path", "sweep", "when", "tag")
+# fields that runs have once they got so far
+_LATER = ("status", "metric", "objective", "seconds")
 _FORM = re.compile(r"([^=<>!]+)(<=|>=|!=|=|<|>)(.*)", re.DOTALL)
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)")
@@ -49,7 +51,7 @@ def read_filter(text: str) -> Filter:
 
 def check(filters: Iterable[Filter], keys: Iterable[str], entries: Sequence[Entry]) -> None:
     """Raise UserError where a filter or a column names a key that no entry has, or compares text with a number."""
-    known = dict.fromkeys((*PLACE, *(key for entry in _kinds(entries) for key in entry.keys())))  # noqa: SIM118 - an Entry is no mapping
+    known = dict.fromkeys((*PLACE, *_LATER, *(key for entry in _kinds(entries) for key in entry.keys())))  # noqa: SIM118 - an Entry is no mapping
     for key in (*(f.key for f in filters), *keys):
         if entries and key not in known:
             tails = [name for name in known if name.endswith(f"/{key}")]

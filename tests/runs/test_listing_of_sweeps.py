@@ -162,6 +162,19 @@ def test_the_hints_of_an_archive_work(kinds, dltrain, capsys, refused):
     refused("`0003` is in the trash. To bring it back: dltrain restore 0003", lambda: dltrain("show", "0003"))
 
 
+def test_a_sweep_without_a_result_yet_is_shown_and_listed(workdir, dltrain, capsys):
+    bare = {"objective": None, "best": ..., "best_epoch": ..., "test": ..., "seconds": ..., "metric": ...}
+    jobs = [{"config": {"lr": n, "optimizer.lr": n}, "status": "interrupted", **bare} for n in (1, 2)]
+    sweep = make_sweep(workdir / OUTPUT / "swept" / stamp(1), jobs)
+    for job in sweep.glob("*/summary.json"):
+        summary = json.loads(job.read_text())
+        del summary["objective"]
+        job.write_text(json.dumps(summary))
+    assert dltrain("show", "0001") == 0
+    assert "interrupted" in capsys.readouterr().out
+    assert dltrain("runs", str(sweep), "--sort", "objective", "objective<3") == 0
+
+
 def test_the_column_of_the_sort_is_shown_and_run_once(kinds, dltrain, capsys):
     for sort, head in (
         ("-val/accuracy", "val/accuracy"),

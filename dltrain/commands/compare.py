@@ -25,7 +25,8 @@ from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.job_names import job_label, job_number
 
 if TYPE_CHECKING:
-    from dltrain.sweep.outcome.comparison import Comparison, Group
+    from dltrain.sweep.outcome.comparison import Comparison
+    from dltrain.sweep.outcome.groups import Group
     from dltrain.sweep.outcome.members import Member
 
 HELP = """
@@ -175,7 +176,7 @@ def document_of(found: Comparison, files: Sequence[Path] = ()) -> dict[str, Any]
 
 def page(found: Comparison) -> Iterator[str]:
     """Yield the table and the conclusions from it."""
-    from dltrain.sweep.outcome.comparison import data_names
+    from dltrain.sweep.outcome.groups import data_names
 
     groups = found.groups
     arrow = listing.ARROWS[found.mode]

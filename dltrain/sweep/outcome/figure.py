@@ -17,8 +17,9 @@ from dltrain.errors import CheckpointProblem, UserError, listing, nearest
 from dltrain.storage.files import replace
 from dltrain.storage.summary import read_rows
 from dltrain.sweep.outcome import statistics
-from dltrain.sweep.outcome.comparison import Comparison, Group
+from dltrain.sweep.outcome.comparison import Comparison
 from dltrain.sweep.outcome.extent import Extent, Legend, extent_of, legend_of
+from dltrain.sweep.outcome.groups import Group
 from dltrain.text import as_cell
 
 FORMATS = (".pdf", ".svg", ".png")

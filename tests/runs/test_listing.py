@@ -20,6 +20,7 @@ from dltrain.config.keys import differences
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.screen.table import Column, cells_of, duration, lines, shorten, typed
 from dltrain.storage import index as storage
+from dltrain.storage import query
 from dltrain.storage.index import CACHE, Index
 from dltrain.storage.lock import Lock
 
@@ -97,6 +98,32 @@ def test_place_and_time_are_filters(many):
     assert paths("when<2026-01-01 03:00", "name=name*") == [f"{OUTPUT}/name{n}/{stamp(n)}" for n in range(3)]
     assert paths(f"path=name2/{stamp(5)}") == [f"{OUTPUT}/name2/{stamp(5)}"]
     assert len(paths("sweep=003c", jobs=True)) == 4
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    ("when=2026-01-01", 24), ("when=2026-01-02", 6), ("when!=2026-01-01", 6), ("when>2026-01-01", 6), ("when>=2026-01-02", 6),
+    ("when<2026-01-02", 24), ("when<=2026-01-01", 24), ("when>2026-01-01T15:00", 14), ("when>=2026-01-01_15-00-00", 15),
+    ("when=2026-01-01 15:00", 1), ("when=01 Jan 15:00", 1), ("when<1 Jan 03:00", 3), ("when<2 Jan", 24), ("when=2026-01", 30),
+    ("when>2025", 30), ("when=2025", 0), ("when=2026-01-02*", 6), ("when=today", 1), ("when=yesterday", 0), ("when>00:00", 1),
+])  # fmt: skip
+def test_when_is_compared_with_dates_and_times(workdir, monkeypatch, text, number):
+    class Now(query.date):
+        @classmethod
+        def today(cls):
+            return cls(2026, 2, 1)
+
+    monkeypatch.setattr(query, "date", Now)
+    stamps = [stamp(n) for n in range(30)] + ["2026-02-01_15-00-00-abcd"] * ("today" in text or ">0" in text)
+    for name in stamps:
+        make_run(workdir / OUTPUT / "n" / name)
+    assert verb.listed(OUTPUT, [text]).matching == number
+
+
+@pytest.mark.parametrize("text", ["noon", "", "2026-13-01", "25:00", "30 Feb", "-1"])
+def test_a_time_that_is_none_is_refused_with_an_example(text):
+    told = f"^`when` is compared with a date or a time, and {text or 'nothing'} is neither. Write 'when>=2026-01-31', "
+    with pytest.raises(UserError, match=told):
+        query.read_filter(f"when>{text}")
 
 
 def test_sorting_puts_the_best_first_and_what_has_no_value_last(many):

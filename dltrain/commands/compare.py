@@ -38,7 +38,7 @@ HELP = """
 
   --metric NAME           a score: val/accuracy, test/accuracy, seconds
   --figure FILE.pdf       curves over epochs, the mean with its interval over seeds; also .svg and .png. The data are
-                          written beside it as FILE.csv. Needs: pip install altair vl-convert-python
+                          written beside it as FILE.pdf.csv. Needs: pip install altair vl-convert-python
   --html FILE.html        a page with the table and the curves, which needs no network (the same packages)
   --y COLUMN              what the curves show: a column of metrics.csv; by default the metric
   --x epoch|step|seconds  over what; by default epoch
@@ -94,6 +94,7 @@ def run(arguments: list[str]) -> int:
     if "--figure" in given:
         style = figure.Style.read(Path(given["--figure"]), given)
         figure.check_file("--figure", style.file)
+        figure.check_table(style.file)
     if page_file is not None:
         figure.check_file("--html", page_file, (".html",))
     x = figure.read_x(given.get("--x", figure.Style.x))

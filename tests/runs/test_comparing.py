@@ -380,6 +380,25 @@ def test_missing_packages_are_named(workdir, dltrain, monkeypatch):
         dltrain("compare", "0000", "--figure", "x.pdf")
 
 
+def test_a_figure_replaces_the_numbers_of_an_earlier_one_and_no_other_file(workdir, dltrain, monkeypatch):
+    made(workdir, {0.1: [0.1, 0.2]})
+    monkeypatch.setattr(figure, "find_spec", lambda name: True)
+    monkeypatch.setattr(figure, "check_font", lambda spec, style: None)
+    monkeypatch.setattr(figure, "chart", lambda *arguments: {})
+    monkeypatch.setattr(figure, "picture", lambda spec, style: style.file.suffix.encode())
+    own = workdir / "own.csv"
+    own.write_text("mine\n")
+    for name in ("own.pdf", "own.svg", "own.pdf"):
+        assert dltrain("compare", "0000", "--figure", name) == 0
+    assert own.read_text() == "mine\n"
+    assert (workdir / "own.pdf.csv").read_text() == (workdir / "own.svg.csv").read_text()
+    for content in (b"epoch,loss\n1,2\n", b"\xff\xfe", b""):
+        (workdir / "own.pdf.csv").write_bytes(content)
+        with pytest.raises(UserError, match="own.pdf.csv, which is no such table: it would be lost"):
+            dltrain("compare", "0000", "--figure", "own.pdf")
+        assert (workdir / "own.pdf.csv").read_bytes() == content
+
+
 @pytest.mark.ci
 def test_the_figure_has_its_size_its_words_and_its_data(workdir, dltrain):
     pytest.importorskip("altair")
@@ -397,7 +416,7 @@ def test_the_figure_has_its_size_its_words_and_its_data(workdir, dltrain):
     assert [float(side) for side in box.groups()] == pytest.approx([8 / 2.54 * 72, 6 / 2.54 * 72], abs=1)
     with Image.open(workdir / "c.png") as image:
         assert image.size == pytest.approx((8 / 2.54 * 300, 6 / 2.54 * 300), abs=3)
-    with open(workdir / "c.csv") as stream:
+    with open(workdir / "c.svg.csv") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["configuration"], float(row["epoch"]), row["n"]) for row in rows] == [
         ("lr=0.1", 1, "3"), ("lr=0.1", 2, "3"), ("lr=0.01", 1, "3"), ("lr=0.01", 2, "3"),

@@ -30,6 +30,8 @@ MOST = 8
 # by Okabe and Ito: distinct also with a red-green weakness, and in print
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 4], [1, 1], [10, 3], [3, 1, 1, 1])
+# characters of the first line of a table
+MOST_HEAD = 10_000
 _CM = 72 / 2.54
 
 
@@ -108,6 +110,27 @@ def check_file(option: str, file: Path, formats: tuple[str, ...] = FORMATS) -> N
         )
 
 
+def table_of(file: Path) -> Path:
+    """Return the file of the numbers of a figure: `curves.pdf.csv`, so that two figures do not share one."""
+    return file.with_name(f"{file.name}.csv")
+
+
+def check_table(file: Path) -> None:
+    """Raise UserError where the numbers of a figure would replace a file that holds anything else."""
+    table = table_of(file)
+    if not table.exists():
+        return
+    try:
+        with open(table, encoding="utf-8") as stream:
+            head = stream.readline(MOST_HEAD).rstrip("\n").split(",")
+    except (OSError, UnicodeDecodeError):
+        head = []
+    if len(head) != 6 or [head[0], *head[3:]] != ["configuration", "low", "high", "n"]:
+        raise UserError(
+            f"`--figure` writes its numbers to {table}, which is no such table: it would be lost. Move it, or name another figure"
+        )
+
+
 def draw(found: Comparison, style: Style) -> list[Path]:
     """Write the figure and its data, and return their files."""
     shown = best_of(found)
@@ -121,7 +144,7 @@ def draw(found: Comparison, style: Style) -> list[Path]:
         found.notes.append(f"the axis of the figure is {extent.note}")
     spec = chart(rows, style, y, [name_of(group) for group in shown], extent)
     check_font(spec, style)
-    table = style.file.with_suffix(".csv")
+    table = table_of(style.file)
     replace(table, _as_csv(rows, style.x, y).encode())
     replace(style.file, picture(spec, style))
     return [style.file, table]

@@ -126,8 +126,19 @@ def check(filters: Iterable[Filter], keys: Iterable[str], entries: Sequence[Entr
     for one in filters:
         values = [value_of(entry, one.key) for entry in entries] if one.sign in _ORDERS else []
         texts = [value for value in values if isinstance(value, str)]
+        if texts and _number(one.value) is not None and not any(_is_numeric(value) for value in values):
+            tails = [f"'{name}{one.sign}{one.value}'" for name in known if name.endswith(f"/{one.key}")]
+            raise UserError(
+                f"`{one.key}{one.sign}{one.value}`: `{one.key}` is a word such as {texts[0]}, no number."
+                + (f" Did you mean {' or '.join(tails)}?" if tails else f" Write '{one.key}={texts[0]}'")
+            )
         if values and not texts and _number(one.value) is None:
             raise UserError(f"`{one.key}{one.sign}{one.value}`: `{one.key}` is compared with a number.")
+
+
+def _is_numeric(value: Any) -> bool:
+    """Return whether a value can be compared with a number: also a text that begins with a digit, as a date does."""
+    return number_of(value) is not None or (isinstance(value, str) and value[:1].isdigit())
 
 
 def hint(filters: Iterable[Filter], entries: Sequence[Entry]) -> str:
@@ -187,6 +198,8 @@ def _equal(have: Any, wanted: str) -> bool:
     if isinstance(have, str):
         return have == wanted or (_is_pattern(wanted) and fnmatchcase(have, wanted))
     if isinstance(have, list):
+        if not have and wanted == "none":
+            return True
         return any(_equal(item, wanted) for item in have) or cell(have) == wanted.replace(" ", "")
     if have is None or isinstance(have, bool):
         return {None: "null", True: "true", False: "false"}[have] == wanted.lower()

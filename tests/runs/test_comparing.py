@@ -494,6 +494,19 @@ def test_diff_finds_each_kind_of_difference(workdir):
     assert found["machine"] == [{"key": "threads", "a": 1, "b": 4}]
 
 
+def test_counts_are_whole_and_states_are_sentences(workdir, dltrain, capsys):
+    one, other = (
+        make_run(workdir / OUTPUT / "n" / stamp(n), epochs=8.0 + n, best_epoch=8.0 + n, status=status)
+        for n, status in enumerate(("completed", "diverged"))
+    )
+    assert dltrain("diff", "0000", "0001") == 0
+    rows = [line.split()[:-1] for line in capsys.readouterr().out.splitlines()]
+    assert ["epochs", "8", "9"] in rows and ["best", "epoch", "8", "9"] in rows
+    assert "it diverged" in package.show(other)["warnings"]
+    with pytest.raises(CheckpointProblem, match="^This run does not have a score"):
+        compared(other)
+
+
 def test_show_warns_of_what_is_not_finished(workdir):
     run = make_run(
         workdir / OUTPUT / "n" / stamp(0),

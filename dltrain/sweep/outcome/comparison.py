@@ -126,9 +126,8 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
     done = [member for member in members if not _why_not(member)]
     notes = [f"{_label(member)} is left out: {why}" for member in members if (why := _why_not(member))]
     if not done:
-        raise CheckpointProblem(
-            f"None of these {len(members)} runs has a score. Their states: dltrain runs --jobs"
-        )
+        who = "This run does not have" if len(members) == 1 else f"None of these {len(members)} runs has"
+        raise CheckpointProblem(f"{who} a score. The states of all runs: dltrain runs --jobs")
     metric, mode, told = chosen_metric(done, metric)
     kept = [member for member in done if math.isfinite(member.scores.get(metric, math.nan))]
     there = set(map(id, kept))

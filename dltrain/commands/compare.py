@@ -88,13 +88,13 @@ def run(arguments: list[str]) -> int:
     valued = {"--metric": "NAME", "--figure": "FILE.pdf", "--html": "FILE.html", **_CURVES, **_FIGURE}
     rest, given = read_options("compare", arguments, valued)
     check_used(given)
-    from dltrain.sweep.outcome import comparison, figure
+    from dltrain.sweep.outcome import comparison, figure, figure_table
 
     style, page_file = None, Path(given["--html"]) if "--html" in given else None
     if "--figure" in given:
         style = figure.Style.read(Path(given["--figure"]), given)
         figure.check_file("--figure", style.file)
-        figure.check_table(style.file)
+        figure_table.check_table(style.file)
     if page_file is not None:
         figure.check_file("--html", page_file, (".html",))
     x = figure.read_x(given.get("--x", figure.Style.x))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,9 +16,16 @@ from dltrain.storage.files import replace
 from dltrain.storage.summary import read_rows
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.comparison import Comparison
-from dltrain.sweep.outcome.extent import Extent, Legend, extent_of, legend_of
+from dltrain.sweep.outcome.extent import (
+    Extent,
+    Legend,
+    columns_on_screen,
+    extent_of,
+    legend_of,
+    rows_on_screen,
+)
+from dltrain.sweep.outcome.figure_table import as_csv, table_of
 from dltrain.sweep.outcome.groups import Group
-from dltrain.text import as_cell
 
 FORMATS = (".pdf", ".svg", ".png")
 NEEDED = {"altair": "altair", "vl_convert": "vl-convert-python"}
@@ -30,8 +35,6 @@ MOST = 8
 # by Okabe and Ito: distinct also with a red-green weakness, and in print
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 4], [1, 1], [10, 3], [3, 1, 1, 1])
-# characters of the first line of a table
-MOST_HEAD = 10_000
 _CM = 72 / 2.54
 
 
@@ -110,27 +113,6 @@ def check_file(option: str, file: Path, formats: tuple[str, ...] = FORMATS) -> N
         )
 
 
-def table_of(file: Path) -> Path:
-    """Return the file of the numbers of a figure: `curves.pdf.csv`, so that two figures do not share one."""
-    return file.with_name(f"{file.name}.csv")
-
-
-def check_table(file: Path) -> None:
-    """Raise UserError where the numbers of a figure would replace a file that holds anything else."""
-    table = table_of(file)
-    if not table.exists():
-        return
-    try:
-        with open(table, encoding="utf-8") as stream:
-            head = stream.readline(MOST_HEAD).rstrip("\n").split(",")
-    except (OSError, UnicodeDecodeError):
-        head = []
-    if len(head) != 6 or [head[0], *head[3:]] != ["configuration", "low", "high", "n"]:
-        raise UserError(
-            f"`--figure` writes its numbers to {table}, which is no such table: it would be lost. Move it, or name another figure"
-        )
-
-
 def draw(found: Comparison, style: Style) -> list[Path]:
     """Write the figure and its data, and return their files."""
     shown = best_of(found)
@@ -145,7 +127,7 @@ def draw(found: Comparison, style: Style) -> list[Path]:
     spec = chart(rows, style, y, [name_of(group) for group in shown], extent)
     check_font(spec, style)
     table = table_of(style.file)
-    replace(table, _as_csv(rows, style.x, y).encode())
+    replace(table, as_csv(rows, style.x, y).encode())
     replace(style.file, picture(spec, style))
     return [style.file, table]
 
@@ -207,17 +189,6 @@ def _column(folder: Path, name: str, x: str, y: str) -> dict[float, tuple[float,
     return {step: point for step, point in points.items() if all(map(math.isfinite, point))}
 
 
-def _as_csv(rows: list[dict[str, Any]], x: str, y: str) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["configuration", x, y, "low", "high", "n"])
-    writer.writerows(
-        [as_cell(row["configuration"]), row[x], row["mean"], row["low"], row["high"], row["n"]]
-        for row in rows
-    )
-    return text.getvalue()
-
-
 def chart(
     rows: list[dict[str, Any]],
     style: Style,
@@ -240,7 +211,7 @@ def chart(
         altair.Legend(
             title=None,
             orient="right" if place.beside and not on_screen else "bottom",
-            columns=4 if on_screen else place.columns,
+            columns=columns_on_screen(names) if on_screen else place.columns,
             labelLimit=0 if on_screen else place.limit,
             symbolType="stroke",
             symbolSize=300,
@@ -292,7 +263,7 @@ def chart(
             tooltip=["configuration:N", f"{style.x}:Q", "mean:Q", "low:Q", "high:Q", "n:Q"]
         )
         whole = (band + line.interactive()).properties(
-            width="container", height=380, background="transparent"
+            width="container", height=340 + 20 * rows_on_screen(names), background="transparent"
         )
         gray = {"labelColor": "gray", "titleColor": "gray", "labelFontSize": 12, "titleFontSize": 13}
         found: dict[str, Any] = (

@@ -197,8 +197,9 @@ def test_a_score_of_the_test_split_that_a_sweep_lacks_comes_with_the_way_to_it(w
     sweep = make_sweep(workdir / OUTPUT / "swept" / stamp(1), jobs)
     folder = sweep.relative_to(workdir)
     told = "none of these runs was scored on the test split (a sweep sets evaluation.test=false).\n"
-    told += "Compare by that of the val split: --metric val/accuracy\n"
-    told += f"dltrain evaluate prints those of one, which are not kept: dltrain evaluate {folder}/2\n"
+    told += "Compare on the val split: --metric val/accuracy. "
+    told += "A new sweep scores its best configuration: dltrain -m … evaluation.test=true\n"
+    told += f"Printed, and not kept, for one: dltrain evaluate {folder}/2"
     refused(told, lambda: dltrain("compare", str(folder), "--metric", "test/accuracy"))
     assert dltrain("compare", str(folder), "--metric", "val/accuracy") == 0
     best = f"Its best configuration: dltrain evaluate {folder}/2 {folder}/3 device=cpu\n"

@@ -207,15 +207,13 @@ def check_tested(members: Sequence[Member], wanted: str) -> None:
         metrics = {str(member.summary.get("metric")) for member in members}
         own = f"val/{wanted[5:]}"
         instead = (
-            f"Compare by that of the val split: --metric {own}\n"
-            if any(own in m.scores for m in members)
-            else ""
+            f"Compare on the val split: --metric {own}. " if any(own in m.scores for m in members) else ""
         )
         best = (compare(members).groups[0].members if len(metrics) == 1 else members)[0]
         raise UserError(
             f"`--metric` is {wanted}, and none of these runs was scored on the test split (a sweep sets evaluation.test=false).\n"
-            f"{instead}dltrain evaluate prints those of one, which are not kept: {typed('evaluate', best.path)}\n"
-            "A new sweep scores its best configuration at its end: dltrain -m … evaluation.test=true"
+            f"{instead}A new sweep scores its best configuration: dltrain -m … evaluation.test=true\n"
+            f"Printed, and not kept, for one: {typed('evaluate', best.path)}"
         )
 
 

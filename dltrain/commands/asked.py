@@ -108,10 +108,11 @@ def read_options(
         flags: options without a value, beside `--json`
         signed: whether a text after one `-` is an argument
 
-    Raises UserError for an unknown option, and for one that lacks its value.
+    Raises UserError for an unknown option, for one that lacks its value, and for one with two values.
     """
     valued = valued or {}
-    rest, given = [], {}
+    rest: list[str] = []
+    given: dict[str, str] = {}
     following = iter(arguments)
     for argument in following:
         option, equals, value = argument.partition("=")
@@ -119,7 +120,10 @@ def read_options(
             value = value if equals else next(following, "")
             if not value:
                 raise UserError(f"`{option}` needs a value: {option} {valued[option]}")
-            given[option] = value
+            if given.setdefault(option, value) != value:
+                raise UserError(
+                    f"`{option}` is given twice, as {given[option]} and {value}. Write one of them"
+                )
         elif argument in ("--json", *flags):
             given[argument] = ""
         elif argument.startswith("--") or (argument.startswith("-") and not signed):

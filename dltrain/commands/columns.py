@@ -141,8 +141,9 @@ def sweep_line(row: listing.Row) -> str:
     if len(row.jobs) == 1 < whole:
         jobs = f"job {job_label(row.jobs[0].folder_name)} of {whole}"
     axes = row.entry.facts.get("axes") or []
-    failed = sum(job.facts.get("status") in (*UNRANKED, DAMAGED) for job in row.jobs)
-    return f"{jobs}: {' × '.join(map(str, axes))}{f', {failed} failed' if failed else ''}"
+    states = Counter(str(job.facts.get("status")) for job in row.jobs)
+    lost = [f"{states[state]} {state}" for state in (*UNRANKED, DAMAGED) if states[state]]
+    return ", ".join([f"{jobs}: {' × '.join(map(str, axes))}", *lost])
 
 
 def moment(text: str) -> str:

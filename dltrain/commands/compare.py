@@ -25,19 +25,20 @@ from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.job_names import job_label, job_number
 
 if TYPE_CHECKING:
-    from dltrain.sweep.outcome.comparison import Comparison, Group
+    from dltrain.sweep.outcome.comparison import Comparison
+    from dltrain.sweep.outcome.groups import Group
     from dltrain.sweep.outcome.members import Member
 
 HELP = """
     RUN is a run, or a sweep, which stands for its jobs. Runs that differ in seed and fold alone are repetitions of one
-    configuration: their mean is shown with its 95 % interval (Student), and the best is tested against each other one, by a
-    paired t-test where both have the same seeds, else by Welch's, corrected for the number of tests (Holm). Below five
-    repetitions nothing is tested. Runs on different data are ranked and tested within the same data only. Without
-    --metric the objective is compared.
+    configuration; copies, of the same seed and fold, count once. The mean is shown with its 95 % interval (Student), and the
+    best is tested against each other one, by a paired t-test where both have the same seeds, else by Welch's, corrected for
+    the number of tests (Holm). Below five repetitions nothing is tested. Runs on different data are ranked and tested within
+    the same data only. Without --metric the objective is compared.
 
   --metric NAME           a score: val/accuracy, test/accuracy, seconds
   --figure FILE.pdf       curves over epochs, the mean with its interval over seeds; also .svg and .png. The data are
-                          written beside it as FILE.csv. Needs: pip install altair vl-convert-python
+                          written beside it as FILE.pdf.csv. Needs: pip install altair vl-convert-python
   --html FILE.html        a page with the table and the curves, which needs no network (the same packages)
   --y COLUMN              what the curves show: a column of metrics.csv; by default the metric
   --x epoch|step|seconds  over what; by default epoch
@@ -87,12 +88,13 @@ def run(arguments: list[str]) -> int:
     valued = {"--metric": "NAME", "--figure": "FILE.pdf", "--html": "FILE.html", **_CURVES, **_FIGURE}
     rest, given = read_options("compare", arguments, valued)
     check_used(given)
-    from dltrain.sweep.outcome import comparison, figure
+    from dltrain.sweep.outcome import comparison, figure, figure_table
 
     style, page_file = None, Path(given["--html"]) if "--html" in given else None
     if "--figure" in given:
         style = figure.Style.read(Path(given["--figure"]), given)
         figure.check_file("--figure", style.file)
+        figure_table.check_table(style.file)
     if page_file is not None:
         figure.check_file("--html", page_file, (".html",))
     x = figure.read_x(given.get("--x", figure.Style.x))
@@ -175,7 +177,7 @@ def document_of(found: Comparison, files: Sequence[Path] = ()) -> dict[str, Any]
 
 def page(found: Comparison) -> Iterator[str]:
     """Yield the table and the conclusions from it."""
-    from dltrain.sweep.outcome.comparison import data_names
+    from dltrain.sweep.outcome.groups import data_names
 
     groups = found.groups
     arrow = listing.ARROWS[found.mode]
@@ -201,6 +203,10 @@ def page(found: Comparison) -> Iterator[str]:
     )
     yield ""
     for text in (*found.conclusion, *found.notes):
+        # a command is copied, so its line is not broken
+        if text.startswith("dltrain "):
+            yield f"  {one_line(text)}"
+            continue
         sentence = text[:1].upper() + text[1:] if text.startswith(("one run", "at most")) else text
         yield from textwrap.wrap(one_line(sentence), min(terminal_width(), 120))
 

@@ -39,6 +39,7 @@ SCHEMA = document_schema(
 )
 # sections whose values are measured
 _NUMBERS = ("results",)
+_COUNTS = ("epochs", "steps", "best epoch")
 _PLACE = ("name", "output", "quiet")
 
 
@@ -145,7 +146,7 @@ def page(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _columns(pairs: list[tuple[str, dict[str, Any]]]) -> list[Column]:
     keys = [pair["key"] for _, pair in pairs]
-    texts = {side: [_shown(name, pair[side]) for name, pair in pairs] for side in "ab"}
+    texts = {side: [_shown(name, pair["key"], pair[side]) for name, pair in pairs] for side in "ab"}
     gaps = [_gap(pair["a"], pair["b"]) if name in _NUMBERS else "" for name, pair in pairs]
     return [
         Column("", keys, least=14),
@@ -155,9 +156,11 @@ def _columns(pairs: list[tuple[str, dict[str, Any]]]) -> list[Column]:
     ]
 
 
-def _shown(name: str, value: Any) -> str:
+def _shown(name: str, key: str, value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, float) and value.is_integer() and key in _COUNTS:
+        return number(int(value))
     return number(value) if name in _NUMBERS else typed(value)
 
 

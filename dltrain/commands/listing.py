@@ -13,7 +13,7 @@ from typing import Any
 from dltrain.commands.configurations import configurations_of, shown_entry
 from dltrain.config.keys import REPLICATES, differences, keys_given
 from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
-from dltrain.storage.job_names import job_label
+from dltrain.storage.job_names import job_label, job_number
 from dltrain.storage.query import PLACE, Filter, name_of, value_of, when
 
 STYLES = {"failed": "red", "diverged": "red", DAMAGED: "red", KILLED: "red", "running": "green", "interrupted": "yellow",
@@ -123,7 +123,14 @@ def rows_of(index: Index, filters: Sequence[Filter], jobs: bool = False) -> list
                 rows.append(Row(entry, jobs=inside, all_jobs=whole))
         elif id(entry) in matching and (jobs or not entry.sweep):
             rows.append(Row(entry))
-    rows.sort(key=lambda row: (when(row.entry), row.entry.path))
+    rows.sort(
+        key=lambda row: (
+            when(row.entry),
+            row.entry.sweep,
+            job_number(row.entry.folder_name) or 0,
+            row.entry.path,
+        )
+    )
     return rows
 
 

@@ -52,7 +52,8 @@ Examples
   dltrain runs
   dltrain runs optimizer=adam 'lr<0.01' --sort objective --limit 10
   dltrain runs 'test/accuracy>=0.95' status=completed --columns optimizer,lr,seed,test/accuracy
-  dltrain runs --jobs 'when>2026-01-31' --sort -seconds
+  dltrain runs --jobs 'when>=2026-01-31' --sort -seconds
+  dltrain runs when=today 'when>=15:00'
   dltrain runs status=failed --columns stop_reason
   dltrain runs tag=paper --json
 """

@@ -98,6 +98,7 @@ _SWEEP = object_schema(
 )
 SCHEMA: dict[str, Any] = document_schema(run=TEXT)
 SCHEMA["oneOf"][:1] = [_RUN, _SWEEP]
+_ENDS = {"failed": "it failed", "diverged": "it diverged", "pruned": "it was pruned"}
 # configurations of a sweep that a terminal shows
 _SHOWN = 10
 _COST = (
@@ -279,7 +280,7 @@ def warnings_of(summary: Mapping[str, Any], status: str, folder: Path) -> list[s
     if status in (KILLED, "interrupted"):
         found.append(f"it is not finished: {command('resume', folder)}")
     elif status not in (*WHOLE, "running"):
-        found.append(f"it is {status}")
+        found.append(_ENDS.get(status, f"it is {status}"))
     for key in ("problems", "inferred", "loaded"):
         value = summary.get(key)
         found += [str(item) for item in (value if isinstance(value, list) else [value] if value else [])]

@@ -12,6 +12,7 @@ from dltrain.commands.asked import (
     TEXTS,
     document_schema,
     is_sweep,
+    note,
     object_schema,
     print_json,
     read_options,
@@ -44,11 +45,15 @@ def run(arguments: list[str]) -> int:
     rest, given = read_options("tag", arguments, signed=True)
     signs = [text for text in rest if text[:1] in "+-" and not Path(text).is_dir()]
     folders = run_folders("tag", [text for text in rest if text not in signs])
+    former = {folder: set(tags_of(folder, [], [])) for folder in folders}
     found = changed(
         folders,
         [text[1:] for text in signs if text.startswith("+")],
         [text[1:] for text in signs if text.startswith("-")],
     )
+    for folder in folders:
+        absent = [text[1:] for text in signs if text.startswith("-") and text[1:] not in former[folder]]
+        note(f"{folder} has no tag {' '.join(absent)}" if absent else "")
     if "--json" in given:
         print_json({"runs": [{"path": str(path), "tags": tags} for path, tags in found.items()]})
         return 0

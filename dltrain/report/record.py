@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from dltrain.direction import direction_of
 from dltrain.errors import CheckpointProblem
 from dltrain.loggers.events import shown_name
-from dltrain.storage.index import number_of
+from dltrain.storage.index import KILLED, number_of
+from dltrain.storage.lock import is_held
 from dltrain.storage.summary import column_of, read_rows, read_summary, read_text
 
 Row: TypeAlias = dict[str, float]
@@ -43,11 +45,18 @@ class Record:
 
     @cached_property
     def best(self) -> Row:
-        """Return the row of the best evaluation, from metrics.csv; empty where there is none."""
+        """Return the row of the best evaluation, from metrics.csv; empty where there is none.
+
+        The summary of a run that did not end names none: the first row with the best value of the metric then.
+        """
         step = number_in(self.summary.get("best"), "step")
-        places = (k for k, found in enumerate(column_of(self.rows, "step")) if found == step)
-        place = next(places, None)
-        return {} if place is None else self.rows[place]
+        if step is not None:
+            places = (k for k, found in enumerate(column_of(self.rows, "step")) if found == step)
+            place = next(places, None)
+            return {} if place is None else self.rows[place]
+        scored = (row for row in self.rows if math.isfinite(row.get(self.metric, math.nan)))
+        sign = -1 if (self.summary.get("mode") or direction_of(self.metric)) == "max" else 1
+        return min(scored, key=lambda row: sign * row[self.metric], default={})
 
     @property
     def tests(self) -> dict[str, float]:
@@ -90,9 +99,12 @@ class Record:
 
 def read(path: Path) -> Record:
     """Read a run folder. Raises CheckpointProblem for a folder, summary.json or metrics.csv that is not of a run."""
+    summary = read_summary(path)
+    if summary["status"] == "running" and not is_held(path / "run.lock"):
+        summary["status"] = KILLED
     return Record(
         path,
-        read_summary(path),
+        summary,
         read_rows(path / "metrics.csv"),
         [row for row in read_classes(path / "per_class.csv") if not row["class"].endswith(" mean")],
         read_confusion(path / "confusion_matrix.csv"),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dltrain.config.own_code import changed_since
 from dltrain.data.errors import some
 from dltrain.errors import CheckpointProblem, typed
+from dltrain.storage.lock import is_held
 from dltrain.storage.summary import read_json
 from dltrain.text import say
 
@@ -46,6 +47,11 @@ def best_weights(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     file = path / "checkpoints" / "best.safetensors"
+    if not file.is_file() and is_held(path / "run.lock"):
+        raise CheckpointProblem(
+            f"{path} is still training, and its best weights (checkpoints/best.safetensors) are written when it ends. "
+            f"Its state: {typed('show', path)}"
+        )
     if not file.is_file():
         raise CheckpointProblem(
             f"{path} has no checkpoints/best.safetensors: it has not finished. Go on with: {typed('resume', path)}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 from operator import ge, gt, le, lt
 from typing import Any
@@ -16,40 +18,102 @@ from dltrain.storage.job_names import job_label
 
 # keys of an entry that are not in its records
 PLACE = ("run", "name", "path", "sweep", "when", "tag")
+# fields that runs have once they got so far
+_LATER = ("status", "metric", "objective", "seconds")
 _FORM = re.compile(r"([^=<>!]+)(<=|>=|!=|=|<|>)(.*)", re.DOTALL)
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)")
 
 
+_MONTH, _YEAR = 31 * 86400, 366 * 86400
+# what comes before the text to make it whole, the form of both, and the seconds that it stands for
+_TIMES = (
+    ("", "%Y-%m-%d %H:%M:%S", 1),
+    ("", "%Y-%m-%d %H:%M", 60),
+    ("", "%Y-%m-%d", 86400),
+    ("", "%Y-%m", _MONTH),
+    ("", "%Y", _YEAR),
+    ("day", "%Y-%m-%d %H:%M:%S", 1),
+    ("day", "%Y-%m-%d %H:%M", 60),
+    ("year", "%Y %d %b %H:%M", 60),
+    ("year", "%Y %d %b", 86400),
+)
+
+
 @dataclass(frozen=True)
 class Filter:
-    """One condition."""
+    """One condition; `span` is the begin and the end of the time that `when` is compared with."""
 
     key: str
     sign: str
     value: str
+    span: tuple[str, str] | None = None
 
     def holds(self, entry: Entry) -> bool:
         """Return whether an entry satisfies it; a missing value satisfies neither `<` nor `>`."""
         have = value_of(entry, self.key)
+        if self.span is not None:
+            return _at(have, self.sign, self.span)
         if self.sign in _ORDERS:
             return _ordered(have, self.sign, self.value)
         return _equal(have, self.value) == (self.sign == "=")
 
 
 def read_filter(text: str) -> Filter:
-    """Parse `key=value` and its kin. Raises UserError for another form."""
+    """Parse `key=value` and its kin. Raises UserError for another form, and for a time that is none."""
     found = _FORM.fullmatch(text)
     if found is None:
         raise UserError(
             f"`{text}` is no folder and no filter. Write 'key=value', 'key<number' or 'key>=number', in quotes"
         )
-    return Filter(found[1].strip(), found[2], found[3].strip())
+    key, value = found[1].strip(), found[3].strip()
+    return Filter(key, found[2], value, span_of(value) if key == "when" and not _is_pattern(value) else None)
+
+
+def span_of(text: str) -> tuple[str, str]:
+    """Return the begin and the end of a time as `when` writes them: a day stands for all of it, as a month or a minute does.
+
+    Raises UserError for what is neither a date nor a time.
+    """
+    today = date.today()
+    named = {"today": today, "yesterday": today - timedelta(days=1)}
+    if text.lower() in named:
+        text = f"{named[text.lower()]}"
+    # the form of folder names, ISO's, and the form of the table, whose year is the present one
+    whole = " ".join(_STAMP.sub(r"\1 \2:\3:\4", text).replace("T", " ", "-" in text).split())
+    for prefix, form, length in _TIMES:
+        begun = f"{today}" if prefix == "day" else f"{today.year}" if prefix == "year" else ""
+        # strptime takes 2026-1-1 as well, which is the same day
+        with suppress(ValueError, OverflowError):
+            start = datetime.strptime(f"{begun} {whole}".strip(), form)
+            step = timedelta(seconds=length) if length < _MONTH else timedelta(days=length // 86400)
+            end = start + step
+            if length >= _MONTH:
+                end = end.replace(day=1)
+            return f"{start}", f"{end}"
+    raise UserError(
+        f"`when` is compared with a date or a time, and {text or 'nothing'} is neither. Write 'when>=2026-01-31', "
+        "'when<2026-01-31 15:00', 'when=31 Jan' or 'when>15:00'"
+    )
+
+
+def _at(have: Any, sign: str, span: tuple[str, str]) -> bool:
+    """Return whether a time lies before, in or after a span of time."""
+    if not have:
+        return sign == "!="
+    begin, end = span
+    inside = begin <= have < end
+    found = {"<": have < begin, "<=": have < end, ">": have >= end, ">=": have >= begin, "=": inside}
+    return bool(found.get(sign, not inside))
+
+
+def _is_pattern(text: str) -> bool:
+    return any(mark in text for mark in "*?[")
 
 
 def check(filters: Iterable[Filter], keys: Iterable[str], entries: Sequence[Entry]) -> None:
     """Raise UserError where a filter or a column names a key that no entry has, or compares text with a number."""
-    known = dict.fromkeys((*PLACE, *(key for entry in _kinds(entries) for key in entry.keys())))  # noqa: SIM118 - an Entry is no mapping
+    known = dict.fromkeys((*PLACE, *_LATER, *(key for entry in _kinds(entries) for key in entry.keys())))  # noqa: SIM118 - an Entry is no mapping
     for key in (*(f.key for f in filters), *keys):
         if entries and key not in known:
             tails = [name for name in known if name.endswith(f"/{key}")]
@@ -62,8 +126,19 @@ def check(filters: Iterable[Filter], keys: Iterable[str], entries: Sequence[Entr
     for one in filters:
         values = [value_of(entry, one.key) for entry in entries] if one.sign in _ORDERS else []
         texts = [value for value in values if isinstance(value, str)]
+        if texts and _number(one.value) is not None and not any(_is_numeric(value) for value in values):
+            tails = [f"'{name}{one.sign}{one.value}'" for name in known if name.endswith(f"/{one.key}")]
+            raise UserError(
+                f"`{one.key}{one.sign}{one.value}`: `{one.key}` is a word such as {texts[0]}, no number."
+                + (f" Did you mean {' or '.join(tails)}?" if tails else f" Write '{one.key}={texts[0]}'")
+            )
         if values and not texts and _number(one.value) is None:
             raise UserError(f"`{one.key}{one.sign}{one.value}`: `{one.key}` is compared with a number.")
+
+
+def _is_numeric(value: Any) -> bool:
+    """Return whether a value can be compared with a number: also a text that begins with a digit, as a date does."""
+    return number_of(value) is not None or (isinstance(value, str) and value[:1].isdigit())
 
 
 def hint(filters: Iterable[Filter], entries: Sequence[Entry]) -> str:
@@ -121,8 +196,10 @@ _PLACES: dict[str, Callable[[Entry], Any]] = {
 def _equal(have: Any, wanted: str) -> bool:
     """Return whether a value is the one that was written; texts may have wildcards: name=digits*."""
     if isinstance(have, str):
-        return have == wanted or (any(sign in wanted for sign in "*?[") and fnmatchcase(have, wanted))
+        return have == wanted or (_is_pattern(wanted) and fnmatchcase(have, wanted))
     if isinstance(have, list):
+        if not have and wanted == "none":
+            return True
         return any(_equal(item, wanted) for item in have) or cell(have) == wanted.replace(" ", "")
     if have is None or isinstance(have, bool):
         return {None: "null", True: "true", False: "false"}[have] == wanted.lower()

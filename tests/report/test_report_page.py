@@ -23,6 +23,7 @@ from dltrain.errors import CheckpointProblem
 from dltrain.report.charts import charts_of, place_of
 from dltrain.report.page import Picture, Samples, render
 from dltrain.report.record import read
+from dltrain.storage.lock import Lock
 
 HOSTILE = "</script><img src=x onerror=\"alert('1')\">'\"{{ 7*7 }}<!--&"
 CLASS_HEADS = ["class", "precision", "recall", "f1", "support"]
@@ -254,7 +255,22 @@ def test_a_run_that_has_just_begun(tmp_path):
     (tmp_path / "config.yaml").write_text("lr: 1\n")
     page = page_of(tmp_path)
     assert "No evaluation yet." in page.words and page.data["charts"] == []
-    assert "running" in page.words
+    assert "killed" in page.words
+    lock = Lock(tmp_path)
+    assert "running" in page_of(tmp_path).words
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"), [("interrupted", "interrupted"), ("running", "killed"), ("failed", "failed")]
+)
+def test_a_run_that_did_not_end_shows_its_best_evaluation(tmp_path, status, shown):
+    rows = [row | {"val/accuracy": row["epoch"] % 4} for row in curves(10)]
+    page = page_of(
+        folder(tmp_path / "run", rows, status=status, best=None, metric="val/accuracy", mode="max")
+    )
+    assert shown in page.words and "No evaluation yet." not in page.words
+    assert "best val/accuracy, epoch 3" in page.words and page.data["best"] == 3
 
 
 def test_one_evaluation_has_no_curves(tmp_path):

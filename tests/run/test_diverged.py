@@ -101,7 +101,7 @@ def test_compare_leaves_it_out(runs):
     found = compare([lost, whole])
     assert [group.members for group in found.groups] == [[whole]]
     assert found.notes == ["0002 is left out: it diverged"]
-    with pytest.raises(CheckpointProblem, match="None of these 1 runs has a score"):
+    with pytest.raises(CheckpointProblem, match="This run does not have a score"):
         compare([lost])
 
 

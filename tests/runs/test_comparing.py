@@ -179,7 +179,35 @@ def test_few_repetitions_are_not_tested(workdir):
     found = compared(made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}))
     assert [group.verdict for group in found.groups] == ["best", "too few"]
     assert "At most 2 runs of each configuration" in found.conclusion[0].capitalize()
-    assert "seed=0,1,2,3,4" in found.conclusion[0]
+    assert found.conclusion[1:] == [
+        f"dltrain -m lr={lr} optimizer.lr={lr} seed=0,1,2,3,4" for lr in (0.1, 0.01)
+    ]
+
+
+def test_the_command_that_repeats_a_run_has_its_words_and_its_folder_of_words(workdir):
+    command = "dltrain --config-dir mine model=own 'name=a b' seed=3"
+    runs = [
+        make_run(
+            workdir / OUTPUT / "n" / stamp(n), n, {"optimizer.lr": n + 1.0}, command=command,
+            overrides=["model=own", "name=a b", "seed=3"],
+        )
+        for n in range(2)
+    ]  # fmt: skip
+    told = "dltrain -m model=own 'name=a b' seed=0,1,2,3,4 --config-dir mine"
+    assert f"  {told}" in list(page(compared(*runs)))
+
+
+def test_copies_of_a_run_are_no_repetitions(workdir):
+    folder = workdir / OUTPUT / "n"
+    copies = [make_run(folder / stamp(n), 0.5, {"seed": 2}) for n in range(5)]
+    whole = make_run(folder / stamp(5), 0.4, {"seed": 3})
+    cut = make_run(folder / stamp(6), 0.3, {"seed": 3}, status="interrupted")
+    found = compared(*copies, cut, whole)
+    (group,) = found.groups
+    assert (group.values, [member.path for member in group.members]) == ([0.5, 0.4], [copies[0], whole])
+    told = "5 runs are left out: they have the configuration, seed and fold of another one, so no repetition more"
+    assert told in found.notes
+    assert [len(group.values) for group in compared(*copies[:2]).groups] == [1]
 
 
 def test_higher_is_better_where_the_metric_says_so(workdir):
@@ -192,7 +220,7 @@ def test_higher_is_better_where_the_metric_says_so(workdir):
 
 def test_runs_with_different_metrics_are_compared_by_a_common_one_and_it_is_said(workdir):
     one = make_run(workdir / OUTPUT / "n" / stamp(0), 0.5)
-    other = make_run(workdir / OUTPUT / "n" / stamp(1), 0.9, metric="val/accuracy", mode="max")
+    other = make_run(workdir / OUTPUT / "n" / stamp(1), 0.9, {"seed": 1}, metric="val/accuracy", mode="max")
     found = compared(one, other)
     assert found.metric == "val/accuracy"
     assert found.notes == [
@@ -352,6 +380,25 @@ def test_missing_packages_are_named(workdir, dltrain, monkeypatch):
         dltrain("compare", "0000", "--figure", "x.pdf")
 
 
+def test_a_figure_replaces_the_numbers_of_an_earlier_one_and_no_other_file(workdir, dltrain, monkeypatch):
+    made(workdir, {0.1: [0.1, 0.2]})
+    monkeypatch.setattr(figure, "find_spec", lambda name: True)
+    monkeypatch.setattr(figure, "check_font", lambda spec, style: None)
+    monkeypatch.setattr(figure, "chart", lambda *arguments: {})
+    monkeypatch.setattr(figure, "picture", lambda spec, style: style.file.suffix.encode())
+    own = workdir / "own.csv"
+    own.write_text("mine\n")
+    for name in ("own.pdf", "own.svg", "own.pdf"):
+        assert dltrain("compare", "0000", "--figure", name) == 0
+    assert own.read_text() == "mine\n"
+    assert (workdir / "own.pdf.csv").read_text() == (workdir / "own.svg.csv").read_text()
+    for content in (b"epoch,loss\n1,2\n", b"\xff\xfe", b""):
+        (workdir / "own.pdf.csv").write_bytes(content)
+        with pytest.raises(UserError, match="own.pdf.csv, which is no such table: it would be lost"):
+            dltrain("compare", "0000", "--figure", "own.pdf")
+        assert (workdir / "own.pdf.csv").read_bytes() == content
+
+
 @pytest.mark.ci
 def test_the_figure_has_its_size_its_words_and_its_data(workdir, dltrain):
     pytest.importorskip("altair")
@@ -369,7 +416,7 @@ def test_the_figure_has_its_size_its_words_and_its_data(workdir, dltrain):
     assert [float(side) for side in box.groups()] == pytest.approx([8 / 2.54 * 72, 6 / 2.54 * 72], abs=1)
     with Image.open(workdir / "c.png") as image:
         assert image.size == pytest.approx((8 / 2.54 * 300, 6 / 2.54 * 300), abs=3)
-    with open(workdir / "c.csv") as stream:
+    with open(workdir / "c.svg.csv") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["configuration"], float(row["epoch"]), row["n"]) for row in rows] == [
         ("lr=0.1", 1, "3"), ("lr=0.1", 2, "3"), ("lr=0.01", 1, "3"), ("lr=0.01", 2, "3"),
@@ -445,6 +492,19 @@ def test_diff_finds_each_kind_of_difference(workdir):
     assert [pair["key"] for pair in found["versions"]] == ["torch"]
     assert {"fingerprint", "train samples", "val samples"} <= {pair["key"] for pair in found["data"]}
     assert found["machine"] == [{"key": "threads", "a": 1, "b": 4}]
+
+
+def test_counts_are_whole_and_states_are_sentences(workdir, dltrain, capsys):
+    one, other = (
+        make_run(workdir / OUTPUT / "n" / stamp(n), epochs=8.0 + n, best_epoch=8.0 + n, status=status)
+        for n, status in enumerate(("completed", "diverged"))
+    )
+    assert dltrain("diff", "0000", "0001") == 0
+    rows = [line.split()[:-1] for line in capsys.readouterr().out.splitlines()]
+    assert ["epochs", "8", "9"] in rows and ["best", "epoch", "8", "9"] in rows
+    assert "it diverged" in package.show(other)["warnings"]
+    with pytest.raises(CheckpointProblem, match="^This run does not have a score"):
+        compared(other)
 
 
 def test_show_warns_of_what_is_not_finished(workdir):

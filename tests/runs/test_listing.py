@@ -20,6 +20,7 @@ from dltrain.config.keys import differences
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.screen.table import Column, cells_of, duration, lines, shorten, typed
 from dltrain.storage import index as storage
+from dltrain.storage import query
 from dltrain.storage.index import CACHE, Index
 from dltrain.storage.lock import Lock
 
@@ -99,6 +100,32 @@ def test_place_and_time_are_filters(many):
     assert len(paths("sweep=003c", jobs=True)) == 4
 
 
+@pytest.mark.parametrize(("text", "number"), [
+    ("when=2026-01-01", 24), ("when=2026-01-02", 6), ("when!=2026-01-01", 6), ("when>2026-01-01", 6), ("when>=2026-01-02", 6),
+    ("when<2026-01-02", 24), ("when<=2026-01-01", 24), ("when>2026-01-01T15:00", 14), ("when>=2026-01-01_15-00-00", 15),
+    ("when=2026-01-01 15:00", 1), ("when=01 Jan 15:00", 1), ("when<1 Jan 03:00", 3), ("when<2 Jan", 24), ("when=2026-01", 30),
+    ("when>2025", 30), ("when=2025", 0), ("when=2026-01-02*", 6), ("when=today", 1), ("when=yesterday", 0), ("when>00:00", 1),
+])  # fmt: skip
+def test_when_is_compared_with_dates_and_times(workdir, monkeypatch, text, number):
+    class Now(query.date):
+        @classmethod
+        def today(cls):
+            return cls(2026, 2, 1)
+
+    monkeypatch.setattr(query, "date", Now)
+    stamps = [stamp(n) for n in range(30)] + ["2026-02-01_15-00-00-abcd"] * ("today" in text or ">0" in text)
+    for name in stamps:
+        make_run(workdir / OUTPUT / "n" / name)
+    assert verb.listed(OUTPUT, [text]).matching == number
+
+
+@pytest.mark.parametrize("text", ["noon", "", "2026-13-01", "25:00", "30 Feb", "-1"])
+def test_a_time_that_is_none_is_refused_with_an_example(text):
+    told = f"^`when` is compared with a date or a time, and {text or 'nothing'} is neither. Write 'when>=2026-01-31', "
+    with pytest.raises(UserError, match=told):
+        query.read_filter(f"when>{text}")
+
+
 def test_sorting_puts_the_best_first_and_what_has_no_value_last(many):
     make_run(many / OUTPUT / "more" / stamp(70), objective=None)
     known = {p: s["objective"] for p, s in summaries(many).items()}
@@ -140,6 +167,7 @@ def test_a_sweep_is_one_row_with_its_best_job_and_the_jobs_that_match(many):
     ("accuracy>0.9", "Did you mean `val/accuracy` or `test/accuracy`?"),
     ("statsu=failed", "Did you mean `status`?"),
     ("lr<abc", "`lr<abc`: `lr` is compared with a number"),
+    ("optimizer<0.02", "`optimizer<0.02`: `optimizer` is a word such as "),
     ("lr", "`lr` is no folder and no filter. Write 'key=value'"),
 ])  # fmt: skip
 def test_a_wrong_condition_is_refused(many, condition, says):
@@ -155,6 +183,7 @@ def test_wrong_columns_sorts_limits_and_folders_are_refused(many, dltrain):
         (["--sort", "-objectiv"], "Did you mean `objective`"),
         (["--limit", "ten"], "must be a whole number"),
         (["--sort"], "`--sort` needs a value: --sort KEY"),
+        (["--sort", "objective", "--sort", "lr"], "`--sort` is given twice, as objective and lr. Write one"),
         (["--columns", ","], "`--columns` is ,, which names none"),
         (["--sorted"], "Did you mean `--sort`"),
         (["outputs", "outputs/name1"], "one folder is listed at a time"),
@@ -163,6 +192,34 @@ def test_wrong_columns_sorts_limits_and_folders_are_refused(many, dltrain):
             dltrain("runs", *arguments)
     with pytest.raises(CheckpointProblem, match="nowhere is no folder"):
         dltrain("runs", "nowhere")
+
+
+def test_a_word_that_a_score_is_named_after_is_no_number(workdir):
+    make_run(workdir / OUTPUT / "n" / stamp(0), config={"loss": "cross_entropy"})
+    with pytest.raises(
+        UserError, match=r"is a word such as cross_entropy, no number\. Did you mean .*'val/loss<0.02'"
+    ):
+        verb.listed(OUTPUT, ["loss<0.02"])
+
+
+def test_none_is_an_empty_list(workdir):
+    for number, chosen in enumerate(([], ["l2"], ["l2", "l1"])):
+        make_run(workdir / OUTPUT / "n" / stamp(number), config={"regularization": chosen})
+    assert verb.listed(OUTPUT, ["regularization=none"]).matching == 1
+    assert verb.listed(OUTPUT, ["regularization!=none"]).matching == 2
+
+
+def test_jobs_are_in_the_order_of_their_numbers_and_counted_by_their_state(
+    workdir, dltrain, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "160")
+    states = ["completed"] * 9 + ["failed", "diverged", "diverged"]
+    jobs = [{"config": {"lr": n}, "status": state, "written": "2026-01-01"} for n, state in enumerate(states)]
+    make_sweep(workdir / OUTPUT / "n" / stamp(0), jobs)
+    found = verb.listed(OUTPUT, jobs=True).document()["runs"]
+    assert [row["run"] for row in found] == [f"0000/{n}" for n in range(12)]
+    assert dltrain("runs") == 0
+    assert "12 jobs: lr × seed, 1 failed, 2 diverged" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_misspelt_value_gives_the_nearest(many, dltrain, capsys):

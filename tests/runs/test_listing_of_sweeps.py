@@ -162,6 +162,19 @@ def test_the_hints_of_an_archive_work(kinds, dltrain, capsys, refused):
     refused("`0003` is in the trash. To bring it back: dltrain restore 0003", lambda: dltrain("show", "0003"))
 
 
+def test_a_sweep_without_a_result_yet_is_shown_and_listed(workdir, dltrain, capsys):
+    bare = {"objective": None, "best": ..., "best_epoch": ..., "test": ..., "seconds": ..., "metric": ...}
+    jobs = [{"config": {"lr": n, "optimizer.lr": n}, "status": "interrupted", **bare} for n in (1, 2)]
+    sweep = make_sweep(workdir / OUTPUT / "swept" / stamp(1), jobs)
+    for job in sweep.glob("*/summary.json"):
+        summary = json.loads(job.read_text())
+        del summary["objective"]
+        job.write_text(json.dumps(summary))
+    assert dltrain("show", "0001") == 0
+    assert "interrupted" in capsys.readouterr().out
+    assert dltrain("runs", str(sweep), "--sort", "objective", "objective<3") == 0
+
+
 def test_the_column_of_the_sort_is_shown_and_run_once(kinds, dltrain, capsys):
     for sort, head in (
         ("-val/accuracy", "val/accuracy"),
@@ -183,8 +196,12 @@ def test_a_score_of_the_test_split_that_a_sweep_lacks_comes_with_the_way_to_it(w
     ]
     sweep = make_sweep(workdir / OUTPUT / "swept" / stamp(1), jobs)
     folder = sweep.relative_to(workdir)
-    told = f"none of these runs was scored on the test split (a sweep sets evaluation.test=false).\nScore one: dltrain evaluate {folder}/2\n"
+    told = "none of these runs was scored on the test split (a sweep sets evaluation.test=false).\n"
+    told += "Compare on the val split: --metric val/accuracy. "
+    told += "A new sweep scores its best configuration: dltrain -m … evaluation.test=true\n"
+    told += f"Printed, and not kept, for one: dltrain evaluate {folder}/2"
     refused(told, lambda: dltrain("compare", str(folder), "--metric", "test/accuracy"))
+    assert dltrain("compare", str(folder), "--metric", "val/accuracy") == 0
     best = f"Its best configuration: dltrain evaluate {folder}/2 {folder}/3 device=cpu\n"
     refused(best, lambda: dltrain("evaluate", str(folder), "device=cpu"))
 

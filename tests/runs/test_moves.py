@@ -383,7 +383,9 @@ def test_what_a_dying_process_left_in_the_trash_is_deleted_with_the_next(run, mo
 def test_tags_reach_every_reader(run, dltrain, capsys):
     make_run(OUTPUT / "n" / stamp(1))
     assert dltrain("tag", "0000", "+paper", "+b", "-nothing") == 0
-    assert capsys.readouterr().out == f"{run}: paper b\n"
+    said = capsys.readouterr()
+    assert said.out == f"{run}: paper b\n"
+    assert f"{run} has no tag nothing\n" in said.err
     assert read_summary(run)["tags"] == ["paper", "b"]
     assert list(package.runs(OUTPUT, "tag=paper")["path"]) == [str(run)]
     dltrain("tag", "0000", "-paper")

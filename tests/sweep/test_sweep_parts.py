@@ -226,6 +226,9 @@ def test_the_report_says_exactly_what_was_planted(composer, tmp_path, mode):
     page = (tmp_path / "report.html").read_text()
     assert page.count("look further up") == 1 and page.count('class="warn"') == 1
     assert page.count("<td>not distinguishable, p = ") == 5 and page.count("<td>p = ") == 12
+    # on a narrow screen the longest column has several lines, and a card says that it scrolls
+    assert page.count('<td class="wrap">') == len(rows) and "td.wrap{white-space:normal" in page
+    assert "section.card:has(>svg)::before{content:" in page
     assert "Failed jobs" not in page
     # no label ends left of the picture
     ends = re.findall(

@@ -1,6 +1,7 @@
 """Runs side by side: in which choices they differ, and whether their results do.
 
-Runs that differ in `seed` and `fold` alone are repetitions of one configuration. A configuration gets the mean of its
+Runs that differ in `seed` and `fold` alone are repetitions of one configuration; of those that have both in common, which are
+copies, one counts. A configuration gets the mean of its
 repetitions with Student's interval, and is tested against the best one: by a paired t-test where both have the same seeds
 and folds, else by Welch's t-test; corrected for the number of tests by Holm. Configurations are ranked and tested only among
 those that were trained on the same data.
@@ -14,54 +15,15 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, label
 from dltrain.direction import Mode, direction_of
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
 from dltrain.storage.summary import UNRANKED
 from dltrain.sweep.outcome import statistics
-from dltrain.sweep.outcome.members import Member, choices_of
+from dltrain.sweep.outcome.groups import Group, copies_notes, data_names, grouped, number_data, repeated
+from dltrain.sweep.outcome.members import Member
 
-
-@dataclass
-class Group:
-    """A configuration with its repetitions.
-
-    Args:
-        p: corrected p of the test against the best configuration; None where there is none
-        test: the test: paired, welch, or "" for none
-        verdict: the result of the test as text
-        data: number of the set of data that it was trained on, from 1
-        place: place among the configurations that were trained on the same data, from 1
-        prints: fingerprint of the data by fold: a table is encoded by the training samples, so by fold
-    """
-
-    choices: dict[str, Any]
-    members: list[Member]
-    values: list[float]
-    mean: float = math.nan
-    deviation: float = math.nan
-    half_width: float = math.nan
-    p: float | None = None
-    test: str = ""
-    verdict: str = ""
-    data: int = 1
-    place: int = 1
-    prints: dict[Any, str] = field(default_factory=dict)
-
-    def add(self, member: Member, value: float) -> None:
-        """Add a repetition with its value of the metric."""
-        self.members.append(member)
-        self.values.append(value)
-        self.prints.setdefault(member.config.get("fold"), member.fingerprint)
-
-    @property
-    def name(self) -> str:
-        """Return the choices in one line, those that an override of its runs set first; empty where there are none."""
-        return label(self.choices, {key for member in self.members for key in member.given})
-
-    @property
-    def seeds(self) -> list[tuple[Any, ...]]:
-        return [member.replicate for member in self.members]
+# configurations for which a command that repeats them is printed
+REPEATED = 3
 
 
 @dataclass
@@ -108,8 +70,9 @@ class Comparison:
             most = max(len(group.values) for group in groups)
             runs = "one run" if most == 1 else f"at most {most} runs"
             return [
-                f"{runs} of each configuration: whether the differences are more than chance cannot be said. Repeat "
-                f"them with {statistics.ENOUGH} seeds: seed={','.join(map(str, range(statistics.ENOUGH)))}"
+                f"{runs} of each configuration: whether the differences are more than chance cannot be said. "
+                f"Repeat each with {statistics.ENOUGH} seeds, the best first:",
+                *map(repeated, groups[:REPEATED]),
             ]
         worse = [group for group in others if group.p is not None and group.p < statistics.LEVEL]
         equal = [group for group in others if group.p is not None and group.p >= statistics.LEVEL]
@@ -163,9 +126,8 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
     done = [member for member in members if not _why_not(member)]
     notes = [f"{_label(member)} is left out: {why}" for member in members if (why := _why_not(member))]
     if not done:
-        raise CheckpointProblem(
-            f"None of these {len(members)} runs has a score. Their states: dltrain runs --jobs"
-        )
+        who = "This run does not have" if len(members) == 1 else f"None of these {len(members)} runs has"
+        raise CheckpointProblem(f"{who} a score. The states of all runs: dltrain runs --jobs")
     metric, mode, told = chosen_metric(done, metric)
     kept = [member for member in done if math.isfinite(member.scores.get(metric, math.nan))]
     there = set(map(id, kept))
@@ -178,7 +140,7 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
     number_data(groups)
     sign = 1 if mode == "min" else -1
     groups.sort(key=lambda group: (group.data, sign * group.mean))
-    found = Comparison(metric, mode, groups, [*notes, *budget_notes(kept)])
+    found = Comparison(metric, mode, groups, [*notes, *copies_notes(groups), *budget_notes(kept)])
     for part in found.by_data:
         judge(part)
     return found
@@ -243,63 +205,20 @@ def check_tested(members: Sequence[Member], wanted: str) -> None:
     untested = not any(name.startswith("test/") for member in members for name in member.scores)
     if wanted.startswith("test/") and untested:
         metrics = {str(member.summary.get("metric")) for member in members}
+        own = f"val/{wanted[5:]}"
+        instead = (
+            f"Compare on the val split: --metric {own}. " if any(own in m.scores for m in members) else ""
+        )
         best = (compare(members).groups[0].members if len(metrics) == 1 else members)[0]
         raise UserError(
             f"`--metric` is {wanted}, and none of these runs was scored on the test split (a sweep sets evaluation.test=false).\n"
-            f"Score one: {typed('evaluate', best.path)}\n"
-            "A new sweep scores its best configuration at its end: dltrain -m … evaluation.test=true"
+            f"{instead}A new sweep scores its best configuration: dltrain -m … evaluation.test=true\n"
+            f"Printed, and not kept, for one: {typed('evaluate', best.path)}"
         )
 
 
 def _mode(value: Any) -> Mode | None:
     return value if value in ("min", "max") else None
-
-
-def grouped(members: Sequence[Member], metric: str) -> list[Group]:
-    """Return the configurations with the values of their repetitions, in the order of their first runs.
-
-    Runs of one configuration on other data are a group apart, with the fingerprint as one of its choices.
-    """
-    groups: dict[str, list[Group]] = {}
-    for member, choices in zip(members, choices_of(members), strict=True):
-        kept = {key: value for key, value in choices.items() if key not in REPLICATES}
-        alike = groups.setdefault(repr(kept), [])
-        fold, seen = member.config.get("fold"), member.fingerprint
-        group = next((group for group in alike if group.prints.get(fold, seen) == seen), None)
-        if group is None:
-            group = Group(kept, [], [])
-            alike.append(group)
-        group.add(member, member.scores[metric])
-    for alike in groups.values():
-        for group in alike if len(alike) > 1 else ():
-            group.choices = {**group.choices, "data": group.members[0].fingerprint[:8] or "unknown"}
-    found = [group for alike in groups.values() for group in alike]
-    for group in found:
-        group.mean, group.deviation = statistics.mean_and_deviation(group.values)
-        group.half_width = statistics.half_width(group.values)
-    return found
-
-
-def number_data(groups: Sequence[Group]) -> None:
-    """Give the configurations of the same data the same number: those that share the fingerprint of a fold."""
-    numbers: dict[tuple[Any, str], int] = {}
-    for group in groups:
-        seen = list(group.prints.items())
-        group.data = next(
-            (numbers[key] for key in seen if key in numbers), max(numbers.values(), default=0) + 1
-        )
-        for key in seen:
-            numbers.setdefault(key, group.data)
-
-
-def data_names(parts: Sequence[Sequence[Group]]) -> list[str]:
-    """Return a name for each set of data: the dataset, with the fingerprint where several sets have that name."""
-    firsts = [part[0].members[0] for part in parts]
-    words = [str(first.config.get("dataset") or "unknown data") for first in firsts]
-    return [
-        word if words.count(word) == 1 else f"{word} {first.fingerprint[:8] or '(unknown)'}"
-        for word, first in zip(words, firsts, strict=True)
-    ]
 
 
 def judge(groups: Sequence[Group]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,9 +15,18 @@ from dltrain.errors import CheckpointProblem, UserError, listing, nearest
 from dltrain.storage.files import replace
 from dltrain.storage.summary import read_rows
 from dltrain.sweep.outcome import statistics
-from dltrain.sweep.outcome.comparison import Comparison, Group
-from dltrain.sweep.outcome.extent import Extent, Legend, extent_of, legend_of
-from dltrain.text import as_cell, utf8
+from dltrain.sweep.outcome.comparison import Comparison
+from dltrain.sweep.outcome.extent import (
+    Extent,
+    Legend,
+    columns_on_screen,
+    extent_of,
+    legend_of,
+    rows_on_screen,
+)
+from dltrain.sweep.outcome.figure_table import as_csv, table_of
+from dltrain.sweep.outcome.groups import Group
+from dltrain.text import utf8
 
 FORMATS = (".pdf", ".svg", ".png")
 NEEDED = {"altair": "altair", "vl_convert": "vl-convert-python"}
@@ -120,8 +127,8 @@ def draw(found: Comparison, style: Style) -> list[Path]:
         found.notes.append(f"the axis of the figure is {extent.note}")
     spec = chart(rows, style, y, [name_of(group) for group in shown], extent)
     check_font(spec, style)
-    table = style.file.with_suffix(".csv")
-    replace(table, utf8(_as_csv(rows, style.x, y)))
+    table = table_of(style.file)
+    replace(table, utf8(as_csv(rows, style.x, y)))
     replace(style.file, picture(spec, style))
     return [style.file, table]
 
@@ -183,17 +190,6 @@ def _column(folder: Path, name: str, x: str, y: str) -> dict[float, tuple[float,
     return {step: point for step, point in points.items() if all(map(math.isfinite, point))}
 
 
-def _as_csv(rows: list[dict[str, Any]], x: str, y: str) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["configuration", x, y, "low", "high", "n"])
-    writer.writerows(
-        [as_cell(row["configuration"]), row[x], row["mean"], row["low"], row["high"], row["n"]]
-        for row in rows
-    )
-    return text.getvalue()
-
-
 def chart(
     rows: list[dict[str, Any]],
     style: Style,
@@ -216,7 +212,7 @@ def chart(
         altair.Legend(
             title=None,
             orient="right" if place.beside and not on_screen else "bottom",
-            columns=4 if on_screen else place.columns,
+            columns=columns_on_screen(names) if on_screen else place.columns,
             labelLimit=0 if on_screen else place.limit,
             symbolType="stroke",
             symbolSize=300,
@@ -268,7 +264,7 @@ def chart(
             tooltip=["configuration:N", f"{style.x}:Q", "mean:Q", "low:Q", "high:Q", "n:Q"]
         )
         whole = (band + line.interactive()).properties(
-            width="container", height=380, background="transparent"
+            width="container", height=340 + 20 * rows_on_screen(names), background="transparent"
         )
         gray = {"labelColor": "gray", "titleColor": "gray", "labelFontSize": 12, "titleFontSize": 13}
         found: dict[str, Any] = (

@@ -56,9 +56,13 @@ class Member:
         return str(self.data.get("fingerprint") or "")
 
     @property
+    def overrides(self) -> list[str]:
+        found = self.summary.get("overrides")
+        return list(map(str, found)) if isinstance(found, list) else []
+
+    @property
     def given(self) -> set[str]:
-        overrides = self.summary.get("overrides")
-        return keys_given(overrides if isinstance(overrides, list) else [])
+        return keys_given(self.overrides)
 
     @property
     def replicate(self) -> tuple[Any, ...]:

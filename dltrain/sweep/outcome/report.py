@@ -115,7 +115,7 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
             cells += [f"{first.summary.get('best_epoch', 0):g}", row.verdict or first.state.replace("_", " ")]
         best = row.verdict == "trade-off" if plan.objectives else place == 1
         mark = ' class="best"' if best and row.complete else ""
-        lines.append(f"<tr{mark}>" + "".join(f"<td>{_text(c)}</td>" for c in cells) + "</tr>")
+        lines.append(f"<tr{mark}>" + "".join(map(_cell, heads, cells)) + "</tr>")
     about = _left_out(len(rows) - MAX_ROWS, "are in results.csv")
     if repeated:
         about += (
@@ -125,6 +125,12 @@ def _ranking(plan: Plan, rows: list[Row]) -> str:
     if plan.objectives:
         about += '<p class="soft">A trade-off: no other configuration is as good in every objective and better in one.</p>'
     return f"<table><tr>{''.join(f'<th>{_text(h)}</th>' for h in heads)}</tr>{''.join(lines)}</table>{about}"
+
+
+def _cell(head: str, value: object) -> str:
+    """Return a cell of the ranking; a configuration may have several lines."""
+    start = '<td class="wrap">' if head == "configuration" else "<td>"
+    return f"{start}{_text(value)}</td>"
 
 
 def _failures(plan: Plan, jobs: list[Job]) -> str:

@@ -51,7 +51,7 @@ ACCEPTED = {
     "idx": 2,
     "packed idx": 1,
     "CIFAR": 2,
-    "CSV": 18,
+    "CSV": 19,
     "packed CSV": 1,
     "Parquet": 1,
     "Arrow": 2,

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in DISK | DENIED or full_error():
             raise
-        if error.errno in DENIED:
+        if error.errno in DENIED and error.filename:
             refuse(denied(error), "--json" in arguments)
             sys.exit(ResourceProblem.exit_code)
         say(f"{error.filename or 'the output'} cannot be written: {error.strerror}")

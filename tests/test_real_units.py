@@ -192,9 +192,12 @@ def test_the_constant_guess_and_what_was_inferred_are_told(dltrain, workdir, col
     seen, part = columns["seen"], columns["part"]
     errors = seen[part == "test"] - seen[part == "train"].mean()
     close(run.summary["constant"], by_formula(errors, seen[part == "test"]))
-    assert run.summary["inferred"][0] == "table    table.csv · 90 rows · 2 numbers"
+    assert (
+        run.summary["inferred"][0]
+        == "table    table.csv · 90 rows · 2 numbers · left out: part (splits the rows)"
+    )
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert "table    table.csv · 90 rows · 2 numbers" in lines
+    assert "table    table.csv · 90 rows · 2 numbers · left out: part (splits the rows)" in lines
     assert any(line.startswith("target   seen: regression") for line in lines)
     (constant,) = (line for line in lines if line.startswith("constant "))
     (test,) = (line for line in lines if line.startswith("test "))

@@ -153,8 +153,10 @@ def with_kept(
 ) -> Part:
     from dltrain.run.output import Part, kept_columns
 
-    delimiter, decimal = (str(predictor.config.dataset.get(key, "auto")) for key in ("delimiter", "decimal"))
-    return Part(given, found, kept_columns(given, found, keep, delimiter, typed, decimal))
+    dataset = predictor.config.dataset
+    delimiter, decimal = (str(dataset.get(key, "auto")) for key in ("delimiter", "decimal"))
+    words = [str(word) for word in dataset.get("missing_words", ())]
+    return Part(given, found, kept_columns(given, found, keep, delimiter, typed, decimal, words))
 
 
 def report(parts: list[Part], asked: Arguments) -> int:
@@ -233,7 +235,7 @@ def read(arguments: list[str]) -> Arguments:
         elif argument.startswith("-") and argument != STANDARD:
             hint = nearest(option, (*VALUES, "--json", "--help"))
             raise UserError(f"`{argument}` is no option of predict.{hint}\nIts page: dltrain predict --help")
-        elif option == "split":
+        elif equals and option == "split" and not os.path.exists(argument):
             raise UserError(f"`{argument}`: the split is an option. Write --split {check_split(value)}")
         elif equals and not os.path.exists(argument):
             asked.overrides.append(argument)

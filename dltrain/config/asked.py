@@ -96,17 +96,17 @@ def options_of(command: str) -> tuple[str, str]:
 
 def primary_word(name: str, folder: str, catalogue: Catalogue) -> Word | None:
     """Return the primary file of a run as a recipe; None where it is not there any more."""
-    folders = [*([Path(folder)] if folder else []), *catalogue.user_dirs]
-    file = next(
-        (path for place in folders if (path := place / f"{name.removesuffix('.yaml')}.yaml").is_file()), None
-    )
-    if file is None:
-        return None
     from dltrain.config.yaml_files import read_yaml
 
+    folders = [*([Path(folder)] if folder else []), *catalogue.user_dirs]
+    names = (place / f"{name.removesuffix('.yaml')}.yaml" for place in folders)
     try:
-        _, content = read_yaml(file)
-    except UserError:
+        # a stranger's record may hold what is no path
+        file = next((path for path in names if path.is_file()), None)
+        content = None if file is None else read_yaml(file)[1]
+    except (UserError, OSError, ValueError):
+        return None
+    if file is None or content is None:
         return None
     defaults = content.pop("defaults", None)
     return Word("experiment", file.stem, file, content, tuple(defaults) if isinstance(defaults, list) else ())

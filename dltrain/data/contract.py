@@ -228,13 +228,15 @@ class Contract:
         broken = ((int(table.numbers[row]), reason) for row, reason in sorted(columns.broken.items()))
         return Rows(torch.from_numpy(inputs), values, kept, notes, (*table.broken, *broken))
 
-    def decimal_marks(self, table: Table, names: Sequence[str], decimal: str = "auto") -> dict[str, str]:
+    def decimal_marks(
+        self, table: Table, names: Sequence[str], decimal: str = "auto", missing_words: Sequence[str] = ()
+    ) -> dict[str, str]:
         """Return the decimal marks of columns of another table, whether they are in the contract or not; empty where nothing tells."""
         from dltrain.data.tables.columns import Columns, known_marks
         from dltrain.data.tables.reading import Reading
 
         rules = [rule for rule in self.columns if rule.format.decimal and rule.name in table.columns]
-        reading = Reading(self.missing_words(), decimal, marks=known_marks(rules))
+        reading = Reading(self.missing_words(missing_words), decimal, marks=known_marks(rules))
         columns = Columns(table, reading, [rule.name for rule in rules])
         known = {rule.name for rule in rules}
         return {

@@ -149,6 +149,7 @@ def build(
         else None,
         early_stopping=door.build(with_mode(config, "early_stopping"), "early_stopping"),
         fingerprint=splits.fingerprint(),
+        prepared=splits,
         statistics=splits.statistics(),
         contract=splits.contract,
         frozen=frozen,

@@ -147,7 +147,7 @@ def _meaning(column: ColumnInput, rule: Rule, arrays: bool) -> str:
     if rule.format.unit == "%":
         return f"percents as numbers{kind}, 27 for 27%; {missing}"
     if rule.format.unit:
-        return f"amounts in {rule.format.unit} as numbers{kind}; {missing}"
+        return f"amounts in {_text(rule.format.unit)} as numbers{kind}; {missing}"
     return f"number{kind}; {missing}"
 
 
@@ -209,7 +209,7 @@ def _data(config: Config, deployed: Deployed) -> list[Sequence[str]]:
     ]
     if contract.class_names:
         rows.append(("classes", _text(some(contract.class_names, 20))))
-    rows.append(("samples", ", ".join(f"{name} {count:,}" for name, count in contract.sizes.items())))
+    rows.append(("samples", ", ".join(f"{_text(name)} {count:,}" for name, count in contract.sizes.items())))
     return [*rows, ("fingerprint", _text(contract.fingerprint))]
 
 

@@ -44,7 +44,9 @@ def check_layers(config: Config, model: nn.Module, given: Collection[str]) -> No
     keys = config.model
     if not type(model).__module__.startswith("dltrain."):
         return
-    dropout = [key for key in ("model.dropout", "regularization.dropout.p", "regularization") if key in given]
+    dropout = [key for key in ("model.dropout", "regularization.dropout.p") if key in given]
+    if "regularization" in given and "dropout" in config.words["regularization"]:
+        dropout.append("regularization")
     if dropout and keys.get("dropout") and not dropout_layers(model):
         raise UserError(
             f"`model.dropout` is {keys['dropout']:g} and has no effect: this model has no hidden layer, whose units it would drop.\n"

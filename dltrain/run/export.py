@@ -298,9 +298,10 @@ def write_loader(deployed: Deployed, folder: Path, graph: str | None) -> Exporte
     text = loader("The model of a run of dltrain, with what its inputs become inside.", example, about, graph)
     (folder / "model.py").write_bytes(utf8(text))
 
+    namespace: dict[str, Any] = {"__file__": str(folder / "model.py"), "__name__": "model"}
+    exec(compile(text, str(folder / "model.py"), "exec"), namespace)  # noqa: S102
+
     def run(inputs: list[Any]) -> dict[str, Any]:
-        namespace: dict[str, Any] = {"__file__": str(folder / "model.py"), "__name__": "model"}
-        exec(compile(text, str(folder / "model.py"), "exec"), namespace)  # noqa: S102
         data = dict(zip(deployed.input_names, inputs, strict=True)) if deployed.columns else inputs[0]
         if deployed.columns:
             data = {

@@ -17,6 +17,7 @@ import numpy as np
 from dltrain.data.errors import nearest, some
 from dltrain.errors import DataProblem
 from dltrain.metrics.thresholds import Threshold
+from dltrain.run.data import data_problems
 from dltrain.run.inputs import Given
 from dltrain.run.prediction import Predictions
 from dltrain.run.table import Array
@@ -57,11 +58,12 @@ def kept_columns(
     delimiter: str,
     typed: bool = False,
     decimal: str = "auto",
+    missing_words: Sequence[str] = (),
 ) -> dict[str, list[object]]:
     """Return columns of a table for the predicted rows. Raises DataProblem where the table has none of that name.
 
-    typed: numbers of a CSV file are numbers, for files that tell them from text; else the text of the file. decimal: as in
-    `dataset.decimal`.
+    typed: numbers of a CSV file are numbers, for files that tell them from text; else the text of the file. decimal and
+    missing_words: as the keys of the dataset.
     """
     if not names:
         return {}
@@ -78,7 +80,8 @@ def kept_columns(
     rows = np.searchsorted(table.numbers, found.where)
     kept = {name: table.columns[name].take(rows).to_pylist() for name in names}
     if typed and table.layout is not None:
-        marks = found.contract.decimal_marks(table, names, decimal)
+        with data_problems():
+            marks = found.contract.decimal_marks(table, names, decimal, missing_words)
         kept = {name: numbers_of(values, marks[name]) for name, values in kept.items()}
     return kept
 

@@ -99,7 +99,7 @@ def suggestion(score: Score) -> list[str]:
     name = score.suggested_for
     lines = []
     for best in score.suggested:
-        if best.score > best.at_half:
+        if best.score > best.at_half and best.threshold not in (0.0, 0.5, 1.0):
             option = shlex.quote(f"{name}={best.threshold!r}")
             kind = KINDS[best.kind].format(shown(name))
             lines.append(f"  --threshold {option}: {kind} {best.score:.4f} (at 0.5 {best.at_half:.4f})")

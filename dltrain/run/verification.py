@@ -243,7 +243,7 @@ def table(records: Records, verdict: Verdict) -> Iterator[Finding]:
     by_step = rows_of(rows, {best["step"] for _, best in bests if best})
     for found, best in bests:
         where = records.name(found.folder)
-        if best and not same_row(by_step.get(best["step"], {}), best):
+        if best and not is_row(by_step.get(best["step"], {}), best):
             yield Finding(
                 f"metrics.csv, step {best['step']:.0f}", "another row, or none", f"the best row of {where}"
             )
@@ -278,7 +278,7 @@ def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare the summary with the rows and the checkpoints."""
     said, rows = records.summary, records.rows
     where, best = "summary.json", said.get("best") or {}
-    if best and not same_row(rows_of(rows, {best["step"]}).get(best["step"], {}), best):
+    if best and not is_row(rows_of(rows, {best["step"]}).get(best["step"], {}), best):
         yield Finding(f"{where}, best", "a row that metrics.csv does not have", "its best row")
     if best and said.get("objective") is not None and records.rule_is_known:
         yield from _objective(said, rows, best)
@@ -452,6 +452,11 @@ def same_row(one: dict[str, float], other: dict[str, float]) -> bool:
     return one.keys() == other.keys() and all(
         a == b or (a != a and b != b) for a, b in zip(one.values(), map(other.get, one), strict=True)
     )
+
+
+def is_row(row: dict[str, float], best: dict[str, float]) -> bool:
+    """Return whether a row of metrics.csv is the best one; a run of an earlier version keeps its columns, and gets metrics beside them."""
+    return bool(row) and same_row(row, {name: value for name, value in best.items() if name in row})
 
 
 def equal_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

@@ -31,8 +31,9 @@ def replace(file: Path, content: bytes) -> None:
 def clear_temporary(folder: Path) -> None:
     """Remove half-written files of a process that was killed; only the holder of the folder's lock may do so."""
     for file in folder.glob(".*.tmp"):
-        if file.is_file():
-            file.unlink()
+        # tags have a lock of their own
+        if file.is_file() and not file.name.startswith(".tags.json."):
+            file.unlink(missing_ok=True)
 
 
 def unshare(file: Path) -> None:

@@ -57,12 +57,7 @@ def opened(file: Path, most: int) -> TextIO:
     """Open a file from a folder that may come from elsewhere. Raises ValueError for more than `most` bytes, OSError."""
     # to open a pipe, or to read a file of the kernel, would wait
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    stream = os.fdopen(descriptor, encoding="utf-8")
     status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
-        # also what files of the kernel say, which may have no end
-        stream.close()
-        return io.StringIO()
     problem = (
         "it is not a regular file"
         if not stat.S_ISREG(status.st_mode)
@@ -71,9 +66,13 @@ def opened(file: Path, most: int) -> TextIO:
         else None
     )
     if problem is not None:
-        stream.close()
+        os.close(descriptor)
         raise ValueError(problem)
-    return stream
+    if status.st_size == 0:
+        # also what files of the kernel say, which may have no end
+        os.close(descriptor)
+        return io.StringIO()
+    return os.fdopen(descriptor, encoding="utf-8")
 
 
 def read_summary(path: Path) -> dict[str, Any]:

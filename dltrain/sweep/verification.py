@@ -10,7 +10,7 @@ from dltrain.errors import CheckpointProblem
 from dltrain.run.verification import Finding, Verdict, changed_files
 from dltrain.storage import manifest
 from dltrain.storage.job_names import job_folders, job_number
-from dltrain.storage.summary import ENDED, MAX_TABLE_BYTES, read_summary, read_text
+from dltrain.storage.summary import ENDED, MAX_TABLE_BYTES, UNRANKED, read_summary, read_text
 from dltrain.sweep.record import RECORD, read_record
 from dltrain.text import first_line
 
@@ -67,14 +67,14 @@ def results(folder: Path, verdict: Verdict) -> Iterator[Finding]:
     listed = {row["job"]: row for row in rows}
     begun = {str(job_number(path.name)): path for path in jobs_of(folder)}
     for name in sorted(listed.keys() - begun.keys(), key=int):
-        if listed[name]["status"] in ENDED and listed[name]["status"] != "failed":
+        if listed[name]["status"] in ENDED and listed[name]["status"] not in UNRANKED:
             yield Finding(f"{name}/", "it is missing", "the folder of a job in results.csv")
     for name, path in begun.items():
         summary, row = read_summary(path), listed.get(name)
         if row is None:
             yield Finding("results.csv", f"no row of job {name}", "a row for each job")
         elif (
-            row["status"] != "failed"
+            row["status"] not in UNRANKED
             and row["objective"]
             and float(row["objective"]) != summary.get("objective")
         ):

@@ -13,6 +13,7 @@ from dltrain.augmentation.pipeline import Augmentation
 from dltrain.averaging import Averaging
 from dltrain.data.batches import Split
 from dltrain.data.contract import Contract
+from dltrain.data.prepare import Splits
 from dltrain.data.spec import DataSpec
 from dltrain.diagnostics.probe import Diagnostic
 from dltrain.direction import Mode
@@ -104,6 +105,8 @@ class Parts:
     diagnostics: dict[str, Diagnostic] = field(default_factory=dict)  # by word; they look, and change nothing
     # the metrics that are no means over samples, measured in val and test
     measures: Measures = field(default_factory=Measures)
+    # the data as they were prepared, without what `spec` says of this run; for other runs of this process
+    prepared: Splits | None = None
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,8 @@ class InterruptedWhenDone(Interrupted):
     """A signal came when only the end of the run was left, which was completed within `GRACE`: nothing is left to do."""
 
 
-class Overdue(Exception):
-    """A signal has waited for `GRACE` seconds for the end of an evaluation, or of a run."""
+class Overdue(BaseException):
+    """A signal has waited for `GRACE` seconds for the end of an evaluation, or of a run; no `except Exception` of a logger takes it."""
 
 
 # An evaluation, or the end of a run, that takes less is completed; the rest of the two seconds is for saving and leaving

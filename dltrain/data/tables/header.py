@@ -43,11 +43,15 @@ def check_first_line(path: Path, text: str, separator: str, quote: str, editable
     widths: Counter[int] = Counter()
     above: dict[int, int] = {}  # by number of values: lines above the first row that has as many
     before = 0
-    for row in reader:
-        if row:
-            above.setdefault(len(row), before)
-            widths[len(row)] += 1
-        before = reader.line_num
+    try:
+        for row in reader:
+            if row:
+                above.setdefault(len(row), before)
+                widths[len(row)] += 1
+            before = reader.line_num
+    except csv.Error:
+        # a stray quote: the reader of the table names its row
+        return
     width, rows = widths.most_common(1)[0]
     lines = above[width]
     if width < 2 or 2 * rows <= widths.total() or not lines:

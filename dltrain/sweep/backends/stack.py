@@ -17,7 +17,6 @@ from dltrain.sweep.jobs import has_checkpoint
 from dltrain.text import show
 
 if TYPE_CHECKING:
-    from dltrain.data.prepare import Splits
     from dltrain.run.built import Experiment
     from dltrain.training.stack import Member
 
@@ -77,7 +76,7 @@ class Workers:
                 built = experiment.prepare(
                     config, door, task.command, list(task.overrides), started, splits=splits, trial=False
                 )
-                splits = splits or splits_of(built)
+                splits = built.parts.prepared
                 self.ready.append((task, built))
 
     @contextmanager
@@ -184,11 +183,3 @@ class Workers:
         member.folder.close()
         with open(task.folder / "run.log", "a", encoding="utf-8") as log:
             self.channel.send((task.number, "ended", *worker.outcome_of(report, log)))
-
-
-def splits_of(built: Experiment) -> Splits:
-    """Return the data of a run, for the other members."""
-    from dltrain.data.prepare import Splits
-
-    parts = built.parts
-    return Splits(parts.train, parts.val, parts.test, parts.spec, parts.fingerprint, parts.contract)

@@ -46,6 +46,7 @@ def equal_jobs(jobs: Sequence[tuple[Chosen, Config]]) -> str:
         return ""
     shown = [
         " ".join(f"{key}={value}" for key, value in job.items() if job[key] != other.get(key))
+        or "the defaults"
         for job, other in (pairs[0], pairs[0][::-1])
     ]
     count = f"{len(pairs)} of {len(jobs)} jobs repeat another one" if len(pairs) > 1 else "two jobs are equal"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 
 import pytest
 import torch
@@ -138,8 +139,12 @@ def test_the_deviation_of_a_regression_and_the_disagreement_of_an_ensemble(train
     columns = [standard_deviation(of_sample) for of_sample in kept["passes"][..., 0].T.tolist()]
     assert kept["scores"][-1].values["deviation"] == pytest.approx(sum(columns) / len(columns), rel=1e-5)
     runs = [train(*NET, f"seed={seed}").path for seed in (0, 1)]
+    copy = shutil.copytree(runs[0], runs[0].with_name("copy"))
+    assert evaluate.run([str(runs[0]), str(copy)]) == 0
+    # a run agrees with its copy; named twice it counts once
+    assert kept["scores"][-1].values["disagreement"] == pytest.approx(0, abs=1e-6)
     assert evaluate.run([str(runs[0]), str(runs[0])]) == 0
-    assert kept["scores"][-1].values["disagreement"] == pytest.approx(0, abs=1e-6)  # a run agrees with itself
+    assert "disagreement" not in kept["scores"][-1].values
     assert evaluate.run([str(run) for run in runs]) == 0
     assert kept["scores"][-1].values["disagreement"] > 1e-3
     assert "entropy" not in kept["scores"][0].values

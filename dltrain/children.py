@@ -39,5 +39,5 @@ def outside_working_folder() -> Iterator[None]:
 
 
 def python_module(module: str) -> list[str]:
-    """Return the begin of a command that runs a module with this Python."""
+    """Return the beginning of a command that runs a module with this Python."""
     return [sys.executable, *safe_options(), "-m", module]

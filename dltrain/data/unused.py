@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dltrain.data.errors import DataError
 from dltrain.data.raw import TEST, VAL, RawData
+from dltrain.text import counted
 
 # what every key that all datasets share does, which an objective has no use for
 _OF_SAMPLES = (
@@ -36,9 +37,11 @@ def unused_keys(
     found = dict(raw.unused)
     own = {mark for mark in (VAL, TEST) if raw.split is not None and bool((raw.split == mark).any())}
     if VAL in own and folds is None:
-        found["val_fraction"] = f"the data have a val split already, of {_size(raw, VAL)} samples"
+        found["val_fraction"] = f"the data have a val split already, of {counted(_size(raw, VAL), 'sample')}"
     if TEST in own:
-        found["test_fraction"] = f"the data have a test split already, of {_size(raw, TEST)} samples"
+        found["test_fraction"] = (
+            f"the data have a test split already, of {counted(_size(raw, TEST), 'sample')}"
+        )
     cut = (
         folds is not None or (VAL not in own and val_fraction > 0) or (TEST not in own and test_fraction > 0)
     )

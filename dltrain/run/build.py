@@ -57,7 +57,7 @@ from dltrain.run.rehearsal import rehearse
 from dltrain.run.source import differences_from
 from dltrain.schedules import Plateau
 from dltrain.seeding import Stream, derive, sample_positions
-from dltrain.text import first_line
+from dltrain.text import counted, first_line
 from dltrain.training.cost import step_flops
 from dltrain.training.forward import keep_head_in_float32
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
@@ -467,7 +467,8 @@ def late(plateaus: list[Any], plan: Plan) -> tuple[str, ...]:
     # the first evaluation is an improvement, and after the last one there is no step
     short = [p.patience for p in plateaus if isinstance(p, Plateau) and p.patience + 1 >= evaluations]
     return tuple(
-        f"plateau  patience {count} changes nothing within {evaluations} evaluations" for count in short[:1]
+        f"plateau  patience {count} changes nothing within {counted(evaluations, 'evaluation')}"
+        for count in short[:1]
     )
 
 
@@ -478,7 +479,7 @@ def beyond(config: Config, plan: Plan) -> tuple[str, ...]:
         keys |= {f"wrap.{word}.k": node["k"]} if word == "lookahead" else {}
     total = plan.total_steps
     return tuple(
-        f"unused   {key}={value}: the run has {total} steps"
+        f"unused   {key}={value}: the run has {counted(total, 'step')}"
         for key, value in keys.items()
         if value and value > total
     )

@@ -84,7 +84,7 @@ class Trained:
         if not found:
             compared = f" (compared: {among})" if among else ""
             return (
-                f"{run} is scored on other data than it was trained on: none of the {counted(samples, 'sample')} ({split}) is equal to one "
+                f"{run} is scored on other data than it was trained on: no sample of its {samples:,} ({split}) is equal to one "
                 f"of its training{compared}"
             )
         usual = (

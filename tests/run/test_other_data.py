@@ -72,7 +72,7 @@ def test_rows_of_the_training_are_counted(run: Path, scored: Any) -> None:
     # another target makes another sample
     found, said = scored(run, write("turned.csv", [row[:-1] + "ba"[row.endswith("b")] for row in rows]))
     assert found["all"]["trained_on"] == 0
-    assert f"other data than it was trained on: none of the {ROWS} samples (all) is equal" in said
+    assert f"other data than it was trained on: no sample of its {ROWS} (all) is equal" in said
 
 
 def test_a_run_that_is_named_twice_counts_once(run: Path, scored: Any, dltrain: Any, capsys: Any) -> None:

@@ -11,6 +11,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dltrain.storage.files import unshare
 from dltrain.sweep.backends import worker
 from dltrain.sweep.backends.worker import Task, Watch
 from dltrain.sweep.jobs import has_checkpoint
@@ -87,6 +88,8 @@ class Workers:
         except MemoryError:
             raise
         except Exception as error:
+            # a stranger's folder may hold a hard link
+            unshare(task.folder / "run.log")
             with open(task.folder / "run.log", "a", encoding="utf-8") as log:
                 self.channel.send((task.number, "ended", *worker.outcome_of(error, log)))
 

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dltrain.commands.launch import BACKEND
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.groups import LIST_GROUPS, OVERLAYS, group_of
 from dltrain.config.keys import LENGTH, is_safe
@@ -116,11 +117,14 @@ def _heads(catalogue: Catalogue, before: list[str]) -> Iterator[str]:
     """Yield `group=`, `knob=` and `group.key=`."""
     yield from (f"{group}=" for group in catalogue.words)
     yield from (f"{path}=" for path in catalogue.params(chosen(catalogue, before)))
+    yield "launch="
 
 
 def values(catalogue: Catalogue, before: list[str], current: str) -> Iterator[str]:
     """Yield the values of `key=…`: words of a group or of a key's rule; also after a comma and inside a list."""
     key, _, typed = current.partition("=")
+    if key == "launch":
+        yield from (f"launch={word}" for word in catalogue.usable(BACKEND))
     head = typed[: max(typed.rfind(","), typed.rfind("[")) + 1]
     if key in catalogue.words:
         words = catalogue.usable(key)

@@ -105,6 +105,7 @@ def page(catalogue: Catalogue) -> Iterator[str]:
         + "  group.key=value, such as optimizer.betas=[0.8,0.99] or model.hidden=[256,128];"
     )
     yield "  `dltrain optimizer=adam --help` lists those of a word, with their rules."
+    yield bold("Elsewhere") + "  launch=slurm (ray, local) trains this one run as a job there: docs/sweeps.md"
     yield bold("Your own words") + "  conf/GROUP/WORD.yaml in the working folder, or --config-dir FOLDER."
     yield (
         bold("Hydra's flags")

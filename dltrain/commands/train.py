@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from omegaconf import open_dict, read_write
 
 from dltrain.commands import STARTED
+from dltrain.commands.launch import BACKEND, launched, refuse_beside
 from dltrain.config.compose import (
     ALIASES,
     CONFIG_NAME,
@@ -48,14 +49,24 @@ def run(arguments: list[str]) -> int:
     check_flags(args)
     catalogue = open_catalogue(args.config_dir)
     hydra = open_hydra(catalogue)
-    if args.multirun:
+    name = args.config_name or CONFIG_NAME
+    shows = [option for option in ("cfg", "info") if getattr(args, option)]
+    if shows:
+        refuse_beside(f"--{shows[0]}", args.overrides)
+    elsewhere = launched(args.overrides, args.multirun, sorted(catalogue.usable(BACKEND)))
+    if elsewhere is not None:
+        # one run: no setting of a sweep, and no key with several values
+        own = [text for text in args.overrides if text in elsewhere]
+        check(own, catalogue, hydra, name)
+    if args.multirun or elsewhere is not None:
         from dltrain.sweep.sweep import Source, run_sweep
 
-        source = Source(catalogue, hydra, args.config_dir, args.config_name or CONFIG_NAME)
-        return run_sweep(args.overrides, source, command_line(arguments))
+        source = Source(catalogue, hydra, args.config_dir, name)
+        texts = args.overrides if elsewhere is None else elsewhere
+        return run_sweep(texts, source, command_line(arguments))
     if args.cfg or args.info or args.shell_completion or args.hydra_help:
         return _hydra_says(args, hydra, catalogue)
-    return train(args.overrides, catalogue, hydra, args.config_name or CONFIG_NAME, command_line(arguments))
+    return train(args.overrides, catalogue, hydra, name, command_line(arguments))
 
 
 def read(arguments: list[str]) -> Namespace:

@@ -32,8 +32,11 @@ OTHERS = (
     "hydra.output_subdir",
     "status",
     "tag",
+    "when",
     "data",
 )
+# `launch` takes the words of a group
+GROUP_OF = {"launch": "sweep.backend"}
 OVERRIDE = re.compile(
     r"(?<![\w./'\"{$])([a-z_]+(?:\.[a-z_0-9]+)*)=(\[[^\]\s]*\]|\"[^\"]*\"|[^\s\"'`),;:\]}]+)"
 )
@@ -88,6 +91,7 @@ def test_the_overrides_of_every_cure_are_valid():
             if PLACEHOLDER.search(override) or key in OTHERS or "{" in value:
                 continue
             count += 1
+            key = GROUP_OF.get(key, key)
             params = list(parameters_of(key, catalogue))
             try:
                 parsed = parse([override], loader)[0]

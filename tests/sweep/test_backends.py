@@ -238,7 +238,16 @@ class Crash(Exception):
     pass
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.ci) for seed in range(1, 12))])
+# seeds by marker; many: `DLTRAIN_ORDERS=10000 pytest -m slow tests/sweep/test_backends.py`
+ORDERS = int(os.environ.get("DLTRAIN_ORDERS", "100"))
+SEEDS = [
+    0,
+    *(pytest.param(seed, marks=pytest.mark.ci) for seed in range(1, 12)),
+    *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(12, ORDERS)),
+]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_the_order_and_the_crashes_no_job_is_lost_or_run_again(driver_of, seed):
     """The driver dies at random events; jobs end in a random order, some by a crash of their own."""
     draw = random.Random(seed)

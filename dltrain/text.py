@@ -32,13 +32,17 @@ def shown(text: str) -> str:
     return "\n".join(line if len(line) <= _MOST else f"{line[:_MOST]}…" for line in lines)
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number of things in words.
+def counted(number: float, noun: str, plural: str = "") -> str:
+    """Return a number with its noun.
 
-    >>> counted(1, "row"), counted(2000, "row")
-    ('1 row', '2,000 rows')
+    >>> counted(1, "row"), counted(2000, "row"), counted(0.5, "epoch"), counted(10, "class")
+    ('1 row', '2,000 rows', '0.5 epochs', '10 classes')
+    >>> counted(2, "hidden file or folder", "hidden files and folders")
+    '2 hidden files and folders'
     """
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+    size = f"{number:,}" if number == int(number) else f"{number:.4g}"
+    plural = plural or noun + ("es" if noun.endswith("s") else "s")
+    return f"{size.removesuffix('.0')} {noun if number == 1 else plural}"
 
 
 def as_cell(value: object) -> object:

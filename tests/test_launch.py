@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from conftest import Run, job_at
 
@@ -16,8 +18,14 @@ def test_a_launched_run_is_the_run(dltrain, workdir, train):
     assert dltrain(*BRIEF, "launch=local", "name=there", "quiet=true") == 0
     (sweep,) = (workdir / "outputs" / "there").iterdir()
     assert Run(job_at(sweep, 0)).timeless_rows == alone.timeless_rows
-    # the same command goes on with what is done already
-    assert (sweep / "sweep.json").is_file()
+    # as if the driver had been killed before its end: the same command goes on in that folder, and trains nothing again
+    record = json.loads((sweep / "sweep.json").read_text())
+    (sweep / "sweep.json").write_text(json.dumps(record | {"finished": False}))
+    written = (job_at(sweep, 0) / "metrics.csv").stat().st_mtime_ns
+    assert dltrain(*BRIEF, "launch=local", "name=there", "quiet=true") == 0
+    assert list((workdir / "outputs" / "there").iterdir()) == [sweep]
+    assert (job_at(sweep, 0) / "metrics.csv").stat().st_mtime_ns == written
+    assert json.loads((sweep / "sweep.json").read_text())["finished"]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +37,7 @@ def test_a_launched_run_is_the_run(dltrain, workdir, train):
         ("-m lr=0.1,0.2 launch.time=3", r"`launch.time=3` is for one run. With -m, write sweep.backend.time=3"),
         ("lr=0.1,0.2 launch=local", r"`lr=0.1,0.2` gives several values. To run each of them, add -m"),
         ("launch=local sweep.trials=3", r"`sweep.trials=3` is a setting of a sweep, and this is one run"),
-        ("launch=local launch.tme=3", r"`sweep.backend.tme` is no key of sweep.backend=local"),
+        ("launch=local launch.tme=3", r"`launch.tme` is no key of launch=local"),
         ("launch=local lr=0.1 --cfg job", r"--cfg shows its configuration. Leave it out:\ndltrain lr=0.1"),
     ],
 )  # fmt: skip

@@ -9,12 +9,12 @@ from typing import Any
 
 from dltrain.commands import listing
 from dltrain.config.keys import label
-from dltrain.loggers.events import count
 from dltrain.screen.table import Column, duration, number, terminal_width, typed
 from dltrain.storage.index import DAMAGED, Entry, number_of
 from dltrain.storage.job_names import job_label
 from dltrain.storage.query import name_of, when
 from dltrain.storage.summary import UNRANKED
+from dltrain.text import counted
 
 # what objectives must agree in to compare, with their direction
 KIND = ("dataset", "dataset.path", "dataset.root", "metric")
@@ -130,14 +130,14 @@ def tags_of(row: listing.Row) -> str:
 
 def _holders(jobs: Sequence[Entry], tag: str, number: int) -> str:
     if number > 1:
-        return count(number, "job")
+        return counted(number, "job")
     return f"job {next(job_label(job.folder_name) for job in jobs if tag in job.tags)}"
 
 
 def sweep_line(row: listing.Row) -> str:
     """Return how many jobs a sweep has, over which axes, and how many failed."""
     whole = len(row.all_jobs)
-    jobs = count(whole, "job") if len(row.jobs) == whole else f"{len(row.jobs)} of {whole} jobs"
+    jobs = counted(whole, "job") if len(row.jobs) == whole else f"{len(row.jobs)} of {whole} jobs"
     if len(row.jobs) == 1 < whole:
         jobs = f"job {job_label(row.jobs[0].folder_name)} of {whole}"
     axes = row.entry.facts.get("axes") or []

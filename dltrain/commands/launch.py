@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dltrain.errors import UserError, listing, nearest, typed
 
@@ -34,6 +36,18 @@ def launched(overrides: list[str], multirun: bool, words: list[str]) -> list[str
         f"{BACKEND}{match['key'] or ''}={match['value']}" if (match := found.get(text)) else text
         for text in overrides
     ]
+
+
+@contextmanager
+def as_launch() -> Iterator[None]:
+    """Let the refusals inside name `launch` and its keys, which were typed, in place of those of the sweep's backend."""
+    try:
+        yield
+    except UserError as error:
+        # a command for the sweep keeps them
+        if "-m" not in str(error).split():
+            error.args = (str(error).replace(BACKEND, "launch"), *error.args[1:])
+        raise
 
 
 def refuse_beside(option: str, overrides: list[str]) -> None:

@@ -277,8 +277,8 @@ def check_named(asked: Arguments) -> None:
         raise CheckpointProblem(f"{first} is no run folder: it has no config.yaml.{hint}")
     if asked.split is not None and asked.inputs:
         raise UserError(
-            f"`--split {asked.split}` predicts for rows of the data of the training, and {asked.inputs[0]} is an input of its own. "
-            "Leave one of them out"
+            f"`--split {asked.split}` predicts for a split of the training data, and {asked.inputs[0]} is other data. Leave one of "
+            "them out"
         )
     if asked.split is None and not asked.inputs:
         raise UserError(

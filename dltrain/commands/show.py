@@ -33,7 +33,7 @@ from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.direction import BETTER
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
-from dltrain.loggers.events import count, shown_name
+from dltrain.loggers.events import shown_name
 from dltrain.screen.numbers import in_bytes
 from dltrain.screen.table import (
     duration,
@@ -49,6 +49,7 @@ from dltrain.screen.table import (
 from dltrain.storage.index import KILLED, number_of
 from dltrain.storage.lock import is_held
 from dltrain.storage.summary import WHOLE, read_json, read_summary
+from dltrain.text import counted
 
 HELP = """
     Of a run: the choices that are not the defaults; objective, scores and, beside those of the test split, a constant
@@ -426,10 +427,10 @@ def sweep_page(
     yield from lines(columns.columns_of(rows[:_SHOWN])) if rows else ()
     notes = []
     if len(rows) < jobs:
-        means = f"{count(len(rows), 'configuration')} by the mean of their runs"
+        means = f"{counted(len(rows), 'configuration')} by the mean of their runs"
         notes.append(f"{means}; intervals and tests: {command('compare', folder)}")
     if jobs > min(len(rows), _SHOWN):
         more = command("runs", folder, "--sort", "objective")
-        notes.append(f"{count(jobs, 'job')} in all: {more}")
+        notes.append(f"{counted(jobs, 'job')} in all: {more}")
     for text in notes:
         yield from textwrap.wrap(text, terminal_width(), break_on_hyphens=False, break_long_words=False)

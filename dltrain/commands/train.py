@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from omegaconf import open_dict, read_write
 
 from dltrain.commands import STARTED
-from dltrain.commands.launch import BACKEND, launched, refuse_beside
+from dltrain.commands.launch import BACKEND, as_launch, launched, refuse_beside
 from dltrain.config.compose import (
     ALIASES,
     CONFIG_NAME,
@@ -62,8 +62,8 @@ def run(arguments: list[str]) -> int:
         from dltrain.sweep.sweep import Source, run_sweep
 
         source = Source(catalogue, hydra, args.config_dir, name)
-        texts = args.overrides if elsewhere is None else elsewhere
-        return run_sweep(texts, source, command_line(arguments))
+        with nullcontext() if elsewhere is None else as_launch():
+            return run_sweep(elsewhere or args.overrides, source, command_line(arguments))
     if args.cfg or args.info or args.shell_completion or args.hydra_help:
         return _hydra_says(args, hydra, catalogue)
     return train(args.overrides, catalogue, hydra, name, command_line(arguments))

@@ -11,13 +11,12 @@ from dltrain import text
 from dltrain.commands.archive import MOVED, put, report
 from dltrain.commands.asked import TEXT, document_schema, object_schema, print_json, read_options
 from dltrain.errors import UserError, typed
-from dltrain.loggers.events import count
 from dltrain.screen.table import Column, lines, write
 from dltrain.storage.folder_names import OUTPUT
 from dltrain.storage.index import Entry, Index, scan
 from dltrain.storage.query import when
 from dltrain.storage.shelves import empty, shelf_of, trashes
-from dltrain.text import short_path
+from dltrain.text import counted, short_path
 
 HELP = """
     The folders move to .dltrain/trash beside the output folder; `dltrain restore` brings them back. Nothing is deleted, and
@@ -123,19 +122,19 @@ def delete(base: Path, sure: bool, as_json: bool, command: str) -> None:
     if as_json:
         print_json({"deleted": paths})
     else:
-        write(f"{count(len(paths), 'folder')} deleted for good" if paths else "The trash is empty.")
+        write(f"{counted(len(paths), 'folder')} deleted for good" if paths else "The trash is empty.")
 
 
 def confirm(paths: Sequence[str], command: str) -> None:
     """Ask for confirmation. Raises UserError if the answer is another one, or standard input is no terminal."""
     if not sys.stdin.isatty():
         raise UserError(
-            f"`trash --empty` deletes {count(len(paths), 'folder')} for good. To do it: {command}"
+            f"`trash --empty` deletes {counted(len(paths), 'folder')} for good. To do it: {command}"
         )
     for path in paths[:10]:
         text.show(short_path(Path(path)), file=sys.stderr)
     more = f" (and {len(paths) - 10} more)" if len(paths) > 10 else ""
-    sys.stderr.write(f"{count(len(paths), 'folder')} deleted for good{more}? Type {_ANSWER}: ")
+    sys.stderr.write(f"{counted(len(paths), 'folder')} deleted for good{more}? Type {_ANSWER}: ")
     sys.stderr.flush()
     if sys.stdin.readline().strip() != _ANSWER:
         raise UserError("nothing was deleted")

@@ -14,9 +14,8 @@ from dltrain.config.compose import open_catalogue
 from dltrain.config.door import Door, door_for_saved
 from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem, FindingsFailure, UserError
-from dltrain.loggers.events import count
 from dltrain.storage.folder_names import SWEEP_RECORD, is_run
-from dltrain.text import show
+from dltrain.text import counted, show
 
 if TYPE_CHECKING:
     from dltrain.run.verification import Verdict
@@ -51,7 +50,7 @@ def run(arguments: list[str]) -> int:
     wrong = [verdict for verdict in verdicts if verdict.findings]
     if wrong:
         raise FindingsFailure(
-            f"{count(sum(len(v.findings) for v in wrong), 'finding')} in {len(wrong)} of {len(verdicts)} folders, listed above."
+            f"{counted(sum(len(v.findings) for v in wrong), 'finding')} in {len(wrong)} of {len(verdicts)} folders, listed above."
         )
     return 0
 

@@ -82,7 +82,7 @@ def in_working_folder(module: str) -> bool:
     spec = _spec_of(module.split(".")[0], here)
     if spec is None:
         return False
-    # a folder without __init__.py has no file of its own
+    # a namespace package has no file
     places = [spec.origin] if spec.has_location else spec.submodule_search_locations or []
     return any(Path(place).resolve().is_relative_to(here.resolve()) for place in places if place)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dltrain.config.groups import GROUPS, LIST_GROUPS
+from dltrain.config.schema import SPLITTING
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
 from dltrain.screen.table import cell, typed
@@ -29,8 +30,7 @@ USED = ("dataset", "evaluation", "augmentation", "metrics", "device", "precision
         "seed", "quiet", "trust")  # fmt: skip
 # keys that divide the data of a run, or say which of them are samples of training
 DIVIDING = ("dataset.val_fraction", "dataset.test_fraction", "dataset.split_seed", "dataset.limit", "dataset.bootstrap",
-            "dataset.normalize", "dataset.class_weights", "dataset.split_column",
-            "dataset.group_column", "dataset.split", "dataset.groups")  # fmt: skip
+            "dataset.normalize", "dataset.class_weights", *(f"dataset.{key}" for key in SPLITTING if key != "test_path"))  # fmt: skip
 # words that stand for no choice
 _SILENT = ("none", "[]", "default", "auto")
 

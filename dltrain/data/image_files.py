@@ -32,6 +32,7 @@ from dltrain.data.pixels import (
 from dltrain.data.raw import Places
 from dltrain.data.streaming import in_threads
 from dltrain.processors import cores
+from dltrain.text import counted
 
 CURE = "take broken images out of the folder, or replace them"
 # files whose sizes are looked at before all are decoded
@@ -102,11 +103,6 @@ def identity(folder: str | Path) -> tuple[int, int]:
     """Return what two names of the same folder share."""
     state = os.stat(folder)
     return state.st_dev, state.st_ino
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """Return `1 image` or `2 images`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def is_hidden(name: str) -> bool:

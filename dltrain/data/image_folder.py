@@ -21,7 +21,6 @@ from dltrain.data.image_files import (
     ImageFiles,
     common_size,
     copies,
-    counted,
     decoded_records,
     is_hidden,
     look_at_all,
@@ -35,6 +34,7 @@ from dltrain.data.tables.cures import value
 from dltrain.declare import declares
 from dltrain.errors import nearest_path
 from dltrain.ranges import Count, FilePath
+from dltrain.text import counted
 
 # `Training`, `train_set`, `val-images`
 _SPLIT_NAME = re.compile(rf"({'|'.join(SPLIT_WORDS)})([ _-]?(set|data|images|split))?", re.IGNORECASE)

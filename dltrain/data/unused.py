@@ -10,17 +10,10 @@ from dltrain.data.errors import DataError
 from dltrain.data.raw import TEST, VAL, RawData
 from dltrain.text import counted
 
-# what every key that all datasets share does, which an objective has no use for
-_OF_SAMPLES = (
-    "val_fraction",
-    "test_fraction",
-    "split_seed",
-    "normalize",
-    "class_weights",
-    "resident_share",
-    "limit",
-    "bootstrap",
-)
+# the arguments of `prepare` that are keys of every dataset
+COMMON_KEYS = (
+    "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit", "bootstrap",
+)  # fmt: skip
 # keys that name the groups of the samples
 _GROUPS = ("group_column", "groups")
 
@@ -33,7 +26,7 @@ def unused_keys(
     draws: whether `split_seed` draws something besides splits and folds, such as the samples of `limit`
     """
     if raw.task == "objective":
-        return dict.fromkeys(_OF_SAMPLES, "a study problem has no samples")
+        return dict.fromkeys(COMMON_KEYS, "a study problem has no samples")
     found = dict(raw.unused)
     own = {mark for mark in (VAL, TEST) if raw.split is not None and bool((raw.split == mark).any())}
     if VAL in own and folds is None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
 from dltrain.direction import BETTER, Mode, improves
-from dltrain.text import utf8
+from dltrain.text import counted, utf8
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,9 +67,8 @@ class RunInfo:
     loaded: str = ""  # which weights came from a file
     early_stopping: str = "patience"  # the word
     stopping: str = ""  # which weights are kept, where that is not plain
-    rules: tuple[
-        str, ...
-    ] = ()  # regularization and what is scheduled besides lr: `strengths × 0 → 1 (linear)`
+    # regularization and what is scheduled besides lr: `strengths × 0 → 1 (linear)`
+    rules: tuple[str, ...] = ()
     plateaus: tuple[str, ...] = ()  # metrics that schedules lower their values by
     inferred: tuple[str, ...] = ()  # what was inferred from the data: `table    house.csv · 506 rows · …`
     resumed: bool = False  # also at step 0, for a run that ended before its first checkpoint
@@ -90,19 +89,19 @@ class RunInfo:
     def summary(self) -> list[tuple[str, tuple[str, ...]]]:
         """Return a description of the run: (label, facts) pairs for the terminal's header and TensorBoard's text tab."""
         kind = {"classification": "class", "regression": "target"}.get(self.task, "value")
-        shape = "×".join(map(str, self.input_shape)) + f" inputs → {count(self.num_classes, kind)}"
-        length = f"{count(self.max_epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}"
+        shape = "×".join(map(str, self.input_shape)) + f" inputs → {counted(self.num_classes, kind)}"
+        length = f"{counted(self.max_epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}"
         if self.max_epochs * self.steps_per_epoch != self.total_steps:  # the run was given in steps
-            length = f"{count(self.total_steps, 'step')}, {self.steps_per_epoch:,} an epoch"
+            length = f"{counted(self.total_steps, 'step')}, {self.steps_per_epoch:,} an epoch"
         training = (self.optimizer, f"lr {self.lr:g}", f"schedule {self.schedule}")
-        machine = (self.device, self.precision, count(self.threads, "thread"), f"seed {self.seed}")
+        machine = (self.device, self.precision, counted(self.threads, "thread"), f"seed {self.seed}")
         resumed = (f"resumed at step {self.resumed_step:,}",) if self.resumed_step else ()
         return [
             ("data", (self.dataset, *(f"{n:,} {split}" for split, n in self.sizes.items()), shape)),
             *map(labelled_facts, self.inferred),
             (
                 "model",
-                (self.model, count(self.parameters, "parameter"), *([self.loaded] if self.loaded else [])),
+                (self.model, counted(self.parameters, "parameter"), *([self.loaded] if self.loaded else [])),
             ),
             ("training", (*training, f"batch {self.batch_size:,}", f"at most {length}", *resumed)),
             *([("rules", self.rules)] if self.rules else []),
@@ -182,13 +181,6 @@ def labelled_facts(line: str) -> tuple[str, tuple[str, ...]]:
     """Split `label   fact · fact` into its label and facts."""
     label, _, text = line.partition(" ")
     return label, tuple(text.strip().split(" · "))
-
-
-def count(number: float, noun: str) -> str:
-    """Return a number with its noun: 1 epoch, 2,000 epochs, 0.5 epochs, 10 classes."""
-    size = f"{number:,}" if number == int(number) else f"{number:.4g}"
-    plural = noun + ("es" if noun.endswith("s") else "s")
-    return f"{size.removesuffix('.0')} {noun if number == 1 else plural}"
 
 
 def score_of(row: Mapping[str, float], metric: str) -> float:

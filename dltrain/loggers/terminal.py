@@ -13,11 +13,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple, TextIO
 
-from dltrain.loggers.events import Best, Progress, Result, RunInfo, count, has_curves, not_finite
+from dltrain.loggers.events import Best, Progress, Result, RunInfo, has_curves, not_finite
 from dltrain.screen.notebook import Line
 from dltrain.screen.numbers import bar, clock, in_bytes, minutes, number, rate
 from dltrain.screen.output import SafeStream, Screen, open_screen
-from dltrain.text import short_path
+from dltrain.text import counted, short_path
 
 REFRESH_SECONDS = 0.25
 MARKS = {"completed": ("✓", "green"), "early_stopped": ("✓", "green"), "converged": ("✓", "green")}
@@ -250,7 +250,7 @@ def outcome(info: RunInfo, result: Result, width: int | None) -> list[Line]:
 
 
 def effort(result: Result) -> list[str]:
-    facts = [clock(result.seconds), count(result.epochs, "epoch"), count(result.steps, "step")]
+    facts = [clock(result.seconds), counted(result.epochs, "epoch"), counted(result.steps, "step")]
     if result.images_per_second > 0:
         facts.append(f"{rate(result.images_per_second)} samples/s")
     if result.peak_memory_bytes > 0:

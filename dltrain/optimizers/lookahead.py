@@ -31,6 +31,8 @@ class Lookahead:
     """
 
     gives = frozenset({"slow weights"})
+    # the key whose number of steps passes between two actions
+    interval = "k"
 
     def __init__(self, optimizer: SteppingOptimizer, k: Count = 5, alpha: Part = 0.5) -> None:
         self.optimizer, self.k, self.alpha = optimizer, k, alpha

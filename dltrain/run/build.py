@@ -122,7 +122,7 @@ def build(
                 *unused,
                 *getattr(loss, "notes", ()),
                 *late(plateaus, plan),
-                *beyond(config, plan),
+                *beyond(config, door, plan),
                 *note,
                 *mixed_units(splits.spec, names, str(config.early_stopping.get("metric"))),
                 *slow_choices(device, plan.precision),
@@ -472,11 +472,12 @@ def late(plateaus: list[Any], plan: Plan) -> tuple[str, ...]:
     )
 
 
-def beyond(config: Config, plan: Plan) -> tuple[str, ...]:
-    """Return lines on intervals that are longer than the run, so that nothing happens."""
+def beyond(config: Config, door: Door, plan: Plan) -> tuple[str, ...]:
+    """Return lines on intervals that are longer than the run, so that nothing happens; a wrap names the key of its own as `interval`."""
     keys = {"log.every_steps": config.log.every_steps}
     for word, node in config.wrap.items():
-        keys |= {f"wrap.{word}.k": node["k"]} if word == "lookahead" else {}
+        key = getattr(door.locate(node["_target_"], f"wrap.{word}"), "interval", "")
+        keys |= {f"wrap.{word}.{key}": node[key]} if key in node else {}
     total = plan.total_steps
     return tuple(
         f"unused   {key}={value}: the run has {counted(total, 'step')}"

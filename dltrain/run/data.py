@@ -20,16 +20,13 @@ from dltrain.data.prepare import Splits, prepare
 from dltrain.data.progress import progress_shown
 from dltrain.data.raw import Encoder, RawData
 from dltrain.data.torch_dataset import as_raw
-from dltrain.data.unused import refuse_unused
+from dltrain.data.unused import COMMON_KEYS, refuse_unused
 from dltrain.errors import DataProblem, UserError, typed
 from dltrain.run.plan import check_memory
 
 SCHEDULES = ("schedule", "momentum_schedule", "penalty_schedule")
 # values by which a key asks for nothing; null or an empty list for all others
 _OFF = {"class_weights": "none", "bootstrap": False}
-COMMON_DATASET_KEYS = (
-    "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit", "bootstrap",
-)  # fmt: skip
 
 
 def build_data(
@@ -47,7 +44,7 @@ def build_data(
     machine: dict[str, Any] = {"device": device, "workers": config.workers, "statistics": statistics}
     machine |= {"worker_timeout": config.worker_timeout, "contract": contract}
     machine["without_val"] = without_val(config)
-    common = {key: config.dataset[key] for key in COMMON_DATASET_KEYS}
+    common = {key: config.dataset[key] for key in COMMON_KEYS}
     common["bootstrap"] = config.seed if common["bootstrap"] else None
     with data_problems(), progress_shown(not config.quiet):
         raw = load_data(config, door, contract, tolerant)
@@ -87,12 +84,12 @@ def load_data(
     config: Config, door: Door, contract: Contract | None = None, tolerant: bool = False
 ) -> RawData:
     """Load the dataset; a table is read by the contract of an earlier run, if it is given."""
-    own = {key: value for key, value in config.dataset.items() if key not in COMMON_DATASET_KEYS}
+    own = {key: value for key, value in config.dataset.items() if key not in COMMON_KEYS}
     if contract is not None and contract.columns:
         runtime = {"contract": contract, "tolerant": tolerant}
         own |= {name: value for name, value in runtime.items() if takes(name, door, config)}
     with data_problems():
-        return with_columns(as_raw(door.build(own, "dataset", common=COMMON_DATASET_KEYS)))
+        return with_columns(as_raw(door.build(own, "dataset", common=COMMON_KEYS)))
 
 
 def with_columns(raw: RawData) -> RawData:

@@ -83,7 +83,7 @@ def record(deployed: Deployed, model: str) -> ExportedProgram:
             )
         except OSError as error:
             raise ResourceProblem(
-                f"torch.export cannot write what it writes: {error}. Make room, or name another place: export TMPDIR=FOLDER"
+                f"torch.export cannot write its temporary files: {error}. Free some space, or set another folder: export TMPDIR=FOLDER"
             ) from None
         # torch.export raises its own kinds, which are private
         except Exception as error:

@@ -37,7 +37,7 @@ def clear_temporary(folder: Path) -> None:
 
 
 def unshare(file: Path) -> None:
-    """Give a file with other names (hard links), which may be files of the user's, a content of its own before it is written."""
+    """Replace a file that has hard links by a copy, so that writing to it does not change the same file under another name."""
     with suppress(FileNotFoundError):
         status = file.lstat()
         if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:

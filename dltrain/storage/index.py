@@ -331,7 +331,7 @@ class Cache:
             return {}
 
     def _is_file(self) -> bool:
-        """Return whether it is a file of bearable size; it may be a stranger's."""
+        """Return whether it is a regular file of at most `MAX_TABLE_BYTES`; it may be a stranger's."""
         try:
             status = self.file.lstat()
             return stat.S_ISREG(status.st_mode) and status.st_size <= MAX_TABLE_BYTES
@@ -344,7 +344,7 @@ class Cache:
             with suppress(OSError):
                 os.unlink(f"{self.file}{ending}")
         connection = sqlite3.connect(self.file, timeout=2.0, isolation_level=None)
-        # no row says more than the summary that it was made from
+        # a row holds no more than the summary that it was made from
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BYTES)
         # a damaged cache is made again: nothing in it is worth waiting for the disk
         connection.execute("PRAGMA synchronous=OFF")

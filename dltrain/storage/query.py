@@ -42,7 +42,7 @@ _TIMES = (
 
 @dataclass(frozen=True)
 class Filter:
-    """One condition; `span` is the begin and the end of the time that `when` is compared with."""
+    """One condition; `span` is the start and the end of the time that `when` is compared with."""
 
     key: str
     sign: str
@@ -71,7 +71,7 @@ def read_filter(text: str) -> Filter:
 
 
 def span_of(text: str) -> tuple[str, str]:
-    """Return the begin and the end of a time as `when` writes them: a day stands for all of it, as a month or a minute does.
+    """Return the start and the end of a time as `when` writes them: a day stands for all of it, as a month or a minute does.
 
     Raises UserError for what is neither a date nor a time.
     """

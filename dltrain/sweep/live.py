@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dltrain.loggers.events import count, has_curves
+from dltrain.loggers.events import has_curves
 from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.jobs import Job, number
 from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.coverage import ALL
 from dltrain.sweep.plan.plan import Plan
-from dltrain.text import show
+from dltrain.text import counted, show
 
 SHOWN = 15  # rows of the ranked table
 LISTED = 1000  # jobs of a dry run
@@ -181,7 +181,7 @@ def dry_run(
     told = "all composed and valid"
     if plan.total > ALL:
         told = f"every value, and every two values together, composed and valid in {checked} configurations"
-    show(f"\n{count(plan.total, 'job')}, {told}; nothing was run")
+    show(f"\n{counted(plan.total, 'job')}, {told}; nothing was run")
     return 0
 
 
@@ -229,6 +229,6 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
         show(f"\nnote: {note}")
     done = sum(job.is_done and not job.failed for job in jobs)
     total = plan.total
-    show(f"\n{done} of {count(total, 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
+    show(f"\n{done} of {counted(total, 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
     if any(has_curves(job.folder) for job in jobs if not job.failed):
         show(f"tensorboard --logdir {shlex.quote(str(folder))}")

@@ -167,7 +167,7 @@ def test_what_is_refused(predict, kinds, folder, monkeypatch):
     for words, reason in (
         (("--split", "tset"), r"`--split` is tset; it must be train, val or test\. Did you mean `test`\?"),
         (("split=test",), r"`split=test`: the split is an option\. Write --split test"),
-        (("--split", "test", folder / "t.csv"), r"t\.csv is an input of its own\. Leave one of them out"),
+        (("--split", "test", folder / "t.csv"), r"t\.csv is other data\. Leave one of them out"),
         (("--split", "test", "dataset.split_seed=3"), r"`dataset\.split_seed` cannot change here"),
         (("--split",), r"`--split` needs a value: test"),
         ((), r"of the data of the training: --split test"),

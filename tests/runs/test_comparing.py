@@ -205,7 +205,7 @@ def test_copies_of_a_run_are_no_repetitions(workdir):
     found = compared(*copies, cut, whole)
     (group,) = found.groups
     assert (group.values, [member.path for member in group.members]) == ([0.5, 0.4], [copies[0], whole])
-    told = "5 runs are left out: they have the configuration, seed and fold of another one, so no repetition more"
+    told = "5 runs are left out: they have the configuration, seed and fold of another run, which counts once"
     assert told in found.notes
     assert [len(group.values) for group in compared(*copies[:2]).groups] == [1]
 
@@ -394,7 +394,9 @@ def test_a_figure_replaces_the_numbers_of_an_earlier_one_and_no_other_file(workd
     assert (workdir / "own.pdf.csv").read_text() == (workdir / "own.svg.csv").read_text()
     for content in (b"epoch,loss\n1,2\n", b"\xff\xfe", b""):
         (workdir / "own.pdf.csv").write_bytes(content)
-        with pytest.raises(UserError, match="own.pdf.csv, which is no such table: it would be lost"):
+        with pytest.raises(
+            UserError, match="own.pdf.csv, which holds something else and would be overwritten"
+        ):
             dltrain("compare", "0000", "--figure", "own.pdf")
         assert (workdir / "own.pdf.csv").read_bytes() == content
 

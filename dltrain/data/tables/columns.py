@@ -28,9 +28,8 @@ from dltrain.data.tables.text import Coded, Flags, Floats
 
 ODD_SHARE = 0.05  # of the values of a column of numbers or dates may be something else before it is text
 _FEW_LEVELS = 20  # up to so many are a category, however seldom each occurs
-_FEW_WORDS = (
-    3  # among numbers or dates, so many different ones may stand for a missing value in more rows, too
-)
+# among numbers or dates, so many different words may stand for a missing value in more rows, too
+_FEW_WORDS = 3
 
 
 @dataclass(frozen=True)

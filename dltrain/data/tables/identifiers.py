@@ -8,9 +8,8 @@ from dltrain.data.tables import text
 from dltrain.data.tables.text import Floats
 
 MOST_LEVELS = 100  # a text column with more different values is text, not a category
-TELLING_ROWS = (
-    10  # with fewer rows, a row number or a name is not distinguished from a quantity or a category
-)
+# with fewer rows, a row number or a name is not distinguished from a quantity or a category
+TELLING_ROWS = 10
 _TELLING_NUMBERS = 100  # with fewer rows, values alone do not identify a row number
 _REPEATS, _REPEATS_WHERE_SORTED = 5, 1  # that numbers at random would have, and numbers that name rows do not
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 from dltrain.config.schema import Config
-from dltrain.loggers.events import count
 from dltrain.sweep.backends import pool
 from dltrain.sweep.backends.local import Local, Running
 from dltrain.sweep.backends.pool import Worker
@@ -16,6 +15,7 @@ from dltrain.sweep.backends.slots import Slot
 from dltrain.sweep.backends.stack import StackTask, work_together
 from dltrain.sweep.backends.worker import work
 from dltrain.sweep.jobs import Job, has_checkpoint
+from dltrain.text import counted
 
 LARGEST = 32  # jobs of a stack; 64 cost 12 % more each, out of the cache, and lose more when their process is killed
 MODELS = frozenset(f"dltrain.models.mlp.{name}" for name in ("MLP", "Linear", "DeepLinear"))
@@ -160,11 +160,11 @@ class Stacked(Local):
             key = stack_key(job.config)
             (alone if key is None else together).setdefault(key or why_alone(job.config), []).append(job)
         return [
-            f"{count(len(members), 'job')} can train together as one model: {numbers(members)}"
+            f"{counted(len(members), 'job')} can train together as one model: {numbers(members)}"
             for members in together.values()
             if len(members) > 1
         ] + [
-            f"{count(len(members), 'job')} in processes of their own, for {why}: {numbers(members)}"
+            f"{counted(len(members), 'job')} in processes of their own, for {why}: {numbers(members)}"
             for why, members in alone.items()
         ]
 

@@ -1,10 +1,9 @@
 """Runs side by side: in which choices they differ, and whether their results do.
 
-Runs that differ in `seed` and `fold` alone are repetitions of one configuration; of those that have both in common, which are
-copies, one counts. A configuration gets the mean of its
-repetitions with Student's interval, and is tested against the best one: by a paired t-test where both have the same seeds
-and folds, else by Welch's t-test; corrected for the number of tests by Holm. Configurations are ranked and tested only among
-those that were trained on the same data.
+Runs that differ in `seed` and `fold` alone are repetitions of one configuration; copies, with the same seed and fold, count once.
+A configuration gets the mean of its repetitions with Student's interval, and is tested against the best one: by a paired t-test
+where both have the same seeds and folds, else by Welch's t-test; corrected for the number of tests by Holm. Configurations are
+ranked and tested only among those that were trained on the same data.
 """
 
 from __future__ import annotations

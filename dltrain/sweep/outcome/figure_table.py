@@ -32,7 +32,7 @@ def check_table(file: Path) -> None:
         head = []
     if len(head) != 6 or [head[0], *head[3:]] != ["configuration", "low", "high", "n"]:
         raise UserError(
-            f"`--figure` writes its numbers to {table}, which is no such table: it would be lost. Move it, or name another figure"
+            f"`--figure` writes its numbers to {table}, which holds something else and would be overwritten. Move it, or name another figure"
         )
 
 

@@ -135,4 +135,4 @@ def copies_notes(groups: Sequence[Group]) -> list[str]:
     if not copies:
         return []
     what = "1 run is left out: it has" if copies == 1 else f"{copies} runs are left out: they have"
-    return [f"{what} the configuration, seed and fold of another one, so no repetition more"]
+    return [f"{what} the configuration, seed and fold of another run, which counts once"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dltrain.loggers.events import count
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan.plan import Plan
+from dltrain.text import counted
 
 
 def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished: str) -> list[str]:
@@ -21,11 +21,11 @@ def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished
     reused = sum("reused" in job.summary for job in jobs)
     if reused:
         notes.append(
-            f"{count(reused, 'job')} not run again: taken over from finished runs (`reused` in summary.json)."
+            f"{counted(reused, 'job')} not run again: taken over from finished runs (`reused` in summary.json)."
         )
     if missing:
         notes.append(
-            f"{unfinished} with {count(missing, 'job')} to go. The same command goes on, or: "
+            f"{unfinished} with {counted(missing, 'job')} to go. The same command goes on, or: "
             f"{plan.resume_command(folder)}"
         )
     elif failed:

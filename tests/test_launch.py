@@ -17,7 +17,8 @@ def test_a_launched_run_is_the_run(dltrain, workdir, train):
     alone = train(*BRIEF)
     assert dltrain(*BRIEF, "launch=local", "name=there", "quiet=true") == 0
     (sweep,) = (workdir / "outputs" / "there").iterdir()
-    assert Run(job_at(sweep, 0)).timeless_rows == alone.timeless_rows
+    there = Run(job_at(sweep, 0))
+    assert there.timeless_rows == alone.timeless_rows and there.summary["test"] == alone.summary["test"]
     # as if the driver had been killed before its end: the same command goes on in that folder, and trains nothing again
     record = json.loads((sweep / "sweep.json").read_text())
     (sweep / "sweep.json").write_text(json.dumps(record | {"finished": False}))

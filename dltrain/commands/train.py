@@ -31,6 +31,7 @@ from dltrain.config.compose import (
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.groups import OF_SWEEPS
 from dltrain.config.hydra_private import get_args_parser
+from dltrain.config.keys import keys_of
 from dltrain.config.schema import Config, run_name
 from dltrain.config.validation import validate
 from dltrain.data.progress import say_reading
@@ -57,7 +58,9 @@ def run(arguments: list[str]) -> int:
     if elsewhere is not None:
         # one run: no setting of a sweep, and no key with several values
         own = [text for text in args.overrides if text in elsewhere]
-        check(own, catalogue, hydra, name)
+        # as a run does, and a sweep only when it is asked to
+        scored = check(own, catalogue, hydra, name).config.evaluation.test
+        elsewhere += ["evaluation.test=true"] * (scored and "evaluation.test" not in keys_of(own))
     if args.multirun or elsewhere is not None:
         from dltrain.sweep.sweep import Source, run_sweep
 

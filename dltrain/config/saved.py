@@ -314,8 +314,8 @@ def _quoted(value: str) -> str:
 
 
 def _read_value(text: str) -> Any:
-    """Parse a value as the command line does; YAML alone would read 1e-3 as a string."""
-    value = yaml.safe_load(text)
+    """Parse a value as the command line does; YAML alone would read 1e-3 as a string, and refuse %d/%m/%Y."""
+    value = text if text.startswith("%") else yaml.safe_load(text)
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

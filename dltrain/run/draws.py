@@ -91,6 +91,6 @@ def copies_of(augmentation: Augmentation | None, spec: DataSpec, named: bool = F
     if not kept:
         raise UserError(
             "`evaluation.tta` augments the samples that are scored, and this run has no augmentation that leaves targets alone.\n"
-            f"Name some: dltrain evaluate RUN evaluation.tta=8 evaluation.tta_words=[{word_for_copies(spec)}]"
+            f"Name some: evaluation.tta=8 evaluation.tta_words=[{word_for_copies(spec)}]"
         )
     return Augmentation(kept)

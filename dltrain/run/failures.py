@@ -11,7 +11,7 @@ from dltrain.run.rehearsal import own_parts, owner
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.guard import NonFinite
 
-_SMALLER_LR = "Most often lr is too large. Try a tenth of it, or regularization=[gradient_clipping]."
+_SMALLER_LR = "Most often lr is too large. Try a tenth of it, or regularization=[gradient_clipping]; `dltrain find-lr` compares several."
 
 
 def explain(error: BaseException, experiment: Experiment) -> BaseException:

@@ -83,7 +83,7 @@ def test_only_ten_are_named_and_all_are_kept(folder):
 
 def test_sizes_are_refused_still_and_a_folder_without_an_image_that_can_be_used(folder):
     picture(folder / "cat" / "20.png", 1, (7, 5))
-    with pytest.raises(DataError, match=r"several sizes|cannot use the image .*20\.png \(7 wide"):
+    with pytest.raises(DataError, match=r"several sizes"):
         image_folder(str(folder), **SKIP)
     for file in folder.rglob("*.png"):
         file.write_bytes(b"x")

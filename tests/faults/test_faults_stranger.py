@@ -308,7 +308,7 @@ def test_an_export_without_room_for_temporary_files(run, dltrain, monkeypatch):
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
 
     monkeypatch.setattr("torch.export.export", refuse)
-    with pytest.raises(ResourceProblem, match="No usable temporary directory found. Make room"):
+    with pytest.raises(ResourceProblem, match="No usable temporary directory found. Free some space"):
         dltrain("export", run, "--format", "safetensors")
 
 
@@ -381,6 +381,7 @@ def test_files_of_no_size_are_not_read(tmp_path, monkeypatch, read):
         raise AssertionError("it is read")
 
     monkeypatch.setattr(Path, "read_text", waits)
+    monkeypatch.setattr("os.fdopen", waits)
     monkeypatch.setattr("pyarrow.input_stream", waits)
     monkeypatch.setattr("numpy.load", waits)
     with suppress(DataError, CheckpointProblem):

@@ -33,7 +33,9 @@ def test_a_run_with_val_loss_0_and_an_exploded_training_loss_diverged(dltrain, w
     first, second = str(raised.value).splitlines()
     grown = r"train/loss is \d\S*e\+\d\d at the best evaluation, and was 1\.\d* in the first batch"
     assert re.fullmatch(rf"The run diverged: {grown}\.", first)
-    assert second == "Most often lr is too large. Try a tenth of it, or regularization=[gradient_clipping]."
+    assert second == (
+        "Most often lr is too large. Try a tenth of it, or regularization=[gradient_clipping]; `dltrain find-lr` compares several."
+    )
     (folder,) = run_folders(workdir)
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["objective"]) == ("diverged", 0.0)
@@ -76,7 +78,7 @@ def test_a_loss_that_begins_high_and_falls_has_not_diverged(train):
     assert run.summary["status"] == "completed"
 
 
-def test_lr_auto_and_find_lr_do_not_take_a_rate_that_diverged(capsys):
+def test_find_lr_does_not_take_a_rate_that_diverged(capsys):
     options = ["--from", "1e-3", "--to", "1e6", "--points", "2", "--steps", "4", "--json"]
     dispatch(["find-lr", "dataset=iris", "optimizer=adam", *options])
     said = json.loads(capsys.readouterr().out)

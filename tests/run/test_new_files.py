@@ -12,6 +12,8 @@ import pytest
 
 from dltrain import api, errors
 from dltrain.cli import dispatch
+from dltrain.config import saved
+from dltrain.config.compose import open_catalogue
 
 Rows = list[tuple[str, str, str, str]]
 HEADER = "sold;share;size;kind"
@@ -145,3 +147,17 @@ def test_evaluate_reads_dates_by_the_form_that_the_cure_names(form, run, workdir
         dispatch(["evaluate", str(run), "dataset.path=new.csv"])
     (cure,) = shlex.split(str(caught.value).rpartition(" set ")[2])
     assert dispatch(["evaluate", str(run), "dataset.path=new.csv", cure]) == 0
+
+
+@pytest.mark.parametrize("value, read", [("%d/%m/%Y", "%d/%m/%Y"), ("'%Y'", "%Y"), ("1e-3", 0.001)])
+def test_a_form_of_dates_needs_no_quotes(value, read):
+    """YAML takes % for a directive; a training takes the same word."""
+    content = {"dataset": {}}
+    catalogue = open_catalogue()
+    knobs = (
+        {"dataset.x": catalogue.words["dataset"]["csv"].params["dataset.date_format"]}
+        if isinstance(read, str)
+        else {"dataset.x": catalogue.knobs["lr"]}
+    )
+    saved.set_value(content, f"dataset.x={value}", knobs)
+    assert content["dataset"]["x"] == read

@@ -156,7 +156,14 @@ def test_several_runs_are_the_ensemble_of_evaluate(predict, folder, kinds, capsy
 def test_samples_without_a_file_are_counted(predict, workdir):
     run = api.train("dataset=iris", "dataset.test_fraction=0", steps=2, quiet=True).path
     code, out, _ = predict(run, "--split", "val", "--output", "-")
-    assert code == 0 and list(rows_of(out)[0])[:3] == ["row", "truth", "label"]
+    found = rows_of(out)
+    assert code == 0 and list(found[0])[:3] == ["row", "truth", "label"]
+    # the flowers of iris are sorted, 50 of each species
+    species = {int(row["row"]): row["truth"] for row in found}
+    assert len(species) == len(found) == 15 and set(species) <= set(range(1, 151))
+    assert all(
+        row["truth"] == ("setosa", "versicolor", "virginica")[(int(row["row"]) - 1) // 50] for row in found
+    )
     with pytest.raises(errors.UserError, match=r"has no such split; it has train, val"):
         predict(run, "--split", "test")
     with pytest.raises(errors.DataProblem, match=r"`--keep` is a, and iris has no columns"):
@@ -229,6 +236,7 @@ def test_the_split_is_checked_without_torch(workdir):
         "import sys; from dltrain.cli import dispatch\n"
         "try: dispatch(['predict', 'run', '--split', 'tset'])\n"
         "except BaseException as error: assert 'tset' in str(error), error\n"
+        "else: sys.exit(3)\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -57,11 +57,10 @@ def test_the_best_thresholds_are_those_of_a_search_by_scikit_learn(place):
 
 
 def test_a_threshold_is_written_with_few_digits():
-    pairs = {(0.301, 0.42): 0.4, (0.312, 0.319): 0.315, (0.4, 0.6): 0.5, (0.61, 0.93): 0.7, (0.0, 0.04): 0.04}
+    pairs = {(0.301, 0.42): 0.4, (0.312, 0.319): 0.319, (0.4, 0.6): 0.5, (0.61, 0.93): 0.7, (0.0, 0.04): 0.04}
     for (low, high), value in pairs.items():
-        found = simplest(low, high)
-        assert low < found <= high and len(str(found)) <= len(str(value))
-    assert simplest(0.25, 0.25 + 1e-12) <= 0.25 + 1e-12
+        assert simplest(low, high) == value
+    assert 0.25 < simplest(0.25, 0.25 + 1e-12) <= 0.25 + 1e-12
 
 
 def test_a_threshold_of_one_half_changes_nothing():

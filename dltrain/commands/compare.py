@@ -93,10 +93,10 @@ def run(arguments: list[str]) -> int:
     style, page_file = None, Path(given["--html"]) if "--html" in given else None
     if "--figure" in given:
         style = figure.Style.read(Path(given["--figure"]), given)
-        figure.check_file("--figure", style.file)
+        figure.check_file(style.file)
         figure_table.check_table(style.file)
     if page_file is not None:
-        figure.check_file("--html", page_file, (".html",))
+        figure.check_name("--html", page_file, (".html",))
     x = figure.read_x(given.get("--x", figure.Style.x))
     found = comparison.compare(members_of(run_folders("compare", rest)), given.get("--metric"))
     files = figure.draw(found, style) if style is not None else []

@@ -327,7 +327,8 @@
         axes: [{ grid: { show: false }, space: 60, size: 28, ...(this.xs.every(Number.isInteger) ? { incrs: WHOLE } : {}) }, values(this.log, this.isGiven() ? this.spec : {})],
         cursor: {
           drag: { x: true, y: false, setScale: false, dist: 8 },
-          points: { show: this.single || this.spec.series.length > FEW ? false : undefined, size: 9, width: 0 },
+          move: (u, left, top) => [left < 0 ? left : u.valToPos(this.xs[u.posToIdx(left)], "x"), top],
+          points: this.single || this.spec.series.length > FEW ? { show: false } : { size: 9, width: 0 },
         },
         hooks: {
           draw: [(u) => this.marks(u)],
@@ -381,15 +382,20 @@
       const first = inView[0] ?? 0, last = inView[inView.length - 1] ?? 0, at = u.cursor.left >= 0 ? u.cursor.idx : null;
       const half = (view[1] - view[0]) / 2, center = xs[at ?? last];
       const go = (i, top = u.cursor.top) => u.setCursor({ left: u.valToPos(xs[Math.min(last, Math.max(first, i))], "x"), top: Math.max(0, top) });
+      // the values stay those of the same x, once the chart is drawn again
+      const see = (from, to) => {
+        zoom(from, to);
+        if (at !== null) queueMicrotask(() => u.setCursor({ left: u.valToPos(xs[at], "x"), top: u.cursor.top }));
+      };
       return {
         ArrowLeft: () => go(at === null ? last : at - 1),
         ArrowRight: () => go(at === null ? first : at + 1),
         ...(this.single ? { ArrowUp: () => this.neighbor(-1, at ?? last, go), ArrowDown: () => this.neighbor(1, at ?? last, go) } : {}),
         Home: () => go(first),
         End: () => go(last),
-        "+": () => zoom(center - half / 2, center + half / 2),
-        "-": () => zoom(center - 2 * half, center + 2 * half),
-        0: () => zoom(...whole),
+        "+": () => see(center - half / 2, center + half / 2),
+        "-": () => see(center - 2 * half, center + 2 * half),
+        0: () => see(...whole),
         l: () => this.setLog(!this.log),
       };
     }

@@ -68,7 +68,9 @@ def is_repeated(plan: Plan) -> bool:
 
 def ranking_heads(plan: Plan) -> list[str]:
     others = [name for name in plan.objectives if name != plan.metric]
-    last = ["std", "95 % interval", "n", "against the best"] if is_repeated(plan) else ["best epoch", "status"]
+    last = (
+        ["std", "95 % interval", "n", "against the best"] if is_repeated(plan) else ["best epoch", "status"]
+    )
     return ["#", "job", "configuration", plan.metric, *others, *last]
 
 
@@ -105,6 +107,12 @@ def bars(plan: Plan, rows: list[Row]) -> list[dict[str, Any]]:
     """Return the importance of the axes with its interval, in percent; `chance`: the interval begins at none."""
     shares = importance(plan, rows)
     return [
-        {"name": name, "share": 100 * shares[name], "low": 100 * low, "high": 100 * high, "chance": low < 1e-9}
+        {
+            "name": name,
+            "share": 100 * shares[name],
+            "low": 100 * low,
+            "high": 100 * high,
+            "chance": low < 1e-9,
+        }
         for name, (low, high) in uncertainty(plan, rows).items()
     ]

@@ -151,15 +151,15 @@ def importance(plan: Plan, rows: list[Row]) -> dict[str, float]:
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def uncertainty(plan: Plan, rows: list[Row]) -> dict[str, tuple[float, float]]:
-    """Return the 95 % interval of the importance of each axis; without axes of which no value has two configurations."""
+def uncertainty(plan: Plan, rows: list[Row]) -> dict[str, tuple[float, float, float]]:
+    """Return the importance of each axis and its 95 % interval; without axes of which no value has two configurations."""
     complete = [row for row in rows if row.complete]
     found = {}
     for name, share in importance(plan, rows).items():
         axis = next(axis for axis in plan.search_axes if axis.name == name)
         parts = len(_parts(axis, complete))
         if len(complete) > parts:
-            found[name] = statistics.share_interval(min(1.0, share), parts, len(complete))
+            found[name] = (share, *statistics.share_interval(share, parts, len(complete)))
     return found
 
 

@@ -11,7 +11,7 @@ from dltrain.direction import BETTER
 from dltrain.report.page import fill
 from dltrain.sweep.jobs import Job, number, write
 from dltrain.sweep.outcome.charts import data_of, is_best
-from dltrain.sweep.outcome.ranking import Row, importance, uncertainty
+from dltrain.sweep.outcome.ranking import Row, uncertainty
 from dltrain.sweep.plan.plan import Plan
 
 MAX_ROWS = 200  # of the ranking
@@ -105,14 +105,7 @@ def failure(plan: Plan, job: Job) -> dict[str, Any]:
 
 def bars(plan: Plan, rows: list[Row]) -> list[dict[str, Any]]:
     """Return the importance of the axes with its interval, in percent; `chance`: the interval begins at none."""
-    shares = importance(plan, rows)
     return [
-        {
-            "name": name,
-            "share": 100 * shares[name],
-            "low": 100 * low,
-            "high": 100 * high,
-            "chance": low < 1e-9,
-        }
-        for name, (low, high) in uncertainty(plan, rows).items()
+        {"name": name, "share": 100 * share, "low": 100 * low, "high": 100 * high, "chance": low < 1e-9}
+        for name, (share, low, high) in uncertainty(plan, rows).items()
     ]

@@ -39,7 +39,7 @@ HELP = """
   --metric NAME           a score: val/accuracy, test/accuracy, seconds
   --figure FILE.pdf       curves over epochs, the mean with its interval over seeds; also .svg and .png. The data are
                           written beside it as FILE.pdf.csv. Needs: pip install altair vl-convert-python
-  --html FILE.html        a page with the table and the curves, which needs no network (the same packages)
+  --html FILE.html        a page with the table and the curves, which needs neither network nor packages
   --y COLUMN              what the curves show: a column of metrics.csv; by default the metric
   --x epoch|step|seconds  over what; by default epoch
   --size 8.5x6            width and height of the figure in cm

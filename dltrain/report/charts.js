@@ -164,7 +164,7 @@
       const common = { font: FONT, stroke: css("soft"), gap: 6, ticks: { show: false }, values: (u, splits) => labels(splits) };
       this.u = new uPlot({
         width, height, legend: { show: false },
-        cursor: { y: false, bind: { dblclick: () => () => zoom(...whole) }, drag: { x: false, setScale: false }, ...cursor },
+        cursor: { y: false, bind: { dblclick: () => () => whole && zoom(...whole) }, drag: { x: false, setScale: false }, ...cursor },
         axes: axes.map((axis) => ({ ...common, grid: { stroke: css("line"), width: 1 }, ...axis })),
         hooks: { setCursor: [(u) => this.point(u)], ...hooks },
         ...options,
@@ -413,10 +413,15 @@
     }
 
     actions() {
-      const last = this.items.length - 1, go = (i) => this.show(bounded(i, 0, last), this.place(bounded(i, 0, last)));
+      const last = this.items.length - 1, go = (i) => last >= 0 && this.show(bounded(i, 0, last), this.place(bounded(i, 0, last)));
       const next = () => go(this.hot === null ? 0 : this.hot + 1), before = () => go(this.hot === null ? last : this.hot - 1);
       return { ArrowRight: next, ArrowDown: next, ArrowLeft: before, ArrowUp: before, Home: () => go(0), End: () => go(last) };
     }
+  }
+
+  // The number of the smallest distance; -1 where none is that small.
+  function least(distances, most) {
+    return distances.indexOf(distances.reduce((a, b) => (b < a ? b : a), most));
   }
 
   const inRange = (score) => (data.objective.cut ? bounded(score, ...data.objective.range) : score);
@@ -467,17 +472,17 @@
     }
 
     nearest(u, { left, top }) {
-      const away = this.items.map(({ x, y }) => Math.hypot(u.valToPos(x, "x") - left, u.valToPos(y, "y") - top));
-      const least = away.reduce((a, b) => Math.min(a, b), 24);
-      return away.indexOf(least);
+      return least(this.items.map(({ x, y }) => Math.hypot(u.valToPos(x, "x") - left, u.valToPos(y, "y") - top)), 24);
     }
   }
 
   // Parallel coordinates: x is the number of an axis, each configuration a line over all axes to its score, colored by it.
   class Parallel extends Configurations {
     constructor(parent) {
-      const { axes, objective, configurations } = data, { range, log, mode, cut, name } = objective, goal = { low: range[0], high: range[1], log };
+      const { axes, objective, configurations } = data, { range, log, mode, cut, name } = objective;
       super(parent, "", `${configurations.length} configurations as lines over ${axes.map((axis) => axis.name).join(", ")} and ${name}`, true);
+      this.goal = range[0] < range[1] ? range : padded(range, log);
+      const goal = { low: this.goal[0], high: this.goal[1], log };
       this.plot.style.minWidth = `${110 * (axes.length + 1)}px`;
       this.items = configurations.map((spec) => {
         const end = share(goal, inRange(spec.score));
@@ -501,7 +506,7 @@
         series: [{}, ...this.items.map(line).reverse()],
         padding: [34, 0, 12, around(this.marks(axes[0]).map(([, text]) => text), shortened(axes[0].name, 16))],
         scales: { x: { time: false, range: () => [0, axes.length] }, y: { range: () => [0, 1] },
-          goal: { auto: false, range: () => objective.range, distr: objective.log ? 3 : 1 } },
+          goal: { auto: false, range: () => this.goal, distr: objective.log ? 3 : 1 } },
         axes: [{ show: false }, { show: false }, { scale: "goal", side: 1, grid: { show: false }, ...valueAxis(objective.log, objective),
           size: (u, texts) => around(texts ?? [], objective.name) }],
         cursor: { x: false, points: { show: false } },
@@ -545,8 +550,7 @@
     nearest(u, { left, top }) {
       const x = u.posToVal(left, "x"), k = bounded(Math.floor(x), 0, data.axes.length - 1);
       const height = ([a, b]) => (a ?? b) + (x - k) * ((b ?? a) - (a ?? b));
-      const away = this.items.map(({ heights }) => Math.abs(u.valToPos(height(heights.slice(k, k + 2)), "y") - top));
-      return away.indexOf(away.reduce((a, b) => Math.min(a, b), 20));
+      return least(this.items.map(({ heights }) => Math.abs(u.valToPos(height(heights.slice(k, k + 2)), "y") - top)), 20);
     }
   }
 

@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
     check_writable(config.output)
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
-    from dltrain.data.contract import data_changes
+    from dltrain.data.changes import data_changes
     from dltrain.run import experiment
     from dltrain.run.data import check_skipped
     from dltrain.run.record import logging_to

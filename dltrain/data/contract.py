@@ -24,7 +24,6 @@ from dltrain.data.spec import TargetScale, Task
 from dltrain.data.split_names import SPLIT_NAMES
 from dltrain.data.tables.rules import Rule, rule_from_json
 from dltrain.strict_json import loads
-from dltrain.text import counted
 
 if TYPE_CHECKING:
     from dltrain.data.tables.columns import Columns
@@ -291,29 +290,6 @@ class Contract:
             raise DataError(
                 f"the run was made by an earlier dltrain, which encoded {some(map(repr, new))} differently; train it again"
             )
-
-
-def data_changes(known: Contract | None, found: Contract | None) -> str:
-    """Return what tells other data from those that a run knows; empty where they are the same, sample by sample and in the same order.
-
-    Whatever divides the data of a run again asks this first: in other data its val and test splits would hold rows of the training. Data
-    without a contract, such as an objective, have no samples.
-    """
-    if known is None or found is None:
-        return ""
-    before, now = set(known.skipped), set(found.skipped)
-    if before != now:
-        changes = (("now also", now - before), ("no longer", before - now))
-        listed = "; ".join(f"{word} {some(sorted(names), 10)}" for word, names in changes if names)
-        return f"other images are skipped: {listed}"
-    then, here = (sum(one.sizes.values()) for one in (known, found))
-    if known.fingerprint != found.fingerprint:
-        more = f"{counted(here, 'sample')} now, and {then:,} then"
-        return more if then != here else "other samples, or the same in another order"
-    if known.content and found.content:
-        return "other values in some samples" * (known.content != found.content)
-    files = known.files and found.files and known.files != found.files
-    return "other files, by name and size" if files else ""
 
 
 def content_of(raw: RawData) -> str:

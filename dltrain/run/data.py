@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, DatasetKnobs
-from dltrain.data.contract import Contract, data_changes
+from dltrain.data.changes import data_changes
+from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.progress import progress_shown

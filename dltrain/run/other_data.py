@@ -19,7 +19,8 @@ from torch import Tensor
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.batches import ResidentSplit
-from dltrain.data.contract import Contract, data_changes
+from dltrain.data.changes import data_changes
+from dltrain.data.contract import Contract
 from dltrain.data.prepare import Splits
 from dltrain.data.raw import SPLIT_WORDS, TEST
 from dltrain.data.spec import Batch
@@ -225,7 +226,7 @@ def say_of_data(
         say(f"{path} is scored on other data than it was trained on{reason}")
     if is_other:
         for note in notes:
-            if note.startswith(("decimal", "unit", "unseen", "scale")):
+            if note.startswith(("decimal", "unit", "words", "unseen", "scale")):
                 say(note)
         for note in dict.fromkeys(
             note for split in scored.values() for note in scale_note(distance_of(split))

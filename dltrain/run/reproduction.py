@@ -21,7 +21,7 @@ from dltrain.config.door import Door
 from dltrain.config.own_code import changed_since
 from dltrain.config.rules import parse_rule
 from dltrain.config.schema import Config
-from dltrain.data.contract import data_changes
+from dltrain.data.changes import data_changes
 from dltrain.errors import CheckpointProblem, DataProblem, typed
 from dltrain.metrics.report import CONFUSION, PER_CLASS
 from dltrain.ranges import Threads

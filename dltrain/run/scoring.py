@@ -13,7 +13,8 @@ from dltrain.augmentation.pipeline import Augmentation
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, objective_of, undivided
 from dltrain.data.batches import Joined, Split
-from dltrain.data.contract import Contract, data_changes
+from dltrain.data.changes import data_changes
+from dltrain.data.contract import Contract
 from dltrain.data.raw import VAL
 from dltrain.data.spec import DataSpec
 from dltrain.data.split_names import SPLIT_NAMES

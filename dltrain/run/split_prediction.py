@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dltrain.data.batches import Split
-from dltrain.data.contract import data_changes
+from dltrain.data.changes import data_changes
 from dltrain.data.prepare import Source
 from dltrain.data.split_names import SplitName
 from dltrain.errors import UserError

@@ -121,7 +121,7 @@ class RunFolder:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerows([self._columns] * bool(kept))
         writer.writerows(map(number, rows[place].values()) for place in kept)
-        self._rows.replace(lines.getvalue())
+        self._rows.replace([lines.getvalue()])
 
     def check_rows(self, facts: Mapping[str, Any]) -> None:
         """Note that metrics.csv is not the one that a checkpoint was written with, or refuse to go on (`strict`).

@@ -22,6 +22,7 @@ from dltrain.errors import CheckpointProblem, ResourceProblem, typed
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, EventLog
 from dltrain.storage.files import clear_temporary, overwrite, replace
+from dltrain.storage.folder_names import CONTRACT
 from dltrain.storage.growing_file import GrowingFile
 from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
@@ -31,7 +32,6 @@ _log = logging.getLogger(__name__)
 
 METRICS = "metrics.csv"
 STATISTICS = "normalization.safetensors"
-CONTRACT = "data.json"
 MAX_CONTRACT_BYTES = 100_000_000
 
 

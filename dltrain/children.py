@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 SAFE_PATH = "PYTHONSAFEPATH"
+_ENVIRONMENT = threading.RLock()
 
 
 def safe_options() -> list[str]:
@@ -26,16 +28,18 @@ def outside_working_folder() -> Iterator[None]:
     They are started by `python -c`, so that a socket.py there, of a stranger or harmless, would take the place of Python's.
     Code of the working folder is imported by config/door.py, which puts the folder on the path of the process that names it.
     """
-    former = os.environ.get(SAFE_PATH)
-    if safe_options():
-        os.environ[SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if former is None:
-            os.environ.pop(SAFE_PATH, None)
-        else:
-            os.environ[SAFE_PATH] = former
+    # two threads at once would restore each other's values, and leave one of ours behind
+    with _ENVIRONMENT:
+        former = os.environ.get(SAFE_PATH)
+        if safe_options():
+            os.environ[SAFE_PATH] = "1"
+        try:
+            yield
+        finally:
+            if former is None:
+                os.environ.pop(SAFE_PATH, None)
+            else:
+                os.environ[SAFE_PATH] = former
 
 
 def python_module(module: str) -> list[str]:

@@ -48,5 +48,17 @@ def test_what_launch_cannot_do_is_refused(dltrain, workdir, arguments, says):
     assert not (workdir / "outputs").exists()
 
 
+def test_its_help_is_that_of_the_backends_under_its_own_name(dltrain, capsys):
+    def page(*arguments: str) -> str:
+        assert dltrain(*arguments, "--help") == 0
+        return capsys.readouterr().out
+
+    assert "slurm" in page("launch") and "sweep.backend" not in page("launch")
+    assert "launch.time=" in page("launch=slurm")
+    assert page("launch=slurm") == page("sweep.backend=slurm").replace("sweep.backend", "launch")
+    with pytest.raises(UserError, match=r"`launch=slum`: there is no such word. Did you mean `slurm`\?"):
+        dltrain("launch=slum", "--help")
+
+
 def test_completion_offers_the_places():
     assert "launch=slurm" in candidates([], "launch=sl") and "launch=" in candidates([], "lau")

@@ -17,6 +17,7 @@ from dltrain.text import show
 HELP = """
     Log-spaced rates are tried one after the other: each trains for some steps on at most 4096 samples, from the same weights
     and over the same batches. Nothing is written, and no run continues from a trial. `lr=auto` chooses by the same trials.
+    Where the best rate is the lowest or the highest one, the command that searches beyond it is printed.
 
   --from LR, --to LR      the lowest and the highest rate (1e-4, 1)
   --points N              how many rates (9)

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 
+from dltrain.commands.launch import BACKEND, LAUNCH, as_launch
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, Param
 from dltrain.config.groups import BY_NAME
 from dltrain.config.search_path import catalogue_dir, user_dirs
@@ -46,6 +47,8 @@ def print_help(verb: str | None, arguments: list[str]) -> int:
         for group, _, names in words:
             for name in names.strip("[]").split(","):
                 print("\n".join(word_page(catalogue, group, name)))
+    elif places := [a for a in arguments if a.partition("=")[0] == LAUNCH]:
+        print("\n".join(line for text in places for line in launch_page(catalogue, text.partition("=")[2])))
     elif keys := [a for a in arguments if a in catalogue.knobs]:
         print("\n".join(line for key in keys for line in knob_lines(catalogue.knobs[key])))
     else:
@@ -59,7 +62,7 @@ def check_asked(catalogue: Catalogue, arguments: list[str]) -> None:
     """Refuse to show the whole page for a misspelt group."""
     from dltrain.errors import UserError, nearest
 
-    known = [*catalogue.words, *catalogue.knobs, *verbs()]
+    known = [*catalogue.words, *catalogue.knobs, LAUNCH, *verbs()]
     values = {_option(arguments, "--config-dir", "-cd"), _option(arguments, "--config-name", "-cn")}
     for text in arguments:
         if "=" not in text and not text.startswith("-") and text not in known and text not in values:
@@ -105,7 +108,10 @@ def page(catalogue: Catalogue) -> Iterator[str]:
         + "  group.key=value, such as optimizer.betas=[0.8,0.99] or model.hidden=[256,128];"
     )
     yield "  `dltrain optimizer=adam --help` lists those of a word, with their rules."
-    yield bold("Elsewhere") + "  launch=slurm (ray, local) trains this one run as a job there: docs/sweeps.md"
+    yield (
+        bold("Elsewhere")
+        + "  launch=slurm (ray, local) trains this one run as a job there: dltrain launch --help"
+    )
     yield bold("Your own words") + "  conf/GROUP/WORD.yaml in the working folder, or --config-dir FOLDER."
     yield (
         bold("Hydra's flags")
@@ -139,6 +145,18 @@ def group_page(catalogue: Catalogue, group: str) -> Iterator[str]:
         mark = "  (default)" * (name in default)
         yield f"  {name:<{longest}}  {catalogue.words[group][name].notes['summary']}{mark}"
     yield ""
+
+
+def launch_page(catalogue: Catalogue, name: str) -> Iterator[str]:
+    """Yield what `launch` can be, or one of its words: those of a sweep's backend, for one run."""
+    if name:
+        lines = word_page(catalogue, BACKEND, name)
+    else:
+        _, *words = group_page(catalogue, BACKEND)
+        about = f"{bold(LAUNCH)}  where one run trains, as the only job of a sweep there; the sweep's page: docs/sweeps.md"
+        lines = iter([about, *(line.replace("  (default)", "") for line in words)])
+    with as_launch():
+        yield from (line.replace(BACKEND, LAUNCH) for line in lines)
 
 
 def word_page(catalogue: Catalogue, group: str, name: str) -> Iterator[str]:

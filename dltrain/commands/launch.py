@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from dltrain.errors import UserError, listing, nearest, typed
 
-BACKEND = "sweep.backend"
+LAUNCH, BACKEND = "launch", "sweep.backend"
 _LAUNCH = re.compile(r"\+*launch(?P<key>\.[^=]*)?=(?P<value>.*)", re.DOTALL)
 
 
@@ -46,7 +46,7 @@ def as_launch() -> Iterator[None]:
     except UserError as error:
         # a command for the sweep keeps them
         if "-m" not in str(error).split():
-            error.args = (str(error).replace(BACKEND, "launch"), *error.args[1:])
+            error.args = (str(error).replace(BACKEND, LAUNCH), *error.args[1:])
         raise
 
 

@@ -200,7 +200,7 @@ class SweepKnobs:
         min_evaluations: evaluations before a job can be pruned; auto, a ninth of the planned ones
         timeout: seconds after which no further job starts
         fail_fast: stop the sweep at the first job that fails
-        retry: failed runs the jobs again that failed before, from their beginning
+        retry: failed runs the jobs again that failed before, from their beginning; those that diverged would diverge again
         dry_run: print the table of jobs and stop
         resume: folder of a sweep to continue; unset, the newest unfinished one with the same axes
         reuse: reuse finished runs of equal configuration from earlier sweeps in `output`

@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from dltrain.direction import direction_of
 from dltrain.errors import CheckpointProblem
 from dltrain.loggers.events import shown_name
-from dltrain.storage.index import KILLED, number_of
+from dltrain.storage.index import KILLED, finite
 from dltrain.storage.lock import is_held
+from dltrain.storage.progress import best_row
 from dltrain.storage.summary import column_of, read_rows, read_summary, read_text
 
 Row: TypeAlias = dict[str, float]
@@ -54,9 +54,7 @@ class Record:
             places = (k for k, found in enumerate(column_of(self.rows, "step")) if found == step)
             place = next(places, None)
             return {} if place is None else self.rows[place]
-        scored = (row for row in self.rows if math.isfinite(row.get(self.metric, math.nan)))
-        sign = -1 if (self.summary.get("mode") or direction_of(self.metric)) == "max" else 1
-        return min(scored, key=lambda row: sign * row[self.metric], default={})
+        return best_row(self.rows, self.metric, self.summary.get("mode"))
 
     @property
     def tests(self) -> dict[str, float]:
@@ -158,8 +156,7 @@ def numbers_of(value: object) -> dict[str, float]:
 
 def number_in(value: object, key: str) -> float | None:
     """Return a finite number of a mapping from a file, None where there is none."""
-    found = number_of(value.get(key)) if isinstance(value, Mapping) else None
-    return found if found is not None and math.isfinite(found) else None
+    return finite(value.get(key)) if isinstance(value, Mapping) else None
 
 
 def size_of(path: Path) -> int:

@@ -421,9 +421,18 @@ def dataset(records: Records, verdict: Verdict, config: Config, door: Door) -> I
     now = splits.contract
     if now is None:
         return
-    for name in ("fingerprint", "content", "sizes", "input_shape", "class_names", "columns", "targets"):
+    for name in (
+        "fingerprint",
+        "content",
+        "files",
+        "sizes",
+        "input_shape",
+        "class_names",
+        "columns",
+        "targets",
+    ):
         then, found = getattr(known, name), getattr(now, name)
-        if then != found and (name != "content" or (then and found)):
+        if then != found and (name not in ("content", "files") or (then and found)):
             yield Finding("the data", f"{name} {str(found)[:80]}", f"{str(then)[:80]}, as in data.json")
     verdict.checked.append(
         f"the data ({'every sample' if known.content else 'all targets, and a few of the samples'})"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from dltrain.storage.growing_file import GrowingFile
-from dltrain.storage.summary import MAX_LINES_BYTES, MAX_TABLE_BYTES, complete_lines, opened, read_text
+from dltrain.storage.summary import MAX_LINES_BYTES, complete_lines, opened
 from dltrain.strict_json import loads
 
 EVENTS = "events.jsonl"
@@ -55,22 +55,30 @@ class EventLog:
         if not file.is_file():
             return
         try:
-            text = read_text(file, MAX_TABLE_BYTES)
+            stream = opened(file, MAX_LINES_BYTES)
         except (OSError, ValueError) as error:
-            self._note(f"{file} cannot be read, and its later events stay: {str(error)[:100]}")
-            return
-        # a parsed event takes fifty times the memory of its line, which is kept
-        kept, is_saved = [], False
-        # a kill cuts the last line short
-        for written in text.split("\n")[:-1]:
-            event = read_event(written)
-            if event is not None and (event["event"] in SESSION or event["step"] <= step):
-                kept.append(f"{written}\n")
-                is_saved |= event["event"] == SAVED and event["step"] == step
-        if step and not is_saved:
-            # killed between the checkpoint and its event
-            kept.append(line(SAVED, step, {}))
-        self._file.replace("".join(kept))
+            return self._unread(error)
+        with stream:
+            try:
+                self._file.replace(kept_lines(complete_lines(stream), step))
+            except ValueError as error:
+                self._unread(error)
+
+    def _unread(self, error: Exception) -> None:
+        self._note(f"{self._file.file} cannot be read, and its later events stay: {str(error)[:100]}")
+
+
+def kept_lines(lines: Iterable[str], step: int) -> Iterator[str]:
+    """Yield the lines of the events that a run which continues after `step` does not do again."""
+    is_saved = False
+    for written in lines:
+        event = read_event(written)
+        if event is not None and (event["event"] in SESSION or event["step"] <= step):
+            yield written
+            is_saved |= event["event"] == SAVED and event["step"] == step
+    if step and not is_saved:
+        # killed between the checkpoint and its event
+        yield line(SAVED, step, {})
 
 
 def line(event: str, step: int, values: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -15,14 +16,19 @@ from dltrain.errors import CheckpointProblem
 
 def replace(file: Path, content: bytes) -> None:
     """Write a file in one move: readers see the former content or the new one."""
+    replace_by(file, [content])
+
+
+def replace_by(file: Path, parts: Iterable[bytes]) -> None:
+    """Write a file in one move from its parts, which may be read meanwhile from the former one."""
     # another process may replace the same file at the same time, and a folder of somebody else may hold a link
     beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(beside, "xb") as stream:
-            stream.write(content)
+            stream.writelines(parts)
         sync(beside)
         os.replace(beside, file)
-    except OSError:
+    except (OSError, ValueError):
         with suppress(OSError):
             beside.unlink()
         raise

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dltrain.storage import manifest
-from dltrain.storage.files import replace
+from dltrain.storage.files import replace_by
 
 
 class GrowingFile:
@@ -43,7 +43,8 @@ class GrowingFile:
                 os.truncate(self.file, before)  # half a line would spoil the next
             self._note(f"{self.file} could not be written ({error.strerror})")
 
-    def replace(self, text: str) -> None:
-        """Write the whole file again, in one move."""
-        replace(self.file, text.encode())
-        self.lines = manifest.Lines(text)
+    def replace(self, lines: Iterable[str]) -> None:
+        """Write the whole file again, in one move, from lines that may be read from the former one meanwhile."""
+        written = manifest.Lines()
+        replace_by(self.file, (written.add(line) for line in lines))
+        self.lines = written

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import sqlite3
 import stat
@@ -21,6 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from dltrain.storage import progress
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.job_names import job_number
 from dltrain.storage.lock import is_held
@@ -28,7 +30,7 @@ from dltrain.storage.summary import MAX_BYTES, MAX_TABLE_BYTES, TAGS, merged_tag
 
 CACHE = ".runs.sqlite"
 # changes with the content of the cache
-FORMAT = 1
+FORMAT = 2
 SUMMARY, CONFIG = "summary.json", "config.yaml"
 # folders below the one that is listed in which runs are looked for: OUTPUT/NAME/RUN, where NAME may have several parts
 MAX_DEPTH = 4
@@ -201,8 +203,10 @@ class Index:
         changed = []
         for path, sweep, is_sweep, stamp in scan(root):
             entry = known.pop(path, None)
-            if entry is None or entry.stamp != stamp or entry.is_sweep != is_sweep:
+            if entry is None or _is_old(entry, root, sweep, stamp) or entry.is_sweep != is_sweep:
                 entry = read_entry(root, path, is_sweep, stamp)
+                if _goes_on(entry, sweep):
+                    add_progress(entry, root / path)
                 changed.append(entry)
             entry.sweep = sweep
             self.entries.append(entry)
@@ -226,6 +230,26 @@ class Index:
             self._cache.write(changed, gone)
         if self._cache:
             self.problem = self._cache.problem
+
+
+def _is_old(entry: Entry, root: Path, sweep: str, stamp: Stamp) -> bool:
+    """Return whether a run has changed since its entry was read."""
+    if _goes_on(entry, sweep):
+        stamp = (*stamp, *progress.stamp_of(root / entry.path))
+    return entry.stamp != stamp
+
+
+def _goes_on(entry: Entry, sweep: str) -> bool:
+    """Return whether the scores of a run are in its metrics.csv alone. Jobs have none before they end: others are ranked with them."""
+    return entry.facts.get("status") == "running" and not sweep and not entry.is_sweep
+
+
+def add_progress(entry: Entry, folder: Path) -> None:
+    """Add what a run that has not ended reached so far, and the stamp of the table that says so."""
+    entry.stamp = (*entry.stamp, *progress.stamp_of(folder))
+    found = progress.record_of(folder, entry.facts.get("metric"), entry.facts.get("mode"))
+    if found:
+        entry.facts = facts_of(found) | entry.facts
 
 
 def read_entry(root: Path, path: str, is_sweep: bool, stamp: Stamp) -> Entry:
@@ -295,6 +319,12 @@ def number_of(value: Any) -> float | None:
         return float(value)
     except OverflowError:
         return None
+
+
+def finite(value: Any) -> float | None:
+    """Return a finite number of JSON; None for anything else."""
+    number = number_of(value)
+    return number if number is not None and math.isfinite(number) else None
 
 
 # The cache --------------------------------------------------------------------------------------------------------

@@ -87,14 +87,15 @@ def digest(file: Path) -> str:
 class Lines:
     """The SHA-256 of a text file that grows: of its first bytes at any time."""
 
-    def __init__(self, text: str = "") -> None:
+    def __init__(self) -> None:
         self.bytes, self._sha256 = 0, hashlib.sha256()
-        self.add(text)
 
-    def add(self, text: str) -> None:
+    def add(self, text: str) -> bytes:
+        """Add text; return its bytes."""
         content = text.encode()
         self.bytes += len(content)
         self._sha256.update(content)
+        return content
 
     def as_json(self) -> dict[str, Any]:
         """Return the number of bytes and their hash."""

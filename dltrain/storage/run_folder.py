@@ -22,6 +22,7 @@ from dltrain.errors import CheckpointProblem, ResourceProblem, typed
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, EventLog
 from dltrain.storage.files import clear_temporary, overwrite, replace
+from dltrain.storage.folder_names import CONTRACT
 from dltrain.storage.growing_file import GrowingFile
 from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
@@ -31,7 +32,6 @@ _log = logging.getLogger(__name__)
 
 METRICS = "metrics.csv"
 STATISTICS = "normalization.safetensors"
-CONTRACT = "data.json"
 MAX_CONTRACT_BYTES = 100_000_000
 
 
@@ -121,7 +121,7 @@ class RunFolder:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerows([self._columns] * bool(kept))
         writer.writerows(map(number, rows[place].values()) for place in kept)
-        self._rows.replace(lines.getvalue())
+        self._rows.replace([lines.getvalue()])
 
     def check_rows(self, facts: Mapping[str, Any]) -> None:
         """Note that metrics.csv is not the one that a checkpoint was written with, or refuse to go on (`strict`).

@@ -162,7 +162,8 @@ class Driver:
     def add(self, job: Job) -> None:
         """Count a job that is done, or queue it."""
         self.jobs.append(job)
-        if job.failed and self.plan.settings["retry"] == "failed":
+        # what diverged once diverges again
+        if job.state == "failed" and self.plan.settings["retry"] == "failed":
             job.set_aside()
         if job.is_done:
             self.count(job)

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,13 +223,15 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
         show(f"      … {len(rows) - SHOWN} more in results.csv")
     for job in [job for job in jobs if job.failed][:SHOWN]:
         show(
-            f"\njob {job.number} failed: {job.short_reason or 'no reason known'}\n"
+            f"\njob {job.number} {job.state}: {job.short_reason or 'no reason known'}\n"
             f"  rerun: {plan.rerun_command(job)}\n  log:   {job.folder / 'run.log'}"
         )
     for note in notes:
         show(f"\nnote: {note}")
     done = sum(job.is_done and not job.failed for job in jobs)
     total = plan.total
-    show(f"\n{done} of {counted(total, 'job')} done in {folder}\nreport:      {folder / 'report.html'}")
+    states = Counter(job.state for job in jobs if job.failed)
+    lost = "".join(f", {found} {state}" for state, found in states.items()) + "," * bool(states)
+    show(f"\n{done} of {counted(total, 'job')} done{lost} in {folder}\nreport:      {folder / 'report.html'}")
     if any(has_curves(job.folder) for job in jobs if not job.failed):
         show(f"tensorboard --logdir {shlex.quote(str(folder))}")

@@ -260,7 +260,11 @@ def parquet_problem(table: Path) -> str:
         reason = str(worker.channel.recv())
     except EOFError:
         reason = "its process was killed"
-    worker.end()
+    except BaseException:
+        worker.kill()
+        raise
+    finally:
+        worker.end()
     return reason
 
 

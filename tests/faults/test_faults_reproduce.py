@@ -33,7 +33,9 @@ def rehash(run: Path) -> None:
         facts["sha256"] = {name: manifest.digest(folder / name) for name in facts["sha256"]}
         lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
         kept = [line for line in lines if not line[0].isdigit() or float(line.split(",")[1]) <= facts["step"]]
-        facts["metrics"] = manifest.Lines("".join(kept)).as_json()
+        lines = manifest.Lines()
+        lines.add("".join(kept))
+        facts["metrics"] = lines.as_json()
         (folder / "manifest.json").write_text(json.dumps(facts))
     manifest.write(run, manifest.covered(run))
 
@@ -192,7 +194,7 @@ def test_other_data_are_named_as_the_cause(small, dltrain, capsys):
     )
     with pytest.raises(CheckFailed):
         dltrain("reproduce", small)
-    assert re.search("likely cause       data .* → ", capsys.readouterr().out)
+    assert "likely cause       data (other " in capsys.readouterr().out
 
 
 def test_jobs_of_a_sweep_are_reproduced(workdir, dltrain, capsys):

@@ -86,6 +86,15 @@ def test_rewinding_keeps_sessions_and_completes_what_a_kill_cut(log):
     assert file.read_text() == once
 
 
+def test_rewinding_a_file_that_is_no_text_leaves_it_and_says_so(log):
+    log, file, problems = log
+    file.write_bytes(b'{"event": "evaluated", "step": 9}\n\xff\xfe\n')
+    log.rewind(5)
+    assert file.read_bytes().endswith(b"\xff\xfe\n")
+    assert list(file.parent.iterdir()) == [file], "no temporary file is left"
+    assert len(problems) == 1 and "its later events stay" in problems[0]
+
+
 def test_values_that_json_does_not_have_are_null(log):
     log, file, _ = log
     filled(log, ("evaluated", 1, {"val/loss": float("nan"), "lr": float("inf"), "x": 1.5}))

@@ -296,6 +296,30 @@ def test_a_run_that_is_going_on_is_told_from_one_that_was_killed(workdir):
     assert paths("status=killed") == [f"{OUTPUT}/n/{stamp(n)}" for n in range(2)]
 
 
+def test_a_run_that_goes_on_or_was_killed_shows_the_best_of_its_table(workdir):
+    folder = make_run(workdir / OUTPUT / "n" / stamp(0), status="running", metric="val/accuracy", mode="max")
+    summary = json.loads((folder / "summary.json").read_text())
+    for key in ("best", "objective", "best_epoch", "epochs", "steps", "seconds", "test"):
+        del summary[key]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    table = folder / "metrics.csv"
+    head = "epoch,step,train/loss,val/loss,val/accuracy,seconds\n"
+    table.write_text(f"{head}1,21,0.9,0.5,0.7,0.5\n2,42,0.8,0.4,0.9,1.5\n3,63,0.7,0.3,0.8,2.5\n")
+    make_run(workdir / OUTPUT / "n" / stamp(1), objective=0.85, metric="val/accuracy", mode="max")
+
+    def shown() -> list[object]:
+        rows = verb.listed(OUTPUT, ["val/accuracy>0.7"], sort="objective").document()["runs"]
+        return [(row["objective"], row["scores"]["val/loss"], row["seconds"]) for row in rows]
+
+    assert shown() == [(0.9, 0.4, 4.5), (0.85, 0.85, 12.5)], "of the row with the best accuracy"
+    assert shown() == [(0.9, 0.4, 4.5), (0.85, 0.85, 12.5)], "from the cache"
+    with table.open("a") as stream:
+        stream.write("4,84,0.6,0.2,0.95,3.5\n5,105,0.6,0.2,0.9")
+    assert shown()[0] == (0.95, 0.2, 8.0), "the cache is old, and a line without an end does not count"
+    table.write_text("no table\n1,2\n")
+    assert shown() == [(0.85, 0.85, 12.5)]
+
+
 def test_a_run_before_its_first_summary_is_listed(workdir):
     folder = make_run(workdir / OUTPUT / "n" / stamp(0))
     (folder / "summary.json").unlink()

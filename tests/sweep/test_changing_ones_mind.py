@@ -88,6 +88,20 @@ def test_failed_jobs_are_retried_on_request(workdir, dltrain, fragile, capfd):
     ), "the record keeps the first command"
 
 
+def test_jobs_that_diverged_are_counted_apart_and_not_retried(workdir, dltrain, capfd):
+    dltrain(
+        "-m", "lr=0.1,1e30", "optimizer=sgd", *BRIEF[:1], "steps=20", "sweep.backend=local", "sweep.jobs=1"
+    )
+    folder, said = sweep_folder(workdir), capfd.readouterr().out
+    assert [summaries(folder)[n]["status"] for n in range(2)] == ["completed", "diverged"]
+    assert "\njob 1 diverged: " in said
+    assert f"\n1 of 2 jobs done, 1 diverged, in {folder.relative_to(workdir)}\n" in said
+    assert "sweep.retry" not in said
+    before = written(folder)
+    dltrain("-m", f"sweep.resume={folder}", "sweep.retry=failed")
+    assert written(folder) == before
+
+
 def test_fail_fast_stops_at_the_first_failure(workdir, dltrain, fragile, capfd):
     assert dltrain(*fragile, "sweep.fail_fast=true") == 7
     folder = sweep_folder(workdir)

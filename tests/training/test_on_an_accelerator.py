@@ -27,6 +27,7 @@ from dltrain.config.catalogue import Catalogue
 from dltrain.config.search_path import catalogue_dir
 from dltrain.data.batches import prefetched
 from dltrain.errors import NumericalFailure
+from dltrain.storage.job_names import job_folders
 from dltrain.training.guard import DeviceGuard
 from dltrain.training.signals import Interrupted
 from dltrain.training.state import Checkpoints
@@ -243,6 +244,60 @@ def test_a_run_gives_what_it_gives_on_the_cpu(case, workdir):
     assert there.timeless_rows == here.timeless_rows
     assert there.summary["test"] == here.summary["test"]
     check("sampler=hard" if case == "hard" else case, found)
+
+
+HERE = """
+from dltrain.sweep.backends import worker
+from dltrain.sweep.backends.protocol import Ended, Started
+
+
+class Here:
+    places = 1
+
+    def __init__(self, sweep):
+        self.waiting = []
+
+    def submit(self, job):
+        self.waiting.append(job)
+
+    def events(self):
+        for job in self.waiting:
+            yield Started(job)
+            yield Ended(job, worker.main(job.command[job.command.index("--config-name") :]))
+        self.waiting.clear()
+
+    def cancel(self, job): ...
+
+    def close(self): ...
+"""
+
+
+def test_a_sweep_gives_what_it_gives_on_the_cpu(workdir):
+    """The jobs in this process, which has the accelerator; a job's process has a whole run's way."""
+    (workdir / "inside.py").write_text(HERE)
+    words = workdir / "conf/sweep/backend"
+    words.mkdir(parents=True)
+    (words / "inside.yaml").write_text("_target_: inside.Here\n")
+    sweep = [
+        "-m",
+        "optimizer=momentum,adam",
+        "lr=0.1,0.001",
+        "sweep.seeds=2",
+        "sweep.backend=inside",
+        *LIMIT.split(),
+    ]
+
+    def swept(name: str) -> list[Run]:
+        assert dispatch([*sweep, f"name={name}"]) == 0
+        (folder,) = (workdir / "outputs" / name).iterdir()
+        return [Run(job) for _, job in sorted(job_folders(folder).items())]
+
+    with pretend_device.accelerator(), between_log_points() as found:
+        there = swept("there")
+    here = swept("here")
+    assert [run.summary["device"] for run in (there[0], here[0])] == ["pretend:0", "cpu"]
+    assert len(there) == 8 and found == []
+    assert [run.timeless_rows for run in there] == [run.timeless_rows for run in here]
 
 
 @pytest.mark.parametrize("choice", ["non_finite=skip", "early_stopping.tolerance"])

@@ -15,9 +15,11 @@ def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished
     `unfinished` is the reason for which the sweep ended early.
     """
     notes = []
-    failed = [job for job in jobs if job.failed]
-    if failed and len(failed) == len(jobs):
-        notes.append(f"every job failed; the first, job {failed[0].number}: {failed[0].reason}")
+    lost = [job for job in jobs if job.failed]
+    if lost and len(lost) == len(jobs):
+        first = lost[0]
+        states = " or ".join(dict.fromkeys(job.state for job in lost))
+        notes.append(f"every job {states}; the first, job {first.number}: {first.reason}")
     reused = sum("reused" in job.summary for job in jobs)
     if reused:
         notes.append(
@@ -28,6 +30,6 @@ def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished
             f"{unfinished} with {counted(missing, 'job')} to go. The same command goes on, or: "
             f"{plan.resume_command(folder)}"
         )
-    elif failed:
+    elif any(job.state == "failed" for job in jobs):
         notes.append(f"to run what failed again: {plan.resume_command(folder)} sweep.retry=failed")
     return notes

@@ -1,0 +1,53 @@
+"""The best evaluation so far of a run that has not ended, whose summary.json names none, from its metrics.csv."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dltrain.direction import direction_of, value_in, value_of
+from dltrain.errors import CheckpointProblem
+from dltrain.storage.summary import Row, column_of, read_rows
+
+TABLE = "metrics.csv"
+# a listing reads whole tables, and some hundred thousand rows take a second
+MOST_BYTES = 20_000_000
+
+
+def best_row(rows: Sequence[Row], metric: str, mode: object) -> Row:
+    """Return the first row with the best finite value of a metric; empty where there is none.
+
+    mode: `min` or `max`; anything else follows from the metric's name
+    """
+    scored = [(value, row) for row in rows if math.isfinite(value := value_in(row, metric))]
+    sign = -1 if (mode if mode in ("min", "max") else direction_of(metric)) == "max" else 1
+    return min(scored, key=lambda pair: sign * pair[0], default=(math.nan, {}))[1]
+
+
+def record_of(folder: Path, metric: object, mode: object) -> dict[str, Any]:
+    """Return `best`, `objective`, `best_epoch`, `epochs`, `steps` and `seconds` as a summary has them; {} before an evaluation.
+
+    A table that is damaged, or of more than `MOST_BYTES`, has none.
+    """
+    name = metric if isinstance(metric, str) else "val/loss"
+    with suppress(OSError, CheckpointProblem):
+        if (folder / TABLE).stat().st_size <= MOST_BYTES and (rows := read_rows(folder / TABLE)):
+            best, last = best_row(rows, name, mode), rows[-1]
+            found = {"epochs": last.get("epoch"), "steps": last.get("step")}
+            # a row has the time since the one before it
+            found["seconds"] = math.fsum(column_of(rows, "seconds", 0.0))
+            if best:
+                found |= {"objective": value_of(best, name), "best_epoch": best.get("epoch")}
+            return {key: value for key, value in found.items() if value is not None} | {"best": best}
+    return {}
+
+
+def stamp_of(folder: Path) -> tuple[int, ...]:
+    """Return the time and the size of the table; () where there is none."""
+    with suppress(OSError):
+        status = (folder / TABLE).stat()
+        return status.st_mtime_ns, status.st_size
+    return ()

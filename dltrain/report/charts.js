@@ -430,7 +430,8 @@
   class Slice extends Configurations {
     constructor(axis, k, parent) {
       super(parent, axis.name, `${data.objective.name} by ${axis.name}, one dot for each of ${data.configurations.length} configurations`);
-      const spread = (i) => (axis.labels ? 0.36 * (((i * 0.618034) % 1) - 0.5) : 0);
+      const width = axis.labels ? Math.min(0.36, (0.03 * data.configurations.length) / axis.labels.length) : 0;
+      const spread = (i) => width * (((i * 0.618034) % 1) - 0.5);
       this.axis = axis;
       this.items = data.configurations.map((spec, i) => ({ spec, x: spec.at[k] + spread(i), y: inRange(spec.score) }));
       this.items = this.items.filter(({ spec }) => spec.at[k] !== null).sort((a, b) => a.x - b.x);

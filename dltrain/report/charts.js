@@ -141,8 +141,9 @@
       charts.push(this);
     }
 
+    // Drawing sets a height, which may not happen while sizes are being observed.
     watch() {
-      new ResizeObserver(() => this.draw()).observe(this.plot);
+      new ResizeObserver(() => requestAnimationFrame(() => this.draw())).observe(this.plot);
     }
 
     draw() {

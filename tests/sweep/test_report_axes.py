@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from pages import drawn, in_browser
 
 from dltrain.report.page import fill
-from dltrain.sweep.outcome import report
 from dltrain.sweep.outcome.axes import ValueAxis
 from dltrain.sweep.outcome.charts import on_axis
 
@@ -39,10 +41,7 @@ def test_values_beyond_run_along_the_edge_whose_label_says_so(tmp_path, mode, ou
     ]
     data = {"axes": [{"name": "a", "labels": ["x", "y"]}], "configurations": dots, "charts": [],
             "objective": {"name": "val/loss", "mode": mode, **on_axis(axis)}}  # fmt: skip
-    (tmp_path / "test.html").write_text(
-        '{% extends "page.html" %}{% block body %}<section><div data-charts="slices"></div></section>{% endblock %}'
-    )
-    (chart,) = drawn(fill(tmp_path / "test.html", data, title=""), tmp_path)
+    (chart,) = charts_of(data, "slices", tmp_path)
     xs, others, best = chart["data"]
     edge = axis.edge
     assert sorted(v for v in [*others, *best] if v is not None) == pytest.approx(
@@ -52,4 +51,44 @@ def test_values_beyond_run_along_the_edge_whose_label_says_so(tmp_path, mode, ou
     assert xs == sorted(xs) and all(abs(x - round(x)) < 0.2 for x in xs)
     assert label in chart["axes"][1] and len(chart["axes"][1]) >= 3
     assert chart["axes"][0] == ["x", "y"] and chart["painted"] > 500
-    assert report.__doc__
+
+
+def charts_of(data: dict[str, Any], places: str, folder: Path) -> list[dict[str, Any]]:
+    """Draw a page that has these places and nothing else."""
+    parts = "".join(f'<section><div data-charts="{place}"></div></section>' for place in places.split())
+    (folder / "test.html").write_text(f'{{% extends "page.html" %}}{{% block body %}}{parts}{{% endblock %}}')
+    return drawn(fill(folder / "test.html", data, title=""), folder)
+
+
+WORDS, RANGE = {"name": "a", "labels": ["x", "y"]}, {"name": "b", "low": 1, "high": 9, "log": True}
+
+
+@pytest.mark.ci
+@in_browser
+@pytest.mark.parametrize("axes, at, scores", [
+    ([WORDS, RANGE], [[0, None], [1, 3]], [1, 2]),
+    ([WORDS, RANGE], [[0, None], [0, None]], [1, 2]),
+    ([WORDS, WORDS], [[0, 0], [1, 1]], [1, 1]),
+], ids=["inactive once", "never active", "equal scores"])  # fmt: skip
+def test_axes_that_are_not_active_and_equal_scores_are_drawn(tmp_path, axes, at, scores):
+    dots = [
+        {"label": "c", "place": k, "score": score, "half": None, "best": k == 1, "at": place}
+        for k, (score, place) in enumerate(zip(scores, at, strict=True), start=1)
+    ]
+    curve = {"name": "c", "best": True, "at": at[0], "x": [3], "values": [1]}
+    chart = {
+        "place": "curves",
+        "title": "val/loss",
+        "wide": True,
+        "axes": [1, 0],
+        "series": [curve],
+        **on_axis(ValueAxis.of([1], "min")),
+    }
+    objective = {"name": "val/loss", "mode": "min", **on_axis(ValueAxis.of(scores, "min"))}
+    data = {"axes": axes, "configurations": dots, "objective": objective, "charts": [chart]}
+    charts = charts_of(data, "slices parallel curves", tmp_path)
+    lines, *slices, parallel = charts
+    assert lines["data"] == [[3], [1]] and all(chart["painted"] > 500 for chart in charts)
+    for k, found in enumerate(slices):
+        assert len(found["data"][0]) == sum(place[k] is not None for place in at)
+    assert len(parallel["data"]) == 3 and all(len(line) == 3 for line in parallel["data"])

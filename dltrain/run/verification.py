@@ -25,6 +25,7 @@ from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
+from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem, DataProblem, UserError
 from dltrain.loggers.events import EARLIER, EVENT_FILES, Best
 from dltrain.metrics.report import CONFUSION, PER_CLASS, per_class_csv
@@ -98,6 +99,7 @@ class Records:
         target = config.early_stopping["_target_"] if isinstance(config, Config) else ""
         # a class of the user's own may keep other weights
         self.rule_is_known = str(target).startswith("dltrain.")
+        self.config = config
 
     @cached_property
     def hashes(self) -> dict[str, str] | None:
@@ -120,6 +122,15 @@ class Records:
         problems = map(str, said) if isinstance(said, list) else ()
         beginnings = (f"{name} could not be written (", f"/{name} could not be written (")
         return any(beginning in f" {problem}" for problem in problems for beginning in beginnings)
+
+    @property
+    def rule(self) -> Best:
+        """How evaluations are compared; a summary of an earlier version does not say it."""
+        said = self.summary
+        if isinstance(self.config, Config) and "metric" not in said:
+            mode = resolved_modes(self.config.plain)["early_stopping.mode"]
+            return Best(str(self.config.early_stopping["metric"]), "max" if mode == "max" else "min")
+        return Best(said["metric"], said["mode"])
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -207,7 +218,7 @@ def hashes(records: Records, verdict: Verdict) -> Iterator[Finding]:
         ended = records.summary["status"] in (*FINISHED, "interrupted")
         if ended and records.is_of_present_version:
             yield Finding(manifest.NAME, "it is missing", "the hashes that a run writes when it ends")
-        elif ended:
+        elif not records.is_of_present_version:
             verdict.open.append("hashes of the records: an earlier dltrain wrote none")
         else:
             verdict.open.append(
@@ -317,11 +328,15 @@ def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
         yield Finding(f"{where}, status", str(said["status"])[:80], "one that a run writes")
     if said["status"] not in FINISHED and records.hashes is None:
         for name in (name for name in OF_FINISHED if said.get(name) not in (None, {})):
-            yield Finding(f"{where}, {name}", f"a value in a run that is {said['status']}"[:80], "none before it has finished")
+            yield Finding(
+                f"{where}, {name}",
+                f"a value in a run that is {said['status']}"[:80],
+                "none before it has finished",
+            )
     if best and not is_row(rows_of(rows, {best["step"]}).get(best["step"], {}), best):
         yield Finding(f"{where}, best", "a row that metrics.csv does not have", "its best row")
     if best and said.get("objective") is not None and records.rule_is_known:
-        yield from _objective(said, rows, best)
+        yield from _objective(said, rows, best, records.rule)
     newest = records.checkpoints[-1:]
     if said["status"] in FINISHED and newest and said["steps"] != newest[0].manifest["step"]:
         yield Finding(
@@ -336,13 +351,12 @@ def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
 
 
 def _objective(
-    said: dict[str, Any], rows: Sequence[dict[str, float]], best: dict[str, float]
+    said: dict[str, Any], rows: Sequence[dict[str, float]], best: dict[str, float], rule: Best
 ) -> Iterator[Finding]:
     """Compare the best row with the best of the rows, by the rule of early stopping."""
-    rule = Best(said["metric"], said["mode"])
     first = rule.of(rows)
     if first and first["step"] != best["step"]:
-        wanted = f"{said['metric']} {rule.score:g} at step {first['step']:.0f}, as in metrics.csv"
+        wanted = f"{rule.metric} {rule.score:g} at step {first['step']:.0f}, as in metrics.csv"
         yield Finding("summary.json, best", f"the row of step {best['step']:.0f}", wanted)
     elif said["objective"] != rule.score:
         yield Finding(
@@ -398,9 +412,9 @@ def reports(records: Records, verdict: Verdict) -> Iterator[Finding]:
     if CONFUSION not in there:
         return
     names, counts = read_confusion(records)
-    if PER_CLASS in there and read_text(
-        records.path / PER_CLASS, MAX_TABLE_BYTES
-    ) != per_class_csv(counts, names):
+    if PER_CLASS in there and read_text(records.path / PER_CLASS, MAX_TABLE_BYTES) != per_class_csv(
+        counts, names
+    ):
         yield Finding(PER_CLASS, "other scores", f"those that follow from {CONFUSION}")
     scores = records.summary.get("test") or {}
     known = records.contract
@@ -431,7 +445,10 @@ def read_confusion(records: Records) -> tuple[list[str], Tensor]:
 
 def uncovered(records: Records) -> list[str]:
     """Return the names of files and folders in a run folder that no hash covers, the logs aside."""
-    covered = {"checkpoints", *(name.partition("/")[0] for name in (manifest.NAME, *(records.hashes or manifest.RECORDS)))}
+    covered = {
+        "checkpoints",
+        *(name.partition("/")[0] for name in (manifest.NAME, *(records.hashes or manifest.RECORDS))),
+    }
     return beside(records.path, lambda name: name in covered or any(fnmatch(name, log) for log in UNCOVERED))
 
 
@@ -464,7 +481,9 @@ def configuration(records: Records, verdict: Verdict, config: Config | UserError
     for found in records.checkpoints:
         then = found.manifest.get("config")
         if then is None and not FACTS_SINCE_HASHES.isdisjoint(found.manifest):
-            yield Finding(f"{records.name(found.folder)}/manifest.json", "no `config`", "the configuration of its run")
+            yield Finding(
+                f"{records.name(found.folder)}/manifest.json", "no `config`", "the configuration of its run"
+            )
             return
         try:
             saved.check_same(records.path, then, saved.binding(config))

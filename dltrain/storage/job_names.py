@@ -79,7 +79,9 @@ def _job_names(sweep: Path) -> list[str]:
     if not os.path.isdir(sweep):
         return []
     with os.scandir(sweep) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and job_number(entry.name) is not None)
+        return sorted(
+            entry.name for entry in entries if entry.is_dir() and job_number(entry.name) is not None
+        )
 
 
 def is_job_folder(name: str) -> bool:

@@ -42,7 +42,16 @@ def verify_sweep(folder: Path, catalogue: Catalogue) -> Verdict:
         before = len(verdict.findings) + len(verdict.open)
         try:
             verdict.findings += check(folder, verdict)
-        except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, yaml.YAMLError) as error:
+        except (
+            UserError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            csv.Error,
+            yaml.YAMLError,
+        ) as error:
             reason = first_line(error) or type(error).__name__
             verdict.findings.append(Finding(name, reason, "a file that a sweep wrote"))
         if len(verdict.findings) + len(verdict.open) == before:
@@ -79,7 +88,9 @@ def hashes(folder: Path, verdict: Verdict) -> Iterator[Finding]:
 def record(folder: Path, verdict: Verdict) -> Iterator[Finding]:
     """Check that no job has two folders, and that a finished sweep has no job that did not end."""
     for path in job_copies(folder):
-        yield Finding(f"{path.name}/", "another folder of the same job", f"one folder of job {job_number(path.name)}")
+        yield Finding(
+            f"{path.name}/", "another folder of the same job", f"one folder of job {job_number(path.name)}"
+        )
     if not read_record(folder).get("finished"):
         verdict.open.append("completeness: the sweep has not finished")
         return
@@ -97,7 +108,7 @@ def results(folder: Path, verdict: Verdict) -> Iterator[Finding]:
     if not file.exists():
         return
     rows = csv.DictReader(read_text(file, MAX_TABLE_BYTES).splitlines(keepends=True))
-    listed: dict[str, dict[str, str]] = {}
+    listed: dict[str, dict[str | Any, str | Any]] = {}
     for row in rows:
         if row["job"] in listed:
             yield Finding(f"results.csv, job {row['job']}"[:80], "a second row", "one row for each job")
@@ -148,4 +159,6 @@ def best(folder: Path, verdict: Verdict, catalogue: Catalogue) -> Iterator[Findi
             recipe.pop(key, None)
     if found != wanted:
         differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
-        yield Finding("best.yaml", f"other values of {', '.join(differing)}"[:80], f"those of {path.name}/summary.json")
+        yield Finding(
+            "best.yaml", f"other values of {', '.join(differing)}"[:80], f"those of {path.name}/summary.json"
+        )

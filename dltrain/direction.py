@@ -147,6 +147,14 @@ def value_of(row: Mapping[str, float], metric: str) -> float:
     return row["val/loss"] - row["train/loss"] if metric == "gap" else row[metric]
 
 
+def value_in(row: Mapping[str, float], metric: str) -> float:
+    """Return a metric from a row of metrics.csv; NaN where the row lacks it."""
+    try:
+        return value_of(row, metric)
+    except KeyError:
+        return math.nan
+
+
 def _nearest(metric: str, names: Iterable[str]) -> str:
     """Return the column whose name begins so, or is most similar; of equal ones that with the same first letter."""
     split, _, own = metric.rpartition("/")

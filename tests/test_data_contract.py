@@ -63,7 +63,10 @@ def table(workdir: Path) -> None:
 def scores(run: Run, *overrides: str) -> dict[str, dict[str, float]]:
     config = read(run.path, open_catalogue(), list(overrides))
     found = scoring.score_runs(
-        [run.path], [config], [door_for_saved(config, open_catalogue(), list(overrides))]
+        [run.path],
+        [config],
+        [door_for_saved(config, open_catalogue(), list(overrides))],
+        whole=bool(overrides),
     )
     return {score.split: score.values for score in found}
 
@@ -98,8 +101,8 @@ def test_scores_are_those_of_the_formula_with_the_statistics_of_the_run(train, t
     outputs = (weight * (age + 5 - age[first].mean()) / age[first].std() + bias) * price[first].std() + price[
         first
     ].mean()
-    errors = (outputs - price - 7000)[part == "test"]
-    found = scores(run, "dataset.path=o.csv")["test"]
+    errors = outputs - price - 7000
+    found = scores(run, "dataset.path=o.csv")["all"]
     assert found["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-4)
     assert found["loss"] == pytest.approx((errors**2).mean(), rel=1e-4)
 
@@ -137,7 +140,7 @@ def test_fewer_classes_keep_their_numbers(train, table, capsys):
     run = train(*KINDS)
     text = Path("t.csv").read_text().splitlines(keepends=True)
     Path("o.csv").write_text("".join(line for line in text if ",ant," not in line))
-    whole, some = scores(run)["test"]["accuracy"], scores(run, "dataset.path=o.csv")["test"]["accuracy"]
+    whole, some = scores(run)["test"]["accuracy"], scores(run, "dataset.path=o.csv")["all"]["accuracy"]
     assert whole > 0.9 and some > 0.9
 
 
@@ -157,7 +160,7 @@ def test_classes_of_arrays_are_held_by_name(train, workdir):
     np.savez("t.npz", inputs=inputs, targets=names)
     run = train("dataset=npz", "dataset.path=t.npz", *BRIEF)
     np.savez("fewer.npz", inputs=inputs[names != "ant"], targets=names[names != "ant"])
-    assert scores(run, "dataset.path=fewer.npz")["test"]["accuracy"] > 0.9
+    assert scores(run, "dataset.path=fewer.npz")["all"]["accuracy"] > 0.9
     np.savez("renamed.npz", inputs=inputs, targets=np.where(names == "ant", "emu", names))
     with pytest.raises(DataProblem, match="the class 'emu', which is none of those of the run"):
         scores(run, "dataset.path=renamed.npz")

@@ -11,7 +11,7 @@ from dltrain.commands.asked import is_sweep
 from dltrain.config.keys import REPLICATES
 from dltrain.direction import Mode, mean_of, rank_of_mean
 from dltrain.errors import CheckpointProblem, typed
-from dltrain.storage.index import Entry, Index, number_of
+from dltrain.storage.index import Entry, Index, finite, number_of
 from dltrain.storage.job_names import job_label, job_number
 from dltrain.storage.summary import ENDED, UNRANKED
 
@@ -55,10 +55,7 @@ class Configuration:
 
 def objective_of(entry: Entry) -> float | None:
     """Return the objective of a run that neither failed nor diverged; None where it is not finite."""
-    value = number_of(entry.facts.get("objective"))
-    if value is None or not math.isfinite(value) or entry.facts.get("status") in UNRANKED:
-        return None
-    return value
+    return None if entry.facts.get("status") in UNRANKED else finite(entry.facts.get("objective"))
 
 
 def configurations_of(jobs: Iterable[Entry]) -> list[Configuration]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dltrain.commands.configurations import configurations_of, shown_entry
 from dltrain.config.keys import REPLICATES, differences, keys_given
-from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, number_of
+from dltrain.storage.index import DAMAGED, KILLED, Entry, Index, finite, number_of
 from dltrain.storage.job_names import job_label, job_number
 from dltrain.storage.query import PLACE, Filter, name_of, value_of, when
 
@@ -87,8 +87,7 @@ class Row:
 
 def objective(entry: Entry) -> float | None:
     """Return the objective of a run, also of one that failed later; None where it diverged or is not finite."""
-    value = number_of(entry.facts.get("objective"))
-    return value if value is not None and math.isfinite(value) and not _diverged(entry) else None
+    return None if _diverged(entry) else finite(entry.facts.get("objective"))
 
 
 def _diverged(entry: Entry) -> bool:

@@ -56,7 +56,6 @@ Examples
 """
 FORMATS = (".csv", ".parquet", ".json")
 STANDARD = "-"
-TOLD = 20  # broken inputs that are named one by one
 # options with a value, and what it is
 VALUES = {
     "--output": "FILE.csv",
@@ -192,12 +191,14 @@ def report(parts: list[Part], asked: Arguments) -> int:
 
 def say_broken(parts: list[Part]) -> int:
     """Name the first inputs that were left out on stderr; return how many there are."""
+    from dltrain.run.inputs import NAMED
+
     broken = [(part.given.name, item) for part in parts for item in part.found.broken]
-    for name, item in broken[:TOLD]:
-        place = item.where if isinstance(item.where, str) else f"row {item.where} of {name}"
+    for name, item in broken[:NAMED]:
+        place = item.where if isinstance(item.where, str) else f"row {item.where} of {name}{item.line}"
         say(f"{place} is left out: {item.reason}")
-    if len(broken) > TOLD:
-        say(f"{len(broken) - TOLD} more are left out; all of them: --json")
+    if len(broken) > NAMED:
+        say(f"{len(broken) - NAMED} more are left out; all of them: --json")
     return len(broken)
 
 

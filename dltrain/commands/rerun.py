@@ -12,6 +12,7 @@ from dltrain.config.door import door_for_saved
 from dltrain.config.schema import run_name
 from dltrain.errors import UserError, typed
 from dltrain.storage.folder_names import check_writable, new_folder
+from dltrain.text import say
 
 
 def run(arguments: list[str]) -> int:
@@ -27,6 +28,7 @@ def run(arguments: list[str]) -> int:
     check_writable(config.output)
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
+    from dltrain.data.changes import data_changes
     from dltrain.run import experiment
     from dltrain.run.data import check_skipped
     from dltrain.run.record import logging_to
@@ -34,7 +36,12 @@ def run(arguments: list[str]) -> int:
 
     built = experiment.prepare(config, door, typed("rerun", *arguments), overrides, startup)
     if not any(text.startswith("dataset") for text in overrides):
-        check_skipped(paths[0], read_contract(paths[0]), built.parts.contract)
+        known, present = read_contract(paths[0]), built.parts.contract
+        check_skipped(paths[0], known, present)
+        if changed := data_changes(known, present):
+            say(
+                f"the data have changed since {paths[0]} was trained ({changed}); this run trains on the present ones"
+            )
     folder = new_folder(config.output, run_name(config))
     with logging_to(folder):
         experiment.run(built, folder)

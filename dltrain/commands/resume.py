@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> int:
     command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
     built = experiment.prepare(config, door, command, former, startup, path)
     if overrides:
-        check_longer(built, saved.read(path, catalogue, []), door)
+        check_longer(path, built, saved.read(path, catalogue, []), door)
     with logging_to(path):
         experiment.run(built, path, resume=True, strict=strict)
     return 0

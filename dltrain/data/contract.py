@@ -74,6 +74,8 @@ class Contract:
     left_out: dict[str, str] = field(default_factory=dict)
     # samples that were left out since they cannot be used, and why
     skipped: dict[str, str] = field(default_factory=dict)
+    # digest of names and sizes of image files; empty for other data, and in a file of a version that did not write it
+    files: str = ""
 
     @classmethod
     def of(
@@ -103,6 +105,7 @@ class Contract:
             content=content_of(raw),
             left_out=dict(raw.left_out),
             skipped=dict(raw.skipped),
+            files=raw.files,
         )
 
     @property

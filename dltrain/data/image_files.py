@@ -44,6 +44,14 @@ _LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$re
 # Finding ----------------------------------------------------------------------------------------------------------
 
 
+def names_and_sizes(images: Sequence[tuple[str, os.stat_result]]) -> str:
+    """Return 16 hexadecimal digits of a hash of the paths and sizes of files, in their order; a copy of the files has the same."""
+    digest = hashlib.sha256()
+    for path, state in images:
+        digest.update(os.fsencode(path) + f"\0{state.st_size}\n".encode())
+    return digest.hexdigest()[:16]
+
+
 @dataclass
 class Found:
     """Image files below a folder by name, in the order of their names, and what else is there.

@@ -24,6 +24,7 @@ from dltrain.data.image_files import (
     decoded_records,
     is_hidden,
     look_at_all,
+    names_and_sizes,
     traits_note,
 )
 from dltrain.data.pixels import ENDINGS, MAX_PIXELS, RESIZES, Form, Resize
@@ -110,7 +111,12 @@ def image_folder(
         listed = replace(listed, images=images, raw=kept)
         reader = _reader(folder, listed, form)
     raw = replace(
-        listed.raw, inputs=reader, describe=reader.path, locate=reader.locate, resize=reader.form.resize
+        listed.raw,
+        inputs=reader,
+        describe=reader.path,
+        locate=reader.locate,
+        resize=reader.form.resize,
+        files=names_and_sizes(listed.images),
     )
     return _described(raw, reader, listed, found, cache)
 

@@ -114,6 +114,7 @@ class RawData:
         notes: lines that tell what was inferred
         left_out: columns of a table that are not learned from, and why
         skipped: samples that cannot be used and were left out, by name, and why
+        files: digest of the names and sizes of the files that the samples are read from, where these are many
         unused: keys of the dataset that change nothing for these data, with the reason as the end of a sentence
         resize: how images of another size are brought to the shape (`dltrain.data.pixels.Resize`); empty: they are refused
     """
@@ -134,6 +135,7 @@ class RawData:
     skipped: Mapping[str, str] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
     resize: str = ""
+    files: str = ""
 
     def __len__(self) -> int:
         return len(self.targets)

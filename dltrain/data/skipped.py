@@ -18,6 +18,7 @@ from dltrain.data.image_files import CURE, ImageFiles
 from dltrain.data.pixels import OtherSize, Unusable, read_pixels
 from dltrain.data.raw import RawData
 from dltrain.data.streaming import in_threads
+from dltrain.strict_json import loads
 
 # files that a line names
 _NAMED = 10
@@ -90,7 +91,7 @@ def _read(path: Path, key: str) -> list[tuple[int, str]] | None:
         return None
     with os.fdopen(descriptor, "rb") as stream:
         try:
-            made_from, found = json.load(stream)
+            made_from, found = loads(stream.read())
             return [(int(index), str(reason)) for index, reason in found] if made_from == key else None
         except (ValueError, TypeError):
             return None

@@ -20,7 +20,14 @@ from dltrain.data.tables.columns import Column, Columns, LeftOut
 from dltrain.data.tables.cures import StrayValues, typed
 from dltrain.data.tables.encode import TableInputs
 from dltrain.data.tables.identifiers import is_identifier
-from dltrain.data.tables.notes import constant_notes, different_notes, part_notes, table_note, telling_notes
+from dltrain.data.tables.notes import (
+    constant_notes,
+    different_notes,
+    level_notes,
+    part_notes,
+    table_note,
+    telling_notes,
+)
 from dltrain.data.tables.parts import Part, incomplete, joined, part_by_formats, part_of_table
 from dltrain.data.tables.read import Table, is_text, read
 from dltrain.data.tables.reading import Reading
@@ -86,7 +93,8 @@ def csv(
         task: auto takes text, two values and 0 or 1 to at most 10 as classes
         target_scale: unit lets a regression learn targets of mean 0 and variance 1, and reports the real units
         missing: auto fills with the training median and marks it in a column; drop leaves the row out
-        missing_words: more words for a missing value than "", NA, nan, null, ?; among numbers -, ., none
+        missing_words: more words for a missing value than "", na, n/a, n.a., nan, nil, null, <na>, #na, #n/a, #n/a n/a, ?
+            and, among numbers and dates, none, missing, unknown, *, ., .., -, --, ---, –, — (in small or capital letters)
         dates: a date becomes year with fraction, month, weekday and hour (parts), or the year only (number)
         date_format: format of dates as in strptime, such as %d/%m/%Y, or iso, for the columns that have it; auto
             refuses what has day and month unclear
@@ -147,6 +155,7 @@ def csv(
             *columns.word_notes.values(),
             *telling_notes(parts[0].columns, parts[0].targets, targets[0]),
             *different_notes(chosen, [*roles.keep, *(roles.features or [])]),
+            *level_notes(chosen, roles.as_categories),
         ),
     )
 
@@ -254,6 +263,12 @@ class _Roles:
             for name in (self.table.columns if self.features is None else self.features)
             if name not in taken
         ]
+
+    @property
+    def as_categories(self) -> dict[str, list[str]]:
+        """Return the columns that the user makes categories, by key."""
+        named = [] if isinstance(self.categorical, str) else list(self.categorical)
+        return {"categorical": named, "keep": [name for name in self.keep if name not in named]}
 
     @property
     def dropped(self) -> list[LeftOut]:

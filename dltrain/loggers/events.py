@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
-from dltrain.direction import BETTER, Mode, improves
+from dltrain.direction import BETTER, Mode, improves, value_in
 from dltrain.text import counted, utf8
 
 if TYPE_CHECKING:
@@ -183,18 +183,11 @@ def labelled_facts(line: str) -> tuple[str, tuple[str, ...]]:
     return label, tuple(text.strip().split(" · "))
 
 
-def score_of(row: Mapping[str, float], metric: str) -> float:
-    """Return a metric of a row, "gap" as val/loss − train/loss; NaN where the row lacks it."""
-    if metric == "gap" and "gap" not in row:
-        return row.get("val/loss", math.nan) - row.get("train/loss", math.nan)
-    return row.get(metric, math.nan)
-
-
 def not_finite(info: RunInfo, row: Mapping[str, float]) -> dict[str, str]:
     """Return, by metric, what an evaluation does that has no finite value of it: the metrics by which the run decides."""
     found = {}
     for metric in dict.fromkeys((info.metric, *info.plateaus)):
-        value = score_of(row, metric)
+        value = value_in(row, metric)
         if not math.isfinite(value):
             means = ["it is not the best"] if metric == info.metric else []
             means += ["the schedule leaves it out"] if metric in info.plateaus else []
@@ -211,7 +204,7 @@ class Best:
 
     def improves(self, row: Mapping[str, float]) -> bool:
         """Return whether this row is the best so far; NaN never is, nor a row without the metric."""
-        value = score_of(row, self.metric)
+        value = value_in(row, self.metric)
         better = improves(value, self.score, self.mode)
         if better:
             self.score = value

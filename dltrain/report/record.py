@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from dltrain.errors import CheckpointProblem
 from dltrain.loggers.events import shown_name
-from dltrain.storage.index import KILLED, number_of
+from dltrain.storage.index import KILLED, finite
 from dltrain.storage.lock import is_held
 from dltrain.storage.progress import best_row
 from dltrain.storage.summary import column_of, read_rows, read_summary, read_text
@@ -156,8 +156,7 @@ def numbers_of(value: object) -> dict[str, float]:
 
 def number_in(value: object, key: str) -> float | None:
     """Return a finite number of a mapping from a file, None where there is none."""
-    found = number_of(value.get(key)) if isinstance(value, Mapping) else None
-    return found if found is not None and math.isfinite(found) else None
+    return finite(value.get(key)) if isinstance(value, Mapping) else None
 
 
 def size_of(path: Path) -> int:

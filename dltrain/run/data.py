@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,14 +14,15 @@ from torch import Tensor
 
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, DatasetKnobs
+from dltrain.data.changes import data_changes
 from dltrain.data.contract import Contract
-from dltrain.data.errors import DataError, some
+from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.progress import progress_shown
 from dltrain.data.raw import Encoder, RawData
 from dltrain.data.torch_dataset import as_raw
 from dltrain.data.unused import COMMON_KEYS, refuse_unused
-from dltrain.errors import DataProblem, UserError, typed
+from dltrain.errors import DataProblem, UserError, assigned, typed
 from dltrain.run.plan import check_memory
 
 SCHEDULES = ("schedule", "momentum_schedule", "penalty_schedule")
@@ -55,15 +56,48 @@ def build_data(
 
 def check_skipped(run: Path, known: Contract | None, found: Contract | None) -> None:
     """Raise DataProblem where other samples are skipped than in the training of a run, whose contract is `known`."""
-    before, now = (set(contract.skipped) if contract is not None else set() for contract in (known, found))
-    if known is None or before == now:
+    if known is None or set(known.skipped) == set(found.skipped if found is not None else ()):
         return
-    changes = [("now also", now - before), ("no longer", before - now)]
-    listed = "; ".join(f"{word} {some(sorted(names), 10)}" for word, names in changes if names)
     again = typed("rerun", run, "dataset.broken=skip")
     raise DataProblem(
-        f"{run}: other images are skipped than in its training: {listed}.\n"
+        f"{run}: the data are not those of its training: {data_changes(known, found)}.\n"
         f"Put the former files back, or train on those that can be used now: {again}"
+    )
+
+
+def check_resumed(run: Path, known: Contract | None, found: Contract | None) -> None:
+    """Raise DataProblem where the data of a run to resume are not those that it was trained on."""
+    check_skipped(run, known, found)
+    if changed := data_changes(known, found):
+        raise DataProblem(
+            f"{run}: the data are not those that the run was trained on ({changed}). Put the former ones back, or start "
+            f"another run with these: {typed('rerun', run)}"
+        )
+
+
+def other_data(path: Path, config: Config, changed: str, words: Sequence[str], all_of: str) -> DataProblem:
+    """Return the refusal to divide data that are not those of the training of a run; `changed` says how they differ.
+
+    words: the command that was typed, without its dltrain; all_of: the verb by which all of the present data are used as new ones, if any
+    """
+    key = next((key for key in ("path", "root") if config.dataset.get(key)), "")
+    cures = ["Put the former data back"]
+    if key:
+        cures[0] += f", or say where they are: {typed(*words)} dataset.{key}=NEW"
+    if key and all_of:
+        place = str(config.secrets.get(f"dataset.{key}", config.dataset[key]))
+        # of `predict` the data are an argument, of `evaluate` a key
+        last = place if all_of == "predict" else assigned(f"dataset.{key}", place)
+        cures.append(
+            f"To use all of the present ones, of which some may be of the training: {typed(all_of, path, last)}"
+        )
+    return DataProblem(
+        "\n".join(
+            [
+                f"the data of {path} are not those that it was trained on ({changed}), so that its splits are not known.",
+                *cures,
+            ]
+        )
     )
 
 

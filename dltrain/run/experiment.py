@@ -29,7 +29,7 @@ from dltrain.processors import cores
 from dltrain.run.build import build
 from dltrain.run.built import Experiment
 from dltrain.run.constant import constant_scores
-from dltrain.run.data import check_skipped
+from dltrain.run.data import check_resumed
 from dltrain.run.destinations import build_loggers
 from dltrain.run.failures import explain, never_finite, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
@@ -82,7 +82,7 @@ def prepare(
         keys_of(overrides) if new else (),
     )
     if earlier is not None:
-        check_skipped(earlier, contract, parts.contract)
+        check_resumed(earlier, contract, parts.contract)
     if earlier is None:
         config = with_threads(config, torch.get_num_threads())
     loggers = build_loggers(config, door)

@@ -26,7 +26,7 @@ from dltrain.data.tables.columns import Column, Columns
 from dltrain.data.tables.encode import encode
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.reading import Reading
-from dltrain.errors import CheckFailed, DataProblem, ResourceProblem, UserError
+from dltrain.errors import CheckFailed, DataProblem, ResourceProblem, UserError, typed
 from dltrain.run.card import Agreement, card
 from dltrain.run.data import data_problems, load_data
 from dltrain.run.deployed import Deployed
@@ -57,7 +57,7 @@ def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> A
     plain = replace(made.config.evaluation, mc_dropout=0, tta=0, tta_words=[])
     made = replace(made, precision="fp32", config=replace(made.config, evaluation=plain))
     deployed = Deployed(made)
-    inputs, wanted, about = samples_of(made, deployed)
+    inputs, wanted, about = samples_of(path, made, deployed)
     program = record(deployed, str(config.words["model"]))
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     beside.mkdir(parents=True)
@@ -100,7 +100,7 @@ def first_line(error: BaseException) -> str:
 # Samples ----------------------------------------------------------------------------------------------------------
 
 
-def samples_of(made: Predictor, deployed: Deployed) -> tuple[list[Any], Tensor, Agreement]:
+def samples_of(path: Path, made: Predictor, deployed: Deployed) -> tuple[list[Any], Tensor, Agreement]:
     """Return raw inputs of the data of the run, evenly chosen, what the run gives for them, and how many of which data they are.
 
     Of a table there are more rows, with values that these data may not hold; see `odd_rows`.
@@ -111,7 +111,8 @@ def samples_of(made: Predictor, deployed: Deployed) -> tuple[list[Any], Tensor, 
     except DataProblem as error:
         key = "root" if "root" in made.config.dataset else "path"
         raise DataProblem(
-            f"{error}\nAn export is compared with the run on its data; put them back, or say where they are: dataset.{key}=NEW"
+            f"{error}\nAn export is compared with the run on its data; put them back, or say where they are: "
+            f"{typed('export', path)} dataset.{key}=NEW"
         ) from error
     chosen = evenly(len(raw), contract.input_shape)
     about = Agreement(len(chosen), 0.0, f"of dataset={made.config.words['dataset']}")

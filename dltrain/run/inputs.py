@@ -27,6 +27,7 @@ from dltrain.run.table import Array
 if TYPE_CHECKING:
     from dltrain.data.tables.read import Table
 
+NAMED = 20  # broken rows that are named one by one
 ARRAYS = (".npz", ".npy")
 TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".gz", ".bz2", ".zst")
 
@@ -162,13 +163,19 @@ def rows_of(
 ) -> InMemory:
     """Return the rows of a table as the contract encodes them. Raises DataError for what does not fit."""
     if not len(table):
-        return InMemory(torch.empty(0), broken=[Broken(*item) for item in table.broken])
+        return InMemory(torch.empty(0), broken=_broken(table, table.broken))
     rows = contract.encode_table(table, False, decimal, tolerant, missing_words, date_format)
     used = {rule.name for rule in (*contract.columns, *contract.targets)}
     extra = [name for name in table.columns if name not in used]
     unused = (f"unused   columns of {table.path.name}: {some(extra)}",) if extra else ()
-    broken = [Broken(number, reason) for number, reason in sorted(rows.broken)]
+    broken = _broken(table, sorted(rows.broken))
     return InMemory(rows.inputs, table.numbers[rows.positions.numpy()], (*rows.notes, *unused), broken)
+
+
+def _broken(table: Table, items: Sequence[tuple[int, str]]) -> list[Broken]:
+    """Return rows that cannot be predicted, with the lines of the first of them, for which the file is read again."""
+    lines = table.lines_of({number for number, _ in items[:NAMED]})
+    return [Broken(number, reason, lines.get(number, "")) for number, reason in items]
 
 
 def table_of(data: Any, contract: Contract) -> Table:

@@ -19,6 +19,8 @@ from torch import Tensor
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.batches import ResidentSplit
+from dltrain.data.changes import data_changes
+from dltrain.data.contract import Contract
 from dltrain.data.prepare import Splits
 from dltrain.data.raw import SPLIT_WORDS, TEST
 from dltrain.data.spec import Batch
@@ -114,7 +116,7 @@ def _bytes_of_each(values: Tensor) -> list[bytes]:
 
 
 def is_copy(path: Path, config: Config, door: Door) -> bool:
-    """Return whether the data of a configuration are those of the training of a run, by their fingerprint, and can be divided so."""
+    """Return whether the data of a configuration are those of the training of a run, and can be divided so."""
     contract = read_contract(path)
     if contract is None:
         return False
@@ -123,7 +125,7 @@ def is_copy(path: Path, config: Config, door: Door) -> bool:
     except DataProblem:
         # such as no column that divides them
         return False
-    return splits.fingerprint() == contract.fingerprint and (splits.val or splits.test) is not None
+    return not data_changes(contract, splits.contract) and (splits.val or splits.test) is not None
 
 
 def trained_on(
@@ -140,8 +142,8 @@ def trained_on(
         splits = build_data(quiet(original), door, device, read_statistics(path), contract)
     except UserError as error:
         return f"the data of the training cannot be read ({first_line(error)})"
-    if splits.fingerprint() != contract.fingerprint:
-        return "the data of the training have changed since"
+    if changed := data_changes(contract, splits.contract):
+        return f"the data of the training have changed since: {changed}"
     return Trained.of(splits)
 
 
@@ -205,7 +207,7 @@ def distance_of(samples: Samples) -> float:
 def say_of_data(
     path: Path,
     scored: Mapping[str, Samples],
-    fingerprint: str,
+    present: Contract | None,
     notes: tuple[str, ...],
     trained: Trained | str | None = None,
 ) -> dict[str, int]:
@@ -213,18 +215,18 @@ def say_of_data(
 
     Of each split in `scored`; empty where that is unknown.
     """
-    contract = read_contract(path)
+    is_other = bool(data_changes(read_contract(path), present))
     found: dict[str, int] = {}
     if isinstance(trained, Trained):
         for name, split in scored.items():
             found[name] = trained.count(split)
             say(trained.told(found[name], len(split), str(path), name))
-    elif contract is not None and contract.fingerprint != fingerprint:
+    elif is_other:
         reason = f"; whether they hold samples of it is not known: {trained}" if trained else ""
         say(f"{path} is scored on other data than it was trained on{reason}")
-    if contract is not None and contract.fingerprint != fingerprint:
+    if is_other:
         for note in notes:
-            if note.startswith(("decimal", "unit", "unseen", "scale")):
+            if note.startswith(("decimal", "unit", "words", "unseen", "scale")):
                 say(note)
         for note in dict.fromkeys(
             note for split in scored.values() for note in scale_note(distance_of(split))

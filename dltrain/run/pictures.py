@@ -15,7 +15,6 @@ from dltrain.data.spec import DataSpec
 from dltrain.errors import UserError
 from dltrain.loggers.figures import png, to_rgb
 from dltrain.report.page import Picture, Samples
-from dltrain.run.other_data import say_of_data
 from dltrain.run.scoring import build_scored, load_best, predict
 from dltrain.screen.numbers import number
 from dltrain.storage.run_folder import read_contract
@@ -30,10 +29,11 @@ def samples_of_run(path: Path, config: Config, door: Door) -> Samples:
     Raises UserError for a run whose inputs are not images.
     """
     contract = read_contract(path)
-    parts, plan = build_scored(config, door, path, contract, whole=False)
+    parts, plan = build_scored(
+        config, door, path, contract, whole=False, words=("report", str(path), "--samples")
+    )
     if not shows_images(parts.spec) or not parts.splits:
         raise UserError("`--samples` shows images, and the inputs of this run are not images. Leave it out")
-    say_of_data(path, parts.splits, parts.fingerprint, parts.spec.notes)
     load_best(parts, path)
     name, split = list(parts.splits.items())[-1]
     passes, targets = predict(parts, plan, split)

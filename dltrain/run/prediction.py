@@ -20,7 +20,7 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
 from dltrain.data.normalization import Normalizer
 from dltrain.data.spec import DataSpec
-from dltrain.errors import DataProblem, UserError
+from dltrain.errors import DataProblem, UserError, typed
 from dltrain.losses import combine, yardstick
 from dltrain.metrics.thresholds import Threshold
 from dltrain.run.build import build, build_augmentation
@@ -144,6 +144,7 @@ class Predictor:
     batch_size: int
     config: Config
     door: Door
+    path: Path
 
     def __call__(self, data: Any, batch_size: int | None = None, tolerant: bool = False) -> Predictions:
         """Predict for new samples: the path of a file or folder, or data in memory.
@@ -171,7 +172,7 @@ class Predictor:
         if self.contract is None:
             raise UserError(
                 "This run has no data.json: it was trained on an objective, which has no inputs, or by an earlier version.\n"
-                "For the latter, train it again: dltrain rerun RUN"
+                f"For the latter, train it again: {typed('rerun', self.path)}"
             )
         return self.contract
 
@@ -275,7 +276,7 @@ def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
     # as in the scoring of a run
     trained = choose_batch_size(None, contract.sizes["train"]) if contract is not None else 1
     size = evaluation_batch_size(config, trained)
-    return Predictor(model, contract, normalize, place, precision, size, config, door)
+    return Predictor(model, contract, normalize, place, precision, size, config, door, path)
 
 
 # Ensembles --------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from dltrain.config.door import Door
 from dltrain.config.own_code import changed_since
 from dltrain.config.rules import parse_rule
 from dltrain.config.schema import Config
+from dltrain.data.changes import data_changes
 from dltrain.errors import CheckpointProblem, DataProblem, typed
 from dltrain.metrics.report import CONFUSION, PER_CLASS
 from dltrain.ranges import Threads
@@ -201,12 +202,8 @@ def causes(records: Records, built: Experiment) -> list[str]:
 
 def _data_changes(records: Records, built: Experiment) -> Iterator[str]:
     known, present = records.contract, built.parts.contract
-    if known is None or present is None:
-        return
-    if (known.fingerprint, known.sizes) != (present.fingerprint, present.sizes):
-        yield f"data {known.fingerprint} → {present.fingerprint}"
-    elif known.content and known.content != present.content:
-        yield f"data {known.content[:16]} → {present.content[:16]}"
+    if changed := data_changes(known, present):
+        yield f"data ({changed})"
 
 
 def _code_changes(said: Mapping[str, Any]) -> Iterator[str]:

@@ -101,7 +101,7 @@ def load_state(trainer: Trainer, state: Any, weights: dict[str, Tensor], best: d
         ) from None
 
 
-def check_longer(experiment: Experiment, before: Config, door: Door) -> None:
+def check_longer(path: Path, experiment: Experiment, before: Config, door: Door) -> None:
     """Raise UserError if more epochs would change the past: schedules must be the same functions up to the former end."""
     plan = experiment.plan
     former = make_plan(before, plan.device, plan.batch_size, plan.steps_per_epoch)
@@ -119,12 +119,12 @@ def check_longer(experiment: Experiment, before: Config, door: Door) -> None:
             word = experiment.config.words[group]
             raise UserError(
                 f"`epochs` or `steps` cannot change in this run: {group}={word} depends on the total number of steps, so the "
-                "steps that are done would have had other rates.\nFor a new run: dltrain rerun RUN epochs=…"
+                f"steps that are done would have had other rates.\nFor a new run: {typed('rerun', path)} epochs=…"
             )
-    check_averaging(experiment.config, door, former, plan)
+    check_averaging(path, experiment.config, door, former, plan)
 
 
-def check_averaging(config: Config, door: Door, former: Plan, plan: Plan) -> None:
+def check_averaging(path: Path, config: Config, door: Door, former: Plan, plan: Plan) -> None:
     """Raise UserError if another total number of steps would have averaged other weights up to the former end."""
     if not config.averaging.get("_target_"):
         return
@@ -148,7 +148,7 @@ def check_averaging(config: Config, door: Door, former: Plan, plan: Plan) -> Non
         raise UserError(
             f"`epochs` or `steps` cannot change in this run: averaging={config.words['averaging']} chooses the averaged steps by "
             "the total number, so that its average holds other steps than a run of this length.\n"
-            "For a new run: dltrain rerun RUN epochs=…"
+            f"For a new run: {typed('rerun', path)} epochs=…"
         )
 
 

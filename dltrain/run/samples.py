@@ -23,10 +23,11 @@ _DECODED_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Broken:
-    """A sample that cannot be predicted: its row from 1, or its file, and why."""
+    """A sample that cannot be predicted: its row from 1, or its file, and why. line: ` (line 4)`, where a row begins in its file."""
 
     where: int | str
     reason: str
+    line: str = ""
 
 
 class Samples(Protocol):

@@ -26,7 +26,8 @@ class Score:
     """The scores of a run (or of the ensemble) on one split.
 
     intervals: low and high end by metric; counts: (C, C) of true class (row) and predicted class, of a classification; trained_on:
-    samples that are equal to one of the training of the run, None where that is not known or the data are its own; constant: scores of a
+    samples that are equal to one of the training of the run, None where that is not known or the data are its own; trained_on_unknown: why it is
+    not known, of other data; constant: scores of a
     constant guess, for a table; left_out: lines on rows that do not fit the columns of the run; threshold: by which classes are predicted, and
     following the metrics that it changes; suggested: thresholds on the probability of the class `suggested_for`, of the val split
     """
@@ -39,6 +40,7 @@ class Score:
     counts: Tensor | None = None
     class_names: tuple[str, ...] = ()
     trained_on: int | None = None
+    trained_on_unknown: str = ""
     constant: dict[str, float] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     threshold: Threshold | None = None
@@ -120,6 +122,8 @@ def as_json(scores: list[Score], resamples: int) -> str:
             "trained_on": score.trained_on,
             "left_out": list(score.left_out),
         }
+        if score.trained_on_unknown:
+            item["trained_on_unknown"] = score.trained_on_unknown
         if score.constant:
             item["constant"] = score.constant
         if score.threshold is not None:

@@ -13,6 +13,7 @@ from dltrain.augmentation.pipeline import Augmentation
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, objective_of, undivided
 from dltrain.data.batches import Joined, Split
+from dltrain.data.changes import data_changes
 from dltrain.data.contract import Contract
 from dltrain.data.raw import VAL
 from dltrain.data.spec import DataSpec
@@ -34,7 +35,7 @@ from dltrain.run.build import (
     measures,
 )
 from dltrain.run.constant import constant_beside
-from dltrain.run.data import build_data
+from dltrain.run.data import build_data, other_data
 from dltrain.run.draws import Draws, Passes
 from dltrain.run.machine import choose_device, set_machine
 from dltrain.run.other_data import (
@@ -68,7 +69,7 @@ class Scored:
     metrics: Mapping[str, Metric]
     measures: Measures
     augmentation: Augmentation | None
-    fingerprint: str
+    contract: Contract | None
     train: Split
     has_columns: bool = False  # of a table, whose scores a constant guess stands beside
     threshold: Threshold | None = None  # by which a class is predicted; None for the most probable one
@@ -106,7 +107,7 @@ def score_runs(
             trained = trained_on(path, config, original, door, plan.device, whole)
         if whole:
             say_joined(config, parts.spec.sizes)
-        seen = say_of_data(path, parts.splits, parts.fingerprint, parts.spec.notes, trained)
+        seen = say_of_data(path, parts.splits, parts.contract, parts.spec.notes, trained)
         left_out = say_left_out(parts.spec.notes, whole)
         known = trained.targets if isinstance(trained, Trained) else None if whole else parts.train.targets
         load_best(parts, path)
@@ -122,7 +123,9 @@ def score_runs(
             constant = {}
             if parts.has_columns:
                 constant = constant_beside(plain.spec, plain.metrics, plain.measures, known, targets)
-            scores.append(replace(score, trained_on=seen.get(name), constant=constant, left_out=left_out))
+            score = replace(score, trained_on=seen.get(name), constant=constant, left_out=left_out)
+            unknown = trained if isinstance(trained, str) else ""
+            scores.append(replace(score, trained_on_unknown=unknown))
     if len(paths) == 1:
         return scores
     shared = in_shared_units(shared_measures(parts, losses, configs), specs, outputs)
@@ -130,13 +133,25 @@ def score_runs(
 
 
 def build_scored(
-    config: Config, door: Door, path: Path, contract: Contract | None, whole: bool
+    config: Config,
+    door: Door,
+    path: Path,
+    contract: Contract | None,
+    whole: bool,
+    words: Sequence[str] | None = None,
 ) -> tuple[Scored, Plan]:
-    """Build what scoring needs of a run, without its initializer, optimizer and rules."""
+    """Build what scoring needs of a run, without its initializer, optimizer and rules.
+
+    words: the command, for the cure of data that have changed; None is `evaluate`. Raises DataProblem for these, unless they are scored
+    as a `whole`: divided again, their val and test splits would hold samples of the training.
+    """
     set_machine(config)
     device = choose_device(config.device)
     config = undivided(config) if whole else config
     splits = build_data(config, door, device, read_statistics(path), contract, tolerant=True)
+    if not whole and (changed := data_changes(contract, splits.contract)):
+        command = words or ("evaluate", str(path))
+        raise other_data(path, config, changed, command, "" if words else "evaluate")
     size = choose_batch_size(None, len(splits.train))
     model, _, _ = build_model(replace(config, initializer={}), door, splits, device, size)
     loss = build_loss(config, door, splits.spec, device)
@@ -159,7 +174,7 @@ def build_scored(
         metrics,
         objects,
         build_augmentation(config, door, splits.spec),
-        splits.fingerprint(),
+        splits.contract,
         splits.train,
         bool(splits.contract and (splits.contract.columns or splits.contract.targets)),
     ), plan

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from dltrain.data.batches import Split
+from dltrain.data.changes import data_changes
 from dltrain.data.prepare import Source
 from dltrain.data.split_names import SplitName
-from dltrain.errors import DataProblem, UserError, typed
-from dltrain.run.data import build_data
+from dltrain.errors import UserError
+from dltrain.run.data import build_data, other_data
 from dltrain.run.prediction import Predictions, Predictor
 from dltrain.run.table import Array
 from dltrain.storage.run_folder import read_statistics
@@ -35,11 +36,9 @@ def predict_split(member: Predictor, path: Path, name: SplitName, batch_size: in
     """
     contract = member.known_contract()
     splits = build_data(member.config, member.door, member.device, read_statistics(path), contract)
-    if splits.fingerprint() != contract.fingerprint:
-        raise DataProblem(
-            f"the data are not those that {path} was trained on (their fingerprint differs), so that its {name} split is not "
-            f"known.\nTo predict for all of them: {typed('predict', path, 'FILE')}"
-        )
+    if changed := data_changes(contract, splits.contract):
+        words = ("predict", str(path), "--split", name)
+        raise other_data(path, member.config, changed, words, "predict")
     source = cast(Source, splits.source)
     if name not in source.positions:
         raise UserError(

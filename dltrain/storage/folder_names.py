@@ -15,6 +15,7 @@ SWEEP_RECORD = "sweep.json"
 # the default of the knob `output`
 OUTPUT = Path("outputs")
 MAX_HOLE = 10_000_000_000
+CONTRACT = "data.json"
 SWEEP_STUDY = "study.log"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import sqlite3
 import stat
@@ -318,6 +319,12 @@ def number_of(value: Any) -> float | None:
         return float(value)
     except OverflowError:
         return None
+
+
+def finite(value: Any) -> float | None:
+    """Return a finite number of JSON; None for anything else."""
+    number = number_of(value)
+    return number if number is not None and math.isfinite(number) else None
 
 
 # The cache --------------------------------------------------------------------------------------------------------

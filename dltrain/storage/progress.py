@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dltrain.direction import direction_of, value_of
+from dltrain.direction import direction_of, value_in, value_of
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.summary import Row, column_of, read_rows
 
@@ -22,16 +22,9 @@ def best_row(rows: Sequence[Row], metric: str, mode: object) -> Row:
 
     mode: `min` or `max`; anything else follows from the metric's name
     """
-    scored = [(value, row) for row in rows if math.isfinite(value := _value(row, metric))]
+    scored = [(value, row) for row in rows if math.isfinite(value := value_in(row, metric))]
     sign = -1 if (mode if mode in ("min", "max") else direction_of(metric)) == "max" else 1
     return min(scored, key=lambda pair: sign * pair[0], default=(math.nan, {}))[1]
-
-
-def _value(row: Row, metric: str) -> float:
-    try:
-        return value_of(row, metric)
-    except KeyError:
-        return math.nan
 
 
 def record_of(folder: Path, metric: object, mode: object) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.errors import CheckpointProblem
-from dltrain.storage.index import number_of
+from dltrain.storage.index import finite, number_of
 from dltrain.storage.summary import ENDED
-from dltrain.sweep.jobs import FACTS, Job, finite
+from dltrain.sweep.jobs import FACTS, Job
 from dltrain.text import say
 
 NAME = "books.sqlite"

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from dltrain.config.schema import Config
 from dltrain.storage import manifest
 from dltrain.storage.files import replace
-from dltrain.storage.index import number_of
+from dltrain.storage.index import finite, number_of
 from dltrain.storage.summary import ENDED, UNRANKED, read_json
 from dltrain.text import first_line, utf8
 
@@ -147,12 +147,6 @@ class Job:
 
     def label(self) -> str:
         return label(self.chosen)
-
-
-def finite(value: object) -> float | None:
-    """Return a finite number of a summary, None for anything else: a job's folder may come from elsewhere."""
-    number = number_of(value)
-    return number if number is not None and math.isfinite(number) else None
 
 
 def label(chosen: Chosen) -> str:

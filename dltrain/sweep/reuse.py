@@ -19,9 +19,10 @@ from dltrain.config.schema import Config
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem
 from dltrain.storage import manifest
-from dltrain.storage.folder_names import check_files
+from dltrain.storage.folder_names import CONTRACT, check_files
 from dltrain.storage.summary import WHOLE, read_json
 from dltrain.sweep.jobs import Job, write_summary
+from dltrain.text import say
 
 # What makes no difference to a result beyond the last digits: threads among them, which follow sweep.jobs.
 FREE = frozenset([*SAFE, "name", "output", "threads", "device", "words"])
@@ -51,10 +52,41 @@ class Finished:
 
     def __init__(self, output: Path) -> None:
         self.runs = dict(finished_runs(output))
+        self.changes: dict[str, float] = {}
 
     def find(self, config: Config, on_gpu: bool) -> Path | None:
-        """Return the folder of an equal run; None for a configuration with secrets, which no folder stores."""
-        return None if config.secrets else self.runs.get(key_of(config.plain, on_gpu))
+        """Return the folder of an equal run on data that have not changed since.
+
+        None for a configuration with secrets, which no folder stores.
+        """
+        run = None if config.secrets else self.runs.get(key_of(config.plain, on_gpu))
+        return None if run is None or self.has_other_data(config, run) else run
+
+    def has_other_data(self, config: Config, run: Path) -> bool:
+        """Return whether a file or folder that the dataset names was written, moved or replaced after a run read it."""
+        try:
+            # written when the data are read; a copy of the run keeps its time
+            read = os.stat(run / CONTRACT).st_mtime
+        except OSError:
+            return False
+        places = [os.path.expanduser(value) for value in config.dataset.values() if isinstance(value, str)]
+        for place in filter(os.path.exists, places):
+            if place not in self.changes:
+                self.changes[place] = newest_change(place)
+            if self.changes[place] > read:
+                say(f"{place} was changed after {run} was trained on it, so that its job is not taken over")
+                return True
+        return False
+
+
+def newest_change(place: str) -> float:
+    """Return the time of the last change of a file, or of anything in a folder."""
+    inside = (
+        os.path.join(folder, name) for folder, folders, files in os.walk(place) for name in (*folders, *files)
+    )
+    states = (os.lstat(path) for path in inside)
+    own = os.stat(place)
+    return max(max(state.st_mtime, state.st_ctime) for state in (own, *states))
 
 
 def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:

@@ -72,6 +72,13 @@ def test_files_are_decoded_once_for_the_list(folder, monkeypatch):
         image_folder(str(folder), **SKIP)
 
 
+def test_a_cache_that_is_nested_deeply_is_made_again(folder):
+    first = image_folder(str(folder), **SKIP)
+    for file in cache.folder().glob("*"):
+        file.write_bytes(b"[" * 100_000)
+    assert image_folder(str(folder), **SKIP).skipped == first.skipped
+
+
 def test_only_ten_are_named_and_all_are_kept(folder):
     for i in range(100, 112):
         (folder / "cat" / f"{i}.png").write_bytes(b"x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,32 @@ def test_few_numbers_beside_a_word_are_categories_and_named(tmp_path: Path) -> N
         csv(save(tmp_path / "t.csv", columns), "y").left_out["age"]
         == "text, 130 different values, most of them numbers"
     )
+
+
+def test_asked_categories_of_many_values_are_counted(tmp_path: Path) -> None:
+    comment = [f"said {i} of all the things" for i in range(ROWS)]
+    path = table(tmp_path, comment=comment)
+    told = f"levels   comment ({ROWS}): more than 100 values, each of which is an input; to learn from fewer, leave it out of dataset."
+    for key in ("categorical", "keep"):
+        assert f"{told}{key}" in csv(path, "y", **{key: ["comment"]}).notes
+    assert "levels" not in "".join(csv(path, "y").notes)
+    assert "comment" not in names(csv(path, "y"))
+
+
+def test_the_words_for_missing_values_are_listed_in_help_and_docs() -> None:
+    from dltrain.data.tables.text import MISSING, MISSING_AMONG_NUMBERS
+
+    manual = Path(__file__).parents[2] / "docs/tables.md"
+    (listed,) = [
+        part for part in manual.read_text().split("\n\n") if part.startswith("**Words for a missing value**")
+    ]
+    always, among = listed.partition(", which are a level")[0].split("among numbers and dates also")
+    assert {*re.findall("`(.+?)`", always), ""} == MISSING and set(
+        re.findall("`(.+?)`", among)
+    ) == MISSING_AMONG_NUMBERS
+    text = " ".join(csv.__doc__.partition("missing_words:")[2].partition("(in small")[0].split())  # type: ignore[union-attr]
+    always, among = text.removeprefix("more words for a missing value than ").split(
+        " and, among numbers and dates, "
+    )
+    assert set(always.split(", ")) == (MISSING - {""}) | {'""'}
+    assert set(among.split(", ")) == MISSING_AMONG_NUMBERS

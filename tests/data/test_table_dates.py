@@ -108,3 +108,16 @@ def test_a_number_is_no_word_for_a_missing_value(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"holds percents such as 12%, but '0.3'") as error:
             csv(save(tmp_path / "t.csv", plain() | {"rate": rate}), "y")
         assert "missing_words" not in str(error.value) and "dataset.drop=[rate]" in str(error.value)
+
+
+def test_days_with_a_year_of_two_digits_are_dates_and_versions_are_not(tmp_path: Path) -> None:
+    days = [date(2023, 1, 1 + i % 28) for i in range(60)]
+    columns = plain(60) | {
+        "value": [day.strftime("%d.%m.%y") for day in days],
+        "version": [f"{i % 2}.{i % 4}.{10 + i % 20}" for i in range(60)],
+    }
+    contract = prepare(csv(save(tmp_path / "t.csv", columns), "y")).contract
+    assert contract is not None
+    rules = {rule.name: rule for rule in contract.columns}
+    assert rules["value"].format.date == "%d.%m.%y" and rules["version"].format.kind == "category"
+    assert by_python("05.01.23", "%d.%m.%y") == datetime(2023, 1, 5)

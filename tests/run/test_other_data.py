@@ -233,3 +233,101 @@ def test_other_data_on_another_scale_are_told_of(train: Any, scored: Any) -> Non
     run = train("dataset=npz", "dataset.path=a.npz", "model=linear", "steps=1").path
     said = scored(run, "dataset.path=b.npz")[1]
     assert "standard deviations from those of the training on average: are they on another scale?" in said
+
+
+def changed_files(rows: list[str]) -> dict[str, list[str]]:
+    """Return the rows of a table whose val and test splits would hold rows of the training, if it were divided again."""
+    shuffled = rows[:]
+    random.Random(1).shuffle(shuffled)
+    one = ["9.5" + row[row.index(",") :] if i == 2 else row for i, row in enumerate(rows)]
+    return {
+        "other samples, or the same in another order": shuffled,
+        f"{ROWS + 20} samples now, and {ROWS} then": [*rows, *rows_of(20, seed=9)],
+        f"{ROWS - 1} samples now, and {ROWS} then": rows[1:],
+        # the fingerprint looks at 64 rows; this is none of them
+        "other values in some samples": one,
+    }
+
+
+@pytest.mark.parametrize("difference", changed_files(rows_of(ROWS)))
+def test_a_changed_file_is_not_divided_again(
+    run: Path, scored: Any, dltrain: Any, train: Any, difference: str
+) -> None:
+    shutil.copy("t.csv", "former.csv")
+    own, _ = scored(run)
+    rows = changed_files(rows_of(ROWS))[difference]
+    write("t.csv", rows)
+    with pytest.raises(DataProblem) as refusal:
+        dltrain("evaluate", run)
+    assert difference in str(refusal.value) and len(str(refusal.value).splitlines()) == 3
+    first, second = (line.partition(": dltrain ")[2].split() for line in str(refusal.value).splitlines()[1:])
+    assert scored(*first[1:-1], first[-1].replace("NEW", "former.csv"))[0] == own
+    found, said = scored(*second[1:])
+    assert set(found) == {"all"} and found["all"]["samples"] == len(rows)
+    assert found["all"]["trained_on"] is None and difference in found["all"]["trained_on_unknown"]
+    assert f"not known: the data of the training have changed since: {difference}" in said
+
+    import dltrain as api
+
+    for again in (lambda: api.load(run).evaluate(), lambda: api.load(run).predict(split="test")):
+        with pytest.raises(DataProblem, match="are not those that it was trained on"):
+            again()
+    with pytest.raises(DataProblem) as refusal:
+        dltrain("predict", run, "--split", "test")
+    last = str(refusal.value).splitlines()[-1]
+    assert last.endswith(f": dltrain predict {run} t.csv") and dltrain("predict", run, "t.csv") == 0
+    with pytest.raises(DataProblem, match="the data are not those that the run was trained on"):
+        dltrain("resume", run, "steps=4")
+
+
+def test_rerun_tells_of_changed_data(run: Path, dltrain: Any, capsys: Any) -> None:
+    assert dltrain("rerun", run) == 0
+    assert "have changed" not in capsys.readouterr().err
+    write("t.csv", rows_of(ROWS - 1))
+    assert dltrain("rerun", run) == 0
+    said = f"the data have changed since {run} was trained ({ROWS - 1} samples now, and {ROWS} then)"
+    assert said in capsys.readouterr().err
+
+
+def test_a_changed_array_or_test_file_is_not_divided_again(train: Any, dltrain: Any) -> None:
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    inputs, targets = draw.normal(size=(200, 4)).astype(np.float32), np.arange(200) % 2
+    np.savez("a.npz", inputs=inputs, targets=targets)
+    run = train("dataset=npz", "dataset.path=a.npz", "model=linear", "steps=1").path
+    inputs[1] += 1
+    np.savez("a.npz", inputs=inputs, targets=targets)
+    with pytest.raises(DataProblem, match="other values in some samples"):
+        dltrain("evaluate", run)
+
+    write("t.csv", rows_of(ROWS))
+    write("u.csv", rows_of(40, seed=5))
+    run = train(*KINDS, "dataset.test_path=u.csv").path
+    write("u.csv", rows_of(41, seed=5))
+    with pytest.raises(DataProblem, match=f"{ROWS + 41} samples now, and {ROWS + 40} then"):
+        dltrain("evaluate", run)
+
+
+@pytest.mark.parametrize("cached", ["true", "false"])
+def test_a_changed_folder_is_not_divided_again(train: Any, dltrain: Any, scored: Any, cached: str) -> None:
+    """Of files, four are decoded for the fingerprint; here another one changes."""
+    draw = random.Random(0)
+    for kind in ("cat", "dog"):
+        Path(f"pets/{kind}").mkdir(parents=True)
+        for i in range(20):
+            Image.frombytes("RGB", (8, 8), draw.randbytes(192)).save(f"pets/{kind}/{i:02}.png")
+    words = ("dataset=image_folder", "dataset.root=pets", "dataset.image_size=8", "model=linear", "steps=1")
+    run = train(*words, f"dataset.cache={cached}").path
+    shutil.copytree("pets", "former")
+    own, _ = scored(run)
+    Image.new("RGB", (8, 8)).save("pets/cat/02.png")
+    with pytest.raises(DataProblem, match=r"trained on \(other (samples|files)") as refusal:
+        dltrain("evaluate", run)
+    assert str(refusal.value).endswith(f"dltrain evaluate {run} dataset.root=pets")
+    with pytest.raises(DataProblem, match="are not those that it was trained on"):
+        dltrain("report", run, "--samples")
+    assert scored(run, "dataset.root=former")[0] == own
+    assert set(scored(run, "dataset.root=pets")[0]) == {"all"}
+    with pytest.raises(DataProblem, match="the data are not those that the run was trained on"):
+        dltrain("resume", run, "steps=2")

@@ -316,9 +316,15 @@ def test_broken_rows_are_reported_and_the_rest_is_predicted(kinds, predict, work
     code, out, told = predict(kinds, "new.csv", "--output", "-")
     assert code == 3
     assert out.splitlines() == [line for i, line in enumerate(whole) if i not in (3, 5, 7)]
-    assert "dltrain: row 3 of new.csv is left out: column 'age' holds numbers, but 'old'\n" in told
-    assert "dltrain: row 5 of new.csv is left out: it has 8 values for 7 columns" in told
-    assert "dltrain: row 7 of new.csv is left out: column 'sold' holds dates (iso), but 'soon'" in told
+    assert "dltrain: row 3 of new.csv (line 5) is left out: column 'age' holds numbers, but 'old'\n" in told
+    assert "dltrain: row 5 of new.csv (line 7) is left out: it has 8 values for 7 columns" in told
+    assert (
+        "dltrain: row 7 of new.csv (line 9) is left out: column 'sold' holds dates (iso), but 'soon'" in told
+    )
+    cure = "words    of rows that are left out: to keep these rows, call these missing: dataset.missing_words=[old,soon]"
+    assert f"dltrain: {cure}\n" in told
+    code, out, told = predict(kinds, "new.csv", "--output", "-", cure.rpartition(" ")[2])
+    assert code == 3 and len(out.splitlines()) == len(whole) - 1 and "words" not in told
     document = json.loads(predict(kinds, "new.csv", "--json")[1])
     assert [item["row"] for item in document["broken"]] == [3, 5, 7]
     assert [item["row"] for item in document["predictions"]] == [1, 2, 4, 6, 8, 9]

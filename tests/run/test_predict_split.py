@@ -222,9 +222,9 @@ def test_changed_data_are_refused_and_moved_ones_are_found(predict, workdir, fol
     code, out, _ = predict(run, "--split", "test", "dataset.path=moved.csv", "--output", "-")
     assert code == 0 and rows_of(out)
     (workdir / "t.csv").write_text(text.replace("bee", "ant", 2))
-    with pytest.raises(errors.DataProblem, match="so that its test split is not known") as caught:
+    with pytest.raises(errors.DataProblem, match="so that its splits are not known") as caught:
         predict(run, "--split", "test")
-    assert str(caught.value).endswith(f"dltrain predict {run} FILE")
+    assert str(caught.value).endswith(f"dltrain predict {run} {workdir / 't.csv'}")
 
 
 def test_the_split_is_checked_without_torch(workdir):

@@ -162,6 +162,22 @@ def test_reuse_takes_over_what_another_sweep_finished(workdir, dltrain, capfd):
     assert not any("reused" in job for job in summaries(third).values())
 
 
+@pytest.mark.ci
+def test_reuse_takes_over_no_run_on_data_that_have_changed(workdir, dltrain, capfd):
+    rows = [f"{i * 7 % 11},{i % 5},{'ab'[i * 7 % 11 > 5]}" for i in range(60)]
+    (workdir / "t.csv").write_text("\n".join(["x,z,kind", *rows]) + "\n")
+    common = ("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "model=linear", "steps=2")
+    assert dltrain("-m", "lr=0.1,0.01", *common) == 0
+    assert dltrain("-m", "lr=0.1,0.01", *common, "name=same", "sweep.reuse=true") == 0
+    (same,) = workdir.glob("outputs/same/*")
+    assert all("reused" in job for job in summaries(same).values())
+    (workdir / "t.csv").write_text("\n".join(["x,z,kind", *rows[1:]]) + "\n")
+    assert dltrain("-m", "lr=0.1,0.01", *common, "name=other", "sweep.reuse=true") == 0
+    (other,) = workdir.glob("outputs/other/*")
+    assert not any("reused" in job for job in summaries(other).values())
+    assert "t.csv was changed after" in capfd.readouterr().err
+
+
 def test_a_search_that_draws_a_configuration_again_does_not_run_it_again(workdir, dltrain):
     add_faulty_model(workdir)
     command = (

@@ -1,4 +1,4 @@
-"""Amounts of money in text: the number and the currency of each."""
+"""Amounts of money and measured quantities in text: the number and the unit of each."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from dltrain.data.tables import text
 
 @dataclass(frozen=True)
 class Amounts:
-    """Texts as amounts of money: with a minus in place of parentheses and without the currency, where they are some.
+    """Texts as amounts: with a minus in place of parentheses and without the unit, where they are some.
 
-    numbers: pyarrow strings, those that are no amounts as they were; units: (N,) the sign or code of the currency, or "".
+    numbers: pyarrow strings, those that are no amounts as they were; units: (N,) the sign or code of the currency, or the unit of
+    measurement, or "".
     """
 
     numbers: Any
@@ -37,6 +38,23 @@ _AMOUNT = (
     rf"|(?P<second>{_DIGITS}?){_BLANK}(?P<after>{_CURRENCY}))(?P<close>\)?)$"
 )
 _FIRST_TEXTS = 1000
+# `(1,603.86)` in the books of a company
+_CLOSED = rf"^\(({_DIGITS})\)$"
+# Units that may stand side by side in a column by mistake; any other short word is a unit where the whole column has it. Single capitals
+# are none of them: a house number such as 12A has one, too.
+MEASURES = frozenset(
+    "kg g mg µg μg t lb lbs oz km m dm cm mm µm μm nm mi ft in yd h hr hrs min s sec ms yr yrs °C °F kW MW Wh kWh MWh "
+    "mV kV mA Hz kHz MHz GHz Pa hPa kPa MPa bar mbar psi l ml mL cl dl gal m² m2 cm² cm2 km² km2 m³ m3 cm³ cm3 ha km/h mph "
+    "m/s kJ kcal cal kN kB KB MB GB TB ppm ppb px dB rpm ° lx lm mol mmol mg/dl mg/l g/l mmol/l bpm".split()
+)
+_LONG = (
+    r"years?|months?|weeks?|days?|hours?|minutes?|seconds?|meters?|metres?|grams?|kilos?|pounds?|ounces?|inch|inches|miles?|"
+    r"litres?|liters?|sq\.? ?ft|sq\.? ?m"
+)
+_SYMBOL = r"°?[A-Za-zµμΩ]{1,4}[²³23]?"
+_MEASURE = rf"^(?P<number>[+-]?{_DIGITS}){_BLANK}(?P<unit>{_LONG}|{_SYMBOL}(?:/{_SYMBOL})?|°)$"
+# what follows a number and counts or times instead of measuring
+COUNTING = frozenset(("st", "nd", "rd", "th", "am", "pm", "AM", "PM"))
 
 
 def amounts(texts: Any) -> Amounts:
@@ -61,9 +79,39 @@ def amounts(texts: Any) -> Amounts:
     return Amounts(numbers, np.where(good, units, ""))
 
 
-def bare(texts: Any) -> Any:
-    """Return texts without the unit, the spaces and the apostrophes of a number: what is left shows its decimal mark."""
-    texts = amounts(text.without_percent(texts)).numbers
+def quantities(texts: Any) -> Amounts:
+    """Read amounts of money and, of the other texts, numbers with a short word behind them: `80.2 kg`, `-5 °C`, `12cm`."""
+    found = amounts(texts)
+    if not text.matches(texts.slice(0, _FIRST_TEXTS), _MEASURE).any():
+        return found
+    parts = pc.extract_regex(texts, _MEASURE)
+    # 1e3 is a number
+    good = text.flags(parts.is_valid()) & ~text.is_number(texts) & (found.units == "")
+    plain = pc.utf8_trim_whitespace(pc.struct_field(parts, "number").fill_null(""))
+    units = pc.struct_field(parts, "unit").fill_null("").to_numpy(zero_copy_only=False).astype(str)
+    numbers = pc.if_else(pa.array(good), plain, found.numbers)
+    return Amounts(numbers, np.where(good, units, found.units))
+
+
+def is_closed(texts: Any) -> text.Flags:
+    """Tell which texts are numbers in parentheses without a currency."""
+    return text.matches(texts, _CLOSED)
+
+
+def opened(texts: Any) -> Any:
+    """Return texts with a minus in place of the parentheses around a number."""
+    return pc.replace_substring_regex(texts, _CLOSED, r"-\1")
+
+
+def are_measured(texts: Any) -> bool:
+    """Tell whether all texts are numbers with a common unit of measurement."""
+    return set(quantities(texts).units.tolist()) <= MEASURES
+
+
+def bare(texts: Any, measured: bool = True) -> Any:
+    """Return texts without the unit, the parentheses, the spaces and the apostrophes of a number: what is left shows its decimal mark."""
+    texts = text.without_percent(texts)
+    texts = opened((quantities(texts) if measured else amounts(texts)).numbers)
     spaced = text.matches(texts, text.GROUPED_SPACE)
     if not spaced.any():
         return texts

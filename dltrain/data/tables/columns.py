@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from dltrain.data.errors import DataError, some
 from dltrain.data.tables import text
-from dltrain.data.tables.amounts import amounts, bare
+from dltrain.data.tables.amounts import (
+    COUNTING,
+    MEASURES,
+    amounts,
+    are_measured,
+    bare,
+    is_closed,
+    opened,
+    quantities,
+)
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
 from dltrain.data.tables.cures import StrayValues, call_missing, date_cure, short, typed, unfit_cure
 from dltrain.data.tables.digits import LARGEST, merge, texts_merge
@@ -99,6 +108,8 @@ class Columns:
         # columns that are numbers or dates for the most part, with the refusal of what else they hold
         self._mixed: dict[str, StrayValues] = {}
         self._unit_notes: dict[str, str] = {}
+        # texts of the rows in `broken` that may stand for a missing value
+        self._odd_words: dict[str, None] = {}
         self._plain: dict[str, Floats] = {}
         self._coded: dict[str, Coded] = {}
         self.names = [name for name in dict.fromkeys(names)]
@@ -143,7 +154,9 @@ class Columns:
     @property
     def notes(self) -> tuple[str, ...]:
         """What differs from the training in how values are written."""
-        return (*self._marks.notes, *self._unit_notes.values())
+        cure = call_missing(list(self._odd_words), self.reading.missing_words)
+        words = (f"words    of rows that are left out: to keep these rows, {cure}",) if cure else ()
+        return (*self._marks.notes, *self._unit_notes.values(), *words)
 
     def release(self, name: str) -> None:
         """Forget what the reading of a column held in memory."""
@@ -200,6 +213,13 @@ class Columns:
             return self._category(name, coded, present)
         unit = self._unit(name, coded, present & ~words)
         values, good = _numbers(coded.texts, self.decimal(name), unit)
+        closed = is_closed(coded.texts) & present & (unit == "")
+        if not (good & present & ~closed).any():
+            # (1), (2) and so on alone are no negative numbers
+            good &= ~closed
+        elif (closed & good).any():
+            example = short(coded.words[int(np.flatnonzero(closed & good)[0])])
+            self.word_notes[name] = f"negative {name}: numbers in parentheses, such as {example}"
         if self._mostly(name, coded, present & ~words, good, _what(unit)):
             return self._number(name, spread(np.where(good, values, np.nan), coded), unit)
         if _all_words(coded, present & ~words, ("true", "false")):
@@ -212,13 +232,13 @@ class Columns:
         return self._category(name, coded, present)
 
     def _unit(self, name: str, coded: Coded, present: Flags) -> str:
-        """Return "%" or the currency that most values have; DataError for several currencies."""
+        """Return "%", the currency or the unit of measurement that most values have; DataError for several currencies."""
         rows = coded.counts[present].sum()
         if 2 * coded.counts[text.is_percent(coded.texts) & present].sum() > rows:
             return "%"
         units = np.where(present, amounts(coded.texts).units, "")
         if not 2 * coded.counts[units != ""].sum() > rows:
-            return ""
+            return self._measure(name, coded, present)
         found = {str(unit): coded.first_row(units == unit) for unit in np.unique(units[units != ""])}
         if len(found) > 1:
             places = (
@@ -230,6 +250,26 @@ class Columns:
                 f"or leave the column out: {typed('drop', [name])}"
             )
         return next(iter(found))
+
+    def _measure(self, name: str, coded: Coded, present: Flags) -> str:
+        """Return the unit of measurement that most values have, the same for all of them but for known units by mistake.
+
+        Where the values have several units and none is that of most, they stay texts, and a line says so.
+        """
+        units = np.where(present, quantities(coded.texts).units, "")
+        rows = int(coded.counts[present].sum())
+        counts = {str(unit): int(coded.counts[units == unit].sum()) for unit in np.unique(units[units != ""])}
+        if not 2 * sum(counts.values()) > rows or set(counts) <= COUNTING:
+            return ""
+        first = max(counts, key=lambda unit: counts[unit])
+        known = all(unit in MEASURES for unit in counts)
+        if counts[first] >= (1 - ODD_SHARE) * sum(counts.values()) or (known and 2 * counts[first] > rows):
+            return first
+        if known:
+            self.word_notes[name] = (
+                f"units    {name}: no numbers, for they have several units: {some(counts)}; write them in one unit"
+            )
+        return ""
 
     def _mostly(self, name: str, coded: Coded, present: Flags, good: Flags, what: str) -> bool:
         """Whether the present texts are `what` but for a few; DataError where these few are no known word for missing."""
@@ -260,7 +300,8 @@ class Columns:
         )
         strays = coded.texts.filter(pa.array(odd))
         # a number is no word for a missing value: it would be missing in other columns, too
-        words = [] if text.looks_like_numbers(bare(strays)).any() else strays.to_pylist()
+        numbers = text.looks_like_numbers(bare(strays, measured=False)).any() or are_measured(strays)
+        words = [] if numbers else strays.to_pylist()
         return StrayValues(problem, words, cure, self.reading.missing_words, what)
 
     def _number(self, name: str, values: Floats, unit: str = "") -> Column | LeftOut:
@@ -394,7 +435,7 @@ class Columns:
 
     def _unit_here(self, name: str, wanted: Format, coded: Coded) -> Format:
         """Return the format of a column, without its currency where no value of this file has one."""
-        if wanted.unit in ("", "%") or (amounts(coded.texts).units != "").any():
+        if wanted.unit in ("", "%") or (quantities(coded.texts).units != "").any():
             return wanted
         self._note_unit(name, wanted)
         return replace(wanted, unit="")
@@ -432,6 +473,10 @@ class Columns:
             for row in np.flatnonzero(np.append(bad, False)[coded.codes]).tolist():
                 value = str(coded.texts[int(coded.codes[row])].as_py())
                 self.broken.setdefault(row, f"column {name!r} holds {what}, but {short(value)}")
+            strays = coded.texts.filter(pa.array(bad))
+            numeric = text.looks_like_numbers(bare(strays)) | (quantities(strays).units != "")
+            words = strays.filter(pa.array(~numeric & ~text.is_date_like(strays)))
+            self._odd_words |= dict.fromkeys(words.to_pylist()) if wanted.kind != "boolean" else {}
             return
         row = coded.first_row(bad)
         value = str(coded.texts[int(coded.codes[row])].as_py())
@@ -494,11 +539,11 @@ def _by(texts: Any, wanted: Format, decimal: str) -> tuple[NDArray[Any], Flags]:
 def _numbers(texts: Any, decimal: str, unit: str) -> tuple[Floats, Flags]:
     """Return texts as numbers, and which of them are; with a unit those alone that have it."""
     if not unit:
-        return text.numbers(texts, decimal)
+        return text.numbers(opened(texts), decimal)
     if unit == "%":
         values, good = text.numbers(text.without_percent(texts), decimal)
         return values, good & text.is_percent(texts)
-    found = amounts(texts)
+    found = quantities(texts)
     values, good = text.numbers(found.numbers, decimal)
     return values, good & (found.units == unit)
 

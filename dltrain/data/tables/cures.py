@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dltrain.data.errors import DataError
 from dltrain.data.tables import text
+from dltrain.data.tables.amounts import quantities
 from dltrain.data.tables.rules import Format
 from dltrain.errors import assigned, in_quotes
 
@@ -62,6 +63,8 @@ def unfit_cure(wanted: Format, bad: str, given: Iterable[str]) -> str:
         return "write the numbers of this column as percents, such as 27%"
     if wanted.unit not in ("", "%") and re.search(r"\d", bad):
         return f"write the amounts of this column in {wanted.unit}"
+    if wanted.kind == "number" and not wanted.unit and (unit := str(quantities(one).units[0])):
+        return f"write the numbers of this column without {unit}, as in the training"
     if wanted.kind == "number" and text.is_percent(one)[0]:
         return "write the numbers of this column without a percent sign, as in the training"
     if wanted.kind == "date" and text.date_formats(one):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from torch import Tensor
 from dltrain.data.errors import some
 from dltrain.data.tables.columns import Column, LeftOut
 from dltrain.data.tables.cures import typed
-from dltrain.data.tables.identifiers import are_all_different
+from dltrain.data.tables.identifiers import MOST_LEVELS, are_all_different
 from dltrain.data.tables.parts import Part
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.rules import Kind
@@ -90,6 +90,21 @@ def different_notes(chosen: Sequence[Column], asked: Sequence[str]) -> list[str]
         return []
     return [
         f"numbers  all different: {some(names, 6)}; if they name rows, leave them out: {typed('drop', names[:6])}"
+    ]
+
+
+def level_notes(chosen: Sequence[Column], asked: Mapping[str, Sequence[str]]) -> list[str]:
+    """Name the categories that the user asked for and that make more inputs than a text column would without being asked for."""
+    many = {
+        column.name: len(column.levels)
+        for column in chosen
+        if column.format.kind == "category" and len(column.levels) > MOST_LEVELS
+    }
+    return [
+        f"levels   {some(f'{name} ({many[name]:,})' for name in found)}: more than {MOST_LEVELS} values, each of which is an input; "
+        f"to learn from fewer, leave {'it' if len(found) == 1 else 'them'} out of dataset.{key}"
+        for key, names in asked.items()
+        if (found := [name for name in names if name in many])
     ]
 
 

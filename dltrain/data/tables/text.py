@@ -157,7 +157,7 @@ def is_digits(texts: Any) -> Flags:
 # Dates ------------------------------------------------------------------------------------------------------------
 
 _DAYS = (
-    "%Y/%m/%d", "%Y.%m.%d", "%Y-%m", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%m/%d/%y", "%d/%m/%y",
+    "%Y/%m/%d", "%Y.%m.%d", "%Y-%m", "%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%m/%d/%y", "%d/%m/%y",
     "%b %d %Y", "%b %d, %Y", "%d-%b-%Y", "%d %b %Y", "%d-%b-%y", "%b %Y",
 )  # fmt: skip
 DIGITS = "%Y%m%d"
@@ -194,6 +194,9 @@ def dates(texts: Any, form: str) -> tuple[Times, Flags]:
     # strptime takes 99 for the year 99
     good = ~np.isnat(values) & (values >= np.datetime64("1000-01-01"))
     good &= ~_past_the_month(texts, times, form)
+    if form.startswith("%d.%m.%y"):
+        # 1.10.12 is a version of a program
+        good &= matches(texts, r"^\d{2}\.\d{2}\.\d{2}(\D|$)")
     return np.where(good, values, np.datetime64("NaT")), good
 
 

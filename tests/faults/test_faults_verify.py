@@ -355,7 +355,7 @@ def test_a_sweep_and_its_jobs(workdir, dltrain, capsys):
     objective = lines[1].split(",")[lines[0].split(",").index("objective")]
     (folder / "results.csv").write_text(text.replace(objective, "0.125"))
     (sweep,) = [v for v in verdicts_of(folder, open_catalogue(), False) if v.path == folder]
-    assert [finding.where for finding in sweep.findings] == ["results.csv, job 0"]
+    assert [finding.where for finding in sweep.findings] == [manifest.NAME, "results.csv, job 0"]
     shutil.rmtree(job_at(folder, 1))
     (sweep,) = [v for v in verdicts_of(folder, open_catalogue(), False) if v.path == folder]
     assert "1/" in [finding.where for finding in sweep.findings]

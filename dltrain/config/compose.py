@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
@@ -27,6 +27,7 @@ from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, folder_of, group
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.keys import keys_of
+from dltrain.config.links import check_links
 from dltrain.config.search_path import catalogue_dir, misplaced, user_dirs
 from dltrain.config.signature import REQUIRED
 from dltrain.config.source import SCHEME, serve
@@ -161,6 +162,8 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     except OSError as error:  # Hydra looks for a file of that name
         long = max(overrides, key=len, default="")
         raise UserError(f"`{long}` names a file that cannot be read: {error.strerror}") from None
+    # before anything is resolved
+    check_links(cast(dict[Any, Any], OmegaConf.to_container(cfg, resolve=False)))
     check_own_folders(cfg)
     choices = choices_of(cfg)
     check_partial(cfg)

@@ -327,6 +327,7 @@ def choices_of(cfg: DictConfig) -> dict[str, list[str]]:
 
 def parse(overrides: list[str], loader: ConfigLoader | None) -> list[Override]:
     """Parse overrides; the loader resolves globs of words. Raises UserError for text that is not `key=value`."""
+    grammar.check_lengths(overrides)
     parser = grammar.parser(loader)
     parsed = []
     for number, text in enumerate(overrides):

@@ -108,7 +108,7 @@ def results(folder: Path, verdict: Verdict) -> Iterator[Finding]:
     if not file.exists():
         return
     rows = csv.DictReader(read_text(file, MAX_TABLE_BYTES).splitlines(keepends=True))
-    listed: dict[str, dict[str | Any, str | Any]] = {}
+    listed: dict[str, dict[Any, Any]] = {}
     for row in rows:
         if row["job"] in listed:
             yield Finding(f"results.csv, job {row['job']}"[:80], "a second row", "one row for each job")

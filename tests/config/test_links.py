@@ -40,7 +40,14 @@ def test_texts_that_double_are_refused_at_once(name):
         {},
         {"a": 1, "b": "${a}", "c": ["${b}-${a}", "${oc.env:HOME}"], "d": {"e": "${..a} ${.f}", "f": "x"}},
         {"word": "small", "sizes": {"small": 1, "big": 2}, "size": "${sizes.${word}}", "same": "${size}"},
-        {"a": "${nothing.at.all}", "b": "${b}", "c": "${oc.create:{x: 1}}", "d": r"\${a}", "e": "${", "f": "}"},
+        {
+            "a": "${nothing.at.all}",
+            "b": "${b}",
+            "c": "${oc.create:{x: 1}}",
+            "d": r"\${a}",
+            "e": "${",
+            "f": "}",
+        },
         {"long": "x" * 2_000_000},
     ],
 )

@@ -114,9 +114,7 @@ def check_lengths(texts: Iterable[str]) -> None:
 
 
 def check_ends(override: Override) -> None:
-    """Refuse an axis that Hydra parses but that cannot be enumerated: ends that are not finite, too many values, or a function
-    among values.
-    """
+    """Refuse an axis that cannot be listed: ends that are not finite, too many values, or a function among values."""
     value, text = override.value(), str(override.input_line)
     key = text.partition("=")[0]
     if isinstance(value, RangeSweep) and not (

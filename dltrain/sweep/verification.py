@@ -109,10 +109,10 @@ def results(folder: Path, verdict: Verdict) -> Iterator[Finding]:
         return
     rows = csv.DictReader(read_text(file, MAX_TABLE_BYTES).splitlines(keepends=True))
     listed: dict[str, dict[Any, Any]] = {}
-    for row in rows:
-        if row["job"] in listed:
-            yield Finding(f"results.csv, job {row['job']}"[:80], "a second row", "one row for each job")
-        listed[row["job"]] = row
+    for line in rows:
+        if line["job"] in listed:
+            yield Finding(f"results.csv, job {line['job']}"[:80], "a second row", "one row for each job")
+        listed[line["job"]] = line
     begun = {str(job_number(path.name)): path for path in jobs_of(folder)}
     for name in sorted(listed.keys() - begun.keys(), key=int):
         if listed[name]["status"] in ENDED and listed[name]["status"] not in UNRANKED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -147,6 +148,7 @@ def without_collection() -> Iterator[None]:
 def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str = CONFIG_NAME) -> Composition:
     """Compose the configuration of one run. Raises UserError for whatever Hydra cannot compose."""
     check_name(name, catalogue)
+    check_working_folder()
     parsed = parse(overrides, hydra.config_loader)
     check_folders(parsed)
     check_words(parsed, catalogue)
@@ -174,6 +176,16 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         for word in names:
             catalogue.check_usable(group, word)
     return Composition(cfg, choices, list(overrides), catalogue)
+
+
+def check_working_folder() -> None:
+    """Refuse a working folder whose name Hydra would read as a link."""
+    here = os.getcwd()
+    if "${" in here:
+        raise UserError(
+            f"The working folder is {here}, and in a path Hydra replaces ${{…}} by a value. "
+            "Rename the folder without ${, or work in another one: cd FOLDER"
+        )
 
 
 def check_early(parsed: list[Override], catalogue: Catalogue, primary: str) -> None:

@@ -244,10 +244,11 @@ def read_tensors(path: str | None) -> tuple[dict[str, Tensor], list[str]]:
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+
+    from dltrain.data.tensor_files import load_tensors
 
     try:
-        return load_file(file)
+        return load_tensors(file)
     except SafetensorError as error:
         raise ValueError(
             f"initializer.path={file} cannot be read ({error}); the file is damaged: copy it again"

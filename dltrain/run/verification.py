@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
+from dltrain.data.tensor_files import load_tensors
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem, DataProblem, UserError
 from dltrain.loggers.events import EARLIER, EVENT_FILES, Best
@@ -381,7 +381,7 @@ def weights(records: Records, verdict: Verdict) -> Iterator[Finding]:
     file = records.path / "checkpoints" / "best.safetensors"
     if file.is_file():
         try:
-            found = load_file(file)
+            found = load_tensors(file)
         except SafetensorError as error:
             yield Finding(records.name(file), f"it cannot be read ({error})", "the best weights")
             return

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from torch import Tensor
 from dltrain.errors import CheckpointProblem
 from dltrain.storage import files
 from dltrain.storage.manifest import digest
+from dltrain.storage.tensors import is_dense, num_bytes, tensors_in
 from dltrain.strict_json import loads
 
 FORMAT = 1
@@ -87,30 +88,6 @@ def check_archive(file: Path) -> None:
         sizes = [(member.compress_type, member.file_size) for member in archive.infolist()]
     if any(kind != zipfile.ZIP_STORED for kind, _ in sizes) or sum(s for _, s in sizes) > file.stat().st_size:
         raise ValueError("its archive is packed, and that of a run never is")
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors of nested plain data."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from tensors_in(inner)
-
-
-def is_dense(tensor: Tensor) -> bool:
-    """Return whether each number has its own place in memory, without gaps, in whatever order of the axes.
-
-    Kernels that take a tensor for a block of memory would read and write behind the end of any other.
-    """
-    if tensor.layout is not torch.strided:
-        return False
-    expected = 1
-    for stride, size in sorted((s, n) for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n != 1):
-        if tensor.numel() and stride != expected:
-            return False
-        expected *= size
-    return True
 
 
 def save(
@@ -334,15 +311,6 @@ def sync_if_there(path: Path) -> None:
     """Sync a file that another thread may replace, or that this process may not read."""
     with suppress(FileNotFoundError, PermissionError):
         files.sync(path)
-
-
-def num_bytes(value: Any) -> int:
-    """Return the bytes of all tensors in nested plain data."""
-    if isinstance(value, Tensor):
-        return value.nbytes
-    if isinstance(value, dict):
-        return num_bytes(list(value.values()))
-    return sum(map(num_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 def _write_safetensors(weights: dict[str, Tensor], stream: Any) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dltrain.errors import CheckpointProblem, FindingsFailure, ResourceProblem
 from dltrain.storage import checkpoint
+from dltrain.storage.tensors import is_dense
 
 
 @pytest.fixture
@@ -87,14 +88,14 @@ def test_tensors_of_another_shape_are_refused(dltrain, cut, name):
 def test_the_order_of_axes_in_memory_is_kept():
     image = torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last)
     for good in (image, torch.zeros(3, 4).t(), torch.zeros(()), torch.zeros(0, 3), torch.zeros(1, 5)):
-        assert checkpoint.is_dense(good)
+        assert is_dense(good)
     for bad in (
         image[:, :1],
         torch.zeros(3, 4)[:, ::2],
         torch.zeros(1).expand(4),
         torch.zeros(4).as_strided((3, 2), (1, 1)),
     ):
-        assert not checkpoint.is_dense(bad)
+        assert not is_dense(bad)
 
 
 def zeros(folder: Path) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ def check_lengths(texts: Iterable[str]) -> None:
         if total > MOST_MARKS:
             raise UserError(
                 f"`{text[:80]}`: the overrides have more than {MOST_MARKS:,} values. Write long lists into a file of conf/, "
-                "or a range such as seed=range(1,1000)"
+                "or a range such as 'seed=range(1,1000)'"
             )
         level = deepest = 0
         for mark in marks:

@@ -244,11 +244,10 @@ def read_tensors(path: str | None) -> tuple[dict[str, Tensor], list[str]]:
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
-
-    from dltrain.data.tensor_files import load_tensors
+    from safetensors.torch import load_file
 
     try:
-        return load_tensors(file)
+        return load_file(file)
     except SafetensorError as error:
         raise ValueError(
             f"initializer.path={file} cannot be read ({error}); the file is damaged: copy it again"

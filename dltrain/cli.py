@@ -7,6 +7,7 @@ import gc
 import io
 import os
 import sys
+from contextlib import suppress
 
 import dltrain.commands  # noqa: F401 - its time stamp
 from dltrain.errors import DENIED, DISK, ResourceProblem, UserError, denied, is_out_of_memory, largest_request
@@ -17,6 +18,7 @@ from dltrain.verbs import verbs
 def main(argv: list[str] | None = None) -> None:
     """Run a command line and exit with its code (README.md, "When something is wrong"); print a mistake in a few lines."""
     arguments = sys.argv[1:] if argv is None else argv
+    open_closed_streams()
     # the collection at the end of the process would look at every object of torch: 0.6 s of CPU
     atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
@@ -31,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         code = error.exit_code
         refuse(error, "--json" in arguments)
     except KeyboardInterrupt:
-        say("interrupted")
+        tell("interrupted")
         code = 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -42,13 +44,13 @@ def main(argv: list[str] | None = None) -> None:
         if error.errno in DENIED and error.filename:
             refuse(denied(error), "--json" in arguments)
             sys.exit(ResourceProblem.exit_code)
-        say(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+        tell(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 6
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        say(f"The memory is not enough. {largest_request(error)}".rstrip())
+        tell(f"The memory is not enough. {largest_request(error)}".rstrip())
         code = 6
     sys.exit(code)
 
@@ -58,9 +60,29 @@ def full_error() -> bool:
     return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
 
+def open_closed_streams() -> None:
+    """Open what the shell closed, as `>&-` does: the next file that is opened would get its number, and what is printed."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # the lowest number that is free
+            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+
+
+def tell(text: str) -> None:
+    """Print a line on standard error; where that is a full disk, the exit code is what remains to say it."""
+    with suppress(OSError):
+        say(text)
+
+
 def refuse(error: UserError, as_json: bool) -> None:
     """Print a mistake: on standard error and, for `--json`, as the document on standard output."""
-    say(str(error))
+    tell(str(error))
     if as_json and not error.is_printed:
         import json
 

@@ -61,7 +61,7 @@ def objective_of(entry: Entry) -> float | None:
 def configurations_of(jobs: Iterable[Entry]) -> list[Configuration]:
     """Return the configurations of jobs as the report of a sweep ranks them, the best first."""
     found: dict[object, Configuration] = {}
-    for job in sorted(jobs, key=lambda job: job_number(job.folder_name) or 0):
+    for job in _by_number(jobs):
         one = found.setdefault(_key(job), Configuration([], []))
         one.jobs.append(job)
         if (value := objective_of(job)) is not None:
@@ -70,6 +70,15 @@ def configurations_of(jobs: Iterable[Entry]) -> list[Configuration]:
     return sorted(
         found.values(), key=lambda one: rank_of_mean(one.values, one.is_whole(repetitions), one.mode)
     )
+
+
+def _by_number(jobs: Iterable[Entry]) -> list[Entry]:
+    """Return jobs by their number; of two folders of one job, which no sweep makes, that which sweeps read."""
+    found = {
+        job.path if (number := job_number(job.folder_name)) is None else (job.sweep, number): job
+        for job in sorted(jobs, key=lambda job: job.path)
+    }
+    return sorted(found.values(), key=lambda job: job_number(job.folder_name) or 0)
 
 
 def shown_entry(entry: Entry, jobs: Sequence[Entry]) -> Entry:

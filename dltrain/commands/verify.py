@@ -78,7 +78,7 @@ def verdicts_of(
 
     for folder in jobs_of(path):
         yield verify_run(folder, catalogue, data, trust)
-    yield verify_sweep(path)
+    yield verify_sweep(path, catalogue)
 
 
 def verify_run(path: Path, catalogue: Catalogue, data: bool, trust: Sequence[str] = ()) -> Verdict:
@@ -115,6 +115,7 @@ def print_verdict(verdict: Verdict, short: bool) -> None:
         show(f"✗ {verdict.path}: {finding}")
     if verdict.findings:
         return
-    show(f"✓ {verdict.path}" + ("" if short else f"\n  checked      {', '.join(verdict.checked)}"))
+    alone = "" if verdict.hashed else "  (no hashes: its records were compared with each other only)"
+    show(f"✓ {verdict.path}{alone}" + ("" if short else f"\n  checked      {', '.join(verdict.checked)}"))
     for text in verdict.open if not short else ():
         show(f"  not checked  {text}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
@@ -27,6 +28,7 @@ from dltrain.config.groups import BY_NAME, OF_SWEEPS, OVERLAYS, folder_of, group
 from dltrain.config.hydra_node import check_hydra_node, check_plugins, check_search_path, plain_node
 from dltrain.config.hydra_private import ConfigLoaderImpl, Hydra, create_config_search_path
 from dltrain.config.keys import keys_of
+from dltrain.config.links import check_links
 from dltrain.config.search_path import catalogue_dir, misplaced, user_dirs
 from dltrain.config.signature import REQUIRED
 from dltrain.config.source import SCHEME, serve
@@ -146,6 +148,7 @@ def without_collection() -> Iterator[None]:
 def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str = CONFIG_NAME) -> Composition:
     """Compose the configuration of one run. Raises UserError for whatever Hydra cannot compose."""
     check_name(name, catalogue)
+    check_working_folder()
     parsed = parse(overrides, hydra.config_loader)
     check_folders(parsed)
     check_words(parsed, catalogue)
@@ -161,6 +164,8 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
     except OSError as error:  # Hydra looks for a file of that name
         long = max(overrides, key=len, default="")
         raise UserError(f"`{long}` names a file that cannot be read: {error.strerror}") from None
+    # before anything is resolved
+    check_links(cast(dict[Any, Any], OmegaConf.to_container(cfg, resolve=False)))
     check_own_folders(cfg)
     choices = choices_of(cfg)
     check_partial(cfg)
@@ -171,6 +176,16 @@ def compose(overrides: list[str], catalogue: Catalogue, hydra: Hydra, name: str 
         for word in names:
             catalogue.check_usable(group, word)
     return Composition(cfg, choices, list(overrides), catalogue)
+
+
+def check_working_folder() -> None:
+    """Refuse a working folder whose name Hydra would read as a link."""
+    here = os.getcwd()
+    if "${" in here:
+        raise UserError(
+            f"The working folder is {here}, and in a path Hydra replaces ${{…}} by a value. "
+            "Rename the folder without ${, or work in another one: cd FOLDER"
+        )
 
 
 def check_early(parsed: list[Override], catalogue: Catalogue, primary: str) -> None:
@@ -324,6 +339,7 @@ def choices_of(cfg: DictConfig) -> dict[str, list[str]]:
 
 def parse(overrides: list[str], loader: ConfigLoader | None) -> list[Override]:
     """Parse overrides; the loader resolves globs of words. Raises UserError for text that is not `key=value`."""
+    grammar.check_lengths(overrides)
     parser = grammar.parser(loader)
     parsed = []
     for number, text in enumerate(overrides):

@@ -9,13 +9,15 @@ the whole way from a name to an object, and what went wrong on it, is read as on
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from pathlib import Path
@@ -189,9 +191,12 @@ class Rights:
     targets: frozenset[str]
     local: bool = True
     recalled: bool = False
+    # of a record: the loggers whose keys the user's command line sets, and the hashes of those of the user's own words
+    asked: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
 
     def door(self, trust: list[str]) -> Door:
-        return Door(set(self.targets), trust, self.local, self.recalled)
+        return Door(set(self.targets), trust, self.local, self.recalled, self.asked, self.own)
 
 
 def rights_of_user(catalogue: Catalogue) -> Rights:
@@ -206,7 +211,19 @@ def rights_of_record(catalogue: Catalogue, overrides: list[str]) -> Rights:
     anything there; `trust=[…]` among the user's own `overrides` holds for every name.
     """
     mine = any(text.startswith("trust=") for text in overrides)
-    return Rights(frozenset(all_targets(catalogue)), local=False, recalled=not mine)
+    keys = [text.partition("=")[0].lstrip("+").split(".") for text in overrides]
+    asked = frozenset(key[1] for key in keys if key[0] == "logger" and len(key) > 1)
+    own = frozenset(
+        hash_of_node(word.configuration()["logger"].get(name) or {})
+        for name, word in catalogue.words.get("logger", {}).items()
+        if catalogue.root not in word.file.parents
+    )
+    return Rights(frozenset(all_targets(catalogue)), local=False, recalled=not mine, asked=asked, own=own)
+
+
+def hash_of_node(node: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the target and the keys of a node."""
+    return hashlib.sha256(json.dumps(node, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def door_for_saved(config: Config, catalogue: Catalogue, overrides: list[str]) -> Door:
@@ -285,14 +302,23 @@ class Door:
         trust: modules that the user trusts
         local: whether code of the working folder may be named freely
         recalled: whether `trust` was read from a run folder; it then holds for names among the `targets` only
+        asked: loggers of a record that the user's command line names
+        own: hashes of the loggers of the user's own words
     """
 
     def __init__(
-        self, targets: set[str], trust: list[str], local: bool = True, recalled: bool = False
+        self,
+        targets: set[str],
+        trust: list[str],
+        local: bool = True,
+        recalled: bool = False,
+        asked: frozenset[str] = frozenset(),
+        own: frozenset[str] = frozenset(),
     ) -> None:
         self.targets = targets
         self.trust = tuple(trust)
         self.local, self.recalled = local, recalled
+        self.asked, self.own = asked, own
 
     def check_names(self, plain: Node) -> None:
         """Check every name below a node, before anything is imported. Raises UserError for one that may not be built."""

@@ -1,6 +1,8 @@
 """Hydra's grammar of overrides, with one more function: `lr=logspace(-4,-1,4)` gives 0.0001, 0.001, 0.01, 0.1."""
 
 import math
+import re
+from collections.abc import Iterable
 from typing import Union
 
 from hydra.core.config_loader import ConfigLoader
@@ -27,6 +29,11 @@ FORMS = {
 }
 DIGITS = 6  # significant digits of a value of `logspace`
 MOST_VALUES = 10_000
+# values of an axis: twice what a grid of a million jobs, 20 configurations of 50,000 seeds, needs
+MOST_OF_AXIS = 100_000
+# of all overrides together: commas, colons and brackets, of which Hydra's parser reads 4,000 a second; and levels of brackets
+MOST_MARKS, MOST_LEVELS = 20_000, 60
+_MARKS = re.compile(r"[][(){},:]")
 # 10^37 and 10^-37 are normal numbers of float32
 MOST_EXPONENT = 37
 
@@ -85,8 +92,29 @@ def _as_values(low: float, high: float, count: int) -> list[tuple[str, str]]:
     ]
 
 
+def check_lengths(texts: Iterable[str]) -> None:
+    """Refuse overrides that take long to parse, before they are: they may be those of a record."""
+    total = 0
+    for text in texts:
+        marks = _MARKS.findall(text)
+        total += len(marks)
+        if total > MOST_MARKS:
+            raise UserError(
+                f"`{text[:80]}`: the overrides have more than {MOST_MARKS:,} values. Write long lists into a file of conf/, "
+                "or a range such as 'seed=range(1,1000)'"
+            )
+        level = deepest = 0
+        for mark in marks:
+            level += (mark in "[({") - (mark in "])}")
+            deepest = max(deepest, level)
+        if deepest > MOST_LEVELS:
+            raise UserError(
+                f"`{text[:80]}` has {deepest} brackets one in another; {MOST_LEVELS} are read at most."
+            )
+
+
 def check_ends(override: Override) -> None:
-    """Refuse an axis that Hydra parses but that cannot be enumerated: ends that are not finite, or a function among values."""
+    """Refuse an axis that cannot be listed: ends that are not finite, too many values, or a function among values."""
     value, text = override.value(), str(override.input_line)
     key = text.partition("=")[0]
     if isinstance(value, RangeSweep) and not (
@@ -94,6 +122,11 @@ def check_ends(override: Override) -> None:
     ):
         raise UserError(
             f"`{text}`: start, end and step of a range must be finite, and the step other than 0. For example: '{key}={FORMS['range']}'"
+        )
+    if isinstance(value, RangeSweep) and (count := _count_of(value)) > MOST_OF_AXIS:
+        raise UserError(
+            f"`{text[:80]}` has {count:,} values; an axis has at most {MOST_OF_AXIS:,}. Write a larger step, or "
+            f"search a part of them: sweep=random sweep.trials=20 '{key}=interval({value.start},{value.stop})'"
         )
     if isinstance(value, IntervalSweep) and not _finite(value.start, value.end):
         raise UserError(
@@ -104,6 +137,14 @@ def check_ends(override: Override) -> None:
         raise UserError(
             f"`{text}`: range, interval, choice and logspace cannot stand among other values.\nList all of them, such as {key}=1,2,3"
         )
+
+
+def _count_of(found: RangeSweep) -> int:
+    """Return the number of values of a range whose ends are finite, without listing them."""
+    assert found.start is not None and found.stop is not None
+    start, stop, step = float(found.start), float(found.stop), float(found.step)
+    count = (stop - start) / step
+    return min(math.ceil(count), 10**18) if 0 < count < math.inf else 0 if count <= 0 else 10**18
 
 
 def _finite(*numbers: float | None) -> bool:

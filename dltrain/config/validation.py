@@ -132,7 +132,7 @@ def _unresolved(composition: Composition, error: Exception) -> str:
         except OmegaConfBaseException as found:
             where = next((w for w, value in setters(path, choices, catalogue) if value == text), "")
             reason, cure = _reason(str(found), {*catalogue.knobs, *catalogue.params(choices)} - {path})
-            return f"{where + ': ' if where else ''}`{path}` is {text}, {reason}.\n{cure}"
+            return f"{where + ': ' if where else ''}`{path}` is {str(text)[:200]}, {reason}.\n{cure}"
     return str(error).splitlines()[0]
 
 

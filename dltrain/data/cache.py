@@ -20,20 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dltrain.data.cache_folder import folder
+
 # increase it when a decoder changes, which invalidates older caches
 FORMAT = 2
 # bytes of one cache, and of all together; the ones that were used least recently go first
 MOST_BYTES, MOST_BYTES_OF_ALL = 2 * 2**30, 10 * 2**30
 _ENDING = ".dltrain-cache"
 _DAY = 86400.0  # seconds
-
-
-def folder() -> Path:
-    """Return the folder of caches: DLTRAIN_CACHE, or `dltrain` in the system's place for caches of the user."""
-    if given := os.environ.get("DLTRAIN_CACHE"):
-        return Path(os.path.expanduser(given))
-    local = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(local) if local else Path.home() / ".cache") / "dltrain"
 
 
 def place(source: Path, kind: str = "") -> Path:

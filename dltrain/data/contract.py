@@ -313,7 +313,10 @@ def _check_types(contract: Contract) -> None:
         and contract.resize in ("", *RESIZES)
         and all(isinstance(number, int | float) for number in numbers)
         and len(contract.target_mean) == len(contract.target_std)
-        and isinstance(contract.skipped, dict)
+        and all(isinstance(value, dict) for value in (contract.skipped, contract.left_out, contract.sizes))
+        and all(isinstance(value, str) for value in (*contract.skipped.values(), *contract.left_out.values()))
+        and isinstance(contract.content, str)
+        and isinstance(contract.fingerprint, str)
     )
     if not sound:
         raise ValueError("a value has another type than a run writes")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.exact import check_precision, quantities
+from dltrain.data.packed import most_unpacked
 from dltrain.data.raw import RawData
 from dltrain.data.spec import Task
 from dltrain.declare import declares
@@ -22,8 +23,6 @@ from dltrain.errors import nearest_path
 from dltrain.ranges import FilePath
 
 Array = NDArray[Any]
-# arrays of more bytes may be compressed by at most this factor
-_LARGE, _MOST_PACKED = 100_000_000, 100
 # possible lengths of the color axis
 _COLORS = (1, 3, 4)
 
@@ -117,7 +116,7 @@ def _check_packing(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     size = sum(member.file_size for member in members)
-    if size > _LARGE and size > _MOST_PACKED * path.stat().st_size:
+    if size > most_unpacked(path):
         raise ValueError(f"its {path.stat().st_size} bytes unpack to {size}")
 
 

@@ -39,6 +39,12 @@ class MLflow:
 
     requires = {"mlflow"}
 
+    @staticmethod
+    def destination(keys: Mapping[str, Any]) -> tuple[str, Any]:
+        """Return the key that says where the run is sent; a record of somebody else does not choose that."""
+        uri = keys.get("tracking_uri")
+        return ("tracking_uri", uri) if uri else ("experiment", keys.get("experiment") or "dltrain")
+
     def __init__(self, tracking_uri: str | None = None, experiment: str = "dltrain") -> None:
         self.uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
         self.experiment = experiment

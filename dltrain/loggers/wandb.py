@@ -28,6 +28,11 @@ class WandB:
 
     requires = {"wandb"}
 
+    @staticmethod
+    def destination(keys: Mapping[str, Any]) -> tuple[str, Any] | None:
+        """Return the key that says that the run is sent; a record of somebody else does not choose that."""
+        return None if keys.get("mode") in (None, "offline") else ("mode", keys["mode"])
+
     def __init__(
         self,
         project: str = "dltrain",

@@ -30,6 +30,7 @@ from dltrain.run.build import build
 from dltrain.run.built import Experiment
 from dltrain.run.constant import constant_scores
 from dltrain.run.data import check_resumed
+from dltrain.run.destinations import build_loggers
 from dltrain.run.failures import explain, never_finite, problem_of
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
@@ -84,7 +85,7 @@ def prepare(
         check_resumed(earlier, contract, parts.contract)
     if earlier is None:
         config = with_threads(config, torch.get_num_threads())
-    loggers = {word: door.build(node, f"logger.{word}") for word, node in config.logger.items()}
+    loggers = build_loggers(config, door)
     timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
     return Experiment(config, parts, plan, command, tuple(overrides), timings, loggers, code=code)
 

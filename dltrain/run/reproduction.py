@@ -22,6 +22,7 @@ from dltrain.config.own_code import changed_since
 from dltrain.config.rules import parse_rule
 from dltrain.config.schema import Config
 from dltrain.data.changes import data_changes
+from dltrain.data.tensor_files import load_tensors
 from dltrain.errors import CheckpointProblem, DataProblem, typed
 from dltrain.metrics.report import CONFUSION, PER_CLASS
 from dltrain.ranges import Threads
@@ -34,7 +35,7 @@ from dltrain.run.resume import restore
 from dltrain.run.verification import Records
 from dltrain.storage import checkpoint
 from dltrain.storage.run_folder import STATISTICS, RunFolder, read_statistics
-from dltrain.storage.summary import WHOLE
+from dltrain.storage.summary import MAX_TABLE_BYTES, WHOLE, read_text
 from dltrain.text import first_line
 from dltrain.training.trainer import Trainer
 
@@ -281,20 +282,18 @@ class Comparing:
         self.compare("scores", step, "summary.json, objective", said.get("objective"), objective)
         best = path / "checkpoints" / "best.safetensors"
         if best.is_file():
-            from safetensors.torch import load_file
-
             at = int(trainer.state.best_row.get("step", step))
             self.compare(
                 "best weights",
                 at,
                 "checkpoints/best.safetensors",
-                load_file(best),
+                load_tensors(best),
                 trainer.state.best_weights,
             )
         self.compare("scores", step, "summary.json, test", said.get("test") or {}, dict(test))
         for name in (PER_CLASS, CONFUSION):
             if (path / name).is_file() and (folder / name).is_file() and not self.tolerance:
-                then, now = ((at / name).read_text(encoding="utf-8") for at in (path, folder))
+                then, now = (read_text(at / name, MAX_TABLE_BYTES) for at in (path, folder))
                 self.compare("reports", step, name, then, now)
 
 

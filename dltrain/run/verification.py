@@ -6,11 +6,11 @@ The file is long because each record has its check, and the checks are read as o
 from __future__ import annotations
 
 import csv
-import io
 import math
 from array import array
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
+from dltrain.data.tensor_files import load_tensors
+from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem, DataProblem, UserError
 from dltrain.loggers.events import EARLIER, EVENT_FILES, Best
 from dltrain.metrics.report import CONFUSION, PER_CLASS, per_class_csv
@@ -38,12 +39,20 @@ from dltrain.storage.summary import (
     FINISHED,
     MAX_TABLE_BYTES,
     column_of,
+    opened,
     read_rows,
     read_summary,
     read_text,
 )
 from dltrain.text import first_line
 
+# what the version that wrote no manifest of a run, commit caa09af, wrote neither: keys of summary.json, files, keys of the
+# manifests of checkpoints
+SINCE_HASHES = frozenset(("format", "metric", "mode", "constant", "config", "processor"))
+FILES_SINCE_HASHES = ("data.json", EVENTS, CONFUSION, PER_CLASS)
+FACTS_SINCE_HASHES = frozenset(("metrics", "processor"))
+# what a summary holds of a run that has finished only
+OF_FINISHED = ("test", "objective", "best", "best_epoch")
 # files that loggers write, which are no records of results
 UNCOVERED = ("run.log", f"{EVENT_FILES}.*", EARLIER)
 
@@ -68,11 +77,14 @@ class Verdict:
     checked: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
+    # whether its records could be compared with hashes, and not with each other alone
+    hashed: bool = True
 
     def as_json(self) -> dict[str, Any]:
         return {
             "run": str(self.path),
             "sound": not self.findings,
+            "hashed": self.hashed,
             "findings": [vars(finding) for finding in self.findings],
             "checked": self.checked,
             "not checked": self.open,
@@ -87,11 +99,38 @@ class Records:
         target = config.early_stopping["_target_"] if isinstance(config, Config) else ""
         # a class of the user's own may keep other weights
         self.rule_is_known = str(target).startswith("dltrain.")
+        self.config = config
 
     @cached_property
     def hashes(self) -> dict[str, str] | None:
         """The manifest of the run; None where there is none."""
         return manifest.read(self.path) if (self.path / manifest.NAME).is_file() else None
+
+    @cached_property
+    def is_of_present_version(self) -> bool:
+        """Whether something of the run is what a version without a manifest did not write, whichever part was removed."""
+        facts = [found.manifest for found in self.checkpoints]
+        return (
+            not SINCE_HASHES.isdisjoint(self.summary)
+            or any((self.path / name).exists() for name in FILES_SINCE_HASHES)
+            or any(not FACTS_SINCE_HASHES.isdisjoint(known) for known in facts)
+        )
+
+    def is_unwritten(self, name: str) -> bool:
+        """Return whether the run itself says that it could not write a file, as on a full disk."""
+        said = self.summary.get("problems")
+        problems = map(str, said) if isinstance(said, list) else ()
+        beginnings = (f"{name} could not be written (", f"/{name} could not be written (")
+        return any(beginning in f" {problem}" for problem in problems for beginning in beginnings)
+
+    @property
+    def rule(self) -> Best:
+        """How evaluations are compared; a summary of an earlier version does not say it."""
+        said = self.summary
+        if isinstance(self.config, Config) and "metric" not in said:
+            mode = resolved_modes(self.config.plain)["early_stopping.mode"]
+            return Best(str(self.config.early_stopping["metric"]), "max" if mode == "max" else "min")
+        return Best(said["metric"], said["mode"])
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -151,6 +190,8 @@ def verify(path: Path, config: Config | UserError, door: Door | UserError, data:
         reason = door if isinstance(config, Config) else "without the configuration they cannot be read"
         verdict.open.append(f"the data: {first_line(reason)}")
     verdict.open += [f"{name} (written by loggers)" for name in UNCOVERED if any(path.glob(name))]
+    if beside := uncovered(records):
+        verdict.open.append(f"{', '.join(beside)} (not among the hashes)")
     return verdict
 
 
@@ -179,13 +220,16 @@ def hashes(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare every record with the SHA-256 of the run's manifest."""
     path, known = records.path, records.hashes
     if known is None:
-        ended = records.summary["status"] in (*ENDED, "interrupted")
-        if ended and "format" in records.summary:
+        verdict.hashed = False
+        ended = records.summary["status"] in (*FINISHED, "interrupted")
+        if ended and records.is_of_present_version:
             yield Finding(manifest.NAME, "it is missing", "the hashes that a run writes when it ends")
-        elif ended:
+        elif not records.is_of_present_version:
             verdict.open.append("hashes of the records: an earlier dltrain wrote none")
         else:
-            verdict.open.append("hashes of the records: they are written when the run ends")
+            verdict.open.append(
+                "hashes of the records: they are written when the run ends, which a killed one cannot"
+            )
         return
     yield from changed_files(path, known)
     for name in manifest.covered(path):
@@ -276,7 +320,9 @@ def events(records: Records, verdict: Verdict) -> Iterator[Finding]:
         return
     kept = array("q", map(int, column_of(records.rows, "step")))
     # the first rows of a run of an earlier version that was resumed have no events
-    if found and told != kept[len(kept) - len(told) :]:
+    if records.is_unwritten(EVENTS):
+        verdict.open.append(f"{EVENTS}: it could not be written to its end")
+    elif found and told != kept[len(kept) - len(told) :]:
         yield Finding(
             EVENTS,
             f"evaluations of the steps {told[-3:].tolist()}",
@@ -290,10 +336,19 @@ def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare the summary with the rows and the checkpoints."""
     said, rows = records.summary, records.rows
     where, best = "summary.json", said.get("best") or {}
+    if said["status"] not in (*ENDED, "running", "interrupted"):
+        yield Finding(f"{where}, status", str(said["status"])[:80], "one that a run writes")
+    if said["status"] not in FINISHED and records.hashes is None:
+        for name in (name for name in OF_FINISHED if said.get(name) not in (None, {})):
+            yield Finding(
+                f"{where}, {name}",
+                f"a value in a run that is {said['status']}"[:80],
+                "none before it has finished",
+            )
     if best and not is_row(rows_of(rows, {best["step"]}).get(best["step"], {}), best):
         yield Finding(f"{where}, best", "a row that metrics.csv does not have", "its best row")
     if best and said.get("objective") is not None and records.rule_is_known:
-        yield from _objective(said, rows, best)
+        yield from _objective(said, rows, best, records.rule)
     newest = records.checkpoints[-1:]
     if said["status"] in FINISHED and newest and said["steps"] != newest[0].manifest["step"]:
         yield Finding(
@@ -308,13 +363,12 @@ def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
 
 
 def _objective(
-    said: dict[str, Any], rows: Sequence[dict[str, float]], best: dict[str, float]
+    said: dict[str, Any], rows: Sequence[dict[str, float]], best: dict[str, float], rule: Best
 ) -> Iterator[Finding]:
     """Compare the best row with the best of the rows, by the rule of early stopping."""
-    rule = Best(said["metric"], said["mode"])
     first = rule.of(rows)
     if first and first["step"] != best["step"]:
-        wanted = f"{said['metric']} {rule.score:g} at step {first['step']:.0f}, as in metrics.csv"
+        wanted = f"{rule.metric} {rule.score:g} at step {first['step']:.0f}, as in metrics.csv"
         yield Finding("summary.json, best", f"the row of step {best['step']:.0f}", wanted)
     elif said["objective"] != rule.score:
         yield Finding(
@@ -327,7 +381,7 @@ def weights(records: Records, verdict: Verdict) -> Iterator[Finding]:
     file = records.path / "checkpoints" / "best.safetensors"
     if file.is_file():
         try:
-            found = load_file(file)
+            found = load_tensors(file)
         except SafetensorError as error:
             yield Finding(records.name(file), f"it cannot be read ({error})", "the best weights")
             return
@@ -347,6 +401,11 @@ def contract(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare data.json with the checkpoints."""
     known = records.contract
     if known is None:
+        # objectives have no data
+        for found in records.checkpoints:
+            if not FACTS_SINCE_HASHES.isdisjoint(found.manifest) and found.manifest.get("fingerprint"):
+                yield Finding("data.json", "it is missing", f"that of {records.name(found.folder)}")
+                return
         return
     for found in records.checkpoints:
         if found.manifest.get("fingerprint") != known.fingerprint:
@@ -356,12 +415,18 @@ def contract(records: Records, verdict: Verdict) -> Iterator[Finding]:
 
 def reports(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare the confusion matrix with the report by class, the size of the split and the accuracy."""
-    file = records.path / CONFUSION
-    if not file.is_file():
+    there = [name for name in (CONFUSION, PER_CLASS) if (records.path / name).is_file()]
+    for name in (name for name in (CONFUSION, PER_CLASS) if there and name not in there):
+        if not records.is_unwritten(name):
+            yield Finding(name, "it is missing", f"a report of the same samples as {there[0]}")
+        else:
+            verdict.open.append(f"{name}: it could not be written when the run ended")
+    if CONFUSION not in there:
         return
-    (_, *names), *lines = csv.reader(io.StringIO(read_text(file, MAX_TABLE_BYTES), newline=""))
-    counts = torch.tensor([[int(cell) for cell in line[1:]] for line in lines])
-    if read_text(records.path / PER_CLASS, MAX_TABLE_BYTES) != per_class_csv(counts, names):
+    names, counts = read_confusion(records)
+    if PER_CLASS in there and read_text(records.path / PER_CLASS, MAX_TABLE_BYTES) != per_class_csv(
+        counts, names
+    ):
         yield Finding(PER_CLASS, "other scores", f"those that follow from {CONFUSION}")
     scores = records.summary.get("test") or {}
     known = records.contract
@@ -372,6 +437,37 @@ def reports(records: Records, verdict: Verdict) -> Iterator[Finding]:
         yield Finding(
             "summary.json, test", f"accuracy {scores['accuracy']:g}", f"{accuracy:g}, by {CONFUSION}"
         )
+
+
+def read_confusion(records: Records) -> tuple[list[str], Tensor]:
+    """Return the classes and the (C, C) counts of the confusion matrix. Raises ValueError for a table that is not square."""
+    file, cells = records.path / CONFUSION, array("q")
+    with opened(file, MAX_TABLE_BYTES) as stream:
+        lines = csv.reader(stream)
+        _, *names = next(lines)
+        # a digit and a comma for each cell: a head that no table can follow is refused before the table is read
+        if 2 * len(names) ** 2 > file.stat().st_size:
+            raise ValueError(f"it has {len(names)} columns, and no room for as many rows")
+        for line in lines:
+            if len(line) != 1 + len(names):
+                raise ValueError("it is not square")
+            cells.extend(map(int, line[1:]))
+    return names, torch.tensor(cells, dtype=torch.int64).view(len(names), len(names))
+
+
+def uncovered(records: Records) -> list[str]:
+    """Return the names of files and folders in a run folder that no hash covers, the logs aside."""
+    covered = {
+        "checkpoints",
+        *(name.partition("/")[0] for name in (manifest.NAME, *(records.hashes or manifest.RECORDS))),
+    }
+    return beside(records.path, lambda name: name in covered or any(fnmatch(name, log) for log in UNCOVERED))
+
+
+def beside(folder: Path, known: Callable[[str], bool]) -> list[str]:
+    """Return the names in a folder that are not known, folders with a `/`; locks and temporary files are no records."""
+    found = (entry.name + "/" * entry.is_dir() for entry in sorted(folder.iterdir()) if not known(entry.name))
+    return [name for name in found if not name.endswith((".lock", ".tmp"))]
 
 
 CHECKS: dict[str, Check] = {
@@ -395,8 +491,14 @@ def configuration(records: Records, verdict: Verdict, config: Config | UserError
             yield Finding("config.yaml", first_line(config), "a configuration of the present catalogue")
         return
     for found in records.checkpoints:
+        then = found.manifest.get("config")
+        if then is None and not FACTS_SINCE_HASHES.isdisjoint(found.manifest):
+            yield Finding(
+                f"{records.name(found.folder)}/manifest.json", "no `config`", "the configuration of its run"
+            )
+            return
         try:
-            saved.check_same(records.path, found.manifest.get("config"), saved.binding(config))
+            saved.check_same(records.path, then, saved.binding(config))
         except CheckpointProblem as error:
             changes = first_line(error).partition("made with: ")[2]
             yield Finding("config.yaml", changes, f"the values of {records.name(found.folder)}")

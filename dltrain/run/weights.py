@@ -44,7 +44,8 @@ def best_weights(path: Path) -> dict[str, Tensor]:
     Raises CheckpointProblem where they are missing or damaged.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+
+    from dltrain.data.tensor_files import load_tensors
 
     file = path / "checkpoints" / "best.safetensors"
     if not file.is_file() and is_held(path / "run.lock"):
@@ -58,8 +59,8 @@ def best_weights(path: Path) -> dict[str, Tensor]:
         )
     say_of_code(path)
     try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
+        return load_tensors(file)
+    except SafetensorError as error:
         raise CheckpointProblem(f"{file} is damaged ({error})") from None
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
 from datetime import datetime
 from pathlib import Path
 
-from dltrain.errors import CheckpointProblem, UserError
+from dltrain.errors import CheckpointProblem, ResourceProblem, UserError
 
 # in the folder of a sweep, beside the folders of its jobs
 SWEEP_RECORD = "sweep.json"
@@ -17,10 +18,11 @@ OUTPUT = Path("outputs")
 MAX_HOLE = 10_000_000_000
 CONTRACT = "data.json"
 SWEEP_STUDY = "study.log"
+_NO_PATH = frozenset({errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP})
 
 
 def new_folder(output: str, name: str) -> Path:
-    """Make `output/name/date_time-suffix`, which no other run has. Raises UserError when it cannot be written."""
+    """Make `output/name/date_time-suffix`, which no other run has. Raises ResourceProblem when it cannot be written."""
     while True:
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         folder = Path(output) / name / f"{stamp}-{secrets.token_hex(2)}"
@@ -33,23 +35,27 @@ def new_folder(output: str, name: str) -> Path:
                     f"`output` is {output}, and {name} in it is a file. Choose another: output=FOLDER"
                 ) from None
         except OSError as error:
-            raise UserError(_unwritable(output, error)) from None
+            raise _unwritable(output, error) from None
 
 
 def check_writable(output: str) -> None:
-    """Raise UserError when no folder can be made in `output`; creates nothing."""
+    """Raise ResourceProblem when no folder can be made in `output`, UserError for a path that is none; creates nothing."""
     folder = Path(output).absolute()
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(
-            _unwritable(output, None if folder.is_dir() else NotADirectoryError(20, "Not a directory"))
+        raise _unwritable(
+            output, None if folder.is_dir() else NotADirectoryError(errno.ENOTDIR, "Not a directory")
         )
 
 
-def _unwritable(output: str, error: OSError | None) -> str:
+def _unwritable(output: str, error: OSError | None) -> UserError:
     reason = error.strerror if error is not None and error.strerror else "Permission denied"
-    return f"`output` is {output}, where no folder can be made ({reason}). Choose one that you may write to: output=FOLDER"
+    # a path that cannot be one is a mistake; all else is what the system keeps from the user
+    kind = UserError if error is not None and error.errno in _NO_PATH else ResourceProblem
+    return kind(
+        f"`output` is {output}, where no folder can be made ({reason}). Choose one that you may write to: output=FOLDER"
+    )
 
 
 def _hole(status: os.stat_result) -> int:

@@ -72,11 +72,27 @@ def job_folders(sweep: Path) -> dict[int, Path]:
 
 
 def _names(sweep: Path) -> dict[int, str]:
+    return {number: name for name in _job_names(sweep) if (number := job_number(name)) is not None}
+
+
+def _job_names(sweep: Path) -> list[str]:
     if not os.path.isdir(sweep):
-        return {}
+        return []
     with os.scandir(sweep) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
-    return {number: name for name in names if (number := job_number(name)) is not None}
+        return sorted(
+            entry.name for entry in entries if entry.is_dir() and job_number(entry.name) is not None
+        )
+
+
+def is_job_folder(name: str) -> bool:
+    """Return whether a name is that of a job's folder, or of one that was kept aside."""
+    return job_number(_ASIDE.sub("", name)) is not None
+
+
+def job_copies(sweep: Path) -> list[Path]:
+    """Return the folders of jobs whose number another folder has, too, which is the one that is read."""
+    read = set(job_folders(sweep).values())
+    return [path for path in sorted(map(sweep.joinpath, _job_names(sweep))) if path not in read]
 
 
 def named_by_number(path: Path) -> Path:

@@ -25,6 +25,8 @@ RECORDS = (
     "checkpoints/best.safetensors", "checkpoints/normalization.safetensors",
     ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
 )  # fmt: skip
+# of every run that finished
+NEEDED = ("config.yaml", "metrics.csv", "summary.json")
 SWEEP_RECORDS = ("sweep.json", "study.log", "results.csv", "results.parquet", "best.yaml")
 
 
@@ -58,11 +60,16 @@ def read(folder: Path) -> dict[str, str]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether every file of a manifest is there and has its hash; also true where there is no manifest."""
-    if not (folder / NAME).is_file():
-        return True
+    """Return whether the manifest of a finished run names each of its records, and every file of it has its hash.
+
+    Nothing is known of a run without a manifest: whoever deletes it could change every record.
+    """
     try:
-        return all(digest(folder / name) == sha256 for name, sha256 in read(folder).items())
+        known = read(folder)
+        there = {name for name in covered(folder) if (folder / name).is_file()}
+        return {*NEEDED, *there} <= known.keys() and all(
+            digest(folder / name) == sha256 for name, sha256 in known.items()
+        )
     except (CheckpointProblem, OSError):
         return False
 

@@ -80,6 +80,9 @@ def read_summary(path: Path) -> dict[str, Any]:
     file = path / "summary.json"
     try:
         summary = read_json(file)
+    except PermissionError:
+        # the command line says which file that is, with the exit code of what is kept from the user
+        raise
     except OSError:
         if (path / "config.yaml").is_file():  # killed before its first summary
             return {"status": "running"}

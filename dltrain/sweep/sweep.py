@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from dltrain.config.compose import CONFIG_NAME
 from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.config.schema import Config, run_name
-from dltrain.errors import DENIED, CheckpointProblem, ResourceProblem, UserError
+from dltrain.errors import DENIED, CheckpointProblem, ResourceProblem, UserError, assigned
+from dltrain.run.destinations import say_left_out
 from dltrain.storage import manifest
 from dltrain.storage.folder_names import check_writable, new_folder
 from dltrain.storage.job_names import job_folders
@@ -88,6 +89,8 @@ def run_sweep(
     rights = rights_of_record(catalogue, recorded) if recorded is not None else rights_of_user(catalogue)
     plan = read_plan(texts, source.config_name, catalogue, source.hydra, rights)
     plan.options = source.options
+    again = f"repeat the whole command of the sweep, with {assigned('sweep.resume', asked)}"
+    say_left_out(plan.first, rights.door(plan.first.trust), again)
     if asked is None:
         check_writable(plan.first.output)
     else:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from dltrain.errors import CheckpointProblem
-from dltrain.run.verification import Finding, Verdict, changed_files
+import yaml
+
+from dltrain.config.catalogue import Catalogue
+from dltrain.config.keys import REPLICATES
+from dltrain.config.saved import MAX_SAVED_BYTES
+from dltrain.config.yaml_files import SafeLoader, check_bounds
+from dltrain.errors import CheckpointProblem, UserError
+from dltrain.run.verification import Finding, Verdict, beside, changed_files
 from dltrain.storage import manifest
-from dltrain.storage.job_names import job_folders, job_number
+from dltrain.storage.job_names import is_job_folder, job_copies, job_folders, job_number
 from dltrain.storage.summary import ENDED, MAX_TABLE_BYTES, UNRANKED, read_summary, read_text
+from dltrain.sweep.outcome.files import recipe_of
 from dltrain.sweep.record import RECORD, read_record
 from dltrain.text import first_line
 
@@ -20,24 +29,55 @@ def jobs_of(folder: Path) -> list[Path]:
     return [path for path in job_folders(folder).values() if (path / "config.yaml").is_file()]
 
 
-def verify_sweep(folder: Path) -> Verdict:
+def verify_sweep(folder: Path, catalogue: Catalogue) -> Verdict:
     """Check the sweep's own files; its jobs are checked like other runs."""
     verdict = Verdict(folder)
-    for name, check in (("hashes", hashes), (RECORD, record), ("results.csv", results)):
+    checks: tuple[tuple[str, Callable[[Path, Verdict], Iterator[Finding]]], ...] = (
+        ("hashes", hashes),
+        (RECORD, record),
+        ("results.csv", results),
+        ("best.yaml", partial(best, catalogue=catalogue)),
+    )
+    for name, check in checks:
         before = len(verdict.findings) + len(verdict.open)
         try:
             verdict.findings += check(folder, verdict)
-        except (CheckpointProblem, OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        except (
+            UserError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            csv.Error,
+            yaml.YAMLError,
+        ) as error:
             reason = first_line(error) or type(error).__name__
             verdict.findings.append(Finding(name, reason, "a file that a sweep wrote"))
         if len(verdict.findings) + len(verdict.open) == before:
             verdict.checked.append(name)
+    try:
+        covered = {manifest.NAME, *(manifest.read(folder) if verdict.hashed else manifest.SWEEP_RECORDS)}
+    except CheckpointProblem:
+        # a finding of `hashes`
+        return verdict
+    if others := beside(folder, lambda name: name in covered or is_job_folder(name)):
+        verdict.open.append(f"{', '.join(others)} (not among the hashes)")
     return verdict
 
 
 def hashes(folder: Path, verdict: Verdict) -> Iterator[Finding]:
     """Compare every file with its SHA-256."""
     if not (folder / manifest.NAME).is_file():
+        verdict.hashed = False
+        said = read_record(folder)
+        # commit caa09af wrote neither these keys, nor hashes of jobs
+        is_present = not {"stages", "modes", "first"}.isdisjoint(said) or any(
+            (path / manifest.NAME).exists() for path in jobs_of(folder)
+        )
+        if said.get("finished") and is_present:
+            yield Finding(manifest.NAME, "it is missing", "the hashes that a sweep writes when it ends")
+            return
         verdict.open.append(
             "hashes of the sweep's own files: it has none, since it has not ended, or is of an earlier dltrain"
         )
@@ -46,7 +86,11 @@ def hashes(folder: Path, verdict: Verdict) -> Iterator[Finding]:
 
 
 def record(folder: Path, verdict: Verdict) -> Iterator[Finding]:
-    """Check that a finished sweep has no job that did not end."""
+    """Check that no job has two folders, and that a finished sweep has no job that did not end."""
+    for path in job_copies(folder):
+        yield Finding(
+            f"{path.name}/", "another folder of the same job", f"one folder of job {job_number(path.name)}"
+        )
     if not read_record(folder).get("finished"):
         verdict.open.append("completeness: the sweep has not finished")
         return
@@ -64,7 +108,11 @@ def results(folder: Path, verdict: Verdict) -> Iterator[Finding]:
     if not file.exists():
         return
     rows = csv.DictReader(read_text(file, MAX_TABLE_BYTES).splitlines(keepends=True))
-    listed = {row["job"]: row for row in rows}
+    listed: dict[str, dict[Any, Any]] = {}
+    for line in rows:
+        if line["job"] in listed:
+            yield Finding(f"results.csv, job {line['job']}"[:80], "a second row", "one row for each job")
+        listed[line["job"]] = line
     begun = {str(job_number(path.name)): path for path in jobs_of(folder)}
     for name in sorted(listed.keys() - begun.keys(), key=int):
         if listed[name]["status"] in ENDED and listed[name]["status"] not in UNRANKED:
@@ -80,3 +128,37 @@ def results(folder: Path, verdict: Verdict) -> Iterator[Finding]:
         ):
             expected = f"{summary.get('objective')}, as in {path.name}/summary.json"
             yield Finding(f"results.csv, job {name}", f"objective {row['objective']}", expected)
+        else:
+            yield from _scores(name, row, summary)
+
+
+def _scores(name: str, row: dict[str, str], summary: dict[str, Any]) -> Iterator[Finding]:
+    """Compare the columns of a row with the best row of the job's summary."""
+    known = summary.get("best")
+    for column, value in known.items() if isinstance(known, dict) else ():
+        if "/" in column and row.get(column) and float(row[column]) != value == value:
+            expected = f"{value}, as in its summary.json"[:80]
+            yield Finding(f"results.csv, job {name}", f"{column} {row[column]}"[:80], expected)
+
+
+def best(folder: Path, verdict: Verdict, catalogue: Catalogue) -> Iterator[Finding]:
+    """Compare best.yaml with what the best job was asked to do; seed and fold are those of a repetition."""
+    file = folder / "best.yaml"
+    if not file.exists():
+        return
+    number = job_number(str(read_record(folder).get("best")))
+    path = None if number is None else job_folders(folder).get(number)
+    if path is None:
+        yield Finding("best.yaml", "a recipe", "none, since sweep.json names no best job that is there")
+        return
+    check_bounds(file, aliases=False, max_bytes=MAX_SAVED_BYTES)
+    found = yaml.load(read_text(file, MAX_SAVED_BYTES), Loader=SafeLoader) or {}
+    wanted = recipe_of([str(text) for text in read_summary(path).get("overrides") or []], catalogue)
+    for recipe in (found, wanted):
+        for key in REPLICATES:
+            recipe.pop(key, None)
+    if found != wanted:
+        differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+        yield Finding(
+            "best.yaml", f"other values of {', '.join(differing)}"[:80], f"those of {path.name}/summary.json"
+        )

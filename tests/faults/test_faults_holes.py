@@ -298,9 +298,24 @@ SPOILED = {
     "a manifest that leads outside": lambda job: (job / "manifest.json").write_text('{"format": 1, "sha256": {"../../x": "0"}}'),
     "a manifest of a later format": lambda job: (job / "manifest.json").write_text('{"format": 99, "sha256": {}}'),
     "code as a class": lambda job: (job / "config.yaml").write_text("model: {_target_: os.system}\nwords: {}\n"),
+    "forged without a manifest": lambda job: void(
+        (job / "manifest.json").unlink(), edit_summary(job, objective=1e-9)
+    ),
+    "forged with an empty manifest": lambda job: void(
+        (job / "manifest.json").write_text('{"format": 1, "sha256": {}}'), edit_summary(job, objective=1e-9)
+    ),
+    "forged beside a manifest of other files": lambda job: void(
+        edit_json(job / "manifest.json", lambda content: content["sha256"].pop("metrics.csv"))
+    ),
     "a link": lambda job: (job / "more").symlink_to("/etc/passwd"),
     "an alias bomb": lambda job: (job / "config.yaml").write_text(corpus.BOMB),
 }  # fmt: skip
+
+
+def edit_json(file: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
 
 
 def edit_summary(job: Path, **changes: object) -> None:
@@ -328,7 +343,7 @@ BESIDE: dict[str, Callable[[Path], None]] = {
 }
 
 
-def void(_: object) -> None: ...
+def void(*_: object) -> None: ...
 
 
 @pytest.mark.parametrize("name", BESIDE)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -180,8 +181,14 @@ def test_08_disk_that_does_not_keep_what_was_written_is_found_at_once(
 
 def test_11_output_that_cannot_be_written_is_refused_before_anything(dltrain, monkeypatch):
     at_step(monkeypatch, 1, lambda trainer: pytest.fail("a step was trained"))
-    with pytest.raises(UserError, match="`output` is /proc/none, where no folder can be made") as refused:
+    with pytest.raises(
+        ResourceProblem, match="`output` is /proc/none, where no folder can be made"
+    ) as refused:
         dltrain("output=/proc/none", "name=x")
+    assert refused.value.exit_code == 6
+    Path("file").write_text("")
+    with pytest.raises(UserError, match="`output` is file/x, where no folder can be made") as refused:
+        dltrain("output=file/x", "name=x")
     assert refused.value.exit_code == 2
 
 
@@ -398,3 +405,56 @@ def test_background_save_copies_before_the_loop_goes_on(tmp_path):
     assert saved.weights()["w"].sum() == 0
     assert saved.state()["m"][0].sum() == 0
     folder.close()
+
+
+# Streams and permissions --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("runs >&-", 0),
+        ("runs >&- 2>&-", 0),
+        ("wrong_verb 2>/dev/full", 2),
+        ("wrong_verb 2>&-", 2),
+        ("lr=nan <&-", 2),
+    ],
+)
+def test_closed_and_full_streams_keep_the_exit_code(workdir, line, code):
+    """Found by a hostile tester: a closed standard output was a traceback, and a full standard error gave 1."""
+    done = subprocess.run(
+        f"exec {sys.executable} -m dltrain {line}", shell=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_summary_that_may_not_be_read_is_no_unfinished_run(workdir, dltrain, monkeypatch):
+    from dltrain.storage import summary
+
+    path = everything()[0].path
+
+    def refused(file, most):
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr(summary, "read_text", refused)
+    with pytest.raises(PermissionError):
+        summary.read_summary(path)
+
+
+def test_a_working_folder_that_reads_as_a_link_is_named(workdir, dltrain, monkeypatch):
+    (workdir / "${x}").mkdir()
+    monkeypatch.chdir(workdir / "${x}")
+    with pytest.raises(UserError, match="The working folder is .* Rename the folder"):
+        dltrain("epochs=1")
+
+
+def test_best_weights_below_a_path_that_is_no_utf_8_are_read(tmp_path):
+    from safetensors.torch import save
+
+    from dltrain.data.tensor_files import load_tensors
+
+    file = tmp_path / os.fsdecode(b"a\xff") / "best.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(save({"a": torch.arange(3.0)}))
+    assert load_tensors(file)["a"].tolist() == [0, 1, 2]

@@ -16,6 +16,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import as_ci, job_at
@@ -441,3 +442,60 @@ def test_a_log_that_is_a_file_of_the_user_is_not_written(tmp_path):
     handler.close()
     assert victim.read_text() == "precious"
     assert (tmp_path / "run.log").read_text().startswith("precious[")
+
+
+def write_bomb(file: Path, kind: str) -> None:
+    """Write a small file that unpacks to a gigabyte or more."""
+    import zlib
+
+    import pyarrow as pa
+    from pyarrow import feather, parquet
+
+    rows = 20_000_000
+    if kind == "csv":
+        block, packer = b"0,p\n" * 2**20, zlib.compressobj(9, wbits=31)
+        content = [packer.compress(b"a,y\n"), *(packer.compress(block) for _ in range(60)), packer.flush()]
+        file.write_bytes(b"".join(content))
+    elif kind == "texts":
+        words = pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(200_000, np.int32)), pa.array(["p" * 100_000])
+        )
+        parquet.write_table(
+            pa.table({"a": words.cast(pa.dictionary(pa.int32(), pa.string()))}), file, compression="zstd"
+        )
+    else:
+        table = pa.table({"a": pa.array(np.zeros(rows)), "y": pa.array(np.zeros(rows))})
+        write = parquet.write_table if kind == "parquet" else feather.write_feather
+        write(table, file, compression="zstd")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("b.parquet", "parquet"), ("t.parquet", "texts"), ("b.feather", "feather"), ("b.csv.gz", "csv")],
+)
+def test_a_table_that_unpacks_to_fill_the_memory_is_refused(workdir, dltrain, name, kind):
+    """Found by a hostile tester: files of 300 kB took 4.7 to 6.4 GB."""
+    write_bomb(Path(name), kind)
+    assert Path(name).stat().st_size < 2_000_000
+    with pytest.raises(UserError, match="unpacks to more than 100 times") as error:
+        dltrain("dataset=csv", f"dataset.path={name}", "dataset.target=y", "epochs=1", "name=x")
+    assert error.value.exit_code == 3
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"left_out": [[]]}, {"left_out": {"a": []}}, {"skipped": {"a": 1}}, {"sizes": []}]
+)
+def test_data_json_of_other_types_is_refused(workdir, dltrain, change):
+    path = copy_of(swept(), workdir / "sweep").path
+    job = job_at(path, 0)
+    file = job / "data.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(CheckpointProblem, match="another type than a run writes"):
+        dltrain("evaluate", job)
+
+
+def test_json_of_many_lists_is_refused_before_it_is_read():
+    """96 MB of empty lists took seconds and gigabytes."""
+    with pytest.raises(ValueError, match="more than 5,000,000 lists"):
+        strict_json.loads("[" + "[]," * 5_000_000 + "[]]")

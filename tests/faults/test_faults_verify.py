@@ -20,6 +20,7 @@ from dltrain.cli import dispatch, main
 from dltrain.commands.verify import verdicts_of, verify_run
 from dltrain.config.compose import open_catalogue
 from dltrain.errors import CheckFailed, CheckpointProblem, UserError
+from dltrain.run.verification import SINCE_HASHES
 from dltrain.storage import manifest
 
 FORGERIES = 200
@@ -189,7 +190,11 @@ def test_runs_that_were_cut_resumed_or_made_by_an_earlier_version_are_sound(work
     earlier = copy_of(everything()[0], workdir / "earlier").path
     (earlier / manifest.NAME).unlink()
     said = json.loads((earlier / "summary.json").read_text())
-    (earlier / "summary.json").write_text(json.dumps({k: v for k, v in said.items() if k != "format"}))
+    (earlier / "summary.json").write_text(
+        json.dumps({k: v for k, v in said.items() if k not in SINCE_HASHES})
+    )
+    for name in ("data.json", "events.jsonl", "per_class.csv", "confusion_matrix.csv"):
+        (earlier / name).unlink(missing_ok=True)
     for folder in (earlier / "checkpoints").glob("step-*"):
         facts = json.loads((folder / "manifest.json").read_text())
         del facts["metrics"], facts["processor"]
@@ -232,6 +237,108 @@ def test_own_code_that_is_trusted_is_not_accused(workdir, dltrain, capsys, tmp_p
         dltrain("reproduce", run)
 
 
+def rewrite(file: Path, **changes: object) -> None:
+    """Change keys of a JSON file; None removes one."""
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def findings_of(path: Path) -> dict[str, str]:
+    return {
+        finding.where: finding.found for finding in verify_run(path, open_catalogue(), data=False).findings
+    }
+
+
+def test_a_run_is_not_taken_for_one_of_an_earlier_version_or_of_one_that_was_killed(small, dltrain, capsys):
+    """Found by a hostile tester: forged scores beside a deleted manifest were sound, with exit code 0."""
+    original = shutil.copytree(small, "original")
+    (small / manifest.NAME).unlink()
+    summary = small / "summary.json"
+    scores = {"loss": 1e-9, "accuracy": 1.0}
+    rewrite(summary, format=None, seconds=1, stop_reason="forged")
+    assert findings_of(small) == {manifest.NAME: "it is missing"}
+    rewrite(summary, status="running", test=scores)
+    for name in ("per_class.csv", "confusion_matrix.csv"):
+        (small / name).unlink()
+    found = findings_of(small)
+    assert {f"summary.json, {name}" for name in ("test", "objective", "best", "best_epoch")} <= found.keys()
+    rewrite(summary, status="done")
+    assert "done" in findings_of(small)["summary.json, status"]
+    # each mark of the present version alone is enough
+    for kept in ("data.json", "events.jsonl", "per_class.csv"):
+        shutil.rmtree(small)
+        shutil.copytree(original, small)
+        (small / manifest.NAME).unlink()
+        rewrite(summary, **dict.fromkeys(SINCE_HASHES))
+        for folder in (small / "checkpoints").glob("step-*"):
+            rewrite(folder / "manifest.json", metrics=None, processor=None)
+        for name in {"data.json", "events.jsonl", "per_class.csv", "confusion_matrix.csv"} - {kept}:
+            (small / name).unlink()
+        assert findings_of(small)[manifest.NAME] == "it is missing", kept
+    # what is left cannot be told from a killed run, and the mark says that nothing was hashed
+    shutil.rmtree(small)
+    shutil.copytree(original, small)
+    (small / manifest.NAME).unlink()
+    rewrite(summary, status="running", test=None, objective=None, best=None, best_epoch=None)
+    capsys.readouterr()
+    assert dltrain("verify", small, small, small, small) == 0
+    assert capsys.readouterr().out.count("no hashes") == 4
+
+
+def test_a_checkpoint_without_the_configuration_of_its_run_is_found(small):
+    (small / manifest.NAME).unlink()
+    rewrite(small / "summary.json", status="running", test=None, objective=None, best=None, best_epoch=None)
+    for folder in (small / "checkpoints").glob("step-*"):
+        rewrite(folder / "manifest.json", config=None)
+    (small / "data.json").unlink()
+    found = findings_of(small)
+    assert found["data.json"] == "it is missing"
+    assert any(where.endswith("manifest.json") and what == "no `config`" for where, what in found.items())
+
+
+def test_a_report_that_could_not_be_written_is_no_forgery(workdir, dltrain, monkeypatch, capsys):
+    from dltrain.run import experiment
+
+    whole = experiment.replace
+
+    def full(file: Path, content: bytes) -> None:
+        if file.name == "per_class.csv":
+            raise OSError(28, "No space left on device", str(file))
+        whole(file, content)
+
+    monkeypatch.setattr(experiment, "replace", full)
+    with pytest.raises(UserError):
+        dltrain("epochs=1", "model.hidden=[4]", "quiet=true", "name=full")
+    run = only_run(workdir, "full")
+    assert run.summary["status"] == "degraded"
+    capsys.readouterr()
+    assert dltrain("verify", run.path) == 0
+    assert "not checked  per_class.csv: it could not be written" in capsys.readouterr().out
+    rewrite(run.path / "summary.json", problems=[])
+    assert findings_of(run.path)["per_class.csv"] == "it is missing"
+
+
+def test_a_matrix_that_no_run_wrote_is_refused_before_it_is_read(small):
+    """190 MB of forged cells took a minute."""
+    width = 60_000
+    row = "a," + ",".join(["10"] * width) + "\n"
+    with open(small / "confusion_matrix.csv", "w") as stream:
+        stream.write("t," + ",".join(["b"] * width) + "\n")
+        for _ in range(20):
+            stream.write(row)
+    assert "no room for as many rows" in findings_of(small)["reports by class"]
+
+
+def test_files_that_no_hash_covers_are_named(small, dltrain, capsys):
+    (small / "report.html").write_text("forged")
+    (small / "tags.json").write_text('{"format": 1, "added": ["best"], "removed": []}')
+    (small / "predictions.csv").write_text("x")
+    (small / "export" / "onnx").mkdir(parents=True)
+    assert dltrain("verify", small) == 0
+    page = capsys.readouterr().out
+    assert "not checked  export/, predictions.csv, report.html, tags.json (not among the hashes)" in page
+
+
 def test_a_run_of_the_first_format_is_sound(workdir, dltrain, capsys):
     shutil.copytree(Path(__file__).parents[1] / "fixtures" / "format-1", workdir / "run")
     assert dltrain("verify", "run") == 0
@@ -248,10 +355,49 @@ def test_a_sweep_and_its_jobs(workdir, dltrain, capsys):
     objective = lines[1].split(",")[lines[0].split(",").index("objective")]
     (folder / "results.csv").write_text(text.replace(objective, "0.125"))
     (sweep,) = [v for v in verdicts_of(folder, open_catalogue(), False) if v.path == folder]
-    assert [finding.where for finding in sweep.findings] == ["results.csv, job 0"]
+    assert [finding.where for finding in sweep.findings] == [manifest.NAME, "results.csv, job 0"]
     shutil.rmtree(job_at(folder, 1))
     (sweep,) = [v for v in verdicts_of(folder, open_catalogue(), False) if v.path == folder]
     assert "1/" in [finding.where for finding in sweep.findings]
+
+
+def verdict_of_sweep(folder: Path) -> dict[str, str]:
+    (sweep,) = [v for v in verdicts_of(folder, open_catalogue(), False) if v.path == folder]
+    return {finding.where: finding.found for finding in sweep.findings}
+
+
+def test_forged_files_of_a_sweep_are_found_without_its_hashes(workdir, dltrain, capsys):
+    folder = copy_of(swept(), workdir / "sweep").path
+    (folder / "report.html").write_text("forged")
+    assert dltrain("verify", folder) == 0
+    assert "report.html (not among the hashes)" in capsys.readouterr().out
+    (folder / manifest.NAME).unlink()
+    assert verdict_of_sweep(folder) == {manifest.NAME: "it is missing"}
+    rewrite(folder / "sweep.json", finished=False)
+    assert verdict_of_sweep(folder) == {}
+    (folder / "best.yaml").write_text("lr: 99\n")
+    assert "lr" in verdict_of_sweep(folder)["best.yaml"]
+    head, first, *rest = (folder / "results.csv").read_text().splitlines(keepends=True)
+    (folder / "results.csv").write_text("".join([head, first, first, *rest]))
+    assert verdict_of_sweep(folder)["results.csv, job 0"] == "a second row"
+    columns = head.strip().split(",")
+    place = columns.index("val/accuracy")
+    cells = first.split(",")
+    cells[place] = "0.123"
+    (folder / "results.csv").write_text("".join([head, ",".join(cells), *rest]))
+    assert "val/accuracy 0.123" in verdict_of_sweep(folder)["results.csv, job 0"]
+
+
+def test_a_second_folder_of_a_job_is_found_and_counts_once(workdir, dltrain, capsys):
+    folder = copy_of(swept(), workdir / "sweep").path
+    assert dltrain("show", folder) == 0
+    before = capsys.readouterr().out
+    job = job_at(folder, 1)
+    shutil.copytree(job, job.with_name(f"{job.name}1"))
+    assert verdict_of_sweep(folder) == {f"{job.name}/": "another folder of the same job"}
+    assert dltrain("show", folder) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if "(2)" in line or "mean of 2" in line]
+    assert table == [line for line in before.splitlines() if "(2)" in line or "mean of 2" in line]
 
 
 def test_what_is_no_run_is_refused(workdir, dltrain):

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import compute
 from pyarrow import csv as arrow_csv
 
 from dltrain.data.errors import DataError, nearest, some
+from dltrain.data.packed import most_unpacked, too_much
 from dltrain.data.tables.header import (
     SEPARATORS,
     SHOWN,
@@ -149,11 +151,9 @@ def _with_rows(table: Table) -> Table:
 
 
 def _read_arrow(path: Path, suffix: str) -> dict[str, Array]:
-    from pyarrow import feather, parquet
-
     kind = "Parquet" if suffix in _PARQUET else "Arrow"
     try:
-        table = parquet.read_table(path) if suffix in _PARQUET else feather.read_table(path)
+        table = _read_parquet(path) if suffix in _PARQUET else _read_feather(path)
         # reading checks no offsets: those of a damaged file may point outside of its memory
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
@@ -163,6 +163,75 @@ def _read_arrow(path: Path, suffix: str) -> dict[str, Array]:
     _check_names(path, table.column_names)
     columns = (c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in table.columns)
     return dict(zip(table.column_names, columns, strict=True))
+
+
+def _read_parquet(path: Path) -> Any:
+    """Read a Parquet file. Raises DataError, before it is decoded, for one that would fill the memory.
+
+    Texts that the file keeps once, in a dictionary, stay there until their lengths are known.
+    """
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        facts, schema = file.metadata, file.schema_arrow
+        chunks = [
+            facts.row_group(k).column(c)
+            for k in range(facts.num_row_groups)
+            for c in range(facts.num_columns)
+        ]
+        listed = {
+            chunk.path_in_schema
+            for chunk in chunks
+            if chunk.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in kind for kind in chunk.encodings)
+        }
+        _check_unpacked(path, sum(chunk.total_uncompressed_size for chunk in chunks))
+        _check_unpacked(path, facts.num_rows * sum(map(_width, schema.types)))
+    table = parquet.read_table(path, read_dictionary=sorted(listed))
+    _check_unpacked(path, sum(map(_bytes_of, table.columns)))
+    return table
+
+
+def _read_feather(path: Path) -> Any:
+    """Read an Arrow file. Raises DataError, before the rest of it is decoded, for one that would fill the memory."""
+    from pyarrow import feather
+
+    with pa.memory_map(str(path)) as source:
+        if bytes(source.read(6)) == b"ARROW1":
+            no_columns = pa.ipc.IpcReadOptions(included_fields=[])
+            source.seek(0)
+            # without columns, a batch is its number of rows
+            reader = pa.ipc.open_file(source, options=no_columns)
+            rows = sum(reader.get_batch(k).num_rows for k in range(reader.num_record_batches))
+            _check_unpacked(path, rows * sum(map(_width, pa.ipc.open_file(source).schema.types)))
+    table = feather.read_table(path)
+    _check_unpacked(path, sum(map(_bytes_of, table.columns)))
+    return table
+
+
+def _check_unpacked(path: Path, size: int) -> None:
+    if size > most_unpacked(path):
+        raise DataError(f"{too_much(path)}; if it is yours, write it without compression, or as CSV")
+
+
+def _width(kind: Any) -> int:
+    """Return the fewest bytes that a value of a type takes in memory; booleans and missing values take less, and count as 0."""
+    try:
+        return int(kind.bit_width) // 8
+    except ValueError:
+        # of a text: its place
+        return 4
+
+
+def _bytes_of(column: Array) -> int:
+    """Return the bytes of a column, and of one with a dictionary those that its values will take."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    size = 0
+    for chunk in column.chunks:
+        of_text = pa.types.is_string(chunk.type.value_type) or pa.types.is_binary(chunk.type.value_type)
+        lengths = compute.binary_length(chunk.dictionary).take(chunk.indices) if of_text else None
+        size += int(chunk.nbytes) if lengths is None else int(compute.sum(lengths).as_py() or 0)
+    return size
 
 
 # CSV --------------------------------------------------------------------------------------------------------------
@@ -189,12 +258,15 @@ class _Text:
     path: Path
     content: bytes | None = None
 
+    @property
+    def is_packed(self) -> bool:
+        return self.path.suffix.lower() in (".gz", ".bz2", ".zst")
+
     def open(self) -> Any:
         if self.content is not None:
             return pa.BufferReader(self.content)
-        packed = self.path.suffix.lower() in (".gz", ".bz2", ".zst")
         try:
-            return pa.input_stream(str(self.path), compression="detect" if packed else None)
+            return pa.input_stream(str(self.path), compression="detect" if self.is_packed else None)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"cannot read {self.path} ({error}); check the file") from error
 
@@ -270,6 +342,8 @@ def _first_rows(text: str, separator: str, quote: str) -> tuple[list[str] | None
 def _encoding(file: _Text, head: bytes) -> tuple[str, tuple[str, ...]]:
     path = file.path
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        for _ in _parts(file):
+            pass
         return "utf-16", ("text read as UTF-16",)
     if head.startswith(b"PK\x03\x04"):
         raise DataError(f"{path} is a workbook or an archive, not a CSV file; save the sheet as CSV")
@@ -283,14 +357,29 @@ def _encoding(file: _Text, head: bytes) -> tuple[str, tuple[str, ...]]:
 def _is_utf8(file: _Text) -> bool:
     """Look at the whole file: its first letter with an accent may be in the last row."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    stream = file.open()
     try:
-        while part := stream.read(_BLOCK_BYTES):
+        for part in _parts(file):
             decoder.decode(part)
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _parts(file: _Text) -> Iterator[bytes]:
+    """Yield the bytes of a file in blocks. Raises DataError for one that unpacks to too much to be held."""
+    stream, size = file.open(), 0
+    most = None if file.content is not None or not file.is_packed else most_unpacked(file.path)
+    try:
+        while part := stream.read(_BLOCK_BYTES):
+            size += len(part)
+            if most is not None and size > most:
+                raise DataError(f"{too_much(file.path)}; if it is yours, unpack it first")
+            yield part
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{file.path} cannot be read ({str(error).splitlines()[0]}); write it again"
+        ) from error
 
 
 def _separator(text: str, delimiter: str) -> tuple[str, tuple[str, ...]]:

@@ -32,6 +32,8 @@ def text_of(task: Task, attempt: int) -> str:
         "targets": sorted(task.rights.targets),
         "local": task.rights.local,
         "recalled": task.rights.recalled,
+        "asked": sorted(task.rights.asked),
+        "own": sorted(task.rights.own),
     }
     content = {
         "number": task.number,
@@ -55,7 +57,13 @@ def task_of(content: dict[str, Any]) -> Task:
         content["number"],
         Path(content["folder"]),
         to_config(config, words, secrets),
-        Rights(frozenset(rights["targets"]), rights["local"], rights["recalled"]),
+        Rights(
+            frozenset(rights["targets"]),
+            rights["local"],
+            rights["recalled"],
+            frozenset(rights["asked"]),
+            frozenset(rights["own"]),
+        ),
         content["command"],
         tuple(content["overrides"]),
         content["cwd"],

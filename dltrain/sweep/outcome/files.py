@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from multiprocessing import connection
 from pathlib import Path
@@ -80,10 +81,27 @@ def write_best(plan: Plan, row: Row, catalogue: Catalogue, file: Path) -> None:
     """Write best.yaml: the best configuration as a recipe for `experiment=`, without the seed and fold of its repetitions."""
     import yaml
 
+    overrides = plan.overrides(row.chosen)
+    recipe = recipe_of(overrides, catalogue)
+    head = "\n".join(
+        [
+            "# @package _global_",
+            f"# The best of {len(plan.search_axes)} {'axis' if len(plan.search_axes) == 1 else 'axes'}: {' '.join(overrides)}",
+            f"# result: {plan.metric} {_result(row)} ({BETTER[plan.mode]})",
+            f"# command: cp this file to conf/experiment/best.yaml, then: {typed(*plan.options, 'experiment=best')}",
+        ]
+    )
+    body = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else ""
+    write(file, f"{head}\n{body}")
+
+
+def recipe_of(overrides: Sequence[str], catalogue: Catalogue) -> dict[str, Any]:
+    """Return the overrides of a job as the content of a recipe: words as `defaults`, and keys with their values."""
+    import yaml
+
     words: list[dict[str, Any]] = []
     values: dict[str, Any] = {}
     parents: list[str] = []
-    overrides = plan.overrides(row.chosen)
     for text in overrides:
         override = parse_one(text)
         key, value = override.key_or_group, override.value()
@@ -93,23 +111,10 @@ def write_best(plan: Plan, row: Row, catalogue: Catalogue, file: Path) -> None:
             words.append({f"override /{key}": yaml.safe_load(text.partition("=")[2])})
         elif key not in ("evaluation.test", "output", "name", "quiet") and not key.startswith("hydra"):
             _nest(values, key.lstrip("+"), plain_value(parse_one(text).value()))
-    head = "\n".join(
-        [
-            "# @package _global_",
-            f"# The best of {len(plan.search_axes)} {'axis' if len(plan.search_axes) == 1 else 'axes'}: {' '.join(overrides)}",
-            f"# result: {plan.metric} {_result(row)} ({BETTER[plan.mode]})",
-            f"# command: cp this file to conf/experiment/best.yaml, then: {typed(*plan.options, 'experiment=best')}",
-        ]
-    )
     body: dict[str, Any] = {}
     if words or parents:
         body["defaults"] = [*parents, *words] if not parents else [*parents, "_self_", *words]
-    write(
-        file,
-        head
-        + "\n"
-        + (yaml.safe_dump(body | values, sort_keys=False, allow_unicode=True) if body or values else ""),
-    )
+    return body | values
 
 
 def _result(row: Row) -> str:

@@ -25,8 +25,10 @@ from dltrain.data.tables.notes import (
     different_notes,
     level_notes,
     part_notes,
+    split_notes,
     table_note,
     telling_notes,
+    unread_notes,
 )
 from dltrain.data.tables.parts import Part, incomplete, joined, part_by_formats, part_of_table
 from dltrain.data.tables.read import Table, is_text, read
@@ -153,6 +155,8 @@ def csv(
             *part_notes(parts),
             goal.note,
             *columns.word_notes.values(),
+            *unread_notes(columns.unread, left_out, roles.as_categories["categorical"], roles.drop),
+            *(split_notes(chosen) if split_column is None else ()),
             *telling_notes(parts[0].columns, parts[0].targets, targets[0]),
             *different_notes(chosen, [*roles.keep, *(roles.features or [])]),
             *level_notes(chosen, roles.as_categories),

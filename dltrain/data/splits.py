@@ -7,6 +7,7 @@ a split is the same on every machine and under every version of torch and numpy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,7 @@ def _stratified(strata: Strata, counts: Ints, seed: tuple[int, ...]) -> Ints:
     return order[rank < counts[strata[order]]]
 
 
-def _whole_shares(exact: NDArray[np.float64]) -> Ints:
+def _whole_shares(exact: NDArray[Any]) -> Ints:
     """Return whole numbers with the sum of `exact`, rounded: by largest remainder, each within one of its own."""
     counts = np.floor(exact).astype(np.int64)
     missing = round(float(exact.sum())) - int(counts.sum())

@@ -160,7 +160,7 @@ def _raw(inputs: Tensor, targets: Any, names: Sequence[str]) -> RawData:
             quantities(targets),
             "regression",
             target_scale="unit",
-            notes=("task: regression, since the targets are floats",),
+            notes=("task: regression, since the targets are floats; for classes, give whole numbers (N,)",),
         )
     if kind not in "iubU" or targets.ndim != 1:
         raise DataError(
@@ -176,7 +176,8 @@ def _raw(inputs: Tensor, targets: Any, names: Sequence[str]) -> RawData:
         codes, class_names = targets, tuple(str(name) for name in names)
     else:
         class_names = tuple(str(value) for value in values.tolist())
-    note = f"task: classification, since the targets are {'text' if kind == 'U' else 'whole numbers'}"
+    why = "text" if kind == "U" else "whole numbers; for quantities, give floats"
+    note = f"task: classification, since the targets are {why}"
     return RawData(
         inputs, torch.from_numpy(codes.astype(np.int64)), "classification", class_names, notes=(note,)
     )

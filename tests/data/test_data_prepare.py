@@ -168,7 +168,14 @@ def test_the_cache_has_the_dtype_that_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("limit", "kept"),
     # of 122, 32 and 8: the quotas 0.75 · 0.20 · 0.05, 7.53 · 1.98 · 0.49, … by largest remainder
-    [(1, [1, 0, 0]), (3, [1, 1, 1]), (10, [7, 2, 1]), (40, [30, 8, 2]), (100, [75, 20, 5]), (9999, [122, 32, 8])],
+    [
+        (1, [1, 0, 0]),
+        (3, [1, 1, 1]),
+        (10, [7, 2, 1]),
+        (40, [30, 8, 2]),
+        (100, [75, 20, 5]),
+        (9999, [122, 32, 8]),
+    ],
 )
 def test_a_limit_keeps_the_shares_of_the_classes_and_leaves_val_and_test(limit: int, kept: list[int]) -> None:
     targets = torch.tensor([0] * 150 + [1] * 40 + [2] * 10)

@@ -306,7 +306,9 @@ UNREAD = {
     "credit": [f"{i % 20}{' CR' * (i % 2)}" for i in range(ROWS)],
     "blood pressure": [f"{110 + i % 30}/{70 + i % 20}" for i in range(ROWS)],
     "durations": [f"{i % 3}h {i % 30}m" for i in range(ROWS)],
-    "two forms of dates": [f"2020-02-{1 + i % 28:02}" if i % 2 else f"{1 + i % 28}/03/2021" for i in range(ROWS)],
+    "two forms of dates": [
+        f"2020-02-{1 + i % 28:02}" if i % 2 else f"{1 + i % 28}/03/2021" for i in range(ROWS)
+    ],
     "times of twelve hours": [f"{13 + i % 15}/1/2020 {1 + i % 5}:00 {'AP'[i % 2]}M" for i in range(ROWS)],
 }
 
@@ -317,7 +319,10 @@ def test_numbers_and_dates_in_an_unknown_form_are_named(tmp_path: Path, values: 
     raw = csv(path, "y")
     assert "size" in names(raw)
     (line,) = (note for note in raw.notes if note.startswith("unread"))
-    assert re.match(r"unread   size \('.*\d.*'\): categories, though most values begin with a number or look like a date", line)
+    assert re.match(
+        r"unread   size \('.*\d.*'\): categories, though most values begin with a number or look like a date",
+        line,
+    )
     # the printed cure
     (key, cure) = shlex.split(line.rpartition("to leave it so, ")[2])[0].split("=")
     assert (key, cure) == ("dataset.categorical", "[size]")

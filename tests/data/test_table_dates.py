@@ -126,7 +126,10 @@ def test_days_with_a_year_of_two_digits_are_dates_and_versions_are_not(tmp_path:
 
 def dated(path: Path, days: list[date], form: str = "%d/%m/%y", rows: int = 120) -> RawData:
     days = [days[i % len(days)] for i in range(rows)]
-    columns = {"born": [day.strftime(form) for day in days], "a": list(np.random.default_rng(0).normal(size=rows))}
+    columns = {
+        "born": [day.strftime(form) for day in days],
+        "a": list(np.random.default_rng(0).normal(size=rows)),
+    }
     return csv(save(path, columns | {"y": [("no", "yes")[i % 2] for i in range(rows)]}), "y")
 
 
@@ -142,7 +145,12 @@ DUE = [date(2024 + i % 8, 1 + i % 12, 13 + i % 15) for i in range(24)]
 @pytest.mark.parametrize("form", ["%d/%m/%y", "%d.%m.%y", "%m/%d/%y", "%d-%b-%y"])
 @pytest.mark.parametrize(
     ("days", "first_of_century"),
-    [(BORN, 1927), ([day for day in BORN if day.year < 1968], 1927), (DUE, 1969), ([date(1970 + i, 2, 14) for i in range(50)], 1969)],
+    [
+        (BORN, 1927),
+        ([day for day in BORN if day.year < 1968], 1927),
+        (DUE, 1969),
+        ([date(1970 + i, 2, 14) for i in range(50)], 1969),
+    ],
     ids=["births", "births before 1968", "payments to come", "none to come"],
 )
 def test_two_digits_of_a_year_are_those_of_no_year_to_come(
@@ -157,7 +165,9 @@ def test_two_digits_of_a_year_are_those_of_no_year_to_come(
         f"years    born: two digits are {first_of_century} to {first_of_century + 99}, which gives dates from {min(days)} to "
         f"{max(days)}; for others, write four digits"
     )
-    assert not any(n.startswith("years") for n in dated(tmp_path / "t.csv", days, form.replace("%y", "%Y")).notes)
+    assert not any(
+        n.startswith("years") for n in dated(tmp_path / "t.csv", days, form.replace("%y", "%Y")).notes
+    )
 
 
 def test_another_file_is_read_by_the_century_of_the_training(

@@ -353,13 +353,22 @@ def test_more_epochs_where_the_average_does_not_look_at_the_end(dltrain, workdir
         "steps=22",
     ],
 )
-def test_more_epochs_are_refused_after_an_evaluation_that_a_longer_run_does_not_do(dltrain, workdir, words, capsys):
+def test_more_epochs_are_refused_after_an_evaluation_that_a_longer_run_does_not_do(
+    dltrain, workdir, words, capsys
+):
     """Its row, its counts and the window of its means stayed, so that `reproduce` found another run."""
     dltrain(*words.split(), "early_stopping.patience=3", "dataset.limit=200", "quiet=true", "name=cut")
     run = only_run(workdir, "cut")
     longer = "steps=40" if words == "steps=22" else "epochs=5"
     end = run.summary["steps"]
-    refused(dltrain, UserError, 2, f"it was evaluated at its end, step {end}, where a longer one is not", run.path, longer)
+    refused(
+        dltrain,
+        UserError,
+        2,
+        f"it was evaluated at its end, step {end}, where a longer one is not",
+        run.path,
+        longer,
+    )
     assert run.summary["status"] == "completed"
     # the printed cure
     assert dltrain("rerun", run.path, longer, "name=again") == 0
@@ -377,7 +386,9 @@ def test_more_epochs_are_refused_after_an_evaluation_that_a_longer_run_does_not_
 def test_more_epochs_after_an_end_that_is_evaluated_in_any_case(dltrain, workdir, words):
     usual = (*words.split(), "dataset.limit=200", "early_stopping.min_delta=0.2", "quiet=true")
     longer = "steps=40" if "steps=20" in words else "epochs=6"
-    golden = golden_run(workdir, *(w for w in usual if w.partition("=")[0] != longer.partition("=")[0]), longer)
+    golden = golden_run(
+        workdir, *(w for w in usual if w.partition("=")[0] != longer.partition("=")[0]), longer
+    )
     dltrain(*usual, "name=cut")
     run = only_run(workdir, "cut")
     dltrain("resume", run.path, longer)

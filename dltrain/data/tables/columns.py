@@ -368,7 +368,9 @@ class Columns:
             # numbers written in two ways
             raise mixed
         if levels == rows >= TELLING_ROWS and not text.are_sentences(coded.texts.filter(pa.array(present))):
-            self._note_unread(name, coded, present, text.has_clock(coded.texts) | text.is_date_like(coded.texts))
+            self._note_unread(
+                name, coded, present, text.has_clock(coded.texts) | text.is_date_like(coded.texts)
+            )
             return LeftOut(name, "identifier")
         if (
             levels > MOST_LEVELS

@@ -134,7 +134,9 @@ def unread_notes(
 def split_notes(columns: Sequence[Column]) -> list[str]:
     """Name the categories that hold the names of splits and nothing else, among them train."""
     marked = {c.name: {SPLIT_WORDS.get(level.lower()) for level in c.levels} for c in columns if c.levels}
-    names = [name for name, marks in marked.items() if None not in marks and TRAIN in marks and len(marks) > 1]
+    names = [
+        name for name, marks in marked.items() if None not in marks and TRAIN in marks and len(marks) > 1
+    ]
     return [
         f"split    {name} holds names of splits, and is learned from as a category; to split the rows by it: {value('split_column', name)}"
         for name in names

@@ -21,8 +21,10 @@ from dltrain.data.tables.cures import StrayValues, typed
 from dltrain.data.tables.encode import TableInputs
 from dltrain.data.tables.identifiers import is_identifier
 from dltrain.data.tables.notes import (
+    alike_notes,
     constant_notes,
     different_notes,
+    header_notes,
     level_notes,
     part_notes,
     split_notes,
@@ -151,11 +153,13 @@ def csv(
         unused=roles.unused(chosen),
         notes=(
             table_note(table, chosen, left_out, roles.dropped),
+            *header_notes(table.columns, targets),
             *constant_notes(chosen),
             *part_notes(parts),
             goal.note,
             *columns.word_notes.values(),
             *unread_notes(columns.unread, left_out, roles.as_categories["categorical"], roles.drop),
+            *alike_notes(chosen),
             *(split_notes(chosen) if split_column is None else ()),
             *telling_notes(parts[0].columns, parts[0].targets, targets[0]),
             *different_notes(chosen, [*roles.keep, *(roles.features or [])]),

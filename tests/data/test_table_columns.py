@@ -352,3 +352,28 @@ def test_a_column_that_names_splits_is_named(tmp_path: Path) -> None:
     raw = csv(path, "y", split_column="part")
     assert not any(note.startswith("split") for note in raw.notes)
     assert raw.split is not None and torch.bincount(raw.split.long()).tolist() == [100, 50, 50]
+
+
+def test_values_that_differ_in_case_only_are_named(tmp_path: Path) -> None:
+    raw = csv(table(tmp_path, b=[("Yes", "yes", "no ", "no")[i % 4] for i in range(ROWS)]), "y")
+    (line,) = (note for note in raw.notes if note.startswith("alike"))
+    assert line.startswith("alike    b ('Yes' and 'yes'): values that differ in case or spaces only")
+    assert not any(note.startswith("alike") for note in csv(table(tmp_path), "y").notes)
+
+
+def test_a_first_line_of_numbers_is_named(tmp_path: Path) -> None:
+    rows = [f"{i / 7:.2f},{i % 9},{('no', 'yes')[i % 2]}" for i in range(ROWS)]
+    for first, told in (
+        ("0.34,1.5,yes", True),
+        ("0,1,yes", False),
+        ("2019,2020,yes", False),
+        ("a,1.5,yes", False),
+    ):
+        (tmp_path / "n.csv").write_text("\n".join([first, *rows]) + "\n")
+        lines = [note for note in csv(str(tmp_path / "n.csv"), "yes").notes if note.startswith("header")]
+        assert len(lines) == told
+    (tmp_path / "n.csv").write_text("\n".join(["0.34,1.5,yes", *rows]) + "\n")
+    (line,) = (note for note in csv(str(tmp_path / "n.csv"), "yes").notes if note.startswith("header"))
+    assert line == (
+        "header   the columns are called 0.34, 1.5, which are numbers: if the first line is data, put a line of names above it"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from dltrain.data.tables.identifiers import MOST_LEVELS, are_all_different
 from dltrain.data.tables.parts import Part
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.rules import Kind
-from dltrain.data.tables.text import DIGITS
+from dltrain.data.tables.text import DIGITS, alike
 from dltrain.text import counted
 
 _TELLING = 100  # fewer rows do not tell that a column alone gives the classes
@@ -129,6 +129,30 @@ def unread_notes(
                 f"numbers (minutes for a time) or dates such as 2024-01-31; to leave it so, {typed(key, [*given, *names])}"
             )
     return found
+
+
+def alike_notes(chosen: Sequence[Column]) -> list[str]:
+    """Name the categories two values of which differ in case or spaces only."""
+    pairs = {column.name: alike(column.levels) for column in chosen if column.format.kind == "category"}
+    shown = [f"{name} ({pair[0]!r} and {pair[1]!r})" for name, pair in pairs.items() if pair]
+    return [
+        f"alike    {some(shown, 6)}: values that differ in case or spaces only are learned from as different ones; write them alike "
+        "if they are one"
+    ] * bool(shown)
+
+
+def header_notes(names: Collection[str], targets: Collection[str]) -> list[str]:
+    """Say that the names of the columns are numbers, as where a file has no header; 0, 1, 2, … or years in a row are names."""
+    others = [name for name in names if name not in targets]
+    try:
+        numbers = [float(name) for name in others]
+    except ValueError:
+        return []
+    if not others or all(right - left == 1 for left, right in zip(numbers, numbers[1:], strict=False)):
+        return []
+    return [
+        f"header   the columns are called {some(others, 4)}, which are numbers: if the first line is data, put a line of names above it"
+    ]
 
 
 def split_notes(columns: Sequence[Column]) -> list[str]:

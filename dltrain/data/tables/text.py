@@ -330,6 +330,20 @@ def flags(found: Any) -> Flags:
     return truths
 
 
+def alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first two names that differ in case or spaces only, None where there are none.
+
+    >>> alike(["no", "Yes", "yes"])
+    ('Yes', 'yes')
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        former = seen.setdefault("".join(name.casefold().split()), name)
+        if former != name:
+            return former, name
+    return None
+
+
 def is_identifier_name(name: str) -> bool:
     """Tell whether a column's name says that it numbers or names its rows.
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from dltrain.text import shown
 
-# errors of a disk without space, of one on which nothing can be written, and of any write that fails because of the disk
+# errors of a disk without space, of one on which nothing can be written, and of any write that fails because of
+# the disk, its network or the number of open files
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 UNWRITABLE = FULL | {errno.EROFS}
-DISK = UNWRITABLE | {errno.EFBIG, errno.EIO}
+DISK = UNWRITABLE | {errno.EFBIG, errno.EIO, errno.ESTALE, errno.EBUSY, errno.EMFILE, errno.ENFILE}
 # of files and folders of another user
 DENIED = frozenset({errno.EACCES, errno.EPERM})
 

@@ -1,7 +1,8 @@
 """The software bill of materials, as CycloneDX JSON: `python docs/sbom.py [EXTRA …] > sbom.json`.
 
 It lists the packages that dltrain needs, with those of the extras, in the versions of the present environment, their licenses,
-and which needs which. Equal environments give equal bytes; `SOURCE_DATE_EPOCH` (seconds) sets the timestamp.
+and which needs which; and the libraries whose files are copied into the package. Equal environments give equal bytes;
+`SOURCE_DATE_EPOCH` (seconds) sets the timestamp.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ def document(extras: Sequence[str] = ()) -> dict[str, Any]:
     own = {"type": "application", "bom-ref": root, "name": project["name"], "version": project["version"], "purl": root,
            "licenses": [{"license": {"id": project["license"]}}]}  # fmt: skip
     direct = sorted({canonicalize_name(found.name) for found in applicable(texts, ())} & needs.keys())
-    graph = {root: direct} | {reference(name): needed for name, needed in needs.items()}
+    copied = [copied_component(file) for file in sorted((ROOT / "dltrain").glob("**/vendor/*.json"))]
+    graph = {reference(name): sorted(map(reference, needed)) for name, needed in needs.items()}
+    graph |= {part["bom-ref"]: [] for part in copied}
+    graph[root] = sorted([*map(reference, direct), *(part["bom-ref"] for part in copied)])
     meta: dict[str, Any] = {"component": own}
     if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
         meta["timestamp"] = datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -50,10 +54,8 @@ def document(extras: Sequence[str] = ()) -> dict[str, Any]:
         "specVersion": "1.6",
         "version": 1,
         "metadata": meta,
-        "components": [component(name) for name in sorted(needs)],
-        "dependencies": [
-            {"ref": ref, "dependsOn": sorted(map(reference, needed))} for ref, needed in sorted(graph.items())
-        ],
+        "components": [*map(component, sorted(needs)), *copied],
+        "dependencies": [{"ref": ref, "dependsOn": needed} for ref, needed in sorted(graph.items())],
     }
 
 
@@ -103,6 +105,26 @@ def component(name: str) -> dict[str, Any]:
     elif names := license_names(known):
         found["licenses"] = [{"license": {"name": text}} for text in names]
     return found
+
+
+def copied_component(file: Path) -> dict[str, Any]:
+    """Return a library whose files are in the package as a component, each file with its hash."""
+    known = json.loads(file.read_text(encoding="utf-8"))
+    ref = f"pkg:npm/{known['name']}@{known['version']}"
+    files = [
+        {"type": "file", "name": f"{file.parent.relative_to(ROOT).as_posix()}/{name}", "hashes": [{"alg": "SHA-256", "content": digest}]}
+        for name, digest in known["sha256"].items()
+    ]  # fmt: skip
+    return {
+        "type": "library",
+        "bom-ref": ref,
+        "name": known["name"],
+        "version": known["version"],
+        "purl": ref,
+        "description": known["origin"],
+        "licenses": [{"license": {"id": known["license"]}}],
+        "components": files,
+    }
 
 
 def license_names(known: Any) -> list[str]:

@@ -90,7 +90,7 @@ def main() -> None:
             project = one.resolve().parents[2]
             dltrain("report", str(one.resolve().relative_to(project)), "--samples", folder=project)
         shoot(run / "report.html", work / "report.png", (1200, 1500))
-        for folder, what, size in ((asked.run, "report", (1200, 1500)), (asked.sweep, "sweep", (1200, 1100))):
+        for folder, what, size in ((asked.run, "report", (1200, 1500)), (asked.sweep, "sweep", (1200, 1500))):
             for dark in (False, True) if folder else ():
                 shoot(folder / "report.html", work / "page.png", size, dark)
                 keep(work / "page.png", f"{what}-{'dark' if dark else 'light'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -76,6 +77,13 @@ def test_the_wheel_carries_the_catalogue_and_runs_in_an_empty_folder(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     words = {f"dltrain/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert words <= names
+    parts = {
+        file.relative_to(ROOT).as_posix()
+        for kind in ("html", "css", "js")
+        for file in (ROOT / "dltrain").rglob(f"*.{kind}")
+    }
+    assert len(parts) >= 8 and parts <= names and "dltrain/report/vendor/uPlot.LICENSE" in names
+    assert any(name.endswith("licenses/dltrain/report/vendor/uPlot.LICENSE") for name in names)
     # what `dltrain init` writes
     assert {"dltrain/project/my_models.py", "dltrain/project/conf/experiment/spirals.yaml"} <= names
     assert not [name for name in names if name.startswith(("tests/", "conf/", "benchmarks/"))]
@@ -151,7 +159,16 @@ def test_the_bill_of_materials_names_what_is_needed_and_nothing_that_is_not(monk
     assert reached == {root, *refs}
     named = {ref.partition("@")[0].removeprefix("pkg:pypi/") for ref in graph[root]}
     wanted = {re.match(r"[\w-]+", text)[0] for text in PROJECT["dependencies"]}
-    assert named == wanted
+    assert named == wanted | {"pkg:npm/uplot"}
+    (copied,) = (part for part in found["components"] if part["name"] == "uplot")
+    assert copied["licenses"] == [{"license": {"id": "MIT"}}]
+    for part in copied["components"]:
+        digest = hashlib.sha256((ROOT / part["name"]).read_bytes()).hexdigest()
+        assert part["hashes"] == [{"alg": "SHA-256", "content": digest}]
+    assert {Path(part["name"]).name for part in copied["components"]} == {
+        "uPlot.iife.min.js",
+        "uPlot.min.css",
+    }
     assert (
         "pytest"
         not in {part["name"] for part in found["components"]}

@@ -39,7 +39,7 @@ HELP = """
   --metric NAME           a score: val/accuracy, test/accuracy, seconds
   --figure FILE.pdf       curves over epochs, the mean with its interval over seeds; also .svg and .png. The data are
                           written beside it as FILE.pdf.csv. Needs: pip install altair vl-convert-python
-  --html FILE.html        a page with the table and the curves, which needs no network (the same packages)
+  --html FILE.html        a page with the table and the curves, which needs neither network nor packages
   --y COLUMN              what the curves show: a column of metrics.csv; by default the metric
   --x epoch|step|seconds  over what; by default epoch
   --size 8.5x6            width and height of the figure in cm
@@ -93,10 +93,10 @@ def run(arguments: list[str]) -> int:
     style, page_file = None, Path(given["--html"]) if "--html" in given else None
     if "--figure" in given:
         style = figure.Style.read(Path(given["--figure"]), given)
-        figure.check_file("--figure", style.file)
+        figure.check_file(style.file)
         figure_table.check_table(style.file)
     if page_file is not None:
-        figure.check_file("--html", page_file, (".html",))
+        figure.check_name("--html", page_file, (".html",))
     x = figure.read_x(given.get("--x", figure.Style.x))
     found = comparison.compare(members_of(run_folders("compare", rest)), given.get("--metric"))
     files = figure.draw(found, style) if style is not None else []

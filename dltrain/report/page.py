@@ -33,6 +33,8 @@ MOST_NUMBER_COLUMNS = 12
 MOST_LAYERS = 200
 LONGEST_TEXT = 2_000
 LONGEST_LABEL = 30  # of a class in a picture
+STYLES = ("vendor/uPlot.min.css", "page.css")
+SCRIPTS = ("vendor/uPlot.LICENSE", "vendor/uPlot.iife.min.js", "charts.js")
 CONSTANT = "Constant guess: the best that an output independent of the input can reach, by the class frequencies of the scored split."
 MEASURED = (
     "Constant guess: the mean of the training targets, or the fractions of their classes, on the test split."
@@ -68,15 +70,10 @@ def render(
     asked: rows of key, value, default and who chose it; None where config.yaml cannot be compared, for the reason `unread`
     """
     charts = charts_of(record)
-    script = source("charts.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text: str = environment().from_string(source("run.html")).render(
+    return fill(
+        Path(__file__).with_name("run.html"),
+        charts,
         record=record,
-        version=dltrain.__version__,
-        style=trusted(style() + source("run.css")),
-        script=trusted(script),
-        script_hash=f"sha256-{digest}",
-        data=trusted(json_inside(charts)),
         title=title_of(record),
         good=record.summary["status"] in (*WHOLE, "running"),
         written=written_at(record),
@@ -95,8 +92,7 @@ def render(
         **numbers(record),
         **classes(record),
         **layer_rows(record),
-    )  # fmt: skip
-    return text
+    )
 
 
 # Sections ---------------------------------------------------------------------------------------------------------
@@ -288,23 +284,39 @@ def json_inside(value: object) -> str:
 # The template -----------------------------------------------------------------------------------------------------
 
 
+def fill(template: Path, data: object, **values: object) -> str:
+    """Return the page of a template, which extends page.html; data: what charts.js draws."""
+    script = "\n".join(map(source, SCRIPTS))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text: str = environment(template.parent).get_template(template.name).render(
+        version=dltrain.__version__,
+        style=trusted("\n".join(map(source, STYLES))),
+        script=trusted(script),
+        script_hash=f"sha256-{digest}",
+        data=trusted(json_inside(data)),
+        **values,
+    )  # fmt: skip
+    return text
+
+
 @cache
 def source(name: str) -> str:
-    """Return a file of this package."""
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    """Return a file of this package. The license of uPlot is a comment, as it must be in each copy."""
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return f"/*! uPlot\n{text}*/" if name.endswith("LICENSE") else text
 
 
-def style() -> str:
-    """Return the styles that all reports share."""
-    return source("page.css")
-
-
-def environment() -> Any:
-    """Return the environment of the template, which escapes every text and cuts off what is too long for a page."""
+@cache
+def environment(folder: Path) -> Any:
+    """Return the environment of the templates, which escapes every text and cuts off what is too long for a page."""
     import jinja2
 
     found = jinja2.Environment(
-        autoescape=True, finalize=cut, trim_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
+        autoescape=True,
+        finalize=cut,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     found.filters["data_url"] = lambda picture: trusted(
         "data:image/png;base64," + base64.b64encode(picture).decode()

@@ -30,7 +30,7 @@ from dltrain.loggers.events import EARLIER, EVENT_FILES, Best
 from dltrain.metrics.report import CONFUSION, PER_CLASS, per_class_csv
 from dltrain.run.data import build_data
 from dltrain.storage import checkpoint, manifest
-from dltrain.storage.event_log import EVENTS, read_events
+from dltrain.storage.event_log import EVENTS, SAVED, read_events
 from dltrain.storage.folder_names import check_files
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.storage.summary import (
@@ -109,12 +109,18 @@ class Records:
     def checkpoints(self) -> list[checkpoint.Checkpoint]:
         """The checkpoints whose manifests can be read, the oldest first."""
         found = []
-        for folder in reversed(checkpoint.folders(self.path / "checkpoints")):
+        for folder in self.checkpoint_folders:
             try:
                 found.append(checkpoint.Checkpoint(folder, checkpoint.read_manifest(folder)))
             except CheckpointProblem:
                 continue
-        return found
+        return sorted(found, key=lambda found: int(found.manifest["step"]))
+
+    @cached_property
+    def checkpoint_folders(self) -> list[Path]:
+        """The folders of checkpoints, those included that `resume` would restore."""
+        parent = self.path / "checkpoints"
+        return [*checkpoint.folders(parent), *checkpoint.put_aside(parent)]
 
     def name(self, file: Path) -> str:
         return file.relative_to(self.path).as_posix()
@@ -201,8 +207,10 @@ def changed_files(folder: Path, known: Mapping[str, str]) -> Iterator[Finding]:
 
 def checkpoints(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare the files of each checkpoint with its hashes, and their contents with its manifest."""
-    for folder in checkpoint.folders(records.path / "checkpoints"):
+    for folder in records.checkpoint_folders:
         try:
+            for name in checkpoint.unknown_files(folder):
+                yield Finding(records.name(folder / name), "a file that its manifest does not name", "none")
             found = checkpoint.verified(folder)
             state = found.state()
             yield from _contents(records, found, state)
@@ -255,12 +263,14 @@ def events(records: Records, verdict: Verdict) -> Iterator[Finding]:
         # a kill may come between a row and its event, and a resumed run writes both again
         return
     found = False
-    told = array("q")
+    told, saved = array("q"), set[int]()
     try:
         for event in read_events(records.path):
             found = True
             if event["event"] == "evaluated":
                 told.append(event["step"])
+            elif event["event"] == SAVED:
+                saved.add(event["step"])
     except (ValueError, OverflowError) as error:
         yield Finding(EVENTS, str(error)[:100], "one JSON object a line")
         return
@@ -272,6 +282,8 @@ def events(records: Records, verdict: Verdict) -> Iterator[Finding]:
             f"evaluations of the steps {told[-3:].tolist()}",
             f"those of metrics.csv, {kept[-3:].tolist()}",
         )
+    for unsaved in [one for one in records.checkpoints if saved and int(one.manifest["step"]) not in saved]:
+        yield Finding(records.name(unsaved.folder), "no event tells that it was saved", f"one in {EVENTS}")
 
 
 def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:

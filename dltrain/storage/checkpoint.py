@@ -30,10 +30,17 @@ from torch import Tensor
 from dltrain.errors import CheckpointProblem
 from dltrain.storage import files
 from dltrain.storage.manifest import digest
+from dltrain.storage.tensors import is_dense, num_bytes, tensors_in
 from dltrain.strict_json import loads
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 10_000_000
+WEIGHTS, AVERAGED, STATE, MANIFEST = (
+    "weights.safetensors",
+    "averaged.safetensors",
+    "state.pt",
+    "manifest.json",
+)
 _FOLDER = re.compile(r"step-(\d{8,})")
 _log = logging.getLogger(__name__)
 
@@ -49,12 +56,13 @@ class Checkpoint:
         """Return the model's tensors by name: as trained, or averaged if the checkpoint has averages."""
         from safetensors.torch import load_file
 
-        file = self.folder / "averaged.safetensors"
-        return load_file(file if averaged and file.is_file() else self.folder / "weights.safetensors")
+        # a file that the manifest does not name is none of the checkpoint
+        has_averages = AVERAGED in self.manifest["sha256"]
+        return load_file(self.folder / (AVERAGED if averaged and has_averages else WEIGHTS))
 
     def state(self) -> dict[str, Any]:
         """Return plain data and tensors. Raises CheckpointProblem for a file that holds anything else."""
-        file = self.folder / "state.pt"
+        file = self.folder / STATE
         try:
             check_archive(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
@@ -63,6 +71,10 @@ class Checkpoint:
             raise CheckpointProblem(f"{file} is no state of a run: {reason}") from None
         if not isinstance(state, dict):
             raise CheckpointProblem(f"{file} is no state of a run: it holds a {type(state).__name__}.")
+        if not all(map(is_dense, tensors_in(state))):
+            raise CheckpointProblem(
+                f"{file} is no state of a run: several numbers of a tensor share their memory."
+            )
         return state
 
 
@@ -105,7 +117,7 @@ def save(
     except CheckpointProblem as error:  # what was read back is not what was written
         shutil.rmtree(beside, ignore_errors=True)
         raise OSError(errno.EIO, str(error), str(final)) from None
-    except OSError:
+    except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
     return final
@@ -121,13 +133,13 @@ def _write_files(
 ) -> None:
     """Fill a folder, and read it back while it is synced: a disk takes several syncs in the time of one."""
     fillers = {
-        "state.pt": partial(torch.save, state),
-        "weights.safetensors": partial(_write_safetensors, weights),
+        STATE: partial(torch.save, state),
+        WEIGHTS: partial(_write_safetensors, weights),
     }
     if averaged is not None:
-        fillers["averaged.safetensors"] = partial(_write_safetensors, averaged)
+        fillers[AVERAGED] = partial(_write_safetensors, averaged)
     manifest["sha256"] = {name: write_hashed(folder / name, fill) for name, fill in fillers.items()}
-    (folder / "manifest.json").write_bytes(json.dumps(manifest, indent=1).encode())
+    (folder / MANIFEST).write_bytes(json.dumps(manifest, indent=1).encode())
     paths = [*folder.iterdir(), folder]
     with ThreadPoolExecutor(len(paths) + len(records)) as pool:
         synced = chain(pool.map(files.sync, paths), pool.map(sync_if_there, records))
@@ -157,6 +169,16 @@ def folders(parent: Path) -> list[Path]:
     """Return the folders of checkpoints, the newest first; other files and folders are ignored."""
     found = [(int(m[1]), f) for f in parent.glob("step-*") if (m := _FOLDER.fullmatch(f.name))]
     return [folder for _, folder in sorted(found, reverse=True)]
+
+
+def put_aside(parent: Path) -> list[Path]:
+    """Return the folders of checkpoints that a killed process had begun to replace, whose new ones are not there."""
+    aside = [folder for folder in parent.glob(".step-*.old") if folder.is_dir() and not folder.is_symlink()]
+    return sorted(folder for folder in aside if not _final_of(folder).exists())
+
+
+def _final_of(aside: Path) -> Path:
+    return aside.parent / aside.name[1:].partition(".")[0]
 
 
 def newest(parent: Path, strict: bool = False) -> Checkpoint | None:
@@ -197,23 +219,29 @@ def verified(folder: Path) -> Checkpoint:
     return Checkpoint(folder, manifest)
 
 
+def unknown_files(folder: Path) -> list[str]:
+    """Return the names of what lies in a checkpoint beside the files of its manifest. Raises CheckpointProblem."""
+    known = {MANIFEST, *read_manifest(folder)["sha256"]}
+    return sorted(file.name for file in folder.iterdir() if file.name not in known)
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return a manifest as plain data. Raises CheckpointProblem for one that cannot be used, NewerFormat for a newer one."""
-    file = folder / "manifest.json"
+    file = folder / MANIFEST
     try:
         if file.stat().st_size > MAX_MANIFEST_BYTES:
             raise ValueError("too long")
         manifest = loads(file.read_text(encoding="utf-8"))
         version = int(manifest["format"])
         int(manifest["step"]), dict(manifest["best"]), int(manifest["best_step"])
-        known = {"weights.safetensors", "state.pt"} <= dict(manifest["sha256"]).keys()
+        known = {WEIGHTS, STATE} <= dict(manifest["sha256"]).keys()
     except (OSError, ArithmeticError, ValueError, KeyError, TypeError) as error:
         raise CheckpointProblem(f"{folder} has no readable manifest ({type(error).__name__})") from None
     if version > FORMAT:
         raise NewerFormat(
             f"{folder} has format {version}, and this dltrain knows up to {FORMAT}: use a newer dltrain"
         )
-    if not known or folder.name.startswith("step-") and folder.name != f"step-{int(manifest['step']):08d}":
+    if not known or f"step-{int(manifest['step']):08d}" != folder.name.removeprefix(".").partition(".")[0]:
         raise CheckpointProblem(f"{folder} has a manifest that is not its own")
     return dict(manifest)
 
@@ -229,16 +257,14 @@ def prune(parent: Path, keep: int) -> None:
             return  # a damaged one: what it needs is not known
     for folder in newest_first[keep:]:
         if folder.name not in kept:
-            (folder / "manifest.json").unlink(missing_ok=True)  # first, so that a kill here leaves no half
+            (folder / MANIFEST).unlink(missing_ok=True)  # first, so that a kill here leaves no half
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_unfinished(parent: Path) -> None:
     """Remove half-written checkpoints of a killed process; a finished one that it had put aside is restored."""
-    for folder in parent.glob(".step-*.old"):
-        final = parent / folder.name[1:].partition(".")[0]
-        if not final.exists():
-            folder.rename(final)
+    for folder in put_aside(parent):
+        folder.rename(_final_of(folder))
     for folder in (*parent.glob(".step-*.tmp"), *parent.glob(".step-*.old")):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -285,15 +311,6 @@ def sync_if_there(path: Path) -> None:
     """Sync a file that another thread may replace, or that this process may not read."""
     with suppress(FileNotFoundError, PermissionError):
         files.sync(path)
-
-
-def num_bytes(value: Any) -> int:
-    """Return the bytes of all tensors in nested plain data."""
-    if isinstance(value, Tensor):
-        return value.nbytes
-    if isinstance(value, dict):
-        return num_bytes(list(value.values()))
-    return sum(map(num_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 def _write_safetensors(weights: dict[str, Tensor], stream: Any) -> None:

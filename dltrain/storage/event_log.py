@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dltrain.storage.files import unshare
 from dltrain.storage.growing_file import GrowingFile
 from dltrain.storage.summary import MAX_LINES_BYTES, complete_lines, opened
 from dltrain.strict_json import loads
@@ -65,6 +66,8 @@ class EventLog:
                 self._unread(error)
 
     def _unread(self, error: Exception) -> None:
+        # later events are added to it, and it may have another name elsewhere
+        unshare(self._file.file)
         self._note(f"{self._file.file} cannot be read, and its later events stay: {str(error)[:100]}")
 
 

@@ -27,6 +27,7 @@ from dltrain.storage.growing_file import GrowingFile
 from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
 from dltrain.storage.summary import read_rows, read_text
+from dltrain.text import first_line
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class RunFolder:
         self._saved_at = time.monotonic()
         self._snapshot = Snapshot()
         self._thread: Thread | None = None
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
         self._synced: dict[Path, tuple[int, ...]] = {}
         self._lock = Lock(path)
         clear_temporary(path)
@@ -154,8 +155,13 @@ class RunFolder:
         facts = {**self.facts, **best, "metrics": self._rows.lines.as_json()}
         if self.background:
             state, weights = self._snapshot.of((state, weights))
-            self._thread = Thread(target=self._save, args=(step, state, weights, averaged, facts))
-            self._thread.start()
+            thread = Thread(target=self._save, args=(step, state, weights, averaged, facts))
+            # where no thread can start, nothing is saved, which `wait` tells
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError as error:
+                self._failure = error
         else:
             self._save(step, state, weights, averaged, facts)
             self.wait()
@@ -170,10 +176,9 @@ class RunFolder:
             self._synced |= records
             self._saved_steps.append(step)
             checkpoint.prune(self.checkpoints, self.keep)
-        except OSError as error:
+        except Exception as error:
+            # whatever it is: an error that ends the thread would leave a run without checkpoints that nobody misses
             self._failure = error
-        except ResourceProblem as error:
-            self._failure = OSError(2, str(error), str(self.path))
 
     def _unsynced_records(self) -> dict[Path, tuple[int, ...]]:
         """Return files and folders of the run that changed since they were synced, with what tells so."""
@@ -196,9 +201,9 @@ class RunFolder:
             return
         error, self._failure = self._failure, None
         self.check_there()
-        problem = (
-            f"A checkpoint could not be written to {error.filename or self.checkpoints} ({error.strerror})"
-        )
+        where = getattr(error, "filename", None) or self.checkpoints
+        reason = getattr(error, "strerror", None) or first_line(str(error)) or type(error).__name__
+        problem = f"A checkpoint could not be written to {where} ({reason})"
         if self.unsaved == "continue":
             self.note_problem(problem)
             return

@@ -12,6 +12,7 @@ from dltrain.training.clock import Clock
 from dltrain.training.guard import DeviceGuard, HostGuard, NonFinite, all_finite, first_non_finite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.running_means import RunningMeans
+from dltrain.training.saved_state import check_moments, check_shapes
 
 
 @dataclass
@@ -108,6 +109,8 @@ class Checkpoints:
     ) -> None:
         """Load a checkpoint into the parts, all of which are built."""
         state, parts = self.state, self.parts
+        check_shapes(content, self.content())
+        check_moments(content["optimizer"], getattr(parts.optimizer, "param_groups", ()))
         load_weights(parts, weights, content)
         for plateau, saved in zip(parts.plateaus, content["plateaus"], strict=True):
             plateau.load_state_dict(saved)

@@ -89,9 +89,13 @@ def test_rewinding_keeps_sessions_and_completes_what_a_kill_cut(log):
 def test_rewinding_a_file_that_is_no_text_leaves_it_and_says_so(log):
     log, file, problems = log
     file.write_bytes(b'{"event": "evaluated", "step": 9}\n\xff\xfe\n')
+    other = file.with_name("other")
+    other.hardlink_to(file)
     log.rewind(5)
     assert file.read_bytes().endswith(b"\xff\xfe\n")
-    assert list(file.parent.iterdir()) == [file], "no temporary file is left"
+    assert sorted(file.parent.iterdir()) == [file, other], "no temporary file is left"
+    filled(log, ("run_resumed", 5))
+    assert other.read_bytes().endswith(b"\xff\xfe\n"), "the same file under another name stays as it is"
     assert len(problems) == 1 and "its later events stay" in problems[0]
 
 

@@ -9,7 +9,7 @@ from made import make_sweep, stamp
 
 from dltrain.commands.compare import members_of
 from dltrain.sweep.outcome import comparison, figure
-from dltrain.sweep.outcome.extent import Extent, columns_on_screen, extent_of, legend_of, rows_on_screen
+from dltrain.sweep.outcome.extent import Extent, extent_of, legend_of
 
 CM = 72 / 2.54
 
@@ -86,12 +86,3 @@ def test_a_figure_of_several_data_shows_the_best_of_each(workdir):
         (2, 1),
         (2, 2),
     ]
-
-
-@pytest.mark.parametrize(
-    ("length", "columns", "rows"), [(6, 4, 2), (10, 3, 3), (15, 2, 4), (40, 1, 8), (90, 1, 8)]
-)
-def test_the_legend_of_a_page_fits_a_telephone(length, columns, rows):
-    names = ["x" * length] * 8
-    assert (columns_on_screen(names), rows_on_screen(names)) == (columns, rows)
-    assert rows_on_screen(names[:1]) == 0

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import job_at
+from pages import data_in
 from sweeping import Instant, Killed, states, summaries, summary_of, sweep_folder
 
 from dltrain.config.door import rights_of_user
@@ -24,7 +25,7 @@ from dltrain.sweep.backends.protocol import Sweep, complete
 from dltrain.sweep.driver import Driver
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.live import Quiet
-from dltrain.sweep.outcome import report
+from dltrain.sweep.outcome import charts, report
 from dltrain.sweep.outcome.files import write_csv
 from dltrain.sweep.outcome.ranking import rank
 from dltrain.sweep.plan.checks import check_all
@@ -312,22 +313,23 @@ def test_the_report_of_a_large_sweep_draws_a_sample(plan_of, tmp_path, monkeypat
         job.state, job.reason = "failed", "killed"
     curves: list[Path] = []
     monkeypatch.setattr(
-        report, "read_curve", lambda file, metric: curves.append(file) or [(1.0, 0.5), (2.0, 0.4)]
+        charts, "read_curve", lambda file, metric: curves.append(file) or {1.0: 0.5, 2.0: 0.4}
     )
     ranked = rank(plan, jobs)
     report.write_report(plan, ranked, jobs, [], tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert (
-        page.count("<circle") == 2 * report.MAX_DRAWN
-        and page.count("<polyline") == report.MAX_DRAWN + report.MAX_CURVES
-    )
-    assert len(curves) == len(set(curves)) == report.MAX_CURVES
+    data = data_in(page)
+    assert len(data["configurations"]) == charts.MAX_DRAWN
+    assert [dot["place"] for dot in data["configurations"]][:100] == list(range(1, 101))
+    # two repetitions each
+    assert len(data["charts"][0]["series"]) == charts.MAX_CURVES // 2
+    assert len(curves) == len(set(curves)) == charts.MAX_CURVES
     assert page.count('<div class="fail">') == report.MAX_FAILURES
     for said in (
         "2,260 more are in results.csv.",
         "1,460 more are not drawn",
         "30 more are in results.csv, with",
-        "4,800 more are in their folders",
+        "2,400 more configurations are in their folders",
     ):
         assert said in page, said
     assert len(page) < 1_500_000

@@ -6,11 +6,12 @@ import io
 import json
 import math
 import random
-import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from pages import data_in
 from scipy import stats
 
 from dltrain.config import saved
@@ -24,8 +25,9 @@ from dltrain.sweep.jobs import Job
 from dltrain.sweep.live import best_so_far, print_table, table_of
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.axes import objective_range
+from dltrain.sweep.outcome.charts import curves
 from dltrain.sweep.outcome.files import write_csv
-from dltrain.sweep.outcome.ranking import edges, importance, rank, winner
+from dltrain.sweep.outcome.ranking import Row, edges, importance, rank, uncertainty, winner
 from dltrain.sweep.outcome.report import write_report
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.composer import Composer
@@ -228,17 +230,100 @@ def test_the_report_says_exactly_what_was_planted(composer, tmp_path, mode):
     assert page.count("<td>not distinguishable, p = ") == 5 and page.count("<td>p = ") == 12
     # on a narrow screen the longest column has several lines, and a card says that it scrolls
     assert page.count('<td class="wrap">') == len(rows) and "td.wrap{white-space:normal" in page
-    assert "section.card:has(>svg)::before{content:" in page
+    assert "section.scrolls::before{content:" in page
     assert "Failed jobs" not in page
-    # no label ends left of the picture
-    ends = re.findall(
-        r'<text x="([\d.]+)" y="[\d.]+" text-anchor="end">([^<]+)</text>',
-        page.partition("Each axis alone")[2],
-    )
-    assert len(ends) > 10 and all(float(x) >= 6 * len(text) for x, text in ends)
-    assert "http" not in page and "<script" not in page
+    assert "://" not in page and page.count("<script") == 2
+    check_charts(data_in(page), rows, mode)
+    # an axis without an effect may be chance, and says so
+    for name, sure in (("lr", True), ("batch_size", False), ("model.dropout", False)):
+        bar = page.partition(f"<span>{name}</span>")[2].partition("</small>")[0]
+        assert bar and ("may be chance" not in bar) is sure
     found = winner(plan, rows)
     assert found is not None and found.chosen["lr"] == "0.1"
+
+
+def check_charts(data: dict[str, Any], rows: list[Row], mode: str) -> None:
+    """The charts show the ranking: labels, means, half widths, and the label of each axis by its number."""
+    assert [axis["name"] for axis in data["axes"]] == ["lr", "batch_size", "model.dropout"]
+    assert data["axes"][1]["labels"] == ["32", "64", "128"]
+    for place, (row, dot) in enumerate(zip(rows, data["configurations"], strict=True), start=1):
+        assert (dot["label"], dot["place"], dot["best"]) == (row.label(), place, place == 1)
+        assert (dot["score"], dot["half"]) == (
+            pytest.approx(row.mean, rel=1e-5),
+            pytest.approx(row.half_width, rel=1e-5),
+        )
+        chosen = [axis["labels"][k] for axis, k in zip(data["axes"], dot["at"], strict=True)]
+        assert chosen == [row.chosen[axis["name"]] for axis in data["axes"]]
+    means = [row.mean for row in rows]
+    assert data["objective"]["mode"] == mode and not data["objective"]["cut"]
+    assert data["objective"]["range"] == pytest.approx([min(means), max(means)], rel=1e-5)
+
+
+def test_curves_of_a_configuration_are_the_mean_over_its_repetitions_with_its_interval(composer, tmp_path):
+    """The second truth: each metrics.csv as it was written, and scipy's interval."""
+    plan, jobs = planted(composer, tmp_path)
+    written: dict[int, list[list[float]]] = {}
+    for job in jobs:
+        job.folder.mkdir(parents=True)
+        values = [job.objective + 0.1 * (3 - epoch) + 0.01 * job.number for epoch in (1, 2, 3)]
+        # one repetition ended earlier
+        values = values[: 2 if job.number == 4 else 3]
+        lines = [f"{epoch},{epoch},{value!r}" for epoch, value in enumerate(values, start=1)]
+        (job.folder / "metrics.csv").write_text("\n".join(["epoch,step,val/loss", *lines]) + "\n")
+        written.setdefault(job.trial, []).append(values)
+    jobs[5].fail("killed")
+    rows = rank(plan, jobs)
+    (chart,) = curves(plan, rows, jobs)
+    assert len(chart["series"]) == len(written) and [s["best"] for s in chart["series"]] == [False] * 17 + [
+        True
+    ]
+    assert chart["series"][-1]["name"] == rows[0].label()
+    by_name = {series["name"]: series for series in chart["series"]}
+    for trial, runs in written.items():
+        kept = runs[1:] if trial == 1 else runs
+        name = next(row.label() for row in rows if row.jobs[0].trial == trial)
+        series = by_name[name]
+        assert series["x"] == [1, 2, 3][: min(map(len, kept))]
+        for k, mean in enumerate(series["values"]):
+            column = [run[k] for run in kept]
+            low, high = stats.t.interval(
+                0.95, len(column) - 1, loc=sum(column) / len(column), scale=stats.sem(column)
+            )
+            assert (series["low"][k], mean, series["high"][k]) == pytest.approx(
+                (low, sum(column) / len(column), high), rel=1e-4
+            )
+
+
+def test_the_interval_of_an_importance_equals_that_of_a_mixture_of_beta_distributions():
+    """A noncentral F is a Poisson mixture of central ones (Johnson, Kotz and Balakrishnan 1995, chapter 30)."""
+
+    def rarer(share: float, parts: int, count: int, true: float) -> float:
+        half, total = count * true / (1 - true) / 2, 0.0
+        for j in range(400):
+            weight = stats.poisson.pmf(j, half)
+            total += weight * stats.beta.cdf(share, (parts - 1) / 2 + j, (count - parts) / 2)
+        return total
+
+    for share, parts, count in ((0.8, 3, 20), (0.5, 4, 40), (0.3, 2, 12)):
+        low, high = statistics.share_interval(share, parts, count)
+        assert 0 <= low < high < 1
+        assert rarer(share, parts, count, high) == pytest.approx(0.025, abs=1e-6)
+        assert low < 1e-9 or rarer(share, parts, count, low) == pytest.approx(0.975, abs=1e-6)
+    assert statistics.share_interval(0.05, 4, 24)[0] < 1e-9
+    assert statistics.share_interval(1.0, 4, 24) == (1.0, 1.0)
+
+
+def test_importance_is_silent_where_it_means_nothing(composer, tmp_path):
+    """Each value of lr was tried once: it explains all of the variance, whatever it does."""
+    words = axes(("lr", list("abcd")))
+    plan = Plan(words, [{}], [], {"trials": 4}, "grid", composer, composer.config([]), False)
+    jobs = [plan.jobs(trial, chosen, tmp_path)[0] for trial, chosen in enumerate(space.grid(words))]
+    for job in jobs:
+        job.state, job.summary = "completed", {"objective": 0.1 * job.number, "best": {}}
+    rows = rank(plan, jobs)
+    assert importance(plan, rows)["lr"] == pytest.approx(1) and uncertainty(plan, rows) == {}
+    write_report(plan, rows, jobs, [], tmp_path)
+    assert "Which axes matter" not in (tmp_path / "report.html").read_text()
 
 
 def test_of_several_objectives_the_trade_offs_come_first(composer, tmp_path):
@@ -257,7 +342,13 @@ def test_of_several_objectives_the_trade_offs_come_first(composer, tmp_path):
     ]  # fmt: skip
     write_report(plan, rows, jobs, [], tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<td>trade-off</td>") == 2 and "<th>parameters</th>" in page and "<td>40</td>" in page
+    assert (
+        page.count("<td>trade-off</td>") == 2
+        and '<th scope="col">parameters</th>' in page
+        and "<td>40</td>" in page
+    )
+    best = {dot["label"] for dot in data_in(page)["configurations"] if dot["best"]}
+    assert best == {"lr=a", "lr=b"} and page.count('<tr class="best">') == 2
 
 
 def test_of_an_accuracy_among_several_objectives_higher_is_better(composer, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, job_at
+from pages import data_in
 from test_sweep_parts import axes, planted
 
 from dltrain.cli import dispatch
@@ -156,24 +157,18 @@ def test_failed_job_in_the_report(sweep, page):
 
 
 def test_curves_in_the_report(sweep, page):
-    """One curve for each job with rows; its points are the rows, on one scale, the best job's marked."""
-    text = (sweep / "report.html").read_text()
-    curves = {}
-    for part in text.split("<h2>Curves")[1].split("<polyline ")[1:]:
-        points = part.partition('points="')[2].partition('"')[0].split()
-        job = int(part.partition("<title>job ")[2].partition(":")[0])
-        curves[job] = ('class="b"' in part, [tuple(map(float, p.split(","))) for p in points])
-    assert set(curves) == {0, 1}
-    assert [marked for marked, _ in (curves[0], curves[1])] == [True, False]
-    everything = []
-    for job, (_, points) in curves.items():
+    """One curve for each job with rows; its points are the rows, the best job's marked and drawn last."""
+    (chart,) = data_in((sweep / "report.html").read_text())["charts"]
+    assert (chart["place"], chart["title"]) == ("curves", "val/loss")
+    assert [(curve["name"], curve["best"]) for curve in chart["series"]] == [
+        ("lr=0.0005", False),
+        ("lr=0.02", True),
+    ]
+    for job, curve in zip((1, 0), chart["series"], strict=True):
         rows = Run(job_at(sweep, job)).rows
-        assert len(points) == len(rows)
-        assert [x for x, _ in points] == sorted(x for x, _ in points)
-        everything += [(y, row["val/loss"]) for (_, y), row in zip(points, rows, strict=True) if 5 < y < 290]
-    heights = sorted(everything)  # the page's y grows downwards
-    losses = [loss for _, loss in heights]
-    assert losses == sorted(losses, reverse=True) and len(losses) > 15
+        assert curve["x"] == [row["epoch"] for row in rows]
+        assert curve["values"] == pytest.approx([row["val/loss"] for row in rows], rel=1e-5)
+        assert chart["range"][0] <= min(curve["values"]) and "low" not in curve
 
 
 NASTY = "<script>alert(\"1\")</script> & </td><b title='x'>"
@@ -199,12 +194,18 @@ def test_report_escapes_everything(composer, tmp_path):
     write_report(plan, rank(plan, jobs), jobs, [NASTY], folder)
     page = Page(folder / "report.html")
     tags = {tag for tag, _, _ in page.elements}
-    assert not tags & {"script", "i", "u", "s", "em"}
+    assert not tags & {"u", "s", "em"} and page.texts("i") == [""] * len(page.texts("div", "share"))
+    assert len(page.texts("script")) == 2
+    data = data_in((folder / "report.html").read_text())
+    assert [axis["name"] for axis in data["axes"]] == [NASTY, "lr"] and data["axes"][0]["labels"] == [
+        NASTY,
+        "b",
+    ]
     assert not [tag for tag, _, _ in page.elements if tag == "td" and "x" in tag]
     assert NASTY in page.texts("div", "warn")[0] and NASTY in page.texts("div", "fail")[0]
     assert any(NASTY in cell for row in page.rows for cell in row)
     assert all(len(row) == len(page.rows[0]) for row in page.rows)
-    assert page.texts("h1") == ["<i>name"] and any(NASTY in t for t in page.texts("title"))
+    assert page.texts("h1") == ["<i>name"] and any(NASTY in dot["label"] for dot in data["configurations"])
 
 
 # The winner ---------------------------------------------------------------------------------------------------------

@@ -118,12 +118,3 @@ def legend_of(names: Sequence[str], width: float, height: float, font_size: floa
     return Legend(
         False, columns, max(2, columns * int(((1 - PLOT) * height - axis) / line)), max(20.0, room - symbol)
     )
-
-
-def columns_on_screen(names: Sequence[str]) -> int:
-    """Return how many columns of a legend fit the width of a telephone, about 45 characters."""
-    return min(4, max(1, 45 // (max(map(len, names), default=1) + 5)))
-
-
-def rows_on_screen(names: Sequence[str]) -> int:
-    return math.ceil(len(names) / columns_on_screen(names)) if len(names) > 1 else 0

@@ -16,14 +16,7 @@ from dltrain.storage.files import replace
 from dltrain.storage.summary import read_rows
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.comparison import Comparison
-from dltrain.sweep.outcome.extent import (
-    Extent,
-    Legend,
-    columns_on_screen,
-    extent_of,
-    legend_of,
-    rows_on_screen,
-)
+from dltrain.sweep.outcome.extent import Extent, Legend, extent_of, legend_of
 from dltrain.sweep.outcome.figure_table import as_csv, table_of
 from dltrain.sweep.outcome.groups import Group
 from dltrain.text import utf8
@@ -100,18 +93,23 @@ def _number(option: str, text: str, least: float, most: float) -> float:
     return value
 
 
-def check_file(option: str, file: Path, formats: tuple[str, ...] = FORMATS) -> None:
-    """Raise UserError for a file that cannot be written and for missing packages, before anything is read."""
+def check_file(file: Path) -> None:
+    """Raise UserError for a figure that cannot be written and for missing packages, before anything is read."""
+    check_name("--figure", file, FORMATS)
+    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
+    if missing:
+        raise UserError(
+            f"`--figure` needs {' and '.join(missing)}, not installed; run: pip install {' '.join(missing)}"
+        )
+
+
+def check_name(option: str, file: Path, formats: tuple[str, ...]) -> None:
+    """Raise UserError for a file whose name has another ending, or whose folder does not exist."""
     if file.suffix.lower() not in formats:
         names = f"{', '.join(formats[:-1])} or {formats[-1]}" if len(formats) > 1 else formats[0]
         raise UserError(f"`{option}` is {file}; its name must end in {names}")
     if not file.absolute().parent.is_dir():
         raise UserError(f"`{option}` is {file}, and there is no folder {file.parent}")
-    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
-    if missing:
-        raise UserError(
-            f"`{option}` needs {' and '.join(missing)}, not installed; run: pip install {' '.join(missing)}"
-        )
 
 
 def draw(found: Comparison, style: Style) -> list[Path]:
@@ -196,9 +194,8 @@ def chart(
     y: str,
     names: list[str],
     extent: Extent,
-    on_screen: bool = False,
 ) -> dict[str, Any]:
-    """Return the picture in the grammar of Vega-Lite; on a screen it has tooltips, and zooms with the wheel."""
+    """Return the picture in the grammar of Vega-Lite."""
     import altair
 
     # an interval may end below the axis, where a logarithm has no place for it
@@ -211,9 +208,9 @@ def chart(
     legend = (
         altair.Legend(
             title=None,
-            orient="right" if place.beside and not on_screen else "bottom",
-            columns=columns_on_screen(names) if on_screen else place.columns,
-            labelLimit=0 if on_screen else place.limit,
+            orient="right" if place.beside else "bottom",
+            columns=place.columns,
+            labelLimit=place.limit,
             symbolType="stroke",
             symbolSize=300,
             symbolStrokeWidth=1.5,
@@ -259,26 +256,12 @@ def chart(
         height=style.height * _CM,
         autosize=altair.AutoSizeParams(type="fit", contains="padding"),
     )
-    if on_screen:
-        line = line.mark_line(strokeWidth=2, point={"size": 12}, clip=True).encode(
-            tooltip=["configuration:N", f"{style.x}:Q", "mean:Q", "low:Q", "high:Q", "n:Q"]
-        )
-        whole = (band + line.interactive()).properties(
-            width="container", height=340 + 20 * rows_on_screen(names), background="transparent"
-        )
-        gray = {"labelColor": "gray", "titleColor": "gray", "labelFontSize": 12, "titleFontSize": 13}
-        found: dict[str, Any] = (
-            whole.configure_axis(**gray, gridOpacity=0.25)
-            .configure_legend(**gray)
-            .configure_view(stroke=None)
-        ).to_dict()
-        return found
     if style.title or extent.note:
         whole = whole.properties(
             title=altair.TitleParams(style.title or extent.note, subtitle=extent.note if style.title else "")
         )
     size = style.font_size
-    found = (
+    found: dict[str, Any] = (
         whole.configure(font=style.font, padding=2)
         .configure_axis(labelFontSize=size, titleFontSize=size, titleFontWeight="normal", gridColor="#e6e6e6")
         .configure_legend(labelFontSize=size, titleFontSize=size)

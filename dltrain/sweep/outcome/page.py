@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from dltrain.direction import BETTER
+from dltrain.report.charts import MOST_POINTS, rounded
+from dltrain.report.page import fill
 from dltrain.screen.table import number
 from dltrain.storage.files import replace
 from dltrain.sweep.outcome.comparison import Comparison
 from dltrain.sweep.outcome.extent import extent_of
-from dltrain.sweep.outcome.figure import MOST, Style, best_of, chart, curve, name_of
+from dltrain.sweep.outcome.figure import DASHES, MOST, best_of, curve, name_of
 from dltrain.text import utf8
 
-TEMPLATE = Path(__file__).with_name("comparison.html")
+# characters of the name of a curve
+LONGEST = 300
 
 
 def write_page(found: Comparison, file: Path, x: str, y: str | None) -> None:
     """Write the table, what it says, and the curves of the best configurations."""
-    import jinja2
-    import vl_convert
-
     shown, column = best_of(found), y or found.metric
-    rows = [row for group in shown for row in curve(group, x, column)]
-    extent = extent_of(rows, column)
-    spec = chart(rows, Style(file, x=x), column, [name_of(group) for group in shown], extent, on_screen=True)
+    curves = [curve(group, x, column) for group in shown]
+    extent = extent_of([row for rows in curves for row in rows], column)
+    chart = {
+        "place": "curves",
+        "title": column,
+        "wide": True,
+        "range": [rounded(extent.low), rounded(extent.high)],
+        "log": extent.log,
+        "series": [
+            series_of(name_of(group), rows, x, DASHES[i] if i else None)
+            for i, (group, rows) in enumerate(zip(shown, curves, strict=True))
+        ],
+    }
     table = [
         {
             "label": name_of(group),
@@ -38,8 +48,9 @@ def write_page(found: Comparison, file: Path, x: str, y: str | None) -> None:
         }
         for group in found.groups
     ]
-    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    page = template.render(
+    page = fill(
+        Path(__file__).with_name("comparison.html"),
+        {"unit": x, "charts": [chart]},
         title=f"{found.metric} of {len(found.groups)} configurations, {BETTER[found.mode]}",
         sentences=[*filter(None, [found.warning]), *found.conclusion, *found.notes],
         metric=found.metric,
@@ -48,8 +59,14 @@ def write_page(found: Comparison, file: Path, x: str, y: str | None) -> None:
         shown=MOST,
         left_out=len(found.groups) > MOST,
         cut=extent.note,
-        bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
-        # names of strangers do not end the script
-        spec=json.dumps(spec).replace("<", "\\u003c"),
     )
     replace(file, utf8(page))
+
+
+def series_of(name: str, rows: list[dict[str, Any]], x: str, dash: list[int] | None) -> dict[str, Any]:
+    """Return a curve as charts.js draws it: thinned out, with the ends of its interval where it is a mean."""
+    step = max(1, len(rows) // MOST_POINTS)
+    kept = [*rows[:-1:step], rows[-1]]
+    columns = {"x": x, "values": "mean"} | ({"low": "low", "high": "high"} if rows[0]["n"] > 1 else {})
+    found: dict[str, Any] = {key: [rounded(row[column]) for row in kept] for key, column in columns.items()}
+    return {"name": name[:LONGEST], **({"dash": dash} if dash else {}), **found}

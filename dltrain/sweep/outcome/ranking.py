@@ -139,23 +139,39 @@ def _number(value: Any) -> float | None:
 
 def importance(plan: Plan, rows: list[Row]) -> dict[str, float]:
     """Return the fraction of the objective's variance that each axis explains alone (η²; ranges in four equal parts by rank)."""
-    values = [row.mean for row in rows if row.complete]
-    if len(values) < 3:
+    complete = [row for row in rows if row.complete]
+    if len(complete) < 3:
         return {}
-    mean = sum(values) / len(values)
-    total = sum((v - mean) ** 2 for v in values)
+    mean = sum(row.mean for row in complete) / len(complete)
+    total = sum((row.mean - mean) ** 2 for row in complete)
     shares = {}
     for axis in plan.search_axes:
-        groups: dict[object, list[float]] = {}
-        complete = [row for row in rows if row.complete]
-        order = sorted(
-            (i for i, row in enumerate(complete) if axis.name in row.chosen),
-            key=lambda i: 0 if axis.options else complete[i].chosen[axis.name],
-        )
-        for place, i in enumerate(order):
-            part = complete[i].chosen[axis.name] if axis.options else place * 4 // len(order)
-            groups.setdefault(part, []).append(complete[i].mean)
-        groups["(inactive)"] = [row.mean for row in complete if axis.name not in row.chosen]
-        between = sum(len(g) * (sum(g) / len(g) - mean) ** 2 for g in groups.values() if g)
+        between = sum(len(g) * (sum(g) / len(g) - mean) ** 2 for g in _parts(axis, complete))
         shares[axis.name] = between / total if total > 0 else 0.0
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def uncertainty(plan: Plan, rows: list[Row]) -> dict[str, tuple[float, float, float]]:
+    """Return the importance of each axis and its 95 % interval; without axes of which no value has two configurations."""
+    complete = [row for row in rows if row.complete]
+    found = {}
+    for name, share in importance(plan, rows).items():
+        axis = next(axis for axis in plan.search_axes if axis.name == name)
+        parts = len(_parts(axis, complete))
+        if len(complete) > parts:
+            found[name] = (share, *statistics.share_interval(share, parts, len(complete)))
+    return found
+
+
+def _parts(axis: Axis, complete: list[Row]) -> list[list[float]]:
+    """Return the objectives by the value of an axis: of a range, by the quarter; of rows without the axis, apart."""
+    groups: dict[object, list[float]] = {}
+    order = sorted(
+        (i for i, row in enumerate(complete) if axis.name in row.chosen),
+        key=lambda i: 0 if axis.options else complete[i].chosen[axis.name],
+    )
+    for place, i in enumerate(order):
+        part = complete[i].chosen[axis.name] if axis.options else place * 4 // len(order)
+        groups.setdefault(part, []).append(complete[i].mean)
+    inactive = [row.mean for row in complete if axis.name not in row.chosen]
+    return [*groups.values(), *([inactive] if inactive else [])]

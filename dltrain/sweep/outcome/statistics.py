@@ -82,3 +82,29 @@ def verdict(p: float | None) -> str:
     if p is None:
         return "too few"
     return f"p = {p:.2g}" if p < LEVEL else f"not distinguishable, p = {p:.2g}"
+
+
+def share_interval(share: float, parts: int, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the confidence interval of the fraction of the variance that `parts` groups of `count` values explain (η²).
+
+    The F of an analysis of variance has a noncentral distribution; the ends of the interval are the fractions under which a larger
+    or a smaller F is as rare as the level says (Steiger 2004). The low end is 0 where chance alone gives as much. Needs count > parts.
+    """
+    if share >= 1 or parts < 2:
+        return share, share
+    from scipy.special import ncfdtr
+
+    freedom, rest = parts - 1, count - parts
+    f = share / (1 - share) * rest / freedom
+
+    def noncentrality(p: float) -> float:
+        low, high = 0.0, 1.0
+        while ncfdtr(freedom, rest, high, f) > p:
+            low, high = high, 2 * high
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if ncfdtr(freedom, rest, middle, f) > p else (low, middle)
+        return low
+
+    ends = [noncentrality(p) for p in (0.5 + level / 2, 0.5 - level / 2)]
+    return ends[0] / (ends[0] + count), ends[1] / (ends[1] + count)

@@ -51,6 +51,11 @@ def check_same_run(folder: RunFolder, manifest: Mapping[str, object]) -> None:
             f"another run with these: {typed('rerun', folder.path)}"
         )
     saved.check_same(folder.path, manifest.get("config"), folder.facts["config"])
+    if manifest.get("class_counts") != folder.facts.get("class_counts"):
+        raise DataProblem(
+            f"{folder.path}: dataset.limit kept other samples of the training split in the version that began the run. Start it "
+            f"again: {typed('rerun', folder.path)}"
+        )
     warn_of_other_machine(manifest, folder.facts)
 
 

@@ -18,7 +18,7 @@ from dltrain.data.errors import DataError
 from dltrain.data.prepare import prepare
 from dltrain.data.raw import RawData
 from dltrain.data.table import csv
-from dltrain.data.tables import text
+from dltrain.data.tables import century, text
 
 
 def by_python(value: str, form: str) -> datetime | None:
@@ -157,7 +157,7 @@ def test_two_digits_of_a_year_are_those_of_no_year_to_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, days: list[date], first_of_century: int
 ) -> None:
     """Births from 1935 to 2004 were those of 1969 to 2068. Second truth: the dates that were written."""
-    monkeypatch.setattr(text, "_this_year", lambda: 2026)
+    monkeypatch.setattr(century, "_this_year", lambda: 2026)
     raw = dated(tmp_path / "t.csv", days, form)
     assert years_of(raw) == [days[i % len(days)].year for i in range(120)]
     (line,) = (note for note in raw.notes if note.startswith("years"))
@@ -173,7 +173,7 @@ def test_two_digits_of_a_year_are_those_of_no_year_to_come(
 def test_another_file_is_read_by_the_century_of_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text, "_this_year", lambda: 2026)
+    monkeypatch.setattr(century, "_this_year", lambda: 2026)
     raw = dated(tmp_path / "t.csv", BORN)
     found = prepare(raw, val_fraction=0.2).contract
     assert found is not None
@@ -181,7 +181,7 @@ def test_another_file_is_read_by_the_century_of_the_training(
     (rule,) = (rule for rule in kept.columns if rule.name == "born")
     assert rule.format.last_year == 2026
     # years later, and with dates none of which would be to come
-    monkeypatch.setattr(text, "_this_year", lambda: 2090)
+    monkeypatch.setattr(century, "_this_year", lambda: 2090)
     save(tmp_path / "new.csv", {"born": ["13/01/40", "14/02/26", "15/03/27"], "a": [1.0, 2.0, 3.0]})
     rows = kept.encode(tmp_path / "new.csv", targets=False)
     year = [rule.features.index("born year") + i for i, r in enumerate(kept.columns) if r.name == "born"][0]

@@ -408,6 +408,16 @@ def test_fewer_epochs_are_refused(dltrain, workdir):
     refused(dltrain, UserError, 2, "can only grow in a resumed run", run.path, "epochs=2")
 
 
+@pytest.mark.parametrize("former", [None, [20] * 10])
+def test_a_limited_run_of_a_version_that_drew_other_samples_is_refused(dltrain, workdir, former):
+    run = cut_run(workdir, 6, "dataset.limit=205", "checkpoint.every_steps=3", "epochs=3", "quiet=true")
+    for folder in checkpoints(run):
+        assert sum(json.loads((folder / "manifest.json").read_text())["class_counts"]) == 205
+        edit_manifest(folder, class_counts=former)
+    refused(dltrain, DataProblem, 3, "dataset.limit kept other samples of the training split", run.path)
+    assert dltrain("rerun", run.path, "steps=1", "name=again") == 0
+
+
 def test_33_another_thread_count_is_told(dltrain, cut, capsys):
     for folder in checkpoints(cut):
         edit_manifest(folder, threads=7)

@@ -27,6 +27,7 @@ from dltrain.data.tables.amounts import (
     quantities,
 )
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
+from dltrain.data.tables.century import has_century, in_century, last_year_of
 from dltrain.data.tables.cures import StrayValues, call_missing, date_cure, short, typed, unfit_cure
 from dltrain.data.tables.digits import LARGEST, merge, texts_merge
 from dltrain.data.tables.identifiers import MOST_LEVELS, TELLING_ROWS
@@ -344,9 +345,9 @@ class Columns:
                 f"'dataset.date_format=\"{formats[1]}\"', or leave it out: {typed('drop', [name])}"
             )
         form = self._format("date", formats[0])
-        if not text.has_century(formats[0]):
-            form = replace(form, last_year=text.last_year_of(times[good & present]))
-            times = text.in_century(times, form.last_year)
+        if not has_century(formats[0]):
+            form = replace(form, last_year=last_year_of(times[good & present]))
+            times = in_century(times, form.last_year)
             self._note_century(name, form.last_year, times[good & present])
         values = np.append(np.where(good & present, times, np.datetime64("NaT")), np.datetime64("NaT"))
         return Column(name, form, values[coded.codes])
@@ -488,10 +489,10 @@ class Columns:
         if now < before:
             return wanted
         last_year = wanted.last_year
-        if not (last_year or text.has_century(given)):
+        if not (last_year or has_century(given)):
             # the training had four digits
             times, good = text.dates(coded.texts, given)
-            last_year = text.last_year_of(times[good & present])
+            last_year = last_year_of(times[good & present])
         return replace(wanted, date=given, last_year=last_year)
 
     def _unfit(self, name: str, wanted: Format, coded: Coded, present: Flags, good: Flags) -> None:
@@ -568,7 +569,7 @@ def _by(texts: Any, wanted: Format, decimal: str) -> tuple[NDArray[Any], Flags]:
         return _numbers(texts, decimal, wanted.unit)
     if wanted.kind == "date":
         times, good = text.dates(texts, wanted.date)
-        return times if text.has_century(wanted.date) else text.in_century(times, wanted.last_year), good
+        return times if has_century(wanted.date) else in_century(times, wanted.last_year), good
     true = text.is_word(texts, ("true", "1"))
     return true.astype(np.float64), true | text.is_word(texts, ("false", "0"))
 

@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +53,20 @@ def test_a_trial_is_the_run_of_that_rate(train, capsys):
         "early_stopping=none",
     )
     assert said["trials"][1]["loss"] == pytest.approx(run.rows[-1]["val/loss"], rel=1e-6)
+
+
+def test_trials_keep_the_shares_of_the_classes(workdir, train, capsys):
+    """Of 12,000 samples, one in twenty positive: evenly drawn, the trials learned other frequencies and chose lr=1."""
+    draws = np.random.default_rng(0)
+    targets = (draws.random(12000) < 0.05).astype(int)
+    inputs = (draws.normal(size=(12000, 4)) + targets[:, None] * 0.6).astype("f4")
+    np.savez("rare.npz", inputs=inputs, targets=targets)
+    data = ("dataset=npz", "dataset.path=rare.npz", "model=linear")
+    said = found(capsys, *data, "--from", "0.1", "--to", "1", "--points", "3")[1]
+    # the order of whole runs on all samples
+    whole = [train(*data, f"lr={trial['lr']}", "steps=100").rows[-1]["val/loss"] for trial in said["trials"]]
+    assert whole == sorted(whole)
+    assert said["best"] == 0.1
 
 
 def test_the_random_numbers_of_the_caller_are_as_before(capsys):

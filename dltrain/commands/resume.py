@@ -116,7 +116,7 @@ def check_safe(override: str, path: Path, repeat: Callable[[str], object]) -> No
         repeat(override)
         raise UserError(
             f"`{key}` cannot change in a resumed run: it would be another run.{nearest(key, SAFE)}\n"
-            f"What can: {', '.join(SAFE)}, and epochs or steps under a schedule and an averaging that do not look at the end. "
+            f"What can: {', '.join(SAFE)}, and epochs or steps where schedule, averaging and last evaluation do not follow from the length. "
             f"For a new run with a change: {typed('rerun', path, override)}"
         )
 

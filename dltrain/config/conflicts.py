@@ -458,6 +458,40 @@ IDLE: tuple[tuple[str, Contradiction], ...] = (
         "on β₁ beside a momentum_schedule, which sets it in each step. Add momentum_schedule=none",
     ),
     idle(
+        "optimizer.eps",
+        lambda c: value(c, "optimizer.form") == "sgd",
+        "with optimizer.form=sgd, which divides by no second moments. Add optimizer.form=adamw",
+    ),
+    idle(
+        "optimizer.betas",
+        # β₁ acts; 0.999 is the default of β₂, which has to be typed with it
+        lambda c: value(c, "optimizer.form") == "sgd" and value(c, "optimizer.betas")[1] != 0.999,
+        "on β₂ with optimizer.form=sgd, which has no second moments. Add optimizer.form=adamw",
+    ),
+    idle(
+        "regularization.gradient_clipping.eps",
+        lambda c: value(c, "regularization.gradient_clipping.mode") != "adaptive",
+        "with regularization.gradient_clipping.mode={regularization[gradient_clipping][mode]}. Add "
+        "regularization.gradient_clipping.mode=adaptive",
+    ),
+    *(
+        idle(
+            f"{node}.k",
+            lambda c, node=node: value(c, f"{node}.alpha") == 1,  # type: ignore[misc]
+            f"with {node}.alpha=1, where the slow weights are the fast ones. Add {node}.alpha=0.5",
+        )
+        for node in ("wrap.lookahead", "optimizer")
+    ),
+    *(
+        idle(
+            f"{group}.{key}",
+            lambda c, group=group: value(c, f"{group}.cycles") == 1,  # type: ignore[misc]
+            f"with {group}.cycles=1. Add {group}.cycles=2",
+        )
+        for group in ("schedule", "momentum_schedule", "penalty_schedule")
+        for key in ("growth", "shrink")
+    ),
+    idle(
         "shuffle",
         # micro-batches differ by the order
         lambda c: c["batch_size"] == "full" and c["shuffle"] in ("once", "never") and c["accumulate"] == 1,

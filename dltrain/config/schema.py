@@ -170,7 +170,7 @@ class DatasetKnobs:
         normalize: scale inputs by the training split: unit to mean 0 and variance 1, center to mean 0
         class_weights: weight each sample in the loss by 1 / frequency of its class; val/loss stays unweighted
         resident_share: share of the device's free memory that the data may take; larger data are streamed
-        limit: number of training samples to use; unset, all
+        limit: number of training samples to use, of each class its share; unset, all
         bootstrap: draw the training split with replacement, by seed and fold; about 63 % of the samples are drawn (bagging)
     """
 

@@ -29,6 +29,16 @@ def quantities(values: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(single if np.array_equal(single, values, equal_nan=True) else exact)
 
 
+def plain_array(values: Any) -> np.ndarray[Any, Any]:
+    """Return an array in the byte order of this machine. Raises DataError for masked values, whose numbers mean nothing."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise DataError(
+            f"{np.ma.count_masked(values)} of the {values.size} values are masked; fill them first: data.filled(…)"
+        )
+    array = np.asarray(values)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
 def check_precision(values: np.ndarray[Any, Any]) -> None:
     """Raise DataError for features (N, F) whose differences float32, the type of the inputs, cannot represent.
 

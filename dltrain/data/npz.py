@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,8 @@ from dltrain.errors import nearest_path
 from dltrain.ranges import FilePath
 
 Array = NDArray[Any]
+# up to so many different whole numbers, saved as floats, may be classes
+_FEW_NUMBERS = 20
 # possible lengths of the color axis
 _COLORS = (1, 3, 4)
 
@@ -48,25 +51,26 @@ def npz(
     Args:
         path: the .npz file
         inputs: name of the array of inputs: a table (N, F), or images (N, H, W), (N, C, H, W) or (N, H, W, C)
-        targets: name of the array of targets: classes (N,), or quantities (N,) or (N, K)
+        targets: name of the array of targets: classes (N,) or (N, 1), or quantities (N,) or (N, K)
         split: name of an array (N,) with 0 for train, 1 for val, 2 for test
         groups: name of an array (N,); samples with equal values stay in one split
         channels: position of the color axis of images; auto looks for an axis of length 1, 3 or 4
-        task: auto takes integers and text as classes
+        task: auto takes one integer or text for each sample as its class, and says so; classification takes rows with a single 1, too
     """
     arrays = _read(
         Path(os.path.expanduser(path)), [name for name in (inputs, targets, split, groups) if name]
     )
     names = {"inputs": inputs, "targets": targets, "split": split, "groups": groups}
     _check_lengths(path, {key: arrays[name] for key, name in names.items() if name})
-    kind, values, class_names = _targets(arrays[targets], task)
+    goal = _targets(arrays[targets], targets, task)
     axes = arrays[inputs].ndim
     return RawData(
         inputs=as_inputs(arrays[inputs], channels),
-        targets=values,
-        task=kind,
-        class_names=class_names,
-        target_scale="unit" if kind == "regression" else "none",
+        targets=goal.values,
+        task=goal.task,
+        class_names=goal.class_names,
+        notes=(goal.note,),
+        target_scale="unit" if goal.task == "regression" else "none",
         split=_split(arrays[split]) if split else None,
         unused={"channels": f"inputs of {axes} axes have no color axis"} if axes < 4 else {},
         groups=torch.from_numpy(np.unique(arrays[groups], return_inverse=True)[1].astype(np.int64))
@@ -150,24 +154,70 @@ def _colors_are_last(shape: tuple[int, ...]) -> bool:
     return shape[3] in _COLORS and shape[1] not in _COLORS
 
 
-def _targets(array: Array, task: str) -> tuple[Task, Tensor, tuple[str, ...]]:
-    if task == "classification" or (task == "auto" and array.dtype.kind in "iubU" and array.ndim == 1):
-        if array.ndim != 1:
-            raise DataError(
-                f"the targets have shape {array.shape}; those of a classification have shape (N,)"
-            )
-        values, codes = np.unique(array, return_inverse=True)
-        return (
-            "classification",
-            torch.from_numpy(codes.astype(np.int64)),
-            tuple(str(value) for value in values.tolist()),
+@dataclass(frozen=True)
+class _Targets:
+    """Targets as a task takes them.
+
+    note: what was inferred, and how to get the other task
+    """
+
+    task: Task
+    values: Tensor
+    class_names: tuple[str, ...] = ()
+    note: str = ""
+
+
+def _targets(array: Array, name: str, task: str) -> _Targets:
+    """Read targets as `task`; auto takes whole numbers and text, one for each sample, as classes."""
+    column = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    by_kind = column.dtype.kind in "iubU" and column.ndim == 1
+    if task == "classification" or (task == "auto" and by_kind):
+        codes, class_names = _classes(column, array.shape)
+        inferred = "inferred; for quantities: dataset.task=regression"
+        note = f"target   {name}: classification, {len(class_names)} classes" + f" · {inferred}" * (
+            task == "auto" and column.dtype.kind != "U"
         )
+        return _Targets("classification", codes, class_names, note)
     if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
         raise DataError(
             f"the targets have shape {array.shape} and kind {array.dtype}; those of a regression are numbers of "
             "shape (N,) or (N, K)"
         )
-    return "regression", quantities(array), ()
+    note = f"target   {name}: regression{_like_classes(column) if task == 'auto' else ''}"
+    return _Targets("regression", quantities(array), note=note)
+
+
+def _classes(array: Array, shape: tuple[int, ...]) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the class (N,) of each sample and the names of the classes; rows (N, K) with a single 1 name them by position."""
+    if _is_one_hot(array):
+        return torch.from_numpy(array.argmax(1)), tuple(map(str, range(array.shape[1])))
+    if array.ndim != 1:
+        raise DataError(
+            f"the targets have shape {shape}; those of a classification have shape (N,) or (N, 1), or (N, K) with a single 1 in "
+            "each row"
+        )
+    values, codes = np.unique(array, return_inverse=True)
+    return torch.from_numpy(codes.astype(np.int64)), tuple(str(value) for value in values.tolist())
+
+
+def _is_one_hot(array: Array) -> bool:
+    return (
+        array.ndim == 2
+        and array.dtype.kind in "fiub"
+        and array.shape[1] > 1
+        and bool(np.isin(array, (0, 1)).all())
+        and bool((array.sum(1) == 1).all())
+    )
+
+
+def _like_classes(array: Array) -> str:
+    """Return what quantities have of classes, for the note: a single 1 in each row, or a few whole numbers."""
+    cure = "inferred; for classes: dataset.task=classification"
+    if array.ndim == 2:
+        return f" · each row has a single 1 · {cure}" * _is_one_hot(array)
+    values = np.unique(array)
+    few = len(values) <= _FEW_NUMBERS and bool((values == np.floor(values)).all())
+    return f" · {len(values)} different whole numbers" * few + f" · {cure}"
 
 
 def _split(array: Array) -> Tensor:

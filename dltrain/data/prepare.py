@@ -19,7 +19,7 @@ from dltrain.data.normalization import Normalizer, normalizer
 from dltrain.data.raw import TEST, TRAIN, VAL, Encoder, Places, RawData, Reader, class_numbers
 from dltrain.data.spec import DataSpec
 from dltrain.data.split_names import SPLIT_NAMES, SplitName
-from dltrain.data.splits import bootstrapped, hashed_order, rare_classes, split
+from dltrain.data.splits import bootstrapped, hashed_order, rare_classes, split, stratified_sample
 from dltrain.data.streaming import in_threads, read_in_threads
 from dltrain.data.units import learned, target_scale
 from dltrain.data.unused import limit_note, unused_keys
@@ -129,7 +129,7 @@ def prepare(
     if limit is not None:
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")
-        positions[TRAIN] = _limited(raw, positions[TRAIN], limit, split_seed)
+        positions[TRAIN] = stratified_sample(raw, positions[TRAIN], limit, split_seed)
     raw = replace(raw, notes=(*raw.notes, *rare_classes(raw, marks)))
     counts = class_counts(raw, positions[TRAIN])
     # the data of an `evaluate` may lack a class
@@ -171,19 +171,6 @@ def _encoded(raw: RawData, train: Tensor) -> tuple[RawData, tuple[Any, ...]]:
     encoded = replace(raw, feature_names=found.feature_names, notes=notes)
     _refuse_non_finite(encoded, found.inputs, "input")
     return replace(encoded, inputs=found.inputs), found.rules
-
-
-def _limited(raw: RawData, train: Tensor, limit: int, split_seed: int) -> Tensor:
-    """Return at most `limit` of the training samples, as evenly over the classes as possible."""
-    shuffled = train[torch.from_numpy(hashed_order(len(train), split_seed))]
-    if raw.task == "classification":
-        # by rank within the class: first one of each class, then a second of each, …
-        classes = raw.targets[shuffled]
-        by_class = classes.argsort(stable=True)
-        counts = torch.bincount(classes)
-        first = (counts.cumsum(0) - counts)[classes[by_class]]
-        shuffled = shuffled[by_class[(torch.arange(len(train)) - first).argsort(stable=True)]]
-    return shuffled[:limit].sort().values
 
 
 def _checked(raw: RawData) -> RawData:

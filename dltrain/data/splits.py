@@ -7,6 +7,7 @@ a split is the same on every machine and under every version of torch and numpy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,15 @@ def bootstrapped(positions: Tensor, seed: int, fold: int | None = None) -> Tenso
     return positions[torch.from_numpy(np.sort((uniform * count).astype(np.int64)))]
 
 
+def stratified_sample(raw: RawData, positions: Tensor, limit: int, seed: int) -> Tensor:
+    """Return at most `limit` of `positions` (N,), in ascending order: of each class its share, and at least one if possible."""
+    if limit >= len(positions):
+        return positions
+    strata = _strata(raw)[positions.cpu().numpy()]
+    chosen = _stratified(strata, _shares_of(np.bincount(strata), limit), (seed,))
+    return positions[torch.from_numpy(np.sort(chosen))]
+
+
 def _hashes(count: int, *keys: int) -> NDArray[np.uint64]:
     state = 0
     for key in keys:
@@ -114,24 +124,41 @@ def _cut(
 
 def _stratified_share(strata: Strata, fraction: float, seed: tuple[int, int]) -> Ints:
     """Return positions of `fraction` of the samples; each class within one of its share, and at least one."""
+    sizes = np.bincount(strata)
+    counts = _whole_shares(sizes * fraction)
+    # at least one sample is taken and one left
+    return _stratified(strata, np.clip(counts, np.minimum(sizes // 2, 1), np.maximum(sizes - 1, 0)), seed)
+
+
+def _stratified(strata: Strata, counts: Ints, seed: tuple[int, ...]) -> Ints:
+    """Return positions of `counts` samples of each class."""
     order = hashed_order(len(strata), *seed)
     # class by class, shuffled within each
     order = order[np.argsort(strata[order], kind="stable")]
     sizes = np.bincount(strata)
-    wanted = _whole_counts(sizes, fraction)
     first = np.cumsum(sizes) - sizes
     rank = np.arange(len(strata)) - first[strata[order]]
-    return order[rank < wanted[strata[order]]]
+    return order[rank < counts[strata[order]]]
 
 
-def _whole_counts(sizes: Ints, fraction: float) -> Ints:
-    """Return shares of `sizes`, by largest remainder to a total of round(fraction · N), at least 1 if possible."""
-    exact = sizes * fraction
+def _whole_shares(exact: NDArray[Any]) -> Ints:
+    """Return whole numbers with the sum of `exact`, rounded: by largest remainder, each within one of its own."""
     counts = np.floor(exact).astype(np.int64)
     missing = round(float(exact.sum())) - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
-    # at least one sample is taken and one left
-    return np.clip(counts, np.minimum(sizes // 2, 1), np.maximum(sizes - 1, 0))
+    return counts
+
+
+def _shares_of(sizes: Ints, total: int) -> Ints:
+    """Return shares of `sizes` that add up to `total`, in proportion; where it suffices for all, no share is 0."""
+    counts = _whole_shares(sizes * (total / sizes.sum()))
+    for empty in np.flatnonzero((counts == 0) & (sizes > 0)):
+        largest = int(np.argmax(counts))
+        # one fewer of the class that loses least by it
+        if counts[largest] > 1:
+            counts[largest] -= 1
+            counts[empty] += 1
+    return counts
 
 
 def _grouped_share(strata: Strata, groups: Ints, fraction: float, seed: tuple[int, int]) -> Ints:

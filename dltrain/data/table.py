@@ -21,12 +21,16 @@ from dltrain.data.tables.cures import StrayValues, typed
 from dltrain.data.tables.encode import TableInputs
 from dltrain.data.tables.identifiers import is_identifier
 from dltrain.data.tables.notes import (
+    alike_notes,
     constant_notes,
     different_notes,
+    header_notes,
     level_notes,
     part_notes,
+    split_notes,
     table_note,
     telling_notes,
+    unread_notes,
 )
 from dltrain.data.tables.parts import Part, incomplete, joined, part_by_formats, part_of_table
 from dltrain.data.tables.read import Table, is_text, read
@@ -149,10 +153,14 @@ def csv(
         unused=roles.unused(chosen),
         notes=(
             table_note(table, chosen, left_out, roles.dropped),
+            *header_notes(table.columns, targets),
             *constant_notes(chosen),
             *part_notes(parts),
             goal.note,
             *columns.word_notes.values(),
+            *unread_notes(columns.unread, left_out, roles.as_categories["categorical"], roles.drop),
+            *alike_notes(chosen),
+            *(split_notes(chosen) if split_column is None else ()),
             *telling_notes(parts[0].columns, parts[0].targets, targets[0]),
             *different_notes(chosen, [*roles.keep, *(roles.features or [])]),
             *level_notes(chosen, roles.as_categories),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from dltrain.data.errors import DataError
-from dltrain.data.exact import check_precision, quantities
+from dltrain.data.exact import check_precision, plain_array, quantities
 from dltrain.data.raw import TEST, TRAIN, VAL, RawData, given_splits
 
 # splits by their number
@@ -39,7 +39,7 @@ def as_raw(found: Any) -> RawData:
     if isinstance(found, tuple | list) and found and all(isinstance(part, Dataset) for part in found):
         return _split(list(found))
     if isinstance(found, tuple) and len(found) == 2 and all(hasattr(part, "__array__") for part in found):
-        return _raw(_array(found[0]), np.asarray(found[1]), ())
+        return _raw(_array(found[0]), plain_array(found[1]), ())
     raise DataError(
         f"the dataset is {_described(found)}; it must be a dltrain.data.raw.RawData, a torch Dataset with a length, a tuple of "
         "them (train, test) or (train, val, test), or a pair of arrays (inputs, targets)"
@@ -146,7 +146,7 @@ def _numbers(tensor: Tensor) -> Tensor:
 
 def _array(values: Any) -> Tensor:
     """Return inputs (N, ...): bytes of images stay, all other numbers become float32."""
-    tensor = values.cpu() if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
+    tensor = values.cpu() if isinstance(values, Tensor) else torch.from_numpy(plain_array(values))
     if tensor.dtype in (torch.float64, torch.int64):
         check_precision(tensor.numpy())
     return tensor if tensor.dtype == torch.uint8 and tensor.ndim == 4 else tensor.float()
@@ -160,7 +160,7 @@ def _raw(inputs: Tensor, targets: Any, names: Sequence[str]) -> RawData:
             quantities(targets),
             "regression",
             target_scale="unit",
-            notes=("task: regression, since the targets are floats",),
+            notes=("task: regression, since the targets are floats; for classes, give whole numbers (N,)",),
         )
     if kind not in "iubU" or targets.ndim != 1:
         raise DataError(
@@ -176,7 +176,8 @@ def _raw(inputs: Tensor, targets: Any, names: Sequence[str]) -> RawData:
         codes, class_names = targets, tuple(str(name) for name in names)
     else:
         class_names = tuple(str(value) for value in values.tolist())
-    note = f"task: classification, since the targets are {'text' if kind == 'U' else 'whole numbers'}"
+    why = "text" if kind == "U" else "whole numbers; for quantities, give floats"
+    note = f"task: classification, since the targets are {why}"
     return RawData(
         inputs, torch.from_numpy(codes.astype(np.int64)), "classification", class_names, notes=(note,)
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 from dltrain.config.schema import Node
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
+from dltrain.data.exact import plain_array
 from dltrain.data.image_files import Found
 from dltrain.data.npz import as_inputs, read_array
 from dltrain.data.pixels import ENDINGS
@@ -249,7 +250,11 @@ def _column(name: str, values: Any) -> Any:
     if np.ndim(values) != 1:
         raise DataError(f"column {name!r} has shape {np.shape(values)}; a column has one value for each row")
     try:
-        return pa.chunked_array([pa.array(values, from_pandas=True)])
+        # masked values are missing
+        mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+        if isinstance(values, np.ndarray):
+            values = plain_array(np.ma.getdata(values))
+        return pa.chunked_array([pa.array(values, mask=mask, from_pandas=True)])
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise DataError(
             f"column {name!r} holds values of several kinds ({str(error).splitlines()[0][:100]}); give numbers, texts, "
@@ -266,7 +271,11 @@ def array_of(data: Any, shape: tuple[int, ...], name: str = "the data") -> Tenso
     if isinstance(data, Mapping) or hasattr(data, "__arrow_c_stream__"):
         raise DataError(f"{type(data).__name__} is no array, and its data have no column names: {takes}")
     try:
-        found = data.detach().cpu() if isinstance(data, Tensor) else torch.from_numpy(np.array(data))
+        found = (
+            data.detach().cpu() if isinstance(data, Tensor) else torch.from_numpy(plain_array(data).copy())
+        )
+    except DataError:
+        raise
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{name} is no array of numbers ({str(error).splitlines()[0][:80]}); {takes}"

@@ -33,7 +33,10 @@ FORMAT = 1
 
 def manifest_facts(experiment: Experiment) -> dict[str, object]:
     """Return what a checkpoint's manifest holds about its run: versions, machine, data, and what may not change in a resume."""
+    # which samples a limit keeps follows from a rule, which was another one in earlier versions
+    counts = experiment.parts.spec.class_counts if experiment.config.dataset.get("limit") else ()
     return {
+        **({"class_counts": list(counts)} if counts else {}),
         "dltrain": dltrain.__version__,
         "torch": torch.__version__,
         "device": experiment.plan.device.type,

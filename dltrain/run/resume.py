@@ -20,7 +20,8 @@ from dltrain.run.built import Experiment
 from dltrain.run.plan import make_plan
 from dltrain.run.weights import say_of_code
 from dltrain.storage.checkpoint import Checkpoint
-from dltrain.storage.run_folder import RunFolder
+from dltrain.storage.run_folder import METRICS, RunFolder
+from dltrain.storage.summary import read_rows
 from dltrain.text import say
 from dltrain.training.parts import Plan
 from dltrain.training.trainer import Trainer
@@ -50,6 +51,11 @@ def check_same_run(folder: RunFolder, manifest: Mapping[str, object]) -> None:
             f"another run with these: {typed('rerun', folder.path)}"
         )
     saved.check_same(folder.path, manifest.get("config"), folder.facts["config"])
+    if manifest.get("class_counts") != folder.facts.get("class_counts"):
+        raise DataProblem(
+            f"{folder.path}: dataset.limit kept other samples of the training split in the version that began the run. Start it "
+            f"again: {typed('rerun', folder.path)}"
+        )
     warn_of_other_machine(manifest, folder.facts)
 
 
@@ -122,6 +128,26 @@ def check_longer(path: Path, experiment: Experiment, before: Config, door: Door)
                 f"steps that are done would have had other rates.\nFor a new run: {typed('rerun', path)} epochs=…"
             )
     check_averaging(path, experiment.config, door, former, plan)
+    check_last_evaluation(path, former, plan)
+
+
+def check_last_evaluation(path: Path, former: Plan, plan: Plan) -> None:
+    """Raise UserError if the run was evaluated at its former end, where a run of the new length is not.
+
+    That evaluation ended a window of the training means, and counts for early stopping, plateau schedules and the best weights.
+    """
+    end, every = former.total_steps, plan.evaluate_every
+    if end == plan.total_steps or end % every == 0:
+        return
+    rows = read_rows(path / METRICS)
+    # a run that was ended before its last evaluation or before the checkpoint after it goes on from an earlier step
+    if not rows or rows[-1]["step"] < end or not (path / "checkpoints" / f"step-{end:08d}").is_dir():
+        return
+    raise UserError(
+        f"`epochs` or `steps` cannot change in this run: it was evaluated at its end, step {end}, where a longer one is not "
+        f"(it is evaluated every {every} steps). Its rows, early stopping and best weights would differ from those of a run of "
+        f"this length.\nFor a new run: {typed('rerun', path)} epochs=…"
+    )
 
 
 def check_averaging(path: Path, config: Config, door: Door, former: Plan, plan: Plan) -> None:

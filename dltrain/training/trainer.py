@@ -237,11 +237,18 @@ class Trainer:
         stopping = self.parts.early_stopping
         if self.change.norm is not None and self.state.stop is None and stopping.converged(self.change.norm):
             self.state.stop = ("converged", stopping.stop_reason or "")
+        # the weights at which it stops may be the best, and the only ones
+        if self.has_converged and self.state.last_row.get("step") != self.step:
+            self.evaluate_and_judge()
         if self.checkpoints.due():
             self.checkpoints.save()
         self.folder.check_saved()
         if self.signals.received is not None and self.going:
             self.interrupt()
+
+    @property
+    def has_converged(self) -> bool:
+        return self.state.stop is not None and self.state.stop[0] == "converged"
 
     def log(self) -> None:
         """Show the step to the loggers, with its running means at log points."""

@@ -20,6 +20,14 @@ IDLE = {
     "regularization=[l2] parameters.decay_all=true": "has no effect without optimizer.weight_decay",
     "optimizer=momentum momentum_schedule=linear optimizer.momentum=0.3": "has no effect beside a momentum_schedule",
     "optimizer=adam momentum_schedule=linear optimizer.betas=[0.3,0.99]": "has no effect on β₁ beside a momentum_schedule",
+    "optimizer=schedule_free optimizer.form=sgd optimizer.eps=0.1": "has no effect with optimizer.form=sgd",
+    "optimizer=schedule_free optimizer.form=sgd optimizer.betas=[0.8,0.99]": "has no effect on β₂ with optimizer.form=sgd",
+    "regularization=[gradient_clipping] regularization.gradient_clipping.eps=0.1": "has no effect with .*mode=norm",
+    "regularization=[gradient_clipping] regularization.gradient_clipping.mode=value regularization.gradient_clipping.eps=0.1": "mode=value",
+    "wrap=[lookahead] wrap.lookahead.alpha=1 wrap.lookahead.k=3": "has no effect with wrap.lookahead.alpha=1",
+    "optimizer=ranger optimizer.alpha=1 optimizer.k=3": "has no effect with optimizer.alpha=1",
+    "schedule=cosine_restarts schedule.cycles=1 schedule.growth=3": "has no effect with schedule.cycles=1",
+    "schedule=triangular schedule.cycles=1 schedule.shrink=0.5": "has no effect with schedule.cycles=1",
     "evaluation.every_steps=5 evaluation.every_epochs=2": "has no effect beside evaluation.every_steps=5",
     "checkpoint.every_steps=5 checkpoint.every_epochs=2": "has no effect beside checkpoint.every_steps=5",
     "batch_size=full shuffle=never": "has no effect with batch_size=full",
@@ -35,7 +43,9 @@ def test_a_key_that_nothing_reads(dltrain, workdir, capsys, typed, says):
         dltrain(*typed.split())
     key = re.match(r"`([^`]+)`", str(error.value))[1]
     (cure,) = re.findall(r"Add (.*), or leave", str(error.value))
-    assert dltrain(*typed.split(), *cure.split(), "--cfg", "job") == 0
+    changed = {text.partition("=")[0] for text in cure.split()}
+    kept = (text for text in typed.split() if text.partition("=")[0] not in changed)
+    assert dltrain(*kept, *cure.split(), "--cfg", "job") == 0
     assert dltrain(*(text for text in typed.split() if not text.startswith(f"{key}=")), "--cfg", "job") == 0
     capsys.readouterr()
     assert list(workdir.iterdir()) == []
@@ -60,6 +70,12 @@ def test_the_second_beta_acts_beside_a_momentum_schedule(dltrain, workdir, capsy
         assert dltrain(f"optimizer={word}", *typed) == 0
     words = open_catalogue().words["optimizer"]
     assert {word.keys["betas"][0] for word in words.values() if "betas" in word.keys} == {0.9}
+
+
+def test_the_first_beta_acts_without_second_moments(dltrain, workdir, capsys):
+    typed = ("optimizer=schedule_free", "optimizer.form=sgd", "optimizer.betas=[0.8,0.999]", "--cfg", "job")
+    assert dltrain(*typed) == 0
+    assert dltrain("optimizer=schedule_free", "optimizer.eps=0.1", "--cfg", "job") == 0
 
 
 TOGETHER = {

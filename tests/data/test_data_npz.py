@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +61,79 @@ def test_targets_of_every_form(tmp_path: Path) -> None:
     real = npz(save(tmp_path, inputs=inputs, targets=np.array([[0.5, 1], [1, 2], [3, 4], [5, 6]])))
     assert real.task == "regression" and real.targets.shape == (4, 2)
     assert npz(save(tmp_path, inputs=inputs, targets=np.arange(4)), task="regression").task == "regression"
+
+
+def test_one_whole_number_for_each_sample_is_its_class_whatever_the_shape(tmp_path: Path) -> None:
+    """Targets (N, 1), as Keras and pandas write them, were a regression without a word."""
+    inputs, column = np.zeros((4, 2)), np.array([[3], [9], [3], [5]])
+    for targets in (column, column[:, 0]):
+        raw = npz(save(tmp_path, inputs=inputs, targets=targets))
+        assert (raw.task, raw.class_names, raw.targets.tolist()) == (
+            "classification",
+            ("3", "5", "9"),
+            [0, 2, 0, 1],
+        )
+        assert raw.notes == (
+            "target   targets: classification, 3 classes · inferred; for quantities: dataset.task=regression",
+        )
+    named = npz(save(tmp_path, inputs=inputs, targets=column.astype(str)))
+    assert named.notes == ("target   targets: classification, 3 classes",)
+    assert npz(save(tmp_path, inputs=inputs, targets=column), task="regression").targets.tolist() == [
+        [3],
+        [9],
+        [3],
+        [5],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("targets", "shown"),
+    [
+        ([0.0, 1, 1, 0], "2 different whole numbers"),
+        ([[0.0], [1], [1], [0]], "2 different whole numbers"),
+        ([[1.0, 0], [0, 1], [0, 1], [1, 0]], "each row has a single 1"),
+        ([[1, 0], [0, 1], [0, 1], [1, 0]], "each row has a single 1"),
+    ],
+)
+def test_quantities_that_may_be_classes_are_named_and_can_be_had_as_such(
+    tmp_path: Path, targets: list[object], shown: str
+) -> None:
+    path = save(tmp_path, inputs=np.zeros((4, 2)), targets=np.array(targets))
+    raw = npz(path)
+    assert raw.task == "regression"
+    assert raw.notes == (
+        f"target   targets: regression · {shown} · inferred; for classes: dataset.task=classification",
+    )
+    classes = npz(path, task="classification")
+    expected = np.array(targets).argmax(1) if "single" in shown else np.array(targets).ravel()
+    assert classes.task == "classification" and classes.targets.tolist() == expected.astype(int).tolist()
+    assert len(classes.class_names) == 2
+
+
+def test_other_quantities_are_no_classes(tmp_path: Path) -> None:
+    inputs = np.zeros((4, 2))
+    real = npz(save(tmp_path, inputs=inputs, targets=np.array([0.5, 1, 2, 3])))
+    assert real.notes == (
+        "target   targets: regression · inferred; for classes: dataset.task=classification",
+    )
+    several = np.array([[1.0, 1], [0, 1], [0, 1], [1, 0]])
+    assert npz(save(tmp_path, inputs=inputs, targets=several)).notes == ("target   targets: regression",)
+    with pytest.raises(DataError, match=r"shape \(4, 2\).*with a single 1 in each row"):
+        npz(save(tmp_path, inputs=inputs, targets=several), task="classification")
+
+
+def test_check_and_the_header_say_which_task_was_inferred(
+    workdir: Path, dltrain: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(
+        workdir, inputs=np.random.default_rng(0).normal(size=(40, 2)), targets=np.arange(40)[:, None] % 2
+    )
+    words = ["dataset=npz", f"dataset.path={path}", "model=linear"]
+    dltrain("check", *words)
+    line = "targets: classification, 2 classes · inferred; for quantities: dataset.task=regression"
+    assert line in capsys.readouterr().out
+    dltrain(*words, "steps=1")
+    assert line in capsys.readouterr().out
 
 
 def test_names_splits_and_groups(tmp_path: Path) -> None:

@@ -165,18 +165,36 @@ def test_the_cache_has_the_dtype_that_is_asked_for() -> None:
     torch.testing.assert_close(batch.inputs, everything(prepare(images()).train)[:8].bfloat16())
 
 
-@pytest.mark.parametrize("limit", [1, 10, 40, 100, 9999])
-def test_a_limit_keeps_some_of_every_class_and_leaves_val_and_test(limit: int) -> None:
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    # of 122, 32 and 8: the quotas 0.75 · 0.20 · 0.05, 7.53 · 1.98 · 0.49, … by largest remainder
+    [
+        (1, [1, 0, 0]),
+        (3, [1, 1, 1]),
+        (10, [7, 2, 1]),
+        (40, [30, 8, 2]),
+        (100, [75, 20, 5]),
+        (9999, [122, 32, 8]),
+    ],
+)
+def test_a_limit_keeps_the_shares_of_the_classes_and_leaves_val_and_test(limit: int, kept: list[int]) -> None:
     targets = torch.tensor([0] * 150 + [1] * 40 + [2] * 10)
     raw = RawData(torch.arange(200.0)[:, None], targets, "classification")
     whole, few = prepare(raw), prepare(raw, limit=limit)
+    assert torch.bincount(whole.train.targets).tolist() == [122, 32, 8]
     assert len(few.train) == min(limit, len(whole.train)) == few.spec.sizes["train"]
-    counts, all_counts = (torch.bincount(splits.train.targets, minlength=3) for splits in (few, whole))
-    level = int(counts.max())  # every class has as many as the others, or all it has
-    assert all(count >= min(level - 1, whole) for count, whole in zip(counts, all_counts, strict=True))
+    assert torch.bincount(few.train.targets, minlength=3).tolist() == kept
     assert few.test is not None and whole.test is not None and few.test.targets.equal(whole.test.targets)
     assert few.fingerprint() == whole.fingerprint()
     assert len(prepare(table(), limit=7).train) == 7
+
+
+def test_a_limit_keeps_one_sample_of_a_rare_class_and_the_imbalance_of_the_others() -> None:
+    """Of 9,990 to 10, a hundred keep 99 to 1, so that what is said and measured of rare classes stays."""
+    targets = (torch.arange(10_000) % 1000 == 0).long()
+    raw = RawData(torch.arange(10_000.0)[:, None], targets, "classification")
+    assert prepare(raw, limit=100).spec.class_counts == (99, 1)
+    assert prepare(raw, limit=100, split_seed=1).spec.class_counts == (99, 1)
 
 
 def test_statistics_of_an_earlier_run_are_used_again() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_tables import encoded, plain, save
 
 from dltrain.data.contract import Contract
@@ -287,3 +288,92 @@ def test_the_words_for_missing_values_are_listed_in_help_and_docs() -> None:
     )
     assert set(always.split(", ")) == (MISSING - {""}) | {'""'}
     assert set(among.split(", ")) == MISSING_AMONG_NUMBERS
+
+
+def test_a_minus_of_a_web_page_is_a_minus(tmp_path: Path) -> None:
+    """U+2212, as spreadsheets, Wikipedia and typesetters write it."""
+    values = [(i - 100) / 10 for i in range(ROWS)]
+    minus = "\u2212"
+    money = [f"{minus * (v < 0)}${abs(v):.2f}" for v in values]
+    raw = csv(table(tmp_path, b=[str(v).replace("-", minus) for v in values], c=money), "y")
+    columns = {column.name: column for column in raw.inputs.columns}  # type: ignore[union-attr]
+    assert columns["b"].values.tolist() == columns["c"].values.tolist() == values
+
+
+UNREAD = {
+    "trailing minus": [f"{i % 20}{'-' * (i % 2)}" for i in range(ROWS)],
+    "thousands and millions": [f"{i % 30}{'kM'[i % 2]}" for i in range(ROWS)],
+    "credit": [f"{i % 20}{' CR' * (i % 2)}" for i in range(ROWS)],
+    "blood pressure": [f"{110 + i % 30}/{70 + i % 20}" for i in range(ROWS)],
+    "durations": [f"{i % 3}h {i % 30}m" for i in range(ROWS)],
+    "two forms of dates": [
+        f"2020-02-{1 + i % 28:02}" if i % 2 else f"{1 + i % 28}/03/2021" for i in range(ROWS)
+    ],
+    "times of twelve hours": [f"{13 + i % 15}/1/2020 {1 + i % 5}:00 {'AP'[i % 2]}M" for i in range(ROWS)],
+}
+
+
+@pytest.mark.parametrize("values", UNREAD.values(), ids=UNREAD)
+def test_numbers_and_dates_in_an_unknown_form_are_named(tmp_path: Path, values: list[str]) -> None:
+    path = table(tmp_path, size=values)
+    raw = csv(path, "y")
+    assert "size" in names(raw)
+    (line,) = (note for note in raw.notes if note.startswith("unread"))
+    assert re.match(
+        r"unread   size \('.*\d.*'\): categories, though most values begin with a number or look like a date",
+        line,
+    )
+    # the printed cure
+    (key, cure) = shlex.split(line.rpartition("to leave it so, ")[2])[0].split("=")
+    assert (key, cure) == ("dataset.categorical", "[size]")
+    assert not any(note.startswith("unread") for note in csv(path, "y", categorical=["size"]).notes)
+
+
+def test_times_that_are_all_different_are_left_out_and_named(tmp_path: Path) -> None:
+    path = table(tmp_path, at=[f"{i // 60:02}:{i % 60:02}" for i in range(ROWS)])
+    raw = csv(path, "y")
+    assert raw.left_out == {"at": "identifier"}
+    (line,) = (note for note in raw.notes if note.startswith("unread"))
+    assert line.startswith("unread   at ('00:00'): left out") and line.endswith("dataset.drop=[at]")
+    assert not any(note.startswith("unread") for note in csv(path, "y", drop=["at"]).notes)
+
+
+@pytest.mark.parametrize("values", [["red", "1st"], ["01067", "04109"], ["x1", "x2"], ["a 2020", "b"]])
+def test_other_texts_are_not_named(tmp_path: Path, values: list[str]) -> None:
+    raw = csv(table(tmp_path, kind=[values[i % 3 == 0] for i in range(ROWS)]), "y")
+    assert not [note for note in raw.notes if note.startswith(("unread", "split"))]
+
+
+def test_a_column_that_names_splits_is_named(tmp_path: Path) -> None:
+    path = table(tmp_path, part=[["Train", "train", "val", "TEST"][i % 4] for i in range(ROWS)])
+    (line,) = (note for note in csv(path, "y").notes if note.startswith("split"))
+    assert line.startswith("split    part holds names of splits, and is learned from as a category")
+    assert line.endswith(": dataset.split_column=part")
+    raw = csv(path, "y", split_column="part")
+    assert not any(note.startswith("split") for note in raw.notes)
+    assert raw.split is not None and torch.bincount(raw.split.long()).tolist() == [100, 50, 50]
+
+
+def test_values_that_differ_in_case_only_are_named(tmp_path: Path) -> None:
+    raw = csv(table(tmp_path, b=[("Yes", "yes", "no ", "no")[i % 4] for i in range(ROWS)]), "y")
+    (line,) = (note for note in raw.notes if note.startswith("alike"))
+    assert line.startswith("alike    b ('Yes' and 'yes'): values that differ in case or spaces only")
+    assert not any(note.startswith("alike") for note in csv(table(tmp_path), "y").notes)
+
+
+def test_a_first_line_of_numbers_is_named(tmp_path: Path) -> None:
+    rows = [f"{i / 7:.2f},{i % 9},{('no', 'yes')[i % 2]}" for i in range(ROWS)]
+    for first, told in (
+        ("0.34,1.5,yes", True),
+        ("0,1,yes", False),
+        ("2019,2020,yes", False),
+        ("a,1.5,yes", False),
+    ):
+        (tmp_path / "n.csv").write_text("\n".join([first, *rows]) + "\n")
+        lines = [note for note in csv(str(tmp_path / "n.csv"), "yes").notes if note.startswith("header")]
+        assert len(lines) == told
+    (tmp_path / "n.csv").write_text("\n".join(["0.34,1.5,yes", *rows]) + "\n")
+    (line,) = (note for note in csv(str(tmp_path / "n.csv"), "yes").notes if note.startswith("header"))
+    assert line == (
+        "header   the columns are called 0.34, 1.5, which are numbers: if the first line is data, put a line of names above it"
+    )

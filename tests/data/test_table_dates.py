@@ -16,8 +16,9 @@ from test_tables import encoded, plain, save
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import prepare
+from dltrain.data.raw import RawData
 from dltrain.data.table import csv
-from dltrain.data.tables import text
+from dltrain.data.tables import century, text
 
 
 def by_python(value: str, form: str) -> datetime | None:
@@ -121,3 +122,68 @@ def test_days_with_a_year_of_two_digits_are_dates_and_versions_are_not(tmp_path:
     rules = {rule.name: rule for rule in contract.columns}
     assert rules["value"].format.date == "%d.%m.%y" and rules["version"].format.kind == "category"
     assert by_python("05.01.23", "%d.%m.%y") == datetime(2023, 1, 5)
+
+
+def dated(path: Path, days: list[date], form: str = "%d/%m/%y", rows: int = 120) -> RawData:
+    days = [days[i % len(days)] for i in range(rows)]
+    columns = {
+        "born": [day.strftime(form) for day in days],
+        "a": list(np.random.default_rng(0).normal(size=rows)),
+    }
+    return csv(save(path, columns | {"y": [("no", "yes")[i % 2] for i in range(rows)]}), "y")
+
+
+def years_of(raw: RawData) -> list[int]:
+    (column,) = (c for c in raw.inputs.columns if c.name == "born")  # type: ignore[union-attr]
+    return [int(str(value)[:4]) for value in column.values]
+
+
+BORN = [date(1935 + i, 1 + i % 12, 13 + i % 15) for i in range(70)]
+DUE = [date(2024 + i % 8, 1 + i % 12, 13 + i % 15) for i in range(24)]
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%y", "%d.%m.%y", "%m/%d/%y", "%d-%b-%y"])
+@pytest.mark.parametrize(
+    ("days", "first_of_century"),
+    [
+        (BORN, 1927),
+        ([day for day in BORN if day.year < 1968], 1927),
+        (DUE, 1969),
+        ([date(1970 + i, 2, 14) for i in range(50)], 1969),
+    ],
+    ids=["births", "births before 1968", "payments to come", "none to come"],
+)
+def test_two_digits_of_a_year_are_those_of_no_year_to_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, days: list[date], first_of_century: int
+) -> None:
+    """Births from 1935 to 2004 were those of 1969 to 2068. Second truth: the dates that were written."""
+    monkeypatch.setattr(century, "_this_year", lambda: 2026)
+    raw = dated(tmp_path / "t.csv", days, form)
+    assert years_of(raw) == [days[i % len(days)].year for i in range(120)]
+    (line,) = (note for note in raw.notes if note.startswith("years"))
+    assert line == (
+        f"years    born: two digits are {first_of_century} to {first_of_century + 99}, which gives dates from {min(days)} to "
+        f"{max(days)}; for others, write four digits"
+    )
+    assert not any(
+        n.startswith("years") for n in dated(tmp_path / "t.csv", days, form.replace("%y", "%Y")).notes
+    )
+
+
+def test_another_file_is_read_by_the_century_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(century, "_this_year", lambda: 2026)
+    raw = dated(tmp_path / "t.csv", BORN)
+    found = prepare(raw, val_fraction=0.2).contract
+    assert found is not None
+    kept = Contract.from_json(found.to_json())
+    (rule,) = (rule for rule in kept.columns if rule.name == "born")
+    assert rule.format.last_year == 2026
+    # years later, and with dates none of which would be to come
+    monkeypatch.setattr(century, "_this_year", lambda: 2090)
+    save(tmp_path / "new.csv", {"born": ["13/01/40", "14/02/26", "15/03/27"], "a": [1.0, 2.0, 3.0]})
+    rows = kept.encode(tmp_path / "new.csv", targets=False)
+    year = [rule.features.index("born year") + i for i, r in enumerate(kept.columns) if r.name == "born"][0]
+    decoded = rows.inputs[:, year].double() + dict(zip(rule.parts, rule.centers, strict=True))["year"]
+    assert decoded.floor().tolist() == [1940, 2026, 1927]

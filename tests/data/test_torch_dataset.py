@@ -50,7 +50,9 @@ def test_every_form_holds_the_same_rows(form):
     assert raw.inputs.dtype == torch.float32
     torch.testing.assert_close(raw.inputs, ROWS)
     assert raw.targets.equal(CLASSES)
-    assert raw.notes == ("task: classification, since the targets are whole numbers",)
+    assert raw.notes == (
+        "task: classification, since the targets are whole numbers; for quantities, give floats",
+    )
 
 
 @pytest.mark.parametrize(

@@ -345,9 +345,77 @@ def test_more_epochs_where_the_average_does_not_look_at_the_end(dltrain, workdir
     equal(run, longer)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluation.every_epochs=2 epochs=3",
+        "evaluation.every_steps=7 epochs=2 schedule=plateau schedule.patience=1",
+        "steps=22",
+    ],
+)
+def test_more_epochs_are_refused_after_an_evaluation_that_a_longer_run_does_not_do(
+    dltrain, workdir, words, capsys
+):
+    """Its row, its counts and the window of its means stayed, so that `reproduce` found another run."""
+    dltrain(*words.split(), "early_stopping.patience=3", "dataset.limit=200", "quiet=true", "name=cut")
+    run = only_run(workdir, "cut")
+    longer = "steps=40" if words == "steps=22" else "epochs=5"
+    end = run.summary["steps"]
+    refused(
+        dltrain,
+        UserError,
+        2,
+        f"it was evaluated at its end, step {end}, where a longer one is not",
+        run.path,
+        longer,
+    )
+    assert run.summary["status"] == "completed"
+    # the printed cure
+    assert dltrain("rerun", run.path, longer, "name=again") == 0
+    assert only_run(workdir, "again").summary["steps"] > end
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluation.every_epochs=2 epochs=4",
+        "evaluation.every_steps=6 epochs=3",
+        "evaluation.every_steps=5 steps=20 schedule=plateau schedule.patience=1",
+    ],
+)
+def test_more_epochs_after_an_end_that_is_evaluated_in_any_case(dltrain, workdir, words):
+    usual = (*words.split(), "dataset.limit=200", "early_stopping.min_delta=0.2", "quiet=true")
+    longer = "steps=40" if "steps=20" in words else "epochs=6"
+    golden = golden_run(
+        workdir, *(w for w in usual if w.partition("=")[0] != longer.partition("=")[0]), longer
+    )
+    dltrain(*usual, "name=cut")
+    run = only_run(workdir, "cut")
+    dltrain("resume", run.path, longer)
+    equal(run, golden)
+
+
+def test_more_epochs_of_a_run_that_ended_before_its_last_evaluation(dltrain, workdir):
+    usual = ("evaluation.every_epochs=2", "dataset.limit=200", "early_stopping.min_delta=0.2", "quiet=true")
+    golden = golden_run(workdir, *usual, "epochs=6")
+    run = cut_run(workdir, 10, *usual, "checkpoint.every_steps=3", "epochs=3")
+    dltrain("resume", run.path, "epochs=6")
+    equal(run, golden)
+
+
 def test_fewer_epochs_are_refused(dltrain, workdir):
     run = cut_run(workdir, 30, "epochs=3", "quiet=true")
     refused(dltrain, UserError, 2, "can only grow in a resumed run", run.path, "epochs=2")
+
+
+@pytest.mark.parametrize("former", [None, [20] * 10])
+def test_a_limited_run_of_a_version_that_drew_other_samples_is_refused(dltrain, workdir, former):
+    run = cut_run(workdir, 6, "dataset.limit=205", "checkpoint.every_steps=3", "epochs=3", "quiet=true")
+    for folder in checkpoints(run):
+        assert sum(json.loads((folder / "manifest.json").read_text())["class_counts"]) == 205
+        edit_manifest(folder, class_counts=former)
+    refused(dltrain, DataProblem, 3, "dataset.limit kept other samples of the training split", run.path)
+    assert dltrain("rerun", run.path, "steps=1", "name=again") == 0
 
 
 def test_33_another_thread_count_is_told(dltrain, cut, capsys):

@@ -172,7 +172,7 @@ def test_a_resumed_run_goes_on_in_its_loggers(train, own, monkeypatch):
 
 
 def test_a_resumed_run_goes_on_in_the_folder_of_its_curves(train):
-    run = train("dataset.limit=150", "model.hidden=[8]", "steps=2")
+    run = train("dataset.limit=150", "model.hidden=[8]", "steps=2", "evaluation.every_steps=2")
     assert len(events_of(run.path)) == 1
     dispatch(["resume", str(run.path), "steps=4", "quiet=true"])
     assert len(events_of(run.path)) == 2 and not (run.path / "tensorboard").exists()
@@ -201,7 +201,7 @@ def test_a_run_of_an_earlier_version_goes_on_in_its_subfolder(train):
 
 
 def test_a_run_from_before_the_group_keeps_its_curves(train):
-    run = train("dataset.limit=150", "model.hidden=[8]", "steps=2")
+    run = train("dataset.limit=150", "model.hidden=[8]", "steps=2", "evaluation.every_steps=2")
     file = run.path / "config.yaml"
     config = yaml.safe_load(file.read_text())
     del config["logger"], config["words"]["logger"]

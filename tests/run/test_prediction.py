@@ -281,6 +281,24 @@ def test_images_by_hand(digits):
     assert (digits.predict(images).labels == load_digits().target[:50].astype(str)).mean() > 0.8
 
 
+def test_numbers_of_another_byte_order_and_masked_ones(digits, kinds):
+    """Big-endian arrays were "no array of numbers", and a mask was ignored."""
+    images = np.random.default_rng(0).random((3, 8, 8)).astype(np.float32)
+    wanted = digits.predict(images).outputs
+    for form in (images.astype(">f4"), np.ma.masked_array(images), np.ma.masked_less(images, -1)):
+        np.testing.assert_array_equal(digits.predict(form).outputs, wanted)
+    with pytest.raises(
+        errors.DataProblem, match=r"1 of the 192 values are masked; fill them first: data.filled"
+    ):
+        digits.predict(np.ma.masked_equal(images, images[1, 2, 3]))
+    columns = {name: [row[name] for row in NEW] for name in NEW[0]}
+    ages = np.array([math.nan if age is None else age for age in columns["age"]])
+    missing = kinds.predict(columns | {"age": [None, *columns["age"][1:]]}).outputs
+    first = np.arange(len(ages)) == 0
+    for form in (np.ma.masked_array(ages, mask=first), np.where(first, math.nan, ages).astype(">f8")):
+        np.testing.assert_array_equal(kinds.predict(columns | {"age": form}).outputs, missing)
+
+
 def test_bytes_are_fractions_of_full_brightness(digits):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), np.uint8)
     np.testing.assert_allclose(

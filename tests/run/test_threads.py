@@ -62,7 +62,7 @@ def test_a_resumed_run_has_its_former_threads(train, dltrain, monkeypatch, saved
     with monkeypatch.context() as earlier_version:
         if saved != "in config.yaml":
             earlier_version.setattr(experiment, "with_threads", lambda config, threads: config)
-        run = train(*BRIEF)
+        run = train(*BRIEF, "evaluation.every_steps=2")
     assert (run.summary["threads"], config_of(run)["threads"]) == (
         2,
         2 if saved == "in config.yaml" else None,

@@ -185,6 +185,19 @@ def test_few_repetitions_are_not_tested(workdir):
     ]
 
 
+def test_the_command_that_repeats_runs_of_several_folds_has_all_of_them(workdir):
+    """It proposed five seeds of the first fold."""
+    runs = [
+        make_run(
+            workdir / OUTPUT / "n" / stamp(n), n, {"optimizer.lr": n // 3 + 1.0, "folds": 3, "fold": n % 3},
+            overrides=[f"lr={n // 3 + 1}", "folds=3", f"fold={n % 3}"],
+        )
+        for n in range(6)
+    ]  # fmt: skip
+    lines = compared(*runs).conclusion
+    assert lines[1:] == [f"dltrain -m lr={lr} folds=3 seed=0,1,2,3,4 fold=0,1,2" for lr in (1, 2)]
+
+
 def test_the_command_that_repeats_a_run_has_its_words_and_its_folder_of_words(workdir):
     command = "dltrain --config-dir mine model=own 'name=a b' seed=3"
     runs = [

@@ -115,6 +115,21 @@ def test_best_is_the_lowest_not_the_latest(train):
     assert run.summary["best_epoch"] == 1 + losses.index(min(losses))
 
 
+@pytest.mark.parametrize("early_stopping", ["none", "patience"])
+def test_a_run_that_converges_between_evaluations_is_evaluated_where_it_stops(train, dltrain, early_stopping):
+    """It had no row, no best weights and no objective."""
+    words = ("dataset.limit=200", f"early_stopping={early_stopping}")
+    run = train(*words, "early_stopping.tolerance=1e9", "epochs=3")
+    assert (run.summary["status"], run.summary["steps"]) == ("converged", 1)
+    assert "below tolerance" in run.summary["stop_reason"]
+    # second truth: a run that ends at this step, and is evaluated there
+    whole = train(*words, "steps=1")
+    assert run.timeless_rows == whole.timeless_rows and len(run.rows) == 1
+    assert run.summary["objective"] == whole.summary["objective"] == run.rows[0]["val/loss"]
+    assert_equal(run.best_weights, whole.best_weights)
+    assert dltrain("reproduce", run.path) == 0
+
+
 def test_tolerance_ends_a_run_as_converged(train):
     run = train("early_stopping.tolerance=1e9", "epochs=3")
     assert run.summary["status"] == "converged"

@@ -27,6 +27,7 @@ from dltrain.data.tables.amounts import (
     quantities,
 )
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
+from dltrain.data.tables.century import has_century, in_century, last_year_of
 from dltrain.data.tables.cures import StrayValues, call_missing, date_cure, short, typed, unfit_cure
 from dltrain.data.tables.digits import LARGEST, merge, texts_merge
 from dltrain.data.tables.identifiers import MOST_LEVELS, TELLING_ROWS
@@ -107,6 +108,8 @@ class Columns:
         self.word_notes: dict[str, str] = {}
         # columns that are numbers or dates for the most part, with the refusal of what else they hold
         self._mixed: dict[str, StrayValues] = {}
+        # columns whose values begin with a number or look like dates, but are read as texts: one of the values
+        self.unread: dict[str, str] = {}
         self._unit_notes: dict[str, str] = {}
         # texts of the rows in `broken` that may stand for a missing value
         self._odd_words: dict[str, None] = {}
@@ -341,8 +344,21 @@ class Columns:
                 f"the day or the month first;\nset 'dataset.date_format=\"{formats[0]}\"' or "
                 f"'dataset.date_format=\"{formats[1]}\"', or leave it out: {typed('drop', [name])}"
             )
+        form = self._format("date", formats[0])
+        if not has_century(formats[0]):
+            form = replace(form, last_year=last_year_of(times[good & present]))
+            times = in_century(times, form.last_year)
+            self._note_century(name, form.last_year, times[good & present])
         values = np.append(np.where(good & present, times, np.datetime64("NaT")), np.datetime64("NaT"))
-        return Column(name, self._format("date", formats[0]), values[coded.codes])
+        return Column(name, form, values[coded.codes])
+
+    def _note_century(self, name: str, last_year: int, times: NDArray[np.datetime64]) -> None:
+        """Say which years two digits were taken for, and what dates this gives."""
+        first, last = (str(time.astype("datetime64[D]")) for time in (times.min(), times.max()))
+        self.word_notes[name] = (
+            f"years    {name}: two digits are {last_year - 99} to {last_year}, which gives dates from {first} to {last}; for others, "
+            "write four digits"
+        )
 
     def _category(self, name: str, coded: Coded, present: Flags) -> Column | LeftOut:
         levels, rows = int(present.sum()), int(coded.counts[present].sum())
@@ -353,6 +369,9 @@ class Columns:
             # numbers written in two ways
             raise mixed
         if levels == rows >= TELLING_ROWS and not text.are_sentences(coded.texts.filter(pa.array(present))):
+            self._note_unread(
+                name, coded, present, text.has_clock(coded.texts) | text.is_date_like(coded.texts)
+            )
             return LeftOut(name, "identifier")
         if (
             levels > MOST_LEVELS
@@ -370,7 +389,18 @@ class Columns:
                 f"words    {name}: categories, for {some(map(repr, mixed.words))} among {mixed.what}; to learn from these, "
                 f"{call_missing(mixed.words, self.reading.missing_words)}"
             )
+        if what == "text" and name not in self.word_notes:
+            dates = text.is_date_like(coded.texts)
+            self._note_unread(name, coded, present, text.begins_with_number(coded.texts) | dates)
         return self._levels_of(name, coded, present)
+
+    def _note_unread(self, name: str, coded: Coded, present: Flags, like: Flags) -> None:
+        """Note a value of a column most of which are `like` numbers or dates, though none of the known forms."""
+        if name in self.targets or not 2 * coded.counts[present & like].sum() > coded.counts[present].sum():
+            return
+        shown = present & like & ~text.looks_like_numbers(coded.texts)
+        row = coded.first_row(shown if shown.any() else present & like)
+        self.unread[name] = str(coded.texts[int(coded.codes[row])].as_py())
 
     # a column as something known ---------------------------------------------------------------------------------
 
@@ -456,7 +486,14 @@ class Columns:
         before, now = (
             coded.counts[present & text.dates(coded.texts, form)[1]].sum() for form in (wanted.date, given)
         )
-        return replace(wanted, date=given) if now >= before else wanted
+        if now < before:
+            return wanted
+        last_year = wanted.last_year
+        if not (last_year or has_century(given)):
+            # the training had four digits
+            times, good = text.dates(coded.texts, given)
+            last_year = last_year_of(times[good & present])
+        return replace(wanted, date=given, last_year=last_year)
 
     def _unfit(self, name: str, wanted: Format, coded: Coded, present: Flags, good: Flags) -> None:
         """Raise DataError for the first text that does not fit its column, or note all rows that have one.
@@ -531,7 +568,8 @@ def _by(texts: Any, wanted: Format, decimal: str) -> tuple[NDArray[Any], Flags]:
     if wanted.kind == "number":
         return _numbers(texts, decimal, wanted.unit)
     if wanted.kind == "date":
-        return text.dates(texts, wanted.date)
+        times, good = text.dates(texts, wanted.date)
+        return times if has_century(wanted.date) else in_century(times, wanted.last_year), good
     true = text.is_word(texts, ("true", "1"))
     return true.astype(np.float64), true | text.is_word(texts, ("false", "0"))
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dltrain.data.errors import some
+from dltrain.data.raw import SPLIT_WORDS, TRAIN
 from dltrain.data.tables.columns import Column, LeftOut
-from dltrain.data.tables.cures import typed
+from dltrain.data.tables.cures import short, typed, value
 from dltrain.data.tables.identifiers import MOST_LEVELS, are_all_different
 from dltrain.data.tables.parts import Part
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.rules import Kind
-from dltrain.data.tables.text import DIGITS
+from dltrain.data.tables.text import DIGITS, alike
 from dltrain.text import counted
 
 _TELLING = 100  # fewer rows do not tell that a column alone gives the classes
@@ -105,6 +106,64 @@ def level_notes(chosen: Sequence[Column], asked: Mapping[str, Sequence[str]]) ->
         f"to learn from fewer, leave {'it' if len(found) == 1 else 'them'} out of dataset.{key}"
         for key, names in asked.items()
         if (found := [name for name in names if name in many])
+    ]
+
+
+def unread_notes(
+    unread: Mapping[str, str], left_out: Sequence[LeftOut], categorical: Sequence[str], drop: Sequence[str]
+) -> list[str]:
+    """Name the columns whose values begin with numbers or look like dates, and are learned from as categories or not at all.
+
+    unread: one of the values by column; categorical, drop: what the user gave for these keys
+    """
+    gone = {column.name for column in left_out}
+    found = []
+    for what, key, given, names in (
+        ("categories", "categorical", categorical, [name for name in unread if name not in gone]),
+        ("left out", "drop", drop, [name for name in unread if name in gone]),
+    ):
+        if names:
+            shown = some((f"{name} ({short(unread[name])})" for name in names), 6)
+            found.append(
+                f"unread   {shown}: {what}, though most values begin with a number or look like a date; for amounts write plain "
+                f"numbers (minutes for a time) or dates such as 2024-01-31; to leave it so, {typed(key, [*given, *names])}"
+            )
+    return found
+
+
+def alike_notes(chosen: Sequence[Column]) -> list[str]:
+    """Name the categories two values of which differ in case or spaces only."""
+    pairs = {column.name: alike(column.levels) for column in chosen if column.format.kind == "category"}
+    shown = [f"{name} ({pair[0]!r} and {pair[1]!r})" for name, pair in pairs.items() if pair]
+    return [
+        f"alike    {some(shown, 6)}: values that differ in case or spaces only are learned from as different ones; write them alike "
+        "if they are one"
+    ] * bool(shown)
+
+
+def header_notes(names: Collection[str], targets: Collection[str]) -> list[str]:
+    """Say that the names of the columns are numbers, as where a file has no header; 0, 1, 2, … or years in a row are names."""
+    others = [name for name in names if name not in targets]
+    try:
+        numbers = [float(name) for name in others]
+    except ValueError:
+        return []
+    if not others or all(right - left == 1 for left, right in zip(numbers, numbers[1:], strict=False)):
+        return []
+    return [
+        f"header   the columns are called {some(others, 4)}, which are numbers: if the first line is data, put a line of names above it"
+    ]
+
+
+def split_notes(columns: Sequence[Column]) -> list[str]:
+    """Name the categories that hold the names of splits and nothing else, among them train."""
+    marked = {c.name: {SPLIT_WORDS.get(level.lower()) for level in c.levels} for c in columns if c.levels}
+    names = [
+        name for name, marks in marked.items() if None not in marks and TRAIN in marks and len(marks) > 1
+    ]
+    return [
+        f"split    {name} holds names of splits, and is learned from as a category; to split the rows by it: {value('split_column', name)}"
+        for name in names
     ]
 
 

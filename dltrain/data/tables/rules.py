@@ -19,7 +19,8 @@ class Format:
 
     decimal: mark of its numbers, "." or "," ("" in a category of text); another file may have another one. date: `iso` or
     a format of strptime. missing_words: of the user, beside the known ones. unit: "%", or the sign or code of
-    a currency, of numbers that are written with it.
+    a currency, of numbers that are written with it. last_year: of a date with two digits for the year, the last of the hundred
+    years that they stand for; 0 in files of versions that took them for 1969 to 2068.
     """
 
     kind: Kind
@@ -27,6 +28,7 @@ class Format:
     date: str = ""
     missing_words: tuple[str, ...] = ()
     unit: str = ""
+    last_year: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def _check_types(rule: Rule) -> None:
     parts = DATE_PARTS if form.kind == "date" else ("",)
     sound = (
         form.kind in get_args(Kind)
+        and type(form.last_year) is int
+        and 0 <= form.last_year <= 9999
         and all(isinstance(text, str) for text in texts)
         and (rule.fill is None or isinstance(rule.fill, fill))
         and isinstance(rule.indicator, bool)

@@ -193,13 +193,9 @@ def _check_some(columns: Columns, name: str, kept: Flags) -> None:
 
 
 def _alike(names: Sequence[str]) -> str:
-    """Return the first two classes whose names differ in case or spaces only, for the note; or ''."""
-    seen: dict[str, str] = {}
-    for name in names:
-        former = seen.setdefault("".join(name.casefold().split()), name)
-        if former != name:
-            return f" ({former!r} and {name!r} are two of them)"
-    return ""
+    """Return the first two classes whose names differ in case or spaces only, for the note; or ""."""
+    pair = text.alike(names)
+    return f" ({pair[0]!r} and {pair[1]!r} are two of them)" if pair else ""
 
 
 def _note(what: str, how: str, dropped: int) -> str:

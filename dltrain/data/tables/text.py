@@ -56,11 +56,16 @@ def code(column: Any) -> Coded:
     if isinstance(parts, pa.ChunkedArray):
         parts = parts.chunk(0) if parts.num_chunks else pa.array([], pa.string()).dictionary_encode()
     raw = parts.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-    again = pc.utf8_trim_whitespace(parts.dictionary.cast(pa.string())).dictionary_encode()
+    again = with_minus(pc.utf8_trim_whitespace(parts.dictionary.cast(pa.string()))).dictionary_encode()
     to = np.append(again.indices.to_numpy(zero_copy_only=False), -1).astype(np.int32)
     codes = to[raw]
     counts = np.bincount(codes[codes >= 0], minlength=len(again.dictionary))
     return Coded(again.dictionary, codes, counts)
+
+
+def with_minus(texts: Any) -> Any:
+    """Return texts with a hyphen in place of the sign U+2212 before a number, as spreadsheets and web pages write it."""
+    return pc.replace_substring_regex(texts, r"\x{2212}([^\s\d]?\d)", r"-\1")
 
 
 def without_missing(column: Any) -> Any:
@@ -172,6 +177,16 @@ def is_date_like(texts: Any) -> Flags:
     return matches(texts, _DATE_LIKE)
 
 
+def has_clock(texts: Any) -> Flags:
+    """Tell which texts are times of a day, such as 09:30."""
+    return matches(texts, r"^\d{1,2}:\d{2}(:\d{2})?( ?(?i:[ap]m))?$")
+
+
+def begins_with_number(texts: Any) -> Flags:
+    """Tell which texts begin with a digit, behind a sign or not."""
+    return matches(texts, r"^[+-]?\d")
+
+
 def date_formats(texts: Any) -> list[str]:
     """Return the formats that read the most of these texts; several where day and month can be taken for each other."""
     timed = bool(pc.any(pc.match_substring(texts, ":")).as_py())
@@ -275,6 +290,20 @@ def flags(found: Any) -> Flags:
     """Return Arrow's truths as an array; null is false."""
     truths: Flags = found.fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
     return truths
+
+
+def alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first two names that differ in case or spaces only, None where there are none.
+
+    >>> alike(["no", "Yes", "yes"])
+    ('Yes', 'yes')
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        former = seen.setdefault("".join(name.casefold().split()), name)
+        if former != name:
+            return former, name
+    return None
 
 
 def is_identifier_name(name: str) -> bool:

@@ -115,14 +115,18 @@ def data_names(parts: Sequence[Sequence[Group]]) -> list[str]:
 
 
 def repeated(group: Group) -> str:
-    """Return the command that trains a configuration with enough seeds."""
+    """Return the command that trains a configuration with enough seeds, on the folds that its runs have."""
     member = group.members[0]
-    kept = [text for text in member.overrides if text.lstrip("+").partition("=")[0] != "seed"]
-    seeds = ",".join(map(str, range(statistics.ENOUGH)))
+    again = {"seed": list(range(statistics.ENOUGH))}
+    folds = {fold for run in group.members if isinstance(fold := run.config.get("fold"), int)}
+    if len(folds) > 1:
+        again["fold"] = sorted(folds)
+    kept = [text for text in member.overrides if text.lstrip("+").partition("=")[0] not in again]
+    axes = [f"{key}={','.join(map(str, values))}" for key, values in again.items()]
     options = zip(
         ("--config-name", "--config-dir"), options_of(str(member.summary.get("command") or "")), strict=True
     )
-    return typed("-m", *kept, f"seed={seeds}", *(word for pair in options if pair[1] for word in pair))
+    return typed("-m", *kept, *axes, *(word for pair in options if pair[1] for word in pair))
 
 
 def _is_whole(member: Member) -> bool:

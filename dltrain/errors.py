@@ -20,6 +20,8 @@ UNWRITABLE = FULL | {errno.EROFS}
 DISK = UNWRITABLE | {errno.EFBIG, errno.EIO, errno.ESTALE, errno.EBUSY, errno.EMFILE, errno.ENFILE}
 # of files and folders of another user
 DENIED = frozenset({errno.EACCES, errno.EPERM})
+# what was not even opened may be whole
+UNASKED = DENIED | {errno.EMFILE, errno.ENFILE}
 
 
 class UserError(Exception):

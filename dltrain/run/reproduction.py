@@ -22,7 +22,6 @@ from dltrain.config.own_code import changed_since
 from dltrain.config.rules import parse_rule
 from dltrain.config.schema import Config
 from dltrain.data.changes import data_changes
-from dltrain.data.tensor_files import load_tensors
 from dltrain.errors import CheckpointProblem, DataProblem, typed
 from dltrain.metrics.report import CONFUSION, PER_CLASS
 from dltrain.ranges import Threads
@@ -36,6 +35,7 @@ from dltrain.run.verification import Records
 from dltrain.storage import checkpoint
 from dltrain.storage.run_folder import STATISTICS, RunFolder, read_statistics
 from dltrain.storage.summary import MAX_TABLE_BYTES, WHOLE, read_text
+from dltrain.storage.tensors import load_tensors
 from dltrain.text import first_line
 from dltrain.training.trainer import Trainer
 

@@ -24,7 +24,6 @@ from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
-from dltrain.data.tensor_files import load_tensors
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem, DataProblem, UserError
 from dltrain.loggers.events import EARLIER, EVENT_FILES, Best
@@ -44,6 +43,7 @@ from dltrain.storage.summary import (
     read_summary,
     read_text,
 )
+from dltrain.storage.tensors import load_tensors
 from dltrain.text import first_line
 
 # what the version that wrote no manifest of a run, commit caa09af, wrote neither: keys of summary.json, files, keys of the

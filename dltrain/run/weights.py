@@ -45,7 +45,7 @@ def best_weights(path: Path) -> dict[str, Tensor]:
     """
     from safetensors import SafetensorError
 
-    from dltrain.data.tensor_files import load_tensors
+    from dltrain.storage.tensors import load_tensors
 
     file = path / "checkpoints" / "best.safetensors"
     if not file.is_file() and is_held(path / "run.lock"):

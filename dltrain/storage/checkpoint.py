@@ -27,10 +27,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from dltrain.errors import CheckpointProblem
+from dltrain.errors import UNASKED, CheckpointProblem
 from dltrain.storage import files
 from dltrain.storage.manifest import digest
-from dltrain.storage.tensors import is_dense, num_bytes, tensors_in
+from dltrain.storage.tensors import is_dense, load_tensors, num_bytes, tensors_in
 from dltrain.strict_json import loads
 
 FORMAT = 1
@@ -54,11 +54,9 @@ class Checkpoint:
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:
         """Return the model's tensors by name: as trained, or averaged if the checkpoint has averages."""
-        from safetensors.torch import load_file
-
         # a file that the manifest does not name is none of the checkpoint
         has_averages = AVERAGED in self.manifest["sha256"]
-        return load_file(self.folder / (AVERAGED if averaged and has_averages else WEIGHTS))
+        return load_tensors(self.folder / (AVERAGED if averaged and has_averages else WEIGHTS))
 
     def state(self) -> dict[str, Any]:
         """Return plain data and tensors. Raises CheckpointProblem for a file that holds anything else."""
@@ -236,6 +234,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         int(manifest["step"]), dict(manifest["best"]), int(manifest["best_step"])
         known = {WEIGHTS, STATE} <= dict(manifest["sha256"]).keys()
     except (OSError, ArithmeticError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno in UNASKED:
+            raise
         raise CheckpointProblem(f"{folder} has no readable manifest ({type(error).__name__})") from None
     if version > FORMAT:
         raise NewerFormat(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
-from dltrain.errors import CheckpointProblem, ResourceProblem, typed
+from dltrain.errors import UNASKED, CheckpointProblem, ResourceProblem, typed
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, EventLog
 from dltrain.storage.files import clear_temporary, overwrite, replace
@@ -27,6 +27,7 @@ from dltrain.storage.growing_file import GrowingFile
 from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
 from dltrain.storage.summary import read_rows, read_text
+from dltrain.storage.tensors import load_tensors
 from dltrain.text import first_line
 
 _log = logging.getLogger(__name__)
@@ -306,12 +307,13 @@ def number(value: float) -> str:
 def read_statistics(path: Path) -> dict[str, Tensor] | None:
     """Return mean and std of the inputs of a run, None if the folder has none yet."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     file = path / "checkpoints" / STATISTICS
     try:
-        return load_file(file) if file.is_file() else None
+        return load_tensors(file) if file.is_file() else None
     except (SafetensorError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in UNASKED:
+            raise
         raise CheckpointProblem(f"{file} is damaged ({error})") from None
 
 

@@ -1,12 +1,25 @@
-"""Tensors in nested plain data, as in the state of a run."""
+"""Tensors in files and in nested plain data, as in the state of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file. Raises SafetensorError for a damaged one, OSError."""
+    from safetensors.torch import load, load_file
+
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        # the library takes paths as text only
+        return load(file.read_bytes())
+    return load_file(file)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -189,3 +189,27 @@ def test_a_signal_does_not_say_saved_where_nothing_was(dltrain, workdir, monkeyp
     monkeypatch.setattr(checkpoint, "_write_files", fail)
     with pytest.raises(ResourceProblem, match="A checkpoint could not be written"):
         dltrain(*BRIEF, "evaluation.every_steps=100")
+
+
+def test_a_run_below_a_path_that_is_no_utf8(dltrain, workdir, monkeypatch, capsys):
+    """The library of safetensors takes paths as text; the run is whole all the same."""
+    odd = os.fsdecode(b"a\xffb")
+    try:
+        os.mkdir(odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    monkeypatch.chdir(odd)
+    assert dltrain("epochs=1", "name=x", "quiet=true", "averaging=ema") == 0
+    (run,) = Path("outputs/x").iterdir()
+    assert dltrain("verify", run) == 0
+    assert dltrain("evaluate", run, "evaluation.bootstrap=0") == 0
+    assert dltrain("resume", run, "epochs=2") == 0
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(cut, monkeypatch):
+    def denied(*arguments: object, **keys: object) -> str:
+        raise PermissionError(13, "Permission denied", "manifest.json")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(PermissionError):
+        checkpoint.newest(cut.path / "checkpoints")

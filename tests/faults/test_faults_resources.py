@@ -452,7 +452,7 @@ def test_a_working_folder_that_reads_as_a_link_is_named(workdir, dltrain, monkey
 def test_best_weights_below_a_path_that_is_no_utf_8_are_read(tmp_path):
     from safetensors.torch import save
 
-    from dltrain.data.tensor_files import load_tensors
+    from dltrain.storage.tensors import load_tensors
 
     file = tmp_path / os.fsdecode(b"a\xff") / "best.safetensors"
     file.parent.mkdir()

@@ -110,7 +110,7 @@ def run(arguments: list[str]) -> int:
         try:
             part = of_split(asked.split, predictors, asked.runs, asked.keep, typed)
         except DataProblem as error:
-            raise moved_data(error, configs, asked.runs, ["predict", *arguments]) from error
+            raise moved_data(error, configs, asked.runs, ["predict", *arguments], catalogue) from error
         return report([part.decided(threshold)], asked)
     given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
     parts = [predicted(item, predictors, asked.keep, typed) for item in given]

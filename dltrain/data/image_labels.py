@@ -190,7 +190,7 @@ def _positions(table: Table, column: str, how: str, files: Sequence[str], root: 
     if missing:
         raise DataError(
             f"{len(missing):,} of {len(words):,} files that {table.path} names are not below {root}: {some(missing, 10)}; take "
-            "their rows out, or put the files there"
+            f"their rows out, or put the files there; another table: {value('labels', 'FILE.csv')}"
         )
     twice = [words[i] for i in np.flatnonzero(positions == -1)]
     if twice:

@@ -18,6 +18,11 @@ from dltrain.data.errors import DataError
 from dltrain.data.prepare import prepare
 from dltrain.data.table import csv
 from dltrain.data.tables import text
+from dltrain.data.tables.arrow import as_floats
+from dltrain.data.tables.columns import Column, Columns
+from dltrain.data.tables.read import Table
+from dltrain.data.tables.reading import Reading
+from dltrain.data.tables.rules import Format
 
 
 def by_python(value: str, form: str) -> datetime | None:
@@ -121,3 +126,24 @@ def test_days_with_a_year_of_two_digits_are_dates_and_versions_are_not(tmp_path:
     rules = {rule.name: rule for rule in contract.columns}
     assert rules["value"].format.date == "%d.%m.%y" and rules["version"].format.kind == "category"
     assert by_python("05.01.23", "%d.%m.%y") == datetime(2023, 1, 5)
+
+
+def test_nanoseconds_are_cut_to_microseconds(tmp_path: Path) -> None:
+    """Parquet of pandas has them, and text may have nine digits; durations in nanoseconds are seconds."""
+    moments = ["2024-01-01T10:00:00.123456789", "2024-06-01T00:00:00.000000001", "1969-12-31T23:59:59.5"] * 4
+    wanted = [datetime.fromisoformat(moment[:26]) for moment in moments]
+    times = pa.array(np.array(moments, "datetime64[ns]"))
+    for values in (times, pa.array(moments)):
+        table = Table(Path("t.parquet"), {"at": pa.chunked_array([values])})
+        columns = Columns(table, Reading(), ["at"])
+        found = columns.infer("at")
+        assert isinstance(found, Column) and found.format == Format("date", "", "iso")
+        assert found.values.tolist() == wanted
+        assert columns.parse("at", found.format).values.tolist() == wanted
+    spans = pa.chunked_array([pa.array([1_500_000_001, None], pa.duration("ns"))])
+    assert as_floats(spans)[0] == 1.500000001 and np.isnan(as_floats(spans)[1])
+    far = pa.chunked_array([pa.array([2**60], pa.int64()).cast(pa.timestamp("s"))])
+    distant = Columns(Table(Path("t.parquet"), {"at": far}), Reading(), ["at"], tolerant=True)
+    for read in (distant.infer, lambda name: distant.parse(name, Format("date", "", "iso"))):
+        with pytest.raises(DataError, match=r"column 'at' of t.parquet holds times.*dataset.drop=.at"):
+            read("at")

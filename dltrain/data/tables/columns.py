@@ -191,7 +191,7 @@ class Columns:
         if pa.types.is_boolean(kind):
             return Column(name, self._format("boolean"), as_floats(column))
         if is_time(kind):
-            return Column(name, self._format("date", "iso"), as_times(column))
+            return Column(name, self._format("date", "iso"), self._times(name))
         if not is_text(kind):
             return LeftOut(name, f"values of type {kind}")
         if name in self._plain and not self._has_points(name):
@@ -402,7 +402,7 @@ class Columns:
         if wanted.kind == "category":
             return self.category(name) if wanted.decimal else self._text_levels(name)
         if wanted.kind == "date" and is_time(column.type):
-            return Column(name, wanted, as_times(column))
+            return Column(name, wanted, self._times(name))
         if wanted.date == text.DIGITS and is_number(column.type):
             values = as_floats(column)
             if (times := text.dates_of_digits(values)) is not None:
@@ -432,6 +432,15 @@ class Columns:
             if wanted.kind == "date"
             else self._fitting(name, wanted, spread_out)
         )
+
+    def _times(self, name: str) -> NDArray[np.datetime64]:
+        try:
+            return as_times(self.table.columns[name])
+        except pa.ArrowException as error:
+            raise DataError(
+                f"column {name!r} of {self.table.path} holds times that cannot be read ({short(str(error))}); leave it out: "
+                f"{typed('drop', [name])}"
+            ) from error
 
     def _unit_here(self, name: str, wanted: Format, coded: Coded) -> Format:
         """Return the format of a column, without its currency where no value of this file has one."""

@@ -244,6 +244,8 @@ def dates_of_digits(values: Floats) -> Times | None:
 def _iso(texts: Any) -> tuple[Times, Flags]:
     zoned = matches(texts, _ISO + _ZONE)
     good = matches(texts, _ISO + "$") | zoned
+    # nanoseconds are cut
+    texts = pc.replace_substring_regex(texts, r"(\.\d{6})\d+", r"\1")
     values = np.full(len(texts), "NaT", "datetime64[us]")
     for chosen, kind in ((good & ~zoned, pa.timestamp("us")), (good & zoned, pa.timestamp("us", "UTC"))):
         if chosen.any():

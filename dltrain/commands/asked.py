@@ -162,7 +162,9 @@ def moved_data(
     given = {word.lstrip("+").partition("=")[0] for word in command}
     for config, path in zip(configs, paths, strict=True):
         others = beside(config, catalogue)
-        keys = [key for key in (*PLACES, *others) if config.dataset.get(key) and f"dataset.{key}" not in given]
+        keys = [
+            key for key in (*PLACES, *others) if config.dataset.get(key) and f"dataset.{key}" not in given
+        ]
         gone = [key for key in keys if not os.path.exists(os.path.expanduser(str(config.dataset[key])))]
         if not gone:
             continue

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dltrain.data.errors import DataError, nearest, some
-from dltrain.data.pixels import RESIZES
+from dltrain.data.pixels import RESIZES, WHITE
 from dltrain.data.raw import Encoder, RawData, class_numbers
 from dltrain.data.spec import TargetScale, Task
 from dltrain.data.split_names import SPLIT_NAMES
@@ -66,6 +66,8 @@ class Contract:
     outputs: int = 0
     # how images of another size are brought to that of the model, a word of `dltrain.data.pixels`; empty: they are refused
     resize: str = ""
+    # value that is white in image files of 16 bits
+    full_scale: int = WHITE
     # images are uint8, from 0 to 255
     in_bytes: bool = False
     # SHA-256 of all samples and targets; empty where they are too many, or are read from files one by one
@@ -101,6 +103,7 @@ class Contract:
             fingerprint=fingerprint,
             outputs=class_numbers(raw) if raw.task == "classification" else raw.targets.shape[1],
             resize=raw.resize,
+            full_scale=raw.full_scale,
             in_bytes=not isinstance(samples, Tensor) or samples.dtype == torch.uint8,
             content=content_of(raw),
             left_out=dict(raw.left_out),
@@ -311,6 +314,8 @@ def _check_types(contract: Contract) -> None:
         contract.task in get_args(Task)
         and all(isinstance(name, str) for name in contract.class_names)
         and contract.resize in ("", *RESIZES)
+        and type(contract.full_scale) is int
+        and 1 <= contract.full_scale <= WHITE
         and all(isinstance(number, int | float) for number in numbers)
         and len(contract.target_mean) == len(contract.target_std)
         and isinstance(contract.skipped, dict)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -22,12 +22,14 @@ from dltrain.data.image_files import (
     common_size,
     copies,
     decoded_records,
+    has_trait,
     is_hidden,
+    levels_note,
     look_at_all,
     names_and_sizes,
     traits_note,
 )
-from dltrain.data.pixels import ENDINGS, MAX_PIXELS, RESIZES, Form, Resize
+from dltrain.data.pixels import ENDINGS, MAX_PIXELS, RESIZES, WHITE, Form, Resize, Trait
 from dltrain.data.raw import SPLIT_WORDS, RawData
 from dltrain.data.skipped import without_unusable
 from dltrain.data.split_names import SPLIT_NAMES
@@ -60,6 +62,7 @@ def image_folder(
     split_column: str | None = None,
     task: Literal["classification", "regression", "auto"] = "auto",
     broken: Literal["refuse", "skip"] = "refuse",
+    full_scale: Annotated[int, "in [1, 65535]"] = WHITE,
     cache: bool = True,
 ) -> RawData:
     """Your images: ROOT/CLASS/*.jpg, ROOT/train/CLASS and ROOT/test/CLASS, or a table of labels.
@@ -84,6 +87,7 @@ def image_folder(
         split_column: column of `labels` that holds train, val or test; null finds it by these words
         task: of `labels`; auto takes text, two values and 0 or 1 to at most 10 as classes
         broken: refuse to train where an image cannot be used, or skip these images: they are listed, and kept in data.json
+        full_scale: value that is white in images of 16 bits: 4095 of scans of 12 bits, or most of the 256 gray levels are lost
         cache: keep the decoded images in the cache folder (docs/images.md) where they take at most 2 GiB
     """
     folder = Path(os.path.expanduser(root))
@@ -104,7 +108,7 @@ def image_folder(
     else:
         listed = _by_labels(folder, found, Path(os.path.expanduser(labels)), columns, task)
     height, width = wanted or common_size(folder, [path for path, _ in listed.images])
-    form = Form(height, width, color, resize if wanted is not None else "")
+    form = Form(height, width, color, resize if wanted is not None else "", full_scale)
     reader = _reader(folder, listed, form)
     if broken == "skip":
         images, kept = without_unusable(reader, listed.images, listed.raw, cache)
@@ -116,6 +120,7 @@ def image_folder(
         describe=reader.path,
         locate=reader.locate,
         resize=reader.form.resize,
+        full_scale=full_scale,
         files=names_and_sizes(listed.images),
     )
     return _described(raw, reader, listed, found, cache)
@@ -159,11 +164,13 @@ def _described(raw: RawData, reader: ImageFiles, listed: _Listed, found: Found, 
     if not cache:
         look_at_all(reader)
     records = decoded_records(reader, listed.images) if cache else None
-    warnings: list[str] = []
+    warnings = levels_note(reader)
     if records is not None:
         raw = replace(raw, inputs=torch.from_numpy(records["image"]))
-        facts += traits_note(records)
-        warnings = _copies_note(raw, records)
+        facts += traits_note(records, form.white)
+        if form.white != WHITE and not has_trait(records, Trait.DEEP):
+            raw = replace(raw, unused={"full_scale": "no image has one channel of 16 bits"})
+        warnings += _copies_note(raw, records)
     unused = [*listed.unused, *found.unused()]
     notes = (f"images   {' · '.join(facts)}", *warnings, *raw.notes)
     return replace(raw, notes=(*notes, f"unused   {', '.join(unused)}") if unused else notes)

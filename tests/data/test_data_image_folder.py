@@ -588,3 +588,31 @@ def test_two_columns_of_files_are_ambiguous(dogs: Path) -> None:
     with pytest.raises(DataError, match="set dataset.file_column=left or dataset.file_column=right"):
         uncached(str(dogs / "dogs"), **keys)
     assert uncached(str(dogs / "dogs"), **keys, file_column="right").targets[0] == 29 % 3
+
+
+def _scans(folder: Path, low: int, high: int) -> str:
+    draw = np.random.default_rng(0)
+    for kind in ("ant", "bee"):
+        (folder / kind).mkdir(parents=True)
+        for i in range(4):
+            pixels = draw.integers(low, high, (6, 6), np.uint16, endpoint=True)
+            pixels[0, :2] = low, high
+            Image.fromarray(pixels).save(folder / kind / f"{i}.png")
+    return str(folder)
+
+
+def test_the_gray_levels_that_are_left_of_a_narrow_range_are_told_with_a_cure(tmp_path: Path) -> None:
+    folder = _scans(tmp_path / "twelve", 0, 4095)
+    raw = image_folder(folder)
+    note = next(line for line in raw.notes if line.startswith("levels"))
+    assert "values from 0 to 4,095 (of 8 looked at), and 65,535 is white: 17 of 256 gray levels" in note
+    assert note.endswith("to keep 256, say which value is white: dataset.full_scale=4095")
+    cured = image_folder(folder, full_scale=4095)
+    assert not any(line.startswith("levels") for line in cured.notes)
+    assert "8 of 16 bits, divided by 16.0588" in cured.notes[0] and "cut" not in cured.notes[0]
+    assert len(torch.unique(cured.inputs)) > 5 * len(torch.unique(raw.inputs))
+    assert "8 with values above 1000, cut to white" in image_folder(folder, full_scale=1000).notes[0]
+    high = image_folder(_scans(tmp_path / "high", 30000, 31000)).notes
+    assert any("5 of 256 gray levels are left; to keep more, use dataset=npz with floats" in n for n in high)
+    wide = image_folder(_scans(tmp_path / "wide", 0, 65535)).notes
+    assert not any(line.startswith("levels") for line in wide)

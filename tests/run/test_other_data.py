@@ -353,7 +353,9 @@ def test_other_images_do_not_have_the_labels_of_the_training(
             dltrain(verb, run.path, other)
         lines = str(no.value).splitlines()
         assert lines[1].endswith(f"dltrain {verb} {run.path} 'dataset.root=\"my new\"' dataset.labels=FILE")
-        assert lines[2].endswith(f"dltrain {verb} {run.path} 'dataset.root=\"my new\"' dataset.labels=own.csv")
+        assert lines[2].endswith(
+            f"dltrain {verb} {run.path} 'dataset.root=\"my new\"' dataset.labels=own.csv"
+        )
     with pytest.raises(UserError, match=r"`dataset.labels` is still own.csv"):
         from dltrain.api import Run
 

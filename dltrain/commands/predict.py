@@ -140,7 +140,7 @@ def of_split(
     from dltrain.run.split_prediction import check_shared, predict_split
 
     members = [predict_split(member, path, name) for member, path in zip(predictors, paths, strict=True)]
-    check_shared(members, paths, name)
+    check_shared(members, paths, name, predictors)
     given = Given(members[0].file or str(predictors[0].config.words["dataset"]))
     return with_kept(
         given, ensemble(predictors, [member.found for member in members]), predictors[0], keep, typed

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor
 
+from dltrain.data.class_names import as_known, respelled
 from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.pixels import RESIZES, WHITE
 from dltrain.data.raw import Encoder, RawData, class_numbers
@@ -161,14 +162,18 @@ class Contract:
         self._hold_images(raw)
         if raw.task != "classification" or raw.class_names == self.class_names:
             return raw
-        unknown = [name for name in raw.class_names if name not in self.class_names]
+        renamed = as_known(raw.class_names, self.class_names)
+        called = [renamed.get(name, name) for name in raw.class_names]
+        unknown = [name for name in called if name not in self.class_names]
         if unknown or not raw.class_names:
             raise DataError(
                 f"the data have the class {some(map(repr, unknown))}, which is none of those of the run: "
                 f"{some(map(repr, self.class_names), 8)}; correct the labels, or leave these samples out"
             )
-        to = torch.tensor([self.class_names.index(name) for name in raw.class_names])
-        return replace(raw, targets=to[raw.targets.long()], class_names=self.class_names)
+        to = torch.tensor([self.class_names.index(name) for name in called])
+        told = (f"classes  {respelled(renamed)}, as in the training",) if renamed else ()
+        notes = (*raw.notes, *told)
+        return replace(raw, targets=to[raw.targets.long()], class_names=self.class_names, notes=notes)
 
     def _hold_images(self, raw: RawData) -> None:
         """Raise DataError for images of another shape than those of the run."""

@@ -27,7 +27,6 @@ from dltrain.data.pixels import (
     Trait,
     Unusable,
     inspect_pixels,
-    range_of_16_bits,
     read_pixels,
     trait_text,
     upright_size,
@@ -39,9 +38,7 @@ from dltrain.text import counted
 
 CURE = "take broken images out of the folder, or replace them"
 # files whose sizes are looked at before all are decoded
-_LOOKED_AT = 64
-# images of 16 bits that are left with no more gray levels are named: the two upper bits are empty
-_FEW_LEVELS = 65
+LOOKED_AT = 64
 # names of folders and files that systems leave beside the user's
 _LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin"})
 
@@ -204,7 +201,7 @@ def common_size(folder: Path, paths: Sequence[str]) -> tuple[int, int]:
     Raises DataError where these have several sizes, BrokenSamples where all of them are broken.
     """
     looked_at = [
-        str(folder / paths[i]) for i in dict.fromkeys(np.linspace(0, len(paths) - 1, _LOOKED_AT, dtype=int))
+        str(folder / paths[i]) for i in dict.fromkeys(np.linspace(0, len(paths) - 1, LOOKED_AT, dtype=int))
     ]
     with ThreadPoolExecutor(cores()) as pool:
         answers = list(pool.map(_size_or_reason, looked_at))
@@ -321,34 +318,6 @@ def traits_note(records: NDArray[Any], white: int) -> list[str]:
 
 def has_trait(records: NDArray[Any], trait: Trait) -> bool:
     return bool((records["traits"] & trait).any())
-
-
-def levels_note(reader: ImageFiles) -> list[str]:
-    """Return a line where images of 16 bits are left with few of the 256 gray levels, as scans of 12 bits are."""
-    positions = dict.fromkeys(np.linspace(0, len(reader) - 1, _LOOKED_AT, dtype=int).tolist())
-    with ThreadPoolExecutor(cores()) as pool:
-        ranges = [found for found in pool.map(range_of_16_bits, map(reader.path, positions)) if found]
-    if not ranges:
-        return []
-    white, low, high = reader.form.white, min(low for low, _ in ranges), max(high for _, high in ranges)
-    levels = _level(high, white) - _level(low, white) + 1
-    if levels > _FEW_LEVELS:
-        return []
-    better = (1 << max(high, 1).bit_length()) - 1
-    gained = _level(high, better) - _level(low, better) + 1
-    cure = (
-        f"to keep {gained}, say which value is white: dataset.full_scale={better}"
-        if gained >= 2 * levels
-        else "to keep more, use dataset=npz with floats"
-    )
-    return [
-        f"levels   the images of 16 bits have values from {low:,} to {high:,} (of {len(ranges)} looked at), and {white:,} is white: "
-        f"{levels} of 256 gray levels are left; {cure}"
-    ]
-
-
-def _level(value: int, white: int) -> int:
-    return min((value * 255 + white // 2) // white, 255)
 
 
 def copies(records: NDArray[Any], split: NDArray[np.int8]) -> dict[tuple[int, int], int]:

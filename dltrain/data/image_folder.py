@@ -1,4 +1,7 @@
-"""Images in one folder for each class, or listed in a table of labels."""
+"""Images in one folder for each class, or listed in a table of labels.
+
+The file is long because each layout has mistakes of its own, which are refused here with their cures.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from dltrain.data.errors import DataError, some
+from dltrain.data.gray_levels import levels_note
 from dltrain.data.image_files import (
     CURE,
     Found,
@@ -24,7 +28,6 @@ from dltrain.data.image_files import (
     decoded_records,
     has_trait,
     is_hidden,
-    levels_note,
     look_at_all,
     names_and_sizes,
     traits_note,
@@ -61,6 +64,7 @@ def image_folder(
     target: str | None = None,
     split_column: str | None = None,
     task: Literal["classification", "regression", "auto"] = "auto",
+    merge_case: bool = True,
     broken: Literal["refuse", "skip"] = "refuse",
     full_scale: Annotated[int, "in [1, 65535]"] = WHITE,
     cache: bool = True,
@@ -86,6 +90,7 @@ def image_folder(
         target: column of `labels` to predict; null takes the only one that is left, or one named label or class
         split_column: column of `labels` that holds train, val or test; null finds it by these words
         task: of `labels`; auto takes text, two values and 0 or 1 to at most 10 as classes
+        merge_case: of `labels`; texts that differ in upper and lower case only are one class
         broken: refuse to train where an image cannot be used, or skip these images: they are listed, and kept in data.json
         full_scale: value that is white in images of 16 bits: 4095 of scans of 12 bits, or most of the 256 gray levels are lost
         cache: keep the decoded images in the cache folder (docs/images.md) where they take at most 2 GiB
@@ -103,10 +108,16 @@ def image_folder(
     found = Found.below(folder)
     columns = {"file_column": file_column, "target": target, "split_column": split_column}
     if labels is None:
-        _refuse_without_labels({**columns, "task": None if task == "auto" else task})
+        _refuse_without_labels(
+            {
+                **columns,
+                "task": None if task == "auto" else task,
+                "merge_case": None if merge_case else "false",
+            }
+        )
         listed = _by_folders(folder, found)
     else:
-        listed = _by_labels(folder, found, Path(os.path.expanduser(labels)), columns, task)
+        listed = _by_labels(folder, found, Path(os.path.expanduser(labels)), columns, task, merge_case)
     height, width = wanted or common_size(folder, [path for path, _ in listed.images])
     form = Form(height, width, color, resize if wanted is not None else "", full_scale)
     reader = _reader(folder, listed, form)
@@ -313,12 +324,14 @@ def _refuse_without_labels(given: dict[str, str | None]) -> None:
             )
 
 
-def _by_labels(folder: Path, found: Found, table: Path, columns: dict[str, str | None], task: str) -> _Listed:
+def _by_labels(
+    folder: Path, found: Found, table: Path, columns: dict[str, str | None], task: str, merge_case: bool
+) -> _Listed:
     from dltrain.data.image_labels import read_labels
 
     if not found.images:
         raise DataError(f"no image in {folder} (endings read: {' '.join(ENDINGS)})")
-    labels = read_labels(table, folder, [path for path, _ in found.images], columns, task)
+    labels = read_labels(table, folder, [path for path, _ in found.images], columns, task, merge_case)
     targets = labels.targets
     split, note = (
         _folders_of([found.images[i][0] for i in labels.images])

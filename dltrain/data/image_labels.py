@@ -59,6 +59,7 @@ def read_labels(
     files: Sequence[str],
     columns: Mapping[str, str | None],
     task: str,
+    merge_case: bool = True,
 ) -> Labels:
     """Match the rows of a table with files below `root`.
 
@@ -85,7 +86,9 @@ def read_labels(
     )
     target = columns["target"] or _target(table, [name for name in rest if name != split_column])
     positions = _positions(table, file_column, how, files, root)
-    targets = read_targets(Columns(table, Reading(has_keys=False), [target], [target]), [target], task)
+    targets = read_targets(
+        Columns(table, Reading(has_keys=False), [target], [target]), [target], task, merge_case
+    )
     image_of, row_of = _pairs(table, positions, targets)
     split = (
         None

@@ -226,7 +226,7 @@ def say_of_data(
         say(f"{path} is scored on other data than it was trained on{reason}")
     if is_other:
         for note in notes:
-            if note.startswith(("decimal", "unit", "words", "unseen", "scale")):
+            if note.startswith(("classes", "decimal", "unit", "words", "unseen", "scale")):
                 say(note)
         for note in dict.fromkeys(
             note for split in scored.values() for note in scale_note(distance_of(split))

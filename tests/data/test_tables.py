@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import subprocess
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -747,12 +748,33 @@ def test_columns_of_one_value_are_named_and_cannot_be_all(tmp_path: Path) -> Non
         csv(save(tmp_path / "v.csv", {"a": [1] * 40, "b": [2] * 40, "y": ["p", "q"] * 20}), "y")
 
 
-@pytest.mark.parametrize(
-    "words, said", [(["yes", "Yes"], "'Yes' and 'yes'"), (["a b", "a  b"], "'a  b' and 'a b'")]
-)
-def test_classes_that_look_alike_are_named(tmp_path: Path, words: list[str], said: str) -> None:
-    raw = csv(save(tmp_path / "t.csv", {"a": list(range(0, 80, 2)), "y": words * 20}), "y")
-    assert f"2 classes ({said} are two of them)" in notes(raw)
+def test_classes_that_look_alike_are_named(tmp_path: Path) -> None:
+    raw = csv(save(tmp_path / "t.csv", {"a": list(range(0, 80, 2)), "y": ["a b", "a  b"] * 20}), "y")
+    assert "2 classes ('a  b' and 'a b' are two of them)" in notes(raw)
+
+
+def test_classes_that_differ_in_case_are_one_unless_they_are_kept_apart(tmp_path: Path) -> None:
+    """A stray Yes, YES, no and NO made six classes of two."""
+    words = ["yes", "no", " Yes ", "No", "YES", "no", "yes", "no", "yes", "no"] * 4
+    path = save(tmp_path / "t.csv", {"a": list(range(0, 80, 2)), "y": words})
+    raw = csv(path, "y")
+    assert raw.class_names == ("no", "yes")
+    assert raw.targets.tolist() == [int(word.strip().lower() == "yes") for word in words]
+    told = (
+        "2 classes · 'No' (4) counts as 'no', 'YES' (4) counts as 'yes', 'Yes' (4) counts as 'yes'; to keep"
+    )
+    assert f"{told} them apart: dataset.merge_case=false" in notes(raw)
+    apart = csv(path, "y", merge_case=False)
+    assert apart.class_names == ("No", "YES", "Yes", "no", "yes") and "('YES' and 'Yes' are" in notes(apart)
+    contract = contract_of(prepare(raw))
+    upper = save(tmp_path / "u.csv", {"a": list(range(0, 80, 2)), "y": [w.upper() for w in words]})
+    other = csv(upper, "y", contract=contract)
+    assert torch.equal(other.targets, raw.targets)
+    told = "classes  y: 'NO' counts as 'no', 'YES' counts as 'yes', as in the training"
+    assert told in other.notes
+    assert torch.equal(contract.encode(upper).targets, raw.targets)
+    with pytest.raises(DataError, match="'NO', which is none of the classes"):
+        csv(upper, "y", contract=replace(contract, class_names=("No", "no", "yes")))
 
 
 def test_codes_with_leading_zeros_are_classes_and_levels_of_their_own(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ The file is long because each reading of a column relies on what those before it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,6 +77,15 @@ class Column:
 
     def take(self, rows: NDArray[np.int64]) -> Column:
         return replace(self, values=self.values[rows])
+
+    def renamed(self, names: Mapping[str, str]) -> Column:
+        """Return categories some of which have another name, which may be that of another one."""
+        if not names:
+            return self
+        called = [names.get(level, level) for level in self.levels]
+        levels = [level for level in self.levels if level in called]
+        to = np.array([*(levels.index(name) for name in called), -1], np.int32)
+        return replace(self, values=to[self.values], levels=tuple(levels))
 
 
 @dataclass(frozen=True)

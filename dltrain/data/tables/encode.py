@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dltrain.data.class_names import as_known, respelled
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import Encoded
 from dltrain.data.tables.columns import Column
@@ -231,9 +232,20 @@ def _filled(rule: Rule) -> str:
     return f"filled with {what} {rule.fill:.6g}{flag}"
 
 
+def class_notes(column: Column, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """Say which texts are taken for a class that is written otherwise in the training."""
+    occurring = [level for i, level in enumerate(column.levels) if (column.values == i).any()]
+    renamed = as_known(occurring, class_names)
+    return (f"classes  {column.name}: {respelled(renamed)}, as in the training",) if renamed else ()
+
+
 def coded_targets(column: Column, class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return the class of each row by name, -1 where it is missing; DataError for a class that is not among the names."""
+    """Return the class of each row by name, -1 where it is missing; DataError for a class that is not among the names.
+
+    A name that differs from a single class in its case only is that class, as `class_notes` says.
+    """
     place = {name: i for i, name in enumerate(class_names)}
+    place |= {name: place[known] for name, known in as_known(column.levels, class_names).items()}
     unknown = [
         level for i, level in enumerate(column.levels) if level not in place and (column.values == i).any()
     ]

@@ -43,8 +43,8 @@ HELP = """
   --json                             one JSON document on standard output
   key=value                          device=cpu, evaluation.batch_size=512, dataset.delimiter=tab, dataset.decimal=comma
 
-    Rows and files that cannot be read are reported and left out; the exit code is 3 then. Rows are counted
-    from 1 below the header, without empty lines.
+    Rows and files that cannot be read are reported and left out; the exit code is 3 then, and where a column holds
+    no value of the training. Rows are counted from 1 below the header, without empty lines.
 
 Examples
   dltrain predict outputs/csv/2026-01-31_12-00-00-abcd new.csv
@@ -160,6 +160,7 @@ def with_kept(
 
 def report(parts: list[Part], asked: Arguments) -> int:
     """Print or write predictions, and say on stderr what was left out, filled or not known."""
+    from dltrain.data.tables.encode import FOREIGN
     from dltrain.run import output
 
     notes = list(dict.fromkeys(note for part in parts for note in part.found.notes))
@@ -186,7 +187,8 @@ def report(parts: list[Part], asked: Arguments) -> int:
         gone = f", {broken} left out" if broken else ""
         stream = sys.stderr if asked.as_json else sys.stdout
         show(f"{counted(samples, 'prediction')} in {asked.output}{gone}", file=stream)
-    return DataProblem.exit_code if broken else 0
+    foreign = any(note.startswith(FOREIGN) for note in notes)
+    return DataProblem.exit_code if broken or foreign else 0
 
 
 def say_broken(parts: list[Part]) -> int:

@@ -24,6 +24,7 @@ from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.raw import Encoded, Encoder, RawData
 from dltrain.data.table import csv
+from dltrain.data.tables.read import read
 from dltrain.data.tables.rules import Rule
 from dltrain.data.units import in_units
 
@@ -775,6 +776,58 @@ def test_classes_that_differ_in_case_are_one_unless_they_are_kept_apart(tmp_path
     assert torch.equal(contract.encode(upper).targets, raw.targets)
     with pytest.raises(DataError, match="'NO', which is none of the classes"):
         csv(upper, "y", contract=replace(contract, class_names=("No", "no", "yes")))
+
+
+def test_unseen_levels_are_counted_with_the_ones_that_they_may_be(tmp_path: Path) -> None:
+    columns = {"a": list(range(40)), "plan": ["basic", "pro plus"] * 20, "zip": ["01067", "80331"] * 20}
+    path = save(tmp_path / "t.csv", columns | {"y": [1.5, 2.5] * 20})
+    contract = contract_of(prepare(csv(path, "y")))
+    plans, zips = ["Basic", "proplus", "new", "basic"] * 10, ["1067", "80331"] * 20
+    other = save(tmp_path / "u.csv", columns | {"plan": plans, "zip": zips})
+    told = contract.encode(other, targets=False).notes
+    assert (
+        "unseen   plan: 3 levels in 30 of 40 rows are not in the training split and count as none: 'Basic' (differs in case only from "
+        "'basic'), 'new', 'proplus' (differs in blanks only from 'pro plus')"
+    ) in told
+    assert (
+        "unseen   zip: 1 level in 20 of 40 rows is not in the training split and counts as none: '1067' (differs in leading zeros only "
+        "from '01067')"
+    ) in told
+    other = save(tmp_path / "v.csv", columns | {"plan": ["BASIC", ""] * 20})
+    assert (
+        "foreign  plan: no value of it is in the training split, so that all 20 rows with one count as none: 'BASIC' (differs in case "
+        "only from 'basic')"
+    ) in contract.encode(other, targets=False).notes
+
+
+@pytest.mark.parametrize(
+    "words", [("no", "yes"), ("No", "YES"), ("0", "1"), ("FALSE", "True"), ("f", "t"), (0, 1), (0.0, 1.0)]
+)
+def test_truths_of_another_file_may_be_written_otherwise(tmp_path: Path, words: tuple[Any, Any]) -> None:
+    """Features and targets that were true and false, and those that were yes and no."""
+
+    def columns(no: object, yes: object) -> dict[str, list[object]]:
+        return {"a": list(range(40)), "b": [no, yes] * 20, "y": [no, no, yes, yes] * 10}
+
+    for former in (("false", "true"), ("no", "yes")):
+        path = save(tmp_path / "t.csv", columns(*former))
+        splits = prepare(csv(path, "y"), normalize="none")
+        other = csv(save(tmp_path / "u.csv", columns(*words)), "y", contract=contract_of(splits))
+        assert other.targets.tolist() == [0, 0, 1, 1] * 10
+        inputs = contract_of(splits).encode(save(tmp_path / "u.csv", columns(*words))).inputs
+        assert torch.equal(inputs, contract_of(splits).encode(path).inputs)
+
+
+def test_another_coding_of_truths_is_refused_once(tmp_path: Path) -> None:
+    columns = {"a": list(range(40)), "b": ["true", "false"] * 20, "y": [1.5, 2.5] * 20}
+    contract = contract_of(prepare(csv(save(tmp_path / "t.csv", columns), "y")))
+    other = Path(save(tmp_path / "u.csv", columns | {"b": ["A", "B", "true", "false"] * 10}))
+    with pytest.raises(DataError, match=r"(?s)'b' of .*'A', 'B' in 20 of 40 rows here;.write true and false"):
+        contract.encode_table(read(other, "auto"), False, tolerant=True)
+    slip = Path(save(tmp_path / "v.csv", columns | {"b": ["maybe", "no", *["Yes", "off"] * 19]}))
+    rows = contract.encode_table(read(slip, "auto"), False, tolerant=True)
+    assert rows.broken == ((1, "column 'b' holds true and false, but 'maybe'"),) and len(rows.inputs) == 39
+    assert "truth    v.csv: b has 'no' for false, 'Yes' for true, 'off' for false" in rows.notes
 
 
 def test_codes_with_leading_zeros_are_classes_and_levels_of_their_own(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dltrain.data.class_names import TRUTHS
 from dltrain.data.errors import DataError, some
 from dltrain.data.tables import text
 from dltrain.data.tables.amounts import (
@@ -434,6 +435,8 @@ class Columns:
         if (present & ~good).any():
             self._unfit(name, replace(here, unit=wanted.unit), coded, present, good)
             present &= good
+        if wanted.kind == "boolean":
+            self._note_truths(name, coded.texts.filter(pa.array(present)))
         empty = np.datetime64("NaT") if wanted.kind == "date" else np.nan
         spread_out = np.append(np.where(present, values, empty), empty)[coded.codes]
         return (
@@ -457,6 +460,13 @@ class Columns:
             return wanted
         self._note_unit(name, wanted)
         return replace(wanted, unit="")
+
+    def _note_truths(self, name: str, texts: Any) -> None:
+        """Note words for true and false that are not these."""
+        words = [word for word in texts.to_pylist() if word.lower() not in ("true", "false")]
+        if words:
+            shown = (f"{short(word)} for {str(TRUTHS[word.lower()]).lower()}" for word in words)
+            self._unit_notes[name] = f"truth    {self.table.path.name}: {name} has {some(shown, 4)}"
 
     def _note_unit(self, name: str, wanted: Format) -> None:
         """Note that a column has no unit here, and had one in the training."""
@@ -487,6 +497,8 @@ class Columns:
         what = {"number": _what(wanted.unit), "boolean": "true and false", "date": f"dates ({wanted.date})"}[
             wanted.kind
         ]
+        if wanted.kind == "boolean":
+            self._check_truths(name, coded, present, bad)
         if self.tolerant and not dates:
             for row in np.flatnonzero(np.append(bad, False)[coded.codes]).tolist():
                 value = str(coded.texts[int(coded.codes[row])].as_py())
@@ -500,6 +512,17 @@ class Columns:
         value = str(coded.texts[int(coded.codes[row])].as_py())
         cure = dates or unfit_cure(wanted, value, self.reading.missing_words)
         raise DataError(f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {cure}")
+
+    def _check_truths(self, name: str, coded: Coded, present: Flags, bad: Flags) -> None:
+        """Raise DataError for a column of true and false that has other words in more than a few rows: another coding, no slips."""
+        count, total = int(coded.counts[bad].sum()), int(coded.counts[present].sum())
+        if count > max(1, ODD_SHARE * total):
+            words = coded.texts.filter(pa.array(bad)).to_pylist()
+            missing = call_missing(words, self.reading.missing_words)
+            raise DataError(
+                f"column {name!r} of {self.table.path} holds true and false in the training, and {some(map(short, words), 4)} in {count:,} of "
+                f"{total:,} rows here;\nwrite true and false, yes and no, or 1 and 0{f'; or {missing}' if missing else ''}"
+            )
 
     def _fitting(self, name: str, wanted: Format, values: Floats) -> Column:
         bad = (
@@ -550,8 +573,11 @@ def _by(texts: Any, wanted: Format, decimal: str) -> tuple[NDArray[Any], Flags]:
         return _numbers(texts, decimal, wanted.unit)
     if wanted.kind == "date":
         return text.dates(texts, wanted.date)
-    true = text.is_word(texts, ("true", "1"))
-    return true.astype(np.float64), true | text.is_word(texts, ("false", "0"))
+    true, false = (
+        text.is_word(texts, [word for word, is_true in TRUTHS.items() if is_true is truth])
+        for truth in (True, False)
+    )
+    return true.astype(np.float64), true | false
 
 
 def _numbers(texts: Any, decimal: str, unit: str) -> tuple[Floats, Flags]:

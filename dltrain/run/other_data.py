@@ -227,7 +227,7 @@ def say_of_data(
         say(f"{path} is scored on other data than it was trained on{reason}")
     if is_other:
         for note in notes:
-            if note.startswith(("classes", "decimal", "truth", "unit", "words", "unseen", "scale")):
+            if note.startswith(("classes", "decimal", "truth", "unit", "words", "unseen", "scale", "zone")):
                 say(note)
         for note in dict.fromkeys(
             note for split in scored.values() for note in scale_note(distance_of(split))

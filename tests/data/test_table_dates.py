@@ -137,7 +137,7 @@ def test_nanoseconds_are_cut_to_microseconds(tmp_path: Path) -> None:
         table = Table(Path("t.parquet"), {"at": pa.chunked_array([values])})
         columns = Columns(table, Reading(), ["at"])
         found = columns.infer("at")
-        assert isinstance(found, Column) and found.format == Format("date", "", "iso")
+        assert isinstance(found, Column) and found.format == Format("date", "", "iso", zoned=False)
         assert found.values.tolist() == wanted
         assert columns.parse("at", found.format).values.tolist() == wanted
     spans = pa.chunked_array([pa.array([1_500_000_001, None], pa.duration("ns"))])
@@ -147,3 +147,27 @@ def test_nanoseconds_are_cut_to_microseconds(tmp_path: Path) -> None:
     for read in (distant.infer, lambda name: distant.parse(name, Format("date", "", "iso"))):
         with pytest.raises(DataError, match=r"column 'at' of t.parquet holds times.*dataset.drop=.at"):
             read("at")
+
+
+def test_time_zones_that_the_training_did_not_have_are_told(tmp_path: Path) -> None:
+    """Ten in Berlin is eight in UTC, so that hours mean something else."""
+    plain_times = [f"2024-06-{i + 1:02} {i % 24:02}:00:00" for i in range(28)]
+    zoned = [f"{moment}+02:00" for moment in plain_times]
+    arrow = pa.array(np.array(plain_times, "datetime64[us]"))
+    forms = {
+        False: [pa.array(plain_times), arrow],
+        True: [pa.array(zoned), arrow.cast(pa.timestamp("us", "Europe/Berlin"))],
+    }
+    for trained, columns in forms.items():
+        for column in columns:
+            known = Columns(
+                Table(Path("t.csv"), {"at": pa.chunked_array([column])}), Reading(), ["at"]
+            ).infer("at")
+            assert isinstance(known, Column) and known.format.zoned is trained
+            for here, others in forms.items():
+                for other in others:
+                    read = Columns(Table(Path("u.csv"), {"at": pa.chunked_array([other])}), Reading(), ["at"])
+                    read.parse("at", known.format)
+                    told = f"zone     u.csv: at has {'time' if here else 'no time'} zones"
+                    assert [note.startswith(told) for note in read.notes] == [True] * (here != trained)
+                    read.parse("at", Format("date", "", "iso"))

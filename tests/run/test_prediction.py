@@ -247,7 +247,8 @@ def test_what_does_not_fit_a_table_is_refused(kinds):
 
 def test_an_unseen_level_is_a_warning(kinds):
     with pytest.warns(
-        UserWarning, match="unseen   color: 1 level in 1 of 1 row is not in the training split and counts as none: 'mauve'"
+        UserWarning,
+        match="unseen   color: 1 level in 1 of 1 row is not in the training split and counts as none: 'mauve'",
     ):
         found = kinds.predict([NEW[0] | {"color": "mauve"}])
     assert any("mauve" in note for note in found.notes)

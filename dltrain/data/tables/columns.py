@@ -201,7 +201,8 @@ class Columns:
         if pa.types.is_boolean(kind):
             return Column(name, self._format("boolean"), as_floats(column))
         if is_time(kind):
-            return Column(name, self._format("date", "iso"), self._times(name))
+            form = replace(self._format("date", "iso"), zoned=getattr(kind, "tz", None) is not None)
+            return Column(name, form, self._times(name))
         if not is_text(kind):
             return LeftOut(name, f"values of type {kind}")
         if name in self._plain and not self._has_points(name):
@@ -335,7 +336,10 @@ class Columns:
         if found is None and text.is_date_like(coded.texts)[present].any():
             formats = text.date_formats(coded.texts.filter(pa.array(present)))
             found = self._dates_of(name, coded, present, formats)
-        return found
+        if found is None:
+            return None
+        zoned = text.has_zone(coded.texts.filter(pa.array(present)))
+        return replace(found, format=replace(found.format, zoned=zoned))
 
     def _dates_of(self, name: str, coded: Coded, present: Flags, formats: list[str]) -> Column | None:
         """Read a column by the first format; None where it is no dates, DataError where another format reads as much of it."""
@@ -412,6 +416,7 @@ class Columns:
         if wanted.kind == "category":
             return self.category(name) if wanted.decimal else self._text_levels(name)
         if wanted.kind == "date" and is_time(column.type):
+            self._note_zone(name, wanted, getattr(column.type, "tz", None) is not None)
             return Column(name, wanted, self._times(name))
         if wanted.date == text.DIGITS and is_number(column.type):
             values = as_floats(column)
@@ -435,6 +440,8 @@ class Columns:
         if (present & ~good).any():
             self._unfit(name, replace(here, unit=wanted.unit), coded, present, good)
             present &= good
+        if wanted.kind == "date":
+            self._note_zone(name, wanted, text.has_zone(coded.texts.filter(pa.array(present))))
         if wanted.kind == "boolean":
             self._note_truths(name, coded.texts.filter(pa.array(present)))
         empty = np.datetime64("NaT") if wanted.kind == "date" else np.nan
@@ -460,6 +467,19 @@ class Columns:
             return wanted
         self._note_unit(name, wanted)
         return replace(wanted, unit="")
+
+    def _note_zone(self, name: str, wanted: Format, zoned: bool) -> None:
+        """Note that times have zones here and had none in the training, or the other way round."""
+        if wanted.zoned is None or wanted.zoned == zoned:
+            return
+        here, there = (
+            ("has time zones, and is turned into UTC", "had none, and was taken as it is")
+            if zoned
+            else ("has no time zones, and is taken as it is", "had some, and was turned into UTC")
+        )
+        self._unit_notes[name] = (
+            f"zone     {self.table.path.name}: {name} {here}; that of the training {there}"
+        )
 
     def _note_truths(self, name: str, texts: Any) -> None:
         """Note words for true and false that are not these."""

@@ -172,6 +172,11 @@ def is_date_like(texts: Any) -> Flags:
     return matches(texts, _DATE_LIKE)
 
 
+def has_zone(texts: Any) -> bool:
+    """Whether some of the texts are times with a time zone."""
+    return bool(matches(texts, r":\d{2}(\.\d+)?\s*" + _ZONE).any())
+
+
 def date_formats(texts: Any) -> list[str]:
     """Return the formats that read the most of these texts; several where day and month can be taken for each other."""
     timed = bool(pc.any(pc.match_substring(texts, ":")).as_py())

@@ -19,6 +19,7 @@ from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.targets import Targets, read_targets
+from dltrain.text import counted
 
 # names of a column of labels where several columns are left
 _LABELS = ("label", "labels", "class", "class_name", "target", "category")
@@ -85,7 +86,7 @@ def read_labels(
         table, rest if columns["target"] else rest[1:] and rest
     )
     target = columns["target"] or _target(table, [name for name in rest if name != split_column])
-    positions = _positions(table, file_column, how, files, root)
+    positions, otherwise = _positions(table, file_column, how, files, root)
     targets = read_targets(
         Columns(table, Reading(has_keys=False), [target], [target]), [target], task, merge_case
     )
@@ -98,6 +99,7 @@ def read_labels(
     listed = f"file: {file_column} ({how}) · target: {target}" + f" · split: {split_column}" * bool(
         split_column
     )
+    listed += f" · {otherwise}" * bool(otherwise)
     unlisted = len(files) - len(image_of)
     without = f" · {unlisted:,} of {len(files):,} images have no label, and are not used" if unlisted else ""
     return Labels(
@@ -184,11 +186,30 @@ def _target(table: Table, rest: Sequence[str]) -> str:
     raise DataError(f"the label may be any of {some(map(repr, rest))} of {table.path}; set {ways}")
 
 
-def _positions(table: Table, column: str, how: str, files: Sequence[str], root: Path) -> NDArray[np.int64]:
-    """Return the file of each row. Raises DataError for files that are missing or ambiguous."""
+def _positions(
+    table: Table, column: str, how: str, files: Sequence[str], root: Path
+) -> tuple[NDArray[np.int64], str]:
+    """Return the file of each row, and what to say of rows that name it in another way, such as without its ending.
+
+    Raises DataError for files that are missing or ambiguous.
+    """
     place = places_of(_NAMES[how], files)
     words = _words(table, column)
     positions = np.array([place.get(word, -2) for word in words])
+    strange = np.flatnonzero(positions == -2)
+    others = [places_of(name, files) for way, name in _NAMES.items() if way != how] if len(strange) else []
+    for row in strange:
+        found = {known[words[row]] for known in others if words[row] in known}
+        # a single file, or several of one name
+        positions[row] = found.pop() if len(found) == 1 else -1 if found else -2
+    unclear = [words[i] for i in strange if positions[i] == -1]
+    if unclear:
+        raise DataError(
+            f"{len(unclear):,} of {len(words):,} names of files in column {column!r} of {table.path} lack their ending or folder, and several "
+            f"files below {root} fit: {some(unclear, 10)}; write them as the others, such as {files[0]!r}"
+        )
+    matched = int((positions[strange] >= 0).sum())
+    note = f"{counted(matched, 'name')} written otherwise, with one file that fits" if matched else ""
     missing = [words[i] for i in np.flatnonzero(positions == -2)]
     if missing:
         raise DataError(
@@ -200,7 +221,7 @@ def _positions(table: Table, column: str, how: str, files: Sequence[str], root: 
         raise DataError(
             f"{table.path} names files that are in several folders of {root}: {some(twice, 10)}; name them with their folder"
         )
-    return positions
+    return positions, note
 
 
 def _pairs(

@@ -616,3 +616,22 @@ def test_the_gray_levels_that_are_left_of_a_narrow_range_are_told_with_a_cure(tm
     assert any("5 of 256 gray levels are left; to keep more, use dataset=npz with floats" in n for n in high)
     wide = image_folder(_scans(tmp_path / "wide", 0, 65535)).notes
     assert not any(line.startswith("levels") for line in wide)
+
+
+def test_names_without_their_ending_are_those_of_the_only_file_that_fits(tmp_path: Path) -> None:
+    """Three of 270 rows of a table lacked .png, and nothing said so."""
+    folder = Path(_scans(tmp_path / "set", 0, 65535))
+    names = [str(path.relative_to(folder)) for path in sorted(folder.glob("*/*.png"))]
+    labels = ["cat", "dog"] * 4
+    rows = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+    rows[2] = rows[2].replace(".png", "")
+    (tmp_path / "labels.csv").write_text("\n".join(["file,kind", *rows]))
+    raw = image_folder(str(folder), labels=str(tmp_path / "labels.csv"))
+    assert raw.targets.tolist() == [0, 1] * 4
+    told = "labels   labels.csv · file: file (path) · target: kind · 1 name written otherwise, with one file that fits"
+    assert told in raw.notes
+    Image.open(folder / names[2]).convert("L").save(folder / names[2].replace(".png", ".bmp"))
+    with pytest.raises(
+        DataError, match="1 of 8 names of files in column 'file' .* lack their ending or folder"
+    ):
+        image_folder(str(folder), labels=str(tmp_path / "labels.csv"))

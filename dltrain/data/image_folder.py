@@ -63,6 +63,7 @@ def image_folder(
     file_column: str | None = None,
     target: str | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
     task: Literal["classification", "regression", "auto"] = "auto",
     merge_case: bool = True,
     broken: Literal["refuse", "skip"] = "refuse",
@@ -89,6 +90,7 @@ def image_folder(
         file_column: column of `labels` with the file names; null finds it by the names of the files
         target: column of `labels` to predict; null takes the only one that is left, or one named label or class
         split_column: column of `labels` that holds train, val or test; null finds it by these words
+        group_column: column of `labels`; images with equal values here, such as of one patient, stay in one split
         task: of `labels`; auto takes text, two values and 0 or 1 to at most 10 as classes
         merge_case: of `labels`; texts that differ in upper and lower case only are one class
         broken: refuse to train where an image cannot be used, or skip these images: they are listed, and kept in data.json
@@ -106,7 +108,12 @@ def image_folder(
     wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
     _check_size(wanted, resize)
     found = Found.below(folder)
-    columns = {"file_column": file_column, "target": target, "split_column": split_column}
+    columns = {
+        "file_column": file_column,
+        "target": target,
+        "split_column": split_column,
+        "group_column": group_column,
+    }
     if labels is None:
         _refuse_without_labels(
             {
@@ -344,6 +351,7 @@ def _by_labels(
         task=targets.task,
         class_names=targets.class_names,
         split=None if split is None else torch.from_numpy(split),
+        groups=None if labels.groups is None else torch.from_numpy(labels.groups),
         target_rules=labels.rules,
         target_scale="unit" if targets.task == "regression" else "none",
         notes=(*labels.notes, note) if note else labels.notes,

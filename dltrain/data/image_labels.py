@@ -38,13 +38,14 @@ _LOOKED_AT = 2000
 class Labels:
     """Which images have a target, and which.
 
-    images: (N,) positions of the files, ascending; targets: those of them; split: (N,) or None; notes: what was inferred.
+    images: (N,) positions of the files, ascending; targets: those of them; split, groups: (N,) or None; notes: what was inferred.
     """
 
     images: NDArray[np.int64]
     targets: Targets
     rows: NDArray[np.int64]  # of the targets, for each image
     split: NDArray[np.int8] | None
+    groups: NDArray[np.int64] | None
     notes: tuple[str, ...]
 
     @property
@@ -64,8 +65,8 @@ def read_labels(
 ) -> Labels:
     """Match the rows of a table with files below `root`.
 
-    columns: `file_column`, `target` and `split_column`, None for those to infer. Raises DataError for what may mean two things,
-    for files that are not there, and for one that has two labels.
+    columns: `file_column`, `target`, `split_column` and `group_column`, None for those to infer, or for no
+    groups. Raises DataError for what may mean two things, for files that are not there, and for one that has two labels.
     """
     if not path.is_file() and (root / path.name).is_file():
         raise DataError(
@@ -91,20 +92,34 @@ def read_labels(
         Columns(table, Reading(has_keys=False), [target], [target]), [target], task, merge_case
     )
     image_of, row_of = _pairs(table, positions, targets)
-    split = (
-        None
-        if split_column is None
-        else split_marks(table, split_column)[np.flatnonzero(targets.kept)][row_of]
-    )
+    rows = np.flatnonzero(targets.kept)[row_of]
+    split = None if split_column is None else split_marks(table, split_column)[rows]
+    group_column = columns["group_column"]
+    groups = None if group_column is None else _groups(table, group_column, rows)
     listed = f"file: {file_column} ({how}) · target: {target}" + f" · split: {split_column}" * bool(
         split_column
     )
+    listed += f" · group: {group_column}" * bool(group_column)
+    used = {file_column, target, split_column, group_column}
+    ignored = [name for name in table.columns if name not in used]
+    listed += f" · not used: {some(ignored, 6)}" * bool(ignored)
     listed += f" · {otherwise}" * bool(otherwise)
     unlisted = len(files) - len(image_of)
     without = f" · {unlisted:,} of {len(files):,} images have no label, and are not used" if unlisted else ""
     return Labels(
-        image_of, targets, row_of, split, (f"labels   {path.name} · {listed}{without}", targets.note)
+        image_of, targets, row_of, split, groups, (f"labels   {path.name} · {listed}{without}", targets.note)
     )
+
+
+def _groups(table: Table, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the groups of rows. Raises DataError for a row without one."""
+    words = np.array(_words(table, name))[rows]
+    empty = np.flatnonzero(words == "")
+    if len(empty):
+        raise DataError(
+            f"column {name!r} has no value in {table.row(int(rows[empty[0]]))}; every image needs its group"
+        )
+    return np.asarray(np.unique(words, return_inverse=True)[1], np.int64)
 
 
 def _words(table: Table, name: str) -> list[str]:

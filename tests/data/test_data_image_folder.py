@@ -635,3 +635,30 @@ def test_names_without_their_ending_are_those_of_the_only_file_that_fits(tmp_pat
         DataError, match="1 of 8 names of files in column 'file' .* lack their ending or folder"
     ):
         image_folder(str(folder), labels=str(tmp_path / "labels.csv"))
+
+
+def test_images_of_a_group_stay_in_one_split(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    rows = []
+    for i in range(120):
+        Image.fromarray(draw.integers(0, 256, (4, 4), np.uint8)).save(folder / f"{i:03}.png")
+        rows.append(f"{i:03}.png,{'ab'[i % 2]},p{i // 4},x")
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,patient,site", *rows]))
+    raw = image_folder(
+        str(folder), labels=str(tmp_path / "labels.csv"), target="label", group_column="patient"
+    )
+    assert raw.groups is not None and raw.groups.tolist() == raw.groups[::4].repeat_interleave(4).tolist()
+    assert len(raw.groups.unique()) == 30
+    assert raw.notes[1].endswith("target: label · group: patient · not used: site")
+    source = prepare(raw, val_fraction=0.2, test_fraction=0.2).source
+    assert source is not None
+    groups = [set(raw.groups[rows].tolist()) for rows in source.positions.values()]
+    assert len(groups) == 3 and sum(map(len, groups)) == 30
+    text = (tmp_path / "labels.csv").read_text().replace("p3,", ",", 1)
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(
+        DataError, match="column 'patient' has no value in row 13 .*every image needs its group"
+    ):
+        image_folder(str(folder), labels=str(tmp_path / "labels.csv"), target="label", group_column="patient")

@@ -15,7 +15,8 @@ from PIL import Image
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.saved import read
-from dltrain.data.contract import Contract
+from dltrain.data.contract import Contract, check_columns
+from dltrain.data.errors import DataError
 from dltrain.errors import CheckpointProblem, DataProblem
 from dltrain.run import scoring
 
@@ -240,3 +241,12 @@ def test_images_of_another_size_are_refused_with_a_cure_that_works(train, dltrai
     ):
         dltrain("evaluate", run.path, "dataset.root=others")
     assert dltrain("evaluate", run.path, "dataset.root=others", "dataset.image_size=[8,8]") == 0
+
+
+def test_renamed_columns_are_suggested_whatever_their_case():
+    found = {"Living_Area": 0, "supportCalls": 0, "other": 0}
+    with pytest.raises(DataError) as refusal:
+        check_columns(found, ["living area", "support_calls"], "u.csv")
+    assert "(did you mean 'Living_Area' for 'living area', 'supportCalls' for 'support_calls'?)" in str(
+        refusal.value
+    )

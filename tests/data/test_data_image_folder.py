@@ -656,6 +656,10 @@ def test_images_of_a_group_stay_in_one_split(tmp_path: Path) -> None:
     assert source is not None
     groups = [set(raw.groups[rows].tolist()) for rows in source.positions.values()]
     assert len(groups) == 3 and sum(map(len, groups)) == 30
+    (folder / "005.png").write_bytes(b"no image")
+    keys = {"labels": str(tmp_path / "labels.csv"), "target": "label", "group_column": "patient"}
+    kept = image_folder(str(folder), broken="skip", **keys).groups
+    assert kept is not None and kept.tolist() == [*raw.groups[:5].tolist(), *raw.groups[6:].tolist()]
     text = (tmp_path / "labels.csv").read_text().replace("p3,", ",", 1)
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(

@@ -171,3 +171,15 @@ def test_time_zones_that_the_training_did_not_have_are_told(tmp_path: Path) -> N
                     told = f"zone     u.csv: at has {'time' if here else 'no time'} zones"
                     assert [note.startswith(told) for note in read.notes] == [True] * (here != trained)
                     read.parse("at", Format("date", "", "iso"))
+
+
+def test_numbers_in_a_column_of_dates_are_refused_with_what_they_may_be() -> None:
+    known = Format("date", "", "iso")
+    for unit, epoch in (("s", 1718678248), ("ms", 1718678248157), ("us", 1718678248157671)):
+        for values in (pa.array([epoch] * 3), pa.array([str(epoch)] * 3)):
+            columns = Columns(Table(Path("u.csv"), {"at": pa.chunked_array([values])}), Reading(), ["at"])
+            with pytest.raises(
+                DataError, match=f"time since 1970 in {unit}, of which pandas.to_datetime"
+            ) as no:
+                columns.parse("at", known)
+            assert "missing_words" not in str(no.value)

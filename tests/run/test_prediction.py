@@ -219,7 +219,7 @@ def without(rows: Rows, name: str) -> Rows:
 
 REFUSED = {
     "missing": (lambda: without(NEW, "age"), r"data lacks 'age' of the columns that the model was trained on"),
-    "renamed": (lambda: [row | {"aeg": 1} for row in without(NEW, "age")], r"did you mean 'aeg'\?"),
+    "renamed": (lambda: [row | {"aeg": 1} for row in without(NEW, "age")], r"did you mean 'aeg' for 'age'\?"),
     "array": (lambda: np.zeros((3, 4)), r"ndarray of shape \(3, 4\) has no column names"),
     "nested": (lambda: [[1, 2], [3, 4]], r"list of shape \(2, 2\) has no column names"),
     "number": (lambda: 3, "int has no column names"),

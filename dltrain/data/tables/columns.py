@@ -26,9 +26,18 @@ from dltrain.data.tables.amounts import (
     is_closed,
     opened,
     quantities,
+    spelled,
 )
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
-from dltrain.data.tables.cures import StrayValues, call_missing, date_cure, short, typed, unfit_cure
+from dltrain.data.tables.cures import (
+    StrayValues,
+    call_missing,
+    date_cure,
+    dates_cure,
+    short,
+    typed,
+    unfit_cure,
+)
 from dltrain.data.tables.digits import LARGEST, merge, texts_merge
 from dltrain.data.tables.identifiers import MOST_LEVELS, TELLING_ROWS
 from dltrain.data.tables.read import Table
@@ -433,6 +442,8 @@ class Columns:
         ):
             self._note_unit(name, wanted)
             return self._fitting(name, wanted, self._plain[name])
+        if wanted.kind == "date" and is_number(column.type) and not is_time(column.type):
+            raise self._no_dates(name, as_floats(column), wanted)
         coded = self.coded(name)
         present = ~self.reading.missing(coded.texts, among_numbers=True)
         here = self._form_here(self._unit_here(name, wanted, coded), coded, present)
@@ -450,6 +461,14 @@ class Columns:
             Column(name, wanted, spread_out)
             if wanted.kind == "date"
             else self._fitting(name, wanted, spread_out)
+        )
+
+    def _no_dates(self, name: str, values: Floats, wanted: Format) -> DataError:
+        """Return the refusal of numbers in a column of dates, as of seconds since 1970."""
+        row = int(np.flatnonzero(~np.isnan(values))[0]) if not np.isnan(values).all() else 0
+        return DataError(
+            f"column {name!r} held dates ({wanted.date}) in the training, and holds numbers here, such as {values[row]:.16g} in "
+            f"{self.table.row(row)}; {dates_cure(wanted, f'{values[row]:.0f}')}"
         )
 
     def _times(self, name: str) -> NDArray[np.datetime64]:
@@ -609,7 +628,8 @@ def _numbers(texts: Any, decimal: str, unit: str) -> tuple[Floats, Flags]:
         return values, good & text.is_percent(texts)
     found = quantities(texts)
     values, good = text.numbers(found.numbers, decimal)
-    return values, good & (found.units == unit)
+    # versions before kept the spelling of the training
+    return values, good & (found.units == spelled(unit))
 
 
 def known_marks(columns: Iterable[Column | Rule]) -> dict[str, str]:

@@ -15,7 +15,8 @@ from PIL import Image
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.saved import read
-from dltrain.data.contract import Contract
+from dltrain.data.contract import Contract, check_columns
+from dltrain.data.errors import DataError
 from dltrain.errors import CheckpointProblem, DataProblem
 from dltrain.run import scoring
 
@@ -148,9 +149,7 @@ def test_levels_that_the_run_does_not_know_are_told(train, table, capsys):
     run = train(*PRICES)
     write("o.csv", lambda row: row | {"color": "violet"})
     scores(run, "dataset.path=o.csv")
-    assert (
-        "unseen   color: levels not in the training split count as none: 'violet'" in capsys.readouterr().err
-    )
+    assert "color: no value of it is in the training split, so that all" in capsys.readouterr().err
 
 
 def test_classes_of_arrays_are_held_by_name(train, workdir):
@@ -242,3 +241,12 @@ def test_images_of_another_size_are_refused_with_a_cure_that_works(train, dltrai
     ):
         dltrain("evaluate", run.path, "dataset.root=others")
     assert dltrain("evaluate", run.path, "dataset.root=others", "dataset.image_size=[8,8]") == 0
+
+
+def test_renamed_columns_are_suggested_whatever_their_case():
+    found = {"Living_Area": 0, "supportCalls": 0, "other": 0}
+    with pytest.raises(DataError) as refusal:
+        check_columns(found, ["living area", "support_calls"], "u.csv")
+    assert "(did you mean 'Living_Area' for 'living area', 'supportCalls' for 'support_calls'?)" in str(
+        refusal.value
+    )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest, typed
+from dltrain.errors import CheckpointProblem, DataProblem, UserError, assigned, nearest, typed
 from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD, is_run
 from dltrain.storage.index import SUMMARY, Entry, Index, matches_of
 from dltrain.storage.job_names import job_number, named_by_number
@@ -17,6 +17,7 @@ from dltrain.storage.shelves import shelved
 from dltrain.text import say
 
 if TYPE_CHECKING:
+    from dltrain.config.catalogue import Catalogue
     from dltrain.config.schema import Config
 
 # null stands for a value that JSON cannot hold, such as nan
@@ -146,22 +147,35 @@ def distinct_runs(paths: Sequence[Path]) -> list[Path]:
 
 
 def moved_data(
-    problem: DataProblem, configs: Sequence[Config], paths: Sequence[Path], command: Sequence[str]
+    problem: DataProblem,
+    configs: Sequence[Config],
+    paths: Sequence[Path],
+    command: Sequence[str],
+    catalogue: Catalogue,
 ) -> DataProblem:
     """Return a problem of the data of runs, or, where they are no longer in their place, how to say where they are now.
 
     command: the words that were typed; data that they name are not those of the training
     """
+    from dltrain.config.data_files import PLACES, beside, shown
+
+    given = {word.lstrip("+").partition("=")[0] for word in command}
     for config, path in zip(configs, paths, strict=True):
-        for key in ("path", "root"):
-            value = str(config.secrets.get(f"dataset.{key}", config.dataset.get(key) or ""))
-            named = any(word.lstrip("+").startswith(f"dataset.{key}=") for word in command)
-            if not value or named or os.path.exists(os.path.expanduser(str(config.dataset[key]))):
-                continue
-            return DataProblem(
-                f"the data that {path} was trained on are not there: dataset.{key} is {value}, seen from {Path.cwd()}.\n"
-                f"To say where they are: {typed(*command)} dataset.{key}=NEW"
-            )
+        others = beside(config, catalogue)
+        keys = [
+            key for key in (*PLACES, *others) if config.dataset.get(key) and f"dataset.{key}" not in given
+        ]
+        gone = [key for key in keys if not os.path.exists(os.path.expanduser(str(config.dataset[key])))]
+        if not gone:
+            continue
+        # `evaluate` takes no file of the training beside other data unless it is named
+        kept = [key for key in keys if key in others and key not in gone and gone[0] in PLACES]
+        places = [f"dataset.{key}=NEW" for key in gone]
+        places += [assigned(f"dataset.{key}", shown(config, key)) for key in kept]
+        return DataProblem(
+            f"the data that {path} was trained on are not there: dataset.{gone[0]} is {shown(config, gone[0])}, seen from {Path.cwd()}.\n"
+            f"To say where they are: {typed(*command, *places)}"
+        )
     return problem
 
 

@@ -13,6 +13,7 @@ from dltrain.commands.train import say_what_is_read
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.compose import compose, open_catalogue, open_hydra
+from dltrain.config.data_files import check_beside
 from dltrain.config.door import door_for_saved
 from dltrain.config.keys import DIVIDING, check_division, check_used
 from dltrain.config.schema import SPLITTING, Config, DatasetKnobs
@@ -67,7 +68,7 @@ def run(arguments: list[str]) -> int:
     try:
         found = score_runs(paths, configs, doors, resamples, whole, originals, decision)
     except DataProblem as error:
-        raise moved_data(error, configs, paths, ["evaluate", *typed]) from error
+        raise moved_data(error, configs, paths, ["evaluate", *typed], catalogue) from error
     if as_json:
         print(scores.as_json(found, resamples))
     else:
@@ -84,7 +85,11 @@ def read(
     if not whole:
         check_division(overrides, path, repeat)
     check_used(overrides, path, repeat)
-    return named_copies(saved.read(path, catalogue, overrides, instead=instead), catalogue)
+    config = saved.read(path, catalogue, overrides, instead=instead)
+    if whole:
+        original = saved.read(path, catalogue, of_own_data(overrides))
+        check_beside("evaluate", path, config, original, overrides, catalogue)
+    return named_copies(config, catalogue)
 
 
 def of_own_data(overrides: list[str]) -> list[str]:

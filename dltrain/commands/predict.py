@@ -43,8 +43,8 @@ HELP = """
   --json                             one JSON document on standard output
   key=value                          device=cpu, evaluation.batch_size=512, dataset.delimiter=tab, dataset.decimal=comma
 
-    Rows and files that cannot be read are reported and left out; the exit code is 3 then. Rows are counted
-    from 1 below the header, without empty lines.
+    Rows and files that cannot be read are reported and left out; the exit code is 3 then, and where a column holds
+    no value of the training. Rows are counted from 1 below the header, without empty lines.
 
 Examples
   dltrain predict outputs/csv/2026-01-31_12-00-00-abcd new.csv
@@ -110,7 +110,7 @@ def run(arguments: list[str]) -> int:
         try:
             part = of_split(asked.split, predictors, asked.runs, asked.keep, typed)
         except DataProblem as error:
-            raise moved_data(error, configs, asked.runs, ["predict", *arguments]) from error
+            raise moved_data(error, configs, asked.runs, ["predict", *arguments], catalogue) from error
         return report([part.decided(threshold)], asked)
     given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
     parts = [predicted(item, predictors, asked.keep, typed) for item in given]
@@ -140,7 +140,7 @@ def of_split(
     from dltrain.run.split_prediction import check_shared, predict_split
 
     members = [predict_split(member, path, name) for member, path in zip(predictors, paths, strict=True)]
-    check_shared(members, paths, name)
+    check_shared(members, paths, name, predictors)
     given = Given(members[0].file or str(predictors[0].config.words["dataset"]))
     return with_kept(
         given, ensemble(predictors, [member.found for member in members]), predictors[0], keep, typed
@@ -160,6 +160,7 @@ def with_kept(
 
 def report(parts: list[Part], asked: Arguments) -> int:
     """Print or write predictions, and say on stderr what was left out, filled or not known."""
+    from dltrain.data.tables.encode import FOREIGN
     from dltrain.run import output
 
     notes = list(dict.fromkeys(note for part in parts for note in part.found.notes))
@@ -186,7 +187,8 @@ def report(parts: list[Part], asked: Arguments) -> int:
         gone = f", {broken} left out" if broken else ""
         stream = sys.stderr if asked.as_json else sys.stdout
         show(f"{counted(samples, 'prediction')} in {asked.output}{gone}", file=stream)
-    return DataProblem.exit_code if broken else 0
+    foreign = any(note.startswith(FOREIGN) for note in notes)
+    return DataProblem.exit_code if broken or foreign else 0
 
 
 def say_broken(parts: list[Part]) -> int:

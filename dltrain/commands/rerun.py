@@ -8,6 +8,7 @@ from dltrain.commands import STARTED
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
+from dltrain.config.data_files import check_beside
 from dltrain.config.door import door_for_saved
 from dltrain.config.schema import run_name
 from dltrain.errors import UserError, typed
@@ -23,6 +24,9 @@ def run(arguments: list[str]) -> int:
         raise UserError("Name one run folder: dltrain rerun outputs/NAME/DATE_TIME-xxxx")
     catalogue = open_catalogue(config_dir)
     config = saved.read(paths[0], catalogue, overrides, again=True)
+    if any(text.startswith("dataset.") for text in overrides):
+        original = saved.read(paths[0], catalogue, [])
+        check_beside("rerun", paths[0], config, original, overrides, catalogue)
     door = door_for_saved(config, catalogue, overrides)
     warn_of_direction(paths[0], config)
     check_writable(config.output)

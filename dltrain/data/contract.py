@@ -6,6 +6,7 @@ has no feature and counts as none of the known ones.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor
 
-from dltrain.data.errors import DataError, nearest, some
-from dltrain.data.pixels import RESIZES
+from dltrain.data.class_names import as_known, respelled
+from dltrain.data.errors import DataError, some
+from dltrain.data.pixels import RESIZES, WHITE
 from dltrain.data.raw import Encoder, RawData, class_numbers
 from dltrain.data.spec import TargetScale, Task
 from dltrain.data.split_names import SPLIT_NAMES
@@ -66,6 +68,8 @@ class Contract:
     outputs: int = 0
     # how images of another size are brought to that of the model, a word of `dltrain.data.pixels`; empty: they are refused
     resize: str = ""
+    # value that is white in image files of 16 bits
+    full_scale: int = WHITE
     # images are uint8, from 0 to 255
     in_bytes: bool = False
     # SHA-256 of all samples and targets; empty where they are too many, or are read from files one by one
@@ -101,6 +105,7 @@ class Contract:
             fingerprint=fingerprint,
             outputs=class_numbers(raw) if raw.task == "classification" else raw.targets.shape[1],
             resize=raw.resize,
+            full_scale=raw.full_scale,
             in_bytes=not isinstance(samples, Tensor) or samples.dtype == torch.uint8,
             content=content_of(raw),
             left_out=dict(raw.left_out),
@@ -158,14 +163,18 @@ class Contract:
         self._hold_images(raw)
         if raw.task != "classification" or raw.class_names == self.class_names:
             return raw
-        unknown = [name for name in raw.class_names if name not in self.class_names]
+        renamed = as_known(raw.class_names, self.class_names)
+        called = [renamed.get(name, name) for name in raw.class_names]
+        unknown = [name for name in called if name not in self.class_names]
         if unknown or not raw.class_names:
             raise DataError(
                 f"the data have the class {some(map(repr, unknown))}, which is none of those of the run: "
                 f"{some(map(repr, self.class_names), 8)}; correct the labels, or leave these samples out"
             )
-        to = torch.tensor([self.class_names.index(name) for name in raw.class_names])
-        return replace(raw, targets=to[raw.targets.long()], class_names=self.class_names)
+        to = torch.tensor([self.class_names.index(name) for name in called])
+        told = (f"classes  {respelled(renamed)}, as in the training",) if renamed else ()
+        notes = (*raw.notes, *told)
+        return replace(raw, targets=to[raw.targets.long()], class_names=self.class_names, notes=notes)
 
     def _hold_images(self, raw: RawData) -> None:
         """Raise DataError for images of another shape than those of the run."""
@@ -311,6 +320,8 @@ def _check_types(contract: Contract) -> None:
         contract.task in get_args(Task)
         and all(isinstance(name, str) for name in contract.class_names)
         and contract.resize in ("", *RESIZES)
+        and type(contract.full_scale) is int
+        and 1 <= contract.full_scale <= WHITE
         and all(isinstance(number, int | float) for number in numbers)
         and len(contract.target_mean) == len(contract.target_std)
         and all(isinstance(value, dict) for value in (contract.skipped, contract.left_out, contract.sizes))
@@ -320,6 +331,17 @@ def _check_types(contract: Contract) -> None:
     )
     if not sound:
         raise ValueError("a value has another type than a run writes")
+
+
+def _renamed(missing: Sequence[str], others: Sequence[str]) -> str:
+    """Return which of the other columns the missing ones may be, for a message: names that are alike but for case and marks, or close."""
+    plain = {"".join(filter(str.isalnum, name.casefold())): name for name in others}
+    pairs = []
+    for name in missing:
+        key = "".join(filter(str.isalnum, name.casefold()))
+        close = [key] if key in plain else difflib.get_close_matches(key, list(plain), n=1)
+        pairs += [f"{plain[known]!r} for {name!r}" for known in close]
+    return f" (did you mean {some(pairs)}?)" if pairs else ""
 
 
 def check_columns(found: Mapping[str, Any], wanted: Sequence[str], path: str) -> None:
@@ -334,5 +356,5 @@ def check_columns(found: Mapping[str, Any], wanted: Sequence[str], path: str) ->
         instead = f"; it has {some(map(repr, others))} besides" if others else ""
         raise DataError(
             f"{path} lacks {some(map(repr, missing))} of the columns that the model was trained on"
-            f"{nearest(missing[0], others)}{instead}; columns are matched by name, so rename or add them"
+            f"{_renamed(missing, others)}{instead}; columns are matched by name, so rename or add them"
         )

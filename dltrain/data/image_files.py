@@ -24,9 +24,11 @@ from dltrain.data.pixels import (
     TRAITS,
     Form,
     OtherSize,
+    Trait,
     Unusable,
     inspect_pixels,
     read_pixels,
+    trait_text,
     upright_size,
 )
 from dltrain.data.raw import Places
@@ -36,7 +38,7 @@ from dltrain.text import counted
 
 CURE = "take broken images out of the folder, or replace them"
 # files whose sizes are looked at before all are decoded
-_LOOKED_AT = 64
+LOOKED_AT = 64
 # names of folders and files that systems leave beside the user's
 _LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin"})
 
@@ -199,7 +201,7 @@ def common_size(folder: Path, paths: Sequence[str]) -> tuple[int, int]:
     Raises DataError where these have several sizes, BrokenSamples where all of them are broken.
     """
     looked_at = [
-        str(folder / paths[i]) for i in dict.fromkeys(np.linspace(0, len(paths) - 1, _LOOKED_AT, dtype=int))
+        str(folder / paths[i]) for i in dict.fromkeys(np.linspace(0, len(paths) - 1, LOOKED_AT, dtype=int))
     ]
     with ThreadPoolExecutor(cores()) as pool:
         answers = list(pool.map(_size_or_reason, looked_at))
@@ -308,10 +310,14 @@ def _mapped(path: Path, reader: ImageFiles, key: str) -> NDArray[Any] | None:
     return records
 
 
-def traits_note(records: NDArray[Any]) -> list[str]:
+def traits_note(records: NDArray[Any], white: int) -> list[str]:
     """Return how many images have each trait, as parts of a line."""
     counts = {trait: int(((records["traits"] & trait) != 0).sum()) for trait in TRAITS}
-    return [f"{count:,} {TRAITS[trait]}" for trait, count in counts.items() if count]
+    return [f"{count:,} {trait_text(trait, white)}" for trait, count in counts.items() if count]
+
+
+def has_trait(records: NDArray[Any], trait: Trait) -> bool:
+    return bool((records["traits"] & trait).any())
 
 
 def copies(records: NDArray[Any], split: NDArray[np.int8]) -> dict[tuple[int, int], int]:

@@ -1,4 +1,7 @@
-"""Images in one folder for each class, or listed in a table of labels."""
+"""Images in one folder for each class, or listed in a table of labels.
+
+The file is long because each layout has mistakes of its own, which are refused here with their cures.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dltrain.data.errors import DataError, some
+from dltrain.data.gray_levels import levels_note
 from dltrain.data.image_files import (
     CURE,
     Found,
@@ -22,12 +26,13 @@ from dltrain.data.image_files import (
     common_size,
     copies,
     decoded_records,
+    has_trait,
     is_hidden,
     look_at_all,
     names_and_sizes,
     traits_note,
 )
-from dltrain.data.pixels import ENDINGS, MAX_PIXELS, RESIZES, Form, Resize
+from dltrain.data.pixels import ENDINGS, MAX_PIXELS, RESIZES, WHITE, Form, Resize, Trait
 from dltrain.data.raw import SPLIT_WORDS, RawData
 from dltrain.data.skipped import without_unusable
 from dltrain.data.split_names import SPLIT_NAMES
@@ -58,8 +63,11 @@ def image_folder(
     file_column: str | None = None,
     target: str | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
     task: Literal["classification", "regression", "auto"] = "auto",
+    merge_case: bool = True,
     broken: Literal["refuse", "skip"] = "refuse",
+    full_scale: Annotated[int, "in [1, 65535]"] = WHITE,
     cache: bool = True,
 ) -> RawData:
     """Your images: ROOT/CLASS/*.jpg, ROOT/train/CLASS and ROOT/test/CLASS, or a table of labels.
@@ -82,8 +90,11 @@ def image_folder(
         file_column: column of `labels` with the file names; null finds it by the names of the files
         target: column of `labels` to predict; null takes the only one that is left, or one named label or class
         split_column: column of `labels` that holds train, val or test; null finds it by these words
+        group_column: column of `labels`; images with equal values here, such as of one patient, stay in one split
         task: of `labels`; auto takes text, two values and 0 or 1 to at most 10 as classes
+        merge_case: of `labels`; texts that differ in upper and lower case only are one class
         broken: refuse to train where an image cannot be used, or skip these images: they are listed, and kept in data.json
+        full_scale: value that is white in images of 16 bits: 4095 of scans of 12 bits, or most of the 256 gray levels are lost
         cache: keep the decoded images in the cache folder (docs/images.md) where they take at most 2 GiB
     """
     folder = Path(os.path.expanduser(root))
@@ -97,14 +108,25 @@ def image_folder(
     wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
     _check_size(wanted, resize)
     found = Found.below(folder)
-    columns = {"file_column": file_column, "target": target, "split_column": split_column}
+    columns = {
+        "file_column": file_column,
+        "target": target,
+        "split_column": split_column,
+        "group_column": group_column,
+    }
     if labels is None:
-        _refuse_without_labels({**columns, "task": None if task == "auto" else task})
+        _refuse_without_labels(
+            {
+                **columns,
+                "task": None if task == "auto" else task,
+                "merge_case": None if merge_case else "false",
+            }
+        )
         listed = _by_folders(folder, found)
     else:
-        listed = _by_labels(folder, found, Path(os.path.expanduser(labels)), columns, task)
+        listed = _by_labels(folder, found, Path(os.path.expanduser(labels)), columns, task, merge_case)
     height, width = wanted or common_size(folder, [path for path, _ in listed.images])
-    form = Form(height, width, color, resize if wanted is not None else "")
+    form = Form(height, width, color, resize if wanted is not None else "", full_scale)
     reader = _reader(folder, listed, form)
     if broken == "skip":
         images, kept = without_unusable(reader, listed.images, listed.raw, cache)
@@ -116,6 +138,7 @@ def image_folder(
         describe=reader.path,
         locate=reader.locate,
         resize=reader.form.resize,
+        full_scale=full_scale,
         files=names_and_sizes(listed.images),
     )
     return _described(raw, reader, listed, found, cache)
@@ -159,11 +182,13 @@ def _described(raw: RawData, reader: ImageFiles, listed: _Listed, found: Found, 
     if not cache:
         look_at_all(reader)
     records = decoded_records(reader, listed.images) if cache else None
-    warnings: list[str] = []
+    warnings = levels_note(reader)
     if records is not None:
         raw = replace(raw, inputs=torch.from_numpy(records["image"]))
-        facts += traits_note(records)
-        warnings = _copies_note(raw, records)
+        facts += traits_note(records, form.white)
+        if form.white != WHITE and not has_trait(records, Trait.DEEP):
+            raw = replace(raw, unused={"full_scale": "no image has one channel of 16 bits"})
+        warnings += _copies_note(raw, records)
     unused = [*listed.unused, *found.unused()]
     notes = (f"images   {' · '.join(facts)}", *warnings, *raw.notes)
     return replace(raw, notes=(*notes, f"unused   {', '.join(unused)}") if unused else notes)
@@ -306,12 +331,14 @@ def _refuse_without_labels(given: dict[str, str | None]) -> None:
             )
 
 
-def _by_labels(folder: Path, found: Found, table: Path, columns: dict[str, str | None], task: str) -> _Listed:
+def _by_labels(
+    folder: Path, found: Found, table: Path, columns: dict[str, str | None], task: str, merge_case: bool
+) -> _Listed:
     from dltrain.data.image_labels import read_labels
 
     if not found.images:
         raise DataError(f"no image in {folder} (endings read: {' '.join(ENDINGS)})")
-    labels = read_labels(table, folder, [path for path, _ in found.images], columns, task)
+    labels = read_labels(table, folder, [path for path, _ in found.images], columns, task, merge_case)
     targets = labels.targets
     split, note = (
         _folders_of([found.images[i][0] for i in labels.images])
@@ -324,6 +351,7 @@ def _by_labels(folder: Path, found: Found, table: Path, columns: dict[str, str |
         task=targets.task,
         class_names=targets.class_names,
         split=None if split is None else torch.from_numpy(split),
+        groups=None if labels.groups is None else torch.from_numpy(labels.groups),
         target_rules=labels.rules,
         target_scale="unit" if targets.task == "regression" else "none",
         notes=(*labels.notes, note) if note else labels.notes,

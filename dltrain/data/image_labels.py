@@ -19,6 +19,7 @@ from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.targets import Targets, read_targets
+from dltrain.text import counted
 
 # names of a column of labels where several columns are left
 _LABELS = ("label", "labels", "class", "class_name", "target", "category")
@@ -37,13 +38,14 @@ _LOOKED_AT = 2000
 class Labels:
     """Which images have a target, and which.
 
-    images: (N,) positions of the files, ascending; targets: those of them; split: (N,) or None; notes: what was inferred.
+    images: (N,) positions of the files, ascending; targets: those of them; split, groups: (N,) or None; notes: what was inferred.
     """
 
     images: NDArray[np.int64]
     targets: Targets
     rows: NDArray[np.int64]  # of the targets, for each image
     split: NDArray[np.int8] | None
+    groups: NDArray[np.int64] | None
     notes: tuple[str, ...]
 
     @property
@@ -59,11 +61,12 @@ def read_labels(
     files: Sequence[str],
     columns: Mapping[str, str | None],
     task: str,
+    merge_case: bool = True,
 ) -> Labels:
     """Match the rows of a table with files below `root`.
 
-    columns: `file_column`, `target` and `split_column`, None for those to infer. Raises DataError for what may mean two things,
-    for files that are not there, and for one that has two labels.
+    columns: `file_column`, `target`, `split_column` and `group_column`, None for those to infer, or for no
+    groups. Raises DataError for what may mean two things, for files that are not there, and for one that has two labels.
     """
     if not path.is_file() and (root / path.name).is_file():
         raise DataError(
@@ -84,22 +87,39 @@ def read_labels(
         table, rest if columns["target"] else rest[1:] and rest
     )
     target = columns["target"] or _target(table, [name for name in rest if name != split_column])
-    positions = _positions(table, file_column, how, files, root)
-    targets = read_targets(Columns(table, Reading(has_keys=False), [target], [target]), [target], task)
-    image_of, row_of = _pairs(table, positions, targets)
-    split = (
-        None
-        if split_column is None
-        else split_marks(table, split_column)[np.flatnonzero(targets.kept)][row_of]
+    positions, otherwise = _positions(table, file_column, how, files, root)
+    targets = read_targets(
+        Columns(table, Reading(has_keys=False), [target], [target]), [target], task, merge_case
     )
+    image_of, row_of = _pairs(table, positions, targets)
+    rows = np.flatnonzero(targets.kept)[row_of]
+    split = None if split_column is None else split_marks(table, split_column)[rows]
+    group_column = columns["group_column"]
+    groups = None if group_column is None else _groups(table, group_column, rows)
     listed = f"file: {file_column} ({how}) · target: {target}" + f" · split: {split_column}" * bool(
         split_column
     )
+    listed += f" · group: {group_column}" * bool(group_column)
+    used = {file_column, target, split_column, group_column}
+    ignored = [name for name in table.columns if name not in used]
+    listed += f" · not used: {some(ignored, 6)}" * bool(ignored)
+    listed += f" · {otherwise}" * bool(otherwise)
     unlisted = len(files) - len(image_of)
     without = f" · {unlisted:,} of {len(files):,} images have no label, and are not used" if unlisted else ""
     return Labels(
-        image_of, targets, row_of, split, (f"labels   {path.name} · {listed}{without}", targets.note)
+        image_of, targets, row_of, split, groups, (f"labels   {path.name} · {listed}{without}", targets.note)
     )
+
+
+def _groups(table: Table, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the groups of rows. Raises DataError for a row without one."""
+    words = np.array(_words(table, name))[rows]
+    empty = np.flatnonzero(words == "")
+    if len(empty):
+        raise DataError(
+            f"column {name!r} has no value in {table.row(int(rows[empty[0]]))}; every image needs its group"
+        )
+    return np.asarray(np.unique(words, return_inverse=True)[1], np.int64)
 
 
 def _words(table: Table, name: str) -> list[str]:
@@ -181,23 +201,42 @@ def _target(table: Table, rest: Sequence[str]) -> str:
     raise DataError(f"the label may be any of {some(map(repr, rest))} of {table.path}; set {ways}")
 
 
-def _positions(table: Table, column: str, how: str, files: Sequence[str], root: Path) -> NDArray[np.int64]:
-    """Return the file of each row. Raises DataError for files that are missing or ambiguous."""
+def _positions(
+    table: Table, column: str, how: str, files: Sequence[str], root: Path
+) -> tuple[NDArray[np.int64], str]:
+    """Return the file of each row, and what to say of rows that name it in another way, such as without its ending.
+
+    Raises DataError for files that are missing or ambiguous.
+    """
     place = places_of(_NAMES[how], files)
     words = _words(table, column)
     positions = np.array([place.get(word, -2) for word in words])
+    strange = np.flatnonzero(positions == -2)
+    others = [places_of(name, files) for way, name in _NAMES.items() if way != how] if len(strange) else []
+    for row in strange:
+        found = {known[words[row]] for known in others if words[row] in known}
+        # a single file, or several of one name
+        positions[row] = found.pop() if len(found) == 1 else -1 if found else -2
+    unclear = [words[i] for i in strange if positions[i] == -1]
+    if unclear:
+        raise DataError(
+            f"{len(unclear):,} of {len(words):,} names of files in column {column!r} of {table.path} lack their ending or folder, and several "
+            f"files below {root} fit: {some(unclear, 10)}; write them as the others, such as {files[0]!r}"
+        )
+    matched = int((positions[strange] >= 0).sum())
+    note = f"{counted(matched, 'name')} written otherwise, with one file that fits" if matched else ""
     missing = [words[i] for i in np.flatnonzero(positions == -2)]
     if missing:
         raise DataError(
             f"{len(missing):,} of {len(words):,} files that {table.path} names are not below {root}: {some(missing, 10)}; take "
-            "their rows out, or put the files there"
+            f"their rows out, or put the files there; another table: {value('labels', 'FILE.csv')}"
         )
     twice = [words[i] for i in np.flatnonzero(positions == -1)]
     if twice:
         raise DataError(
             f"{table.path} names files that are in several folders of {root}: {some(twice, 10)}; name them with their folder"
         )
-    return positions
+    return positions, note
 
 
 def _pairs(

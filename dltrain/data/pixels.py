@@ -33,6 +33,8 @@ RESIZES: dict[str, str] = {
     "stretch": "stretched",
     "pad": "scaled and padded with black",
 }
+# whole numbers of more than 8 bits: the value that is white, unless the user says another
+WHITE = 65535
 _ORIENTATION = 0x0112
 # formats whose whole numbers of more than 8 bits run from 0 to 65535
 _SIXTEEN_BITS = ("PNG", "PPM")
@@ -60,13 +62,15 @@ class Trait(IntFlag):
     CMYK = 16
     FRAMES = 32
     ONE_COLOR = 64
+    CUT = 128
 
 
 TRAITS = {
     Trait.GRAY: "gray",
     Trait.TURNED: "turned by EXIF",
     Trait.TRANSPARENT: "transparent, on white",
-    Trait.DEEP: "of 16 bits, divided by 257",
+    Trait.DEEP: "of 16 bits, divided by {divisor:.6g}",
+    Trait.CUT: "with values above {white}, cut to white",
     Trait.CMYK: "CMYK",
     Trait.FRAMES: "with several frames, of which the first is taken",
     Trait.ONE_COLOR: "of a single color",
@@ -75,16 +79,48 @@ TRAITS = {
 
 @dataclass(frozen=True)
 class Form:
-    """Form that all images are brought to; resize: "" requires them to have the size."""
+    """Form that all images are brought to; resize: "" requires them to have the size; white: of images of 16 bits."""
 
     height: int
     width: int
     color: str
     resize: str = ""
+    white: int = WHITE
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return (COLORS[self.color], self.height, self.width)
+
+
+def trait_text(trait: Trait, white: int) -> str:
+    """Return what was done to images with a trait, or is strange about them."""
+    return TRAITS[trait].format(divisor=white / 255, white=white)
+
+
+def conversions(channels: int, white: int) -> str:
+    """Return what happens to an image file before it is scaled, for a reader who has Pillow and numpy but not dltrain."""
+    mode = next(MODES[color] for color, count in COLORS.items() if count == channels)
+    return (
+        f"turned as EXIF says; of 16 bits divided by {white / 255:.6g} and rounded, so that {white} is white: `np.minimum((np.asarray(image)"
+        f".astype(np.uint32) * 255 + {white // 2}) // {white}, 255).astype(np.uint8)` (Pillow reads the upper 8 bits of a PNG of 16 bits in "
+        f'color); on white where transparent; palettes, CMYK, gray and colors by `image.convert("{mode}")`; of several frames the first; floats '
+        "and whole numbers of 32 bits are refused"
+    )
+
+
+def range_of_16_bits(path: str) -> tuple[int, int] | None:
+    """Return the smallest and the largest value of an image of 16 bits; None for another one, and where it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            if not file.mode.startswith("I") or file.width * file.height > MAX_PIXELS:
+                return None
+            values = np.asarray(file)
+    # its reason is told where all images are read
+    except Exception:
+        return None
+    return int(values.min()), int(values.max())
 
 
 def read_pixels(path: str, form: Form) -> tuple[NDArray[np.uint8], Trait]:
@@ -101,7 +137,7 @@ def read_pixels(path: str, form: Form) -> tuple[NDArray[np.uint8], Trait]:
                 file.draft(mode if file.mode == "RGB" else None, (2 * width, 2 * height))
             _check_pixels(file)
             upright, turned = _upright(file)
-            image, more = _in_mode(upright, mode, str(file.format))
+            image, more = _in_mode(upright, mode, str(file.format), form.white)
         if image.size != wanted:
             if not form.resize:
                 raise OtherSize(*image.size)
@@ -195,7 +231,7 @@ def _upright(file: Image) -> tuple[Image, Trait]:
     return ImageOps.exif_transpose(file), Trait.TURNED
 
 
-def _in_mode(image: Image, mode: str, form: str) -> tuple[Image, Trait]:
+def _in_mode(image: Image, mode: str, form: str, white: int) -> tuple[Image, Trait]:
     """Return an image of 8 bits in `mode`. Raises Unusable for numbers of which it is not known which are black and white."""
     if image.mode == "F" or (image.mode == "I" and form not in _SIXTEEN_BITS):
         kind = "floats" if image.mode == "F" else "whole numbers of 32 bits or with a sign"
@@ -203,19 +239,22 @@ def _in_mode(image: Image, mode: str, form: str) -> tuple[Image, Trait]:
             f"{kind}: which value is white is not known; save 8 or 16 bits, or use dataset=npz with floats"
         )
     if image.mode.startswith("I"):
-        return _from_16_bits(image).convert(mode), Trait.DEEP | Trait.GRAY
+        gray, cut = _from_16_bits(image, white)
+        return gray.convert(mode), Trait.DEEP | Trait.GRAY | cut
     transparent = Trait(0)
     if image.has_transparency_data:
         image, transparent = _on_white(image)
     return image.convert(mode), transparent
 
 
-def _from_16_bits(image: Image) -> Image:
+def _from_16_bits(image: Image, white: int) -> tuple[Image, Trait]:
     from PIL import Image as images
 
     values = np.asarray(image).astype(np.uint32)
+    cut = Trait.CUT if values.max(initial=0) > white else Trait(0)
     # 65535 / 257 = 255
-    return images.fromarray(((values + 128) // 257).astype(np.uint8))
+    gray = np.minimum((values * 255 + white // 2) // white, 255)
+    return images.fromarray(gray.astype(np.uint8)), cut
 
 
 def _on_white(image: Image) -> tuple[Image, Trait]:

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dltrain.data.pixels import WHITE
 from dltrain.data.spec import Task
 
 TRAIN, VAL, TEST = 0, 1, 2
@@ -116,6 +117,7 @@ class RawData:
         skipped: samples that cannot be used and were left out, by name, and why
         files: digest of the names and sizes of the files that the samples are read from, where these are many
         unused: keys of the dataset that change nothing for these data, with the reason as the end of a sentence
+        full_scale: value that is white in images of 16 bits
         resize: how images of another size are brought to the shape (`dltrain.data.pixels.Resize`); empty: they are refused
     """
 
@@ -135,6 +137,7 @@ class RawData:
     skipped: Mapping[str, str] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
     resize: str = ""
+    full_scale: int = WHITE
     files: str = ""
 
     def __len__(self) -> int:

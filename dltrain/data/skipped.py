@@ -43,6 +43,7 @@ def without_unusable(
         raw,
         targets=raw.targets[kept],
         split=None if raw.split is None else raw.split[kept],
+        groups=None if raw.groups is None else raw.groups[kept],
         skipped=skipped,
         notes=(*raw.notes, skipped_note(skipped, len(images))),
     )

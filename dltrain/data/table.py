@@ -62,6 +62,7 @@ def csv(
     group_column: str | None = None,
     test_path: FilePath | None = None,
     task: Literal["classification", "regression", "auto"] = "auto",
+    merge_case: bool = True,
     target_scale: Literal["unit", "none"] = "unit",
     missing: Literal["auto", "refuse", "drop"] = "auto",
     missing_words: Sequence[str] = (),
@@ -95,6 +96,7 @@ def csv(
         group_column: rows with equal values here stay in one split
         test_path: another file with the test rows, its columns matched by name
         task: auto takes text, two values and 0 or 1 to at most 10 as classes
+        merge_case: texts of the target that differ in upper and lower case only are one class, as the most frequent one is written
         target_scale: unit lets a regression learn targets of mean 0 and variance 1, and reports the real units
         missing: auto fills with the training median and marks it in a column; drop leaves the row out
         missing_words: more words for a missing value than "", na, n/a, n.a., nan, nil, null, <na>, #na, #n/a, #n/a n/a, ?
@@ -121,7 +123,7 @@ def csv(
         table, Reading(tuple(missing_words), decimal, date_format), [*targets, *roles.candidates], targets
     )
     try:
-        goal = read_targets(columns, targets, task)
+        goal = read_targets(columns, targets, task, merge_case)
         chosen, left_out = roles.choose(columns)
     except StrayValues as error:
         own = roles.categorical if not isinstance(roles.categorical, str) else ()

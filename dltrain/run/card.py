@@ -13,7 +13,7 @@ import dltrain
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
 from dltrain.data.errors import some
-from dltrain.data.pixels import RESIZES
+from dltrain.data.pixels import RESIZES, conversions
 from dltrain.data.tables.rules import Rule
 from dltrain.report.record import number_in, numbers_of
 from dltrain.run.deployed import ColumnInput, Deployed, is_long
@@ -115,6 +115,9 @@ def _inputs(deployed: Deployed, form: str) -> str:
             ("input", "what it is"),
             (_code(deployed.input_names[0]), f"(N, {shape}) {kind}; normalization is inside"),
         ]
+        if contract.files or contract.resize:
+            # what becomes of a file before it is the input
+            rows.append(("image files", conversions(contract.input_shape[0], contract.full_scale)))
         if contract.resize:
             rows.append(("images of other sizes", _other_sizes(contract)))
     names = deployed.output_names
@@ -178,8 +181,7 @@ def _other_sizes(contract: Contract) -> str:
     mode = "L" if channels == 1 else "RGB"
     call = _CALLS[contract.resize].format(size=(width, height))
     return (
-        "turned as EXIF says, on white where transparent, "
-        f"{RESIZES[contract.resize]} (bilinear, with antialiasing), with Pillow `{call}`; of a JPEG before it is decoded "
+        f"converted as image files, {RESIZES[contract.resize]} (bilinear, with antialiasing), with Pillow `{call}`; of a JPEG before it is decoded "
         f'`image.draft("{mode}", {(2 * width, 2 * height)})`'
     )
 

@@ -25,6 +25,7 @@ from dltrain.data.prepare import Splits
 from dltrain.data.raw import SPLIT_WORDS, TEST
 from dltrain.data.spec import Batch
 from dltrain.data.tables.cures import value
+from dltrain.data.tables.encode import FOREIGN
 from dltrain.errors import DataProblem, UserError
 from dltrain.run.data import build_data
 from dltrain.storage.run_folder import read_contract, read_statistics
@@ -176,7 +177,7 @@ def say_left_out(notes: Sequence[str], whole: bool) -> tuple[str, ...]:
 
     Of other data, rows without a target are counted: they cannot be scored, which is no fault of the data.
     """
-    lines = _lines_of(notes, ("broken", "skipped") if whole else ("broken",))
+    lines = _lines_of(notes, (FOREIGN, "broken", "skipped") if whole else ("broken",))
     for line in (*lines, *_lines_of(notes, ("dropped",) if whole else ())):
         say(line)
     return lines
@@ -226,7 +227,7 @@ def say_of_data(
         say(f"{path} is scored on other data than it was trained on{reason}")
     if is_other:
         for note in notes:
-            if note.startswith(("decimal", "unit", "words", "unseen", "scale")):
+            if note.startswith(("classes", "decimal", "truth", "unit", "words", "unseen", "scale", "zone")):
                 say(note)
         for note in dict.fromkeys(
             note for split in scored.values() for note in scale_note(distance_of(split))

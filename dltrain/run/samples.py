@@ -76,7 +76,9 @@ class Pictures:
                 f"the model takes images of {channels} channels, and image files have 1 or 3; give an .npz file"
             )
         rule = f"the model takes images {width} wide and {height} high; crop or scale it"
-        self.reader = ImageFiles("", files, Form(height, width, color, contract.resize), rule)
+        self.reader = ImageFiles(
+            "", files, Form(height, width, color, contract.resize, contract.full_scale), rule
+        )
         self.files, self.notes, self.tolerant = files, notes, tolerant
         self.broken: list[Broken] = []
 

@@ -19,7 +19,6 @@ from dltrain.data.raw import VAL
 from dltrain.data.spec import DataSpec
 from dltrain.data.split_names import SPLIT_NAMES
 from dltrain.data.units import InUnits
-from dltrain.errors import UserError
 from dltrain.losses import combine, yardstick
 from dltrain.metrics import bootstrap
 from dltrain.metrics.counts import confusion_of
@@ -90,7 +89,7 @@ def score_runs(
     resamples: number of the bootstrap; 0 gives no intervals. whole: all samples of other data than those of the runs are scored as one
     split, `all`, unless the data turn out to be a copy. originals: the configurations of the runs without changes, by which their data are
     found again to tell which samples were trained on; None does not look. decision: a class of two, and the probability to predict it from.
-    Raises CheckpointProblem for a run without best weights, UserError when the runs do not share their data.
+    Raises CheckpointProblem for a run without best weights. Of a split that several runs do not share there is no ensemble.
     """
     scores: list[Score] = []
     outputs: list[Predicted] = []
@@ -298,17 +297,21 @@ def measure(parts: Scored, logits: Tensor, targets: Tensor) -> dict[str, float]:
 
 
 def ensemble(parts: Scored, outputs: list[Predicted], resamples: int = 0) -> list[Score]:
-    """Return the mean of several models' outputs, in the space of their loss."""
-    scores = []
+    """Return the mean of several models' outputs, in the space of their loss, on the splits that they share, and name the others."""
+    scores, apart = [], []
     for name, (first, targets) in outputs[0].items():
         logits = [output[name][0] for output in outputs]
         if any(
             other.shape != first.shape or not same_targets(output[name][1], targets)
             for output, other in zip(outputs, logits, strict=True)
         ):
-            raise UserError(
-                f"The runs do not share their {name} split (other data, or another dataset.split_seed): no ensemble of them."
-            )
+            apart.append(name)
+            continue
         members = torch.stack(logits)
         scores.append(scored(parts, f"ensemble of {len(outputs)}", name, members, targets, resamples))
+    if apart:
+        say(
+            f"the runs do not share their {' and '.join(apart)} split{'s' * (len(apart) > 1)} (folds, other data, or another "
+            "dataset.split_seed): scored one by one there, without an ensemble"
+        )
     return scores

@@ -14,7 +14,7 @@ from dltrain.data.batches import Split
 from dltrain.data.changes import data_changes
 from dltrain.data.prepare import Source
 from dltrain.data.split_names import SplitName
-from dltrain.errors import UserError
+from dltrain.errors import UserError, typed
 from dltrain.run.data import build_data, other_data
 from dltrain.run.prediction import Predictions, Predictor
 from dltrain.run.table import Array
@@ -57,15 +57,31 @@ def predict_split(member: Predictor, path: Path, name: SplitName, batch_size: in
     return OfSplit(replace(found, truth=truth), places.file)
 
 
-def check_shared(members: Sequence[OfSplit], paths: Sequence[Path], name: str) -> None:
-    """Raise UserError where runs do not have the same samples in a split, as `evaluate` does for an ensemble."""
+def check_shared(
+    members: Sequence[OfSplit], paths: Sequence[Path], name: str, predictors: Sequence[Predictor]
+) -> None:
+    """Raise UserError, with the ways that there are, where runs do not have the same samples in a split."""
     first = members[0]
     for member, path in zip(members[1:], paths[1:], strict=True):
         if member.file != first.file or not _same(member.found, first.found):
             raise UserError(
-                f"{paths[0]} and {path} do not share their {name} split (other data, or another dataset.split_seed): no ensemble "
-                "of them"
+                f"{paths[0]} and {path} do not share their {name} split (folds, other data, or another dataset.split_seed): no "
+                f"ensemble of them.\nEach by itself: {typed('predict', path, '--split', name)}"
+                + _of_shared_test(predictors, paths, name)
             )
+
+
+def _of_shared_test(predictors: Sequence[Predictor], paths: Sequence[Path], name: str) -> str:
+    """Return the way to an ensemble of runs that differ in their fold alone, and so share their test split."""
+    datasets = [predictor.config.dataset for predictor in predictors]
+    shared = (
+        all(predictor.config.fold is not None for predictor in predictors)
+        and all(predictor.known_contract().sizes.get("test") for predictor in predictors)
+        and all(dataset == datasets[0] for dataset in datasets)
+    )
+    if not (shared and name != "test"):
+        return ""
+    return f"\nTogether, on the test split that they share: {typed('predict', *paths, '--split', 'test')}"
 
 
 def _same(one: Predictions, other: Predictions) -> bool:

@@ -157,6 +157,16 @@ def label(chosen: Chosen) -> str:
     )
 
 
+def with_interval(mean: float, half_width: float) -> str:
+    """Return a mean and the half width of its interval, both in scientific notation where the mean is.
+
+    >>> with_interval(27150.0, 1510.6669), with_interval(0.5, 0.01)
+    ('2.715e+04 ± 1.511e+03', '0.5000 ± 0.0100')
+    """
+    shown = number(mean)
+    return f"{shown} ± {f'{half_width:.3e}' if 'e' in shown and half_width == half_width else number(half_width)}"
+
+
 def number(value: float | None) -> str:
     """Return a value as it is shown."""
     if value is None or value != value:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dltrain.loggers.events import has_curves
 from dltrain.sweep.backends.protocol import CompleteBackend
-from dltrain.sweep.jobs import Job, number
+from dltrain.sweep.jobs import Job, number, with_interval
 from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.coverage import ALL
 from dltrain.sweep.plan.plan import Plan
@@ -211,7 +211,7 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
             + f"{'best epoch':>10}  status"
         )
     for place, (row, name) in enumerate(zip(rows[:SHOWN], names, strict=True), start=1):
-        shown = f"{number(row.mean)} ± {number(row.half_width)}" if repeated else number(row.mean)
+        shown = with_interval(row.mean, row.half_width) if repeated else number(row.mean)
         first = row.jobs[0]
         status = row.verdict or ("best" if place == 1 and row.complete else first.state.replace("_", " "))
         show(

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from pyarrow import parquet
-from test_tables import encoded, notes, plain, save
+from test_tables import contract_of, encoded, notes, plain, save
 
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
@@ -168,3 +169,13 @@ def test_numbers_of_parquet_are_taken_for_the_unit_of_the_training_and_named(tmp
         "unit     new.parquet: cost has no unit, and is taken for $ as in the training",
         "unit     new.parquet: rate has no unit, and is taken for percents, 27 for 27%, as in the training",
     )
+
+
+def test_square_meters_have_several_spellings(tmp_path: Path) -> None:
+    columns = {"size": [f"{i + 40} m²" for i in range(40)], "y": [i * 1.5 for i in range(40)]}
+    path = save(tmp_path / "t.csv", columns)
+    contract = contract_of(prepare(csv(path, "y")))
+    wanted = contract.encode(path).inputs
+    for unit in ("m2", "qm"):
+        other = save(tmp_path / "u.csv", columns | {"size": [f"{i + 40} {unit}" for i in range(40)]})
+        assert torch.equal(contract.encode(other).inputs, wanted)

@@ -588,3 +588,81 @@ def test_two_columns_of_files_are_ambiguous(dogs: Path) -> None:
     with pytest.raises(DataError, match="set dataset.file_column=left or dataset.file_column=right"):
         uncached(str(dogs / "dogs"), **keys)
     assert uncached(str(dogs / "dogs"), **keys, file_column="right").targets[0] == 29 % 3
+
+
+def _scans(folder: Path, low: int, high: int) -> str:
+    draw = np.random.default_rng(0)
+    for kind in ("ant", "bee"):
+        (folder / kind).mkdir(parents=True)
+        for i in range(4):
+            pixels = draw.integers(low, high, (6, 6), np.uint16, endpoint=True)
+            pixels[0, :2] = low, high
+            Image.fromarray(pixels).save(folder / kind / f"{i}.png")
+    return str(folder)
+
+
+def test_the_gray_levels_that_are_left_of_a_narrow_range_are_told_with_a_cure(tmp_path: Path) -> None:
+    folder = _scans(tmp_path / "twelve", 0, 4095)
+    raw = image_folder(folder)
+    note = next(line for line in raw.notes if line.startswith("levels"))
+    assert "values from 0 to 4,095 (of 8 looked at), and 65,535 is white: 17 of 256 gray levels" in note
+    assert note.endswith("to keep 256, say which value is white: dataset.full_scale=4095")
+    cured = image_folder(folder, full_scale=4095)
+    assert not any(line.startswith("levels") for line in cured.notes)
+    assert "8 of 16 bits, divided by 16.0588" in cured.notes[0] and "cut" not in cured.notes[0]
+    assert len(torch.unique(cured.inputs)) > 5 * len(torch.unique(raw.inputs))
+    assert "8 with values above 1000, cut to white" in image_folder(folder, full_scale=1000).notes[0]
+    high = image_folder(_scans(tmp_path / "high", 30000, 31000)).notes
+    assert any("5 of 256 gray levels are left; to keep more, use dataset=npz with floats" in n for n in high)
+    wide = image_folder(_scans(tmp_path / "wide", 0, 65535)).notes
+    assert not any(line.startswith("levels") for line in wide)
+
+
+def test_names_without_their_ending_are_those_of_the_only_file_that_fits(tmp_path: Path) -> None:
+    """Three of 270 rows of a table lacked .png, and nothing said so."""
+    folder = Path(_scans(tmp_path / "set", 0, 65535))
+    names = [str(path.relative_to(folder)) for path in sorted(folder.glob("*/*.png"))]
+    labels = ["cat", "dog"] * 4
+    rows = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+    rows[2] = rows[2].replace(".png", "")
+    (tmp_path / "labels.csv").write_text("\n".join(["file,kind", *rows]))
+    raw = image_folder(str(folder), labels=str(tmp_path / "labels.csv"))
+    assert raw.targets.tolist() == [0, 1] * 4
+    told = "labels   labels.csv · file: file (path) · target: kind · 1 name written otherwise, with one file that fits"
+    assert told in raw.notes
+    Image.open(folder / names[2]).convert("L").save(folder / names[2].replace(".png", ".bmp"))
+    with pytest.raises(
+        DataError, match="1 of 8 names of files in column 'file' .* lack their ending or folder"
+    ):
+        image_folder(str(folder), labels=str(tmp_path / "labels.csv"))
+
+
+def test_images_of_a_group_stay_in_one_split(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    rows = []
+    for i in range(120):
+        Image.fromarray(draw.integers(0, 256, (4, 4), np.uint8)).save(folder / f"{i:03}.png")
+        rows.append(f"{i:03}.png,{'ab'[i % 2]},p{i // 4},x")
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,patient,site", *rows]))
+    raw = image_folder(
+        str(folder), labels=str(tmp_path / "labels.csv"), target="label", group_column="patient"
+    )
+    assert raw.groups is not None and raw.groups.tolist() == raw.groups[::4].repeat_interleave(4).tolist()
+    assert len(raw.groups.unique()) == 30
+    assert raw.notes[1].endswith("target: label · group: patient · not used: site")
+    source = prepare(raw, val_fraction=0.2, test_fraction=0.2).source
+    assert source is not None
+    groups = [set(raw.groups[rows].tolist()) for rows in source.positions.values()]
+    assert len(groups) == 3 and sum(map(len, groups)) == 30
+    (folder / "005.png").write_bytes(b"no image")
+    keys = {"labels": str(tmp_path / "labels.csv"), "target": "label", "group_column": "patient"}
+    kept = image_folder(str(folder), broken="skip", **keys).groups
+    assert kept is not None and kept.tolist() == [*raw.groups[:5].tolist(), *raw.groups[6:].tolist()]
+    text = (tmp_path / "labels.csv").read_text().replace("p3,", ",", 1)
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(
+        DataError, match="column 'patient' has no value in row 13 .*every image needs its group"
+    ):
+        image_folder(str(folder), labels=str(tmp_path / "labels.csv"), target="label", group_column="patient")

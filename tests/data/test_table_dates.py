@@ -19,6 +19,11 @@ from dltrain.data.prepare import prepare
 from dltrain.data.raw import RawData
 from dltrain.data.table import csv
 from dltrain.data.tables import century, text
+from dltrain.data.tables.arrow import as_floats
+from dltrain.data.tables.columns import Column, Columns
+from dltrain.data.tables.read import Table
+from dltrain.data.tables.reading import Reading
+from dltrain.data.tables.rules import Format
 
 
 def by_python(value: str, form: str) -> datetime | None:
@@ -187,3 +192,60 @@ def test_another_file_is_read_by_the_century_of_the_training(
     year = [rule.features.index("born year") + i for i, r in enumerate(kept.columns) if r.name == "born"][0]
     decoded = rows.inputs[:, year].double() + dict(zip(rule.parts, rule.centers, strict=True))["year"]
     assert decoded.floor().tolist() == [1940, 2026, 1927]
+
+
+def test_nanoseconds_are_cut_to_microseconds(tmp_path: Path) -> None:
+    """Parquet of pandas has them, and text may have nine digits; durations in nanoseconds are seconds."""
+    moments = ["2024-01-01T10:00:00.123456789", "2024-06-01T00:00:00.000000001", "1969-12-31T23:59:59.5"] * 4
+    wanted = [datetime.fromisoformat(moment[:26]) for moment in moments]
+    times = pa.array(np.array(moments, "datetime64[ns]"))
+    for values in (times, pa.array(moments)):
+        table = Table(Path("t.parquet"), {"at": pa.chunked_array([values])})
+        columns = Columns(table, Reading(), ["at"])
+        found = columns.infer("at")
+        assert isinstance(found, Column) and found.format == Format("date", "", "iso", zoned=False)
+        assert found.values.tolist() == wanted
+        assert columns.parse("at", found.format).values.tolist() == wanted
+    spans = pa.chunked_array([pa.array([1_500_000_001, None], pa.duration("ns"))])
+    assert as_floats(spans)[0] == 1.500000001 and np.isnan(as_floats(spans)[1])
+    far = pa.chunked_array([pa.array([2**60], pa.int64()).cast(pa.timestamp("s"))])
+    distant = Columns(Table(Path("t.parquet"), {"at": far}), Reading(), ["at"], tolerant=True)
+    for read in (distant.infer, lambda name: distant.parse(name, Format("date", "", "iso"))):
+        with pytest.raises(DataError, match=r"column 'at' of t.parquet holds times.*dataset.drop=.at"):
+            read("at")
+
+
+def test_time_zones_that_the_training_did_not_have_are_told(tmp_path: Path) -> None:
+    """Ten in Berlin is eight in UTC, so that hours mean something else."""
+    plain_times = [f"2024-06-{i + 1:02} {i % 24:02}:00:00" for i in range(28)]
+    zoned = [f"{moment}+02:00" for moment in plain_times]
+    arrow = pa.array(np.array(plain_times, "datetime64[us]"))
+    forms = {
+        False: [pa.array(plain_times), arrow],
+        True: [pa.array(zoned), arrow.cast(pa.timestamp("us", "Europe/Berlin"))],
+    }
+    for trained, columns in forms.items():
+        for column in columns:
+            known = Columns(
+                Table(Path("t.csv"), {"at": pa.chunked_array([column])}), Reading(), ["at"]
+            ).infer("at")
+            assert isinstance(known, Column) and known.format.zoned is trained
+            for here, others in forms.items():
+                for other in others:
+                    read = Columns(Table(Path("u.csv"), {"at": pa.chunked_array([other])}), Reading(), ["at"])
+                    read.parse("at", known.format)
+                    told = f"zone     u.csv: at has {'time' if here else 'no time'} zones"
+                    assert [note.startswith(told) for note in read.notes] == [True] * (here != trained)
+                    read.parse("at", Format("date", "", "iso"))
+
+
+def test_numbers_in_a_column_of_dates_are_refused_with_what_they_may_be() -> None:
+    known = Format("date", "", "iso")
+    for unit, epoch in (("s", 1718678248), ("ms", 1718678248157), ("us", 1718678248157671)):
+        for values in (pa.array([epoch] * 3), pa.array([str(epoch)] * 3)):
+            columns = Columns(Table(Path("u.csv"), {"at": pa.chunked_array([values])}), Reading(), ["at"])
+            with pytest.raises(
+                DataError, match=f"time since 1970 in {unit}, of which pandas.to_datetime"
+            ) as no:
+                columns.parse("at", known)
+            assert "missing_words" not in str(no.value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import subprocess
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from dltrain.data.errors import DataError
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.raw import Encoded, Encoder, RawData
 from dltrain.data.table import csv
+from dltrain.data.tables.read import read
 from dltrain.data.tables.rules import Rule
 from dltrain.data.units import in_units
 
@@ -747,12 +749,85 @@ def test_columns_of_one_value_are_named_and_cannot_be_all(tmp_path: Path) -> Non
         csv(save(tmp_path / "v.csv", {"a": [1] * 40, "b": [2] * 40, "y": ["p", "q"] * 20}), "y")
 
 
+def test_classes_that_look_alike_are_named(tmp_path: Path) -> None:
+    raw = csv(save(tmp_path / "t.csv", {"a": list(range(0, 80, 2)), "y": ["a b", "a  b"] * 20}), "y")
+    assert "2 classes ('a  b' and 'a b' are two of them)" in notes(raw)
+
+
+def test_classes_that_differ_in_case_are_one_unless_they_are_kept_apart(tmp_path: Path) -> None:
+    """A stray Yes, YES, no and NO made six classes of two."""
+    words = ["yes", "no", " Yes ", "No", "YES", "no", "yes", "no", "yes", "no"] * 4
+    path = save(tmp_path / "t.csv", {"a": list(range(0, 80, 2)), "y": words})
+    raw = csv(path, "y")
+    assert raw.class_names == ("no", "yes")
+    assert raw.targets.tolist() == [int(word.strip().lower() == "yes") for word in words]
+    told = (
+        "2 classes · 'No' (4) counts as 'no', 'YES' (4) counts as 'yes', 'Yes' (4) counts as 'yes'; to keep"
+    )
+    assert f"{told} them apart: dataset.merge_case=false" in notes(raw)
+    apart = csv(path, "y", merge_case=False)
+    assert apart.class_names == ("No", "YES", "Yes", "no", "yes") and "('YES' and 'Yes' are" in notes(apart)
+    contract = contract_of(prepare(raw))
+    upper = save(tmp_path / "u.csv", {"a": list(range(0, 80, 2)), "y": [w.upper() for w in words]})
+    other = csv(upper, "y", contract=contract)
+    assert torch.equal(other.targets, raw.targets)
+    told = "classes  y: 'NO' counts as 'no', 'YES' counts as 'yes', as in the training"
+    assert told in other.notes
+    assert torch.equal(contract.encode(upper).targets, raw.targets)
+    with pytest.raises(DataError, match="'NO', which is none of the classes"):
+        csv(upper, "y", contract=replace(contract, class_names=("No", "no", "yes")))
+
+
+def test_unseen_levels_are_counted_with_the_ones_that_they_may_be(tmp_path: Path) -> None:
+    columns = {"a": list(range(40)), "plan": ["basic", "pro plus"] * 20, "zip": ["01067", "80331"] * 20}
+    path = save(tmp_path / "t.csv", columns | {"y": [1.5, 2.5] * 20})
+    contract = contract_of(prepare(csv(path, "y")))
+    plans, zips = ["Basic", "proplus", "new", "basic"] * 10, ["1067", "80331"] * 20
+    other = save(tmp_path / "u.csv", columns | {"plan": plans, "zip": zips})
+    told = contract.encode(other, targets=False).notes
+    assert (
+        "unseen   plan: 3 levels in 30 of 40 rows are not in the training split and count as none: 'Basic' (differs in case only from "
+        "'basic'), 'new', 'proplus' (differs in blanks only from 'pro plus')"
+    ) in told
+    assert (
+        "unseen   zip: 1 level in 20 of 40 rows is not in the training split and counts as none: '1067' (differs in leading zeros only "
+        "from '01067')"
+    ) in told
+    other = save(tmp_path / "v.csv", columns | {"plan": ["BASIC", ""] * 20})
+    assert (
+        "foreign  plan: no value of it is in the training split, so that all 20 rows with one count as none: 'BASIC' (differs in case "
+        "only from 'basic')"
+    ) in contract.encode(other, targets=False).notes
+
+
 @pytest.mark.parametrize(
-    "words, said", [(["yes", "Yes"], "'Yes' and 'yes'"), (["a b", "a  b"], "'a  b' and 'a b'")]
+    "words", [("no", "yes"), ("No", "YES"), ("0", "1"), ("FALSE", "True"), ("f", "t"), (0, 1), (0.0, 1.0)]
 )
-def test_classes_that_look_alike_are_named(tmp_path: Path, words: list[str], said: str) -> None:
-    raw = csv(save(tmp_path / "t.csv", {"a": list(range(0, 80, 2)), "y": words * 20}), "y")
-    assert f"2 classes ({said} are two of them)" in notes(raw)
+def test_truths_of_another_file_may_be_written_otherwise(tmp_path: Path, words: tuple[Any, Any]) -> None:
+    """Features and targets that were true and false, and those that were yes and no."""
+
+    def columns(no: object, yes: object) -> dict[str, list[object]]:
+        return {"a": list(range(40)), "b": [no, yes] * 20, "y": [no, no, yes, yes] * 10}
+
+    for former in (("false", "true"), ("no", "yes")):
+        path = save(tmp_path / "t.csv", columns(*former))
+        splits = prepare(csv(path, "y"), normalize="none")
+        other = csv(save(tmp_path / "u.csv", columns(*words)), "y", contract=contract_of(splits))
+        assert other.targets.tolist() == [0, 0, 1, 1] * 10
+        inputs = contract_of(splits).encode(save(tmp_path / "u.csv", columns(*words))).inputs
+        assert torch.equal(inputs, contract_of(splits).encode(path).inputs)
+
+
+def test_another_coding_of_truths_is_refused_once(tmp_path: Path) -> None:
+    columns = {"a": list(range(40)), "b": ["true", "false"] * 20, "y": [1.5, 2.5] * 20}
+    contract = contract_of(prepare(csv(save(tmp_path / "t.csv", columns), "y")))
+    other = Path(save(tmp_path / "u.csv", columns | {"b": ["A", "B", "true", "false"] * 10}))
+    with pytest.raises(DataError, match=r"(?s)'b' of .*'A', 'B' in 20 of 40 rows here;.write true and false"):
+        contract.encode_table(read(other, "auto"), False, tolerant=True)
+    slip = Path(save(tmp_path / "v.csv", columns | {"b": ["maybe", "no", *["Yes", "off"] * 19]}))
+    rows = contract.encode_table(read(slip, "auto"), False, tolerant=True)
+    assert rows.broken == ((1, "column 'b' holds true and false, but 'maybe'"),) and len(rows.inputs) == 39
+    assert "truth    v.csv: b has 'no' for false, 'Yes' for true, 'off' for false" in rows.notes
 
 
 def test_codes_with_leading_zeros_are_classes_and_levels_of_their_own(tmp_path: Path) -> None:

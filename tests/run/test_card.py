@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from dltrain.data.contract import Contract
-from dltrain.data.pixels import RESIZES, Form, read_pixels
+from dltrain.data.pixels import RESIZES, Form, conversions, read_pixels
 from dltrain.run.card import _other_sizes
 
 
@@ -36,7 +36,20 @@ def test_an_image_that_is_scaled_as_the_card_says_has_the_pixels_of_the_run(resi
 
 
 def test_the_order_of_scaling_and_padding_is_told():
-    orders = {"crop": "cropped around the center and scaled (", "stretch": ", stretched (", "pad": "scaled and padded with black ("}  # fmt: skip
+    orders = {"crop": "cropped around the center and scaled (", "stretch": "files, stretched (", "pad": "scaled and padded with black ("}  # fmt: skip
     for resize, told in orders.items():
         assert told in _other_sizes(contract_of((1, 8, 8), resize))
     assert '`image.draft("L", (16, 16))`' in _other_sizes(contract_of((1, 8, 8), "pad"))
+
+
+@pytest.mark.parametrize("white", [65535, 4095, 1001])
+def test_16_bits_become_bytes_as_the_card_says(white: int, tmp_path: Path):
+    """Of all 65,536 values, by the formula that the card has and by division in float64."""
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    formula, mode = re.findall(r"`(.*?)`", conversions(1, white))
+    found = eval(formula, {"image": Image.open(tmp_path / "a.png"), "np": np})
+    assert mode == 'image.convert("L")'
+    wanted = read_pixels(str(tmp_path / "a.png"), Form(256, 256, "grey", white=white))[0][..., 0]
+    assert np.array_equal(found, wanted)
+    assert np.array_equal(wanted, np.minimum(np.rint(values * 255.0 / white), 255))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -331,3 +332,45 @@ def test_a_changed_folder_is_not_divided_again(train: Any, dltrain: Any, scored:
     assert set(scored(run, "dataset.root=pets")[0]) == {"all"}
     with pytest.raises(DataProblem, match="the data are not those that the run was trained on"):
         dltrain("resume", run, "steps=2")
+
+
+def test_other_images_do_not_have_the_labels_of_the_training(
+    train: Any, dltrain: Any, scored: Any, workdir: Path
+) -> None:
+    """Names of files repeat: 00.png of the training is a cat, that of the new folder a dog."""
+    draw = random.Random(0)
+    for place, kinds in (("own", "cat,dog"), ("new", "dog,cat")):
+        Path(f"my {place}").mkdir()
+        rows = [f"{i:02}.png,{kinds.split(',')[i % 2]}" for i in range(40)]
+        Path(f"{place}.csv").write_text("\n".join(["file,kind", *rows]))
+        for i in range(40):
+            Image.frombytes("RGB", (8, 8), draw.randbytes(192)).save(f"my {place}/{i:02}.png")
+    words = ("dataset=image_folder", "dataset.image_size=8", "model=linear", "steps=1")
+    run = train(*words, "dataset.root=my own", "dataset.labels=own.csv")
+    other = 'dataset.root="my new"'
+    for verb in ("evaluate", "rerun"):
+        with pytest.raises(UserError, match="`dataset.labels` is still own.csv, the file of the train") as no:
+            dltrain(verb, run.path, other)
+        lines = str(no.value).splitlines()
+        assert lines[1].endswith(f"dltrain {verb} {run.path} 'dataset.root=\"my new\"' dataset.labels=FILE")
+        assert lines[2].endswith(
+            f"dltrain {verb} {run.path} 'dataset.root=\"my new\"' dataset.labels=own.csv"
+        )
+    with pytest.raises(UserError, match=r"`dataset.labels` is still own.csv"):
+        from dltrain.api import Run
+
+        Run(run.path).evaluate("dataset.root=my new")
+    right = scored(run.path, other, "dataset.labels=new.csv")[0]["all"]
+    wrong = scored(run.path, other, "dataset.labels=own.csv")[0]["all"]
+    assert right["values"]["accuracy"] + wrong["values"]["accuracy"] == pytest.approx(1)
+    assert set(scored(run.path, 'dataset.root="my own"')[0]) == {"val", "test"}
+    own, _ = scored(run.path)
+    Path("my own").rename("moved")
+    with pytest.raises(DataProblem) as gone:
+        dltrain("evaluate", run.path)
+    cure = str(gone.value).splitlines()[-1].partition("dltrain ")[2]
+    assert cure.endswith("dataset.root=NEW dataset.labels=own.csv")
+    assert scored(*shlex.split(cure.replace("NEW", "moved"))[1:])[0] == own
+    Path("own.csv").rename("moved/own.csv")
+    with pytest.raises(UserError, match="is still own.csv.*\n.*dataset.root=moved dataset.labels=FILE$"):
+        dltrain("evaluate", run.path, "dataset.root=moved")

@@ -357,8 +357,13 @@ def test_a_file_of_which_nothing_can_be_read_is_refused(kinds, predict, workdir)
 def test_levels_that_the_training_did_not_have_are_named(kinds, predict, workdir):
     rows = [row | {"color": "mauve"} for row in rows_of(4)]
     code, _, told = predict(kinds, write(workdir / "new.csv", rows))
-    assert code == 0
-    assert "unseen   color: levels not in the training split count as none: 'mauve'" in told
+    assert code == 3
+    assert (
+        "foreign  color: no value of it is in the training split, so that all 4 rows with one count" in told
+    )
+    rows[1]["color"] = rows_of(4)[1]["color"]
+    code, _, told = predict(kinds, write(workdir / "new.csv", rows))
+    assert code == 0 and "unseen   color: 1 level in 3 of 4 rows is not in the training split" in told
 
 
 # Images and arrays ------------------------------------------------------------------------------------------------

@@ -153,6 +153,25 @@ def test_several_runs_are_the_ensemble_of_evaluate(predict, folder, kinds, capsy
         predict(kinds, elsewhere, "--split", "test")
 
 
+def test_runs_of_folds_are_an_ensemble_on_the_test_split_alone(predict, workdir, capsys):
+    """Their val splits differ: each run is scored on its own, and the printed ways work."""
+    runs = [
+        str(api.train("dataset=iris", steps=2, quiet=True, folds=3, fold=fold, seed=0).path)
+        for fold in range(3)
+    ]
+    assert dispatch(["evaluate", "--json", *runs, "evaluation.bootstrap=0"]) == 0
+    out, err = capsys.readouterr()
+    scores = json.loads(out)["scores"]
+    assert [score["split"] for score in scores] == ["val", "test"] * 3 + ["test"]
+    assert scores[-1]["run"] == "ensemble of 3"
+    assert "the runs do not share their val split (folds, other data" in err and "one by one there" in err
+    with pytest.raises(errors.UserError, match="do not share their val split") as refusal:
+        predict(*runs, "--split", "val")
+    alone, together = (line.partition("dltrain ")[2].split() for line in str(refusal.value).splitlines()[1:])
+    assert alone == ["predict", runs[1], "--split", "val"] and predict(*alone[1:])[0] == 0
+    assert together == ["predict", *runs, "--split", "test"] and predict(*together[1:])[0] == 0
+
+
 def test_samples_without_a_file_are_counted(predict, workdir):
     run = api.train("dataset=iris", "dataset.test_fraction=0", steps=2, quiet=True).path
     code, out, _ = predict(run, "--split", "val", "--output", "-")

@@ -219,7 +219,7 @@ def without(rows: Rows, name: str) -> Rows:
 
 REFUSED = {
     "missing": (lambda: without(NEW, "age"), r"data lacks 'age' of the columns that the model was trained on"),
-    "renamed": (lambda: [row | {"aeg": 1} for row in without(NEW, "age")], r"did you mean 'aeg'\?"),
+    "renamed": (lambda: [row | {"aeg": 1} for row in without(NEW, "age")], r"did you mean 'aeg' for 'age'\?"),
     "array": (lambda: np.zeros((3, 4)), r"ndarray of shape \(3, 4\) has no column names"),
     "nested": (lambda: [[1, 2], [3, 4]], r"list of shape \(2, 2\) has no column names"),
     "number": (lambda: 3, "int has no column names"),
@@ -247,7 +247,8 @@ def test_what_does_not_fit_a_table_is_refused(kinds):
 
 def test_an_unseen_level_is_a_warning(kinds):
     with pytest.warns(
-        UserWarning, match="unseen   color: levels not in the training split count as none: 'mauve'"
+        UserWarning,
+        match="unseen   color: 1 level in 1 of 1 row is not in the training split and counts as none: 'mauve'",
     ):
         found = kinds.predict([NEW[0] | {"color": "mauve"}])
     assert any("mauve" in note for note in found.notes)

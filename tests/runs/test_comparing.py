@@ -178,7 +178,7 @@ def test_folds_of_a_table_are_the_same_data_though_their_fingerprints_differ(wor
 
 def test_few_repetitions_are_not_tested(workdir):
     found = compared(made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}))
-    assert [group.verdict for group in found.groups] == ["best", "too few"]
+    assert [group.verdict for group in found.groups] == ["best", "too few runs to tell"]
     assert "At most 2 runs of each configuration" in found.conclusion[0].capitalize()
     assert found.conclusion[1:] == [
         f"dltrain -m lr={lr} optimizer.lr={lr} seed=0,1,2,3,4" for lr in (0.1, 0.01)

@@ -174,9 +174,12 @@ def test_holm_by_hand():
 def test_verdicts():
     best = [1.0, 1.1, 0.9, 1.0, 1.05]
     far, equal = [v + 1 for v in (1.0, 1.2, 0.9, 1.1, 1.0)], list(best)
-    assert statistics.verdicts(best, [far, equal, [2.0]])[1:] == ["not distinguishable, p = 1", "too few"]
+    assert statistics.verdicts(best, [far, equal, [2.0]])[1:] == [
+        "not distinguishable, p = 1",
+        "too few runs to tell",
+    ]
     assert statistics.verdicts(best, [far, equal, [2.0]])[0].startswith("p = ")
-    assert statistics.verdicts([1.0] * 4, [[2.0] * 4]) == ["too few"]
+    assert statistics.verdicts([1.0] * 4, [[2.0] * 4]) == ["too few runs to tell"]
 
 
 # A planted study: lr matters, and its best value is the edge; batch_size does nothing; dropout's two values are equal.
@@ -370,7 +373,7 @@ def test_of_an_accuracy_among_several_objectives_higher_is_better(composer, tmp_
 def test_fewer_than_five_repetitions_are_too_few_to_tell(composer, tmp_path):
     plan, jobs = planted(composer, tmp_path)
     kept = [job for job in jobs if job.chosen["seed"] != "4"]
-    assert {row.verdict for row in rank(plan, kept)[1:]} == {"too few"}
+    assert {row.verdict for row in rank(plan, kept)[1:]} == {"too few runs to tell"}
 
 
 def test_the_range_that_is_drawn_holds_the_best():

@@ -47,6 +47,10 @@ MEASURES = frozenset(
     "mV kV mA Hz kHz MHz GHz Pa hPa kPa MPa bar mbar psi l ml mL cl dl gal m² m2 cm² cm2 km² km2 m³ m3 cm³ cm3 ha km/h mph "
     "m/s kJ kcal cal kN kB KB MB GB TB ppm ppb px dB rpm ° lx lm mol mmol mg/dl mg/l g/l mmol/l bpm".split()
 )
+# other spellings of square and cubic meters
+_SPELLINGS = {"qm": "m²"} | {
+    f"{unit}{power}": f"{unit}{sign}" for unit in ("m", "cm", "km") for power, sign in ("2²", "3³")
+}
 _LONG = (
     r"years?|months?|weeks?|days?|hours?|minutes?|seconds?|meters?|metres?|grams?|kilos?|pounds?|ounces?|inch|inches|miles?|"
     r"litres?|liters?|sq\.? ?ft|sq\.? ?m"
@@ -88,9 +92,15 @@ def quantities(texts: Any) -> Amounts:
     # 1e3 is a number
     good = text.flags(parts.is_valid()) & ~text.is_number(texts) & (found.units == "")
     plain = pc.utf8_trim_whitespace(pc.struct_field(parts, "number").fill_null(""))
-    units = pc.struct_field(parts, "unit").fill_null("").to_numpy(zero_copy_only=False).astype(str)
+    words = pc.struct_field(parts, "unit").fill_null("").to_pylist()
+    units = np.array([spelled(word) for word in words], str)
     numbers = pc.if_else(pa.array(good), plain, found.numbers)
     return Amounts(numbers, np.where(good, units, found.units))
+
+
+def spelled(unit: str) -> str:
+    """Return a unit as it is written most often: m2 and qm are m²."""
+    return _SPELLINGS.get(unit, unit)
 
 
 def is_closed(texts: Any) -> text.Flags:

@@ -31,7 +31,9 @@ def is_time(kind: Any) -> bool:
 def as_floats(column: Any) -> Floats:
     """Return an Arrow column of numbers or booleans as float64 with NaN for null; durations in seconds."""
     if pa.types.is_duration(column.type):
-        return np.asarray(column.cast(pa.duration("us")).cast(pa.int64()).cast(pa.float64()).to_numpy()) / 1e6
+        per_second = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[column.type.unit]
+        counts = column.cast(pa.int64()).cast(pa.float64(), safe=False)
+        return np.asarray(counts.to_numpy(), np.float64) / per_second
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())
     if pa.types.is_integer(column.type):  # above 2**53 they lose digits, and are identifiers
@@ -40,7 +42,10 @@ def as_floats(column: Any) -> Floats:
 
 
 def as_times(column: Any) -> NDArray[np.datetime64]:
-    return np.asarray(column.cast(pa.timestamp("us")).to_numpy(), "datetime64[us]")
+    """Return an Arrow column of times, cut to microseconds. Raises pyarrow.ArrowException for years that these do not reach."""
+    kind = column.type
+    nanoseconds = pa.types.is_timestamp(kind) and kind.unit == "ns"
+    return np.asarray(column.cast(pa.timestamp("us"), safe=not nanoseconds).to_numpy(), "datetime64[us]")
 
 
 def as_text(column: Any) -> Any:

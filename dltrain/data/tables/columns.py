@@ -5,7 +5,7 @@ The file is long because each reading of a column relies on what those before it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dltrain.data.class_names import TRUTHS
 from dltrain.data.errors import DataError, some
 from dltrain.data.tables import text
 from dltrain.data.tables.amounts import (
@@ -25,10 +26,19 @@ from dltrain.data.tables.amounts import (
     is_closed,
     opened,
     quantities,
+    spelled,
 )
 from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
 from dltrain.data.tables.century import has_century, in_century, last_year_of
-from dltrain.data.tables.cures import StrayValues, call_missing, date_cure, short, typed, unfit_cure
+from dltrain.data.tables.cures import (
+    StrayValues,
+    call_missing,
+    date_cure,
+    dates_cure,
+    short,
+    typed,
+    unfit_cure,
+)
 from dltrain.data.tables.digits import LARGEST, merge, texts_merge
 from dltrain.data.tables.identifiers import MOST_LEVELS, TELLING_ROWS
 from dltrain.data.tables.read import Table
@@ -78,6 +88,15 @@ class Column:
 
     def take(self, rows: NDArray[np.int64]) -> Column:
         return replace(self, values=self.values[rows])
+
+    def renamed(self, names: Mapping[str, str]) -> Column:
+        """Return categories some of which have another name, which may be that of another one."""
+        if not names:
+            return self
+        called = [names.get(level, level) for level in self.levels]
+        levels = [level for level in self.levels if level in called]
+        to = np.array([*(levels.index(name) for name in called), -1], np.int32)
+        return replace(self, values=to[self.values], levels=tuple(levels))
 
 
 @dataclass(frozen=True)
@@ -194,7 +213,8 @@ class Columns:
         if pa.types.is_boolean(kind):
             return Column(name, self._format("boolean"), as_floats(column))
         if is_time(kind):
-            return Column(name, self._format("date", "iso"), as_times(column))
+            form = replace(self._format("date", "iso"), zoned=getattr(kind, "tz", None) is not None)
+            return Column(name, form, self._times(name))
         if not is_text(kind):
             return LeftOut(name, f"values of type {kind}")
         if name in self._plain and not self._has_points(name):
@@ -328,7 +348,10 @@ class Columns:
         if found is None and text.is_date_like(coded.texts)[present].any():
             formats = text.date_formats(coded.texts.filter(pa.array(present)))
             found = self._dates_of(name, coded, present, formats)
-        return found
+        if found is None:
+            return None
+        zoned = text.has_zone(coded.texts.filter(pa.array(present)))
+        return replace(found, format=replace(found.format, zoned=zoned))
 
     def _dates_of(self, name: str, coded: Coded, present: Flags, formats: list[str]) -> Column | None:
         """Read a column by the first format; None where it is no dates, DataError where another format reads as much of it."""
@@ -432,7 +455,8 @@ class Columns:
         if wanted.kind == "category":
             return self.category(name) if wanted.decimal else self._text_levels(name)
         if wanted.kind == "date" and is_time(column.type):
-            return Column(name, wanted, as_times(column))
+            self._note_zone(name, wanted, getattr(column.type, "tz", None) is not None)
+            return Column(name, wanted, self._times(name))
         if wanted.date == text.DIGITS and is_number(column.type):
             values = as_floats(column)
             if (times := text.dates_of_digits(values)) is not None:
@@ -448,6 +472,8 @@ class Columns:
         ):
             self._note_unit(name, wanted)
             return self._fitting(name, wanted, self._plain[name])
+        if wanted.kind == "date" and is_number(column.type) and not is_time(column.type):
+            raise self._no_dates(name, as_floats(column), wanted)
         coded = self.coded(name)
         present = ~self.reading.missing(coded.texts, among_numbers=True)
         here = self._form_here(self._unit_here(name, wanted, coded), coded, present)
@@ -455,6 +481,10 @@ class Columns:
         if (present & ~good).any():
             self._unfit(name, replace(here, unit=wanted.unit), coded, present, good)
             present &= good
+        if wanted.kind == "date":
+            self._note_zone(name, wanted, text.has_zone(coded.texts.filter(pa.array(present))))
+        if wanted.kind == "boolean":
+            self._note_truths(name, coded.texts.filter(pa.array(present)))
         empty = np.datetime64("NaT") if wanted.kind == "date" else np.nan
         spread_out = np.append(np.where(present, values, empty), empty)[coded.codes]
         return (
@@ -463,12 +493,49 @@ class Columns:
             else self._fitting(name, wanted, spread_out)
         )
 
+    def _no_dates(self, name: str, values: Floats, wanted: Format) -> DataError:
+        """Return the refusal of numbers in a column of dates, as of seconds since 1970."""
+        row = int(np.flatnonzero(~np.isnan(values))[0]) if not np.isnan(values).all() else 0
+        return DataError(
+            f"column {name!r} held dates ({wanted.date}) in the training, and holds numbers here, such as {values[row]:.16g} in "
+            f"{self.table.row(row)}; {dates_cure(wanted, f'{values[row]:.0f}')}"
+        )
+
+    def _times(self, name: str) -> NDArray[np.datetime64]:
+        try:
+            return as_times(self.table.columns[name])
+        except pa.ArrowException as error:
+            raise DataError(
+                f"column {name!r} of {self.table.path} holds times that cannot be read ({short(str(error))}); leave it out: "
+                f"{typed('drop', [name])}"
+            ) from error
+
     def _unit_here(self, name: str, wanted: Format, coded: Coded) -> Format:
         """Return the format of a column, without its currency where no value of this file has one."""
         if wanted.unit in ("", "%") or (quantities(coded.texts).units != "").any():
             return wanted
         self._note_unit(name, wanted)
         return replace(wanted, unit="")
+
+    def _note_zone(self, name: str, wanted: Format, zoned: bool) -> None:
+        """Note that times have zones here and had none in the training, or the other way round."""
+        if wanted.zoned is None or wanted.zoned == zoned:
+            return
+        here, there = (
+            ("has time zones, and is turned into UTC", "had none, and was taken as it is")
+            if zoned
+            else ("has no time zones, and is taken as it is", "had some, and was turned into UTC")
+        )
+        self._unit_notes[name] = (
+            f"zone     {self.table.path.name}: {name} {here}; that of the training {there}"
+        )
+
+    def _note_truths(self, name: str, texts: Any) -> None:
+        """Note words for true and false that are not these."""
+        words = [word for word in texts.to_pylist() if word.lower() not in ("true", "false")]
+        if words:
+            shown = (f"{short(word)} for {str(TRUTHS[word.lower()]).lower()}" for word in words)
+            self._unit_notes[name] = f"truth    {self.table.path.name}: {name} has {some(shown, 4)}"
 
     def _note_unit(self, name: str, wanted: Format) -> None:
         """Note that a column has no unit here, and had one in the training."""
@@ -506,6 +573,8 @@ class Columns:
         what = {"number": _what(wanted.unit), "boolean": "true and false", "date": f"dates ({wanted.date})"}[
             wanted.kind
         ]
+        if wanted.kind == "boolean":
+            self._check_truths(name, coded, present, bad)
         if self.tolerant and not dates:
             for row in np.flatnonzero(np.append(bad, False)[coded.codes]).tolist():
                 value = str(coded.texts[int(coded.codes[row])].as_py())
@@ -519,6 +588,17 @@ class Columns:
         value = str(coded.texts[int(coded.codes[row])].as_py())
         cure = dates or unfit_cure(wanted, value, self.reading.missing_words)
         raise DataError(f"column {name!r} holds {what}, but {short(value)} in {self.table.row(row)}; {cure}")
+
+    def _check_truths(self, name: str, coded: Coded, present: Flags, bad: Flags) -> None:
+        """Raise DataError for a column of true and false that has other words in more than a few rows: another coding, no slips."""
+        count, total = int(coded.counts[bad].sum()), int(coded.counts[present].sum())
+        if count > max(1, ODD_SHARE * total):
+            words = coded.texts.filter(pa.array(bad)).to_pylist()
+            missing = call_missing(words, self.reading.missing_words)
+            raise DataError(
+                f"column {name!r} of {self.table.path} holds true and false in the training, and {some(map(short, words), 4)} in {count:,} of "
+                f"{total:,} rows here;\nwrite true and false, yes and no, or 1 and 0{f'; or {missing}' if missing else ''}"
+            )
 
     def _fitting(self, name: str, wanted: Format, values: Floats) -> Column:
         bad = (
@@ -570,8 +650,11 @@ def _by(texts: Any, wanted: Format, decimal: str) -> tuple[NDArray[Any], Flags]:
     if wanted.kind == "date":
         times, good = text.dates(texts, wanted.date)
         return times if has_century(wanted.date) else in_century(times, wanted.last_year), good
-    true = text.is_word(texts, ("true", "1"))
-    return true.astype(np.float64), true | text.is_word(texts, ("false", "0"))
+    true, false = (
+        text.is_word(texts, [word for word, is_true in TRUTHS.items() if is_true is truth])
+        for truth in (True, False)
+    )
+    return true.astype(np.float64), true | false
 
 
 def _numbers(texts: Any, decimal: str, unit: str) -> tuple[Floats, Flags]:
@@ -583,7 +666,8 @@ def _numbers(texts: Any, decimal: str, unit: str) -> tuple[Floats, Flags]:
         return values, good & text.is_percent(texts)
     found = quantities(texts)
     values, good = text.numbers(found.numbers, decimal)
-    return values, good & (found.units == unit)
+    # versions before kept the spelling of the training
+    return values, good & (found.units == spelled(unit))
 
 
 def known_marks(columns: Iterable[Column | Rule]) -> dict[str, str]:

@@ -67,10 +67,20 @@ def unfit_cure(wanted: Format, bad: str, given: Iterable[str]) -> str:
         return f"write the numbers of this column without {unit}, as in the training"
     if wanted.kind == "number" and text.is_percent(one)[0]:
         return "write the numbers of this column without a percent sign, as in the training"
-    if wanted.kind == "date" and text.date_formats(one):
-        return f"write the dates of this column as {'2024-01-31' if wanted.date == 'iso' else wanted.date}"
+    if wanted.kind == "date" and (text.date_formats(one) or text.is_number(one)[0]):
+        return dates_cure(wanted, bad)
     missing = call_missing([bad], given)
     return f"{missing}, or repair it" if missing else "repair it"
+
+
+def dates_cure(wanted: Format, bad: str) -> str:
+    """Return the cure for a value that is no date of the form that the training had; `bad` may count the time since 1970."""
+    cure = f"write the dates of this column as {'2024-01-31' if wanted.date == 'iso' else wanted.date}"
+    # of the years 1990 to 2100
+    for unit, per_second in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
+        if bad.isdigit() and 631e6 * per_second <= int(bad) <= 41e8 * per_second:
+            return f'{cure}: this may be the time since 1970 in {unit}, of which pandas.to_datetime(column, unit="{unit}") makes dates'
+    return cure
 
 
 class StrayValues(DataError):

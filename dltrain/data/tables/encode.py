@@ -11,18 +11,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dltrain.data.class_names import as_known, respelled, same_truth
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import Encoded
 from dltrain.data.tables.columns import Column
 from dltrain.data.tables.cures import typed
 from dltrain.data.tables.rules import DATE_PARTS, MISSING_LEVEL, Format, Rule
 from dltrain.data.tables.text import Floats
+from dltrain.text import counted
 
 # A number far from 0 loses its digits in float32: its training mean is subtracted in float64 first where that is more
 # than so many standard deviations. Below, float32 is exact to 1e-5 of a deviation and nothing is changed.
 _FAR = 100.0
 # A value outside of the training's range by more than so many times its width is named; of normal values that is 20 deviations.
 FAR_WIDTHS = 3.0
+# first word of the notes on columns none of whose values was in the training: their rows are predicted, with exit code 3
+FOREIGN = "foreign"
 _NAMED = 4  # values far outside that are named
 _LINES = 4  # more columns with missing values share one line
 
@@ -109,11 +113,8 @@ def encode(
     for column, rule in zip(columns, rules, strict=True):
         block = inputs[:, first : first + len(rule.features)]
         if rule.format.kind == "category":
-            unknown = _one_hot(column, rule, block)
-            if unknown:
-                notes.append(
-                    f"unseen   {column.name}: levels not in the training split count as none: {some(map(repr, unknown), 4)}"
-                )
+            unseen = _one_hot(column, rule, block)
+            notes += _unseen_notes(column, rule, unseen)
         else:
             _quantities(column, rule, block)
         if rule.indicator:
@@ -122,15 +123,50 @@ def encode(
     return inputs, tuple(notes)
 
 
-def _one_hot(column: Column, rule: Rule, block: NDArray[np.float32]) -> list[str]:
-    """Set the feature of each row's level to 1; return the levels that occur and are not in the rule."""
+def _one_hot(column: Column, rule: Rule, block: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Set the feature of each row's level to 1; return which rows (N,) have a level that is not in the rule."""
     place = {level: i for i, level in enumerate(rule.levels)}
+    place |= {name: place[known] for name, known in same_truth(column.levels, rule.levels).items()}
     to = np.array([place.get(level, -1) for level in column.levels] + [-1], np.int64)
     codes = to[column.values]
     rows = np.flatnonzero(codes >= 0)
     block[rows, codes[rows]] = 1.0
-    occurring = np.bincount(column.values[column.values >= 0], minlength=len(column.levels)) > 0
-    return [level for i, level in enumerate(column.levels) if to[i] < 0 and occurring[i]]
+    unseen: NDArray[np.bool_] = (codes < 0) & (column.values >= 0)
+    return unseen
+
+
+def _unseen_notes(column: Column, rule: Rule, unseen: NDArray[np.bool_]) -> list[str]:
+    """Say which levels are not in the rule, in how many rows, and which known level they may be."""
+    count, present = int(unseen.sum()), int((column.values >= 0).sum())
+    if not count:
+        return []
+    levels = [column.levels[i] for i in np.unique(column.values[unseen])]
+    listed = some((f"{level!r}{_alike(level, rule.levels)}" for level in levels), 4)
+    # a single row with another level is no other coding
+    if count == present > 1:
+        return [
+            f"{FOREIGN}  {column.name}: no value of it is in the training split, so that all {count:,} rows with one count as none: {listed}"
+        ]
+    are, count_as = ("is", "counts") if len(levels) == 1 else ("are", "count")
+    return [
+        f"unseen   {column.name}: {counted(len(levels), 'level')} in {count:,} of {counted(len(unseen), 'row')} {are} not in the training split "
+        f"and {count_as} as none: {listed}"
+    ]
+
+
+def _alike(level: str, known: Sequence[str]) -> str:
+    """Return the known level that differs from this one in its case, its blanks or leading zeros only, for a note; or ''."""
+    ways: dict[str, Callable[[str], str]] = {
+        "case": str.casefold,
+        "blanks": lambda text: "".join(text.split()),
+        "leading zeros": lambda text: text.lstrip("0"),
+        "case and blanks": lambda text: "".join(text.casefold().split()),
+    }
+    for what, plain in ways.items():
+        for other in known:
+            if plain(other) == plain(level):
+                return f" (differs in {what} only from {other!r})"
+    return ""
 
 
 def _quantities(column: Column, rule: Rule, block: NDArray[np.float32]) -> None:
@@ -231,9 +267,20 @@ def _filled(rule: Rule) -> str:
     return f"filled with {what} {rule.fill:.6g}{flag}"
 
 
+def class_notes(column: Column, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """Say which texts are taken for a class that is written otherwise in the training."""
+    occurring = [level for i, level in enumerate(column.levels) if (column.values == i).any()]
+    renamed = as_known(occurring, class_names)
+    return (f"classes  {column.name}: {respelled(renamed)}, as in the training",) if renamed else ()
+
+
 def coded_targets(column: Column, class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return the class of each row by name, -1 where it is missing; DataError for a class that is not among the names."""
+    """Return the class of each row by name, -1 where it is missing; DataError for a class that is not among the names.
+
+    A name that differs from a single class in its case only is that class, as `class_notes` says.
+    """
     place = {name: i for i, name in enumerate(class_names)}
+    place |= {name: place[known] for name, known in as_known(column.levels, class_names).items()}
     unknown = [
         level for i, level in enumerate(column.levels) if level not in place and (column.values == i).any()
     ]

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dltrain.data.class_names import as_known
 from dltrain.data.contract import check_columns
 from dltrain.data.errors import DataError
 from dltrain.data.tables.columns import ODD_SHARE, Column, Columns, known_marks
-from dltrain.data.tables.encode import coded_targets
+from dltrain.data.tables.encode import class_notes, coded_targets
 from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Rule
@@ -111,6 +112,7 @@ def part_by_formats(
         values = torch.from_numpy(coded_targets(labels, goal.class_names))
     else:
         values = torch.from_numpy(np.stack([column.values[kept] for column in targets], 1))
+    notes = class_notes(targets[0], goal.class_names) if goal.task == "classification" else ()
     reasons = {int(table.numbers[row]): reason for row, reason in columns.broken.items()} | dict(table.broken)
     first = sorted(reasons.items())[:_TOLD]
     lines = table.lines_of({number for number, _ in first})
@@ -120,12 +122,13 @@ def part_by_formats(
     if len(reasons) > _TOLD:
         broken += (f"{len(reasons) - _TOLD:,} more rows of {path} are left out",)
     part = part_of_table(table, found, values, kept)
-    return replace(part, untold=untold, broken=broken, notes=columns.notes)
+    return replace(part, untold=untold, broken=broken, notes=(*columns.notes, *notes))
 
 
 def _unknown_classes(column: Column, known: Sequence[str]) -> dict[int, str]:
     """Return the rows with a class that is not known, if these are few; many are another naming of the classes."""
-    unknown = np.array([level not in known for level in column.levels] + [False])[column.values]
+    names = {*known, *as_known(column.levels, known)}
+    unknown = np.array([level not in names for level in column.levels] + [False])[column.values]
     if unknown.sum() > max(1, ODD_SHARE * len(unknown)):
         return {}
     return {

@@ -29,6 +29,8 @@ class Format:
     missing_words: tuple[str, ...] = ()
     unit: str = ""
     last_year: int = 0
+    # whether dates have time zones, in some row; None in files of versions that did not write it
+    zoned: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def _check_types(rule: Rule) -> None:
         and all(isinstance(text, str) for text in texts)
         and (rule.fill is None or isinstance(rule.fill, fill))
         and isinstance(rule.indicator, bool)
+        and (form.zoned is None or isinstance(form.zoned, bool))
         and all(isinstance(value, int | float) for value in (*rule.centers, *rule.lows, *rule.highs))
         and len(rule.lows) == len(rule.highs)
         and len(rule.lows) <= len(rule.parts)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dltrain.data.class_names import respelled, spellings
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.spec import Task
@@ -53,8 +54,11 @@ def goal_of(contract: Contract) -> Targets:
     )
 
 
-def read_targets(columns: Columns, names: list[str], task: str) -> Targets:
-    """Read the target columns as `task`; `auto` infers it. Rows without a target are not kept."""
+def read_targets(columns: Columns, names: list[str], task: str, merge_case: bool = True) -> Targets:
+    """Read the target columns as `task`; `auto` infers it. Rows without a target are not kept.
+
+    merge_case: whether texts that differ in upper and lower case only are one class
+    """
     if task not in TASKS:
         raise DataError(f"dataset.task is {task!r}; it must be classification, regression or auto")
     if task == "classification" and len(names) > 1:
@@ -62,7 +66,7 @@ def read_targets(columns: Columns, names: list[str], task: str) -> Targets:
     if len(names) == 1 and task != "regression":
         column = _infer(columns, names[0])
         if task == "classification" or _is_classes(columns, column):
-            return _classes(columns, names[0], inferred=task == "auto")
+            return _classes(columns, names[0], task == "auto", merge_case)
     return _quantities(columns, names, inferred=task == "auto")
 
 
@@ -126,8 +130,11 @@ def _constant(columns: Columns, name: str, value: Any) -> DataError:
     )
 
 
-def _classes(columns: Columns, name: str, inferred: bool) -> Targets:
+def _classes(columns: Columns, name: str, inferred: bool, merge_case: bool) -> Targets:
     column = columns.category(name)
+    counts = dict(zip(column.levels, np.bincount(column.values[~column.missing]).tolist(), strict=False))
+    renamed = spellings(counts) if merge_case else {}
+    column = column.renamed(renamed)
     kept = ~column.missing
     _check_some(columns, name, kept)
     if len(column.levels) == 1:
@@ -139,6 +146,8 @@ def _classes(columns: Columns, name: str, inferred: bool) -> Targets:
             "rows: rather a name than a class; name another dataset.target"
         )
     how = "inferred; for a quantity: dataset.task=regression" if inferred and column.format.decimal else ""
+    if renamed:
+        how = f"{respelled(renamed, counts)}; to keep them apart: dataset.merge_case=false"
     return Targets(
         "classification", (name,), (column.format,), torch.from_numpy(column.values[kept].astype(np.int64)), column.levels, kept,
         _note(f"{name}: classification, {len(column.levels)} classes{_alike(column.levels)}", how, len(kept) - rows),

@@ -187,6 +187,11 @@ def begins_with_number(texts: Any) -> Flags:
     return matches(texts, r"^[+-]?\d")
 
 
+def has_zone(texts: Any) -> bool:
+    """Whether some of the texts are times with a time zone."""
+    return bool(matches(texts, r":\d{2}(\.\d+)?\s*" + _ZONE).any())
+
+
 def date_formats(texts: Any) -> list[str]:
     """Return the formats that read the most of these texts; several where day and month can be taken for each other."""
     timed = bool(pc.any(pc.match_substring(texts, ":")).as_py())
@@ -259,6 +264,8 @@ def dates_of_digits(values: Floats) -> Times | None:
 def _iso(texts: Any) -> tuple[Times, Flags]:
     zoned = matches(texts, _ISO + _ZONE)
     good = matches(texts, _ISO + "$") | zoned
+    # nanoseconds are cut
+    texts = pc.replace_substring_regex(texts, r"(\.\d{6})\d+", r"\1")
     values = np.full(len(texts), "NaT", "datetime64[us]")
     for chosen, kind in ((good & ~zoned, pa.timestamp("us")), (good & zoned, pa.timestamp("us", "UTC"))):
         if chosen.any():

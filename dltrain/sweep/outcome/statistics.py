@@ -66,7 +66,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 def verdicts(best: Sequence[float], others: Sequence[Sequence[float]]) -> list[str]:
     """Compare the best configuration with each other one, paired by repetition and corrected by Holm.
 
-    "too few" below five repetitions, "not distinguishable" with the corrected p above the level, else the corrected p.
+    "too few runs to tell" below five repetitions, "not distinguishable" with the corrected p above the level, else the corrected p.
     """
     tested = [
         i
@@ -80,7 +80,7 @@ def verdicts(best: Sequence[float], others: Sequence[Sequence[float]]) -> list[s
 def verdict(p: float | None) -> str:
     """Return what a corrected p says; None stands for a test with too few repetitions."""
     if p is None:
-        return "too few"
+        return "too few runs to tell"
     return f"p = {p:.2g}" if p < LEVEL else f"not distinguishable, p = {p:.2g}"
 
 

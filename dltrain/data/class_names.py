@@ -1,0 +1,66 @@
+"""Names of classes that are written otherwise in another place, and mean one class: in upper or lower case, yes for true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dltrain.data.errors import some
+
+# what people write for true and false, in any case
+TRUTHS: dict[str, bool] = {
+    **dict.fromkeys(("true", "yes", "y", "t", "on", "1", "1.0"), True),
+    **dict.fromkeys(("false", "no", "n", "f", "off", "0", "0.0"), False),
+}
+
+
+def spellings(counts: Mapping[str, int]) -> dict[str, str]:
+    """Return the most frequent spelling for each name that differs from another one in its case only.
+
+    >>> spellings({"yes": 40, "Yes": 2, "no": 3})
+    {'Yes': 'yes'}
+    """
+    first: dict[str, str] = {}
+    for name in sorted(counts, key=lambda name: -counts[name]):
+        first.setdefault(name.casefold(), name)
+    return {name: known for name in counts if (known := first[name.casefold()]) != name}
+
+
+def as_known(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """Return the known class for each name that is none, but differs in its case only from a single one, or is the same truth.
+
+    >>> as_known(["a", "B", "c"], ["A", "b", "B"])
+    {'a': 'A'}
+    >>> as_known(["YES", "0"], ["false", "true"])
+    {'YES': 'true', '0': 'false'}
+    """
+    alike: dict[str, list[str]] = {}
+    for name in known:
+        alike.setdefault(name.casefold(), []).append(name)
+    exact = set(known)
+    found = {name: alike.get(name.casefold(), []) for name in names if name not in exact}
+    return same_truth(names, known) | {name: ways[0] for name, ways in found.items() if len(ways) == 1}
+
+
+def same_truth(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """Return the known name for each one that is none of them and is the same truth, where the known ones are true and false.
+
+    >>> same_truth(["true", "no", "maybe"], ["no", "yes"]), same_truth(["true"], ["a", "b"])
+    ({'true': 'yes'}, {})
+    """
+    truths = {TRUTHS.get(name.casefold()): name for name in known}
+    if len(known) != 2 or set(truths) != {True, False}:
+        return {}
+    return {
+        name: truths[truth]
+        for name in names
+        if name not in known and (truth := TRUTHS.get(name.casefold())) is not None
+    }
+
+
+def respelled(renamed: Mapping[str, str], counts: Mapping[str, int] | None = None) -> str:
+    """Return what names count as, for a line: `'Yes' (2) counts as 'yes'`."""
+    parts = [
+        f"{name!r}{f' ({counts[name]:,})' if counts else ''} counts as {known!r}"
+        for name, known in renamed.items()
+    ]
+    return some(parts, 6)

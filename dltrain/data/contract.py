@@ -6,7 +6,6 @@ has no feature and counts as none of the known ones.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dltrain.data.class_names import as_known, respelled
-from dltrain.data.errors import DataError, some
+from dltrain.data.errors import DataError, renamed, some
 from dltrain.data.pixels import RESIZES, WHITE
 from dltrain.data.raw import Encoder, RawData, class_numbers
 from dltrain.data.spec import TargetScale, Task
@@ -333,17 +332,6 @@ def _check_types(contract: Contract) -> None:
         raise ValueError("a value has another type than a run writes")
 
 
-def _renamed(missing: Sequence[str], others: Sequence[str]) -> str:
-    """Return which of the other columns the missing ones may be, for a message: names that are alike but for case and marks, or close."""
-    plain = {"".join(filter(str.isalnum, name.casefold())): name for name in others}
-    pairs = []
-    for name in missing:
-        key = "".join(filter(str.isalnum, name.casefold()))
-        close = [key] if key in plain else difflib.get_close_matches(key, list(plain), n=1)
-        pairs += [f"{plain[known]!r} for {name!r}" for known in close]
-    return f" (did you mean {some(pairs)}?)" if pairs else ""
-
-
 def check_columns(found: Mapping[str, Any], wanted: Sequence[str], path: str) -> None:
     """Raise DataError for columns that the file lacks, with those that it has instead."""
     missing = [name for name in wanted if name not in found]
@@ -356,5 +344,5 @@ def check_columns(found: Mapping[str, Any], wanted: Sequence[str], path: str) ->
         instead = f"; it has {some(map(repr, others))} besides" if others else ""
         raise DataError(
             f"{path} lacks {some(map(repr, missing))} of the columns that the model was trained on"
-            f"{_renamed(missing, others)}{instead}; columns are matched by name, so rename or add them"
+            f"{renamed(missing, others)}{instead}; columns are matched by name, so rename or add them"
         )

@@ -42,6 +42,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def renamed(missing: Sequence[str], others: Sequence[str]) -> str:
+    """Return which of the other columns the missing ones may be, for a message: names that are alike but for case and marks, or close."""
+    plain = {"".join(filter(str.isalnum, name.casefold())): name for name in others}
+    pairs = []
+    for name in missing:
+        key = "".join(filter(str.isalnum, name.casefold()))
+        close = [key] if key in plain else difflib.get_close_matches(key, list(plain), n=1)
+        pairs += [f"{plain[known]!r} for {name!r}" for known in close]
+    return f" (did you mean {some(pairs)}?)" if pairs else ""
+
+
 def some(names: Iterable[object], limit: int = 8) -> str:
     """Join the first `limit` names by commas, and state how many are left out."""
     shown = [str(name) for name in names]

@@ -231,6 +231,12 @@ def test_help_of_a_word_tells_its_keys_and_its_learning_rate(dltrain, capsys):
     assert "${" not in page
 
 
+def test_help_of_a_recipe_has_no_empty_line_for_a_long_key(dltrain, capsys):
+    assert dltrain("experiment=tabular", "--help") == 0
+    lines = capsys.readouterr().out.rstrip("\n").splitlines()
+    assert all(line.strip() for line in lines)
+
+
 @pytest.mark.parametrize("verb", verbs())
 def test_help_of_a_verb(dltrain, capsys, verb):
     assert said_by(dltrain, capsys, verb, "--help").startswith(f"dltrain {verb}")

@@ -45,13 +45,13 @@
     return marks.map((tick) => (tick === 0 ? "0" : tick.toExponential(most).replace("e+", "e")));
   }
 
-  // Ticks at 1, 2 or 5 times a power of ten.
+  // Ticks at 1, 2 or 5 times a power of ten, three at least.
   function ticks(low, high, most) {
     const rough = (high - low) / most || 1, power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((k) => k * power).find((s) => s >= rough * 0.999);
     const found = [];
     for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(Number((k * step).toPrecision(12)));
-    return found;
+    return found.length < 3 && low < high && most < 20 ? ticks(low, high, 2 * most) : found;
   }
 
   function logTicks(low, high) {
@@ -62,7 +62,7 @@
       const tick = Number((k * 10 ** p).toPrecision(3));
       if (tick >= low * 0.999 && tick <= high * 1.001) found.push(tick);
     }
-    return found;
+    return found.length < 3 ? ticks(low, high, 5) : found;
   }
 
   // A range with a margin.
@@ -299,15 +299,19 @@
       return this.spec.range && this.log === Boolean(this.spec.log) ? this.spec : {};
     }
 
-    // Values that a logarithm does not have are gaps; those beyond a cut axis run along its edge.
+    // Values that a logarithm does not have are gaps; those beyond a cut axis run along its edge. A band keeps its slope there, and the
+    // frame clips it; an end that a logarithm does not have is far below the frame.
     rows() {
       const { cut, range } = this.given, [low, high] = cut || (range && this.log) ? range : [-Infinity, Infinity];
-      const drawn = (v) => (v === null || v === undefined ? v : this.log && Math.max(low, v) <= 0 ? null : bounded(v, low, high));
-      return this.table.map((column, k) => (k ? column.map(drawn) : column));
+      const isGap = (v) => v === null || v === undefined, under = range && this.log ? low ** 2 / high : null;
+      const drawn = (v) => (isGap(v) ? v : this.log && Math.max(low, v) <= 0 ? null : bounded(v, low, high));
+      const end = (v) => (isGap(v) || !this.log || v > 0 ? v : under);
+      return this.table.map((column, k) => (k ? column.map(this.columns.includes(k) ? drawn : end) : column));
     }
 
     range(low, high) {
-      if (this.given.range) return padded(this.given.range, this.log);
+      // an axis that a text says is cut ends where it says
+      if (this.given.range) return this.spec.exact ? this.given.range : padded(this.given.range, this.log);
       if (low === null || low > high || (low === 0 && high === 0)) return this.log ? [0.1, 1] : [0, 1];
       return padded([low, high], this.log);
     }

@@ -382,3 +382,21 @@ def test_the_labels_of_an_axis_have_one_format(marks, labels):
     )
     printed = subprocess.run(["node", "-e", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(printed) == [labels, "1.05e6"]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="runs the script of the page in node")
+def test_an_axis_has_three_ticks_at_least():
+    script = (PACKAGE / "charts.js").read_text()
+    functions = [
+        script[script.index(f"  function {name}(") :].partition("\n  }\n")[0] + "\n}"
+        for name in ("ticks", "logTicks")
+    ]
+    code = (
+        "\n".join(functions)
+        + """
+const ends = [...Array(400).keys()].map((k) => [0.01 * (1 + k * 0.037), 0.01 * (1 + k * 0.037) * (1.05 + (k % 23) * 0.8)]);
+console.log(JSON.stringify(ends.map(([low, high]) => [ticks(low, high, 5), logTicks(low, high)].map((found) => found.length))));"""
+    )
+    printed = subprocess.run(["node", "-e", code], capture_output=True, text=True, check=True).stdout
+    counts = [count for pair in json.loads(printed) for count in pair]
+    assert min(counts) >= 3 and max(counts) <= 12

@@ -589,6 +589,15 @@ def test_the_curves_of_the_page_are_those_of_the_figure(workdir, dltrain):
             assert series[key] == pytest.approx([float(row[column]) for row in own], rel=1e-5)
 
 
+def test_the_page_says_that_a_band_is_cut_and_keeps_its_ends(workdir, dltrain):
+    made(workdir, {0.1: [0.1, 0.9], 0.2: [0.3, 0.31]})
+    assert dltrain("compare", "0000", "--html", "c.html") == 0
+    page = (workdir / "c.html").read_text()
+    assert "The axis is cut: " in page and " of 4 intervals." in page
+    (chart,) = data_in(page)["charts"]
+    assert chart["exact"] and max(map(max, (s["high"] for s in chart["series"]))) > chart["range"][1]
+
+
 @pytest.mark.parametrize("options, says", [
     (["--html", "x.pdf"], "must end in .html"), (["--html", "x.html", "--size", "3x3"], "`--size` is about --figure"),
     (["--y", "val/loss"], "`--y` is about --figure and --html"), (["--html", "x.html", "--x", "t"], "must be epoch"),

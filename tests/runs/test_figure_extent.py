@@ -42,6 +42,37 @@ def test_intervals_go_neither_below_zero_nor_far_beyond_the_curves():
     assert extent_of(rows_of([-0.1, 0.2], half=0.1, least=-0.2), "gap").low == pytest.approx(-0.2)
 
 
+def test_intervals_that_reach_beyond_the_axis_are_counted():
+    found = extent_of(rows_of([0.1, 0.4], half=9), "val/loss")
+    assert found.note == "cut: 2 above 0.55 and 2 below 0 of 2 intervals"
+    assert extent_of(rows_of([0.2, 0.3], half=0.01), "val/loss").note == ""
+    found = extent_of(rows_of([300, 5, 0.02], half=1), "val/loss")
+    assert found == Extent(0.01, 1000, log=True, note="cut: 1 below 0.01 of 3 intervals")
+    values = [40, *(1 + 0.01 * i for i in range(20))]
+    found = extent_of(rows_of(values, half=0.102), "val/loss")
+    assert found.note == "cut: 1 above 1.19 of 21 values, 12 above 1.19 and 1 below 0.905 of 21 intervals"
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("means, half", [([0.3, 0.2, 0.1], 0.4), ([300, 5, 0.02], 0.01), ([300, 5, 0.02], 1)])
+def test_the_band_is_the_interval_and_the_frame_clips_it(workdir, means, half):
+    pytest.importorskip("altair")
+    rows = [
+        {**row, "configuration": "a", "epoch": k, "n": 2} for k, row in enumerate(rows_of(means, half=half))
+    ]
+    extent = extent_of(rows, "val/loss")
+    spec = figure.chart(rows, figure.Style(workdir / "c.svg"), "val/loss", ["a"], extent)
+    drawn = spec["data"]["values"]
+    for row, made in zip(rows, drawn, strict=True):
+        assert made["high"] == row["high"]
+        # a logarithm has none at or below zero
+        assert made["low"] == row["low"] or (extent.log and row["low"] <= 0 and 0 < made["low"] < extent.low)
+    band, line = spec["layer"]
+    assert band["mark"]["clip"] and line["mark"]["clip"]
+    assert band["encoding"]["y"]["scale"]["domain"] == [extent.low, extent.high]
+    assert ("cut: " in str(spec.get("title"))) == bool(extent.note)
+
+
 @pytest.mark.parametrize("length, beside", [(12, True), (44, False)])
 @pytest.mark.parametrize("width, height", [(12, 7.5), (8.5, 6), (17, 6)])
 def test_a_legend_leaves_sixty_per_cent_of_the_height(length, beside, width, height):
@@ -70,7 +101,7 @@ def test_the_plot_has_sixty_per_cent_of_the_figure(workdir, dltrain, capsys, wor
     heights = re.findall(r'class="background"[^>]* d="M0,0h[\d.]+v([\d.]+)', (workdir / "c.svg").read_text())
     assert max(map(float, heights)) >= 0.6 * 7.5 * CM
     assert re.search(
-        r"the figure shows the best \d of 20 configurations", " ".join(capsys.readouterr().out.split())
+        r"the figure c.svg shows the best \d of 20 configurations", " ".join(capsys.readouterr().out.split())
     )
 
 

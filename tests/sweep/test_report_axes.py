@@ -24,6 +24,16 @@ def test_values_beyond_are_cut(mode, outlier, cut):
     assert axis.cut == cut and axis.low >= 1 and axis.high <= 1.29
 
 
+def test_a_diverged_curve_is_cut_from_a_logarithmic_axis():
+    good = [0.05 + 0.01 * k for k in range(200)]
+    axis = ValueAxis.of([*good, 1e5, 1e12, 1e18], "min")
+    assert (axis.low, axis.cut) == (0.05, "≥") and 1.8 < axis.high <= 2.04
+    # decades that most of the values fill stay
+    assert ValueAxis.of([10.0**-k for k in range(12)], "min") == ValueAxis(1e-11, 1, log=True)
+    axis = ValueAxis.of([*(10.0 ** (-k / 10) for k in range(60)), 1e18], "min")
+    assert axis.log and axis.cut == "≥" and axis.high <= 1
+
+
 def test_values_that_flatten_nothing_are_not_cut():
     axis = ValueAxis.of([0.22, 0.5, 0.8, 1.4, 1.9, 2.0, 2.1, 2.15, 2.18, 2.24], "min")
     assert axis == ValueAxis(0.22, 2.24)
@@ -92,3 +102,22 @@ def test_axes_that_are_not_active_and_equal_scores_are_drawn(tmp_path, axes, at,
     for k, found in enumerate(slices):
         assert len(found["data"][0]) == sum(place[k] is not None for place in at)
     assert len(parallel["data"]) == 3 and all(len(line) == 3 for line in parallel["data"])
+
+
+@pytest.mark.ci
+@in_browser
+@pytest.mark.parametrize("log, under", [(False, -1.0), (True, 0.5**2 / 2)])
+def test_the_ends_of_a_band_stay_where_they_are_beyond_a_cut_axis(tmp_path, log, under):
+    curve = {"name": "c", "best": True, "at": [0], "x": [1, 2], "values": [3, 1], "low": [2, -1], "high": [4, 3]}
+    chart = {
+        "place": "curves",
+        "title": "val/loss",
+        "axes": [0],
+        "series": [curve],
+        "range": [0.5, 2],
+        "log": log,
+        "cut": "≥",
+    }
+    (found,) = charts_of({"axes": [WORDS], "charts": [chart]}, "curves", tmp_path)
+    # the curve runs along the edge
+    assert found["data"] == [[1, 2], [2, 1], [2, under], [4, 3]]

@@ -32,15 +32,17 @@ class ValueAxis:
 
     @classmethod
     def of(cls, values: Sequence[float], mode: Mode) -> ValueAxis:
-        """Return the axis of some values: logarithmic where a loss is positive and spans more than two decades."""
+        """Return the axis of some values: logarithmic where a loss is positive and spans more than two decades.
+
+        Cut only where that gives the others at least twice the room.
+        """
         least, most = min(values), max(values)
-        if is_logarithmic(least, most, mode):
-            return cls(least, most, log=True)
         low, high = objective_range(values, mode)
-        # cut only where that gives the others at least twice the room
-        if most - least < 2 * (high - low) or high == low:
+        scale = math.log if is_logarithmic(least, most, mode) else float
+        if high == low or scale(most) - scale(least) < 2 * (scale(high) - scale(low)):
             low, high = least, most
-        return cls(low, high, cut="≥" if most > high else "≤" if least < low else "")
+        cut = "≥" if most > high else "≤" if least < low else ""
+        return cls(low, high, log=is_logarithmic(low, high, mode), cut=cut)
 
     @property
     def edge(self) -> float:

@@ -44,27 +44,39 @@ def extent_of(rows: Sequence[Mapping[str, Any]], y: str) -> Extent:
 
     A loss that is positive and spans more than two decades gets a logarithmic scale. Else values are cut that are more than three
     interquartile ranges beyond the quartiles, where they would leave the others less than a quarter of the axis. Intervals extend the
-    range by half at most, not below zero where no value is, and not above one for a score such as the accuracy.
+    range by half at most, not below zero where no value is, and not above one for a score such as the accuracy; the note counts those
+    that reach beyond.
     """
     means = [row["mean"] for row in rows]
     floor = 0.0 if min(row["least"] for row in rows) >= 0 else -math.inf
     least, most = min(means), max(means)
     ceiling = 1.0 if direction_of(y) == "max" and most <= 1 else math.inf
     if is_logarithmic(least, most, direction_of(y)):
-        return Extent(10 ** math.floor(math.log10(least)), 10 ** math.ceil(math.log10(most)), log=True)
+        low, high = 10 ** math.floor(math.log10(least)), 10 ** math.ceil(math.log10(most))
+        return Extent(low, high, log=True, note=_cut(rows, low, high))
     low, high = _without_outliers(means)
-    beyond = [f"{sum(mean > high for mean in means)} above {high:.3g}"] if most > high else []
-    beyond += [f"{sum(mean < low for mean in means)} below {low:.3g}"] if least < low else []
-    note = f"cut: {' and '.join(beyond)} of {len(means)} values" if beyond else ""
     margin = (high - low or abs(high) or 1.0) / 2
     ends = (
         max(floor, low - margin, min(row["low"] for row in rows)),
         min(ceiling, high + margin, max(row["high"] for row in rows)),
     )
     # a cut axis ends where the text says
-    return Extent(
-        low if least < low else min(low, ends[0]), high if most > high else max(high, ends[1]), note=note
-    )
+    low = low if least < low else min(low, ends[0])
+    high = high if most > high else max(high, ends[1])
+    return Extent(low, high, note=_cut(rows, low, high))
+
+
+def _cut(rows: Sequence[Mapping[str, Any]], low: float, high: float) -> str:
+    """Return how many values, and how many intervals, reach beyond a range; "" where none does."""
+    parts = []
+    for what, top, bottom in (("values", "mean", "mean"), ("intervals", "high", "low")):
+        # where the interval is not known, its ends are the mean
+        known = [row for row in rows if what == "values" or row["low"] < row["high"]]
+        above, below = sum(row[top] > high for row in known), sum(row[bottom] < low for row in known)
+        found = [f"{above} above {high:.3g}"] * (above > 0) + [f"{below} below {low:.3g}"] * (below > 0)
+        if found:
+            parts.append(f"{' and '.join(found)} of {len(known)} {what}")
+    return f"cut: {', '.join(parts)}" if parts else ""
 
 
 def is_logarithmic(least: float, most: float, mode: Mode | None) -> bool:

@@ -120,9 +120,9 @@ def draw(found: Comparison, style: Style) -> list[Path]:
     rows = [row for group in shown for row in curve(group, style.x, y)]
     extent = extent_of(rows, y)
     if len(shown) < len(found.groups):
-        found.notes.append(f"the figure shows the best {len(shown)} of {len(found.groups)} configurations")
+        found.notes.append(f"the figure {style.file.name} shows the best {len(shown)} of {len(found.groups)} configurations")
     if extent.note:
-        found.notes.append(f"the axis of the figure is {extent.note}")
+        found.notes.append(f"the axis of the figure {style.file.name} is {extent.note}")
     spec = chart(rows, style, y, [name_of(group) for group in shown], extent)
     check_font(spec, style)
     table = table_of(style.file)
@@ -198,10 +198,10 @@ def chart(
     """Return the picture in the grammar of Vega-Lite."""
     import altair
 
-    # an interval may end below the axis, where a logarithm has no place for it
-    rows = [
-        {**row, "low": max(row["low"], extent.low), "high": min(row["high"], extent.high)} for row in rows
-    ]
+    if extent.log:
+        # a logarithm has no place for an end at or below zero: far below the frame, which clips it
+        under = min([extent.low**2 / extent.high, *(row["low"] for row in rows if row["low"] > 0)])
+        rows = [{**row, "low": max(row["low"], under)} for row in rows]
     several = len(names) > 1
     place = style.legend(names)
     scale = altair.Scale(domain=names, range=list(COLORS[: len(names)]))

@@ -30,6 +30,7 @@ def write_page(found: Comparison, file: Path, x: str, y: str | None) -> None:
         "wide": True,
         "range": [rounded(extent.low), rounded(extent.high)],
         "log": extent.log,
+        "exact": bool(extent.note),
         "series": [
             series_of(name_of(group), rows, x, DASHES[i] if i else None)
             for i, (group, rows) in enumerate(zip(shown, curves, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,11 +100,13 @@ def run(arguments: list[str]) -> int:
         figure.check_name("--html", page_file, (".html",))
     x = figure.read_x(given.get("--x", figure.Style.x))
     found = comparison.compare(members_of(run_folders("compare", rest)), given.get("--metric"))
+    # the page has a chart of its own, so notes about the figure are not for it
+    own = replace(found, notes=[*found.notes])
     files = figure.draw(found, style) if style is not None else []
     if page_file is not None:
         from dltrain.sweep.outcome.page import write_page
 
-        write_page(found, page_file, x, given.get("--y"))
+        write_page(own, page_file, x, given.get("--y"))
         files.append(page_file)
     if "--json" in given:
         print_json(document_of(found, files))

@@ -36,9 +36,7 @@ LONGEST_LABEL = 30  # of a class in a picture
 STYLES = ("vendor/uPlot.min.css", "page.css")
 SCRIPTS = ("vendor/uPlot.LICENSE", "vendor/uPlot.iife.min.js", "charts.js")
 CONSTANT = "Constant guess: the best that an output independent of the input can reach, by the class frequencies of the scored split."
-MEASURED = (
-    "Constant guess: the mean of the training targets, or the fractions of their classes, on the test split."
-)
+MEASURED = "Constant guess: the mean of the training targets, or the fractions of their classes, on the {} split."
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,8 @@ def results(record: Record) -> dict[str, Any]:
     )
     used = {head: scores for head, scores in heads.items() if any(name in scores for name in names)}
     rows = [(name, *(number(s[name]) if name in s else "–" for s in used.values())) for name in names]
-    about = "" if "constant guess" not in used else MEASURED if record.summary.get("constant") else CONSTANT
+    measured = MEASURED.format(record.scored_split) if record.summary.get("constant") else CONSTANT
+    about = measured if "constant guess" in used else ""
     return {"results": rows, "result_heads": ["metric", *used], "constant_about": about}
 
 
@@ -179,12 +178,11 @@ def classes(record: Record) -> dict[str, Any]:
     ]
     names = [row["class"] for row in record.classes]
     matrix = record.confusion if len(record.confusion) == len(names) else []
-    split = "test" if record.tests else "validation"
     return {
         "classes": rows,
         "classes_left_out": len(lowest) - len(rows),
         "class_names": names,
-        "split_about": f"On the {split} split, with the weights of the best evaluation.",
+        "split_about": f"On the {record.scored_split} split, with the weights of the best evaluation.",
         "confusions": confusions(matrix, names),
         "matrix": cells(matrix, names) if len(names) <= MOST_CELLS else [],
         "matrix_picture": matrix_picture(matrix, names) if MOST_CELLS < len(names) <= MOST_CLASSES else b"",

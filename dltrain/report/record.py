@@ -60,9 +60,14 @@ class Record:
     def tests(self) -> dict[str, float]:
         return numbers_of(self.summary.get("test"))
 
+    @property
+    def scored_split(self) -> str:
+        """Return the split of the report by class and of the constant guess: validation, where the test split was not scored."""
+        return "test" if self.tests else "validation"
+
     @cached_property
     def constant(self) -> dict[str, float]:
-        """Return the scores of a constant guess: those that the run measured, or the best ones that the test classes allow.
+        """Return the scores of a constant guess: those that the run measured, or the best ones that the scored classes allow.
 
         Of class frequencies p, always the most frequent class is right max(p) of the time, and the probabilities p have the
         cross-entropy −Σ p log p; no other constant has more or less.

@@ -134,6 +134,14 @@ def test_the_result_stands_beside_a_constant_guess(run):
     assert accuracy == ["accuracy", "–", "–", "0.8000", "0.5000"]
 
 
+def test_a_measured_constant_guess_names_the_split_that_was_scored(tmp_path):
+    scored = page_of(folder(tmp_path / "a" / "run", curves(9), constant={"loss": 1.0}))
+    about = "Constant guess: the mean of the training targets, or the fractions of their classes, on the {} split."
+    assert about.format("test") in scored.words
+    job = page_of(folder(tmp_path / "b" / "run", curves(9), constant={"loss": 1.0}, test={}))
+    assert about.format("validation") in job.words
+
+
 def test_classes_and_mistakes(run):
     page = page_of(run)
     assert [row[0] for row in page.table("class")] == ["class", "cat", "bee", "ant"]

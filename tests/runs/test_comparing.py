@@ -589,6 +589,26 @@ def test_the_curves_of_the_page_are_those_of_the_figure(workdir, dltrain):
             assert series[key] == pytest.approx([float(row[column]) for row in own], rel=1e-5)
 
 
+def test_a_page_beside_a_figure_says_which_of_them_shows_how_many(workdir, dltrain, capsys):
+    pytest.importorskip("vl_convert")
+    made(workdir, {0.01 * k: [0.1 * k, 0.2 * k] for k in range(1, 11)})
+    assert dltrain("compare", "0000", "--html", "c.html", "--figure", "c.svg", "--size", "12x4") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    page = (workdir / "c.html").read_text()
+    (count,) = re.findall(r"the figure c.svg shows the best (\d) of 10 configurations", told)
+    assert count != "8" and "The best 8 of 10 configurations are in this chart." in page
+    assert "c.svg" not in page
+    # and why the best value of a curve may not be that of the table
+    about = "The table takes the best epoch of each run, the curves the mean over the runs at each epoch."
+    assert about in told and about in page
+
+
+def test_a_curve_of_another_column_is_not_compared_with_the_table(workdir, dltrain, capsys):
+    made(workdir, {0.1: [0.1, 0.2]})
+    assert dltrain("compare", "0000", "--html", "c.html", "--y", "train/loss") == 0
+    assert "The table takes" not in (workdir / "c.html").read_text() + capsys.readouterr().out
+
+
 def test_the_page_says_that_a_band_is_cut_and_keeps_its_ends(workdir, dltrain):
     made(workdir, {0.1: [0.1, 0.9], 0.2: [0.3, 0.31]})
     assert dltrain("compare", "0000", "--html", "c.html") == 0

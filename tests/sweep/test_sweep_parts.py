@@ -6,6 +6,7 @@ import io
 import json
 import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,20 @@ def test_importance_is_silent_where_it_means_nothing(composer, tmp_path):
     assert importance(plan, rows)["lr"] == pytest.approx(1) and uncertainty(plan, rows) == {}
     write_report(plan, rows, jobs, [], tmp_path)
     assert "Which axes matter" not in (tmp_path / "report.html").read_text()
+
+
+def test_the_report_counts_diverged_jobs_apart_as_the_terminal_does(composer, tmp_path):
+    words = axes(("lr", list("abcd")))
+    plan = Plan(words, [{}], [], {"trials": 4}, "grid", composer, composer.config([]), False)
+    plan.configurations = Table([{"lr": name} for name in "abcd"], repetitions=1)
+    jobs = [plan.jobs(trial, chosen, tmp_path)[0] for trial, chosen in enumerate(space.grid(words))]
+    for job, state in zip(jobs, ("completed", "failed", "diverged", "diverged"), strict=True):
+        job.state, job.summary = state, {"objective": 0.1, "best": {}, "best_epoch": 1.0}
+    write_report(plan, rank(plan, jobs), jobs, [], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    facts = {name: int(count) for count, name in re.findall(r"<b>(\d+)</b><span>(\w+)</span>", page)}
+    assert facts == {"jobs": 4, "done": 1, "pruned": 0, "failed": 1, "diverged": 2, "missing": 0}
+    assert re.findall(r"<b>job (\d)</b> (\w+)", page) == [("1", "failed"), ("2", "diverged"), ("3", "diverged")]
 
 
 def test_of_several_objectives_the_trade_offs_come_first(composer, tmp_path):

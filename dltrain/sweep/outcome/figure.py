@@ -123,6 +123,7 @@ def draw(found: Comparison, style: Style) -> list[Path]:
         found.notes.append(f"the figure {style.file.name} shows the best {len(shown)} of {len(found.groups)} configurations")
     if extent.note:
         found.notes.append(f"the axis of the figure {style.file.name} is {extent.note}")
+    found.notes += filter(None, [about_curves(found.metric, y)])
     spec = chart(rows, style, y, [name_of(group) for group in shown], extent)
     check_font(spec, style)
     table = table_of(style.file)
@@ -135,6 +136,13 @@ def best_of(found: Comparison, most: int = MOST) -> list[Group]:
     """Return at most so many configurations, but not more than `MOST`: those with the best places, of each set of data."""
     places = sorted(range(len(found.groups)), key=lambda i: found.groups[i].place)
     return [found.groups[i] for i in sorted(places[: min(most, MOST)])]
+
+
+def about_curves(metric: str, y: str) -> str:
+    """Say why the best value of a curve may not be the one in the table; "" where they show different columns."""
+    if y != metric or "/" not in y:
+        return ""
+    return "The table takes the best epoch of each run, the curves the mean over the runs at each epoch."
 
 
 def name_of(group: Group) -> str:

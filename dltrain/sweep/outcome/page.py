@@ -12,7 +12,7 @@ from dltrain.screen.table import number
 from dltrain.storage.files import replace
 from dltrain.sweep.outcome.comparison import Comparison
 from dltrain.sweep.outcome.extent import extent_of
-from dltrain.sweep.outcome.figure import DASHES, MOST, best_of, curve, name_of
+from dltrain.sweep.outcome.figure import DASHES, MOST, about_curves, best_of, curve, name_of
 from dltrain.text import utf8
 
 # characters of the name of a curve
@@ -60,6 +60,7 @@ def write_page(found: Comparison, file: Path, x: str, y: str | None) -> None:
         shown=MOST,
         left_out=len(found.groups) > MOST,
         cut=extent.note,
+        about_curves=about_curves(found.metric, column),
     )
     replace(file, utf8(page))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,14 @@ def write_report(
 
 
 def facts(plan: Plan, jobs: list[Job]) -> dict[str, int]:
-    """Return the counts of the jobs."""
+    """Return the counts of the jobs, those that diverged or degraded apart from those that failed."""
+    lost = Counter(job.state for job in jobs if job.failed)
     return {
         "jobs": len(jobs),
         "done": sum(job.is_done and not job.failed and job.state != "pruned" for job in jobs),
         "pruned": sum(job.state == "pruned" for job in jobs),
-        "failed": sum(job.failed for job in jobs),
+        "failed": lost.pop("failed", 0),
+        **lost,
         "missing": plan.total - sum(job.is_done for job in jobs),
     }
 
@@ -96,6 +99,7 @@ def failure(plan: Plan, job: Job) -> dict[str, Any]:
     """Return what is known of a failed job: its reason, the command that runs it again, and its log."""
     return {
         "number": job.number,
+        "state": job.state,
         "label": job.label(),
         "reason": job.short_reason or "no reason known",
         "command": plan.rerun_command(job),

@@ -12,9 +12,9 @@ from typing import Literal
 
 from dltrain.direction import direction_of, improves
 from dltrain.errors import typed
-from dltrain.report.record import Record, Row
+from dltrain.report.record import Record, Row, number_in
 from dltrain.screen.numbers import number
-from dltrain.storage.summary import column_of
+from dltrain.storage.summary import FINISHED, column_of
 
 Kind = Literal["bad", "warn", "note", "good"]
 
@@ -28,6 +28,7 @@ TINY_GRADIENT = 1e-6
 SPIKE = 50.0  # times the gradient norm of the evaluations around
 VANISHED = 1e-3  # fraction of the largest gradient of a layer
 DEAD = 0.5
+NOISE = (".dropout", ".stochastic_depth")  # ends of keys: what switches units or layers off in training
 SHARES = ("accuracy",)  # metrics that are fractions of the samples
 
 
@@ -102,23 +103,27 @@ def overfitting(record: Record) -> Iterator[Finding]:
 def still_falling(record: Record) -> Iterator[Finding]:
     """Report that the training ended before its loss leveled off."""
     losses = record.column("train/loss")
-    if len(losses) < FEW or has_stalled(losses) or any(overfitting(record)):
+    is_running = record.summary["status"] == "running"
+    if is_running or len(losses) < FEW or has_stalled(losses) or any(overfitting(record)):
         return
     quarter = losses[-max(4, len(losses) // 4) :]
     half = len(quarter) // 2
     early, late = mean(v for _, v in quarter[:half]), mean(v for _, v in quarter[-half:])
     if early - late <= FALLING * abs(early) or not best_is_late(record):
         return
-    epochs = 2 * math.ceil(losses[-1][0])
-    yield Finding(
-        "warn",
+    text = (
         f"train/loss was still falling at the end: {number(early)} to {number(late)} over the last {len(quarter)} evaluations "
         f"({100 * (early - late) / abs(early):.0f} %), and the best {record.metric} is that of epoch "
-        f"{record.best.get('epoch', losses[-1][0]):g} of {losses[-1][0]:g}: train longer.",
-        typed("rerun", record.path, f"epochs={epochs}", *options(record))
-        if without(record, "steps") == overrides(record)
-        else "",
+        f"{record.best.get('epoch', losses[-1][0]):g} of {losses[-1][0]:g}"
     )
+    if record.summary["status"] not in FINISHED:
+        cure = f". The run is {record.summary['status']}: go on with it."
+        yield Finding("warn", text + cure, typed("resume", record.path, *options(record, "--config-dir")))
+        return
+    epochs = f"epochs={2 * math.ceil(losses[-1][0])}"
+    command = typed("rerun", record.path, epochs, *options(record))
+    has_epochs = without(record, "steps") == overrides(record)
+    yield Finding("warn", f"{text}: train longer.", command if has_epochs else "")
 
 
 def best_is_late(record: Record) -> bool:
@@ -140,9 +145,25 @@ def gap(record: Record) -> Iterator[Finding]:
     if train > 1.2 * val > 0:
         yield Finding(
             "note",
-            f"In the best epoch train/loss ({number(train)}) is above val/loss ({number(val)}): augmentation and regularization "
-            "act in training only, or the model underfits.",
+            f"In the best epoch train/loss ({number(train)}) is above val/loss ({number(val)}): "
+            f"{training_only(record)}the model underfits.",
         )
+
+
+def training_only(record: Record) -> str:
+    """Return what makes the training loss of a run higher than that of the same samples in validation; "" where it has nothing."""
+    config = record.summary.get("config")
+    config = config if isinstance(config, dict) else {}
+    found = [
+        f"its {group} ({', '.join(map(str, names))})"
+        for group in ("augmentation", "regularization")
+        if isinstance(names := config.get(group), list) and names
+    ]
+    # parameters of models, such as model.dropout
+    found += [key for key, value in config.items() if key.endswith(NOISE) and number_in(config, key)]
+    if not found:
+        return ""
+    return f"{' and '.join(found)} act{'s' * (len(found) == 1)} in training only, or "
 
 
 def idle_lr(record: Record) -> Iterator[Finding]:
@@ -259,13 +280,13 @@ def without(record: Record, *keys: str) -> list[str]:
     return [text for text in overrides(record) if text.partition("=")[0] not in keys]
 
 
-def options(record: Record) -> list[str]:
-    """Return the options of the run's command that say where its words are."""
+def options(record: Record, *names: str) -> list[str]:
+    """Return the options of the run's command that say where its words are, or those of some names."""
     try:
         texts = shlex.split(str(record.summary.get("command") or ""))
     except ValueError:
         return []
-    named = ("--config-dir", "--config-name")
+    named = names or ("--config-dir", "--config-name")
     return [
         text
         for before, text in zip(["", *texts], texts, strict=False)

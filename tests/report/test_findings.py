@@ -165,6 +165,39 @@ def test_the_command_to_train_longer():
     assert findings(record(CASES["falling"][0], overrides=["steps=400"]))[0].command == ""
 
 
+@pytest.mark.parametrize("status", ["killed", "interrupted", "failed"])
+def test_a_run_that_did_not_finish_is_resumed(status):
+    assert command("falling", status=status) == ["dltrain", "resume", "runs/a b"]
+    (found,) = findings(record(CASES["falling"][0], status=status))
+    assert found.text.endswith(f" of 40. The run is {status}: go on with it.")
+
+
+def test_a_run_that_still_trains_is_not_told_to_train_longer():
+    assert texts(record(CASES["falling"][0], status="running")) == ["Nothing conspicuous in 40 evaluations."]
+
+
+@pytest.mark.parametrize(
+    "chosen, end",
+    [
+        ({}, "the model underfits."),
+        (
+            {"augmentation": ["flip"], "regularization": ["dropout"]},
+            "its augmentation (flip) and its regularization (dropout) act in training only, or the model underfits.",
+        ),
+        (
+            {"regularization": ["l2"], "augmentation": []},
+            "its regularization (l2) acts in training only, or the model underfits.",
+        ),
+    ],
+)
+def test_only_methods_that_a_run_has_explain_its_training_loss(chosen, end):
+    columns = {**HEALTHY, "train/loss": level(2.0, 0.9)}
+    (found,) = texts(record(columns, config=chosen))
+    assert found.startswith("In the best epoch train/loss (0.9000) is above val/loss (0.5500): ")
+    assert found.endswith(end)
+    assert ("augmentation" in found) == bool(chosen.get("augmentation"))
+
+
 def test_the_commands_of_runs_that_fail():
     own = {"overrides": ["lr=10", "model=cnn"], "command": "dltrain lr=10 model=cnn --config-dir=c"}
     assert command("nan", **own) == ["dltrain", "find-lr", "model=cnn", "--config-dir=c"]

@@ -589,6 +589,7 @@ def test_the_curves_of_the_page_are_those_of_the_figure(workdir, dltrain):
             assert series[key] == pytest.approx([float(row[column]) for row in own], rel=1e-5)
 
 
+@pytest.mark.ci
 def test_a_page_beside_a_figure_says_which_of_them_shows_how_many(workdir, dltrain, capsys):
     pytest.importorskip("vl_convert")
     made(workdir, {0.01 * k: [0.1 * k, 0.2 * k] for k in range(1, 11)})

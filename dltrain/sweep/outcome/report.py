@@ -53,7 +53,7 @@ def write_report(
 
 
 def facts(plan: Plan, jobs: list[Job]) -> dict[str, int]:
-    """Return the counts of the jobs, those that diverged or degraded apart from those that failed."""
+    """Return the counts of the jobs, those that diverged apart from those that failed."""
     lost = Counter(job.state for job in jobs if job.failed)
     return {
         "jobs": len(jobs),

@@ -33,12 +33,14 @@ class Sources:
         given: keys and groups of the overrides
         recipes: keys and groups that the recipes set; None where one of them, or the primary file, is not there any more
         primary: keys and groups that the primary file sets, and its name
+        swept: those of `given` that the command of a sweep does not name: the sweep chose them for its job
     """
 
     given: frozenset[str]
     recipes: frozenset[str] | None
     primary: frozenset[str] = frozenset()
     file: str = ""
+    swept: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -50,24 +52,28 @@ class Sources:
     ) -> Sources:
         """Return the sources of a run with these overrides and words, by group, that a command began."""
         given = frozenset(keys_of(overrides))
+        swept = given - keys_of_sweep(command, given)
         words = [(group, name) for group in OVERLAYS for name in chosen.get(group, ()) if name != "none"]
         if any(name not in catalogue.words.get(group, {}) for group, name in words):
-            return cls(given, None)
+            return cls(given, None, swept=swept)
         found: set[str] = set()
         for group, name in words:
             found |= set_by(catalogue.words[group][name], catalogue)
         name, folder = options_of(command)
         if not name:
-            return cls(given, frozenset(found))
+            return cls(given, frozenset(found), swept=swept)
         primary = primary_word(name, folder, catalogue)
         if primary is None:
-            return cls(given, None)
-        return cls(given, frozenset(found), frozenset(set_by(primary, catalogue)), primary.file.name)
+            return cls(given, None, swept=swept)
+        keys = frozenset(set_by(primary, catalogue))
+        return cls(given, frozenset(found), keys, primary.file.name, swept)
 
     def of_key(self, key: str) -> str:
         """Return who chose a key; "" where nobody did, and it is the default at the time of the training."""
-        if _is_among(key, self.given):
+        if _is_among(key, self.given - self.swept):
             return "command line"
+        if _is_among(key, self.swept):
+            return "sweep"
         if self.recipes is None:
             return "recipe or file"
         if _is_among(key, self.recipes):
@@ -76,6 +82,17 @@ class Sources:
             return self.file
         # overrides of `resume` are not kept
         return "command line" if key in LENGTH or is_safe(key) else ""
+
+
+def keys_of_sweep(command: str, given: frozenset[str]) -> frozenset[str]:
+    """Return the keys that the command of a sweep names; `given` for one that is none, or damaged."""
+    try:
+        arguments = shlex.split(command)
+    except ValueError:
+        return given
+    if not {"-m", "--multirun"} & set(arguments):
+        return given
+    return frozenset(keys_of(arguments))
 
 
 def options_of(command: str) -> tuple[str, str]:
@@ -159,7 +176,7 @@ def _words(chosen: Mapping[str, list[Any]], sources: Sources, catalogue: Catalog
         default = catalogue.default_words(group)
         if names != default and not (group in OVERLAYS and names in ([], ["none"])):
             if source := sources.of_key(group):
-                yield Choice(group, _listed(names), _listed(default) or "none", source)
+                yield Choice(group, _listed(names) or "none", _listed(default) or "none", source)
 
 
 def _keys(

@@ -121,7 +121,7 @@ def still_falling(record: Record) -> Iterator[Finding]:
         yield Finding("warn", text + cure, typed("resume", record.path, *options(record, "--config-dir")))
         return
     epochs = f"epochs={2 * math.ceil(losses[-1][0])}"
-    command = typed("rerun", record.path, epochs, *options(record))
+    command = typed("rerun", record.path, epochs, *options(record, "--config-dir"))
     has_epochs = without(record, "steps") == overrides(record)
     yield Finding("warn", f"{text}: train longer.", command if has_epochs else "")
 

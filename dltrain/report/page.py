@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import dltrain
+from dltrain.errors import typed
 from dltrain.report.charts import charts_of, layer_table, place_of, thinned
-from dltrain.report.findings import findings
+from dltrain.report.findings import findings, options, overrides
 from dltrain.report.record import Record, columns_of, number_in, numbers_of
 from dltrain.screen.numbers import clock, in_bytes, number
+from dltrain.storage.job_names import job_label
 from dltrain.storage.summary import WHOLE
 
 # what a page holds at most; the files beside it have all
@@ -97,7 +99,11 @@ def render(
 
 
 def title_of(record: Record) -> str:
-    return str(record.summary.get("name") or record.path.absolute().parent.name)
+    """Return the name of a run; of a job that of its sweep, with the end by which every verb finds the job, `digits_mlp 820e/31`."""
+    folder = record.path.absolute()
+    sweep = folder.parent
+    name = record.summary.get("name") or (sweep.parent if record.is_job else sweep).name
+    return f"{name} {sweep.name.rpartition('-')[2]}/{job_label(folder.name)}" if record.is_job else str(name)
 
 
 def told(record: Record) -> dict[str, Any]:
@@ -105,7 +111,9 @@ def told(record: Record) -> dict[str, Any]:
     summary = record.summary
     inferred = summary.get("inferred")
     texts = {key: str(summary.get(key) or "") for key in ("status", "stop_reason", "notes", "command")}
-    return {**texts, "inferred": inferred if isinstance(inferred, list) else []}
+    # the command of a job is that of its sweep
+    own = typed(*overrides(record), *options(record)) if record.is_job and overrides(record) else ""
+    return {**texts, "own": own, "inferred": inferred if isinstance(inferred, list) else []}
 
 
 def written_at(record: Record) -> str:

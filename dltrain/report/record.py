@@ -14,7 +14,9 @@ from typing import Any, TypeAlias
 
 from dltrain.errors import CheckpointProblem
 from dltrain.loggers.events import shown_name
+from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.index import KILLED, finite
+from dltrain.storage.job_names import job_number
 from dltrain.storage.lock import is_held
 from dltrain.storage.progress import best_row
 from dltrain.storage.summary import column_of, read_rows, read_summary, read_text
@@ -55,6 +57,12 @@ class Record:
             place = next(places, None)
             return {} if place is None else self.rows[place]
         return best_row(self.rows, self.metric, self.summary.get("mode"))
+
+    @cached_property
+    def is_job(self) -> bool:
+        """Return whether the run is a job of a sweep."""
+        folder = self.path.absolute()
+        return job_number(folder.name) is not None and (folder.parent / SWEEP_RECORD).is_file()
 
     @property
     def tests(self) -> dict[str, float]:

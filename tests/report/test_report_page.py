@@ -162,6 +162,20 @@ def test_what_was_asked_and_the_files(run):
     assert any("the defaults: damaged" in text for text in page_of(run, None, "damaged").words)
 
 
+def test_a_job_has_its_number_in_the_title_and_its_own_command(tmp_path):
+    sweep = tmp_path / "digits_mlp" / "2026-11-26_19-09-27-820e"
+    whole = "dltrain -m lr=0.1,0.2 sweep.seeds=5 --config-dir 'my conf'"
+    overrides = ["lr=0.2", "seed=1", "evaluation.test=false"]
+    job = folder(sweep / "31-lr=0.2,seed=1", curves(9), command=whole, overrides=overrides)
+    assert "this job alone" not in render(read(job))
+    (sweep / "sweep.json").write_text("{}")
+    text = render(read(job), [])
+    assert "<title>digits_mlp 820e/31</title>" in text and "<h1>digits_mlp 820e/31 " in text
+    words = Page(text).words
+    assert whole in words
+    assert "dltrain lr=0.2 seed=1 evaluation.test=false --config-dir 'my conf'" in words
+
+
 def test_layers_have_a_table_and_charts(tmp_path):
     columns = {"layers/features.0/gradient": 0.25, "layers/head/gradient": 0.5, "layers/features.0/dead": 0}
     page = page_of(folder(tmp_path / "run", curves(4, **columns)))

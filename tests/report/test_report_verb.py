@@ -185,6 +185,26 @@ def test_a_recipe_is_told_from_the_command_line():
     }
 
 
+def test_what_a_sweep_set_is_told_from_its_command():
+    content = {
+        "lr": 0.5, "seed": 3, "evaluation": {"test": False}, "logger": [], "model": {"hidden": [8]},
+        "words": {"logger": [], "model": "mlp"},
+    }  # fmt: skip
+    overrides = ["lr=0.5", "model.hidden=[8]", "seed=3", "logger=none", "evaluation.test=false"]
+    command = "dltrain -m lr=0.5,0.1 'model.hidden=[8]' logger=none sweep.seeds=5"
+    found = asked.choices_of(content, overrides, open_catalogue(), command)
+    sources = {item.key: (item.value, item.source) for item in found}
+    assert sources == {
+        "logger": ("none", "command line"),
+        "lr": ("0.5", "command line"),
+        "model.hidden": ("[8]", "command line"),
+        "seed": ("3", "sweep"),
+        "evaluation.test": ("false", "sweep"),
+    }
+    alone = asked.choices_of(content, overrides, open_catalogue(), "dltrain " + " ".join(overrides))
+    assert {item.source for item in alone} == {"command line"}
+
+
 def test_only_what_overrides_and_recipes_set_was_asked_for(workdir):
     """The default of model.hidden was another one at the time of the training."""
     recipes = workdir / "conf" / "experiment"

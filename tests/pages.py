@@ -31,6 +31,12 @@ for (const plot of document.querySelectorAll(".plot")) {
 document.body.setAttribute("data-told", JSON.stringify([told, window.failed])); }, 1000)</script></body>"""
 
 
+# says of each box that can scroll whether it has more than it shows, and whether it says so; and the width of all
+BOXES = """<script>setTimeout(() => { const boxes = [...document.querySelectorAll("section.card, .scroll")].map((box) =>
+[box.scrollWidth > box.clientWidth + 1, getComputedStyle(box, "::before").content.includes("scroll sideways")]);
+document.body.setAttribute("data-told", JSON.stringify([boxes, innerWidth, document.documentElement.scrollWidth])); }, 1500)</script></body>"""
+
+
 def data_in(page: str) -> dict[str, Any]:
     """Return the data that a page holds for its script."""
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
@@ -43,13 +49,26 @@ def drawn(page: str, folder: Path) -> list[dict[str, Any]]:
     page = re.sub(r"<meta http-equiv[^>]*>", "", page)
     assert page.count('"use strict";\n') == 1
     page = page.replace('"use strict";\n', f'{NOTED}\n"use strict";\n').replace("</body>", TOLD)
+    found: list[dict[str, Any]]
+    found, failed = told(page, folder)
+    assert failed == []
+    return found
+
+
+def boxes(page: str, folder: Path) -> list[tuple[bool, bool]]:
+    """Return whether each box of a page overflows and whether it says so, in a narrow window."""
+    page = re.sub(r"<meta http-equiv[^>]*>", "", page).replace("</body>", BOXES)
+    found, width, content = told(page, folder, "--window-size=400,900")
+    assert content <= width <= 600
+    return [(bool(overflows), bool(says)) for overflows, says in found]
+
+
+def told(page: str, folder: Path, *options: str) -> Any:
+    """Return what a page in a browser says in `data-told`."""
     file = folder / "drawn.html"
     file.write_text(page)
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
-               "--virtual-time-budget=3000", "--dump-dom", file.as_uri()]  # fmt: skip
+               "--virtual-time-budget=3000", *options, "--dump-dom", file.as_uri()]  # fmt: skip
     dom = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
     (text,) = re.findall(r'data-told="([^"]*)"', dom)
-    found: list[dict[str, Any]]
-    found, failed = json.loads(html.unescape(text))
-    assert failed == []
-    return found
+    return json.loads(html.unescape(text))

@@ -143,13 +143,12 @@
 
     // Drawing sets a height, which may not happen while sizes are being observed.
     watch() {
-      new ResizeObserver(() => requestAnimationFrame(() => this.draw())).observe(this.plot);
+      new ResizeObserver(() => requestAnimationFrame(() => (this.draw(), markBoxes()))).observe(this.plot);
     }
 
     draw() {
-      const width = this.plot.clientWidth, [least, part, most] = this.sizes, card = this.figure.closest("section");
+      const width = this.plot.clientWidth, [least, part, most] = this.sizes;
       const height = Math.round(bounded(part * width, least, most));
-      card.classList.toggle("scrolls", card.scrollWidth > card.clientWidth);
       if (!width || this.u?.width === width) return;
       this.u ? this.u.setSize({ width, height }) : this.build(width, height);
     }
@@ -567,6 +566,16 @@
     view = next;
     lines.forEach((chart) => chart.u?.setScale("x", { min: view[0], max: view[1] }));
   }
+
+  // On a narrow screen a card or a table that is wider says so.
+  function markBoxes() {
+    const boxes = [...document.querySelectorAll("section.card, .scroll")];
+    const wider = boxes.map((box) => box.scrollWidth > box.clientWidth + 1);
+    boxes.forEach((box, k) => box.classList.toggle("scrolls", wider[k]));
+  }
+
+  const boxSizes = new ResizeObserver(() => requestAnimationFrame(markBoxes));
+  document.querySelectorAll("section.card, .scroll, .scroll > table").forEach((box) => boxSizes.observe(box));
 
   const place = (name) => document.querySelector(`[data-charts="${name}"]`);
   for (const spec of data.charts ?? []) if (place(spec.place)) new Lines(spec, place(spec.place));

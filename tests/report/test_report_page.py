@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pages import drawn, in_browser
+from pages import boxes, drawn, in_browser
 from PIL import Image
 
 from dltrain import report as report_package
@@ -378,6 +378,19 @@ def test_a_browser_leaves_gaps_and_has_labels_of_one_format(tmp_path):
     assert [k for k, value in enumerate(loss["data"][1]) if value is None] == [4]
     below, left = loss["axes"]
     assert below == [str(epoch) for epoch in range(1, 11)] and left == ["-1", "0", "1", "2"]
+
+
+@pytest.mark.ci
+@in_browser
+def test_on_a_narrow_screen_a_box_says_that_it_scrolls_where_it_does(tmp_path):
+    wide = {f"val/metric_number_{k}": 0.5 for k in range(12)}
+    run = folder(tmp_path / "digits" / ("a_long_name_of_a_run_" * 5) / "run", curves(9, **wide))
+    page = render(read(run), [["lr", "0.1", "0.2", "command line"]] * 3).replace("<details>", "<details open>")
+    found = boxes(page, tmp_path)
+    assert any(overflows for overflows, _ in found)
+    assert all(overflows == says for overflows, says in found), found
+    # the card of the files, whose folder has a long path
+    assert found[-2] == (False, False)
 
 
 def test_the_rate_is_of_samples_whatever_they_are():

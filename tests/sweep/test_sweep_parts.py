@@ -234,7 +234,7 @@ def test_the_report_says_exactly_what_was_planted(composer, tmp_path, mode):
     assert page.count("<td>not distinguishable, p = ") == 5 and page.count("<td>p = ") == 12
     # on a narrow screen the longest column has several lines, and a card says that it scrolls
     assert page.count('<td class="wrap">') == len(rows) and "td.wrap{white-space:normal" in page
-    assert "section.scrolls::before{content:" in page
+    assert "section.scrolls::before,.scroll.scrolls::before{content:" in page
     assert "Failed jobs" not in page
     assert "://" not in page and page.count("<script") == 2
     check_charts(data_in(page), rows, mode)

@@ -38,7 +38,9 @@ LONGEST_LABEL = 30  # of a class in a picture
 STYLES = ("vendor/uPlot.min.css", "page.css")
 SCRIPTS = ("vendor/uPlot.LICENSE", "vendor/uPlot.iife.min.js", "charts.js")
 CONSTANT = "Constant guess: the best that an output independent of the input can reach, by the class frequencies of the scored split."
-MEASURED = "Constant guess: the mean of the training targets, or the fractions of their classes, on the {} split."
+MEASURED = (
+    "Constant guess: the mean of the training targets, or the fractions of their classes, on the {} split."
+)
 
 
 @dataclass(frozen=True)

@@ -385,7 +385,9 @@ def test_a_browser_leaves_gaps_and_has_labels_of_one_format(tmp_path):
 def test_on_a_narrow_screen_a_box_says_that_it_scrolls_where_it_does(tmp_path):
     wide = {f"val/metric_number_{k}": 0.5 for k in range(12)}
     run = folder(tmp_path / "digits" / ("a_long_name_of_a_run_" * 5) / "run", curves(9, **wide))
-    page = render(read(run), [["lr", "0.1", "0.2", "command line"]] * 3).replace("<details>", "<details open>")
+    page = render(read(run), [["lr", "0.1", "0.2", "command line"]] * 3).replace(
+        "<details>", "<details open>"
+    )
     found = boxes(page, tmp_path)
     assert any(overflows for overflows, _ in found)
     assert all(overflows == says for overflows, says in found), found

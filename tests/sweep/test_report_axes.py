@@ -108,7 +108,15 @@ def test_axes_that_are_not_active_and_equal_scores_are_drawn(tmp_path, axes, at,
 @in_browser
 @pytest.mark.parametrize("log, under", [(False, -1.0), (True, 0.5**2 / 2)])
 def test_the_ends_of_a_band_stay_where_they_are_beyond_a_cut_axis(tmp_path, log, under):
-    curve = {"name": "c", "best": True, "at": [0], "x": [1, 2], "values": [3, 1], "low": [2, -1], "high": [4, 3]}
+    curve = {
+        "name": "c",
+        "best": True,
+        "at": [0],
+        "x": [1, 2],
+        "values": [3, 1],
+        "low": [2, -1],
+        "high": [4, 3],
+    }
     chart = {
         "place": "curves",
         "title": "val/loss",

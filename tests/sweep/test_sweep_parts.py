@@ -341,7 +341,11 @@ def test_the_report_counts_diverged_jobs_apart_as_the_terminal_does(composer, tm
     page = (tmp_path / "report.html").read_text()
     facts = {name: int(count) for count, name in re.findall(r"<b>(\d+)</b><span>(\w+)</span>", page)}
     assert facts == {"jobs": 4, "done": 1, "pruned": 0, "failed": 1, "diverged": 2, "missing": 0}
-    assert re.findall(r"<b>job (\d)</b> (\w+)", page) == [("1", "failed"), ("2", "diverged"), ("3", "diverged")]
+    assert re.findall(r"<b>job (\d)</b> (\w+)", page) == [
+        ("1", "failed"),
+        ("2", "diverged"),
+        ("3", "diverged"),
+    ]
 
 
 def test_of_several_objectives_the_trade_offs_come_first(composer, tmp_path):

@@ -120,7 +120,9 @@ def draw(found: Comparison, style: Style) -> list[Path]:
     rows = [row for group in shown for row in curve(group, style.x, y)]
     extent = extent_of(rows, y)
     if len(shown) < len(found.groups):
-        found.notes.append(f"the figure {style.file.name} shows the best {len(shown)} of {len(found.groups)} configurations")
+        found.notes.append(
+            f"the figure {style.file.name} shows the best {len(shown)} of {len(found.groups)} configurations"
+        )
     if extent.note:
         found.notes.append(f"the axis of the figure {style.file.name} is {extent.note}")
     found.notes += filter(None, [about_curves(found.metric, y)])

@@ -35,8 +35,8 @@ def columns_of(rows: Sequence[listing.Row], wanted: Sequence[str] = (), sort: st
     found = {
         "run": labels,
         "name": Column("name", [name_of(row.entry) for row in rows], least=10, rank=2),
-        "when": Column("when", moments if len(set(moments)) > 1 or len(rows) == 1 else [], rank=3),
-        "choices": Column("choices", [choices_of(row) for row in rows], least=max(14, min(terminal_width() // 4, 26))),
+        "when": Column("when", moments if len(set(moments)) > 1 or len(rows) == 1 else [], rank=4),
+        "choices": Column("choices", [choices_of(row) for row in rows], least=max(14, min(terminal_width() // 3, 36))),
         "objective": Column(
             head_of(rows, metrics),
             [score_of(row, len(metrics) > 1) for row in rows],
@@ -47,7 +47,7 @@ def columns_of(rows: Sequence[listing.Row], wanted: Sequence[str] = (), sort: st
             f"test {test}",
             [number(row.shown.facts.get(f"test/{test}")) for row in rows],
             right=True,
-            rank=4,
+            rank=3,
         ),
         "status": Column(
             "status", [row.status for row in rows], rank=1, styles=[listing.STYLES.get(row.status, "dim") for row in rows]

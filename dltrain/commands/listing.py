@@ -59,14 +59,14 @@ class Row:
         return "finished" if self.entry.facts.get("finished") else "unfinished"
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> float | None:
         own = (
             number_of(self.entry.facts.get("seconds")) if len(self.jobs) < 2 or self.entry.is_sweep else None
         )
+        if own is not None or not self.jobs:
+            return own
         # an unfinished sweep and a configuration have the time of their jobs
-        return (
-            own if own is not None else sum(number_of(job.facts.get("seconds")) or 0.0 for job in self.jobs)
-        )
+        return sum(number_of(job.facts.get("seconds")) or 0.0 for job in self.jobs)
 
     @property
     def tags(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from dltrain.commands.asked import (
     object_schema,
     print_json,
     read_options,
+    run_folder,
 )
 from dltrain.commands.columns import KIND
 from dltrain.commands.columns import columns_of as table_of
@@ -102,7 +104,7 @@ def run(arguments: list[str]) -> int:
     if len(folders) > 1:
         raise UserError(f"`{folders[1]}`: one folder is listed at a time. {_filter_hint()}")
     found = listed(
-        folders[0] if folders else OUTPUT,
+        place_of(folders[0]) if folders else OUTPUT,
         [text for text in rest if text not in folders],
         sort=given.get("--sort"),
         columns=columns_of(given.get("--columns")),
@@ -118,6 +120,14 @@ def run(arguments: list[str]) -> int:
     else:
         show(found, empty_text(rest, folders, "--archived" in given), "--archived" in given)
     return 0
+
+
+def place_of(text: str) -> Path:
+    """Return the folder that a text names; of a sweep also by the end of its name, as for the other verbs."""
+    if not Path(text).is_dir():
+        with suppress(CheckpointProblem):
+            return run_folder(text)
+    return Path(text)
 
 
 def columns_of(text: str | None) -> list[str]:

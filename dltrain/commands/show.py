@@ -48,6 +48,7 @@ from dltrain.screen.table import (
 )
 from dltrain.storage.index import KILLED, number_of
 from dltrain.storage.lock import is_held
+from dltrain.storage.progress import with_progress
 from dltrain.storage.summary import WHOLE, read_json, read_summary
 from dltrain.text import counted
 
@@ -150,7 +151,7 @@ def shown(folder: Path) -> tuple[dict[str, Any], Iterator[str]]:
 
 def document_of(folder: Path) -> dict[str, Any]:
     """Return the records of a run as plain data."""
-    summary = read_summary(folder)
+    summary = with_progress(folder, read_summary(folder))
     saved = summary.get("config")
     config = saved if isinstance(saved, dict) else read_config(folder)
     data = _read(folder / "data.json")

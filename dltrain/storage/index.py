@@ -203,10 +203,10 @@ class Index:
         changed = []
         for path, sweep, is_sweep, stamp in scan(root):
             entry = known.pop(path, None)
-            if entry is None or _is_old(entry, root, sweep, stamp) or entry.is_sweep != is_sweep:
+            if entry is None or _is_old(entry, root, stamp) or entry.is_sweep != is_sweep:
                 entry = read_entry(root, path, is_sweep, stamp)
-                if _goes_on(entry, sweep):
-                    add_progress(entry, root / path)
+                if _is_unscored(entry):
+                    add_progress(entry, root / path, bool(sweep))
                 changed.append(entry)
             entry.sweep = sweep
             self.entries.append(entry)
@@ -232,22 +232,26 @@ class Index:
             self.problem = self._cache.problem
 
 
-def _is_old(entry: Entry, root: Path, sweep: str, stamp: Stamp) -> bool:
+def _is_old(entry: Entry, root: Path, stamp: Stamp) -> bool:
     """Return whether a run has changed since its entry was read."""
-    if _goes_on(entry, sweep):
+    if _is_unscored(entry):
         stamp = (*stamp, *progress.stamp_of(root / entry.path))
     return entry.stamp != stamp
 
 
-def _goes_on(entry: Entry, sweep: str) -> bool:
-    """Return whether the scores of a run are in its metrics.csv alone. Jobs have none before they end: others are ranked with them."""
-    return entry.facts.get("status") == "running" and not sweep and not entry.is_sweep
+def _is_unscored(entry: Entry) -> bool:
+    return entry.facts.get("status") in progress.UNSCORED and not entry.is_sweep
 
 
-def add_progress(entry: Entry, folder: Path) -> None:
-    """Add what a run that has not ended reached so far, and the stamp of the table that says so."""
+def add_progress(entry: Entry, folder: Path, is_job: bool) -> None:
+    """Add what a run without scores of its own reached so far, and the stamp of the table that says so.
+
+    Of a job only how far it is: it is ranked with others, whose scores are final.
+    """
     entry.stamp = (*entry.stamp, *progress.stamp_of(folder))
     found = progress.record_of(folder, entry.facts.get("metric"), entry.facts.get("mode"))
+    if is_job:
+        found = {key: value for key, value in found.items() if key in progress.EXTENT}
     if found:
         entry.facts = facts_of(found) | entry.facts
 

@@ -1,4 +1,4 @@
-"""The best evaluation so far of a run that has not ended, whose summary.json names none, from its metrics.csv."""
+"""The best evaluation so far of a run that was not completed, whose summary.json names none, from its metrics.csv."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from dltrain.errors import CheckpointProblem
 from dltrain.storage.summary import Row, column_of, read_rows
 
 TABLE = "metrics.csv"
+# values of `status` of runs whose summary has no scores
+UNSCORED = ("running", "interrupted", "failed")
+# what says how far a run came
+EXTENT = ("epochs", "steps", "seconds")
 # a listing reads whole tables, and some hundred thousand rows take a second
 MOST_BYTES = 20_000_000
 
@@ -43,6 +47,13 @@ def record_of(folder: Path, metric: object, mode: object) -> dict[str, Any]:
                 found |= {"objective": value_of(best, name), "best_epoch": best.get("epoch")}
             return {key: value for key, value in found.items() if value is not None} | {"best": best}
     return {}
+
+
+def with_progress(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a summary with what the run reached so far, where it has no scores."""
+    if summary.get("status") not in UNSCORED:
+        return summary
+    return record_of(folder, summary.get("metric"), summary.get("mode")) | summary
 
 
 def stamp_of(folder: Path) -> tuple[int, ...]:

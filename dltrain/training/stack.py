@@ -190,7 +190,9 @@ class Stack:
         return self.members[0].step
 
     def join(self) -> None:
-        """Put weights, gradients and sums of the present members into shared memory."""
+        """Put weights, gradients and sums of the present members into shared memory, and divide the time among them."""
+        for member in self.members:
+            member.clock.share(len(self.members))
         models = [member.parts.model for member in self.members]
         self.shared = Shared(models)
         self.layers = stacked_layers(models, self.shared)

@@ -16,6 +16,7 @@ import pytest
 from made import make_run, make_sweep, stamp
 
 from dltrain.commands import runs as verb
+from dltrain.commands import show as show_verb
 from dltrain.config.keys import differences
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.screen.table import Column, cells_of, duration, lines, shorten, typed
@@ -296,8 +297,9 @@ def test_a_run_that_is_going_on_is_told_from_one_that_was_killed(workdir):
     assert paths("status=killed") == [f"{OUTPUT}/n/{stamp(n)}" for n in range(2)]
 
 
-def test_a_run_that_goes_on_or_was_killed_shows_the_best_of_its_table(workdir):
-    folder = make_run(workdir / OUTPUT / "n" / stamp(0), status="running", metric="val/accuracy", mode="max")
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_a_run_without_scores_of_its_own_shows_the_best_of_its_table(workdir, status):
+    folder = make_run(workdir / OUTPUT / "n" / stamp(0), status=status, metric="val/accuracy", mode="max")
     summary = json.loads((folder / "summary.json").read_text())
     for key in ("best", "objective", "best_epoch", "epochs", "steps", "seconds", "test"):
         del summary[key]
@@ -316,8 +318,43 @@ def test_a_run_that_goes_on_or_was_killed_shows_the_best_of_its_table(workdir):
     with table.open("a") as stream:
         stream.write("4,84,0.6,0.2,0.95,3.5\n5,105,0.6,0.2,0.9")
     assert shown()[0] == (0.95, 0.2, 8.0), "the cache is old, and a line without an end does not count"
+    document = show_verb.document_of(folder)
+    assert (document["objective"], document["best"]["val/loss"], document["cost"]["seconds"]) == (
+        0.95,
+        0.2,
+        8.0,
+    )
     table.write_text("no table\n1,2\n")
     assert shown() == [(0.85, 0.85, 12.5)]
+
+
+def test_a_job_without_scores_shows_how_far_it_came_and_is_not_ranked(workdir):
+    jobs = [{"objective": 0.7}, {"objective": 0.5, "status": "running"}]
+    sweep = make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs, axes=("lr",))
+    folder = next(sweep.glob("1*"))
+    summary = json.loads((folder / "summary.json").read_text())
+    for key in ("best", "objective", "epochs", "steps", "seconds", "test"):
+        del summary[key]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    rows = verb.listed(sweep, sort="objective").document()["runs"]
+    assert [(row["objective"], row["seconds"]) for row in rows] == [(0.7, 12.5), (None, 1.0)]
+
+
+def test_a_run_that_never_began_has_no_time(workdir):
+    """0 would make it the fastest of all."""
+    make_run(workdir / OUTPUT / "n" / stamp(0), status="failed", seconds=...)
+    (workdir / OUTPUT / "n" / stamp(0) / "metrics.csv").unlink()
+    make_run(workdir / OUTPUT / "n" / stamp(1))
+    rows = verb.listed(OUTPUT, sort="seconds").document()["runs"]
+    assert [row["seconds"] for row in rows] == [12.5, None]
+
+
+def test_a_sweep_is_listed_by_the_end_of_its_name(workdir, capsys):
+    make_sweep(workdir / OUTPUT / "s" / stamp(3), [{"objective": 0.7}, {"objective": 0.5}], axes=("lr",))
+    verb.run([stamp(3)[-4:], "--json"])
+    assert len(json.loads(capsys.readouterr().out)["runs"]) == 2
+    with pytest.raises(CheckpointProblem, match="nowhere is no folder"):
+        verb.run(["nowhere"])
 
 
 def test_a_run_before_its_first_summary_is_listed(workdir):

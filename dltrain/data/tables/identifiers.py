@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
-from dltrain.data.tables import text
 from dltrain.data.tables.text import Floats
 
 MOST_LEVELS = 100  # a text column with more different values is text, not a category
@@ -22,12 +23,12 @@ def is_row_number(name: str, values: Floats) -> bool:
     if len(values) < TELLING_ROWS or np.isnan(values).any():
         return False
     if values[0] in (0, 1) and bool((np.diff(values) == 1).all()):
-        return not text.is_time_name(name)
+        return not is_time_name(name)
     if bool((values != np.floor(values)).any()):
         return False
-    if text.is_identifier_name(name):
+    if is_identifier_name(name):
         return len(different := np.unique(values)) == len(values) or len(different) > MOST_LEVELS
-    return text.is_number_name(name) and len(np.unique(values)) == len(values)
+    return is_number_name(name) and len(np.unique(values)) == len(values)
 
 
 def is_identifier(name: str, values: Floats) -> bool:
@@ -41,7 +42,7 @@ def is_identifier(name: str, values: Floats) -> bool:
         return True
     values = values[~np.isnan(values)]
     count = len(values)
-    if count < _TELLING_NUMBERS or text.is_time_name(name) or bool((values != np.floor(values)).any()):
+    if count < _TELLING_NUMBERS or is_time_name(name) or bool((values != np.floor(values)).any()):
         return False
     span = float(values.max() - values.min() + 1)
     # which must repeat: no need to sort the numbers
@@ -67,3 +68,43 @@ def _is_unix_time(values: Floats) -> bool:
     """Whether all values are seconds, ms, µs or ns since 1970 that lie in the years 2000 to 2040."""
     low, high = float(values.min()), float(values.max())
     return any(9.46e8 * unit <= low and high <= 2.21e9 * unit for unit in (1, 1e3, 1e6, 1e9))
+
+
+def is_identifier_name(name: str) -> bool:
+    """Tell whether a column's name says that it numbers or names its rows.
+
+    >>> [is_identifier_name(name) for name in ("id", "Patient_ID", "passengerId", "rownames", "column_1", "paid", "Unnamed: 0")]
+    [True, True, True, True, True, False, True]
+    """
+    return (
+        re.fullmatch(
+            r"(?i:id|idx|index|uuid|guid|key|row|no\.?|nr\.?|obs|row[ _.-]?(id|nr|no|num|number|names?)|unnamed: ?\d+|column_1_*|.*[ _.-]id)"
+            r"|.*[a-z](Id|ID)",
+            name,
+        )
+        is not None
+    )
+
+
+def is_number_name(name: str) -> bool:
+    """Tell whether a column's name says that it holds numbers of something, such as of orders: identifiers if all are different.
+
+    >>> [is_number_name(name) for name in ("KundenNr", "account no", "order_number", "uid", "piano", "Kundennummer", "number of rooms")]
+    [True, True, True, True, False, True, False]
+    """
+    return (
+        re.fullmatch(r"(?i:.*(nummer|[ _.-](no|nr|num|number)\.?)|uid)|.*[a-z](No|Nr|Num|Number)\.?", name)
+        is not None
+    )
+
+
+def is_time_name(name: str) -> bool:
+    """Tell whether a column's name says that it counts time.
+
+    >>> [is_time_name(name) for name in ("time", "Day", "week_number", "t", "timestamp", "nWomen", "daylight")]
+    [True, True, True, True, True, False, False]
+    """
+    words = (
+        r"(t|time|timestamp|datetime|year|quarter|month|week|day|hour|minute|second|date|period|step|trend)s?"
+    )
+    return re.fullmatch(rf"(?i:{words}([ _.-].*)?)", name) is not None

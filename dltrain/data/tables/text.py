@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -311,43 +310,3 @@ def alike(names: Iterable[str]) -> tuple[str, str] | None:
         if former != name:
             return former, name
     return None
-
-
-def is_identifier_name(name: str) -> bool:
-    """Tell whether a column's name says that it numbers or names its rows.
-
-    >>> [is_identifier_name(name) for name in ("id", "Patient_ID", "passengerId", "rownames", "column_1", "paid", "Unnamed: 0")]
-    [True, True, True, True, True, False, True]
-    """
-    return (
-        re.fullmatch(
-            r"(?i:id|idx|index|uuid|guid|key|row|no\.?|nr\.?|obs|row[ _.-]?(id|nr|no|num|number|names?)|unnamed: ?\d+|column_1_*|.*[ _.-]id)"
-            r"|.*[a-z](Id|ID)",
-            name,
-        )
-        is not None
-    )
-
-
-def is_number_name(name: str) -> bool:
-    """Tell whether a column's name says that it holds numbers of something, such as of orders: identifiers if all are different.
-
-    >>> [is_number_name(name) for name in ("KundenNr", "account no", "order_number", "uid", "piano", "Kundennummer", "number of rooms")]
-    [True, True, True, True, False, True, False]
-    """
-    return (
-        re.fullmatch(r"(?i:.*(nummer|[ _.-](no|nr|num|number)\.?)|uid)|.*[a-z](No|Nr|Num|Number)\.?", name)
-        is not None
-    )
-
-
-def is_time_name(name: str) -> bool:
-    """Tell whether a column's name says that it counts time.
-
-    >>> [is_time_name(name) for name in ("time", "Day", "week_number", "t", "timestamp", "nWomen", "daylight")]
-    [True, True, True, True, True, False, False]
-    """
-    words = (
-        r"(t|time|timestamp|datetime|year|quarter|month|week|day|hour|minute|second|date|period|step|trend)s?"
-    )
-    return re.fullmatch(rf"(?i:{words}([ _.-].*)?)", name) is not None

@@ -197,7 +197,7 @@ def labels(content: bytes, folder: Path) -> None:
         {"file_column": "file"},
         {"split_column": "split"},
     )
-    columns = {"file_column": None, "target": None, "split_column": None} | (
+    columns = {"file_column": None, "target": None, "split_column": None, "group_column": None} | (
         ways[content[0] % 4] if content else {}
     )
     task = "regression" if content[:1] == b"\x07" else "auto"
@@ -355,7 +355,7 @@ def whole_sweep(content: bytes, folder: Path) -> None:
     (folder / "sweep.json").write_bytes(seeds.SWEEP)
     place = content[0] % len(names) if content else 0
     (folder / names[place]).write_bytes(content[1:])
-    sweep_verification.verify_sweep(folder)
+    sweep_verification.verify_sweep(folder, catalogue())
 
 
 @functools.cache

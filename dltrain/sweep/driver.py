@@ -26,6 +26,7 @@ from dltrain.sweep.backends.protocol import CompleteBackend, Ended, Evaluated, E
 from dltrain.sweep.begun import begun_jobs
 from dltrain.sweep.books import Books
 from dltrain.sweep.jobs import Chosen, Job, values_of
+from dltrain.sweep.journal import damaged
 from dltrain.sweep.live import Quiet
 from dltrain.sweep.plan.checks import check_job
 from dltrain.sweep.plan.plan import Plan
@@ -53,8 +54,6 @@ def jobs_of(plan: Plan, frozen: FrozenTrial, folder: Path) -> list[Job]:
     """Return the jobs of a trial of the study. Raises CheckpointProblem for one with values that no axis has."""
     chosen = {axis.name: frozen.params[axis.name] for axis in plan.search_axes if axis.name in frozen.params}
     if not all(axis.holds(chosen[axis.name]) for axis in plan.search_axes if axis.name in chosen):
-        from dltrain.sweep.study import damaged
-
         raise damaged(folder / SWEEP_STUDY, f" at trial {frozen.number}")
     return plan.jobs(frozen.number, chosen, folder)
 

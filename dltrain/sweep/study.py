@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -17,15 +16,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import SWEEP_STUDY
 from dltrain.sweep.jobs import Chosen
+from dltrain.sweep.journal import check_journal, damaged
 from dltrain.sweep.plan.grid import Grid
 from dltrain.sweep.plan.space import Axis, active
 
 Direction = Literal["minimize", "maximize"]
 NAME = "sweep"
-CREATE_TRIAL = 4  # operation of a line of Optuna's journal
 PAUSES = (0.1, 0.5, 2.0)  # seconds between the tries to write; then the sweep stops
 
 
@@ -61,8 +59,7 @@ class Journal(JournalFileBackend):
 
     def __init__(self, file: Path, most: int) -> None:
         self.file = file
-        if file.exists():
-            cut_half_line(file, most)
+        check_journal(file, most)
         super().__init__(str(file), NoLock(str(file)))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -80,40 +77,6 @@ class Journal(JournalFileBackend):
         except OSError:
             os.truncate(self.file, size)
             raise
-
-
-def cut_half_line(file: Path, most: int = sys.maxsize) -> None:
-    """Drop what a killed driver left of its last line; Optuna would append to it.
-
-    Raises CheckpointProblem for other damage, and for more than `most` trials, each of which would be begun again.
-    """
-    content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(file, whole)
-    for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
-        code = code_of(line)
-        if code is None:
-            raise damaged(file, f" at line {number}")
-        most -= code == CREATE_TRIAL
-        if most < 0:
-            raise damaged(file, f" at line {number}: it holds more trials than the sweep has")
-
-
-def code_of(line: bytes) -> Any:
-    """Return the operation of a line of the journal, 0 where it names none; None for what is no JSON object."""
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return (entry.get("op_code") or 0) if isinstance(entry, dict) else None
-
-
-def damaged(file: Path, where: str = "") -> CheckpointProblem:
-    return CheckpointProblem(
-        f"{file} is damaged{where}, so what the sweep has tried is unknown. Put a copy of it back, "
-        "or begin a new sweep: sweep.fresh=true"
-    )
 
 
 # What Optuna raises, asserts among it, for entries and values that it did not write.

@@ -17,7 +17,7 @@ from dltrain.config.schema import Config, run_name
 from dltrain.errors import DENIED, CheckpointProblem, ResourceProblem, UserError, assigned
 from dltrain.run.destinations import say_left_out
 from dltrain.storage import manifest
-from dltrain.storage.folder_names import check_writable, new_folder
+from dltrain.storage.folder_names import SWEEP_STUDY, check_writable, new_folder
 from dltrain.storage.job_names import job_folders
 from dltrain.sweep.backends import pool, protocol
 from dltrain.sweep.backends.protocol import CompleteBackend
@@ -26,6 +26,7 @@ from dltrain.sweep.backends.worker import command_of
 from dltrain.sweep.begun import check_folder, locked
 from dltrain.sweep.driver import Driver
 from dltrain.sweep.jobs import write
+from dltrain.sweep.journal import check_journal
 from dltrain.sweep.live import display, dry_run, print_ranking
 from dltrain.sweep.outcome.files import has_parquet, write_best, write_csv, write_parquet
 from dltrain.sweep.outcome.notes import notes_of
@@ -201,6 +202,8 @@ def open_study(plan: Plan, folder: Path) -> Study | None:
     grid = plan.configurations
     if grid is not None and plan.settings["pruner"] == "none":
         return None
+    # before Optuna is imported, which takes longer than to refuse
+    check_journal(folder / SWEEP_STUDY, plan.trials)
     from dltrain.sweep.study import Direction, Listed, Study
 
     sampler = Listed(grid) if grid is not None else make_sampler(plan)
@@ -238,7 +241,7 @@ def check_remembered(plan: Plan, folder: Path, trials: int) -> None:
     unknown = [n for n in job_folders(folder) if n >= trials * len(plan.replicates)]
     if unknown:
         raise CheckpointProblem(
-            f"{folder / 'study.log'} does not know job {min(unknown)}, which is there: it was deleted, or is an older copy, "
+            f"{folder / SWEEP_STUDY} does not know job {min(unknown)}, which is there: it was deleted, or is an older copy, "
             "and with it went what the search has tried.\nPut it back, or begin a new sweep: sweep.fresh=true"
         )
 

@@ -77,6 +77,7 @@ def check_refused(
     codes=(2, 3, 4),
     left_out: str = "err",
     opens: bool = False,
+    seconds: float = SECONDS,
 ) -> None:
     """`opens`: a module of the working folder is imported, since the command line, or a callback, may name it."""
     assert seen.code in codes, seen.error or seen.code
@@ -87,7 +88,7 @@ def check_refused(
     now = files(folder)
     assert {path: now[path] for path in now if not path.startswith(left_out)} == before
     print(f"{seen.seconds:.3f} s, {seen.cpu:.3f} s of CPU, {seen.megabytes:.0f} MB")
-    assert seen.cpu < SECONDS
+    assert seen.cpu < seconds
     assert seen.seconds < 10 * SECONDS  # it waits for nothing; the wall has the noise of the machine on it
     assert seen.megabytes < MEGABYTES
 
@@ -250,7 +251,8 @@ def test_37_sweep_of_a_stranger(workdir, light, name):
     seen = light.run(["-m", "sweep.resume=sweep"], workdir)
     if name.startswith("study"):  # it is read under the lock of its sweep
         before = {path: content for path, content in before.items() if not path.startswith("sweep/")}
-        check_refused(seen, workdir, before, codes=(4,), left_out="sweep/")
+        # the sweep is composed first, which says how many trials it has: 0.92 s with AVX2 alone, 1.1 s beside another process
+        check_refused(seen, workdir, before, codes=(4,), left_out="sweep/", seconds=2 * SECONDS)
         inside = str(workdir / "sweep") + "/"
         assert [path for path in written(seen) if not path.startswith((inside, str(workdir / "err")))] == []
         return

@@ -40,7 +40,7 @@ from dltrain.report import record as report_record
 from dltrain.run import verification
 from dltrain.screen.table import lines
 from dltrain.storage import checkpoint, event_log, index, manifest, query, run_folder, summary
-from dltrain.sweep import books, study
+from dltrain.sweep import books, journal
 from dltrain.sweep import record as sweep_record
 from dltrain.sweep import verification as sweep_verification
 from dltrain.sweep.begun import begun_jobs
@@ -520,8 +520,8 @@ def parsers() -> dict[str, Parser]:
         ),
         "study.log": Parser(
             [b'{"op_code": 0}\n{"op_code": 1, "x": [1]}\n'],
-            written("study.log", study.cut_half_line),
-            (study.cut_half_line, study.code_of, study.damaged),
+            written("study.log", journal.check_journal),
+            (journal.check_journal, journal.code_of, journal.damaged),
             3,
         ),
         "data.json": Parser(

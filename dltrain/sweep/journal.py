@@ -1,0 +1,53 @@
+"""The journal of a sweep's study, checked before Optuna, whose import takes longest, reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from dltrain.errors import CheckpointProblem
+
+# operation of a line of Optuna's journal
+CREATE_TRIAL = 4
+
+
+def check_journal(file: Path, most: int = sys.maxsize) -> None:
+    """Drop what a killed driver left of its last line, to which Optuna would append; leave a file alone that is not there.
+
+    Raises CheckpointProblem for other damage, and for more than `most` trials, each of which would be begun again.
+    """
+    if not file.exists():
+        return
+    whole = 0
+    with open(file, "rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+            code = code_of(line)
+            if code is None:
+                raise damaged(file, f" at line {number}")
+            most -= code == CREATE_TRIAL
+            if most < 0:
+                raise damaged(file, f" at line {number}: it holds more trials than the sweep has")
+    if whole < file.stat().st_size:
+        os.truncate(file, whole)
+
+
+def code_of(line: bytes) -> Any:
+    """Return the operation of a line of the journal, 0 where it names none; None for what is no JSON object."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return (entry.get("op_code") or 0) if isinstance(entry, dict) else None
+
+
+def damaged(file: Path, where: str = "") -> CheckpointProblem:
+    return CheckpointProblem(
+        f"{file} is damaged{where}, so what the sweep has tried is unknown. Put a copy of it back, "
+        "or begin a new sweep: sweep.fresh=true"
+    )

@@ -147,6 +147,9 @@ def _write_files(
 
 def check_space(folder: Path, needed: int) -> None:
     """Raise OSError (ENOSPC) where a folder's disk has less than `needed` bytes, before anything is written."""
+    # some platforms have no way to ask
+    if not hasattr(shutil, "disk_usage"):
+        return
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(

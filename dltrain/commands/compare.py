@@ -100,7 +100,7 @@ def run(arguments: list[str]) -> int:
         figure.check_name("--html", page_file, (".html",))
     x = figure.read_x(given.get("--x", figure.Style.x))
     found = comparison.compare(members_of(run_folders("compare", rest)), given.get("--metric"))
-    # the page has a chart of its own, so notes about the figure are not for it
+    # notes on the figure do not apply to the page, which draws its own chart
     own = replace(found, notes=[*found.notes])
     files = figure.draw(found, style) if style is not None else []
     if page_file is not None:

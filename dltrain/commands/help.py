@@ -198,7 +198,8 @@ def knob_lines(param: Param) -> Iterator[str]:
         yield f"{head:<34}{lines[0]}".rstrip()
     else:
         yield head
-        yield from [indent + lines[0]] * bool(lines[0])
+        if lines[0]:
+            yield indent + lines[0]
     yield from (indent + line for line in lines[1:])
 
 

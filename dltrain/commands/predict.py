@@ -160,7 +160,7 @@ def with_kept(
 
 def report(parts: list[Part], asked: Arguments) -> int:
     """Print or write predictions, and say on stderr what was left out, filled or not known."""
-    from dltrain.data.tables.encode import FOREIGN
+    from dltrain.data.errors import FOREIGN
     from dltrain.run import output
 
     notes = list(dict.fromkeys(note for part in parts for note in part.found.notes))

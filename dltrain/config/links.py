@@ -1,6 +1,6 @@
-"""The size of what `${…}` stands for, computed before anything is resolved: texts that double each other have no bound.
+"""Compute the size of what `${…}` stands for before anything is resolved.
 
-Forty texts of which each names the one before it twice, as in `'${tags.3}${tags.3}'`, take 10¹² letters and run for ever.
+A text that refers to another one twice, as in `'${tags.3}${tags.3}'`, doubles its length: a chain of forty has 10¹² characters.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _Sizes:
             node: Any = self.root
             for part in path:
                 node = _child(node, part)
-            # a link that leads to itself is an error of its own
+            # OmegaConf reports a link that leads to itself
             self.known[path] = 0
             self.known[path] = self.of_node(node, path, links)
         return self.known[path]

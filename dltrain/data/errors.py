@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 # broken samples that a message names
 _NAMED = 10
 
+# first word of the notes on columns without any value of the training: their rows are predicted, with exit code 3
+FOREIGN = "foreign"
+
 
 class DataError(ValueError):
     """The data cannot be used; the message names the key, the file or sample, the rule and the cure."""

@@ -1,6 +1,6 @@
 """Images in one folder for each class, or listed in a table of labels.
 
-The file is long because each layout has mistakes of its own, which are refused here with their cures.
+The file is long because each layout of folders has its own checks and error messages.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _stratified(strata: Strata, counts: Ints, seed: tuple[int, ...]) -> Ints:
 
 
 def _whole_shares(exact: NDArray[Any]) -> Ints:
-    """Return whole numbers with the sum of `exact`, rounded: by largest remainder, each within one of its own."""
+    """Round `exact` to whole numbers by largest remainder, so that their sum is the rounded sum; each differs by less than 1."""
     counts = np.floor(exact).astype(np.int64)
     missing = round(float(exact.sum())) - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1

@@ -21,11 +21,11 @@ from dltrain.config.schema import Config
 from dltrain.data.batches import ResidentSplit
 from dltrain.data.changes import data_changes
 from dltrain.data.contract import Contract
+from dltrain.data.errors import FOREIGN
 from dltrain.data.prepare import Splits
 from dltrain.data.raw import SPLIT_WORDS, TEST
 from dltrain.data.spec import Batch
 from dltrain.data.tables.cures import value
-from dltrain.data.tables.encode import FOREIGN
 from dltrain.errors import DataProblem, UserError
 from dltrain.run.data import build_data
 from dltrain.storage.run_folder import read_contract, read_statistics

@@ -20,7 +20,8 @@ from dltrain.run.built import Experiment
 from dltrain.run.plan import make_plan
 from dltrain.run.weights import say_of_code
 from dltrain.storage.checkpoint import Checkpoint
-from dltrain.storage.run_folder import METRICS, RunFolder
+from dltrain.storage.folder_names import METRICS
+from dltrain.storage.run_folder import RunFolder
 from dltrain.storage.summary import read_rows
 from dltrain.text import say
 from dltrain.training.parts import Plan
@@ -115,6 +116,7 @@ def check_longer(path: Path, experiment: Experiment, before: Config, door: Door)
         raise UserError(
             f"`epochs` or `steps` can only grow in a resumed run: {former.total_steps} steps were planned, now {plan.total_steps}."
         )
+    again = typed("rerun", path, length_of(experiment.config))
     for group in ("schedule", "momentum_schedule", "penalty_schedule"):
         then, now = (build_schedule(experiment.config, door, group, p) for p in (former, plan))
         if (
@@ -125,13 +127,18 @@ def check_longer(path: Path, experiment: Experiment, before: Config, door: Door)
             word = experiment.config.words[group]
             raise UserError(
                 f"`epochs` or `steps` cannot change in this run: {group}={word} depends on the total number of steps, so the "
-                f"steps that are done would have had other rates.\nFor a new run: {typed('rerun', path)} epochs=…"
+                f"steps that are done would have had other rates.\nFor a new run: {again}"
             )
-    check_averaging(path, experiment.config, door, former, plan)
-    check_last_evaluation(path, former, plan)
+    check_averaging(experiment.config, door, former, plan, again)
+    check_last_evaluation(path, former, plan, again)
 
 
-def check_last_evaluation(path: Path, former: Plan, plan: Plan) -> None:
+def length_of(config: Config) -> str:
+    """Return the length of a run as the command line takes it."""
+    return f"epochs={config.epochs}" if config.steps is None else f"steps={config.steps}"
+
+
+def check_last_evaluation(path: Path, former: Plan, plan: Plan, again: str) -> None:
     """Raise UserError if the run was evaluated at its former end, where a run of the new length is not.
 
     That evaluation ended a window of the training means, and counts for early stopping, plateau schedules and the best weights.
@@ -146,11 +153,11 @@ def check_last_evaluation(path: Path, former: Plan, plan: Plan) -> None:
     raise UserError(
         f"`epochs` or `steps` cannot change in this run: it was evaluated at its end, step {end}, where a longer one is not "
         f"(it is evaluated every {every} steps). Its rows, early stopping and best weights would differ from those of a run of "
-        f"this length.\nFor a new run: {typed('rerun', path)} epochs=…"
+        f"this length.\nFor a new run: {again}"
     )
 
 
-def check_averaging(path: Path, config: Config, door: Door, former: Plan, plan: Plan) -> None:
+def check_averaging(config: Config, door: Door, former: Plan, plan: Plan, again: str) -> None:
     """Raise UserError if another total number of steps would have averaged other weights up to the former end."""
     if not config.averaging.get("_target_"):
         return
@@ -174,7 +181,7 @@ def check_averaging(path: Path, config: Config, door: Door, former: Plan, plan: 
         raise UserError(
             f"`epochs` or `steps` cannot change in this run: averaging={config.words['averaging']} chooses the averaged steps by "
             "the total number, so that its average holds other steps than a run of this length.\n"
-            f"For a new run: {typed('rerun', path)} epochs=…"
+            f"For a new run: {again}"
         )
 
 

@@ -60,7 +60,7 @@ def predict_split(member: Predictor, path: Path, name: SplitName, batch_size: in
 def check_shared(
     members: Sequence[OfSplit], paths: Sequence[Path], name: str, predictors: Sequence[Predictor]
 ) -> None:
-    """Raise UserError, with the ways that there are, where runs do not have the same samples in a split."""
+    """Raise UserError if runs do not have the same samples in a split; the message lists the alternatives."""
     first = members[0]
     for member, path in zip(members[1:], paths[1:], strict=True):
         if member.file != first.file or not _same(member.found, first.found):

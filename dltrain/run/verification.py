@@ -328,8 +328,9 @@ def events(records: Records, verdict: Verdict) -> Iterator[Finding]:
             f"evaluations of the steps {told[-3:].tolist()}",
             f"those of metrics.csv, {kept[-3:].tolist()}",
         )
-    for unsaved in [one for one in records.checkpoints if saved and int(one.manifest["step"]) not in saved]:
-        yield Finding(records.name(unsaved.folder), "no event tells that it was saved", f"one in {EVENTS}")
+    told_of = saved and not records.is_unwritten(EVENTS)
+    for unsaved in [one for one in records.checkpoints if told_of and int(one.manifest["step"]) not in saved]:
+        yield Finding(records.name(unsaved.folder), "no event says that it was saved", f"one in {EVENTS}")
 
 
 def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ SWEEP_RECORD = "sweep.json"
 # the default of the knob `output`
 OUTPUT = Path("outputs")
 MAX_HOLE = 10_000_000_000
-CONTRACT = "data.json"
+CONTRACT, METRICS = "data.json", "metrics.csv"
 SWEEP_STUDY = "study.log"
 _NO_PATH = frozenset({errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP})
 

@@ -244,9 +244,9 @@ def _is_unscored(entry: Entry) -> bool:
 
 
 def add_progress(entry: Entry, folder: Path, is_job: bool) -> None:
-    """Add what a run without scores of its own reached so far, and the stamp of the table that says so.
+    """Add the best evaluation so far of a run whose summary has no scores, and the stamp of its metrics.csv.
 
-    Of a job only how far it is: it is ranked with others, whose scores are final.
+    A job gets its progress only, without scores: jobs are ranked by final scores.
     """
     entry.stamp = (*entry.stamp, *progress.stamp_of(folder))
     found = progress.record_of(folder, entry.facts.get("metric"), entry.facts.get("mode"))

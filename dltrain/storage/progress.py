@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dltrain.direction import direction_of, value_in, value_of
+from dltrain.direction import Mode, direction_of, improves, value_in, value_of
 from dltrain.errors import CheckpointProblem
+from dltrain.storage.folder_names import METRICS
 from dltrain.storage.summary import Row, column_of, read_rows
 
-TABLE = "metrics.csv"
 # values of `status` of runs whose summary has no scores
 UNSCORED = ("running", "interrupted", "failed")
 # what says how far a run came
@@ -26,9 +26,12 @@ def best_row(rows: Sequence[Row], metric: str, mode: object) -> Row:
 
     mode: `min` or `max`; anything else follows from the metric's name
     """
-    scored = [(value, row) for row in rows if math.isfinite(value := value_in(row, metric))]
-    sign = -1 if (mode if mode in ("min", "max") else direction_of(metric)) == "max" else 1
-    return min(scored, key=lambda pair: sign * pair[0], default=(math.nan, {}))[1]
+    direction: Mode = "max" if (mode if mode in ("min", "max") else direction_of(metric)) == "max" else "min"
+    best, score = {}, None
+    for row in rows:
+        if improves(value := value_in(row, metric), score, direction):
+            best, score = row, value
+    return best
 
 
 def record_of(folder: Path, metric: object, mode: object) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def record_of(folder: Path, metric: object, mode: object) -> dict[str, Any]:
     """
     name = metric if isinstance(metric, str) else "val/loss"
     with suppress(OSError, CheckpointProblem):
-        if (folder / TABLE).stat().st_size <= MOST_BYTES and (rows := read_rows(folder / TABLE)):
+        if (folder / METRICS).stat().st_size <= MOST_BYTES and (rows := read_rows(folder / METRICS)):
             best, last = best_row(rows, name, mode), rows[-1]
             found = {"epochs": last.get("epoch"), "steps": last.get("step")}
             # a row has the time since the one before it
@@ -59,6 +62,6 @@ def with_progress(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 def stamp_of(folder: Path) -> tuple[int, ...]:
     """Return the time and the size of the table; () where there is none."""
     with suppress(OSError):
-        status = (folder / TABLE).stat()
+        status = (folder / METRICS).stat()
         return status.st_mtime_ns, status.st_size
     return ()

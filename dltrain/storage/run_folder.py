@@ -22,7 +22,7 @@ from dltrain.errors import UNASKED, CheckpointProblem, ResourceProblem, typed
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, EventLog
 from dltrain.storage.files import clear_temporary, overwrite, replace
-from dltrain.storage.folder_names import CONTRACT
+from dltrain.storage.folder_names import CONTRACT, METRICS
 from dltrain.storage.growing_file import GrowingFile
 from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
@@ -32,7 +32,6 @@ from dltrain.text import first_line
 
 _log = logging.getLogger(__name__)
 
-METRICS = "metrics.csv"
 STATISTICS = "normalization.safetensors"
 MAX_CONTRACT_BYTES = 100_000_000
 

@@ -1,10 +1,9 @@
-"""The journal of a sweep's study, checked before Optuna, whose import takes longest, reads it."""
+"""Check the journal of a sweep's study, before Optuna is imported to read it: the import takes longer than a refusal may."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from dltrain.errors import CheckpointProblem
 CREATE_TRIAL = 4
 
 
-def check_journal(file: Path, most: int = sys.maxsize) -> None:
-    """Drop what a killed driver left of its last line, to which Optuna would append; leave a file alone that is not there.
+def check_journal(file: Path, most: int) -> None:
+    """Drop an unfinished last line of a killed driver, to which Optuna would append; do nothing where there is no file.
 
     Raises CheckpointProblem for other damage, and for more than `most` trials, each of which would be begun again.
     """

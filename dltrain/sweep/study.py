@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -18,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dltrain.storage.folder_names import SWEEP_STUDY
 from dltrain.sweep.jobs import Chosen
-from dltrain.sweep.journal import check_journal, damaged
+from dltrain.sweep.journal import damaged
 from dltrain.sweep.plan.grid import Grid
 from dltrain.sweep.plan.space import Axis, active
 
@@ -57,9 +56,8 @@ class NoLock(JournalFileOpenLock):
 class Journal(JournalFileBackend):
     """Optuna's journal file, whole after every append: a failed one is taken back, tried again, and then raises OSError."""
 
-    def __init__(self, file: Path, most: int) -> None:
+    def __init__(self, file: Path) -> None:
         self.file = file
-        check_journal(file, most)
         super().__init__(str(file), NoLock(str(file)))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -86,7 +84,7 @@ ODD_ENTRY = (KeyError, TypeError, ValueError, IndexError, AttributeError, Assert
 class Study:
     """Asks for configurations, takes reports and results; every call is on the disk when it returns.
 
-    `most`: trials that the sweep has; a file with more is refused.
+    Its file, if there is one, has passed `check_journal`.
     """
 
     def __init__(
@@ -95,14 +93,13 @@ class Study:
         axes: list[Axis],
         sampler: Any,
         directions: list[Direction],
-        most: int = sys.maxsize,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.axes = axes
         self.file = folder / SWEEP_STUDY
         with quiet():
             try:
-                self.storage = JournalStorage(Journal(self.file, most))
+                self.storage = JournalStorage(Journal(self.file))
                 self.study = optuna.create_study(
                     study_name=NAME,
                     storage=self.storage,

@@ -208,7 +208,7 @@ def open_study(plan: Plan, folder: Path) -> Study | None:
 
     sampler = Listed(grid) if grid is not None else make_sampler(plan)
     directions: list[Direction] = ["minimize" if mode == "min" else "maximize" for mode in plan.modes]
-    study = Study(folder, plan.search_axes, sampler, directions, plan.trials)
+    study = Study(folder, plan.search_axes, sampler, directions)
     if grid is None:
         check_remembered(plan, folder, len(study.trials()))
         study.use_sampler(make_sampler(plan, len(study.trials())))

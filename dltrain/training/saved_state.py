@@ -1,17 +1,16 @@
-"""Check a state from a file against the parts that it is loaded into: it may come from somebody else.
+"""Check a state from a file, which may come from somebody else, against the parts that it is loaded into.
 
-The parts copy tensors into their own, which fills a large one from a single number without a word, and the fused kernels of torch
-read and write as many numbers as the parameter has, whatever the state holds.
+The parts copy tensors into their own, and a copy fills a large tensor from a single number without an error. The fused kernels of
+torch read and write as many numbers as the parameter has, whatever the state holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
-
-from dltrain.optimizers.groups import ParamGroup, State
+from torch.optim import Optimizer
 
 
 def check_shapes(saved: Any, fresh: Any, name: str = "state") -> None:
@@ -29,19 +28,16 @@ def check_shapes(saved: Any, fresh: Any, name: str = "state") -> None:
             check_shapes(one, other, f"{name}.{place}")
 
 
-def check_moments(saved: State, groups: Sequence[ParamGroup]) -> None:
-    """Raise ValueError for moments of other shapes than their parameters', where a fused kernel takes them.
+def check_moments(optimizer: object) -> None:
+    """Raise ValueError for loaded moments of other shapes than their parameters', where a fused kernel takes them.
 
-    Args:
-        saved: `state_dict` of an optimizer, or of a wrap with one inside
-        groups: the parameter groups that it is loaded into
+    optimizer: one of torch's, or a wrap or a user's class with some inside
     """
-    for content in states_in(saved):
-        for before, group in zip(content["param_groups"], groups, strict=True):
-            is_fused = bool(before.get("fused") or group.get("fused"))
-            for number, parameter in zip(before["params"], group["params"], strict=True):
-                for key, value in content["state"].get(number, {}).items():
-                    _check_moment(key, value, parameter, is_fused)
+    for found in torch_optimizers(optimizer):
+        for group in found.param_groups:
+            for parameter in group["params"]:
+                for key, value in found.state.get(parameter, {}).items():
+                    _check_moment(key, value, parameter, bool(group.get("fused")))
 
 
 def _check_moment(key: str, value: Any, parameter: Tensor, is_fused: bool) -> None:
@@ -55,11 +51,15 @@ def _check_moment(key: str, value: Any, parameter: Tensor, is_fused: bool) -> No
         )
 
 
-def states_in(saved: Any) -> Iterator[State]:
-    """Yield the states of torch's optimizers in that of an optimizer, which may be a wrap."""
-    if isinstance(saved, Mapping):
-        if {"state", "param_groups"} <= saved.keys():
-            yield dict(saved)
-        else:
-            for inner in saved.values():
-                yield from states_in(inner)
+def torch_optimizers(part: object, seen: set[int] | None = None) -> Iterator[Optimizer]:
+    """Yield the optimizers of torch that an optimizer is or holds, also in lists."""
+    seen = set() if seen is None else seen
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if isinstance(part, Optimizer):
+        yield part
+    for value in vars(part).values() if hasattr(part, "__dict__") else ():
+        for inner in value if isinstance(value, list | tuple) else (value,):
+            if hasattr(inner, "load_state_dict") and hasattr(inner, "step"):
+                yield from torch_optimizers(inner, seen)

@@ -110,8 +110,8 @@ class Checkpoints:
         """Load a checkpoint into the parts, all of which are built."""
         state, parts = self.state, self.parts
         check_shapes(content, self.content())
-        check_moments(content["optimizer"], getattr(parts.optimizer, "param_groups", ()))
         load_weights(parts, weights, content)
+        check_moments(parts.optimizer)
         for plateau, saved in zip(parts.plateaus, content["plateaus"], strict=True):
             plateau.load_state_dict(saved)
         for name, part in stateful(parts).items():

@@ -129,7 +129,7 @@ def test_a_checkpoint_that_was_put_aside_is_verified(dltrain, cut, capsys):
     capsys.readouterr()
     with pytest.raises(FindingsFailure):
         dltrain("verify", cut.path)
-    assert "no event tells that it was saved" in capsys.readouterr().out
+    assert "no event says that it was saved" in capsys.readouterr().out
     (planted / "weights.safetensors").write_bytes(b"")
     with pytest.raises(FindingsFailure):
         dltrain("verify", cut.path)

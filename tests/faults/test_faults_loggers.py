@@ -68,7 +68,7 @@ def name_logger(run: Path, **keys: object) -> None:
     file.write_text(yaml.safe_dump(content))
 
 
-@pytest.mark.parametrize("address", [STRANGER, "sqlite:////tmp/elsewhere.db", None])
+@pytest.mark.parametrize("address", [STRANGER, "sqlite:///../elsewhere.db", None])
 def test_a_record_sends_nowhere(workdir, dltrain, contacted, capsys, address):
     run = cut_run(workdir, 15, *SMALL).path
     name_logger(run, tracking_uri=address)

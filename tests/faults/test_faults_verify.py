@@ -438,3 +438,14 @@ def test_a_run_killed_before_its_last_file_is_completed_by_resume(small, capsys)
     assert not list(small.glob(".*.tmp"))
     with pytest.raises(CheckpointProblem, match="there is nothing to resume"):
         dispatch(["resume", str(small)])
+
+
+def test_an_event_that_could_not_be_written_is_no_forgery(small):
+    file = small / "events.jsonl"
+    kept = [line for line in file.read_text().splitlines(keepends=True) if "checkpoint_saved" not in line]
+    saved = [line for line in file.read_text().splitlines(keepends=True) if "checkpoint_saved" in line]
+    assert len(saved) > 1
+    file.write_text("".join([*kept, saved[0]]))
+    assert "no event says that it was saved" in findings_of(small).values()
+    rewrite(small / "summary.json", problems=[f"{file} could not be written (No space left on device)"])
+    assert "no event says that it was saved" not in findings_of(small).values()

@@ -520,7 +520,7 @@ def parsers() -> dict[str, Parser]:
         ),
         "study.log": Parser(
             [b'{"op_code": 0}\n{"op_code": 1, "x": [1]}\n'],
-            written("study.log", journal.check_journal),
+            written("study.log", lambda file: journal.check_journal(file, 1000)),
             (journal.check_journal, journal.code_of, journal.damaged),
             3,
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 import yaml
 from conftest import Run, assert_equal, run_folders
 
-from dltrain.errors import UserError
+from dltrain.errors import CheckpointProblem, UserError
 
 CODE = """
 import torch
@@ -94,6 +96,32 @@ class TakingAll(Calling):
     def __init__(self, params, **settings):
         super().__init__(params, settings.get("lr", 0.1))
 
+class Pair:
+    '''Adam for matrices and SGD for the rest, as papers combine them.'''
+    def __init__(self, params, lr=0.1):
+        params = [p for group in params for p in (group["params"] if isinstance(group, dict) else [group])]
+        self.parts = [torch.optim.Adam([p for p in params if p.ndim > 1], lr=lr, fused=True),
+                      torch.optim.SGD([p for p in params if p.ndim < 2], lr=lr, momentum=0.9)]
+
+    @property
+    def param_groups(self):
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self):
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none=True):
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self):
+        return {str(k): part.state_dict() for k, part in enumerate(self.parts)}
+
+    def load_state_dict(self, state):
+        for k, part in enumerate(self.parts):
+            part.load_state_dict(state[str(k)])
+
 class CallingOnceElsewhere(CallingTwice):
     '''The same, with the gradient computed beforehand in place of the first call.'''
     def before(self, closure):
@@ -137,6 +165,26 @@ def test_it_equals_its_twin_that_calls_the_closure(train, own, more):
     twin = train(own("Calling"), *COMMON, *more)
     for name in "Ignoring Bare ByName OtherArgument Clearing".split():
         assert_twins(train(own(name), *COMMON, *more), twin)
+
+
+def test_one_of_several_optimizers_is_resumed(train, own, dltrain, workdir):
+    """Each has a state and groups of its own, where the pair shows the groups of both; foreign moments are found inside."""
+    arguments = (own("Pair"), "model.hidden=[16]", "dataset.limit=300", "early_stopping.patience=9")
+    whole = train(*arguments, "epochs=4")
+    part = train(*arguments, "epochs=2")
+    assert dltrain("resume", part.path, "epochs=4", "quiet=true") == 0
+    assert_twins(Run(part.path), whole)
+    longer = train(*arguments, "epochs=2")
+    for folder in (longer.path / "checkpoints").glob("step-*"):
+        state = torch.load(folder / "state.pt", weights_only=True)
+        for values in state["optimizer"]["0"]["state"].values():
+            values["exp_avg"] = torch.zeros(1)
+        torch.save(state, folder / "state.pt")
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["sha256"]["state.pt"] = hashlib.sha256((folder / "state.pt").read_bytes()).hexdigest()
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointProblem, match=r"`exp_avg` of an optimizer has shape \[1\]"):
+        dltrain("resume", longer.path, "epochs=4")
 
 
 def test_gradients_that_were_overwritten_are_evaluated_again(train, own):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dltrain.data.class_names import as_known, respelled, same_truth
-from dltrain.data.errors import DataError, some
+from dltrain.data.errors import FOREIGN, DataError, some
 from dltrain.data.raw import Encoded
 from dltrain.data.tables.columns import Column
 from dltrain.data.tables.cures import typed
@@ -25,8 +25,6 @@ from dltrain.text import counted
 _FAR = 100.0
 # A value outside of the training's range by more than so many times its width is named; of normal values that is 20 deviations.
 FAR_WIDTHS = 3.0
-# first word of the notes on columns none of whose values was in the training: their rows are predicted, with exit code 3
-FOREIGN = "foreign"
 _NAMED = 4  # values far outside that are named
 _LINES = 4  # more columns with missing values share one line
 

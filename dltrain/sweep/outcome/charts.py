@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dltrain.config.keys import REPLICATES
-from dltrain.direction import mean_of
+from dltrain.direction import mean_of, value_in
+from dltrain.errors import CheckpointProblem
 from dltrain.report.charts import rounded
+from dltrain.storage.summary import read_rows
 from dltrain.sweep.jobs import Chosen, Job, label
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.axes import ValueAxis
@@ -160,21 +162,10 @@ def mean_curve(jobs: list[Job], metric: str, banded: bool) -> dict[str, Any] | N
 
 
 def read_curve(file: Path, metric: str) -> Points:
-    """Return the metric of a metrics.csv by epoch, finite values only, thinned out."""
-    if not file.is_file():
-        return {}
-    points = {}
-    with open(file, encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            try:
-                value = (
-                    float(row["val/loss"]) - float(row["train/loss"])
-                    if metric == "gap"
-                    else float(row[metric])
-                )
-                epoch = float(row["epoch"])
-            except (KeyError, TypeError, ValueError):  # a line that a kill cut short
-                continue
-            if math.isfinite(value) and math.isfinite(epoch):
-                points[epoch] = value
-    return dict(list(points.items())[:: max(1, len(points) // MAX_POINTS)])
+    """Return the metric of a metrics.csv by epoch, finite values only, thinned out; none of a damaged file."""
+    with suppress(CheckpointProblem):
+        rows = read_rows(file)
+        found = {row.get("epoch", math.nan): value_in(row, metric) for row in rows}
+        points = {epoch: value for epoch, value in found.items() if math.isfinite(epoch + value)}
+        return dict(list(points.items())[:: max(1, len(points) // MAX_POINTS)])
+    return {}

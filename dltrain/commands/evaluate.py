@@ -15,8 +15,8 @@ from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.data_files import check_beside
 from dltrain.config.door import door_for_saved
-from dltrain.config.keys import DIVIDING, check_division, check_used
-from dltrain.config.schema import SPLITTING, Config, DatasetKnobs
+from dltrain.config.keys import DIVIDING, SPLITTING, check_division, check_used
+from dltrain.config.schema import Config, DatasetKnobs
 from dltrain.config.validation import check_copies, plain_config
 from dltrain.config.values import check_value
 from dltrain.errors import DataProblem, UserError

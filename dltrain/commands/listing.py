@@ -78,9 +78,10 @@ class Row:
 
     def value(self, key: str) -> Any:
         """Return a field, a score or a key; of a sweep, of its best configuration."""
-        own = {"status": self.status, "seconds": self.seconds}
-        if key in own:
-            return own[key]
+        if key == "status":
+            return self.status
+        if key == "seconds":
+            return self.seconds
         found = value_of(self.entry, key)
         return value_of(self.shown, key) if found in (None, []) else found
 

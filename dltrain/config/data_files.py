@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.schema import SPLITTING, Config
+from dltrain.config.keys import SPLITTING
+from dltrain.config.schema import Config
 from dltrain.errors import UserError, assigned, typed
 
 # keys that say where the data are

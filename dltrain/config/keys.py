@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dltrain.config.groups import GROUPS, LIST_GROUPS
-from dltrain.config.schema import SPLITTING
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
 from dltrain.screen.table import cell, typed
@@ -28,6 +27,8 @@ REPLICATES = ("seed", "fold")
 # what may change where a trained run is scored, used for predictions or exported: where its data are, how it is scored, the machine
 USED = ("dataset", "evaluation", "augmentation", "metrics", "device", "precision", "threads", "workers", "worker_timeout", "deterministic",
         "seed", "quiet", "trust")  # fmt: skip
+# keys of datasets that divide the samples, which other data that are scored as a whole do not need
+SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 # keys that divide the data of a run, or say which of them are samples of training
 DIVIDING = ("dataset.val_fraction", "dataset.test_fraction", "dataset.split_seed", "dataset.limit", "dataset.bootstrap",
             "dataset.normalize", "dataset.class_weights", *(f"dataset.{key}" for key in SPLITTING if key != "test_path"))  # fmt: skip

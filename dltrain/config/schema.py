@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
+from dltrain.config.keys import SPLITTING
 from dltrain.errors import UserError, nearest
 from dltrain.ranges import Count, FilePath, Fraction, Index, Positive, Share, Threads
 
@@ -18,8 +19,6 @@ Device = Literal[
 # where neither `epochs` nor `steps` is set
 DEFAULT_EPOCHS = 30
 DEFAULT_BATCH_SIZE = 64
-# keys of datasets that divide the samples, which other data that are scored as a whole do not need
-SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 # values of keys that are missing from configurations saved before they existed
 CHECKPOINT_SINCE = {"background": False, "unsaved": "stop"}
 

@@ -467,8 +467,10 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
     for key, value in facts.items():
         if key in _LISTS:
             good = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        elif key == "status":
+            good = isinstance(value, str)
         elif key in _SCALARS:
-            good = isinstance(value, str if key == "status" else str | int | float)
+            good = isinstance(value, str | int | float)
         else:
             good = type(value) is float or number_of(value) is not None
         if not good:

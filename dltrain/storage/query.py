@@ -176,8 +176,8 @@ def name_of(entry: Entry) -> str:
 
 def when(entry: Entry) -> str:
     """Return when a run was begun, as its folder's name or its record says: 2026-01-31 12:00:00."""
-    for part in reversed(entry.path.split("/")):
-        if (found := _STAMP.match(part)) and not entry.sweep:
+    for part in reversed(() if entry.sweep else entry.path.split("/")):
+        if found := _STAMP.match(part):
             return f"{found[1]} {found[2]}:{found[3]}:{found[4]}"
     stamp = entry.facts.get("begun") or entry.facts.get("written") or ""
     return str(stamp)[:19].replace("T", " ")

@@ -312,8 +312,9 @@ class Trainer:
         return self.validation.scores(self.step)
 
     def grad_norm(self) -> float:
-        """Return the norm of the last step's gradient, as it entered the update."""
-        return float(norm_of(gradients_of(self.parameters)))
+        """Return the norm of the last step's gradient, as it entered the update; NaN if that step was skipped."""
+        gradients = gradients_of(self.parameters)
+        return float(norm_of(gradients)) if gradients else math.nan
 
     def grown_loss(self, row: Mapping[str, float]) -> str:
         """Return that the training loss of an evaluation has grown so far that the run diverged; "" otherwise.

@@ -100,7 +100,8 @@ def csv(
         target_scale: unit lets a regression learn targets of mean 0 and variance 1, and reports the real units
         missing: auto fills with the training median and marks it in a column; drop leaves the row out
         missing_words: more words for a missing value than "", na, n/a, n.a., nan, nil, null, <na>, #na, #n/a, #n/a n/a, ?
-            and, among numbers and dates, none, missing, unknown, *, ., .., -, --, ---, –, — (in small or capital letters)
+            and, among numbers and dates, none, missing, unknown, *, ., .., -, --, ---, –, — (in small or capital letters); a number such as -999 is
+            missing in columns of numbers
         dates: a date becomes year with fraction, month, weekday and hour (parts), or the year only (number)
         date_format: format of dates as in strptime, such as %d/%m/%Y, or iso, for the columns that have it; auto
             refuses what has day and month unclear
@@ -160,6 +161,7 @@ def csv(
             *part_notes(parts),
             goal.note,
             *columns.word_notes.values(),
+            columns.reading.note,
             *unread_notes(columns.unread, left_out, roles.as_categories["categorical"], roles.drop),
             *alike_notes(chosen),
             *(split_notes(chosen) if split_column is None else ()),

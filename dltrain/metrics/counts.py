@@ -53,9 +53,7 @@ class Counted(Metric):
 class _Averaged(Counted):
     """A ratio for each class, averaged over the classes."""
 
-    def __init__(
-        self, spec: DataSpec, average: Average = "macro", positive: str | int | None = None
-    ) -> None:
+    def __init__(self, spec: DataSpec, average: Average = "macro", positive: str | int | None = None) -> None:
         super().__init__()
         self.average, self.positive = average, positive_class(spec, average, positive)
 
@@ -197,7 +195,9 @@ def positive_class(spec: DataSpec, average: str, positive: str | int | None) -> 
     """
     names = spec.class_names or tuple(map(str, range(spec.num_classes)))
     if average != "binary" and positive is not None:
-        raise ValueError(f"positive is {positive}, and average is {average}; set average=binary, or leave positive out")
+        raise ValueError(
+            f"positive is {positive}, and average is {average}; set average=binary, or leave positive out"
+        )
     if positive is not None and str(positive) not in names:
         raise ValueError(
             f"positive is {positive}, which is no class; the classes are {some(names)}.{nearest(str(positive), names)}"

@@ -108,7 +108,9 @@ def averages_note(metrics: Mapping[str, Metric], spec: DataSpec) -> tuple[str, .
         if ones:
             other = "" if place == rarer else f" · of {names[rarer]}: {_positive(ones[-1], names[rarer])}"
             foreign = isinstance(metrics[ones[-1]], Adapter)
-            notes.append(f"metrics  {', '.join(ones)} {'is' if len(ones) == 1 else 'are'} of class {names[place]}{'' if foreign else other}")
+            notes.append(
+                f"metrics  {', '.join(ones)} {'is' if len(ones) == 1 else 'are'} of class {names[place]}{'' if foreign else other}"
+            )
     return tuple(notes)
 
 

@@ -41,9 +41,7 @@ class _OneAgainstRest(_Kept):
     direction = "max"
     needs = frozenset({"classes"})
 
-    def __init__(
-        self, spec: DataSpec, average: Average = "macro", positive: str | int | None = None
-    ) -> None:
+    def __init__(self, spec: DataSpec, average: Average = "macro", positive: str | int | None = None) -> None:
         super().__init__()
         self.average, self.positive = average, positive_class(spec, average, positive)
 

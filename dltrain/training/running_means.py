@@ -65,7 +65,9 @@ class RunningMeans:
         """Return the mean of each metric by name, NaN without samples: the one place where the host waits for the device."""
         self.flush()
         count, *sums = self.sums.tolist()
-        return {name: value / count if count else math.nan for name, value in zip(self.metrics, sums, strict=True)}
+        return {
+            name: value / count if count else math.nan for name, value in zip(self.metrics, sums, strict=True)
+        }
 
     def state(self) -> Tensor:
         """Return a copy of the sums: the number of samples, then the sums of the metrics."""

@@ -671,23 +671,39 @@ def test_a_class_may_be_scored_alone_and_is_named(rare, dltrain, workdir, capsys
     x = np.random.default_rng(0).normal(size=(400, 2))
     left = np.where(x[:, 0] + x[:, 1] > 1.6, "Ja", "Nein")
     path.write_text("a,b,left\n" + "".join(f"{a},{b},{y}\n" for (a, b), y in zip(x, left, strict=True)))
-    own = ("dataset=csv", f"dataset.path={path}", "dataset.target=left", "epochs=8", "optimizer=adam", "lr=0.01")
+    own = (
+        "dataset=csv",
+        f"dataset.path={path}",
+        "dataset.target=left",
+        "epochs=8",
+        "optimizer=adam",
+        "lr=0.01",
+    )
     words = ("metrics=[f1,recall,auroc]", "metrics.f1.average=binary", "metrics.recall.average=binary",
              "metrics.recall.positive=Ja")  # fmt: skip
     assert dltrain(*own, *words) == 0
     said = capsys.readouterr().out
-    assert "auroc is the mean over both classes · of Ja alone: metrics.auroc.average=binary metrics.auroc.positive=Ja" in said
+    assert (
+        "auroc is the mean over both classes · of Ja alone: metrics.auroc.average=binary metrics.auroc.positive=Ja"
+        in said
+    )
     assert "metrics  recall is of class Ja\n" in said
     assert "metrics  f1 is of class Nein · of Ja: metrics.f1.positive=Ja\n" in said
     run = Run(max(run_folders(workdir), key=lambda folder: (folder / "summary.json").stat().st_mtime_ns))
     logits, targets = outputs_of(run, "test")
     found = logits.argmax(1)
-    assert run.summary["test"]["recall"] == pytest.approx(sk.recall_score(targets, found, pos_label=0), abs=1e-6)
+    assert run.summary["test"]["recall"] == pytest.approx(
+        sk.recall_score(targets, found, pos_label=0), abs=1e-6
+    )
     assert run.summary["test"]["f1"] == pytest.approx(sk.f1_score(targets, found, pos_label=1), abs=1e-6)
 
 
 def test_one_of_several_classes_is_scored_alone(dltrain, workdir):
-    one = [f"metrics.{word}.{key}" for word in ("auroc", "precision") for key in ("average=binary", "positive=virginica")]
+    one = [
+        f"metrics.{word}.{key}"
+        for word in ("auroc", "precision")
+        for key in ("average=binary", "positive=virginica")
+    ]
     assert dltrain("dataset=iris", "epochs=3", "metrics=[auroc,precision]", *one, "quiet=true") == 0
     (folder,) = run_folders(workdir)
     run = Run(folder)

@@ -55,7 +55,11 @@ class Reading:
     def note(self) -> str:
         """Name the words for missing values that no column had; empty where all were met."""
         unmet = [word for word in self.missing_words if word not in self.met]
-        return f"words    no column has {some(map(repr, unmet))}, missing by dataset.missing_words" if unmet else ""
+        return (
+            f"words    no column has {some(map(repr, unmet))}, missing by dataset.missing_words"
+            if unmet
+            else ""
+        )
 
 
 class DecimalMarks:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from dltrain.config.keys import REPLICATES
+from dltrain.config.keys import REPLICATES, splits_data
 from dltrain.direction import Mode, rank_of_mean
 from dltrain.sweep.jobs import Chosen, Job, label
 from dltrain.sweep.outcome import statistics
@@ -39,6 +39,11 @@ class Row:
         found = [value for job in self.jobs if (value := job.number_at_best(name)) is not None]
         return statistics.mean_and_deviation(found)[0] if len(found) == len(self.jobs) else None
 
+    @property
+    def scored_on(self) -> dict[str, object]:
+        """Return its choices that decide on which samples it is scored."""
+        return {key: value for key, value in self.chosen.items() if splits_data(key)}
+
     def label(self) -> str:
         return label(self.chosen) or "(the defaults)"
 
@@ -59,13 +64,20 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
             rows.append(Row(chosen, members, values, mean, deviation, statistics.half_width(values)))
     rows.sort(key=lambda row: rank_of_mean(row.values, row.complete, plan.mode))
     if len(plan.replicates) > 1 and rows and rows[0].complete:
-        for row, verdict in zip(
-            rows[1:], statistics.verdicts(rows[0].values, [row.values for row in rows[1:]]), strict=True
-        ):
-            row.verdict = verdict if row.complete else "a repetition failed"
+        judge(rows)
     if plan.objectives:
         mark_trade_offs(plan, rows)
     return rows
+
+
+def judge(rows: list[Row]) -> None:
+    """Test the best configuration against the others that are scored on the same samples."""
+    alike = [row for row in rows[1:] if row.scored_on == rows[0].scored_on]
+    verdicts = statistics.verdicts(rows[0].values, [row.values for row in alike])
+    for row in rows[1:]:
+        row.verdict = "other samples"
+    for row, verdict in zip(alike, verdicts, strict=True):
+        row.verdict = verdict if row.complete else "a repetition failed"
 
 
 def mark_trade_offs(plan: Plan, rows: list[Row]) -> None:
@@ -105,6 +117,8 @@ def edges(plan: Plan, rows: list[Row]) -> list[str]:
     found = []
     shares = importance(plan, rows)
     for axis in plan.search_axes:
+        if splits_data(axis.name):
+            continue
         value = rows[0].chosen.get(axis.name)
         side = _edge(axis, value)
         if side and shares.get(axis.name, 1.0) >= MATTERS:

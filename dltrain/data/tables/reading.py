@@ -52,14 +52,10 @@ class Reading:
         return values
 
     @property
-    def note(self) -> str:
-        """Name the words for missing values that no column had; empty where all were met."""
+    def notes(self) -> list[str]:
+        """Name the words for missing values that no column had."""
         unmet = [word for word in self.missing_words if word not in self.met]
-        return (
-            f"words    no column has {some(map(repr, unmet))}, missing by dataset.missing_words"
-            if unmet
-            else ""
-        )
+        return [f"words    no column has {some(map(repr, unmet))}, missing by dataset.missing_words"] * bool(unmet)
 
 
 class DecimalMarks:

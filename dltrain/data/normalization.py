@@ -71,7 +71,9 @@ def moments(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 def _check(mean: Tensor, std: Tensor) -> None:
     """Raise DataError for a feature whose normalization in float32 would lose its differences, or overflow."""
     mean, std = mean.flatten().double(), std.flatten().double()
-    lost = (torch.finfo(torch.float32).eps / 2 * mean.abs() > KEPT * std) | (std < torch.finfo(torch.float32).tiny)
+    lost = (torch.finfo(torch.float32).eps / 2 * mean.abs() > KEPT * std) | (
+        std < torch.finfo(torch.float32).tiny
+    )
     if bool(lost.any()):
         i = int(lost.int().argmax())
         cure = "Subtract the offset first, or use a CSV file, whose columns are centered in float64"

@@ -179,11 +179,15 @@ def telling_notes(columns: Sequence[Column], targets: Tensor, target: str) -> li
     ]
     notes = []
     if names:
-        notes.append(f"alone    {some(names, 6)}: each value occurs with one value of {target} only; {_known_after(names)}")
+        notes.append(
+            f"alone    {some(names, 6)}: each value occurs with one value of {target} only; {_known_after(names)}"
+        )
     for what, filled in (("filled", True), ("missing", False)):
         names = [c.name for c in columns if _of_one_class(c.missing != filled, classes)]
         if names:
-            notes.append(f"alone    {some(names, 6)}: {what} in rows of one value of {target} only; {_known_after(names)}")
+            notes.append(
+                f"alone    {some(names, 6)}: {what} in rows of one value of {target} only; {_known_after(names)}"
+            )
     return notes
 
 

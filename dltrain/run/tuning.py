@@ -15,6 +15,7 @@ from torch import Tensor
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, to_config
 from dltrain.data.prepare import free_memory
+from dltrain.early_stopping import KeepBest
 from dltrain.errors import UserError
 from dltrain.optimizers.stepping import ONE_LOSS
 from dltrain.run.build import build
@@ -134,21 +135,16 @@ def _of_trials(error: UserError, steps: int, config: Config, door: Door) -> User
     )
 
 
-class _NoStopping:
+class _NoStopping(KeepBest):
     """Train a trial to its last step: losses compare after the same number of steps only, and no weights are kept."""
 
-    tolerance = stop_reason = best = None
-
     def observe(self, row: Mapping[str, float], step: int) -> bool:
-        return False
-
-    def converged(self, update_norm: float) -> bool:
         return False
 
 
 def _loss_after(parts: Parts, plan: Plan) -> float:
     """Return the validation loss after the plan's steps; infinite for a run that diverges."""
-    parts = replace(parts, early_stopping=_NoStopping())
+    parts = replace(parts, early_stopping=_NoStopping())  # type: ignore[arg-type]
     trainer = Trainer(parts, plan, Scratch())  # type: ignore[arg-type]
     try:
         trainer.fit()

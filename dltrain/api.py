@@ -488,9 +488,15 @@ class Sweep(Sequence[Run]):
     def table(self) -> Table:
         """Return results.csv: axes, status, objective, best epoch and scores of each job."""
         from dltrain.run.table import Table
+        from dltrain.storage.summary import check_names
 
         with open(self.path / "results.csv", encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+            table = csv.DictReader(stream)
+            try:
+                check_names(table.fieldnames or ())
+            except ValueError as error:
+                raise CheckpointProblem(f"{self.path}/results.csv is no table of a sweep: {error}") from None
+            rows = list(table)
         return Table({name: _typed([row[name] for row in rows]) for name in rows[0]} if rows else {})
 
     def __len__(self) -> int:

@@ -69,7 +69,8 @@ def verdicts_of(
     path: Path, catalogue: Catalogue, data: bool = True, trust: Sequence[str] = ()
 ) -> Iterable[Verdict]:
     """Verify a run, each run of a folder, or a sweep with each of its jobs."""
-    if not (path / SWEEP_RECORD).exists():
+    # a folder that is both is checked as a run, which finds the record of a sweep in it
+    if is_run(path) or not (path / SWEEP_RECORD).exists():
         below = sorted(file.parent for file in path.glob("*/config.yaml"))
         for folder in below if below and not is_run(path) else [path]:
             yield verify_run(folder, catalogue, data, trust)

@@ -33,7 +33,7 @@ from dltrain.metrics.report import CONFUSION, PER_CLASS, per_class_csv
 from dltrain.run.data import build_data
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, read_events
-from dltrain.storage.folder_names import check_files
+from dltrain.storage.folder_names import SWEEP_RECORD, check_files
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.storage.summary import (
     ENDED,
@@ -185,6 +185,10 @@ def verify(path: Path, config: Config | UserError, door: Door | UserError, data:
         return verdict
     for name, check in CHECKS.items():
         _run(name, check, records, verdict)
+    if (path / SWEEP_RECORD).exists():
+        verdict.findings.append(
+            Finding(SWEEP_RECORD, "the record of a sweep", "none in the folder of a run, which is no sweep")
+        )
     verdict.findings += configuration(records, verdict, config)
     if isinstance(config, Config) and isinstance(door, Door) and data:
         verdict.findings += dataset(records, verdict, config, door)

@@ -325,6 +325,7 @@ def _check_types(contract: Contract) -> None:
         and len(contract.target_mean) == len(contract.target_std)
         and all(isinstance(value, dict) for value in (contract.skipped, contract.left_out, contract.sizes))
         and all(isinstance(value, str) for value in (*contract.skipped.values(), *contract.left_out.values()))
+        and all(type(contract.sizes.get(name)) is int and contract.sizes[name] >= 0 for name in SPLIT_NAMES)
         and isinstance(contract.content, str)
         and isinstance(contract.fingerprint, str)
     )

@@ -132,7 +132,7 @@ def peak_of(act: Callable[[], object]) -> int:
 
 
 def test_rows_take_eight_bytes_a_number(tmp_path):
-    (tmp_path / "metrics.csv").write_text("step\n" + "1\n" * 30_000)
+    (tmp_path / "metrics.csv").write_text("step\n" + "".join(f"{k}\n" for k in range(30_000)))
     assert peak_of(lambda: summary.read_rows(tmp_path / "metrics.csv")) < 1_000_000
     assert len(summary.read_rows(tmp_path / "metrics.csv")) == 30_000
 
@@ -152,9 +152,10 @@ def test_a_resumed_run_keeps_no_events(tmp_path):
 def test_rows_are_bounded(tmp_path, monkeypatch, bound, rows):
     file = tmp_path / "metrics.csv"
     monkeypatch.setattr(summary, bound, rows)
-    file.write_text("step,x\n" + "1,2\n" * 5 + "1")
-    assert list(summary.read_rows(file)) == [{"step": 1.0, "x": 2.0}] * 5
-    file.write_text("step,x\n" + "1,2\n" * 6)
+    lines = [f"{k},2\n" for k in range(6)]
+    file.write_text("".join(["step,x\n", *lines[:5], "1"]))
+    assert list(summary.read_rows(file)) == [{"step": k, "x": 2.0} for k in range(5)]
+    file.write_text("".join(["step,x\n", *lines]))
     with pytest.raises(CheckpointProblem, match="metrics.csv is no table of a run: it has more than"):
         summary.read_rows(file)
 
@@ -523,10 +524,12 @@ def nested(folder: Path, depth: int) -> None:
     os.chdir(here)
 
 
-def test_folders_that_are_nested_without_end_are_refused(workdir, dltrain, capsys):
+def test_folders_that_are_nested_without_end_are_refused(workdir, dltrain, capsys, request):
     """1,500 of them fit into 12 kB of a zip, and Python's own walk ends in a RecursionError."""
     run = copy_of(everything()[0], workdir / "outputs" / "x" / "run").path
     nested(run / "junk", 1500)
+    # pytest could not delete them
+    request.addfinalizer(lambda: shelves.flatten(workdir))
     for verb in ("resume", "reproduce", "show"):
         with pytest.raises(CheckpointProblem, match="folders that are nested more than 32 deep"):
             dltrain(verb, run)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from dltrain.commands import listing
-from dltrain.config.keys import label
+from dltrain.config.keys import SCORED_ON, label
 from dltrain.screen.table import Column, duration, number, terminal_width, typed
 from dltrain.storage.index import DAMAGED, Entry, number_of
 from dltrain.storage.job_names import job_label
@@ -17,7 +17,7 @@ from dltrain.storage.summary import UNRANKED
 from dltrain.text import counted
 
 # what objectives must agree in to compare, with their direction
-KIND = ("dataset", "dataset.path", "dataset.root", "metric")
+KIND = (*SCORED_ON, "metric")
 
 
 def columns_of(rows: Sequence[listing.Row], wanted: Sequence[str] = (), sort: str = "") -> list[Column]:

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from dltrain.sweep.outcome.members import Member
 
 HELP = """
-    RUN is a run, or a sweep, which stands for its jobs. Runs that differ in seed and fold alone are repetitions of one
-    configuration; copies, of the same seed and fold, count once. The mean is shown with its 95 % interval (Student), and the
-    best is tested against each other one, by a paired t-test where both have the same seeds, else by Welch's, corrected for
-    the number of tests (Holm). Below five repetitions nothing is tested. Runs on different data are ranked and tested within
-    the same data only. Without --metric the objective is compared.
+    RUN is a run, or a sweep, which stands for its jobs. Runs that differ in seed, fold and dataset.split_seed alone are
+    repetitions of one configuration; copies, where these are the same, count once. The mean is shown with its 95 % interval
+    (Student), and the best is tested against each other one, by a paired t-test where both have the same repetitions, else by
+    Welch's, corrected for the number of tests (Holm). Below five repetitions nothing is tested. Runs on different data or
+    splits are ranked and tested within the same ones only. Without --metric the objective is compared.
 
   --metric NAME           a score: val/accuracy, test/accuracy, seconds
   --figure FILE.pdf       curves over epochs, the mean with its interval over seeds; also .svg and .png. The data are

@@ -1,4 +1,4 @@
-"""The configurations of a sweep in a listing: its jobs, those that differ in seed and fold alone together, by their mean."""
+"""The configurations of a sweep in a listing: its jobs, those that differ in seed, fold and split seed alone together, by their mean."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Configuration:
         return ended and len(self.values) == len(self.jobs) >= repetitions
 
     def entry(self) -> Entry:
-        """Return its best job, whose objective and scores are the means over the repetitions, without seed and fold."""
+        """Return its best job, whose objective and scores are the means over the repetitions, without seed, fold and split seed."""
         sign = -1 if self.mode == "max" else 1
         values = {id(job): objective_of(job) for job in self.jobs}
         best = min(self.jobs, key=lambda job: math.inf if (v := values[id(job)]) is None else sign * v)
@@ -95,7 +95,7 @@ def best_jobs(sweep: Path) -> list[Path]:
 
 
 def _key(job: Entry) -> object:
-    """Return what the repetitions of a configuration have in common: the overrides, but for seed and fold."""
+    """Return what the repetitions of a configuration have in common: the overrides, but for seed, fold and split seed."""
     overrides = job.facts.get("overrides")
     if not isinstance(overrides, list) or not overrides:
         return job.path

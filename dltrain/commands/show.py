@@ -56,7 +56,7 @@ from dltrain.text import counted
 HELP = """
     Of a run: the choices that are not the defaults; objective, scores and, beside those of the test split, a constant
     guess; data, versions, commit, warnings, files. Of a sweep: its axes and its configurations, the best first: of runs that
-    differ in seed and fold alone, the mean.
+    differ in seed, fold and split seed alone, the mean.
 
   --json    one JSON document on standard output
 

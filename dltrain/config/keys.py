@@ -23,7 +23,7 @@ LENGTH = ("epochs", "steps")
 # In a sweep `threads` and `evaluation.test` are set for the jobs.
 ELSEWHERE = ("name", "output", "device", "threads", "evaluation.test", "lr")
 # keys of which each value is a repetition of a configuration rather than a choice
-REPLICATES = ("seed", "fold")
+REPLICATES = ("seed", "fold", "dataset.split_seed")
 # what may change where a trained run is scored, used for predictions or exported: where its data are, how it is scored, the machine
 USED = ("dataset", "evaluation", "augmentation", "metrics", "device", "precision", "threads", "workers", "worker_timeout", "deterministic",
         "seed", "quiet", "trust")  # fmt: skip
@@ -32,8 +32,16 @@ SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 # keys that divide the data of a run, or say which of them are samples of training
 DIVIDING = ("dataset.val_fraction", "dataset.test_fraction", "dataset.split_seed", "dataset.limit", "dataset.bootstrap",
             "dataset.normalize", "dataset.class_weights", *(f"dataset.{key}" for key in SPLITTING if key != "test_path"))  # fmt: skip
+# keys that decide, beside the repetition, on which samples a run is scored: runs that differ in one do not compare
+SCORED_ON = ("dataset", "dataset.path", "dataset.root", "dataset.val_fraction", "dataset.test_fraction", "folds",
+             *(f"dataset.{key}" for key in SPLITTING))  # fmt: skip
 # words that stand for no choice
 _SILENT = ("none", "[]", "default", "auto")
+
+
+def splits_data(name: str) -> bool:
+    """Return whether an axis, of one key or of several with commas, decides on which samples runs are scored."""
+    return not {*name.split(",")}.isdisjoint(SCORED_ON)
 
 
 def is_safe(key: str) -> bool:

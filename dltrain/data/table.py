@@ -41,6 +41,7 @@ from dltrain.declare import declares
 from dltrain.ranges import FilePath
 
 # how the reasons for leaving out a column begin that could be learned from as a category
+_CONSTANT = "constant"
 _NO_LEVELS = ("identifier", "text", "code")
 _CHOICES = {
     "target_scale": ("unit", "none"),
@@ -100,7 +101,8 @@ def csv(
         target_scale: unit lets a regression learn targets of mean 0 and variance 1, and reports the real units
         missing: auto fills with the training median and marks it in a column; drop leaves the row out
         missing_words: more words for a missing value than "", na, n/a, n.a., nan, nil, null, <na>, #na, #n/a, #n/a n/a, ?
-            and, among numbers and dates, none, missing, unknown, *, ., .., -, --, ---, –, — (in small or capital letters)
+            and, among numbers and dates, none, missing, unknown, *, ., .., -, --, ---, –, — (in small or capital letters); a number such as -999 is
+            missing in columns of numbers
         dates: a date becomes year with fraction, month, weekday and hour (parts), or the year only (number)
         date_format: format of dates as in strptime, such as %d/%m/%Y, or iso, for the columns that have it; auto
             refuses what has day and month unclear
@@ -160,6 +162,7 @@ def csv(
             *part_notes(parts),
             goal.note,
             *columns.word_notes.values(),
+            *columns.reading.notes,
             *unread_notes(columns.unread, left_out, roles.as_categories["categorical"], roles.drop),
             *alike_notes(chosen),
             *(split_notes(chosen) if split_column is None else ()),
@@ -311,16 +314,18 @@ class _Roles:
                 chosen.append(found)
             else:
                 left_out.append(found)
+        constant = [column.name for column in chosen if column.is_constant]
+        constant += [column.name for column in left_out if column.reason == _CONSTANT]
+        if constant and len(constant) == len(chosen) + len(left_out):
+            raise DataError(
+                f"every feature of {self.table.path} has the same value in every row ({some(constant, 6)}); there is "
+                "nothing to learn from. Look at the file, or name other columns: dataset.features=[…]"
+            )
         if not chosen:
             names = [column.name for column in left_out]
             raise DataError(
                 f"no column of {self.table.path} is left to learn from: {some(f'{c.name} ({c.reason})' for c in left_out)}; "
                 f"to learn from them nevertheless: {typed('keep', names[:3])}"
-            )
-        if all(column.is_constant for column in chosen):
-            raise DataError(
-                f"every feature of {self.table.path} has the same value in every row ({some([c.name for c in chosen], 6)}); there is "
-                "nothing to learn from. Look at the file, or name other columns: dataset.features=[…]"
             )
         return tuple(chosen), left_out
 
@@ -338,6 +343,9 @@ class _Roles:
         number = found.format.kind == "number" and not found.format.unit
         if number and not asked and is_identifier(name, found.values):
             return LeftOut(name, "identifier")
+        if found.is_constant and not asked:
+            # weights that nothing trained would answer to another value in a later file
+            return LeftOut(name, _CONSTANT)
         if found.format.kind == "category" and self.categorical == []:
             row = int(np.flatnonzero(found.values >= 0)[0])
             raise DataError(

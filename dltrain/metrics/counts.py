@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dltrain.data.spec import DataSpec
+from dltrain.errors import nearest
 from dltrain.metrics.protocol import Metric
 from dltrain.metrics.samples import classes_of
 
@@ -51,17 +52,16 @@ class Counted(Metric):
 class _Averaged(Counted):
     """A ratio for each class, averaged over the classes."""
 
-    def __init__(self, spec: DataSpec, average: Average = "macro") -> None:
+    def __init__(self, spec: DataSpec, average: Average = "macro", positive: str | int | None = None) -> None:
         super().__init__()
-        check_average(average, spec.num_classes)
-        self.average = average
+        self.average, self.positive = average, positive_class(spec, average, positive)
 
     def value(self, counts: Tensor) -> Tensor:
         above, below = self.parts(counts)
         if self.average == "micro":
             return ratio(above.sum(), below.sum())
         present = (counts.sum(0) + counts.sum(1)) > 0
-        return averaged(ratio(above, below), counts.sum(1), present, self.average)
+        return averaged(ratio(above, below), counts.sum(1), present, self.average, self.positive)
 
     def parts(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Return numerators and denominators (C,) of the ratio."""
@@ -79,7 +79,8 @@ class Precision(_Averaged):
 
     Args:
         average: macro, the mean over the classes; weighted, by their frequency in the targets; micro, all classes
-            counted together, which is accuracy; binary, the second of two classes
+            counted together, which is accuracy; binary, of the class `positive` alone
+        positive: name of the class of average=binary; unset, the second of two
     """
 
     def parts(self, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +98,8 @@ class Recall(_Averaged):
 
     Args:
         average: macro, the mean over the classes; weighted, by their frequency in the targets; micro, all classes
-            counted together, which is accuracy; binary, the second of two classes
+            counted together, which is accuracy; binary, of the class `positive` alone
+        positive: name of the class of average=binary; unset, the second of two
     """
 
     def parts(self, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +117,8 @@ class F1(_Averaged):
 
     Args:
         average: macro, the mean over the classes; weighted, by their frequency in the targets; micro, all classes
-            counted together, which is accuracy; binary, the second of two classes
+            counted together, which is accuracy; binary, of the class `positive` alone
+        positive: name of the class of average=binary; unset, the second of two
     """
 
     def parts(self, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,21 +187,35 @@ class MCC(Counted):
         return ratio(above, below.sqrt())
 
 
-def check_average(average: str, classes: int) -> None:
-    """Raise ValueError for the average of two classes where there are more."""
-    if average == "binary" and classes != 2:
+def positive_class(spec: DataSpec, average: str, positive: str | int | None) -> int:
+    """Return the number of the class that average=binary scores, named by `positive`; ValueError for none, or without that average.
+
+    Unset, it is the second of two classes, as in scikit-learn.
+    """
+    names = spec.class_names or tuple(map(str, range(spec.num_classes)))
+    if average != "binary" and positive is not None:
         raise ValueError(
-            f"average is binary, and the data have {classes} classes; use macro, micro or weighted"
+            f"positive is {positive}, and average is {average}; set average=binary, or leave positive out"
         )
+    if positive is not None and str(positive) not in names:
+        known = ", ".join(names[:20])
+        raise ValueError(
+            f"positive is {positive}, which is no class; the classes are {known}.{nearest(str(positive), names)}"
+        )
+    if average == "binary" and positive is None and spec.num_classes != 2:
+        raise ValueError(
+            f"average is binary, and the data have {spec.num_classes} classes; use macro, micro or weighted, or name the class: positive=…"
+        )
+    return 1 if positive is None else names.index(str(positive))
 
 
-def averaged(values: Tensor, support: Tensor, present: Tensor, average: str) -> Tensor:
+def averaged(values: Tensor, support: Tensor, present: Tensor, average: str, positive: int = 1) -> Tensor:
     """Average values (C,) over the classes that are `present`; NaN where there is none.
 
-    support: (C,) samples of each class, the weights of average=weighted
+    support: (C,) samples of each class, the weights of average=weighted. positive: the class of average=binary
     """
     if average == "binary":
-        return values[1]
+        return values[positive]
     weights = (support if average == "weighted" else torch.ones_like(support)) * present
     return (values.where(present, torch.zeros_like(values)) * weights).sum() / weights.sum()
 

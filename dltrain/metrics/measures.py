@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from dltrain.data.spec import DataSpec
 from dltrain.direction import BETTER
+from dltrain.errors import assigned
 from dltrain.metrics.counts import F1, BalancedAccuracy
 from dltrain.metrics.foreign import Adapter, is_torchmetrics
 from dltrain.metrics.protocol import Metric, Values
@@ -82,17 +84,45 @@ def of_quantities(spec: DataSpec) -> Measures:
     return Measures({"rmse": RMSE(), "r2": R2()}, spec)
 
 
-def both_classes(metrics: Mapping[str, Metric], spec: DataSpec) -> str:
-    """Return the line that says which metrics of two classes are means over both, and how to see one class; else ''.
+def averages_note(metrics: Mapping[str, Metric], spec: DataSpec) -> tuple[str, ...]:
+    """Return lines that say which metrics of two classes are means over both, and of which class others are.
 
     The mean hides a rare class: an average precision of 0.05 for one in thirty is 0.52 as the mean with the other's 0.98.
     """
-    means = [name for name, metric in metrics.items() if getattr(metric, "average", None) == "macro"]
-    if spec.num_classes != 2 or not means:
-        return ""
-    second = spec.class_names[1] if spec.class_names else 1
-    verb = "is the mean" if len(means) == 1 else "are the means"
-    return f"metrics  {', '.join(means)} {verb} over both classes · of {second!s} alone: metrics.{means[-1]}.average=binary"
+    if spec.num_classes != 2:
+        return ()
+    names = spec.class_names or ("0", "1")
+    rarer = 0 if spec.class_counts and spec.class_counts[0] < spec.class_counts[1] else 1
+    kinds = {name: getattr(metric, "average", None) for name, metric in metrics.items()}
+    means = [name for name, average in kinds.items() if average == "macro"]
+    notes = []
+    if means:
+        verb = "is the mean" if len(means) == 1 else "are the means"
+        chosen = "" if rarer == 1 else f" {_positive(means[-1], names[0])}"
+        notes.append(
+            f"metrics  {', '.join(means)} {verb} over both classes · of {names[rarer]} alone: "
+            f"metrics.{means[-1]}.average=binary{chosen}"
+        )
+    for place in (0, 1):
+        ones = [name for name in kinds if _class_of(metrics[name]) == place]
+        if ones:
+            other = "" if place == rarer else f" · of {names[rarer]}: {_positive(ones[-1], names[rarer])}"
+            foreign = isinstance(metrics[ones[-1]], Adapter)
+            notes.append(
+                f"metrics  {', '.join(ones)} {'is' if len(ones) == 1 else 'are'} of class {names[place]}{'' if foreign else other}"
+            )
+    return tuple(notes)
+
+
+def _positive(metric: str, name: object) -> str:
+    return shlex.quote(assigned(f"metrics.{metric}.positive", name))
+
+
+def _class_of(metric: Metric) -> int | None:
+    """Return the class that a metric is of alone; None for one of both classes."""
+    if isinstance(metric, Adapter):
+        return 1 if metric.binary else None
+    return getattr(metric, "positive", None) if getattr(metric, "average", None) == "binary" else None
 
 
 # Building and checking --------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dltrain.data.spec import DataSpec
-from dltrain.metrics.counts import Average, averaged, check_average
+from dltrain.metrics.counts import Average, averaged, positive_class
 from dltrain.metrics.protocol import Metric
 from dltrain.metrics.samples import classes_of
 
@@ -41,10 +41,9 @@ class _OneAgainstRest(_Kept):
     direction = "max"
     needs = frozenset({"classes"})
 
-    def __init__(self, spec: DataSpec, average: Average = "macro") -> None:
+    def __init__(self, spec: DataSpec, average: Average = "macro", positive: str | int | None = None) -> None:
         super().__init__()
-        check_average(average, spec.num_classes)
-        self.average = average
+        self.average, self.positive = average, positive_class(spec, average, positive)
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         scores, classes = outputs.softmax(1), classes_of(outputs, targets)
@@ -52,7 +51,7 @@ class _OneAgainstRest(_Kept):
         if self.average == "micro":
             return self.binary(scores.flatten(), truth.flatten())
         values = torch.stack([self.binary(s, t) for s, t in zip(scores.T, truth.T, strict=True)])
-        return averaged(values, truth.sum(0).double(), ~values.isnan(), self.average)
+        return averaged(values, truth.sum(0).double(), ~values.isnan(), self.average, self.positive)
 
     def binary(self, scores: Tensor, truth: Tensor) -> Tensor:
         """Return the metric of scores (N,) for the samples where `truth` (N,); NaN where it is not defined."""
@@ -73,7 +72,8 @@ class AUROC(_OneAgainstRest):
 
     Args:
         average: macro, the mean over the classes; weighted, by their frequency in the targets; micro, the probabilities
-            of all classes ranked together; binary, the second of two classes
+            of all classes ranked together; binary, of the class `positive` alone
+        positive: name of the class of average=binary; unset, the second of two
     """
 
     def binary(self, scores: Tensor, truth: Tensor) -> Tensor:
@@ -98,7 +98,8 @@ class AveragePrecision(_OneAgainstRest):
 
     Args:
         average: macro, the mean over the classes; weighted, by their frequency in the targets; micro, the probabilities
-            of all classes ranked together; binary, the second of two classes
+            of all classes ranked together; binary, of the class `positive` alone
+        positive: name of the class of average=binary; unset, the second of two
     """
 
     def binary(self, scores: Tensor, truth: Tensor) -> Tensor:

@@ -52,6 +52,8 @@ class R2(Metric):
     def __init__(self) -> None:
         zero = torch.zeros((), dtype=torch.float64)
         self.samples, self.mean, self.variation, self.squares = 0, zero, zero, zero
+        # by comparison, since the mean of equal numbers such as 0.1 is rounded
+        self.low, self.high = zero + torch.inf, zero - torch.inf
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         truth = targets.double().reshape(outputs.shape)
@@ -68,13 +70,16 @@ class R2(Metric):
         self.squares = self.squares.to(mean.device, non_blocking=True) + (
             outputs.double() - truth
         ).square().sum(0)
+        self.low = torch.minimum(self.low.to(mean.device, non_blocking=True), truth.amin(0))
+        self.high = torch.maximum(self.high.to(mean.device, non_blocking=True), truth.amax(0))
         self.samples = total
 
     def compute(self) -> Tensor:
         if self.samples < 2:
             return torch.tensor(torch.nan)
-        explained = 1 - self.squares / torch.where(self.variation == 0, 1.0, self.variation)
-        return torch.where(self.variation == 0, (self.squares == 0).double(), explained).mean()
+        constant = self.low == self.high
+        explained = 1 - self.squares / torch.where(constant, 1.0, self.variation)
+        return torch.where(constant, (self.squares == 0).double(), explained).mean()
 
 
 class CalibrationError(Metric):

@@ -113,6 +113,9 @@ class Features(nn.Module):
             found = [(values == torch.arange(len(rule.levels))).float()]
             return found + [(values == len(rule.levels)).float()] * rule.indicator
         missing = torch.isnan(values)
+        if rule.format.kind in ("number", "category"):
+            for number in rule.format.missing_numbers:
+                missing = missing | (values == _exact(number))
         if rule.format.kind == "category":
             levels = torch.tensor([float(level) for level in rule.levels], dtype=torch.float64)
             found = [(values == levels).float()]

@@ -15,7 +15,7 @@ from dltrain.losses import is_yardstick, yardstick
 from dltrain.metrics.measures import (
     Measures,
     as_metric,
-    both_classes,
+    averages_note,
     facts_of,
     is_object,
     of_quantities,
@@ -44,8 +44,7 @@ def choose_metrics(
         built = build_metric(node, word, door, spec)
         (objects if is_object(built) else functions)[word] = built
     if config.metrics:
-        note = both_classes(objects, spec)
-        return functions, Measures(objects, spec), (note,) if note else ()
+        return functions, Measures(objects, spec), averages_note(objects, spec)
     functions = dict(default_metrics(spec.task))
     if spec.task == "regression":
         return functions, of_quantities(spec), ()

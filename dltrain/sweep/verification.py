@@ -149,7 +149,7 @@ def _scores(name: str, row: dict[str, str], summary: dict[str, Any]) -> Iterator
 
 
 def best(folder: Path, verdict: Verdict, catalogue: Catalogue) -> Iterator[Finding]:
-    """Compare best.yaml with what the best job was asked to do; seed and fold are those of a repetition."""
+    """Compare best.yaml with what the best job was asked to do; seed, fold and split seed are those of a repetition."""
     file = folder / "best.yaml"
     if not file.exists():
         return

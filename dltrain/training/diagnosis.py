@@ -34,16 +34,21 @@ class Change:
 
     @contextmanager
     def measured(self, evaluated: bool) -> Iterator[None]:
-        """Measure the change inside, if somebody asks for it: `evaluated` tells whether an evaluation follows."""
+        """Measure the change inside, if somebody asks for it: `evaluated` tells whether an evaluation follows.
+
+        A step that is skipped changes nothing, and has no norm: a run that skips does not converge.
+        """
         self.norm = None
         kept = self.needs_tensors and evaluated
+        self.tensors = [torch.zeros_like(p) for p in self.parameters] if kept else []
         if not (self.needs_norm or kept):
             yield
             return
         before = [p.detach().clone() for p in self.parameters]
         yield
         moved = torch._foreach_sub([p.detach() for p in self.parameters], before)
-        self.tensors = list(moved) if kept else []
+        if kept:
+            self.tensors = list(moved)
         self.norm = float(norm_of(moved)) if self.needs_norm else None
 
 

@@ -6,7 +6,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+from torch import Tensor
+
 from dltrain.data.spec import Batch
+from dltrain.optimizers.stepping import OWN_EVALUATIONS, needs_of
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.guard import NonFinite, first_in_forward, first_non_finite
 from dltrain.training.parts import Parts, Plan
@@ -56,16 +60,18 @@ class Skip(Stop):
 
     @contextmanager
     def __call__(self, batch: Batch) -> Iterator[None]:
-        state, buffers = self.state, list(self.parts.model.buffers())
-        sums, before = self.running.state(), [buffer.clone() for buffer in buffers]
+        state, moved = self.state, self.moved()
+        sums, first, before = self.running.state(), state.first_loss, [tensor.clone() for tensor in moved]
         try:
             yield
             state.bad_in_a_row = 0
         except NonFinite as error:
             explained = self.explained(error, batch)
             self.running.load(sums)
-            for buffer, former in zip(buffers, before, strict=True):
-                buffer.copy_(former)
+            state.first_loss = first
+            with torch.no_grad():
+                for tensor, former in zip(moved, before, strict=True):
+                    tensor.copy_(former)
             state.bad_steps += 1
             state.bad_in_a_row += 1
             _log.warning(
@@ -76,6 +82,12 @@ class Skip(Stop):
             self.recover()
             if self.exhausted():
                 raise explained from None
+
+    def moved(self) -> list[Tensor]:
+        """Return what a step may change before it is found bad: buffers, and the weights where the optimizer evaluates elsewhere."""
+        model = self.parts.model
+        elsewhere = OWN_EVALUATIONS in needs_of(self.parts.optimizer)
+        return [*model.buffers(), *(model.parameters() if elsewhere else ())]
 
     def recover(self) -> None:
         """Do nothing: the weights are those before the step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -61,10 +62,12 @@ class RunningMeans:
                     total += batch.sum()
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each metric by name: the one place where the host waits for the device."""
+        """Return the mean of each metric by name, NaN without samples: the one place where the host waits for the device."""
         self.flush()
         count, *sums = self.sums.tolist()
-        return {name: value / max(count, 1.0) for name, value in zip(self.metrics, sums, strict=True)}
+        return {
+            name: value / count if count else math.nan for name, value in zip(self.metrics, sums, strict=True)
+        }
 
     def state(self) -> Tensor:
         """Return a copy of the sums: the number of samples, then the sums of the metrics."""

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 import torch
 from test_tables import encoded, plain, save
@@ -239,6 +242,23 @@ def test_words_in_many_rows_of_numbers_are_refused_with_a_cure_or_named(tmp_path
     dates = ["offen" if i % 10 == 3 else f"{1 + i % 28}.{1 + i % 12}.{2000 + i % 20}" for i in range(200)]
     with pytest.raises(DataError, match="'when' holds dates, but 'offen' in row 4"):
         csv(save(tmp_path / "d.csv", plain(200) | {"when": dates}), "y")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_number_may_stand_for_a_missing_value_however_it_is_written(tmp_path, kind):
+    """A column of numbers with -999.0 was learned as it is, though missing_words named -999."""
+    drawn = np.random.default_rng(0)
+    x, y = drawn.normal(size=60), drawn.normal(size=60)
+    x[::3] = -999.0
+    path = tmp_path / f"t.{kind}"
+    write = pyarrow.parquet.write_table if kind == "parquet" else pyarrow.csv.write_csv
+    write(pa.table({"x": x, "k": np.where(x < -1, -999, 3), "z": y + 1.0, "y": y}), path)
+    raw = csv(path, "y", missing_words=["-999", "k.A."], categorical=["k"])
+    assert "words    no column has 'k.A.', missing by dataset.missing_words" in raw.notes
+    known = {column.name: column for column in raw.inputs.columns}  # type: ignore[union-attr]
+    assert known["x"].missing.sum() == 20 and np.nanmin(known["x"].values) > -10
+    assert known["k"].levels == ("3",) and known["k"].missing.sum() >= 20
+    assert not any("no column has" in note for note in csv(path, "y", missing_words=["-999.0"]).notes)
 
 
 def test_few_numbers_beside_a_word_are_categories_and_named(tmp_path: Path) -> None:

@@ -739,11 +739,34 @@ def test_reading_takes_no_step_of_python_for_each_row(tmp_path: Path) -> None:
     assert many < few + 2_000
 
 
+def test_a_column_whose_holes_tell_the_class_is_named(tmp_path: Path) -> None:
+    """A date of cancellation is filled where a customer has left: accuracy 1.0, and nothing said."""
+    draws = np.random.default_rng(0)
+    left = draws.random(400) < 0.1
+    when = [
+        f"2024-{m:02}-11" if gone else "" for m, gone in zip(draws.integers(1, 13, 400), left, strict=True)
+    ]
+    often = [
+        str(v) if hole else ""
+        for v, hole in zip(draws.normal(size=400), draws.random(400) < 0.3, strict=True)
+    ]
+    columns = plain(400) | {"cancelled": when, "often": often, "y": np.where(left, "yes", "no")}
+    said = notes(csv(save(tmp_path / "t.csv", columns), "y"))
+    cure = "if it is known only after the target, leave it out: dataset.drop=[cancelled]"
+    assert f"alone    cancelled: filled in rows of one value of y only; {cure}" in said
+    assert "often: " not in said.partition("missing  often")[0]
+
+
 def test_columns_of_one_value_are_named_and_cannot_be_all(tmp_path: Path) -> None:
-    """They trained without a word."""
+    """Their weights kept the initial values, so that another value in a later file moved the predictions at random."""
     columns = plain() | {"same": [5] * ROWS, "also": ["x"] * ROWS}
-    raw = csv(save(tmp_path / "t.csv", columns), "y")
-    assert "constant same, also · the same value in every row" in notes(raw)
+    path = save(tmp_path / "t.csv", columns)
+    raw = csv(path, "y")
+    assert "left out: same (constant), also (constant)" in notes(raw)
+    assert not {"same", "also"} & {column.name for column in raw.inputs.columns}  # type: ignore[union-attr]
+    assert "constant same · the same value in every row" in notes(csv(path, "y", keep=["same"]))
+    with pytest.raises(DataError, match=r"every feature of .* has the same value in every row \(same\)"):
+        csv(path, "y", features=["same"])
     assert "constant" not in notes(csv(save(tmp_path / "u.csv", plain()), "y"))
     with pytest.raises(DataError, match=r"every feature of .*v.csv has the same value in every row \(a, b\)"):
         csv(save(tmp_path / "v.csv", {"a": [1] * 40, "b": [2] * 40, "y": ["p", "q"] * 20}), "y")

@@ -118,6 +118,45 @@ def test_20_skip_leaves_everything_as_it_was_but_the_step(workdir):
     assert_equal(skipped.last_state()["weights"], only_run(workdir, "undone").last_state()["weights"])
 
 
+ELSEWHERE = (("optimizer=schedule_free",), ("optimizer=newton_cg",), ("optimizer=momentum", "wrap=[sam]"))
+
+
+@pytest.mark.parametrize("words", ELSEWHERE, ids=" ".join)
+def test_20_a_skipped_step_leaves_the_weights_wherever_its_optimizer_evaluates(dltrain, monkeypatch, words):
+    """Schedule-free moves the weights to y before the closure; they stayed there where the step was skipped."""
+    from dltrain.training.trainer import Trainer
+
+    weights = []
+    original = Trainer.set_rates
+
+    def set_rates(self):
+        original(self)
+        weights.append({k: v.clone() for k, v in self.parts.model.state_dict().items()})
+
+    monkeypatch.setattr(Trainer, "set_rates", set_rates)
+    poison(monkeypatch, "loss", 1, 4)
+    dltrain(*words, "dataset.limit=200", "steps=6", "early_stopping=none", "quiet=true", "non_finite=skip")
+    assert_equal(weights[0], weights[1])
+    assert_equal(weights[3], weights[4])
+    assert not all(torch.equal(weights[2][k], weights[3][k]) for k in weights[2])
+
+
+def test_20_where_every_step_was_skipped_there_is_no_training_loss(dltrain, workdir, monkeypatch):
+    """The means over no samples were 0, which early stopping on train/loss took for the best."""
+    poison(monkeypatch, "loss", 1, 4)
+    dltrain("dataset.limit=200", "steps=6", "evaluation.every_steps=1", "early_stopping.metric=train/loss",
+            "early_stopping.tolerance=1e-12", "quiet=true", "non_finite=skip", "name=gaps",
+            "diagnostics=[layers]")  # fmt: skip
+    run = only_run(workdir, "gaps")
+    for row in run.rows:
+        skipped = row["step"] in (1, 4)
+        for key in ("train/loss", "train/accuracy", "grad_norm"):
+            assert math.isnan(row[key]) == skipped, (row["step"], key)
+        assert math.isfinite(row["val/loss"])
+    assert run.summary["status"] == "completed"
+    assert run.summary["best"]["step"] not in (1, 4)
+
+
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
 def test_20_what_does_not_end_stops(dltrain, monkeypatch, policy):
     poison(monkeypatch, "loss", *range(12, 61))

@@ -336,7 +336,9 @@ def test_means_over_two_classes_are_said_to_be_means_and_the_cure_measures_one_c
         in said
     )
     assert dltrain(*rare, "metrics=[average_precision]", "metrics.average_precision.average=binary") == 0
-    assert "over both classes" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "over both classes" not in said
+    assert "metrics  average_precision is of class fraud\n" in said
     run = Run(max(run_folders(workdir), key=lambda folder: (folder / "summary.json").stat().st_mtime_ns))
     logits, targets = outputs_of(run, "test")
     assert run.summary["test"]["average_precision"] == pytest.approx(
@@ -663,12 +665,67 @@ def test_an_unknown_direction_is_refused_with_both_cures(own, dltrain):
         dltrain("dataset=iris", "metrics=[plain]", "early_stopping.metric=val/plain")
 
 
+def test_a_class_may_be_scored_alone_and_is_named(rare, dltrain, workdir, capsys):
+    """average=binary scored the second class, here the frequent one, and no line said so."""
+    path = workdir / "kunden.csv"
+    x = np.random.default_rng(0).normal(size=(400, 2))
+    left = np.where(x[:, 0] + x[:, 1] > 1.6, "Ja", "Nein")
+    path.write_text("a,b,left\n" + "".join(f"{a},{b},{y}\n" for (a, b), y in zip(x, left, strict=True)))
+    own = (
+        "dataset=csv",
+        f"dataset.path={path}",
+        "dataset.target=left",
+        "epochs=8",
+        "optimizer=adam",
+        "lr=0.01",
+    )
+    words = ("metrics=[f1,recall,auroc]", "metrics.f1.average=binary", "metrics.recall.average=binary",
+             "metrics.recall.positive=Ja")  # fmt: skip
+    assert dltrain(*own, *words) == 0
+    said = capsys.readouterr().out
+    assert (
+        "auroc is the mean over both classes · of Ja alone: metrics.auroc.average=binary metrics.auroc.positive=Ja"
+        in said
+    )
+    assert "metrics  recall is of class Ja\n" in said
+    assert "metrics  f1 is of class Nein · of Ja: metrics.f1.positive=Ja\n" in said
+    run = Run(max(run_folders(workdir), key=lambda folder: (folder / "summary.json").stat().st_mtime_ns))
+    logits, targets = outputs_of(run, "test")
+    found = logits.argmax(1)
+    assert run.summary["test"]["recall"] == pytest.approx(
+        sk.recall_score(targets, found, pos_label=0), abs=1e-6
+    )
+    assert run.summary["test"]["f1"] == pytest.approx(sk.f1_score(targets, found, pos_label=1), abs=1e-6)
+
+
+def test_one_of_several_classes_is_scored_alone(dltrain, workdir):
+    one = [
+        f"metrics.{word}.{key}"
+        for word in ("auroc", "precision")
+        for key in ("average=binary", "positive=virginica")
+    ]
+    assert dltrain("dataset=iris", "epochs=3", "metrics=[auroc,precision]", *one, "quiet=true") == 0
+    (folder,) = run_folders(workdir)
+    run = Run(folder)
+    logits, targets = outputs_of(run, "test")
+    place = run.data.class_names.index("virginica") if hasattr(run, "data") else 2
+    assert run.summary["test"]["auroc"] == pytest.approx(
+        sk.roc_auc_score(targets == place, logits.softmax(1)[:, place]), abs=1e-6
+    )
+    assert run.summary["test"]["precision"] == pytest.approx(
+        sk.precision_score(targets, logits.argmax(1), labels=[place], average="macro"), abs=1e-6
+    )
+
+
 TASKS = [
     ("dataset=diabetes metrics=[f1]", r"`metrics=f1`.*a quantity is no class"),
     ("dataset=iris metrics=[rmse]", r"`metrics=rmse`.*a class has no distance"),
     ("dataset=none model=quadratic metrics=[rmse]", r"`metrics=rmse`.*a study problem is a function"),
     ("dataset=iris metrics=[top_k] metrics.top_k.k=3", r"k is 3; it must be below the number of classes, 3"),
     ("dataset=iris metrics=[f1] metrics.f1.average=binary", r"average is binary, and the data have 3 classes; use macro"),
+    ("dataset=breast_cancer metrics=[f1] metrics.f1.positive=benign", r"positive is benign, and average is macro; set average=binary"),
+    ("dataset=iris metrics=[auroc] metrics.auroc.average=binary metrics.auroc.positive=setossa",
+     r"is no class; the classes are .*Did you mean `setosa`"),
     ("dataset=iris metrics=[f1] metrics.f1.average=mean", r"it must be: macro or micro or weighted or binary"),
     ("dataset=iris metrics=[f1] metrics.f1.averge=micro", r"Did you mean `metrics.f1.average`"),
 ]  # fmt: skip

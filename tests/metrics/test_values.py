@@ -245,6 +245,10 @@ def test_ties_and_constants_of_a_regression():
     assert value(Spearman(), guess, truth) == pytest.approx(known, abs=1e-9)
     assert math.isnan(value(Spearman(), guess, torch.ones_like(truth)))
     assert value(R2(), guess, torch.ones_like(truth)) == sk.r2_score(np.ones(truth.shape), guess.numpy()) == 0
+    # the mean of numbers that are no binary fractions is rounded: this was -1e31
+    tenths = torch.full_like(truth, 0.1)
+    assert value(R2(), guess, tenths) == 0
+    assert value(R2(), tenths, tenths) == 1
 
 
 def test_targets_of_one_column_are_never_broadcast():

@@ -176,6 +176,45 @@ def test_folds_of_a_table_are_the_same_data_though_their_fingerprints_differ(wor
     assert found.warning == ""
 
 
+def test_seeds_of_the_split_are_repetitions(workdir):
+    """Configurations on other validation samples were ranked, and tested as if these were the same."""
+    draws = np.random.default_rng(0)
+    values = {lr: draws.normal(size=6) + lr for lr in (0.1, 3.0)}
+    jobs = [
+        {
+            "objective": float(values[lr][seed]),
+            "config": {"lr": lr, "optimizer.lr": lr, "dataset.split_seed": seed},
+        }
+        for lr in values
+        for seed in range(6)
+    ]
+    found = compared(make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs))
+    assert [(g.choices, len(g.values), g.test) for g in found.groups] == [
+        ({"lr": 0.1}, 6, ""),
+        ({"lr": 3.0}, 6, "paired"),
+    ]
+    assert found.groups[1].p == pytest.approx(stats.ttest_rel(values[0.1], values[3.0]).pvalue)
+    few = make_sweep(
+        workdir / OUTPUT / "t" / stamp(0), [job for job in jobs if job["config"]["dataset.split_seed"] < 2]
+    )
+    assert all(
+        line.endswith("seed=0,1,2,3,4 dataset.split_seed=0,1") for line in compared(few).conclusion[1:]
+    )
+
+
+@pytest.mark.parametrize("key", ["dataset.val_fraction", "folds", "dataset.group_column"])
+def test_other_splits_are_other_samples(workdir, key):
+    jobs = [
+        {"objective": place + 0.1 * seed, "config": {"seed": seed, key: value}}
+        for place, value in enumerate((5, 10))
+        for seed in range(5)
+    ]
+    sweep = make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs)
+    found = compared(sweep)
+    assert [(g.data, g.place, g.p) for g in found.groups] == [(1, 1, None), (2, 1, None)]
+    assert f"(runs on digits {key}=5: 5, digits {key}=10: 5)" in found.warning
+
+
 def test_few_repetitions_are_not_tested(workdir):
     found = compared(made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}))
     assert [group.verdict for group in found.groups] == ["best", "too few runs to tell"]
@@ -219,7 +258,7 @@ def test_copies_of_a_run_are_no_repetitions(workdir):
     found = compared(*copies, cut, whole)
     (group,) = found.groups
     assert (group.values, [member.path for member in group.members]) == ([0.5, 0.4], [copies[0], whole])
-    told = "5 runs are left out: they have the configuration, seed and fold of another run, which counts once"
+    told = "5 runs are left out: they have the configuration, seed, fold and split of another run, which counts once"
     assert told in found.notes
     assert [len(group.values) for group in compared(*copies[:2]).groups] == [1]
 

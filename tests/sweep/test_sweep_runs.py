@@ -39,6 +39,22 @@ def test_a_grid_runs_every_job_and_ranks_them(workdir, dltrain, capfd):
     assert (job_at(folder, 0) / "run.log").stat().st_size > 0
 
 
+def test_splits_of_other_sizes_are_not_ranked_and_seeds_of_the_split_repeat(workdir, dltrain, capfd):
+    """Both were choices, tested as if all were scored on the same samples, and the `best` seed was advised to go lower."""
+    assert (
+        dltrain("-m", "dataset=iris", "dataset.val_fraction=0.1,0.3", "dataset.split_seed=0,1", "epochs=1")
+        == 0
+    )
+    printed = " ".join(capfd.readouterr().out.split())
+    folder = sweep_folder(workdir)
+    assert "configurations that differ in dataset.val_fraction are scored on different samples" in printed
+    assert "other samples" in printed and "split_seed is" not in printed
+    assert "split_seed" not in (folder / "best.yaml").read_text()
+    assert dltrain("compare", str(folder)) == 0
+    told = " ".join(capfd.readouterr().out.split())
+    assert "dataset.val_fraction=0.1: 2, iris dataset.val_fraction=0.3: 2" in told
+
+
 def test_a_job_equals_a_run_of_its_own(workdir, dltrain, train):
     dltrain("-m", "lr=0.01", "epochs=2", "quiet=true", "threads=1")
     job = job_at(sweep_folder(workdir), 0)

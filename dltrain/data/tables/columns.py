@@ -328,6 +328,7 @@ class Columns:
         return StrayValues(problem, words, cure, self.reading.missing_words, what)
 
     def _number(self, name: str, values: Floats, unit: str = "") -> Column | LeftOut:
+        values = values if unit else self.reading.without_missing(values)
         infinite = np.flatnonzero(np.isinf(values))
         if len(infinite):
             row = int(infinite[0])
@@ -443,6 +444,7 @@ class Columns:
         return self._levels_of(name, coded, ~missing)
 
     def _number_levels(self, name: str, values: Floats) -> Column:
+        values = self.reading.without_missing(values)
         levels, codes = np.unique(values, return_inverse=True)
         known = int((~np.isnan(levels)).sum())
         codes = np.where(np.isnan(values), -1, codes).astype(np.int32)
@@ -601,6 +603,8 @@ class Columns:
             )
 
     def _fitting(self, name: str, wanted: Format, values: Floats) -> Column:
+        if wanted.kind == "number" and not wanted.unit:
+            values = self.reading.without_missing(values)
         bad = (
             np.isinf(values) if wanted.kind == "number" else ~np.isin(values, (0.0, 1.0)) & ~np.isnan(values)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -20,6 +21,7 @@ from dltrain.data.tables.rules import Kind
 from dltrain.data.tables.text import DIGITS, alike
 from dltrain.text import counted
 
+_CHANCE = 1e-9
 _TELLING = 100  # fewer rows do not tell that a column alone gives the classes
 LISTED = 20  # columns that are left out and named in the header
 
@@ -72,7 +74,7 @@ def _forms(chosen: Sequence[Column]) -> list[str]:
 
 
 def constant_notes(chosen: Sequence[Column]) -> list[str]:
-    """Return a note about the columns that have one value; they stay, since a later file may have others."""
+    """Return a note about the columns of one value that the user keeps."""
     names = [column.name for column in chosen if column.is_constant]
     return [f"constant {some(names, 6)} · the same value in every row"] * bool(names)
 
@@ -175,10 +177,31 @@ def telling_notes(columns: Sequence[Column], targets: Tensor, target: str) -> li
     names = [
         c.name for c in columns if c.format.kind != "date" and _tells(c, classes, 1000) and _tells(c, classes)
     ]
-    if not names:
-        return []
-    cure = f"if it is known only after the target, leave it out: {typed('drop', names[:6])}"
-    return [f"alone    {some(names, 6)}: each value occurs with one value of {target} only; {cure}"]
+    notes = []
+    if names:
+        notes.append(
+            f"alone    {some(names, 6)}: each value occurs with one value of {target} only; {_known_after(names)}"
+        )
+    for what, filled in (("filled", True), ("missing", False)):
+        names = [c.name for c in columns if _of_one_class(c.missing != filled, classes)]
+        if names:
+            notes.append(
+                f"alone    {some(names, 6)}: {what} in rows of one value of {target} only; {_known_after(names)}"
+            )
+    return notes
+
+
+def _known_after(names: Sequence[str]) -> str:
+    return f"if it is known only after the target, leave it out: {typed('drop', names[:6])}"
+
+
+def _of_one_class(rows: NDArray[np.bool_], classes: NDArray[np.int64]) -> bool:
+    """Whether these rows, and not all, have one class, which would be rarer than `_CHANCE` if the class did not matter."""
+    found = classes[rows]
+    if not 0 < len(found) < len(classes) or (found != found[0]).any():
+        return False
+    share = float((classes == found[0]).mean())
+    return share < 1 and len(found) * math.log(share) < math.log(_CHANCE)
 
 
 def _tells(column: Column, classes: NDArray[np.int64], first: int | None = None) -> bool:

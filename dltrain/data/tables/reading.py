@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from dltrain.data.errors import DataError, some
 from dltrain.data.tables import text
 from dltrain.data.tables.amounts import bare
 from dltrain.data.tables.cures import typed
 from dltrain.data.tables.marks import mark_evidence, point_evidence
 from dltrain.data.tables.read import Table
-from dltrain.data.tables.text import Coded, Flags
+from dltrain.data.tables.rules import numbers_among
+from dltrain.data.tables.text import Coded, Flags, Floats
 
 _FIRST_ROWS = 1000
 _WORDS = {",": "comma", ".": "point"}
@@ -29,11 +32,32 @@ class Reading:
     has_keys: bool = True
     # the decimal marks of columns in the training, for another file; see `columns.known_marks`
     marks: Mapping[str, str] = field(default_factory=dict)
+    # of `missing_words`, those that some column had
+    met: set[str] = field(default_factory=set, compare=False)
 
     def missing(self, texts: Any, among_numbers: bool) -> Flags:
         """Tell which texts stand for a missing value."""
+        for word in {*self.missing_words} - self.met:
+            if text.is_word(texts, [word.strip().lower()]).any():
+                self.met.add(word)
         words = text.MISSING | {word.strip().lower() for word in self.missing_words}
         return text.is_word(texts, words | text.MISSING_AMONG_NUMBERS if among_numbers else words)
+
+    def without_missing(self, values: Floats) -> Floats:
+        """Return numbers with NaN for those that stand for a missing value, such as -999."""
+        for word in self.missing_words:
+            if (gone := np.isin(values, numbers_among([word]))).any():
+                self.met.add(word)
+                values = np.where(gone, np.nan, values)
+        return values
+
+    @property
+    def notes(self) -> list[str]:
+        """Name the words for missing values that no column had."""
+        unmet = [word for word in self.missing_words if word not in self.met]
+        return [f"words    no column has {some(map(repr, unmet))}, missing by dataset.missing_words"] * bool(
+            unmet
+        )
 
 
 class DecimalMarks:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -31,6 +33,20 @@ class Format:
     last_year: int = 0
     # whether dates have time zones, in some row; None in files of versions that did not write it
     zoned: bool | None = None
+
+    @property
+    def missing_numbers(self) -> tuple[float, ...]:
+        """Numbers that stand for a missing value, such as -999, in a column of numbers without a unit."""
+        return () if self.unit else numbers_among(self.missing_words)
+
+
+def numbers_among(words: Iterable[str]) -> tuple[float, ...]:
+    """Return the words that are finite numbers, as such: `-999` is `-999.0`, too."""
+    found = []
+    for word in words:
+        with suppress(ValueError):
+            found.append(float(word))
+    return tuple(number for number in found if math.isfinite(number))
 
 
 @dataclass(frozen=True)

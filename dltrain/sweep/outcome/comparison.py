@@ -1,8 +1,8 @@
 """Runs side by side: in which choices they differ, and whether their results do.
 
-Runs that differ in `seed` and `fold` alone are repetitions of one configuration; copies, with the same seed and fold, count once.
+Runs that differ in `seed`, `fold` and `dataset.split_seed` alone are repetitions of one configuration; copies, where these are the same, count once.
 A configuration gets the mean of its repetitions with Student's interval, and is tested against the best one: by a paired t-test
-where both have the same seeds and folds, else by Welch's t-test; corrected for the number of tests by Holm. Configurations are
+where both have the same seeds, folds and splits, else by Welch's t-test; corrected for the number of tests by Holm. Configurations are
 ranked and tested only among those that were trained on the same data.
 """
 
@@ -246,7 +246,7 @@ def _test(best: Group, other: Group) -> tuple[str, float | None]:
 
 
 def is_paired(left: Group, right: Group) -> bool:
-    """Return whether two configurations have the same seeds and folds, each once."""
+    """Return whether two configurations have the same seeds, folds and splits, each once."""
     return len(set(left.seeds)) == len(left.seeds) == len(right.seeds) and set(left.seeds) == set(right.seeds)
 
 

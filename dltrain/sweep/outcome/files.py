@@ -78,7 +78,7 @@ def _convert(table: Path) -> None:
 
 
 def write_best(plan: Plan, row: Row, catalogue: Catalogue, file: Path) -> None:
-    """Write best.yaml: the best configuration as a recipe for `experiment=`, without the seed and fold of its repetitions."""
+    """Write best.yaml: the best configuration as a recipe for `experiment=`, without what tells its repetitions apart."""
     import yaml
 
     overrides = plan.overrides(row.chosen)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dltrain.config.asked import options_of
-from dltrain.config.keys import REPLICATES, label
+from dltrain.config.keys import REPLICATES, SCORED_ON, label
 from dltrain.errors import typed
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.outcome import statistics
@@ -23,11 +23,11 @@ class Group:
         p: corrected p of the test against the best configuration; None where there is none
         test: the test: paired, welch, or "" for none
         verdict: the result of the test as text
-        copies: how many runs were left out, because one with the same seed and fold counts already
+        copies: how many runs were left out, because one with the same seed, fold and split counts already
         data: number of the set of data that it was trained on, from 1
         place: place among the configurations that were trained on the same data, from 1
-        prints: fingerprint of the data by fold: a table is encoded by the training samples, so by fold
-        places: index of a repetition by its seed and fold
+        prints: what it was scored on, by fold and seed of the split: a table is encoded by the training samples, so by these
+        places: index of a repetition by its seed, fold and seed of the split
     """
 
     choices: dict[str, Any]
@@ -42,11 +42,11 @@ class Group:
     copies: int = 0
     data: int = 1
     place: int = 1
-    prints: dict[Any, str] = field(default_factory=dict)
+    prints: dict[tuple[Any, ...], tuple[Any, ...]] = field(default_factory=dict)
     places: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
     def add(self, member: Member, value: float) -> None:
-        """Add a repetition with its value of the metric; of several with one seed and fold, the first whole run counts."""
+        """Add a repetition with its value of the metric; of copies the first whole run counts."""
         first = self.places.setdefault(member.replicate, len(self.members))
         if first < len(self.members) and member.replicate[0] is not None:
             self.copies += 1
@@ -55,7 +55,7 @@ class Group:
             return
         self.members.append(member)
         self.values.append(value)
-        self.prints.setdefault(member.config.get("fold"), member.fingerprint)
+        self.prints.setdefault(member.replicate[1:], member.scored_on)
 
     @property
     def name(self) -> str:
@@ -76,8 +76,8 @@ def grouped(members: Sequence[Member], metric: str) -> list[Group]:
     for member, choices in zip(members, choices_of(members), strict=True):
         kept = {key: value for key, value in choices.items() if key not in REPLICATES}
         alike = groups.setdefault(repr(kept), [])
-        fold, seen = member.config.get("fold"), member.fingerprint
-        group = next((group for group in alike if group.prints.get(fold, seen) == seen), None)
+        part, seen = member.replicate[1:], member.scored_on
+        group = next((group for group in alike if group.prints.get(part, seen) == seen), None)
         if group is None:
             group = Group(kept, [], [])
             alike.append(group)
@@ -93,8 +93,8 @@ def grouped(members: Sequence[Member], metric: str) -> list[Group]:
 
 
 def number_data(groups: Sequence[Group]) -> None:
-    """Give the configurations of the same data the same number: those that share the fingerprint of a fold."""
-    numbers: dict[tuple[Any, str], int] = {}
+    """Give the configurations of the same data the same number: those that share what a fold or split was scored on."""
+    numbers: dict[tuple[Any, ...], int] = {}
     for group in groups:
         seen = list(group.prints.items())
         group.data = next(
@@ -105,22 +105,28 @@ def number_data(groups: Sequence[Group]) -> None:
 
 
 def data_names(parts: Sequence[Sequence[Group]]) -> list[str]:
-    """Return a name for each set of data: the dataset, with the fingerprint where several sets have that name."""
+    """Return a name for each set of data: the dataset, with its fingerprint and then its split where several sets have that name."""
     firsts = [part[0].members[0] for part in parts]
-    words = [str(first.config.get("dataset") or "unknown data") for first in firsts]
-    return [
-        word if words.count(word) == 1 else f"{word} {first.fingerprint[:8] or '(unknown)'}"
-        for word, first in zip(words, firsts, strict=True)
-    ]
+    names = [str(first.config.get("dataset") or "unknown data") for first in firsts]
+    keys = [key for key in SCORED_ON[1:] if len({str(first.config.get(key)) for first in firsts}) > 1]
+    prints = [first.fingerprint[:8] or "(unknown)" for first in firsts]
+    splits = [label({key: first.config.get(key) for key in keys}) for first in firsts]
+    for more in (prints, splits) if len(set(prints)) > 1 else (splits,):
+        names = [
+            name if names.count(name) == 1 else f"{name} {text}".strip()
+            for name, text in zip(names, more, strict=True)
+        ]
+    return names
 
 
 def repeated(group: Group) -> str:
-    """Return the command that trains a configuration with enough seeds, on the folds that its runs have."""
+    """Return the command that trains a configuration with enough seeds, on the folds and splits that its runs have."""
     member = group.members[0]
     again = {"seed": list(range(statistics.ENOUGH))}
-    folds = {fold for run in group.members if isinstance(fold := run.config.get("fold"), int)}
-    if len(folds) > 1:
-        again["fold"] = sorted(folds)
+    for key in REPLICATES[1:]:
+        values = {value for run in group.members if isinstance(value := run.config.get(key), int)}
+        if len(values) > 1:
+            again[key] = sorted(values)
     kept = [text for text in member.overrides if text.lstrip("+").partition("=")[0] not in again]
     axes = [f"{key}={','.join(map(str, values))}" for key, values in again.items()]
     options = zip(
@@ -139,4 +145,4 @@ def copies_notes(groups: Sequence[Group]) -> list[str]:
     if not copies:
         return []
     what = "1 run is left out: it has" if copies == 1 else f"{copies} runs are left out: they have"
-    return [f"{what} the configuration, seed and fold of another run, which counts once"]
+    return [f"{what} the configuration, seed, fold and split of another run, which counts once"]

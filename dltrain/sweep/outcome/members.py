@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.keys import differences, keys_given
+from dltrain.config.keys import REPLICATES, SCORED_ON, differences, keys_given
 from dltrain.config.saved import flat, load_bounded
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import SWEEP_RECORD
@@ -18,6 +18,8 @@ from dltrain.storage.summary import read_json, read_summary
 
 # fields of a summary that a table of runs shows
 _SHOWN = ("status", "metric", "objective", "best_epoch", "seconds")
+# data that moved are the same data
+_FINGERPRINTED = ("dataset", "dataset.path", "dataset.root", "dataset.test_path")
 _NO_SCORES = ("epoch", "step", "lr", "seconds", "images_per_second", "grad_norm")
 
 
@@ -66,8 +68,16 @@ class Member:
 
     @property
     def replicate(self) -> tuple[Any, ...]:
-        """Return the keys in which the repetitions of a configuration differ: seed and fold."""
-        return self.summary.get("seed", self.config.get("seed")), self.config.get("fold")
+        """Return the values in which the repetitions of a configuration differ: seed, fold and seed of the split."""
+        first, *others = REPLICATES
+        return self.summary.get(first, self.config.get(first)), *(self.config.get(key) for key in others)
+
+    @property
+    def scored_on(self) -> tuple[Any, ...]:
+        """Return what decides on which samples it is scored, beside the repetition: the data, and how they are split."""
+        return self.fingerprint, *(
+            str(self.config.get(key)) for key in SCORED_ON if key not in _FINGERPRINTED
+        )
 
     @cached_property
     def scores(self) -> dict[str, float]:

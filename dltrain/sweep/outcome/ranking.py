@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Any
 
-from dltrain.config.keys import REPLICATES
+from dltrain.config.keys import REPLICATES, splits_data
 from dltrain.direction import Mode, rank_of_mean
 from dltrain.sweep.jobs import Chosen, Job, label
 from dltrain.sweep.outcome import statistics
@@ -39,6 +40,11 @@ class Row:
         found = [value for job in self.jobs if (value := job.number_at_best(name)) is not None]
         return statistics.mean_and_deviation(found)[0] if len(found) == len(self.jobs) else None
 
+    @property
+    def scored_on(self) -> dict[str, object]:
+        """Return its choices that decide on which samples it is scored."""
+        return {key: value for key, value in self.chosen.items() if splits_data(key)}
+
     def label(self) -> str:
         return label(self.chosen) or "(the defaults)"
 
@@ -59,13 +65,20 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
             rows.append(Row(chosen, members, values, mean, deviation, statistics.half_width(values)))
     rows.sort(key=lambda row: rank_of_mean(row.values, row.complete, plan.mode))
     if len(plan.replicates) > 1 and rows and rows[0].complete:
-        for row, verdict in zip(
-            rows[1:], statistics.verdicts(rows[0].values, [row.values for row in rows[1:]]), strict=True
-        ):
-            row.verdict = verdict if row.complete else "a repetition failed"
+        judge(rows)
     if plan.objectives:
         mark_trade_offs(plan, rows)
     return rows
+
+
+def judge(rows: list[Row]) -> None:
+    """Test the best configuration against the others that are scored on the same samples."""
+    alike = [row for row in rows[1:] if row.scored_on == rows[0].scored_on]
+    verdicts = statistics.verdicts(rows[0].values, [row.values for row in alike])
+    for row in rows[1:]:
+        row.verdict = "other samples"
+    for row, verdict in zip(alike, verdicts, strict=True):
+        row.verdict = verdict if row.complete else "a repetition failed"
 
 
 def mark_trade_offs(plan: Plan, rows: list[Row]) -> None:
@@ -105,6 +118,8 @@ def edges(plan: Plan, rows: list[Row]) -> list[str]:
     found = []
     shares = importance(plan, rows)
     for axis in plan.search_axes:
+        if splits_data(axis.name):
+            continue
         value = rows[0].chosen.get(axis.name)
         side = _edge(axis, value)
         if side and shares.get(axis.name, 1.0) >= MATTERS:
@@ -166,12 +181,15 @@ def uncertainty(plan: Plan, rows: list[Row]) -> dict[str, tuple[float, float, fl
 def _parts(axis: Axis, complete: list[Row]) -> list[list[float]]:
     """Return the objectives by the value of an axis: of a range, by the quarter; of rows without the axis, apart."""
     groups: dict[object, list[float]] = {}
-    order = sorted(
-        (i for i, row in enumerate(complete) if axis.name in row.chosen),
-        key=lambda i: 0 if axis.options else complete[i].chosen[axis.name],
-    )
-    for place, i in enumerate(order):
-        part = complete[i].chosen[axis.name] if axis.options else place * 4 // len(order)
-        groups.setdefault(part, []).append(complete[i].mean)
+    values = sorted(row.chosen[axis.name] for row in complete if axis.name in row.chosen)
+    for row in complete:
+        if axis.name in row.chosen:
+            value = row.chosen[axis.name]
+            groups.setdefault(value if axis.options else _quarter(value, values), []).append(row.mean)
     inactive = [row.mean for row in complete if axis.name not in row.chosen]
     return [*groups.values(), *([inactive] if inactive else [])]
+
+
+def _quarter(value: float, ordered: list[float]) -> int:
+    """Return in which quarter of the ordered values a value lies; equal ones lie together, by the middle of their places."""
+    return 2 * (bisect_left(ordered, value) + bisect_right(ordered, value) - 1) // len(ordered)

@@ -253,7 +253,7 @@ def listed(axes: Sequence[Axis], limit: int | None, shuffle: bool) -> Table:
 
 
 def repetitions_of(axes: Sequence[Axis]) -> list[Chosen]:
-    """Return the repetitions of a configuration, as values of the axes seed and fold."""
+    """Return the repetitions of a configuration, as values of the axes seed, fold and dataset.split_seed."""
     return list(grid([axis for axis in axes if axis.name in REPLICATES]))
 
 

@@ -30,7 +30,7 @@ class Plan:
     """One sweep, checked. `configurations` are those of a grid, None for a search."""
 
     axes: list[Axis]
-    # the repetitions of a configuration, as values of the axes seed and fold
+    # the repetitions of a configuration, as values of the axes seed, fold and dataset.split_seed
     replicates: list[dict[str, Any]]
     fixed: list[str]  # overrides of every job
     settings: dict[str, Any]  # the keys of conf/sweep

@@ -175,7 +175,7 @@ def axes_of(
     for axis in axes:
         if axis.when and {axis.name, *axis.when} & set(REPLICATES):
             raise UserError(
-                f"`sweep.space.{axis.name}.when`: every configuration is repeated for each seed and fold, so they have no conditions. "
+                f"`sweep.space.{axis.name}.when`: every configuration is repeated for each seed, fold and split seed, so they have no conditions. "
                 "Leave `when` out"
             )
         if axis.name in REPLICATES and not axis.options:

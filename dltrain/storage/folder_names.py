@@ -7,6 +7,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -102,7 +103,8 @@ def below(folder: Path) -> Iterator[Path]:
                 f"{folder} has folders that are nested more than {MAX_NESTED} deep, which no run makes, such as "
                 f"{Path(*here.relative_to(folder).parts[:2])}.\nRemove them."
             )
-        with os.scandir(here) as entries:
+        # a job that has not begun has no folder, and another process may delete one
+        with suppress(FileNotFoundError, PermissionError), os.scandir(here) as entries:
             for entry in entries:
                 yield Path(entry.path)
                 if entry.is_dir(follow_symlinks=False):

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any
 
@@ -62,26 +62,6 @@ def to_plain(axes: list[Axis]) -> list[dict[str, Any]]:
     """Axes as JSON data, for sweep.json."""
     plain: list[dict[str, Any]] = json.loads(json.dumps([asdict(axis) for axis in axes]))
     return plain
-
-
-def is_plain(value: object) -> bool:
-    """Return whether a value has the form of an axis in `to_plain`; a record may come from elsewhere."""
-    if not isinstance(value, dict) or not {"name", "options", "low", "high"} <= value.keys():
-        return False
-    axis = {"log": False, "whole": False, "when": {}} | value
-    numbers, texts = (axis["low"], axis["high"]), [axis["name"]]
-    if not isinstance(axis["options"], list) or not isinstance(axis["when"], dict):
-        return False
-    for option in (*axis["options"], *axis["when"].items()):
-        if not (isinstance(option, list | tuple) and len(option) == 2 and isinstance(option[1], list)):
-            return False
-        texts += [option[0], *option[1]]
-    return (
-        value.keys() <= {field.name for field in fields(Axis)}
-        and all(isinstance(text, str) for text in texts)
-        and all(type(number) in (int, float) for number in numbers)
-        and type(axis["log"]) is type(axis["whole"]) is bool
-    )
 
 
 def from_plain(items: list[dict[str, Any]]) -> list[Axis]:

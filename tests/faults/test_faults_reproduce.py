@@ -434,3 +434,10 @@ def test_what_makes_no_sense_is_refused(small, dltrain, arguments, rule):
         dltrain("reproduce", small, *arguments)
     with pytest.raises(UserError, match="Name one run folder"):
         dltrain("reproduce")
+
+
+def test_an_objective_without_data_is_sound_and_the_same(workdir, dltrain, capsys):
+    dltrain("dataset=none", "model=rosenbrock", "steps=10", "threads=1", "quiet=true", "name=x")
+    run = only_run(workdir, "x").path
+    assert dltrain("verify", run) == 0
+    honest(dltrain, capsys, run)

@@ -26,6 +26,8 @@ from dltrain.config.door import Door
 from dltrain.config.keys import LENGTH, is_safe
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
+from dltrain.data.prepare import fingerprint_of
+from dltrain.data.synthetic import none
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem, DataProblem, UserError
 from dltrain.loggers.events import EARLIER, EVENT_FILES, Best
@@ -432,10 +434,11 @@ def contract(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare data.json with the checkpoints."""
     known = records.contract
     if known is None:
-        # objectives have no data, and the same fingerprint as any other of them
-        has_data = not isinstance(records.config, Config) or "_target_" in records.config.dataset
-        for found in records.checkpoints if has_data else ():
-            if not FACTS_SINCE_HASHES.isdisjoint(found.manifest) and found.manifest.get("fingerprint"):
+        # objectives have no data, and a fingerprint of their own
+        without = (None, "", fingerprint_of(none()))
+        for found in records.checkpoints:
+            known_data = found.manifest.get("fingerprint") not in without
+            if not FACTS_SINCE_HASHES.isdisjoint(found.manifest) and known_data:
                 yield Finding("data.json", "it is missing", f"that of {records.name(found.folder)}")
                 return
         return

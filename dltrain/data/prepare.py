@@ -152,6 +152,7 @@ def prepare(
         _spec(raw, positions, normalizing, class_weights),
         target_scale=scale.to(device) if scale else None,
         class_counts=counts,
+        value_range=found.brightness if contract is None else contract.brightness,
     )
     present = {name: chosen for name, chosen in zip(SPLIT_NAMES, positions, strict=True) if len(chosen)}
     source = Source(present, raw.targets, raw.locate)

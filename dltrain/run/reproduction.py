@@ -51,7 +51,7 @@ ROUNDING = 1e-5
 FACTS = ("parameters", "metric", "mode", "seed")
 ENDING = ("epochs", "steps", "constant")
 # fields of data.json that earlier versions did not write, and texts for people
-NEWER, TOLD = ("content", "files", "outputs"), ("left_out", "skipped")
+NEWER, TOLD = ("content", "files", "outputs", "value_range"), ("left_out", "skipped")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 Columns are matched by name. What differs is refused with the difference; a level that the training split did not have
 has no feature and counts as none of the known ones.
+
+The file is long because what is written, what a stranger's file may hold and what other data are held to are one list of fields.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Columns are matched by name. What differs is refused with the difference; a level that the training split did not have
 has no feature and counts as none of the known ones.
+
+The file is long because what is written, what a stranger's file may hold and what other data are held to are one list of fields.
 """
 
 from __future__ import annotations
@@ -341,6 +343,7 @@ def _check_types(contract: Contract) -> None:
         and len(contract.target_mean) == len(contract.target_std)
         and all(isinstance(value, dict) for value in (contract.skipped, contract.left_out, contract.sizes))
         and all(isinstance(value, str) for value in (*contract.skipped.values(), *contract.left_out.values()))
+        and all(type(contract.sizes.get(name)) is int and contract.sizes[name] >= 0 for name in SPLIT_NAMES)
         and all(isinstance(number, int | float) for number in contract.value_range)
         and len(contract.value_range) in (0, 2)
         and isinstance(contract.content, str)

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from dltrain.cli import dispatch
 from dltrain.commands import init
 from dltrain.commands.complete import candidates, split
-from dltrain.errors import UserError
+from dltrain.errors import ResourceProblem, UserError
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_written_is_left_as_it_was(workdir, monkeypatch,
         return open(file, mode)
 
     monkeypatch.setattr(init, "open", failing, raising=False)
-    refused = UserError if isinstance(error, PermissionError) else type(error)
+    refused = ResourceProblem if isinstance(error, PermissionError) else type(error)
     with pytest.raises(refused):
         dispatch(["init", "a/b"])
     assert not any(workdir.iterdir())

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dltrain.commands.asked import TEXT, TEXTS, document_schema, print_json, read_options
-from dltrain.errors import DISK, UserError, typed
+from dltrain.errors import DENIED, DISK, ResourceProblem, UserError, typed
 from dltrain.screen.table import write
 from dltrain.text import first_line, short_path
 
@@ -51,8 +51,8 @@ def run(arguments: list[str]) -> int:
 def write_project(folder: Path) -> dict[str, str]:
     """Write the files of the project into a folder, all or none; return their names, each with its first line.
 
-    Raises UserError where the folder is not empty, is a file, or cannot be written; ResourceProblem by way of OSError for a
-    full disk.
+    Raises UserError where the folder is not empty, is a file, or cannot be made; ResourceProblem where its permissions forbid
+    it, and by way of OSError for a full disk.
     """
     check_empty(folder)
     contents = dict(project())
@@ -70,7 +70,8 @@ def write_project(folder: Path) -> dict[str, str]:
     except BaseException as error:
         remove(made)
         if isinstance(error, OSError) and error.errno not in DISK:
-            raise UserError(
+            kind = ResourceProblem if error.errno in DENIED else UserError
+            raise kind(
                 f"`{folder}` cannot be written ({error.strerror}). Name another folder: dltrain init FOLDER"
             ) from None
         raise

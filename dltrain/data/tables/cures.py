@@ -12,6 +12,7 @@ import pyarrow as pa
 from dltrain.data.errors import DataError
 from dltrain.data.tables import text
 from dltrain.data.tables.amounts import quantities
+from dltrain.data.tables.durations import UNIT, are_durations
 from dltrain.data.tables.rules import Format
 from dltrain.errors import assigned, in_quotes
 
@@ -61,8 +62,12 @@ def unfit_cure(wanted: Format, bad: str, given: Iterable[str]) -> str:
     one = pa.array([bad])
     if wanted.unit == "%" and text.is_number(one)[0]:
         return "write the numbers of this column as percents, such as 27%"
+    if wanted.unit == UNIT and re.search(r"\d", bad):
+        return "write the durations of this column as 17:25:00, 1 days 17:25:00, PT17H25M or 62700 s"
     if wanted.unit not in ("", "%") and re.search(r"\d", bad):
         return f"write the amounts of this column in {wanted.unit}"
+    if wanted.kind == "number" and not wanted.unit and are_durations(one)[0]:
+        return "write the durations of this column as plain numbers, as in the training"
     if wanted.kind == "number" and not wanted.unit and (unit := str(quantities(one).units[0])):
         return f"write the numbers of this column without {unit}, as in the training"
     if wanted.kind == "number" and text.is_percent(one)[0]:

@@ -55,7 +55,9 @@ class Reading:
     def notes(self) -> list[str]:
         """Name the words for missing values that no column had."""
         unmet = [word for word in self.missing_words if word not in self.met]
-        return [f"words    no column has {some(map(repr, unmet))}, missing by dataset.missing_words"] * bool(unmet)
+        return [f"words    no column has {some(map(repr, unmet))}, missing by dataset.missing_words"] * bool(
+            unmet
+        )
 
 
 class DecimalMarks:

@@ -63,7 +63,9 @@ def repeats_cure(dataset: Node) -> str:
     if "group_column" in dataset and dataset["group_column"] is None:
         ways.append("to keep the rows of one person or thing in one split: dataset.group_column=COLUMN")
     if (path := dataset.get("path")) and str(path).lower().endswith((".csv", ".tsv", ".txt")):
-        ways.append(f"to leave out copies of rows: awk '!seen[$0]++' {shlex.quote(os.path.expanduser(str(path)))} > once.csv")
+        ways.append(
+            f"to leave out copies of rows: awk '!seen[$0]++' {shlex.quote(os.path.expanduser(str(path)))} > once.csv"
+        )
     return "\n".join(ways)
 
 

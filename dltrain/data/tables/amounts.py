@@ -120,8 +120,8 @@ def opened(texts: Any) -> Any:
 
 
 def are_measured(texts: Any) -> bool:
-    """Tell whether all texts are numbers with a common unit of measurement."""
-    return set(quantities(texts).units.tolist()) <= MEASURES
+    """Tell whether all texts are numbers with a common unit of measurement, or durations."""
+    return set(quantities(texts).units.tolist()) <= MEASURES | durations.SECONDS.keys()
 
 
 def bare(texts: Any, measured: bool = True) -> Any:

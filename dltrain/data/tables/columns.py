@@ -22,7 +22,6 @@ from dltrain.data.tables.amounts import (
     MEASURES,
     amounts,
     are_measured,
-    bare,
     is_closed,
     opened,
     quantities,
@@ -32,6 +31,7 @@ from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_duration,
 from dltrain.data.tables.century import has_century, in_century, last_year_of
 from dltrain.data.tables.cures import (
     StrayValues,
+    are_numbers,
     call_missing,
     date_cure,
     dates_cure,
@@ -330,7 +330,7 @@ class Columns:
         )
         strays = coded.texts.filter(pa.array(odd))
         # a number is no word for a missing value: it would be missing in other columns, too
-        numbers = text.looks_like_numbers(bare(strays, measured=False)).any() or are_measured(strays)
+        numbers = are_numbers(strays).any() or are_measured(strays)
         words = [] if numbers else strays.to_pylist()
         return StrayValues(problem, words, cure, self.reading.missing_words, what)
 
@@ -618,7 +618,7 @@ class Columns:
                 value = str(coded.texts[int(coded.codes[row])].as_py())
                 self.broken.setdefault(row, f"column {name!r} holds {what}, but {short(value)}")
             strays = coded.texts.filter(pa.array(bad))
-            numeric = text.looks_like_numbers(bare(strays)) | (quantities(strays).units != "")
+            numeric = are_numbers(strays) | (quantities(strays).units != "")
             words = strays.filter(pa.array(~numeric & ~text.is_date_like(strays)))
             self._odd_words |= dict.fromkeys(words.to_pylist()) if wanted.kind != "boolean" else {}
             return

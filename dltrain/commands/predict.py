@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 HELP = """
     RUN is a run folder; several are an ensemble, whose outputs are averaged as in `dltrain evaluate`.
-    FILE is a table (CSV, TSV, Parquet, Arrow), an array file (.npz, .npy), an image, a folder of images, or - for CSV
-    from standard input. Columns are matched by name; the target may be missing.
+    FILE is a table (CSV, TSV, Parquet, Arrow, JSON: a list of rows, .jsonl), an array file (.npz, .npy), an image, a folder of
+    images, or - for CSV from standard input. Columns are matched by name; the target may be missing.
 
   --split test                       the rows of a split of the data of the training (train, val or test), beside the
                                      truth, in place of FILE

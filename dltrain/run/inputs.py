@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 NAMED = 20  # broken rows that are named one by one
 ARRAYS = (".npz", ".npy")
-TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".gz", ".bz2", ".zst")
+TABLES = (
+    *(".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson"),
+    *(".parquet", ".pq", ".arrow", ".feather", ".ipc", ".gz", ".bz2", ".zst"),
+)
 
 
 # What a user names ------------------------------------------------------------------------------------------------
@@ -118,7 +121,7 @@ def takes_of(contract: Contract) -> str:
     """Return what the model takes, as the end of a sentence."""
     if contract.columns:
         names = some(repr(rule.name) for rule in contract.columns)
-        return f"the model takes the columns of a table (CSV, Parquet, Arrow), by name: {names}"
+        return f"the model takes the columns of a table (CSV, Parquet, Arrow, JSON), by name: {names}"
     shape = ", ".join(map(str, contract.input_shape))
     if len(contract.input_shape) == 3:
         _, height, width = contract.input_shape
@@ -230,7 +233,7 @@ def _columns_of(data: Any, contract: Contract) -> Mapping[str, Any]:
     )
     raise DataError(
         f"{type(data).__name__}{shape} has no column names, and the model takes columns by name: {names}\n"
-        "give a dict of columns, a list of dicts, a DataFrame, or the path of a CSV or Parquet file"
+        "give a dict of columns, a list of dicts, a DataFrame, or the path of a CSV, Parquet or JSON file"
     )
 
 

@@ -46,12 +46,15 @@ class Given:
         name: a path, or `-` for `content`
         content: the text of a CSV file that came from standard input
         tolerant: leave out what cannot be read, and say so, instead of raising DataError
+        kept: columns of a table that are copied beside the predictions
     """
 
-    def __init__(self, name: str, content: bytes | None = None, tolerant: bool = False) -> None:
+    def __init__(
+        self, name: str, content: bytes | None = None, tolerant: bool = False, kept: Sequence[str] = ()
+    ) -> None:
         self.path = Path(os.path.expanduser(name))
         self.name = "standard input" if content is not None else name
-        self.content, self.tolerant = content, tolerant
+        self.content, self.tolerant, self.kept = content, tolerant, kept
         self._tables: dict[str, Table] = {}
 
     def table(self, delimiter: str = "auto") -> Table:
@@ -95,6 +98,7 @@ class Given:
             self.tolerant,
             [str(word) for word in dataset.get("missing_words", ())],
             str(dataset.get("date_format", "auto")),
+            self.kept,
         )
 
     def _arrays(self, contract: Contract, dataset: Node) -> Samples:
@@ -164,12 +168,13 @@ def rows_of(
     tolerant: bool = False,
     missing_words: Sequence[str] = (),
     date_format: str = "auto",
+    kept: Sequence[str] = (),
 ) -> InMemory:
     """Return the rows of a table as the contract encodes them. Raises DataError for what does not fit."""
     if not len(table):
         return InMemory(torch.empty(0), broken=_broken(table, table.broken))
     rows = contract.encode_table(table, False, decimal, tolerant, missing_words, date_format)
-    used = {rule.name for rule in (*contract.columns, *contract.targets)}
+    used = {*kept, *(rule.name for rule in (*contract.columns, *contract.targets))}
     extra = [name for name in table.columns if name not in used]
     unused = (f"unused   columns of {table.path.name}: {some(extra)}",) if extra else ()
     broken = _broken(table, sorted(rows.broken))

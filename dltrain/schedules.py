@@ -552,9 +552,10 @@ class Plateau:
         s ← factor·s after patience evaluations in a row without improvement
         value = end + (start − end)·s; it multiplies lr
 
-    An evaluation whose metric is NaN or inf is left out: it neither improves nor counts, and the run says so. The count of
-    evaluations restarts after each change of s. The only schedule with a state: the trainer calls `observe` after each
-    evaluation. Raises ValueError for mode=auto if the direction of the metric is unknown.
+    An evaluation whose metric is NaN or inf is left out: it neither improves nor counts, and the run says so. Evaluations of
+    the warm-up do not count either. The count of evaluations restarts after each change of s. The only schedule with a state:
+    the trainer calls `observe` after each evaluation. Raises ValueError for mode=auto if the direction of the metric is
+    unknown.
 
     Symbols: s = 1 at the start; best = metric at the last improvement
     Use: when the length of training is not known in advance.
@@ -594,17 +595,20 @@ class Plateau:
         # evaluations since the last improvement or change
         self.stale = 0
         self.changes = 0
+        self._warmup = span.warmup
         self._schedule = span.between(start, end, lambda step: self.factor**self.changes)
 
     def __call__(self, step: int) -> float:
         return self._schedule(step)
 
-    def observe(self, metric: float) -> None:
-        """Record the metric of one evaluation; NaN and inf say nothing about progress."""
+    def observe(self, metric: float, step: int) -> None:
+        """Record the metric of the evaluation after `step` updates; NaN and inf say nothing about progress."""
         if not math.isfinite(metric):
             return
         if improves(metric, self.best, self.mode, self.min_delta):
             self.best, self.stale = metric, 0
+            return
+        if step <= self._warmup:
             return
         self.stale += 1
         if self.stale >= self.patience:

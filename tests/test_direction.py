@@ -54,6 +54,12 @@ def test_it_is_known_without_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_columns_that_are_no_scores_have_no_neighbor():
+    """`Did you mean val/r2`, of a classification."""
+    (said,) = problems({"early_stopping": {"metric": "lr", "mode": "auto"}}, ["r2", "f1"]).values()
+    assert "Did you mean" not in said and "Say which: early_stopping.mode=min" in said
+
+
 def test_auto_follows_the_metric_and_an_unknown_one_is_refused():
     assert (resolve_mode("val/accuracy", "auto"), resolve_mode("train/loss", "auto")) == ("max", "min")
     assert resolve_mode("val/mine", "max") == "max"

@@ -126,7 +126,7 @@ PLATEAUS = [
 def test_plateau_follows_its_rule_on_a_recorded_metric(metrics, settings, changes):
     plateau, values = Plateau(TOTAL, EPOCH, factor=0.5, patience=2, end=0.2, **settings), []
     for metric in metrics:
-        plateau.observe(metric)
+        plateau.observe(metric, 50)
         values.append(plateau(50))
     assert values == pytest.approx([0.2 + 0.8 * 0.5**count for count in changes])
 
@@ -138,7 +138,7 @@ def test_plateau_equals_torchs_on_a_random_curve():
     ours = Plateau(TOTAL, EPOCH, factor=0.5, patience=3)  # torch changes one evaluation after its patience
     for metric in torch.rand(60, generator=generator).tolist():
         theirs.step(metric)
-        ours.observe(metric)
+        ours.observe(metric, 1)
         assert ours(0) == optimizer.param_groups[0]["lr"]
 
 
@@ -149,15 +149,21 @@ def test_plateau_resumes_from_every_evaluation():
         for index, metric in enumerate(metrics):
             if index == cut:
                 resumed.load_state_dict(straight.state_dict())
-            straight.observe(metric)
+            straight.observe(metric, index + 1)
             if index >= cut:
-                resumed.observe(metric)
+                resumed.observe(metric, index + 1)
         assert resumed.state_dict() == straight.state_dict()
 
 
 def test_plateau_warms_up():
     plateau = Plateau(TOTAL, EPOCH, warmup_steps=3, patience=1)
     assert [plateau(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    # the rate fell inside the warm-up: 0.235, 0.471, 0.353
+    rates = []
+    for step in range(6):
+        rates.append(plateau(step))
+        plateau.observe(1.0, step + 1)
+    assert rates == [0.25, 0.5, 0.75, 1.0, 0.5, 0.25]
 
 
 GROUPS = ("schedule", "momentum_schedule", "penalty_schedule")

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from dltrain.data.errors import DataError
+from dltrain.data.exact import KEPT
+
 BYTE = 255.0  # uint8 images are read as fractions of full brightness, so that statistics are in [0, 1]
 
 
@@ -39,6 +42,8 @@ def normalizer(
     if mode not in ("unit", "center", "none"):
         raise ValueError(f"dataset.normalize is {mode!r}; it must be unit, center or none")
     mean, std = moments(inputs)
+    if mode != "none":
+        _check(mean, std)
     if mode == "none":
         mean = torch.zeros_like(mean)
     if mode != "unit":
@@ -51,14 +56,31 @@ def moments(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     if not isinstance(inputs, Tensor) or inputs.dtype == torch.uint8:
         mean, variance = _byte_moments(inputs.split(4096) if isinstance(inputs, Tensor) else inputs)
         axes = inputs.ndim - 2 if isinstance(inputs, Tensor) else 2
+        # rounding leaves a constant feature a tiny variance, by which nothing must be divided
+        constant = variance <= (1e-7 * mean.abs().clamp_min(1e-30)).square()
     else:
-        variance, mean = torch.var_mean(inputs.double(), (0, *range(2, inputs.ndim)), correction=0)
+        others = (0, *range(2, inputs.ndim))
+        variance, mean = torch.var_mean(inputs.double(), others, correction=0)
+        constant = inputs.amax(others) == inputs.amin(others)
         axes = inputs.ndim - 2
-    # rounding leaves a constant feature a tiny variance, by which nothing must be divided
-    constant = variance <= (1e-7 * mean.abs().clamp_min(1e-30)).square()
     std = torch.where(constant, 1.0, variance.sqrt())
     shape = (-1,) + (1,) * axes
     return mean.float().view(shape), std.float().view(shape)
+
+
+def _check(mean: Tensor, std: Tensor) -> None:
+    """Raise DataError for a feature whose normalization in float32 would lose its differences, or overflow."""
+    mean, std = mean.flatten().double(), std.flatten().double()
+    lost = (torch.finfo(torch.float32).eps / 2 * mean.abs() > KEPT * std) | (
+        std < torch.finfo(torch.float32).tiny
+    )
+    if bool(lost.any()):
+        i = int(lost.int().argmax())
+        cure = "Subtract the offset first, or use a CSV file, whose columns are centered in float64"
+        raise DataError(
+            f"feature {i} has mean {float(mean[i]):.6g} and deviation {float(std[i]):.3g}: float32 cannot represent its normalized "
+            f"values. {cure if float(std[i]) > 1e-30 else 'Write it in a smaller unit'}"
+        )
 
 
 def _byte_moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

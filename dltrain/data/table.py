@@ -17,7 +17,7 @@ from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
 from dltrain.data.raw import SPLIT_WORDS, TEST, Places, RawData
 from dltrain.data.tables.columns import Column, Columns, LeftOut
-from dltrain.data.tables.cures import StrayValues, typed
+from dltrain.data.tables.cures import StrayValues, typed, value
 from dltrain.data.tables.encode import TableInputs
 from dltrain.data.tables.identifiers import is_identifier
 from dltrain.data.tables.notes import (
@@ -54,7 +54,7 @@ _CHOICES = {
 @declares(gives={"rows", "classes if task=classification", "quantities if task=regression"})
 def csv(
     path: FilePath,
-    target: str | list[str],
+    target: str | list[str] | None = None,
     features: list[str] | None = None,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
@@ -87,7 +87,7 @@ def csv(
 
     Args:
         path: the file; .parquet, .pq, .arrow, .feather, .json (a list of rows) and .jsonl are read as such, all else as CSV (also .gz)
-        target: column to predict; several columns for a regression; rows without it are left out
+        target: column to predict, which must be given; several columns for a regression; rows without it are left out
         features: columns to learn from; null takes all that have no other role
         drop: columns that are not learned from
         keep: columns to learn from although they look like identifiers or free text
@@ -111,15 +111,17 @@ def csv(
         decimal: decimal mark of numbers in text
     """
     given = {"target_scale": target_scale, "missing": missing, "dates": dates, "decimal": decimal}
-    for key, value in given.items():
-        if value not in _CHOICES[key]:
-            raise DataError(f"dataset.{key} is {value!r}; it must be {' or '.join(_CHOICES[key])}")
+    for key, chosen in given.items():
+        if chosen not in _CHOICES[key]:
+            raise DataError(f"dataset.{key} is {chosen!r}; it must be {' or '.join(_CHOICES[key])}")
     others = {"split_column": split_column, "group_column": group_column}
     if contract is not None and contract.columns:
         reading = Reading(contract.missing_words(missing_words), decimal, date_format)
         return _by_contract(contract, (path, test_path), delimiter, reading, missing, others, tolerant)
     table = read(Path(os.path.expanduser(path)), delimiter)
-    targets = [target] if isinstance(target, str) else list(target)
+    targets = [target] if isinstance(target, str) else list(target or ())
+    if not targets:
+        raise _without_target(table)
     roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical, date_format)
     columns = Columns(
         table, Reading(tuple(missing_words), decimal, date_format), [*targets, *roles.candidates], targets
@@ -170,6 +172,15 @@ def csv(
             *different_notes(chosen, [*roles.keep, *(roles.features or [])]),
             *level_notes(chosen, roles.as_categories),
         ),
+    )
+
+
+def _without_target(table: Table) -> DataError:
+    """Return the refusal of a table of which no column is to be predicted; the last one is often meant."""
+    last = list(table.columns)[-1]
+    return DataError(
+        f"dataset.target is not given: name the column of {table.path} to predict, such as {value('target', last)}; its columns: "
+        f"{some(table.columns, 20)}"
     )
 
 

@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dltrain.data.errors import some
 from dltrain.data.spec import DataSpec
 from dltrain.errors import nearest
 from dltrain.metrics.protocol import Metric
@@ -199,8 +198,9 @@ def positive_class(spec: DataSpec, average: str, positive: str | int | None) -> 
             f"positive is {positive}, and average is {average}; set average=binary, or leave positive out"
         )
     if positive is not None and str(positive) not in names:
+        known = ", ".join(names[:20])
         raise ValueError(
-            f"positive is {positive}, which is no class; the classes are {some(names)}.{nearest(str(positive), names)}"
+            f"positive is {positive}, which is no class; the classes are {known}.{nearest(str(positive), names)}"
         )
     if average == "binary" and positive is None and spec.num_classes != 2:
         raise ValueError(

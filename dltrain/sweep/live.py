@@ -217,7 +217,7 @@ def print_ranking(plan: Plan, rows: list[Row], jobs: list[Job], folder: Path, no
         show(
             f"{place:>4}  {first.number:>5}  {name:<{max(width, 13)}}  {shown:>24}  "
             + "".join(f"{number(row.mean_at_best(metric)):>{max(len(metric), 8)}}  " for metric in beside)
-            + f"{first.summary.get('best_epoch', 0):>10g}  {status}"
+            + f"{number(row.mean_at_best('best_epoch') or 0.0):>10}  {status}"
         )
     if len(rows) > SHOWN:
         show(f"      … {len(rows) - SHOWN} more in results.csv")

@@ -20,6 +20,7 @@ from dltrain.training.clock import Clock
 from dltrain.training.diagnosis import Change, Diagnosis
 from dltrain.training.forward import Forward
 from dltrain.training.guard import DeviceGuard, HostGuard, gradients_of, norm_of
+from dltrain.training.long_steps import LongSteps
 from dltrain.training.objective import Objective, Streams, Terms
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.policy import POLICIES
@@ -60,6 +61,7 @@ class Trainer:
         on_device = is_asynchronous(plan.device) and plan.non_finite == "stop"
         self.guard = (DeviceGuard if on_device else HostGuard)(parts.model, parts.optimizer)
         self.policy = POLICIES[plan.non_finite](parts, plan, folder, self.state, self.running)
+        self.long_steps = LongSteps(parts, plan, self.state, self.running, self.signals)
         self.change = Change(parts, self.parameters)
         self.validation = Validation(parts, plan)
         self.diagnosis = Diagnosis(parts, plan, folder, self.change)
@@ -114,7 +116,8 @@ class Trainer:
             batch = self.augment(batch, epoch)
             # forward, loss, penalties, backward, gradient rules, decoupled decay: in this order, by the first call
             objective = Objective(batch, self.step, self.rates.penalty_scale, self.terms)
-            with self.policy(batch), self.change.measured(self.evaluates_at(self.step + 1)):
+            evaluated = self.evaluates_at(self.step + 1)
+            with self.policy(batch), self.change.measured(evaluated), self.long_steps(self.interrupt):
                 take_step(self.parts.optimizer, objective, self.parameters)
                 self.constrain(objective)
                 self.average()
@@ -338,7 +341,7 @@ class Trainer:
             state.best_row, state.best_weights = row, self.validation.weights(self.step)
             self.checkpoints.improved = True
         for plateau in self.parts.plateaus:
-            plateau.observe(row[plateau.metric])
+            plateau.observe(row[plateau.metric], self.step)
         if stopping.stop_reason and state.stop is None:
             state.stop = ("early_stopped", stopping.stop_reason)
         reason = self.watch(row, stopping.best) if self.watch is not None else None

@@ -80,6 +80,19 @@ def test_a_constant_feature_is_centred_and_not_blown_up() -> None:
     assert normal.isfinite().all()
 
 
+@pytest.mark.parametrize("offset", [16e6, 5.4e6, 0.0])
+def test_features_that_float32_cannot_normalize_are_refused(offset: float) -> None:
+    """16,000,000 and 16,000,001 were a constant, and 5,400,000 to 5,400,009 had a mean of 0.04."""
+    inputs = (offset + torch.arange(100) % 2)[:, None]
+    if offset:
+        with pytest.raises(DataError, match="feature 0 has mean .* Subtract the offset first"):
+            normalizer(inputs, "unit")
+    else:
+        assert normalizer(inputs, "unit")(inputs).std(correction=0) == pytest.approx(1)
+    with pytest.raises(DataError, match="Write it in a smaller unit"):
+        normalizer(torch.arange(100.0)[:, None] * 1e-40, "unit")
+
+
 def test_normalisation_is_the_formula() -> None:
     raw = images()
     assert isinstance(raw.inputs, Tensor)

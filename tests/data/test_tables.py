@@ -743,8 +743,13 @@ def test_a_column_whose_holes_tell_the_class_is_named(tmp_path: Path) -> None:
     """A date of cancellation is filled where a customer has left: accuracy 1.0, and nothing said."""
     draws = np.random.default_rng(0)
     left = draws.random(400) < 0.1
-    when = [f"2024-{m:02}-11" if gone else "" for m, gone in zip(draws.integers(1, 13, 400), left, strict=True)]
-    often = [str(v) if hole else "" for v, hole in zip(draws.normal(size=400), draws.random(400) < 0.3, strict=True)]
+    when = [
+        f"2024-{m:02}-11" if gone else "" for m, gone in zip(draws.integers(1, 13, 400), left, strict=True)
+    ]
+    often = [
+        str(v) if hole else ""
+        for v, hole in zip(draws.normal(size=400), draws.random(400) < 0.3, strict=True)
+    ]
     columns = plain(400) | {"cancelled": when, "often": often, "y": np.where(left, "yes", "no")}
     said = notes(csv(save(tmp_path / "t.csv", columns), "y"))
     cure = "if it is known only after the target, leave it out: dataset.drop=[cancelled]"

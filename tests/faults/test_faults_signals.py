@@ -353,3 +353,41 @@ def test_the_end_of_the_process_does_not_collect_garbage(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert gc.freeze in registered
+
+
+@pytest.mark.parametrize(
+    "words", [("optimizer=lbfgs",), ("optimizer=adam", "wrap=[sam]", "sampler=hard")], ids=" ".join
+)
+def test_07_a_signal_gives_up_a_long_step_and_resume_takes_it_again(dltrain, workdir, monkeypatch, words):
+    """A step of L-BFGS on a large batch took 40 s, for which the signal waited."""
+    from dltrain.training import long_steps
+    from dltrain.training.objective import Objective
+
+    arguments = (
+        *words,
+        "dataset.limit=300",
+        "steps=9",
+        "evaluation.every_steps=3",
+        "early_stopping=none",
+        "quiet=true",
+    )
+    golden = golden_run(workdir, *arguments)
+    evaluate = Objective.loss_gradient
+
+    def slow(self):
+        value = evaluate(self)
+        if self.step == 2 and self.calls == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return value
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Objective, "loss_gradient", slow)
+        patch.setattr(signals, "GRACE", -1.0)
+        patch.setattr(long_steps, "GRACE", -1.0)
+        with pytest.raises(Interrupted):
+            dltrain(*arguments, "name=cut")
+    run = only_run(workdir, "cut")
+    assert run.summary["status"] == "interrupted"
+    assert checkpoints_module.newest(run.path / "checkpoints").manifest["step"] == 2
+    dltrain("resume", str(run.path))
+    equal(only_run(workdir, "cut"), golden)

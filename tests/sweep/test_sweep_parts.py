@@ -8,6 +8,7 @@ import math
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -315,6 +316,19 @@ def test_the_interval_of_an_importance_equals_that_of_a_mixture_of_beta_distribu
         assert low < 1e-9 or rarer(share, parts, count, low) == pytest.approx(0.975, abs=1e-6)
     assert statistics.share_interval(0.05, 4, 24)[0] < 1e-9
     assert statistics.share_interval(1.0, 4, 24) == (1.0, 1.0)
+
+
+def test_equal_values_of_a_range_are_one_part_of_its_importance():
+    """They were divided among the quarters in the order of the trials, so that a search made time look like the axis."""
+    draws = random.Random(0)
+    rows = [Row({"depth": draws.randint(1, 2)}, [], [], 1 - i / 40, 0.0, 0.0) for i in range(40)]
+    plan: Any = SimpleNamespace(search_axes=[Axis("depth", low=1, high=2)])
+    parts = [[row.mean for row in rows if row.chosen["depth"] == value] for value in (1, 2)]
+    mean = sum(row.mean for row in rows) / 40
+    between = sum(len(part) * (sum(part) / len(part) - mean) ** 2 for part in parts)
+    shares = importance(plan, rows)
+    assert shares["depth"] == pytest.approx(between / sum((row.mean - mean) ** 2 for row in rows))
+    assert shares["depth"] < 0.1
 
 
 def test_importance_is_silent_where_it_means_nothing(composer, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,12 +181,15 @@ def uncertainty(plan: Plan, rows: list[Row]) -> dict[str, tuple[float, float, fl
 def _parts(axis: Axis, complete: list[Row]) -> list[list[float]]:
     """Return the objectives by the value of an axis: of a range, by the quarter; of rows without the axis, apart."""
     groups: dict[object, list[float]] = {}
-    order = sorted(
-        (i for i, row in enumerate(complete) if axis.name in row.chosen),
-        key=lambda i: 0 if axis.options else complete[i].chosen[axis.name],
-    )
-    for place, i in enumerate(order):
-        part = complete[i].chosen[axis.name] if axis.options else place * 4 // len(order)
-        groups.setdefault(part, []).append(complete[i].mean)
+    values = sorted(row.chosen[axis.name] for row in complete if axis.name in row.chosen)
+    for row in complete:
+        if axis.name in row.chosen:
+            value = row.chosen[axis.name]
+            groups.setdefault(value if axis.options else _quarter(value, values), []).append(row.mean)
     inactive = [row.mean for row in complete if axis.name not in row.chosen]
     return [*groups.values(), *([inactive] if inactive else [])]
+
+
+def _quarter(value: float, ordered: list[float]) -> int:
+    """Return in which quarter of the ordered values a value lies; equal ones lie together, by the middle of their places."""
+    return 2 * (bisect_left(ordered, value) + bisect_right(ordered, value) - 1) // len(ordered)

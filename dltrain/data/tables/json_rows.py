@@ -34,8 +34,8 @@ def _rows(text: str, path: Path) -> list[Row]:
     rows = [found] if isinstance(found, dict) and not any(map(_is_nested, found.values())) else found
     if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
         raise DataError(
-            f"{path} must hold a list of rows, such as "
-            '[{"age": 40, "color": "red"}]; pandas writes one by frame.to_json(FILE, orient="records")'
+            f'{path} must hold a list of rows, such as [{{"age": 40, "color": "red"}}]; '
+            "pandas writes one by frame.to_json(FILE, orient='records')"
         )
     return rows
 

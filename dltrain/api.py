@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from dltrain.errors import CheckpointProblem, UserError, assigned, typed
 from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
+from dltrain.storage.folder_names import runs_in
 from dltrain.storage.job_names import job_folders, job_number, named_by_number
 from dltrain.text import short_path
 
@@ -488,9 +489,15 @@ class Sweep(Sequence[Run]):
     def table(self) -> Table:
         """Return results.csv: axes, status, objective, best epoch and scores of each job."""
         from dltrain.run.table import Table
+        from dltrain.storage.summary import check_names
 
         with open(self.path / "results.csv", encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+            table = csv.DictReader(stream)
+            try:
+                check_names(table.fieldnames or ())
+            except ValueError as error:
+                raise CheckpointProblem(f"{self.path}/results.csv is no table of a sweep: {error}") from None
+            rows = list(table)
         return Table({name: _typed([row[name] for row in rows]) for name in rows[0]} if rows else {})
 
     def __len__(self) -> int:
@@ -581,7 +588,7 @@ def _run_folder(path: Any) -> Path:
         )
     if not folder.is_dir():
         raise CheckpointProblem(f"{folder} is no folder. Run folders lie in outputs/NAME/DATE_TIME-xxxx.")
-    runs = sorted(file.parent for file in folder.glob("*/config.yaml"))
+    runs = runs_in(folder)
     if runs and not (folder / "config.yaml").is_file():
         raise CheckpointProblem(
             f"{folder} holds {len(runs)} run(s). The newest: dltrain.load({str(runs[-1])!r})"

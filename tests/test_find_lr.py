@@ -55,6 +55,31 @@ def test_a_trial_is_the_run_of_that_rate(train, capsys):
     assert said["trials"][1]["loss"] == pytest.approx(run.rows[-1]["val/loss"], rel=1e-6)
 
 
+def test_early_stopping_ends_no_trial(train, capsys):
+    """Losses were compared after other numbers of steps, each ten evaluations after its best."""
+    hasty = ("early_stopping.patience=1", "early_stopping.min_delta=0.5", "evaluation.every_steps=2")
+    trial = (*BRIEF, "--from", "0.01", "--to", "0.1", "--points", "2")
+    losses = [found(capsys, *trial, *words)[1]["trials"] for words in (hasty, ())]
+    assert losses[0] == losses[1]
+    run = train("model=linear", "dataset.limit=200", "steps=20", "lr=0.1", *hasty)
+    assert run.summary["steps"] < 20
+
+
+@pytest.mark.parametrize("words", [("schedule=cosine", "schedule.warmup_epochs=25"), ("averaging=swa", "averaging.start_step=120")],
+                         ids="".join)  # fmt: skip
+def test_what_does_not_fit_into_a_trial_is_said_to_be_of_a_trial(dltrain, workdir, capsys, words):
+    """`the run has 100 steps`, though it had 150."""
+    run = (*words, "model=linear", "dataset.limit=320", "epochs=30")
+    with pytest.raises(
+        UserError,
+        match=r"Each rate is tried in a run of 100 steps, in which this does not fit: .*\n.*--steps 150; or set lr",
+    ) as said:
+        dltrain(*run, "lr=auto", "quiet=true")
+    cure = shlex.split(re.search(r"dltrain (find-lr --steps \d+)", str(said.value))[1])
+    code, told = found(capsys, *cure[1:], *run, "--points", "2")
+    assert code == 0 and told["steps"] == 150
+
+
 def test_trials_keep_the_shares_of_the_classes(workdir, train, capsys):
     """Of 12,000 samples, one in twenty positive: evenly drawn, the trials learned other frequencies and chose lr=1."""
     draws = np.random.default_rng(0)

@@ -20,3 +20,13 @@ def picture_shape(spec: DataSpec, word: str) -> tuple[int, int, int]:
         )
     channels, height, width = spec.input_shape
     return channels, height, width
+
+
+def check_brightness(spec: DataSpec, word: str) -> None:
+    """Raise ValueError for images of floats outside of [0, 1], which operations on brightness would cut off."""
+    low, high = spec.value_range
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"augmentation={word} needs pictures of bytes, or of floats in [0, 1]; those of this dataset go from {low:.6g} to {high:.6g}. "
+            "Save them as uint8, or divide them, or leave it out"
+        )

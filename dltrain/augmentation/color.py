@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dltrain.augmentation.checks import picture_shape
+from dltrain.augmentation.checks import check_brightness, picture_shape
 from dltrain.augmentation.draws import Draw, draw_for
 from dltrain.augmentation.protocols import COLOR, NOISE
 from dltrain.data.spec import DataSpec
@@ -41,6 +41,7 @@ class Color:
         self, spec: DataSpec, brightness: Share = 0.2, contrast: Share = 0.2, saturation: Share = 0.2
     ) -> None:
         picture_shape(spec, "color")
+        check_brightness(spec, "color")
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
         self.mean, self.std = spec.mean, spec.std
 

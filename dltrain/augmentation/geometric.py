@@ -37,7 +37,7 @@ class Geometric:
 
     def __init__(self, spec: DataSpec, word: str) -> None:
         self.channels, self.height, self.width = picture_shape(spec, word)
-        self.black = (-spec.mean / spec.std).expand(self.channels, 1, 1)
+        self.black = spec.black.expand(self.channels, 1, 1)
 
     def matrix(self, draw: Draw) -> Tensor:
         """Draw matrices (B, 3, 3) from positions in the new picture to positions in the old one."""

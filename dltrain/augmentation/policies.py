@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dltrain.augmentation import color, geometry
-from dltrain.augmentation.checks import picture_shape
+from dltrain.augmentation.checks import check_brightness, picture_shape
 from dltrain.augmentation.draws import Draw, draw_for
 from dltrain.augmentation.protocols import COLOR
 from dltrain.data.spec import DataSpec
@@ -67,6 +67,7 @@ class RandAugment:
         self, spec: DataSpec, num_ops: Count = 2, magnitude: Annotated[int, "in [0, 30]"] = 9
     ) -> None:
         _, height, width = picture_shape(spec, "randaugment")
+        check_brightness(spec, "randaugment")
         self.num_ops, self.level = num_ops, magnitude / (NUM_LEVELS - 1)
         self.space = Space(0.3, (150 / 331 * width, 150 / 331 * height), 30.0, 0.9, 4)
         self.mean, self.std = spec.mean, spec.std
@@ -100,6 +101,7 @@ class TrivialAugment:
 
     def __init__(self, spec: DataSpec) -> None:
         picture_shape(spec, "trivialaugment")
+        check_brightness(spec, "trivialaugment")
         self.space = Space(0.99, (32.0, 32.0), 135.0, 0.99, 6)
         self.mean, self.std = spec.mean, spec.std
 

@@ -104,6 +104,7 @@ def page(found: Comparison) -> str:
     lines += [f"  replayed           steps {spans} of {found.total:,} ({found.share:.0%})"]
     counts = ", ".join(f"{count} {kind}" for kind, count in found.same.items())
     lines += [f"  same               {counts or 'nothing'}"]
+    lines += [f"  not compared       {text}" for text in found.left_out]
     if not found.where and found.share < 1:
         lines += [
             f"  A forged step whose hashes were all rewritten is found with probability {found.share:.0%}, the share replayed."

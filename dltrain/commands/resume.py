@@ -18,7 +18,7 @@ from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
 from dltrain.storage import manifest
 from dltrain.storage.files import clear_temporary
-from dltrain.storage.folder_names import SWEEP_RECORD, check_files, is_run
+from dltrain.storage.folder_names import SWEEP_RECORD, check_files, is_run, runs_in
 from dltrain.storage.job_names import named_by_number
 from dltrain.storage.lock import Lock
 from dltrain.storage.summary import FINISHED, read_summary
@@ -95,7 +95,7 @@ def newest_run(path: Path) -> Path:
     """
     if is_run(path) or (path / SWEEP_RECORD).is_file():
         return path
-    runs = sorted(file.parent for file in path.glob("*/config.yaml"))
+    runs = runs_in(path)
     return runs[-1] if runs else path
 
 

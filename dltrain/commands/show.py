@@ -46,6 +46,7 @@ from dltrain.screen.table import (
     typed,
     write,
 )
+from dltrain.storage.folder_names import size_of
 from dltrain.storage.index import KILLED, number_of
 from dltrain.storage.lock import is_held
 from dltrain.storage.progress import with_progress
@@ -298,7 +299,7 @@ def files_of(folder: Path) -> dict[str, int]:
         if path.is_symlink():
             sizes[f"{path.name} (link)"] = 0
         elif path.is_dir():
-            sizes[f"{path.name}/"] = sum(f.lstat().st_size for f in path.rglob("*") if not f.is_dir())
+            sizes[f"{path.name}/"] = size_of(path)
         else:
             name = shown_name(path.name)
             sizes[name] = sizes.get(name, 0) + path.lstat().st_size

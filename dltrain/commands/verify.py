@@ -14,7 +14,7 @@ from dltrain.config.compose import open_catalogue
 from dltrain.config.door import Door, door_for_saved
 from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem, FindingsFailure, UserError
-from dltrain.storage.folder_names import SWEEP_RECORD, is_run
+from dltrain.storage.folder_names import SWEEP_RECORD, is_run, runs_in
 from dltrain.text import counted, show
 
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ def verdicts_of(
     path: Path, catalogue: Catalogue, data: bool = True, trust: Sequence[str] = ()
 ) -> Iterable[Verdict]:
     """Verify a run, each run of a folder, or a sweep with each of its jobs."""
-    if not (path / SWEEP_RECORD).exists():
-        below = sorted(file.parent for file in path.glob("*/config.yaml"))
+    # a folder that is both is checked as a run, which finds the record of a sweep in it
+    if is_run(path) or not (path / SWEEP_RECORD).exists():
+        below = runs_in(path)
         for folder in below if below and not is_run(path) else [path]:
             yield verify_run(folder, catalogue, data, trust)
         return

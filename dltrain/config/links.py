@@ -13,6 +13,8 @@ from dltrain.errors import UserError
 
 # letters and items that all `${…}` of a configuration may stand for, and links that one text may follow one after another
 MOST, MOST_LINKS = 1_000_000, 50
+# links of a configuration, each of which takes OmegaConf up to a millisecond
+MOST_OF_ALL = 1_000
 # of a text from the environment, or of another resolver
 _OUTSIDE = 1_000
 # resolvers whose first argument is a key
@@ -25,13 +27,23 @@ Path = tuple[str, ...]
 
 
 def check_links(plain: dict[Any, Any]) -> None:
-    """Raise UserError where the links of a configuration, which is not resolved yet, stand for more than `MOST` letters and items."""
+    """Raise UserError where the links of a configuration, which is not resolved yet, stand for more than `MOST` letters and items.
+
+    It refuses more than `MOST_OF_ALL` links, too.
+    """
     # Hydra's node repeats the overrides
     plain = {key: value for key, value in plain.items() if key != "hydra"} | {"hydra": plain.get("hydra")}
     texts = [(path, text) for path, text in _texts(plain, ()) if "${" in text]
     # most configurations hold a few links to single values
     if not texts:
         return
+    if sum(text.count("${") for _, text in texts) > MOST_OF_ALL:
+        path, text = max(texts, key=lambda found: found[1].count("${"))
+        key = ".".join(path)[:80]
+        raise UserError(
+            f"The configuration has more than {MOST_OF_ALL:,} links, `${{…}}`; `{key}` is {text[:80]}.\n"
+            f"Write the value of `{key}` itself, or fewer links."
+        )
     # a chain passes through each text once, and a link whose key is a link itself may lead to any node
     chosen = 0
     for _ in range(sum(bool(_NESTED.search(text)) for _, text in texts)):

@@ -2,6 +2,8 @@
 
 Columns are matched by name. What differs is refused with the difference; a level that the training split did not have
 has no feature and counts as none of the known ones.
+
+The file is long because what is written, what a stranger's file may hold and what other data are held to are one list of fields.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch import Tensor
 from dltrain.data.class_names import as_known, respelled
 from dltrain.data.errors import DataError, renamed, some
 from dltrain.data.pixels import RESIZES, WHITE
-from dltrain.data.raw import Encoder, RawData, class_numbers
+from dltrain.data.raw import TRAIN, Encoder, RawData, Reader, class_numbers
 from dltrain.data.spec import TargetScale, Task
 from dltrain.data.split_names import SPLIT_NAMES
 from dltrain.data.tables.rules import Rule, rule_from_json
@@ -71,6 +73,8 @@ class Contract:
     full_scale: int = WHITE
     # images are uint8, from 0 to 255
     in_bytes: bool = False
+    # lowest and highest value of training images of floats; empty for other data, and in a file of a version that did not write it
+    value_range: tuple[float, ...] = ()
     # SHA-256 of all samples and targets; empty where they are too many, or are read from files one by one
     content: str = ""
     # columns of a table that are not learned from, and why
@@ -106,6 +110,7 @@ class Contract:
             resize=raw.resize,
             full_scale=raw.full_scale,
             in_bytes=not isinstance(samples, Tensor) or samples.dtype == torch.uint8,
+            value_range=_value_range(samples, positions[TRAIN]),
             content=content_of(raw),
             left_out=dict(raw.left_out),
             skipped=dict(raw.skipped),
@@ -119,6 +124,12 @@ class Contract:
         return TargetScale(
             *(torch.tensor(v, dtype=torch.float64) for v in (self.target_mean, self.target_std))
         )
+
+    @property
+    def brightness(self) -> tuple[float, float]:
+        """Return the raw values of black and white: 0 and 1 for bytes, lowest and highest for images of floats."""
+        low, high = self.value_range or (0.0, 1.0)
+        return low, high
 
     # as a file ---------------------------------------------------------------------------------------------------
 
@@ -300,6 +311,13 @@ class Contract:
             )
 
 
+def _value_range(samples: Tensor | Reader, train: Tensor) -> tuple[float, ...]:
+    if not isinstance(samples, Tensor) or samples.dtype == torch.uint8 or samples.ndim != 4 or not len(train):
+        return ()
+    ends = [samples[chosen].aminmax() for chosen in train.split(4096)]
+    return float(min(end.min for end in ends)), float(max(end.max for end in ends))
+
+
 def content_of(raw: RawData) -> str:
     """Return the SHA-256 of samples and targets, or an empty text for more than `MAX_HASHED` bytes and for files."""
     samples = raw.samples
@@ -325,6 +343,9 @@ def _check_types(contract: Contract) -> None:
         and len(contract.target_mean) == len(contract.target_std)
         and all(isinstance(value, dict) for value in (contract.skipped, contract.left_out, contract.sizes))
         and all(isinstance(value, str) for value in (*contract.skipped.values(), *contract.left_out.values()))
+        and all(type(contract.sizes.get(name)) is int and contract.sizes[name] >= 0 for name in SPLIT_NAMES)
+        and all(isinstance(number, int | float) for number in contract.value_range)
+        and len(contract.value_range) in (0, 2)
         and isinstance(contract.content, str)
         and isinstance(contract.fingerprint, str)
     )

@@ -23,6 +23,10 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 # a larger image takes some gigabytes while it is decoded, and 13,000² pixels fit into a small file
 MAX_PIXELS = 90_000_000
+# of formats whose decoder holds several copies of an image in colors
+MOST_PIXELS = {"WEBP": 40_000_000}
+# of a JPEG, each of which passes over the whole image; encoders write about ten
+MAX_SCANS = 100
 MODES = {"rgb": "RGB", "grey": "L"}
 # channels of each `color`
 COLORS = {"rgb": 3, "grey": 1}
@@ -136,6 +140,7 @@ def read_pixels(path: str, form: Form) -> tuple[NDArray[np.uint8], Trait]:
                 width, height = _stored(file, wanted)
                 file.draft(mode if file.mode == "RGB" else None, (2 * width, 2 * height))
             _check_pixels(file)
+            _check_scans(path, file)
             upright, turned = _upright(file)
             image, more = _in_mode(upright, mode, str(file.format), form.white)
         if image.size != wanted:
@@ -217,10 +222,21 @@ def _stored(file: Image, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _check_pixels(file: Image) -> None:
-    if file.width * file.height > MAX_PIXELS:
+    most = MOST_PIXELS.get(str(file.format), MAX_PIXELS)
+    if file.width * file.height > most:
         raise Unusable(
-            f"{file.width} × {file.height} pixels are more than {MAX_PIXELS:,}; scale it down beforehand"
+            f"{file.width} × {file.height} pixels are more than {most:,}; scale it down beforehand"
         )
+
+
+def _check_scans(path: str, file: Image) -> None:
+    """Raise Unusable for a JPEG with many scans, which decodes for minutes; the mark of a scan occurs in no data."""
+    if file.format != "JPEG":
+        return
+    with open(path, "rb") as stream:
+        scans = stream.read().count(b"\xff\xda")
+    if scans > MAX_SCANS:
+        raise Unusable(f"{scans} scans are more than {MAX_SCANS}; save it again")
 
 
 def _upright(file: Image) -> tuple[Image, Trait]:

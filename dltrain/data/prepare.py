@@ -143,7 +143,7 @@ def prepare(
         note = f"drawn: {distinct:,} of the {drawn:,} training samples, in {drawn:,} draws with replacement"
         raw = replace(raw, notes=(*raw.notes, note))
     raw, rules = _encoded(raw, positions[TRAIN])
-    fingerprint = _fingerprint(raw)
+    fingerprint = fingerprint_of(raw)
     scale = target_scale(raw, positions[TRAIN], statistics)
     found = Contract.of(raw, rules, scale, positions, fingerprint)
     found.check(statistics)
@@ -152,6 +152,7 @@ def prepare(
         _spec(raw, positions, normalizing, class_weights),
         target_scale=scale.to(device) if scale else None,
         class_counts=counts,
+        value_range=found.brightness if contract is None else contract.brightness,
     )
     present = {name: chosen for name, chosen in zip(SPLIT_NAMES, positions, strict=True) if len(chosen)}
     source = Source(present, raw.targets, raw.locate)
@@ -366,7 +367,7 @@ def _objective(raw: RawData, device: torch.device, dtype: torch.dtype) -> Splits
         sizes={"train": len(raw), "val": len(raw), "test": 0},
     )
     unused = unused_keys(raw, 0.0, 0.0, None, False)
-    return Splits(only, only, None, spec, _fingerprint(raw), unused=unused)
+    return Splits(only, only, None, spec, fingerprint_of(raw), unused=unused)
 
 
 def free_memory(device: torch.device) -> float:
@@ -392,7 +393,8 @@ def _left_in_group(folder: Path) -> float:
     return float("inf") if limit == "max" else max(float(limit) - float(used), 0.0)
 
 
-def _fingerprint(raw: RawData) -> str:
+def fingerprint_of(raw: RawData) -> str:
+    """Return 16 hexadecimal digits of a hash of shape, task, all targets, a sample of the inputs and what was skipped."""
     digest = hashlib.sha256()
     shape = (len(raw), *_sample_shape(raw.samples))
     digest.update(f"{raw.task} {shape} {_item_bytes(raw.samples)} {raw.class_names}".encode())

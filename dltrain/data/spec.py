@@ -39,13 +39,14 @@ class DataSpec:
     Args:
         num_classes: number of model outputs: classes, or target columns of a regression
         mean: mean of the inputs, (C, 1, 1) for images and (F,) for tables; normalized inputs are `(x - mean) / std`, so
-            that a raw value of 0 (black) becomes `-mean / std`
+            that a raw value of 0 becomes `-mean / std`
         std: standard deviation of the inputs, of the same shape
         sizes: number of samples in train, val and test
         class_counts: number of training samples of each class, before a bootstrap sample is drawn of them; empty for a regression
         target_scale: mean and deviation that standardized the targets of a regression: a model is trained on, and gives,
             standardized values, and `in_units` turns outputs and targets into real units
         notes: lines that tell what was inferred from the data
+        value_range: lowest and highest raw value of the training images where these are floats; bytes count as [0, 1]
     """
 
     input_shape: tuple[int, ...]
@@ -59,6 +60,13 @@ class DataSpec:
     target_scale: TargetScale | None = None
     notes: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
+    value_range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def black(self) -> Tensor:
+        """Return a black pixel, normalized, of the shape of `mean`: raw 0, or the lowest value of images that go below."""
+        low = self.value_range[0]
+        return (low - self.mean) / self.std if low < 0 else -self.mean / self.std
 
     def in_units(self, outputs: Tensor) -> Tensor:
         """Return outputs or targets (..., K) in real units; unchanged where nothing was standardized."""

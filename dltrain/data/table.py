@@ -111,9 +111,9 @@ def csv(
         decimal: decimal mark of numbers in text
     """
     given = {"target_scale": target_scale, "missing": missing, "dates": dates, "decimal": decimal}
-    for key, chosen in given.items():
-        if chosen not in _CHOICES[key]:
-            raise DataError(f"dataset.{key} is {chosen!r}; it must be {' or '.join(_CHOICES[key])}")
+    for key, word in given.items():
+        if word not in _CHOICES[key]:
+            raise DataError(f"dataset.{key} is {word!r}; it must be {' or '.join(_CHOICES[key])}")
     others = {"split_column": split_column, "group_column": group_column}
     if contract is not None and contract.columns:
         reading = Reading(contract.missing_words(missing_words), decimal, date_format)

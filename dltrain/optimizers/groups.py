@@ -67,3 +67,22 @@ def buffers(optimizer: torch.optim.Optimizer, parameters: list[Tensor], name: st
         if name not in state:
             state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
     return [state[name] for state in states]
+
+
+def by_start(optimizer: torch.optim.Optimizer, group: ParamGroup, buffer: str) -> dict[int, list[int]]:
+    """Return the places of the parameters of a group by the steps that it had taken before their first gradient.
+
+    Those that have had none yet, such as frozen ones, are left out: the bias of moments that start at 0 depends on their own steps.
+
+    Args:
+        group: its `steps` counts the steps before this one
+        buffer: a state tensor that parameters have after their first gradient, for states of versions without a start
+    """
+    found: dict[int, list[int]] = {}
+    for place, parameter in enumerate(group["params"]):
+        state = optimizer.state[parameter]
+        if parameter.grad is not None and "start" not in state:
+            state["start"] = 0 if buffer in state else group["steps"]
+        if "start" in state:
+            found.setdefault(state["start"], []).append(place)
+    return found

@@ -10,6 +10,7 @@ from dltrain.optimizers.groups import (
     ParamGroup,
     Params,
     buffers,
+    by_start,
     evaluate,
     gradients,
     with_gradient,
@@ -71,12 +72,15 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
         loss = evaluate(closure)
         for group in self.param_groups:
-            parameters = with_gradient(group)
+            parameters, starts = with_gradient(group), by_start(self, group, "mean")
             group["steps"] += 1
             if parameters and group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             self._step_hidden([p for p in parameters if id(p) in self.hidden], group)
-            self._step_adam([p for p in parameters if id(p) not in self.hidden], group)
+            for start, places in starts.items():
+                members = [group["params"][i] for i in places]
+                others = [p for p in members if p.grad is not None and id(p) not in self.hidden]
+                self._step_adam(others, group, group["steps"] - start)
         return loss
 
     def _step_hidden(self, parameters: list[Tensor], group: ParamGroup) -> None:
@@ -90,10 +94,11 @@ class Muon(torch.optim.Optimizer):
             update = orthogonalize(matrix, group["ns_steps"]).view_as(parameter)
             parameter.add_(update, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
 
-    def _step_adam(self, parameters: list[Tensor], group: ParamGroup) -> None:
+    def _step_adam(self, parameters: list[Tensor], group: ParamGroup, steps: int) -> None:
+        """Take a step of Adam, the first `steps` of these parameters included."""
         if not parameters:
             return
-        (beta1, beta2), steps, grads = group["betas"], group["steps"], gradients(parameters)
+        (beta1, beta2), grads = group["betas"], gradients(parameters)
         means, squares = buffers(self, parameters, "mean"), buffers(self, parameters, "square")
         torch._foreach_lerp_(means, grads, 1 - beta1)
         torch._foreach_mul_(squares, beta2)

@@ -12,9 +12,9 @@ from dltrain.optimizers.groups import (
     ParamGroup,
     Params,
     buffers,
+    by_start,
     evaluate,
     gradients,
-    with_gradient,
 )
 from dltrain.ranges import Fraction, NonNegative, Positive
 
@@ -82,23 +82,39 @@ class ScheduleFree(torch.optim.Optimizer):
 
     def _update(self, group: ParamGroup, average: list[Tensor], base: list[Tensor]) -> None:
         """Update z and x of a group, whose parameters hold y, and store x in the parameters."""
+        parameters, starts = group["params"], by_start(self, group, "square")
         group["steps"] += 1
-        rate = group["lr"]
-        if group["form"] == "adamw":
-            rate *= (1 - group["betas"][1] ** group["steps"]) ** 0.5
         # y before the closure
         moved = torch._foreach_lerp(average, base, 1 - group["betas"][0])
-        torch._foreach_sub_(moved, group["params"])
+        torch._foreach_sub_(moved, parameters)
         torch._foreach_sub_(base, moved)
-        self._move_base(group, rate, dict(zip(group["params"], moved, strict=True)))
-        group["total_weight"] += rate**2
-        share = rate**2 / group["total_weight"] if group["total_weight"] else 0.0
-        for parameter, x, z in zip(group["params"], average, base, strict=True):
-            torch.lerp(x, z, share, out=parameter)
+        for start, places in starts.items():
+            members, rate = [parameters[i] for i in places], self._rate(group, group["steps"] - start)
+            self._move_base(group, members, rate, {parameters[i]: moved[i] for i in places})
+            share = self._share(group, members, start, rate)
+            for i in places:
+                torch.lerp(average[i], base[i], share, out=parameters[i])
 
-    def _move_base(self, group: ParamGroup, rate: float, work: dict[Tensor, Tensor]) -> None:
+    def _rate(self, group: ParamGroup, steps: int) -> float:
+        """Return γ of the step with this number."""
+        rate: float = group["lr"]
+        if group["form"] == "adamw":
+            rate *= (1 - group["betas"][1] ** steps) ** 0.5
+        return rate
+
+    def _share(self, group: ParamGroup, members: list[Tensor], start: int, rate: float) -> float:
+        """Add γ² to Σγ², which parameters that started later have of their own; return c."""
+        holder = self.state[members[0]] if start else group
+        total: float = holder.get("total_weight", 0.0) + rate**2
+        for place in map(self.state.__getitem__, members) if start else (group,):
+            place["total_weight"] = total
+        return rate**2 / total if total else 0.0
+
+    def _move_base(
+        self, group: ParamGroup, members: list[Tensor], rate: float, work: dict[Tensor, Tensor]
+    ) -> None:
         """Update z ← z - γ (u + λ y); `work` is scratch memory: an allocation takes twice as long on a CPU."""
-        parameters = with_gradient(group)
+        parameters = [parameter for parameter in members if parameter.grad is not None]
         if not parameters:
             return
         base, grads = self._bases(parameters), gradients(parameters)

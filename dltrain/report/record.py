@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import Any, TypeAlias
 
 from dltrain.errors import CheckpointProblem
 from dltrain.loggers.events import shown_name
-from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.storage.folder_names import SWEEP_RECORD, size_of
 from dltrain.storage.index import KILLED, finite
 from dltrain.storage.job_names import job_number
 from dltrain.storage.lock import is_held
@@ -170,12 +169,3 @@ def numbers_of(value: object) -> dict[str, float]:
 def number_in(value: object, key: str) -> float | None:
     """Return a finite number of a mapping from a file, None where there is none."""
     return finite(value.get(key)) if isinstance(value, Mapping) else None
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files below a folder; links are not followed."""
-    if not path.is_dir() or path.is_symlink():
-        return path.lstat().st_size
-    return sum(
-        os.lstat(os.path.join(here, name)).st_size for here, _, files in os.walk(path) for name in files
-    )

@@ -147,7 +147,7 @@ def begin(experiment: Experiment, trainer: Trainer, resume: bool = False) -> Run
     """Write what is known before the first step."""
     folder = trainer.folder
     # of the run before it was resumed
-    (folder.path / manifest.NAME).unlink(missing_ok=True)
+    manifest.remove(folder.path)
     saved.write(experiment.config, folder.path / "config.yaml")
     # a resumed run has none if it was killed before they were written; they come last, so that the contract is there, too
     if not resume or not folder.has_statistics:

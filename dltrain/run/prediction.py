@@ -343,4 +343,5 @@ def spec_of(predictor: Predictor) -> DataSpec:
     return DataSpec(
         contract.input_shape, contract.outputs, contract.task, predictor.normalize.mean, predictor.normalize.std,
         contract.class_names, sizes=contract.sizes, target_scale=contract.target_scale,
+        value_range=contract.brightness,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -15,10 +15,12 @@ from torch import Tensor
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, to_config
 from dltrain.data.prepare import free_memory
+from dltrain.early_stopping import KeepBest
 from dltrain.errors import UserError
 from dltrain.optimizers.stepping import ONE_LOSS
 from dltrain.run.build import build
 from dltrain.run.rehearsal import Scratch
+from dltrain.text import first_line
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.trainer import Trainer
@@ -112,11 +114,37 @@ def losses_of(
         short = with_values(config, lr=lr, steps=steps, epochs=None)
         short.dataset["limit"] = min(config.dataset.get("limit") or TRIAL_SAMPLES, TRIAL_SAMPLES)
         first = number == 0
-        yield lr, _loss_after(*build(short, door, trial=first, given=given if first else ()))
+        try:
+            built = build(short, door, trial=first, given=given if first else ())
+        except UserError as error:
+            raise _of_trials(error, steps, with_values(config, lr=lr), door) from None
+        yield lr, _loss_after(*built)
+
+
+def _of_trials(error: UserError, steps: int, config: Config, door: Door) -> UserError:
+    """Return the refusal of a trial: that of the run itself, or that its length is the reason, where the run can be built."""
+    try:
+        _, plan = build(config, door)
+    except UserError:
+        return error
+    # without the cure, which is for a run of that length
+    why = first_line(error).partition(". ")[0].rstrip(".")
+    return UserError(
+        f"Each rate is tried in a run of {steps} steps, in which this does not fit: {why}.\n"
+        f"Choose a rate by longer runs, with your words: dltrain find-lr --steps {plan.total_steps}; or set lr"
+    )
+
+
+class _NoStopping(KeepBest):
+    """Train a trial to its last step: losses compare after the same number of steps only, and no weights are kept."""
+
+    def observe(self, row: Mapping[str, float], step: int) -> bool:
+        return False
 
 
 def _loss_after(parts: Parts, plan: Plan) -> float:
     """Return the validation loss after the plan's steps; infinite for a run that diverges."""
+    parts = replace(parts, early_stopping=_NoStopping())  # type: ignore[arg-type]
     trainer = Trainer(parts, plan, Scratch())  # type: ignore[arg-type]
     try:
         trainer.fit()

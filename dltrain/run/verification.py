@@ -6,13 +6,14 @@ The file is long because each record has its check, and the checks are read as o
 from __future__ import annotations
 
 import csv
+import json
 import math
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from torch import Tensor
 
 from dltrain.config import saved
 from dltrain.config.door import Door
+from dltrain.config.keys import LENGTH, is_safe
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
+from dltrain.data.prepare import fingerprint_of
+from dltrain.data.synthetic import none
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem, DataProblem, UserError
 from dltrain.loggers.events import EARLIER, EVENT_FILES, Best
@@ -31,7 +35,7 @@ from dltrain.metrics.report import CONFUSION, PER_CLASS, per_class_csv
 from dltrain.run.data import build_data
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, read_events
-from dltrain.storage.folder_names import check_files
+from dltrain.storage.folder_names import SWEEP_RECORD, check_files
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.storage.summary import (
     ENDED,
@@ -183,6 +187,10 @@ def verify(path: Path, config: Config | UserError, door: Door | UserError, data:
         return verdict
     for name, check in CHECKS.items():
         _run(name, check, records, verdict)
+    if (path / SWEEP_RECORD).exists():
+        verdict.findings.append(
+            Finding(SWEEP_RECORD, "the record of a sweep", "none in the folder of a run, which is no sweep")
+        )
     verdict.findings += configuration(records, verdict, config)
     if isinstance(config, Config) and isinstance(door, Door) and data:
         verdict.findings += dataset(records, verdict, config, door)
@@ -280,11 +288,9 @@ def _contents(records: Records, found: checkpoint.Checkpoint, state: dict[str, A
 
 
 def table(records: Records, verdict: Verdict) -> Iterator[Finding]:
-    """Check the steps and epochs of metrics.csv, and that it has the best row of each checkpoint."""
+    """Check the epochs of metrics.csv, and that it has the best row of each checkpoint; its steps are checked as it is read."""
     rows = records.rows
     steps = column_of(rows, "step")
-    if not all(before < step for before, step in pairwise(steps)):
-        yield Finding("metrics.csv", "steps that do not grow", "one row for each evaluation")
     per_epoch: set[float] = set()
     for step, epoch in zip(steps, column_of(rows, "epoch", 0.0), strict=True):
         if epoch and len(per_epoch) < 2:
@@ -306,19 +312,27 @@ def events(records: Records, verdict: Verdict) -> Iterator[Finding]:
     if records.hashes is None:
         # a kill may come between a row and its event, and a resumed run writes both again
         return
-    found = False
+    found, end = False, dict[str, Any]()
     told, saved = array("q"), set[int]()
+    steps = column_of(records.rows, "step")
     try:
         for event in read_events(records.path):
             found = True
             if event["event"] == "evaluated":
                 told.append(event["step"])
+                place = bisect_left(steps, event["step"])
+                row = records.rows[place] if place < len(steps) else {}
+                yield from _values(event, row if row.get("step") == event["step"] else {}, "metrics.csv")
             elif event["event"] == SAVED:
                 saved.add(event["step"])
+            elif event["event"] == "run_ended":
+                end = event
     except (ValueError, OverflowError) as error:
         yield Finding(EVENTS, str(error)[:100], "one JSON object a line")
         return
-    kept = array("q", map(int, column_of(records.rows, "step")))
+    if records.summary["status"] in FINISHED and not records.is_unwritten(EVENTS):
+        yield from _values(end, _scores(records.summary), "summary.json")
+    kept = array("q", map(int, steps))
     # the first rows of a run of an earlier version that was resumed have no events
     if records.is_unwritten(EVENTS):
         verdict.open.append(f"{EVENTS}: it could not be written to its end")
@@ -331,6 +345,24 @@ def events(records: Records, verdict: Verdict) -> Iterator[Finding]:
     told_of = saved and not records.is_unwritten(EVENTS)
     for unsaved in [one for one in records.checkpoints if told_of and int(one.manifest["step"]) not in saved]:
         yield Finding(records.name(unsaved.folder), "no event says that it was saved", f"one in {EVENTS}")
+
+
+def _values(event: Mapping[str, Any], known: Mapping[str, Any], where: str) -> Iterator[Finding]:
+    """Compare the values of an event with those of the same names in another record; JSON has no NaN."""
+    for name in event.keys() & known.keys() - {"step"}:
+        then, now = event[name], known[name]
+        if then != now and not (then is None and isinstance(now, float) and not math.isfinite(now)):
+            expected = f"{str(now)[:40]}, as in {where}"
+            yield Finding(f"{EVENTS}, step {event['step']}", f"{name} {str(then)[:40]}"[:80], expected)
+
+
+def _scores(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a summary says of the end of a run, by the names that the event of the end has."""
+    scores = {
+        f"{group}/{name}": v for group in ("best", "test") for name, v in (said.get(group) or {}).items()
+    }
+    names = ("objective", "best_epoch", "epochs", "steps", "stop_reason")
+    return scores | {name: said[name] for name in names if name in said}
 
 
 def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
@@ -402,9 +434,11 @@ def contract(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare data.json with the checkpoints."""
     known = records.contract
     if known is None:
-        # objectives have no data
+        # objectives have no data, and a fingerprint of their own
+        without = (None, "", fingerprint_of(none()))
         for found in records.checkpoints:
-            if not FACTS_SINCE_HASHES.isdisjoint(found.manifest) and found.manifest.get("fingerprint"):
+            known_data = found.manifest.get("fingerprint") not in without
+            if not FACTS_SINCE_HASHES.isdisjoint(found.manifest) and known_data:
                 yield Finding("data.json", "it is missing", f"that of {records.name(found.folder)}")
                 return
         return
@@ -424,25 +458,36 @@ def reports(records: Records, verdict: Verdict) -> Iterator[Finding]:
             verdict.open.append(f"{name}: it could not be written when the run ended")
     if CONFUSION not in there:
         return
-    names, counts = read_confusion(records)
+    names, counts = read_confusion(records.path / CONFUSION)
     if PER_CLASS in there and read_text(records.path / PER_CLASS, MAX_TABLE_BYTES) != per_class_csv(
         counts, names
     ):
         yield Finding(PER_CLASS, "other scores", f"those that follow from {CONFUSION}")
-    scores = records.summary.get("test") or {}
-    known = records.contract
-    if scores and known is not None and int(counts.sum()) != known.sizes["test"]:
-        yield Finding(CONFUSION, f"{int(counts.sum())} samples", f"{known.sizes['test']}, as in data.json")
+    said, known, split = records.summary, records.contract, _reported_split(records)
+    if said["status"] not in FINISHED and not said.get("test"):
+        # of an earlier end of a run that was continued
+        return
+    if known is not None and int(counts.sum()) != known.sizes[split]:
+        yield Finding(CONFUSION, f"{int(counts.sum())} samples", f"{known.sizes[split]}, as in data.json")
     accuracy = float(counts.diagonal().sum() / counts.sum())
-    if "accuracy" in scores and not math.isclose(scores["accuracy"], accuracy, rel_tol=1e-5):
-        yield Finding(
-            "summary.json, test", f"accuracy {scores['accuracy']:g}", f"{accuracy:g}, by {CONFUSION}"
-        )
+    place, scores = ("test", said.get("test") or {}) if split == "test" else ("best", said.get("best") or {})
+    score = scores.get("accuracy" if split == "test" else "val/accuracy")
+    if score is not None and not math.isclose(score, accuracy, rel_tol=1e-5):
+        yield Finding(f"summary.json, {place}", f"accuracy {score:g}", f"{accuracy:g}, by {CONFUSION}")
 
 
-def read_confusion(records: Records) -> tuple[list[str], Tensor]:
-    """Return the classes and the (C, C) counts of the confusion matrix. Raises ValueError for a table that is not square."""
-    file, cells = records.path / CONFUSION, array("q")
+def _reported_split(records: Records) -> str:
+    """Return the split of the reports: that of the winner of a sweep is the validation split, also with test scores.
+
+    Its job does not score the test split; the sweep does.
+    """
+    is_asked = not isinstance(records.config, Config) or records.config.evaluation.test
+    return "test" if is_asked and records.summary.get("test") else "val"
+
+
+def read_confusion(file: Path) -> tuple[list[str], Tensor]:
+    """Return the classes and the (C, C) counts of a confusion matrix. Raises ValueError for a table that is not square."""
+    cells = array("q")
     with opened(file, MAX_TABLE_BYTES) as stream:
         lines = csv.reader(stream)
         _, *names = next(lines)
@@ -452,6 +497,8 @@ def read_confusion(records: Records) -> tuple[list[str], Tensor]:
         for line in lines:
             if len(line) != 1 + len(names):
                 raise ValueError("it is not square")
+            if line[0] != names[min(len(cells) // len(names), len(names) - 1)]:
+                raise ValueError("its rows and its columns are of other classes")
             cells.extend(map(int, line[1:]))
     return names, torch.tensor(cells, dtype=torch.int64).view(len(names), len(names))
 
@@ -483,6 +530,17 @@ CHECKS: dict[str, Check] = {
 }
 
 
+def contradiction(records: Records) -> Finding | None:
+    """Return the first finding of the checks that compare the records with each other; None where they agree."""
+    for name, check in CHECKS.items():
+        verdict = Verdict(records.path)
+        if check is not hashes:
+            _run(name, check, records, verdict)
+        if verdict.findings:
+            return verdict.findings[0]
+    return next(configuration(records, Verdict(records.path), records.config), None)
+
+
 def configuration(records: Records, verdict: Verdict, config: Config | UserError) -> Iterator[Finding]:
     """Compare config.yaml with what the checkpoints were made with, and with the seed of the summary."""
     if not isinstance(config, Config):
@@ -510,6 +568,28 @@ def configuration(records: Records, verdict: Verdict, config: Config | UserError
         return
     if seed != config.seed:
         yield Finding("summary.json, seed", str(seed)[:80], f"{config.seed}, as in config.yaml")
+    yield from _shown_configuration(records)
+
+
+def _shown_configuration(records: Records) -> Iterator[Finding]:
+    """Compare the configuration in the summary, which listings and reports show, with config.yaml."""
+    shown = records.summary.get("config")
+    if not isinstance(shown, dict):
+        if shown is not None:
+            yield Finding("summary.json, config", str(shown)[:80], "the values of config.yaml")
+        return
+    saved_values = saved.flat(saved.load_bounded(records.path / "config.yaml"))
+    known = json.loads(json.dumps(saved_values, default=str))
+    for key in sorted({*known, *shown}):
+        if records.hashes is None and (is_safe(key) or key in LENGTH):
+            # a kill may come between the two files of a run that is resumed with a change
+            continue
+        then, now = shown.get(key), known.get(key)
+        if then != now and (then == then or now == now):
+            yield Finding(
+                f"summary.json, config, {key}"[:80], str(then)[:80], f"{str(now)[:80]}, as in config.yaml"
+            )
+            return
 
 
 def dataset(records: Records, verdict: Verdict, config: Config, door: Door) -> Iterator[Finding]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
+from dltrain.text import shown
+
 Segment = tuple[str, str]
 Line = list[Segment]
 
@@ -63,6 +65,7 @@ class NotebookScreen:
 
 def as_mime(lines: Sequence[Line]) -> dict[str, str]:
     """Return lines as plain text and as HTML."""
+    lines = [[(shown(text), style) for text, style in line] for line in lines]
     plain = "\n".join("".join(text for text, _ in line).rstrip() for line in lines)
     marked = "\n".join("".join(_marked(text, style) for text, style in line).rstrip() for line in lines)
     return {"text/plain": plain, "text/html": f'<pre style="line-height:1.2">{marked}</pre>'}

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from dltrain.screen.notebook import Line, NotebookScreen, in_notebook
+from dltrain.text import shown
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -90,7 +91,7 @@ class PlainScreen:
         self.stream = stream
 
     def print(self, line: Line) -> None:
-        self.stream.write("".join(text for text, _ in line).rstrip() + "\n")
+        self.stream.write("".join(shown(text) for text, _ in line).rstrip() + "\n")
         self.stream.flush()
 
     def live(self, lines: Sequence[Line]) -> None:
@@ -148,4 +149,5 @@ def encodes(text: str, encoding: str) -> bool:
 def text_of(line: Line) -> Text:
     from rich.text import Text
 
-    return Text.assemble(*line, no_wrap=True, overflow="ellipsis")
+    parts = [(shown(text), style) for text, style in line]
+    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")

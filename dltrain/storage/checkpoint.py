@@ -52,11 +52,14 @@ class Checkpoint:
     folder: Path
     manifest: dict[str, Any]
 
+    @property
+    def has_averages(self) -> bool:
+        """Return whether it has averaged weights; a file that the manifest does not name is none of the checkpoint."""
+        return AVERAGED in self.manifest["sha256"]
+
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:
         """Return the model's tensors by name: as trained, or averaged if the checkpoint has averages."""
-        # a file that the manifest does not name is none of the checkpoint
-        has_averages = AVERAGED in self.manifest["sha256"]
-        return load_tensors(self.folder / (AVERAGED if averaged and has_averages else WEIGHTS))
+        return load_tensors(self.folder / (AVERAGED if averaged and self.has_averages else WEIGHTS))
 
     def state(self) -> dict[str, Any]:
         """Return plain data and tensors. Raises CheckpointProblem for a file that holds anything else."""

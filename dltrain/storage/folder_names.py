@@ -6,6 +6,8 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -16,7 +18,15 @@ SWEEP_RECORD = "sweep.json"
 # the default of the knob `output`
 OUTPUT = Path("outputs")
 MAX_HOLE = 10_000_000_000
+# folders in a folder of a run or sweep, one in the other
+MAX_NESTED = 32
 CONTRACT, METRICS = "data.json", "metrics.csv"
+# names that only files of runs and sweeps have
+FILES = frozenset((
+    CONTRACT, METRICS, SWEEP_RECORD, "summary.json", "config.yaml", "manifest.json", "events.jsonl", "tags.json", "run.log",
+    "per_class.csv", "confusion_matrix.csv", "results.csv", "results.parquet", "best.yaml", "study.log",
+    "best.safetensors", "normalization.safetensors", "weights.safetensors", "averaged.safetensors", "state.pt",
+))  # fmt: skip
 SWEEP_STUDY = "study.log"
 _NO_PATH = frozenset({errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP})
 
@@ -75,9 +85,44 @@ def check_files(folder: Path) -> None:
     Through a link in the folder of a stranger, a run that is resumed would write, and prune, wherever he likes; a pipe
     would block it.
     """
-    for here, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            check_file(Path(here, name))
+    for path in below(folder):
+        check_file(path)
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Yield all files and folders below a folder; links are not followed.
+
+    Raises CheckpointProblem for folders that are nested deeper than `MAX_NESTED`, on which functions of Python and of the
+    system give up.
+    """
+    waiting = [(folder, 1)]
+    while waiting:
+        here, depth = waiting.pop()
+        if depth > MAX_NESTED:
+            raise CheckpointProblem(
+                f"{folder} has folders that are nested more than {MAX_NESTED} deep, which no run makes, such as "
+                f"{Path(*here.relative_to(folder).parts[:2])}.\nRemove them."
+            )
+        # a job that has not begun has no folder, and another process may delete one
+        with suppress(FileNotFoundError, PermissionError), os.scandir(here) as entries:
+            for entry in entries:
+                yield Path(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((Path(entry.path), depth + 1))
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; links are not followed."""
+    if not path.is_dir() or path.is_symlink():
+        return path.lstat().st_size
+    states = (inner.lstat() for inner in below(path))
+    return sum(state.st_size for state in states if not stat.S_ISDIR(state.st_mode))
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Return the run folders in a folder, by name; hidden ones, such as `.hydra`, are none."""
+    found = (file.parent for file in folder.glob("*/config.yaml"))
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def check_file(path: Path) -> None:
@@ -88,6 +133,10 @@ def check_file(path: Path) -> None:
         raise CheckpointProblem(
             f"{path} has {status.st_size} bytes, and almost none of them are on the disk: no run wrote it.\n"
             "Put the file of the run in its place."
+        )
+    if stat.S_ISDIR(mode) and path.name in FILES:
+        raise CheckpointProblem(
+            f"{path} is a folder, and a run has a file of that name.\nPut the file of the run in its place."
         )
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         kind = f"a link to {path.readlink()}" if stat.S_ISLNK(mode) else "neither file nor folder"

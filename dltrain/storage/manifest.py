@@ -28,6 +28,8 @@ RECORDS = (
 # of every run that finished
 NEEDED = ("config.yaml", "metrics.csv", "summary.json")
 SWEEP_RECORDS = ("sweep.json", "study.log", "results.csv", "results.parquet", "best.yaml")
+# of every sweep that ended
+SWEEP_NEEDED = ("sweep.json", "results.csv")
 
 
 def write(folder: Path, names: Iterable[str], known: Mapping[str, str] | None = None) -> None:
@@ -35,6 +37,11 @@ def write(folder: Path, names: Iterable[str], known: Mapping[str, str] | None = 
     known = known or {}
     found = {name: known.get(name) or digest(folder / name) for name in names if (folder / name).is_file()}
     replace(folder / NAME, json.dumps({"format": FORMAT, "sha256": found}, indent=1).encode() + b"\n")
+
+
+def remove(folder: Path) -> None:
+    """Remove the manifest of a run or sweep that goes on: its records change."""
+    (folder / NAME).unlink(missing_ok=True)
 
 
 def renew(folder: Path, name: str) -> None:

@@ -7,6 +7,7 @@ place whenever the process dies. Nothing is copied, replaced or followed through
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import secrets
 import shutil
@@ -180,13 +181,36 @@ def shelved(output: Path, text: str) -> list[Place]:
 def _delete(folder: Path) -> None:
     """Delete all that can be deleted. Raises ResourceProblem for the rest, such as files of another user."""
     try:
-        shutil.rmtree(folder)
+        try:
+            shutil.rmtree(folder)
+        except (RecursionError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.EMFILE, errno.ENAMETOOLONG):
+                raise
+            flatten(folder)
+            shutil.rmtree(folder)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise ResourceProblem(
             f"{error.filename or folder} cannot be deleted ({error.strerror}).\n"
             f"The rest is deleted. What is left lies in {folder}; its owner can delete it."
         ) from None
+
+
+def flatten(folder: Path) -> None:
+    """Move the folders in the folders of a folder into it, until none is nested in another; links are not followed.
+
+    A folder of a stranger may be nested deeper than functions of Python and of the system go.
+    """
+    numbers = itertools.count()
+    waiting = [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    while waiting:
+        here = waiting.pop()
+        for entry in list(os.scandir(here)):
+            if entry.is_dir(follow_symlinks=False):
+                free = (folder / f".nested-{number}" for number in numbers)
+                target = next(path for path in free if not os.path.lexists(path))
+                os.rename(entry.path, target)
+                waiting.append(str(target))
 
 
 def trashes(base: Path) -> Iterator[Path]:

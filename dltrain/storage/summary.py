@@ -8,8 +8,10 @@ import math
 import os
 import stat
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias, overload
 
@@ -128,11 +130,14 @@ def texts(value: Any) -> list[str]:
 
 
 class Rows(Sequence[Row]):
-    """Rows of numbers by name, kept by column in eight bytes a number; a row is a dict that is made when it is asked for."""
+    """Rows of numbers by name, kept by column in eight bytes a number; a row is a dict that is made when it is asked for.
+
+    Raises ValueError for two columns of one name.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
+        check_names(names)
         self._columns = [array("d") for _ in names]
-        # of columns of the same name, the last
         self.columns = dict(zip(names, self._columns, strict=True))
 
     def add(self, values: Sequence[str]) -> None:
@@ -150,12 +155,22 @@ class Rows(Sequence[Row]):
     def __getitem__(self, place: int | slice) -> Row | list[Row]:
         if isinstance(place, slice):
             return [self[k] for k in range(len(self))[place]]
+        # without a column, no place would end an iteration
+        if not self._columns:
+            raise IndexError(place)
         return {name: column[place] for name, column in self.columns.items()}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise ValueError for two columns of one name, of which each reader would take another one."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"it has two columns {twice[0][:60]!r}")
 
 
 def column_of(rows: Sequence[Row], name: str, missing: float = math.nan) -> Sequence[float]:
@@ -187,9 +202,20 @@ def read_rows(file: Path) -> Sequence[Row]:
                 rows.add(values)
     except (ValueError, csv.Error) as error:
         raise CheckpointProblem(f"{file} is no table of a run: {str(error)[:100]}") from None
-    if rows and "step" not in rows.columns:
-        raise CheckpointProblem(f"{file} is no table of a run: it has no column `step`")
+    if rows and (problem := problem_of_steps(rows)):
+        raise CheckpointProblem(f"{file} is no table of a run: {problem}")
     return rows
+
+
+def problem_of_steps(rows: Rows) -> str:
+    """Return what is wrong with the steps of a table, one row for each; "" for those that a run writes."""
+    if "step" not in rows.columns:
+        return "it has no column `step`"
+    steps = rows.columns["step"]
+    if not all(map(float.is_integer, steps)):
+        return "it has a step that is no whole number"
+    row = next((row for row, (before, step) in enumerate(pairwise(steps), 2) if step <= before), None)
+    return "" if row is None else f"its row {row} is of step {steps[row - 1]:.0f}, after {steps[row - 2]:.0f}"
 
 
 def complete_lines(stream: TextIO) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,27 @@ def is_identity(value: object) -> bool:
         return False
     forms = {"sweep": str, "fixed": list, "axes": list, "settings": dict, "test": bool}
     return all(isinstance(value.get(key), form) for key, form in forms.items()) and all(
-        isinstance(axis, dict) and {"name", "options", "low", "high"} <= axis.keys() for axis in value["axes"]
+        map(is_axis, value["axes"])
+    )
+
+
+def is_axis(value: object) -> bool:
+    """Return whether a value has the form of an axis of `space.to_plain`."""
+    if not isinstance(value, dict) or not {"name", "options", "low", "high"} <= value.keys():
+        return False
+    axis = {"log": False, "whole": False, "when": {}} | value
+    numbers, texts = (axis["low"], axis["high"]), [axis["name"]]
+    if not isinstance(axis["options"], list) or not isinstance(axis["when"], dict):
+        return False
+    for option in (*axis["options"], *axis["when"].items()):
+        if not (isinstance(option, list | tuple) and len(option) == 2 and isinstance(option[1], list)):
+            return False
+        texts += [option[0], *option[1]]
+    return (
+        value.keys() <= {field.name for field in fields(space.Axis)}
+        and all(isinstance(text, str) for text in texts)
+        and all(type(number) in (int, float) for number in numbers)
+        and type(axis["log"]) is type(axis["whole"]) is bool
     )
 
 

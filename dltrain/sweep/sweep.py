@@ -113,6 +113,8 @@ def run_sweep(
     begun(folder)
     with explained(plan.resume_command(folder)), ExitStack() as unused, locked(folder):
         unused.callback(backend.close)
+        # of the sweep before it was continued
+        manifest.remove(folder)
         record = record_of(plan, folder, texts, command, number_jobs(plan, folder))
         study = open_study(plan, folder)
         total = plan.total

@@ -18,7 +18,7 @@ from dltrain.errors import CheckpointProblem, UserError
 from dltrain.run.verification import Finding, Verdict, beside, changed_files
 from dltrain.storage import manifest
 from dltrain.storage.job_names import is_job_folder, job_copies, job_folders, job_number
-from dltrain.storage.summary import ENDED, MAX_TABLE_BYTES, UNRANKED, read_summary, read_text
+from dltrain.storage.summary import ENDED, MAX_TABLE_BYTES, UNRANKED, check_names, read_summary, read_text
 from dltrain.sweep.outcome.files import recipe_of
 from dltrain.sweep.record import RECORD, read_record
 from dltrain.text import first_line
@@ -82,7 +82,13 @@ def hashes(folder: Path, verdict: Verdict) -> Iterator[Finding]:
             "hashes of the sweep's own files: it has none, since it has not ended, or is of an earlier dltrain"
         )
         return
-    yield from changed_files(folder, manifest.read(folder))
+    known = manifest.read(folder)
+    yield from changed_files(folder, known)
+    for name in manifest.SWEEP_RECORDS:
+        if name not in known and (name in manifest.SWEEP_NEEDED or (folder / name).is_file()):
+            yield Finding(
+                name, "it is not among the hashes", "each record of a sweep, whose hash it writes last"
+            )
 
 
 def record(folder: Path, verdict: Verdict) -> Iterator[Finding]:
@@ -108,6 +114,7 @@ def results(folder: Path, verdict: Verdict) -> Iterator[Finding]:
     if not file.exists():
         return
     rows = csv.DictReader(read_text(file, MAX_TABLE_BYTES).splitlines(keepends=True))
+    check_names(rows.fieldnames or ())
     listed: dict[str, dict[Any, Any]] = {}
     for line in rows:
         if line["job"] in listed:
@@ -146,7 +153,12 @@ def best(folder: Path, verdict: Verdict, catalogue: Catalogue) -> Iterator[Findi
     file = folder / "best.yaml"
     if not file.exists():
         return
-    number = job_number(str(read_record(folder).get("best")))
+    said = read_record(folder)
+    if "best" not in said and not said.get("finished"):
+        # of an earlier end of a sweep that goes on
+        verdict.open.append("best.yaml: the sweep has not finished")
+        return
+    number = job_number(str(said.get("best")))
     path = None if number is None else job_folders(folder).get(number)
     if path is None:
         yield Finding("best.yaml", "a recipe", "none, since sweep.json names no best job that is there")

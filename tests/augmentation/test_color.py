@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from dltrain.augmentation import color, policies
 from dltrain.augmentation.color import Color, Noise
 from dltrain.augmentation.draws import Draw, draw_for
+from dltrain.augmentation.mix import Cutout
 from dltrain.augmentation.policies import OPERATIONS, RandAugment, Space, TrivialAugment, operate
 from dltrain.data.spec import DataSpec
 
@@ -33,6 +35,24 @@ def bytes_as_floats(batch: int = 8) -> Tensor:
     raw[1] = (raw[1] * 0.3 * 255).round() / 255
     raw[2, 0] = 100 / 255
     return raw
+
+
+@pytest.mark.parametrize("word", [Color, RandAugment, TrivialAugment])
+def test_floats_beyond_0_to_1_are_refused(word: Any) -> None:
+    """They were cut off at 0 and 1: digits from 0 to 16 became noise."""
+    for low, high in ((0.0, 16.0), (-1.0, 1.0)):
+        with pytest.raises(
+            ValueError, match=rf"those of this dataset go from {low:g} to {high:g}\. Save them as uint8"
+        ):
+            word(replace(SPEC, value_range=(low, high)))
+    word(replace(SPEC, value_range=(0.1, 0.9)))
+
+
+def test_black_is_the_lowest_value_of_floats_below_0() -> None:
+    assert torch.equal(SPEC.black, -MEAN / STD)
+    dark = replace(SPEC, value_range=(-1.0, 1.0))
+    assert torch.equal(dark.black, (-1 - MEAN) / STD)
+    assert torch.equal(Cutout(dark, 2, "black").cover, dark.black)
 
 
 def test_color_agrees_with_torchvision_sample_by_sample() -> None:

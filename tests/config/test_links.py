@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dltrain.config.links import MOST, check_links
+from dltrain.config.links import MOST, MOST_OF_ALL, check_links
 from dltrain.errors import UserError
 
 
@@ -49,3 +49,12 @@ def test_texts_that_double_are_refused_at_once(name):
 )
 def test_honest_links_pass(plain):
     check_links(plain)
+
+
+@pytest.mark.parametrize(
+    "plain", [{"a": 1, "b": "${a}" * 60_000}, {"a": 1, "b": ["${a}"] * 60_000}], ids=["text", "list"]
+)
+def test_more_links_than_a_configuration_has_are_refused_at_once(plain):
+    """OmegaConf takes up to a millisecond for each."""
+    with pytest.raises(UserError, match=f"more than {MOST_OF_ALL:,} links"):
+        check_links(plain)

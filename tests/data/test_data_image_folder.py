@@ -359,6 +359,23 @@ def test_more_pixels_than_memory_are_refused(tmp_path: Path) -> None:
                 look(str(tmp_path / "a.png"), Form(8, 8, "rgb", "crop"))
 
 
+def test_a_webp_has_fewer_pixels_and_a_jpeg_few_scans(tmp_path: Path) -> None:
+    """A decoder of WebP holds several copies, and each scan of a JPEG passes over all pixels: 150 kB took a minute."""
+    form = Form(8, 8, "rgb", "crop")
+    Image.new("L", (9000, 9000)).save(tmp_path / "a.webp", lossless=True)
+    with pytest.raises(Unusable, match="9000 × 9000 pixels are more than 40,000,000"):
+        read_pixels(str(tmp_path / "a.webp"), form)
+    file = tmp_path / "a.jpg"
+    Image.new("L", (64, 64)).save(file, progressive=True)
+    read_pixels(str(file), form)
+    content = file.read_bytes()
+    start = content.find(b"\xff\xda")
+    scans = content[start:-2]
+    file.write_bytes(content[:start] + scans * 50 + content[-2:])
+    with pytest.raises(Unusable, match=r"\d+ scans are more than 100"):
+        read_pixels(str(file), form)
+
+
 def test_what_was_done_to_images_is_said(tmp_path: Path) -> None:
     for name in ("a", "b"):
         picture(tmp_path / name / "plain.png")

@@ -36,6 +36,7 @@ from dltrain.errors import CheckpointProblem, DataProblem, FolderInUse, Resource
 from dltrain.storage import checkpoint, files
 from dltrain.storage.folder_names import new_folder
 from dltrain.storage.lock import Lock
+from dltrain.storage.summary import read_rows
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "format-1"
 
@@ -609,3 +610,21 @@ def test_at_step_helper_is_exact(workdir):
         at_step(patch, 3, lambda trainer: seen.append(trainer.step))
         dispatch(["steps=5", "quiet=true"])
     assert seen == [3]
+
+
+@pytest.mark.parametrize("content", ["", "epoch,st"], ids=["empty", "half a line"])
+def test_a_table_without_rows_is_one_of_no_evaluation(workdir, dltrain, content):
+    """Found by random kills: a kill after the first evaluation, and a signal after the resume, lost the run for ever."""
+    arguments = (
+        "steps=12",
+        "checkpoint.every_steps=5",
+        "evaluation.every_steps=6",
+        "quiet=true",
+        "threads=1",
+    )
+    cut = cut_run(workdir, 6, *arguments)
+    (cut.path / "metrics.csv").write_text(content)
+    assert list(read_rows(cut.path / "metrics.csv")) == []
+    assert dltrain("reproduce", cut.path) == 0
+    assert dltrain("resume", cut.path) == 0
+    equal(cut, golden_run(workdir, *arguments))

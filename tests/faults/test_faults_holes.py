@@ -94,10 +94,12 @@ def test_55_messages_never_hold_escapes_nor_long_values(workdir, capfd, argument
 
 def test_55_tables_and_headers_hold_no_escapes(workdir, dltrain, capfd):
     """Names of columns and classes, tags and notes of a run that is trained, scored and used."""
+    file = f"t{ESCAPE.replace('/', '')}.csv"
+    table(file, f"v{ESCAPE}", f"b{ESCAPE}")
     table("t.csv", f"v{ESCAPE}", f"b{ESCAPE}")
     arguments = (
         "dataset=csv",
-        "dataset.path=t.csv",
+        f"dataset.path='{file}'",
         "dataset.target=y",
         "model=linear",
         "epochs=1",

@@ -7,21 +7,26 @@ import random
 import re
 import shlex
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from conftest import Run, job_at
-from faults import copy_of, everything, swept
+from faults import at_step, copy_of, everything, only_run, swept
 from safetensors.torch import load_file, save_file
 from test_faults_verify import small
 
 from dltrain.commands.verify import verify_run
 from dltrain.config.compose import open_catalogue
 from dltrain.errors import CheckFailed, UserError
-from dltrain.run import reproduction
+from dltrain.run import experiment, reproduction
 from dltrain.storage import manifest
+from dltrain.training.signals import Interrupted
+from dltrain.training.trainer import Trainer
+from dltrain.training.validation import Validation
 
 __all__ = ["small"]
 
@@ -81,7 +86,9 @@ def test_a_step_that_is_no_whole_number_is_refused(small, dltrain, tmp_path, ste
     head, first, *rest = (run / "metrics.csv").read_text().splitlines()
     cells = dict(zip(head.split(","), first.split(","), strict=True)) | {"step": step}
     (run / "metrics.csv").write_text("\n".join([head, ",".join(cells.values()), *rest, ""]))
-    with pytest.raises(UserError, match="metrics.csv has a step that is no whole number"):
+    with pytest.raises(
+        UserError, match="metrics.csv is no table of a run: it has a step that is no whole number"
+    ):
         dltrain("reproduce", str(run))
 
 
@@ -155,6 +162,216 @@ def test_the_first_differing_step_of_20_planted_differences(small, dltrain, caps
     assert wrong == []
 
 
+def rewrite(file: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def said(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    """A forgery of summary.json."""
+    return lambda run: rewrite(run / "summary.json", change)
+
+
+def perfect(summary: dict, **changes: object) -> None:
+    summary |= {"test": {"loss": 1e-4, "accuracy": 1.0}, "objective": 1e-3, **changes}
+
+
+def shorter(run: Path, **changes: object) -> None:
+    """Take the last evaluation away, and the best of the others for the result."""
+    for file in (run / "checkpoints").glob("step-00000006"):
+        shutil.rmtree(file)
+    text = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join(text[:-1]))
+    best = Run(run).rows[-1]
+    file = run / "events.jsonl"
+    events = [line for line in file.read_text().splitlines(keepends=True) if json.loads(line)["step"] < 6]
+    file.write_text("".join(events))
+    shutil.copy(
+        run / "checkpoints" / "step-00000004" / "weights.safetensors",
+        run / "checkpoints" / "best.safetensors",
+    )
+    facts = {"steps": 4, "epochs": 2.0, "best_epoch": 2.0, "best": best, "objective": best["val/loss"]}
+    rewrite(run / "summary.json", lambda summary: summary.update(facts | changes))
+
+
+def gone(*names: str) -> Callable[[Path], None]:
+    return lambda run: [(run / name).unlink() for name in names] and None
+
+
+def with_status(status: str, **changes: object) -> Callable[[Path], None]:
+    return said(lambda summary: perfect(summary, status=status, **changes))
+
+
+def never_best(run: Path) -> None:
+    """An unfinished run with weights of a stranger, which `predict` would use."""
+    change_best(run, random.Random(0))
+    rewrite(
+        run / "summary.json", lambda s: [s.pop(name) for name in ("test", "objective", "best", "best_epoch")]
+    )
+    rewrite(run / "summary.json", lambda s: s.update(status="interrupted"))
+
+
+def other_event(run: Path) -> None:
+    text = (run / "events.jsonl").read_text()
+    first = next(line for line in text.splitlines() if '"evaluated"' in line)
+    forged = json.dumps(json.loads(first) | {"val/accuracy": 1.0})
+    (run / "events.jsonl").write_text(text.replace(first, forged))
+
+
+def not_a_number(run: Path) -> None:
+    """A learning rate at which no run gets far."""
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    content["lr"] = content["optimizer"]["lr"] = 1e38
+    (run / "config.yaml").write_text(yaml.safe_dump(content))
+    for file in (run / "checkpoints").glob("step-*/manifest.json"):
+        rewrite(file, lambda facts: facts["config"].update({"lr": 1e38, "optimizer.lr": 1e38}))
+
+
+FORGED: dict[str, tuple[Callable[[Path], None], str]] = {
+    **{
+        status: (with_status(status), "summary.json, (status|best|objective|test)")
+        for status in ("degraded", "pruned", "interrupted", "failed", "running", "diverged", "early_stopped")
+    },
+    "degraded, with a problem": (with_status("degraded", problems=["x"]), "summary.json, (objective|test)"),
+    "completed early": (shorter, "summary.json, status: 'completed', after 4 of 6 steps"),
+    "data.json": (
+        lambda run: rewrite(run / "data.json", lambda c: c["class_names"].reverse()),
+        "data.json, class_names",
+    ),
+    "constant": (said(lambda s: s["constant"].update(accuracy=0.01)), "summary.json, constant"),
+    "parameters": (said(lambda s: s.update(parameters=5)), "summary.json, parameters"),
+    "metric": (said(lambda s: s.update(metric="val/accuracy")), "summary.json, metric"),
+    "mode": (said(lambda s: s.update(mode="max")), "summary.json, mode"),
+    "steps": (said(lambda s: s.update(steps=99999)), "summary.json, steps"),
+    "best epoch": (said(lambda s: s.update(best_epoch=1.0)), "summary.json, best_epoch"),
+    "reason": (said(lambda s: s.update(stop_reason="converged")), "summary.json, stop_reason"),
+    "lr": (said(lambda s: s["config"].update(lr=0.5)), "summary.json, config, lr"),
+    "no best weights": (gone("checkpoints/best.safetensors"), "best.safetensors: it is missing"),
+    "no report": (gone("per_class.csv"), "per_class.csv: it is missing"),
+    "no reports": (gone("per_class.csv", "confusion_matrix.csv"), "per_class.csv: it is missing"),
+    "best weights of an unfinished run": (never_best, "weights that no evaluation found"),
+    "an event": (other_event, "events.jsonl, step 2: val/accuracy 1.0"),
+    "noise": (
+        said(lambda s: s.update(stacked=True, test={k: v * 1.0009 for k, v in s["test"].items()})),
+        "summary.json, test: .*, and the weights up to step 6 are equal to the last bit",
+    ),
+    "not finite": (not_a_number, ""),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_record_is_different_whatever_it_says_of_its_end(small, dltrain, capsys, name):
+    """Found by a hostile tester, all hashes rewritten: scores of a run that was `degraded`, and what nothing compared."""
+    forge, expected = FORGED[name]
+    forge(small)
+    rehash(small)
+    with pytest.raises(CheckFailed):
+        dltrain("reproduce", small)
+    assert re.search(f"first difference   step [0-9]+, .*{expected}", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("columns", ["twice", "row"])
+def test_a_table_that_readers_read_differently_is_refused(small, dltrain, columns):
+    """Of two columns of one name, or two rows of one step, each reader takes another one."""
+    file = small / "metrics.csv"
+    head, first, *rest = file.read_text().splitlines(keepends=True)
+    lines = (
+        [f"val/accuracy,{head}", *(f"1.0,{line}" for line in (first, *rest))]
+        if columns == "twice"
+        else [head, first, first, *rest]
+    )
+    file.write_text("".join(lines))
+    manifest.write(small, manifest.covered(small))
+    reason = "it has two columns 'val/accuracy'" if columns == "twice" else "its row 2 is of step 2, after 2"
+    with pytest.raises(UserError, match=f"metrics.csv is no table of a run: {reason}"):
+        dltrain("reproduce", small)
+    with pytest.raises(CheckFailed):
+        dltrain("verify", small)
+
+
+def test_averages_of_a_checkpoint_are_compared(workdir, dltrain):
+    """Found by a hostile tester: `resume` takes them for the best weights."""
+    run = copy_of(everything()[0], workdir / "run").path
+    files = sorted((run / "checkpoints").glob("step-*/averaged.safetensors"))
+    save_file({name: tensor * 0 + 1 for name, tensor in load_file(files[0]).items()}, files[0])
+    rehash(run)
+    with pytest.raises(CheckFailed, match=f"step {int(files[0].parent.name[5:])} differs"):
+        dltrain("reproduce", run)
+    files[0].unlink()
+    rewrite(files[0].parent / "manifest.json", lambda facts: facts["sha256"].pop(files[0].name))
+    rehash(run)
+    with pytest.raises(CheckFailed):
+        dltrain("reproduce", run)
+
+
+def honest(dltrain, capsys, run: Path) -> str:
+    capsys.readouterr()
+    assert dltrain("reproduce", run) == 0
+    page = capsys.readouterr().out
+    assert "same bits" in page
+    return page
+
+
+def test_runs_that_ended_otherwise_are_the_same(workdir, dltrain, capsys, monkeypatch):
+    """Pruned, failed, degraded, extended and interrupted: their steps are compared, and what they say of their end."""
+    common = ("steps=20", "evaluation.every_steps=5", "threads=1", "quiet=true")
+    reason = lambda row, best: "too slow" if row["step"] == 10 else None  # noqa: E731
+    with monkeypatch.context() as patch:
+        original = Trainer.__init__
+        patch.setattr(Trainer, "__init__", lambda *args: original(*args[:5], reason))
+        dltrain(*common, "name=pruned")
+    pruned = only_run(workdir, "pruned")
+    assert pruned.summary["status"] == "pruned" and pruned.summary["test"]
+    assert "status pruned (decided by the sweep)" in honest(dltrain, capsys, pruned.path)
+    rewrite(pruned.path / "summary.json", lambda s: s["test"].update(accuracy=1.0))
+    rehash(pruned.path)
+    with pytest.raises(CheckFailed):
+        dltrain("reproduce", pruned.path)
+
+    def full(file: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(file))
+
+    with monkeypatch.context() as patch, pytest.raises(UserError):
+        patch.setattr(experiment, "replace", full)
+        dltrain(*common, "name=degraded")
+    page = honest(dltrain, capsys, only_run(workdir, "degraded").path)
+    assert "per_class.csv (it was not written)" in page
+
+    def broken(trainer: Trainer) -> None:
+        raise OSError(5, "Input/output error", "x")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError):
+        at_step(patch, 13, broken)
+        dltrain(*common, "checkpoint.every_steps=5", "name=failed")
+    failed = only_run(workdir, "failed")
+    assert failed.summary["status"] == "failed"
+    assert "status failed" in honest(dltrain, capsys, failed.path)
+
+    dltrain(*common, "name=longer")
+    longer = only_run(workdir, "longer")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, 22, lambda trainer: signal.raise_signal(signal.SIGINT))
+        dltrain("resume", longer.path, "steps=40")
+    assert longer.summary["status"] == "interrupted"
+    assert "status interrupted" in honest(dltrain, capsys, longer.path)
+
+
+def test_the_winner_of_a_sweep_is_the_same_with_the_scores_of_its_test_split(workdir, dltrain, capsys):
+    """Its jobs do not score it; the sweep adds the scores of the best."""
+    common = ("model.hidden=[8]", "evaluation.test=true", "threads=1", "quiet=true", "sweep.backend=local")
+    assert dltrain("-m", "lr=0.01,0.001", "epochs=1", "name=won", *common) == 0
+    (folder,) = workdir.glob("outputs/won/*")
+    winner = folder / json.loads((folder / "sweep.json").read_text())["best"]
+    assert Run(winner).summary["test"]
+    assert dltrain("verify", folder) == 0
+    honest(dltrain, capsys, winner)
+    rewrite(winner / "summary.json", lambda s: s["test"].update(accuracy=1.0))
+    rehash(winner)
+    with pytest.raises(CheckFailed):
+        dltrain("reproduce", winner)
+
+
 def test_the_same_bits_also_of_a_run_with_everything(workdir, dltrain, capsys):
     """Dropout, mixup, EMA, plateau and accumulation, of a run that was killed and resumed."""
     cut = copy_of(everything()[1], workdir / "cut").path
@@ -176,8 +393,12 @@ def test_replay_states_the_share_that_it_replayed(small, dltrain, capsys):
 
 
 def test_another_machine_may_deviate_by_noise_and_is_named_as_the_cause(small, dltrain, capsys, monkeypatch):
-    change_row(small, random.Random(3))
-    rehash(small)
+    score = Validation.score
+    monkeypatch.setattr(
+        Validation,
+        "score",
+        lambda *args: {name: value * (1 + 1e-9) for name, value in score(*args).items()},
+    )
     monkeypatch.setattr(reproduction, "processor", lambda: "riscv64 RVV")
     assert dltrain("reproduce", small) == 0
     page = capsys.readouterr().out
@@ -213,3 +434,10 @@ def test_what_makes_no_sense_is_refused(small, dltrain, arguments, rule):
         dltrain("reproduce", small, *arguments)
     with pytest.raises(UserError, match="Name one run folder"):
         dltrain("reproduce")
+
+
+def test_an_objective_without_data_is_sound_and_the_same(workdir, dltrain, capsys):
+    dltrain("dataset=none", "model=rosenbrock", "steps=10", "threads=1", "quiet=true", "name=x")
+    run = only_run(workdir, "x").path
+    assert dltrain("verify", run) == 0
+    honest(dltrain, capsys, run)

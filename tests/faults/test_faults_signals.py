@@ -260,6 +260,7 @@ def test_a_signal_ends_what_takes_long_between_steps(phase, dltrain, workdir, mo
     assert ended.value.exit_code == 143
     assert not passes
     assert run.summary["status"] == "interrupted"
+    assert dltrain("reproduce", run.path) == 0
     dltrain("resume", run.path)
     equal(run, thorough)
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import as_ci, job_at
-from faults import copy_of, swept
+from faults import copy_of, everything, swept
 
 import dltrain as package
 from dltrain import strict_json
@@ -30,7 +30,14 @@ from dltrain.data.errors import DataError
 from dltrain.data.image_files import Found
 from dltrain.data.npz import read_array
 from dltrain.data.tables.read import read as read_table
-from dltrain.errors import CheckpointProblem, DataProblem, FolderInUse, ResourceProblem, UserError
+from dltrain.errors import (
+    CheckFailed,
+    CheckpointProblem,
+    DataProblem,
+    FolderInUse,
+    ResourceProblem,
+    UserError,
+)
 from dltrain.storage import files, shelves, summary, tags
 from dltrain.storage.event_log import EventLog, read_events
 from dltrain.storage.lock import Lock
@@ -125,7 +132,7 @@ def peak_of(act: Callable[[], object]) -> int:
 
 
 def test_rows_take_eight_bytes_a_number(tmp_path):
-    (tmp_path / "metrics.csv").write_text("step\n" + "1\n" * 30_000)
+    (tmp_path / "metrics.csv").write_text("step\n" + "".join(f"{k}\n" for k in range(30_000)))
     assert peak_of(lambda: summary.read_rows(tmp_path / "metrics.csv")) < 1_000_000
     assert len(summary.read_rows(tmp_path / "metrics.csv")) == 30_000
 
@@ -145,9 +152,10 @@ def test_a_resumed_run_keeps_no_events(tmp_path):
 def test_rows_are_bounded(tmp_path, monkeypatch, bound, rows):
     file = tmp_path / "metrics.csv"
     monkeypatch.setattr(summary, bound, rows)
-    file.write_text("step,x\n" + "1,2\n" * 5 + "1")
-    assert list(summary.read_rows(file)) == [{"step": 1.0, "x": 2.0}] * 5
-    file.write_text("step,x\n" + "1,2\n" * 6)
+    lines = [f"{k},2\n" for k in range(6)]
+    file.write_text("".join(["step,x\n", *lines[:5], "1"]))
+    assert list(summary.read_rows(file)) == [{"step": k, "x": 2.0} for k in range(5)]
+    file.write_text("".join(["step,x\n", *lines]))
     with pytest.raises(CheckpointProblem, match="metrics.csv is no table of a run: it has more than"):
         summary.read_rows(file)
 
@@ -499,3 +507,116 @@ def test_json_of_many_lists_is_refused_before_it_is_read():
     """96 MB of empty lists took seconds and gigabytes."""
     with pytest.raises(ValueError, match="more than 5,000,000 lists"):
         strict_json.loads("[" + "[]," * 5_000_000 + "[]]")
+
+
+# Folders of a stranger ------------------------------------------------------------------------------------------------
+
+
+def nested(folder: Path, depth: int) -> None:
+    """Folders that lie in each other; the names of all are longer than a path of the system."""
+    here = os.getcwd()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    for _ in range(depth):
+        os.mkdir("deep-down")
+        os.chdir("deep-down")
+    Path("file").write_text("x")
+    os.chdir(here)
+
+
+def test_folders_that_are_nested_without_end_are_refused(workdir, dltrain, capsys, request):
+    """1,500 of them fit into 12 kB of a zip, and Python's own walk ends in a RecursionError."""
+    run = copy_of(everything()[0], workdir / "outputs" / "x" / "run").path
+    nested(run / "junk", 1500)
+    # pytest could not delete them
+    request.addfinalizer(lambda: shelves.flatten(workdir))
+    for verb in ("resume", "reproduce", "show"):
+        with pytest.raises(CheckpointProblem, match="folders that are nested more than 32 deep"):
+            dltrain(verb, run)
+    with pytest.raises(CheckFailed):
+        dltrain("verify", run)
+    assert "nested more than 32 deep" in capsys.readouterr().out
+    assert dltrain("trash", run) == dltrain("trash", "--empty", "--yes") == 0
+    assert not list(workdir.glob(".dltrain/**/*run*")) and not list(workdir.glob("outputs/**/.dltrain*/*"))
+
+
+def test_a_folder_is_flattened_and_its_links_stay_links(tmp_path):
+    nested(tmp_path / "a", 3)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "kept")
+    shelves.flatten(tmp_path / "a")
+    folders = [path for path in (tmp_path / "a").iterdir() if path.is_dir() and not path.is_symlink()]
+    assert len(folders) == 3 and not any(inner.is_dir() for path in folders for inner in path.iterdir())
+    assert [path for path in tmp_path.rglob("file") if path.is_file()]
+    assert (tmp_path / "kept").is_dir()
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "metrics.csv", "summary.json", "checkpoints/best.safetensors"]
+)
+def test_a_folder_in_the_place_of_a_file_is_refused(workdir, dltrain, name):
+    run = copy_of(everything()[0], workdir / "run").path
+    (run / name).unlink()
+    (run / name).mkdir()
+    with pytest.raises(CheckpointProblem, match=f"{name} is a folder, and a run has a file of that name"):
+        dltrain("resume", run, "steps=80")
+
+
+def test_a_hidden_folder_is_no_run(workdir, dltrain):
+    """A run that was killed before its config.yaml has one in `.hydra`."""
+    (workdir / "run" / ".hydra").mkdir(parents=True)
+    (workdir / "run" / ".hydra" / "config.yaml").write_text("{}\n")
+    for verb in ("resume", "verify"):
+        with pytest.raises(CheckpointProblem, match="run is not a run folder"):
+            dltrain(verb, "run")
+
+
+# Files of a stranger --------------------------------------------------------------------------------------------------
+
+
+def test_a_quote_that_nothing_closes_is_told(tmp_path):
+    """Behind it is one value, of more letters than the csv module takes."""
+    rows = "1,2,p\n2,3,q\n" * 50
+    for start in ("a,b,y\n", 'a,b,y\n1, "2",p\n'):
+        file = tmp_path / "t.csv"
+        file.write_text(start + rows + '"' + "x,\n" * 100_000)
+        with pytest.raises(DataError, match="t.csv"):
+            read_table(file, "auto")
+
+
+def test_texts_of_newer_types_of_arrow_are_read(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    feather = pytest.importorskip("pyarrow.feather")
+    table = pa.table({"a": pa.array(["u", "v"] * 9, pa.string_view()), "y": pa.array([1, 2] * 9)})
+    feather.write_feather(table, tmp_path / "t.feather")
+    found = read_table(tmp_path / "t.feather", "auto")
+    assert found.columns["a"].type == pa.string() and found.columns["a"].to_pylist()[:2] == ["u", "v"]
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"a": 1}, {"train": -1, "val": 1, "test": 1}, {"train": "1", "val": 1, "test": 1}], ids=str
+)
+def test_sizes_that_no_run_wrote_are_refused(workdir, dltrain, sizes):
+    run = copy_of(everything()[0], workdir / "run").path
+    content = json.loads((run / "data.json").read_text()) | {"sizes": sizes}
+    (run / "data.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointProblem, match="data.json cannot be read"):
+        dltrain("export", run, "--format", "safetensors")
+
+
+def test_an_axis_that_no_sweep_wrote_is_refused(workdir, dltrain):
+    folder = copy_of(swept(), workdir / "sweep").path
+    text = (folder / "sweep.json").read_text()
+    (axis,) = json.loads(text)["identity"]["axes"]
+    options = axis["options"]
+    wrong = (
+        {"options": [[True, ["lr=1"]], options[1]]}, {"options": [True]}, {"options": [["a", "lr=1"]]}, {"low": "0"},
+        {"other": 1}, {"log": 1}, {"when": []}, {"when": {"a": "b"}}, {"name": 3},
+    )  # fmt: skip
+    for change in wrong:
+        content = json.loads(text)
+        content["identity"]["axes"] = [axis | change]
+        (folder / "sweep.json").write_text(json.dumps(content))
+        for arguments in (("report", folder), ("-m", f"sweep.resume={folder}")):
+            with pytest.raises(CheckpointProblem, match="sweep.json is no record of a sweep"):
+                dltrain(*arguments)

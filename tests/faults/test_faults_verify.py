@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, job_at
-from faults import copy_of, cut_run, edit_manifest, everything, only_run, swept
+from faults import Killed, copy_of, cut_run, edit_manifest, everything, only_run, swept
 from test_faults_door import OWN
 
+from dltrain.api import Sweep
 from dltrain.cli import dispatch, main
 from dltrain.commands.verify import verdicts_of, verify_run
 from dltrain.config.compose import open_catalogue
 from dltrain.errors import CheckFailed, CheckpointProblem, UserError
 from dltrain.run.verification import SINCE_HASHES
 from dltrain.storage import manifest
+from dltrain.sweep import sweep
 
 FORGERIES = 200
 
@@ -386,6 +388,58 @@ def test_forged_files_of_a_sweep_are_found_without_its_hashes(workdir, dltrain, 
     cells[place] = "0.123"
     (folder / "results.csv").write_text("".join([head, ",".join(cells), *rest]))
     assert "val/accuracy 0.123" in verdict_of_sweep(folder)["results.csv, job 0"]
+
+
+def test_a_manifest_of_a_sweep_that_leaves_records_out_is_found(workdir):
+    """Found by a hostile tester: another best job was sound beside a manifest without hashes."""
+    folder = copy_of(swept(), workdir / "sweep").path
+    known = manifest.read(folder)
+    for name in known:
+        rewrite(folder / manifest.NAME, sha256={key: sha for key, sha in known.items() if key != name})
+        assert verdict_of_sweep(folder) == {name: "it is not among the hashes"}
+    (folder / "results.csv").unlink()
+    rewrite(folder / manifest.NAME, sha256={})
+    assert verdict_of_sweep(folder)["results.csv"] == "it is not among the hashes"
+
+
+def test_a_column_of_a_sweep_s_results_that_is_there_twice_is_found(workdir, dltrain):
+    folder = copy_of(swept(), workdir / "sweep").path
+    file = folder / "results.csv"
+    head, *rows = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([f"objective,{head}", *(f"0.001,{row}" for row in rows)]))
+    manifest.write(folder, manifest.SWEEP_RECORDS)
+    assert verdict_of_sweep(folder) == {"results.csv": "it has two columns 'objective'"}
+    with pytest.raises(CheckpointProblem, match="two columns 'objective'"):
+        _ = Sweep(folder).table
+
+
+def test_a_run_with_the_record_of_a_sweep_is_checked_as_a_run(small, dltrain):
+    """Found by a hostile tester: of a folder that is both, the checks of a run were left out."""
+    rewrite(small / "summary.json", test={"loss": 0.1, "accuracy": 1.0})
+    identity = {"sweep": "", "fixed": [], "axes": [], "settings": {}, "test": False}
+    (small / "sweep.json").write_text(json.dumps({"identity": identity, "overrides": [], "finished": False}))
+    rewrite(small / manifest.NAME, sha256={})
+    (verdict,) = verdicts_of(small, open_catalogue(), False)
+    found = {finding.where: finding.found for finding in verdict.findings}
+    assert found["sweep.json"] == "the record of a sweep"
+    assert {"metrics.csv", "summary.json, test"} <= found.keys()
+
+
+def test_a_sweep_that_goes_on_has_no_hashes_of_before(workdir, dltrain, monkeypatch):
+    """Those of its former end would accuse it, once its driver was killed."""
+    arguments = ("-m", "lr=0.01,0.001", "epochs=1", "name=cut", "model.hidden=[4]", "quiet=true", "threads=1")
+    assert dltrain(*arguments, "sweep.backend=local") == 0
+    (folder,) = workdir.glob("outputs/cut/*")
+    rewrite(folder / "sweep.json", finished=False)
+    manifest.write(folder, manifest.SWEEP_RECORDS)
+
+    def killed(*_: object) -> int:
+        raise Killed
+
+    monkeypatch.setattr(sweep, "drive", killed)
+    with pytest.raises(Killed):
+        dltrain(*arguments, "sweep.backend=local")
+    assert verdict_of_sweep(folder) == {}
 
 
 def test_a_second_folder_of_a_job_is_found_and_counts_once(workdir, dltrain, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -485,3 +486,39 @@ def test_shampoo_renews_its_roots_while_they_change():
     assert max(gap for gap, _ in gaps) == 320
     forgetting = [step for step in range(100, 5000) if _is_fresh(step, {"update_every": 20, "beta": 0.99})]
     assert forgetting == list(range(100, 5000, 20))
+
+
+THAWED = {
+    "schedule_free": ScheduleFree,
+    "schedule_free, sgd": partial(ScheduleFree, form="sgd"),
+    "muon": Muon,
+    "lion": Lion,
+    "quickprop": Quickprop,
+    "shampoo": Shampoo,
+    "adam": torch.optim.Adam,
+}
+
+
+@pytest.mark.parametrize("make", THAWED.values(), ids=THAWED)
+def test_a_weight_that_thaws_starts_as_a_new_one(make):
+    """The bias of moments follows from a weight's own steps: counted by group, the first steps were up to 31 times lr."""
+
+    def path(thaw):
+        generator = torch.Generator().manual_seed(0)
+        one, other = (torch.nn.Parameter(torch.randn(3, generator=generator)) for _ in range(2))
+        optimizer, found = make([one, other], lr=0.1), []
+        for step in range(30):
+            other.requires_grad_(step >= thaw)
+
+            def loss():
+                optimizer.zero_grad()
+                value = (one**2).sum() + (((other - 1) ** 2).sum() if other.requires_grad else 0.0)
+                value.backward()
+                return value.detach()
+
+            optimizer.step(loss)
+            found.append(other.detach().clone())
+        return found[thaw : thaw + 20]
+
+    for at_once, later in zip(path(0), path(10), strict=True):
+        assert torch.equal(at_once, later)

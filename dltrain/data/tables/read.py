@@ -11,6 +11,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,13 +112,15 @@ class Table:
         )
         found: dict[int, str] = {}
         number, before = -1, self.layout.above
-        for row in reader:
-            number += bool(row)
-            if row and number in numbers:
-                found[number] = f" (line {before + 1})"
-                if len(found) == len(numbers):
-                    break
-            before = self.layout.above + reader.line_num
+        # a quote that nothing closes ends the lines that can be counted
+        with suppress(csv.Error):
+            for row in reader:
+                number += bool(row)
+                if row and number in numbers:
+                    found[number] = f" (line {before + 1})"
+                    if len(found) == len(numbers):
+                        break
+                before = self.layout.above + reader.line_num
         return found
 
 
@@ -183,8 +186,25 @@ def _read_arrow(path: Path, suffix: str) -> dict[str, Array]:
             f"{path} is not a whole {kind} file ({str(error).splitlines()[0]}); write it again"
         ) from error
     _check_names(path, table.column_names)
-    columns = (c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in table.columns)
-    return dict(zip(table.column_names, columns, strict=True))
+    columns = zip(table.column_names, table.columns, strict=True)
+    return {name: _plain_column(path, name, column) for name, column in columns}
+
+
+def _plain_column(path: Path, name: str, column: Array) -> Array:
+    """Return a column without a dictionary, and texts as such, for which Arrow has all functions."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    # of newer versions of Arrow
+    if str(kind) in ("string_view", "binary_view"):
+        kind = pa.string() if str(kind) == "string_view" else pa.binary()
+    try:
+        return column if kind == column.type else column.cast(kind)
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"column {name!r} of {path} is of the type {column.type} ({reason}); write it as {kind}"
+        ) from error
 
 
 def _read_parquet(path: Path) -> Any:
@@ -499,16 +519,18 @@ def _columns_by_arrow(file: _Text, layout: _Layout) -> tuple[dict[str, Array], _
 def _columns_by_python(file: _Text, layout: _Layout) -> tuple[dict[str, Array], _Ragged]:
     """Read with the csv module, which is slower and accepts a space in front of a quote."""
     text = file.open().read().decode(layout.encoding, errors="replace").removeprefix("\ufeff")
-    rows = [
-        row
-        for row in csv.reader(
-            io.StringIO(below(text, layout.above), newline=""),
-            delimiter=layout.separator,
-            quotechar=layout.quote,
-            skipinitialspace=True,
-        )
-        if row
-    ]
+    reader = csv.reader(
+        io.StringIO(below(text, layout.above), newline=""),
+        delimiter=layout.separator,
+        quotechar=layout.quote,
+        skipinitialspace=True,
+    )
+    try:
+        rows = [row for row in reader if row]
+    except csv.Error as error:
+        raise DataError(
+            f"line {reader.line_num} of {file.path} is none of a CSV file ({error}); a quote may be missing there or above"
+        ) from error
     wanted = len(layout.names)
     broken = [
         (number, _ragged(len(row), wanted, layout.separator.join(row)))

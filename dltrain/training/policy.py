@@ -12,6 +12,7 @@ from torch import Tensor
 from dltrain.data.spec import Batch
 from dltrain.optimizers.stepping import OWN_EVALUATIONS, needs_of
 from dltrain.storage.run_folder import RunFolder
+from dltrain.text import shown
 from dltrain.training.guard import NonFinite, first_in_forward, first_non_finite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.running_means import RunningMeans
@@ -19,6 +20,7 @@ from dltrain.training.state import State, load_weights
 
 # beyond these the run cannot recover, and stops
 SKIPS_IN_A_ROW, ROLLBACKS = 10, 3
+_NAMED = 8
 _log = logging.getLogger(__name__)
 
 
@@ -48,9 +50,17 @@ class Stop:
         first = first_non_finite(model)
         if first is None or not first.startswith("the weight"):
             first = first_in_forward(model, batch.inputs) or first
-        indices = batch.indices.tolist()
-        shown = ", ".join(map(str, indices[:8])) + (", …" if len(indices) > 8 else "")
-        return NonFinite(error.step, error.loss, first, shown)
+        return NonFinite(error.step, error.loss, first, self.samples(batch.indices.cpu()))
+
+    def samples(self, indices: Tensor) -> str:
+        """Return where samples of the training split come from: `58, 60 of house.csv`, counted from 1 as in other messages."""
+        source = self.parts.prepared.source if self.parts.prepared else None
+        if source is None:
+            return ", ".join(str(i + 1) for i in indices[:_NAMED].tolist())
+        places = source.locate(source.positions["train"][indices])
+        more = ", …" if len(indices) > _NAMED else ""
+        named = f"{', '.join(map(str, places.rows[:_NAMED].tolist()))}{more}"
+        return f"{named} of {shown(places.file)}" if places.file else named
 
 
 class Skip(Stop):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import assert_equal
@@ -73,6 +74,17 @@ def test_19_inputs_that_are_not_finite_are_named(dltrain, workdir, monkeypatch):
     monkeypatch.setattr(Trainer, "augment", augment)
     with pytest.raises(NumericalFailure, match=r"at step 6 .*First of all: the inputs\."):
         dltrain(*USUAL)
+
+
+def test_19_samples_are_rows_of_the_file(dltrain, workdir):
+    """They were places in the training split, from 0: nobody could find them."""
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    values[36] = 3e38
+    path = workdir / "house.csv"
+    path.write_text("a,b,y\n" + "".join(f"{a},{b},{i % 2}\n" for i, (a, b, _) in enumerate(values.tolist())))
+    with pytest.raises(NumericalFailure, match=rf"samples 37 of {path}\)"):
+        dltrain("dataset=csv", f"dataset.path={path}", "dataset.target=y", "dataset.normalize=none", "dataset.split_seed=1",
+                "batch_size=1", "epochs=1", "quiet=true")  # fmt: skip
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from typing import TYPE_CHECKING
 
 from dltrain.commands.train import check_no_flags, check_no_sweep, read, say_what_is_read
 from dltrain.config.compose import CONFIG_NAME, compose, open_catalogue, open_hydra, quote_foreign
 from dltrain.config.door import Door, shipped_targets
 from dltrain.config.keys import keys_of
+from dltrain.config.schema import Node
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
 from dltrain.text import show
@@ -45,15 +48,29 @@ def run(arguments: list[str]) -> int:
         listed = (f"{name} ({reason})" for name, reason in parts.contract.left_out.items())
         show(f"left out {', '.join(listed)}")
     failed = 0
-    for check in checks(parts, plan, str(config.dataset["normalize"])):
+    for check in checks(parts, plan, str(config.dataset["normalize"]), repeats_cure(config.dataset)):
         verdict = "ok" if check.passed else "FAILED"
         show(f"{verdict:<7} {check.name:<34} {check.found:<24} {check.wanted}")
+        for line in check.cure.splitlines() if not check.passed else ():
+            show(f"{'':<7} {line}")
         failed += not check.passed
     return 10 if failed else 0
 
 
-def checks(parts: Parts, plan: Plan, normalize: str) -> Iterator[Check]:
-    """Yield all checks, the cheap ones first."""
+def repeats_cure(dataset: Node) -> str:
+    """Return how samples that belong together are kept in one split, and copies are left out; empty for data without such keys."""
+    ways = []
+    if "group_column" in dataset and dataset["group_column"] is None:
+        ways.append("to keep the rows of one person or thing in one split: dataset.group_column=COLUMN")
+    if (path := dataset.get("path")) and str(path).lower().endswith((".csv", ".tsv", ".txt")):
+        ways.append(
+            f"to leave out copies of rows: awk '!seen[$0]++' {shlex.quote(os.path.expanduser(str(path)))} > once.csv"
+        )
+    return "\n".join(ways)
+
+
+def checks(parts: Parts, plan: Plan, normalize: str, repeats: str = "") -> Iterator[Check]:
+    """Yield all checks, the cheap ones first. repeats: what to do about samples in two splits."""
     import torch
 
     from dltrain.diagnostics import checks as c
@@ -68,7 +85,7 @@ def checks(parts: Parts, plan: Plan, normalize: str) -> Iterator[Check]:
     many = next(iter(parts.train.batches(chosen, 512)))
     scored = (parts.model, parts.loss)
     yield c.inputs_are_centered(parts.train, normalize != "none")
-    yield c.no_leak(splits)
+    yield c.no_leak(splits, repeats)
     yield c.first_loss(*scored, many.inputs, many.targets)
     yield c.independent(parts.model, few.inputs)
     yield from c.gradients(*scored, few.inputs[:8], few.targets[:8])

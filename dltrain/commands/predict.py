@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 HELP = """
     RUN is a run folder; several are an ensemble, whose outputs are averaged as in `dltrain evaluate`.
-    FILE is a table (CSV, TSV, Parquet, Arrow), an array file (.npz, .npy), an image, a folder of images, or - for CSV
-    from standard input. Columns are matched by name; the target may be missing.
+    FILE is a table (CSV, TSV, Parquet, Arrow, .json with a list of rows, .jsonl), an array file (.npz, .npy), an image,
+    a folder of images, or - for CSV from standard input. Columns are matched by name; the target may be missing.
 
   --split test                       the rows of a split of the data of the training (train, val or test), beside the
                                      truth, in place of FILE
@@ -112,7 +112,10 @@ def run(arguments: list[str]) -> int:
         except DataProblem as error:
             raise moved_data(error, configs, asked.runs, ["predict", *arguments], catalogue) from error
         return report([part.decided(threshold)], asked)
-    given = [Given(item, content if item == STANDARD else None, tolerant=True) for item in asked.inputs]
+    given = [
+        Given(item, content if item == STANDARD else None, tolerant=True, kept=asked.keep)
+        for item in asked.inputs
+    ]
     parts = [predicted(item, predictors, asked.keep, typed) for item in given]
     check_some([part.found for part in parts])
     return report([part.decided(threshold) for part in parts], asked)

@@ -386,6 +386,8 @@ def _unreadable(text: str, error: Exception) -> str:
         return f"cannot be read: {reason}"
     if (plain := _QUOTED_KEY.sub(r"\2:", value)) != value:
         return f"cannot be read: keys within braces take no quotes. Write {shlex.quote(f'{key}={plain}')}"
+    if cure := _quoted_list(key, value):
+        return f"cannot be read: {reason}\nFor texts in a list, write {shlex.quote(cure)}"
     if value[0] in BRACKETS:
         return f"cannot be read: {reason}\nClose every bracket by its own kind, and put a text with other signs in quotes."
     return f"cannot be read: {reason}\nFor a text, write {quoted(key, value)}"
@@ -434,14 +436,55 @@ def quoted(key: str, value: str) -> str:
     return shlex.quote(f"{key}={in_quotes(value)}")
 
 
+_QUOTES = "'\""
+_MARKS = frozenset(_QUOTES + "[]{}(),\\")
+# an item of a list: a text in quotes, or all up to the next comma
+_ITEM = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,'"][^,]*?)\s*(?:,|$)""")
+# what the grammar reads without quotes
+_PLAIN = re.compile(r"[A-Za-z0-9_./@:+-]+")
+
+
 def quote_foreign(text: str) -> str:
-    """Quote a value with characters beyond ASCII, which Hydra's grammar does not accept."""
+    """Quote a value with characters beyond ASCII, or such values in a list, which Hydra's grammar does not accept."""
     key, equals, value = text.partition("=")
-    return (
-        f"{key}='{value}'"
-        if equals and not value.isascii() and not set(value) & set("'\"[]{}(),\\")
-        else text
-    )
+    if not equals or value.isascii():
+        return text
+    if not set(value) & _MARKS:
+        return f"{key}='{value}'"
+    items = _items_of(value)
+    if not items or any(
+        set(item) & _MARKS for item in items if not item.isascii() and item[0] not in _QUOTES
+    ):
+        return text
+    return f"{key}=[{','.join(item if item.isascii() or item[0] in _QUOTES else in_quotes(item) for item in items)}]"
+
+
+def _items_of(value: str) -> list[str]:
+    """Return the items of a list as they are written; none where it is no list, holds lists or dicts, or a quote is wrong."""
+    if not (value.startswith("[") and value.endswith("]")):
+        return []
+    inner = value[1:-1].strip()
+    items, end = [], 0
+    while end < len(inner):
+        found = _ITEM.match(inner, end)
+        if found is None or found[1][0] in BRACKETS:
+            return []
+        items.append(found[1])
+        end = found.end()
+    return items
+
+
+def _quoted_list(key: str, value: str) -> str:
+    """Return the override of a list with its texts in quotes; empty where that would not be read either."""
+    items = [
+        item if item[0] in _QUOTES or _PLAIN.fullmatch(item) else in_quotes(item) for item in _items_of(value)
+    ]
+    cure = f"{key}=[{','.join(items)}]"
+    try:
+        grammar.parser().parse_overrides([cure])
+    except (OverrideParseException, ValueError):
+        return ""
+    return cure if items else ""
 
 
 def _form_hint(overrides: list[str], number: int) -> str:

@@ -1,4 +1,4 @@
-"""Tables from the user's disk: CSV, Parquet and Arrow files as samples."""
+"""Tables from the user's disk: CSV, Parquet, Arrow and JSON files as samples."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def csv(
     contract: Annotated[Contract | None, "runtime"] = None,
     tolerant: Annotated[bool, "runtime"] = False,
 ) -> RawData:
-    """Your table: a CSV file with a header line, a Parquet or an Arrow file.
+    """Your table: a CSV file with a header line, a Parquet, an Arrow or a JSON file.
 
     What a column holds is told by the majority of its values, and what the target holds by its values, too. Fill
     values, levels and centers are computed from the training split. Raises DataError for a missing file or column,
@@ -86,7 +86,7 @@ def csv(
     Lecture: L3
 
     Args:
-        path: the file; .parquet, .pq, .arrow and .feather are read as such, all else as CSV (also .gz)
+        path: the file; .parquet, .pq, .arrow, .feather, .json (a list of rows) and .jsonl are read as such, all else as CSV (also .gz)
         target: column to predict, which must be given; several columns for a regression; rows without it are left out
         features: columns to learn from; null takes all that have no other role
         drop: columns that are not learned from

@@ -33,12 +33,13 @@ SAMPLES, STEPS = 32, 500
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table."""
+    """One line of the table, and what to do about one that failed."""
 
     name: str
     found: str
     wanted: str
     passed: bool
+    cure: str
 
 
 def first_loss(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Check:
@@ -56,7 +57,12 @@ def first_loss(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) ->
         chance = float(loss(RANDOM * drawn, targets).mean())
     low, high = (1 - GUESS) * guess, (1 + GUESS) * max(guess, chance)
     wanted = f"{low:.4f} to {high:.4f} (a guess: {guess:.4f})"
-    return Check("first loss", f"{found:.4f}", wanted, low <= found <= high)
+    cure = (
+        "an input may be made from the target, or the model knows these samples from another run"
+        if found < low
+        else "the outputs start too large: try initializer=default dataset.normalize=unit, or a smaller last layer of the model"
+    )
+    return Check("first loss", f"{found:.4f}", wanted, low <= found <= high, cure)
 
 
 def independent(model: nn.Module, inputs: Tensor) -> Check:
@@ -72,7 +78,11 @@ def independent(model: nn.Module, inputs: Tensor) -> Check:
         found = twin(torch.cat([others, samples[order]]))[len(others) :]
     error = float((found - expected).abs().max() / (expected.abs().max() + 1e-12))
     return Check(
-        "mixing of samples", f"{error:.0e}" if error else "none", f"error <= {MIXED:.0e}", error <= MIXED
+        "mixing of samples",
+        f"{error:.0e}" if error else "none",
+        f"error <= {MIXED:.0e}",
+        error <= MIXED,
+        "the model computes over the samples of a batch (dimension 0); in evaluation it may use statistics of the training only",
     )
 
 
@@ -111,6 +121,8 @@ def gradients(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> 
                 f"off by {errors[1]:.0e}" if errors[1] else "off by rounding alone",
                 f"error <= {GRADIENT:.0e}",
                 errors[1] <= GRADIENT,
+                "the model or the loss computes with numbers that have no gradient: look for detach(), .item(), rounding, "
+                "in-place changes and a backward() of its own",
             )
 
 
@@ -152,8 +164,20 @@ def overfit(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Ch
                 break
         if found <= limit or count <= 4 or len(targets[: count // 2].unique(dim=0)) < 2:
             name = f"overfit {count} samples"
-            return Check(name, f"{found:.4f} after {step} steps", f"<= {limit:.4f}", found <= limit)
+            cure = (
+                "some of these samples have equal inputs and different targets: add inputs that tell them apart"
+                if _contradict(few, wanted)
+                else "the model cannot learn these samples: try initializer=default, or another model (dltrain model --help)"
+            )
+            return Check(name, f"{found:.4f} after {step} steps", f"<= {limit:.4f}", found <= limit, cure)
         count //= 2
+
+
+def _contradict(inputs: Tensor, targets: Tensor) -> bool:
+    """Return whether some samples have equal inputs and different targets."""
+    _, places = inputs.flatten(1).unique(dim=0, return_inverse=True)
+    pairs = torch.cat([places[:, None], targets.reshape(len(targets), -1)], 1)
+    return len(pairs.unique(dim=0)) > int(places.max()) + 1
 
 
 def lowest(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> float:
@@ -232,13 +256,14 @@ def inputs_are_centered(split: Any, normalized: bool) -> Check:
         total, count = total + float(batch.inputs.cpu().double().sum()), count + batch.inputs.numel()
     mean = total / max(count, 1)
     wanted = "0 ± 0.01" if normalized else "any (dataset.normalize=none)"
-    return Check("mean of the inputs", f"{mean:.4f}", wanted, not normalized or abs(mean) <= 0.01)
+    cure = "some inputs are far larger than the others: look for outliers, or leave the inputs as they are: dataset.normalize=none"
+    return Check("mean of the inputs", f"{mean:.4f}", wanted, not normalized or abs(mean) <= 0.01, cure)
 
 
-def no_leak(splits: dict[str, Any]) -> Check:
+def no_leak(splits: dict[str, Any], cure: str = "") -> Check:
     """Check that hardly a sample is in two splits, compared by the bits of its inputs: at most one, or 1 % of the smaller split.
 
-    The data may hold a sample twice (iris has one), which can then be in two splits.
+    The data may hold a sample twice (iris has one), which can then be in two splits. cure: how these data are divided otherwise.
     """
     seen: dict[str, set[bytes]] = {name: _digests(split) for name, split in splits.items()}
     names = list(seen)
@@ -252,7 +277,8 @@ def no_leak(splits: dict[str, Any]) -> Check:
     passed = all(
         count <= max(1, REPEATED * min(len(splits[one]), len(splits[other]))) for count, one, other in shared
     )
-    return Check("samples in two splits", found, "at most 1, or 1 %", passed)
+    fine = "copies of a sample belong in one split; equal samples of different things, as where few inputs are known, are no fault"
+    return Check("samples in two splits", found, "at most 1, or 1 %", passed, f"{cure}\n{fine}".lstrip())
 
 
 def _digests(split: Any) -> set[bytes]:

@@ -85,17 +85,27 @@ def of_quantities(spec: DataSpec) -> Measures:
 
 
 def averages_note(metrics: Mapping[str, Metric], spec: DataSpec) -> tuple[str, ...]:
-    """Return lines that say which metrics of two classes are means over both, and of which class others are.
+    """Return lines that say which metrics are averages over the classes, and of which class others are.
 
     The mean hides a rare class: an average precision of 0.05 for one in thirty is 0.52 as the mean with the other's 0.98.
     """
-    if spec.num_classes != 2:
-        return ()
-    names = spec.class_names or ("0", "1")
+    names = spec.class_names or tuple(map(str, range(spec.num_classes)))
+    of_two = len(names) == 2
     rarer = 0 if spec.class_counts and spec.class_counts[0] < spec.class_counts[1] else 1
     kinds = {name: getattr(metric, "average", None) for name, metric in metrics.items()}
-    means = [name for name, average in kinds.items() if average == "macro"]
+    means = [name for name, average in kinds.items() if average == "macro"] if of_two else []
     notes = []
+    averages = [
+        f"{', '.join(averaged)} ({average})"
+        for average in ("macro", "weighted", "micro")
+        if (
+            averaged := [
+                name for name in metrics if average_of(metrics[name]) == average and name not in means
+            ]
+        )
+    ]
+    if averages:
+        notes.append(f"metrics  {', '.join(averages)} · averages over the {len(names)} classes")
     if means:
         verb = "is the mean" if len(means) == 1 else "are the means"
         chosen = "" if rarer == 1 else f" {_positive(means[-1], names[0])}"
@@ -103,10 +113,14 @@ def averages_note(metrics: Mapping[str, Metric], spec: DataSpec) -> tuple[str, .
             f"metrics  {', '.join(means)} {verb} over both classes · of {names[rarer]} alone: "
             f"metrics.{means[-1]}.average=binary{chosen}"
         )
-    for place in (0, 1):
+    for place in range(len(names)):
         ones = [name for name in kinds if _class_of(metrics[name]) == place]
         if ones:
-            other = "" if place == rarer else f" · of {names[rarer]}: {_positive(ones[-1], names[rarer])}"
+            other = (
+                ""
+                if place == rarer or not of_two
+                else f" · of {names[rarer]}: {_positive(ones[-1], names[rarer])}"
+            )
             foreign = isinstance(metrics[ones[-1]], Adapter)
             notes.append(
                 f"metrics  {', '.join(ones)} {'is' if len(ones) == 1 else 'are'} of class {names[place]}{'' if foreign else other}"
@@ -219,6 +233,11 @@ def check_values(measures: Measures, outputs: Tensor, targets: Tensor) -> None:
 def averages(metric: object) -> bool:
     """Return whether a metric, or the one that it adapts, has a choice of averages."""
     return hasattr(getattr(metric, "metric", metric), "average")
+
+
+def average_of(metric: object) -> object:
+    """Return the average over the classes that a metric, or the one that it adapts, is; None without a choice."""
+    return getattr(getattr(metric, "metric", metric), "average", None)
 
 
 def _is_number(value: object) -> bool:

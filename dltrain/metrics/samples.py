@@ -88,6 +88,12 @@ def absolute_percentage_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return (errors / sizes.clamp(min=torch.finfo(torch.float64).eps)).mean(1)
 
 
+# metrics that divide by the targets
+RELATIVE = (absolute_percentage_error,)
+# share of the mean size of the targets up to which one is nearly 0
+NEARLY_ZERO = 1e-6
+
+
 def classes_of(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return classes (B,); of mixed targets (B, C) the largest."""
     return targets.argmax(1) if targets.ndim == outputs.ndim else targets

@@ -43,7 +43,7 @@ from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, W
 from dltrain.run.data import build_data, check_unused
 from dltrain.run.effect import check_effect
 from dltrain.run.machine import choose_device, choose_precision, choose_threads, set_machine, slow_choices
-from dltrain.run.measured import check_metrics, choose_metrics, measures, mixed_units
+from dltrain.run.measured import check_metrics, choose_metrics, measures, mixed_units, zero_notes
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.run.plan import (
     INITIALIZER_SAMPLES,
@@ -107,6 +107,10 @@ def build(
     loss = build_loss(config, door, splits.spec, device)
     chosen, objects, note = choose_metrics(config, door, splits)
     metrics, objective = measures(loss, splits.spec, chosen)
+    scored = {"val": splits.val, "test": splits.test}
+    targets = {name: split.targets for name, split in scored.items() if split is not None} or {
+        "train": splits.train.targets
+    }
     check_outputs(model, loss, metrics, splits, config, objects)
     check_class_weights(config, door, loss, splits.spec, device)
     plateaus = [schedule for schedule in schedules if hasattr(schedule, "observe")]
@@ -124,6 +128,7 @@ def build(
                 *late(plateaus, plan),
                 *beyond(config, door, plan),
                 *note,
+                *zero_notes(chosen, splits.spec, targets),
                 *mixed_units(splits.spec, names, str(config.early_stopping.get("metric"))),
                 *slow_choices(device, plan.precision),
             ),

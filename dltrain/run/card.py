@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
 from dltrain.data.errors import some
 from dltrain.data.pixels import RESIZES, conversions
+from dltrain.data.tables.durations import UNIT
 from dltrain.data.tables.rules import Rule
 from dltrain.report.record import number_in, numbers_of
 from dltrain.run.deployed import ColumnInput, Deployed, is_long
@@ -85,7 +87,7 @@ def _use(deployed: Deployed, form: str) -> str:
     inside = ",\n    ".join(feeds)
     return (
         "Needs onnxruntime and numpy, or any other program that reads ONNX.\n\n```python\nimport numpy as np\nimport onnxruntime\n\n"
-        f'session = onnxruntime.InferenceSession("model.onnx")\n{", ".join(_variables(deployed))} = session.run(None, {{\n    {inside},\n}})\n```'
+        f'session = onnxruntime.InferenceSession("model.onnx")\n{_unpacked(deployed)} = session.run(None, {{\n    {inside},\n}})\n```'
     )
 
 
@@ -98,8 +100,13 @@ def _array(column: ColumnInput, rule: Rule) -> str:
     return f"np.array([{float(sample(column, rule))}, np.nan])"
 
 
-def _variables(deployed: Deployed) -> list[str]:
-    return [name if name.isidentifier() else f"output_{i}" for i, name in enumerate(deployed.output_names)]
+def _unpacked(deployed: Deployed) -> str:
+    """Return variables for the list of outputs, as code; a single one in parentheses."""
+    names = [
+        name if name.isidentifier() and not iskeyword(name) else f"output_{i}"
+        for i, name in enumerate(deployed.output_names)
+    ]
+    return ", ".join(names) if len(names) > 1 else f"({names[0]},)"
 
 
 def _inputs(deployed: Deployed, form: str) -> str:
@@ -149,6 +156,10 @@ def _meaning(column: ColumnInput, rule: Rule, arrays: bool) -> str:
         return f"{f'1 for true, 0 for false{kind}' if arrays else 'true or false'}; {missing}"
     if rule.format.unit == "%":
         return f"percents as numbers{kind}, 27 for 27%; {missing}"
+    if rule.format.unit == UNIT:
+        return (
+            f"durations in seconds, or times of a day in seconds since midnight, as numbers{kind}; {missing}"
+        )
     if rule.format.unit:
         return f"amounts in {_text(rule.format.unit)} as numbers{kind}; {missing}"
     return f"number{kind}; {missing}"

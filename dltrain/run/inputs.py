@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 NAMED = 20  # broken rows that are named one by one
 ARRAYS = (".npz", ".npy")
-TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".gz", ".bz2", ".zst")
+TABLES = (
+    *(".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson"),
+    *(".parquet", ".pq", ".arrow", ".feather", ".ipc", ".gz", ".bz2", ".zst"),
+)
 
 
 # What a user names ------------------------------------------------------------------------------------------------
@@ -43,12 +46,15 @@ class Given:
         name: a path, or `-` for `content`
         content: the text of a CSV file that came from standard input
         tolerant: leave out what cannot be read, and say so, instead of raising DataError
+        kept: columns of a table that are copied beside the predictions
     """
 
-    def __init__(self, name: str, content: bytes | None = None, tolerant: bool = False) -> None:
+    def __init__(
+        self, name: str, content: bytes | None = None, tolerant: bool = False, kept: Sequence[str] = ()
+    ) -> None:
         self.path = Path(os.path.expanduser(name))
         self.name = "standard input" if content is not None else name
-        self.content, self.tolerant = content, tolerant
+        self.content, self.tolerant, self.kept = content, tolerant, kept
         self._tables: dict[str, Table] = {}
 
     def table(self, delimiter: str = "auto") -> Table:
@@ -92,6 +98,7 @@ class Given:
             self.tolerant,
             [str(word) for word in dataset.get("missing_words", ())],
             str(dataset.get("date_format", "auto")),
+            self.kept,
         )
 
     def _arrays(self, contract: Contract, dataset: Node) -> Samples:
@@ -118,7 +125,7 @@ def takes_of(contract: Contract) -> str:
     """Return what the model takes, as the end of a sentence."""
     if contract.columns:
         names = some(repr(rule.name) for rule in contract.columns)
-        return f"the model takes the columns of a table (CSV, Parquet, Arrow), by name: {names}"
+        return f"the model takes the columns of a table (CSV, Parquet, Arrow, JSON), by name: {names}"
     shape = ", ".join(map(str, contract.input_shape))
     if len(contract.input_shape) == 3:
         _, height, width = contract.input_shape
@@ -161,12 +168,13 @@ def rows_of(
     tolerant: bool = False,
     missing_words: Sequence[str] = (),
     date_format: str = "auto",
+    kept: Sequence[str] = (),
 ) -> InMemory:
     """Return the rows of a table as the contract encodes them. Raises DataError for what does not fit."""
     if not len(table):
         return InMemory(torch.empty(0), broken=_broken(table, table.broken))
     rows = contract.encode_table(table, False, decimal, tolerant, missing_words, date_format)
-    used = {rule.name for rule in (*contract.columns, *contract.targets)}
+    used = {*kept, *(rule.name for rule in (*contract.columns, *contract.targets))}
     extra = [name for name in table.columns if name not in used]
     unused = (f"unused   columns of {table.path.name}: {some(extra)}",) if extra else ()
     broken = _broken(table, sorted(rows.broken))
@@ -230,7 +238,7 @@ def _columns_of(data: Any, contract: Contract) -> Mapping[str, Any]:
     )
     raise DataError(
         f"{type(data).__name__}{shape} has no column names, and the model takes columns by name: {names}\n"
-        "give a dict of columns, a list of dicts, a DataFrame, or the path of a CSV or Parquet file"
+        "give a dict of columns, a list of dicts, a DataFrame, or the path of a CSV, Parquet or JSON file"
     )
 
 

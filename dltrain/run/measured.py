@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from dltrain.config.door import Door
 from dltrain.config.schema import Config, Node
 from dltrain.data.prepare import Splits
@@ -21,8 +24,9 @@ from dltrain.metrics.measures import (
     of_quantities,
     unbalanced,
 )
-from dltrain.metrics.samples import TASK_WORDS, default_metrics
+from dltrain.metrics.samples import NEARLY_ZERO, RELATIVE, TASK_WORDS, default_metrics
 from dltrain.run.data import SCHEDULES, is_of_val
+from dltrain.text import counted
 from dltrain.training.parts import Metric, Parts
 
 # ratio of the deviations of two targets from which on the smaller one is below 1 % of their squared error
@@ -52,6 +56,25 @@ def choose_metrics(
         return functions, Measures(), ()
     found, note = unbalanced(spec)
     return functions, found, (note,) if note else ()
+
+
+def zero_notes(
+    metrics: Mapping[str, Metric], spec: DataSpec, targets: Mapping[str, Tensor]
+) -> tuple[str, ...]:
+    """Return a line where a metric divides by `targets`, by split, some of which are 0 or nearly: it says little then."""
+    plain = {name: getattr(metric, "measure", metric) for name, metric in metrics.items()}
+    names = [name for name, metric in plain.items() if getattr(metric, "func", metric) in RELATIVE]
+    if not names:
+        return ()
+    sizes = torch.cat([spec.in_units(some).abs() for some in targets.values()])
+    where = " and ".join(targets)
+    count = int((sizes <= NEARLY_ZERO * sizes.mean()).sum())
+    if not count:
+        return ()
+    return (
+        f"metrics  {', '.join(names)}: {count:,} of {counted(sizes.numel(), 'target')} of {where} are 0 or nearly, by which it divides; "
+        "mae, rmse and r2 do not",
+    )
 
 
 def build_metric(node: Node, word: str, door: Door, spec: DataSpec) -> Any:

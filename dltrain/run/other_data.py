@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +36,8 @@ MOST_DECODED = 10_000
 # Standard deviations, in the mean over all values, of data that are on another scale than those of the training.
 FAR = 10.0
 _BATCH = 1024
+# prints a line
+Tell = Callable[[str], None]
 SAME_DATA = (
     "the data are those of the training (their fingerprint is equal): the val and test splits are scored"
 )
@@ -157,7 +159,7 @@ def quiet(config: Config) -> Config:
     return replace(config, quiet=True)
 
 
-def say_joined(config: Config, sizes: Mapping[str, int]) -> None:
+def say_joined(config: Config, sizes: Mapping[str, int], tell: Tell = say) -> None:
     """Say which splits the data themselves define, where these are scored together."""
     present = [f"{name} ({size:,})" for name, size in sizes.items() if size]
     if len(present) < 2:
@@ -169,17 +171,17 @@ def say_joined(config: Config, sizes: Mapping[str, int]) -> None:
     alone = (
         f"; the last alone: {value('root', str(test))}" if test and not config.dataset.get("labels") else ""
     )
-    say(f"the data are divided into {', '.join(present)}, and all of them are scored together{alone}")
+    tell(f"the data are divided into {', '.join(present)}, and all of them are scored together{alone}")
 
 
-def say_left_out(notes: Sequence[str], whole: bool) -> tuple[str, ...]:
+def say_left_out(notes: Sequence[str], whole: bool, tell: Tell = say) -> tuple[str, ...]:
     """Name the rows that do not fit the columns of the run, of other data (`whole`) also skipped images; return these lines.
 
     Of other data, rows without a target are counted: they cannot be scored, which is no fault of the data.
     """
     lines = _lines_of(notes, (FOREIGN, "broken", "skipped") if whole else ("broken",))
     for line in (*lines, *_lines_of(notes, ("dropped",) if whole else ())):
-        say(line)
+        tell(line)
     return lines
 
 
@@ -211,6 +213,7 @@ def say_of_data(
     present: Contract | None,
     notes: tuple[str, ...],
     trained: Trained | str | None = None,
+    tell: Tell = say,
 ) -> dict[str, int]:
     """Say on which data a run is scored, if they are not those of its training; return how many samples were trained on.
 
@@ -221,16 +224,16 @@ def say_of_data(
     if isinstance(trained, Trained):
         for name, split in scored.items():
             found[name] = trained.count(split)
-            say(trained.told(found[name], len(split), str(path), name))
+            tell(trained.told(found[name], len(split), str(path), name))
     elif is_other:
         reason = f"; whether they hold samples of it is not known: {trained}" if trained else ""
-        say(f"{path} is scored on other data than it was trained on{reason}")
+        tell(f"{path} is scored on other data than it was trained on{reason}")
     if is_other:
         for note in notes:
             if note.startswith(("classes", "decimal", "truth", "unit", "words", "unseen", "scale", "zone")):
-                say(note)
+                tell(note)
         for note in dict.fromkeys(
             note for split in scored.values() for note in scale_note(distance_of(split))
         ):
-            say(note)
+            tell(note)
     return found

@@ -29,7 +29,8 @@ class Score:
     samples that are equal to one of the training of the run, None where that is not known or the data are its own; trained_on_unknown: why it is
     not known, of other data; constant: scores of a
     constant guess, for a table; left_out: lines on rows that do not fit the columns of the run; threshold: by which classes are predicted, and
-    following the metrics that it changes; suggested: thresholds on the probability of the class `suggested_for`, of the val split
+    following the metrics that it changes; suggested: thresholds on the probability of the class `suggested_for`, of the val split;
+    notes: lines on what the metrics mean
     """
 
     run: str
@@ -47,6 +48,7 @@ class Score:
     following: Sequence[str] = ()
     suggested: Sequence[Best] = ()
     suggested_for: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def print_scores(scores: list[Score]) -> None:
@@ -70,7 +72,9 @@ def print_scores(scores: list[Score]) -> None:
 
 
 def print_details(scores: list[Score], resamples: int) -> None:
-    """Print the threshold, the intervals of all scores, and by class those of the last split of each run."""
+    """Print what the metrics mean, the threshold, the intervals of all scores, and by class those of the last split of each run."""
+    for note in dict.fromkeys(note for score in scores for note in score.notes):
+        show(note)
     if (threshold := scores[0].threshold) is not None:
         changed = [*scores[0].following, "confusion matrix", "report by class"]
         show(f"\nthreshold: {threshold}; it changes {', '.join(changed)}, and no other score")

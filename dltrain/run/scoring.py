@@ -37,6 +37,7 @@ from dltrain.run.constant import constant_beside
 from dltrain.run.data import build_data, other_data
 from dltrain.run.draws import Draws, Passes
 from dltrain.run.machine import choose_device, set_machine
+from dltrain.run.measured import zero_notes
 from dltrain.run.other_data import (
     SAME_DATA,
     Trained,
@@ -51,7 +52,7 @@ from dltrain.run.scores import Score
 from dltrain.run.uncertainty import uncertainty
 from dltrain.run.weights import load_best
 from dltrain.storage.run_folder import read_contract, read_statistics
-from dltrain.text import say
+from dltrain.text import SayOnce, say
 from dltrain.training.parts import Metric, Plan
 
 Predicted = dict[str, tuple[Tensor, Tensor]]  # outputs and targets by split
@@ -73,6 +74,7 @@ class Scored:
     has_columns: bool = False  # of a table, whose scores a constant guess stands beside
     threshold: Threshold | None = None  # by which a class is predicted; None for the most probable one
     following: Sequence[str] = ()  # metrics that the threshold changes
+    notes: tuple[str, ...] = ()  # on what the metrics mean
 
 
 def score_runs(
@@ -95,9 +97,11 @@ def score_runs(
     outputs: list[Predicted] = []
     losses: list[object] = []
     specs: list[DataSpec] = []
+    # what several runs say alike
+    tell = SayOnce()
     if whole and all(is_copy(*run) for run in zip(paths, configs, doors, strict=True)):
         whole, originals = False, None
-        say(SAME_DATA)
+        tell(SAME_DATA)
     for i, (path, config, door) in enumerate(zip(paths, configs, doors, strict=True)):
         parts, plan = build_scored(config, door, path, read_contract(path), whole)
         trained = None
@@ -105,9 +109,9 @@ def score_runs(
             original = replace(originals[i], device=config.device)
             trained = trained_on(path, config, original, door, plan.device, whole)
         if whole:
-            say_joined(config, parts.spec.sizes)
-        seen = say_of_data(path, parts.splits, parts.contract, parts.spec.notes, trained)
-        left_out = say_left_out(parts.spec.notes, whole)
+            say_joined(config, parts.spec.sizes, tell)
+        seen = say_of_data(path, parts.splits, parts.contract, parts.spec.notes, trained, tell)
+        left_out = say_left_out(parts.spec.notes, whole, tell)
         known = trained.targets if isinstance(trained, Trained) else None if whole else parts.train.targets
         load_best(parts, path)
         plain, parts = parts, with_decision(parts, decision)
@@ -118,11 +122,15 @@ def score_runs(
         for name, split in parts.splits.items():
             passes, targets = predict(parts, plan, split, draws)
             outputs[-1][name] = mean_output(parts, passes), targets
+            for note in zero_notes(parts.metrics, parts.spec, {name: targets}):
+                tell(note)
             score = scored(parts, str(path), name, passes, targets, resamples)
             constant = {}
             if parts.has_columns:
                 constant = constant_beside(plain.spec, plain.metrics, plain.measures, known, targets)
-            score = replace(score, trained_on=seen.get(name), constant=constant, left_out=left_out)
+            score = replace(
+                score, trained_on=seen.get(name), constant=constant, left_out=left_out, notes=parts.notes
+            )
             unknown = trained if isinstance(trained, str) else ""
             scores.append(replace(score, trained_on_unknown=unknown))
     if len(paths) == 1:
@@ -154,7 +162,7 @@ def build_scored(
     size = choose_batch_size(None, len(splits.train))
     model, _, _ = build_model(replace(config, initializer={}), door, splits, device, size)
     loss = build_loss(config, door, splits.spec, device)
-    chosen, objects, _ = choose_metrics(config, door, splits)
+    chosen, objects, notes = choose_metrics(config, door, splits)
     metrics, _ = measures(loss, splits.spec, chosen)
     check_outputs(model, loss, metrics, splits, config, objects)
     found = {"train": splits.train, "val": splits.val, "test": splits.test}
@@ -176,6 +184,7 @@ def build_scored(
         splits.contract,
         splits.train,
         bool(splits.contract and (splits.contract.columns or splits.contract.targets)),
+        notes=notes if config.metrics else (),
     ), plan
 
 

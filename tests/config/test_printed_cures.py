@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 import dltrain
-from dltrain.config.compose import open_catalogue, open_hydra, parameters_of, parse, values_of
+from dltrain.config.compose import (
+    open_catalogue,
+    open_hydra,
+    parameters_of,
+    parse,
+    quote_foreign,
+    values_of,
+)
 from dltrain.errors import UserError, assigned, typed
 
 PACKAGE = Path(dltrain.__file__).parent
@@ -122,3 +129,39 @@ def test_a_typed_folder_arrives(workdir, folder):
     (_, _, override) = shlex.split(typed("-m", assigned("sweep.resume", folder)))
     (parsed,) = parse([override], open_hydra(open_catalogue()).config_loader)
     assert values_of(parsed) == [folder]
+
+
+def read_list(text: str) -> list[object]:
+    (override,) = parse([quote_foreign(text)], None)
+    (found,) = values_of(override)
+    assert isinstance(found, list)
+    return [str(item) if isinstance(item, str) else item for item in found]
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("[Verbräuche]", ["Verbräuche"]),
+        ("[x,Größe in m,3]", ["x", "Größe in m", 3]),
+        ("[ä, 'b,ü', \"it's ö\"]", ["ä", "b,ü", "it's ö"]),
+    ],
+)
+def test_letters_beyond_ascii_in_a_list_need_no_quotes(typed, wanted):
+    assert read_list(f"dataset.drop={typed}") == wanted
+
+
+@pytest.mark.parametrize(
+    ("key", "typed", "wanted"),
+    [
+        ("dataset.drop", "[Verbräuche (kWh)]", ["Verbräuche (kWh)"]),
+        ("dataset.drop", "[x,Umsatz [EUR],'a b']", ["x", "Umsatz [EUR]", "a b"]),
+        ("dataset.keep", "[50% off!,id]", ["50% off!", "id"]),
+        ("dataset.missing_words", "[-999,#k.A.]", ["-999", "#k.A."]),
+        ("tags", "[first try;]", ["first try;"]),
+    ],
+)
+def test_the_printed_list_can_be_typed(key, typed, wanted):
+    with pytest.raises(UserError, match="For texts in a list, write ") as error:
+        read_list(f"{key}={typed}")
+    (cure,) = shlex.split(str(error.value).partition("write ")[2])
+    assert list(map(str, read_list(cure))) == wanted

@@ -13,14 +13,16 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import torch
-from test_tables import encoded, plain, save
+from test_tables import contract_of, encoded, plain, save
 
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import prepare
 from dltrain.data.raw import RawData
 from dltrain.data.table import csv
+from dltrain.data.tables.cures import call_missing, unfit_cure
 from dltrain.data.tables.identifiers import is_identifier
+from dltrain.data.tables.rules import Format
 
 ROWS = 200
 
@@ -396,4 +398,47 @@ def test_a_first_line_of_numbers_is_named(tmp_path: Path) -> None:
     (line,) = (note for note in csv(str(tmp_path / "n.csv"), "yes").notes if note.startswith("header"))
     assert line == (
         "header   the columns are called 0.34, 1.5, which are numbers: if the first line is data, put a line of names above it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "bad", "cure"),
+    [
+        ([f"{i} %" for i in range(ROWS)], "0,0", "write the numbers of this column as percents, such as 27%"),
+        (
+            [f"{i} %" for i in range(ROWS)],
+            "0.27",
+            "write the numbers of this column as percents, such as 27%",
+        ),
+        (
+            [f"{i} %" for i in range(ROWS)],
+            "1 234,5",
+            "write the numbers of this column as percents, such as 27%",
+        ),
+        (
+            [("true", "false")[i % 2] for i in range(ROWS)],
+            "0,0",
+            "write true and false, yes and no, or 1 and 0",
+        ),
+        (
+            [f"2024-01-{i % 28 + 1:02d}" for i in range(ROWS)],
+            "45,5",
+            "write the dates of this column as 2024-01-31",
+        ),
+    ],
+)
+def test_a_number_of_another_form_is_no_word_for_a_missing_value(tmp_path: Path, values, bad, cure) -> None:
+    contract = contract_of(prepare(csv(save(tmp_path / "t.csv", plain(ROWS) | {"v": values}), "y")))
+    new = save(tmp_path / "new.csv", plain(ROWS) | {"v": [*values[:-1], bad]}, ";")
+    with pytest.raises(DataError, match=re.escape(f"{bad!r} in row {ROWS} ")) as error:
+        contract.encode(new, targets=False)
+    assert str(error.value).endswith(cure) and "missing" not in str(error.value)
+
+
+def test_no_cure_calls_a_number_missing() -> None:
+    for word in ("0,0", "0.27", "1.234,5", "1'234", "1 234", "12 %", "-3,5", "$5", "(3,5)"):
+        assert call_missing(["k.A.", word]) == ""
+        assert "missing" not in unfit_cure(Format("number", "."), word, ())
+    assert (
+        call_missing(["k.A.", "n/v 2"]) == """call these missing: 'dataset.missing_words=["k.A.","n/v 2"]'"""
     )

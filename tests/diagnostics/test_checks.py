@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -254,3 +256,42 @@ def test_a_failed_check_is_seen_in_the_exit_code(dltrain, capsys):
 def test_study_problems_have_nothing_to_check(dltrain):
     with pytest.raises(UserError, match="dataset=none has none"):
         dltrain("check", "dataset=none", "model=quadratic")
+
+
+def test_rows_that_repeat_are_told_with_the_ways_out(dltrain, workdir, capsys):
+    people = [f"{i},{i % 7},{i % 3},{i % 2}" for i in range(60) for _ in range(4)]
+    lines = ["person,age,rooms,y", *people]
+    Path("panel.csv").write_text("\n".join(lines) + "\n")
+    words = ("dataset=csv", "dataset.path=panel.csv", "dataset.target=y", "model=linear")
+    assert dltrain("check", *words, "dataset.drop=[person]") == 10
+    said = capsys.readouterr().out
+    found = said[said.index("FAILED  samples in two splits") :].splitlines()[1:4]
+    assert [line.strip() for line in found] == [
+        "to keep the rows of one person or thing in one split: dataset.group_column=COLUMN",
+        "to leave out copies of rows: awk '!seen[$0]++' panel.csv > once.csv",
+        "copies of a sample belong in one split; equal samples of different things, as where few inputs are known, are no fault",
+    ]
+    subprocess.run(found[1].partition(": ")[2], shell=True, check=True)
+    assert Path("once.csv").read_text().splitlines() == list(dict.fromkeys(lines))
+    lines = [f"{line},{k % 4}" if k else f"{line},visit" for k, line in enumerate(lines)]
+    Path("panel.csv").write_text("\n".join(lines) + "\n")
+    dltrain("check", *words, "dataset.drop=[visit]", "dataset.group_column=person")
+    said = capsys.readouterr().out
+    assert "group_column=COLUMN" not in said
+
+
+def test_every_check_that_fails_says_what_to_do():
+    inputs, targets = data()
+    large = net()
+    large[3].weight.data *= 30
+    far = torch.cat([torch.full((1, 6), 1e3), torch.zeros(15, 6)])
+    told = {
+        checks.first_loss(large, LOSS, inputs, targets): "initializer=default dataset.normalize=unit",
+        checks.overfit(net(), LOSS, torch.zeros_like(inputs), targets): "equal inputs and different targets",
+        checks.inputs_are_centered(Split(far), True): "dataset.normalize=none",
+        checks.no_leak({"train": Split(inputs), "val": Split(inputs)}): "belong in one split",
+        checks.independent(Mixing(lambda o: o - o.mean(0)), inputs): "over the samples of a batch",
+        next(iter(checks.gradients(Wrong(), LOSS, inputs, targets))): "a backward() of its own",
+    }
+    for found, cure in told.items():
+        assert not found.passed and cure in found.cure

@@ -736,3 +736,85 @@ def test_mistakes(dltrain, workdir, words, says):
     with pytest.raises(UserError, match=says):
         dltrain(*words.split(), "steps=1", "quiet=true")
     assert not any(workdir.iterdir())
+
+
+def test_every_average_over_classes_that_was_asked_for_is_said(train, dltrain, capsys):
+    """Only the default said (macro): a reader of columns f1 and auroc of three classes had to guess."""
+    words = ("metrics=[f1,auroc,recall,precision,mcc]", "metrics.recall.average=weighted", "metrics.precision.average=binary",
+             "metrics.precision.positive=virginica")  # fmt: skip
+    assert dltrain(*IRIS, "epochs=1", *words) == 0
+    averages = "metrics  f1, auroc (macro), recall (weighted) · averages over the 3 classes"
+    said = capsys.readouterr().out
+    assert f"{averages}\n" in said and "metrics  precision is of class virginica\n" in said
+    run = train(*IRIS, "epochs=1").path
+    assert dltrain("evaluate", run, "metrics=[f1,auroc]", "metrics.f1.average=micro") == 0
+    assert "metrics  auroc (macro), f1 (micro) · averages over the 3 classes" in capsys.readouterr().out
+    assert dltrain("evaluate", run) == 0
+    assert "averages over" not in capsys.readouterr().out
+
+
+def test_weighted_averages_of_two_classes_are_said(rare, dltrain, workdir, capsys):
+    assert dltrain(*rare, "metrics=[f1,auroc]", "metrics.f1.average=weighted") == 0
+    said = capsys.readouterr().out
+    assert "metrics  f1 (weighted) · averages over the 2 classes\n" in said
+    assert "metrics  auroc is the mean over both classes" in said
+
+
+def test_a_metric_that_divides_by_targets_of_zero_says_so(dltrain, workdir, capsys):
+    y = [0.0 if i % 5 == 0 else 100.0 + i for i in range(60)]
+    (workdir / "t.csv").write_text("x,y\n" + "".join(f"{i % 7},{v}\n" for i, v in enumerate(y)))
+    words = (
+        "dataset=csv",
+        "dataset.path=t.csv",
+        "dataset.target=y",
+        "model=linear",
+        "steps=2",
+        "dataset.split_seed=1",
+    )
+    assert dltrain(*words, "metrics=[mape,mae]") == 0
+    said = capsys.readouterr().out
+    (folder,) = run_folders(workdir)
+    # they are standardized: 0 is the lowest by far
+    targets = {name: outputs_of(Run(folder), name)[1] for name in ("val", "test")}
+    zeros = {name: int((found < -1).sum()) for name, found in targets.items()}
+    sizes = {name: len(found) for name, found in targets.items()}
+    assert sum(zeros.values())
+    assert (
+        f"metrics  mape: {sum(zeros.values())} of {sum(sizes.values())} targets of val and test are 0 or nearly, by which it divides; mae, "
+        "rmse and r2 do not\n" in said
+    )
+    capsys.readouterr()
+    assert dltrain("evaluate", folder) == 0
+    said = capsys.readouterr().err
+    for name, count in zeros.items():
+        assert (f"mape: {count} of {sizes[name]} targets of {name} are 0 or nearly" in said) == bool(count)
+    assert dltrain(*words, "metrics=[mae]") == 0
+    assert "or nearly" not in capsys.readouterr().out
+    (workdir / "t.csv").write_text((workdir / "t.csv").read_text().replace(",0.0\n", ",0.1\n"))
+    assert dltrain(*words, "metrics=[mape]") == 0
+    assert "or nearly" not in capsys.readouterr().out
+
+
+def test_what_several_runs_say_alike_is_said_once(train, dltrain, workdir, capsys):
+    rows = [f"{i % 7},{'abc'[i % 3]},{'no' if i % 2 else 'yes'}" for i in range(60)]
+    (workdir / "t.csv").write_text("\n".join(["x,kind,y", *rows]) + "\n")
+    words = (
+        "dataset=csv",
+        "dataset.path=t.csv",
+        "dataset.target=y",
+        "model=linear",
+        "steps=2",
+        "dataset.split_seed=0",
+    )
+    runs = [train(*words, f"seed={seed}").path for seed in (1, 2)]
+    new = [row.replace("a", "new") for row in rows[:20]]
+    (workdir / "new.csv").write_text("\n".join(["x,kind,y", *new, "oops,b,no"]) + "\n")
+    capsys.readouterr()
+    assert dltrain("evaluate", *runs, "dataset.path=new.csv", "metrics=[f1]") == 3
+    output = capsys.readouterr()
+    said = output.err
+    for once in ("unseen   kind", "row 21 of new.csv"):
+        assert said.count(once) == 1, said
+    assert output.out.count("metrics  f1 is the mean") == 1
+    for run in runs:
+        assert said.count(f"{run} is scored on other data") or said.count(f"that {run} was trained on")

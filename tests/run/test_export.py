@@ -6,6 +6,7 @@ import ast
 import csv
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -161,6 +162,40 @@ def by_onnx(folder: Path) -> dict[str, Any]:
     feed["color"] = np.array([row["color"] for row in NEW], object)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, feed), strict=True))
+
+
+def code_of(card: str) -> str:
+    return re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0]
+
+
+@needs_onnx
+@pytest.mark.parametrize("targets", [["price"], ["price", "wait"], ["class"]])
+def test_the_code_of_the_card_of_quantities_runs(targets: list[str], workdir, monkeypatch):
+    rows = rows_of(90)
+    for i, row in enumerate(rows):
+        row["class"] = row["wait"] = 10.5 * row["rooms"] if row["rooms"] else i
+        row["sched"] = f"{i % 3} days 0{i % 9}:25:00"
+    file = write(workdir / "t.csv", rows)
+    features = ["sched", "color"]
+    run = api.train(dataset="csv", steps=4, quiet=True, model="linear", **{
+        "dataset.path": file, "dataset.target": targets, "dataset.features": features, "dataset.task": "regression"
+    })  # fmt: skip
+    run.export("onnx", "out")
+    card = Path("out/README.md").read_text()
+    assert (
+        "`sched` | durations in seconds, or times of a day in seconds since midnight, as numbers (float64)"
+        in card
+    )
+    monkeypatch.chdir("out")
+    found: dict[str, Any] = {}
+    exec(code_of(card), found)
+    sched, color = run._predictor.contract.columns
+    wanted = run.predict(
+        {"sched": [float(f"{sched.fill:.6g}"), None], "color": [color.levels[0], None]}
+    ).values
+    for i, name in enumerate(targets):
+        name = "output_0" if name == "class" else name
+        np.testing.assert_allclose(found[name], wanted[:, i], rtol=1e-5)
 
 
 def test_the_calendar_of_an_export_is_that_of_the_training():

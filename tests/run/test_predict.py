@@ -614,3 +614,27 @@ def test_kept_numbers_stay_numbers_and_a_renamed_column_is_told(prices, predict,
     kept = json.loads((workdir / "p.json").read_text())["predictions"][1]["kept"]
     assert kept["id"] == 1 and kept["code"] == "001"
     assert read_csv(predict(prices, path, *keep, "--output", "-")[1])[1]["half"] == "1.5"
+
+
+def test_a_kept_column_is_not_called_unused(prices, predict, workdir):
+    rows = [row | {"id": i, "more": i} for i, row in enumerate(rows_of(6))]
+    path = write(workdir / "new.csv", rows)
+    _, _, said = predict(prices, path, "--keep", "id", "--output", "p.csv")
+    (line,) = (line for line in said.splitlines() if "unused" in line)
+    assert "more" in line and "id" not in line.partition("new.csv")[2].replace("kind", "").split(", ")
+
+
+def test_rows_of_json_are_predicted_and_other_files_are_refused_by_name(kinds, predict, workdir):
+    rows = rows_of(6)
+    write(workdir / "new.csv", rows)
+    (workdir / "new.json").write_text(json.dumps([{k: v for k, v in row.items() if v != ""} for row in rows]))
+    (workdir / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    wanted = api.load(kinds).predict("new.csv").outputs
+    for name in ("new.json", "new.jsonl"):
+        np.testing.assert_array_equal(api.load(kinds).predict(name).outputs, wanted)
+        assert predict(kinds, name)[0] == 0
+    (workdir / "new.xml").write_text("<a/>")
+    with pytest.raises(
+        errors.UserError, match="new.xml is a .xml file, and tables are read from CSV, TSV, Parquet"
+    ):
+        predict(kinds, "new.xml")

@@ -1,4 +1,4 @@
-"""Amounts of money and measured quantities in text: the number and the unit of each."""
+"""Amounts of money, measured quantities and durations in text: the number and the unit of each."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dltrain.data.tables import text
+from dltrain.data.tables import durations, text
 
 
 @dataclass(frozen=True)
 class Amounts:
     """Texts as amounts: with a minus in place of parentheses and without the unit, where they are some.
 
-    numbers: pyarrow strings, those that are no amounts as they were; units: (N,) the sign or code of the currency, or the unit of
-    measurement, or "".
+    numbers: pyarrow strings, those that are no amounts as they were, and durations, too; units: (N,) the sign or code of the
+    currency, or the unit of measurement, or "".
     """
 
     numbers: Any
@@ -84,8 +84,14 @@ def amounts(texts: Any) -> Amounts:
 
 
 def quantities(texts: Any) -> Amounts:
-    """Read amounts of money and, of the other texts, numbers with a short word behind them: `80.2 kg`, `-5 °C`, `12cm`."""
+    """Read amounts of money and, of the other texts, numbers with a short word behind them: `80.2 kg`, `-5 °C`, `12cm`.
+
+    Durations such as `17:25:00` have the unit of seconds.
+    """
     found = amounts(texts)
+    if (timed := durations.are_durations(texts)).any():
+        units = np.where(timed & (found.units == ""), durations.UNIT, found.units)
+        found = Amounts(found.numbers, units)
     if not text.matches(texts.slice(0, _FIRST_TEXTS), _MEASURE).any():
         return found
     parts = pc.extract_regex(texts, _MEASURE)
@@ -114,8 +120,8 @@ def opened(texts: Any) -> Any:
 
 
 def are_measured(texts: Any) -> bool:
-    """Tell whether all texts are numbers with a common unit of measurement."""
-    return set(quantities(texts).units.tolist()) <= MEASURES
+    """Tell whether all texts are numbers with a common unit of measurement, or durations."""
+    return set(quantities(texts).units.tolist()) <= MEASURES | durations.SECONDS.keys()
 
 
 def bare(texts: Any, measured: bool = True) -> Any:

@@ -20,8 +20,13 @@ def is_number(kind: Any) -> bool:
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)
         or pa.types.is_decimal(kind)
-        or pa.types.is_duration(kind)
+        or is_duration(kind)
     )
+
+
+def is_duration(kind: Any) -> bool:
+    """Return whether values are durations, or times of a day, which count from midnight."""
+    return bool(pa.types.is_duration(kind) or pa.types.is_time(kind))
 
 
 def is_time(kind: Any) -> bool:
@@ -30,9 +35,11 @@ def is_time(kind: Any) -> bool:
 
 def as_floats(column: Any) -> Floats:
     """Return an Arrow column of numbers or booleans as float64 with NaN for null; durations in seconds."""
-    if pa.types.is_duration(column.type):
+    if is_duration(column.type):
         per_second = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[column.type.unit]
-        counts = column.cast(pa.int64()).cast(pa.float64(), safe=False)
+        # times of a day in seconds have 32 bits
+        whole = column.cast(pa.int32()) if column.type.bit_width == 32 else column
+        counts = whole.cast(pa.int64()).cast(pa.float64(), safe=False)
         return np.asarray(counts.to_numpy(), np.float64) / per_second
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())

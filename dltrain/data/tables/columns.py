@@ -22,16 +22,16 @@ from dltrain.data.tables.amounts import (
     MEASURES,
     amounts,
     are_measured,
-    bare,
     is_closed,
     opened,
     quantities,
     spelled,
 )
-from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_number, is_text, is_time
+from dltrain.data.tables.arrow import as_floats, as_text, as_times, is_duration, is_number, is_text, is_time
 from dltrain.data.tables.century import has_century, in_century, last_year_of
 from dltrain.data.tables.cures import (
     StrayValues,
+    are_numbers,
     call_missing,
     date_cure,
     dates_cure,
@@ -40,6 +40,7 @@ from dltrain.data.tables.cures import (
     unfit_cure,
 )
 from dltrain.data.tables.digits import LARGEST, merge, texts_merge
+from dltrain.data.tables.durations import SECONDS, UNIT, in_seconds
 from dltrain.data.tables.identifiers import MOST_LEVELS, TELLING_ROWS
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.reading import DecimalMarks, Reading
@@ -209,7 +210,7 @@ class Columns:
             coded = self.coded(name)
             return self._category(name, coded, ~self.reading.missing(coded.texts, among_numbers=False))
         if is_number(kind):
-            return self._number(name, as_floats(column))
+            return self._number(name, as_floats(column), UNIT if is_duration(kind) else "")
         if pa.types.is_boolean(kind):
             return Column(name, self._format("boolean"), as_floats(column))
         if is_time(kind):
@@ -285,6 +286,12 @@ class Columns:
         if not 2 * sum(counts.values()) > rows or set(counts) <= COUNTING:
             return ""
         first = max(counts, key=lambda unit: counts[unit])
+        if set(counts) <= SECONDS.keys():
+            if others := [unit for unit in counts if SECONDS[unit] != SECONDS[first]]:
+                self.word_notes[name] = (
+                    f"units    {name}: durations in {some(others)} are turned into {first}"
+                )
+            return first
         known = all(unit in MEASURES for unit in counts)
         if counts[first] >= (1 - ODD_SHARE) * sum(counts.values()) or (known and 2 * counts[first] > rows):
             return first
@@ -323,7 +330,7 @@ class Columns:
         )
         strays = coded.texts.filter(pa.array(odd))
         # a number is no word for a missing value: it would be missing in other columns, too
-        numbers = text.looks_like_numbers(bare(strays, measured=False)).any() or are_measured(strays)
+        numbers = are_numbers(strays).any() or are_measured(strays)
         words = [] if numbers else strays.to_pylist()
         return StrayValues(problem, words, cure, self.reading.missing_words, what)
 
@@ -463,6 +470,8 @@ class Columns:
             values = as_floats(column)
             if (times := text.dates_of_digits(values)) is not None:
                 return Column(name, wanted, times)
+        if wanted.kind == "number" and is_duration(column.type):
+            return self._fitting(name, wanted, self._durations(name, wanted))
         if wanted.kind != "date" and (is_number(column.type) or pa.types.is_boolean(column.type)):
             self._note_unit(name, wanted)
             return self._fitting(name, wanted, as_floats(column))
@@ -479,6 +488,7 @@ class Columns:
         coded = self.coded(name)
         present = ~self.reading.missing(coded.texts, among_numbers=True)
         here = self._form_here(self._unit_here(name, wanted, coded), coded, present)
+        self._note_other_units(name, here, coded, present)
         values, good = _by(coded.texts, here, self.decimal(name))
         if (present & ~good).any():
             self._unfit(name, replace(here, unit=wanted.unit), coded, present, good)
@@ -518,6 +528,32 @@ class Columns:
             return wanted
         self._note_unit(name, wanted)
         return replace(wanted, unit="")
+
+    def _durations(self, name: str, wanted: Format) -> Floats:
+        """Return an Arrow column of durations in the unit of the training."""
+        if wanted.unit and wanted.unit not in SECONDS:
+            raise DataError(
+                f"column {name!r} of {self.table.path} holds durations, and held {_what(wanted.unit)} in the training; write it as there"
+            )
+        if wanted.unit != UNIT:
+            there = f"durations in {wanted.unit}" if wanted.unit else "numbers without a unit"
+            self._unit_notes[name] = (
+                f"unit     {self.table.path.name}: {name} has durations, taken in {wanted.unit or UNIT}; that of the training had {there}"
+            )
+        return as_floats(self.table.columns[name]) / SECONDS.get(wanted.unit, 1.0)
+
+    def _note_other_units(self, name: str, wanted: Format, coded: Coded, present: Flags) -> None:
+        """Note that a column has durations in other units than in the training, which are converted."""
+        if wanted.kind != "number" or wanted.unit not in SECONDS:
+            return
+        units = quantities(coded.texts.filter(pa.array(present))).units.tolist()
+        others = [
+            unit for unit in dict.fromkeys(units) if unit in SECONDS and SECONDS[unit] != SECONDS[wanted.unit]
+        ]
+        if others:
+            self._unit_notes[name] = (
+                f"unit     {self.table.path.name}: {name} has {some(others)}, turned into {wanted.unit} as in the training"
+            )
 
     def _note_zone(self, name: str, wanted: Format, zoned: bool) -> None:
         """Note that times have zones here and had none in the training, or the other way round."""
@@ -582,7 +618,7 @@ class Columns:
                 value = str(coded.texts[int(coded.codes[row])].as_py())
                 self.broken.setdefault(row, f"column {name!r} holds {what}, but {short(value)}")
             strays = coded.texts.filter(pa.array(bad))
-            numeric = text.looks_like_numbers(bare(strays)) | (quantities(strays).units != "")
+            numeric = are_numbers(strays) | (quantities(strays).units != "")
             words = strays.filter(pa.array(~numeric & ~text.is_date_like(strays)))
             self._odd_words |= dict.fromkeys(words.to_pylist()) if wanted.kind != "boolean" else {}
             return
@@ -670,6 +706,11 @@ def _numbers(texts: Any, decimal: str, unit: str) -> tuple[Floats, Flags]:
         return values, good & text.is_percent(texts)
     found = quantities(texts)
     values, good = text.numbers(found.numbers, decimal)
+    if unit in SECONDS:
+        factors = np.array([SECONDS.get(other, np.nan) / SECONDS[unit] for other in found.units.tolist()])
+        seconds, timed = in_seconds(texts)
+        values = np.where(timed, seconds / SECONDS[unit], values * factors)
+        return values, timed | (good & ~np.isnan(factors))
     # versions before kept the spelling of the training
     return values, good & (found.units == spelled(unit))
 
@@ -688,7 +729,8 @@ def known_marks(columns: Iterable[Column | Rule]) -> dict[str, str]:
 
 def _what(unit: str) -> str:
     """Return what numbers with a unit are called."""
-    return {"": "numbers", "%": "percents such as 12%"}.get(unit, f"amounts in {unit}")
+    named = {"": "numbers", "%": "percents such as 12%", UNIT: "durations such as 17:25:00 or 12 s"}
+    return named.get(unit, f"amounts in {unit}")
 
 
 def _are_codes(coded: Coded, present: Flags) -> bool:

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from dltrain.data.errors import DataError
 from dltrain.data.tables import text
-from dltrain.data.tables.amounts import quantities
+from dltrain.data.tables.amounts import bare, quantities
+from dltrain.data.tables.durations import UNIT, are_durations
 from dltrain.data.tables.rules import Format
 from dltrain.errors import assigned, in_quotes
 
@@ -39,10 +40,20 @@ def short(value: str) -> str:
 
 
 def call_missing(words: Sequence[str], given: Iterable[str] = ()) -> str:
-    """Return the cure for odd values, beside the words already `given`; empty for none, and for values that nobody would type."""
+    """Return the cure for odd values, beside the words already `given`.
+
+    Empty for none, for values that nobody would type, and for numbers: these would be missing in other columns, too.
+    """
+    if words and are_numbers(pa.array(words)).any():
+        return ""
     typeable = all(len(word) <= 40 and word.isprintable() for word in words) and 0 < len(words) <= _MOST_WORDS
     what = "it" if len(words) == 1 else "these"
     return f"call {what} missing: {typed('missing_words', [*given, *words])}" if typeable else ""
+
+
+def are_numbers(texts: Any) -> text.Flags:
+    """Tell which texts are numbers, whatever their decimal mark, sign, currency or percent sign."""
+    return text.looks_like_numbers(bare(texts, measured=False))
 
 
 def date_cure(texts: Any, read: int) -> str:
@@ -59,16 +70,26 @@ def date_cure(texts: Any, read: int) -> str:
 def unfit_cure(wanted: Format, bad: str, given: Iterable[str]) -> str:
     """Return the cure for a text that does not fit the numbers, truths or dates of its column; a number or a date is not missing."""
     one = pa.array([bad])
-    if wanted.unit == "%" and text.is_number(one)[0]:
+    is_number = bool(are_numbers(one)[0])
+    if wanted.unit == "%" and is_number:
         return "write the numbers of this column as percents, such as 27%"
+    if wanted.unit == UNIT and re.search(r"\d", bad):
+        return "write the durations of this column as 17:25:00, 1 days 17:25:00, PT17H25M or 62700 s"
     if wanted.unit not in ("", "%") and re.search(r"\d", bad):
         return f"write the amounts of this column in {wanted.unit}"
+    if wanted.kind == "number" and not wanted.unit and are_durations(one)[0]:
+        return "write the durations of this column as plain numbers, as in the training"
     if wanted.kind == "number" and not wanted.unit and (unit := str(quantities(one).units[0])):
         return f"write the numbers of this column without {unit}, as in the training"
     if wanted.kind == "number" and text.is_percent(one)[0]:
         return "write the numbers of this column without a percent sign, as in the training"
-    if wanted.kind == "date" and (text.date_formats(one) or text.is_number(one)[0]):
+    if wanted.kind == "date" and (text.date_formats(one) or is_number):
         return dates_cure(wanted, bad)
+    if is_number:
+        return {
+            "number": "write it as a plain number, such as 1234.5",
+            "boolean": "write true and false, yes and no, or 1 and 0",
+        }.get(wanted.kind, "repair it")
     missing = call_missing([bad], given)
     return f"{missing}, or repair it" if missing else "repair it"
 

@@ -14,6 +14,7 @@ from dltrain.data.errors import some
 from dltrain.data.raw import SPLIT_WORDS, TRAIN
 from dltrain.data.tables.columns import Column, LeftOut
 from dltrain.data.tables.cures import short, typed, value
+from dltrain.data.tables.durations import UNIT
 from dltrain.data.tables.identifiers import MOST_LEVELS, are_all_different
 from dltrain.data.tables.parts import Part
 from dltrain.data.tables.read import Table
@@ -64,7 +65,9 @@ def _forms(chosen: Sequence[Column]) -> list[str]:
         "decimal point": [column for column in numbers if comma and column.format.decimal == "."],
         "percent": [column for column in numbers if column.format.unit == "%"],
         **{
-            f"amounts in {unit}": [column for column in numbers if column.format.unit == unit]
+            "durations as seconds" if unit == UNIT else f"amounts in {unit}": [
+                column for column in numbers if column.format.unit == unit
+            ]
             for unit in currencies
         },
         "dates as 20240131": [column for column in chosen if column.format.date == DIGITS],

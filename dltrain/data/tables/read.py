@@ -1,4 +1,4 @@
-"""Read a CSV, Parquet or Arrow file into columns by name; text stays text until `columns` decides what it holds.
+"""Read a CSV, Parquet, Arrow or JSON file into columns by name; text stays text until `columns` decides what it holds.
 
 The file is long because a file is tried step by step, and each step relies on what those before it ruled out.
 """
@@ -33,6 +33,7 @@ from dltrain.data.tables.header import (
     delimiter_cure,
     separator_line,
 )
+from dltrain.data.tables.json_rows import LINES, LIST, columns_of
 from dltrain.errors import nearest_path
 
 Array = Any  # a pyarrow.ChunkedArray; pyarrow brings no types
@@ -42,6 +43,12 @@ _HEAD_BYTES = 256 * 1024  # from which separator and encoding are detected
 _BLOCK_BYTES = 8 * 2**20  # a row must fit into one block
 _DETECTED = (",", ";", "\t", "|")
 _PARQUET, _ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
+_PACKED = (".gz", ".bz2", ".zst")
+FORMATS = "CSV, TSV, Parquet, Arrow and JSON (a list of rows, or .jsonl with a row on each line)"
+# other forms of tables, which are no text with delimiters
+_FOREIGN = frozenset(
+    ".xlsx .xls .ods .xml .html .htm .yaml .yml .pkl .pickle .h5 .hdf5 .hdf .sav .dta .sas7bdat .orc .avro .sqlite .sqlite3 .db .rds .rdata".split()
+)
 
 
 @dataclass(frozen=True)
@@ -118,28 +125,43 @@ class Table:
 
 
 def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) -> Table:
-    """Read a table by the ending of its name: Parquet, Arrow IPC (Feather), else CSV, packed with gzip or not.
+    """Read a table by the ending of its name: Parquet, Arrow IPC (Feather), JSON, else CSV; the last two packed with gzip or not.
 
     tolerant: leave out rows with more or fewer values than columns, as `Table.broken`. Raises DataError for a file that is
     missing, damaged or has no row.
     """
     if not path.is_file():
         raise DataError(
-            f"dataset.{key} is {path}, which is not a file; set it to a CSV or Parquet file.{nearest_path(path)}".rstrip(
+            f"dataset.{key} is {path}, which is not a file; set it to a table: {FORMATS}.{nearest_path(path)}".rstrip(
                 "."
             )
         )
     if path.stat().st_size == 0:
         # files of the kernel say so, too, and reading them may never end
         raise DataError(f"{path} is empty; its first line must name the columns")
+    suffix = _suffix(path)
+    if suffix in _FOREIGN:
+        raise DataError(
+            f'{path} is a {suffix} file, and tables are read from {FORMATS}; write it so, such as by pandas: frame.to_parquet("table.parquet")'
+        )
+    if suffix in LIST + LINES:
+        columns = columns_of(b"".join(_parts(_Text(path))), path, suffix)
+        _check_names(path, list(columns))
+        return _with_rows(Table(path, columns))
     if not is_text(path):
-        return _with_rows(Table(path, _read_arrow(path, path.suffix.lower())))
+        return _with_rows(Table(path, _read_arrow(path, suffix)))
     return _with_rows(_read_csv(_Text(path), delimiter, tolerant))
 
 
 def is_text(path: Path) -> bool:
     """Return whether a file is read as text with delimiters, by its name."""
-    return path.suffix.lower() not in _PARQUET + _ARROW
+    return _suffix(path) not in _PARQUET + _ARROW + LIST + LINES
+
+
+def _suffix(path: Path) -> str:
+    """Return the ending of a name in small letters, before that of a packed file."""
+    suffix = path.suffix.lower()
+    return _suffix(path.with_suffix("")) or suffix if suffix in _PACKED else suffix
 
 
 def read_text(content: bytes, name: str, delimiter: str, tolerant: bool = False) -> Table:
@@ -280,7 +302,7 @@ class _Text:
 
     @property
     def is_packed(self) -> bool:
-        return self.path.suffix.lower() in (".gz", ".bz2", ".zst")
+        return self.path.suffix.lower() in _PACKED
 
     def open(self) -> Any:
         if self.content is not None:
@@ -328,6 +350,10 @@ def _layout(file: _Text, head: bytes, delimiter: str) -> _Layout:
     named = separator_line(text)
     above = 1 if named else 0
     text = below(text, above)
+    if re.match(r'\s*(\[\s*)?\{\s*"', text):
+        raise DataError(
+            f"{path} holds JSON and is read as CSV; name it FILE.json, or FILE.jsonl with a row on each line"
+        )
     separator, more = _separator(text, named if named and delimiter == "auto" else delimiter)
     more = (*more, f"separator: {SHOWN.get(separator, separator)}, named in line 1") if named else more
     quote = '"'
@@ -368,9 +394,7 @@ def _encoding(file: _Text, head: bytes) -> tuple[str, tuple[str, ...]]:
     if head.startswith(b"PK\x03\x04"):
         raise DataError(f"{path} is a workbook or an archive, not a CSV file; save the sheet as CSV")
     if b"\0" in head:
-        raise DataError(
-            f"{path} is not a text file (it holds zero bytes); dataset.path must be a CSV or Parquet file"
-        )
+        raise DataError(f"{path} is not a text file (it holds zero bytes); tables are read from {FORMATS}")
     return ("utf-8", ()) if _is_utf8(file) else ("cp1252", ("text read as Windows-1252, not UTF-8",))
 
 

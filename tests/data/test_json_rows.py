@@ -1,0 +1,114 @@
+"""Tables in JSON: the same as in CSV and Parquet; what is no table is refused with what to write."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from test_tables import contract_of, encoded, plain
+
+from dltrain.data.errors import DataError
+from dltrain.data.prepare import prepare
+from dltrain.data.table import csv
+from dltrain.data.tables.read import read, read_text
+
+ROWS = 40
+COLUMNS = plain(ROWS) | {
+    "size": [None if i % 9 == 2 else i * 0.25 for i in range(ROWS)],
+    "rooms": [i % 4 for i in range(ROWS)],
+    "sold": [i % 3 == 0 for i in range(ROWS)],
+    "day": [f"2024-0{i % 9 + 1}-05" for i in range(ROWS)],
+}
+
+
+def rows_of(columns: dict[str, list[object]]) -> list[dict[str, object]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    rows = rows_of(COLUMNS)
+    lines = "\n".join(map(json.dumps, rows)) + "\n"
+    # as pandas and jq leave out what is null
+    short = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    contents = {
+        "t.json": json.dumps(rows).encode(),
+        "t.jsonl": lines.encode(),
+        "t.ndjson": ("\ufeff" + lines.replace("\n", "\r\n\n")).encode(),
+        "t.json.gz": gzip.compress(json.dumps(short, indent=1).encode()),
+        "t.JSONL.gz": gzip.compress(lines.encode()),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return {name: tmp_path / name for name in contents}
+
+
+def test_rows_of_json_are_those_of_parquet(tmp_path: Path, files: dict[str, Path]) -> None:
+    parquet.write_table(pa.table(COLUMNS), tmp_path / "t.parquet")
+    truth = csv(str(tmp_path / "t.parquet"), "y")
+    contract = contract_of(prepare(truth))
+    new = contract.encode(tmp_path / "t.parquet").inputs
+    for file in files.values():
+        raw = csv(str(file), "y")
+        assert encoded(raw).feature_names == encoded(truth).feature_names
+        assert encoded(raw).inputs.equal(encoded(truth).inputs)
+        assert contract.encode(file).inputs.equal(new)
+        assert "delimiter" in raw.unused
+
+
+def test_values_of_several_types_are_texts(tmp_path: Path) -> None:
+    values = [1, 2.5, None, True, "a", 2**70]
+    (tmp_path / "t.json").write_text(
+        json.dumps([{"a": value, "b": 2**70 + i} for i, value in enumerate(values)])
+    )
+    columns = read(tmp_path / "t.json", "auto").columns
+    assert columns["a"].to_pylist() == ["1", "2.5", None, "true", "a", str(2**70)]
+    assert columns["b"].to_pylist() == [str(2**70 + i) for i in range(6)]
+    (tmp_path / "t.json").write_text('[{"a": 1}, {"a": NaN}, {"a": 2.5}]')
+    np.testing.assert_array_equal(read(tmp_path / "t.json", "auto").columns["a"].to_numpy(), [1, np.nan, 2.5])
+
+
+def test_one_row_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text('{"a": 1, "b": "x"}')
+    table = read(tmp_path / "one.json", "auto")
+    assert {name: column.to_pylist() for name, column in table.columns.items()} == {"a": [1], "b": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.json", "", "is empty"),
+        ("t.json", "[]", "holds no row with a value"),
+        ("t.json", "[{}]", "holds no row with a value"),
+        ("t.json", "[1, 2]", r"must hold a list of rows, such as \[\{.*orient="),
+        ("t.json", '{"a": {"0": 1, "1": 2}}', "must hold a list of rows"),
+        ("t.json", '[{"a": 1},', "t.json is no JSON .*; write it again"),
+        ("t.json", '[{"a": 1, "a": 2}]', "duplicate key 'a'"),
+        ("t.json", '[{"a": 1}, {"a": [1, 2]}]', "column 'a' has a list or an object in row 2"),
+        ("t.json", '[{"a": "\\ud800"}]', "column 'a' of .* has a text that is no Unicode"),
+        ("t.json", b"[\xff]", "is no JSON"),
+        ("t.json", "[" * 100_000, "is no JSON .*nested too deeply"),
+        ("t.jsonl", '{"a": 1}\n[2]\n', "line 2 of .*t.jsonl must be a row"),
+        ("t.jsonl", '{"a": 1}\n{"a": \n', "line 2 of .*t.jsonl is no JSON"),
+        ("t.csv", '[{"a": 1}]', "t.csv holds JSON and is read as CSV; name it FILE.json"),
+        (
+            "t.xml",
+            "<a/>",
+            r"t.xml is a .xml file, and tables are read from CSV, TSV, Parquet, Arrow and JSON .*to_parquet",
+        ),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=said):
+        read(tmp_path / name, "auto")
+
+
+def test_json_from_standard_input_is_refused_by_name() -> None:
+    with pytest.raises(DataError, match="standard input holds JSON"):
+        read_text(b'{"a": 1}\n{"a": 2}\n', "standard input", "auto")

@@ -97,9 +97,12 @@ def verify_run(path: Path, catalogue: Catalogue, data: bool, trust: Sequence[str
         config = door = error
 
     # imports torch
-    from dltrain.run.verification import verify
+    from dltrain.run.verification import Finding, verify
 
-    return verify(path, config, door, data)
+    verdict = verify(path, config, door, data)
+    for word in saved.foreign_words(config, catalogue) if isinstance(config, Config) else ():
+        verdict.findings.append(Finding("config.yaml, words", word, "the word whose keys config.yaml has"))
+    return verdict
 
 
 def door_of(config: Config, catalogue: Catalogue, trust: list[str]) -> Door | UserError:

@@ -35,6 +35,7 @@ from dltrain.run.record import processor, summary_of
 from dltrain.run.resume import restore
 from dltrain.run.verification import DAMAGE, OF_FINISHED, Records, contradiction, read_confusion
 from dltrain.storage import checkpoint
+from dltrain.storage.index import number_of
 from dltrain.storage.run_folder import STATISTICS, read_statistics
 from dltrain.storage.summary import FINISHED, MAX_TABLE_BYTES, WHOLE, read_text
 from dltrain.storage.tensors import load_tensors
@@ -386,6 +387,14 @@ class Comparing:
             reasons = said.get("stop_reason"), result.stop_reason
             self.compare("", step, "summary.json, stop_reason", *reasons)
 
+    def reached(self, step: int) -> None:
+        """Raise Different where a run that a signal ended, and so saved its last step, says that it went further."""
+        said = self.records.summary
+        if said["status"] == "interrupted" and (number_of(said.get("steps")) or 0) > step:
+            self.differ(
+                step, f"summary.json, steps: {said['steps']!s:.80}, and the last record is of step {step}"
+            )
+
     def leave_out(self, what: str) -> None:
         self.comparison.left_out.append(what)
 
@@ -419,6 +428,11 @@ class Comparing:
         except (OSError, *DAMAGE) as error:
             self.differ(step, f"{name}: {first_line(error)}")
         self.compare("best weights", step, name, found, trainer.state.best_weights)
+        # the scores follow from them
+        if self.deviating is not None and deviation(found, trainer.state.best_weights) == 0:
+            then, where = self.deviating
+            if self.weights_until < then and (then <= step or where.startswith("summary.json")):
+                self.differ(then, f"{where}, and the best weights are equal to the last bit")
 
     def former_best_weights(self, trainer: Trainer, stretch: Stretch) -> None:
         """Compare best.safetensors of a run that has not finished: of an evaluation, since the run had ended and was continued."""
@@ -554,7 +568,8 @@ def conclude(built: Experiment, trainer: Replay, stretch: Stretch, comparing: Co
     is_finished = said["status"] in FINISHED
     if not is_finished:
         comparing.former_best_weights(trainer, stretch)
-        if not any(said.get(name) not in (None, {}) for name in OF_FINISHED):
+        if not any(said.get(name) not in (None, {}) for name in (*OF_FINISHED, "epochs", "constant")):
+            comparing.reached(step)
             comparing.leave_out(f"status {said['status']} (the steps before are compared)")
             return
     comparing.ended(trainer, built.plan.total_steps)

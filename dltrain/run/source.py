@@ -33,7 +33,8 @@ def differences_from(path: str | None, splits: Splits) -> Differences:
     shape = ""
     if there.input_shape != here.input_shape:
         shape = f"trained on samples of shape {there.input_shape}, these have {here.input_shape}"
-    return Differences(_outputs(there, here), shape, _normalization(read_statistics(folder), splits))
+    scales = (*_normalization(read_statistics(folder), splits), *_target_scale(there, here))
+    return Differences(_outputs(there, here), shape, scales)
 
 
 def _run_of(path: str | None) -> Path | None:
@@ -99,4 +100,20 @@ def _normalization(there: dict[str, Tensor] | None, splits: Splits) -> tuple[str
     ]
     return (
         f"normalized by mean {numbers[2]} and deviation {numbers[3]}, there {numbers[0]} and {numbers[1]}",
+    )
+
+
+def _target_scale(there: Contract, here: Contract) -> tuple[str, ...]:
+    """Return a line where the same targets are standardized in another way: the loaded head then gives other real values."""
+    old, new = (contract.target_scale for contract in (there, here))
+    if old is None or new is None or old.mean.shape != new.mean.shape:
+        return ()
+    shift, scale = ((new.mean - old.mean) / old.std).abs(), new.std / old.std
+    if not bool(((shift > _SHIFT) | (scale > _SCALE) | (scale < 1 / _SCALE)).any()):
+        return ()
+    numbers = [
+        ", ".join(f"{v:.3g}" for v in t.tolist()[:_SHOWN]) for t in (new.mean, new.std, old.mean, old.std)
+    ]
+    return (
+        f"targets standardized by mean {numbers[0]} and deviation {numbers[1]}, there {numbers[2]} and {numbers[3]}",
     )

@@ -6,8 +6,9 @@ import copy
 import inspect
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -114,17 +115,18 @@ def losses_of(
         short = with_values(config, lr=lr, steps=steps, epochs=None)
         short.dataset["limit"] = min(config.dataset.get("limit") or TRIAL_SAMPLES, TRIAL_SAMPLES)
         first = number == 0
+        make = partial(build, door=door, trial=first, given=given if first else ())
         try:
-            built = build(short, door, trial=first, given=given if first else ())
+            built = make(short)
         except UserError as error:
-            raise _of_trials(error, steps, with_values(config, lr=lr), door) from None
+            raise _of_trials(error, steps, partial(make, with_values(config, lr=lr))) from None
         yield lr, _loss_after(*built)
 
 
-def _of_trials(error: UserError, steps: int, config: Config, door: Door) -> UserError:
-    """Return the refusal of a trial: that of the run itself, or that its length is the reason, where the run can be built."""
+def _of_trials(error: UserError, steps: int, make: Callable[[], tuple[Parts, Plan]]) -> UserError:
+    """Return the refusal of a trial: that of the run itself, or that its length is the reason, where `make` builds the run."""
     try:
-        _, plan = build(config, door)
+        _, plan = make()
     except UserError:
         return error
     # without the cure, which is for a run of that length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from dltrain.config.yaml_files import SafeLoader, check_bounds
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.run.verification import Finding, Verdict, beside, changed_files
 from dltrain.storage import manifest
+from dltrain.storage.folder_names import check_file
 from dltrain.storage.job_names import is_job_folder, job_copies, job_folders, job_number
 from dltrain.storage.summary import ENDED, MAX_TABLE_BYTES, UNRANKED, check_names, read_summary, read_text
 from dltrain.sweep.outcome.files import recipe_of
@@ -83,6 +85,10 @@ def hashes(folder: Path, verdict: Verdict) -> Iterator[Finding]:
         )
         return
     known = manifest.read(folder)
+    for name in {*known, *manifest.SWEEP_RECORDS}:
+        # a pipe, a link out of the folder, or a hole of a terabyte would be read
+        if os.path.lexists(folder / name):
+            check_file(folder / name)
     yield from changed_files(folder, known)
     for name in manifest.SWEEP_RECORDS:
         if name not in known and (name in manifest.SWEEP_NEEDED or (folder / name).is_file()):

@@ -345,5 +345,6 @@ class Trainer:
         if stopping.stop_reason and state.stop is None:
             state.stop = ("early_stopped", stopping.stop_reason)
         reason = self.watch(row, stopping.best) if self.watch is not None else None
-        if reason and state.stop is None:
+        # after the last step nothing is left to prune
+        if reason and self.going:
             state.stop = ("pruned", reason)

@@ -246,6 +246,16 @@ def test_words_in_many_rows_of_numbers_are_refused_with_a_cure_or_named(tmp_path
         csv(save(tmp_path / "d.csv", plain(200) | {"when": dates}), "y")
 
 
+def test_a_few_numbers_with_the_other_mark_leave_their_rows_out(tmp_path):
+    """One `1,5` refused a whole file of 600 rows, and the cure printed the same refusal."""
+    known = prepare(csv(table(tmp_path, x=[f"{i}.5" for i in range(ROWS)]), "y")).contract
+    path = table(tmp_path, x=[*(f"{i}.5" for i in range(ROWS - 1)), '"1,5"'])
+    with pytest.raises(DataError, match="column 'x' holds numbers, but '1,5' in row 200"):
+        csv(path, "y", contract=known)
+    raw = csv(path, "y", contract=known, tolerant=True)
+    assert len(raw) == ROWS - 1 and any("broken" in note and "'1,5'" in note for note in raw.notes)
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_number_may_stand_for_a_missing_value_however_it_is_written(tmp_path, kind):
     """A column of numbers with -999.0 was learned as it is, though missing_words named -999."""

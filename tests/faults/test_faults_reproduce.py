@@ -212,6 +212,22 @@ def never_best(run: Path) -> None:
     rewrite(run / "summary.json", lambda s: s.update(status="interrupted"))
 
 
+def unfinished(**changes: object) -> Callable[[Path], None]:
+    """A finished run that says a signal ended it, and little of its end."""
+    ends = ("test", "objective", "best", "best_epoch", "epochs", "constant")
+    return said(lambda s: s.update({**dict.fromkeys(ends), "status": "interrupted"} | changes))
+
+
+def without_checkpoints(run: Path) -> None:
+    """Noise that another machine would explain, and no weights to compare but the best."""
+    for folder in (run / "checkpoints").glob("step-*"):
+        shutil.rmtree(folder)
+    rewrite(
+        run / "summary.json",
+        lambda s: s.update(stacked=True, test={k: v * 1.0009 for k, v in s["test"].items()}),
+    )
+
+
 def other_event(run: Path) -> None:
     text = (run / "events.jsonl").read_text()
     first = next(line for line in text.splitlines() if '"evaluated"' in line)
@@ -251,6 +267,15 @@ FORGED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no report": (gone("per_class.csv"), "per_class.csv: it is missing"),
     "no reports": (gone("per_class.csv", "confusion_matrix.csv"), "per_class.csv: it is missing"),
     "best weights of an unfinished run": (never_best, "weights that no evaluation found"),
+    "a constant guess of an unfinished run": (unfinished(constant={"loss": 0.001}), "summary.json, constant"),
+    "steps of an unfinished run": (
+        unfinished(steps=99999),
+        "summary.json, steps: 99999, and the last record is of step 6",
+    ),
+    "noise without checkpoints": (
+        without_checkpoints,
+        "summary.json, test: .*, and the best weights are equal to the last bit",
+    ),
     "an event": (other_event, "events.jsonl, step 2: val/accuracy 1.0"),
     "noise": (
         said(lambda s: s.update(stacked=True, test={k: v * 1.0009 for k, v in s["test"].items()})),

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import Run, job_at
 from faults import Killed, copy_of, cut_run, edit_manifest, everything, only_run, swept
 from test_faults_door import OWN
@@ -400,6 +401,33 @@ def test_a_manifest_of_a_sweep_that_leaves_records_out_is_found(workdir):
     (folder / "results.csv").unlink()
     rewrite(folder / manifest.NAME, sha256={})
     assert verdict_of_sweep(folder)["results.csv"] == "it is not among the hashes"
+
+
+@pytest.mark.parametrize("kind", ["hole", "link"])
+def test_files_of_a_sweep_that_no_sweep_wrote_are_not_read(workdir, kind):
+    """Found by a hostile tester: a hole of a terabyte was hashed."""
+    folder = copy_of(swept(), workdir / "sweep").path
+    known = manifest.read(folder)
+    file = folder / "more"
+    if kind == "hole":
+        with open(file, "wb") as stream:
+            stream.truncate(2**40)
+    else:
+        file.symlink_to("/dev/zero")
+    rewrite(folder / manifest.NAME, sha256={**known, "more": "0" * 64})
+    assert any("more" in place or "more" in found for place, found in verdict_of_sweep(folder).items())
+
+
+def test_a_word_with_the_keys_of_another_is_found(small, dltrain, capsys):
+    """Found by a hostile tester: a run with adam that says it had amsgrad."""
+    file = small / "config.yaml"
+    text = file.read_text()
+    word = yaml.safe_load(text)["words"]["optimizer"]
+    other = {"adam": "amsgrad"}.get(word, "nesterov")
+    file.write_text(text.replace(f"  optimizer: {word}\n", f"  optimizer: {other}\n"))
+    with pytest.raises(CheckFailed):
+        dltrain("verify", small)
+    assert f"config.yaml, words: optimizer={other}" in capsys.readouterr().out
 
 
 def test_a_column_of_a_sweep_s_results_that_is_there_twice_is_found(workdir, dltrain):

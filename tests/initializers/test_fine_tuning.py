@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +102,22 @@ def test_another_normalization_is_told(images, train):
     numbers = [f"{float(s[key]):.3g}" for s in statistics for key in ("mean", "std")]
     expected = "normalized by mean {} and deviation {}, there {} and {}".format(*numbers)
     assert run.summary["loaded"] == f"8 of 8 tensors loaded; {expected}"
+
+
+def test_another_scale_of_the_targets_is_told(workdir, train):
+    """Predictions of the loaded head shift by the difference of the means."""
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(120, 2))
+    for name, offset in (("one.csv", 0.0), ("two.csv", 100.0)):
+        rows = (f"{a},{b},{a + b + offset}\n" for a, b in x.tolist())
+        (workdir / name).write_text("a,b,y\n" + "".join(rows))
+    table = ("dataset=csv", "dataset.target=y", "steps=1")
+    source = train(*table, "dataset.path=one.csv")
+    run = train(*table, "dataset.path=two.csv", "initializer=pretrained", f"initializer.path={source.path}")
+    data = [json.loads((r.path / "data.json").read_text()) for r in (run, source)]
+    numbers = [f"{d[key][0]:.3g}" for d in data for key in ("target_mean", "target_std")]
+    expected = "targets standardized by mean {} and deviation {}, there {} and {}".format(*numbers)
+    assert expected in run.summary["loaded"]
 
 
 def test_other_channels_are_refused_with_both_shapes(images, train, dltrain):

@@ -128,10 +128,16 @@ class DecimalMarks:
 
     def _look(self, name: str, texts: Any) -> None:
         evidence = mark_evidence(texts)
+        known = self._known.get(name, "")
+        if evidence.comma and evidence.point and known and not evidence.either:
+            # those with the other mark do not fit their column, as other texts
+            self.shown[name] = known
+            return
         if evidence.comma and evidence.point:
+            cure = "" if known else f", or leave the column out: {typed('drop', [name])}"
             raise DataError(
                 f"column {name!r} of {self._table.path} has {evidence.comma!r} and {evidence.point!r}: one of them has a decimal "
-                f"comma, the other a decimal point;\nwrite the numbers alike, or leave the column out: {typed('drop', [name])}"
+                f"comma, the other a decimal point;\nwrite the numbers alike{cure}"
             )
         if evidence.comma or evidence.point:
             self.shown[name] = "," if evidence.comma else "."

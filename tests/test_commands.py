@@ -65,7 +65,10 @@ def test_evaluate_gives_the_scores_of_the_summary(dltrain, train, capsys):
 def test_evaluate_of_several_runs_adds_their_ensemble(dltrain, train, capsys):
     runs = [train("steps=60", f"seed={seed}").path for seed in (0, 1)]
     scores = scores_in(said_by(dltrain, capsys, "evaluate", *runs))
-    assert set(scores) == {(name, s) for name in (*map(str, runs), "ensemble of 2") for s in ("val", "test")}
+    # beside them, since the training splits are those of one dataset, the same constant guess
+    names = (*map(str, runs), "constant guess", "ensemble of 2")
+    assert set(scores) == {(name, s) for name in names for s in ("val", "test")}
+    assert scores["constant guess", "test"][1] > scores[str(runs[0]), "test"][1]
     assert scores["ensemble of 2", "test"][1] < max(scores[str(run), "test"][1] for run in runs)
 
 

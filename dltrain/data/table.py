@@ -66,7 +66,7 @@ def csv(
     merge_case: bool = True,
     target_scale: Literal["unit", "none"] = "unit",
     missing: Literal["auto", "refuse", "drop"] = "auto",
-    missing_words: Sequence[str] = (),
+    missing_words: Sequence[str | int | float] = (),
     dates: Literal["parts", "number"] = "parts",
     date_format: str = "auto",
     delimiter: str = "auto",
@@ -101,8 +101,8 @@ def csv(
         target_scale: unit lets a regression learn targets of mean 0 and variance 1, and reports the real units
         missing: auto fills with the training median and marks it in a column; drop leaves the row out
         missing_words: more words for a missing value than "", na, n/a, n.a., nan, nil, null, <na>, #na, #n/a, #n/a n/a, ?
-            and, among numbers and dates, none, missing, unknown, *, ., .., -, --, ---, –, — (in small or capital letters); a number such as -999 is
-            missing in columns of numbers
+            and, among numbers and dates, none, missing, unknown, *, ., .., -, --, ---, –, — (in small or capital letters); given here, a number
+            such as -999 is missing in columns of numbers
         dates: a date becomes year with fraction, month, weekday and hour (parts), or the year only (number)
         date_format: format of dates as in strptime, such as %d/%m/%Y, or iso, for the columns that have it; auto
             refuses what has day and month unclear
@@ -110,22 +110,21 @@ def csv(
             at the file
         decimal: decimal mark of numbers in text
     """
+    words = tuple(map(str, missing_words))
     given = {"target_scale": target_scale, "missing": missing, "dates": dates, "decimal": decimal}
     for key, word in given.items():
         if word not in _CHOICES[key]:
             raise DataError(f"dataset.{key} is {word!r}; it must be {' or '.join(_CHOICES[key])}")
     others = {"split_column": split_column, "group_column": group_column}
     if contract is not None and contract.columns:
-        reading = Reading(contract.missing_words(missing_words), decimal, date_format)
+        reading = Reading(contract.missing_words(words), decimal, date_format)
         return _by_contract(contract, (path, test_path), delimiter, reading, missing, others, tolerant)
     table = read(Path(os.path.expanduser(path)), delimiter)
     targets = [target] if isinstance(target, str) else list(target or ())
     if not targets:
         raise _without_target(table)
     roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical, date_format)
-    columns = Columns(
-        table, Reading(tuple(missing_words), decimal, date_format), [*targets, *roles.candidates], targets
-    )
+    columns = Columns(table, Reading(words, decimal, date_format), [*targets, *roles.candidates], targets)
     try:
         goal = read_targets(columns, targets, task, merge_case)
         chosen, left_out = roles.choose(columns)

@@ -149,7 +149,7 @@ def _meaning(column: ColumnInput, rule: Rule, arrays: bool) -> str:
         return f"text, empty where missing: {levels} (another counts as none)"
     kind, missing = (" (float64)", "NaN where missing") if arrays else ("", "None where missing")
     if column.kind == "date":
-        return f"{f'seconds since 1970-01-01 in UTC{kind}' if arrays else 'ISO text'}; {missing}"
+        return f"{f'seconds since 1970-01-01 in UTC, a time without a zone taken for UTC{kind}' if arrays else 'ISO text'}; {missing}"
     if rule.format.kind == "category":
         return f"number{kind}, one of {levels} (another counts as none); {missing}"
     if rule.format.kind == "boolean":

@@ -43,6 +43,6 @@ def constant_beside(
     """Return the scores of a constant; where no training targets are known, those of quantities are 0 on average, if standardized."""
     if known is None and spec.target_scale is not None:
         known = torch.zeros(1, len(spec.target_scale.mean))
-    if known is None:
+    if known is None or spec.task == "objective":
         return {}
     return constant_scores(spec, metrics, measures, known.to(targets.device), targets)

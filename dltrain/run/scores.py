@@ -28,7 +28,7 @@ class Score:
     intervals: low and high end by metric; counts: (C, C) of true class (row) and predicted class, of a classification; trained_on:
     samples that are equal to one of the training of the run, None where that is not known or the data are its own; trained_on_unknown: why it is
     not known, of other data; constant: scores of a
-    constant guess, for a table; left_out: lines on rows that do not fit the columns of the run; threshold: by which classes are predicted, and
+    constant guess; left_out: lines on rows that do not fit the columns of the run; threshold: by which classes are predicted, and
     following the metrics that it changes; suggested: thresholds on the probability of the class `suggested_for`, of the val split;
     notes: lines on what the metrics mean
     """

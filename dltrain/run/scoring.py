@@ -71,7 +71,6 @@ class Scored:
     augmentation: Augmentation | None
     contract: Contract | None
     train: Split
-    has_columns: bool = False  # of a table, whose scores a constant guess stands beside
     threshold: Threshold | None = None  # by which a class is predicted; None for the most probable one
     following: Sequence[str] = ()  # metrics that the threshold changes
     notes: tuple[str, ...] = ()  # on what the metrics mean
@@ -125,9 +124,7 @@ def score_runs(
             for note in zero_notes(parts.metrics, parts.spec, {name: targets}):
                 tell(note)
             score = scored(parts, str(path), name, passes, targets, resamples)
-            constant = {}
-            if parts.has_columns:
-                constant = constant_beside(plain.spec, plain.metrics, plain.measures, known, targets)
+            constant = constant_beside(plain.spec, plain.metrics, plain.measures, known, targets)
             score = replace(
                 score, trained_on=seen.get(name), constant=constant, left_out=left_out, notes=parts.notes
             )
@@ -183,7 +180,6 @@ def build_scored(
         build_augmentation(config, door, splits.spec),
         splits.contract,
         splits.train,
-        bool(splits.contract and (splits.contract.columns or splits.contract.targets)),
         notes=notes if config.metrics else (),
     ), plan
 

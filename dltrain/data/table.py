@@ -66,7 +66,7 @@ def csv(
     merge_case: bool = True,
     target_scale: Literal["unit", "none"] = "unit",
     missing: Literal["auto", "refuse", "drop"] = "auto",
-    missing_words: Sequence[str | int | float] = (),
+    missing_words: Sequence[str] | Sequence[float] = (),
     dates: Literal["parts", "number"] = "parts",
     date_format: str = "auto",
     delimiter: str = "auto",

@@ -40,6 +40,10 @@ BETTER: dict[Mode, str] = {"min": "lower is better", "max": "higher is better"}
 # measured in training, too: means over samples
 _OF_SAMPLES = ("loss", "objective", "accuracy", "mae")
 
+# columns of metrics.csv that say how far a run is and at what rate; with the gradient's norm, those that are neither better nor worse
+PROGRESS = ("epoch", "step", "lr", "seconds", "images_per_second")
+NO_SCORES = (*PROGRESS, "grad_norm")
+
 
 def direction_of(metric: str, metrics: Mapping[str, object] | None = None) -> Mode | None:
     """Return whether lower (`min`) or higher (`max`) values of a column are better, or None if unknown.
@@ -86,10 +90,6 @@ def rank_of_mean(values: Sequence[float], whole: bool, mode: Mode) -> tuple[bool
     return not whole, mean if mode == "min" or not values else -mean
 
 
-# columns of metrics.csv that are neither better nor worse
-_NO_SCORES = ("epoch", "step", "lr", "seconds", "images_per_second", "grad_norm")
-
-
 def problems(plain: Mapping[str, Any], words: Iterable[str] = ()) -> dict[str, str]:
     """Return why the `mode` of a group does not fit its `metric`, by group, for a configuration as plain data.
 
@@ -131,7 +131,7 @@ def _unknown(
     metric_key: str, mode_key: str, metric: str, chosen: Sequence[str] = (), words: Iterable[str] = ()
 ) -> str:
     known = {*words, *chosen, *_DIRECTIONS} - {"none"}
-    near = "" if metric.rpartition("/")[2] in (*known, *_NO_SCORES) else _nearest(metric, known)
+    near = "" if metric.rpartition("/")[2] in (*known, *NO_SCORES) else _nearest(metric, known)
     name = near.rpartition("/")[2]
     lines = [
         f"`{metric_key}` is {metric}, and {mode_key}=auto does not know whether lower or higher is better."

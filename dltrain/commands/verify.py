@@ -11,7 +11,7 @@ from dltrain.commands.resume import split_arguments, take_config_dir
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import open_catalogue
-from dltrain.config.door import Door, door_for_saved
+from dltrain.config.door import Door, door_for_saved, foreign_words
 from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem, FindingsFailure, UserError
 from dltrain.storage.folder_names import SWEEP_RECORD, is_run, runs_in
@@ -100,7 +100,7 @@ def verify_run(path: Path, catalogue: Catalogue, data: bool, trust: Sequence[str
     from dltrain.run.verification import Finding, verify
 
     verdict = verify(path, config, door, data)
-    for word in saved.foreign_words(config, catalogue) if isinstance(config, Config) else ():
+    for word in foreign_words(config, catalogue) if isinstance(config, Config) else ():
         verdict.findings.append(Finding("config.yaml, words", word, "the word whose keys config.yaml has"))
     return verdict
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.declarations import check_installed
-from dltrain.config.groups import BY_NAME, Group
+from dltrain.config.groups import BY_NAME, LIST_GROUPS, Group
 from dltrain.config.schema import Config, Node
 from dltrain.errors import UserError, listing, nearest
 
@@ -231,6 +231,24 @@ def door_for_saved(config: Config, catalogue: Catalogue, overrides: list[str]) -
     door = rights_of_record(catalogue, overrides).door(config.trust)
     door.check_names(config.plain)
     return door
+
+
+def foreign_words(config: Config, catalogue: Catalogue) -> list[str]:
+    """Return the shipped words of a saved configuration whose keys are those of another word, as `optimizer=amsgrad`.
+
+    Words of the user are left out, since their files may have changed.
+    """
+    found = []
+    for group, chosen in config.words.items():
+        nodes = config.plain.get(group) or {}
+        for name in chosen if isinstance(chosen, list) else [chosen]:
+            word = catalogue.words.get(group, {}).get(str(name))
+            node = nodes.get(name, {}) if group in LIST_GROUPS else nodes
+            if word is None or not word.target or catalogue.root not in word.file.parents:
+                continue
+            if node.get("_target_") not in {word.target, *FORMER}:
+                found.append(f"{group}={name}")
+    return found
 
 
 class Call:

@@ -32,9 +32,11 @@ SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 # keys that divide the data of a run, or say which of them are samples of training
 DIVIDING = ("dataset.val_fraction", "dataset.test_fraction", "dataset.split_seed", "dataset.limit", "dataset.bootstrap",
             "dataset.normalize", "dataset.class_weights", *(f"dataset.{key}" for key in SPLITTING if key != "test_path"))  # fmt: skip
+# keys that decide, beside the repetition, how the data are split
+SPLIT_BY = ("dataset.val_fraction", "dataset.test_fraction", "folds",
+            *(f"dataset.{key}" for key in SPLITTING if key != "test_path"))  # fmt: skip
 # keys that decide, beside the repetition, on which samples a run is scored: runs that differ in one do not compare
-SCORED_ON = ("dataset", "dataset.path", "dataset.root", "dataset.val_fraction", "dataset.test_fraction", "folds",
-             *(f"dataset.{key}" for key in SPLITTING))  # fmt: skip
+SCORED_ON = ("dataset", "dataset.path", "dataset.root", "dataset.test_path", *SPLIT_BY)
 # words that stand for no choice
 _SILENT = ("none", "[]", "default", "auto")
 

@@ -27,9 +27,9 @@ Path = tuple[str, ...]
 
 
 def check_links(plain: dict[Any, Any]) -> None:
-    """Raise UserError where the links of a configuration, which is not resolved yet, stand for more than `MOST` letters and items.
+    """Raise UserError for an unresolved configuration with too many links, or whose links stand for too much.
 
-    It refuses more than `MOST_OF_ALL` links, too.
+    At most `MOST_OF_ALL` links, for at most `MOST` letters and items.
     """
     # Hydra's node repeats the overrides
     plain = {key: value for key, value in plain.items() if key != "hydra"} | {"hydra": plain.get("hydra")}

@@ -228,30 +228,6 @@ def check_nodes(
                 raise CheckpointProblem(f"{file} chose {group}={name}, and holds no keys of it.")
 
 
-def foreign_words(config: Config, catalogue: Catalogue) -> list[str]:
-    """Return the words whose keys in a saved configuration are those of another one, as `optimizer=amsgrad`.
-
-    A word of the user may have changed since, and one of earlier versions had another target: these are left out.
-    """
-    found = []
-    for group, words in config.words.items():
-        nodes = config.plain.get(group)
-        for name in words if isinstance(words, list) else [words]:
-            word = catalogue.words.get(group, {}).get(str(name))
-            node = nodes.get(name) if group in LIST_GROUPS and isinstance(nodes, dict) else nodes
-            if (
-                word is None
-                or not word.target
-                or catalogue.root not in word.file.parents
-                or not isinstance(node, dict)
-            ):
-                continue
-            target = node.get("_target_")
-            if target != word.target and not str(target).startswith("torch.optim."):
-                found.append(f"{group}={name}")
-    return found
-
-
 def rename_former_keys(content: dict[str, Any]) -> None:
     """Give keys that a target had under another name their present one."""
     for node in (node for node in content.values() if isinstance(node, dict)):

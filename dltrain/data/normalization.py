@@ -41,9 +41,7 @@ def normalizer(
     """
     if mode not in ("unit", "center", "none"):
         raise ValueError(f"dataset.normalize is {mode!r}; it must be unit, center or none")
-    mean, std = moments(inputs)
-    if mode != "none":
-        _check(mean, std)
+    mean, std = moments(inputs, checked=mode != "none")
     if mode == "none":
         mean = torch.zeros_like(mean)
     if mode != "unit":
@@ -51,8 +49,11 @@ def normalizer(
     return Normalizer(mean, std, dtype)
 
 
-def moments(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation per channel (C, 1, 1) or feature (F,), in float32 from sums in float64."""
+def moments(inputs: Tensor | Iterable[Tensor], checked: bool = False) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation per channel (C, 1, 1) or feature (F,), in float32 from sums in float64.
+
+    The deviation of a constant feature is 1. With `checked`, raises DataError for features that float32 cannot normalize.
+    """
     if not isinstance(inputs, Tensor) or inputs.dtype == torch.uint8:
         mean, variance = _byte_moments(inputs.split(4096) if isinstance(inputs, Tensor) else inputs)
         axes = inputs.ndim - 2 if isinstance(inputs, Tensor) else 2
@@ -63,24 +64,30 @@ def moments(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         variance, mean = torch.var_mean(inputs.double(), others, correction=0)
         constant = inputs.amax(others) == inputs.amin(others)
         axes = inputs.ndim - 2
+    if checked:
+        _check(mean, variance.sqrt(), constant)
     std = torch.where(constant, 1.0, variance.sqrt())
     shape = (-1,) + (1,) * axes
     return mean.float().view(shape), std.float().view(shape)
 
 
-def _check(mean: Tensor, std: Tensor) -> None:
-    """Raise DataError for a feature whose normalization in float32 would lose its differences, or overflow."""
-    mean, std = mean.flatten().double(), std.flatten().double()
-    lost = (torch.finfo(torch.float32).eps / 2 * mean.abs() > KEPT * std) | (
-        std < torch.finfo(torch.float32).tiny
+def _check(mean: Tensor, std: Tensor, constant: Tensor) -> None:
+    """Raise DataError for a feature that is not constant and whose normalization in float32 loses its differences or overflows."""
+    single = torch.finfo(torch.float32)
+    lost = (single.eps / 2 * mean.abs() > KEPT * std) & ~constant
+    tiny = (std < single.tiny) & ~constant
+    if not bool((lost | tiny).any()):
+        return
+    i = int((lost | tiny).int().argmax())
+    cure = (
+        "Write it in a smaller unit"
+        if tiny[i]
+        else "Subtract the offset first, or use a CSV file, whose columns are centered in float64"
     )
-    if bool(lost.any()):
-        i = int(lost.int().argmax())
-        cure = "Subtract the offset first, or use a CSV file, whose columns are centered in float64"
-        raise DataError(
-            f"feature {i} has mean {float(mean[i]):.6g} and deviation {float(std[i]):.3g}: float32 cannot represent its normalized "
-            f"values. {cure if float(std[i]) > 1e-30 else 'Write it in a smaller unit'}"
-        )
+    raise DataError(
+        f"feature {i} has mean {float(mean[i]):.6g} and deviation {float(std[i]):.3g}: float32 cannot represent its normalized "
+        f"values. {cure}"
+    )
 
 
 def _byte_moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

@@ -40,8 +40,9 @@ from dltrain.data.tables.targets import Targets, goal_of, read_targets
 from dltrain.declare import declares
 from dltrain.ranges import FilePath
 
-# how the reasons for leaving out a column begin that could be learned from as a category
+# the reason for leaving out a column with one value
 _CONSTANT = "constant"
+# how the reasons for leaving out a column begin that could be learned from as a category
 _NO_LEVELS = ("identifier", "text", "code")
 _CHOICES = {
     "target_scale": ("unit", "none"),

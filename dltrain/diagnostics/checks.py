@@ -122,7 +122,7 @@ def gradients(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> 
                 f"error <= {GRADIENT:.0e}",
                 errors[1] <= GRADIENT,
                 "the model or the loss computes with numbers that have no gradient: look for detach(), .item(), rounding, "
-                "in-place changes and a backward() of its own",
+                "in-place changes and a custom backward()",
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,47 +85,54 @@ def of_quantities(spec: DataSpec) -> Measures:
 
 
 def averages_note(metrics: Mapping[str, Metric], spec: DataSpec) -> tuple[str, ...]:
-    """Return lines that say which metrics are averages over the classes, and of which class others are.
-
-    The mean hides a rare class: an average precision of 0.05 for one in thirty is 0.52 as the mean with the other's 0.98.
-    """
+    """Return lines that say which metrics are averages over the classes, and of which class others are."""
     names = spec.class_names or tuple(map(str, range(spec.num_classes)))
-    of_two = len(names) == 2
-    rarer = 0 if spec.class_counts and spec.class_counts[0] < spec.class_counts[1] else 1
-    kinds = {name: getattr(metric, "average", None) for name, metric in metrics.items()}
-    means = [name for name, average in kinds.items() if average == "macro"] if of_two else []
-    notes = []
-    averages = [
-        f"{', '.join(averaged)} ({average})"
+    means = _means_of_two(metrics) if len(names) == 2 else []
+    averages = {
+        average: [name for name in metrics if name not in means and average_of(metrics[name]) == average]
         for average in ("macro", "weighted", "micro")
-        if (
-            averaged := [
-                name for name in metrics if average_of(metrics[name]) == average and name not in means
-            ]
-        )
-    ]
-    if averages:
-        notes.append(f"metrics  {', '.join(averages)} · averages over the {len(names)} classes")
+    }
+    told = ", ".join(f"{', '.join(found)} ({average})" for average, found in averages.items() if found)
+    notes = [f"metrics  {told} · averages over the {len(names)} classes"] if told else []
     if means:
-        verb = "is the mean" if len(means) == 1 else "are the means"
-        chosen = "" if rarer == 1 else f" {_positive(means[-1], names[0])}"
-        notes.append(
-            f"metrics  {', '.join(means)} {verb} over both classes · of {names[rarer]} alone: "
-            f"metrics.{means[-1]}.average=binary{chosen}"
-        )
+        notes.append(_about_means(means, names, _rarer(spec)))
     for place in range(len(names)):
-        ones = [name for name in kinds if _class_of(metrics[name]) == place]
-        if ones:
-            other = (
-                ""
-                if place == rarer or not of_two
-                else f" · of {names[rarer]}: {_positive(ones[-1], names[rarer])}"
-            )
-            foreign = isinstance(metrics[ones[-1]], Adapter)
-            notes.append(
-                f"metrics  {', '.join(ones)} {'is' if len(ones) == 1 else 'are'} of class {names[place]}{'' if foreign else other}"
-            )
+        if ones := [name for name, metric in metrics.items() if _class_of(metric) == place]:
+            notes.append(_about_one(ones, metrics, names, place, _rarer(spec)))
     return tuple(notes)
+
+
+def _rarer(spec: DataSpec) -> int:
+    """Return the rarer of two classes in the training split; the second where they are equal."""
+    return 0 if spec.class_counts and spec.class_counts[0] < spec.class_counts[1] else 1
+
+
+def _means_of_two(metrics: Mapping[str, Metric]) -> list[str]:
+    """Return the metrics that can be of one class alone, and are means over both."""
+    return [name for name, metric in metrics.items() if getattr(metric, "average", None) == "macro"]
+
+
+def _about_means(means: Sequence[str], names: Sequence[object], rarer: int) -> str:
+    """Return how to see one class of two: the mean hides a rare one.
+
+    An average precision of 0.05 for one sample in thirty is 0.52 as the mean with the other class's 0.98.
+    """
+    verb = "is the mean" if len(means) == 1 else "are the means"
+    chosen = "" if rarer == 1 else f" {_positive(means[-1], names[0])}"
+    return (
+        f"metrics  {', '.join(means)} {verb} over both classes · of {names[rarer]} alone: "
+        f"metrics.{means[-1]}.average=binary{chosen}"
+    )
+
+
+def _about_one(
+    ones: Sequence[str], metrics: Mapping[str, Metric], names: Sequence[object], place: int, rarer: int
+) -> str:
+    """Return of which class metrics are; of two classes also how to see the rarer one, where the metric has a key for it."""
+    text = f"metrics  {', '.join(ones)} {'is' if len(ones) == 1 else 'are'} of class {names[place]}"
+    if len(names) != 2 or place == rarer or isinstance(metrics[ones[-1]], Adapter):
+        return text
+    return f"{text} · of {names[rarer]}: {_positive(ones[-1], names[rarer])}"
 
 
 def _positive(metric: str, name: object) -> str:

@@ -80,7 +80,8 @@ def by_start(optimizer: torch.optim.Optimizer, group: ParamGroup, buffer: str) -
     """
     found: dict[int, list[int]] = {}
     for place, parameter in enumerate(group["params"]):
-        state = optimizer.state[parameter]
+        # a frozen parameter gets no state
+        state = optimizer.state.get(parameter, {}) if parameter.grad is None else optimizer.state[parameter]
         if parameter.grad is not None and "start" not in state:
             state["start"] = 0 if buffer in state else group["steps"]
         if "start" in state:

@@ -103,7 +103,7 @@ class ScheduleFree(torch.optim.Optimizer):
         return rate
 
     def _share(self, group: ParamGroup, members: list[Tensor], start: int, rate: float) -> float:
-        """Add γ² to Σγ², which parameters that started later have of their own; return c."""
+        """Add γ² to Σγ² and return c. Parameters that started later have a separate sum."""
         holder = self.state[members[0]] if start else group
         total: float = holder.get("total_weight", 0.0) + rate**2
         for place in map(self.state.__getitem__, members) if start else (group,):

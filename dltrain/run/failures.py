@@ -10,7 +10,7 @@ from dltrain.run.built import Experiment
 from dltrain.run.rehearsal import own_parts, owner
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.guard import NonFinite
-from dltrain.training.policy import ROLLBACKS, SKIPS_IN_A_ROW
+from dltrain.training.policy import POLICIES
 
 _SMALLER_LR = "Most often lr is too large. Try a tenth of it, or regularization=[gradient_clipping]; `dltrain find-lr` compares several."
 
@@ -62,20 +62,8 @@ def non_finite(error: NonFinite, experiment: Experiment) -> NumericalFailure:
         f"The loss or a gradient is not finite at step {error.step + 1} (loss {error.loss:g}{samples}); "
         f"the checkpoints before it are kept.{first}\n"
         f"Most often lr is too large: lr is {experiment.parts.optimizer.param_groups[0]['lr']:g}. Try a tenth of it, or "
-        f"regularization=[gradient_clipping].\n{_about_policy(experiment.plan.non_finite)}"
+        f"regularization=[gradient_clipping].\n{POLICIES[experiment.plan.non_finite].advice}"
     )
-
-
-def _about_policy(policy: str) -> str:
-    """Return what else can be done about steps that are not finite, or why the chosen policy ended the run."""
-    if policy == "stop":
-        return "non_finite=skip leaves such a step out."
-    done = (
-        f"more than {SKIPS_IN_A_ROW} steps in a row"
-        if policy == "skip"
-        else f"more than {ROLLBACKS} steps, or {SKIPS_IN_A_ROW} in a row,"
-    )
-    return f"With non_finite={policy} the run ends where {done} are not finite."
 
 
 def never_finite(metric: str) -> NumericalFailure:

@@ -22,6 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from dltrain.direction import PROGRESS
 from dltrain.storage import progress
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.job_names import job_number
@@ -48,8 +49,6 @@ _NUMBERS = (
     "images_per_second",
     "peak_memory_bytes",
 )
-# columns of the best row of metrics.csv that are no scores
-_NO_SCORES = ("epoch", "step", "lr", "seconds", "images_per_second")
 # facts that are lists of texts, and those that are one text or number; all others are numbers
 _LISTS = frozenset(("overrides", "tags", "axes"))
 _SCALARS = frozenset((*FIELDS, "commit", "dirty", "torch", "dltrain", "finished")) - frozenset(_NUMBERS)
@@ -291,7 +290,7 @@ def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:
             del facts[key]
     for prefix, scores in (("", record.get("best")), ("test/", record.get("test"))):
         for name, value in scores.items() if isinstance(scores, dict) else ():
-            if name not in _NO_SCORES and number_of(value) is not None:
+            if name not in PROGRESS and number_of(value) is not None:
                 facts[f"{prefix}{name}"] = value
     for name, part in (("git", "commit"), ("git", "dirty"), ("versions", "torch"), ("versions", "dltrain")):
         node = record.get(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from dltrain.optimizers.stepping import ONE_LOSS, needs_of
 from dltrain.training.parts import Parts, Plan
@@ -17,8 +17,8 @@ from dltrain.training.state import State, stateful
 class LongSteps:
     """Give up a step in which a signal has waited for `GRACE` seconds, at one of its forward passes.
 
-    What a step changes is copied before it, and put back: a resume repeats the step. Copied are steps of optimizers that evaluate many
-    times (line searches, curvature), and those after a step that took longer than `GRACE`, of which a copy is a small part.
+    What the step has changed is put back from a copy, so that a resume repeats the step. A copy is made before each step of an optimizer
+    that evaluates many times (line searches, curvature), and after a step that took longer than `GRACE`, of which it is a small part.
     """
 
     def __init__(
@@ -28,23 +28,30 @@ class LongSteps:
         self.evaluates_often = ONE_LOSS in needs_of(parts.optimizer)
         # a hook on a compiled model compiles it again
         self.possible = not plan.compile
-        self.seconds = 0.0
+        self.started = self.seconds = 0.0
+
+    def __call__(self, interrupt: Callable[[], None]) -> AbstractContextManager[None]:
+        """Return the context of a step; `interrupt` saves and raises, with the state before the step where it is given up."""
+        is_long = self.possible and (self.evaluates_often or self.seconds > GRACE)
+        return self.given_up(interrupt) if is_long else self
+
+    # a generator takes twice as long, at every step
+    def __enter__(self) -> None:
+        self.started = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds = time.monotonic() - self.started
 
     @contextmanager
-    def __call__(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Take the step inside; call `interrupt`, which saves and raises, with the state before it where it is given up."""
-        started = time.monotonic()
-        if not self.possible or not (self.evaluates_often or self.seconds > GRACE):
-            yield
-        else:
-            restore = self.kept()
-            try:
-                with self.signals.ending(self.parts.model):
-                    yield
-            except Overdue:
-                restore()
-                interrupt()
-        self.seconds = time.monotonic() - started
+    def given_up(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Take the step inside; where a signal waits for it, put its changes back and call `interrupt`."""
+        restore = self.kept()
+        try:
+            with self, self.signals.ending(self.parts.model):
+                yield
+        except Overdue:
+            restore()
+            interrupt()
 
     def kept(self) -> Callable[[], None]:
         """Copy what a step changes; return a function that puts it back."""

@@ -29,6 +29,8 @@ class Stop:
 
     # steps that were skipped or rolled back are counted in metrics.csv
     counts = False
+    # last line of the message of a run that it ends
+    advice = "non_finite=skip leaves such a step out."
 
     def __init__(
         self, parts: Parts, plan: Plan, folder: RunFolder, state: State, running: RunningMeans
@@ -67,6 +69,7 @@ class Skip(Stop):
     """Restore what the step changed, and continue with the next batch."""
 
     counts = True
+    advice = f"With non_finite=skip the run ends after more than {SKIPS_IN_A_ROW} such steps in a row."
 
     @contextmanager
     def __call__(self, batch: Batch) -> Iterator[None]:
@@ -108,6 +111,8 @@ class Skip(Stop):
 
 class RollBack(Skip):
     """Load weights, optimizer and averages of the newest checkpoint, and continue with the next batch."""
+
+    advice = f"With non_finite=rollback the run ends after more than {ROLLBACKS} such steps, or {SKIPS_IN_A_ROW} in a row."
 
     def recover(self) -> None:
         self.folder.wait()

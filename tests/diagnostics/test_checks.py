@@ -291,7 +291,7 @@ def test_every_check_that_fails_says_what_to_do():
         checks.inputs_are_centered(Split(far), True): "dataset.normalize=none",
         checks.no_leak({"train": Split(inputs), "val": Split(inputs)}): "belong in one split",
         checks.independent(Mixing(lambda o: o - o.mean(0)), inputs): "over the samples of a batch",
-        next(iter(checks.gradients(Wrong(), LOSS, inputs, targets))): "a backward() of its own",
+        next(iter(checks.gradients(Wrong(), LOSS, inputs, targets))): "a custom backward()",
     }
     for found, cure in told.items():
         assert not found.passed and cure in found.cure

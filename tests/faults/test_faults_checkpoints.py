@@ -614,7 +614,7 @@ def test_at_step_helper_is_exact(workdir):
 
 @pytest.mark.parametrize("content", ["", "epoch,st"], ids=["empty", "half a line"])
 def test_a_table_without_rows_is_one_of_no_evaluation(workdir, dltrain, content):
-    """Found by random kills: a kill after the first evaluation, and a signal after the resume, lost the run for ever."""
+    """Found by random kills: after a kill behind the first evaluation and a signal during the resume, the run could not be resumed again."""
     arguments = (
         "steps=12",
         "checkpoint.every_steps=5",

@@ -175,7 +175,7 @@ def test_20_what_does_not_end_stops(dltrain, monkeypatch, policy):
     # `non_finite=skip leaves such a step out` was the cure of a run that had it
     with pytest.raises(
         NumericalFailure,
-        match=rf"not finite at step(.*\n)*With non_finite={policy} the run ends where more than",
+        match=rf"not finite at step(.*\n)*With non_finite={policy} the run ends after more than",
     ):
         dltrain(*USUAL, f"non_finite={policy}")
 

@@ -38,9 +38,10 @@ from dltrain.errors import (
     ResourceProblem,
     UserError,
 )
-from dltrain.storage import files, shelves, summary, tags
+from dltrain.storage import checkpoint, event_log, files, folder_names, manifest, shelves, summary, tags
 from dltrain.storage.event_log import EventLog, read_events
 from dltrain.storage.lock import Lock
+from dltrain.storage.run_folder import STATISTICS
 from dltrain.sweep.begun import locked
 from dltrain.sweep.sweep import explained
 
@@ -522,6 +523,14 @@ def nested(folder: Path, depth: int) -> None:
         os.chdir("deep-down")
     Path("file").write_text("x")
     os.chdir(here)
+
+
+def test_the_names_of_files_are_those_of_the_records():
+    """A folder in the place of any of them is refused: a name that is added elsewhere must be here, too."""
+    records = (*manifest.RECORDS, *manifest.SWEEP_RECORDS, manifest.NAME, summary.TAGS, event_log.EVENTS)
+    tensors = (checkpoint.WEIGHTS, checkpoint.AVERAGED, checkpoint.STATE, checkpoint.MANIFEST, STATISTICS)
+    names = {Path(name).name for name in (*records, *tensors) if not name.startswith(".hydra")}
+    assert names <= folder_names.FILES
 
 
 def test_folders_that_are_nested_without_end_are_refused(workdir, dltrain, capsys, request):

@@ -760,17 +760,13 @@ def test_weighted_averages_of_two_classes_are_said(rare, dltrain, workdir, capsy
     assert "metrics  auroc is the mean over both classes" in said
 
 
+TABLE = ("dataset=csv", "dataset.path=t.csv", "dataset.target=y", "model=linear", "steps=2")
+
+
 def test_a_metric_that_divides_by_targets_of_zero_says_so(dltrain, workdir, capsys):
     y = [0.0 if i % 5 == 0 else 100.0 + i for i in range(60)]
     (workdir / "t.csv").write_text("x,y\n" + "".join(f"{i % 7},{v}\n" for i, v in enumerate(y)))
-    words = (
-        "dataset=csv",
-        "dataset.path=t.csv",
-        "dataset.target=y",
-        "model=linear",
-        "steps=2",
-        "dataset.split_seed=1",
-    )
+    words = (*TABLE, "dataset.split_seed=1")
     assert dltrain(*words, "metrics=[mape,mae]") == 0
     said = capsys.readouterr().out
     (folder,) = run_folders(workdir)
@@ -798,14 +794,7 @@ def test_a_metric_that_divides_by_targets_of_zero_says_so(dltrain, workdir, caps
 def test_what_several_runs_say_alike_is_said_once(train, dltrain, workdir, capsys):
     rows = [f"{i % 7},{'abc'[i % 3]},{'no' if i % 2 else 'yes'}" for i in range(60)]
     (workdir / "t.csv").write_text("\n".join(["x,kind,y", *rows]) + "\n")
-    words = (
-        "dataset=csv",
-        "dataset.path=t.csv",
-        "dataset.target=y",
-        "model=linear",
-        "steps=2",
-        "dataset.split_seed=0",
-    )
+    words = (*TABLE, "dataset.split_seed=0")
     runs = [train(*words, f"seed={seed}").path for seed in (1, 2)]
     new = [row.replace("a", "new") for row in rows[:20]]
     (workdir / "new.csv").write_text("\n".join(["x,kind,y", *new, "oops,b,no"]) + "\n")

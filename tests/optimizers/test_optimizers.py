@@ -522,3 +522,13 @@ def test_a_weight_that_thaws_starts_as_a_new_one(make):
 
     for at_once, later in zip(path(0), path(10), strict=True):
         assert torch.equal(at_once, later)
+
+
+@pytest.mark.parametrize("make", [Muon, Lion, torch.optim.Adam])
+def test_a_frozen_weight_gets_no_state(make):
+    """An empty one would be saved, and differ from that of a run that never stepped."""
+    one, frozen = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3), requires_grad=False)
+    optimizer = make([one, frozen], lr=0.1)
+    one.grad = torch.ones(3)
+    optimizer.step()
+    assert set(optimizer.state_dict()["state"]) == {0}

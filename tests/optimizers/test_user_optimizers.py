@@ -168,7 +168,7 @@ def test_it_equals_its_twin_that_calls_the_closure(train, own, more):
 
 
 def test_one_of_several_optimizers_is_resumed(train, own, dltrain, workdir):
-    """Each has a state and groups of its own, where the pair shows the groups of both; foreign moments are found inside."""
+    """Each of the two optimizers has separate state and groups, and the pair exposes both; foreign moments are found in either."""
     arguments = (own("Pair"), "model.hidden=[16]", "dataset.limit=300", "early_stopping.patience=9")
     whole = train(*arguments, "epochs=4")
     part = train(*arguments, "epochs=2")

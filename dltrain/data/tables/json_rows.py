@@ -68,7 +68,7 @@ def _column(name: str, values: list[Any], path: Path) -> Any:
     if kinds & {dict, list}:
         row = next(i for i, value in enumerate(values, 1) if _is_nested(value))
         raise DataError(
-            f"column {name!r} has a list or an object in row {row} of {path}; give each value a column of its own"
+            f"column {name!r} has a list or an object in row {row} of {path}; write each of its values into a separate column"
         )
     try:
         if kinds <= {int, float} and float in kinds:

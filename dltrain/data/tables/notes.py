@@ -22,6 +22,7 @@ from dltrain.data.tables.rules import Kind
 from dltrain.data.tables.text import DIGITS, alike
 from dltrain.text import counted
 
+# probability below which rows of one class are no accident
 _CHANCE = 1e-9
 _TELLING = 100  # fewer rows do not tell that a column alone gives the classes
 LISTED = 20  # columns that are left out and named in the header
@@ -173,7 +174,7 @@ def split_notes(columns: Sequence[Column]) -> list[str]:
 
 
 def telling_notes(columns: Sequence[Column], targets: Tensor, target: str) -> list[str]:
-    """Name the columns of few values each of which occurs with one class only, which may be known only after the target."""
+    """Name the columns whose values, or whose missing values, occur with one class only: they may be known only after the target."""
     if targets.is_floating_point() or len(targets) < _TELLING:
         return []
     classes = targets.numpy()

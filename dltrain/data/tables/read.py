@@ -45,8 +45,8 @@ _DETECTED = (",", ";", "\t", "|")
 _PARQUET, _ARROW = (".parquet", ".pq"), (".arrow", ".feather", ".ipc")
 _PACKED = (".gz", ".bz2", ".zst")
 FORMATS = "CSV, TSV, Parquet, Arrow and JSON (a list of rows, or .jsonl with a row on each line)"
-# other forms of tables, which are no text with delimiters
-_FOREIGN = frozenset(
+# files of tables in formats that are not read
+_OTHER_FORMATS = frozenset(
     ".xlsx .xls .ods .xml .html .htm .yaml .yml .pkl .pickle .h5 .hdf5 .hdf .sav .dta .sas7bdat .orc .avro .sqlite .sqlite3 .db .rds .rdata".split()
 )
 
@@ -140,7 +140,7 @@ def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) 
         # files of the kernel say so, too, and reading them may never end
         raise DataError(f"{path} is empty; its first line must name the columns")
     suffix = _suffix(path)
-    if suffix in _FOREIGN:
+    if suffix in _OTHER_FORMATS:
         raise DataError(
             f'{path} is a {suffix} file, and tables are read from {FORMATS}; write it so, such as by pandas: frame.to_parquet("table.parquet")'
         )

@@ -12,7 +12,7 @@ from dltrain.data.errors import DataError, some
 from dltrain.data.tables import text
 from dltrain.data.tables.amounts import bare
 from dltrain.data.tables.cures import typed
-from dltrain.data.tables.marks import mark_evidence, point_evidence
+from dltrain.data.tables.marks import MarkEvidence, mark_evidence, point_evidence
 from dltrain.data.tables.read import Table
 from dltrain.data.tables.rules import numbers_among
 from dltrain.data.tables.text import Coded, Flags, Floats
@@ -128,21 +128,25 @@ class DecimalMarks:
 
     def _look(self, name: str, texts: Any) -> None:
         evidence = mark_evidence(texts)
-        known = self._known.get(name, "")
-        if evidence.comma and evidence.point and known and not evidence.either:
-            # those with the other mark do not fit their column, as other texts
-            self.shown[name] = known
-            return
         if evidence.comma and evidence.point:
-            cure = "" if known else f", or leave the column out: {typed('drop', [name])}"
-            raise DataError(
-                f"column {name!r} of {self._table.path} has {evidence.comma!r} and {evidence.point!r}: one of them has a decimal "
-                f"comma, the other a decimal point;\nwrite the numbers alike{cure}"
-            )
-        if evidence.comma or evidence.point:
+            self._look_at_both(name, evidence)
+        elif evidence.comma or evidence.point:
             self.shown[name] = "," if evidence.comma else "."
         elif evidence.either:
             self.unclear[name] = evidence.either
+
+    def _look_at_both(self, name: str, evidence: MarkEvidence) -> None:
+        """Take the mark of the training for a column that shows both marks; DataError where that leaves a number unclear."""
+        known = self._known.get(name, "")
+        if known and not evidence.either:
+            # numbers with the other mark do not fit the column, as other texts
+            self.shown[name] = known
+            return
+        cure = "" if known else f", or leave the column out: {typed('drop', [name])}"
+        raise DataError(
+            f"column {name!r} of {self._table.path} has {evidence.comma!r} and {evidence.point!r}: one of them has a decimal "
+            f"comma, the other a decimal point;\nwrite the numbers alike{cure}"
+        )
 
     def _look_at_plain(self, name: str) -> None:
         column = self._table.columns[name]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dltrain.config.asked import options_of
-from dltrain.config.keys import REPLICATES, SCORED_ON, label
+from dltrain.config.keys import REPLICATES, SPLIT_BY, label
 from dltrain.errors import typed
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.outcome import statistics
@@ -108,7 +108,7 @@ def data_names(parts: Sequence[Sequence[Group]]) -> list[str]:
     """Return a name for each set of data: the dataset, with its fingerprint and then its split where several sets have that name."""
     firsts = [part[0].members[0] for part in parts]
     names = [str(first.config.get("dataset") or "unknown data") for first in firsts]
-    keys = [key for key in SCORED_ON[1:] if len({str(first.config.get(key)) for first in firsts}) > 1]
+    keys = [key for key in SPLIT_BY if len({str(first.config.get(key)) for first in firsts}) > 1]
     prints = [first.fingerprint[:8] or "(unknown)" for first in firsts]
     splits = [label({key: first.config.get(key) for key in keys}) for first in firsts]
     for more in (prints, splits) if len(set(prints)) > 1 else (splits,):

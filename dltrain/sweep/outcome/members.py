@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, SCORED_ON, differences, keys_given
+from dltrain.config.keys import REPLICATES, SPLIT_BY, differences, keys_given
 from dltrain.config.saved import flat, load_bounded
+from dltrain.direction import NO_SCORES
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.index import number_of, scan
@@ -18,9 +19,6 @@ from dltrain.storage.summary import read_json, read_summary
 
 # fields of a summary that a table of runs shows
 _SHOWN = ("status", "metric", "objective", "best_epoch", "seconds")
-# data that moved are the same data
-_FINGERPRINTED = ("dataset", "dataset.path", "dataset.root", "dataset.test_path")
-_NO_SCORES = ("epoch", "step", "lr", "seconds", "images_per_second", "grad_norm")
 
 
 @dataclass
@@ -74,10 +72,8 @@ class Member:
 
     @property
     def scored_on(self) -> tuple[Any, ...]:
-        """Return what decides on which samples it is scored, beside the repetition: the data, and how they are split."""
-        return self.fingerprint, *(
-            str(self.config.get(key)) for key in SCORED_ON if key not in _FINGERPRINTED
-        )
+        """Return what decides on which samples it is scored, beside the repetition: the data, wherever they lie, and their split."""
+        return self.fingerprint, *(str(self.config.get(key)) for key in SPLIT_BY)
 
     @cached_property
     def scores(self) -> dict[str, float]:
@@ -86,7 +82,7 @@ class Member:
         found = {
             str(key): value
             for key, value in (best if isinstance(best, dict) else {}).items()
-            if key not in _NO_SCORES
+            if key not in NO_SCORES
         }
         found |= {f"test/{key}": value for key, value in (test if isinstance(test, dict) else {}).items()}
         found |= {key: self.summary.get(key) for key in ("seconds", "images_per_second")}

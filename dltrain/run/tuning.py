@@ -146,7 +146,7 @@ class _NoStopping(KeepBest):
 
 def _loss_after(parts: Parts, plan: Plan) -> float:
     """Return the validation loss after the plan's steps; infinite for a run that diverges."""
-    parts = replace(parts, early_stopping=_NoStopping())  # type: ignore[arg-type]
+    parts = replace(parts, early_stopping=_NoStopping())
     trainer = Trainer(parts, plan, Scratch())  # type: ignore[arg-type]
     try:
         trainer.fit()

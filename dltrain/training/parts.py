@@ -38,7 +38,7 @@ class EarlyStopping(Protocol):
     mode: Mode
     stop_reason: str | None
     best: float | None
-    best_step: int
+    best_step: int | None
     tolerance: float | None
 
     def observe(self, row: Mapping[str, float], step: int) -> bool: ...

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dltrain.commands.resume import split_arguments, take_config_dir
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.compose import open_catalogue
+from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import Door, door_for_saved, foreign_words
 from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem, FindingsFailure, UserError
@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("Name at least one run folder: dltrain verify outputs/NAME/DATE_TIME-xxxx")
     data = with_data([text for text in given if text not in trust])
     catalogue = open_catalogue(config_dir)
-    verdicts = [verdict for path in paths for verdict in verdicts_of(path, catalogue, data, trust)]
+    verdicts = [v for path in paths for v in verdicts_of(path, catalogue, data, trust, config_dir)]
     if as_json:
         print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
     else:
@@ -66,7 +66,11 @@ def with_data(given: list[str]) -> bool:
 
 
 def verdicts_of(
-    path: Path, catalogue: Catalogue, data: bool = True, trust: Sequence[str] = ()
+    path: Path,
+    catalogue: Catalogue,
+    data: bool = True,
+    trust: Sequence[str] = (),
+    config_dir: str | None = None,
 ) -> Iterable[Verdict]:
     """Verify a run, each run of a folder, or a sweep with each of its jobs."""
     # a folder that is both is checked as a run, which finds the record of a sweep in it
@@ -75,11 +79,12 @@ def verdicts_of(
         for folder in below if below and not is_run(path) else [path]:
             yield verify_run(folder, catalogue, data, trust)
         return
+    from dltrain.sweep.sweep import Source
     from dltrain.sweep.verification import jobs_of, verify_sweep
 
     for folder in jobs_of(path):
         yield verify_run(folder, catalogue, data, trust)
-    yield verify_sweep(path, catalogue)
+    yield verify_sweep(path, Source(catalogue, open_hydra(catalogue), config_dir))
 
 
 def verify_run(path: Path, catalogue: Catalogue, data: bool, trust: Sequence[str] = ()) -> Verdict:

@@ -1,4 +1,4 @@
-"""The report of a sweep, written again from its folder, which is only read: the sweep may be running."""
+"""A sweep as its folder holds it, which is only read: the sweep may be running; and its report, written again."""
 
 from __future__ import annotations
 
@@ -28,12 +28,7 @@ def report_again(folder: Path, source: Source, file: Path) -> list[str]:
 
     Raises CheckpointProblem where its record or its study is missing or damaged, OSError where the file cannot be written.
     """
-    _, texts, recorded = resumed_texts([assigned("sweep.resume", folder)])
-    rights = rights_of_record(source.catalogue, recorded or [])
-    plan = read_plan(texts, source.config_name, source.catalogue, source.hydra, rights)
-    plan.options = source.options
-    number_jobs(plan, folder)
-    jobs = read_jobs(plan, folder)
+    plan, jobs = read_sweep(folder, source)
     rows = rank(plan, jobs)
     notes = edges(plan, rows)
     winners = rows[0].jobs if rows and plan.test else []
@@ -43,6 +38,19 @@ def report_again(folder: Path, source: Source, file: Path) -> list[str]:
     notes += notes_of(plan, jobs, folder, missing, "running, or stopped,")
     write_report(plan, rows, jobs, notes, folder, file)
     return notes
+
+
+def read_sweep(folder: Path, source: Source) -> tuple[Plan, list[Job]]:
+    """Return the plan of a sweep and the jobs of it that have begun, with the rights of a record.
+
+    Raises UserError where its record or its study is missing or damaged, or names what may not be built.
+    """
+    _, texts, recorded = resumed_texts([assigned("sweep.resume", folder)])
+    rights = rights_of_record(source.catalogue, recorded or [])
+    plan = read_plan(texts, source.config_name, source.catalogue, source.hydra, rights)
+    plan.options = source.options
+    number_jobs(plan, folder)
+    return plan, read_jobs(plan, folder)
 
 
 def read_jobs(plan: Plan, folder: Path) -> list[Job]:

@@ -22,7 +22,10 @@ from dltrain.storage.folder_names import check_file
 from dltrain.storage.job_names import is_job_folder, job_copies, job_folders, job_number
 from dltrain.storage.summary import ENDED, MAX_TABLE_BYTES, UNRANKED, check_names, read_summary, read_text
 from dltrain.sweep.outcome.files import recipe_of
+from dltrain.sweep.outcome.ranking import rank, winner
 from dltrain.sweep.record import RECORD, read_record
+from dltrain.sweep.report_again import read_sweep
+from dltrain.sweep.sweep import Source
 from dltrain.text import first_line
 
 
@@ -31,14 +34,15 @@ def jobs_of(folder: Path) -> list[Path]:
     return [path for path in job_folders(folder).values() if (path / "config.yaml").is_file()]
 
 
-def verify_sweep(folder: Path, catalogue: Catalogue) -> Verdict:
+def verify_sweep(folder: Path, source: Source) -> Verdict:
     """Check the sweep's own files; its jobs are checked like other runs."""
     verdict = Verdict(folder)
     checks: tuple[tuple[str, Callable[[Path, Verdict], Iterator[Finding]]], ...] = (
         ("hashes", hashes),
         (RECORD, record),
         ("results.csv", results),
-        ("best.yaml", partial(best, catalogue=catalogue)),
+        ("best.yaml", partial(best, catalogue=source.catalogue)),
+        ("the best job", partial(ranking, source=source)),
     )
     for name, check in checks:
         before = len(verdict.findings) + len(verdict.open)
@@ -180,3 +184,25 @@ def best(folder: Path, verdict: Verdict, catalogue: Catalogue) -> Iterator[Findi
         yield Finding(
             "best.yaml", f"other values of {', '.join(differing)}"[:80], f"those of {path.name}/summary.json"
         )
+
+
+def ranking(folder: Path, verdict: Verdict, source: Source) -> Iterator[Finding]:
+    """Rank the jobs by their summaries, and compare the first with the best job that sweep.json names."""
+    said = read_record(folder)
+    if not said.get("finished"):
+        return
+    try:
+        plan, jobs = read_sweep(folder, source)
+    except UserError as error:
+        verdict.open.append(f"the ranking of its jobs: {first_line(error)}")
+        return
+    for job in jobs:
+        # what the books say of it may be a stranger's
+        job.read()
+    rows = rank(plan, jobs)
+    first, named = winner(plan, rows), job_number(str(said.get("best")))
+    wanted = "no best job" if first is None else f"{first.folder.name}, the first by the summaries of its jobs"
+    means = {job.number: row.mean for row in rows if row.complete for job in row.jobs}
+    # of equal ones either is right
+    if (first is None) != (named is None) or (first is not None and means.get(named) != rows[0].mean):
+        yield Finding(f"{RECORD}, best", str(said.get("best"))[:80], wanted)

@@ -24,7 +24,10 @@ from dltrain.config.compose import open_catalogue
 from dltrain.errors import CheckFailed, CheckpointProblem, UserError
 from dltrain.run.verification import SINCE_HASHES
 from dltrain.storage import manifest
+from dltrain.storage.job_names import job_folders
+from dltrain.storage.summary import read_summary
 from dltrain.sweep import sweep
+from dltrain.sweep.outcome.files import recipe_of
 
 FORGERIES = 200
 
@@ -401,6 +404,18 @@ def test_a_manifest_of_a_sweep_that_leaves_records_out_is_found(workdir):
     (folder / "results.csv").unlink()
     rewrite(folder / manifest.NAME, sha256={})
     assert verdict_of_sweep(folder)["results.csv"] == "it is not among the hashes"
+
+
+def test_another_best_job_of_a_sweep_is_found_whatever_the_hashes_say(workdir, dltrain):
+    folder = copy_of(swept(), workdir / "sweep").path
+    best = json.loads((folder / "sweep.json").read_text())["best"]
+    other = next(path for path in job_folders(folder).values() if path.name != best)
+    for named in (other.name, None):
+        rewrite(folder / "sweep.json", best=named)
+        recipe = recipe_of(read_summary(other)["overrides"], open_catalogue())
+        (folder / "best.yaml").write_text(yaml.safe_dump(recipe))
+        manifest.write(folder, manifest.SWEEP_RECORDS)
+        assert verdict_of_sweep(folder)["sweep.json, best"] == str(named)
 
 
 @pytest.mark.parametrize("kind", ["hole", "link"])

@@ -50,6 +50,7 @@ from dltrain.sweep.outcome.files import write_csv
 from dltrain.sweep.outcome.members import members_of
 from dltrain.sweep.outcome.ranking import rank
 from dltrain.sweep.plan.reading import read_plan
+from dltrain.sweep.sweep import Source
 
 MISTAKES = (UserError, DataError)
 
@@ -355,7 +356,7 @@ def whole_sweep(content: bytes, folder: Path) -> None:
     (folder / "sweep.json").write_bytes(seeds.SWEEP)
     place = content[0] % len(names) if content else 0
     (folder / names[place]).write_bytes(content[1:])
-    sweep_verification.verify_sweep(folder, catalogue())
+    sweep_verification.verify_sweep(folder, Source(catalogue(), hydra()))
 
 
 @functools.cache

@@ -230,7 +230,7 @@ def check_early(parsed: list[Override], catalogue: Catalogue, primary: str) -> N
     if len(wrong) != 1 or missing or isinstance(values[wrong[0]], dict):
         return
     if wrong[0] not in table:
-        raise UserError(unknown_key(wrong[0], "", table, choices))
+        raise UserError(unknown_key(wrong[0], "", table, choices, catalogue))
     refuse_value(table[wrong[0]], values[wrong[0]], None, choices, catalogue)
 
 
@@ -734,7 +734,7 @@ def _explain(error: Exception, parsed: list[Override], catalogue: Catalogue, hyd
         if override.is_add() and OmegaConf.select(base, key, default=None) is not None:
             raise UserError(f"`{text}`: `{key}` exists already; write it without `+`.") from None
         if key not in table:
-            raise UserError(unknown_key(key, "", table, choices)) from None
+            raise UserError(unknown_key(key, "", table, choices, catalogue)) from None
         check_value(table[key], plain_value(override.value()))
         if not _composes([*words, text], hydra):
             raise UserError(f"`{text}` cannot be set to that value.") from None
@@ -759,8 +759,10 @@ def _first_lines(error: Exception) -> str:
     return "\n".join(lines[:3])
 
 
-def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[str, list[str]]) -> str:
-    """Return the message for an unknown key: where it is set, the nearest name, and the known keys."""
+def unknown_key(
+    key: str, source: str, table: dict[str, Param], choices: dict[str, list[str]], catalogue: Catalogue
+) -> str:
+    """Return the message for an unknown key: where it is set, the nearest name, the words that have it, and the known keys."""
     nested = (group for group in choices if "." in group and key.startswith(f"{group}."))
     head = next(nested, key.split(".")[0])
     siblings = [path for path in table if path.startswith(head + ".")]
@@ -789,4 +791,14 @@ def unknown_key(key: str, source: str, table: dict[str, Param], choices: dict[st
         )
         return f"`{key}`{where} is no key of {chosen}, which has no such momentum: {cure}."
     listed = listing(f"Keys of {chosen}", (path[len(head) + 1 :] for path in siblings))
-    return f"`{key}`{where} is no key of {chosen}.{nearest(key, siblings)}\n{listed}"
+    owners = "" if source else owners_of(key, catalogue)
+    hint = f" It is one of {owners}." if owners else nearest(key, siblings)
+    return f"`{key}`{where} is no key of {chosen}.{hint}\n{listed}"
+
+
+def owners_of(key: str, catalogue: Catalogue) -> str:
+    """Return at most four words that have a key, as they are chosen: `dataset=csv or npz`; "" for a key of no word."""
+    group = key.split(".")[0]
+    words = {} if group in LIST_GROUPS else catalogue.words.get(group, {})
+    found = sorted(name for name, word in words.items() if key in word.params)
+    return f"{group}={' or '.join(found[:4])}" if found else ""

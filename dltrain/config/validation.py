@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, leaves
-from dltrain.config.compose import ALIASES, Composition, check_lr, unknown_key
+from dltrain.config.compose import ALIASES, Composition, check_lr, owners_of, unknown_key
 from dltrain.config.conflicts import CONTRADICTIONS, IDLE, parts_of, refusal
 from dltrain.config.conflicts import value as at
 from dltrain.config.declarations import check_installed
@@ -199,7 +199,7 @@ def check_unused(path: str, composition: Composition) -> None:
     for key in keys_of(composition.overrides):
         if key.startswith(f"{path}."):
             table = composition.catalogue.params(composition.choices)
-            raise UserError(unknown_key(key, "", table, composition.choices))
+            raise UserError(unknown_key(key, "", table, composition.choices, composition.catalogue))
 
 
 def check_replaced(group: str, word: str, composition: Composition) -> None:
@@ -265,18 +265,10 @@ def check_values(
         reserved = path.split(".")[0] in choices and path.rsplit(".", 1)[-1].startswith("_")
         if not reserved:
             source = source_of(path, choices, catalogue)
-            raise UserError(
-                unknown_key(path, source, table, choices) + _of_another_word(path, source, catalogue)
-            )
-
-
-def _of_another_word(path: str, source: str, catalogue: Catalogue) -> str:
-    """Return what to do about a key that a file sets for another word of its group; empty for a key of no word."""
-    group = path.split(".")[0]
-    owners = sorted(name for name, word in catalogue.words.get(group, {}).items() if path in word.params)
-    if not source or not owners or group in LIST_GROUPS:
-        return ""
-    return f"\nRemove it there, or choose a word that has it: {group}={' or '.join(owners[:4])}"
+            owners = owners_of(path, catalogue) if source else ""
+            # a file may set it for another word of its group
+            cure = f"\nRemove it there, or choose a word that has it: {owners}" if owners else ""
+            raise UserError(unknown_key(path, source, table, choices, catalogue) + cure)
 
 
 def check_axes(names: Iterable[str]) -> None:

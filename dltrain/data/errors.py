@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 # broken samples that a message names
 _NAMED = 10
+# least similarity of two names, as difflib measures it, of which one may be meant by the other
+_CLOSE = 0.6
 
 # first word of the notes on columns without any value of the training: their rows are predicted, with exit code 3
 FOREIGN = "foreign"
@@ -46,14 +48,25 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def renamed(missing: Sequence[str], others: Sequence[str]) -> str:
-    """Return which of the other columns the missing ones may be, for a message: names that are alike but for case and marks, or close."""
-    plain = {"".join(filter(str.isalnum, name.casefold())): name for name in others}
-    pairs = []
-    for name in missing:
-        key = "".join(filter(str.isalnum, name.casefold()))
-        close = [key] if key in plain else difflib.get_close_matches(key, list(plain), n=1)
-        pairs += [f"{plain[known]!r} for {name!r}" for known in close]
-    return f" (did you mean {some(pairs)}?)" if pairs else ""
+    """Return which of the other columns the missing ones may be, for a message: names that are alike but for case and marks, or close.
+
+    Each column is proposed once, for the name that it is closest to.
+    """
+    pairs = [
+        (difflib.SequenceMatcher(None, _letters(name), _letters(other)).ratio(), name, other)
+        for name in missing
+        for other in others
+    ]
+    found: dict[str, str] = {}
+    for ratio, name, other in sorted(pairs, key=lambda pair: -pair[0]):
+        if ratio >= _CLOSE and name not in found and other not in found.values():
+            found[name] = other
+    told = [f"{found[name]!r} for {name!r}" for name in missing if name in found]
+    return f" (did you mean {some(told)}?)" if told else ""
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def some(names: Iterable[object], limit: int = 8) -> str:

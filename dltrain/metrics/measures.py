@@ -209,9 +209,17 @@ def check_samples(metrics: Mapping[str, Values], outputs: Tensor, targets: Tenso
 
 
 def _failure(error: Exception, outputs: Tensor, targets: Tensor) -> str:
+    if isinstance(error, ValueError) and _is_of_metric(error):
+        return str(error)
     shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
     reason = (str(error).strip().splitlines() or [""])[0]
     return f"it fails with {shapes}:\n{type(error).__name__}: {reason}"
+
+
+def _is_of_metric(error: Exception) -> bool:
+    """Return whether a metric that was tried raised an error itself, with a message for its user, and not what it calls."""
+    place = error.__traceback__ and error.__traceback__.tb_next
+    return place is not None and place.tb_next is None
 
 
 def check_values(measures: Measures, outputs: Tensor, targets: Tensor) -> None:

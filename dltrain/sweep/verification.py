@@ -201,8 +201,10 @@ def ranking(folder: Path, verdict: Verdict, source: Source) -> Iterator[Finding]
         job.read()
     rows = rank(plan, jobs)
     first, named = winner(plan, rows), job_number(str(said.get("best")))
-    wanted = "no best job" if first is None else f"{first.folder.name}, the first by the summaries of its jobs"
-    means = {job.number: row.mean for row in rows if row.complete for job in row.jobs}
+    wanted = (
+        "no best job" if first is None else f"{first.folder.name}, the first by the summaries of its jobs"
+    )
     # of equal ones either is right
-    if (first is None) != (named is None) or (first is not None and means.get(named) != rows[0].mean):
+    good = {job.number for row in rows if row.complete and row.mean == rows[0].mean for job in row.jobs}
+    if (named is None) == bool(good) or (named is not None and named not in good):
         yield Finding(f"{RECORD}, best", str(said.get("best"))[:80], wanted)

@@ -76,8 +76,19 @@ MISTAKES = {  # what is typed → what the message says; what follows `Write` in
 
 
 def test_a_key_of_another_word_is_no_misspelling(workdir):
-    with pytest.raises(UserError, match="`optimizer.betas` is no key of optimizer=sgd.\nKeys"):
+    with pytest.raises(
+        UserError, match="`optimizer.betas` is no key of optimizer=sgd. It is one of .*\nKeys"
+    ) as error:
         composed("optimizer=sgd", "optimizer.betas=[0.9,0.9]")
+    (words,) = re.findall(r"one of optimizer=(.*)\.\n", str(error.value))
+    for word in words.split(" or "):
+        composed(f"optimizer={word}", "optimizer.betas=[0.9,0.9]")
+
+
+def test_a_key_of_another_dataset_names_that_dataset(workdir):
+    """Found by a newcomer: a file without the word that reads it."""
+    with pytest.raises(UserError, match="is no key of dataset=digits. It is one of dataset=csv or npz."):
+        composed("dataset.path=table.csv", "dataset.target=y")
 
 
 def composed(*overrides: str, name: str = "config"):

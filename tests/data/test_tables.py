@@ -20,7 +20,7 @@ from pyarrow import feather, parquet
 from torch import Tensor
 
 from dltrain.data.contract import Contract
-from dltrain.data.errors import DataError
+from dltrain.data.errors import DataError, renamed
 from dltrain.data.prepare import Splits, prepare
 from dltrain.data.raw import Encoded, Encoder, RawData
 from dltrain.data.table import csv
@@ -503,6 +503,13 @@ def target(tmp_path: Path, values: list[Any], task: str = "auto") -> RawData:
     count = len(values)
     x = np.random.default_rng(3).normal(size=count).round(3).tolist()
     return csv(save(tmp_path / "t.csv", {"x": x, "y": values}), "y", task=task)
+
+
+def test_a_column_is_proposed_for_one_missing_column():
+    """Found by a data scientist: one column was proposed for two."""
+    told = renamed(["age_1", "age_2", "sex", "Weight (kg)"], ["age2", "weight_kg", "gender"])
+    assert told == " (did you mean 'age2' for 'age_2', 'weight_kg' for 'Weight (kg)'?)"
+    assert renamed(["age"], ["income"]) == ""
 
 
 @pytest.mark.parametrize(

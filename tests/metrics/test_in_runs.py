@@ -721,7 +721,7 @@ TASKS = [
     ("dataset=diabetes metrics=[f1]", r"`metrics=f1`.*a quantity is no class"),
     ("dataset=iris metrics=[rmse]", r"`metrics=rmse`.*a class has no distance"),
     ("dataset=none model=quadratic metrics=[rmse]", r"`metrics=rmse`.*a study problem is a function"),
-    ("dataset=iris metrics=[top_k] metrics.top_k.k=3", r"k is 3; it must be below the number of classes, 3"),
+    ("dataset=iris metrics=[top_k] metrics.top_k.k=3", r"metrics.top_k: k is 3; it must be below the number of classes, 3"),
     ("dataset=iris metrics=[f1] metrics.f1.average=binary", r"average is binary, and the data have 3 classes; use macro"),
     ("dataset=breast_cancer metrics=[f1] metrics.f1.positive=benign", r"positive is benign, and average is macro; set average=binary"),
     ("dataset=iris metrics=[auroc] metrics.auroc.average=binary metrics.auroc.positive=setossa",

@@ -122,16 +122,20 @@ def sweep_settings(composition: Composition) -> dict[str, Any]:
         if key in ("_target_", "space"):
             continue
         if key == "backend":
-            check_backend_keys(value, composition.choices, table)
+            check_backend_keys(value, composition.choices, table, composition.catalogue)
             continue
         if f"sweep.{key}" not in table:
             where = source_of(f"sweep.{key}", composition.choices, composition.catalogue)
-            raise UserError(unknown_key(f"sweep.{key}", where, table, composition.choices))
+            raise UserError(
+                unknown_key(f"sweep.{key}", where, table, composition.choices, composition.catalogue)
+            )
         check_value(table[f"sweep.{key}"], value)
     return settings
 
 
-def check_backend_keys(node: Any, choices: dict[str, list[str]], table: dict[str, Param]) -> None:
+def check_backend_keys(
+    node: Any, choices: dict[str, list[str]], table: dict[str, Param], catalogue: Catalogue
+) -> None:
     """Check the keys of `sweep.backend`, and refuse a word that a file gives as a value."""
     if not isinstance(node, dict):
         raise UserError(
@@ -143,7 +147,7 @@ def check_backend_keys(node: Any, choices: dict[str, list[str]], table: dict[str
         if path in table:
             check_value(table[path], value)
         elif not key.startswith("_"):
-            raise UserError(unknown_key(path, "", table, choices))
+            raise UserError(unknown_key(path, "", table, choices, catalogue))
 
 
 def axes_of(

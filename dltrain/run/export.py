@@ -9,6 +9,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,7 @@ def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> A
     inputs, wanted, about = samples_of(path, made, deployed)
     program = record(deployed, str(config.words["model"]))
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    is_new = not folder.parent.exists()
     beside.mkdir(parents=True)
     try:
         run = WRITERS[form](deployed, program, beside)
@@ -68,6 +70,10 @@ def export(path: Path, config: Config, door: Door, form: str, folder: Path) -> A
         os.replace(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        if is_new:
+            # of a failed export, the folder that was made for it is empty
+            with suppress(OSError):
+                folder.parent.rmdir()
     return agreement
 
 

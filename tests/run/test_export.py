@@ -314,8 +314,12 @@ def test_what_disagrees_is_not_kept(kinds, workdir, monkeypatch):
     with pytest.raises(
         errors.CheckFailed, match="differs from the run by .* of the largest output, more than 0.0001"
     ):
-        kinds.export("safetensors", "out")
+        kinds.export("safetensors", "new/out")
     assert sorted(workdir.iterdir()) == []
+    (workdir / "mine").mkdir()
+    with pytest.raises(errors.CheckFailed):
+        kinds.export("safetensors", "mine/out")
+    assert sorted(workdir.rglob("*")) == [workdir / "mine"]
     assert errors.CheckFailed.exit_code == 10
 
 

@@ -82,9 +82,9 @@ def test_a_class_without_samples_stays_empty() -> None:
 def test_confusion_matrix_of_any_size(size: int, named: bool) -> None:
     counts = torch.eye(size, dtype=torch.int64) * 90 + 1
     names = [f"class number {i}" for i in range(size)] if named else []
-    start = time.perf_counter()
+    start = time.process_time()
     picture = confusion_matrix(counts, names, "Confusion matrix, test split")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
     assert min(picture.shape[:2]) > 200 and max(picture.shape[:2]) < 2000
     assert (picture[[0, -1]] == 255).all() and (picture[:, [0, -1]] == 255).all()  # nothing is cut off

@@ -315,7 +315,12 @@ def test_broken_rows_are_reported_and_the_rest_is_predicted(kinds, predict, work
     Path("new.csv").write_text("\n".join(lines))
     code, out, told = predict(kinds, "new.csv", "--output", "-")
     assert code == 3
-    assert out.splitlines() == [line for i, line in enumerate(whole) if i not in (3, 5, 7)]
+    found = [line.split(",") for line in out.splitlines()]
+    wanted = [line.split(",") for i, line in enumerate(whole) if i not in (3, 5, 7)]
+    assert [line[:2] for line in found] == [line[:2] for line in wanted]
+    # a smaller batch may be summed in another order
+    for one, other in zip(found[1:], wanted[1:], strict=True):
+        assert [float(p) for p in one[2:]] == pytest.approx([float(p) for p in other[2:]], rel=1e-6)
     assert "dltrain: row 3 of new.csv (line 5) is left out: column 'age' holds numbers, but 'old'\n" in told
     assert "dltrain: row 5 of new.csv (line 7) is left out: it has 8 values for 7 columns" in told
     assert (

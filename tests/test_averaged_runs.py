@@ -10,7 +10,9 @@ from torch import nn
 
 from dltrain.data.batches import ResidentSplit
 from dltrain.training.trainer import Trainer
+from dltrain.training.validation import Validation
 
+SCHEDULE_FREE = ("optimizer=schedule_free", "optimizer.betas=[0,0.999]", "lr=0.1")
 NORMED = ("model.hidden=[16]", "model.norm=batch", "optimizer=momentum", "epochs=3", "early_stopping=none")
 
 
@@ -33,17 +35,27 @@ def statistics_by_hand(model: nn.Module, inputs: torch.Tensor) -> list[torch.Ten
     return found
 
 
-@pytest.mark.parametrize("word", ["ema", "polyak", "swa"])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "averaging=ema",
+        "averaging=polyak",
+        "averaging=swa",
+        "optimizer=schedule_free optimizer.betas=[0,0.999] lr=0.1",
+        "optimizer=schedule_free averaging=ema averaging.start_step=30",
+        "optimizer=schedule_free wrap=[sam]",
+    ],
+)
 @pytest.mark.parametrize("hidden", ["[16]", "[16,12]"])
-def test_statistics_are_those_of_the_averaged_weights(train, monkeypatch, word, hidden):
+def test_statistics_are_those_of_the_evaluated_weights(train, monkeypatch, choice, hidden):
     """Over all training samples, which are fewer than the sample that would be taken."""
     compared: list[float] = []
     evaluate = Trainer.evaluate_and_judge
 
     def compare(trainer: Trainer) -> None:
         evaluate(trainer)
-        if trainer.parts.averaging.started:
-            with trainer.validation.averaged(trainer.step), torch.no_grad():
+        if trainer.parts.averaging is None or trainer.parts.averaging.started:
+            with trainer.validation.evaluated(trainer.step), torch.no_grad():
                 model = trainer.parts.model
                 norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
                 measured = [t for norm in norms for t in (norm.running_mean, norm.running_var)]
@@ -53,8 +65,33 @@ def test_statistics_are_those_of_the_averaged_weights(train, monkeypatch, word, 
             compared.append(trainer.step)
 
     monkeypatch.setattr(Trainer, "evaluate_and_judge", compare)
-    train(*NORMED, f"model.hidden={hidden}", f"averaging={word}")
+    train(*NORMED, f"model.hidden={hidden}", *choice.split())
     assert compared
+
+
+def test_an_average_of_the_optimizer_has_its_own_statistics_in_scores_and_files(train, dltrain, capsys):
+    """Those of training are of the weights y at which schedule_free computes gradients."""
+    run = train(*NORMED, *SCHEDULE_FREE, "diagnostics=[layers]")
+    dltrain("evaluate", run.path)
+    assert f"{run.summary['best']['val/loss']:.4f}" in capsys.readouterr().out
+    name = "layers.0.1.running_mean"
+    assert not torch.allclose(run.best_weights[name], run.last_state()["weights"][name])
+    assert dltrain("verify", run.path) == 0
+    assert dltrain("reproduce", run.path) == 0
+
+
+def test_evaluating_an_average_of_the_optimizer_disturbs_no_training(train):
+    often = train(*NORMED, *SCHEDULE_FREE, "evaluation.every_steps=5")
+    once = train(*NORMED, *SCHEDULE_FREE, "evaluation.every_epochs=3")
+    assert_equal(often.last_state()["weights"], once.last_state()["weights"])
+    assert often.rows[-1]["val/loss"] == once.rows[-1]["val/loss"]
+
+
+def test_without_batch_norm_an_average_of_the_optimizer_costs_no_pass(train, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Validation, "set_statistics", lambda self, step, averaged: asked.append(step))
+    train("model.hidden=[16]", *SCHEDULE_FREE, "epochs=1")
+    assert not asked
 
 
 @pytest.fixture
@@ -124,11 +161,12 @@ class Killed(BaseException):
     """Stands in for SIGKILL."""
 
 
+@pytest.mark.parametrize("choice", [("averaging=swa", "averaging.start_step=20"), SCHEDULE_FREE])
 @pytest.mark.parametrize("step", [22, 44, 60])
 def test_a_killed_run_with_averaged_batch_norms_resumes_bit_for_bit(
-    train, dltrain, workdir, monkeypatch, step
+    train, dltrain, workdir, monkeypatch, step, choice
 ):
-    arguments = (*NORMED, "averaging=swa", "averaging.start_step=20", "checkpoint.every_steps=15")
+    arguments = (*NORMED, *choice, "checkpoint.every_steps=15")
     golden = train(*arguments)
     observe = Trainer.observe
 

@@ -30,6 +30,10 @@ class ScheduleFree(torch.optim.Optimizer):
     closure. Changes that the closure makes to the weights, such as a decoupled decay of y, are also applied to
     z. `step` raises ValueError without a closure.
 
+    The batch-norm statistics of training are those of y. Before each evaluation, those of x are computed from up to 10,000
+    training samples, as for averaging: one pass, or one for each batch norm where there are up to four. Models without
+    batch norm have no such cost.
+
     Symbols: (β₁, β₂) = betas; ε = eps; λ = weight_decay; form adamw: u = g/(√v + ε), γ = lr·√(1−β₂ᵗ), v as in
         adam; form sgd: u = g, γ = lr
     Use: training of unknown length, with schedule=constant; a warm-up helps.
@@ -44,7 +48,7 @@ class ScheduleFree(torch.optim.Optimizer):
         form: scale by second moments (adamw) or not (sgd)
     """
 
-    needs = frozenset({"own evaluations", "own iterates"})
+    needs = frozenset({"own evaluations", "own iterates", "fresh statistics"})
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from dltrain.optimizers.groups import Closure, SteppingOptimizer
 
 OWN_EVALUATIONS = "own evaluations"
 ONE_LOSS = "one loss"
+FRESH_STATISTICS = "fresh statistics"
 
 
 @runtime_checkable
@@ -38,6 +39,14 @@ def needs_of(optimizer: object) -> frozenset[str]:
     if isinstance(optimizer, torch.optim.LBFGS):
         return frozenset({ONE_LOSS, "own points"})
     return frozenset(getattr(optimizer, "needs", ()))
+
+
+def all_needs_of(optimizer: object) -> frozenset[str]:
+    """Return the declared needs of an optimizer and, where it is a wrap, of those inside it."""
+    found = needs_of(optimizer)
+    while (optimizer := getattr(optimizer, "optimizer", None)) is not None:
+        found |= needs_of(optimizer)
+    return found
 
 
 def take_step(optimizer: SteppingOptimizer, evaluate: Closure, parameters: Sequence[Tensor]) -> Tensor | None:

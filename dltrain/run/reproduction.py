@@ -42,6 +42,7 @@ from dltrain.storage.tensors import load_tensors
 from dltrain.text import first_line
 from dltrain.training.guard import NonFinite
 from dltrain.training.trainer import Trainer
+from dltrain.training.validation import evaluates_other_tensors
 
 # what no two runs share
 TIMES = ("seconds", "images_per_second")
@@ -355,7 +356,7 @@ class Comparing:
         best_step = int(state["best_row"].get("step", 0))
         self.compare("", step, f"{name}/manifest.json, best step", known.manifest["best_step"], best_step)
         # the checkpoint of the best evaluation has its averages, and `resume` takes them for the best weights
-        has_averages = trainer.parts.averaging is not None and best_step == step
+        has_averages = evaluates_other_tensors(trainer.parts) and best_step == step
         averages = trainer.state.best_weights if has_averages else {}
         found = known.weights(averaged=True) if known.has_averages else {}
         self.compare("checkpoints", step, f"{name}/{checkpoint.AVERAGED}", found, averages)

@@ -13,6 +13,7 @@ from dltrain.training.guard import DeviceGuard, HostGuard, NonFinite, all_finite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.running_means import RunningMeans
 from dltrain.training.saved_state import check_moments, check_shapes
+from dltrain.training.validation import evaluates_other_tensors
 
 
 @dataclass
@@ -22,7 +23,7 @@ class State:
     Args:
         step: updates done
         stop: status and reason, once it is decided
-        best_row: row of the best evaluation; `best_weights` are its weights, averaged if averaging is on
+        best_row: row of the best evaluation; `best_weights` are the tensors that were evaluated
         unevaluated: what the evaluation of this step needs, once a signal has ended it
         first_loss: mean () of the loss over the first batch; None for a run that an earlier version began
         bad_steps: skipped or rolled back, because they were not finite
@@ -77,7 +78,8 @@ class Checkpoints:
         model, step = self.parts.model, self.state.step
         if not all_finite([p.detach() for p in model.parameters()]):
             raise NonFinite(step - 1, float("nan"), first_non_finite(model))
-        averaged = self.state.best_weights if self.improved and self.parts.averaging is not None else None
+        others = self.improved and evaluates_other_tensors(self.parts)
+        averaged = self.state.best_weights if others else None
         self.folder.save_checkpoint(step, self.content(), model.state_dict(), averaged)
         self.improved = False
         self.saved_step = step

@@ -308,7 +308,8 @@ class Trainer:
             row["zero_share"] = float(shares[0])
         if self.policy.counts:
             row["bad_steps"] = float(self.state.bad_steps)
-        return row | self.diagnosis.columns(self.rates.lr)
+        with self.validation.own_statistics(self.step):
+            return row | self.diagnosis.columns(self.rates.lr)
 
     def validate(self) -> dict[str, float]:
         """Return the scores of the validation split."""

@@ -1,4 +1,8 @@
-"""Scores of a split during training, with the averaged weights if averaging is on."""
+"""Scores of a split during training, with the averaged weights if averaging is on.
+
+Batch-norm statistics belong to weights. Those that training keeps are of the weights at which gradients are computed; where
+others are evaluated, they are recomputed.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,25 @@ from torch import Tensor
 from dltrain.averaging import recompute_batch_norm
 from dltrain.batch_norm import batch_norms, size_without_rest
 from dltrain.data.batches import Split
+from dltrain.optimizers.stepping import FRESH_STATISTICS, all_needs_of
 from dltrain.seeding import sample_positions
 from dltrain.training.evaluation import evaluate
 from dltrain.training.forward import autocast
 from dltrain.training.parts import Parts, Plan
 
-# Batch-norm statistics of averaged weights come from all training samples up to this number, else from a random
-# sample, in batches large enough for their statistics to be near those of the sample.
+# Recomputed batch-norm statistics come from all training samples up to this number, else from a random sample, in
+# batches large enough for their statistics to be near those of the sample.
 STATISTICS_SAMPLES, STATISTICS_BATCH = 10_000, 256
+
+
+def has_foreign_statistics(parts: Parts) -> bool:
+    """Return whether the model has batch norm and its optimizer computes gradients at other weights than it leaves in the model."""
+    return FRESH_STATISTICS in all_needs_of(parts.optimizer) and bool(batch_norms(parts.model))
+
+
+def evaluates_other_tensors(parts: Parts) -> bool:
+    """Return whether weights or statistics may be evaluated that are not those of the model between two steps."""
+    return parts.averaging is not None or has_foreign_statistics(parts)
 
 
 class Validation:
@@ -26,8 +41,9 @@ class Validation:
 
     def __init__(self, parts: Parts, plan: Plan) -> None:
         self.parts, self.plan = parts, plan
-        # of the averaged weights, with the step for which they were computed
-        self.statistics: tuple[int, list[Tensor]] | None = None
+        self.has_foreign_statistics = has_foreign_statistics(parts)
+        # recomputed ones, with the step and whether they are of averaged weights
+        self.statistics: tuple[tuple[int, bool], list[Tensor]] | None = None
 
     def score(self, split: Split) -> dict[str, float]:
         """Return the metrics of a split, with the weights that the model has."""
@@ -46,39 +62,58 @@ class Validation:
         """Return the metrics of the validation split; none without one."""
         if self.parts.val is None:
             return {}
-        with self.averaged(step):
+        with self.evaluated(step):
             return self.score(self.parts.val)
 
     def weights(self, step: int) -> dict[str, Tensor]:
         """Return a copy of the weights that `scores` evaluates."""
-        with self.averaged(step):
+        with self.evaluated(step):
             return {name: tensor.detach().clone() for name, tensor in self.parts.model.state_dict().items()}
 
     @contextmanager
-    def averaged(self, step: int) -> Iterator[None]:
-        """Give the model its averaged weights, if averaging is on and has started, and restore its own afterwards.
+    def evaluated(self, step: int) -> Iterator[None]:
+        """Give the model the tensors that are evaluated, and restore its own afterwards.
 
-        Batch-norm statistics belong to weights: those of the averaged weights are recomputed.
+        These are its averaged weights, if averaging is on and has started, or else its weights, with the batch-norm
+        statistics that belong to them.
         """
         averaging = self.parts.averaging
         if averaging is None or not averaging.started:
-            yield
+            with self.own_statistics(step):
+                yield
             return
         with averaging.swapped():
-            self.set_statistics(step)
+            self.set_statistics(step, averaged=True)
             yield
 
-    def set_statistics(self, step: int) -> None:
-        """Set the batch-norm statistics of the averaged weights, computed once for each step."""
-        buffers = [buffer for norm in batch_norms(self.parts.model) for buffer in norm.buffers()]
+    @contextmanager
+    def own_statistics(self, step: int) -> Iterator[None]:
+        """Give the model the batch-norm statistics of the weights that it has, and restore the others afterwards."""
+        if not self.has_foreign_statistics:
+            yield
+            return
+        buffers = self.buffers()
+        kept = [buffer.detach().clone() for buffer in buffers]
+        self.set_statistics(step, averaged=False)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(buffers, kept)
+
+    def buffers(self) -> list[Tensor]:
+        return [buffer for norm in batch_norms(self.parts.model) for buffer in norm.buffers()]
+
+    def set_statistics(self, step: int, averaged: bool) -> None:
+        """Set the batch-norm statistics of the weights in the model, computed once for each step."""
+        buffers = self.buffers()
         if not buffers:
             return
-        if self.statistics is not None and self.statistics[0] == step:
+        if self.statistics is not None and self.statistics[0] == (step, averaged):
             torch._foreach_copy_(buffers, self.statistics[1])
             return
         with autocast(self.plan.device, self.plan.precision):
             recompute_batch_norm(self.parts.model, self.plain_inputs)
-        self.statistics = step, [buffer.detach().clone() for buffer in buffers]
+        self.statistics = (step, averaged), [buffer.detach().clone() for buffer in buffers]
 
     def plain_inputs(self) -> Iterator[Tensor]:
         """Yield training samples without augmentation, the same at every evaluation, in batches of at least two."""

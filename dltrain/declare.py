@@ -34,7 +34,7 @@ NEEDS = {
     "one loss": "an optimizer uses curvature or a line search: loss and gradient must belong to the same function",
     "own points": "an optimizer stores weights and gradients of earlier steps; nothing else may change the weights",
     "own iterates": "an optimizer continues from weights that it stores, such as an average; a wrap may not move them",
-    "fresh statistics": "an optimizer whose gradients are of other weights than those between its steps, such as an average: batch-norm statistics are recomputed before an evaluation",
+    "fresh statistics": "an optimizer leaves other weights than those of its gradients: their batch-norm statistics are recomputed",
     "momentum": "an optimizer with a key `momentum` or `betas`",
     "lr of each step": "an optimizer that uses lr in every step",
     "lr as step size": "an optimizer whose step is proportional to lr",

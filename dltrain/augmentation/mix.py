@@ -28,7 +28,8 @@ class Cutout:
 
     Args:
         size: side of the square in pixels, at most the picture's shorter side
-        fill: the training data's mean, as in the paper, or black: a raw value of 0, or the lowest of images that go below
+        fill: the training data's mean, as in the paper and whatever dataset.normalize is, or black: a raw value of 0, or the
+            lowest of images that go below
     """
 
     needs = frozenset({"images"})
@@ -40,7 +41,7 @@ class Cutout:
         side = min(height, width)
         require(size <= side, "cutout.size", size, f"<= {side}, the shorter side", "8 suits 32 pixels")
         self.size = size
-        self.cover = spec.black if fill == "black" else torch.zeros_like(spec.mean)
+        self.cover = spec.black if fill == "black" else spec.mean_pixel
 
     def parameters(self, draw: Draw) -> tuple[Tensor, Tensor]:
         """Draw the top and left edges of the squares, (B,) each; negative if outside the picture."""

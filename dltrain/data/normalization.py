@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,10 +14,15 @@ BYTE = 255.0  # uint8 images are read as fractions of full brightness, so that s
 
 
 class Normalizer:
-    """Compute `(x - mean) / std`, x the raw value (bytes divided by 255). mean and std: (C, 1, 1) or (F,)."""
+    """Compute `(x - mean) / std`, x the raw value (bytes divided by 255). mean and std: (C, 1, 1) or (F,).
 
-    def __init__(self, mean: Tensor, std: Tensor, dtype: torch.dtype = torch.float32) -> None:
-        self.mean, self.std, self.dtype = mean, std, dtype
+    average: mean of the raw training inputs, where `mean` is not
+    """
+
+    def __init__(
+        self, mean: Tensor, std: Tensor, dtype: torch.dtype = torch.float32, average: Tensor | None = None
+    ) -> None:
+        self.mean, self.std, self.dtype, self.average = mean, std, dtype, average
         self._shift, self._scale, self._byte_scale = -mean / std, 1.0 / std, 1.0 / (BYTE * std)
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -28,7 +33,19 @@ class Normalizer:
 
     def to(self, device: torch.device) -> Normalizer:
         """Return the same map with its statistics on `device`."""
-        return Normalizer(self.mean.to(device), self.std.to(device), self.dtype)
+        average = None if self.average is None else self.average.to(device)
+        return Normalizer(self.mean.to(device), self.std.to(device), self.dtype, average)
+
+    @classmethod
+    def of(cls, statistics: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> Normalizer:
+        """Return the map of an earlier run. Raises DataError for an average of another shape than the mean."""
+        mean, average = statistics["mean"], statistics.get("average")
+        if average is not None and average.shape != mean.shape:
+            raise DataError(
+                f"normalization.safetensors of the run has a mean of shape {tuple(mean.shape)} and an average of shape "
+                f"{tuple(average.shape)}; put that of the run back"
+            )
+        return cls(mean, statistics["std"], dtype, average)
 
 
 def normalizer(
@@ -42,11 +59,13 @@ def normalizer(
     if mode not in ("unit", "center", "none"):
         raise ValueError(f"dataset.normalize is {mode!r}; it must be unit, center or none")
     mean, std = moments(inputs, checked=mode != "none")
+    average = None
     if mode == "none":
-        mean = torch.zeros_like(mean)
+        # of images only: columns have no pixels to be covered, and their mean may be beyond float32
+        average, mean = mean if mean.ndim == 3 else None, torch.zeros_like(mean)
     if mode != "unit":
         std = torch.ones_like(std)
-    return Normalizer(mean, std, dtype)
+    return Normalizer(mean, std, dtype, average)
 
 
 def moments(inputs: Tensor | Iterable[Tensor], checked: bool = False) -> tuple[Tensor, Tensor]:

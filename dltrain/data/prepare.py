@@ -61,10 +61,12 @@ class Splits:
     def statistics(self) -> dict[str, Tensor]:
         """Return the statistics that normalized inputs and targets, on the CPU, to be saved with the run.
 
-        `mean` and `std`; for encoded columns also `columns`, a hash of their encoding; for standardized targets also
-        `target_mean` and `target_std`.
+        `mean` and `std`; for images that are not centered also `average`; for encoded columns also `columns`, a hash of their
+        encoding; for standardized targets also `target_mean` and `target_std`.
         """
         found = {"mean": self.spec.mean.cpu(), "std": self.spec.std.cpu()}
+        if self.spec.average is not None:
+            found["average"] = self.spec.average.cpu()
         if (scale := self.spec.target_scale) is not None:
             found |= {"target_mean": scale.mean.cpu(), "target_std": scale.std.cpu()}
         if self.contract is not None and self.contract.columns:
@@ -241,7 +243,7 @@ def _normalizer(
 ) -> Normalizer:
     if statistics is not None:
         _check_statistics(statistics, _sample_shape(raw.samples))
-        return Normalizer(statistics["mean"], statistics["std"], dtype)
+        return Normalizer.of(statistics, dtype)
     samples = raw.samples
     if isinstance(samples, Tensor):
         in_parts = samples.dtype == torch.uint8 and samples.ndim == 4
@@ -268,6 +270,7 @@ def _spec(raw: RawData, positions: list[Tensor], normalizing: Normalizer, class_
         task=raw.task,
         mean=normalizing.mean,
         std=normalizing.std,
+        average=normalizing.average,
         class_names=raw.class_names,
         class_weights=_class_weights(raw, positions[TRAIN], class_weights),
         sizes={name: len(chosen) for name, chosen in zip(SPLIT_NAMES, positions, strict=True)},

@@ -47,6 +47,7 @@ class DataSpec:
             standardized values, and `in_units` turns outputs and targets into real units
         notes: lines that tell what was inferred from the data
         value_range: lowest and highest raw value of the training images where these are floats; bytes count as [0, 1]
+        average: mean of the raw training images where `mean`, which normalizes, is not; None where it is
     """
 
     input_shape: tuple[int, ...]
@@ -61,12 +62,18 @@ class DataSpec:
     notes: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
     value_range: tuple[float, float] = (0.0, 1.0)
+    average: Tensor | None = None
 
     @property
     def black(self) -> Tensor:
         """Return a black pixel, normalized, of the shape of `mean`: raw 0, or the lowest value of images that go below."""
         low = self.value_range[0]
         return (low - self.mean) / self.std if low < 0 else -self.mean / self.std
+
+    @property
+    def mean_pixel(self) -> Tensor:
+        """Return the mean of the training images, normalized, of the shape of `mean`: 0 where they are centered."""
+        return torch.zeros_like(self.mean) if self.average is None else (self.average - self.mean) / self.std
 
     def in_units(self, outputs: Tensor) -> Tensor:
         """Return outputs or targets (..., K) in real units; unchanged where nothing was standardized."""

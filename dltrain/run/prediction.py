@@ -269,7 +269,7 @@ def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
     if contract is not None and len(contract.input_shape) == 3:
         # as in the training: other layouts round differently
         model.to(memory_format=torch.channels_last)
-    normalize = Normalizer(statistics["mean"], statistics["std"]).to(place)
+    normalize = Normalizer.of(statistics).to(place)
     precision = choose_precision(config.precision, place)
     if precision == "bf16" and contract is not None and contract.task == "regression":
         keep_head_in_float32(model)
@@ -343,5 +343,5 @@ def spec_of(predictor: Predictor) -> DataSpec:
     return DataSpec(
         contract.input_shape, contract.outputs, contract.task, predictor.normalize.mean, predictor.normalize.std,
         contract.class_names, sizes=contract.sizes, target_scale=contract.target_scale,
-        value_range=contract.brightness,
+        value_range=contract.brightness, average=predictor.normalize.average,
     )  # fmt: skip

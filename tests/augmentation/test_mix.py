@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,8 +73,15 @@ def test_cutmix_equals_a_loop() -> None:
 
 def test_cutout_equals_a_loop() -> None:
     inputs, targets = batch()
-    for fill, cover in (("mean", torch.zeros(3)), ("black", (-MEAN / STD).flatten())):
-        cutout = Cutout(SPEC, 5, fill)  # type: ignore[arg-type]
+    mean = torch.tensor([0.3, 0.4, 0.6]).view(3, 1, 1)
+    raw = replace(SPEC, mean=torch.zeros_like(MEAN), std=torch.ones_like(STD), average=mean)
+    for spec, fill, cover in (
+        (SPEC, "mean", torch.zeros(3)),
+        (SPEC, "black", (-MEAN / STD).flatten()),
+        (raw, "mean", mean.flatten()),
+        (raw, "black", torch.zeros(3)),
+    ):
+        cutout = Cutout(spec, 5, fill)  # type: ignore[arg-type]
         tops, lefts = cutout.parameters(draw_for(inputs, generator()))
         covered, same = cutout(inputs, targets, generator())
         assert same is targets

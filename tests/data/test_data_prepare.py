@@ -61,6 +61,24 @@ def test_statistics_come_from_the_training_split_only(raw: RawData, mode: str) -
     )
 
 
+@pytest.mark.parametrize("mode", ["unit", "center", "none"])
+def test_the_mean_pixel_is_that_of_the_training_images_whatever_normalizes_them(mode: str) -> None:
+    splits = prepare(images(), normalize=mode)
+    mean = everything(splits.train).double().mean((0, 2, 3))
+    torch.testing.assert_close(splits.spec.mean_pixel.flatten().double(), mean, rtol=0, atol=1e-6)
+    assert (mode == "none") == bool(splits.spec.mean_pixel.any())
+    again = prepare(images(), normalize=mode, split_seed=5, statistics=splits.statistics())
+    assert again.spec.mean_pixel.equal(splits.spec.mean_pixel)
+
+
+def test_an_average_of_another_shape_is_refused() -> None:
+    statistics = prepare(images(), normalize="none").statistics() | {"average": torch.zeros(2)}
+    with pytest.raises(
+        DataError, match=r"mean of shape \(3, 1, 1\) and an average of shape \(2,\); put that"
+    ):
+        prepare(images(), statistics=statistics)
+
+
 def test_the_statistics_of_bytes_equal_those_of_floats() -> None:
     inputs = images(3000).inputs
     assert isinstance(inputs, Tensor)

@@ -13,6 +13,7 @@ from dltrain.commands.evaluate import named_copies
 from dltrain.errors import UserError
 from dltrain.run import scoring
 from dltrain.run.draws import Draws
+from dltrain.storage.tensors import load_tensors
 
 DRAWS = {
     "mc_dropout": ("evaluation.mc_dropout=3",),
@@ -55,6 +56,27 @@ def test_a_split_has_the_outputs_of_evaluate(run: api.Run, name: str) -> None:
     found = api.load(run.path, *DRAWS[name]).predict(split="test").outputs
     assert torch.equal(torch.from_numpy(found), scored(run, DRAWS[name]))
     assert not np.array_equal(found, run.predict(split="test").outputs)
+
+
+def test_cutout_of_images_that_are_not_centered_covers_with_their_mean_in_training_and_in_predict(
+    tmp_path: Path,
+) -> None:
+    """Training and `predict` cover with the mean of the training images, which a file of the run keeps."""
+    pixels = np.random.default_rng(0).integers(100, 200, (60, 1, 8, 8)).astype(np.uint8)
+    np.savez(tmp_path / "d.npz", inputs=pixels, targets=np.arange(60) % 2)
+    keys = {"dataset.path": str(tmp_path / "d.npz"), "dataset.normalize": "none", "model.hidden": [4]}
+    words = ("augmentation=[cutout]", "augmentation.cutout.size=4")
+    run = api.train(*words, dataset="npz", steps=2, quiet=True, output=tmp_path, **keys)
+    known = load_tensors(run.path / "checkpoints" / "normalization.safetensors")
+    assert known["mean"].item() == 0
+    assert 0.5 < known["average"].item() < 0.65
+    fresh = api.load(run.path, "evaluation.tta=3")
+    assert np.array_equal(fresh.predict(split="test").outputs, scored(run, ("evaluation.tta=3",)).numpy())
+    found = api.load(run.path, "evaluation.tta=3").predict(pixels[:10]).outputs
+    black = (
+        api.load(run.path, "evaluation.tta=3", "augmentation.cutout.fill=black").predict(pixels[:10]).outputs
+    )
+    assert not np.array_equal(found, black)
 
 
 def test_the_rows_of_the_test_split_as_a_new_file_have_them_too(run: api.Run, tmp_path: Path) -> None:

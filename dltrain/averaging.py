@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dltrain.batch_norm import VALUES, batch_norms, values_per_channel
 from dltrain.ranges import Count, Fraction, Index, NonNegative
+from dltrain.text import counted
 
 # up to this many batch norms get a pass over the samples each
 EXACT = 4
@@ -37,18 +38,25 @@ class Averaging(Protocol):
 class _RunningAverage:
     """An average that moves toward the model's parameters by a weight in [0, 1] at chosen steps.
 
-    Raises ValueError if the first averaged step exceeds total_steps (0: unknown).
+    Raises ValueError if fewer than two iterates would be averaged in total_steps (0: unknown).
+
+    Args:
+        last: whether the last step is averaged, too
     """
 
-    def __init__(self, model: nn.Module, total_steps: int, start_step: int, every_steps: int) -> None:
-        key, first = ("start_step", start_step) if start_step else ("every_steps", every_steps)
-        if total_steps and first > total_steps:
-            raise ValueError(
-                f"{key} is {first}, and the run has {total_steps} steps: nothing would be averaged; lower it, or "
-                "train for more epochs"
-            )
+    def __init__(
+        self, model: nn.Module, total_steps: int, start_step: int, every_steps: int, last: bool = False
+    ) -> None:
         self.model = model
         self.start_step, self.every_steps = start_step, every_steps
+        self.last_step = total_steps if last else None
+        self.first_step = start_step or every_steps
+        # the first one whose average is of more than one iterate
+        self.begins = self.first_step + every_steps
+        if last and self.first_step < total_steps:
+            self.begins = min(self.begins, total_steps)
+        if total_steps and self.begins > total_steps:
+            raise ValueError(too_few(total_steps, start_step, every_steps))
         # iterates averaged so far
         self.count = 0
         self.average = [parameter.detach().clone() for parameter in model.parameters()]
@@ -64,7 +72,8 @@ class _RunningAverage:
 
     def takes(self, step: int) -> bool:
         """Return whether the weights after `step` updates are averaged."""
-        return step >= self.start_step and (step - self.start_step) % self.every_steps == 0
+        regular = step >= self.start_step and (step - self.start_step) % self.every_steps == 0
+        return regular or step == self.last_step
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -102,6 +111,29 @@ class _RunningAverage:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count = state["count"]
         _copy(self.average, state["average"])
+
+
+def too_few(total_steps: int, start_step: int, every_steps: int) -> str:
+    """Return that fewer than two iterates would be averaged, and the keys with which there are two."""
+    first = start_step or every_steps
+    late = 0 < total_steps <= start_step
+    key = f"start_step is {start_step}" if late else f"every_steps is {every_steps}"
+    what = (
+        "nothing would be averaged"
+        if first > total_steps
+        else f"a single iterate, of step {first}, would be averaged, which is no average"
+    )
+    largest = total_steps - start_step if start_step else total_steps // 2
+    if total_steps < 2:
+        cure = "train for more steps"
+    elif largest > 0:
+        less = " or less" * (largest > 1)
+        cure = f"use averaging.every_steps={largest}{less}, or train for more epochs"
+    elif every_steps < total_steps:
+        cure = f"use averaging.start_step={total_steps - every_steps} or less, or train for more epochs"
+    else:
+        cure = "use averaging.start_step=1 averaging.every_steps=1, or train for more epochs"
+    return f"{key}, and the run has {counted(total_steps, 'step')}: {what}; {cure}"
 
 
 @torch.no_grad()
@@ -191,6 +223,9 @@ class SWA(_RunningAverage):
         a ← (n·a + w)/(n + 1), at start_step and every every_steps after it
 
     Symbols: n = weights averaged so far
+    The patience of early stopping counts from the first average of two weights on; where no average is the best evaluation, a
+    line at the end says so.
+
     Use: a constant or cyclic lr (schedule=cosine_restarts, triangular).
     Defaults: from three quarters of the run on, as in the paper, at the end of each epoch and of the run.
     Paper: Izmailov et al. 2018, arXiv:1803.05407
@@ -214,17 +249,7 @@ class SWA(_RunningAverage):
         )
         # the last step is averaged also where it is not the end of an epoch
         every = min(steps_per_epoch, total_steps or steps_per_epoch) if every_steps is None else every_steps
-        super().__init__(model, total_steps, start, every)
-        first = start or every
-        if every_steps is not None and total_steps and total_steps < first + every_steps:
-            raise ValueError(
-                f"every_steps is {every_steps}, and the run has {total_steps} steps: a single iterate, of step {first}, would be "
-                "averaged; lower it, or start earlier (averaging.start_step)"
-            )
-        self.last_step = total_steps if every_steps is None else None
-
-    def takes(self, step: int) -> bool:
-        return super().takes(step) or step == self.last_step
+        super().__init__(model, total_steps, start, every, last=every_steps is None and total_steps > 0)
 
     def weight(self) -> float:
         return 1 / (self.count + 1)

@@ -49,6 +49,9 @@ class KeepBest:
         """
         return self._is_best(_score(row, self.metric), step)
 
+    def restart(self) -> None:
+        """Take back what the last evaluation decided about stopping: it is of weights without all that was planned."""
+
     def converged(self, update_norm: float) -> bool:
         """Return whether one step moved the weights by less than `tolerance`, and set `stop_reason` if so."""
         if self.tolerance is None or not update_norm < self.tolerance:
@@ -87,7 +90,9 @@ class Patience(KeepBest):
 
     smoothing and min_delta decide when to stop, and nothing else: the weights kept are those of the single evaluation with
     the best metric itself. An evaluation that gives NaN or inf is no improvement, counts for patience, and is left out of m;
-    the reason for stopping says how many there were. Raises ValueError for mode=auto if the direction of the metric is unknown.
+    the reason for stopping says how many there were. Evaluations before an average of the weights begins (averaging=swa,
+    start_step) and before frozen parameters thaw (thaw_epoch) do not count: patience waits for what was planned, and the
+    header names the step. Raises ValueError for mode=auto if the direction of the metric is unknown.
 
     Symbols: s = smoothing; k the number of the evaluation, from 1; best m̂ at the last improvement; w_t all weights
         after step t
@@ -147,6 +152,11 @@ class Patience(KeepBest):
             broken = f", {self.not_finite} of them not a finite number" if self.not_finite else ""
             self.stop_reason = f"{what} has not improved for {self.stale} evaluations{broken}{self._where()}"
         return best
+
+    def restart(self) -> None:
+        """Count the evaluations without improvement from 0."""
+        self.stale = self.not_finite = 0
+        self.stop_reason = None
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a saved state. Raises CheckpointProblem if its best evaluation was chosen by the smoothed metric."""

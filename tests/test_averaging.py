@@ -108,6 +108,57 @@ def test_swa_averages_now_and_then():
     assert averaged(model, averaging) == pytest.approx(sum(values[t] for t in (10, 17, 24, 31, 38)) / 5)
 
 
+@pytest.mark.parametrize("word", [EMA, Polyak, SWA])
+@pytest.mark.parametrize(
+    "total, epoch, keys, refused",
+    [
+        (30, 6, {"start_step": 30}, "start_step is 30, .* 30 steps: a single iterate, of step 30,"),
+        (30, 6, {"every_steps": 30}, "every_steps is 30, .* 30 steps: a single iterate, of step 30,"),
+        (30, 6, {"every_steps": 16}, "use averaging.every_steps=15 or less"),
+        (30, 6, {"start_step": 20, "every_steps": 11}, "use averaging.every_steps=10 or less"),
+        (30, 6, {"start_step": 30, "every_steps": 30}, "averaging.start_step=1 averaging.every_steps=1"),
+        (
+            30,
+            6,
+            {"start_step": 31, "every_steps": 4},
+            "nothing would be averaged; use averaging.start_step=26 ",
+        ),
+        (1, 6, {"every_steps": 1}, "1 step: a single iterate, of step 1, .*; train for more steps"),
+        (30, 6, {"start_step": 20, "every_steps": 10}, None),
+        (30, 6, {"every_steps": 15}, None),
+    ],
+)
+def test_an_average_of_fewer_than_two_iterates_is_refused_by_every_word(word, total, epoch, keys, refused):
+    keys = {"start_step": 0} | keys
+    if refused is not None:
+        with pytest.raises(ValueError, match=refused):
+            word(Point(), total, epoch, **keys)
+        return
+    averaging = word(Point(), total, epoch, **keys)
+    for step in range(1, total + 1):
+        averaging.update(step)
+        assert (averaging.count >= 2) == (step >= averaging.begins)
+
+
+@pytest.mark.parametrize(
+    "total, begins", [(7, 7), (12, 12), (18, 18), (24, 24), (60, 48), (61, 48), (6, None), (5, None)]
+)
+def test_swa_says_from_which_step_on_it_is_an_average(total, begins):
+    """Six steps an epoch: 42 is the last end of an epoch in three quarters of 60, and 48 the next."""
+    if begins is None:
+        with pytest.raises(
+            ValueError, match=r"a single iterate, of step \d, .* use averaging.every_steps=[23] or less"
+        ):
+            SWA(Point(), total, 6)
+        return
+    averaging = SWA(Point(), total, 6)
+    counts = []
+    for step in range(1, total + 1):
+        averaging.update(step)
+        counts.append(averaging.count)
+    assert 1 + next(i for i, count in enumerate(counts) if count == 2) == averaging.begins == begins
+
+
 def test_before_the_start_the_models_own_weights_are_swapped_in():
     model = Point()
     averaging = EMA(model, start_step=5)

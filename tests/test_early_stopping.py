@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_folders
+from conftest import Run, run_folders
 
 from dltrain.early_stopping import KeepBest, Patience
 from dltrain.errors import CheckpointProblem, NumericalFailure
+from dltrain.report.findings import findings
+from dltrain.report.record import read
 from dltrain.run.failures import never_finite
+from dltrain.sweep.outcome.notes import remark_notes
+from dltrain.training.trainer import Trainer
 
 CONF = Path(__file__).parents[1] / "conf" / "early_stopping"
 NAN, INF = math.nan, math.inf
@@ -214,3 +218,89 @@ def test_a_metric_that_is_never_a_number_fails_the_run_and_names_the_way_out(wor
     # the cure of a loss that is never finite must not name the loss again
     assert "early_stopping.metric" not in str(never_finite("val/loss"))
     assert dltrain(*words, "metrics=[auroc]", "early_stopping.metric=val/loss") == 0
+
+
+# what was planned and begins after some steps -------------------------------------------------------------------------
+
+SMALL = (
+    "dataset.limit=200",
+    "model.hidden=[4]",
+    "lr=0.05",
+    "epochs=40",
+    "early_stopping.patience=2",
+    "log.every_steps=null",
+)
+THAW = ("parameters.freeze=[layers]", "parameters.thaw_epoch=34")
+
+
+@pytest.mark.parametrize(
+    ("planned", "begins", "key"),
+    [
+        (("averaging=swa",), 4 * 31, "averaging=swa"),
+        (("averaging=ema", "averaging.start_step=99"), 100, "averaging=ema"),
+        (THAW, 4 * 34 + 1, "parameters.thaw_epoch=34"),
+    ],
+    ids=["swa", "ema", "thaw"],
+)
+def test_patience_waits_for_what_was_planned(train, planned, begins, key):
+    """Four steps an epoch. Without the plan the run ends before; with it, two evaluations after the step at the earliest."""
+    start = tuple(text for text in planned if "thaw" not in text and "averaging" not in text)
+    assert train(*SMALL, *start).summary["steps"] < begins
+    run = train(*SMALL, *planned)
+    ended, best = run.summary["steps"], run.summary["best"]["step"]
+    assert run.summary["status"] == "early_stopped" and ended >= begins + 4
+    counted = [row for row in run.rows if row["step"] >= max(begins, best + 1)]
+    assert len(counted) == 2
+    remark = f"{key} is not in the best weights: it acts from step {begins} on, and they are of step {best:g}"
+    assert run.summary.get("remarks", []) == [remark] * (best < begins)
+    log = (run.path / "run.log").read_text()
+    assert f"patience counts from step {begins} on ({key})" in log
+    assert (f"[WARNING] {remark}" in log) == (best < begins)
+
+
+def test_a_run_that_ends_before_its_average_says_that_it_had_none(train, dltrain, capsys):
+    """A tolerance ends it at the first step; the weights are those of a run without averaging."""
+    end = ("early_stopping.tolerance=1e6",)
+    run, without = train(*SMALL, *end, "averaging=swa"), train(*SMALL, *end)
+    (remark,) = run.summary["remarks"]
+    assert remark == "averaging=swa had no effect: it acts from step 124 on, and the run ended after 1 step"
+    assert without.summary["best"]["val/loss"] == run.summary["best"]["val/loss"]
+    assert "remarks" not in without.summary
+    capsys.readouterr()
+    assert dltrain("show", run.path) == 0
+    assert remark in capsys.readouterr().out
+    assert [finding.text for finding in findings(read(run.path)) if remark in finding.text] == [f"{remark}."]
+
+
+def test_a_plan_from_the_first_step_on_changes_nothing_for_patience(train):
+    run = train(*SMALL, "averaging=ema")
+    best = run.summary["best"]["step"]
+    assert run.summary["steps"] == best + 2 * 4
+    assert "remarks" not in run.summary
+
+
+def test_a_resumed_run_waits_as_well(train, dltrain, monkeypatch, workdir):
+    whole = train(*SMALL, "averaging=swa")
+    step = Trainer.observe
+
+    def dying(self):
+        step(self)
+        if self.step == 60:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "observe", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(*SMALL, "averaging=swa", "name=cut", "checkpoint.every_steps=10")
+    (file,) = workdir.glob("outputs/cut/*/config.yaml")
+    dltrain("resume", file.parent)
+    assert Run(file.parent).timeless_rows == whole.timeless_rows
+
+
+def test_sweeps_and_comparisons_name_runs_whose_weights_lack_what_was_planned():
+    said = {"remarks": ["averaging=swa had no effect", 3]}
+    many = [(f"job {i}", {"remarks": [f"remark {i}"]}) for i in range(7)]
+    assert remark_notes([("job 0", said), ("job 1", {}), ("job 2", said)]) == [
+        "job 0, job 2: averaging=swa had no effect"
+    ]
+    assert remark_notes(many)[-1] == "2 more remarks of this kind (`remarks` in summary.json)"

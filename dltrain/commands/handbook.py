@@ -41,7 +41,8 @@ INTRODUCTIONS = {
     "normalization parameters are decayed only with `all_parameters=true`.",
     "wrap": "A wrap goes around any first-order optimizer; several are applied from left to right: `wrap=[sam,lookahead]`.",
     "averaging": "What is validated, stopped on, kept and tested are the averaged weights; batch-norm statistics are recomputed "
-    "for them from unaugmented training samples: all of them, or a random sample of 10,000.",
+    "for them from unaugmented training samples: all of them, or a random sample of 10,000. The patience of early stopping does not "
+    "count evaluations before the average is of two iterates; a run that ends before, or whose best evaluation is from before, says so.",
     "schedule": "Every value multiplies `lr`. A warm-up of w steps (`warmup_steps` or `warmup_epochs`) multiplies the first value "
     "by 1/(w + 1), 2/(w + 1), …, w/(w + 1); then the schedule runs over the remaining T steps, t = 0 to T − 1. `end` belongs to "
     "t = T, so that the last step of the run still moves. Values are functions of the step alone, so that a resumed run has the "

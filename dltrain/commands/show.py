@@ -284,7 +284,7 @@ def warnings_of(summary: Mapping[str, Any], status: str, folder: Path) -> list[s
         found.append(f"it is not finished: {command('resume', folder)}")
     elif status not in (*WHOLE, "running"):
         found.append(_ENDS.get(status, f"it is {status}"))
-    for key in ("problems", "inferred", "loaded"):
+    for key in ("problems", "remarks", "inferred", "loaded"):
         value = summary.get(key)
         found += [str(item) for item in (value if isinstance(value, list) else [value] if value else [])]
     if _object(summary.get("git")).get("dirty"):

@@ -149,6 +149,7 @@ class Result:
     constant: Mapping[str, float] = field(
         default_factory=dict
     )  # scores of the best constant guess on a table
+    remarks: tuple[str, ...] = ()  # what was planned and is not in the weights
     error: str = ""  # class of the error or signal that ended the run early
 
     def flat(self) -> dict[str, float | str | None]:

@@ -31,3 +31,5 @@ class RunLog:
             return
         scores = " ".join(f"test/{name}={value:.6g}" for name, value in result.test.items())
         _log.info("%s: %s %s", result.status, result.stop_reason, scores)
+        for remark in result.remarks:
+            _log.warning("%s", remark)

@@ -231,6 +231,7 @@ def outcome(info: RunInfo, result: Result, width: int | None) -> list[Line]:
     reason = f": {result.stop_reason}" if result.stop_reason else ""
     status = result.status.replace("_", " ")
     lines: list[Line] = [[], [(f"{mark} ", style), (status, f"bold {style}"), (reason, "")]]
+    lines += [[("! ", "yellow"), (remark, "")] for remark in result.remarks]
     best = tuple(
         f"{key} {number(value)}" for key, value in result.best.items() if key.startswith(("train/", "val/"))
     )

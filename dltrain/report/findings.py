@@ -14,7 +14,7 @@ from dltrain.direction import direction_of, improves
 from dltrain.errors import typed
 from dltrain.report.record import Record, Row, number_in
 from dltrain.screen.numbers import number
-from dltrain.storage.summary import FINISHED, column_of
+from dltrain.storage.summary import FINISHED, column_of, texts
 
 Kind = Literal["bad", "warn", "note", "good"]
 
@@ -129,6 +129,12 @@ def still_falling(record: Record) -> Iterator[Finding]:
 def best_is_late(record: Record) -> bool:
     """Return whether the best evaluation is in the last tenth of the run."""
     return record.best.get("step", math.inf) >= 0.9 * record.rows[-1]["step"]
+
+
+def remarked(record: Record) -> Iterator[Finding]:
+    """Report what was planned and is not in the weights."""
+    for remark in texts(record.summary.get("remarks")):
+        yield Finding("warn", f"{remark}.")
 
 
 def gap(record: Record) -> Iterator[Finding]:
@@ -263,7 +269,7 @@ def constant_guess(record: Record) -> Iterator[Finding]:
 
 
 RULES: tuple[Callable[[Record], Iterator[Finding]], ...] = (
-    not_finite, not_learning, overfitting, still_falling, gap, idle_lr, gradient_norm, layers, constant_guess,
+    not_finite, not_learning, remarked, overfitting, still_falling, gap, idle_lr, gradient_norm, layers, constant_guess,
 )  # fmt: skip
 
 

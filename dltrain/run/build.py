@@ -61,6 +61,7 @@ from dltrain.text import counted, first_line
 from dltrain.training.cost import step_flops
 from dltrain.training.forward import keep_head_in_float32
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
+from dltrain.training.planned import planned_of
 
 
 def build(
@@ -116,6 +117,11 @@ def build(
     plateaus = [schedule for schedule in schedules if hasattr(schedule, "observe")]
     augmentation = build_augmentation(config, door, splits.spec)
     check_effect(config, model, augmentation, splits.spec, given)
+    averaging = (
+        door.build(config.averaging, "averaging", model, plan.total_steps, plan.steps_per_epoch)
+        if config.averaging.get("_target_")
+        else None
+    )
     names = [rule.name for rule in splits.contract.targets] if splits.contract is not None else []
     parts = Parts(
         model=model,
@@ -149,15 +155,19 @@ def build(
         plateaus=plateaus,
         rules=rules,
         augmentation=augmentation,
-        averaging=door.build(config.averaging, "averaging", model, plan.total_steps, plan.steps_per_epoch)
-        if config.averaging.get("_target_")
-        else None,
+        averaging=averaging,
         early_stopping=door.build(with_mode(config, "early_stopping"), "early_stopping"),
         fingerprint=splits.fingerprint(),
         prepared=splits,
         statistics=splits.statistics(),
         contract=splits.contract,
         frozen=frozen,
+        planned=planned_of(
+            str(config.words.get("averaging")),
+            averaging,
+            [(part.key, part.thaw_epoch) for part in frozen],
+            plan.steps_per_epoch,
+        ),
         loaded=loaded,
         diagnostics={
             word: door.build(node, f"diagnostics.{word}") for word, node in config.diagnostics.items()

@@ -42,6 +42,7 @@ from dltrain.storage.summary import read_summary
 from dltrain.text import say, utf8
 from dltrain.training.evaluation import confusion
 from dltrain.training.parts import Parts
+from dltrain.training.planned import remarks
 from dltrain.training.signals import Interrupted
 from dltrain.training.trainer import Trainer, Watch
 
@@ -256,7 +257,9 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
     ending = trainer.state.stop
     if grown := trainer.grown_loss(trainer.state.best_row):
         ending = ("diverged", grown)
-    return result_of(experiment, trainer, ending, test=test, confusion=table, constant=constant)
+    left = remarks(parts.planned, trainer.step, int(trainer.state.best_row.get("step", 0)))
+    scores = {"test": test, "confusion": table, "constant": constant}
+    return result_of(experiment, trainer, ending, remarks=tuple(left), **scores)
 
 
 def result_of(experiment: Experiment, trainer: Trainer, ending: tuple[str, str], **scores: Any) -> Result:

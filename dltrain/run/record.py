@@ -17,6 +17,7 @@ import dltrain
 from dltrain.config import saved
 from dltrain.config.keys import ELSEWHERE, is_safe, keys_of
 from dltrain.config.schema import Config
+from dltrain.early_stopping import Patience
 from dltrain.loggers.events import Best, Result, RunInfo
 from dltrain.run.built import Experiment
 from dltrain.run.git import git_state
@@ -26,6 +27,7 @@ from dltrain.storage.files import unshare
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.parts import Parts, Plan
+from dltrain.training.planned import counts_from
 
 # of summary.json; a run with a format has a manifest of its records
 FORMAT = 1
@@ -84,7 +86,8 @@ def summary_of(result: Result) -> dict[str, object]:
     """Return the fields of summary.json about the result; metrics under `test` have no prefix."""
     names = "status stop_reason best_epoch best test objective epochs steps seconds images_per_second peak_memory_bytes"
     constant = {"constant": result.constant} if result.constant else {}
-    return {name: getattr(result, name) for name in names.split()} | constant
+    remarks = {"remarks": list(result.remarks)} if result.remarks else {}
+    return {name: getattr(result, name) for name in names.split()} | constant | remarks
 
 
 def peak_memory(device: torch.device) -> int:
@@ -120,6 +123,11 @@ def describe(
     config, parts, plan, words = experiment.config, experiment.parts, experiment.plan, experiment.config.words
     images, labels = sample_images(parts, plan)
     best = Best(parts.early_stopping.metric, parts.early_stopping.mode)
+    waits = isinstance(parts.early_stopping, Patience)
+    stopping = (
+        getattr(parts.early_stopping, "note", ""),
+        counts_from(parts.planned, plan.evaluate_every) if waits else "",
+    )
     return RunInfo(
         name=config.name or "",
         folder=path,
@@ -150,7 +158,7 @@ def describe(
         metric=parts.early_stopping.metric,
         mode=parts.early_stopping.mode,
         early_stopping=str(words["early_stopping"]),
-        stopping=getattr(parts.early_stopping, "note", ""),
+        stopping=" · ".join(filter(None, stopping)),
         rules=rules_of(experiment),
         plateaus=tuple(plateau.metric for plateau in parts.plateaus),
         hparams=hparams(config, parts, plan, experiment.overrides),
@@ -169,6 +177,8 @@ def rules_of(experiment: Experiment) -> tuple[str, ...]:
     parts, words = experiment.parts, experiment.config.words
     used = [word for word in words["regularization"] if word != "none"]
     facts = [f"regularization {', '.join(used)}"] if used else []
+    facts += [f"averaging {words['averaging']}"] if parts.averaging is not None else []
+    facts += [f"{part.key} {part.thaw_epoch}" for part in parts.frozen]
     named = (
         ("momentum", "momentum_schedule", parts.momentum_schedule),
         ("strengths ×", "penalty_schedule", parts.penalty_schedule),

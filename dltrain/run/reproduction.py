@@ -388,6 +388,8 @@ class Comparing:
         elif not self.tolerance:
             reasons = said.get("stop_reason"), result.stop_reason
             self.compare("", step, "summary.json, stop_reason", *reasons)
+            if "remarks" in said:
+                self.compare("", step, "summary.json, remarks", said["remarks"], result.remarks)
 
     def reached(self, step: int) -> None:
         """Raise Different where a run that a signal ended, and so saved its last step, says that it went further."""

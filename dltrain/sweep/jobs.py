@@ -21,8 +21,8 @@ from dltrain.text import first_line, utf8
 Chosen: TypeAlias = dict[str, Any]
 
 
-# of a summary, beside the best row: the scores of the test split, and from where a run was taken over
-FACTS = ("test", "reused")
+# of a summary, beside the best row: the scores of the test split, from where a run was taken over, and what is not in its weights
+FACTS = ("test", "reused", "remarks")
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from dltrain.direction import Mode
 from dltrain.metrics.measures import Measures
 from dltrain.optimizers.groups import SteppingOptimizer
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
+from dltrain.training.planned import Planned
 
 Schedule = Callable[[int], float]
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -101,6 +102,7 @@ class Parts:
     statistics: dict[str, Tensor]  # mean and std that normalise the inputs
     contract: Contract | None = None  # what the model takes and gives; None for an objective
     frozen: list[Frozen] = field(default_factory=list)  # what thaws later
+    planned: tuple[Planned, ...] = ()  # what begins during the run
     loaded: str = ""  # which weights the initializer read from a file; empty where it read none
     diagnostics: dict[str, Diagnostic] = field(default_factory=dict)  # by word; they look, and change nothing
     # the metrics that are no means over samples, measured in val and test

@@ -23,6 +23,7 @@ from dltrain.training.guard import DeviceGuard, HostGuard, gradients_of, norm_of
 from dltrain.training.long_steps import LongSteps
 from dltrain.training.objective import Objective, Streams, Terms
 from dltrain.training.parts import Parts, Plan
+from dltrain.training.planned import wait
 from dltrain.training.policy import POLICIES
 from dltrain.training.rates import Rates, set_rates
 from dltrain.training.running_means import RunningMeans
@@ -293,11 +294,8 @@ class Trainer:
 
     def evaluated(self) -> dict[str, float]:
         """Return the row of this step: running means, scores, and what rules and diagnostics measure."""
-        row = {
-            "epoch": self.step / self.plan.steps_per_epoch,
-            "step": float(self.step),
-            "lr": self.rates.lr,
-        }
+        epoch = self.step / self.plan.steps_per_epoch
+        row = {"epoch": epoch, "step": float(self.step), "lr": self.rates.lr}
         row |= {f"train/{name}": value for name, value in self.running.means().items()}
         self.progress.phase = "val"
         row |= {f"val/{name}": value for name, value in self.validate().items()}
@@ -341,6 +339,7 @@ class Trainer:
         if stopping.observe(row, self.step):
             state.best_row, state.best_weights = row, self.validation.weights(self.step)
             self.checkpoints.improved = True
+        wait(stopping, self.parts.planned, self.step)
         for plateau in self.parts.plateaus:
             plateau.observe(row[plateau.metric], self.step)
         if stopping.stop_reason and state.stop is None:

@@ -20,6 +20,7 @@ from dltrain.storage.summary import UNRANKED
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.groups import Group, copies_notes, data_names, grouped, number_data, repeated
 from dltrain.sweep.outcome.members import Member
+from dltrain.sweep.outcome.notes import remark_notes
 
 # configurations for which a command that repeats them is printed
 REPEATED = 3
@@ -137,9 +138,10 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
         raise CheckpointProblem(f"None of these runs has a finite {metric}.")
     groups = grouped(kept, metric)
     number_data(groups)
+    remarked = remark_notes((_label(member), member.summary) for member in kept)
     sign = 1 if mode == "min" else -1
     groups.sort(key=lambda group: (group.data, sign * group.mean))
-    found = Comparison(metric, mode, groups, [*notes, *copies_notes(groups), *budget_notes(kept)])
+    found = Comparison(metric, mode, groups, [*notes, *remarked, *copies_notes(groups), *budget_notes(kept)])
     for part in found.by_data:
         judge(part)
     return found

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from dltrain.config.keys import splits_data
+from dltrain.data.errors import some
 from dltrain.errors import typed
+from dltrain.storage.summary import texts
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan.plan import Plan
 from dltrain.text import counted
+
+# remarks of different runs that are shown
+MOST_REMARKS = 5
 
 
 def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished: str) -> list[str]:
@@ -28,6 +35,7 @@ def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished
         first = lost[0]
         states = " or ".join(dict.fromkeys(job.state for job in lost))
         notes.append(f"every job {states}; the first, job {first.number}: {first.reason}")
+    notes += remark_notes((f"job {job.number}", job.summary) for job in jobs if not job.failed)
     reused = sum("reused" in job.summary for job in jobs)
     if reused:
         notes.append(
@@ -41,3 +49,16 @@ def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished
     elif any(job.state == "failed" for job in jobs):
         notes.append(f"to run what failed again: {plan.resume_command(folder)} sweep.retry=failed")
     return notes
+
+
+def remark_notes(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return what runs, by their names, say of things that were planned and are not in their weights."""
+    found: dict[str, list[str]] = {}
+    for name, summary in runs:
+        for remark in texts(summary.get("remarks")):
+            found.setdefault(remark, []).append(name)
+    notes = [f"{some(names, 3)}: {remark}" for remark, names in found.items()]
+    more = len(notes) - MOST_REMARKS
+    return notes[:MOST_REMARKS] + [
+        f"{counted(more, 'more remark')} of this kind (`remarks` in summary.json)"
+    ] * (more > 0)

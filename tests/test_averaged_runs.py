@@ -157,6 +157,17 @@ def test_the_kept_weights_score_as_they_did_when_they_were_validated(train, dltr
     assert f"{run.summary['best']['val/loss']:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "choice", ["optimizer=sgd averaging=ema", "optimizer=sgd", "optimizer=momentum wrap=[lookahead]"]
+)
+def test_exact_zeros_are_counted_in_the_weights_that_are_evaluated(train, choice):
+    sparse = ("regularization=[l1]", "regularization.l1.strength=0.03", "model.hidden=[16]", "epochs=3")
+    run = train(*sparse, *choice.split(), "lr=0.1")
+    matrices = [run.best_weights[name] for name in ("layers.0.0.weight", "head.weight")]
+    zeros = sum(int((matrix == 0).sum()) for matrix in matrices) / sum(matrix.numel() for matrix in matrices)
+    assert run.summary["best"]["zero_share"] == pytest.approx(zeros, abs=1e-6)
+
+
 class Killed(BaseException):
     """Stands in for SIGKILL."""
 

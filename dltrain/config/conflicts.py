@@ -65,7 +65,9 @@ class Rule:
 
 
 # what an item implies
-IMPLIED = dict.fromkeys(("images", "rows", "classes", "quantities"), "samples")
+IMPLIED = dict.fromkeys(("images", "rows", "classes", "quantities"), "samples") | {
+    "constrained weights": "moved weights"
+}
 _FIRST_ORDER = "a first-order optimizer such as optimizer=momentum"
 
 RULES = (
@@ -151,6 +153,12 @@ RULES = (
         "gives moved weights",
         "needs own points",
         "it learns the curvature from its own steps, and this moves the weights besides",
+        f"{{one}}, or use {_FIRST_ORDER}",
+    ),
+    Rule(
+        "gives constrained weights",
+        "needs own average",
+        "it leaves an average of its iterates in the model, and this would move the average alone, toward another solution",
         f"{{one}}, or use {_FIRST_ORDER}",
     ),
     Rule(

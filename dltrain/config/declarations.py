@@ -24,7 +24,7 @@ ACTIONS = {
     "penalty": "strength",
     "change_gradients": "changed gradients",
     "before_update": "moved weights",
-    "after_update": "moved weights",
+    "after_update": "constrained weights",
 }
 _ITEM = re.compile(r"(?P<name>.+?)(?: (?P<word>if|unless) (?P<key>\w+)(?:=(?P<value>\S+))?)?")
 

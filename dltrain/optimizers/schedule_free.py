@@ -48,7 +48,7 @@ class ScheduleFree(torch.optim.Optimizer):
         form: scale by second moments (adamw) or not (sgd)
     """
 
-    needs = frozenset({"own evaluations", "own iterates", "fresh statistics"})
+    needs = frozenset({"own evaluations", "own iterates", "own average"})
 
     def __init__(
         self,

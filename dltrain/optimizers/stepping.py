@@ -17,7 +17,7 @@ from dltrain.optimizers.groups import Closure, SteppingOptimizer
 
 OWN_EVALUATIONS = "own evaluations"
 ONE_LOSS = "one loss"
-FRESH_STATISTICS = "fresh statistics"
+OWN_AVERAGE = "own average"
 
 
 @runtime_checkable

@@ -24,8 +24,8 @@ class DecoupledDecay:
 
     @torch.no_grad()
     def before_update(self, param_groups: ParamGroups, scale: float = 1.0) -> None:
-        for parameters, lr in grouped(self.parameters, param_groups):
-            torch._foreach_mul_(parameters, 1 - lr * self.strength * scale)
+        for parameters, group in grouped(self.parameters, param_groups):
+            torch._foreach_mul_(parameters, 1 - group["lr"] * self.strength * scale)
 
 
 class CoupledDecay:

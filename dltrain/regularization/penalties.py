@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.ranges import NonNegative, Share
-from dltrain.regularization.selection import ParamGroups, decayed_parameters, grouped
+from dltrain.regularization.selection import ParamGroups, decayed_parameters, grouped, step_size
 
 
 class L2:
@@ -55,7 +55,10 @@ class ProximalL1:
     """Minimize loss + strength·‖w‖₁ by soft thresholding after each update."""
 
     needs = frozenset({"lr as step size"})
-    instead = {"lr as step size": "regularization.l1.mode=subgradient, which acts in the loss"}
+    instead = {
+        "lr as step size": "regularization.l1.mode=subgradient, which acts in the loss",
+        "constrained weights": "regularization.l1.mode=subgradient, which acts in the loss",
+    }
 
     def __init__(self, model: nn.Module, strength: float = 1e-4, all_parameters: bool = False) -> None:
         self.strength = strength
@@ -63,8 +66,8 @@ class ProximalL1:
 
     @torch.no_grad()
     def after_update(self, param_groups: ParamGroups, scale: float = 1.0) -> None:
-        for parameters, lr in grouped(self.parameters, param_groups):
-            threshold = lr * self.strength * scale
+        for parameters, group in grouped(self.parameters, param_groups):
+            threshold = step_size(group) * self.strength * scale
             removed = list(torch._foreach_clamp_max(parameters, bounds(threshold, parameters)))
             torch._foreach_clamp_min_(removed, bounds(-threshold, parameters))
             # w − clip(w, ±threshold) is exactly 0 inside the threshold
@@ -133,9 +136,11 @@ def l1(
         subgradient: loss ← loss + λ·‖w‖₁
         proximal: w ← sign(w)·max(|w| − lr·λ, 0) after each update
 
-    The proximal step is exact for gradient descent; with an adaptive optimizer the threshold is lr·λ for all weights.
+    The proximal step is exact for gradient descent, and with momentum μ, whose steps along a constant gradient have the size
+    lr/(1 − μ): the threshold is lr·λ/(1 − μ). With an adaptive optimizer it is lr·λ for all weights. The column zero_share
+    is the fraction of exact zeros in the weights that are evaluated; an average of sparse weights has few.
 
-    Symbols: λ = strength
+    Symbols: λ = strength; μ the momentum of a heavy ball or of Nesterov
     Use: proximal gives exact zeros, the subgradient only small weights.
     Defaults: 1e-4, which makes a small network sparse without a large loss of accuracy.
     Paper: Tibshirani 1996; Daubechies et al. 2004, arXiv:math/0307152 (soft thresholding)

@@ -39,12 +39,23 @@ def decayed_parameters(model: nn.Module, word: str, all_parameters: bool = False
     return list(found.values())
 
 
-def grouped(parameters: Iterable[Tensor], param_groups: ParamGroups) -> list[tuple[list[Tensor], Any]]:
-    """Return the members of each parameter group that are in `parameters` and have a gradient, with the group's lr."""
+def grouped(
+    parameters: Iterable[Tensor], param_groups: ParamGroups
+) -> list[tuple[list[Tensor], dict[str, Any]]]:
+    """Return the members of each parameter group that are in `parameters` and have a gradient, with the group."""
     chosen = {id(parameter) for parameter in parameters}
     pairs = []
     for group in param_groups:
         members = [p for p in group["params"] if id(p) in chosen and p.grad is not None]
         if members:
-            pairs.append((members, group["lr"]))
+            pairs.append((members, group))
     return pairs
+
+
+def step_size(group: dict[str, Any]) -> Any:
+    """Return the size of the steps along a constant gradient: lr, or lr·(1 − dampening)/(1 − μ) with torch's momentum.
+
+    Other momenta, such as those of adaptive optimizers, are means of gradients, whose groups have no dampening.
+    """
+    momentum = group.get("momentum") if "dampening" in group else None
+    return group["lr"] * (1 - group["dampening"]) / (1 - momentum) if momentum else group["lr"]

@@ -301,9 +301,7 @@ class Trainer:
         row |= {f"val/{name}": value for name, value in self.validate().items()}
         self.progress.phase = "train"
         row["grad_norm"] = self.grad_norm()
-        shares = [rule.zero_share() for rule in self.parts.rules.weights if hasattr(rule, "zero_share")]
-        if shares:
-            row["zero_share"] = float(shares[0])
+        row |= self.validation.zero_share(self.step)
         if self.policy.counts:
             row["bad_steps"] = float(self.state.bad_steps)
         with self.validation.own_statistics(self.step):

@@ -15,7 +15,7 @@ from torch import Tensor
 from dltrain.averaging import recompute_batch_norm
 from dltrain.batch_norm import batch_norms, size_without_rest
 from dltrain.data.batches import Split
-from dltrain.optimizers.stepping import FRESH_STATISTICS, all_needs_of
+from dltrain.optimizers.stepping import OWN_AVERAGE, all_needs_of
 from dltrain.seeding import sample_positions
 from dltrain.training.evaluation import evaluate
 from dltrain.training.forward import autocast
@@ -28,7 +28,7 @@ STATISTICS_SAMPLES, STATISTICS_BATCH = 10_000, 256
 
 def has_foreign_statistics(parts: Parts) -> bool:
     """Return whether the model has batch norm and its optimizer computes gradients at other weights than it leaves in the model."""
-    return FRESH_STATISTICS in all_needs_of(parts.optimizer) and bool(batch_norms(parts.model))
+    return OWN_AVERAGE in all_needs_of(parts.optimizer) and bool(batch_norms(parts.model))
 
 
 def evaluates_other_tensors(parts: Parts) -> bool:
@@ -64,6 +64,14 @@ class Validation:
             return {}
         with self.evaluated(step):
             return self.score(self.parts.val)
+
+    def zero_share(self, step: int) -> dict[str, float]:
+        """Return the fraction of exact zeros in the weights that are evaluated, for a rule that measures it."""
+        measuring = [rule for rule in self.parts.rules.weights if hasattr(rule, "zero_share")]
+        if not measuring:
+            return {}
+        with self.evaluated(step):
+            return {"zero_share": float(measuring[0].zero_share())}
 
     def weights(self, step: int) -> dict[str, Tensor]:
         """Return a copy of the weights that `scores` evaluates."""

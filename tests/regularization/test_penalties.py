@@ -120,6 +120,31 @@ def test_proximal_l1_takes_each_groups_lr_and_the_scale(tensor_lr: bool) -> None
     assert torch.equal(net[4].bias, bias)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"momentum": 0.9},
+        {"momentum": 0.5},
+        {"momentum": 0.9, "nesterov": True},
+        {"momentum": 0.8, "dampening": 0.4},
+    ],
+)
+def test_proximal_l1_finds_the_soft_threshold_with_any_momentum(keys: dict[str, Any]) -> None:
+    """The minimum of Σ(w − a)²/2 + λ·‖w‖₁ is a, moved by λ toward 0."""
+    net = nn.Linear(30, 2, bias=False, dtype=torch.float64)
+    goal = torch.randn(2, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    optimizer, rule = torch.optim.SGD(net.parameters(), lr=0.02, **keys), ProximalL1(net, 0.5)
+    for _ in range(1500):
+        optimizer.zero_grad()
+        ((net.weight - goal) ** 2 / 2).sum().backward()
+        optimizer.step()
+        rule.after_update(optimizer.param_groups)
+    wanted = goal.sign() * (goal.abs() - 0.5).clamp_min(0)
+    torch.testing.assert_close(net.weight.detach(), wanted, rtol=0, atol=1e-8)
+    assert torch.equal(net.weight == 0, wanted == 0)
+
+
 def test_what_is_not_updated_is_not_shrunk() -> None:
     net = model()
     before = net[0].weight.detach().clone()

@@ -43,6 +43,7 @@ REFUSED = {  # what must not act: (optimizers, knobs)
         ("steepest", "newton_cg"), {"decoupled", "coupled", "proximal", "clip norm", "clip value", "clip adaptive", "noise"}
     ),
     "lbfgs": {"decoupled", "coupled", "proximal", "max_norm", "clip norm", "clip value", "clip adaptive", "noise"},
+    "schedule_free": {"proximal", "max_norm"},
     "rprop": {"lr", "warm-up", "clip norm", "clip value", "clip adaptive"},
 }  # fmt: skip
 

@@ -129,7 +129,7 @@ def nsga2(
     Args:
         seed: seed of the search itself
         population: configurations in a generation
-        objectives: columns of metrics.csv (at the best epoch) or numbers of summary.json; for accuracy higher is better,
-            else lower
+        objectives: columns of metrics.csv (at the best epoch) or numbers of summary.json; a metric is optimized in
+            its direction, and of everything else, such as parameters and seconds, lower is better
     """
     return samplers.NSGAIISampler(seed=later(seed, begun), population_size=population)

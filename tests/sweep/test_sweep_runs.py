@@ -231,6 +231,10 @@ REFUSED = [
     (["lr=0.1,0.2", "epochs=5", "evaluation.every_epochs=5", "sweep.pruner=asha"], "only at its end"),
     (["lr=0.1,0.2", "seed=0,1", "sweep.pruner=asha"], "Prune first, then repeat"),
     (["lr=0.1,0.2", "sweep=nsga2", "sweep.pruner=median"], "several objectives"),
+    (
+        ["lr=interval(0.1,0.2)", "sweep=nsga2", "sweep.trials=2", "sweep.objectives=[val/los,parameters]"],
+        "names val/los, of which it is not known",
+    ),
     (["lr=choice()", "seed=0,1"], r"`lr=choice\(\)` lacks a value"),
     (["lr=0.1,,0.2"], "`lr=0.1,,0.2` lacks a value"),
     (["lr=range(5,1)", "seed=0,1"], r"`lr=range\(5,1\)` gives no value"),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from dltrain.config.catalogue import leaves
 from dltrain.config.schema import DEFAULT_EPOCHS, Config, objective_of
-from dltrain.direction import BETTER
+from dltrain.direction import BETTER, direction_of
 from dltrain.errors import UserError
 from dltrain.sweep.jobs import Chosen
 from dltrain.sweep.plan import sources
@@ -101,6 +101,7 @@ def check_all(plan: Plan) -> list[Config]:
         if (loss := objective_of(config)) not in plan.losses:
             plan.losses.append(loss)
     check_scale(plan, found)
+    check_directions(plan)
     plan.files = sources.digests(plan.composer)
     return found
 
@@ -130,6 +131,21 @@ def check_each_value(plan: Plan) -> None:
             with in_job({axis.name: label}):
                 for text in texts:
                     plan.composer.check_value(text)
+
+
+def check_directions(plan: Plan) -> None:
+    """Refuse metrics among several objectives of which it is not known whether lower or higher is better."""
+    for name in plan.objectives:
+        split, _, metric = name.rpartition("/")
+        if split in ("train", "val", "test") and direction_of(name, plan.first.metrics) is None:
+            cure = (
+                f"Say which in its file: `_direction_: max` (higher is better) or `_direction_: min` in conf/metrics/{metric}.yaml."
+                if metric in plan.first.metrics
+                else "Name a metric that the jobs measure: dltrain metrics --help"
+            )
+            raise UserError(
+                f"`sweep.objectives` names {name}, of which it is not known whether lower or higher is better.\n{cure}"
+            )
 
 
 def check_scale(plan: Plan, configs: list[Config]) -> None:

@@ -64,6 +64,25 @@ def test_thawing_goes_with_optimizers_of_every_kind(train, word):
     assert run.summary["status"] == "completed"
 
 
+@pytest.mark.parametrize(
+    ("frozen", "hidden"),
+    [
+        (("parameters.freeze=[head]",), {"layers.0.0", "layers.1.0"}),
+        (("parameters.freeze=[head]", "parameters.thaw_epoch=1"), {"layers.0.0", "layers.1.0"}),
+        (("parameters.freeze=[layers.1]",), {"layers.0.0"}),
+        ((), {"layers.0.0", "layers.1.0"}),
+        (("parameters.lr_scale={layers.0: 2}", "parameters.freeze=[head]"), {"layers.0.0", "layers.1.0"}),
+        (("optimizer.last=true",), {"layers.0.0", "layers.1.0", "head"}),
+    ],
+)
+def test_muon_spares_the_last_matrix_of_the_model_and_no_other_one(train, frozen, hidden):
+    """What Muon orthogonalizes has a momentum; the shapes tell the matrices of this net apart."""
+    net = ("dataset=iris", "model.hidden=[6,5]", "optimizer=muon", "batch_size=full", "epochs=2", *frozen)
+    state = train(*net).last_state()["optimizer"]["state"].values()
+    shapes = {(6, 4): "layers.0.0", (5, 6): "layers.1.0", (3, 5): "head"}
+    assert {shapes[tuple(found["momentum"].shape)] for found in state if "momentum" in found} == hidden
+
+
 class Killed(BaseException):
     """Stands in for SIGKILL."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -20,7 +21,8 @@ class Layers:
         fraction of units whose activation is the same for all samples
 
     No gradient reaches the weights of a dead unit, such as a ReLU that is always 0. Its column has the name of the
-    activation module; in images the unit must be constant at all positions, too. Costs one gradient of `samples`.
+    activation module; in images the unit must be constant at all positions, too. A layer that thaws later has no gradient (nan)
+    and an update of 0 until then; one that is frozen to the end has no columns. Costs one gradient of `samples`.
 
     Symbols: z the layer's output before its activation; ΔW the last step
     Use: a deep network that does not train: numbers that shrink or grow from layer to layer vanish or explode; updates of
@@ -37,9 +39,16 @@ class Layers:
 
     def __init__(self, samples: Annotated[int, ">= 2"] = 256) -> None:
         self.samples = samples
+        # names of the layers that are trained, now or once they thaw
+        self.trained: frozenset[str] | None = None
+
+    def begin(self, model: nn.Module) -> None:
+        """Note the layers that are trained, before those that thaw later are frozen: a row has columns of all of them."""
+        self.trained = frozenset(_trained(model))
 
     def measure(self, probe: Probe) -> dict[str, float]:
-        layers = [layer for layer in weight_layers(probe.model) if layer.weight.requires_grad]
+        trained = frozenset(_trained(probe.model)) if self.trained is None else self.trained
+        layers = [layer for layer in weight_layers(probe.model) if layer.name in trained]
         seen: dict[str, list[Tensor]] = defaultdict(list)
         handles = [
             layer.module.register_forward_hook(_keep(seen[f"{_short(layer.name)}/activation"], _size))
@@ -60,13 +69,20 @@ class Layers:
         updates = {id(p): u for p, u in zip(probe.model.parameters(), probe.update, strict=False)}
         for layer in layers:
             name = _short(layer.name)
-            columns[f"{name}/gradient"] = _norm(gradients[id(layer.weight)])
+            gradient = gradients.get(id(layer.weight))
+            columns[f"{name}/gradient"] = (
+                layer.weight.new_tensor(math.nan) if gradient is None else _norm(gradient)
+            )
             if id(layer.weight) in updates:
                 weight = _norm(layer.weight).clamp(min=torch.finfo(torch.float32).tiny)
                 columns[f"{name}/update"] = _norm(updates[id(layer.weight)]) / weight
         # one host sync for all columns
         values = torch.stack(list(columns.values())).tolist() if columns else []
         return dict(zip(columns, values, strict=True))
+
+
+def _trained(model: nn.Module) -> list[str]:
+    return [layer.name for layer in weight_layers(model) if layer.weight.requires_grad]
 
 
 def _short(name: str) -> str:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 # of an optimizer: `params`, `lr` and its other numbers
 ParamGroup: TypeAlias = dict[str, Any]
+# a key of groups without the model's last matrix, which is frozen to the end; others do not have it
+HAS_LAST_MATRIX = "has_last_matrix"
 # plain data and tensors, for checkpoints
 State: TypeAlias = dict[str, Any]
 Params: TypeAlias = Iterable[Tensor] | Iterable[ParamGroup]

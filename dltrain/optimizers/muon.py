@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dltrain.optimizers.groups import (
+    HAS_LAST_MATRIX,
     Closure,
     ParamGroup,
     Params,
@@ -66,7 +67,9 @@ class Muon(torch.optim.Optimizer):
         adamw = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {"lr": lr, **settings, **adamw, "steps": 0})
         matrices = [p for group in self.param_groups for p in group["params"] if p.ndim >= 2]
-        self.hidden = {id(parameter) for parameter in (matrices if last else matrices[:-1])}
+        # of the model; one that is frozen to the end is not among the parameters
+        has_last = all(group.get(HAS_LAST_MATRIX, True) for group in self.param_groups)
+        self.hidden = {id(parameter) for parameter in (matrices[:-1] if has_last and not last else matrices)}
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]

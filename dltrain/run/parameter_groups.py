@@ -15,6 +15,7 @@ from torch import nn
 from dltrain.config.schema import Config
 from dltrain.errors import UserError
 from dltrain.initializers.pretrained import freeze_parameters, head_parameters, matching
+from dltrain.optimizers.groups import HAS_LAST_MATRIX
 from dltrain.training.parts import Frozen, Plan
 
 
@@ -85,7 +86,7 @@ def parameter_groups(model: nn.Module, config: Config, frozen: list[Frozen]) -> 
 
     Parameters that thaw are separate, too: torch's fused SGD requires that all momenta of a group start at the same
     step. The group with the model's last matrix comes last, because some optimizers (muon) treat that matrix
-    differently.
+    differently; where it is frozen to the end, the groups say that they are without it.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     scales = lr_scales(model, config)
@@ -102,7 +103,12 @@ def parameter_groups(model: nn.Module, config: Config, frozen: list[Frozen]) -> 
         for key, members in groups.items()
     }
     keys = sorted(groups, key=lambda key: last_matrix[key]) if scales or thaws else list(groups)
-    return [_group(groups[key], key[0], key[1], config) for key in keys]
+    found = [_group(groups[key], key[0], key[1], config) for key in keys]
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    if matrices and not matrices[-1].requires_grad:
+        for group in found:
+            group[HAS_LAST_MATRIX] = False
+    return found
 
 
 def _group(members: list[nn.Parameter], scale: float, spared: bool, config: Config) -> dict[str, Any]:

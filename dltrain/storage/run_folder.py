@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from dltrain.data.contract import Contract
-from dltrain.data.errors import DataError
+from dltrain.data.errors import DataError, some
 from dltrain.errors import UNASKED, CheckpointProblem, ResourceProblem, typed
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, EventLog
@@ -88,7 +88,7 @@ class RunFolder:
         return self.path / METRICS
 
     def append_row(self, row: Mapping[str, float]) -> None:
-        """Add a row of metrics.csv; the first row names the columns.
+        """Add a row of metrics.csv; the first row names the columns, and later ones are a problem of the run.
 
         A full disk keeps rows waiting. Raises ResourceProblem if the folder was deleted.
         """
@@ -97,6 +97,11 @@ class RunFolder:
         if not self._columns:
             self._columns = list(row)
             writer.writerow(self._columns)
+        if late := row.keys() - self._columns:
+            self.note_problem(
+                f"metrics.csv has no column {some(sorted(late), 3)}: its first row names the columns, so that a diagnostic or "
+                "metric must give all of its own at every evaluation, nan where it has no value"
+            )
         writer.writerow([number(row.get(column, float("nan"))) for column in self._columns])
         self._rows.add(lines.getvalue())
         self.check_there()

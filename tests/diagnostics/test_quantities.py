@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 
 import numpy as np
@@ -16,7 +17,7 @@ from dltrain.diagnostics.curvature import Curvature, Prediction
 from dltrain.diagnostics.layers import Layers
 from dltrain.diagnostics.probe import Probe
 from dltrain.diagnostics.surface import LINE, Surface, directions
-from dltrain.errors import UserError
+from dltrain.errors import ResourceProblem, UserError
 from dltrain.models.objectives import Quadratic, Saddle
 
 ALL = "diagnostics=[layers,curvature,prediction,batch_noise,surface]"
@@ -167,6 +168,46 @@ def test_layers_equal_a_walk_through_the_net_by_hand():
         "2/update",
     }
     assert not model[0]._forward_hooks
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_layer_that_thaws_has_its_columns_from_the_first_evaluation_on(train, optimizer):
+    net = (
+        "dataset=iris",
+        "model.hidden=[4,4]",
+        f"optimizer={optimizer}",
+        "lr=0.01",
+        "early_stopping=none",
+        "diagnostics=[layers]",
+    )
+    thaw = ("parameters.freeze=[layers.0]", "parameters.thaw_epoch=2", "epochs=4")
+    run = train(*net, *thaw)
+    assert list(run.rows[0]) == list(train(*net, "epochs=1").rows[0])
+    for row in run.rows:
+        thawed = row["epoch"] > 2
+        assert row["layers/layers.0.0/activation"] > 0
+        assert math.isfinite(row["layers/layers.0.0/gradient"]) == thawed
+        assert (row["layers/layers.0.0/update"] > 0) == thawed
+    without = train(*net, thaw[0], "epochs=1")
+    assert not [name for name in without.rows[0] if name.startswith("layers/layers.0.0/")]
+
+
+def test_a_column_that_comes_after_the_first_row_is_a_problem_of_the_run(dltrain, workdir, monkeypatch):
+    calls = []
+
+    def measure(self, probe):
+        calls.append(probe)
+        return {"early": 1.0} | ({"late": 2.0} if len(calls) > 1 else {})
+
+    monkeypatch.setattr(Layers, "measure", measure)
+    run = ("dataset=iris", "epochs=3", "early_stopping=none", "diagnostics=[layers]", "quiet=true")
+    with pytest.raises(
+        ResourceProblem, match=r"metrics\.csv has no column layers/late: its first row names the columns"
+    ):
+        dltrain(*run)
+    (file,) = workdir.rglob("summary.json")
+    assert json.loads(file.read_text())["status"] == "degraded"
+    assert "layers/early" in file.with_name("metrics.csv").read_text()
 
 
 def test_layers_show_vanishing_by_xavier_and_none_by_he(train):

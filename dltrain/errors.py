@@ -100,6 +100,28 @@ def typed(*words: object) -> str:
     return shlex.join(["dltrain", *map(str, words)])
 
 
+def typed_on_one_line(*words: object) -> str:
+    r"""Return a command line as `typed` does, with what is not printable written in the escapes of bash, zsh and ksh.
+
+    >>> print(typed_on_one_line("restore", "my runs/a", "new\nline/it's"))
+    dltrain restore 'my runs/a' $'new\x0aline/it\'s'
+    """
+    return " ".join(
+        shlex.quote(text) if text.isprintable() else _with_escapes(text)
+        for text in ("dltrain", *map(str, words))
+    )
+
+
+def _with_escapes(text: str) -> str:
+    letters = (
+        f"\\{letter}" if letter in "\\'"
+        else letter if letter.isprintable()
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
+        for letter in text
+    )  # fmt: skip
+    return f"$'{''.join(letters)}'"
+
+
 def assigned(key: str, value: object) -> str:
     """Return the override that sets a text, in quotes where Hydra's grammar needs them; `typed` quotes it for the shell.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.commands.asked import TEXT, document_schema, object_schema, print_json, read_options, run_folders
-from dltrain.errors import CheckpointProblem, UserError, typed
+from dltrain.errors import CheckpointProblem, UserError, typed_on_one_line
 from dltrain.screen.table import one_line, write
 from dltrain.storage.shelves import HOME, Place, Shelf, check_move, move, place_of
 from dltrain.text import short_path
@@ -81,4 +81,6 @@ def report(moves: Sequence[Move], as_json: bool) -> None:
     if moves and HOME in moves[0][1].parts:
         undone = [short_path(target) for _, target in moves]
         most = undone if len(undone) <= 3 else undone[:1]
-        write(one_line(f"{'To undo' if most == undone else 'To undo the first'}: {typed('restore', *most)}"))
+        write(
+            f"{'To undo' if most == undone else 'To undo the first'}: {typed_on_one_line('restore', *most)}"
+        )

@@ -12,7 +12,7 @@ from dltrain.config.data_files import check_beside
 from dltrain.config.door import door_for_saved
 from dltrain.config.schema import run_name
 from dltrain.errors import UserError, typed
-from dltrain.storage.folder_names import check_writable, new_folder
+from dltrain.storage.folder_names import check_place, new_folder
 from dltrain.text import say
 
 
@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
         check_beside("rerun", paths[0], config, original, overrides, catalogue)
     door = door_for_saved(config, catalogue, overrides)
     warn_of_direction(paths[0], config)
-    check_writable(config.output)
+    check_place(config.output, run_name(config))
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
     from dltrain.data.changes import data_changes

@@ -21,6 +21,7 @@ from dltrain.storage.files import clear_temporary
 from dltrain.storage.folder_names import SWEEP_RECORD, check_files, is_run, runs_in
 from dltrain.storage.job_names import named_by_number
 from dltrain.storage.lock import Lock
+from dltrain.storage.shelves import check_not_shelved
 from dltrain.storage.summary import FINISHED, read_summary
 from dltrain.text import say
 
@@ -32,6 +33,7 @@ def run(arguments: list[str]) -> int:
     if len(paths) != 1:
         raise UserError("Name one run folder: dltrain resume outputs/NAME/DATE_TIME-xxxx")
     path = newest_run(paths[0])
+    check_not_shelved(path)
     check_files(path)
     strict, overrides = strictness(given)
     catalogue = open_catalogue(config_dir)

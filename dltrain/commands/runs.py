@@ -196,7 +196,7 @@ def listed(
         )
     if is_run(root):
         raise CheckpointProblem(f"{root} is one run. What is in it: {typed('show', root)}")
-    index = Index(root)
+    index = Index(root, whole=archived)
     names = [*columns, *([sort.removeprefix("-")] if sort else [])]
     if unread(index, [*(c.key for c in conditions), *names]):
         missing = sum(entry.base is None for entry in index.entries)

@@ -36,7 +36,7 @@ from dltrain.config.schema import Config, run_name
 from dltrain.config.validation import validate
 from dltrain.data.progress import say_reading
 from dltrain.errors import UserError, nearest, typed
-from dltrain.storage.folder_names import check_writable, new_folder
+from dltrain.storage.folder_names import check_place, new_folder
 from dltrain.text import say
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def check(
     check_no_sweep(overrides)
     composition = compose(overrides, catalogue, hydra, config_name)
     config = validate(composition)
-    check_writable(config.output)
+    check_place(config.output, run_name(config))
     door = Door(shipped_targets(catalogue), config.trust)
     door.check_names(config.plain)
     return Checked(composition, config, door)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,9 @@ from dltrain.commands.asked import TEXT, document_schema, object_schema, print_j
 from dltrain.errors import UserError, typed
 from dltrain.screen.table import Column, lines, write
 from dltrain.storage.folder_names import OUTPUT
-from dltrain.storage.index import Entry, Index, scan
+from dltrain.storage.index import Entry, Index
 from dltrain.storage.query import when
-from dltrain.storage.shelves import empty, shelf_of, trashes
+from dltrain.storage.shelves import discarded, empty, shelf_of, trashes
 from dltrain.text import counted, short_path
 
 HELP = """
@@ -23,7 +24,7 @@ HELP = """
     nothing is replaced. A run that is training stays, and a sweep moves as a whole.
 
   --list [OUTPUT]     list the trash beside an output folder; by default, beside outputs
-  --empty [OUTPUT]    delete the whole trash beside an output folder permanently; asks first
+  --empty [OUTPUT]    delete the whole trash beside an output folder permanently, with all that --list shows; asks first
   --yes               do not ask
   --json              one JSON document on standard output
 
@@ -39,6 +40,8 @@ SCHEMA["oneOf"] += [
     object_schema(trash={"type": "array", "items": ITEM}),
     object_schema(deleted={"type": "array", "items": TEXT}),
 ]
+# status of what lies in the trash and is neither run nor sweep
+NO_RUN = "no run"
 _ANSWER = "delete"
 
 
@@ -81,13 +84,14 @@ def base_of(rest: Sequence[str]) -> Path:
 
 
 def contents(base: Path) -> list[tuple[Path, Entry]]:
-    """Return the runs and sweeps in the trash with its folder, the oldest first."""
-    found = [
-        (trash, entry)
-        for trash in trashes(base)
-        for entry in Index(trash, cached=False).entries
-        if not entry.sweep
-    ]
+    """Return all that lies in the trash with the trash that it is in, the oldest first; what is no run has no facts."""
+    found = []
+    for trash in trashes(base):
+        known = {entry.path: entry for entry in Index(trash, cached=False, whole=True).entries}
+        found += [
+            (trash, known[path] if is_run else Entry(path, facts={"status": NO_RUN}))
+            for path, is_run in discarded(trash)
+        ]
     return sorted(found, key=lambda item: (when(item[1]), item[1].path))
 
 
@@ -115,26 +119,25 @@ def _status(entry: Entry) -> str:
 
 def delete(base: Path, sure: bool, as_json: bool, command: str) -> None:
     """Delete the trash, if the user is sure; `command` does not ask."""
-    paths = [str(trash / path) for trash in trashes(base) for path, sweep, _, _ in scan(trash) if not sweep]
+    paths = [str(trash / path) for trash in trashes(base) for path, _ in discarded(trash)]
+    what = counted(len(paths), "folder" if all(map(os.path.isdir, paths)) else "item")
     if paths and not sure:
-        confirm(paths, command)
+        confirm(paths, what, command)
     empty(base)
     if as_json:
         print_json({"deleted": paths})
     else:
-        write(f"{counted(len(paths), 'folder')} deleted for good" if paths else "The trash is empty.")
+        write(f"{what} deleted for good" if paths else "The trash is empty.")
 
 
-def confirm(paths: Sequence[str], command: str) -> None:
+def confirm(paths: Sequence[str], what: str, command: str) -> None:
     """Ask for confirmation. Raises UserError if the answer is another one, or standard input is no terminal."""
     if not sys.stdin.isatty():
-        raise UserError(
-            f"`trash --empty` deletes {counted(len(paths), 'folder')} for good. To do it: {command}"
-        )
+        raise UserError(f"`trash --empty` deletes {what} for good. To do it: {command}")
     for path in paths[:10]:
         text.show(short_path(Path(path)), file=sys.stderr)
     more = f" (and {len(paths) - 10} more)" if len(paths) > 10 else ""
-    sys.stderr.write(f"{counted(len(paths), 'folder')} deleted for good{more}? Type {_ANSWER}: ")
+    sys.stderr.write(f"{what} deleted for good{more}? Type {_ANSWER}: ")
     sys.stderr.flush()
     if sys.stdin.readline().strip() != _ANSWER:
         raise UserError("nothing was deleted")

@@ -41,7 +41,7 @@ class Knobs:
             batch with probability batch_size/N
         folds: number of folds K of a cross-validation
         fold: the fold that validates, from 0
-        name: folder of the run below `output`; unset, DATASET_MODEL
+        name: folder of the run below `output`, of at most three parts such as a/b/c; unset, DATASET_MODEL
         tags: words by which to find the run
         notes: a sentence kept with the run
         output: folder of all runs

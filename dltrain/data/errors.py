@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 _NAMED = 10
 # least similarity of two names, as difflib measures it, of which one may be meant by the other
 _CLOSE = 0.6
+# names that a list in a message shows, and pairs of names that are compared letter by letter, in about half a second
+SHOWN, _PAIRS = 8, 20_000
 
 # first word of the notes on columns without any value of the training: their rows are predicted, with exit code 3
 FOREIGN = "foreign"
@@ -50,26 +52,42 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def renamed(missing: Sequence[str], others: Sequence[str]) -> str:
     """Return which of the other columns the missing ones may be, for a message: names that are alike but for case and marks, or close.
 
-    Each column is proposed once, for the name that it is closest to.
+    Each column is proposed once, for the name that it is closest to; the missing ones are those that a message shows.
     """
-    pairs = [
-        (difflib.SequenceMatcher(None, _letters(name), _letters(other)).ratio(), name, other)
-        for name in missing
-        for other in others
-    ]
+    missing = missing[:SHOWN]
     found: dict[str, str] = {}
-    for ratio, name, other in sorted(pairs, key=lambda pair: -pair[0]):
-        if ratio >= _CLOSE and name not in found and other not in found.values():
+    alike: dict[str, list[str]] = {}
+    for other in reversed(others):
+        alike.setdefault(_letters(other), []).append(other)
+    for name in missing:
+        if same := alike.get(_letters(name)):
+            found[name] = same.pop()
+    rest = [name for name in missing if name not in found]
+    taken = set(found.values())
+    left = [other for other in others if other not in taken]
+    for ratio, name, other in _by_likeness(rest, left if len(rest) * len(left) <= _PAIRS else ()):
+        if ratio >= _CLOSE and name not in found and other not in taken:
             found[name] = other
+            taken.add(other)
     told = [f"{found[name]!r} for {name!r}" for name in missing if name in found]
     return f" (did you mean {some(told)}?)" if told else ""
+
+
+def _by_likeness(names: Sequence[str], others: Sequence[str]) -> list[tuple[float, str, str]]:
+    """Return all pairs of names with how alike they are, from 0 to 1, the most alike first."""
+    pairs = [
+        (difflib.SequenceMatcher(None, _letters(name), _letters(other)).ratio(), name, other)
+        for name in names
+        for other in others
+    ]
+    return sorted(pairs, key=lambda pair: -pair[0])
 
 
 def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
 
 
-def some(names: Iterable[object], limit: int = 8) -> str:
+def some(names: Iterable[object], limit: int = SHOWN) -> str:
     """Join the first `limit` names by commas, and state how many are left out."""
     shown = [str(name) for name in names]
     rest = len(shown) - limit

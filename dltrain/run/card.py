@@ -173,7 +173,7 @@ def _missing_texts(deployed: Deployed, arrays: bool) -> str:
     told = f"A text is missing where it is empty, or {', '.join(words[:-1])} or {words[-1]}, in any case"
     if not arrays:
         return f"{told}; blanks around it are taken off."
-    long = [_code(word) for word in deployed.missing if is_long(word)]
+    long = [_code(word) for word in deployed.missing if is_long(word, deployed.letters)]
     some_cases = f"; {', '.join(long)} only as written here, in lower, upper and title case" * bool(long)
     return f"{told}{some_cases}. Blanks around a text must be taken off first."
 

@@ -24,6 +24,8 @@ _DAY = 86400.0  # seconds
 _EPOCH, _ERA = 719468, 146097
 # longer words for a missing value are known in some cases of their letters only: each more letter doubles the cases
 _LETTERS = 8
+# the same for very many words, or columns of texts; the known words have at most four
+_FEW_LETTERS, _MANY = 4, 4_000
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class ColumnInput:
     codes: dict[str, int]
 
     @classmethod
-    def of(cls, rule: Rule, words: Iterable[str]) -> ColumnInput:
-        """Return the input of a column; `words` are those for a missing value."""
+    def of(cls, rule: Rule, words: Iterable[str], letters: int = _LETTERS) -> ColumnInput:
+        """Return the input of a column; `words` are those for a missing value, in all cases of up to so many letters."""
         if rule.format.kind == "date":
             return cls(rule.name, "date", {})
         if not is_text(rule):
             return cls(rule.name, "number", {})
-        missing = {form: len(rule.levels) for word in words for form in cases(word)}
+        missing = {form: len(rule.levels) for word in words for form in cases(word, letters)}
         return cls(rule.name, "text", missing | {utf8(n).decode(): i for i, n in enumerate(rule.levels)})
 
     def values(self, column: Column) -> list[str] | NDArray[np.float64]:
@@ -64,20 +66,20 @@ class ColumnInput:
         return numbers[column.values]
 
 
-def cases(word: str) -> set[str]:
-    """Return a word in lower and upper case, letter by letter; one of more than `_LETTERS` letters in the usual forms.
+def cases(word: str, letters: int = _LETTERS) -> set[str]:
+    """Return a word in lower and upper case, letter by letter; one of more than `letters` letters in the usual forms.
 
     >>> sorted(cases("k.A."))
     ['K.A.', 'K.a.', 'k.A.', 'k.a.']
     """
-    if is_long(word):
+    if is_long(word, letters):
         return {word, word.lower(), word.upper(), word.title(), word.capitalize()}
-    return {"".join(letters) for letters in product(*({c.lower(), c.upper()} for c in word))}
+    return {"".join(forms) for forms in product(*({c.lower(), c.upper()} for c in word))}
 
 
-def is_long(word: str) -> bool:
-    """Return whether not all cases of a word are known."""
-    return sum(map(str.isalpha, word)) > _LETTERS
+def is_long(word: str, letters: int = _LETTERS) -> bool:
+    """Return whether not all cases of a word are known; what has two cases counts, such as Ⓐ and Ⅷ, which are no letters."""
+    return sum(c.lower() != c.upper() for c in word) > letters
 
 
 def is_text(rule: Rule) -> bool:
@@ -197,7 +199,9 @@ class Deployed(nn.Module):
         # as the reader has them
         given = {word.strip() for word in contract.missing_words()}
         self.missing = [*sorted(given), *sorted(MISSING - {word.lower() for word in given})]
-        self.columns = [ColumnInput.of(rule, self.missing) for rule in contract.columns]
+        forms = len(self.missing) * sum(map(is_text, contract.columns))
+        self.letters = _LETTERS if forms <= _MANY else _FEW_LETTERS
+        self.columns = [ColumnInput.of(rule, self.missing, self.letters) for rule in contract.columns]
         self.features = Features(contract.columns) if contract.columns else None
         # another layout has no use in the exported graph, where it costs operations
         self.model = copy.deepcopy(predictor.model).cpu().to(memory_format=torch.contiguous_format)

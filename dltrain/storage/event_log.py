@@ -33,10 +33,13 @@ class EventLog:
 
     Args:
         note: receives the problem when the file cannot be written
+        may_write: whether the file may be written now; if not, events wait
     """
 
-    def __init__(self, folder: Path, note: Callable[[str], None]) -> None:
-        self._file = GrowingFile(folder / EVENTS, note)
+    def __init__(
+        self, folder: Path, note: Callable[[str], None], may_write: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._file = GrowingFile(folder / EVENTS, note, may_write)
         self._note = note
         self._written = time.monotonic()
 

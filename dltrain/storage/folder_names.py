@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from dltrain.errors import CheckpointProblem, ResourceProblem, UserError
 
@@ -17,6 +17,8 @@ from dltrain.errors import CheckpointProblem, ResourceProblem, UserError
 SWEEP_RECORD = "sweep.json"
 # the default of the knob `output`
 OUTPUT = Path("outputs")
+# folders below the one that is listed in which runs are looked for: OUTPUT/NAME/RUN, where NAME may have several parts
+MAX_DEPTH = 4
 MAX_HOLE = 10_000_000_000
 # folders in a folder of a run or sweep, one in the other
 MAX_NESTED = 32
@@ -48,8 +50,18 @@ def new_folder(output: str, name: str) -> Path:
             raise _unwritable(output, error) from None
 
 
-def check_writable(output: str) -> None:
-    """Raise ResourceProblem when no folder can be made in `output`, UserError for a path that is none; creates nothing."""
+def check_place(output: str, name: str) -> None:
+    """Refuse a place where no run can be made, or none would be found; creates nothing.
+
+    Raises ResourceProblem when no folder can be made in `output`, UserError for a path that is none and for a name whose runs no
+    listing shows.
+    """
+    parts = PurePath(name).parts
+    if len(parts) >= MAX_DEPTH or any(part.startswith(".") for part in parts):
+        raise UserError(
+            f"`name` is {name}, and no listing would show its runs: it may have {MAX_DEPTH - 1} parts, none of which begins with a "
+            "dot.\nFor folders above it: output=FOLDER"
+        )
     folder = Path(output).absolute()
     while not folder.exists():
         folder = folder.parent

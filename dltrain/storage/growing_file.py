@@ -15,10 +15,13 @@ class GrowingFile:
 
     Args:
         note: receives the problem when the file cannot be written
+        may_write: whether the file may be written now; if not, lines wait
     """
 
-    def __init__(self, file: Path, note: Callable[[str], None]) -> None:
-        self.file, self._note = file, note
+    def __init__(
+        self, file: Path, note: Callable[[str], None], may_write: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.file, self._note, self._may_write = file, note, may_write
         # the hash of what is written
         self.lines = manifest.Lines()
         self._waiting: list[str] = []
@@ -29,7 +32,7 @@ class GrowingFile:
 
     def write(self) -> None:
         """Append the waiting lines."""
-        if not self._waiting:
+        if not self._waiting or not self._may_write():
             return
         text = "".join(self._waiting)
         before = self.file.stat().st_size if self.file.is_file() else 0

@@ -24,7 +24,7 @@ from typing import Any
 
 from dltrain.direction import PROGRESS
 from dltrain.storage import progress
-from dltrain.storage.folder_names import SWEEP_RECORD
+from dltrain.storage.folder_names import MAX_DEPTH, MAX_NESTED, SWEEP_RECORD
 from dltrain.storage.job_names import job_number
 from dltrain.storage.lock import is_held
 from dltrain.storage.summary import MAX_BYTES, MAX_TABLE_BYTES, TAGS, merged_tags, read_json, texts
@@ -33,8 +33,6 @@ CACHE = ".runs.sqlite"
 # changes with the content of the cache
 FORMAT = 2
 SUMMARY, CONFIG = "summary.json", "config.yaml"
-# folders below the one that is listed in which runs are looked for: OUTPUT/NAME/RUN, where NAME may have several parts
-MAX_DEPTH = 4
 # fields of summary.json that a listing knows, beside the scores
 FIELDS = ("status", "stop_reason", "metric", "mode", "objective", "best_epoch", "epochs", "steps", "seconds", "seed",
           "images_per_second", "peak_memory_bytes", "parameters", "device", "threads", "notes", "written",
@@ -115,12 +113,19 @@ class Entry:
         return self.path.rpartition("/")[2]
 
 
-def scan(root: Path) -> Iterator[tuple[str, str, bool, Stamp]]:
-    """Yield path, sweep, whether it is a sweep, and stamp of each run and sweep below a folder."""
+def scan(root: Path, whole: bool = False) -> Iterator[tuple[str, str, bool, Stamp]]:
+    """Yield path, sweep, whether it is a sweep, and stamp of each run and sweep below a folder.
+
+    whole: all of a shelf, which holds what it was given: also hidden folders and deep ones, and no links, which lead elsewhere
+    """
     seen: set[tuple[int, int]] = set()
+    deepest = MAX_NESTED if whole else MAX_DEPTH
 
     def walk(folder: str, path: str, sweep: str, depth: int) -> Iterator[tuple[str, str, bool, Stamp]]:
-        for entry in _folders(folder, seen):
+        for entry in _folders(folder, seen, whole):
+            # what is hidden in a sweep is no job
+            if sweep and entry.name.startswith("."):
+                continue
             inner = f"{path}/{entry.name}" if path else entry.name
             stamp = _stamp(entry.path, SUMMARY)
             if stamp is None and (record := _stamp(entry.path, SWEEP_RECORD)) is not None and not sweep:
@@ -128,7 +133,7 @@ def scan(root: Path) -> Iterator[tuple[str, str, bool, Stamp]]:
                 yield from walk(entry.path, inner, inner, 1)
             elif stamp is not None or os.path.isfile(f"{entry.path}/{CONFIG}"):
                 yield inner, sweep, False, stamp or (0, 0)
-            elif depth < MAX_DEPTH and not sweep:
+            elif depth < deepest and not sweep:
                 yield from walk(entry.path, inner, sweep, depth + 1)
 
     here = str(root)
@@ -139,12 +144,12 @@ def scan(root: Path) -> Iterator[tuple[str, str, bool, Stamp]]:
         yield from walk(here, "", "", 1)
 
 
-def _folders(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
-    """Return the visible folders in a folder; a link is followed once."""
+def _folders(folder: str, seen: set[tuple[int, int]], whole: bool) -> list[os.DirEntry[str]]:
+    """Return the visible folders in a folder, where a link is followed once; or the whole of those that are no links."""
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or not entry.is_dir():
+            if not entry.is_dir(follow_symlinks=not whole) or (entry.name.startswith(".") and not whole):
                 continue
             if entry.is_symlink():
                 status = entry.stat()
@@ -186,11 +191,11 @@ def no_garbage() -> Iterator[None]:
 class Index:
     """The entries below a folder, with the cache that keeps them.
 
-    `problem` says in one line why the cache could not be used; the entries are complete all the same.
+    `problem` says in one line why the cache could not be used; the entries are complete all the same. `whole`: as in `scan`.
     """
 
-    def __init__(self, root: Path, cached: bool = True) -> None:
-        self.root, self.problem = root, ""
+    def __init__(self, root: Path, cached: bool = True, whole: bool = False) -> None:
+        self.root, self.problem, self.whole = root, "", whole
         with no_garbage():
             self._read(cached)
 
@@ -200,7 +205,7 @@ class Index:
         known = self._cache.read() if self._cache else {}
         self.entries: list[Entry] = []
         changed = []
-        for path, sweep, is_sweep, stamp in scan(root):
+        for path, sweep, is_sweep, stamp in scan(root, self.whole):
             entry = known.pop(path, None)
             if entry is None or _is_old(entry, root, stamp) or entry.is_sweep != is_sweep:
                 entry = read_entry(root, path, is_sweep, stamp)

@@ -25,11 +25,11 @@ class Lock:
         """Lock the folder; wait up to `patience` seconds for an owner that is about to end."""
         self.folder, self.file = folder, folder / name
         self._stream = self._locked(time.monotonic() + patience)
-        self._stream.truncate(0)
-        self._stream.write(
-            f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n"
-        )
-        self._stream.flush()
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n"
+        # on a full disk, a lock that does not say whose it is holds as well; `trash` needs one to make room
+        with suppress(OSError):
+            os.ftruncate(self._stream.fileno(), 0)
+            os.write(self._stream.fileno(), owner.encode())
 
     def _locked(self, until: float) -> TextIO:
         while True:
@@ -42,7 +42,7 @@ class Lock:
                 owner = owner_of(stream)
                 stream.close()
                 raise FolderInUse(f"{self.folder} is in use by {owner}. Wait for it to end, or stop it.")
-            if self._is_the_file(stream):
+            if _is_the_file(stream, self.file):
                 if os.fstat(stream.fileno()).st_nlink == 1:
                     return stream
                 # the same file has another name, perhaps outside the folder: nothing is written into it
@@ -50,18 +50,26 @@ class Lock:
             # its owner released and removed it while we waited: another process may hold the new file
             stream.close()
 
-    def _is_the_file(self, stream: TextIO) -> bool:
-        try:
-            return os.fstat(stream.fileno()).st_ino == self.file.stat().st_ino
-        except FileNotFoundError:
-            return False
+    @property
+    def is_held(self) -> bool:
+        """Whether the lock file of the folder is still the one that is locked here: it may be removed, or the folder replaced."""
+        return not self._stream.closed and _is_the_file(self._stream, self.file)
 
     def release(self) -> None:
-        """Release the folder."""
+        """Release the folder; a lock file that is another one by now stays."""
         # a file that another process has open cannot be removed on Windows
         with suppress(PermissionError):
-            self.file.unlink(missing_ok=True)
+            if self.is_held:
+                self.file.unlink(missing_ok=True)
         self._stream.close()
+
+
+def _is_the_file(stream: TextIO, file: Path) -> bool:
+    """Return whether an open file is still the one of a path."""
+    try:
+        return os.fstat(stream.fileno()).st_ino == file.stat().st_ino
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def is_held(file: Path) -> bool:

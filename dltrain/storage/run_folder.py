@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
-from dltrain.errors import UNASKED, CheckpointProblem, ResourceProblem, typed
+from dltrain.errors import UNASKED, CheckpointProblem, FolderInUse, ResourceProblem, typed
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, EventLog
 from dltrain.storage.files import clear_temporary, overwrite, replace
@@ -58,7 +58,7 @@ class RunFolder:
         self.problems: list[str] = []  # what could not be written; the run is `degraded`, not lost
         self._columns: list[str] = []
         self._rows = GrowingFile(path / METRICS, self.note_problem)
-        self.events = EventLog(path, self.note_problem)
+        self.events = EventLog(path, self.note_problem, self.is_ours)
         self._saved_steps: list[int] = []  # checkpoints whose event is to be written
         self._hashes: dict[str, str] = {}  # of large files, from the time when they were written
         self._saved_at = time.monotonic()
@@ -90,7 +90,7 @@ class RunFolder:
     def append_row(self, row: Mapping[str, float]) -> None:
         """Add a row of metrics.csv; the first row names the columns, and later ones are a problem of the run.
 
-        A full disk keeps rows waiting. Raises ResourceProblem if the folder was deleted.
+        A full disk keeps rows waiting. Raises as `check_there`.
         """
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
@@ -107,9 +107,19 @@ class RunFolder:
         self.check_there()
         self._rows.write()
 
+    def is_ours(self) -> bool:
+        """Return whether no other process can hold the folder: it is there, and its lock file is the one that is locked here."""
+        return self._lock.is_held
+
     def check_there(self) -> None:
+        """Raise ResourceProblem if the folder was deleted, FolderInUse if another process may have written to it meanwhile."""
         if not self.path.is_dir():
             raise ResourceProblem(f"{self.path} is missing: it was moved or deleted during the run.")
+        if not self.is_ours():
+            raise FolderInUse(
+                f"{self._lock.file} was removed or replaced during the run, so that another process may have written to the folder.\n"
+                f"Nothing more is written to it. To continue from its newest checkpoint: {typed('resume', self.path)}"
+            )
 
     def rows(self) -> Sequence[dict[str, float]]:
         """Return the rows of metrics.csv. Raises CheckpointProblem for a file that no run wrote."""
@@ -153,6 +163,7 @@ class RunFolder:
     ) -> None:
         """Write a checkpoint, in a thread if `background` is on. `averaged` must not change afterwards."""
         self.wait()
+        self.check_there()
         # what a checkpoint is resumed with is on the disk before it
         self.events.write()
         best_row = state["best_row"]
@@ -245,6 +256,7 @@ class RunFolder:
 
     def write_best(self, weights: dict[str, Tensor]) -> None:
         """Write the best weights to checkpoints/best.safetensors."""
+        self.check_there()
         self.checkpoints.mkdir(exist_ok=True)
         file = self.checkpoints / "best.safetensors"
         self._hashes["checkpoints/best.safetensors"] = checkpoint.write_safetensors(file, weights)
@@ -265,10 +277,16 @@ class RunFolder:
     # summary.json -------------------------------------------------------------------------------------------------
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
+        self.check_there()
         replace(self.path / "summary.json", json.dumps(summary, indent=2, default=str).encode() + b"\n")
 
     def write_ending(self, summary: Mapping[str, Any]) -> None:
-        """Write how a run ended. On a full disk, its status and reason take the place of the former summary."""
+        """Write how a run ended. On a full disk, its status and reason take the place of the former summary.
+
+        Write nothing where another process may have written to the folder.
+        """
+        if not self.is_ours():
+            return
         try:
             self.write_summary(summary)
         except OSError:
@@ -281,9 +299,10 @@ class RunFolder:
                 overwrite(file, content.ljust(room))
 
     def write_manifest(self) -> None:
-        """Write the hashes of all records, as the last file of a run."""
+        """Write the hashes of all records, as the last file of a run; none where another process may have written to the folder."""
         self.finish_saving()
-        manifest.write(self.path, manifest.covered(self.path), self._hashes)
+        if self.is_ours():
+            manifest.write(self.path, manifest.covered(self.path), self._hashes)
 
 
 def forget_rows(folder: Path) -> None:

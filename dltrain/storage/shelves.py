@@ -11,13 +11,13 @@ import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
-from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem
+from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, typed
 from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD
 from dltrain.storage.index import CACHE, is_named, scan
 from dltrain.storage.lock import Lock, is_held
@@ -26,8 +26,9 @@ from dltrain.storage.summary import read_json
 Shelf = Literal["archive", "trash"]
 SHELVES: tuple[Shelf, ...] = ("archive", "trash")
 HOME = ".dltrain"
-# in the trash, while it is emptied
+# beside the trash, while it is emptied
 _DELETING = ".deleting-"
+LOCKS = ("run.lock", "sweep.lock")
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,40 @@ def place_of(folder: Path) -> Place:
         raise CheckpointProblem(
             f"{folder} is a job of a sweep, whose ranking needs it. The whole sweep: {folder.parent}"
         )
-    parts = folder.parts
-    for i in range(len(parts) - 1, 1, -1):
-        if parts[i - 2] == HOME and parts[i - 1] in SHELVES and i + 1 < len(parts):
-            return Place(Path(*parts[: i - 2], parts[i]), PurePath(*parts[i + 1 :]), _shelf(parts[i - 1]))
-    if len(parts) < 4:
+    if (shelved := _on_a_shelf(folder)) is not None:
+        return shelved
+    if len(folder.parts) < 4:
         raise CheckpointProblem(f"{folder} lies in no output folder: runs lie in OUTPUT/NAME/RUN.")
     output = _output_of(folder)
     return Place(output, folder.relative_to(output))
 
 
+def _on_a_shelf(folder: Path) -> Place | None:
+    """Return the place of a real path on a shelf; None for one that is on none."""
+    parts = folder.parts
+    for i in range(len(parts) - 1, 1, -1):
+        if parts[i - 2] == HOME and parts[i - 1] in SHELVES and i + 1 < len(parts):
+            return Place(Path(*parts[: i - 2], parts[i]), PurePath(*parts[i + 1 :]), _shelf(parts[i - 1]))
+    return None
+
+
+def check_not_shelved(folder: Path) -> None:
+    """Raise CheckpointProblem, with the way back, for a run or sweep in the archive or the trash: nothing is trained there."""
+    place = _on_a_shelf(Path(os.path.realpath(folder)))
+    if place is not None:
+        where = "archived" if place.shelf == "archive" else "in the trash"
+        whole = folder.parent if (folder.parent / SWEEP_RECORD).is_file() else folder
+        raise CheckpointProblem(
+            f"{folder} is {where}, where nothing is trained. To bring it back: {typed('restore', whole)}"
+        )
+
+
 def _output_of(folder: Path) -> Path:
-    """Return the output folder of a run: `outputs` here, or what is left of its path without its name."""
+    """Return the output folder of a run: `outputs` here, or what is left of its path without its name.
+
+    The name is from the record of a run that may be a stranger's: of a run below the working folder, it leads to a folder
+    within that, or to one that is called `outputs`.
+    """
     here = Path(os.path.realpath(OUTPUT))
     if folder != here and folder.is_relative_to(here):
         return here
@@ -86,9 +109,12 @@ def _output_of(folder: Path) -> Path:
         # a stranger's summary.json may name the folders above his own
         name = ()
     above = folder.parent.parts
-    return folder.parents[
-        len(name) if name and above[-len(name) :] == name and len(name) + 2 < len(above) else 1
-    ]
+    is_named = bool(name) and above[-len(name) :] == name and len(name) + 2 < len(above)
+    output, bottom = folder.parents[len(name) if is_named else 1], here.parent
+    if not folder.is_relative_to(bottom) or output.name == OUTPUT.name:
+        return output
+    least = bottom / PurePath(*folder.parent.relative_to(bottom).parts[:1])
+    return output if output.is_relative_to(least) else least
 
 
 def _shelf(name: str) -> Shelf:
@@ -97,7 +123,7 @@ def _shelf(name: str) -> Shelf:
 
 def check_idle(folder: Path) -> None:
     """Raise FolderInUse where a process trains in a run, in a job of a sweep, or drives the sweep."""
-    files = [folder / "run.lock", folder / "sweep.lock"]
+    files = [folder / name for name in LOCKS]
     with suppress(OSError), os.scandir(folder) as entries:
         files += [Path(entry.path) / "run.lock" for entry in entries if entry.is_dir(follow_symlinks=False)]
     for file in files:
@@ -132,24 +158,22 @@ def move(place: Place, target: Place) -> None:
     """Move a folder, in one rename. Raises CheckpointProblem, FolderInUse, and ResourceProblem with the system's reason."""
     check_move(place, target)
     source, wanted = place.folder, target.folder
-    # a run begins only where it gets this lock
-    lock = Lock(source) if not (source / SWEEP_RECORD).is_file() else None
+    # a run or a sweep begins only where it gets this lock
+    lock = Lock(source, name="sweep.lock" if (source / SWEEP_RECORD).is_file() else "run.lock")
     try:
-        if lock is not None and os.name == "nt":
+        if os.name == "nt":
             # Windows does not rename a folder with an open file
             lock.release()
         wanted.parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, wanted)
-        if lock is not None:
-            lock.file = wanted / lock.file.name
+        lock.file = wanted / lock.file.name
     except OSError as error:
         reason = "it lies on another disk" if error.errno == errno.EXDEV else error.strerror
         raise ResourceProblem(
             f"{source} cannot be moved to {wanted}: {reason}. It is where it was."
         ) from None
     finally:
-        if lock is not None:
-            lock.release()
+        lock.release()
     if place.shelf is not None:
         _remove_empty(place)
 
@@ -171,7 +195,7 @@ def shelved(output: Path, text: str) -> list[Place]:
     found = []
     for shelf in SHELVES:
         root = shelf_of(output, shelf)
-        for path, sweep, _, _ in scan(root) if root.is_dir() else ():
+        for path, sweep, _, _ in scan(root, whole=True) if root.is_dir() else ():
             former = os.path.join(os.path.realpath(output), path)
             if not sweep and (is_named(path, text) or former == os.path.realpath(text)):
                 found.append(Place(Path(os.path.realpath(output)), PurePath(path), shelf))
@@ -218,24 +242,72 @@ def trashes(base: Path) -> Iterator[Path]:
     shelf = base / HOME / "trash"
     if shelf.is_dir() and not shelf.is_symlink() and not shelf.parent.is_symlink():
         yield from sorted(
-            Path(entry.path)
-            for entry in os.scandir(shelf)
-            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(_DELETING)
+            Path(entry.path) for entry in os.scandir(shelf) if entry.is_dir(follow_symlinks=False)
         )
+
+
+def discarded(trash: Path) -> Iterator[tuple[str, bool]]:
+    """Yield all that lies in the trash of an output folder, by path from it, and whether it is a run or sweep.
+
+    What is neither is one item for each file, and for each folder without a run below. Links are not followed.
+    """
+    runs = {path for path, sweep, _, _ in scan(trash, whole=True) if not sweep}
+    if "" in runs:
+        yield "", True
+        return
+    above = {"/".join(path.split("/")[:i]) for path in runs for i in range(1, path.count("/") + 1)}
+    waiting = [""]
+    while waiting:
+        here = waiting.pop()
+        for entry in sorted(os.scandir(trash / here), key=lambda entry: entry.name):
+            path = f"{here}/{entry.name}" if here else entry.name
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if path in above and is_folder:
+                waiting.append(path)
+            elif entry.name != CACHE:
+                yield path, path in runs and is_folder
 
 
 def empty(base: Path) -> None:
     """Delete the trash of all output folders in a folder, for good, and the rest of an interrupted deletion.
 
-    Each is first renamed, so that nothing half-deleted can be restored. Links are deleted, not followed.
+    Each is first renamed, so that nothing half-deleted can be restored. Links are deleted, not followed. Raises FolderInUse, and
+    deletes nothing, where a process trains in one.
     """
-    shelf = base / HOME / "trash"
-    for trash in trashes(base):
-        os.rename(trash, shelf / f"{_DELETING}{secrets.token_hex(4)}")
-    if shelf.is_dir() and not shelf.is_symlink():
-        for entry in list(os.scandir(shelf)):
+    home, found = base / HOME, list(trashes(base))
+    _check_unused(found)
+    renamed = {trash: home / f"{_DELETING}{secrets.token_hex(4)}" for trash in found}
+    for trash, away in renamed.items():
+        os.rename(trash, away)
+    try:
+        # one may have been resumed meanwhile
+        _check_unused(list(renamed.values()))
+    except FolderInUse:
+        for trash, away in renamed.items():
+            os.rename(away, trash)
+        raise
+    if home.is_dir() and not home.is_symlink():
+        for entry in list(os.scandir(home)):
             if entry.name.startswith(_DELETING) and entry.is_dir(follow_symlinks=False):
                 _delete(Path(entry.path))
         with suppress(OSError):
-            shelf.rmdir()
-            shelf.parent.rmdir()
+            (home / "trash").rmdir()
+        with suppress(OSError):
+            home.rmdir()
+
+
+def _check_unused(folders: Sequence[Path]) -> None:
+    """Raise FolderInUse where a process trains anywhere below the folders."""
+    waiting = list(map(str, folders))
+    while waiting:
+        here = waiting.pop()
+        # what is nested too deep for the system is deleted all the same, see `flatten`
+        with suppress(OSError), os.scandir(here) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.name in LOCKS and is_held(Path(entry.path)):
+                    raise FolderInUse(
+                        f"{here} is in use: it is training, or {entry.name} cannot be read. Nothing was deleted.\n"
+                        "Wait for it to end, or stop it."
+                    )

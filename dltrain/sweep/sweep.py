@@ -17,7 +17,7 @@ from dltrain.config.schema import Config, run_name
 from dltrain.errors import DENIED, CheckpointProblem, ResourceProblem, UserError, assigned
 from dltrain.run.destinations import say_left_out
 from dltrain.storage import manifest
-from dltrain.storage.folder_names import SWEEP_STUDY, check_writable, new_folder
+from dltrain.storage.folder_names import SWEEP_STUDY, check_place, new_folder
 from dltrain.storage.job_names import job_folders
 from dltrain.sweep.backends import pool, protocol
 from dltrain.sweep.backends.protocol import CompleteBackend
@@ -93,7 +93,7 @@ def run_sweep(
     again = f"repeat the whole command of the sweep, with {assigned('sweep.resume', asked)}"
     say_left_out(plan.first, rights.door(plan.first.trust), again)
     if asked is None:
-        check_writable(plan.first.output)
+        check_place(plan.first.output, run_name(plan.first))
     else:
         check_equal(asked, plan)
     if not plan.settings["dry_run"]:

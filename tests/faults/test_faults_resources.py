@@ -23,7 +23,7 @@ from faults import EVERYTHING, at_step, checkpoints, equal, everything, flip_byt
 
 from dltrain.data.errors import DataError
 from dltrain.data.streaming import WorkerPool
-from dltrain.errors import ResourceProblem, UserError
+from dltrain.errors import FolderInUse, ResourceProblem, UserError
 from dltrain.loggers.tensorboard import EventFile
 from dltrain.storage import checkpoint
 from dltrain.storage.run_folder import RunFolder
@@ -205,6 +205,39 @@ def test_11_folder_that_vanishes_ends_the_run_and_is_not_made_again(
     assert ended.value.exit_code == 6
     assert not list(workdir.glob("outputs/bad/*"))
     assert dltrain("resume", workdir / "moved", "quiet=true") == 0
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+@pytest.mark.parametrize("how", ["its lock is removed", "a copy is in its place"])
+def test_17_a_run_that_no_longer_holds_its_folder_writes_nothing_more(
+    dltrain, workdir, monkeypatch, how, background
+):
+    """As after a laptop's sleep: the folder was copied back, or the lock removed, and another process took over and ended."""
+    left = []
+
+    def taken_over(trainer):
+        path = trainer.folder.path
+        trainer.folder.finish_saving()
+        if how == "its lock is removed":
+            (path / "run.lock").unlink()
+        else:
+            path.rename(workdir / "moved")
+            shutil.copytree(workdir / "moved", path)
+            (path / "run.lock").unlink()
+        left.append({file: file.read_bytes() for file in path.resolve().rglob("*") if file.is_file()})
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 25, taken_over)
+        with pytest.raises(FolderInUse, match=r"run.lock was removed or replaced during the run") as ended:
+            dltrain(*USUAL, f"checkpoint.background={background}")
+    assert ended.value.exit_code == 9
+    (run,) = (workdir / "outputs" / "bad").resolve().iterdir()
+    now = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    (before,) = left
+    changed = {file.name for file in {*now, *before} if now.get(file) != before.get(file)}
+    assert changed <= {"run.log"}
+    assert dltrain("resume", run, "quiet=true") == 0
+    assert dltrain("verify", run) == 0
 
 
 # 22, 23: memory ---------------------------------------------------------------------------------------------------

@@ -294,6 +294,34 @@ def test_words_of_ones_own_for_a_missing_text_are_known_to_onnx(worded, workdir)
     np.testing.assert_allclose(found, with_texts(worded, "color", TEXTS, REST, workdir), atol=1e-5)
 
 
+def test_the_cases_of_a_word_are_bounded():
+    """Found by a hostile tester: circled letters and Roman numerals have two cases, and are no letters."""
+    from dltrain.run.deployed import cases
+
+    circled, roman = "".join(map(chr, range(0x24D0, 0x24EA))), "".join(map(chr, range(0x2170, 0x217A)))
+    for word in (circled, roman, "abcdefghi", "ſ" * 9, "ǆ" * 30):
+        assert {word.lower(), word.upper()} <= cases(word)
+        assert len(cases(word)) <= 5
+    assert len(cases("abcdefgh")) == 2**8
+    assert cases("ⓐ") == {"ⓐ", "Ⓐ"}
+    assert len(cases("abcde", 4)) == 3
+
+
+def test_very_many_words_for_a_missing_value_take_little_room(worded, workdir, monkeypatch):
+    made, facts = [], exporting.Deployed.facts
+    monkeypatch.setattr(
+        exporting.Deployed, "facts", lambda deployed: made.append(deployed) or facts(deployed)
+    )
+    worded.export("safetensors", "all")
+    monkeypatch.setattr("dltrain.run.deployed._MANY", 10)
+    worded.export("safetensors", "few")
+    whole, few = ({**next(c.codes for c in one.columns if c.kind == "text")} for one in (made[0], made[-1]))
+    assert few.keys() <= whole.keys()
+    # the known words have at most four letters
+    assert {"nUlL", "n/A", "#N/a n/A"} <= few.keys()
+    assert len(few) <= len(made[0].missing) * 2**4 + 3
+
+
 def test_an_export_that_misreads_a_missing_text_is_not_kept(worded, workdir, monkeypatch):
     """The data of the run have no `Unbekannte Farbe`; the check looks for it nevertheless."""
     facts = exporting.Deployed.facts
@@ -303,7 +331,9 @@ def test_an_export_that_misreads_a_missing_text_is_not_kept(worded, workdir, mon
         return whole | {"missing": [word for word in whole["missing"] if word != "unbekannte farbe"]}
 
     monkeypatch.setattr(exporting.Deployed, "facts", forgetful)
-    monkeypatch.setattr("dltrain.run.deployed.cases", lambda word: {word.lower()} - {"unbekannte farbe"})
+    monkeypatch.setattr(
+        "dltrain.run.deployed.cases", lambda word, letters: {word.lower()} - {"unbekannte farbe"}
+    )
     with pytest.raises(errors.CheckFailed, match="differs from the run by"):
         worded.export("safetensors", "out")
 

@@ -8,7 +8,7 @@ import json
 import os
 import random
 import re
-import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,8 @@ from dltrain.commands import trash as trash_verb
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.storage import lock as locks
 from dltrain.storage import shelves
-from dltrain.storage.folder_names import OUTPUT
-from dltrain.storage.index import CACHE
+from dltrain.storage.folder_names import OUTPUT, check_place
+from dltrain.storage.index import CACHE, scan
 from dltrain.storage.lock import Lock
 from dltrain.storage.summary import read_summary
 
@@ -32,7 +32,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != "tags.json"
+        if file.is_file() and file.name not in ("tags.json", "run.lock")
     }
 
 
@@ -48,13 +48,21 @@ class Model:
         self.shelf: dict[Path, str | None] = {}
         self.tags: dict[Path, set[str]] = {}
         self.content: dict[Path, dict[str, bytes]] = {}
+        self.training: dict[Path, Lock] = {}
+        # what a user put into the trash by hand
+        self.notes: set[Path] = set()
 
     def add(self, path: Path) -> None:
+        make_run(path, tags=["own"])
         self.shelf[path], self.tags[path], self.content[path] = None, {"own"}, content(path)
 
     def place(self, path: Path) -> Path:
         shelf = self.shelf[path]
         return path if shelf is None else Path(".dltrain", shelf, *path.parts)
+
+    def trash(self) -> list[Path]:
+        """Return the runs in the trash."""
+        return [path for path, shelf in self.shelf.items() if shelf == "trash"]
 
     def check(self) -> None:
         for path in self.shelf:
@@ -62,23 +70,63 @@ class Model:
             assert where(path.name) == [place]
             assert content(place) == self.content[path]
             assert set(read_summary(place)["tags"]) == self.tags[path]
+        assert all(note.read_text() == "mine" for note in self.notes)
+
+
+# of many parts, hidden ones, and another output folder, which has the name that a trash has while it is emptied
+PLACES = (
+    "outputs/n0",
+    "outputs/n1",
+    "outputs/n1",
+    "outputs/a/b/c/d/e",
+    "outputs/.hidden/x",
+    ".deleting-mine/n",
+)
 
 
 @pytest.mark.parametrize("sequences", [100, pytest.param(1000, marks=pytest.mark.ci)])
 def test_random_sequences_lose_nothing(workdir, sequences):
     draws = random.Random(17)
-    model, seen = Model(), set()
-    for number in range(4):
-        model.add(make_run(OUTPUT / f"n{number % 2}" / stamp(number), tags=["own"]))
+    model, seen, emptied = Model(), set(), set()
+    for number, place in enumerate(PLACES):
+        model.add(Path(place) / stamp(number))
     for sequence in range(sequences):
         for _ in range(draws.randrange(1, STEPS)):
             path = draws.choice(list(model.shelf))
-            act = draws.choice(["tag", "untag", "archive", "trash", "restore"])
-            step(model, path, act, draws)
+            act = draws.choice(["tag", "untag", "archive", "trash", "restore", "train", "note", "empty"])
+            if act == "empty":
+                emptied.add(empty(model))
+            else:
+                step(model, path, act, draws)
         seen |= set(model.shelf.values())
         if sequence % 10 == 0 or sequence == sequences - 1:
             model.check()
     assert seen == {None, "archive", "trash"}, "each place was tried"
+    assert emptied == {"nothing", "something", "in use"}
+    for lock in model.training.values():
+        lock.release()
+
+
+def empty(model: Model) -> str:
+    """Empty the trash, which asks where it deletes anything, and makes its runs again."""
+    gone = model.trash()
+    if not gone and not model.notes:
+        trash_verb.delete(Path.cwd(), False, False, "again")
+        return "nothing"
+    with pytest.raises(UserError, match=f"deletes {len(gone) + len(model.notes)} (folder|item)s? for good"):
+        trash_verb.delete(Path.cwd(), False, False, "again")
+    if any(path in model.training for path in gone):
+        with pytest.raises(FolderInUse, match="Nothing was deleted"):
+            trash_verb.delete(Path.cwd(), True, False, "again")
+        model.check()
+        return "in use"
+    trash_verb.delete(Path.cwd(), True, False, "again")
+    assert not Path(".dltrain/trash").exists()
+    model.notes.clear()
+    for path in gone:
+        assert where(path.name) == []
+        model.add(path)
+    return "something"
 
 
 def step(model: Model, path: Path, act: str, draws: random.Random) -> None:
@@ -88,16 +136,32 @@ def step(model: Model, path: Path, act: str, draws: random.Random) -> None:
         word = draws.choice(["own", "a", "b"])
         package.tag(place, **{"add" if act == "tag" else "remove": [word]})
         model.tags[path] = model.tags[path] | {word} if act == "tag" else model.tags[path] - {word}
-    elif act == "restore":
-        if model.shelf[path] is None:
-            with pytest.raises(CheckpointProblem, match="neither in the archive nor in the trash"):
-                package.restore(name)
+    elif act == "train":
+        # a process trains in it, or ends
+        lock = model.training.pop(path, None)
+        if lock is None:
+            model.training[path] = Lock(place)
         else:
-            assert package.restore(draws.choice([name, path, place])) == [Path.cwd() / path]
-            model.shelf[path] = None
+            lock.release()
+    elif act == "note":
+        note = Path(".dltrain/trash/outputs") / draws.choice(["note", ".note", "kept/note"])
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text("mine")
+        model.notes.add(note)
+    elif act == "restore" and model.shelf[path] is None:
+        with pytest.raises(CheckpointProblem, match="neither in the archive nor in the trash"):
+            package.restore(name)
     elif model.shelf[path] == act:
         with pytest.raises(CheckpointProblem, match="already"):
             getattr(package, act)(place)
+    elif path in model.training:
+        with pytest.raises(FolderInUse, match="it is training"):
+            getattr(package, act)(place)
+    elif act == "restore":
+        # the end of a name finds runs of `outputs`
+        names = [name, path, place] if path.parts[0] == "outputs" else [path, place]
+        assert package.restore(draws.choice(names)) == [Path.cwd() / path]
+        model.shelf[path] = None
     else:
         getattr(package, act)(place)
         model.shelf[path] = act
@@ -154,7 +218,7 @@ def test_a_kill_at_any_call_leaves_each_folder_in_one_place(workdir, monkeypatch
             after = content(place)
             assert {key: after[key] for key in before} == before
             left = {name for name in after if not re.fullmatch(r"\.tags\.json\.\w+\.tmp", name)}
-            assert left - set(before) <= {"run.lock", ".tags.lock"}
+            assert left - set(before) <= {"run.lock", "sweep.lock", ".tags.lock"}
         if not died:
             break
         number += 1
@@ -179,14 +243,22 @@ def dying(call, count, last):
 
 def test_the_printed_command_undoes_a_move(run, dltrain, capsys):
     other = make_run(Path("my results") / "a" / "b" / stamp(1), name="a/b")
+    odd = make_run(OUTPUT / "new\nline's \\ \x1b[31m" / stamp(2))
     for verb in ("archive", "trash"):
-        for folder in (run, other):
+        for folder in (run, other, odd):
             before = content(folder)
             assert dltrain(verb, folder) == 0
             *_, undo = capsys.readouterr().out.splitlines()
-            assert dltrain(*shlex.split(undo.removeprefix("To undo: dltrain "))) == 0
+            assert undo.isprintable()
+            assert dltrain(*words_of(undo.removeprefix("To undo: dltrain "))) == 0
             assert content(folder) == before
             capsys.readouterr()
+
+
+def words_of(line: str) -> list[str]:
+    """Return the words of a command line as bash has them; shlex does not know $'…'."""
+    said = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
+    return said.stdout.decode().split("\0")[:-1]
 
 
 # What is refused --------------------------------------------------------------------------------------------------
@@ -242,6 +314,62 @@ def test_a_sweep_stays_while_a_job_or_its_driver_runs(workdir):
     refused(CheckpointProblem, "is a job of a sweep", lambda: package.trash(sweep / "1"))
     package.trash(sweep)
     assert not sweep.exists()
+
+
+def test_no_sweep_begins_where_one_is_moved(workdir, monkeypatch):
+    """The driver of a sweep gets its lock before it looks at the folder, or never."""
+    from dltrain.sweep.sweep import locked
+
+    sweep, rename = make_sweep(OUTPUT / "s" / stamp(0), [{}]), os.rename
+
+    def meanwhile(source, target):
+        with pytest.raises(FolderInUse), locked(Path(source)):
+            pass
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", meanwhile)
+    (moved,) = package.archive(sweep)
+    assert sorted(path.name for path in moved.iterdir()) == ["0", "sweep.json"]
+
+
+def test_nothing_trains_on_a_shelf(run, dltrain):
+    sweep = make_sweep(OUTPUT / "s" / stamp(5), [{}])
+    archived, trashed = package.archive(sweep)[0], package.trash(run)[0]
+    refused(CheckpointProblem, f"in the trash.*restore {trashed}", lambda: dltrain("resume", trashed))
+    refused(CheckpointProblem, f"archived.*restore {archived}", lambda: dltrain("resume", archived / "0"))
+    from dltrain.sweep.record import resumed_texts
+
+    refused(
+        CheckpointProblem,
+        f"archived.*restore {archived}",
+        lambda: resumed_texts([f"sweep.resume={archived}"]),
+    )
+
+
+def test_a_full_disk_does_not_keep_runs_out_of_the_trash(run, monkeypatch):
+    """A rename takes no room; what the lock says of its owner does."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    lock = Lock(run)
+    refused(FolderInUse, "it is training", lambda: package.trash(run))
+    lock.release()
+    assert package.trash(run) == [Path.cwd() / ".dltrain/trash" / run]
+
+
+def test_a_lock_is_released_by_its_own_file_only(run):
+    mine = Lock(run)
+    assert mine.is_held
+    (run / "run.lock").unlink()
+    assert not mine.is_held
+    other = Lock(run)
+    mine.release()
+    assert other.is_held
+    assert locks.is_held(run / "run.lock")
+    other.release()
+    assert not (run / "run.lock").exists()
 
 
 def test_none_is_moved_where_one_cannot(run):
@@ -308,12 +436,33 @@ def test_names_of_several_parts_move_whole(workdir, monkeypatch):
     assert outside.is_dir()
 
 
+@pytest.mark.parametrize("here, run, name, moved", [
+    # what a record calls its name leads to a folder of the working folder, or to one called outputs
+    ("home/me", "home/me/results/x/r1", "home/me/results/x", "home/me/.dltrain/archive/results/x/r1"),
+    ("home/me", "home/me/results/x/r1", "me/results/x", "home/me/.dltrain/archive/results/x/r1"),
+    ("home/me", "home/me/results/x/r1", "results/x", "home/me/.dltrain/archive/results/x/r1"),
+    ("home/me", "home/me/results/x/r1", "x", "home/me/.dltrain/archive/results/x/r1"),
+    ("home/me", "home/me/results/r1", "results", "home/me/.dltrain/archive/results/r1"),
+    ("home/me", "home/me/deep/results/a/b/r1", "a/b", "home/me/deep/.dltrain/archive/results/a/b/r1"),
+    ("home/me/outputs/a", "home/me/outputs/a/b/r1", "a/b", "home/me/.dltrain/archive/outputs/a/b/r1"),
+    ("home/me/a/b", "home/me/a/b/r1", "me/a/b", "home/me/a/.dltrain/archive/b/r1"),
+    ("home", "other/results/a/b/r1", "a/b", "other/.dltrain/archive/results/a/b/r1"),
+])  # fmt: skip
+def test_a_record_does_not_choose_a_place_above_the_working_folder(
+    workdir, monkeypatch, here, run, name, moved
+):
+    folder = make_run(workdir / run, name=name)
+    (workdir / here).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(workdir / here)
+    assert package.archive(folder) == [workdir / moved]
+
+
 def test_nothing_comes_back_through_a_link(run, tmp_path_factory):
     far = tmp_path_factory.mktemp("far")
     make_run(far / stamp(7))
     Path(".dltrain/archive/outputs").mkdir(parents=True)
     Path(".dltrain/archive/outputs/n").symlink_to(far)
-    refused(CheckpointProblem, "links", lambda: package.restore("0007"))
+    refused(CheckpointProblem, "neither in the archive", lambda: package.restore("0007"))
 
 
 def test_the_default_output_is_that_of_the_knob():
@@ -348,6 +497,78 @@ def test_only_the_trash_is_emptied_and_links_stay_whole(run, dltrain, capsys, tm
     assert where(run.name) == []
     assert where(kept.name) == [Path(".dltrain/archive") / kept]
     assert dltrain("trash", "--empty") == 0
+
+
+def test_all_that_is_deleted_is_listed(run, dltrain, capsys):
+    """What listings leave out, since it is hidden, deep or no run, is not deleted without a question."""
+    deep = make_run(OUTPUT / "a/b/c/d/e" / stamp(1))
+    odd = make_run(Path(".deleting-mine/.hidden") / stamp(2))
+    package.trash(run, deep, odd)
+    trash = Path(".dltrain/trash")
+    (trash / "outputs/a/b/notes").mkdir()
+    (trash / "outputs/a/b/notes/file").write_text("x")
+    (trash / "outputs/link").symlink_to(Path.cwd())
+    (trash / "outputs/half/RUN").mkdir(parents=True)
+    capsys.readouterr()
+    assert dltrain("trash", "--list", "--json") == 0
+    items = {
+        str(Path(item["path"]).relative_to(trash.absolute())): item["status"]
+        for item in json.loads(capsys.readouterr().out)["trash"]
+    }
+    assert items == {
+        str(run): "completed", str(deep): "completed", str(odd): "completed", "outputs/a/b/notes": "no run",
+        "outputs/link": "no run", "outputs/half": "no run",
+    }  # fmt: skip
+    with pytest.raises(UserError, match="deletes 6 folders for good"):
+        dltrain("trash", "--empty")
+    assert package.restore(deep) == [deep.absolute()]
+    assert dltrain("trash", "--empty", "--yes") == 0
+    assert "5 folders deleted for good" in capsys.readouterr().out
+    assert deep.is_dir()
+    assert not Path(".dltrain").exists()
+
+
+def test_a_run_that_was_resumed_in_the_trash_is_not_deleted(run, monkeypatch):
+    other = make_run(Path("results") / "n" / stamp(1))
+    (trashed, _) = package.trash(run, other)
+    lock = Lock(trashed)
+    refused(FolderInUse, "Nothing was deleted", lambda: shelves.empty(Path.cwd()))
+    lock.release()
+    # begun after the first look
+    rename, held = os.rename, []
+
+    def begins(source, target):
+        held.extend([] if held else [Lock(trashed)])
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", begins)
+        with pytest.raises(FolderInUse, match="Nothing was deleted"):
+            shelves.empty(Path.cwd())
+    assert read_summary(trashed)["status"] == "completed"
+    held[0].release()
+    shelves.empty(Path.cwd())
+    assert not Path(".dltrain").exists()
+
+
+def test_the_trash_of_another_folder_is_not_emptied_through_a_link(run, tmp_path_factory):
+    victim = tmp_path_factory.mktemp("victim")
+    for left in (".deleting-a", "trash/.deleting-a", "trash/outputs/n"):
+        (victim / ".dltrain" / left).mkdir(parents=True)
+    Path(".dltrain").symlink_to(victim / ".dltrain")
+    before = sorted(victim.rglob("*"))
+    shelves.empty(Path.cwd())
+    assert sorted(victim.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", [".hidden", "a/.b", "a/b/c/d", "a/b/c/d/e"])
+def test_a_name_whose_runs_no_listing_shows_is_refused(workdir, name):
+    with pytest.raises(UserError, match="no listing would show its runs"):
+        check_place("outputs", name)
+    check_place("outputs", "a/b/c")
+    make_run(OUTPUT / "a/b/c" / stamp(0))
+    make_run(OUTPUT / name / stamp(1))
+    assert [path for path, *_ in scan(OUTPUT)] == [f"a/b/c/{stamp(0)}"]
 
 
 @pytest.mark.parametrize("answer, gone", [("delete\n", True), ("yes\n", False), ("", False)])

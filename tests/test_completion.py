@@ -117,7 +117,7 @@ def test_an_unknown_shell_is_refused_with_the_commands(dltrain):
 
 SHELLS = {
     "bash": ["bash", "--norc", "-c", '. ./script; COMP_LINE="$1"; COMP_POINT=${#1}; _dltrain; printf "%s\\n" "${COMPREPLY[@]}"', "-"],
-    "zsh": ["zsh", "-f", "-c", 'compdef() { :; }; compadd() { print -l -- ${@[5,-1]}; }; . ./script; BUFFER="$1"; CURSOR=${#1}; _dltrain',
+    "zsh": ["zsh", "-f", "-c", 'compdef() { :; }; compadd() { print -l -- $@; }; . ./script; BUFFER="$1"; CURSOR=${#1}; _dltrain',
             "-"],
     "fish": ["fish", "--no-config", "-c", 'source script; complete -C "$argv[1]"'],
 }  # fmt: skip
@@ -145,6 +145,28 @@ def test_the_script_of_a_shell(workdir, monkeypatch, shell):
         "dltrain regularization=[l2,dro"
     )
     assert "resume" in offered("dltrain res")
+
+
+@pytest.mark.parametrize("name, line", [
+    ("outputs/a[1]/", "dltrain trash "), ("outputs/a[1]/R/", "dltrain trash outputs/a[1]/"),
+    ("n[1]", "dltrain predict "), ("dataset.path=a[1]/x", "dltrain dataset.path="), ("dataset.path=[1]x", "dltrain dataset.path="),
+    ("dataset.path=[1]", "dltrain dataset.path="), ("x=y[1]/", "dltrain show "), ("a]", "dltrain show "), ("a?*/", "dltrain show "),
+])  # fmt: skip
+def test_brackets_in_a_name_lead_to_no_other_file(workdir, name, line):
+    """Found by a hostile tester: `outputs/a[1]/R` was completed to what bash takes for `outputs/a1/R`."""
+    for letter in ("", "1"):
+        path = workdir / name.replace("[1]", letter).replace("?*", "bc").replace("]", letter)
+        path.mkdir(parents=True, exist_ok=True)
+    program = workdir / "dltrain"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' '{name}'\n")
+    program.chmod(0o755)
+    (workdir / "script").write_text(SCRIPTS["bash"])
+    typed = """PATH=.:$PATH; . ./script; COMP_LINE="$1"; COMP_POINT=${#1}; compopt() { :; }; _dltrain
+        word="${1##*[[:space:]]}"; eval "printf '%s\n' ${word%"${word##*[=:]}"}${COMPREPLY[0]}" """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", typed, "-", line], cwd=workdir, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [name]
 
 
 def test_names_that_a_shell_acts_upon_are_quoted(workdir):

@@ -6,15 +6,19 @@ from dltrain.errors import UserError, nearest
 
 BASH = """_dltrain() {
     local line="${COMP_LINE:0:COMP_POINT}" word candidate
+    # the words of a list, which keep their bracket; in any other place, brackets would stand for the names of files
+    local list='^[A-Za-z0-9_.]+=[[][A-Za-z0-9_.,-]*$' special
     word="${line##*[[:space:]]}"
     # readline replaces what follows the last = or : of the word
     local kept="${word%"${word##*[=:]}"}"
     COMPREPLY=()
     while IFS= read -r candidate; do
         [ -n "$candidate" ] || continue
+        special='*[!A-Za-z0-9_./,:=@%+-]*'
+        [[ "$candidate" =~ $list ]] && special='*[!][A-Za-z0-9_./,:=@%+-]*'
         candidate="${candidate#"$kept"}"
         # a name of a file may hold what the shell acts upon, such as $(…); words and keys need no quotes
-        [[ "$candidate" == *[!][A-Za-z0-9_./,:=@%+-]* ]] && printf -v candidate %q "$candidate"
+        [[ "$candidate" == $special ]] && printf -v candidate %q "$candidate"
         COMPREPLY+=("$candidate")
     done < <(dltrain complete "$line" 2>/dev/null)
     [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=/.,] ]] && compopt -o nospace
@@ -27,8 +31,9 @@ _dltrain() {
     local -a found
     found=("${(@f)$(dltrain complete "${BUFFER[1,$CURSOR]}" 2>/dev/null)}")
     local -a words names
-    # words and keys stand as they are; a name of a file may hold what the shell acts upon, such as $(…)
-    words=(${(M)found:#[][A-Za-z0-9_./,:=@%+-]##})
+    # words and keys stand as they are; a name of a file may hold what the shell acts upon, such as $(…), and brackets of a list
+    # would be looked up among the names of files
+    words=(${(M)found:#[A-Za-z0-9_./,:=@%+-]##})
     names=(${found:|words})
     compadd -Q -S '' -- $words
     compadd -S '' -- ${names:#}

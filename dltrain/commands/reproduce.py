@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from dltrain.commands.resume import newest_run, split_arguments, take_config_dir
+from dltrain.commands.verify import OWN_KEYS, words_of_others
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
@@ -48,6 +49,9 @@ def run(arguments: list[str]) -> int:
     from dltrain.run.reproduction import TOLERANCE, reproduce
 
     found = reproduce(path, config, door, replay, TOLERANCE if tolerance is None else tolerance)
+    if not found.where and (words := words_of_others(path, catalogue)):
+        # no replay shows how its keys are called
+        found.step, found.where = found.total, f"config.yaml, words: {words[0]}; expected {OWN_KEYS}"
     show(json.dumps(found.as_json(), indent=2) if as_json else page(found))
     if found.where:
         raise FindingsFailure(f"{path} was not reproduced: step {found.step} differs.")

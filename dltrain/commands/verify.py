@@ -29,6 +29,8 @@ Compares every record with its SHA-256, and the records with each other: rows, c
 reports, and the dataset where it is at hand. Exit code 10 with a line for each finding. What no hash can show is
 whether somebody rewrote all of them: dltrain reproduce RUN trains again.
 """
+# what `words` of config.yaml must be
+OWN_KEYS = "the word whose keys config.yaml has"
 
 
 def run(arguments: list[str]) -> int:
@@ -105,9 +107,17 @@ def verify_run(path: Path, catalogue: Catalogue, data: bool, trust: Sequence[str
     from dltrain.run.verification import Finding, verify
 
     verdict = verify(path, config, door, data)
-    for word in foreign_words(config, catalogue) if isinstance(config, Config) else ():
-        verdict.findings.append(Finding("config.yaml, words", word, "the word whose keys config.yaml has"))
+    for word in words_of_others(path, catalogue):
+        verdict.findings.append(Finding("config.yaml, words", word, OWN_KEYS))
     return verdict
+
+
+def words_of_others(path: Path, catalogue: Catalogue) -> list[str]:
+    """Return the words of a run's config.yaml whose keys are those of another word; none of a file that cannot be read."""
+    try:
+        return foreign_words(saved.load_bounded(path / "config.yaml"), catalogue)
+    except (UserError, OSError):
+        return []
 
 
 def door_of(config: Config, catalogue: Catalogue, trust: list[str]) -> Door | UserError:

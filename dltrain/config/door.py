@@ -23,19 +23,27 @@ from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, Pat
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.catalogue import Catalogue
+from dltrain.config.catalogue import Catalogue, Word
 from dltrain.config.declarations import check_installed
 from dltrain.config.groups import BY_NAME, LIST_GROUPS, Group
 from dltrain.config.schema import Config, Node
 from dltrain.errors import UserError, listing, nearest
 
-# Targets of shipped words of earlier versions, which saved configurations may still name.
-FORMER = frozenset(
-    f"torch.optim.{name}"
-    for name in (
-        "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD",
-    )
-)  # fmt: skip
+# Targets of shipped words of earlier versions, which saved configurations may still name: the words of each, by the keys that
+# tell them apart.
+_FORMER_WORDS: dict[str, dict[str, frozenset[str]]] = {
+    **{
+        f"torch.optim.{name}": {name.lower(): frozenset()}
+        for name in ("Adadelta", "Adafactor", "Adagrad", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop")
+    },
+    "torch.optim.Adam": {"adam": frozenset(), "amsgrad": frozenset({"amsgrad"})},
+    "torch.optim.SGD": {
+        "sgd": frozenset(), "gd": frozenset(), "momentum": frozenset({"momentum", "dampening"}),
+        "nesterov": frozenset({"momentum", "nesterov"}),
+    },
+}  # fmt: skip
+FORMER = frozenset(_FORMER_WORDS)
+_TELLING = frozenset().union(*(keys for words in _FORMER_WORDS.values() for keys in words.values()))
 
 
 def all_targets(catalogue: Catalogue) -> set[str]:
@@ -233,22 +241,30 @@ def door_for_saved(config: Config, catalogue: Catalogue, overrides: list[str]) -
     return door
 
 
-def foreign_words(config: Config, catalogue: Catalogue) -> list[str]:
-    """Return the shipped words of a saved configuration whose keys are those of another word, as `optimizer=amsgrad`.
+def foreign_words(content: Mapping[str, Any], catalogue: Catalogue) -> list[str]:
+    """Return the shipped words of a config.yaml whose keys are those of another word, as `optimizer=amsgrad`.
 
     Words of the user are left out, since their files may have changed.
     """
     found = []
-    for group, chosen in config.words.items():
-        nodes = config.plain.get(group) or {}
+    words = content.get("words")
+    for group, chosen in words.items() if isinstance(words, Mapping) else ():
+        nodes = content.get(group)
         for name in chosen if isinstance(chosen, list) else [chosen]:
-            word = catalogue.words.get(group, {}).get(str(name))
-            node = nodes.get(name, {}) if group in LIST_GROUPS else nodes
+            word = catalogue.words.get(str(group), {}).get(str(name))
+            node = nodes.get(name) if group in LIST_GROUPS and isinstance(nodes, Mapping) else nodes
             if word is None or not word.target or catalogue.root not in word.file.parents:
                 continue
-            if node.get("_target_") not in {word.target, *FORMER}:
+            if not isinstance(node, Mapping) or not _is_of(node, word):
                 found.append(f"{group}={name}")
     return found
+
+
+def _is_of(node: Mapping[str, Any], word: Word) -> bool:
+    """Return whether a saved node is that of a shipped word, in this version or in one whose words named torch's classes."""
+    target = node.get("_target_")
+    former = _FORMER_WORDS.get(str(target), {}).get(word.name)
+    return target == word.target or (former is not None and former == _TELLING & node.keys())
 
 
 class Call:

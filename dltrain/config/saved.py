@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.types import ChoiceSweep
 
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, leaves
-from dltrain.config.compose import check_lr
+from dltrain.config.compose import check_lr, parse, plain_value
 from dltrain.config.groups import OF_SWEEPS
-from dltrain.config.keys import LENGTH, is_safe
+from dltrain.config.keys import ELSEWHERE, LENGTH, is_safe
 from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import (
@@ -63,6 +64,47 @@ def flat(content: Mapping[str, Any]) -> dict[str, Any]:
     words = content.get("words")
     values = {key: value for key, value in leaves(content) if not key.startswith("words.")}
     return values | (dict(words) if isinstance(words, Mapping) else {})
+
+
+def contradicted(content: Mapping[str, Any], texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield what was asked of a run, `key=value`, where its saved configuration has another value, with that value.
+
+    Keys that a resumed run may change are left out, and values that the run replaces by others, such as auto. Of several values of
+    an axis, the configuration has one.
+    """
+    known = flat(content)
+    free = {*OVERLAYS, *LENGTH, *ELSEWHERE} - {"lr"}
+    last = {text.lstrip("+").partition("=")[0]: text for text in texts if not text.startswith("~")}
+    for key, text in last.items():
+        if key not in known or key in free or is_safe(key):
+            continue
+        try:
+            (asked,) = parse([text], None)
+        except UserError:
+            # `rerun` takes YAML that Hydra's grammar does not, such as %d/%m/%Y
+            continue
+        value = asked.value()
+        values = value.list if isinstance(value, ChoiceSweep) else [value]
+        if not any(_may_be(plain_value(value), known[key], key) for value in values):
+            yield text, known[key]
+
+
+def _may_be(asked: Any, now: Any, key: str) -> bool:
+    """Return whether a value of a saved configuration may be the one that was asked for."""
+    if key in GROUPS:
+        if not isinstance(asked, str | list):
+            # a pattern of words
+            return True
+        then, found = ([*names] if isinstance(names, list) else [names] for names in (asked, now))
+        return [name for name in then if name != "none"] == [name for name in found if name != "none"]
+    if isinstance(asked, list) and isinstance(now, list) and len(asked) == len(now):
+        return all(_may_be(one, other, "") for one, other in zip(asked, now, strict=True))
+    is_plain = isinstance(asked, bool | int | float) or (
+        isinstance(asked, str) and asked != "auto" and "${" not in asked
+    )
+    # what the run replaced: an expression, null, or a text that stands for a number
+    is_alike = isinstance(now, str) == isinstance(asked, str) and not isinstance(now, list | dict | None)
+    return not (is_plain and is_alike) or asked == now or (asked != asked and now != now)
 
 
 def dump(content: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -23,7 +24,8 @@ from torch import Tensor
 
 from dltrain.config import saved
 from dltrain.config.door import Door
-from dltrain.config.keys import LENGTH, is_safe
+from dltrain.config.groups import GROUPS
+from dltrain.config.keys import LENGTH, REPLICATES, is_safe
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
 from dltrain.data.prepare import fingerprint_of
@@ -569,6 +571,38 @@ def configuration(records: Records, verdict: Verdict, config: Config | UserError
     if seed != config.seed:
         yield Finding("summary.json, seed", str(seed)[:80], f"{config.seed}, as in config.yaml")
     yield from _shown_configuration(records)
+    yield from _asked_for(records)
+
+
+def _asked_for(records: Records) -> Iterator[Finding]:
+    """Compare what the summary says was asked of the run, which is what somebody would repeat, with config.yaml."""
+    said = records.summary
+    overrides = said.get("overrides")
+    texts = [text for text in overrides if isinstance(text, str)] if isinstance(overrides, list) else []
+    # a sweep chooses a word's equal for a job that it takes over, and the repetitions of its jobs
+    left_out = (GROUPS if said.get("reused") else (), REPLICATES)
+    saved_values = saved.load_bounded(records.path / "config.yaml")
+    for name, asked, free in (
+        ("overrides", texts, left_out[0]),
+        ("command", keys_of_command(said.get("command")), (*left_out[0], *left_out[1])),
+    ):
+        kept = [text for text in asked if text.lstrip("+").partition("=")[0] not in free]
+        for text, now in saved.contradicted(saved_values, kept):
+            yield Finding(f"summary.json, {name}", text[:80], f"{str(now)[:80]}, the value in config.yaml")
+            return
+
+
+def keys_of_command(command: object) -> list[str]:
+    """Return the `key=value` of a command line of dltrain."""
+    try:
+        words = shlex.split(str(command))
+    except ValueError:
+        return []
+    return (
+        [word for word in words[1:] if "=" in word and not word.startswith("-")]
+        if words[:1] == ["dltrain"]
+        else []
+    )
 
 
 def _shown_configuration(records: Records) -> Iterator[Finding]:

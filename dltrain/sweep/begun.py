@@ -21,6 +21,10 @@ from dltrain.sweep.plan.coverage import ALL
 from dltrain.sweep.plan.plan import Plan
 
 
+class OtherJob(CheckpointProblem):
+    """A folder has the number of a job, and is of another one."""
+
+
 def check_folder(folder: Path) -> None:
     """Raise CheckpointProblem for links and pipes in a sweep's folder; of many jobs, those in theirs are found when one is read."""
     numbered = {name for _, name in books.begun(folder)} if folder.is_dir() else set()
@@ -83,13 +87,13 @@ def begun_jobs(plan: Plan, folder: Path) -> Iterator[tuple[Job, str | None]]:
 
 
 def check_number(job: Job) -> None:
-    """Raise CheckpointProblem for a folder of another job: earlier versions forgot the numbers of a sweep that was extended."""
+    """Raise OtherJob for a folder of another job: earlier versions forgot the numbers of a sweep that was extended."""
     texts = job.summary.get("overrides")
     held = {str(text).partition("=")[0]: str(text) for text in (texts if isinstance(texts, list) else ())}
     for text in job.overrides:
         key = text.partition("=")[0]
         if key != "trust" and held.get(key, text) != text:
-            raise CheckpointProblem(
+            raise OtherJob(
                 f"{job.folder} was run with {held[key]}, and job {job.number} of this sweep has {text}: its folders have the numbers "
                 "of a sweep that an earlier version extended.\nBegin a new one that takes its runs over: leave sweep.resume out, and "
                 "add sweep.fresh=true sweep.reuse=true"

@@ -13,7 +13,6 @@ from typing import Any
 from dltrain.config.schema import objective_of
 from dltrain.errors import CheckpointProblem, UserError, assigned, typed
 from dltrain.storage.folder_names import SWEEP_RECORD as RECORD
-from dltrain.storage.shelves import check_not_shelved
 from dltrain.storage.summary import read_json
 from dltrain.sweep.begun import check_folder
 from dltrain.sweep.jobs import write
@@ -37,7 +36,6 @@ def resumed_texts(texts: list[str]) -> tuple[Path | None, list[str], list[str] |
         return None, texts, None
     folder = Path(given[-1].partition("=")[2].strip("'\""))
     check_folder(folder)
-    check_not_shelved(folder)
     record = read_record(folder)
     rest = [t for t in texts if not t.startswith("sweep.resume=")]
     growing = {*GROWING, *(str(axis["name"]) for axis in record["identity"]["axes"])}

@@ -23,6 +23,10 @@ from dltrain.sweep.sweep import Source, check_remembered, open_study
 from dltrain.sweep.winner import test_line
 
 
+class NoStudy(CheckpointProblem):
+    """A sweep that is no grid has no list of its jobs."""
+
+
 def report_again(folder: Path, source: Source, file: Path) -> list[str]:
     """Write the report of a sweep to a file, and return its notes.
 
@@ -59,7 +63,7 @@ def read_jobs(plan: Plan, folder: Path) -> list[Job]:
         return [job for job, _ in begun_jobs(plan, folder)]
     if not (folder / SWEEP_STUDY).is_file():
         first = next(iter(job_folders(folder).values()), folder / "JOB")
-        raise CheckpointProblem(
+        raise NoStudy(
             f"{folder} has no {SWEEP_STUDY}, which lists its jobs. Each job has its own report: {typed('report', first)}"
         )
     with TemporaryDirectory() as copy:

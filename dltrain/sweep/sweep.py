@@ -19,6 +19,7 @@ from dltrain.run.destinations import say_left_out
 from dltrain.storage import manifest
 from dltrain.storage.folder_names import SWEEP_STUDY, check_place, new_folder
 from dltrain.storage.job_names import job_folders
+from dltrain.storage.shelves import check_not_shelved
 from dltrain.sweep.backends import pool, protocol
 from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.backends.slots import gpus_for, num_slots
@@ -95,6 +96,7 @@ def run_sweep(
     if asked is None:
         check_place(plan.first.output, run_name(plan.first))
     else:
+        check_not_shelved(asked)
         check_equal(asked, plan)
     if not plan.settings["dry_run"]:
         pool.warm_up()  # it imports torch while the configurations are checked here

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
-from dltrain.config.catalogue import Catalogue
+from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.keys import REPLICATES
 from dltrain.config.saved import MAX_SAVED_BYTES
 from dltrain.config.yaml_files import SafeLoader, check_bounds
 from dltrain.errors import CheckpointProblem, UserError
-from dltrain.run.verification import Finding, Verdict, beside, changed_files
+from dltrain.run.verification import Finding, Verdict, beside, changed_files, keys_of_command
 from dltrain.storage import manifest
-from dltrain.storage.folder_names import check_file
+from dltrain.storage.folder_names import SWEEP_STUDY, check_file
 from dltrain.storage.job_names import is_job_folder, job_copies, job_folders, job_number
 from dltrain.storage.summary import ENDED, MAX_TABLE_BYTES, UNRANKED, check_names, read_summary, read_text
-from dltrain.sweep.outcome.files import recipe_of
-from dltrain.sweep.outcome.ranking import rank, winner
-from dltrain.sweep.record import RECORD, read_record
-from dltrain.sweep.report_again import read_sweep
+from dltrain.sweep.begun import OtherJob, check_number
+from dltrain.sweep.jobs import Job
+from dltrain.sweep.outcome.files import recipe_of, write_csv
+from dltrain.sweep.outcome.ranking import Row, rank, winner
+from dltrain.sweep.plan.plan import Plan
+from dltrain.sweep.record import RECORD, key_of, read_record
+from dltrain.sweep.report_again import NoStudy, read_sweep
 from dltrain.sweep.sweep import Source
 from dltrain.text import first_line
 
@@ -42,7 +48,7 @@ def verify_sweep(folder: Path, source: Source) -> Verdict:
         (RECORD, record),
         ("results.csv", results),
         ("best.yaml", partial(best, catalogue=source.catalogue)),
-        ("the best job", partial(ranking, source=source)),
+        ("the jobs", partial(ranking, source=source)),
     )
     for name, check in checks:
         before = len(verdict.findings) + len(verdict.open)
@@ -131,6 +137,8 @@ def results(folder: Path, verdict: Verdict) -> Iterator[Finding]:
             yield Finding(f"results.csv, job {line['job']}"[:80], "a second row", "one row for each job")
         listed[line["job"]] = line
     begun = {str(job_number(path.name)): path for path in jobs_of(folder)}
+    # of a sweep that goes on, the table is that of its former end
+    is_finished = read_record(folder).get("finished") is True
     for name in sorted(listed.keys() - begun.keys(), key=int):
         if listed[name]["status"] in ENDED and listed[name]["status"] not in UNRANKED:
             yield Finding(f"{name}/", "it is missing", "the folder of a job in results.csv")
@@ -138,6 +146,9 @@ def results(folder: Path, verdict: Verdict) -> Iterator[Finding]:
         summary, row = read_summary(path), listed.get(name)
         if row is None:
             yield Finding("results.csv", f"no row of job {name}", "a row for each job")
+        elif is_finished and row["status"] != summary["status"]:
+            expected = f"{summary['status']}, as in {path.name}/summary.json"
+            yield Finding(f"results.csv, job {name}", f"status {row['status']}"[:80], expected[:80])
         elif (
             row["status"] not in UNRANKED
             and row["objective"]
@@ -176,9 +187,7 @@ def best(folder: Path, verdict: Verdict, catalogue: Catalogue) -> Iterator[Findi
     check_bounds(file, aliases=False, max_bytes=MAX_SAVED_BYTES)
     found = yaml.load(read_text(file, MAX_SAVED_BYTES), Loader=SafeLoader) or {}
     wanted = recipe_of([str(text) for text in read_summary(path).get("overrides") or []], catalogue)
-    for recipe in (found, wanted):
-        for key in REPLICATES:
-            recipe.pop(key, None)
+    found, wanted = without_repetition(found), without_repetition(wanted)
     if found != wanted:
         differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
         yield Finding(
@@ -186,20 +195,72 @@ def best(folder: Path, verdict: Verdict, catalogue: Catalogue) -> Iterator[Findi
         )
 
 
+def without_repetition(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe without the keys whose values are repetitions, such as `dataset.split_seed`."""
+    return {path: value for path, value in leaves(recipe) if path not in REPLICATES}
+
+
 def ranking(folder: Path, verdict: Verdict, source: Source) -> Iterator[Finding]:
-    """Rank the jobs by their summaries, and compare the first with the best job that sweep.json names."""
+    """Compare the sweep's own files with what follows from its overrides and from the summaries of its jobs."""
     said = read_record(folder)
     if not said.get("finished"):
         return
     try:
         plan, jobs = read_sweep(folder, source)
+        for job in jobs:
+            # what the books say of it may be a stranger's
+            job.read()
+            if plan.configurations is not None:
+                check_number(job)
+    except OtherJob as error:
+        yield Finding(RECORD, first_line(error), "the overrides of its jobs")
+        return
+    except NoStudy:
+        yield Finding(
+            SWEEP_STUDY, "it is missing", f"the list of jobs that are no grid by the overrides in {RECORD}"
+        )
+        return
     except UserError as error:
         verdict.open.append(f"the ranking of its jobs: {first_line(error)}")
         return
-    for job in jobs:
-        # what the books say of it may be a stranger's
-        job.read()
+    if (folder / "results.parquet").is_file():
+        verdict.open.append("results.parquet against results.csv, with which it was written")
     rows = rank(plan, jobs)
+    yield from _plan(said, plan, jobs)
+    yield from _best_job(said, plan, rows)
+    wrong = {finding.where for finding in verdict.findings}
+    yield from (finding for finding in _cells(folder, plan, jobs) if finding.where not in wrong)
+    if rows:
+        yield from _result(folder, plan, rows[0])
+
+
+def _plan(said: dict[str, Any], plan: Plan, jobs: Sequence[Job]) -> Iterator[Finding]:
+    """Compare what sweep.json says of the sweep with what its overrides ask for, and what its command says with these."""
+    known, identity = json.loads(json.dumps(plan.identity())), said["identity"]
+    settings = known["settings"].keys() & identity["settings"].keys()
+    for name in ("sweep", "axes", "fixed", "test"):
+        if identity.get(name) != known.get(name):
+            yield Finding(f"{RECORD}, {name}", str(identity.get(name))[:80], "that of its overrides")
+    for name in sorted(settings):
+        if identity["settings"][name] != known["settings"][name]:
+            yield Finding(f"{RECORD}, {name}", str(identity["settings"][name])[:80], "that of its overrides")
+    if said.get("modes", plan.modes) != list(plan.modes):
+        yield Finding(f"{RECORD}, modes", str(said["modes"])[:80], str(list(plan.modes)))
+    if said.get("loss", "plain") != "plain":
+        yield Finding(f"{RECORD}, loss", str(said["loss"])[:80], "plain")
+    # a sweep that was extended keeps the command of its beginning, and another command may say how it runs
+    asked = {key_of(text): text for text in said["overrides"]}
+    for text in keys_of_command(said.get("command")) if not said.get("stages") else ():
+        other = asked.get(key_of(text), text)
+        if other != text and not key_of(text).startswith("sweep"):
+            yield Finding(f"{RECORD}, command", text[:80], f"{other[:80]}, as in its overrides")
+            break
+    if plan.configurations is not None and len(jobs) < plan.total:
+        yield Finding("jobs", f"{len(jobs)} folders", f"{plan.total}, as many as the sweep has")
+
+
+def _best_job(said: dict[str, Any], plan: Plan, rows: list[Row]) -> Iterator[Finding]:
+    """Compare the best job that sweep.json names with the first by the summaries."""
     first, named = winner(plan, rows), job_number(str(said.get("best")))
     wanted = (
         "no best job" if first is None else f"{first.folder.name}, the first by the summaries of its jobs"
@@ -208,3 +269,48 @@ def ranking(folder: Path, verdict: Verdict, source: Source) -> Iterator[Finding]
     good = {job.number for row in rows if row.complete and row.mean == rows[0].mean for job in row.jobs}
     if (named is None) == bool(good) or (named is not None and named not in good):
         yield Finding(f"{RECORD}, best", str(said.get("best"))[:80], wanted)
+
+
+def _cells(folder: Path, plan: Plan, jobs: list[Job]) -> Iterator[Finding]:
+    """Compare results.csv with the table that the summaries give; of the folders, which may have moved, the names."""
+    file = folder / "results.csv"
+    if not file.exists():
+        return
+    with TemporaryDirectory() as beside:
+        write_csv(plan, jobs, Path(beside) / file.name)
+        wanted, found = (table_of(path) for path in (Path(beside) / file.name, file))
+    known = {column for row in wanted.values() for column in row}
+    for column in sorted({column for row in found.values() for column in row} - known):
+        yield Finding("results.csv", f"a column {column}"[:80], "the columns of a sweep")
+    for number, row in found.items():
+        for column, value in wanted.get(number, {}).items():
+            cell = row.get(column)
+            # the driver knows why a job failed where its summary does not
+            if cell is None or cell == value or column == "seconds" or (column == "reason" and value):
+                continue
+            if column != "folder" or PurePath(cell).name != PurePath(value).name:
+                yield Finding(
+                    f"results.csv, job {number}"[:80],
+                    f"{column} {cell or 'without a value'}"[:80],
+                    f"{value or 'no value'}, as in its records"[:80],
+                )
+                break
+
+
+def table_of(file: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a results.csv by job."""
+    lines = read_text(file, MAX_TABLE_BYTES).splitlines(keepends=True)
+    return {row["job"]: row for row in csv.DictReader(lines)}
+
+
+def _result(folder: Path, plan: Plan, row: Row) -> Iterator[Finding]:
+    """Compare the result in the head of best.yaml with that of the best configuration."""
+    file = folder / "best.yaml"
+    said = (
+        re.search(r"^# result: (\S+) (\S+)", read_text(file, MAX_SAVED_BYTES), re.M)
+        if file.exists()
+        else None
+    )
+    wanted = (plan.metric, f"{row.mean:.6g}")
+    if said is not None and said.groups() != wanted:
+        yield Finding("best.yaml, result", " ".join(said.groups())[:80], " ".join(wanted))

@@ -80,6 +80,35 @@ def test_a_value_of_another_type_is_refused(small, dltrain, tmp_path, change):
         dltrain(*shlex.split(str(refused.value).rpartition(": dltrain ")[2]))
 
 
+def test_a_word_that_no_replay_can_tell_from_another_differs(small, dltrain, capsys):
+    """Found by a hostile tester: adam said that it was amsgrad, by the name that its class had in earlier versions."""
+    text = (small / "config.yaml").read_text()
+    target, former = "dltrain.optimizers.torch_optimizers.adam", "torch.optim.Adam"
+    (small / "config.yaml").write_text(
+        text.replace(target, former).replace("optimizer: adam", "optimizer: amsgrad")
+    )
+    for file in (small / "summary.json", *small.glob("checkpoints/step-*/manifest.json")):
+        changed = (
+            file.read_text().replace(target, former).replace('"optimizer": "adam"', '"optimizer": "amsgrad"')
+        )
+        file.write_text(changed)
+    rehash(small)
+    with pytest.raises(CheckFailed):
+        dltrain("verify", small)
+    with pytest.raises(CheckFailed, match="was not reproduced"):
+        dltrain("reproduce", small)
+    assert "config.yaml, words: optimizer=amsgrad" in capsys.readouterr().out.split("first difference")[1]
+
+
+def test_what_was_asked_is_compared(small, dltrain, capsys):
+    file = small / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"overrides": ["lr=0.5"]}))
+    rehash(small)
+    with pytest.raises(CheckFailed, match="was not reproduced"):
+        dltrain("reproduce", small)
+    assert "summary.json, overrides: lr=0.5; expected 0.001" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("step", ["nan", "inf", "1.5"])
 def test_a_step_that_is_no_whole_number_is_refused(small, dltrain, tmp_path, step):
     run = shutil.copytree(small, tmp_path / "copy")

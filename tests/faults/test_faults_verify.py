@@ -7,8 +7,10 @@ import functools
 import json
 import os
 import random
+import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from dltrain.api import Sweep
 from dltrain.cli import dispatch, main
 from dltrain.commands.verify import verdicts_of, verify_run
 from dltrain.config.compose import open_catalogue
+from dltrain.config.door import foreign_words
 from dltrain.errors import CheckFailed, CheckpointProblem, UserError
 from dltrain.run.verification import SINCE_HASHES
 from dltrain.storage import manifest
@@ -443,6 +446,147 @@ def test_a_word_with_the_keys_of_another_is_found(small, dltrain, capsys):
     with pytest.raises(CheckFailed):
         dltrain("verify", small)
     assert f"config.yaml, words: optimizer={other}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name, keys, said", [
+    ("Adam", {}, {"adam"}), ("Adam", {"amsgrad": True}, {"amsgrad"}), ("SGD", {}, {"sgd", "gd"}),
+    ("SGD", {"momentum": 0.9, "dampening": 0.0}, {"momentum"}), ("SGD", {"momentum": 0.9, "nesterov": True}, {"nesterov"}),
+    ("RAdam", {}, {"radam"}), ("NotThere", {}, set()),
+])  # fmt: skip
+def test_a_former_target_is_that_of_its_words_only(name, keys, said):
+    """Found by a hostile tester: any word passed beside a class of torch, as `amsgrad` with the keys of Adam."""
+    catalogue = open_catalogue()
+    node = {"_target_": f"torch.optim.{name}", "lr": 0.1, **keys}
+    passed = {
+        word
+        for word in catalogue.words["optimizer"]
+        if not foreign_words({"optimizer": node, "words": {"optimizer": word}}, catalogue)
+    }
+    assert passed == said
+
+
+@pytest.mark.parametrize("words", [{"optimizer": "lion"}, {"model": "cnn"}])
+def test_words_that_contradict_the_keys_are_a_finding(small, words):
+    """Also where the configuration cannot be read as a whole, and whatever the hashes say."""
+    content = yaml.safe_load((small / "config.yaml").read_text())
+    content["words"] |= words
+    (small / "config.yaml").write_text(yaml.safe_dump(content))
+    manifest.write(small, manifest.covered(small))
+    ((group, word),) = words.items()
+    assert findings_of(small)["config.yaml, words"] == f"{group}={word}"
+
+
+@pytest.mark.parametrize("key, said", [
+    ("overrides", ["dataset.val_fraction=0.3"]), ("overrides", ["optimizer=sgd"]), ("overrides", ["lr=0.5"]),
+    ("overrides", ["lr=0.001", "model=linear", "lr=0.5"]), ("command", "dltrain lr=0.5"), ("command", "dltrain -m lr=0.1,0.5"),
+    ("command", "dltrain rerun outputs/a/b model=mlp"),
+])  # fmt: skip
+def test_what_was_asked_is_what_the_configuration_holds(small, key, said):
+    """Found by a hostile tester: whoever repeated the run, or used the best.yaml of its sweep, trained with other values."""
+    rewrite(small / "summary.json", **{key: said})
+    manifest.write(small, manifest.covered(small))
+    asked = said if isinstance(said, list) else said.split()
+    assert findings_of(small) == {f"summary.json, {key}": asked[-1]}
+
+
+@pytest.mark.parametrize("said", [
+    {"overrides": ["epochs=9", "name=x", "quiet=false", "threads=7", "evaluation.test=true"]},
+    {"overrides": ["batch_size=auto", "lr=${oc.env:X,1}", "~dataset.limit", "nothing=3", "lr=", "lr=[", "lr=0.5,", "lr=1e-3"]},
+    {"overrides": ["optimizer=adam", "regularization=none", "regularization=[]"], "command": "dltrain -m optimizer=glob(a*) lr=0.1,0.001"},
+    {"overrides": ["optimizer=amsgrad"], "reused": "outputs/a/b"}, {"overrides": None}, {"overrides": 3}, {"overrides": [3, None]},
+    {"command": "dltrain -m seed=7 sweep.seeds=2"}, {"command": "python train.py lr=9"}, {"command": "dltrain 'lr=9"}, {"command": 3},
+])  # fmt: skip
+def test_an_honest_run_is_not_accused_of_what_was_asked(small, said):
+    """What a resumed run, a sweep or the program itself changes; what is no plain value; and what is none at all."""
+    rewrite(small / "summary.json", **said)
+    manifest.write(small, manifest.covered(small))
+    assert findings_of(small) == {}
+
+
+def other_cell(column: str, value: str) -> Callable[[Path], None]:
+    """Return a forgery of the first row of results.csv."""
+
+    def forge(folder: Path) -> None:
+        head, first, *rest = (folder / "results.csv").read_text().splitlines()
+        cells = dict(zip(head.split(","), first.split(","), strict=True)) | {column: value}
+        lines = [
+            ",".join(cells),
+            ",".join(cells.values()),
+            *(line + "," * (column not in head) for line in rest),
+        ]
+        (folder / "results.csv").write_text("\n".join([*lines, ""]))
+
+    return forge
+
+
+def other_record(**changes: object) -> Callable[[Path], None]:
+    """Return a forgery of sweep.json; keys of `identity` are changed in it."""
+
+    def forge(folder: Path) -> None:
+        content = json.loads((folder / "sweep.json").read_text())
+        for key, value in changes.items():
+            (content["identity"] if key in content["identity"] else content)[key] = value
+        (folder / "sweep.json").write_text(json.dumps(content))
+
+    return forge
+
+
+def without_a_job(folder: Path) -> None:
+    shutil.rmtree(job_at(folder, 1))
+    head, *rows = (folder / "results.csv").read_text().splitlines(keepends=True)
+    (folder / "results.csv").write_text("".join([head, *(row for row in rows if not row.startswith("1,"))]))
+
+
+def other_result(folder: Path) -> None:
+    text = (folder / "best.yaml").read_text()
+    (folder / "best.yaml").write_text(re.sub(r"(# result: \S+) \S+", r"\1 0.00001", text))
+
+
+@pytest.mark.parametrize("where, forge", [
+    ("results.csv, job 0", other_cell("lr", "0.7")), ("results.csv, job 0", other_cell("status", "failed")),
+    ("results.csv, job 0", other_cell("objective", "")), ("results.csv, job 0", other_cell("best_epoch", "77")),
+    ("results.csv, job 0", other_cell("folder", "/etc")), ("results.csv, job 0", other_cell("reason", "x")),
+    ("results.csv", other_cell("test/accuracy", "1.0")),
+    ("sweep.json, modes", other_record(modes=["max"])), ("sweep.json, fixed", other_record(fixed=[])),
+    ("study.log", other_record(axes=[])), ("sweep.json, test", other_record(test=True)),
+    ("sweep.json, command", other_record(command="dltrain -m lr=5,6")), ("sweep.json, loss", other_record(loss="training")),
+    ("best.yaml, result", other_result), ("jobs", without_a_job),
+])  # fmt: skip
+def test_forgeries_of_a_sweep_with_new_hashes_are_found(workdir, where, forge):
+    """Found by a hostile tester: `checked … results.csv, best.yaml` was printed, and these were compared with nothing."""
+    folder = copy_of(swept(), workdir / "sweep").path
+    assert verdict_of_sweep(folder) == {}
+    forge(folder)
+    manifest.write(folder, list(manifest.read(folder)))
+    assert where in verdict_of_sweep(folder)
+
+
+def test_other_overrides_of_a_job_are_found_beside_a_best_yaml_of_them(workdir):
+    """Found by a hostile tester: best.yaml was compared with overrides that were compared with nothing."""
+    folder = copy_of(swept(), workdir / "sweep").path
+    job = folder / json.loads((folder / "sweep.json").read_text())["best"]
+    overrides = ["lr=0.5" if text.startswith("lr=") else text for text in read_summary(job)["overrides"]]
+    rewrite(job / "summary.json", overrides=overrides)
+    manifest.write(job, manifest.covered(job))
+    (folder / "best.yaml").write_text(yaml.safe_dump(recipe_of(overrides, open_catalogue())))
+    manifest.write(folder, list(manifest.read(folder)))
+    assert findings_of(job) == {"summary.json, overrides": "lr=0.5"}
+    assert "was run with lr=0.5" in verdict_of_sweep(folder)["sweep.json"]
+
+
+def test_an_axis_of_repetitions_does_not_accuse_best_yaml(workdir, dltrain):
+    """The recipe is that of all repetitions, also where their key is below another one."""
+    arguments = ("-m", "dataset=iris", "dataset.split_seed=0,1", "epochs=1", "name=s", "quiet=true")
+    assert dltrain(*arguments, "sweep.backend=local") == 0
+    (folder,) = workdir.glob("outputs/s/*")
+    assert verdict_of_sweep(folder) == {}
+
+
+def test_overrides_that_are_none_are_a_finding_and_no_traceback(workdir):
+    folder = copy_of(swept(), workdir / "sweep").path
+    job = folder / json.loads((folder / "sweep.json").read_text())["best"]
+    rewrite(job / "summary.json", overrides=["tags=[é"])
+    assert "cannot be read" in verdict_of_sweep(folder)["best.yaml"]
 
 
 def test_a_column_of_a_sweep_s_results_that_is_there_twice_is_found(workdir, dltrain):

@@ -16,6 +16,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
+from hydra.errors import OverrideParseException
 
 from dltrain.config.compose import parse
 from dltrain.errors import UserError, nearest
@@ -315,7 +316,10 @@ _NUMBER = re.compile(r"([a-z_]+(?:\.[a-z_]+)*=)-?(?:0|[1-9]\d*)(\.\d+)?(e-?\d+)?
 
 
 def parse_one(text: str) -> Override:
-    """Parse one override; of a key with a number, the key is parsed once, since the grammar takes 0.1 ms."""
+    """Parse one override; of a key with a number, the key is parsed once, since the grammar takes 0.1 ms.
+
+    Raises UserError for text that is none, as the record of somebody else may hold.
+    """
     match = _NUMBER.fullmatch(text)
     if match is None:
         return _parse(text)
@@ -325,7 +329,10 @@ def parse_one(text: str) -> Override:
 
 
 def _parse(text: str) -> Override:
-    parsed: Override = _parser().parse_overrides([text])[0]
+    try:
+        parsed: Override = _parser().parse_overrides([text])[0]
+    except OverrideParseException:
+        parsed = parse([text], None)[0]
     return parsed
 
 

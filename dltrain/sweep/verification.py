@@ -288,7 +288,9 @@ def _cells(folder: Path, plan: Plan, jobs: list[Job]) -> Iterator[Finding]:
             # the driver knows why a job failed where its summary does not
             if cell is None or cell == value or column == "seconds" or (column == "reason" and value):
                 continue
-            if column != "folder" or PurePath(cell).name != PurePath(value).name:
+            name = PurePath(cell).name
+            # a second folder of the job is a finding of its own
+            if column != "folder" or str(job_number(name)) != number or not (folder / name).is_dir():
                 yield Finding(
                     f"results.csv, job {number}"[:80],
                     f"{column} {cell or 'without a value'}"[:80],

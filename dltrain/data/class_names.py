@@ -25,6 +25,24 @@ def spellings(counts: Mapping[str, int]) -> dict[str, str]:
     return {name: known for name in counts if (known := first[name.casefold()]) != name}
 
 
+def one_coding(counts: Mapping[str, int]) -> dict[str, str]:
+    """Return the most frequent name of each truth for the others, where all names are true, false, 1 and 0.
+
+    >>> one_coding({"1": 9, "0": 8, "True": 1, "False": 1})
+    {'True': '1', 'False': '0'}
+    >>> one_coding({"1": 9, "0": 8, "2": 1}), one_coding({"1": 9, "True": 1})
+    ({}, {'True': '1'})
+    """
+    folded = {name: name.casefold() for name in counts}
+    words = {"true", "false"} & {*folded.values()}
+    if not words or not {*folded.values()} <= {"true", "false", "1", "0", "1.0", "0.0"}:
+        return {}
+    first: dict[bool, str] = {}
+    for name in sorted(counts, key=lambda name: -counts[name]):
+        first.setdefault(TRUTHS[folded[name]], name)
+    return {name: known for name in counts if (known := first[TRUTHS[folded[name]]]) != name}
+
+
 def as_known(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     """Return the known class for each name that is none, but differs in its case only from a single one, or is the same truth.
 

@@ -166,6 +166,12 @@ class Contract:
         rules = (*self.columns, *self.targets)
         return tuple(sorted({*more, *(word for rule in rules for word in rule.format.missing_words)}))
 
+    @property
+    def not_missing(self) -> tuple[str, ...]:
+        """Return the words that are values by the user, though they stand for a missing value by default."""
+        rules = (*self.columns, *self.targets)
+        return tuple(sorted({word for rule in rules for word in rule.format.not_missing}))
+
     def hold(self, raw: RawData) -> RawData:
         """Return other data with classes numbered as in the run, by name; DataError for what differs."""
         if raw.task != self.task:
@@ -232,7 +238,8 @@ class Contract:
 
         wanted = [*self.columns, *(self.targets if targets else ())]
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
-        reading = Reading(self.missing_words(missing_words), decimal, date_format, marks=known_marks(wanted))
+        words, classes = self.missing_words(missing_words), self.not_missing
+        reading = Reading(words, decimal, date_format, marks=known_marks(wanted), not_missing=classes)
         names = [rule.name for rule in wanted]
         columns = Columns(table, reading, names, tolerant=tolerant)
         read_columns = tuple(columns.parse(rule.name, rule.format) for rule in self.columns)

@@ -15,6 +15,7 @@ from dltrain.data.raw import SPLIT_WORDS
 from dltrain.data.table import split_marks
 from dltrain.data.tables.columns import Columns
 from dltrain.data.tables.cures import value
+from dltrain.data.tables.notes import repeated_notes
 from dltrain.data.tables.read import Table, read
 from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Rule
@@ -107,7 +108,12 @@ def read_labels(
     unlisted = len(files) - len(image_of)
     without = f" · {unlisted:,} of {len(files):,} images have no label, and are not used" if unlisted else ""
     return Labels(
-        image_of, targets, row_of, split, groups, (f"labels   {path.name} · {listed}{without}", targets.note)
+        image_of,
+        targets,
+        row_of,
+        split,
+        groups,
+        (f"labels   {path.name} · {listed}{without}", *repeated_notes([table]), targets.note),
     )
 
 

@@ -27,6 +27,7 @@ from dltrain.data.tables.notes import (
     header_notes,
     level_notes,
     part_notes,
+    repeated_notes,
     split_notes,
     table_note,
     telling_notes,
@@ -68,6 +69,7 @@ def csv(
     target_scale: Literal["unit", "none"] = "unit",
     missing: Literal["auto", "refuse", "drop"] = "auto",
     missing_words: Sequence[str] | Sequence[float] = (),
+    not_missing: Sequence[str] = (),
     dates: Literal["parts", "number"] = "parts",
     date_format: str = "auto",
     delimiter: str = "auto",
@@ -104,6 +106,7 @@ def csv(
         missing_words: more words for a missing value than "", na, n/a, n.a., nan, nil, null, <na>, #na, #n/a, #n/a n/a, ?
             and, among numbers and dates, none, missing, unknown, *, ., .., -, --, ---, –, — (in small or capital letters); given here, a number
             such as -999 is missing in columns of numbers
+        not_missing: of these words, those that are values in columns of text and classes of the target, such as NA for Namibia
         dates: a date becomes year with fraction, month, weekday and hour (parts), or the year only (number)
         date_format: format of dates as in strptime, such as %d/%m/%Y, or iso, for the columns that have it; auto
             refuses what has day and month unclear
@@ -111,21 +114,24 @@ def csv(
             at the file
         decimal: decimal mark of numbers in text
     """
-    words = tuple(map(str, missing_words))
+    words, kept = tuple(map(str, missing_words)), tuple(map(str, not_missing))
     given = {"target_scale": target_scale, "missing": missing, "dates": dates, "decimal": decimal}
     for key, word in given.items():
         if word not in _CHOICES[key]:
             raise DataError(f"dataset.{key} is {word!r}; it must be {' or '.join(_CHOICES[key])}")
     others = {"split_column": split_column, "group_column": group_column}
     if contract is not None and contract.columns:
-        reading = Reading(contract.missing_words(words), decimal, date_format)
+        words = contract.missing_words(words)
+        reading = Reading(words, decimal, date_format, not_missing=contract.not_missing)
         return _by_contract(contract, (path, test_path), delimiter, reading, missing, others, tolerant)
     table = read(Path(os.path.expanduser(path)), delimiter)
     targets = [target] if isinstance(target, str) else list(target or ())
     if not targets:
         raise _without_target(table)
     roles = _Roles(table, targets, others, features, list(drop), list(keep), categorical, date_format)
-    columns = Columns(table, Reading(words, decimal, date_format), [*targets, *roles.candidates], targets)
+    reading = Reading(words, decimal, date_format, not_missing=kept)
+    reading.check()
+    columns = Columns(table, reading, [*targets, *roles.candidates], targets)
     try:
         goal = read_targets(columns, targets, task, merge_case)
         chosen, left_out = roles.choose(columns)
@@ -160,6 +166,7 @@ def csv(
         notes=(
             table_note(table, chosen, left_out, roles.dropped),
             *header_notes(table.columns, targets),
+            *repeated_notes([table]),
             *constant_notes(chosen),
             *part_notes(parts),
             goal.note,
@@ -374,7 +381,8 @@ class _Roles:
                 "many for a category; leave it out of dataset.features, or name it in dataset.categorical to keep it"
             )
         what = "no value" if found.reason == "empty" else found.reason
-        return DataError(f"column {name!r} of {path} holds {what}; leave it out of dataset.features")
+        key = "features" if self.features is not None else "keep"
+        return DataError(f"column {name!r} of {path} holds {what}; leave it out of dataset.{key}")
 
 
 def _marks(table: Table, split_column: str | None, parts: list[Part]) -> Tensor | None:

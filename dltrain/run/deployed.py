@@ -198,7 +198,9 @@ class Deployed(nn.Module):
         self.contract = contract
         # as the reader has them
         given = {word.strip() for word in contract.missing_words()}
-        self.missing = [*sorted(given), *sorted(MISSING - {word.lower() for word in given})]
+        every = [*sorted(given), *sorted(MISSING - {word.lower() for word in given})]
+        self.values = {word.strip().lower() for word in contract.not_missing}
+        self.missing = [word for word in every if word.lower() not in self.values]
         forms = len(self.missing) * sum(map(is_text, contract.columns))
         self.letters = _LETTERS if forms <= _MANY else _FEW_LETTERS
         self.columns = [ColumnInput.of(rule, self.missing, self.letters) for rule in contract.columns]
@@ -267,7 +269,7 @@ class Deployed(nn.Module):
             "task": contract.task,
             "columns": [[column.name, column.kind, column.codes] for column in self.columns],
             "missing": [word.lower() for word in self.missing],
-            "missing_among_numbers": sorted(MISSING_AMONG_NUMBERS),
+            "missing_among_numbers": sorted(MISSING_AMONG_NUMBERS | self.values),
             "shape": [] if self.columns else list(contract.input_shape),
             "bytes": self.takes_bytes,
             "outputs": self.output_names,

@@ -145,7 +145,8 @@ def odd_rows(deployed: Deployed, columns: Sequence[Column]) -> tuple[tuple[Colum
     """
     texts = [*deployed.odd_texts()]
     rows = np.arange(len(texts)) % len(columns[0].values)
-    reading = Reading(deployed.contract.missing_words())
+    contract = deployed.contract
+    reading = Reading(contract.missing_words(), not_missing=contract.not_missing)
     read: list[Column] = []
     inputs: list[Any] = []
     for taken, column, rule in zip(deployed.columns, columns, deployed.contract.columns, strict=True):

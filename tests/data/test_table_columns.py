@@ -361,6 +361,76 @@ def test_numbers_and_dates_in_an_unknown_form_are_named(tmp_path: Path, values: 
     assert not any(note.startswith("unread") for note in csv(path, "y", categorical=["size"]).notes)
 
 
+LOST = {
+    "hours and minutes": [f"{i % 24}:{i * 7 % 60:02}" for i in range(ROWS)],
+    "hours of twelve": [f"{i // 60:02}:{i % 60:02} AM" for i in range(ROWS)],
+    "with a word": [f"{i % 24:02}:{i * 7 % 60:02} Uhr" for i in range(ROWS)],
+    "sign behind": [f"{i}.5-" if i % 2 else f"{i}.5" for i in range(ROWS)],
+    "ranges": [f"{i}-{i + 100}" for i in range(ROWS)],
+    "fractions": [f"{i}/7" for i in range(ROWS)],
+    "limits": ["<0.5" if i % 6 == 1 else f"{i}.25" for i in range(ROWS)],
+}
+
+
+@pytest.mark.parametrize("values", LOST.values(), ids=LOST)
+def test_numbers_that_are_left_out_are_named(tmp_path: Path, values: list[str]) -> None:
+    """Columns of numbers were gone in a word of the header."""
+    raw = csv(table(tmp_path, size=values), "y")
+    assert "size" in raw.left_out
+    (line,) = (note for note in raw.notes if note.startswith("unread"))
+    assert re.match(r"unread   size \('.*\d.*'\): left out", line) and line.endswith("dataset.drop=[size]")
+
+
+def test_addresses_and_names_that_are_left_out_are_not_named(tmp_path: Path) -> None:
+    for texts in (
+        [f"{i} Main Street" for i in range(ROWS)],
+        [f"{i % 150} Main Road {i}" for i in range(ROWS)],
+        [f"k{i}-7" for i in range(ROWS)],
+    ):
+        raw = csv(table(tmp_path, size=texts), "y")
+        assert "size" in raw.left_out and not [note for note in raw.notes if note.startswith("unread")]
+
+
+def test_true_and_false_may_stand_beside_1_and_0(tmp_path: Path) -> None:
+    """They were categories with a cure that emptied other columns."""
+    words = ["1", "0", "True", "false"]
+    path = table(tmp_path, flag=[words[i % 4] for i in range(ROWS)], other=["True", "False"] * (ROWS // 2))
+    raw = csv(path, "y")
+    flag = next(column for column in raw.inputs.columns if column.name == "flag")  # type: ignore[union-attr]
+    assert flag.format.kind == "boolean"
+    assert flag.values.tolist() == [float(words[i % 4] in ("1", "True")) for i in range(ROWS)]
+    assert "truths   flag: '1', '0', 'True', 'false' are true and false" in raw.notes
+    # as a target, too
+    target = csv(path, "flag")
+    assert target.class_names == ("0", "1")
+    assert target.targets.tolist() == [int(words[i % 4] in ("1", "True")) for i in range(ROWS)]
+
+
+def test_no_cure_empties_another_column(tmp_path: Path) -> None:
+    numbers = [("low" if i % 2 else "high") if i % 8 == 3 else str(20 + i % 40) for i in range(ROWS)]
+    others = {"level": ["Low", "low", "x"] * (ROWS // 3) + ["low"] * (ROWS % 3)}
+    for more, cured in (({}, True), (others, False)):
+        raw = csv(table(tmp_path, size=numbers, **more), "y")
+        (line,) = (note for note in raw.notes if note.startswith("words"))
+        assert ("missing_words" in line) is cured and (line.endswith("write all values alike")) is not cured
+    # nor is the name of a column a word for a missing value
+    with pytest.raises(DataError, match="'size' holds numbers, but 'size' in row 5") as error:
+        csv(table(tmp_path, size=["size" if i == 4 else str(i) for i in range(ROWS)]), "y")
+    assert "missing_words" not in str(error.value) and "dataset.drop=[size]" in str(error.value)
+
+
+def test_numbers_with_bare_exponents_are_named_and_may_be_codes(tmp_path: Path) -> None:
+    codes = [f"{1 + i % 9}E{i % 5}" for i in range(ROWS)]
+    path = table(tmp_path, code=codes, small=[f"{i}e-2" for i in range(ROWS)])
+    (line,) = (note for note in csv(path, "y").notes if note.startswith("numbers"))
+    assert line == (
+        "numbers  code: all values have an exponent, such as 1E0, which is 1; for codes, dataset.categorical=[code]"
+    )
+    raw = csv(path, "y", categorical=["code"])
+    code = next(column for column in raw.inputs.columns if column.name == "code")  # type: ignore[union-attr]
+    assert set(code.levels) == set(codes)
+
+
 def test_times_that_are_all_different_are_left_out_and_named(tmp_path: Path) -> None:
     path = table(tmp_path, at=[f"{i // 60:02}:{i % 60:02}" for i in range(ROWS)])
     raw = csv(path, "y")

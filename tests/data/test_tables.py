@@ -187,7 +187,7 @@ def test_types_of_parquet(tmp_path: Path) -> None:
     parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
     result = encoded(raw := csv(str(tmp_path / "t.parquet"), "y"))
     found = dict(zip(result.feature_names, result.inputs.T, strict=True))
-    assert "left out: tags (values of type list" in raw.notes[0]
+    assert "left out: tags (lists or objects)" in raw.notes[0]
     assert found["flag"].tolist() == [float(i % 2 == 0) for i in range(ROWS - 1)] + [1.0]
     assert found["flag=(missing)"].tolist() == [0.0] * (ROWS - 1) + [1.0]
     assert found["price"][:3].tolist() == [0.5, 1.5, 2.5]
@@ -294,11 +294,104 @@ def test_cures_are_typed_as_a_shell_and_hydra_take_them() -> None:
 
     from dltrain.data.tables.cures import typed
 
-    names = ["plain", "two words", 'a "quoted"', "it's", "a,b", "-9", "x=1", "50 %", "Größe"]
+    names = [
+        "true",
+        "False",
+        "inf",
+        "nan",
+        "null",
+        "plain",
+        "two words",
+        'a "quoted"',
+        "it's",
+        "a,b",
+        "-9",
+        "x=1",
+        "50 %",
+        "Größe",
+    ]
     for chosen in (names[:1], *([name] for name in names), names):
         (argument,) = shlex.split(typed("drop", chosen))
         (override,) = OverridesParser.create().parse_overrides([argument])
         assert override.value() == chosen
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_rows_that_repeat_the_header_are_left_out_and_named(tmp_path: Path, mark: str) -> None:
+    """Of two exports that were joined, the second header was a class of its own after the printed cure."""
+    path = tmp_path / "t.csv"
+    header, *rows = Path(save(path, plain(), ";")).read_text().splitlines()
+    joined = [header, *rows[:20], mark + header, *rows[20:], header]
+    path.write_text("\n".join(joined) + "\n")
+    raw = csv(str(path), "y")
+    truth = csv(save(tmp_path / "one.csv", plain()), "y")
+    assert encoded(raw).inputs.equal(encoded(truth).inputs) and raw.targets.equal(truth.targets)
+    assert raw.class_names == ("no", "yes")
+    told = "header   2 rows repeat the names of the columns, and are left out: row 21 (line 22), 42 (line 43) of t.csv"
+    assert told in raw.notes
+    assert raw.describe(20) == f"row 22 of {path}"
+    contract = contract_of(prepare(truth))
+    found = contract.encode(path)
+    assert found.inputs.equal(contract.encode(tmp_path / "one.csv").inputs)
+    assert [number for number, _ in found.broken] == [21, 42]
+    # a column may hold its own name
+    columns = plain() | {"kind": ["kind", "b"] * 20}
+    assert len(csv(save(path, columns), "y")) == ROWS
+    path.write_text(f"{header}\n{header}\n")
+    with pytest.raises(DataError, match="holds no row below its header"):
+        csv(str(path), "y")
+
+
+@pytest.mark.parametrize("word", ["-inf", "Infinity", "Inf", "1e999"])
+def test_infinite_numbers_are_refused_with_cures_that_work(tmp_path: Path, word: str) -> None:
+    columns = plain() | {"logged": [word if i % 9 == 4 else i * 0.5 for i in range(ROWS)]}
+    path = save(tmp_path / "t.csv", columns)
+    value = "-inf" if word == "-inf" else "inf"
+    with pytest.raises(DataError, match=rf"'logged' has {value} in row 5 of .*\(and 3 more\)") as error:
+        csv(path, "y")
+    cure = f"call it missing: 'dataset.missing_words=[\"{value}\"]', or leave the column out: dataset.drop=[logged]"
+    assert str(error.value).endswith(cure)
+    raw = csv(path, "y", missing_words=[value])
+    found = dict(zip(encoded(raw).feature_names, encoded(raw).inputs.T, strict=True))
+    assert found["logged=(missing)"].tolist() == [float(i % 9 == 4) for i in range(ROWS)]
+    assert len(csv(path, "logged", missing_words=[value])) == ROWS - 4
+    # of another file, too
+    contract = contract_of(prepare(raw))
+    assert contract.encode(path, targets=False).inputs.isfinite().all()
+    finite = contract_of(
+        prepare(csv(save(tmp_path / "f.csv", columns | {"logged": [i / 2 for i in range(ROWS)]}), "y"))
+    )
+    with pytest.raises(DataError, match="missing_words"):
+        finite.encode(path, targets=False)
+
+
+def test_the_words_by_which_a_target_is_missing_are_named_and_may_be_classes(tmp_path: Path) -> None:
+    columns = plain() | {
+        "y": [("EU", "NA", "AS", "na")[i % 4] for i in range(ROWS)],
+        "land": ["NA", "DE"] * 20,
+    }
+    path = save(tmp_path / "t.csv", columns)
+    told = "20 rows without a target left out: 'NA' (10), 'na' (10); for classes, dataset.not_missing=[NA,na]"
+    assert any(note.endswith(told) for note in csv(path, "y").notes)
+    raw = csv(path, "y", not_missing=["NA"])
+    # names that differ in case are one class
+    assert raw.class_names == ("AS", "EU", "NA") and len(raw) == ROWS
+    assert "land=NA" in encoded(raw).feature_names
+    contract = contract_of(prepare(raw))
+    again = Contract.from_json(contract.to_json())
+    assert again.encode(path).targets is not None and len(again.encode(path).inputs) == ROWS
+    # among numbers they stay words for a missing value
+    columns["age"] = ["NA" if i % 7 == 3 else str(i) for i in range(ROWS)]
+    assert (
+        "age=(missing)"
+        in encoded(csv(save(tmp_path / "t.csv", columns), "y", not_missing=["NA"])).feature_names
+    )
+    for word, what in (("EU", "'EU', which is a value anyway"), ("", "an empty text")):
+        with pytest.raises(DataError, match=f"dataset.not_missing names {what}"):
+            csv(path, "y", not_missing=[word])
+    assert any(
+        "'null', a value by dataset.not_missing" in n for n in csv(path, "y", not_missing=["null"]).notes
+    )
 
 
 def test_one_word_in_many_rows_or_half_text_is_a_category(tmp_path: Path) -> None:
@@ -457,7 +550,7 @@ def test_rows_of_a_test_file_without_a_target_are_counted(tmp_path: Path) -> Non
     columns["y"][1] = columns["y"][4] = "NA"
     columns["x"][4] = "NA"
     raw = csv(save(tmp_path / "t.csv", plain()), "y", test_path=save(tmp_path / "more.csv", columns))
-    assert "dropped  2 rows of more.csv left out: no target" in notes(raw).splitlines()
+    assert "dropped  2 rows of more.csv left out: no target: 'NA' (2)" in notes(raw).splitlines()
     assert "test     more.csv · 4 rows" in notes(raw).splitlines()
 
 

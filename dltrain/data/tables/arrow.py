@@ -56,5 +56,9 @@ def as_times(column: Any) -> NDArray[np.datetime64]:
 
 
 def as_text(column: Any) -> Any:
-    """Return an Arrow column as text."""
-    return column.cast(pa.string())
+    """Return an Arrow column as text; lists and objects as Python writes them."""
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowException:
+        texts = [None if value is None else str(value) for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])

@@ -5,8 +5,9 @@ The file is long because each reading of a column relies on what those before it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ ODD_SHARE = 0.05  # of the values of a column of numbers or dates may be somethi
 _FEW_LEVELS = 20  # up to so many are a category, however seldom each occurs
 # among numbers or dates, so many different words may stand for a missing value in more rows, too
 _FEW_WORDS = 3
+_NESTED = "lists or objects"
+# rarer texts of a column do not matter for what it mostly consists of
+_FREQUENT = 0.02
+# true and false, and what may stand beside these words for the same
+_WORDS, _DIGITS = ("true", "false"), ("1", "0", "1.0", "0.0")
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,9 @@ class Columns:
         column = self.table.columns[name]
         if not is_text(column.type):
             return
-        for attempt in (lambda: column, lambda: text.without_missing(column)):
+        attempts = [lambda: column, lambda: text.without_missing(column)]
+        # a word that is a value keeps a target of classes from being numbers
+        for attempt in attempts[:1] if self.reading.not_missing else attempts:
             try:
                 values = attempt().cast(pa.float64()).to_numpy()
             except pa.ArrowException:
@@ -181,6 +189,16 @@ class Columns:
         words = (f"words    of rows that are left out: to keep these rows, {cure}",) if cure else ()
         return (*self._marks.notes, *self._unit_notes.values(), *words)
 
+    def missing_words(self, name: str, among_numbers: bool) -> dict[str, int]:
+        """Return the texts, but for the empty one, by which values of a column are missing, and their numbers."""
+        column = self.table.columns[name]
+        if not is_text(column.type):
+            return {}
+        coded = text.code(column)
+        found = np.flatnonzero(self.reading.missing(coded.texts, among_numbers)).tolist()
+        words = {str(coded.texts[place].as_py()): int(coded.counts[place]) for place in found}
+        return {word: count for word, count in words.items() if word}
+
     def release(self, name: str) -> None:
         """Forget what the reading of a column held in memory."""
         self._plain.pop(name, None)
@@ -193,7 +211,7 @@ class Columns:
             try:
                 self.infer(name)
             except StrayValues as error:
-                found += error.words
+                found += [] if error.kept else error.words
             except DataError:
                 continue
         return found
@@ -217,10 +235,21 @@ class Columns:
             form = replace(self._format("date", "iso"), zoned=getattr(kind, "tz", None) is not None)
             return Column(name, form, self._times(name))
         if not is_text(kind):
-            return LeftOut(name, f"values of type {kind}")
+            return LeftOut(name, _NESTED if pa.types.is_nested(kind) else f"values of type {kind}")
         if name in self._plain and not self._has_points(name):
+            self._note_exponents(name)
             return self._number(name, self._plain[name])
         return self._infer_text(name)
+
+    def _note_exponents(self, name: str) -> None:
+        """Note numbers all of which are written as 4E2: programs write 4e+02 or 400, and codes of products look so."""
+        column = self.table.columns[name]
+        if name not in self.targets and text.have_bare_exponents(column):
+            first = next(value for value in column.to_pylist() if not text.is_missing(value)).strip()
+            self.word_notes[name] = (
+                f"numbers  {name}: all values have an exponent, such as {first}, which is {float(first):g}; for codes, "
+                f"{typed('categorical', [name])}"
+            )
 
     def _has_points(self, name: str) -> bool:
         """Whether a column that reads as plain numbers must be read again: among decimal commas a point groups digits."""
@@ -235,6 +264,8 @@ class Columns:
             return LeftOut(name, "empty")
         if _are_codes(coded, present):
             return self._category(name, coded, present)
+        if truths := self._truths(name, coded, present & ~words):
+            return truths
         unit = self._unit(name, coded, present & ~words)
         values, good = _numbers(coded.texts, self.decimal(name), unit)
         closed = is_closed(coded.texts) & present & (unit == "")
@@ -246,14 +277,22 @@ class Columns:
             self.word_notes[name] = f"negative {name}: numbers in parentheses, such as {example}"
         if self._mostly(name, coded, present & ~words, good, _what(unit)):
             return self._number(name, spread(np.where(good, values, np.nan), coded), unit)
-        if _all_words(coded, present & ~words, ("true", "false")):
-            truth = np.where(
-                present & ~words, text.is_word(coded.texts, ("true",)).astype(np.float64), np.nan
-            )
-            return Column(name, self._format("boolean"), spread(truth, coded))
         if dates := self._dates(name, coded, present & ~words):
             return dates
         return self._category(name, coded, present)
+
+    def _truths(self, name: str, coded: Coded, present: Flags) -> Column | None:
+        """Read a column of true and false, some of them written as 1 and 0; None where it holds anything else, or numbers alone."""
+        if len(coded.texts) > _FEW_LEVELS or not _all_words(coded, present, _WORDS + _DIGITS):
+            return None
+        if not text.is_word(coded.texts, _WORDS)[present].any():
+            return None
+        if text.is_word(coded.texts, _DIGITS)[present].any():
+            shown = some(map(repr, coded.texts.filter(pa.array(present)).to_pylist()), 6)
+            self.word_notes[name] = f"truths   {name}: {shown} are true and false"
+        true = text.is_word(coded.texts, [word for word in _WORDS + _DIGITS if TRUTHS[word]])
+        values = np.where(present, true.astype(np.float64), np.nan)
+        return Column(name, self._format("boolean"), spread(values, coded))
 
     def _unit(self, name: str, coded: Coded, present: Flags) -> str:
         """Return "%", the currency or the unit of measurement that most values have; DataError for several currencies."""
@@ -332,22 +371,62 @@ class Columns:
         # a number is no word for a missing value: it would be missing in other columns, too
         numbers = are_numbers(strays).any() or are_measured(strays)
         words = [] if numbers else strays.to_pylist()
-        return StrayValues(problem, words, cure, self.reading.missing_words, what)
+        return StrayValues(
+            problem, words, cure, self.reading.missing_words, what, not self._may_be_missing(name, words)
+        )
+
+    def _may_be_missing(self, name: str, words: Sequence[str]) -> bool:
+        """Whether a cure may call words of a column missing: not its own name, nor what another column mostly consists of."""
+        if name in words:
+            return False
+        wanted = {word.lower() for word in words}
+        return not any(
+            sum(share for word, share in shares.items() if word in wanted) > 0.5
+            for other, shares in self._frequent.items()
+            if other != name
+        )
+
+    @cached_property
+    def _frequent(self) -> dict[str, dict[str, float]]:
+        """The frequent texts of each column of text, in small letters, and the fractions of the values that they are."""
+        found: dict[str, dict[str, float]] = {}
+        for name in self.names:
+            column = self.table.columns[name]
+            if is_text(column.type) and name not in self._plain:
+                coded = text.code(column)
+                present = ~self.reading.missing(coded.texts, among_numbers=False)
+                shares = np.where(present, coded.counts, 0) / max(1, coded.counts[present].sum())
+                shares_of: dict[str, float] = {}
+                for place in np.flatnonzero(shares > _FREQUENT).tolist():
+                    word = str(coded.texts[place].as_py()).lower()
+                    shares_of[word] = shares_of.get(word, 0.0) + float(shares[place])
+                found[name] = shares_of
+        return found
 
     def _number(self, name: str, values: Floats, unit: str = "") -> Column | LeftOut:
         values = values if unit else self.reading.without_missing(values)
-        infinite = np.flatnonzero(np.isinf(values))
-        if len(infinite):
-            row = int(infinite[0])
-            raise DataError(
-                f"column {name!r} has {values[row]} in {self.table.row(row)}; all values must be finite numbers"
-            )
+        if np.isinf(values).any():
+            raise self._infinite(name, values)
         if np.isnan(values).all():
             return LeftOut(name, "empty")
         if len(values) >= TELLING_ROWS and (times := text.dates_of_digits(values)) is not None:
             return Column(name, self._format("date", text.DIGITS), times)
         form = self._format("number", decimal=self._mark_of(name))
         return Column(name, replace(form, unit=unit), values)
+
+    def _infinite(self, name: str, values: Floats) -> DataError:
+        """Return the refusal of numbers that are not finite, with the ways out."""
+        rows = np.flatnonzero(np.isinf(values))
+        words = [str(value) for value in np.unique(values[rows])]
+        more = f" (and {len(rows) - 1:,} more)" if len(rows) > 1 else ""
+        ways = []
+        if self.reading.has_keys:
+            ways.append(call_missing(words, self.reading.missing_words))
+            ways += [f"leave the column out: {typed('drop', [name])}"] * (name not in self.targets)
+        cure = f"; {', or '.join(ways)}" if ways else ""
+        return DataError(
+            f"column {name!r} has {values[rows[0]]} in {self.table.row(int(rows[0]))}{more}; all values must be finite numbers{cure}"
+        )
 
     def _dates(self, name: str, coded: Coded, present: Flags) -> Column | None:
         """Read a column as dates of the form that the user names, or of their own where they have another."""
@@ -400,9 +479,7 @@ class Columns:
             # numbers written in two ways
             raise mixed
         if levels == rows >= TELLING_ROWS and not text.are_sentences(coded.texts.filter(pa.array(present))):
-            self._note_unread(
-                name, coded, present, text.has_clock(coded.texts) | text.is_date_like(coded.texts)
-            )
+            self._note_unread(name, coded, present, text.are_numbers_joined(coded.texts))
             return LeftOut(name, "identifier")
         if (
             levels > MOST_LEVELS
@@ -412,21 +489,27 @@ class Columns:
             # what repeats enough may be the classes of a target
             if mixed and words and (name not in self.targets or 2 * levels > rows):
                 raise mixed
+            if what == "text":
+                self._note_unread(name, coded, present, text.are_amounts(coded.texts))
             return LeftOut(
                 name, f"{what}, {levels} different values{f', most of them {mixed.what}' if mixed else ''}"
             )
         if mixed and words:
+            cure = "" if mixed.kept else call_missing(mixed.words, self.reading.missing_words)
             self.word_notes[name] = (
                 f"words    {name}: categories, for {some(map(repr, mixed.words))} among {mixed.what}; to learn from these, "
-                f"{call_missing(mixed.words, self.reading.missing_words)}"
+                f"{cure or 'write all values alike'}"
             )
         if what == "text" and name not in self.word_notes:
-            dates = text.is_date_like(coded.texts)
-            self._note_unread(name, coded, present, text.begins_with_number(coded.texts) | dates)
+            begins = text.begins_with_number(coded.texts) | text.are_amounts(coded.texts)
+            self._note_unread(name, coded, present, begins)
         return self._levels_of(name, coded, present)
 
     def _note_unread(self, name: str, coded: Coded, present: Flags, like: Flags) -> None:
         """Note a value of a column most of which are `like` numbers or dates, though none of the known forms."""
+        like = like | text.has_clock(coded.texts) | text.is_date_like(coded.texts)
+        if like.any():
+            like |= text.looks_like_numbers(coded.texts)
         if name in self.targets or not 2 * coded.counts[present & like].sum() > coded.counts[present].sum():
             return
         shown = present & like & ~text.looks_like_numbers(coded.texts)
@@ -435,12 +518,16 @@ class Columns:
 
     # a column as something known ---------------------------------------------------------------------------------
 
-    def category(self, name: str) -> Column:
-        """Read a column as categories, whatever its values; those of numbers are ordered as numbers, but 007 is not 7."""
+    def category(self, name: str, numbers: bool = False) -> Column:
+        """Read a column as categories, whatever its values; those of numbers are ordered as numbers, but 007 is not 7.
+
+        numbers: the levels in the training are numbers, for which 4E2 is 400
+        """
         column = self.table.columns[name]
         if is_number(column.type) and not merge(column):
             return self._number_levels(name, as_floats(column))
         padded = is_text(column.type) and text.holds_padded(column)
+        padded |= not numbers and is_text(column.type) and text.have_bare_exponents(column)
         if name in self._plain and not padded and not self._has_points(name):
             return self._number_levels(name, self._plain[name])
         coded = self.coded(name)
@@ -462,7 +549,7 @@ class Columns:
         """Read a column in the format that it had in another file; DataError names the row of what does not fit it."""
         column = self.table.columns[name]
         if wanted.kind == "category":
-            return self.category(name) if wanted.decimal else self._text_levels(name)
+            return self.category(name, numbers=True) if wanted.decimal else self._text_levels(name)
         if wanted.kind == "date" and is_time(column.type):
             self._note_zone(name, wanted, getattr(column.type, "tz", None) is not None)
             return Column(name, wanted, self._times(name))
@@ -649,6 +736,11 @@ class Columns:
             rule = (
                 "all values must be finite numbers" if wanted.kind == "number" else "it must be true or false"
             )
+            infinite = wanted.kind == "number"
+            if infinite and not self.tolerant:
+                raise self._infinite(name, values)
+            if infinite:
+                self._odd_words |= dict.fromkeys(str(value) for value in np.unique(values[bad]))
             if not self.tolerant:
                 row = rows[0]
                 raise DataError(f"column {name!r} has {values[row]:g} in {self.table.row(row)}; {rule}")
@@ -681,7 +773,8 @@ class Columns:
         return bool(pc.any(pc.match_substring(self.table.columns[name], ".")).as_py())
 
     def _format(self, kind: Kind, date: str = "", decimal: str = "") -> Format:
-        return Format(kind, decimal, date, self.reading.missing_words)
+        words, kept = self.reading.missing_words, self.reading.not_missing
+        return Format(kind, decimal, date, words, not_missing=kept)
 
 
 def _by(texts: Any, wanted: Format, decimal: str) -> tuple[NDArray[Any], Flags]:

@@ -18,12 +18,17 @@ from dltrain.errors import assigned, in_quotes
 
 _MOST_WORDS = 12  # stray texts that one cure names
 _NEARLY_ALL = 0.95
+# of Hydra's grammar: without quotes these are no texts
+_NOT_TEXT = ("true", "false", "null", "nan", "inf")
+_INFINITE = r"^[+-]?(?i:inf|infinity)$"
 
 
 def typed(key: str, names: Iterable[str]) -> str:
     """Return `dataset.key=[a,b]` as it must be typed in a shell."""
     names = list(names)
-    if all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) for name in names):
+    if all(
+        re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) and name.lower() not in _NOT_TEXT for name in names
+    ):
         return f"dataset.{key}=[{','.join(names)}]"
     quoted = ",".join(map(in_quotes, names))
     return shlex.quote(f"dataset.{key}=[{quoted}]")
@@ -42,13 +47,20 @@ def short(value: str) -> str:
 def call_missing(words: Sequence[str], given: Iterable[str] = ()) -> str:
     """Return the cure for odd values, beside the words already `given`.
 
-    Empty for none, for values that nobody would type, and for numbers: these would be missing in other columns, too.
+    Empty for none, for values that nobody would type, and for numbers and truths: these would be missing in other columns, too. No column
+    has an infinite number.
     """
-    if words and are_numbers(pa.array(words)).any():
+    if words and _are_values(pa.array(words, pa.string())).any():
         return ""
     typeable = all(len(word) <= 40 and word.isprintable() for word in words) and 0 < len(words) <= _MOST_WORDS
     what = "it" if len(words) == 1 else "these"
     return f"call {what} missing: {typed('missing_words', [*given, *words])}" if typeable else ""
+
+
+def _are_values(texts: Any) -> text.Flags:
+    """Tell which texts are finite numbers, or true and false."""
+    numbers = are_numbers(texts) & ~text.matches(texts, _INFINITE)
+    return numbers | text.is_word(texts, ("true", "false"))
 
 
 def are_numbers(texts: Any) -> text.Flags:
@@ -107,20 +119,26 @@ def dates_cure(wanted: Format, bad: str) -> str:
 class StrayValues(DataError):
     """Texts in a column of numbers or dates; the message holds the cure for all of them, and keeps the words already given.
 
-    what: numbers or dates.
+    what: numbers or dates. kept: the texts must not be called missing, which would change other columns.
     """
 
     def __init__(
-        self, problem: str, words: Sequence[str], cure: str, given: Sequence[str], what: str = "numbers"
+        self,
+        problem: str,
+        words: Sequence[str],
+        cure: str,
+        given: Sequence[str],
+        what: str = "numbers",
+        kept: bool = False,
     ) -> None:
         self.problem, self.words, self.cure, self.given = problem, list(dict.fromkeys(words)), cure, given
-        self.what = what
-        ways = [way for way in (call_missing(self.words, given), cure) if way]
+        self.what, self.kept = what, kept
+        ways = [way for way in ("" if kept else call_missing(self.words, given), cure) if way]
         super().__init__(f"{problem}\nor {', or '.join(ways)}" if ways else problem)
 
     def with_words(self, words: Sequence[str]) -> StrayValues:
         """Return the error with a cure that covers the stray texts of other columns, too."""
-        return StrayValues(self.problem, [*self.words, *words], self.cure, self.given, self.what)
+        return StrayValues(self.problem, [*self.words, *words], self.cure, self.given, self.what, self.kept)
 
     def are_few(self, most: int) -> bool:
         """Whether the texts are at most so many different words without a digit, which may stand for a missing value."""

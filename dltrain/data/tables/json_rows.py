@@ -66,10 +66,9 @@ def _is_nested(value: object) -> bool:
 def _column(name: str, values: list[Any], path: Path) -> Any:
     kinds = {type(value) for value in values if value is not None}
     if kinds & {dict, list}:
-        row = next(i for i, value in enumerate(values, 1) if _is_nested(value))
-        raise DataError(
-            f"column {name!r} has a list or an object in row {row} of {path}; write each of its values into a separate column"
-        )
+        # nothing to learn from, as in Parquet: the table leaves the column out, and says so
+        texts = [None if value is None else [json.dumps(value)] for value in values]
+        return pa.chunked_array([pa.array(texts, pa.list_(pa.string()))])
     try:
         if kinds <= {int, float} and float in kinds:
             array = pa.array([None if value is None else float(value) for value in values], pa.float64())

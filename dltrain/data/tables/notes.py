@@ -17,7 +17,7 @@ from dltrain.data.tables.cures import short, typed, value
 from dltrain.data.tables.durations import UNIT
 from dltrain.data.tables.identifiers import MOST_LEVELS, are_all_different
 from dltrain.data.tables.parts import Part
-from dltrain.data.tables.read import Table
+from dltrain.data.tables.read import REPEATED, Table
 from dltrain.data.tables.rules import Kind
 from dltrain.data.tables.text import DIGITS, alike
 from dltrain.text import counted
@@ -25,6 +25,7 @@ from dltrain.text import counted
 # probability below which rows of one class are no accident
 _CHANCE = 1e-9
 _TELLING = 100  # fewer rows do not tell that a column alone gives the classes
+_ROWS = 6  # of which a note has the numbers
 LISTED = 20  # columns that are left out and named in the header
 
 
@@ -132,7 +133,7 @@ def unread_notes(
             shown = some((f"{name} ({short(unread[name])})" for name in names), 6)
             found.append(
                 f"unread   {shown}: {what}, though most values begin with a number or look like a date; for amounts write plain "
-                f"numbers (minutes for a time) or dates such as 2024-01-31; to leave it so, {typed(key, [*given, *names])}"
+                f"numbers (minutes for a time, half of a limit <0.5) or dates such as 2024-01-31; to leave it so, {typed(key, [*given, *names])}"
             )
     return found
 
@@ -145,6 +146,22 @@ def alike_notes(chosen: Sequence[Column]) -> list[str]:
         f"alike    {some(shown, 6)}: values that differ in case or spaces only are learned from as different ones; write them alike "
         "if they are one"
     ] * bool(shown)
+
+
+def repeated_notes(tables: Sequence[Table]) -> list[str]:
+    """Name the rows that were left out since they repeat the names of the columns."""
+    notes = []
+    for table in tables:
+        rows = [number for number, reason in table.broken if reason == REPEATED]
+        if rows:
+            lines = table.lines_of(rows[:_ROWS])
+            shown = some((f"{row}{lines.get(row, '')}" for row in rows), _ROWS)
+            what = "row repeats" if len(rows) == 1 else "rows repeat"
+            notes.append(
+                f"header   {len(rows):,} {what} the names of the columns, and {'is' if len(rows) == 1 else 'are'} left out: row {shown} of "
+                f"{table.path.name}"
+            )
+    return notes
 
 
 def header_notes(names: Collection[str], targets: Collection[str]) -> list[str]:
@@ -219,7 +236,10 @@ def part_notes(parts: list[Part]) -> list[str]:
     notes = [
         f"dropped  {counted(count, 'row')} of {part.table.path.name} left out: {reason}"
         for part in parts
-        for count, reason in ((part.untold, "no target"), (part.incomplete, "a value is missing"))
+        for count, reason in (
+            (part.untold, "no target" + f": {some(part.untold_words, 6)}" * bool(part.untold_words)),
+            (part.incomplete, "a value is missing"),
+        )
         if count
     ]
     notes += [note for part in parts for note in part.notes]

@@ -35,6 +35,7 @@ class Part:
     rows: NDArray[np.int64]
     incomplete: int = 0  # rows that were left out since a feature was missing
     untold: int = 0  # rows that were left out since a target was missing
+    untold_words: tuple[str, ...] = ()  # by which it was
     broken: tuple[str, ...] = ()  # rows that were left out for a value that does not fit, and why
     notes: tuple[str, ...] = ()  # how values are written otherwise than in the training
 
@@ -122,6 +123,13 @@ def part_by_formats(
     if len(reasons) > _TOLD:
         broken += (f"{len(reasons) - _TOLD:,} more rows of {path} are left out",)
     part = part_of_table(table, found, values, kept)
+    words = [
+        f"{word!r} ({count:,})"
+        for name, form in zip(goal.names, goal.formats, strict=True)
+        if untold
+        for word, count in columns.missing_words(name, form.kind != "category").items()
+    ]
+    part = replace(part, untold_words=tuple(words))
     return replace(part, untold=untold, broken=broken, notes=(*columns.notes, *notes))
 
 

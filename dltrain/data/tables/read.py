@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ from dltrain.errors import nearest_path
 Array = Any  # a pyarrow.ChunkedArray; pyarrow brings no types
 
 MAX_COLUMNS = 30_000
+# why a row is left out
+REPEATED = "it repeats the names of the columns"
 _HEAD_BYTES = 256 * 1024  # from which separator and encoding are detected
 _BLOCK_BYTES = 8 * 2**20  # a row must fit into one block
 _DETECTED = (",", ";", "\t", "|")
@@ -170,9 +172,34 @@ def read_text(content: bytes, name: str, delimiter: str, tolerant: bool = False)
 
 
 def _with_rows(table: Table) -> Table:
-    if not table.columns or not (len(table) or table.broken):
+    table = _without_headers(table)
+    others = [number for number, reason in table.broken if reason != REPEATED]
+    if not table.columns or not (len(table) or others):
         raise DataError(f"{table.path} holds no row below its header")
     return table
+
+
+def _without_headers(table: Table) -> Table:
+    """Leave out the rows that repeat the names of the columns, as in files of several exports that were joined."""
+    names = list(table.columns)
+    header = table.layout.header if table.layout is not None else names
+    kinds = {table.columns[name].type for name in names}
+    texts = all(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in kinds)
+    if len(names) < 2 or len(header) != len(names) or not texts:
+        return table
+    rows = np.arange(len(table))
+    for name, title in zip(names, header, strict=True):
+        # the second file may begin with a byte order mark
+        column = table.columns[name]
+        cells = column if len(rows) == len(table) else column.take(rows)
+        cells = compute.utf8_trim(cells, characters=' \t\r\ufeff"')
+        rows = rows[compute.equal(cells, title.strip('"')).fill_null(False).to_numpy()]
+        if not len(rows):
+            return table
+    broken = [(int(table.numbers[row]), REPEATED) for row in rows.tolist()]
+    kept = np.delete(np.arange(len(table)), rows)
+    columns = {name: column.take(kept) for name, column in table.columns.items()}
+    return replace(table, columns=columns, broken=tuple(sorted([*table.broken, *broken])))
 
 
 def _read_arrow(path: Path, suffix: str) -> dict[str, Array]:
@@ -289,6 +316,7 @@ class _Layout:
     quote: str
     lines: int  # that the header takes, and those above it
     notes: tuple[str, ...]
+    header: list[str]  # as it is written, without blanks
     spaced_quotes: bool  # `1, "a, b"`: Arrow takes the quotes after a space for text
     above: int = 0  # lines above the header: Excel's `sep=;`
 
@@ -369,10 +397,10 @@ def _layout(file: _Text, head: bytes, delimiter: str) -> _Layout:
     names = [name.strip() for name in header]
     if first is not None and len(first) == len(names) + 1:
         names = ["", *names]  # R's write.table leaves out the name of the row names
-    names = _named(names)
+    header, names = names, _named(names)
     _check_names(path, names)
     spaced = re.search(rf"{re.escape(separator)} +{quote}", text) is not None and separator != " "
-    return _Layout(encoding, separator, names, quote, lines + above, (*notes, *more), spaced, above)
+    return _Layout(encoding, separator, names, quote, lines + above, (*notes, *more), header, spaced, above)
 
 
 def _first_rows(text: str, separator: str, quote: str) -> tuple[list[str] | None, list[str] | None, int]:

@@ -32,8 +32,22 @@ class Reading:
     has_keys: bool = True
     # the decimal marks of columns in the training, for another file; see `columns.known_marks`
     marks: Mapping[str, str] = field(default_factory=dict)
-    # of `missing_words`, those that some column had
+    # words that stand for a missing value by default, and are values in columns of text and in the target
+    not_missing: tuple[str, ...] = ()
+    # of `missing_words` and `not_missing`, those that some column had
     met: set[str] = field(default_factory=set, compare=False)
+
+    def check(self) -> None:
+        """Raise DataError for a word of `not_missing` that is a value anyway, and for an empty one, which is none."""
+        known = text.MISSING | {word.strip().lower() for word in self.missing_words}
+        for word in self.not_missing:
+            if not word.strip() or word.strip().lower() not in known:
+                what = (
+                    "an empty text, which always is missing"
+                    if not word.strip()
+                    else f"{word!r}, which is a value anyway"
+                )
+                raise DataError(f"dataset.not_missing names {what}; leave it out")
 
     def missing(self, texts: Any, among_numbers: bool) -> Flags:
         """Tell which texts stand for a missing value."""
@@ -41,7 +55,12 @@ class Reading:
             if text.is_word(texts, [word.strip().lower()]).any():
                 self.met.add(word)
         words = text.MISSING | {word.strip().lower() for word in self.missing_words}
-        return text.is_word(texts, words | text.MISSING_AMONG_NUMBERS if among_numbers else words)
+        if among_numbers:
+            return text.is_word(texts, words | text.MISSING_AMONG_NUMBERS)
+        for word in {*self.not_missing} - self.met:
+            if text.is_word(texts, [word.strip().lower()]).any():
+                self.met.add(word)
+        return text.is_word(texts, words - {word.strip().lower() for word in self.not_missing})
 
     def without_missing(self, values: Floats) -> Floats:
         """Return numbers with NaN for those that stand for a missing value, such as -999."""
@@ -53,11 +72,14 @@ class Reading:
 
     @property
     def notes(self) -> list[str]:
-        """Name the words for missing values that no column had."""
-        unmet = [word for word in self.missing_words if word not in self.met]
-        return [f"words    no column has {some(map(repr, unmet))}, missing by dataset.missing_words"] * bool(
-            unmet
-        )
+        """Name the words of the user that no column had."""
+        keys = {"missing_words": self.missing_words, "not_missing": self.not_missing}
+        unmet = {key: [word for word in words if word not in self.met] for key, words in keys.items()}
+        return [
+            f"words    no column has {some(map(repr, words))}, {'missing' if key == 'missing_words' else 'a value'} by dataset.{key}"
+            for key, words in unmet.items()
+            if words
+        ]
 
 
 class DecimalMarks:

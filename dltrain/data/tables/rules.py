@@ -31,6 +31,8 @@ class Format:
     missing_words: tuple[str, ...] = ()
     unit: str = ""
     last_year: int = 0
+    # of the user: words that stand for a missing value by default, and are values of a text
+    not_missing: tuple[str, ...] = ()
     # whether dates have time zones, in some row; None in files of versions that did not write it
     zoned: bool | None = None
 
@@ -41,12 +43,12 @@ class Format:
 
 
 def numbers_among(words: Iterable[str]) -> tuple[float, ...]:
-    """Return the words that are finite numbers, as such: `-999` is `-999.0`, too."""
+    """Return the words that are numbers, infinite ones included, as such: `-999` is `-999.0`, too."""
     found = []
     for word in words:
         with suppress(ValueError):
             found.append(float(word))
-    return tuple(number for number in found if math.isfinite(number))
+    return tuple(number for number in found if not math.isnan(number))
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,16 @@ def rule_from_json(content: Mapping[str, Any]) -> Rule:
 def _check_types(rule: Rule) -> None:
     """Raise ValueError for a rule that no run wrote: the file may come from elsewhere."""
     form = rule.format
-    texts = (rule.name, form.decimal, form.date, form.unit, *form.missing_words, *rule.levels, *rule.parts)
+    texts = (
+        rule.name,
+        form.decimal,
+        form.date,
+        form.unit,
+        *form.missing_words,
+        *form.not_missing,
+        *rule.levels,
+        *rule.parts,
+    )
     fill = str if form.kind == "date" else (int, float)
     parts = DATE_PARTS if form.kind == "date" else ("",)
     sound = (

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dltrain.data.class_names import respelled, spellings
+from dltrain.data.class_names import one_coding, respelled, spellings
 from dltrain.data.contract import Contract
-from dltrain.data.errors import DataError
+from dltrain.data.errors import DataError, some
 from dltrain.data.spec import Task
 from dltrain.data.tables import text
 from dltrain.data.tables.columns import Column, Columns, LeftOut, number_names
+from dltrain.data.tables.cures import typed
 from dltrain.data.tables.identifiers import is_row_number
 from dltrain.data.tables.rules import Format
 from dltrain.data.tables.text import Flags
@@ -133,7 +134,7 @@ def _constant(columns: Columns, name: str, value: Any) -> DataError:
 def _classes(columns: Columns, name: str, inferred: bool, merge_case: bool) -> Targets:
     column = columns.category(name)
     counts = dict(zip(column.levels, np.bincount(column.values[~column.missing]).tolist(), strict=False))
-    renamed = spellings(counts) if merge_case else {}
+    renamed = spellings(counts) | one_coding(counts) if merge_case else {}
     column = column.renamed(renamed)
     kept = ~column.missing
     _check_some(columns, name, kept)
@@ -150,7 +151,10 @@ def _classes(columns: Columns, name: str, inferred: bool, merge_case: bool) -> T
         how = f"{respelled(renamed, counts)}; to keep them apart: dataset.merge_case=false"
     return Targets(
         "classification", (name,), (column.format,), torch.from_numpy(column.values[kept].astype(np.int64)), column.levels, kept,
-        _note(f"{name}: classification, {len(column.levels)} classes{_alike(column.levels)}", how, len(kept) - rows),
+        _note(
+            f"{name}: classification, {len(column.levels)} classes{_alike(column.levels)}", how, len(kept) - rows,
+            _untold(columns, [name], False, bool(column.format.decimal)) if rows < len(kept) else "",
+        ),
     )  # fmt: skip
 
 
@@ -170,7 +174,10 @@ def _quantities(columns: Columns, names: list[str], inferred: bool) -> Targets:
     how = "inferred; for classes: dataset.task=classification" if inferred and len(names) == 1 else ""
     return Targets(
         "regression", tuple(names), tuple(column.format for column in read), torch.from_numpy(stacked), (), kept,
-        _note(f"{', '.join(map(_with_unit, read))}: regression", how, len(kept) - len(stacked)),
+        _note(
+            f"{', '.join(map(_with_unit, read))}: regression", how, len(kept) - len(stacked),
+            _untold(columns, names, True, True) if len(stacked) < len(kept) else "",
+        ),
     )  # fmt: skip
 
 
@@ -207,8 +214,27 @@ def _alike(names: Sequence[str]) -> str:
     return f" ({pair[0]!r} and {pair[1]!r} are two of them)" if pair else ""
 
 
-def _note(what: str, how: str, dropped: int) -> str:
-    notes = (
-        [what] + [how] * bool(how) + [f"{counted(dropped, 'row')} without a target left out"] * bool(dropped)
+def _untold(columns: Columns, names: Sequence[str], among_numbers: bool, is_number: bool) -> str:
+    """Return the words by which targets are missing, with the cure for one that is a class; or ""."""
+    found = {
+        word: count for name in names for word, count in columns.missing_words(name, among_numbers).items()
+    }
+    if not found:
+        return ""
+    listed = some((f"{word!r} ({count:,})" for word, count in found.items()), 6)
+    classes = [word for word in found if word.lower() in text.MISSING and word[0].isalpha()]
+    if is_number or not classes:
+        return f": {listed}"
+    key = typed("not_missing", [*columns.reading.not_missing, *classes])
+    cure = (
+        f"for {'a class' if len(classes) == 1 else 'classes'}, {key}"
+        if columns.reading.has_keys
+        else "write a class otherwise"
     )
+    return f": {listed}; {cure}"
+
+
+def _note(what: str, how: str, dropped: int, words: str = "") -> str:
+    gone = f"{counted(dropped, 'row')} without a target left out{words}"
+    notes = [what] + [how] * bool(how) + [gone] * bool(dropped)
     return f"target   {' · '.join(notes)}"

@@ -233,8 +233,9 @@ class Contract:
         date_format: as the keys of `dataset=csv`, for this table.
         """
         from dltrain.data.tables.columns import Columns, known_marks
-        from dltrain.data.tables.encode import encode, far_notes, fill_notes
+        from dltrain.data.tables.encode import encode, fill_notes
         from dltrain.data.tables.reading import Reading
+        from dltrain.data.tables.scale import far_notes
 
         wanted = [*self.columns, *(self.targets if targets else ())]
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
@@ -281,7 +282,9 @@ class Contract:
         parsed = [columns.parse(rule.name, rule.format) for rule in self.targets]
         kept = torch.from_numpy(np.flatnonzero(~np.any([column.missing for column in parsed], axis=0)))
         if self.task == "classification":
-            return torch.from_numpy(coded_targets(parsed[0], self.class_names))[kept], kept
+            words = columns.reading.missing_words
+            codes = coded_targets(parsed[0], self.class_names, columns.table.row, words)
+            return torch.from_numpy(codes)[kept], kept
         values = torch.from_numpy(np.stack([column.values for column in parsed], 1))[kept]
         scale = self.target_scale
         return (values.float() if scale is None else scale.standardize(values)), kept

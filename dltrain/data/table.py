@@ -151,7 +151,7 @@ def csv(
     columns_read = tuple(map(joined, zip(*(part.columns for part in parts), strict=True)))
     rows = torch.from_numpy(parts[0].rows)
     return RawData(
-        inputs=TableInputs(columns_read, dates == "parts"),
+        inputs=TableInputs(columns_read, dates == "parts", files=tuple(len(part.rows) for part in parts)),
         targets=torch.cat([part.targets for part in parts]),
         task=goal.task,
         class_names=goal.class_names,

@@ -108,7 +108,8 @@ class Given:
             array = read_array(self.path, _array_name(self.path, str(dataset.get("inputs", "inputs"))))
         images = len(contract.input_shape) == 3
         inputs = as_inputs(array, str(dataset.get("channels", "auto"))) if images else array
-        return finite(array_of(inputs, contract.input_shape, self.name), self.name, self.tolerant)
+        samples = array_of(inputs, contract.input_shape, self.name, np.shape(array))
+        return finite(samples, self.name, self.tolerant)
 
     def _images(self) -> tuple[list[str], tuple[str, ...]]:
         if not self.path.is_dir():
@@ -273,8 +274,13 @@ def _column(name: str, values: Any) -> Any:
 # Arrays -----------------------------------------------------------------------------------------------------------
 
 
-def array_of(data: Any, shape: tuple[int, ...], name: str = "the data") -> Tensor:
-    """Return samples (N, *shape), uint8 images or floats; a single sample, or images of one channel without it, are completed."""
+def array_of(
+    data: Any, shape: tuple[int, ...], name: str = "the data", given: tuple[int, ...] | None = None
+) -> Tensor:
+    """Return samples (N, *shape), uint8 images or floats; a single sample, or images of one channel without it, are completed.
+
+    given: the shape in the file, for messages; None is that of the data
+    """
     takes = f"the model takes arrays of shape (N, {', '.join(map(str, shape))})"
     if isinstance(data, Mapping) or hasattr(data, "__arrow_c_stream__"):
         raise DataError(f"{type(data).__name__} is no array, and its data have no column names: {takes}")
@@ -290,9 +296,15 @@ def array_of(data: Any, shape: tuple[int, ...], name: str = "the data") -> Tenso
         ) from error
     samples = _completed(found, shape)
     if samples is None:
-        last = tuple(found.shape[1:]) == (*shape[1:], shape[0])
-        cure = "; move the channels to the front: np.moveaxis(data, -1, 1)" if last else ""
-        raise DataError(f"{name} has shape {tuple(found.shape)}, and {takes}{cure}")
+        there = tuple(found.shape) if given is None else given
+        last = (*shape[1:], shape[0])
+        cure = "; move the channels to the front: np.moveaxis(data, -1, 1)" if there[1:] == last else ""
+        cure = (
+            "; for a single image, put it into a list: np.moveaxis(data, -1, 0)[None]"
+            if there == last
+            else cure
+        )
+        raise DataError(f"{name} has shape {there}, and {takes}{cure}")
     if len(shape) == 3 and not samples.is_floating_point() and samples.dtype != torch.uint8:
         raise DataError(
             f"the images are {samples.dtype}; give bytes (uint8, 0 to 255), or floats as in the training"

@@ -28,13 +28,12 @@ from dltrain.data.spec import Batch
 from dltrain.data.tables.cures import value
 from dltrain.errors import DataProblem, UserError
 from dltrain.run.data import build_data
+from dltrain.run.scale import FLOATS, Scale
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.text import counted, first_line, say
 
 # Training samples that are compared where they are decoded from files, spread evenly: all of them would take an epoch.
 MOST_DECODED = 10_000
-# Standard deviations, in the mean over all values, of data that are on another scale than those of the training.
-FAR = 10.0
 _BATCH = 1024
 # prints a line
 Tell = Callable[[str], None]
@@ -190,21 +189,11 @@ def _lines_of(notes: Sequence[str], kinds: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(note.partition(" ")[2].lstrip() for note in notes if note.startswith(kinds))
 
 
-def scale_note(distance: float) -> tuple[str, ...]:
-    """Return a line on inputs whose mean distance from those of the training is `distance` deviations, where that is far."""
-    if distance <= FAR:
-        return ()
-    return (
-        f"scale    the inputs are {distance:.0f} standard deviations from those of the training on average: "
-        "are they on another scale?",
-    )
-
-
-def distance_of(samples: Samples) -> float:
-    """Return the mean of the absolute normalized inputs."""
-    batches = samples.batches(torch.arange(len(samples)), _BATCH)
-    # summed on the device, which is read once
-    return float(sum(batch.inputs.abs().mean() * len(batch.inputs) for batch in batches)) / len(samples)
+def scale_notes(samples: Samples, scale: Scale) -> tuple[str, ...]:
+    """Return the line on the scale of samples."""
+    for batch in samples.batches(torch.arange(len(samples)), _BATCH):
+        scale.add(batch.inputs)
+    return scale.notes
 
 
 def say_of_data(
@@ -232,8 +221,11 @@ def say_of_data(
         for note in notes:
             if note.startswith(("classes", "decimal", "truth", "unit", "words", "unseen", "scale", "zone")):
                 tell(note)
-        for note in dict.fromkeys(
-            note for split in scored.values() for note in scale_note(distance_of(split))
-        ):
+        known = read_contract(path)
+        if known is not None and present is not None and known.in_bytes and not present.in_bytes:
+            tell(FLOATS)
+        std = (read_statistics(path) or {"std": torch.ones(1)})["std"]
+        scales = [scale_notes(split, Scale(std, bool(known and known.columns))) for split in scored.values()]
+        for note in dict.fromkeys(note for notes in scales for note in notes):
             tell(note)
     return found

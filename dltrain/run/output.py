@@ -153,11 +153,14 @@ def typed_labels(columns: Columns, found: Predictions) -> Columns:
 
 
 def renamed_notes(parts: Sequence[Part], columns: Columns) -> list[str]:
-    """Return a line for each kept column that another name was given, beside a predicted one of its name."""
+    """Return a line for each kept column that another name was given, beside a column of its name that is written here."""
+    predicted = parts[0].found.table
+    what = {"file": "the name of the file", "row": "the number of the row"}
+    what |= dict.fromkeys(predicted, "the prediction")
     return [
-        f"kept     column {name} of the table is {name}_ here: {name} is the prediction"
+        f"kept     column {name} of the table is {name}_ here: {name} is {what[name]}"
         for name in parts[0].kept
-        if name in parts[0].found.table and f"{name}_" in columns
+        if name in what and f"{name}_" in columns
     ]
 
 

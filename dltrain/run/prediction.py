@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
-from dltrain.data.errors import DataError, some
+from dltrain.data.errors import some
 from dltrain.data.normalization import Normalizer
 from dltrain.data.spec import DataSpec
 from dltrain.errors import DataProblem, UserError, typed
@@ -28,9 +28,9 @@ from dltrain.run.data import data_problems
 from dltrain.run.draws import Draws, Passes
 from dltrain.run.inputs import Given, array_of, finite, rows_of, table_of
 from dltrain.run.machine import choose_device, choose_precision
-from dltrain.run.other_data import scale_note
 from dltrain.run.plan import choose_batch_size, evaluation_batch_size
 from dltrain.run.samples import Broken, Pictures, Samples
+from dltrain.run.scale import FLOATS, Scale, check_values
 from dltrain.run.table import Array, Table
 from dltrain.run.weights import best_weights, load_best, load_weights
 from dltrain.storage.run_folder import read_contract, read_statistics
@@ -181,12 +181,14 @@ class Predictor:
         contract, size = self.known_contract(), self.checked_size(batch_size)
         outputs: list[Tensor] = []
         where: list[Array] = []
-        distance, first, passes = 0.0, 0, self.passes()
+        first, passes, of_floats = 0, self.passes(), False
+        scale = Scale(self.normalize.std, bool(contract.columns))
         with data_problems(), passes.ready():
             for number, (inputs, names) in enumerate(samples.batches(size)):
-                self._check_scale(samples, inputs)
+                check_values(inputs, contract, self.normalize.mean, isinstance(samples, Pictures))
                 normal = self.normalize(inputs.to(self.device))
-                distance += float(normal.abs().mean()) * len(names)
+                scale.add(normal)
+                of_floats |= inputs.is_floating_point()
                 indices = torch.arange(first, first := first + len(names), device=self.device)
                 # copies are made by transforms that leave targets alone
                 unknown = torch.zeros(len(names), dtype=torch.long, device=self.device)
@@ -197,7 +199,8 @@ class Predictor:
             none = np.empty((0, contract.outputs), np.float32)
             return Predictions(none, contract, np.empty(0, kind), samples.notes, tuple(samples.broken))
         names = np.concatenate(where)
-        notes = (*samples.notes, *scale_note(distance / len(names)))
+        of_floats &= contract.in_bytes and len(contract.input_shape) == 3
+        notes = (*samples.notes, *(FLOATS,) * of_floats, *scale.notes)
         return Predictions(
             self.mean_output(torch.cat(outputs, 1)), contract, names, notes, tuple(samples.broken)
         )
@@ -226,18 +229,6 @@ class Predictor:
         if size < 1:
             raise UserError(f"`batch_size` is {size}; it must be at least 1.")
         return size
-
-    def _check_scale(self, samples: Samples, inputs: Tensor) -> None:
-        """Refuse bytes for a model that learned from floats outside [0, 1]: as fractions they are on another scale."""
-        if inputs.dtype != torch.uint8 or self.known_contract().in_bytes:
-            return
-        low, high = float(self.normalize.mean.min()), float(self.normalize.mean.max())
-        if low < 0 or high > 1:
-            what = "image files hold" if isinstance(samples, Pictures) else "the data are"
-            raise DataError(
-                f"{what} bytes, and the model was trained on floats with means from {low:.4g} to {high:.4g}; give such floats "
-                "in an .npz file"
-            )
 
 
 def check_some(found: Sequence[Predictions]) -> None:

@@ -109,11 +109,11 @@ def test_rows_that_cannot_be_scored_are_counted(run: Path, scored: Any) -> None:
         rows[i] = rows[i][:-1] + "NA"
     found, said = scored(run, write("some.csv", rows))
     assert found["all"]["samples"] == 18
-    assert "dltrain: 2 rows of some.csv left out: no target" in said.splitlines()
+    assert "dltrain: 2 rows of some.csv left out: no target: 'NA' (2)" in said.splitlines()
     rows[7] = "old" + rows[7][rows[7].index(",") :]
     found, said = scored(run, write("some.csv", rows), code=3)
     assert found["all"]["samples"] == 18
-    assert "dltrain: 1 row of some.csv left out: no target" in said.splitlines()
+    assert "dltrain: 1 row of some.csv left out: no target: 'NA' (1)" in said.splitlines()
 
 
 def test_another_division_of_the_same_data_is_refused(run: Path, scored: Any) -> None:
@@ -234,6 +234,51 @@ def test_other_data_on_another_scale_are_told_of(train: Any, scored: Any) -> Non
     run = train("dataset=npz", "dataset.path=a.npz", "model=linear", "steps=1").path
     said = scored(run, "dataset.path=b.npz")[1]
     assert "standard deviations from those of the training on average: are they on another scale?" in said
+
+
+def test_columns_in_another_unit_are_told_of_in_both_directions(
+    run: Path, scored: Any, dltrain: Any, capsys: Any
+) -> None:
+    """Grams became kilograms without a word: below a positive range there is no room for three of its widths."""
+    rows = [row.split(",") for row in rows_of(60, seed=4)]
+    for factor in (0.001, 0.1, 10.0, 1000.0):
+        other = write("other.csv", [",".join([a, str(float(z) * factor), y]) for a, z, y in rows])
+        assert "scale    z: median " in scored(run, other)[1]
+        assert dltrain("predict", run, "other.csv") == 0
+        assert capsys.readouterr().err.count("scale    z: median ") == 1
+    assert "scale" not in scored(run, write("same.csv", [",".join(row) for row in rows]))[1]
+
+
+def test_arrays_that_vary_less_are_told_of(train: Any, scored: Any, dltrain: Any, capsys: Any) -> None:
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (40, 1, 6, 6)).astype(np.float32)
+    np.savez("a.npz", inputs=images, targets=np.arange(40) % 2)
+    np.savez("b.npz", inputs=images / 255, targets=np.arange(40) % 2)
+    run = train("dataset=npz", "dataset.path=a.npz", "model=linear", "steps=1").path
+    told = "the inputs vary 255 times less than those of the training: are they on another scale?"
+    assert told in scored(run, "dataset.path=b.npz")[1]
+    assert dltrain("predict", run, "b.npz") == 0
+    assert told in capsys.readouterr().err
+    assert dltrain("predict", run, "a.npz") == 0
+    assert "scale" not in capsys.readouterr().err
+
+
+def test_a_class_that_the_run_does_not_know_is_counted_with_a_cure(
+    run: Path, scored: Any, dltrain: Any, capsys: Any
+) -> None:
+    rows = [row[:-1] + "x" if i % 4 == 3 else row for i, row in enumerate(rows_of(20, seed=4))]
+    path = write("new.csv", rows)
+    with pytest.raises(DataProblem) as error:
+        dltrain("evaluate", run, path)
+    told = str(error.value)
+    assert (
+        "holds 'x', which is none of the classes 'a', 'b', in row 4 of new.csv (line 5); 5 of 20 rows have 'x'"
+        in told
+    )
+    cure = told.strip().rpartition("call it missing: ")[2]
+    assert scored(run, path, cure)[0]["all"]["samples"] == 15
 
 
 def changed_files(rows: list[str]) -> dict[str, list[str]]:

@@ -493,6 +493,55 @@ def test_bytes_are_refused_by_a_model_of_other_floats(workdir, predict):
         predict(run.path, "a.png")
 
 
+def test_a_column_that_is_empty_throughout_is_foreign(kinds, predict, workdir):
+    """It was filled with the median in every row, with exit code 0, though none was missing in the training."""
+    rows = rows_of(12, seed=7)
+    for row in rows:
+        row["sold"] = ""
+    code, _, told = predict(kinds, write(workdir / "new.csv", rows))
+    assert code == 3
+    assert (
+        "foreign  sold: no value in any of the 12 rows, and none was missing in the training: filled with"
+        in told
+    )
+    for row in rows:
+        row["sold"], row["age"] = "2004-03-05", ""
+    code, _, told = predict(kinds, write(workdir / "new.csv", rows))
+    assert code == 0 and "missing  age: 12 of 12" in told
+
+
+def test_a_kept_column_with_the_name_of_the_row_is_told(kinds, predict, workdir):
+    rows = [row | {"row": i} for i, row in enumerate(rows_of(6, seed=7))]
+    _, out, told = predict(kinds, write(workdir / "new.csv", rows), "--keep", "row", "--output", "-")
+    assert out.startswith("row,row_,label")
+    assert "kept     column row of the table is row_ here: row is the number of the row" in told
+
+
+def test_floats_are_fractions_for_a_model_of_bytes_and_nothing_else(pets, predict, workdir):
+    bytes_ = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8), np.uint8)
+    np.savez("bytes.npz", inputs=bytes_)
+    np.savez("unit.npz", inputs=(bytes_ / 255).astype(np.float32))
+    np.savez("wide.npz", inputs=bytes_.astype(np.float32))
+    outs = {}
+    for name in ("bytes", "unit"):
+        code, out, told = predict(pets, f"{name}.npz", "--output", "-")
+        assert code == 0 and ("1 is a byte of 255" in told) is (name == "unit")
+        outs[name] = np.array([[float(v) for k, v in row.items() if k[:2] == "p("] for row in read_csv(out)])
+    np.testing.assert_allclose(outs["bytes"], outs["unit"], atol=1e-5)
+    with pytest.raises(
+        errors.DataProblem, match="the images are floats from 0 to 255, and the model was trained on bytes"
+    ):
+        predict(pets, "wide.npz")
+
+
+def test_a_single_picture_is_refused_with_its_own_shape(pets, predict, workdir):
+    np.save("one.npy", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(
+        errors.DataProblem, match=r"one.npy has shape \(8, 8, 3\), .*moveaxis\(data, -1, 0\)\[None\]"
+    ):
+        predict(pets, "one.npy")
+
+
 # Refusals ---------------------------------------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[list[str], str, int]] = {
@@ -513,7 +562,7 @@ REFUSED: dict[str, tuple[list[str], str, int]] = {
     "missing": (["{kinds}", "less.csv"], "less.csv lacks 'age' of the columns that the model was trained on; it has 'id'", 3),
     "array": (["{kinds}", "d.npy"], "d.npy has no columns, and the model takes the columns of a table", 3),
     "table": (["{digits}", "a.csv"], "a.csv is a table, and the model takes images of 8×8 pixels", 3),
-    "shape": (["{digits}", "wide.npy"], r"wide.npy has shape \(2, 1, 9, 8\), and the model takes", 3),
+    "shape": (["{digits}", "wide.npy"], r"wide.npy has shape \(2, 9, 8\), and the model takes", 3),
     "no image": (["{pets}", "empty"], "no image in empty; endings read: .jpg", 3),
     "knob": (["{kinds}", "a.csv", "lr=3x"], "lr", 2),
     "task": (["{kinds}", "{prices}", "a.csv"], "are no ensemble: the first is a classification, the second a regression", 2),

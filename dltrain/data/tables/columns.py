@@ -190,14 +190,16 @@ class Columns:
         return (*self._marks.notes, *self._unit_notes.values(), *words)
 
     def missing_words(self, name: str, among_numbers: bool) -> dict[str, int]:
-        """Return the texts, but for the empty one, by which values of a column are missing, and their numbers."""
+        """Return the texts, but for the empty one, by which values of a column are missing, and their numbers in rows that are not broken."""
         column = self.table.columns[name]
         if not is_text(column.type):
             return {}
         coded = text.code(column)
         found = np.flatnonzero(self.reading.missing(coded.texts, among_numbers)).tolist()
-        words = {str(coded.texts[place].as_py()): int(coded.counts[place]) for place in found}
-        return {word: count for word, count in words.items() if word}
+        codes = np.delete(coded.codes, list(self.broken))
+        counts = np.bincount(codes[codes >= 0], minlength=len(coded.texts))
+        words = {str(coded.texts[place].as_py()): int(counts[place]) for place in found}
+        return {word: count for word, count in words.items() if word and count}
 
     def release(self, name: str) -> None:
         """Forget what the reading of a column held in memory."""

@@ -15,17 +15,16 @@ from dltrain.data.class_names import as_known, respelled, same_truth
 from dltrain.data.errors import FOREIGN, DataError, some
 from dltrain.data.raw import Encoded
 from dltrain.data.tables.columns import Column
-from dltrain.data.tables.cures import typed
+from dltrain.data.tables.cures import call_missing, typed
+from dltrain.data.tables.parts_of_dates import part_of
 from dltrain.data.tables.rules import DATE_PARTS, MISSING_LEVEL, Format, Rule
+from dltrain.data.tables.scale import far_notes
 from dltrain.data.tables.text import Floats
 from dltrain.text import counted
 
 # A number far from 0 loses its digits in float32: its training mean is subtracted in float64 first where that is more
 # than so many standard deviations. Below, float32 is exact to 1e-5 of a deviation and nothing is changed.
 _FAR = 100.0
-# A value outside of the training's range by more than so many times its width is named; of normal values that is 20 deviations.
-FAR_WIDTHS = 3.0
-_NAMED = 4  # values far outside that are named
 _LINES = 4  # more columns with missing values share one line
 
 
@@ -37,6 +36,7 @@ class TableInputs:
     date_parts: bool
     notes: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()  # of an earlier run; none are fitted then
+    files: tuple[int, ...] = ()  # rows of each file
 
     def __len__(self) -> int:
         return len(self.columns[0].values)
@@ -46,13 +46,22 @@ class TableInputs:
         rows = train.cpu().numpy()
         rules = self.rules or tuple(fit(column, rows, self.date_parts) for column in self.columns)
         inputs, unseen = encode(self.columns, rules)
+        groups = () if self.rules else self._others(rows)
         return Encoded(
             torch.from_numpy(inputs),
             tuple(name for rule in rules for name in rule.features),
             rules,
             (*self.notes, *fill_notes(self.columns, rules), *unseen),
-            lambda name: far_notes(self.columns, rules, name),
+            lambda name: far_notes(self.columns, rules, name, groups),
         )
+
+    def _others(self, train: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return the rows of each file that are not those of the training."""
+        others = np.ones(len(self), bool)
+        others[train] = False
+        ends = np.cumsum(self.files)[:-1]
+        parts = np.split(np.arange(len(self)), ends)
+        return [part[others[part]] for part in parts if others[part].any()]
 
 
 def number_columns(names: Sequence[str], numbers: Tensor) -> TableInputs:
@@ -94,7 +103,8 @@ def fit(column: Column, train: NDArray[np.int64], date_parts: bool) -> Rule:
     rule = Rule(column.name, column.format, (), fill, holes, ("",), (_center(present),))
     if kind == "boolean":
         return rule
-    return replace(rule, lows=(float(present.min()),), highs=(float(present.max()),))
+    first, last = np.quantile(present, (0.25, 0.75)).tolist()
+    return replace(rule, lows=(float(present.min()),), highs=(float(present.max()),), quartiles=(first, last))
 
 
 def _center(values: Floats) -> float:
@@ -183,64 +193,34 @@ def _quantities(column: Column, rule: Rule, block: NDArray[np.float32]) -> None:
 # Dates ------------------------------------------------------------------------------------------------------------
 
 
-def part_of(times: NDArray[Any], part: str) -> NDArray[Any]:
-    """Return a part of times: `year` with its fraction (2024.5 in July), `month` 1 to 12, `weekday` from Monday 0, `hour`."""
-    if part == "year":
-        years = times.astype("datetime64[Y]")
-        start = years.astype("datetime64[us]")
-        length = ((years + np.timedelta64(1, "Y")).astype("datetime64[us]") - start).astype(np.float64)
-        return years.astype(np.int64) + 1970.0 + (times - start).astype(np.float64) / length
-    if part == "month":
-        return times.astype("datetime64[M]").astype(np.int64) % 12 + 1.0
-    if part == "weekday":
-        return (times.astype("datetime64[D]").astype(np.int64) + 3) % 7 + 0.0
-    return (times - times.astype("datetime64[D]")).astype(np.float64) / 3.6e9
-
-
 def _parts_that_vary(times: NDArray[Any]) -> tuple[str, ...]:
     """Return `year`, and the other parts that are not the same in all rows."""
     return tuple(part for part in DATE_PARTS if part == "year" or len(np.unique(part_of(times, part))) > 1)
-
-
-def far_notes(
-    columns: tuple[Column, ...], rules: tuple[Rule, ...], name: Callable[[int], str]
-) -> tuple[str, ...]:
-    """Name the values that lie outside of the range of the training by more than `FAR_WIDTHS` times its width."""
-    found: list[str] = []
-    count = 0
-    for column, rule in zip(columns, rules, strict=True):
-        for part, low, high in zip(rule.parts, rule.lows, rule.highs, strict=False):
-            values = part_of(column.values, part) if part else column.values
-            # rows of one year do not make the next one far
-            width = max(high - low, 1.0) if part == "year" else high - low
-            with np.errstate(invalid="ignore"):
-                far = np.maximum(low - values, values - high) > FAR_WIDTHS * width
-            rows = np.flatnonzero(far & ~column.missing)
-            count += len(rows)
-            found += [
-                f"{f'{column.name} {part}'.rstrip()} {values[row]:.7g} in {name(int(row))} (training: {low:.7g} to {high:.7g})"
-                for row in rows[:_NAMED].tolist()
-            ]
-    if not found:
-        return ()
-    more = f"; … ({count - _NAMED:,} more)" if count > _NAMED else ""
-    what = "a value" if count == 1 else f"{count:,} values"
-    return (f"scale    {what} far outside of the range of the training: {'; '.join(found[:_NAMED])}{more}",)
 
 
 def fill_notes(columns: tuple[Column, ...], rules: tuple[Rule, ...]) -> tuple[str, ...]:
     """Return a line for each column with missing values, or one for all where they are many."""
     holes = [(column, rule, int(column.missing.sum())) for column, rule in zip(columns, rules, strict=True)]
     holes = [(column, rule, count) for column, rule, count in holes if count]
+    # a single row without a value is no other file
+    empty = [
+        column.name for column, rule, count in holes if count == len(column.values) > 1 and not rule.indicator
+    ]
+    foreign = tuple(
+        f"{FOREIGN}  {column.name}: no value in any of the {count:,} rows, and none was missing in the training: {_filled(rule)}"
+        for column, rule, count in holes
+        if column.name in empty
+    )
+    holes = [(column, rule, count) for column, rule, count in holes if column.name not in empty]
     if len(holes) > _LINES:
         ways: dict[str, list[str]] = {}
         for column, rule, count in holes:
             ways.setdefault(_way(rule), []).append(f"{column.name} ({count:,})")
-        return tuple(
+        return foreign + tuple(
             f"missing  {len(names)} column{'s' * (len(names) > 1)}, {way}: {some(names, 6)}"
             for way, names in ways.items()
         )
-    return tuple(
+    return foreign + tuple(
         f"missing  {column.name}: {count:,} of {len(column.values):,}, {_filled(rule)}"
         for column, rule, count in holes
     )
@@ -272,10 +252,13 @@ def class_notes(column: Column, class_names: tuple[str, ...]) -> tuple[str, ...]
     return (f"classes  {column.name}: {respelled(renamed)}, as in the training",) if renamed else ()
 
 
-def coded_targets(column: Column, class_names: tuple[str, ...]) -> NDArray[np.int64]:
+def coded_targets(
+    column: Column, class_names: tuple[str, ...], row: Callable[[int], str], given: Sequence[str] = ()
+) -> NDArray[np.int64]:
     """Return the class of each row by name, -1 where it is missing; DataError for a class that is not among the names.
 
-    A name that differs from a single class in its case only is that class, as `class_notes` says.
+    A name that differs from a single class in its case only is that class, as `class_notes` says. row: the name of a row by its
+    position; given: the words for a missing value that the user gave
     """
     place = {name: i for i, name in enumerate(class_names)}
     place |= {name: place[known] for name, known in as_known(column.levels, class_names).items()}
@@ -283,9 +266,14 @@ def coded_targets(column: Column, class_names: tuple[str, ...]) -> NDArray[np.in
         level for i, level in enumerate(column.levels) if level not in place and (column.values == i).any()
     ]
     if unknown:
+        places = [i for i, level in enumerate(column.levels) if level in unknown]
+        rows = np.flatnonzero(np.isin(column.values, places))
+        first = column.levels[column.values[rows[0]]]
+        cure = call_missing(unknown, given)
         raise DataError(
-            f"column {column.name!r} holds {unknown[0]!r}, which is none of the classes {', '.join(map(repr, class_names[:8]))}; "
-            "correct the labels, or remove these rows"
+            f"column {column.name!r} holds {first!r}, which is none of the classes {some(map(repr, class_names))}, in {row(int(rows[0]))}; "
+            f"{len(rows):,} of {len(column.values):,} rows have {some(map(repr, unknown), 4)};\ncorrect the labels"
+            + (f", or to leave these rows out, {cure}" if cure else ", or remove these rows")
         )
     to = np.array([place.get(level, -1) for level in column.levels] + [-1], np.int64)
     coded: NDArray[np.int64] = to[column.values]

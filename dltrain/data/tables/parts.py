@@ -110,7 +110,14 @@ def part_by_formats(
     kept[list(columns.broken)] = False
     if goal.task == "classification":
         labels = targets[0].take(np.flatnonzero(kept))
-        values = torch.from_numpy(coded_targets(labels, goal.class_names))
+        values = torch.from_numpy(
+            coded_targets(
+                labels,
+                goal.class_names,
+                lambda i: table.row(int(np.flatnonzero(kept)[i])),
+                reading.missing_words,
+            )
+        )
     else:
         values = torch.from_numpy(np.stack([column.values[kept] for column in targets], 1))
     notes = class_notes(targets[0], goal.class_names) if goal.task == "classification" else ()

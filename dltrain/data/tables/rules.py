@@ -58,7 +58,7 @@ class Rule:
     levels: of a category, one feature each; a level that is not among them has 0 in all. fill: what replaces a missing
     number, truth or time (a time as ISO text). indicator: a last feature that is 1 where the value was missing. parts: of a
     date, such as year and month. centers: what is subtracted from each part in float64. lows, highs: of a number, or of the year of a date,
-    in the training rows; empty in files of versions that did not write them.
+    in the training rows; quartiles: the first and the last of a number there; empty in files of versions that did not write them.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Rule:
     centers: tuple[float, ...] = (0.0,)
     lows: tuple[float, ...] = ()
     highs: tuple[float, ...] = ()
+    quartiles: tuple[float, ...] = ()
 
     @property
     def has_fraction(self) -> bool:
@@ -122,7 +123,10 @@ def _check_types(rule: Rule) -> None:
         and (rule.fill is None or isinstance(rule.fill, fill))
         and isinstance(rule.indicator, bool)
         and (form.zoned is None or isinstance(form.zoned, bool))
-        and all(isinstance(value, int | float) for value in (*rule.centers, *rule.lows, *rule.highs))
+        and all(
+            isinstance(value, int | float)
+            for value in (*rule.centers, *rule.lows, *rule.highs, *rule.quartiles)
+        )
         and len(rule.lows) == len(rule.highs)
         and len(rule.lows) <= len(rule.parts)
         and (form.kind == "category" or len(rule.parts) == len(rule.centers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dltrain.data.class_names import TRUTHS, same_truth
 from dltrain.data.tables.columns import Column
+from dltrain.data.tables.durations import SECONDS
 from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.text import MISSING, MISSING_AMONG_NUMBERS
 from dltrain.run.prediction import Predictor
@@ -48,8 +51,12 @@ class ColumnInput:
             return cls(rule.name, "date", {})
         if not is_text(rule):
             return cls(rule.name, "number", {})
+        # as the encoding of a table has them
+        same = same_truth([form for word in TRUTHS for form in cases(word)], rule.levels)
+        truths = {form: rule.levels.index(level) for form, level in same.items()}
         missing = {form: len(rule.levels) for word in words for form in cases(word, letters)}
-        return cls(rule.name, "text", missing | {utf8(n).decode(): i for i, n in enumerate(rule.levels)})
+        levels = {utf8(name).decode(): i for i, name in enumerate(rule.levels)}
+        return cls(rule.name, "text", truths | missing | levels)
 
     def values(self, column: Column) -> list[str] | NDArray[np.float64]:
         """Return the values of a column that was read as this input takes them."""
@@ -260,16 +267,27 @@ class Deployed(nn.Module):
     def odd_texts(self) -> list[str]:
         """Return texts that a column of text may hold: words for a missing value in several cases, and one that is no level."""
         forms: tuple[Callable[[str], str], ...] = (str, str.lower, str.upper, str.title)
-        return [*dict.fromkeys(form(word) for word in self.missing for form in forms), "no level of these"]
+        words = (*self.missing, *TRUTHS)
+        return [*dict.fromkeys(form(word) for word in words for form in forms), "no level of these"]
 
     def facts(self) -> dict[str, Any]:
         """Return what a loader needs, as plain data."""
         contract = self.contract
+        booleans = [rule.name for rule in contract.columns if rule.format.kind == "boolean"]
+        infinite = {str(n) for rule in contract.columns for n in rule.format.missing_numbers if math.isinf(n)}
         return {
             "task": contract.task,
             "columns": [[column.name, column.kind, column.codes] for column in self.columns],
             "missing": [word.lower() for word in self.missing],
-            "missing_among_numbers": sorted(MISSING_AMONG_NUMBERS | self.values),
+            "missing_among_numbers": sorted(MISSING_AMONG_NUMBERS | self.values | infinite),
+            "booleans": booleans,
+            "truths": {word: int(truth) for word, truth in TRUTHS.items()} if booleans else {},
+            # seconds of a unit of theirs
+            "durations": {
+                rule.name: SECONDS[rule.format.unit]
+                for rule in contract.columns
+                if rule.format.unit in SECONDS
+            },
             "shape": [] if self.columns else list(contract.input_shape),
             "bytes": self.takes_bytes,
             "outputs": self.output_names,

@@ -9,6 +9,7 @@ _HEAD = '''"""{title}
 """
 
 import json
+import math
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,24 +18,71 @@ import torch
 HERE = Path(__file__).parent
 {load}
 
-def as_tensor(values, kind, codes):
+def as_tensor(name, values, kind, codes):
     missing = {{*FACTS["missing"], *(() if kind == "text" else [*FACTS["missing_among_numbers"], "nat"])}}
     texts = ["" if v is None else str(v).strip() for v in values]
     texts = ["" if text.lower() in missing else text for text in texts]
     if kind == "text":  # the number of its level; -1 for one that the training did not have
         return torch.tensor([codes.get(text, -1) for text in texts])
     if kind == "date":  # ISO texts or datetimes as seconds since 1970, in UTC
-        times = [datetime.fromisoformat(text) if text else None for text in texts]
+        times = [as_time(name, text) if text else None for text in texts]
         values = [t and (t if t.tzinfo else t.replace(tzinfo=timezone.utc)).timestamp() for t in times]
         return torch.tensor([float("nan") if v is None else v for v in values], dtype=torch.float64)
-    words = {{"": "nan", "true": 1, "false": 0}}
-    found = [float(words.get(text.lower(), v)) for text, v in zip(texts, values)]
+    found = [as_number(name, text, v) for text, v in zip(texts, values)]
     return torch.tensor(found, dtype=torch.float64)
+
+
+def as_time(name, text):
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"column {{name!r}} has {{text!r}}; give dates such as 2024-01-31, or datetimes") from None
+
+
+def as_number(name, text, value):
+    words = {{"": "nan", "true": 1, "false": 0, **(FACTS["truths"] if name in FACTS["booleans"] else {{}})}}
+    if hasattr(value, "total_seconds") and text and name in FACTS["durations"]:
+        return value.total_seconds() / FACTS["durations"][name]
+    try:
+        number = float(words.get(text.lower(), value))
+    except (TypeError, ValueError):
+        what = "true or false" if name in FACTS["booleans"] else "numbers"
+        raise ValueError(f"column {{name!r}} has {{value!r}}; give {{what}}, None where it is missing") from None
+    if math.isinf(number):
+        raise ValueError(f"column {{name!r}} has {{number}}; all values must be finite numbers")
+    if name in FACTS["booleans"] and number not in (0, 1) and not math.isnan(number):
+        raise ValueError(f"column {{name!r}} has {{value!r}}; it must be true or false")
+    return number
+
+
+def columns_of(data):
+    names = [name for name, _, _ in FACTS["columns"]]
+    lacking = [name for name in names if name not in data]
+    if lacking:
+        raise ValueError(f"the data lack the columns {{lacking}}; the model takes {{names}}")
+    lengths = {{name: len(data[name]) for name in names}}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the columns have different lengths: {{lengths}}")
+    return [as_tensor(name, data[name], kind, codes) for name, kind, codes in FACTS["columns"]]
+
+
+def samples_of(data):
+    samples, shape = torch.as_tensor(data), tuple(FACTS["shape"])
+    if tuple(samples.shape[1:]) != shape:
+        raise ValueError(f"the samples have shape {{tuple(samples.shape)}}; the model takes (N, {{', '.join(map(str, shape))}})")
+    if FACTS["bytes"] and samples.dtype != torch.uint8:
+        cure = "(255 * images).round().to(torch.uint8)"
+        raise ValueError(f"the images are {{samples.dtype}}; the model takes uint8, 0 to 255: of floats in [0, 1], {{cure}}")
+    if len(shape) == 3 and not FACTS["bytes"] and not samples.is_floating_point():
+        raise ValueError(f"the images are {{samples.dtype}}; the model takes floats, as in the training")
+    if not samples.float().isfinite().all():
+        raise ValueError("a sample has a value that is not finite")
+    return samples
 
 
 def predict(data):
     """{about}"""
-    inputs = [as_tensor(data[name], kind, codes) for name, kind, codes in FACTS["columns"]] or [torch.as_tensor(data)]
+    inputs = columns_of(data) if FACTS["columns"] else [samples_of(data)]
     with torch.no_grad():
         found = dict(zip(FACTS["outputs"], {call}))
     if FACTS["classes"]:

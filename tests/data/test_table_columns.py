@@ -431,6 +431,28 @@ def test_numbers_with_bare_exponents_are_named_and_may_be_codes(tmp_path: Path) 
     assert set(code.levels) == set(codes)
 
 
+def test_a_number_of_nines_far_from_the_others_is_named(tmp_path: Path) -> None:
+    x = [round(20 + (i * 37 % 100) / 10, 1) for i in range(ROWS)]
+    size, price = (["-999.0" if i % 5 == 1 else v for i, v in enumerate(x)], [v + 79 for v in x])
+    path = table(tmp_path, size=size, price=price, fine=x)
+    (line,) = (note for note in csv(path, "y").notes if note.startswith("words"))
+    assert line.startswith(
+        "words    size: -999 in 40 rows, far from all others (20 to 29.9); if it stands for a missing value, "
+    )
+    (cure,) = shlex.split(line.rpartition(", ")[2])
+    assert cure == 'dataset.missing_words=["-999"]'
+    raw = csv(path, "y", missing_words=["-999"])
+    assert not [note for note in raw.notes if note.startswith("words")]
+    # where 99 is a price, calling it missing would empty these rows
+    size = ["99999" if i % 5 == 1 else v for i, v in enumerate(x)]
+    price = [v * 1000 - 1 + 10 * i for i, v in enumerate(x)]
+    price[3], price[4] = 99999.0, 150000.0
+    (line,) = (
+        note for note in csv(table(tmp_path, size=size, price=price), "y").notes if note.startswith("words")
+    )
+    assert line.endswith("write nothing in its place")
+
+
 def test_times_that_are_all_different_are_left_out_and_named(tmp_path: Path) -> None:
     path = table(tmp_path, at=[f"{i // 60:02}:{i % 60:02}" for i in range(ROWS)])
     raw = csv(path, "y")

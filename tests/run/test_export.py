@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +273,100 @@ def test_words_of_ones_own_for_a_missing_text_are_known_to_an_export(worded, wor
     wanted = with_texts(worded, "sold", ["", "", "", "", "", "07.03.2023"], REST | {"color": "red"}, workdir)
     found = namespace["predict"](columns | {"share": [22] * count, "sold": dates})
     np.testing.assert_allclose(found["logits"], wanted, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def truths(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    """A run with truths, durations and a level that looks like a word for a missing value."""
+    folder = tmp_path_factory.mktemp("truths")
+    rows = [
+        {
+            "x": (i * 37 % 60) / 7, "flag": "true" if i % 3 else "false", "answer": ("yes", "no")[i % 4 == 1],
+            "wait": f"0{i % 9}:30:00", "land": ("NA", "DE", "")[i % 3], "kind": "ab"[i * 7 % 5 > 2],
+        }
+        for i in range(60)
+    ]  # fmt: skip
+    keys = {"dataset.path": write(folder / "t.csv", rows), "dataset.target": "kind", "output": folder}
+    words = {"dataset.not_missing": ["NA"], "dataset.missing_words": ["-inf"]}
+    return api.train("model=linear", dataset="csv", steps=10, lr=0.1, quiet=True, **keys, **words)
+
+
+SOUND = {"x": 3.0, "flag": True, "answer": "yes", "wait": 5400, "land": "DE"}
+LOOSE = {
+    "a number in letters": ({"x": "three"}, "column 'x' has 'three'; give numbers"),
+    "no finite number": ({"x": float("inf")}, "column 'x' has inf; all values must be finite"),
+    "no truth": ({"flag": 5}, "column 'flag' has 5; it must be true or false"),
+    "a word for no truth": ({"flag": "maybe"}, "column 'flag' has 'maybe'; give true or false"),
+    "a list": ({"x": [1]}, r"column 'x' has \[1\]; give numbers"),
+}
+
+
+def test_a_loader_takes_what_predict_takes_and_refuses_what_it_refuses(truths, workdir):
+    namespace: dict[str, Any] = {"__file__": str(truths.export("safetensors", "out") / "model.py")}
+    exec(Path("out/model.py").read_text(), namespace)
+    predict = namespace["predict"]
+    forms: list[dict[str, Any]] = [
+        SOUND, {"answer": "YES"}, {"answer": True}, {"answer": "0"}, {"flag": "no"}, {"flag": "1"}, {"land": "NA"},
+        {"land": "na"}, {"land": ""}, {"wait": None}, {"x": float("-inf")},
+    ]  # fmt: skip
+    rows = [{name: (SOUND | form)[name] for name in SOUND} for form in forms]
+    file = [row | {"wait": "01:30:00" if row["wait"] else "", "flag": str(row["flag"])} for row in rows]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = truths.predict(write(workdir / "new.csv", file))
+    rows[0] = rows[0] | {"wait": timedelta(minutes=90)}
+    found = predict({name: [row[name] for row in rows] for name in SOUND})
+    np.testing.assert_allclose(found["logits"], wanted.outputs, atol=1e-5)
+    assert abs(wanted.outputs[6] - wanted.outputs[8]).max() > 1e-3, "NA is a level"
+    for form, told in LOOSE.values():
+        with pytest.raises(ValueError, match=told):
+            predict({name: [value] for name, value in (SOUND | form).items()})
+    columns = {name: [value, value] for name, value in SOUND.items()}
+    with pytest.raises(ValueError, match="the data lack the columns \\['x'\\]"):
+        predict({name: values for name, values in columns.items() if name != "x"})
+    with pytest.raises(ValueError, match="different lengths: .*'x': 1"):
+        predict(columns | {"x": [1]})
+
+
+def test_a_loader_takes_bytes_where_the_training_had_bytes_and_nothing_else(workdir):
+    """Floats in [0, 1] were read as if they went to 255."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 6, 6), np.uint8)
+    np.savez("t.npz", inputs=pixels, targets=np.arange(40) % 2)
+    run = api.train(dataset="npz", model="linear", steps=2, quiet=True, **{"dataset.path": "t.npz"})
+    namespace: dict[str, Any] = {"__file__": str(run.export("safetensors", "out") / "model.py")}
+    exec(Path("out/model.py").read_text(), namespace)
+    predict, images = namespace["predict"], torch.from_numpy(pixels[:5])
+    unit = images / 255
+    for other, told in (
+        (unit, r"the images are torch.float32; the model takes uint8, 0 to 255: of floats in \[0, 1\], "),
+        (images.long(), "the images are torch.int64; the model takes uint8"),
+        (images[0], r"shape \(1, 6, 6\); the model takes \(N, 1, 6, 6\)"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            predict(other)
+    cure = (255 * unit).round().to(torch.uint8)
+    np.testing.assert_allclose(predict(cure)["logits"], run.predict(pixels[:5]).outputs, atol=1e-5)
+    # of floats, the other way round
+    np.savez("f.npz", inputs=(pixels / 255).astype(np.float32), targets=np.arange(40) % 2)
+    run = api.train(dataset="npz", model="linear", steps=2, quiet=True, **{"dataset.path": "f.npz"})
+    namespace = {"__file__": str(run.export("safetensors", "floats") / "model.py")}
+    exec(Path("floats/model.py").read_text(), namespace)
+    with pytest.raises(ValueError, match="the images are torch.uint8; the model takes floats"):
+        namespace["predict"](images)
+
+
+@needs_onnx
+def test_truths_of_another_spelling_are_known_to_onnx(truths, workdir):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(truths.export("onnx", "out") / "model.onnx"))
+    words = ["yes", "YES", "True", "1", "no", "N", "off"]
+    columns = {"x": 3.0, "flag": 1.0, "wait": 5400.0}
+    feed = {name: np.full(len(words), value) for name, value in columns.items()}
+    texts = {"answer": np.array(words, object), "land": np.full(len(words), "DE", object)}
+    found = session.run(["logits"], feed | texts)[0]
+    np.testing.assert_array_equal(found, found[[0, 0, 0, 0, 4, 4, 4]])
+    assert abs(found[0] - found[4]).max() > 1e-3
 
 
 @needs_onnx

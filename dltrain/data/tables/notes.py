@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -25,6 +26,7 @@ from dltrain.text import counted
 # probability below which rows of one class are no accident
 _CHANCE = 1e-9
 _TELLING = 100  # fewer rows do not tell that a column alone gives the classes
+_OTHERS = 10  # fewer values do not tell what is far from them
 _ROWS = 6  # of which a note has the numbers
 LISTED = 20  # columns that are left out and named in the header
 
@@ -99,6 +101,49 @@ def different_notes(chosen: Sequence[Column], asked: Sequence[str]) -> list[str]
     return [
         f"numbers  all different: {some(names, 6)}; if they name rows, leave them out: {typed('drop', names[:6])}"
     ]
+
+
+def sentinel_notes(chosen: Sequence[Column], given: Sequence[str]) -> list[str]:
+    """Name the numbers such as -999 that lie far from all others of their column, and may stand for a missing value.
+
+    given: the words for a missing value that the user gave
+    """
+    numbers = [column for column in chosen if column.format.kind == "number" and not column.format.unit]
+    found = {column.name: sentinels for column in numbers if (sentinels := _sentinels(column.values))}
+    notes = []
+    for name, sentinels in found.items():
+        for number, (count, low, high) in sentinels.items():
+            # called missing, it would be in other columns, too
+            elsewhere = any(
+                number not in found.get(column.name, {}) and bool((column.values == number).any())
+                for column in numbers
+            )
+            cure = (
+                "write nothing in its place"
+                if elsewhere
+                else typed("missing_words", [*given, f"{number:.0f}"])
+            )
+            notes.append(
+                f"words    {name}: {number:.0f} in {counted(count, 'row')}, far from all others ({low:.6g} to {high:.6g}); if it stands for a "
+                f"missing value, {cure}"
+            )
+    return notes
+
+
+def _sentinels(values: NDArray[np.float64]) -> dict[float, tuple[int, float, float]]:
+    """Return the numbers of nines that repeat, farther from the others than these are apart; with their rows and the ends of the others."""
+    present = values[~np.isnan(values)]
+    found: dict[float, tuple[int, float, float]] = {}
+    for end in (float(present.min()), float(present.max())) if len(present) else ():
+        count = int((present == end).sum())
+        if re.fullmatch(r"-?9{2,}", f"{end:.0f}") and count > 1 and end == round(end):
+            others = present[~np.isin(present, [end, *found])]
+            if len(others) < _OTHERS:
+                continue
+            low, high = float(others.min()), float(others.max())
+            if low < high and max(low - end, end - high) > high - low:
+                found[end] = count, low, high
+    return found
 
 
 def level_notes(chosen: Sequence[Column], asked: Mapping[str, Sequence[str]]) -> list[str]:

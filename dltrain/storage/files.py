@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from dltrain.errors import CheckpointProblem
+
+_BLOCK = 2**20
 
 
 def replace(file: Path, content: bytes) -> None:
@@ -67,6 +70,38 @@ def open_lock(file: Path) -> TextIO:
         os.close(descriptor)
         raise CheckpointProblem(f"{file} is no regular file, so it is no lock of a run. Remove it.")
     return os.fdopen(descriptor, "r+", encoding="utf-8")
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file with its times; holes of a sparse one stay holes, where the system knows them."""
+    with open(source, "rb") as before, open(target, "xb") as after:
+        size = os.fstat(before.fileno()).st_size
+        for start, end in _written_parts(before.fileno(), size):
+            before.seek(start)
+            after.seek(start)
+            while start < end and (block := before.read(min(_BLOCK, end - start))):
+                after.write(block)
+                start += len(block)
+        after.truncate(size)
+    shutil.copystat(source, target)
+
+
+def _written_parts(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of the parts of a file that are on the disk."""
+    if not hasattr(os, "SEEK_DATA"):
+        yield 0, size
+        return
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            # the rest is a hole; a disk without holes refuses the question
+            if error.errno != errno.ENXIO:
+                yield end, size
+            return
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
 
 
 def overwrite(file: Path, content: bytes) -> None:

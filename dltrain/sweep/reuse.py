@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dltrain import __version__
@@ -18,14 +18,19 @@ from dltrain.config.keys import SAFE
 from dltrain.config.schema import Config
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem
+from dltrain.loggers.events import EVENT_FILES, Best
 from dltrain.storage import manifest
-from dltrain.storage.folder_names import CONTRACT, check_files
-from dltrain.storage.summary import WHOLE, read_json
+from dltrain.storage.files import copy
+from dltrain.storage.folder_names import CONTRACT, FILES, METRICS, check_files
+from dltrain.storage.summary import WHOLE, read_json, read_rows
 from dltrain.sweep.jobs import Job, write_summary
 from dltrain.text import say
 
 # What makes no difference to a result beyond the last digits: threads among them, which follow sweep.jobs.
 FREE = frozenset([*SAFE, "name", "output", "threads", "device", "words"])
+
+# files that loggers write in the folder of a run
+LOGS = ("run.log", f"{EVENT_FILES}.*")
 
 
 def weighty(plain: dict[str, Any]) -> dict[str, Any]:
@@ -102,9 +107,30 @@ def finished_runs(output: Path) -> Iterator[tuple[str, Path]]:
                     if not manifest.is_whole(file.parent):
                         continue
                     plain = saved.load_bounded(file.parent / "config.yaml")
+                    if not follows(summary, file.parent, str(plain["early_stopping"]["_target_"])):
+                        continue
                     yield key_of(plain, summary["device"].startswith("cuda")), file.parent
             except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointProblem):
                 continue  # damaged, or not made by a run: the job is run here
+
+
+def follows(summary: Mapping[str, Any], folder: Path, rule: str) -> bool:
+    """Return whether objective and best row of a summary are those of its metrics.csv; `rule` names the class that chose the row.
+
+    A class of the user's own may choose another row than the first with the best value.
+    """
+    best, known = summary["best"], Best(summary["metric"], summary["mode"])
+    rows = read_rows(folder / METRICS)
+    if rule.startswith("dltrain."):
+        row = known.of(rows)
+    else:
+        row = next((row for row in rows if row["step"] == best["step"] and known.improves(row)), {})
+    is_row = best.keys() <= row.keys() and all(
+        v == row[k] or (v != v and row[k] != row[k]) for k, v in best.items()
+    )
+    return (
+        bool(best) and is_row and (summary["objective"], summary["best_epoch"]) == (known.score, row["epoch"])
+    )
 
 
 def compares(record: Path) -> bool:
@@ -118,11 +144,14 @@ def compares(record: Path) -> bool:
 def take_over(job: Job, source: Path) -> None:
     """Copy a finished run into a job's folder, which is there whole or not at all; its summary says where it is from.
 
-    Checkpoints become second names of the same files: they are replaced, never changed.
+    Records, checkpoints and logs are copied, and nothing else that lies in the folder, which may be a stranger's. Checkpoints become
+    second names of the same files: they are replaced, never changed.
     """
     beside = job.folder.with_name(f".{job.folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(source, beside, copy_function=_link_checkpoints)
+    for name in files_of(source):
+        (beside / name).parent.mkdir(parents=True, exist_ok=True)
+        _copy(source / name, beside / name, link=name.startswith("checkpoints/"))
     summary = read_json(beside / "summary.json")
     summary |= {"reused": str(source), "overrides": job.overrides}
     write_summary(beside, summary)
@@ -130,10 +159,25 @@ def take_over(job: Job, source: Path) -> None:
     job.read()
 
 
-def _link_checkpoints(source: str, target: str) -> None:
-    if "checkpoints" in Path(source).parts:
+def files_of(run: Path) -> Iterator[str]:
+    """Yield the names of the records, checkpoints and logs of a run."""
+    covered = [name for name in manifest.covered(run) if (run / name).is_file()]
+    yield from (manifest.NAME, *covered)
+    for name in (name for name in covered if name.startswith("checkpoints/step-")):
+        checkpoint = PurePosixPath(name).parent
+        yield from (
+            f"{checkpoint}/{part}"
+            for part in sorted(FILES - {manifest.NAME})
+            if (run / checkpoint / part).is_file()
+        )
+    for pattern in LOGS:
+        yield from (file.name for file in sorted(run.glob(pattern)) if file.is_file())
+
+
+def _copy(source: Path, target: Path, link: bool) -> None:
+    if link:
         try:
             return os.link(source, target)
         except OSError:  # another disk, or one without links
             pass
-    shutil.copy2(source, target)
+    copy(source, target)

@@ -6,6 +6,7 @@ import ast
 import errno
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -24,7 +25,10 @@ from dltrain.cli import dispatch, main
 from dltrain.data import cache
 from dltrain.errors import DataProblem, ResourceProblem, UserError
 from dltrain.processors import cores
-from dltrain.sweep.reuse import compares, finished_runs
+from dltrain.storage import manifest
+from dltrain.storage.files import copy
+from dltrain.sweep.jobs import Job
+from dltrain.sweep.reuse import compares, finished_runs, take_over
 from dltrain.text import shown
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31m"
@@ -332,6 +336,75 @@ def test_58_reuse_of_a_stranger_s_sweep(workdir, name):
     assert len(list(finished_runs(workdir / "outputs"))) == 2
     SPOILED[name](job_at(folder, 0))
     assert [path for _, path in finished_runs(workdir / "outputs")] == [job_at(folder, 1)]
+
+
+def forged(job: Path, change: Callable[[dict], object]) -> None:
+    edit_json(job / "summary.json", change)
+    manifest.write(job, manifest.covered(job))
+
+
+FORGED = {
+    "objective": lambda said: said.update(objective=1e-9),
+    "objective and best": lambda said: said.update(objective=1e-9, best={**said["best"], "val/loss": 1e-9}),
+    "a score": lambda said: said["best"].update({"val/accuracy": 1.0}),
+    "a score more": lambda said: said["best"].update({"val/f1": 1.0}),
+    "the row": lambda said: said["best"].update(step=said["best"]["step"] + 1),
+    "the epoch": lambda said: said.update(best_epoch=9.0),
+    "no best": lambda said: said.update(best={}),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_58_reuse_believes_no_summary_that_its_own_rows_refute(workdir, name):
+    """Found by a hostile tester: with new hashes, an objective of 1e-9 was taken over and ranked first."""
+    folder = copy_of(swept(), workdir / "outputs" / "name" / "sweep").path
+    forged(job_at(folder, 1), lambda said: None)
+    assert len(list(finished_runs(workdir / "outputs"))) == 2
+    forged(job_at(folder, 0), FORGED[name])
+    assert [path for _, path in finished_runs(workdir / "outputs")] == [job_at(folder, 1)]
+
+
+def test_58_reuse_copies_records_checkpoints_and_logs_only(workdir):
+    """Found by a hostile tester: payloads were copied, too, and sparse files of 2 MB became 3 GB."""
+    source = job_at(copy_of(swept(), workdir / "outputs" / "name" / "sweep").path, 0)
+    before = {path.relative_to(source) for path in source.rglob("*")}
+    for name in (
+        "payload.py",
+        ".git/config",
+        "checkpoints/more",
+        "checkpoints/step-00000001/manifest.json.py",
+    ):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("x")
+    with open(source / "run.log", "ab") as stream:
+        stream.truncate(2**33)
+    job = Job(0, 0, {}, ["lr=0.01"], workdir / "sweep" / "0-lr=0.01")
+    job.folder.parent.mkdir()
+    take_over(job, source)
+    assert {path.relative_to(job.folder) for path in job.folder.rglob("*")} == before
+    assert (job.folder / "run.log").stat().st_size == 2**33
+    assert sum(512 * path.stat().st_blocks for path in job.folder.rglob("*") if path.is_file()) < 2**24
+    assert job.summary["reused"] == str(source)
+    for path in before - {Path("summary.json"), Path("manifest.json"), Path("run.log")}:
+        if (source / path).is_file():
+            assert (job.folder / path).read_bytes() == (source / path).read_bytes()
+
+
+def test_a_copy_has_the_bytes_of_a_file_with_holes(tmp_path):
+    rng, content = random.Random(0), bytearray(5_000_000)
+    with open(tmp_path / "a", "wb") as stream:
+        for place in (0, 1_000_000, 2_500_001, 4_900_000):
+            part = rng.randbytes(70_000)
+            content[place : place + len(part)] = part
+            stream.seek(place)
+            stream.write(part)
+        stream.truncate(len(content))
+    for source in ("a", "empty", "whole"):
+        (tmp_path / "whole").write_bytes(content[:70_000])
+        (tmp_path / "empty").touch()
+        copy(tmp_path / source, tmp_path / f"{source}.copy")
+        assert (tmp_path / f"{source}.copy").read_bytes() == (tmp_path / source).read_bytes()
+    assert (tmp_path / "a").read_bytes() == bytes(content)
 
 
 BESIDE: dict[str, Callable[[Path], None]] = {

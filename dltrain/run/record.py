@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -273,6 +273,9 @@ def logging_to(path: Path) -> Iterator[None]:
         logger.setLevel(former)
         logger.removeHandler(handler)
         handler.close()
+        # of a new run that could write nothing, as on a full disk
+        with suppress(OSError):
+            path.rmdir()
 
 
 @contextmanager

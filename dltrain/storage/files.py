@@ -31,9 +31,12 @@ def replace_by(file: Path, parts: Iterable[bytes]) -> None:
             stream.writelines(parts)
         sync(beside)
         os.replace(beside, file)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
         with suppress(OSError):
             beside.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            # the system names no file where it could not be written
+            error.filename = str(file)
         raise
 
 

@@ -19,6 +19,7 @@ from dltrain.commands import trash as trash_verb
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, UserError
 from dltrain.storage import lock as locks
 from dltrain.storage import shelves
+from dltrain.storage.files import replace
 from dltrain.storage.folder_names import OUTPUT, check_place
 from dltrain.storage.index import CACHE, scan
 from dltrain.storage.lock import Lock
@@ -357,6 +358,22 @@ def test_a_full_disk_does_not_keep_runs_out_of_the_trash(run, monkeypatch):
     refused(FolderInUse, "it is training", lambda: package.trash(run))
     lock.release()
     assert package.trash(run) == [Path.cwd() / ".dltrain/trash" / run]
+
+
+def test_a_full_disk_is_told_with_the_file_and_leaves_no_folder(run, monkeypatch, dltrain, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("dltrain.storage.files.sync", full)
+    with pytest.raises(OSError, match="tags.json"):
+        package.tag(run, add=["x"])
+    from dltrain.run.record import logging_to
+    from dltrain.storage.folder_names import new_folder
+
+    folder = new_folder("outputs", "full")
+    with pytest.raises(OSError, match="summary.json"), logging_to(folder):
+        replace(folder / "summary.json", b"{}")
+    assert not folder.exists()
 
 
 def test_a_lock_is_released_by_its_own_file_only(run):

@@ -22,6 +22,8 @@ DISK = UNWRITABLE | {errno.EFBIG, errno.EIO, errno.ESTALE, errno.EBUSY, errno.EM
 DENIED = frozenset({errno.EACCES, errno.EPERM})
 # what was not even opened may be whole
 UNASKED = DENIED | {errno.EMFILE, errno.ENFILE}
+# letters of a command line in the record of a run
+_LONGEST_COMMAND = 50_000
 
 
 class UserError(Exception):
@@ -120,6 +122,17 @@ def _with_escapes(text: str) -> str:
         for letter in text
     )  # fmt: skip
     return f"$'{''.join(letters)}'"
+
+
+def split_command(command: object) -> list[str]:
+    """Return the words of a recorded command line. Raises ValueError for one that is damaged, or longer than a shell's.
+
+    The time of shlex grows with the square of the length.
+    """
+    text = str(command)
+    if len(text) > _LONGEST_COMMAND:
+        raise ValueError(f"a command of {len(text):,} letters")
+    return shlex.split(text)
 
 
 def assigned(key: str, value: object) -> str:

@@ -15,6 +15,7 @@ from typing import TextIO
 _FORMULA = re.compile(r"\s*[=@]|\s*[+-](?!\s*[\d.]+(e[+-]?\d+)?\s*$|inf$|nan$|$)|[\t\r]", re.IGNORECASE)
 _LONG = re.compile(r"\S{201,}")
 _MOST = 2000  # letters of a line
+_AFTER = "`'\"),.;:"  # marks that may follow a value
 _SEPARATORS = "\u2028\u2029"
 
 
@@ -72,8 +73,9 @@ def first_line(text: object) -> str:
 
 def _cut(match: re.Match[str]) -> str:
     """Return the beginning of a long value, and the punctuation after it."""
-    marks = re.search(r"[`'\"),.;:]*$", match[0])
-    return f"{match[0][:80]}…{marks[0][-3:] if marks else ''}"
+    # a search from the left would take the square of a value of marks
+    end = match[0][-3:]
+    return f"{match[0][:80]}…{end[len(end.rstrip(_AFTER)) :]}"
 
 
 def _is_harmless(letter: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from dltrain.config.catalogue import OVERLAYS, Catalogue, Word, leaves, written
 from dltrain.config.groups import group_of
 from dltrain.config.keys import LENGTH, is_safe, keys_of
-from dltrain.errors import UserError
+from dltrain.errors import UserError, split_command
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Sources:
 def keys_of_sweep(command: str, given: frozenset[str]) -> frozenset[str]:
     """Return the keys that the command of a sweep names; `given` for one that is none, or damaged."""
     try:
-        arguments = shlex.split(command)
+        arguments = split_command(command)
     except ValueError:
         return given
     if not {"-m", "--multirun"} & set(arguments):
@@ -98,7 +97,7 @@ def keys_of_sweep(command: str, given: frozenset[str]) -> frozenset[str]:
 def options_of(command: str) -> tuple[str, str]:
     """Return the values of `--config-name` and `--config-dir` in a command; "" where it has none, or is damaged."""
     try:
-        arguments = shlex.split(command)
+        arguments = split_command(command)
     except ValueError:
         return "", ""
     found = {"-cn": "", "-cd": ""}

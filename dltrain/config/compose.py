@@ -439,7 +439,7 @@ def quoted(key: str, value: str) -> str:
 _QUOTES = "'\""
 _MARKS = frozenset(_QUOTES + "[]{}(),\\")
 # an item of a list: a text in quotes, or all up to the next comma
-_ITEM = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,'"][^,]*?)\s*(?:,|$)""")
+_ITEM = re.compile(r"""\s*(?:("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')\s*|([^,'"][^,]*))(?:,|$)""")
 # what the grammar reads without quotes
 _PLAIN = re.compile(r"[A-Za-z0-9_./@:+-]+")
 
@@ -467,9 +467,10 @@ def _items_of(value: str) -> list[str]:
     items, end = [], 0
     while end < len(inner):
         found = _ITEM.match(inner, end)
-        if found is None or found[1][0] in BRACKETS:
+        item = "" if found is None else found[1] or found[2].rstrip()
+        if found is None or not item or item[0] in BRACKETS:
             return []
-        items.append(found[1])
+        items.append(item)
         end = found.end()
     return items
 

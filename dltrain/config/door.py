@@ -27,6 +27,7 @@ from dltrain.config.catalogue import Catalogue, Word
 from dltrain.config.declarations import check_installed
 from dltrain.config.groups import BY_NAME, LIST_GROUPS, Group
 from dltrain.config.schema import Config, Node
+from dltrain.config.signature import is_readable
 from dltrain.errors import UserError, listing, nearest
 
 # Targets of shipped words of earlier versions, which saved configurations may still name: the words of each, by the keys that
@@ -113,15 +114,18 @@ def _add_working_folder() -> None:
         sys.path.insert(0, here)
 
 
+# files of the working folder in which a name is looked for
+_MOST_FILES = 200
+
+
 def _missing(name: str) -> str:
     """Return the end of a message for a target that is in no module that could be imported; empty if there may be one."""
     here, (root, *parts) = Path.cwd(), name.split(".")
     if not parts:
-        defined = re.compile(rf"^(class|def) {root}\b", re.MULTILINE)
-        # reading a pipe would block
-        modules = [file for file in here.glob("*.py") if file.is_file()]
-        files = [file for file in modules if defined.search(file.read_text("utf-8", "replace"))]
-        module = files[0].stem if files else "MODULE"
+        defined = re.compile(rf"^(class|def) {re.escape(root)}\b", re.MULTILINE)
+        modules = (file for file in sorted(here.glob("*.py"))[:_MOST_FILES] if is_readable(file))
+        files = (file for file in modules if defined.search(file.read_text("utf-8", "replace")))
+        module = next((file.stem for file in files), "MODULE")
         return f", which names no module. Write `_target_: {module}.{root}`"
     module = ".".join([root, *parts[:-1]])
     if in_working_folder(root):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from dltrain.config.door import of_shipped_package
+from dltrain.config.signature import is_readable
 from dltrain.storage.manifest import digest
 
 LARGEST = 2**24  # bytes of a file that is hashed
@@ -70,6 +71,8 @@ def modules_in(dotted: str) -> Iterator[Path]:
 
 def imported_by(file: Path) -> Iterator[str]:
     """Yield the dotted names that a module imports; none where it cannot be parsed."""
+    if not is_readable(file):
+        return
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):

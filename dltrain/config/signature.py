@@ -25,6 +25,8 @@ REQUIRED = "???"
 NOTES = {"Symbols": "symbols", "Paper": "paper", "Lecture": "lecture", "Use": "use", "Defaults": "default"}
 # imports and base classes to follow
 MAX_HOPS = 8
+# of a file of code; the longest of torch has a tenth
+_MOST_BYTES = 5_000_000
 # packages that define nothing which is read here
 _FOREIGN = ("typing", "collections", "torch", "numpy", "pathlib")
 
@@ -84,10 +86,15 @@ def _in_folder(folder: Path, parts: list[str]) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
+def is_readable(file: Path) -> bool:
+    """Return whether a file may be code that somebody wrote: a stranger's may be a pipe, which blocks, or fill the memory."""
+    return file.is_file() and file.stat().st_size <= _MOST_BYTES
+
+
 @lru_cache(maxsize=256)
 def _tree(file: Path, _changed: int) -> ast.Module | None:
     try:
-        return ast.parse(file.read_text(encoding="utf-8"))
+        return ast.parse(file.read_text(encoding="utf-8")) if is_readable(file) else None
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         # importing the file when the run is built reports the error
         return None

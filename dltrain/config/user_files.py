@@ -150,7 +150,8 @@ def _parent(word: Word, number: int, item: str, catalogue: Catalogue) -> str:
         return name
     if name in known:
         raise UserError(f"{where}: `{item}` names no word. Write `- {name}`")
-    match = _IN_ONE.match(item)
+    # blanks side by side would take the square of their number
+    match = _IN_ONE.match(" ".join(item.split()))
     group, _, rest = (group_of(match[1]), "", match[2]) if match else ("", "", None)
     if group not in catalogue.words and group.rpartition(".")[0] in catalogue.words:
         group, _, rest = group.rpartition(".")

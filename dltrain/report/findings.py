@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import mean, median
 from typing import Literal
 
 from dltrain.direction import direction_of, improves
-from dltrain.errors import typed
+from dltrain.errors import split_command, typed
 from dltrain.report.record import Record, Row, number_in
 from dltrain.screen.numbers import number
 from dltrain.storage.summary import FINISHED, column_of, texts
@@ -289,7 +288,7 @@ def without(record: Record, *keys: str) -> list[str]:
 def options(record: Record, *names: str) -> list[str]:
     """Return the options of the run's command that say where its words are, or those of some names."""
     try:
-        texts = shlex.split(str(record.summary.get("command") or ""))
+        texts = split_command(record.summary.get("command") or "")
     except ValueError:
         return []
     named = names or ("--config-dir", "--config-name")

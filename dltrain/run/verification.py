@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import shlex
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from dltrain.data.contract import Contract
 from dltrain.data.prepare import fingerprint_of
 from dltrain.data.synthetic import none
 from dltrain.direction import resolved_modes
-from dltrain.errors import CheckpointProblem, DataProblem, UserError
+from dltrain.errors import CheckpointProblem, DataProblem, UserError, split_command
 from dltrain.loggers.events import EARLIER, EVENT_FILES, Best
 from dltrain.metrics.report import CONFUSION, PER_CLASS, per_class_csv
 from dltrain.run.data import build_data
@@ -595,7 +594,7 @@ def _asked_for(records: Records) -> Iterator[Finding]:
 def keys_of_command(command: object) -> list[str]:
     """Return the `key=value` of a command line of dltrain."""
     try:
-        words = shlex.split(str(command))
+        words = split_command(command)
     except ValueError:
         return []
     return (

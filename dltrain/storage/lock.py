@@ -11,14 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from dltrain.errors import FolderInUse
+from dltrain.errors import CheckpointProblem, FolderInUse
 from dltrain.storage.files import open_lock
 
 
 class Lock:
     """Holds a lock file of a folder until `release`; the system frees it when the process dies.
 
-    Raises FolderInUse, naming the owner's process, host and start time.
+    Raises FolderInUse, naming the owner's process, host and start time, and CheckpointProblem for a folder that is gone.
     """
 
     def __init__(self, folder: Path, patience: float = 0.0, name: str = "run.lock") -> None:
@@ -33,7 +33,12 @@ class Lock:
 
     def _locked(self, until: float) -> TextIO:
         while True:
-            stream = open_lock(self.file)
+            try:
+                stream = open_lock(self.file)
+            except FileNotFoundError:
+                raise CheckpointProblem(
+                    f"{self.folder} is no longer there: it was moved or deleted meanwhile."
+                ) from None
             if not _take(stream):
                 if time.monotonic() < until:
                     stream.close()

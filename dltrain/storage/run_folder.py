@@ -28,7 +28,7 @@ from dltrain.storage.lock import Lock
 from dltrain.storage.snapshot import Snapshot
 from dltrain.storage.summary import read_rows, read_text
 from dltrain.storage.tensors import load_tensors
-from dltrain.text import first_line
+from dltrain.text import first_line, utf8
 
 _log = logging.getLogger(__name__)
 
@@ -272,7 +272,8 @@ class RunFolder:
 
     def write_contract(self, contract: Contract) -> None:
         """Write data.json, which other data for this model are checked against."""
-        replace(self.path / CONTRACT, contract.to_json().encode())
+        # JSON reads the escapes of names in another encoding as the same names
+        replace(self.path / CONTRACT, utf8(contract.to_json()))
 
     # summary.json -------------------------------------------------------------------------------------------------
 

@@ -212,6 +212,10 @@ def _delete(folder: Path) -> None:
                 raise
             flatten(folder)
             shutil.rmtree(folder)
+    except FileNotFoundError:
+        # another process deletes the same
+        while folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise ResourceProblem(

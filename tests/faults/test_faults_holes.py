@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,14 +20,22 @@ import pytest
 import torch
 from conftest import job_at
 from faults import at_step, copy_of, cut_run, swept
+from PIL import Image
 
 import dltrain as package
 from dltrain.cli import dispatch, main
+from dltrain.config import door
+from dltrain.config.asked import keys_of_sweep, options_of
+from dltrain.config.compose import quote_foreign
+from dltrain.config.declarations import declared
+from dltrain.config.own_code import imported_by
 from dltrain.data import cache
-from dltrain.errors import DataProblem, ResourceProblem, UserError
+from dltrain.errors import DataProblem, ResourceProblem, UserError, split_command
 from dltrain.processors import cores
+from dltrain.run.verification import keys_of_command
 from dltrain.storage import manifest
 from dltrain.storage.files import copy
+from dltrain.storage.run_folder import read_contract
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.reuse import compares, finished_runs, take_over
 from dltrain.text import shown
@@ -43,6 +52,67 @@ ESCAPE = "\x1b]0;owned\x07\x1b[31m"
 ])  # fmt: skip
 def test_55_text_is_fit_for_a_terminal(text, expected):
     assert shown(text) == expected
+
+
+@pytest.mark.parametrize("text, end", [
+    (")" * 900_000 + "x", "…"), ("x" * 900_000 + "`).", "…`)."), ("x" * 300 + "'\"),.;:`", "…;:`"), ("." * 900_000, "......"[:3]),
+])  # fmt: skip
+def test_55_a_long_value_of_marks_is_cut_at_once(text, end):
+    """Found by a hostile tester: 900,000 marks in the notes of a run took `show` two hours."""
+    begin = time.process_time()
+    assert shown(text) == text[:80] + "…" * (not end.startswith("…")) + end
+    assert time.process_time() - begin < 1
+
+
+def test_55_a_long_command_is_no_command():
+    """The time of shlex grows with the square of the length, and a record may hold 10 MB."""
+    begin = time.process_time()
+    for command in ("dltrain " + ")" * 900_000 + "x", "dltrain 'open"):
+        with pytest.raises(ValueError):
+            split_command(command)
+        assert keys_of_command(command) == []
+        assert keys_of_sweep(command, frozenset({"lr"})) == {"lr"}
+        assert options_of(command) == ("", "")
+    assert split_command("dltrain -m 'lr=1, 2'") == ["dltrain", "-m", "lr=1, 2"]
+    assert time.process_time() - begin < 1
+
+
+def test_55_blanks_of_a_stranger_take_no_time(dltrain, workdir):
+    """Found by a hostile tester: an entry of a recipe, and an item of a list in sweep.json, took the square of their blanks."""
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    entry = '"a' + " " * 900_000 + 'x\\ny"'
+    (workdir / "conf/experiment/s.yaml").write_text(f"# @package _global_\ndefaults:\n  - {entry}\n")
+    begin = time.process_time()
+    with pytest.raises(UserError):
+        dltrain("experiment=s", "dry_run=true")
+    assert quote_foreign("tags=[é,a" + " " * 1_000_000 + "b]").startswith("tags=[")
+    assert quote_foreign("tags=[é, 'a, b' ,c d]") == "tags=[\"é\",'a, b',c d]"
+    assert time.process_time() - begin < 5
+
+
+def test_36_a_large_file_beside_a_stranger_s_run_is_not_read(workdir):
+    """Found by a hostile tester: a name without a module was looked for in a sparse file of 4 GB."""
+    (workdir / "code.py").write_text("class Net: ...\n")
+    with open(workdir / "big.py", "wb") as stream:
+        stream.truncate(2**33)
+    os.mkfifo(workdir / "pipe.py")
+    assert "`_target_: code.Net`" in door._missing("Net")
+    assert "MODULE.Mzz" in door._missing("Mzz")
+    assert declared("big.Net") == declared("nowhere.Net")
+    assert list(imported_by(workdir / "big.py")) == []
+
+
+def test_55_a_class_with_a_name_in_another_encoding_is_a_class(dltrain, workdir):
+    """As a zip of Windows leaves it; data.json ended in a traceback."""
+    for name in (b"a\xff", b"b"):
+        folder = workdir / "img" / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        for number in range(8):
+            Image.new("L", (4, 4), 20 * number).save(folder / f"{number}.png")
+    assert dltrain("dataset=image_folder", "dataset.root=img", "model=linear", "steps=1", "quiet=true") == 0
+    (run,) = workdir.glob("outputs/*/*")
+    assert read_contract(run).class_names == (os.fsdecode(b"a\xff"), "b")
+    assert dltrain("verify", run) == 0
 
 
 def test_55_tables_from_python_are_fit_for_a_terminal():

@@ -376,6 +376,39 @@ def test_a_full_disk_is_told_with_the_file_and_leaves_no_folder(run, monkeypatch
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("verb", ["archive", "trash", "tag"])
+def test_a_run_that_another_process_moves_is_told(run, monkeypatch, verb):
+    """Found by a hostile tester: archive, trash and tag of one run at the same moment ended in a traceback."""
+    wanted = locks.open_lock
+
+    def moved(file):
+        if run.exists():
+            run.rename(run.with_name("moved"))
+        return wanted(file)
+
+    monkeypatch.setattr(locks, "open_lock", moved)
+    call = (lambda: package.tag(run, add=["x"])) if verb == "tag" else lambda: getattr(package, verb)(run)
+    with pytest.raises(CheckpointProblem, match="is no longer there: it was moved or deleted meanwhile"):
+        call()
+    assert sorted(path.name for path in run.with_name("moved").iterdir()) == [
+        "config.yaml", "data.json", "metrics.csv", "summary.json"
+    ]  # fmt: skip
+
+
+def test_two_that_empty_the_trash_at_once_both_do(run, monkeypatch):
+    package.trash(run)
+    rmtree = shelves.shutil.rmtree
+
+    def beside(path, **options):
+        rmtree(path)
+        if not options:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    monkeypatch.setattr(shelves.shutil, "rmtree", beside)
+    shelves.empty(Path.cwd())
+    assert not Path(".dltrain").exists()
+
+
 def test_a_lock_is_released_by_its_own_file_only(run):
     mine = Lock(run)
     assert mine.is_held

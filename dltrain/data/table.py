@@ -24,6 +24,7 @@ from dltrain.data.tables.notes import (
     alike_notes,
     constant_notes,
     different_notes,
+    group_notes,
     header_notes,
     level_notes,
     part_notes,
@@ -173,6 +174,7 @@ def csv(
             goal.note,
             *columns.word_notes.values(),
             *columns.reading.notes,
+            *(group_notes(table, roles.candidates) if split_column is None and group_column is None else ()),
             *sentinel_notes(chosen, words),
             *unread_notes(columns.unread, left_out, roles.as_categories["categorical"], roles.drop),
             *alike_notes(chosen),
@@ -352,7 +354,8 @@ class _Roles:
     def _read(self, columns: Columns, name: str) -> Column | LeftOut:
         if not isinstance(self.categorical, str) and name in self.categorical:
             return columns.category(name)
-        found = columns.infer(name)
+        declared = None if self.categorical == [] else columns.declared(name)
+        found = declared or columns.infer(name)
         asked = name in self.keep or self.features is not None
         if isinstance(found, LeftOut):
             if name in self.keep and found.reason.startswith(_NO_LEVELS):

@@ -10,8 +10,9 @@ import torch
 from test_tables import encoded, plain, save
 
 from dltrain.data.table import csv
+from dltrain.data.tables.columns import Column
 from dltrain.data.tables.rules import Format, Rule
-from dltrain.data.tables.scale import is_other_scale
+from dltrain.data.tables.scale import is_other_scale, slip_notes
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 SHAPES: dict[str, Draw] = {
@@ -71,6 +72,26 @@ def test_a_part_of_the_rows_is_on_the_same_scale() -> None:
     assert not is_other_scale(np.full(300, 2015.0), rule_of(years))
     assert not is_other_scale(np.full(300, 2021.0), rule_of(years))
     assert not is_other_scale(0.4 + draw.normal(0, 0.03, 300), rule_of(draw.normal(size=500)))
+
+
+def test_a_slip_in_the_training_is_named(tmp_path) -> None:
+    """One 9999999 among grams took all the scale of its column."""
+    mass = [2700.0 + 90 * i for i in range(40)]
+    for values, row in ((mass[:7] + [9999999.0] + mass[8:], 8), (mass[:7] + [50000.0] + mass[8:], 0)):
+        raw = csv(save(tmp_path / "t.csv", plain() | {"mass": values}), "y")
+        found = encoded(raw).far_notes(raw.describe)
+        assert len(found) == (1 if row else 0)
+        if row:
+            first, last = np.quantile(values, (0.25, 0.75))
+            told = f"scale    mass: 9999999 in row {row} of {tmp_path / 't.csv'}, while half of the values lie from {first:.4g} to {last:.4g}; "
+            assert found[0].startswith(told)
+    draw = np.random.default_rng(4)
+    rows = np.arange(300)
+    for of in (SHAPES | SPARSE).values():
+        values = of(draw, 300)
+        column = Column("x", Format("number", "."), values)
+        if of is not SHAPES["heavy tails"]:
+            assert not slip_notes((column,), (rule_of(values),), rows, str)
 
 
 def test_runs_without_quartiles_tell_the_range_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -451,6 +452,38 @@ def test_a_number_of_nines_far_from_the_others_is_named(tmp_path: Path) -> None:
         note for note in csv(table(tmp_path, size=size, price=price), "y").notes if note.startswith("words")
     )
     assert line.endswith("write nothing in its place")
+
+
+def test_a_key_that_repeats_is_proposed_for_groups(tmp_path: Path) -> None:
+    keys = [f"P{i % 40:03}" for i in range(ROWS)]
+    told = (
+        f"groups   patient_id: 40 values in {ROWS} rows, and those of one value may be in several splits; to keep them together, "
+        "dataset.group_column=patient_id"
+    )
+    for values in (keys, [int(key[1:]) for key in keys]):
+        path = table(tmp_path, patient_id=values, city=keys, row_id=list(range(ROWS)))
+        assert [note for note in csv(path, "y").notes if note.startswith("groups")] == [told]
+        grouped = csv(path, "y", group_column="patient_id")
+        assert not [note for note in grouped.notes if note.startswith("groups")]
+
+
+def test_errors_of_a_spreadsheet_may_be_missing_values(tmp_path: Path) -> None:
+    errors = ("#DIV/0!", "####", "#REF!")
+    path = table(tmp_path, size=[errors[i % 3] if i % 14 == 1 else f"{i}.5" for i in range(ROWS)])
+    with pytest.raises(DataError, match="'size' holds numbers, but '#DIV/0!'|'####'|'#REF!'") as error:
+        csv(path, "y")
+    (cure,) = shlex.split(re.search(r"'dataset.missing_words=.*?\]'", str(error.value))[0])  # type: ignore[index]
+    words = json.loads(cure.partition("=")[2])
+    assert {*words} == {*errors} and "size" in names(csv(path, "y", missing_words=words))
+
+
+def test_no_cure_leaves_the_target_out(tmp_path: Path) -> None:
+    for values in (["12,5", "0.52"], ["5 €", "5 $"]):
+        path = table(tmp_path, ";", size=[values[i % 2] for i in range(ROWS)])
+        for target, is_cure in (("y", True), ("size", False)):
+            with pytest.raises(DataError, match="'size'") as error:
+                csv(path, target)
+            assert ("dataset.drop=[size]" in str(error.value)) is is_cure
 
 
 def test_times_that_are_all_different_are_left_out_and_named(tmp_path: Path) -> None:

@@ -196,6 +196,43 @@ def test_types_of_parquet(tmp_path: Path) -> None:
     assert found["day weekday"].tolist() == [day.weekday() for day in days]
 
 
+def test_numbers_that_a_file_declares_to_be_categories_are_some(tmp_path: Path) -> None:
+    """A Categorical of pandas became a number; Parquet has its values as such, and says so beside them."""
+    import json
+
+    size = [(10, 20, 30)[i % 3] for i in range(ROWS)]
+    columns = pa.table(plain() | {"size": size})
+    about = {
+        "columns": [{"name": "size", "pandas_type": "categorical"}, {"name": "x", "pandas_type": "float64"}]
+    }
+    parquet.write_table(
+        columns.replace_schema_metadata({"pandas": json.dumps(about)}), tmp_path / "t.parquet"
+    )
+    coded = columns.set_column(columns.column_names.index("size"), "size", pa.array(size).dictionary_encode())
+    feather.write_feather(coded, tmp_path / "t.feather")
+    parquet.write_table(columns, tmp_path / "plain.parquet")
+    for name in ("t.parquet", "t.feather"):
+        raw = csv(str(tmp_path / name), "y")
+        assert {"size=10", "size=20", "size=30"} <= set(encoded(raw).feature_names)
+        assert any(
+            note.startswith("types    size: numbers that are categories by the file") for note in raw.notes
+        )
+        contract = contract_of(prepare(raw))
+        assert contract.encode(tmp_path / "plain.parquet").inputs.equal(
+            contract.encode(tmp_path / name).inputs
+        )
+        numbers = csv(str(tmp_path / name), "y", categorical=[], drop=["kind"])
+        assert encoded(numbers).feature_names == ("x", "size")
+    assert csv(str(tmp_path / "t.parquet"), "size").class_names == ("10", "20", "30")
+    broken = columns.replace_schema_metadata({"pandas": "[1"})
+    parquet.write_table(broken, tmp_path / "t.parquet")
+    assert "size" in encoded(csv(str(tmp_path / "t.parquet"), "y")).feature_names
+    # two of one name
+    parquet.write_table(pa.Table.from_arrays([pa.array([1])] * 2, ["a", "a"]), tmp_path / "two.parquet")
+    with pytest.raises(DataError, match="has two columns named 'a'"):
+        read(tmp_path / "two.parquet", "auto")
+
+
 def test_columns_without_a_name_and_with_the_same_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"two columns named 'x' .columns 1, 3.; give each its own name"):
         csv(save(tmp_path / "t.csv", {"x": [1], "y": [2], " x": [3]}), "y")

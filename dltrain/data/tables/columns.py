@@ -144,7 +144,7 @@ class Columns:
         self.names = [name for name in dict.fromkeys(names)]
         for name in self.names:
             self._convert(name)
-        self._marks = DecimalMarks(table, self._coded, self._plain, reading)
+        self._marks = DecimalMarks(table, self._coded, self._plain, reading, self.targets)
 
     def _convert(self, name: str) -> None:
         """Text that is plain numbers throughout, or missing, is converted at once; other text, and codes, are coded."""
@@ -311,8 +311,8 @@ class Columns:
                 for row in found.values()
             )
             raise DataError(
-                f"column {name!r} of {self.table.path} holds amounts in {some(found)}: {some(places, 4)}; write them in one currency, "
-                f"or leave the column out: {typed('drop', [name])}"
+                f"column {name!r} of {self.table.path} holds amounts in {some(found)}: {some(places, 4)}; write them in one currency"
+                + self._or_drop(name, ", or leave the column out")
             )
         return next(iter(found))
 
@@ -424,11 +424,14 @@ class Columns:
         ways = []
         if self.reading.has_keys:
             ways.append(call_missing(words, self.reading.missing_words))
-            ways += [f"leave the column out: {typed('drop', [name])}"] * (name not in self.targets)
-        cure = f"; {', or '.join(ways)}" if ways else ""
+        cure = f"; {', or '.join(ways)}{self._or_drop(name, ', or leave the column out')}" if ways else ""
         return DataError(
             f"column {name!r} has {values[rows[0]]} in {self.table.row(int(rows[0]))}{more}; all values must be finite numbers{cure}"
         )
+
+    def _or_drop(self, name: str, what: str) -> str:
+        """Return the cure that leaves a column out, behind `what`; nothing for a target."""
+        return "" if name in self.targets else f"{what}: {typed('drop', [name])}"
 
     def _dates(self, name: str, coded: Coded, present: Flags) -> Column | None:
         """Read a column as dates of the form that the user names, or of their own where they have another."""
@@ -520,6 +523,19 @@ class Columns:
 
     # a column as something known ---------------------------------------------------------------------------------
 
+    def declared(self, name: str) -> Column | None:
+        """Read a column of numbers that the file itself declares to be categories, and note it; None for others, and for too many values."""
+        kind = self.table.columns[name].type
+        if name not in self.table.declared or not is_number(kind) or is_duration(kind):
+            return None
+        column = self.category(name)
+        if len(column.levels) > MOST_LEVELS:
+            return None
+        self.word_notes[name] = (
+            f"types    {name}: numbers that are categories by the file; to take them for numbers, write them as such"
+        )
+        return column
+
     def category(self, name: str, numbers: bool = False) -> Column:
         """Read a column as categories, whatever its values; those of numbers are ordered as numbers, but 007 is not 7.
 
@@ -607,8 +623,8 @@ class Columns:
             return as_times(self.table.columns[name])
         except pa.ArrowException as error:
             raise DataError(
-                f"column {name!r} of {self.table.path} holds times that cannot be read ({short(str(error))}); leave it out: "
-                f"{typed('drop', [name])}"
+                f"column {name!r} of {self.table.path} holds times that cannot be read ({short(str(error))})"
+                + self._or_drop(name, "; leave it out")
             ) from error
 
     def _unit_here(self, name: str, wanted: Format, coded: Coded) -> Format:

@@ -141,5 +141,6 @@ class StrayValues(DataError):
         return StrayValues(self.problem, [*self.words, *words], self.cure, self.given, self.what, self.kept)
 
     def are_few(self, most: int) -> bool:
-        """Whether the texts are at most so many different words without a digit, which may stand for a missing value."""
-        return 0 < len(self.words) <= most and not any(re.search(r"\d", word) for word in self.words)
+        """Whether the texts are at most so many different words without a digit, or errors of a spreadsheet, which may stand for a missing value."""
+        words = [word for word in self.words if not re.fullmatch(r"#[A-Z]+/?[A-Z0]*[!?]", word)]
+        return 0 < len(self.words) <= most and not any(re.search(r"\d", word) for word in words)

@@ -18,7 +18,7 @@ from dltrain.data.tables.columns import Column
 from dltrain.data.tables.cures import call_missing, typed
 from dltrain.data.tables.parts_of_dates import part_of
 from dltrain.data.tables.rules import DATE_PARTS, MISSING_LEVEL, Format, Rule
-from dltrain.data.tables.scale import far_notes
+from dltrain.data.tables.scale import far_notes, slip_notes
 from dltrain.data.tables.text import Floats
 from dltrain.text import counted
 
@@ -52,7 +52,10 @@ class TableInputs:
             tuple(name for rule in rules for name in rule.features),
             rules,
             (*self.notes, *fill_notes(self.columns, rules), *unseen),
-            lambda name: far_notes(self.columns, rules, name, groups),
+            lambda name: (
+                *far_notes(self.columns, rules, name, groups),
+                *(() if self.rules else slip_notes(self.columns, rules, rows, name)),
+            ),
         )
 
     def _others(self, train: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pyarrow import compute
 from torch import Tensor
 
 from dltrain.data.errors import some
@@ -16,7 +17,12 @@ from dltrain.data.raw import SPLIT_WORDS, TRAIN
 from dltrain.data.tables.columns import Column, LeftOut
 from dltrain.data.tables.cures import short, typed, value
 from dltrain.data.tables.durations import UNIT
-from dltrain.data.tables.identifiers import MOST_LEVELS, are_all_different
+from dltrain.data.tables.identifiers import (
+    MOST_LEVELS,
+    are_all_different,
+    is_identifier_name,
+    is_number_name,
+)
 from dltrain.data.tables.parts import Part
 from dltrain.data.tables.read import REPEATED, Table
 from dltrain.data.tables.rules import Kind
@@ -26,6 +32,8 @@ from dltrain.text import counted
 # probability below which rows of one class are no accident
 _CHANCE = 1e-9
 _TELLING = 100  # fewer rows do not tell that a column alone gives the classes
+# values of a column that groups rows, and their share of the rows
+_LEAST_GROUPS, _MOST_GROUPS = 10, 0.7
 _OTHERS = 10  # fewer values do not tell what is far from them
 _ROWS = 6  # of which a note has the numbers
 LISTED = 20  # columns that are left out and named in the header
@@ -100,6 +108,21 @@ def different_notes(chosen: Sequence[Column], asked: Sequence[str]) -> list[str]
         return []
     return [
         f"numbers  all different: {some(names, 6)}; if they name rows, leave them out: {typed('drop', names[:6])}"
+    ]
+
+
+def group_notes(table: Table, names: Sequence[str]) -> list[str]:
+    """Name the columns that are called like an identifier, each value of which is in several rows: of a person or a thing."""
+    found = {}
+    for name in names:
+        if is_identifier_name(name) or is_number_name(name):
+            kinds = compute.count_distinct(table.columns[name], mode="only_valid").as_py()
+            if _LEAST_GROUPS <= kinds <= _MOST_GROUPS * len(table):
+                found[name] = kinds
+    return [
+        f"groups   {name}: {kinds:,} values in {len(table):,} rows, and those of one value may be in several splits; to keep them together, "
+        f"{value('group_column', name)}"
+        for name, kinds in found.items()
     ]
 
 

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pyarrow import compute
 from pyarrow import csv as arrow_csv
 
+from dltrain import strict_json
 from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.packed import most_unpacked, too_much
 from dltrain.data.tables.header import (
@@ -59,6 +60,7 @@ class Table:
 
     separator: of a CSV file, else "". notes: what was detected and is not plain CSV in UTF-8. broken: rows of the file that
     are not among these, by number, and why. layout: of a CSV file.
+    declared: columns of categories by the file itself.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Table:
     notes: tuple[str, ...] = ()
     broken: tuple[tuple[int, str], ...] = ()
     layout: _Layout | None = None
+    declared: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -151,7 +154,8 @@ def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) 
         _check_names(path, list(columns))
         return _with_rows(Table(path, columns))
     if not is_text(path):
-        return _with_rows(Table(path, _read_arrow(path, suffix)))
+        columns, declared = _read_arrow(path, suffix)
+        return _with_rows(Table(path, columns, declared=declared))
     return _with_rows(_read_csv(_Text(path), delimiter, tolerant))
 
 
@@ -202,7 +206,8 @@ def _without_headers(table: Table) -> Table:
     return replace(table, columns=columns, broken=tuple(sorted([*table.broken, *broken])))
 
 
-def _read_arrow(path: Path, suffix: str) -> dict[str, Array]:
+def _read_arrow(path: Path, suffix: str) -> tuple[dict[str, Array], frozenset[str]]:
+    """Return the columns, and the names of those that the file declares to be categories."""
     kind = "Parquet" if suffix in _PARQUET else "Arrow"
     try:
         table = _read_parquet(path) if suffix in _PARQUET else _read_feather(path)
@@ -213,8 +218,21 @@ def _read_arrow(path: Path, suffix: str) -> dict[str, Array]:
             f"{path} is not a whole {kind} file ({str(error).splitlines()[0]}); write it again"
         ) from error
     _check_names(path, table.column_names)
-    columns = zip(table.column_names, table.columns, strict=True)
-    return {name: _plain_column(path, name, column) for name, column in columns}
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    declared = {name for name, column in columns.items() if pa.types.is_dictionary(column.type)}
+    declared |= _categories_of_pandas(table.schema.metadata or {})
+    plain = {name: _plain_column(path, name, column) for name, column in columns.items()}
+    return plain, frozenset(declared & plain.keys())
+
+
+def _categories_of_pandas(metadata: Mapping[bytes, bytes]) -> set[str]:
+    """Return the names of categorical columns of pandas, which Parquet has as plain numbers; whatever else the metadata hold is left alone."""
+    try:
+        found = strict_json.loads(metadata.get(b"pandas", b"{}").decode())
+        listed = found.get("columns", [])
+        return {str(one["name"]) for one in listed if one["pandas_type"] == "categorical"}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return set()
 
 
 def _plain_column(path: Path, name: str, column: Array) -> Array:
@@ -243,6 +261,8 @@ def _read_parquet(path: Path) -> Any:
 
     with parquet.ParquetFile(path) as file:
         facts, schema = file.metadata, file.schema_arrow
+        # several columns of one name cannot be read by name
+        _check_names(path, schema.names)
         chunks = [
             facts.row_group(k).column(c)
             for k in range(facts.num_row_groups)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,11 +94,18 @@ class DecimalMarks:
         coded: columns of text, as their different texts
         plain: columns of text that convert to numbers as they are
         reading: what the user says
+        targets: columns that cannot be left out
     """
 
     def __init__(
-        self, table: Table, coded: Mapping[str, Coded], plain: Iterable[str], reading: Reading
+        self,
+        table: Table,
+        coded: Mapping[str, Coded],
+        plain: Iterable[str],
+        reading: Reading,
+        targets: Container[str] = (),
     ) -> None:
+        self._targets = targets
         self.given = {"comma": ",", "point": "."}.get(reading.decimal, "")
         self.shown: dict[str, str] = {}
         self.comma = self.given == ","
@@ -164,7 +171,7 @@ class DecimalMarks:
             # numbers with the other mark do not fit the column, as other texts
             self.shown[name] = known
             return
-        cure = "" if known else f", or leave the column out: {typed('drop', [name])}"
+        cure = "" if known or name in self._targets else f", or leave the column out: {typed('drop', [name])}"
         raise DataError(
             f"column {name!r} of {self._table.path} has {evidence.comma!r} and {evidence.point!r}: one of them has a decimal "
             f"comma, the other a decimal point;\nwrite the numbers alike{cure}"

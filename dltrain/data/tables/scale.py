@@ -19,6 +19,7 @@ _NAMED = 4  # values far outside that are named
 _FACTOR = 6.0
 # Of this fraction of the values it must be seen, where half of them is expected; 5 standard deviations of n coins are 2.5 √n.
 _MOST, _DEVIATIONS = 0.75, 2.5
+_SLIP = 30.0
 _FEW = 5  # fewer values outside of the range may be an accident
 
 
@@ -59,6 +60,39 @@ def far_notes(
             f"scale    {what} far outside of the range of the training: {'; '.join(found[:_NAMED])}{more}"
         )
     return tuple(notes)
+
+
+def slip_notes(
+    columns: tuple[Column, ...],
+    rules: tuple[Rule, ...],
+    train: NDArray[np.int64],
+    name: Callable[[int], str],
+) -> tuple[str, ...]:
+    """Name the few numbers of the training rows that lie so far from all others that the column is scaled by them alone."""
+    notes: list[str] = []
+    for column, rule in zip(columns, rules, strict=True):
+        for row in _slips(column.values[train], rule)[:_NAMED]:
+            first, last = rule.quartiles
+            notes.append(
+                f"scale    {column.name}: {column.values[train[row]]:.7g} in {name(int(train[row]))}, while half of the values lie from {first:.4g} "
+                f"to {last:.4g}; the column is scaled by it: repair it if it is a slip"
+            )
+    return tuple(notes)
+
+
+def _slips(values: Floats, rule: Rule) -> list[int]:
+    """Return the few rows whose numbers are `_SLIP` times farther from the quartiles than those of any other row."""
+    if rule.format.kind != "number" or len(rule.quartiles) != 2 or rule.quartiles[0] == rule.quartiles[1]:
+        return []
+    first, last = rule.quartiles
+    distance = np.nan_to_num(np.maximum(first - values, values - last), nan=0.0)
+    most = max(1, len(values) // 100)
+    far = np.argsort(-distance)[: most + 1]
+    for count in range(1, len(far)):
+        inside, outside = distance[far[count]], distance[far[count - 1]]
+        if outside > _SLIP * max(inside, last - first):
+            return sorted(far[:count].tolist())
+    return []
 
 
 def _scale_note(column: Column, rule: Rule, groups: Sequence[NDArray[np.int64]]) -> str:

@@ -73,7 +73,7 @@ def read_targets(columns: Columns, names: list[str], task: str, merge_case: bool
 
 def _infer(columns: Columns, name: str) -> Column:
     """Read the target by the majority of its values; text is always classes, however many there are."""
-    found = columns.infer(name)
+    found = columns.declared(name) or columns.infer(name)
     if isinstance(found, Column):
         return found
     if found.reason == "empty":

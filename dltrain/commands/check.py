@@ -60,11 +60,18 @@ def run(arguments: list[str]) -> int:
 def repeats_cure(dataset: Node) -> str:
     """Return how samples that belong together are kept in one split, and copies are left out; empty for data without such keys."""
     ways = []
-    if "group_column" in dataset and dataset["group_column"] is None:
+    # where the data define the splits, groups divide nothing
+    given = dataset.get("split_column") or ("labels" in dataset and dataset["labels"] is None)
+    if "group_column" in dataset and dataset["group_column"] is None and not given:
         ways.append("to keep the rows of one person or thing in one split: dataset.group_column=COLUMN")
     if (path := dataset.get("path")) and str(path).lower().endswith((".csv", ".tsv", ".txt")):
         ways.append(
             f"to leave out copies of rows: awk '!seen[$0]++' {shlex.quote(os.path.expanduser(str(path)))} > once.csv"
+        )
+    if "labels" in dataset and (root := dataset.get("root")):
+        folder = shlex.quote(os.path.expanduser(str(root)))
+        ways.append(
+            f"to list equal files, of each of which one must stay: find {folder} -type f -exec sha256sum {{}} + | sort | uniq -w64 -D"
         )
     return "\n".join(ways)
 

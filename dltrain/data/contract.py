@@ -369,7 +369,7 @@ def check_columns(found: Mapping[str, Any], wanted: Sequence[str], path: str) ->
     if missing:
         from dltrain.data.tables.header import delimiter_cure
 
-        if cure := delimiter_cure(found, missing[0]):
+        if cure := delimiter_cure(found, missing[0], Path(path)):
             raise DataError(f"{path} was read as a single column, {next(iter(found))!r}; {cure}")
         others = [name for name in found if name not in wanted]
         instead = f"; it has {some(map(repr, others))} besides" if others else ""

@@ -197,8 +197,12 @@ def _described(raw: RawData, reader: ImageFiles, listed: _Listed, found: Found, 
 def _copies_note(raw: RawData, records: NDArray[np.void]) -> list[str]:
     if raw.split is None:
         return []
-    found = copies(records, raw.split.numpy())
-    pairs = (f"{count:,} in {SPLIT_NAMES[a]} and {SPLIT_NAMES[b]}" for (a, b), count in found.items())
+    split = raw.split.numpy()
+    pairs = []
+    for (first, second), count in copies(records, split).items():
+        again = np.isin(records["hash"], records["hash"][split == first]) & (split == second)
+        names = some((raw.describe(place) for place in np.flatnonzero(again).tolist()), 3)
+        pairs.append(f"{count:,} in {SPLIT_NAMES[first]} and {SPLIT_NAMES[second]} ({names})")
     listed = ", ".join(pairs)
     return [f"copies   equal images in two splits: {listed}"] if listed else []
 

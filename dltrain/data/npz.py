@@ -112,7 +112,10 @@ def _read(path: Path, names: list[str]) -> dict[str, Array]:
         ValueError, OSError, EOFError, AttributeError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error,
         NotImplementedError, RuntimeError,
     ) as error:  # fmt: skip
-        raise DataError(f"cannot read {path} ({error}); save plain arrays again with numpy.savez") from error
+        cure = ": of texts, such as array.astype(str)" if "pickle" in str(error) else ""
+        raise DataError(
+            f"cannot read {path} ({error}); save plain arrays again with numpy.savez{cure}"
+        ) from error
 
 
 def _check_packing(path: Path) -> None:

@@ -229,7 +229,12 @@ def _refuse_non_finite(raw: RawData, values: Tensor, what: str) -> None:
             f"{raw.describe(row)} has a value beyond ±3.4e38{name}, the largest of float32; divide that column, or leave it out"
         )
     raise DataError(
-        f"{raw.describe(row)} has the {what} value {value}{name}; all values must be finite numbers"
+        f"{raw.describe(row)} has the {what} value {value}{name}; all values must be finite numbers: "
+        + (
+            "leave out such samples"
+            if what == "target"
+            else "replace them, such as by numpy.nan_to_num, or leave out such samples"
+        )
     )
 
 

@@ -307,7 +307,13 @@ def rare_classes(raw: RawData, marks: Tensor) -> tuple[str, ...]:
     rare = np.flatnonzero(_is_rare(sizes) & np.any(lacking, axis=0)).tolist() if cut else []
     names = some((f"{_class_name(raw, int(c))} ({sizes[c]})" for c in rare), 6)
     where = " or ".join(SPLIT_NAMES[part] for part in cut)
-    return (f"rare     too few samples for {where}: {names}",) if len(rare) else ()
+    notes: tuple[str, ...] = (f"rare     too few samples for {where}: {names}",) if len(rare) else ()
+    for part, lacks in zip(cut, lacking, strict=True):
+        others = np.flatnonzero(lacks & ~_is_rare(sizes) & (sizes > 0)).tolist()
+        if others:
+            names = some((f"{_class_name(raw, int(c))} ({sizes[c]})" for c in others), 6)
+            notes += (f"rare     no sample in {SPLIT_NAMES[part]}, though in other splits: {names}",)
+    return notes
 
 
 def _class_name(raw: RawData, index: int) -> str:

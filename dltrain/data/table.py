@@ -427,8 +427,11 @@ def _groups(table: Table, name: str, decimal: str, parts: list[Part], rows: Tens
         # what a mark means does not change which rows are equal
         column = Columns(table, Reading(decimal="point"), [name]).category(name)
     if column.missing.any():
+        empty = np.flatnonzero(column.missing)
+        more = f" (and {len(empty) - 1:,} more)" if len(empty) > 1 else ""
         raise DataError(
-            f"column {name!r} has no value in {table.row(int(np.flatnonzero(column.missing)[0]))}; every row needs its group"
+            f"column {name!r} has no value in {table.row(int(empty[0]))}{more}; every row needs its group: give rows that belong to none a "
+            "value that no other row has, or leave them out of the file"
         )
     groups = torch.from_numpy(column.values.astype(np.int64))[rows]
     return torch.cat([groups, *(torch.full((len(part.rows),), len(column.levels)) for part in parts[1:])])

@@ -428,7 +428,11 @@ def test_equal_images_in_two_splits_are_said(tmp_path: Path) -> None:
             for i in range(3):
                 picture(tmp_path / part / label / f"{i}.png")
     shutil.copy(tmp_path / "train" / "a" / "0.png", tmp_path / "test" / "a" / "again.png")
-    assert "copies   equal images in two splits: 1 in train and test" in image_folder(str(tmp_path)).notes
+    again = tmp_path / "test" / "a" / "again.png"
+    assert (
+        f"copies   equal images in two splits: 1 in train and test ({again})"
+        in image_folder(str(tmp_path)).notes
+    )
 
 
 @pytest.mark.parametrize("damage", ["link", "cache"])

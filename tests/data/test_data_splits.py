@@ -212,6 +212,16 @@ def test_a_rare_class_is_in_train_first_and_named(size: int, counts: list[int]) 
     assert rare_classes(raw, cut(raw, val_fraction=0, test_fraction=0)) == ()
 
 
+def test_a_class_that_a_given_split_lacks_is_named() -> None:
+    """Of folders, val had no image of a class, and its accuracy said nothing of it."""
+    given = torch.zeros(212, dtype=torch.int8)
+    raw = classes((100, 100, 12), split=given)
+    given[::5], given[1::5] = 1, 2
+    assert rare_classes(raw, given) == ()
+    given[(raw.targets == 2) & (given == 1)] = 0
+    assert rare_classes(raw, given) == ("rare     no sample in val, though in other splits: 'c2' (12)",)
+
+
 def test_a_hundred_rare_classes_lose_none_to_val_and_test() -> None:
     raw = classes((*[2] * 100, 50))
     marks = cut(raw)

@@ -64,15 +64,20 @@ def check_first_line(path: Path, text: str, separator: str, quote: str, editable
     )
 
 
-def delimiter_cure(names: Collection[str], wanted: str) -> str:
+def delimiter_cure(names: Collection[str], wanted: str, path: Path | None = None) -> str:
     """Return the cure for a file that was read as a single column, whose name holds the `wanted` one; or "".
 
     >>> delimiter_cure(["date wind weather"], "weather")
     'set dataset.delimiter=space'
+    >>> delimiter_cure(["x   zip  y"], "zip", Path("t.txt"))
+    "its columns are separated by several blanks; make them one: sed -E 's/^ +//; s/ +/ /g' t.txt > table.csv, and set dataset.delimiter=space"
     """
     if len(names) != 1:
         return ""
     (header,) = names
     # several spaces in a row would be columns without a name
     marks = [mark for mark in SHOWN if mark in header and "  " not in header and wanted in header.split(mark)]
+    if not marks and path is not None and "  " in header and wanted in header.split():
+        command = f"sed -E 's/^ +//; s/ +/ /g' {shlex.quote(str(path))} > table.csv"
+        return f"its columns are separated by several blanks; make them one: {command}, and set dataset.delimiter=space"
     return f"set dataset.delimiter={SHOWN[marks[0]]}" if marks else ""

@@ -85,7 +85,7 @@ class Table:
         if name not in self.columns:
             data = all(_looks_like_a_value(other) for other in self.columns)
             hint = "; the first line seems to hold values, and must name the columns" if data else ""
-            if cure := delimiter_cure(self.columns, name):
+            if cure := delimiter_cure(self.columns, name, self.path):
                 raise DataError(
                     f"{self.path} was read as a single column, {next(iter(self.columns))!r}; {cure}"
                 )

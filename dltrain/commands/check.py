@@ -15,6 +15,25 @@ from dltrain.config.validation import validate
 from dltrain.errors import UserError
 from dltrain.text import show
 
+HELP = """
+    The words and keys are those of a training; nothing is written. First come the lines on the data that the header of a run has, with
+    all columns that are left out. Then, a line for each check with what was found and what it should be:
+
+  mean of the inputs      normalized inputs of the training have mean 0
+  samples in two splits   no sample is in two of train, val and test
+  first loss              that of a guess, before anything is learned
+  mixing of samples       the output of a sample does not depend on the others of its batch
+  gradient of NAME        that of finite differences in float64
+  overfit N samples       the model learns a few samples by heart
+
+    The exit code is 10 where one fails; below it stand its possible causes and cures.
+
+Examples
+  dltrain check
+  dltrain check dataset=csv dataset.path=house.csv dataset.target=price
+  dltrain check model=cnn optimizer=momentum loss=focal
+"""
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from dltrain.data.errors import some
@@ -13,6 +14,22 @@ TRUTHS: dict[str, bool] = {
 }
 
 
+def folded(name: str) -> str:
+    r"""Return a name without its case and its Unicode form: an ö of one letter (as on Windows) or of two (as in names of files on macOS).
+
+    >>> folded("O\u0308l") == folded("\u00f6l")
+    True
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def same_form(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """Return the known name for each one that is none of them, and differs from it in its Unicode form only."""
+    forms = {unicodedata.normalize("NFC", name): name for name in known}
+    found = {name: forms.get(unicodedata.normalize("NFC", name), name) for name in names if name not in known}
+    return {name: form for name, form in found.items() if form != name}
+
+
 def spellings(counts: Mapping[str, int]) -> dict[str, str]:
     """Return the most frequent spelling for each name that differs from another one in its case only.
 
@@ -21,8 +38,8 @@ def spellings(counts: Mapping[str, int]) -> dict[str, str]:
     """
     first: dict[str, str] = {}
     for name in sorted(counts, key=lambda name: -counts[name]):
-        first.setdefault(name.casefold(), name)
-    return {name: known for name in counts if (known := first[name.casefold()]) != name}
+        first.setdefault(folded(name), name)
+    return {name: known for name in counts if (known := first[folded(name)]) != name}
 
 
 def one_coding(counts: Mapping[str, int]) -> dict[str, str]:
@@ -33,14 +50,14 @@ def one_coding(counts: Mapping[str, int]) -> dict[str, str]:
     >>> one_coding({"1": 9, "0": 8, "2": 1}), one_coding({"1": 9, "True": 1})
     ({}, {'True': '1'})
     """
-    folded = {name: name.casefold() for name in counts}
-    words = {"true", "false"} & {*folded.values()}
-    if not words or not {*folded.values()} <= {"true", "false", "1", "0", "1.0", "0.0"}:
+    plain = {name: name.casefold() for name in counts}
+    words = {"true", "false"} & {*plain.values()}
+    if not words or not {*plain.values()} <= {"true", "false", "1", "0", "1.0", "0.0"}:
         return {}
     first: dict[bool, str] = {}
     for name in sorted(counts, key=lambda name: -counts[name]):
-        first.setdefault(TRUTHS[folded[name]], name)
-    return {name: known for name in counts if (known := first[TRUTHS[folded[name]]]) != name}
+        first.setdefault(TRUTHS[plain[name]], name)
+    return {name: known for name in counts if (known := first[TRUTHS[plain[name]]]) != name}
 
 
 def as_known(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
@@ -53,9 +70,9 @@ def as_known(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     """
     alike: dict[str, list[str]] = {}
     for name in known:
-        alike.setdefault(name.casefold(), []).append(name)
+        alike.setdefault(folded(name), []).append(name)
     exact = set(known)
-    found = {name: alike.get(name.casefold(), []) for name in names if name not in exact}
+    found = {name: alike.get(folded(name), []) for name in names if name not in exact}
     return same_truth(names, known) | {name: ways[0] for name, ways in found.items() if len(ways) == 1}
 
 

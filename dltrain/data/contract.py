@@ -238,6 +238,7 @@ class Contract:
         from dltrain.data.tables.scale import far_notes
 
         wanted = [*self.columns, *(self.targets if targets else ())]
+        table = table.named_as([rule.name for rule in wanted])
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
         words, classes = self.missing_words(missing_words), self.not_missing
         reading = Reading(words, decimal, date_format, marks=known_marks(wanted), not_missing=classes)

@@ -172,6 +172,7 @@ def rows_of(
     kept: Sequence[str] = (),
 ) -> InMemory:
     """Return the rows of a table as the contract encodes them. Raises DataError for what does not fit."""
+    table = table.named_as([rule.name for rule in (*contract.columns, *contract.targets)])
     if not len(table):
         return InMemory(torch.empty(0), broken=_broken(table, table.broken))
     rows = contract.encode_table(table, False, decimal, tolerant, missing_words, date_format)

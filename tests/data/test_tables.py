@@ -233,6 +233,36 @@ def test_numbers_that_a_file_declares_to_be_categories_are_some(tmp_path: Path) 
         read(tmp_path / "two.parquet", "auto")
 
 
+def test_the_form_of_letters_with_accents_tells_nothing_apart(tmp_path: Path) -> None:
+    """Names of files on macOS have an ö of two letters: their levels, classes and columns were unknown."""
+    one, two = ("Gr\u00f6\u00dfe", "m\u00e4nnlich"), ("Gro\u0308\u00dfe", "ma\u0308nnlich")
+
+    def rows(name: str, *words: str) -> dict[str, list[Any]]:
+        return plain() | {
+            name: [(*words, "divers")[i % (len(words) + 1)] for i in range(ROWS)],
+            "y": [(*words, "nein")[i % (len(words) + 1)] for i in range(ROWS)],
+        }
+
+    composed, apart, both = (
+        save(tmp_path / f"{name}.csv", columns)
+        for name, columns in (
+            ("a", rows(one[0], one[1])),
+            ("b", rows(two[0], two[1])),
+            ("c", rows(one[0], one[1], two[1])),
+        )
+    )
+    contract = contract_of(prepare(csv(composed, "y")))
+    found, wanted = contract.encode(apart), contract.encode(composed)
+    assert found.inputs.equal(wanted.inputs) and not [n for n in found.notes if n.startswith("unseen")]
+    assert found.targets is not None and wanted.targets is not None and found.targets.equal(wanted.targets)
+    raw = csv(both, "y")
+    assert raw.class_names == tuple(sorted((one[1], "nein")))
+    assert (
+        f"{one[0]}={one[1]}" in encoded(raw).feature_names
+        and f"{one[0]}={two[1]}" not in encoded(raw).feature_names
+    )
+
+
 def test_columns_without_a_name_and_with_the_same_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"two columns named 'x' .columns 1, 3.; give each its own name"):
         csv(save(tmp_path / "t.csv", {"x": [1], "y": [2], " x": [3]}), "y")

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dltrain.data.class_names import as_known, respelled, same_truth
+from dltrain.data.class_names import as_known, respelled, same_form, same_truth
 from dltrain.data.errors import FOREIGN, DataError, some
 from dltrain.data.raw import Encoded
 from dltrain.data.tables.columns import Column
@@ -137,7 +137,8 @@ def encode(
 def _one_hot(column: Column, rule: Rule, block: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Set the feature of each row's level to 1; return which rows (N,) have a level that is not in the rule."""
     place = {level: i for i, level in enumerate(rule.levels)}
-    place |= {name: place[known] for name, known in same_truth(column.levels, rule.levels).items()}
+    same = same_truth(column.levels, rule.levels) | same_form(column.levels, rule.levels)
+    place |= {name: place[known] for name, known in same.items()}
     to = np.array([place.get(level, -1) for level in column.levels] + [-1], np.int64)
     codes = to[column.values]
     rows = np.flatnonzero(codes >= 0)

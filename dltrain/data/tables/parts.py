@@ -95,6 +95,7 @@ def part_by_formats(
     """
     table = read(path, delimiter, key, tolerant)
     names = [*(column.name for column in chosen), *goal.names]
+    table = table.named_as(names)
     check_columns(table.columns, names, str(path))
     commas = {name: "," for name, form in zip(goal.names, goal.formats, strict=True) if form.decimal == ","}
     reading = replace(reading, marks=known_marks(chosen) | commas)

@@ -24,6 +24,7 @@ from pyarrow import compute
 from pyarrow import csv as arrow_csv
 
 from dltrain import strict_json
+from dltrain.data.class_names import same_form
 from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.packed import most_unpacked, too_much
 from dltrain.data.tables.header import (
@@ -94,6 +95,13 @@ class Table:
                 f"have{nearest(name, self.columns)}{hint}; its columns: {some(self.columns, 20)}"
             )
         return self.columns[name]
+
+    def named_as(self, wanted: Collection[str]) -> Table:
+        """Return the table with its columns called as `wanted`, where they differ in their Unicode form only."""
+        form = same_form(list(self.columns), list(wanted))
+        if not form or len({*form.values(), *self.columns}) != len(form) + len(self.columns):
+            return self
+        return replace(self, columns={form.get(name, name): column for name, column in self.columns.items()})
 
     def row(self, index: int) -> str:
         """Return `row 3 of FILE (line 4)`: rows are counted below the header, without empty lines."""

@@ -56,11 +56,20 @@ def code(column: Any) -> Coded:
     if isinstance(parts, pa.ChunkedArray):
         parts = parts.chunk(0) if parts.num_chunks else pa.array([], pa.string()).dictionary_encode()
     raw = parts.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-    again = with_minus(pc.utf8_trim_whitespace(parts.dictionary.cast(pa.string()))).dictionary_encode()
+    texts = with_minus(pc.utf8_trim_whitespace(parts.dictionary.cast(pa.string())))
+    again = _in_one_form(texts).dictionary_encode()
     to = np.append(again.indices.to_numpy(zero_copy_only=False), -1).astype(np.int32)
     codes = to[raw]
     counts = np.bincount(codes[codes >= 0], minlength=len(again.dictionary))
     return Coded(again.dictionary, codes, counts)
+
+
+def _in_one_form(texts: Any) -> Any:
+    """Return texts with an ö of one letter in place of those of two, where the same text occurs in both forms."""
+    if not matches(texts, r"\p{Mn}").any():
+        return texts
+    composed = pc.utf8_normalize(texts, "NFC")
+    return pc.if_else(pc.is_in(composed, value_set=texts.unique()), composed, texts)
 
 
 def with_minus(texts: Any) -> Any:

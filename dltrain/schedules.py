@@ -40,9 +40,19 @@ class _Span:
         """Return the fraction of the schedule that is completed."""
         return min(step, self.length) / self.length
 
-    def elapsed(self, step: int, unit: Unit) -> int:
-        """Return the number of steps or completed epochs since the end of the warm-up."""
-        return step if unit == "steps" else step // self.steps_per_epoch
+    def time(self, unit: Unit) -> Callable[[int], int]:
+        """Return the map from the steps since the end of the warm-up to these steps or to completed epochs.
+
+        Raises ValueError for epochs where the schedule ends with the first one: its value would never change.
+        """
+        if unit == "steps":
+            return lambda step: step
+        if self.length <= self.steps_per_epoch:
+            raise ValueError(
+                f"unit is epochs, and the schedule has {self.length} steps, none of them after the first epoch of "
+                f"{self.steps_per_epoch}, so that its value would never change: choose unit=steps or train for more epochs"
+            )
+        return lambda step: step // self.steps_per_epoch
 
     def schedule(self, value: Callable[[int], float]) -> Schedule:
         """Return the schedule of a function of the steps since the end of the warm-up."""
@@ -219,6 +229,8 @@ def exponential(
         s = exp(−rate·t)
         value = end + (start − end)·s; it multiplies lr
 
+    Raises ValueError for unit=epochs where the schedule ends with the first one, since the value would never change.
+
     Symbols: t completed epochs, or steps (unit), since the warm-up
     Use: a smooth form of step.
     Defaults: rate 0.1 per epoch, a tenth after 23 epochs.
@@ -233,7 +245,8 @@ def exponential(
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-    return span.between(start, end, lambda step: math.exp(-rate * span.elapsed(step, unit)))
+    time = span.time(unit)
+    return span.between(start, end, lambda step: math.exp(-rate * time(step)))
 
 
 def inverse(
@@ -251,6 +264,8 @@ def inverse(
         s = 1/(1 + rate·t)
         value = end + (start − end)·s; it multiplies lr
 
+    Raises ValueError for unit=epochs where the schedule ends with the first one, since the value would never change.
+
     Symbols: t completed epochs, or steps (unit), since the warm-up
     Use: slow decay whose sum diverges, as the theory of SGD requires.
     Defaults: rate 0.1 per epoch, half after 10 epochs.
@@ -265,7 +280,8 @@ def inverse(
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-    return span.between(start, end, lambda step: 1 / (1 + rate * span.elapsed(step, unit)))
+    time = span.time(unit)
+    return span.between(start, end, lambda step: 1 / (1 + rate * time(step)))
 
 
 def inverse_sqrt(
@@ -282,6 +298,8 @@ def inverse_sqrt(
         s = 1/√k
         value = end + (start − end)·s; it multiplies lr
 
+    Raises ValueError for unit=epochs where the schedule ends with the first one, since the value would never change.
+
     Symbols: k = 1, 2, … the number of the epoch, or of the step (unit)
     Use: the rate of SGD for convex problems.
     Defaults: k counts epochs; the theory counts steps, with a larger lr.
@@ -295,7 +313,8 @@ def inverse_sqrt(
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-    return span.between(start, end, lambda step: (1 + span.elapsed(step, unit)) ** -0.5)
+    time = span.time(unit)
+    return span.between(start, end, lambda step: (1 + time(step)) ** -0.5)
 
 
 def inverse_k(
@@ -312,6 +331,8 @@ def inverse_k(
         s = 1/k
         value = end + (start − end)·s; it multiplies lr
 
+    Raises ValueError for unit=epochs where the schedule ends with the first one, since the value would never change.
+
     Symbols: k = 1, 2, … the number of the epoch, or of the step (unit)
     Use: the rate of SGD for strongly convex problems.
     Defaults: k counts epochs; the theory counts steps, with a larger lr.
@@ -326,7 +347,8 @@ def inverse_k(
         warmup_epochs: the same in epochs; at most one of the two may be above 0
     """
     span = _span(total_steps, steps_per_epoch, warmup_steps, warmup_epochs)
-    return span.between(start, end, lambda step: 1 / (1 + span.elapsed(step, unit)))
+    time = span.time(unit)
+    return span.between(start, end, lambda step: 1 / (1 + time(step)))
 
 
 def linear(

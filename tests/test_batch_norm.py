@@ -120,3 +120,11 @@ def test_a_sample_is_a_function_of_seed_and_stream_and_looks_like_the_data():
         # two independent samples share a tenth
         assert 50 < sum(p in set(positions.tolist()) for p in other.tolist()) < 160
     assert sorted(sample_positions(7, 10, 0, "check").tolist()) == list(range(7))
+
+
+def test_the_header_says_that_a_sample_is_left_out(train):
+    """Of 321 samples, five batches of 64 leave one."""
+    inferred = train(*NORMED, "dataset.limit=65", "batch_size=64", "epochs=1").summary["inferred"]
+    assert [line for line in inferred if line.startswith("batches  1 sample of each epoch is left out")]
+    whole = train(*NORMED, "dataset.limit=66", "batch_size=64", "epochs=1").summary.get("inferred", [])
+    assert not [line for line in whole if line.startswith("batches")]

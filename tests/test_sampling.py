@@ -393,3 +393,10 @@ def test_hard_resumes_from_losses_of_an_accelerator():
     resumed = Hard(torch.zeros(8, dtype=torch.int64), 4, seed=3)
     resumed.load_state_dict(state)
     assert resumed.order(1).equal(first.order(1))
+
+
+def test_the_header_says_that_losses_of_earlier_epochs_choose_nothing_within_one(train):
+    line = "sampler  hard changes nothing within one epoch: it follows the losses of those before"
+    one = train("sampler=hard", "dataset=iris", "epochs=1").summary
+    assert line in one["inferred"]
+    assert line not in train("sampler=hard", "dataset=iris", "epochs=2").summary.get("inferred", [])

@@ -224,6 +224,14 @@ REFUSED = [
         {"every_epochs": 12},
         r"every_epochs is 12, a period of 120 steps; the schedule has 120 .*lower it",
     ),
+    *(
+        (
+            word,
+            {"warmup_steps": TOTAL - EPOCH},
+            rf"unit is epochs, and the schedule has {EPOCH} steps, .* choose unit=steps",
+        )
+        for word in ("exponential", "inverse", "inverse_sqrt", "inverse_k")
+    ),
     ("step", {"every_steps": 110, "warmup_steps": 10}, r"every_steps is 110, .* the schedule has 110"),
     (
         "multistep",

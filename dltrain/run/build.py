@@ -132,6 +132,8 @@ def build(
                 *unused,
                 *getattr(loss, "notes", ()),
                 *late(plateaus, plan),
+                *unobserved(config, order, plan),
+                *one_left(order, plan),
                 *beyond(config, door, plan),
                 *note,
                 *zero_notes(chosen, splits.spec, targets),
@@ -484,6 +486,24 @@ def late(plateaus: list[Any], plan: Plan) -> tuple[str, ...]:
     return tuple(
         f"plateau  patience {count} changes nothing within {counted(evaluations, 'evaluation')}"
         for count in short[:1]
+    )
+
+
+def unobserved(config: Config, order: Any, plan: Plan) -> tuple[str, ...]:
+    """Return a line where an order that follows the losses of earlier epochs never comes to a second one."""
+    if not hasattr(order, "observe") or plan.total_steps > plan.steps_per_epoch:
+        return ()
+    return (
+        f"sampler  {config.words['sampler']} changes nothing within one epoch: it follows the losses of those before",
+    )
+
+
+def one_left(order: Any, plan: Plan) -> tuple[str, ...]:
+    """Return a line where each epoch leaves a sample out, which would be a batch that batch norm cannot normalize."""
+    if plan.steps_per_epoch * plan.batch_size >= len(order):
+        return ()
+    return (
+        "left out 1 sample in each epoch: batch norm needs two in a batch, and the last one would have one",
     )
 
 

@@ -57,8 +57,14 @@ def check_thawing(frozen: list[Frozen], plan: Plan) -> None:
 def lr_scales(model: nn.Module, config: Config) -> dict[int, float]:
     """Return the lr factor of each parameter by its id, of the first pattern that matches it; others are left out."""
     patterns: dict[str, Any] = dict(config.parameters.lr_scale)
-    if config.initializer.get("head_lr_scale", 1.0) != 1.0:
-        patterns.setdefault("head", config.initializer["head_lr_scale"])
+    faster = config.initializer.get("head_lr_scale", 1.0)
+    if faster != 1.0 and "head" in patterns:
+        raise UserError(
+            f"`initializer.head_lr_scale` is {faster:g}, and `parameters.lr_scale` gives head the factor {patterns['head']}. Set one of them."
+        )
+    key = "parameters.lr_scale"
+    if faster != 1.0:
+        patterns["head"], key = faster, "initializer.head_lr_scale"
     named = dict(model.named_parameters())
     scales: dict[int, float] = {}
     for pattern, factor in patterns.items():
@@ -67,9 +73,27 @@ def lr_scales(model: nn.Module, config: Config) -> dict[int, float]:
                 f"`parameters.lr_scale` gives {pattern} the factor {factor}; it must be: float > 0.\n"
                 "To train it not at all: parameters.freeze=[…]"
             )
-        for parameter in _named(model, named, str(pattern)):
-            scales.setdefault(id(parameter), float(factor))
+        fresh = [p for p in _named(model, named, str(pattern)) if id(p) not in scales]
+        check_factor(
+            f"`{key if pattern == 'head' else 'parameters.lr_scale'}` gives {pattern} the factor {factor:g}",
+            fresh,
+        )
+        scales |= {id(parameter): float(factor) for parameter in fresh}
     return scales
+
+
+def check_factor(gives: str, parameters: list[nn.Parameter]) -> None:
+    """Raise UserError for a factor of lr that no trained parameter gets."""
+    if not parameters:
+        raise UserError(
+            f"{gives}, which has no effect: patterns before it match all of its parameters, and the first one counts.\n"
+            "Write it before them, or leave it out."
+        )
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise UserError(
+            f"{gives}, which has no effect: its parameters are frozen to the end.\n"
+            "Leave it out, or let them thaw: parameters.thaw_epoch or initializer.thaw_epoch."
+        )
 
 
 def _named(model: nn.Module, named: Mapping[str, nn.Parameter], pattern: str) -> list[nn.Parameter]:

@@ -229,6 +229,10 @@ REFUSED = [
     (["lr=interval(1,0.1)", "sweep=tpe"], "empty range"),
     (["lr=tag(log,interval(0,1))", "sweep=tpe"], "low end must be above 0"),
     (["lr=0.1,0.2", "epochs=5", "evaluation.every_epochs=5", "sweep.pruner=asha"], "only at its end"),
+    (
+        ["lr=0.1,0.2", "epochs=6", "sweep.pruner=median", "sweep.min_evaluations=6"],
+        "a job has 6 evaluations: none would be pruned. Use sweep.min_evaluations=auto",
+    ),
     (["lr=0.1,0.2", "seed=0,1", "sweep.pruner=asha"], "Prune first, then repeat"),
     (["lr=0.1,0.2", "sweep=nsga2", "sweep.pruner=median"], "several objectives"),
     (

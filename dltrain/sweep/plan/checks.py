@@ -48,13 +48,21 @@ def check_pruner(plan: Plan) -> None:
 
 
 def check_prunable(plan: Plan, config: Config) -> None:
-    """Refuse a pruner for a job that is evaluated only at its end."""
+    """Refuse a pruner for a job that is evaluated only at its end, or not often enough for it."""
     word, every = plan.settings["pruner"], config.evaluation.every_epochs
     if word == "none":
         return
     length = config.steps if config.evaluation.every_steps else config.epochs or DEFAULT_EPOCHS
     interval = config.evaluation.every_steps or every
-    if length and interval and (config.steps is None or config.evaluation.every_steps) and interval >= length:
+    if not (length and interval and (config.steps is None or config.evaluation.every_steps)):
+        return
+    first, evaluations = plan.settings["min_evaluations"], -(-length // interval)
+    if interval < length and isinstance(first, int) and first >= evaluations:
+        raise UserError(
+            f"`sweep.min_evaluations` is {first}, and a job has {evaluations} evaluations: none would be pruned. "
+            f"Use sweep.min_evaluations=auto, or sweep.pruner=none."
+        )
+    if interval >= length:
         raise UserError(
             f"`sweep.pruner` is {word}, and a job is evaluated only at its end: there is nothing to prune by. "
             "Evaluate more often (evaluation.every_epochs=1), or use sweep.pruner=none."

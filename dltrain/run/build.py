@@ -503,7 +503,7 @@ def one_left(order: Any, plan: Plan) -> tuple[str, ...]:
     if plan.steps_per_epoch * plan.batch_size >= len(order):
         return ()
     return (
-        "left out 1 sample in each epoch: batch norm needs two in a batch, and the last one would have one",
+        "batches  1 sample of each epoch is left out: batch norm needs two in a batch, and the last one would have one",
     )
 
 

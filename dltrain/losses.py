@@ -10,6 +10,7 @@ loss that differs from it is logged in the column `objective`: its mean over the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -33,6 +34,14 @@ class Combining(Protocol):
 
     def combine(self, outputs: Tensor) -> Tensor:
         """Combine outputs (P, B, K) to (B, K); P equal outputs give an output of the same loss, up to rounding."""
+
+
+@runtime_checkable
+class Softmaxed(Protocol):
+    """A loss whose probabilities are not the softmax of the outputs, and which says of what they are."""
+
+    def to_softmax(self, outputs: Tensor) -> Tensor:
+        """Return the logits (…, K) whose softmax are the probabilities of `outputs` (…, K)."""
 
 
 class CrossEntropy(nn.Module):
@@ -87,6 +96,9 @@ class BCE(nn.Module):
         −(Σ_k w_k·y_k)·mean_k (ỹ_k·log σ(z_k) + (1 − ỹ_k)·log(1 − σ(z_k)))
         ỹ = (1 − ε)·y + ε/K
 
+    The probability of a class is its sigmoid, divided by the sum of all: p_k = σ(z_k)/Σ_j σ(z_j). Predictions, metrics
+    and val/loss = −log p_y follow from it.
+
     Class weights multiply samples, not columns: a weight of a column would multiply the negatives of a class as its
     positives, and balance nothing.
 
@@ -115,6 +127,12 @@ class BCE(nn.Module):
         """Return the logit of the mean of the sigmoids."""
         exact = outputs.double()
         return (log_mean(F.logsigmoid(exact)) - log_mean(F.logsigmoid(-exact))).to(outputs.dtype)
+
+    def to_softmax(self, outputs: Tensor) -> Tensor:
+        """Return the logarithms of the sigmoids: their softmax are the sigmoids divided by their sum."""
+        z = precise(outputs)
+        # not F.logsigmoid, which is log(sigmoid(z)) in ONNX: −∞ from z = −104 on
+        return z.clamp(max=0) - z.abs().neg().exp().log1p()
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits = precise(logits)
@@ -259,6 +277,16 @@ def is_yardstick(loss: object, spec: DataSpec) -> bool:
 def combine(loss: object, outputs: Tensor) -> Tensor:
     """Combine the outputs (P, B, K) of several models or passes to (B, K): as the loss defines it, else by the mean."""
     return loss.combine(outputs) if isinstance(loss, Combining) else outputs.mean(0)
+
+
+def to_softmax(loss: object, outputs: Tensor) -> Tensor:
+    """Return the logits whose softmax are the probabilities of a loss: as the loss says, else the outputs themselves."""
+    return loss.to_softmax(outputs) if isinstance(loss, Softmaxed) else outputs
+
+
+def softmax_of(loss: object) -> Callable[[Tensor], Tensor] | None:
+    """Return how a loss turns outputs into the logits of its probabilities; None where the outputs are these."""
+    return loss.to_softmax if isinstance(loss, Softmaxed) else None
 
 
 def log_mean(logarithms: Tensor) -> Tensor:

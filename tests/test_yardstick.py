@@ -14,6 +14,7 @@ import torch
 from conftest import Run
 from torch import Tensor
 
+from dltrain import api
 from dltrain.commands import evaluate
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue, open_hydra
@@ -92,6 +93,11 @@ def sigmoids(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     return -(truth * share.log() + (1 - truth) * (1 - share).log()).mean(1)
 
 
+def sigmoid_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    share = 1 / (1 + (-logits.double()).exp())
+    return -(one_hot(logits, targets) * (share / share.sum(1, keepdim=True)).log()).sum(1)
+
+
 def weighed_sigmoids(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     return (one_hot(logits, targets) @ weights) * sigmoids(logits, targets, weights)
 
@@ -111,11 +117,11 @@ def huber(outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 Formula = Callable[[Tensor, Tensor, Tensor], Tensor]
 DIFFERENT: dict[str, tuple[Formula, Formula]] = {
-    "loss=bce": (plain_entropy, sigmoids),
+    "loss=bce": (sigmoid_entropy, sigmoids),
     "regularization=[label_smoothing]": (plain_entropy, smoothed),
     "loss=cross_entropy loss.label_smoothing=0.1 regularization=[l2]": (plain_entropy, smoothed),
     "dataset=breast_cancer dataset.class_weights=balanced": (plain_entropy, weighed),
-    "dataset=breast_cancer dataset.class_weights=balanced loss=bce": (plain_entropy, weighed_sigmoids),
+    "dataset=breast_cancer dataset.class_weights=balanced loss=bce": (sigmoid_entropy, weighed_sigmoids),
     "dataset=diabetes loss=mae": (squares, distances),
     "dataset=diabetes loss=huber loss.delta=20": (squares, huber),
 }
@@ -169,14 +175,14 @@ def test_every_split_reports_the_plain_loss_and_what_is_minimized_beside_it(trai
 
 
 @pytest.mark.parametrize(
-    "words",
+    "words, formula",
     [
-        "augmentation=[mixup]",
-        "augmentation=[mixup] loss=bce",
-        "augmentation=[cutmix] regularization=[label_smoothing]",
+        ("augmentation=[mixup]", plain_entropy),
+        ("augmentation=[mixup] loss=bce", sigmoid_entropy),
+        ("augmentation=[cutmix] regularization=[label_smoothing]", plain_entropy),
     ],
 )
-def test_mixed_targets_are_scored_by_the_cross_entropy_with_their_shares(train, monkeypatch, words):
+def test_mixed_targets_are_scored_by_the_cross_entropy_with_their_shares(train, monkeypatch, words, formula):
     seen: list[tuple[Tensor, Tensor]] = []
     add = RunningMeans.add
     monkeypatch.setattr(
@@ -185,7 +191,7 @@ def test_mixed_targets_are_scored_by_the_cross_entropy_with_their_shares(train, 
     row = train("epochs=1", "model.hidden=[16]", *words.split()).rows[-1]
     logits, targets = (torch.cat(column) for column in zip(*seen, strict=True))
     assert targets.ndim == 2
-    wanted = plain_entropy(logits, targets, torch.ones(10))
+    wanted = formula(logits, targets, torch.ones(10))
     assert row["train/loss"] == pytest.approx(float(wanted.mean()), rel=1e-5)
 
 
@@ -317,11 +323,67 @@ def test_sigmoids_are_averaged_as_sigmoids_and_softmax_as_softmax(train):
 
     third = train(
         *NET, "lr=0.03"
-    )  # another loss: no objective in common, and the softmax that the yardstick takes
+    )  # another loss: no objective in common, and the mean of the probabilities, as the yardstick takes it
     (last, _), mixed = outputs(rebuilt(third)[0], rebuilt(third)[0].val), scores(first, third)[4].values
-    shares = (one.double().softmax(1) + last.double().softmax(1)) / 2
+    ones = torch.sigmoid(one.double())
+    shares = (ones / ones.sum(1, keepdim=True) + last.double().softmax(1)) / 2
     assert "objective" not in mixed
     assert mixed["loss"] == pytest.approx(float(-shares[range(len(targets)), targets].log().mean()), rel=1e-5)
+
+
+def test_the_optimum_of_bce_predicts_the_probabilities_that_made_the_data(workdir):
+    """The tester's data: the softmax of logits that were trained as sigmoids is p²/(p² + (1 − p)²), 0.845 for 0.70."""
+    draw = np.random.default_rng(1)
+    inputs = draw.normal(size=(4000, 2)).astype("f4")
+    truth = 1 / (1 + np.exp(-(0.85 + 0.8 * inputs[:, 0])))
+    targets = (draw.random(4000) < truth).astype(int)
+    np.savez("two.npz", inputs=inputs, targets=targets)
+    keys: dict[str, Any] = {
+        "dataset.path": "two.npz",
+        "model": "linear",
+        "optimizer": "lbfgs",
+        "batch_size": "full",
+        "quiet": True,
+    }
+    missed = {}
+    for loss in ("cross_entropy", "bce"):
+        run = api.train("metrics=[accuracy,calibration_error]", dataset="npz", epochs=20, loss=loss, **keys)
+        found = run.predict(split="test")
+        rows = np.array(found.where) - 1
+        missed[loss] = np.abs(found.probabilities[:, 1] - truth[rows]).mean()
+        # evaluate, predict and the run itself have one loss, which beats a constant guess
+        scored = run.evaluate()["test"]
+        of_truth = found.probabilities[np.arange(len(rows)), targets[rows]]
+        assert -np.log(of_truth).mean() == pytest.approx(scored["loss"], rel=1e-6)
+        assert run.summary.test["loss"] == pytest.approx(scored["loss"], rel=1e-6)
+        assert run.summary.test["loss"] < run.summary.constant["loss"] - 0.03
+        assert scored["calibration_error"] < 0.06
+        assert scored["calibration_error"] == pytest.approx(run.summary.test["calibration_error"], rel=1e-6)
+    assert missed["bce"] == pytest.approx(missed["cross_entropy"], rel=0.05) and missed["bce"] < 0.02
+
+
+SIGMOIDS = """
+import torch.nn.functional as F
+
+class Sigmoids:
+    def __init__(self, spec): pass
+    def __call__(self, logits, targets):
+        return F.binary_cross_entropy_with_logits(logits, F.one_hot(targets, logits.shape[1]).float(), reduction="none").mean(1)
+    def to_softmax(self, outputs): return F.logsigmoid(outputs)
+"""
+
+
+def test_a_loss_of_ones_own_says_what_its_probabilities_are(workdir, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("my_sigmoids", None)
+    (workdir / "my_sigmoids.py").write_text(SIGMOIDS)
+    (workdir / "conf" / "loss").mkdir(parents=True)
+    (workdir / "conf" / "loss" / "sigmoids.yaml").write_text("_target_: my_sigmoids.Sigmoids\n")
+    own, shipped = (api.train(*NET, loss=word, lr=0.03, quiet=True) for word in ("sigmoids", "bce"))
+    np.testing.assert_allclose(
+        own.predict(split="val").probabilities, shipped.predict(split="val").probabilities, rtol=1e-5
+    )
+    assert own.metrics["val/loss"].tolist() == pytest.approx(shipped.metrics["val/loss"].tolist(), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", [BCE, CrossEntropy])

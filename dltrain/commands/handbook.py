@@ -60,12 +60,14 @@ INTRODUCTIONS = {
     "augmentation": "Each sample has its own draw, independent of the batch size, as a function of seed and step. Consecutive "
     "geometric augmentations are fused into one warp on the device.",
     "loss": "The mean over the batch is minimized, with the penalties. All runs are compared by the same quantity: "
-    "`loss` in `metrics.csv` and wherever scores are shown is the cross-entropy of softmax(z) (classification, `bce` too), the squared "
+    "`loss` in `metrics.csv` and wherever scores are shown is −log of the probability of the true class (classification), the squared "
     "error (regression) or the model's output (`dataset=none`), without label smoothing, class weights or penalties. Where the loss that is "
     "minimized differs, the column `objective` beside it holds its mean over the samples, before penalties: "
     "`train/objective`, `val/objective`. Both can be named in `early_stopping.metric`; a sweep over what changes the objective is "
     "compared by `val/loss`. Several runs or passes together (`dltrain evaluate`) average softmax probabilities, sigmoids for "
-    "`bce`, and outputs otherwise; your own loss defines it in `combine(outputs)`, (P, B, K) → (B, K).",
+    "`bce`, and outputs otherwise; your own loss defines it in `combine(outputs)`, (P, B, K) → (B, K). Probabilities are the softmax of "
+    "the outputs, of `bce` the sigmoids divided by their sum; your own loss that has others defines `to_softmax(outputs)`, the logits "
+    "whose softmax they are.",
     "metrics": "`metrics=[f1,auroc]` takes the place of the task's own: accuracy, or mae, rmse and r2. Each word is a column of `metrics.csv` "
     "(`val/f1`) and an entry of `test` in `summary.json`, exact over all samples of a split, in the units of the targets. Means "
     "over samples (accuracy, top_k, mae, mape) are measured in training, too. Where a class has less than half of an equal share "

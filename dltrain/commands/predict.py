@@ -94,9 +94,10 @@ def run(arguments: list[str]) -> int:
     say_reading(name for name in asked.inputs if name != STANDARD)
     content = sys.stdin.buffer.read() if STANDARD in asked.inputs else None
 
+    from dltrain.run.ensemble import check_ensemble
     from dltrain.run.inputs import Given
     from dltrain.run.machine import set_machine
-    from dltrain.run.prediction import check_ensemble, check_some, predictor
+    from dltrain.run.prediction import check_some, predictor
 
     predictors = []
     for path, config, door in zip(asked.runs, configs, doors, strict=True):
@@ -124,7 +125,7 @@ def run(arguments: list[str]) -> int:
 def predicted(given: Given, predictors: Sequence[Predictor], keep: Sequence[str], typed: bool) -> Part:
     """Return what the runs together say of one input. typed: kept numbers of a CSV file are numbers, not text."""
     from dltrain.run.data import data_problems
-    from dltrain.run.prediction import ensemble
+    from dltrain.run.ensemble import ensemble
 
     members = []
     for member in predictors:
@@ -138,8 +139,8 @@ def of_split(
     name: SplitName, predictors: Sequence[Predictor], paths: Sequence[Path], keep: Sequence[str], typed: bool
 ) -> Part:
     """Return what the runs together say of a split of the data that they were trained on."""
+    from dltrain.run.ensemble import ensemble
     from dltrain.run.inputs import Given
-    from dltrain.run.prediction import ensemble
     from dltrain.run.split_prediction import check_shared, predict_split
 
     members = [predict_split(member, path, name) for member, path in zip(predictors, paths, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from dltrain.direction import BETTER
 from dltrain.errors import assigned
 from dltrain.metrics.counts import F1, BalancedAccuracy
 from dltrain.metrics.foreign import Adapter, is_torchmetrics
+from dltrain.metrics.probabilities import ToSoftmax
 from dltrain.metrics.protocol import Metric, Values
 from dltrain.metrics.sums import R2, RMSE
 
@@ -27,17 +28,18 @@ UPDATE, COMPUTE = "def update(self, outputs, targets) -> None", "def compute(sel
 
 @dataclass(frozen=True)
 class Measures:
-    """Metrics by the name of their column, and the data whose units they are in."""
+    """Metrics by the name of their column, the data whose units they are in, and how outputs become the logits of probabilities."""
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     spec: DataSpec | None = None
+    to_softmax: ToSoftmax | None = None
 
     def __bool__(self) -> bool:
         return bool(self.metrics)
 
     def fresh(self) -> Measures:
         """Return a copy that has seen no sample; `self` never sees any."""
-        return Measures(copy.deepcopy(dict(self.metrics)), self.spec) if self.metrics else self
+        return replace(self, metrics=copy.deepcopy(dict(self.metrics))) if self.metrics else self
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take a batch of outputs (B, K) and targets of the model, which are standardized where those of training were."""
@@ -47,6 +49,8 @@ class Measures:
             outputs = outputs.reshape(len(outputs), -1)
             targets = self.spec.in_units(targets.reshape(outputs.shape))
             outputs = self.spec.in_units(outputs)
+        if self.to_softmax is not None:
+            outputs = self.to_softmax(outputs)
         for metric in self.metrics.values():
             if isinstance(metric, nn.Module):
                 metric.to(outputs.device)
@@ -225,7 +229,7 @@ def _is_of_metric(error: Exception) -> bool:
 def check_values(measures: Measures, outputs: Tensor, targets: Tensor) -> None:
     """Try each metric on a few samples. Raises ValueError, beginning with the word, for an error or another than one number."""
     for name, metric in measures.metrics.items():
-        alone = Measures({name: metric}, measures.spec).fresh()
+        alone = replace(measures, metrics={name: metric}).fresh()
         kind, step = type(metric).__name__, "update"
         try:
             alone.update(outputs, targets)

@@ -13,6 +13,7 @@ from dltrain.data.spec import Task
 from dltrain.errors import UserError, listing, nearest
 from dltrain.metrics.counts import Counted
 from dltrain.metrics.measures import Measures
+from dltrain.metrics.probabilities import OfProbabilities, of_logits
 from dltrain.metrics.protocol import Metric, Values
 from dltrain.metrics.samples import accuracy
 
@@ -51,7 +52,7 @@ class Threshold:
         return cls(names.index(name), value, name)
 
     def decide(self, outputs: Tensor) -> Tensor:
-        """Return the class (N,) of outputs (N, 2), by the softmax in float64."""
+        """Return the class (N,) of logits (N, 2), by their softmax in float64."""
         above = outputs.double().softmax(-1)[:, self.place] >= self.value
         return torch.where(above, self.place, 1 - self.place)
 
@@ -94,12 +95,19 @@ def at_threshold(
 
     These are accuracy and the metrics of the confusion matrix; others, such as the loss and auroc, stay as they are.
     """
-    by_sample = {name: getattr(metric, "func", metric) is accuracy for name, metric in functions.items()}
+    plain = {name: of_logits(metric) for name, metric in functions.items()}
+    by_sample = {name: getattr(metric, "func", metric) is accuracy for name, metric in plain.items()}
     by_split = {name: isinstance(metric, Counted) for name, metric in measures.metrics.items()}
-    changed = {n: _Decided(m, threshold) if by_sample[n] else m for n, m in functions.items()}
+    changed = {n: _decided(m, threshold) if by_sample[n] else m for n, m in functions.items()}
     objects = {n: _DecidedMetric(m, threshold) if by_split[n] else m for n, m in measures.metrics.items()}
     following = [name for name, follows in (by_sample | by_split).items() if follows]
     return changed, replace(measures, metrics=objects), following
+
+
+def _decided(metric: Values, threshold: Threshold) -> Values:
+    """Return a function of decisions, which are by the probabilities of the loss where the function is."""
+    plain: Values = _Decided(of_logits(metric), threshold)
+    return replace(metric, measure=plain) if isinstance(metric, OfProbabilities) else plain
 
 
 # Suggestions ------------------------------------------------------------------------------------------------------

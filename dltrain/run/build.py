@@ -106,7 +106,7 @@ def build(
         for group in ("schedule", "momentum_schedule", "penalty_schedule")
     ]
     loss = build_loss(config, door, splits.spec, device)
-    chosen, objects, note = choose_metrics(config, door, splits)
+    chosen, objects, note = choose_metrics(config, door, splits, loss)
     metrics, objective = measures(loss, splits.spec, chosen)
     scored = {"val": splits.val, "test": splits.test}
     targets = {name: split.targets for name, split in scored.items() if split is not None} or {

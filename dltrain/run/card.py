@@ -130,9 +130,14 @@ def _inputs(deployed: Deployed, form: str) -> str:
     names = deployed.output_names
     if contract.task == "classification":
         label = "the name of the most probable class" if contract.class_names else "the most probable class"
+        probabilities = (
+            "the softmax of the logits"
+            if deployed.of_softmax
+            else "by the loss, not the softmax of the logits"
+        )
         more = [
             (names[0], label),
-            (names[1], "(N, C), the softmax of the logits"),
+            (names[1], f"(N, C), {probabilities}"),
             (names[2], "(N, C), the outputs of the model"),
         ]
         rows += [(f"output {_code(name)}", text) for name, text in more]

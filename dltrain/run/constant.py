@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dltrain.data.spec import DataSpec
 from dltrain.metrics.measures import Measures
+from dltrain.metrics.probabilities import of_logits
 from dltrain.training.parts import Metric
 
 _log = logging.getLogger(__name__)
@@ -25,10 +27,11 @@ def constant_scores(
     else:
         outputs = known.double().mean(0)
     outputs = outputs.expand(len(targets), -1)
-    reported = {name: metric for name, metric in metrics.items() if name != "objective"}
+    # the logarithms of fractions are logits of a softmax, whatever loss was minimized
+    reported = {name: of_logits(metric) for name, metric in metrics.items() if name != "objective"}
     try:
         means = {name: float(metric(outputs, targets).double().mean()) for name, metric in reported.items()}
-        found = means | measures.of(outputs, targets)
+        found = means | replace(measures, to_softmax=None).of(outputs, targets)
     except Exception as error:
         # a user's metric may need outputs of another form, which must not cost the result
         _log.warning("the scores of a constant guess are missing: %s", error)

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from dltrain.data.tables.columns import Column
 from dltrain.data.tables.durations import SECONDS
 from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.text import MISSING, MISSING_AMONG_NUMBERS
+from dltrain.losses import Softmaxed, to_softmax
 from dltrain.run.prediction import Predictor
 from dltrain.text import utf8
 
@@ -190,8 +192,8 @@ def _first_day(year: Tensor) -> Tensor:
 class Deployed(nn.Module):
     """A model with its preprocessing: columns, or one tensor of samples, to named outputs.
 
-    Of a classification the outputs are class (N,) int64, probabilities (N, C) and logits (N, C) float32; of a regression each
-    quantity (N,) float64 in real units.
+    Of a classification the outputs are class (N,) int64, probabilities (N, C) and logits (N, C) float32, the outputs of the
+    model; of a regression each quantity (N,) float64 in real units.
     """
 
     shift: Tensor
@@ -203,6 +205,10 @@ class Deployed(nn.Module):
         super().__init__()
         contract = predictor.known_contract()
         self.contract = contract
+        # no module: its tensors are those of the training
+        loss, _ = predictor.known_loss
+        self.of_softmax = not isinstance(loss, Softmaxed)
+        self.to_softmax = partial(to_softmax, loss)
         # as the reader has them
         given = {word.strip() for word in contract.missing_words()}
         every = [*sorted(given), *sorted(MISSING - {word.lower() for word in given})]
@@ -232,7 +238,8 @@ class Deployed(nn.Module):
         raw = inputs[0].float() if self.features is None else self.features(inputs)
         outputs = self.model(torch.addcmul(self.shift, raw, self.scale)).float()
         if self.contract.task == "classification":
-            return outputs.argmax(-1), outputs.softmax(-1), outputs
+            logits = self.to_softmax(outputs)
+            return logits.argmax(-1), logits.softmax(-1), outputs
         values = outputs.double()
         if self.target_mean is not None and self.target_std is not None:
             values = values * self.target_std + self.target_mean

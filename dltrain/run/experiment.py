@@ -242,6 +242,7 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
     if parts.spec.task == "classification" and scored is not None:
         table = confusion(
             parts.model,
+            parts.loss,
             scored,
             parts.spec.num_classes,
             plan.evaluation_batch_size,

@@ -204,8 +204,19 @@ def compare(deployed: Deployed, found: Mapping[str, Any], wanted: Tensor, about:
             f"({about.samples:,} samples {about.data}); nothing was written"
         )
     if contract.task == "classification":
+        wanted = deployed.to_softmax(wanted)
+        check_probabilities(torch.as_tensor(np.asarray(found[names[1]])), wanted, TOLERANCE * max(largest, 1))
         check_labels(deployed, list(found[names[0]]), wanted, TOLERANCE * largest)
     return replace(about, difference=difference)
+
+
+def check_probabilities(found: Tensor, wanted: Tensor, tolerance: float) -> None:
+    """Refuse probabilities (N, C) that are not those of the run's logits (N, C)."""
+    difference = float((found - wanted.double().softmax(-1)).abs().max()) if len(wanted) else 0.0
+    if not difference <= tolerance:
+        raise CheckFailed(
+            f"a probability of the exported model differs from the run's by {difference:.1e}; nothing was written"
+        )
 
 
 def check_labels(deployed: Deployed, labels: list[object], wanted: Tensor, tolerance: float) -> None:

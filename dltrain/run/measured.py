@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from dltrain.data.prepare import Splits
 from dltrain.data.spec import DataSpec
 from dltrain.data.units import in_units
 from dltrain.errors import UserError, nearest
-from dltrain.losses import is_yardstick, yardstick
+from dltrain.losses import is_yardstick, softmax_of, yardstick
 from dltrain.metrics.measures import (
     Measures,
     as_metric,
@@ -24,6 +25,7 @@ from dltrain.metrics.measures import (
     of_quantities,
     unbalanced,
 )
+from dltrain.metrics.probabilities import of_probabilities
 from dltrain.metrics.samples import NEARLY_ZERO, RELATIVE, TASK_WORDS, default_metrics
 from dltrain.run.data import SCHEDULES, is_of_val
 from dltrain.text import counted
@@ -34,9 +36,11 @@ UNLIKE = 10.0
 
 
 def choose_metrics(
-    config: Config, door: Door, splits: Splits
+    config: Config, door: Door, splits: Splits, loss: Metric
 ) -> tuple[dict[str, Metric], Measures, tuple[str, ...]]:
     """Choose the metrics of the configuration: functions of the samples, objects, and a line about them.
+
+    loss: what is minimized, by whose probabilities the objects measure.
 
     None chosen: those of the task; of a regression mae, rmse and r2; where a class is rare, more than accuracy. Raises
     UserError for one that does not fit.
@@ -48,14 +52,14 @@ def choose_metrics(
         built = build_metric(node, word, door, spec)
         (objects if is_object(built) else functions)[word] = built
     if config.metrics:
-        return functions, Measures(objects, spec), averages_note(objects, spec)
+        return functions, Measures(objects, spec, softmax_of(loss)), averages_note(objects, spec)
     functions = dict(default_metrics(spec.task))
     if spec.task == "regression":
         return functions, of_quantities(spec), ()
     if spec.task != "classification":
         return functions, Measures(), ()
     found, note = unbalanced(spec)
-    return functions, found, (note,) if note else ()
+    return functions, replace(found, to_softmax=softmax_of(loss)), (note,) if note else ()
 
 
 def zero_notes(
@@ -93,16 +97,18 @@ def measures(
     """Return what is measured in every split, and which of it is the training objective.
 
     `loss` is the yardstick of the task, so that runs with different losses compare; a loss that differs from it is
-    measured beside it, as `objective`. Where targets were standardized, all but the objective is in real units. `chosen`
-    are the functions of the samples that are measured besides; None for those of the task.
+    measured beside it, as `objective`. All but the objective is in real units where targets were standardized, and of
+    classes by the probabilities of the loss (`Softmaxed`). `chosen` are the functions of the samples that are
+    measured besides; None for those of the task.
     """
     functions = default_metrics(spec.task) if chosen is None else chosen
     if is_yardstick(loss, spec) and spec.target_scale is None:
         return {"loss": loss, **functions}, "loss"
     reported: dict[str, Metric] = {"loss": yardstick(spec), **functions}
-    return {name: in_units(metric, spec) for name, metric in reported.items()} | {
-        "objective": loss
-    }, "objective"
+    found = {
+        name: of_probabilities(in_units(metric, spec), softmax_of(loss)) for name, metric in reported.items()
+    }
+    return found | {"objective": loss}, "objective"
 
 
 def mixed_units(spec: DataSpec, names: Sequence[str], metric: str) -> tuple[str, ...]:

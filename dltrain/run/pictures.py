@@ -14,6 +14,7 @@ from dltrain.data.batches import Joined, Split
 from dltrain.data.spec import DataSpec
 from dltrain.errors import UserError
 from dltrain.loggers.figures import png, to_rgb
+from dltrain.losses import to_softmax
 from dltrain.report.page import Picture, Samples
 from dltrain.run.scoring import build_scored, load_best, predict
 from dltrain.screen.numbers import number
@@ -37,7 +38,7 @@ def samples_of_run(path: Path, config: Config, door: Door) -> Samples:
     load_best(parts, path)
     name, split = list(parts.splits.items())[-1]
     passes, targets = predict(parts, plan, split)
-    captions, wrong = judged(parts.spec, passes[0].cpu(), targets.cpu())
+    captions, wrong = judged(parts.spec, to_softmax(parts.loss, passes[0]).cpu(), targets.cpu())
     spread = torch.arange(min(INPUTS, len(split))) * len(split) // min(INPUTS, len(split))
     about = "Most confident mistakes" if parts.spec.task == "classification" else "Largest errors"
     return Samples(
@@ -56,6 +57,7 @@ def judged(spec: DataSpec, outputs: Tensor, targets: Tensor) -> tuple[list[str],
     """Return a caption for each sample, with truth and prediction, and the positions of the mistakes, the worst first.
 
     Of classes these are the wrong ones by the probability of the predicted class, of quantities all by their absolute error.
+    outputs: of classes the logits whose softmax are the probabilities.
     """
     if spec.task != "classification":
         values, truths = spec.in_units(outputs), spec.in_units(targets)

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
-from dltrain.data.errors import some
 from dltrain.data.normalization import Normalizer
 from dltrain.data.spec import DataSpec
 from dltrain.errors import DataProblem, UserError, typed
-from dltrain.losses import combine, yardstick
+from dltrain.losses import Softmaxed, combine, to_softmax
 from dltrain.metrics.thresholds import Threshold
 from dltrain.run.build import build, build_augmentation
 from dltrain.run.data import data_problems
@@ -44,7 +43,8 @@ class Predictions:
     outputs: (N, K), what the model gives: logits, or quantities as it learned them (standardized). where: (N,) rows counted
     from 1, or files. notes: what was filled, not used, and levels that the training did not have. broken: what was left out.
     truth: of a split of the training data the labels (N,), or the quantities (N, K) in real units; else None. threshold: by
-    which one of two classes is predicted; None for the most probable one.
+    which one of two classes is predicted; None for the most probable one. loss: what was minimized, whose probabilities
+    these are; None for the softmax of the outputs.
     """
 
     outputs: Array
@@ -54,6 +54,7 @@ class Predictions:
     broken: tuple[Broken, ...] = ()
     truth: Array | None = None
     threshold: Threshold | None = None
+    loss: object = None
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -62,7 +63,7 @@ class Predictions:
     def probabilities(self) -> NDArray[np.float64]:
         """Return the probability (N, C) of each class. Raises UserError for quantities."""
         self._check("probabilities", "classification", "values")
-        probabilities: NDArray[np.float64] = torch.from_numpy(self.outputs).double().softmax(-1).numpy()
+        probabilities: NDArray[np.float64] = self._logits.double().softmax(-1).numpy()
         return probabilities
 
     @cached_property
@@ -70,9 +71,15 @@ class Predictions:
         """Return the number (N,) of the predicted class: the most probable one, or by the threshold. Raises UserError for quantities."""
         self._check("classes", "classification", "values")
         if self.threshold is not None:
-            decided: NDArray[np.int64] = self.threshold.decide(torch.from_numpy(self.outputs)).numpy()
+            decided: NDArray[np.int64] = self.threshold.decide(self._logits).numpy()
             return decided
-        return self.outputs.argmax(-1)
+        classes: NDArray[np.int64] = self._logits.argmax(-1).numpy()
+        return classes
+
+    @cached_property
+    def _logits(self) -> Tensor:
+        """The logits (N, C) whose softmax are the probabilities, as `evaluate` has them."""
+        return to_softmax(self.loss, torch.from_numpy(self.outputs))
 
     def decided(self, threshold: Threshold) -> Predictions:
         """Return the predictions with the labels of a threshold."""
@@ -163,7 +170,7 @@ class Predictor:
         found = self.predict(samples, batch_size)
         check_some([found])
         for note in found.notes:
-            if note.startswith(("unseen", "scale")):
+            if note.startswith(("unseen", "scale", "the probabilities")):
                 warnings.warn(note, stacklevel=3)
         return found
 
@@ -199,11 +206,32 @@ class Predictor:
             none = np.empty((0, contract.outputs), np.float32)
             return Predictions(none, contract, np.empty(0, kind), samples.notes, tuple(samples.broken))
         names = np.concatenate(where)
+        found = self.predictions(torch.cat(outputs, 1), names)
         of_floats &= contract.in_bytes and len(contract.input_shape) == 3
-        notes = (*samples.notes, *(FLOATS,) * of_floats, *scale.notes)
-        return Predictions(
-            self.mean_output(torch.cat(outputs, 1)), contract, names, notes, tuple(samples.broken)
-        )
+        notes = (*samples.notes, *(FLOATS,) * of_floats, *scale.notes, *found.notes)
+        return replace(found, notes=notes, broken=tuple(samples.broken))
+
+    def predictions(self, passes: Tensor, where: Array) -> Predictions:
+        """Return what the outputs (P, N, …) of one or several passes say of samples."""
+        loss, notes = self.known_loss
+        return Predictions(self.mean_output(passes), self.known_contract(), where, notes, loss=loss)
+
+    @cached_property
+    def known_loss(self) -> tuple[object, tuple[str, ...]]:
+        """Return the loss if it says what the probabilities are, else None, and a note where it cannot be asked.
+
+        A loss that says nothing is not built: one of the user's may need what data.json does not tell.
+        """
+        if self.known_contract().task != "classification":
+            return None, ()
+        try:
+            target = self.door.locate(self.config.loss.get("_target_"), "loss")
+            if isinstance(target, type) and not issubclass(target, Softmaxed):
+                return None, ()
+            return loss_of(self), ()
+        except UserError as error:
+            first = str(error).splitlines()[0]
+            return None, (f"the probabilities are the softmax of the outputs: {first}",)
 
     def passes(self) -> Passes:
         """Return the passes of the model, with the draws of `evaluation.mc_dropout` and `evaluation.tta` as in `evaluate`."""
@@ -268,60 +296,6 @@ def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
     trained = choose_batch_size(None, contract.sizes["train"]) if contract is not None else 1
     size = evaluation_batch_size(config, trained)
     return Predictor(model, contract, normalize, place, precision, size, config, door, path)
-
-
-# Ensembles --------------------------------------------------------------------------------------------------------
-
-
-def check_ensemble(predictors: Sequence[Predictor], names: Sequence[str]) -> None:
-    """Refuse models that do not predict the same: another task, other classes or other quantities. Raises UserError."""
-    contracts = [predictor.known_contract() for predictor in predictors]
-    first = contracts[0]
-    for name, contract in zip(names[1:], contracts[1:], strict=True):
-        both = f"{names[0]} and {name} are no ensemble: "
-        if contract.task != first.task:
-            raise UserError(f"{both}the first is a {first.task}, the second a {contract.task}.")
-        found = (_predicted(first), _predicted(contract))
-        if found[0] != found[1]:
-            raise UserError(
-                f"{both}they predict {some(map(repr, found[0]))} and {some(map(repr, found[1]))}."
-            )
-
-
-def _predicted(contract: Contract) -> tuple[object, ...]:
-    quantities = tuple(rule.name for rule in contract.targets) if contract.task == "regression" else ()
-    return contract.class_names or quantities or tuple(range(contract.outputs))
-
-
-def ensemble(predictors: Sequence[Predictor], members: Sequence[Predictions]) -> Predictions:
-    """Return the mean of several predictions in the space of their loss, as `evaluate` has it; what one leaves out is left out."""
-    if len(members) == 1:
-        return members[0]
-    others = [set(member.where.tolist()) for member in members[1:]]
-    shared = [name for name in members[0].where.tolist() if all(name in other for other in others)]
-    if not shared and all(map(len, members)):
-        raise DataProblem("no input can be predicted by all of the runs")
-    outputs = [torch.from_numpy(member.outputs[_places(member, shared)]) for member in members]
-    contract = members[0].contract
-    if len({(member.contract.target_mean, member.contract.target_std) for member in members}) > 1:
-        outputs = [
-            output.double() if scale is None else scale.to_units(output)
-            for output, scale in zip(outputs, (m.contract.target_scale for m in members), strict=True)
-        ]
-        contract = replace(contract, target_mean=(), target_std=())
-    losses = [loss_of(predictor) for predictor in predictors]
-    alike = len({type(loss) for loss in losses}) == 1
-    mean = combine(losses[-1] if alike else yardstick(spec_of(predictors[-1])), torch.stack(outputs))
-    notes = tuple(dict.fromkeys(note for member in members for note in member.notes))
-    broken = {item.where: item for member in members for item in member.broken}
-    where = members[0].where[_places(members[0], shared)]
-    truth = members[0].truth
-    return Predictions(mean.numpy(), contract, where, notes, tuple(broken.values()), truth)
-
-
-def _places(member: Predictions, shared: list[Any]) -> list[int]:
-    place = {name: i for i, name in enumerate(member.where.tolist())}
-    return [place[name] for name in shared]
 
 
 def loss_of(predictor: Predictor) -> Any:

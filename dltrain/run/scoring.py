@@ -19,10 +19,11 @@ from dltrain.data.raw import VAL
 from dltrain.data.spec import DataSpec
 from dltrain.data.split_names import SPLIT_NAMES
 from dltrain.data.units import InUnits
-from dltrain.losses import combine, yardstick
+from dltrain.losses import combine, to_softmax, yardstick
 from dltrain.metrics import bootstrap
 from dltrain.metrics.counts import confusion_of
 from dltrain.metrics.measures import Measures
+from dltrain.metrics.probabilities import of_logits
 from dltrain.metrics.report import names_of
 from dltrain.metrics.thresholds import Threshold, at_threshold, best_thresholds
 from dltrain.run.build import (
@@ -132,7 +133,7 @@ def score_runs(
             scores.append(replace(score, trained_on_unknown=unknown))
     if len(paths) == 1:
         return scores
-    shared = in_shared_units(shared_measures(parts, losses, configs), specs, outputs)
+    shared = in_shared_units(*shared_measures(parts, losses, configs, outputs), specs)
     return scores + ensemble(*shared, resamples)
 
 
@@ -159,7 +160,7 @@ def build_scored(
     size = choose_batch_size(None, len(splits.train))
     model, _, _ = build_model(replace(config, initializer={}), door, splits, device, size)
     loss = build_loss(config, door, splits.spec, device)
-    chosen, objects, notes = choose_metrics(config, door, splits)
+    chosen, objects, notes = choose_metrics(config, door, splits, loss)
     metrics, _ = measures(loss, splits.spec, chosen)
     check_outputs(model, loss, metrics, splits, config, objects)
     found = {"train": splits.train, "val": splits.val, "test": splits.test}
@@ -188,12 +189,13 @@ def scored(parts: Scored, run: str, split: str, passes: Tensor, targets: Tensor,
     """Score the outputs (P, N, K) of one or several passes over a split."""
     outputs = mean_output(parts, passes)
     values = measure(parts, outputs, targets) | uncertainty(
-        parts.metrics["loss"], parts.spec, passes, targets
+        parts.metrics["loss"], parts.spec, passes, targets, parts.loss
     )
     found = bootstrap.intervals(parts.metrics, parts.measures, outputs, targets, resamples)
     if parts.spec.task != "classification":
         return Score(run, split, len(targets), values, found)
     threshold = parts.threshold
+    outputs = to_softmax(parts.loss, outputs)
     decided = outputs if threshold is None else threshold.decided(outputs)
     counts = confusion_of(decided, targets).long().cpu()
     score = Score(run, split, len(targets), values, found, counts, parts.spec.class_names)
@@ -217,7 +219,7 @@ def with_decision(parts: Scored, decision: tuple[str, float] | None) -> Scored:
 
 
 def in_shared_units(
-    parts: Scored, specs: list[DataSpec], outputs: list[Predicted]
+    parts: Scored, outputs: list[Predicted], specs: list[DataSpec]
 ) -> tuple[Scored, list[Predicted]]:
     """Return outputs of members that standardized their targets differently, in real units, and parts that measure these."""
     if len({scale_of(spec) for spec in specs}) == 1:
@@ -257,18 +259,30 @@ def same_targets(left: Tensor, right: Tensor) -> bool:
     )
 
 
-def shared_measures(parts: Scored, losses: list[object], configs: list[Config]) -> Scored:
-    """Return the parts of an ensemble, without what its members do not share.
+def shared_measures(
+    parts: Scored, losses: list[object], configs: list[Config], outputs: list[Predicted]
+) -> tuple[Scored, list[Predicted]]:
+    """Return the parts of an ensemble, without what its members do not share, and the outputs of its members.
 
-    Members that minimized different objectives have none together, and members whose losses are of different kinds
-    are combined as the yardstick combines.
+    Members that minimized different objectives have none together, and the probabilities of members whose losses are of
+    different kinds are combined as the yardstick combines.
     """
     if any(objective_of(config) != objective_of(configs[0]) for config in configs):
         kept = {name: metric for name, metric in parts.metrics.items() if name != "objective"}
         parts = replace(parts, metrics=kept)
-    if len({type(loss) for loss in losses}) > 1:
-        parts = replace(parts, loss=yardstick(parts.spec))
-    return parts
+    if len({type(loss) for loss in losses}) == 1:
+        return parts, outputs
+    plain = {name: of_logits(metric) for name, metric in parts.metrics.items()}
+    shared = replace(
+        parts,
+        loss=yardstick(parts.spec),
+        metrics=plain,
+        measures=replace(parts.measures, to_softmax=None),
+    )
+    return shared, [
+        {name: (to_softmax(loss, logits), targets) for name, (logits, targets) in found.items()}
+        for loss, found in zip(losses, outputs, strict=True)
+    ]
 
 
 def predict(

@@ -51,7 +51,7 @@ def predict_split(member: Predictor, path: Path, name: SplitName, batch_size: in
         outputs = [passes.outputs(b.inputs, b.targets, b.indices, number).cpu() for number, b in batches]
     positions = source.positions[name]
     places = source.locate(positions)
-    found = Predictions(member.mean_output(torch.cat(outputs, 1)), contract, places.rows)
+    found = member.predictions(torch.cat(outputs, 1), places.rows)
     targets = source.targets[positions].numpy()
     truth = np.array(found.class_names)[targets] if contract.task == "classification" else targets
     return OfSplit(replace(found, truth=truth), places.file)

@@ -6,11 +6,16 @@ import torch
 from torch import Tensor
 
 from dltrain.data.spec import DataSpec
+from dltrain.losses import to_softmax
 from dltrain.training.parts import Metric
 
 
-def uncertainty(loss: Metric, spec: DataSpec, passes: Tensor, targets: Tensor) -> dict[str, float]:
+def uncertainty(
+    metric: Metric, spec: DataSpec, passes: Tensor, targets: Tensor, loss: object = None
+) -> dict[str, float]:
     """Return measures of the uncertainty of several passes; none for one.
+
+    metric: the column `loss`. loss: what was minimized, by whose probabilities classes are measured.
 
     `loss_sd` is the standard deviation of a single pass's `loss`. For classes `entropy` is that of the mean probabilities, in
     nats, and `disagreement` the part of it that the passes do not share: the mutual information of class and pass (Houlsby
@@ -19,10 +24,10 @@ def uncertainty(loss: Metric, spec: DataSpec, passes: Tensor, targets: Tensor) -
     """
     if len(passes) == 1:
         return {}
-    losses = torch.stack([loss(logits, targets).double().mean() for logits in passes])
+    losses = torch.stack([metric(logits, targets).double().mean() for logits in passes])
     found = {"loss_sd": losses.std()}
     if spec.task == "classification":
-        single = passes.double().softmax(-1)
+        single = to_softmax(loss, passes).double().softmax(-1)
         whole = entropy(single.mean(0))
         found |= {"entropy": whole.mean(), "disagreement": (whole - entropy(single).mean(0)).mean()}
     else:

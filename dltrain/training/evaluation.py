@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dltrain.data.batches import Split
 from dltrain.errors import UserError
+from dltrain.losses import to_softmax
 from dltrain.metrics.counts import confusion_of
 from dltrain.metrics.measures import Measures
 from dltrain.training.forward import Forward
@@ -92,11 +93,17 @@ def means_of(
 
 
 def confusion(
-    model: nn.Module, split: Split, num_classes: int, batch_size: int, device: torch.device, precision: str
+    model: nn.Module,
+    loss: object,
+    split: Split,
+    num_classes: int,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
 ) -> Tensor:
-    """Return the counts (C, C) int64 of true class (row) against predicted class (column), on the CPU."""
+    """Return the counts (C, C) int64 of true class (row) against the most probable class (column), on the CPU."""
     counts = torch.zeros(num_classes, num_classes, dtype=torch.float64, device=device)
     with evaluating(model):
         for logits, targets in outputs_of(model, split, batch_size, device, precision):
-            counts += confusion_of(logits, targets)
+            counts += confusion_of(to_softmax(loss, logits), targets)
     return counts.long().cpu()

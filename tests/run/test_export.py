@@ -447,6 +447,26 @@ def test_what_disagrees_is_not_kept(kinds, workdir, monkeypatch):
     assert errors.CheckFailed.exit_code == 10
 
 
+@pytest.mark.parametrize("form", ["torch", "safetensors", pytest.param("onnx", marks=needs_onnx)])
+def test_an_export_has_the_sigmoids_of_bce(form, workdir, monkeypatch):
+    """Also where all of them are so small that float32 has no such number, e⁻³⁰⁰."""
+    run = trained(workdir, "kind", "model=linear", "loss=bce")
+    made = run._predictor
+    (head,) = (layer for layer in made.model.modules() if isinstance(layer, torch.nn.Linear))
+    with torch.no_grad():
+        head.bias -= 300
+    monkeypatch.setattr(exporting, "predictor", lambda *given: made)
+    rows = write(workdir / "new.csv", NEW)
+    folder = run.export(form, workdir / "out")
+    found = by_onnx(folder) if form == "onnx" else elsewhere(folder, rows)
+    with pytest.warns(UserWarning, match="'mauve'"):
+        agree(run, rows, found)
+    shares = torch.tensor(found["logits"]).double().sigmoid()
+    assert float(shares.max()) < 1e-100
+    np.testing.assert_allclose(found["probabilities"], shares / shares.sum(1, keepdim=True), atol=1e-4)
+    assert "not the softmax of the logits" in (folder / "README.md").read_text()
+
+
 def test_labels_may_change_only_where_two_classes_are_near(kinds):
     deployed = exporting.Deployed(kinds._predictor)
     wanted = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0 - 1e-6, 0.0]])
@@ -567,6 +587,7 @@ def test_bytes_go_in_where_the_training_had_bytes(form, workdir):
         "vit_tiny",
         "speed_cnn",
         "mlp model.norm=batch",
+        "mlp loss=bce",
     ],
 )
 def test_every_model_agrees_in_every_format(model, workdir):

@@ -24,7 +24,7 @@ from dltrain.cli import dispatch
 from dltrain.commands.complete import candidates, split
 from dltrain.run import scoring
 from dltrain.run.build import build
-from dltrain.run.prediction import ensemble
+from dltrain.run.ensemble import ensemble
 
 Rows = list[dict[str, Any]]
 PARTS = ("train", "val", "test", "train")

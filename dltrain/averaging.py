@@ -222,10 +222,10 @@ class SWA(_RunningAverage):
 
         a ← (n·a + w)/(n + 1), at start_step and every every_steps after it
 
-    Symbols: n = weights averaged so far
     The patience of early stopping counts from the first average of two weights on; where no average is the best evaluation, a
     line at the end says so.
 
+    Symbols: n = weights averaged so far
     Use: a constant or cyclic lr (schedule=cosine_restarts, triangular).
     Defaults: from three quarters of the run on, as in the paper, at the end of each epoch and of the run.
     Paper: Izmailov et al. 2018, arXiv:1803.05407

@@ -92,7 +92,8 @@ class Patience(KeepBest):
     the best metric itself. An evaluation that gives NaN or inf is no improvement, counts for patience, and is left out of m;
     the reason for stopping says how many there were. Evaluations before an average of the weights begins (averaging=swa,
     start_step) and before frozen parameters thaw (thaw_epoch) do not count: patience waits for what was planned, and the
-    header names the step. Raises ValueError for mode=auto if the direction of the metric is unknown.
+    header names the step. Those during a warm-up of lr count. Raises ValueError for mode=auto if the direction of the metric
+    is unknown.
 
     Symbols: s = smoothing; k the number of the evaluation, from 1; best m̂ at the last improvement; w_t all weights
         after step t

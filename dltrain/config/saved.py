@@ -1,4 +1,7 @@
-"""The configuration in a run folder: written completely, read as plain data."""
+"""The configuration in a run folder: written completely, read as plain data.
+
+The file is long because what is written, read, changed and compared is one format.
+"""
 
 from __future__ import annotations
 

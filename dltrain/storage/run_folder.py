@@ -1,4 +1,7 @@
-"""The run folder: all files of one run, and the lock that keeps other processes out."""
+"""The run folder: all files of one run, and the lock that keeps other processes out.
+
+The file is long because every file of a run is written here, under that lock.
+"""
 
 from __future__ import annotations
 

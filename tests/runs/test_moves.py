@@ -334,16 +334,15 @@ def test_no_sweep_begins_where_one_is_moved(workdir, monkeypatch):
 
 
 def test_nothing_trains_on_a_shelf(run, dltrain):
-    sweep = make_sweep(OUTPUT / "s" / stamp(5), [{}])
+    identity = {"sweep": "grid", "fixed": [], "axes": [], "settings": {}, "test": False, "files": {}}
+    sweep = make_sweep(OUTPUT / "s" / stamp(5), [{}], identity=identity, overrides=["lr=0.1,0.01"])
     archived, trashed = package.archive(sweep)[0], package.trash(run)[0]
     refused(CheckpointProblem, f"in the trash.*restore {trashed}", lambda: dltrain("resume", trashed))
     refused(CheckpointProblem, f"archived.*restore {archived}", lambda: dltrain("resume", archived / "0"))
-    from dltrain.sweep.record import resumed_texts
-
     refused(
         CheckpointProblem,
         f"archived.*restore {archived}",
-        lambda: resumed_texts([f"sweep.resume={archived}"]),
+        lambda: dltrain("-m", f"sweep.resume={archived}"),
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dltrain.data.class_names import TRUTHS
 from dltrain.data.errors import DataError, some
-from dltrain.data.tables import text
+from dltrain.data.tables import shapes, text
 from dltrain.data.tables.amounts import (
     COUNTING,
     MEASURES,
@@ -246,8 +246,8 @@ class Columns:
     def _note_exponents(self, name: str) -> None:
         """Note numbers all of which are written as 4E2: programs write 4e+02 or 400, and codes of products look so."""
         column = self.table.columns[name]
-        if name not in self.targets and text.have_bare_exponents(column):
-            first = next(value for value in column.to_pylist() if not text.is_missing(value)).strip()
+        if name not in self.targets and shapes.have_bare_exponents(column):
+            first = next(value for value in column.to_pylist() if not shapes.is_missing(value)).strip()
             self.word_notes[name] = (
                 f"numbers  {name}: all values have an exponent, such as {first}, which is {float(first):g}; for codes, "
                 f"{typed('categorical', [name])}"
@@ -484,7 +484,7 @@ class Columns:
             # numbers written in two ways
             raise mixed
         if levels == rows >= TELLING_ROWS and not text.are_sentences(coded.texts.filter(pa.array(present))):
-            self._note_unread(name, coded, present, text.are_numbers_joined(coded.texts))
+            self._note_unread(name, coded, present, shapes.are_numbers_joined(coded.texts))
             return LeftOut(name, "identifier")
         if (
             levels > MOST_LEVELS
@@ -495,7 +495,7 @@ class Columns:
             if mixed and words and (name not in self.targets or 2 * levels > rows):
                 raise mixed
             if what == "text":
-                self._note_unread(name, coded, present, text.are_amounts(coded.texts))
+                self._note_unread(name, coded, present, shapes.are_amounts(coded.texts))
             return LeftOut(
                 name, f"{what}, {levels} different values{f', most of them {mixed.what}' if mixed else ''}"
             )
@@ -506,13 +506,13 @@ class Columns:
                 f"{cure or 'write all values alike'}"
             )
         if what == "text" and name not in self.word_notes:
-            begins = text.begins_with_number(coded.texts) | text.are_amounts(coded.texts)
+            begins = shapes.begins_with_number(coded.texts) | shapes.are_amounts(coded.texts)
             self._note_unread(name, coded, present, begins)
         return self._levels_of(name, coded, present)
 
     def _note_unread(self, name: str, coded: Coded, present: Flags, like: Flags) -> None:
         """Note a value of a column most of which are `like` numbers or dates, though none of the known forms."""
-        like = like | text.has_clock(coded.texts) | text.is_date_like(coded.texts)
+        like = like | shapes.has_clock(coded.texts) | text.is_date_like(coded.texts)
         if like.any():
             like |= text.looks_like_numbers(coded.texts)
         if name in self.targets or not 2 * coded.counts[present & like].sum() > coded.counts[present].sum():
@@ -545,7 +545,7 @@ class Columns:
         if is_number(column.type) and not merge(column):
             return self._number_levels(name, as_floats(column))
         padded = is_text(column.type) and text.holds_padded(column)
-        padded |= not numbers and is_text(column.type) and text.have_bare_exponents(column)
+        padded |= not numbers and is_text(column.type) and shapes.have_bare_exponents(column)
         if name in self._plain and not padded and not self._has_points(name):
             return self._number_levels(name, self._plain[name])
         coded = self.coded(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -184,46 +183,6 @@ _DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?(\D|$)|^[A-Za-z]{3,9} \d{1,4}|
 def is_date_like(texts: Any) -> Flags:
     """Tell which texts have the shape of a date."""
     return matches(texts, _DATE_LIKE)
-
-
-def has_clock(texts: Any) -> Flags:
-    """Tell which texts are times of a day, such as 09:30."""
-    return matches(texts, r"^\d{1,2}:\d{2}(:\d{2})?( ?(?i:[ap]m))?$")
-
-
-def begins_with_number(texts: Any) -> Flags:
-    """Tell which texts begin with a digit, behind a sign or not."""
-    return matches(texts, r"^[+-]?\d")
-
-
-_COUNT = r"\d[\d.,'’]{0,11}"
-
-
-def are_amounts(texts: Any) -> Flags:
-    """Tell which texts are a number, a limit such as <0.5, or a range, behind which a few letters may stand; no address or name."""
-    return matches(texts, r"^[<>≤≥~≈±]?=?\s?[+-]?\d[^A-Za-z]*([A-Za-zµ][^A-Za-z]*){0,4}$")
-
-
-def are_numbers_joined(texts: Any) -> Flags:
-    """Tell which texts are two numbers, such as 0-10 or 1/3, a limit such as <0.5, or a number with its sign behind it."""
-    return matches(
-        texts,
-        rf"^{_COUNT}\s?[-/–:x×]\s?{_COUNT}$|^[<>≤≥~≈±]=?\s?{_COUNT}$|^{_COUNT}-$|^\d{{1,2}}:\d{{2}} ?[A-Za-z.]{{1,4}}$",
-    )
-
-
-def have_bare_exponents(column: Any) -> bool:
-    """Tell whether all values of a column of text, and at least two, are numbers such as 4E2, without a sign or a fraction."""
-    for part in (column.slice(0, 20), column):
-        values = [value.strip() for value in part.unique().to_pylist() if not is_missing(value)]
-        if len(values) < 2 or not all(re.fullmatch(r"\d+[eE]\d+", value) for value in values):
-            return False
-    return True
-
-
-def is_missing(value: str | None) -> bool:
-    """Tell whether a value among numbers is a word for a missing one."""
-    return value is None or value.strip().lower() in MISSING | MISSING_AMONG_NUMBERS
 
 
 def has_zone(texts: Any) -> bool:

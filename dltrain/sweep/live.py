@@ -187,13 +187,18 @@ def dry_run(
 
 
 def beside_objective(plan: Plan, rows: list[Row]) -> list[str]:
-    """Return the metric that the ranking shows beside the objective: val/accuracy, or else the first other one of val."""
+    """Return what the ranking shows beside the metric of early stopping: the objectives where a sweep has several of its own.
+
+    Else this is val/accuracy, or the first other metric of val.
+    """
+    if plan.objectives:
+        return [name for name in plan.objectives if name != plan.metric]
     known = (
         [name for name in rows[0].jobs[0].summary.get("best") or {} if name.startswith("val/")]
         if rows
         else []
     )
-    others = [name for name in known if name not in (plan.metric, "val/objective", *plan.objectives)]
+    others = [name for name in known if name not in (plan.metric, "val/objective")]
     return ["val/accuracy"] if "val/accuracy" in others else others[:1]
 
 

@@ -43,9 +43,12 @@ def test_every_search_runs_from_the_command_line(workdir, dltrain, word):
     assert [trial.value for trial in trials] == [jobs[n]["objective"] for n in range(4)]
 
 
-def test_nsga2_finds_a_front_of_two_objectives(workdir, dltrain):
+def test_nsga2_finds_a_front_of_two_objectives(workdir, dltrain, capsys):
     axes = ("lr=interval(1e-3,1e-2)", "model.hidden=[4],[32]")
-    assert dltrain("-m", "sweep=nsga2", "sweep.trials=6", "sweep.population=2", *axes, *SHORT) == 0
+    loud = [word for word in SHORT if word != "quiet=true"]
+    assert dltrain("-m", "sweep=nsga2", "sweep.trials=6", "sweep.population=2", *axes, *loud) == 0
+    (heads,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("rank "))
+    assert heads.split()[3:] == ["val/loss", "parameters", "best", "epoch", "status"]
     folder = sweep_folder(workdir)
     jobs, study = summaries(folder), study_of(folder)
     assert len(study.directions) == 2

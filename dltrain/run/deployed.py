@@ -54,7 +54,7 @@ class ColumnInput:
         if not is_text(rule):
             return cls(rule.name, "number", {})
         # as the encoding of a table has them
-        same = same_truth([form for word in TRUTHS for form in cases(word)], rule.levels)
+        same = same_truth([form for word in TRUTHS for form in cases(word, letters)], rule.levels)
         truths = {form: rule.levels.index(level) for form, level in same.items()}
         missing = {form: len(rule.levels) for word in words for form in cases(word, letters)}
         levels = {utf8(name).decode(): i for i, name in enumerate(rule.levels)}

@@ -82,9 +82,17 @@ def slip_notes(
 
 def _slips(values: Floats, rule: Rule) -> list[int]:
     """Return the few rows whose numbers are `_SLIP` times farther from the quartiles than those of any other row."""
-    if rule.format.kind != "number" or len(rule.quartiles) != 2 or rule.quartiles[0] == rule.quartiles[1]:
+    if (
+        rule.format.kind != "number"
+        or len(rule.quartiles) != 2
+        or not rule.lows
+        or rule.quartiles[0] == rule.quartiles[1]
+    ):
         return []
     first, last = rule.quartiles
+    # most columns have none, which their ends tell
+    if max(first - rule.lows[0], rule.highs[0] - last) <= _SLIP * (last - first):
+        return []
     distance = np.nan_to_num(np.maximum(first - values, values - last), nan=0.0)
     most = max(1, len(values) // 100)
     far = np.argsort(-distance)[: most + 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import gc
 import os
 import re
@@ -760,6 +761,10 @@ def _first_lines(error: Exception) -> str:
     return "\n".join(lines[:3])
 
 
+# likeness of two keys from which on one is a slip of the other: `beta` of `betas`
+_SLIP = 0.8
+
+
 def unknown_key(
     key: str, source: str, table: dict[str, Param], choices: dict[str, list[str]], catalogue: Catalogue
 ) -> str:
@@ -792,7 +797,9 @@ def unknown_key(
         )
         return f"`{key}`{where} is no key of {chosen}, which has no such momentum: {cure}."
     listed = listing(f"Keys of {chosen}", (path[len(head) + 1 :] for path in siblings))
-    owners = "" if source else owners_of(key, catalogue)
+    own = key.rpartition(".")[2]
+    is_slip = difflib.get_close_matches(own, [path.rpartition(".")[2] for path in siblings], 1, _SLIP)
+    owners = "" if source or is_slip else owners_of(key, catalogue)
     hint = f" It is one of {owners}." if owners else nearest(key, siblings)
     return f"`{key}`{where} is no key of {chosen}.{hint}\n{listed}"
 

@@ -136,11 +136,11 @@ TABLES = [TABLE.encode(), TABLE.replace(",", ";").replace(".5", ",5").encode(), 
           b'"u","y"\n"1",3,4\n' + b'"2",5,6\n' * 8, b"u,u,y\n1,2,3\n" * 2, b"", b"u,y\n", b"sep=;\nu;y\n1;2\n" + b"3;4\n" * 9, b"u|y\n" + b"1|a\n2|b\n" * 5,
           b"u,y,when,x\n" + "".join(f"1.{i},{'yes no'.split()[i % 2]},{i % 12 + 1}/1/2024 10:0{i % 6},\n" for i in range(12)).encode(),
           b"u;y;d\n" + "".join(f"1.{i:03},{i};{'NA' if i == 3 else 'ab'[i % 2]};0{i % 9 + 1}.02.2024\n" for i in range(12)).encode(),
-          "\ufeffid,name,y\n".encode() + "".join(f"{i},n{i},{i % 2}\n" for i in range(12)).encode(), b"\x00\x01\x02" * 50, b'u,y\n"1,2\n', b"u,,y\n1,2,3\n" * 4,
+          "\ufeffid,name,y\n".encode() + "".join(f"{i},n{i},{i % 2}\n" for i in range(12)).encode(), b"\x00\x01\x02" * 50, b'u,y\n"1,2\n', b"u,,y\n" + b"1,2,3\n2,3,4\n" * 4,
           b"u,y,t\n" + b"".join(b"%d,%d,2024-01-0%dT10:00:00Z\n" % (i, i % 2, i % 9 + 1) for i in range(12)), ("u,y\n" + "1,a\n2,b\n" * 6).encode("utf-16-be"),
           b"u,y\n" + b"1 000,a\n2 500,b\n" * 6, b"u,y\n" + b"1.5%,a\n$2,b\n" * 6, b"u,y\n" + "1,ä\n2,ö\n".encode("cp1252") * 6, b"u,y\r" + b"1,a\r2,b\r" * 6,
           b"PK\x03\x04u,y\n", b"," * 30_001, b"a" * 270_000, b"u,y\n" + b"x" * 140_000 + b"\n", b"u,y\n" + b"1,a\n2,b\n" * 40_000,
-          b"u,y,t\n" + b"".join(b"%d,%d,2024-02-%02d\n" % (i, i % 2, i + 20) for i in range(12)), b"u,y\n,a\n?,b\n" * 6, b"u,y\n\"1,a\n2,b\n", b"u,y\n1,2\xff",
+          b"u,y,t\n" + b"".join(b"%d,%d,2024-02-%02d\n" % (i, i % 2, i + 20) for i in range(12)), b"u,y\n" + b",a\n?,b\n1,a\n2,b\n" * 6, b"u,y\n\"1,a\n2,b\n", b"u,y\n1,2\xff",
           b"u,y,t\n" + b"".join(b"%d,%d,2024-02-%02d 10:00\n" % (i, i % 2, i + 20) for i in range(12)),
           gzip.compress(TABLE.encode())]  # fmt: skip
 

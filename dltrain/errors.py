@@ -40,6 +40,14 @@ class UserError(Exception):
         return shown(super().__str__())
 
 
+class Unfit(ValueError):
+    """A value of a part that does not fit the run; `cure` is a KEY=VALUE of the same part that does."""
+
+    def __init__(self, message: str, cure: str) -> None:
+        super().__init__(message)
+        self.cure = cure
+
+
 class DataProblem(UserError):
     """The data are missing, damaged or do not fit what was asked."""
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 from dltrain.declare import declares
 from dltrain.direction import Choice, improves, resolve_mode
+from dltrain.errors import Unfit
 from dltrain.ranges import AtLeastOne, Count, Index, Inner, NonNegative, Part, Positive, Unit
 
 
@@ -48,9 +49,10 @@ class _Span:
         if unit == "steps":
             return lambda step: step
         if self.length <= self.steps_per_epoch:
-            raise ValueError(
+            raise Unfit(
                 f"unit is epochs, and the schedule has {self.length} steps, none of them after the first epoch of "
-                f"{self.steps_per_epoch}, so that its value would never change: choose unit=steps or train for more epochs"
+                f"{self.steps_per_epoch}, so that its value would never change.",
+                "unit=steps",
             )
         return lambda step: step // self.steps_per_epoch
 

@@ -125,6 +125,14 @@ def test_a_sample_is_a_function_of_seed_and_stream_and_looks_like_the_data():
 def test_the_header_says_that_a_sample_is_left_out(train):
     """Of 321 samples, five batches of 64 leave one."""
     inferred = train(*NORMED, "dataset.limit=65", "batch_size=64", "epochs=1").summary["inferred"]
-    assert [line for line in inferred if line.startswith("batches  1 sample of each epoch is left out")]
+    (line,) = (line for line in inferred if line.startswith("batches  1 sample of each epoch is left out"))
+    assert line.endswith("would have one · none is with batch_size=65") and "shuffle" not in line
+    again = train(*NORMED, "dataset.limit=65", "batch_size=64", "epochs=1", "shuffle=once").summary[
+        "inferred"
+    ]
+    assert any("always the same one with shuffle=once · none is with batch_size=65" in line for line in again)
+    for other in ("batch_size=65", "batch_size=64 shuffle=bernoulli", "batch_size=64 model.norm=layer"):
+        told = train(*NORMED, "dataset.limit=65", "epochs=1", *other.split()).summary.get("inferred", [])
+        assert not any("left out" in line for line in told), other
     whole = train(*NORMED, "dataset.limit=66", "batch_size=64", "epochs=1").summary.get("inferred", [])
     assert not [line for line in whole if line.startswith("batches")]

@@ -228,7 +228,7 @@ REFUSED = [
         (
             word,
             {"warmup_steps": TOTAL - EPOCH},
-            rf"unit is epochs, and the schedule has {EPOCH} steps, .* choose unit=steps",
+            rf"unit is epochs, and the schedule has {EPOCH} steps, .* never change",
         )
         for word in ("exponential", "inverse", "inverse_sqrt", "inverse_k")
     ),

@@ -58,6 +58,8 @@ for _group in ("schedule", "momentum_schedule", "penalty_schedule"):  # periods 
     GIVEN[f"{_group}=multistep"] = f"{_group}.milestones=[0.3,0.6]"
     GIVEN[f"{_group}=cosine_restarts"] = f"{_group}.cycles=2 {_group}.growth=1"
     GIVEN[f"{_group}=triangular"] = f"{_group}.cycles=1"
+    for _word in ("exponential", "inverse", "inverse_sqrt", "inverse_k"):
+        GIVEN[f"{_group}={_word}"] = f"{_group}.unit=steps"
 
 LIMIT = "steps=3 batch_size=16 dataset.limit=64 evaluation.every_steps=2 threads=1"
 

@@ -28,7 +28,7 @@ from dltrain.config.declarations import check_installed
 from dltrain.config.groups import BY_NAME, LIST_GROUPS, Group
 from dltrain.config.schema import Config, Node
 from dltrain.config.signature import is_readable
-from dltrain.errors import UserError, listing, nearest
+from dltrain.errors import Unfit, UserError, listing, nearest
 
 # Targets of shipped words of earlier versions, which saved configurations may still name: the words of each, by the keys that
 # tell them apart.
@@ -397,6 +397,8 @@ class Door:
                 if takes
                 else ""
             )
+            if isinstance(error, Unfit):
+                cure = f"\nUse {key}.{error.cure}, or train for more epochs."
             # torch adds the stack of its C++ code
             said = str(error).partition("\nException raised from")[0]
             raise UserError(f"{key}: {said}{cure}") from error

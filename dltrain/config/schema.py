@@ -31,7 +31,8 @@ class Knobs:
         lr: learning rate; unset, the optimizer's own default; auto searches it on a subset
         epochs: passes over the training split; unset, 30 (or as many as `steps` needs)
         steps: optimizer steps, in place of epochs
-        batch_size: samples per step; unset, 64, or the training split where that is smaller
+        batch_size: samples per step; unset, 64, or the training split where that is smaller; with batch norm, a last batch
+            of a single sample is left out
         seed: seed of initial weights, order of samples, augmentation and dropout
         device: auto takes the GPU where there is one
         precision: auto is bf16 on a GPU that supports it, else fp32; the last layer of a regression always computes in fp32

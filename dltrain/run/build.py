@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.augmentation.pipeline import Augmentation
+from dltrain.batch_norm import size_without_rest
 from dltrain.config.conflicts import part, refusal
 from dltrain.config.declarations import of_object
 from dltrain.config.door import Door, in_own_code
@@ -133,7 +134,7 @@ def build(
                 *getattr(loss, "notes", ()),
                 *late(plateaus, plan),
                 *unobserved(config, order, plan),
-                *one_left(order, plan),
+                *one_left(config, order, plan),
                 *beyond(config, door, plan),
                 *note,
                 *zero_notes(chosen, splits.spec, targets),
@@ -498,12 +499,15 @@ def unobserved(config: Config, order: Any, plan: Plan) -> tuple[str, ...]:
     )
 
 
-def one_left(order: Any, plan: Plan) -> tuple[str, ...]:
+def one_left(config: Config, order: Any, plan: Plan) -> tuple[str, ...]:
     """Return a line where each epoch leaves a sample out, which would be a batch that batch norm cannot normalize."""
-    if plan.steps_per_epoch * plan.batch_size >= len(order):
+    # bernoulli draws batches of other sizes
+    if config.shuffle == "bernoulli" or plan.steps_per_epoch * plan.batch_size >= len(order):
         return ()
+    always = f"; always the same one with shuffle={config.shuffle}" * (config.shuffle in ("once", "never"))
     return (
-        "batches  1 sample of each epoch is left out: batch norm needs two in a batch, and the last one would have one",
+        "batches  1 sample of each epoch is left out: batch norm needs two in a batch, and the last one would have one"
+        f"{always} · none is with batch_size={size_without_rest(len(order), plan.batch_size)}",
     )
 
 

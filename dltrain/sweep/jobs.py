@@ -19,6 +19,8 @@ from dltrain.text import first_line, utf8
 
 # the value of each axis, by its name
 Chosen: TypeAlias = dict[str, Any]
+# jobs that are done before a pruner stops one, by its word; a word that is not here compares from the second one on
+STARTUP = {"median": 4}
 
 
 # of a summary, beside the best row: the scores of the test split, from where a run was taken over, and what is not in its weights

@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dltrain.storage.folder_names import SWEEP_STUDY
-from dltrain.sweep.jobs import Chosen
+from dltrain.sweep.jobs import STARTUP, Chosen
 from dltrain.sweep.journal import damaged
 from dltrain.sweep.plan.grid import Grid
 from dltrain.sweep.plan.space import Axis, active
@@ -208,7 +208,7 @@ def make_pruner(word: str, evaluations: int, first: int | str) -> optuna.pruners
     least = max(1, evaluations // 9) if first == "auto" else int(first)
     makers: dict[str, Any] = {
         "none": lambda: None,
-        "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=least),
+        "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=STARTUP[word], n_warmup_steps=least),
         "asha": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=3),
         "hyperband": lambda: optuna.pruners.HyperbandPruner(
             min_resource=least, max_resource=max(evaluations, least), reduction_factor=3

@@ -117,6 +117,16 @@ def test_the_same_command_does_nothing_twice_and_fresh_begins_anew(workdir, dltr
 
 
 @pytest.mark.ci
+@pytest.mark.parametrize(
+    ("pruner", "jobs", "idle"), [("median", 4, True), ("median", 5, False), ("asha", 2, False)]
+)
+def test_a_pruner_of_too_few_jobs_is_told_of(workdir, dltrain, capsys, pruner, jobs, idle):
+    rates = ",".join(f"{0.1 * (i + 1):.1f}" for i in range(jobs))
+    assert dltrain("-m", f"lr={rates}", f"sweep.pruner={pruner}", "sweep.dry_run=true") == 0
+    told = f"median stops no job: it compares with 4 that are done, and the sweep has {jobs}"
+    assert (told in capsys.readouterr().err) == idle
+
+
 def test_search_with_a_pruner_and_conditions(workdir, dltrain):
     (workdir / "conf" / "sweep").mkdir(parents=True)
     (workdir / "conf" / "sweep" / "mine.yaml").write_text(

@@ -9,7 +9,7 @@ from dltrain.config.catalogue import leaves
 from dltrain.config.schema import DEFAULT_EPOCHS, Config, objective_of
 from dltrain.direction import BETTER, direction_of
 from dltrain.errors import UserError
-from dltrain.sweep.jobs import Chosen
+from dltrain.sweep.jobs import STARTUP, Chosen
 from dltrain.sweep.plan import sources
 from dltrain.sweep.plan.coverage import ALL, to_check
 from dltrain.sweep.plan.equals import equal_jobs
@@ -45,6 +45,15 @@ def check_pruner(plan: Plan) -> None:
             f"`sweep.pruner` is {word}, and every configuration is run {len(plan.replicates)} times: a mean of jobs that "
             "stopped at different times says nothing. Prune first, then repeat the best."
         )
+
+
+def idle_pruner(plan: Plan) -> str:
+    """Return a line where a sweep has too few jobs for its pruner to stop one; empty where it has enough."""
+    word = plan.settings["pruner"]
+    needed = STARTUP.get(word, 0)
+    if plan.total > needed:
+        return ""
+    return f"sweep.pruner={word} stops no job: it compares with {needed} that are done, and the sweep has {plan.total}"
 
 
 def check_prunable(plan: Plan, config: Config) -> None:
@@ -103,6 +112,8 @@ def check_all(plan: Plan) -> list[Config]:
     # of a search these are no jobs, but corners of its space
     if plan.configurations is not None and (equal := equal_jobs(jobs)):
         say(equal)
+    if idle := idle_pruner(plan):
+        say(idle)
     if plan.configurations is None or plan.total > ALL:
         check_each_value(plan)
     for config in found:

@@ -47,6 +47,7 @@ GIVEN = {
     "model=speed_cnn": "model.widths=[8,16,16]",
     "model=torchvision": "model.name=mobilenet_v2",
     "metrics=top_k": "metrics.top_k.k=1",
+    "averaging=swa": "averaging.every_steps=1",
 }
 GIVEN["diagnostics=curvature"] = "diagnostics.curvature.iterations=2 diagnostics.curvature.samples=16"
 GIVEN["diagnostics=surface"] = "diagnostics.surface.points=3 diagnostics.surface.samples=16"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from dltrain.direction import Choice, improves, resolve_mode
 from dltrain.errors import CheckpointProblem
 from dltrain.ranges import Count, Fraction, NonNegative
+from dltrain.text import close
 
 
 class KeepBest:
@@ -203,7 +203,7 @@ def _score(row: Mapping[str, float], metric: str) -> float:
         return _score(row, "val/loss") - _score(row, "train/loss")
     if metric in row:
         return row[metric]
-    near = difflib.get_close_matches(metric, row, n=1)
+    near = close(metric, row)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ValueError(
         f"early_stopping.metric is {metric!r}, which this run does not measure; it must be one of "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import re
@@ -11,7 +10,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from dltrain.text import shown
+from dltrain.text import close, shown
 
 # errors of a disk without space, of one on which nothing can be written, and of any write that fails because of
 # the disk, its network or the number of open files
@@ -155,7 +154,8 @@ def assigned(key: str, value: object) -> str:
 
 def in_quotes(text: str) -> str:
     """Return a text in quotes as Hydra's grammar reads it, where a backslash is escaped before a quote only."""
-    inner = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), text)
+    # the backslashes are looked at once, from the first one
+    inner = re.sub(r'(?<!\\)(\\*)("|\Z)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), text)
     return f'"{inner}"'
 
 
@@ -187,7 +187,8 @@ SYNONYMS = {"gpu": "cuda"}
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the known word closest to a misspelt one, as the end of a sentence: ' Did you mean `adam`?' or ''."""
     known = list(known)
-    same = [name for name in known if _letters(name) == _letters(SYNONYMS.get(word.lower(), word))]
+    wanted = _letters(SYNONYMS.get(word.lower(), word))
+    same = [name for name in known if _letters(name) == wanted]
     found = same or _close(word, known)
     return f" Did you mean `{found[0]}`?" if found else ""
 
@@ -200,7 +201,7 @@ def nearest_path(path: Path) -> str:
     while not missing.parent.exists() and missing.parent != missing:
         missing = missing.parent
     try:
-        found = difflib.get_close_matches(missing.name, os.listdir(missing.parent), n=1, cutoff=0.6)
+        found = close(missing.name, os.listdir(missing.parent))
     except OSError:
         return ""
     return f" Did you mean `{missing.parent / found[0] / path.relative_to(missing)}`?" if found else ""
@@ -217,11 +218,11 @@ def _close(word: str, known: list[str]) -> list[str]:
     beside = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == head]
     if head and beside:  # beside keys of the same group only the last part tells
         return [f"{head}.{match}" for match in _close(tail, beside)]
-    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.55)
+    matches = close(word, known, 3, 0.55)
     matches.sort(key=lambda match: sorted(match) != sorted(word))  # letters in the wrong order come first
     if not matches:  # lr for learning_rate: the last part of a dotted key may still be near
         tails = {name.rsplit(".", 1)[-1]: name for name in known}
-        matches = [tails[m] for m in difflib.get_close_matches(tail, tails, n=1, cutoff=0.7)]
+        matches = [tails[m] for m in close(tail, tails, 1, 0.7)]
     return matches
 
 

@@ -6,14 +6,19 @@ a command prints, but its own help pages, passes through `shown`.
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
 # what a spreadsheet takes for a formula; numbers are none
 _FORMULA = re.compile(r"\s*[=@]|\s*[+-](?!\s*[\d.]+(e[+-]?\d+)?\s*$|inf$|nan$|$)|[\t\r]", re.IGNORECASE)
-_LONG = re.compile(r"\S{201,}")
+_WORD = re.compile(r"\S+")
+# half a letter of UTF-16, or a byte of a file name that is no UTF-8
+_FOREIGN = re.compile("[\ud800-\udfff]")
+_LONG = 200  # letters of a value
 _MOST = 2000  # letters of a line
 _AFTER = "`'\"),.;:"  # marks that may follow a value
 _SEPARATORS = "\u2028\u2029"
@@ -27,9 +32,9 @@ def shown(text: str) -> str:
     """
     if not text.isprintable():
         text = "".join(letter if _is_harmless(letter) else _escaped(letter) for letter in text)
-    if len(text) <= 200:
+    if len(text) <= _LONG:
         return text
-    lines = (_LONG.sub(_cut, line) for line in text.split("\n"))
+    lines = (_WORD.sub(_cut, line) for line in text.split("\n"))
     return "\n".join(line if len(line) <= _MOST else f"{line[:_MOST]}…" for line in lines)
 
 
@@ -66,16 +71,39 @@ def utf8(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def is_foreign(text: str) -> bool:
+    r"""Return whether text has letters that UTF-8 does not have, as a name in another encoding or a damaged one of JSON has.
+
+    >>> is_foreign("a\udcff"), is_foreign("é")
+    (True, False)
+    """
+    return _FOREIGN.search(text) is not None
+
+
+def close(name: str, known: Iterable[str], most: int = 1, least: float = 0.6) -> list[str]:
+    """Return the known names that are most similar to a name, the closest first; none of more letters than a word has.
+
+    >>> close("adma", ["adam", "sgd"]), close("a" * 300, ["a" * 300])
+    (['adam'], [])
+    """
+    # difflib takes the square of the length, and names may come from outside
+    short = [other for other in known if len(other) <= _LONG] if len(name) <= _LONG else []
+    return difflib.get_close_matches(name, short, n=most, cutoff=least)
+
+
 def first_line(text: object) -> str:
     """Return the first line of a text or of the message of an error."""
     return str(text).partition("\n")[0]
 
 
 def _cut(match: re.Match[str]) -> str:
-    """Return the beginning of a long value, and the punctuation after it."""
+    """Return a value; the beginning of a long one, and the punctuation after it, of at most three marks."""
+    value = match[0]
+    if len(value) <= _LONG:
+        return value
     # a search from the left would take the square of a value of marks
-    end = match[0][-3:]
-    return f"{match[0][:80]}…{end[len(end.rstrip(_AFTER)) :]}"
+    end = value[-3:]
+    return f"{value[:80]}…{end[len(end.rstrip(_AFTER)) :]}"
 
 
 def _is_harmless(letter: str) -> bool:

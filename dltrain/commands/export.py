@@ -15,7 +15,7 @@ from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.keys import check_division, check_used
 from dltrain.errors import CheckpointProblem, UserError, nearest
-from dltrain.text import counted, show
+from dltrain.text import counted, is_foreign, show
 
 FORMATS = ("onnx", "torch", "safetensors")
 # packages beside those of every installation
@@ -120,6 +120,11 @@ def check(asked: Arguments) -> None:
     if os.path.lexists(asked.folder):
         raise UserError(
             f"{asked.folder} is there already, and an export replaces nothing. Name another folder: --output {shlex.quote(f'{asked.folder}-2')}"
+        )
+    if is_foreign(str(asked.folder)):
+        raise UserError(
+            f"{asked.folder} has a name in another encoding than UTF-8, and an export cannot be written there. "
+            "Name another folder: --output FOLDER"
         )
     missing = [name for name in NEEDED.get(asked.form, ()) if find_spec(name) is None]
     if missing:

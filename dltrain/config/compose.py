@@ -344,13 +344,14 @@ def parse(overrides: list[str], loader: ConfigLoader | None) -> list[Override]:
     parser = grammar.parser(loader)
     parsed = []
     for number, text in enumerate(overrides):
+        grammar.check_encoding(text)
         if "\n" in text:
             raise UserError(f"`{' '.join(text.split())}` has a line break. Write an override in one line")
         if "=" not in text and not text.startswith("~"):
             raise UserError(
                 f"`{text}` is not `key=value`.{_form_hint(overrides, number)} `dltrain --help` lists words and knobs."
             )
-        if whole := split_by_shell(overrides[number:]):
+        if whole := split_by_shell(overrides[number : number + MOST_PIECES]):
             raise UserError(f"`{text}` ends at a space, where the shell splits. Write {shlex.quote(whole)}")
         try:
             parsed += parser.parse_overrides([text])
@@ -363,6 +364,8 @@ def parse(overrides: list[str], loader: ConfigLoader | None) -> list[Override]:
 
 
 BRACKETS = {"[": "]", "(": ")", "{": "}"}
+# into which the shell may have split a list: each is joined to those before it
+MOST_PIECES = 200
 # a key of a dict, as in JSON
 _QUOTED_KEY = re.compile(r"""(?<=[{,\s])(["'])([\w.*/?-]+)\1\s*:""")
 

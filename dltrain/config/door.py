@@ -118,12 +118,15 @@ def _add_working_folder() -> None:
 _MOST_FILES = 200
 
 
-def _missing(name: str) -> str:
-    """Return the end of a message for a target that is in no module that could be imported; empty if there may be one."""
+def _missing(name: str, is_own: bool) -> str:
+    """Return the end of a message for a target that is in no module that could be imported; empty if there may be one.
+
+    is_own: the user named the target; for that of a record no file is read.
+    """
     here, (root, *parts) = Path.cwd(), name.split(".")
     if not parts:
         defined = re.compile(rf"^(class|def) {re.escape(root)}\b", re.MULTILINE)
-        modules = (file for file in sorted(here.glob("*.py"))[:_MOST_FILES] if is_readable(file))
+        modules = (file for file in sorted(here.glob("*.py"))[:_MOST_FILES] if is_own and is_readable(file))
         files = (file for file in modules if defined.search(file.read_text("utf-8", "replace")))
         module = next((file.stem for file in files), "MODULE")
         return f", which names no module. Write `_target_: {module}.{root}`"
@@ -424,7 +427,9 @@ class Door:
             raise UserError(
                 f"`{key}._target_` is {name}, and {package} is not installed.\nInstall it: pip install {package}"
             )
-        if not (of_shipped_package(name) and name in self.targets) and (missing := _missing(name)):
+        if not (of_shipped_package(name) and name in self.targets) and (
+            missing := _missing(name, self.local)
+        ):
             raise UserError(f"`{key}._target_` is {name[:80]}{missing}")
         if not self._passes(name, key):
             raise UserError(

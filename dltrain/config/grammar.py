@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
 
 from dltrain.errors import UserError
+from dltrain.text import is_foreign
 
 # what a value can call, with an example of each
 FORMS = {
@@ -31,9 +32,13 @@ DIGITS = 6  # significant digits of a value of `logspace`
 MOST_VALUES = 10_000
 # values of an axis: twice what a grid of a million jobs, 20 configurations of 50,000 seeds, needs
 MOST_OF_AXIS = 100_000
-# of all overrides together: commas, colons and brackets, of which Hydra's parser reads 4,000 a second; and levels of brackets
+# of all overrides together: commas, colons, brackets and overrides, of which Hydra's parser reads 4,000 a second, and levels of brackets
 MOST_MARKS, MOST_LEVELS = 20_000, 60
-_MARKS = re.compile(r"[][(){},:]")
+# as well: spaces, signs and letters beyond ASCII, of which it reads 25,000 a second, and all letters, of which it reads a million
+MOST_SIGNS, MOST_LETTERS = 60_000, 500_000
+# in a row: Hydra takes the square of their number
+MOST_BACKSLASHES = 1000
+_MARKS, _SIGNS = re.compile(r"[][(){},:]"), re.compile(r"[^A-Za-z0-9_]")
 # 10^37 and 10^-37 are normal numbers of float32
 MOST_EXPONENT = 37
 
@@ -94,15 +99,23 @@ def _as_values(low: float, high: float, count: int) -> list[tuple[str, str]]:
 
 def check_lengths(texts: Iterable[str]) -> None:
     """Refuse overrides that take long to parse, before they are: they may be those of a record."""
-    total = 0
+    total = signs = letters = 0
     for text in texts:
         marks = _MARKS.findall(text)
-        total += len(marks)
+        total += len(marks) + 1
         if total > MOST_MARKS:
             raise UserError(
                 f"`{text[:80]}`: the overrides have more than {MOST_MARKS:,} values. Write long lists into a file of conf/, "
                 "or a range such as 'seed=range(1,1000)'"
             )
+        letters, signs = letters + len(text), signs + len(_SIGNS.findall(text))
+        if letters > MOST_LETTERS or signs > MOST_SIGNS:
+            raise UserError(
+                f"`{text[:80]}`: the overrides have more than {MOST_LETTERS:,} letters, or {MOST_SIGNS:,} spaces and signs. "
+                "Write long values into a file of conf/"
+            )
+        if "\\" * (MOST_BACKSLASHES + 1) in text:
+            raise UserError(f"`{text[:80]}` has more than {MOST_BACKSLASHES:,} backslashes in a row.")
         level = deepest = 0
         for mark in marks:
             level += (mark in "[({") - (mark in "])}")
@@ -111,6 +124,15 @@ def check_lengths(texts: Iterable[str]) -> None:
             raise UserError(
                 f"`{text[:80]}` has {deepest} brackets one in another; {MOST_LEVELS} are read at most."
             )
+
+
+def check_encoding(text: str) -> None:
+    """Refuse an override with letters that no record can hold: a name in another encoding than UTF-8."""
+    if is_foreign(text):
+        raise UserError(
+            f"`{text}` is in another encoding than UTF-8, so that no record can hold it. Write it again; "
+            "a file or folder of that name is renamed by: mv OLD NEW"
+        )
 
 
 def check_ends(override: Override) -> None:

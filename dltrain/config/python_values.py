@@ -112,6 +112,7 @@ def _shown(value: Any) -> str:
 
 def _quoted(text: str) -> str:
     """Quote text for Hydra: a backslash counts only before a quote."""
-    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", text)
+    # the backslashes are looked at once, from the first one
+    escaped = re.sub(r"(?<!\\)(\\*)'", lambda found: found[1] * 2 + r"\'", text)
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f"'{escaped}{chr(92) * trailing}'"

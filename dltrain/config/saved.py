@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import ChoiceSweep
 
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, leaves
 from dltrain.config.compose import check_lr, parse, plain_value
+from dltrain.config.grammar import check_encoding
 from dltrain.config.groups import OF_SWEEPS
 from dltrain.config.keys import ELSEWHERE, LENGTH, is_safe
 from dltrain.config.schema import Config, to_config
@@ -113,7 +114,11 @@ def _may_be(asked: Any, now: Any, key: str) -> bool:
 def dump(content: Any) -> str:
     """Return plain data as YAML, by libyaml where PyYAML has it: 1 ms instead of 5."""
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text: str = yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True)
+    try:
+        text: str = yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True)
+    except UnicodeEncodeError:
+        # a working folder whose name is in another encoding: PyYAML escapes its letters, and libyaml does not
+        text = yaml.dump(content, Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -327,6 +332,7 @@ def _place_of_data(key: str, value: str, table: dict[str, Any]) -> str:
 
 def set_value(content: dict[str, Any], text: str, table: dict[str, Any]) -> None:
     """Apply one `key=value` to plain data. Raises UserError for an unknown key, or a word of a group."""
+    check_encoding(text)
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"`{text}` is not `key=value`. Write the key, `=` and the value.")

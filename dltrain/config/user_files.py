@@ -28,7 +28,8 @@ READ = ("_target_", "_partial_", "_direction_")
 # of Hydra's `instantiate`, which is not used
 UNREAD = ("_args_", "_recursive_", "_convert_")
 _ENTRY = re.compile(r"\s*(optional\s+)?(override\s+)?(/)?([\w./]+)(@\S*)?\s*$")
-_IN_ONE = re.compile(r"\s*(?:override\s+)?/?([\w./]+?)\s*(?:[:=\s]\s*(\S.*))?$")
+# a group, and what follows it in the same text: `optimizer: adam`, `override /optimizer=adam`, `optimizer adam`
+_IN_ONE = re.compile(r"\s*(?:override\s+)?/?(?P<group>[\w./]+)(?P<rest>(?![^\s:=]).*)", re.DOTALL)
 
 
 def check_file(word: Word, catalogue: Catalogue) -> None:
@@ -150,14 +151,15 @@ def _parent(word: Word, number: int, item: str, catalogue: Catalogue) -> str:
         return name
     if name in known:
         raise UserError(f"{where}: `{item}` names no word. Write `- {name}`")
-    # blanks side by side would take the square of their number
-    match = _IN_ONE.match(" ".join(item.split()))
-    group, _, rest = (group_of(match[1]), "", match[2]) if match else ("", "", None)
+    match = _IN_ONE.match(item)
+    group = group_of(match["group"]) if match else ""
+    rest = match["rest"].strip() if match else ""
+    rest = rest[1:] if rest[:1] in (":", "=") else rest
     if group not in catalogue.words and group.rpartition(".")[0] in catalogue.words:
         group, _, rest = group.rpartition(".")
-    if group not in catalogue.words:
+    if "\n" in rest or group not in catalogue.words:
         raise UserError(_no_such(where, item, word.group, item, catalogue))
-    names = [n.strip() for n in (rest or "").strip("[]").split(",") if n.strip()]
+    names = [n.strip() for n in rest.strip().strip("[]").split(",") if n.strip()]
     if not names:
         raise UserError(
             f"{where}: `{item}` names no word. Write `- {entry(group, [catalogue.default_word(group)])}`\n"

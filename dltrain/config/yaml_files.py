@@ -120,15 +120,15 @@ def read_yaml(file: Path) -> tuple[str, dict[str, Any]]:
 
 def _misspelled(text: str) -> str:
     """Return the line of a text that is not YAML, and how to write it, for what the parser reports elsewhere or not at all."""
-    # the patterns take the square of the length of a line
     for number, line in enumerate((line[:1000] for line in text.splitlines()), 1):
         if "\t" in line[: len(line) - len(line.lstrip())]:
             return (
                 f"line {number}: a tab indents it, and YAML takes spaces only. Write `{line.expandtabs(2)}`"
             )
-        if match := re.match(r"(\s*(?:- )?[\w./]*[A-Za-z_]\w*):([^\s/:].*)$", line):
-            return f"line {number}: a colon is followed by a space. Write `{match[1].strip()}: {match[2]}`"
-        if match := re.match(r"""\s*(?:- )?(?:[\w./ ]+:\s+)?(["'])(.*)$""", line):
+        match = re.match(r"(\s*(?:- )?(?:[\w./]*[./])?(\w+)):([^\s/:].*)$", line)
+        if match and re.search("[A-Za-z_]", match[2]):
+            return f"line {number}: a colon is followed by a space. Write `{match[1].strip()}: {match[3]}`"
+        if match := re.match(r"""\s*(?:- +)?(?:[\w./][\w./ ]*:\s+)?(["'])(.*)$""", line):
             if match[1] not in match[2] and not line.rstrip().endswith("\\"):
                 return f"line {number}: the quote is not closed. Write `{line.strip()}{match[1]}`"
     return ""

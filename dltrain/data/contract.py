@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from dltrain.data.tables.read import Table
 
 FORMAT = 1  # of the file; a reader refuses a higher one
+# letters of the name of a class or column; readers of CSV take 131,072
+LONGEST_NAME = 10_000
 MAX_HASHED = 64_000_000  # bytes, for which SHA-256 takes about 0.1 s
 
 
@@ -93,7 +95,9 @@ class Contract:
         positions: Sequence[Tensor],
         fingerprint: str,
     ) -> Contract:
-        """Return the contract of data that are encoded and split."""
+        """Return the contract of data that are encoded and split. Raises DataError for names that no table of the run could hold."""
+        _check_names(raw.class_names, "class")
+        _check_names([rule.name for rule in (*rules, *raw.target_rules)], "column")
         samples = raw.samples
         shape = samples.shape[1:] if isinstance(samples, Tensor) else samples.shape
         return cls(
@@ -319,6 +323,14 @@ class Contract:
         if new:
             raise DataError(
                 f"the run was made by an earlier dltrain, which encoded {some(map(repr, new))} differently; train it again"
+            )
+
+
+def _check_names(names: Sequence[str], kind: str) -> None:
+    for name in names:
+        if len(name) > LONGEST_NAME:
+            raise DataError(
+                f"the name of a {kind} has {len(name):,} letters, {name[:20]!r}…; at most {LONGEST_NAME:,} can be recorded: shorten it"
             )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from dltrain.text import close
+
 # broken samples that a message names
 _NAMED = 10
 # least similarity of two names, as difflib measures it, of which one may be meant by the other
@@ -45,8 +47,8 @@ class BrokenSamples(DataError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for the known name closest to `name`, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    found = close(name, known)
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def renamed(missing: Sequence[str], others: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import os
 import zipfile
@@ -17,6 +16,7 @@ from dltrain.data.spec import Batch
 from dltrain.errors import nearest_path
 from dltrain.initializers.layers import weight_layers
 from dltrain.ranges import Count, FilePath, Positive
+from dltrain.text import close
 
 BEST_WEIGHTS = Path("checkpoints/best.safetensors")
 # names of each kind that a message lists
@@ -284,7 +284,7 @@ def matching(module: nn.Module, pattern: str, key: str) -> list[str]:
     parameters = dict(module.named_parameters())
     found = fnmatch.filter(parameters, pattern) or fnmatch.filter(parameters, f"{pattern}.*")
     if not found:
-        near = difflib.get_close_matches(pattern, parameters, n=3, cutoff=0.3) or list(parameters)[:3]
+        near = close(pattern, parameters, 3, 0.3) or list(parameters)[:3]
         raise ValueError(f"{key} has {pattern!r}, which matches no parameter; near: {', '.join(near)}")
     return found
 

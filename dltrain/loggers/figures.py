@@ -194,6 +194,10 @@ def turned(label: str, text: FreeTypeFont, colour: tuple[int, int, int]) -> Imag
     return picture.transpose(Image.Transpose.ROTATE_90)
 
 
+# letters of a label that are measured, one less each time
+_LONGEST = 300
+
+
 @lru_cache
 def font(size: int) -> FreeTypeFont:
     from PIL import ImageFont
@@ -203,8 +207,9 @@ def font(size: int) -> FreeTypeFont:
 
 def shortened(label: str, text: FreeTypeFont, width: float) -> str:
     """Shorten the label, with … at its end, where it is wider than `width` pixels."""
-    if text.getlength(label) <= width:
+    if len(label) <= _LONGEST and text.getlength(label) <= width:
         return label
+    label = label[:_LONGEST]
     while label and text.getlength(label + "…") > width:
         label = label[:-1]
     return label + "…"

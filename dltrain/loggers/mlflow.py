@@ -164,7 +164,7 @@ def one_at_a_time(uri: str) -> Iterator[None]:
     from filelock import FileLock
 
     with FileLock(
-        Path(tempfile.gettempdir()) / f"dltrain-mlflow-{crc32(os.path.abspath(uri).encode()):08x}.lock"
+        Path(tempfile.gettempdir()) / f"dltrain-mlflow-{crc32(os.fsencode(os.path.abspath(uri))):08x}.lock"
     ):
         yield
 

@@ -46,7 +46,7 @@ def _text(value: Any) -> str:
 
 def _safe(text: str) -> str:
     """Return a text without brackets, lists joined by `+`; other letters than the plain ones become `_`."""
-    plain = re.sub(r"\s*,\s*", "+", re.sub(r"[\[\](){}'\"]", "", text))
+    plain = re.sub(r"(?<!\s)\s*,\s*|,\s*", "+", re.sub(r"[\[\](){}'\"]", "", text))
     return re.sub(r"[^A-Za-z0-9_.+-]+", "_", plain)
 
 

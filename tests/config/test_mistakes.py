@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -421,6 +422,30 @@ def test_a_mistake_in_own_code(dltrain, workdir, monkeypatch, change, says):
         assert len(str(error.value).splitlines()) <= 3
         assert error.value.exit_code == 2
         assert not (workdir / "outputs").exists()
+
+
+def test_files_that_no_one_writes_by_hand_are_not_searched_for_a_class(dltrain, workdir):
+    """Found by a hostile tester: a hole of 4 GB beside a run took 8 GB of memory."""
+    (workdir / "conf" / "model").mkdir(parents=True)
+    (workdir / "conf" / "model" / "mine.yaml").write_text("_target_: Net\n")
+    with open(workdir / "hole.py", "wb") as file:
+        file.write(b"class Net: ...\n")
+        file.truncate(2**40)
+    with pytest.raises(UserError, match=r"which names no module\. Write `_target_: MODULE\.Net`"):
+        dltrain("model=mine")
+    (workdir / "small.py").write_text("class Net: ...\n")
+    with pytest.raises(UserError, match="Write `_target_: small.Net`"):
+        dltrain("model=mine")
+
+
+def test_an_entry_of_a_million_blanks_is_refused_at_once(dltrain, workdir):
+    """Found by a hostile tester: it took hours."""
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    (workdir / "conf" / "experiment" / "s.yaml").write_text(f'defaults:\n  - "a{" " * 900_000}x\\ny"\n')
+    start = time.process_time()
+    with pytest.raises(UserError, match="there is no such word of experiment"):
+        dltrain("experiment=s")
+    assert time.process_time() - start < 3
 
 
 def test_the_right_code_trains(dltrain, workdir, monkeypatch):

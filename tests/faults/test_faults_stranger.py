@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import time
 import tracemalloc
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from faults import copy_of, everything, swept
 import dltrain as package
 from dltrain import strict_json
 from dltrain.cli import main
-from dltrain.config.saved import load_bounded
+from dltrain.config.saved import dump, load_bounded
 from dltrain.data.errors import DataError
 from dltrain.data.image_files import Found
 from dltrain.data.npz import read_array
@@ -88,6 +89,15 @@ class Counted(str):
         return str.__eq__(self, other)  # type: ignore[arg-type]
 
     __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize("text", [")" * 900_000 + "x", "a" * 900_000], ids=["marks", "letters"])
+def test_long_values_of_a_record_are_shown_at_once(run, dltrain, text):
+    """Found by a hostile tester: `show`, `diff` and `report` took hours."""
+    says(run, notes=text, command=text, stop_reason=text, metric=text, overrides=[f"notes={text}"])
+    start = time.process_time()
+    assert dltrain("show", run) == dltrain("diff", run, run) == dltrain("report", run) == 0
+    assert time.process_time() - start < 5
 
 
 MANY = 1000
@@ -255,6 +265,48 @@ def test_reports_and_predictions_with_letters_that_utf8_lacks(run, dltrain):
         assert dltrain("predict", run, "x.npz", "--output", f"p.{ending}") == 0
     assert r"p(\ud800x0)" in Path("p.csv").read_text(encoding="utf-8")
     assert r"\ud800x" in (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_classes_whose_folders_are_in_another_encoding(workdir, dltrain):
+    """Found by a hostile tester: a zip of Windows left such names, and the run ended in a traceback."""
+    from PIL import Image
+
+    names = ["gr\udcfcn", "rot"]
+    for name in names:
+        Path("photos", name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (8, 8), (i, 20 * i, 0)).save(Path("photos", name, f"{i}.png"))
+    assert dltrain("dataset=image_folder", "dataset.root=photos", "model=cnn", "epochs=1", "name=p") == 0
+    (folder,) = Path("outputs", "p").iterdir()
+    assert json.loads((folder / "data.json").read_text())["class_names"] == names
+    assert dltrain("verify", folder) == dltrain("evaluate", folder) == dltrain("report", folder) == 0
+    assert dltrain("predict", folder, "photos", "--output", "p.csv") == 0
+    assert r"gr\udcfcn" in Path("p.csv").read_text()
+
+
+@pytest.mark.parametrize("text", ["dataset.root=gr\udcfcn", "notes='\ud800'", "output=o\udcff"])
+def test_an_override_in_another_encoding_is_refused(workdir, dltrain, text):
+    for verb in ([], ["check"], ["-m"]):
+        with pytest.raises(UserError, match="is in another encoding than UTF-8.*: mv OLD NEW"):
+            dltrain(*verb, text)
+    assert list(workdir.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_tables_and_exports_of_a_name_in_another_encoding_are_refused(run, dltrain, workdir):
+    for name in ("t\udcff.csv", "t\udcff.parquet", "t\udcff.json"):
+        Path(name).write_bytes(b"a,b\n1,2\n")
+        with pytest.raises(DataError, match="has a name in another encoding than UTF-8.*: mv OLD NEW"):
+            read_table(workdir / name, "auto")
+    with pytest.raises(UserError, match="has a name in another encoding.*: --output FOLDER"):
+        dltrain("export", run, "--output", "o\udcff")
+    assert not list(workdir.glob("*o\udcff*"))
+
+
+def test_a_record_of_a_folder_in_another_encoding_is_written():
+    """The folders `.hydra` of a sweep's jobs name the working folder."""
+    assert yaml.load(dump({"cwd": "/gr\udcfcn"}), yaml.SafeLoader) == {"cwd": "/gr\udcfcn"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")

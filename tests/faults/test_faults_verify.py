@@ -397,6 +397,16 @@ def test_forged_files_of_a_sweep_are_found_without_its_hashes(workdir, dltrain, 
     assert "val/accuracy 0.123" in verdict_of_sweep(folder)["results.csv, job 0"]
 
 
+@pytest.mark.parametrize(
+    "text", ["tags=[é", "tags=[é,a b]", 'lr="' + "\\" * 90_000 + 'x"', "lr", "é" * 900_000]
+)
+def test_an_override_of_a_job_that_cannot_be_read_is_a_finding(workdir, text):
+    folder = copy_of(swept(), workdir / "sweep").path
+    for job in job_folders(folder).values():
+        rewrite(job / "summary.json", overrides=["lr=0.1", text])
+    assert text[:8] in verdict_of_sweep(folder)["best.yaml"]
+
+
 def test_a_manifest_of_a_sweep_that_leaves_records_out_is_found(workdir):
     """Found by a hostile tester: another best job was sound beside a manifest without hashes."""
     folder = copy_of(swept(), workdir / "sweep").path

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from dltrain import strict_json
-from dltrain.data.errors import DataError
+from dltrain.data.errors import DataError, some
+from dltrain.text import is_foreign
 
 LIST, LINES = (".json",), (".jsonl", ".ndjson")
+# rows times columns: as for a packed table, most of the values that the file holds; fewer than `_FEW` are always read
+MOST_EMPTY, _FEW = 100, 1_000_000
 Row = dict[str, Any]
 
 
@@ -26,7 +31,26 @@ def columns_of(content: bytes, path: Path, suffix: str) -> dict[str, Any]:
     names = dict.fromkeys(name for row in rows for name in row)
     if not names:
         raise DataError(f"{path} holds no row with a value")
+    _check_names(rows, list(names), path)
     return {name: _column(name, [row.get(name) for row in rows], path) for name in names}
+
+
+def _check_names(rows: list[Row], names: list[str], path: Path) -> None:
+    """Raise DataError for rows with so many names of their own that the table is nearly empty, and for a name that is no Unicode."""
+    cells, values = len(rows) * len(names), sum(map(len, rows))
+    if cells > _FEW and cells > MOST_EMPTY * values:
+        few = [
+            name
+            for name, count in Counter(chain.from_iterable(rows)).items()
+            if count * MOST_EMPTY < len(rows)
+        ]
+        raise DataError(
+            f"{path} has {len(rows):,} rows and {len(names):,} different names, {some(map(repr, few), 3)} in fewer than 1 % of the rows; "
+            "a table has the same columns in each row, so leave such names out, or write them as values of one column"
+        )
+    for name in names:
+        if is_foreign(name):
+            raise DataError(f"the name of column {name!r} of {path} is no Unicode; write it again")
 
 
 def _rows(text: str, path: Path) -> list[Row]:

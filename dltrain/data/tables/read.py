@@ -37,6 +37,7 @@ from dltrain.data.tables.header import (
 )
 from dltrain.data.tables.json_rows import LINES, LIST, columns_of
 from dltrain.errors import nearest_path
+from dltrain.text import is_foreign
 
 Array = Any  # a pyarrow.ChunkedArray; pyarrow brings no types
 
@@ -156,6 +157,10 @@ def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) 
     if suffix in _OTHER_FORMATS:
         raise DataError(
             f'{path} is a {suffix} file, and tables are read from {FORMATS}; write it so, such as by pandas: frame.to_parquet("table.parquet")'
+        )
+    if is_foreign(str(path)):
+        raise DataError(
+            f"{path} has a name in another encoding than UTF-8, which no table may have; rename it: mv OLD NEW"
         )
     if suffix in LIST + LINES:
         columns = columns_of(b"".join(_parts(_Text(path))), path, suffix)

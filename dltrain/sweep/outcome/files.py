@@ -13,6 +13,7 @@ from typing import Any
 
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import plain_value
+from dltrain.config.grammar import check_lengths
 from dltrain.direction import BETTER
 from dltrain.errors import typed
 from dltrain.sweep.jobs import Job, write
@@ -65,15 +66,18 @@ def _convert(table: Path) -> None:
     from pyarrow import csv as arrow_csv
     from pyarrow import parquet
 
-    content = arrow_csv.read_csv(
-        table,
-        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),  # reasons may have several lines
-        convert_options=arrow_csv.ConvertOptions(strings_can_be_null=True),
-    )
+    # pyarrow takes names in UTF-8 only
+    with open(table, "rb") as stream:
+        content = arrow_csv.read_csv(
+            stream,
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),  # reasons may have several lines
+            convert_options=arrow_csv.ConvertOptions(strings_can_be_null=True),
+        )
     beside = table.with_name(".results.parquet.tmp")
     # a folder of somebody else may hold a link of that name
     beside.unlink(missing_ok=True)
-    parquet.write_table(content, beside)
+    with open(beside, "xb") as stream:
+        parquet.write_table(content, stream)
     os.replace(beside, table.with_suffix(".parquet"))
 
 
@@ -96,9 +100,13 @@ def write_best(plan: Plan, row: Row, catalogue: Catalogue, file: Path) -> None:
 
 
 def recipe_of(overrides: Sequence[str], catalogue: Catalogue) -> dict[str, Any]:
-    """Return the overrides of a job as the content of a recipe: words as `defaults`, and keys with their values."""
+    """Return the overrides of a job as the content of a recipe: words as `defaults`, and keys with their values.
+
+    Raises UserError for those of a record that cannot be read.
+    """
     import yaml
 
+    check_lengths(overrides)
     words: list[dict[str, Any]] = []
     values: dict[str, Any] = {}
     parents: list[str] = []

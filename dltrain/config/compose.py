@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
 import os
 import re
@@ -37,7 +36,7 @@ from dltrain.config.user_files import check_file, check_keys
 from dltrain.config.values import check_value, fits_rule, refuse_value, spread
 from dltrain.config.yaml_files import read_yaml
 from dltrain.errors import UserError, in_quotes, listing, nearest, typed
-from dltrain.text import say
+from dltrain.text import close, say
 from dltrain.verbs import verbs
 
 CONFIG_NAME = "config"
@@ -801,7 +800,7 @@ def unknown_key(
         return f"`{key}`{where} is no key of {chosen}, which has no such momentum: {cure}."
     listed = listing(f"Keys of {chosen}", (path[len(head) + 1 :] for path in siblings))
     own = key.rpartition(".")[2]
-    is_slip = difflib.get_close_matches(own, [path.rpartition(".")[2] for path in siblings], 1, _SLIP)
+    is_slip = close(own, [path.rpartition(".")[2] for path in siblings], 1, _SLIP)
     owners = "" if source or is_slip else owners_of(key, catalogue)
     hint = f" It is one of {owners}." if owners else nearest(key, siblings)
     return f"`{key}`{where} is no key of {chosen}.{hint}\n{listed}"

@@ -13,6 +13,8 @@ _NAMED = 10
 _CLOSE = 0.6
 # names that a list in a message shows, and pairs of names that are compared letter by letter, in about half a second
 SHOWN, _PAIRS = 8, 20_000
+# letters of a name that is compared so: difflib takes the square of the length
+_LONGEST = 200
 
 # first word of the notes on columns without any value of the training: their rows are predicted, with exit code 3
 FOREIGN = "foreign"
@@ -81,6 +83,7 @@ def _by_likeness(names: Sequence[str], others: Sequence[str]) -> list[tuple[floa
         (difflib.SequenceMatcher(None, _letters(name), _letters(other)).ratio(), name, other)
         for name in names
         for other in others
+        if max(len(name), len(other)) <= _LONGEST
     ]
     return sorted(pairs, key=lambda pair: -pair[0])
 

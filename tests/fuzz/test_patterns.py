@@ -7,12 +7,14 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
 import dltrain
 from dltrain import text
 from dltrain.config import compose, grammar, python_values, user_files, yaml_files
+from dltrain.data.errors import renamed
 from dltrain.errors import UserError, in_quotes, nearest, split_command
 from dltrain.storage.job_names import job_name
 
@@ -135,6 +137,13 @@ def test_a_million_letters_take_a_second(name):
         said = (repeated * MILLION)[:MILLION]
         taken = seconds(lambda said=said: refused(lambda: READERS[name](said)))
         assert taken < 1.5, repeated
+
+
+def test_long_names_of_columns_are_not_compared():
+    # so many different letters that difflib leaves none of them out as too frequent
+    draw, letters = Random(0), [chr(0x4E00 + i) for i in range(300)]
+    name, other = ("".join(draw.choices(letters, k=40_000)) for _ in range(2))
+    assert seconds(lambda: renamed([name], [other])) < 1
 
 
 @pytest.mark.parametrize("value", ["a\\", 'a\\"b', '\\\\"', "\\\\", 'x"y', "a\\b", '"', "\\\\\\b\\"])

@@ -91,6 +91,7 @@ def test_the_uses_of_patterns_are_found():
     assert {"text.py", "compose.py", "user_files.py", "job_names.py"} <= {file for file, *_ in PATTERNS}
 
 
+@pytest.mark.ci
 def test_no_pattern_takes_the_square_of_a_text():
     found = [(file, line, slow(pattern, method)) for file, line, pattern, method in PATTERNS]
     assert [place for place in found if place[2] is not None] == []
@@ -131,6 +132,7 @@ READERS: dict[str, Callable[[str], object]] = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", READERS)
 def test_a_million_letters_take_a_second(name):
     for repeated in (")", " ", "a", "\\", "é", "[", "a, ", "${"):

@@ -31,7 +31,8 @@ USED = ("dataset", "evaluation", "augmentation", "metrics", "device", "precision
 SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 # keys that divide the data of a run, or say which of them are samples of training
 DIVIDING = ("dataset.val_fraction", "dataset.test_fraction", "dataset.split_seed", "dataset.limit", "dataset.bootstrap",
-            "dataset.normalize", "dataset.class_weights", *(f"dataset.{key}" for key in SPLITTING if key != "test_path"))  # fmt: skip
+            "dataset.normalize", "dataset.class_weights", "dataset.not_missing",
+            *(f"dataset.{key}" for key in SPLITTING if key != "test_path"))  # fmt: skip
 # keys that decide, beside the repetition, how the data are split
 SPLIT_BY = ("dataset.val_fraction", "dataset.test_fraction", "folds",
             *(f"dataset.{key}" for key in SPLITTING if key != "test_path"))  # fmt: skip

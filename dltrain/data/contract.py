@@ -244,7 +244,8 @@ class Contract:
         wanted = [*self.columns, *(self.targets if targets else ())]
         table = table.named_as([rule.name for rule in wanted])
         check_columns(table.columns, [rule.name for rule in wanted], str(table.path))
-        words, classes = self.missing_words(missing_words), self.not_missing
+        words, known = self.missing_words(missing_words), self._known_words(missing_words)
+        classes = (*self.not_missing, *known)
         reading = Reading(words, decimal, date_format, marks=known_marks(wanted), not_missing=classes)
         names = [rule.name for rule in wanted]
         columns = Columns(table, reading, names, tolerant=tolerant)
@@ -259,9 +260,19 @@ class Contract:
         inputs, unseen = encode(read_columns, self.columns)
         numbers = table.numbers[kept.numpy()]
         far = far_notes(read_columns, self.columns, lambda row: f"row {numbers[row]} of {table.path.name}")
-        notes = (*columns.notes, *fill_notes(read_columns, self.columns), *unseen, *far)
+        kept_words = [
+            f"words    {some(map(repr, known))}: a value of the training in columns of text"
+        ] * bool(known)
+        notes = (*columns.notes, *kept_words, *fill_notes(read_columns, self.columns), *unseen, *far)
         broken = ((int(table.numbers[row]), reason) for row, reason in sorted(columns.broken.items()))
         return Rows(torch.from_numpy(inputs), values, kept, notes, (*table.broken, *broken))
+
+    def _known_words(self, words: Sequence[str]) -> list[str]:
+        """Return the words that are levels or classes of the training: what a file calls missing does not recode them."""
+        rules = [rule for rule in self.columns if rule.format.kind == "category"]
+        known = {name.strip().lower() for rule in rules for name in rule.levels}
+        known |= {name.strip().lower() for name in self.class_names}
+        return [word for word in words if word.strip().lower() in known]
 
     def decimal_marks(
         self, table: Table, names: Sequence[str], decimal: str = "auto", missing_words: Sequence[str] = ()

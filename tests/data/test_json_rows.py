@@ -92,10 +92,25 @@ def test_lists_and_objects_are_left_out_as_in_parquet(tmp_path: Path) -> None:
     for keys in ({"target": "tags"}, {"target": "y", "keep": ["tags"]}):
         with pytest.raises(DataError, match="'tags' of .* holds lists or objects"):
             csv(str(path), **keys)  # type: ignore[arg-type]
-    # a number in the training
+    # numbers in the training
+    contract = contract_of(prepare(csv(str(plain_path), "y")))
     with pytest.raises(DataError, match="'size' holds numbers, but .* in row 1 of"):
         path.write_text(json.dumps([row | {"size": [1.5]} for row in rows_of(COLUMNS)]))
-        contract_of(prepare(csv(str(plain_path), "y"))).encode(path)
+        contract.encode(path)
+    rows = rows_of(COLUMNS)
+    path.write_text(json.dumps([rows[0] | {"size": [1.5]}, *rows[1:]]))
+    with pytest.raises(DataError, match=r"'size' holds numbers, but .*\[1.5\].* in row 1 of"):
+        contract.encode(path)
+
+
+def test_one_list_among_other_values_leaves_them_as_they_are(tmp_path: Path) -> None:
+    """Found by a data scientist: an object in one row made texts in brackets of all rows, which then counted as unknown."""
+    (tmp_path / "t.json").write_text(
+        '[{"a": "x", "b": 1.5}, {"a": {"k": 1}, "b": [1, 2]}, {"a": null, "b": 2}]'
+    )
+    table = read(tmp_path / "t.json", "auto")
+    found = {name: column.to_pylist() for name, column in table.columns.items()}
+    assert found == {"a": ["x", '{"k": 1}', None], "b": ["1.5", "[1, 2]", "2"]}
 
 
 def test_one_row_is_a_table(tmp_path: Path) -> None:

@@ -880,6 +880,20 @@ def test_a_run_is_not_recoded_without_a_word(tmp_path: Path) -> None:
         prepare(csv(mixed(tmp_path / "t.csv"), "y"), statistics=old)
 
 
+def test_a_word_that_a_file_calls_missing_recodes_no_level_of_the_training(tmp_path: Path) -> None:
+    """Found by a data scientist: a printed cure for one number changed the predictions of all other rows."""
+    splits = prepare(
+        csv(save(tmp_path / "t.csv", plain()), "y"), normalize="none", val_fraction=0, test_fraction=0
+    )
+    contract = contract_of(splits)
+    rows = plain(9) | {"kind": list("abcabcabc")}
+    wanted = contract.encode(Path(save(tmp_path / "u.csv", rows)))
+    odd = rows | {"x": [*rows["x"][:8], "b"]}
+    found = contract.encode_table(read(Path(save(tmp_path / "v.csv", odd)), "auto"), missing_words=["b"])
+    assert found.inputs[:8].equal(wanted.inputs[:8]) and len(found.inputs) == 9
+    assert any("'b': a value of the training in columns of text" in note for note in found.notes)
+
+
 def test_rules_name_their_features() -> None:
     from dltrain.data.tables.rules import Format
 

@@ -89,8 +89,8 @@ def _is_nested(value: object) -> bool:
 
 def _column(name: str, values: list[Any], path: Path) -> Any:
     kinds = {type(value) for value in values if value is not None}
-    if kinds & {dict, list}:
-        # nothing to learn from, as in Parquet: the table leaves the column out, and says so
+    if kinds and kinds <= {dict, list}:
+        # nothing to learn from, as in Parquet: the table leaves the column out, and says so; one among other values is a text
         texts = [None if value is None else [json.dumps(value)] for value in values]
         return pa.chunked_array([pa.array(texts, pa.list_(pa.string()))])
     try:

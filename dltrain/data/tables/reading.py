@@ -171,7 +171,10 @@ class DecimalMarks:
             # numbers with the other mark do not fit the column, as other texts
             self.shown[name] = known
             return
-        cure = "" if known or name in self._targets else f", or leave the column out: {typed('drop', [name])}"
+        if known:
+            cure = f", or leave the rows with the other mark out: dataset.decimal={_WORDS[known]}"
+        else:
+            cure = "" if name in self._targets else f", or leave the column out: {typed('drop', [name])}"
         raise DataError(
             f"column {name!r} of {self._table.path} has {evidence.comma!r} and {evidence.point!r}: one of them has a decimal "
             f"comma, the other a decimal point;\nwrite the numbers alike{cure}"

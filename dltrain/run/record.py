@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -275,7 +276,8 @@ def logging_to(path: Path) -> Iterator[None]:
         handler.close()
         # of a new run that could write nothing, as on a full disk
         with suppress(OSError):
-            path.rmdir()
+            if not os.listdir(path):
+                path.rmdir()
 
 
 @contextmanager

@@ -162,7 +162,9 @@ def take_over(job: Job, source: Path) -> None:
 def files_of(run: Path) -> Iterator[str]:
     """Yield the names of the records, checkpoints and logs of a run."""
     covered = [name for name in manifest.covered(run) if (run / name).is_file()]
-    yield from (manifest.NAME, *covered)
+    # a run whose end met a full disk has no manifest
+    yield from [manifest.NAME] if (run / manifest.NAME).is_file() else []
+    yield from covered
     for name in (name for name in covered if name.startswith("checkpoints/step-")):
         checkpoint = PurePosixPath(name).parent
         yield from (

@@ -86,7 +86,8 @@ class Log:
     """What is logged between evaluations.
 
     Args:
-        every_steps: also log loss and gradient norm every so many steps
+        every_steps: also log every so many steps: the mean loss and metrics of the steps since the last log, or since the last
+            evaluation if that came later, and the gradient norm of the step
         profile: write the trace of torch's profiler over the first steps into the run folder
     """
 

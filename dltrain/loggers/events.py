@@ -230,7 +230,10 @@ class StepLogged(Protocol):
     """A logger of single steps."""
 
     def step_logged(self, row: dict[str, float]) -> None:
-        """Handle every `log.every_steps`-th step, with `step`, `loss`, `grad_norm`, `lr` and the metrics of training."""
+        """Handle every `log.every_steps`-th step: `step`, its `grad_norm` and `lr`, and `loss` and metrics of training.
+
+        Those are means over the steps since the last call, or since the last evaluation if that came later.
+        """
 
 
 class Evaluated(Protocol):

@@ -108,7 +108,8 @@ def gradient_clipping(
         value: g ← clip(g, ±c)
         adaptive: g ← g·min(1, c·max(‖w‖, eps)/‖g‖) for each unit
 
-    The adaptive mode does not clip the last layer, as in the paper.
+    The adaptive mode does not clip the last layer, as in the paper. The column grad_norm is the norm before clipping, by
+    which a limit can be chosen.
 
     Symbols: c = limit; ‖g‖ the norm over all parameters (norm) or over the weights of one output unit, as
         ‖w‖ (adaptive)

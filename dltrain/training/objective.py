@@ -39,6 +39,7 @@ class Terms:
         pieces: batch size → number of micro-batches
         check: (J, gradients, step), called once a step before the update; raises NonFinite
         record: (micro-batch, outputs, losses, their sum), called at the first evaluation of a step
+        before_rules: called where rules are about to change the gradient in `.grad`
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -51,6 +52,7 @@ class Terms:
     pieces: Callable[[int], int]
     check: Callable[[Tensor, Sequence[Tensor], int], None]
     record: Callable[[Batch, Tensor, Tensor, Tensor], None]
+    before_rules: Callable[[], None]
 
 
 class Objective:
@@ -133,6 +135,8 @@ class Objective:
 
     def change_gradient(self) -> None:
         """Apply the gradient rules: clipping, noise, coupled decay."""
+        if self.terms.rules.gradients:
+            self.terms.before_rules()
         for rule in self.terms.rules.gradients:
             rule.change_gradients(self.terms.streams.noise.at(self.step), self.penalty_scale, self.step)
 

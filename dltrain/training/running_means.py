@@ -1,4 +1,4 @@
-"""Means over the samples since the last evaluation, added up where the numbers are."""
+"""Means over the samples since the last evaluation and since the last log point, added up where the numbers are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HELD_BATCHES, HELD_LOGITS = 32, 1 << 18  # scored together: at most so many batc
 
 
 class RunningMeans:
-    """The means of the metrics, in float64 on the device, read by the host only in `means`.
+    """The means of the metrics, in float64 on the device, read by the host only in `means` and `take_recent`.
 
     `known` names the metric whose values the step has computed anyhow: the loss that is minimized.
     Batches are held and scored many at once: on a small step each call of a metric costs as much for 128 logits as
@@ -23,12 +23,15 @@ class RunningMeans:
 
     def __init__(self, metrics: Mapping[str, Metric], known: str, device: torch.device) -> None:
         self.metrics, self.known = metrics, known
-        self.share(torch.zeros(1 + len(metrics), dtype=torch.float64, device=device))
+        self.share(torch.zeros(1 + len(metrics), 2, dtype=torch.float64, device=device))
         self.held: list[tuple[Tensor, Tensor, Tensor]] = []
         self.held_logits = 0
 
     def share(self, sums: Tensor) -> None:
-        """Add up in this tensor from now on: the number of samples, then the sums of the metrics in their order."""
+        """Add up in this tensor (1 + metrics, 2) from now on: the number of samples, then the sums of the metrics in their order.
+
+        The first column is since the last evaluation, the second since the last log point or evaluation; one call adds to both.
+        """
         self.sums = sums
         # views of it: to index it at every step costs 1 % of a small one
         self.count, *columns = sums.unbind()
@@ -62,15 +65,24 @@ class RunningMeans:
                     total += batch.sum()
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each metric by name, NaN without samples: the one place where the host waits for the device."""
+        """Return the mean of each metric since the last evaluation, by name; NaN without samples. The host waits for the device."""
+        return self._means_of(0)
+
+    def take_recent(self) -> dict[str, float]:
+        """Return the means since the last log point or evaluation, and begin the next ones. The host waits for the device."""
+        means = self._means_of(1)
+        self.sums[:, 1] = 0
+        return means
+
+    def _means_of(self, column: int) -> dict[str, float]:
         self.flush()
-        count, *sums = self.sums.tolist()
+        count, *sums = self.sums[:, column].tolist()
         return {
             name: value / count if count else math.nan for name, value in zip(self.metrics, sums, strict=True)
         }
 
     def state(self) -> Tensor:
-        """Return a copy of the sums: the number of samples, then the sums of the metrics."""
+        """Return a copy of the sums of `share`."""
         self.flush()
         return self.sums.clone()
 

@@ -325,7 +325,7 @@ class Stack:
         for column, (name, metric) in enumerate(first.metrics.items(), start=1):
             known = name == first.objective
             values = losses if known else metric(logits.flatten(0, 1), targets.flatten(0, 1))
-            self.sums[:, column] += values.view_as(losses).sum(1)
+            self.sums[:, column] += values.view_as(losses).sum(1)[:, None]
 
     def check_finite(self, losses: Tensor, objectives: list[Objective]) -> None:
         """End the members whose loss or gradient is not finite: one look at all of them."""

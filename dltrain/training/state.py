@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dltrain.storage.run_folder import RunFolder
@@ -92,9 +93,11 @@ class Checkpoints:
     def content(self) -> dict[str, Any]:
         """Return what a resume needs besides the weights, as plain data and tensors."""
         state, parts = self.state, self.parts
+        sums, recent = self.running.state().unbind(1)
         return {
             "step": state.step,
-            "sums": self.running.state(),
+            "sums": sums.clone(),
+            "recent_sums": recent.clone(),
             "seconds": self.clock.seconds,
             "best_row": dict(state.best_row),
             "stop": list(state.stop) if state.stop else None,
@@ -119,7 +122,9 @@ class Checkpoints:
         for name, part in stateful(parts).items():
             if name in content and part is not parts.averaging:
                 part.load_state_dict(content[name])
-        self.running.load(content["sums"])
+        sums = content["sums"]
+        # a run that an earlier version began has but those since the last evaluation
+        self.running.load(torch.stack([sums, content.get("recent_sums", sums)], 1))
         self.clock.earlier = content["seconds"]
         state.step, state.best_row = content["step"], dict(content["best_row"])
         state.best_weights = {name: tensor.to(self.plan.device) for name, tensor in best_weights.items()}

@@ -64,6 +64,8 @@ class Trainer:
         self.policy = POLICIES[plan.non_finite](parts, plan, folder, self.state, self.running)
         self.long_steps = LongSteps(parts, plan, self.state, self.running, self.signals)
         self.change = Change(parts, self.parameters)
+        # a step and the norm of its gradient before the rules for gradients
+        self.norm: tuple[int, Tensor] | None = None
         self.validation = Validation(parts, plan)
         self.diagnosis = Diagnosis(parts, plan, folder, self.change)
         self.checkpoints = Checkpoints(parts, plan, folder, self.state, self.running, self.clock, self.guard)
@@ -80,6 +82,7 @@ class Trainer:
             pieces=lambda samples: micro_batches(samples, plan.accumulate, plan.samples_needed),
             check=self.guard.before_update,
             record=self.record,
+            before_rules=self.keep_norm,
         )
 
     @property
@@ -166,6 +169,11 @@ class Trainer:
         if self.parts.order_observes:
             self.parts.order.observe(batch.indices, losses)
 
+    def keep_norm(self) -> None:
+        """Keep the norm of the gradient that clipping, noise or decay is about to change, at the steps that show it."""
+        if self.change.needs_norm or self.evaluates_at(self.step + 1) or self.logs_at(self.step + 1):
+            self.norm = self.step + 1, norm_of(gradients_of(self.parameters))
+
     def constrain(self, objective: Objective) -> None:
         """Apply what holds after every update: decay that had to wait, proximal steps, max-norm."""
         objective.decay()
@@ -198,6 +206,7 @@ class Trainer:
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
         self.change.norm = saved["change_norm"]
         self.change.tensors = [tensor.to(self.plan.device) for tensor in saved["change"]]
+        self.norm = saved.get("norm")
         self.conclude_step()
 
     def end(self) -> None:
@@ -255,18 +264,26 @@ class Trainer:
         return self.state.stop is not None and self.state.stop[0] == "converged"
 
     def log(self) -> None:
-        """Show the step to the loggers, with its running means at log points."""
+        """Show the step to the loggers; at log points with the means since the one before, or since an evaluation that came later."""
         plan, step, progress = self.plan, self.step, self.progress
         progress.step, progress.lr = step, self.rates.lr
         progress.epoch = 1 + (step - 1) // plan.steps_per_epoch
         progress.values = None
-        if plan.log_every and step % plan.log_every == 0:
+        if self.logs_at(step):
             # between evaluations, the only place where the host waits for the device
             self.guard.read()
-            progress.values = {**self.running.means(), "grad_norm": self.grad_norm(), "lr": self.rates.lr}
+            progress.values = {
+                **self.running.take_recent(),
+                "grad_norm": self.grad_norm(),
+                "lr": self.rates.lr,
+            }
         self.loggers.stepped(progress)
         if progress.values is not None:
             self.loggers.tell("step_logged", {"step": float(step), **progress.values})
+
+    def logs_at(self, step: int) -> bool:
+        every = self.plan.log_every
+        return every is not None and step % every == 0
 
     def evaluates_at(self, step: int) -> bool:
         return step % self.plan.evaluate_every == 0 or step >= self.plan.total_steps
@@ -279,6 +296,7 @@ class Trainer:
             "gradients": [parameter.grad for parameter in self.parameters],
             "change": self.change.tensors,
             "change_norm": self.change.norm,
+            "norm": self.norm,
         }
         with self.interruptible():
             row = self.evaluated()
@@ -312,9 +330,13 @@ class Trainer:
         return self.validation.scores(self.step)
 
     def grad_norm(self) -> float:
-        """Return the norm of the last step's gradient, as it entered the update; NaN if that step was skipped."""
+        """Return the norm of the last step's gradient, before clipping, noise and decay; NaN if that step was skipped."""
         gradients = gradients_of(self.parameters)
-        return float(norm_of(gradients)) if gradients else math.nan
+        if not gradients:
+            return math.nan
+        # without rules for gradients nothing was kept, and the gradient is still that of the loss
+        step, norm = self.norm or (-1, None)
+        return float(norm if norm is not None and step == self.step else norm_of(gradients))
 
     def grown_loss(self, row: Mapping[str, float]) -> str:
         """Return that the training loss of an evaluation has grown so far that the run diverged; "" otherwise.

@@ -42,6 +42,7 @@ class Scene:
             pieces=lambda samples: pieces,
             check=lambda value, gradients, step: self.checked.append(float(value)),
             record=lambda batch, outputs, losses, total: self.recorded.append(len(losses)),
+            before_rules=lambda: None,
         )
         self.objective = Objective(Batch(self.inputs, self.targets, torch.arange(12)), 7, SCALE, self.terms)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from conftest import Run, run_folders
@@ -21,9 +23,13 @@ WHOLE_BATCH = ("dataset.limit=120", "batch_size=full", "optimizer=sgd", "lr=0.2"
                "early_stopping=none", "checkpoint.keep=9", "log.every_steps=1", "quiet=true", "threads=1")  # fmt: skip
 
 
-def parts_of(run: Run):
+def built(run: Run):
     catalogue = open_catalogue()
-    return build(saved.read(run.path, catalogue, []), Door(shipped_targets(catalogue), []))[0]
+    return build(saved.read(run.path, catalogue, []), Door(shipped_targets(catalogue), []))
+
+
+def parts_of(run: Run):
+    return built(run)[0]
 
 
 def whole(split):
@@ -53,8 +59,8 @@ def followed(request, tmp_path_factory):
         if "l2" in words:
             objective = loss + 0.25 * sum(p.square().sum() for p in model.parameters() if p.ndim > 1)
         norm = torch.cat([g.flatten() for g in torch.autograd.grad(objective, [*model.parameters()])]).norm()
-        if "clipping" in words:
-            norm = norm.clamp_max(0.2)
+        # the limit of 0.2 is below it: what is shown is the norm before clipping
+        assert "clipping" not in words or norm > 0.25
         accuracy = (logits.argmax(1) == batch.targets).double().mean()
         expected.append(
             {"train/loss": float(loss.detach()), "train/accuracy": float(accuracy), "grad_norm": float(norm)}
@@ -75,6 +81,72 @@ def test_log_points_show_the_same(followed):
         found = [(event.step, event.value) for event in accumulator.Scalars(f"steps/{tag}")]
         assert [step for step, _ in found] == [1, 2, 3, 4, 5]
         assert [value for _, value in found] == pytest.approx([row[key] for row in expected], rel=1e-4)
+
+
+RULES = [
+    *(
+        f"gradient_clipping regularization.gradient_clipping.mode={mode} regularization.gradient_clipping.limit=1e-3"
+        for mode in ("norm", "value", "adaptive")
+    ),
+    "gradient_noise regularization.gradient_noise.eta=1",
+    "weight_decay regularization.weight_decay.mode=coupled regularization.weight_decay.strength=5",
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_rule_for_gradients_changes_the_norm_of_the_first_step(train, rule):
+    usual = (
+        "dataset=iris",
+        "model.hidden=[8]",
+        "optimizer=sgd",
+        "steps=1",
+        "log.every_steps=1",
+        "quiet=true",
+    )
+    word, *keys = rule.split()
+    plain, ruled = train(*usual), train(*usual, f"regularization=[{word}]", *keys, "name=ruled")
+    assert ruled.rows[0]["grad_norm"] == plain.rows[0]["grad_norm"] > 0
+    assert ruled.best_weights.keys() == plain.best_weights.keys()
+    assert any(
+        not torch.equal(ruled.best_weights[name], plain.best_weights[name]) for name in plain.best_weights
+    )
+    logged = [
+        event
+        for event in map(json.loads, open(ruled.path / "events.jsonl"))
+        if event["event"] == "step_logged"
+    ]
+    assert [event["grad_norm"] for event in logged] == [plain.rows[0]["grad_norm"]]
+
+
+def losses_of_steps(run: Run) -> list[float]:
+    """Return the mean loss of each step's batch by plain torch, from the weights before it, which a checkpoint holds."""
+    parts, plan = built(run)[:2]
+    files = sorted(run.path.glob("checkpoints/step-*/weights.safetensors"))
+    losses = []
+    for step, before in enumerate([parts.model.state_dict(), *map(load_file, files[:-1])]):
+        parts.model.load_state_dict(before)
+        epoch, place = divmod(step, plan.steps_per_epoch)
+        index = parts.order.order(epoch)[place * plan.batch_size :][: plan.batch_size]
+        with torch.no_grad():
+            logits = parts.model(parts.train.inputs[index])
+            losses.append(float(F.cross_entropy(logits, parts.train.targets[index])))
+    return losses
+
+
+def test_a_log_point_is_the_mean_since_the_last_one_or_since_an_evaluation_that_came_later(train):
+    run = train("dataset=iris", "batch_size=27", "steps=10", "lr=0.5", "optimizer=sgd", "model.hidden=[20]", "log.every_steps=2",
+                "evaluation.every_steps=5", "checkpoint.every_steps=1", "checkpoint.keep=20", "early_stopping=none", "threads=1")  # fmt: skip
+    losses = losses_of_steps(run)
+    assert len(losses) == 10
+    # from this step up to the log point: after the evaluation at step 5 only one step is left for that at step 6
+    begins = {2: 0, 4: 2, 6: 5, 8: 6, 10: 8}
+    logged = [
+        event for event in map(json.loads, open(run.path / "events.jsonl")) if event["event"] == "step_logged"
+    ]
+    expected = {step: sum(losses[first:step]) / (step - first) for step, first in begins.items()}
+    assert {event["step"]: event["loss"] for event in logged} == pytest.approx(expected, rel=1e-5)
+    means = [sum(losses[:5]) / 5, sum(losses[5:]) / 5]
+    assert [row["train/loss"] for row in run.rows] == pytest.approx(means, rel=1e-5)
 
 
 def test_validation_is_that_of_the_weights_after_the_step(followed):

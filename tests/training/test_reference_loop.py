@@ -105,6 +105,7 @@ def reference(
             with torch.no_grad():
                 for w, k in zip(weights, kept, strict=True):
                     w.copy_(k)
+        own = norm(slopes).item()
         if recipe.clip:
             factor = min(1.0, LIMIT / (norm(slopes).item() + 1e-6))
             slopes = [g * factor for g in slopes]
@@ -122,7 +123,7 @@ def reference(
             with torch.no_grad():
                 validation = F.cross_entropy(model(parts.val.inputs.double()), parts.val.targets).item()
             row = {"step": t + 1, "lr": lr, "train/loss": losses / count, "val/loss": validation}
-            rows.append({**row, "grad_norm": norm(slopes).item()})
+            rows.append({**row, "grad_norm": own})
             losses, count = 0.0, 0
     return rows, {name: tensor.detach() for name, tensor in model.state_dict().items()}
 

@@ -579,7 +579,8 @@ class Plateau:
     An evaluation whose metric is NaN or inf is left out: it neither improves nor counts, and the run says so. Evaluations of
     the warm-up do not count either. The count of evaluations restarts after each change of s. The only schedule with a state:
     the trainer calls `observe` after each evaluation. Raises ValueError for mode=auto if the direction of the metric is
-    unknown.
+    unknown. Early stopping counts the evaluations of the same metric: with a patience that is not above this one it ends the
+    run before s changes, which is refused; the header names a patience that fits where the run is too short.
 
     Symbols: s = 1 at the start; best = metric at the last improvement
     Use: when the length of training is not known in advance.
@@ -619,7 +620,7 @@ class Plateau:
         # evaluations since the last improvement or change
         self.stale = 0
         self.changes = 0
-        self._warmup = span.warmup
+        self.warmup = span.warmup
         self._schedule = span.between(start, end, lambda step: self.factor**self.changes)
 
     def __call__(self, step: int) -> float:
@@ -632,7 +633,7 @@ class Plateau:
         if improves(metric, self.best, self.mode, self.min_delta):
             self.best, self.stale = metric, 0
             return
-        if step <= self._warmup:
+        if step <= self.warmup:
             return
         self.stale += 1
         if self.stale >= self.patience:

@@ -54,9 +54,9 @@ from dltrain.run.plan import (
     samples_for_batch_norm,
     steps_of_an_epoch,
 )
+from dltrain.run.plateaus import idle_plateaus
 from dltrain.run.rehearsal import rehearse
 from dltrain.run.source import differences_from
-from dltrain.schedules import Plateau
 from dltrain.seeding import Stream, derive, sample_positions
 from dltrain.text import counted, first_line
 from dltrain.training.cost import step_flops
@@ -132,7 +132,6 @@ def build(
                 *splits.spec.notes,
                 *unused,
                 *getattr(loss, "notes", ()),
-                *late(plateaus, plan),
                 *unobserved(config, order, plan),
                 *one_left(config, order, plan),
                 *beyond(config, door, plan),
@@ -178,6 +177,8 @@ def build(
         measures=objects,
     )
     check_metrics(parts)
+    notes = idle_plateaus(parts, plan, config, given)
+    parts.spec = replace(parts.spec, notes=(*parts.spec.notes, *notes))
     if trial:
         rehearse(parts, plan, config)
     return parts, plan
@@ -477,17 +478,6 @@ def _probe_like(parameter: Tensor) -> Tensor:
     probe = parameter.new_zeros(1).detach().requires_grad_()
     probe.grad = torch.zeros_like(probe)
     return probe
-
-
-def late(plateaus: list[Any], plan: Plan) -> tuple[str, ...]:
-    """Return a line where the run is too short for a plateau schedule to change anything."""
-    evaluations = -(-plan.total_steps // plan.evaluate_every)
-    # the first evaluation is an improvement, and after the last one there is no step
-    short = [p.patience for p in plateaus if isinstance(p, Plateau) and p.patience + 1 >= evaluations]
-    return tuple(
-        f"plateau  patience {count} changes nothing within {counted(evaluations, 'evaluation')}"
-        for count in short[:1]
-    )
 
 
 def unobserved(config: Config, order: Any, plan: Plan) -> tuple[str, ...]:

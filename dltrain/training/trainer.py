@@ -1,4 +1,7 @@
-"""The training loop, in the order of the mathematics."""
+"""The training loop, in the order of the mathematics.
+
+The file is long because a step and what is due after it share one state: the loop reads in one place, top to bottom.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import pytest
 from pyarrow import csv, parquet
 
 from dltrain.errors import UserError
+from dltrain.training.trainer import Trainer
 
 N = 60
 
@@ -188,6 +189,106 @@ def test_what_would_average_or_change_nothing(dltrain, workdir, capsys):
         capsys.readouterr().out.split()
     )
     assert dltrain(*typed, "schedule=plateau", "schedule.patience=2") == 0
+    assert "changes nothing" not in capsys.readouterr().out
+
+
+# seven evaluations of 9 steps each; an own count of those that may act: after the first, after the warm-up, before the last
+SHORT = (
+    "dataset=iris",
+    "batch_size=12",
+    "optimizer=momentum",
+    "early_stopping=none",
+    "quiet=false",
+    "logger=none",
+    "log.every_steps=1",
+)
+
+
+@pytest.mark.parametrize("group", ["schedule", "momentum_schedule"])
+@pytest.mark.parametrize(("warmup", "counting"), [(0, 5), (17, 5), (18, 4), (53, 1), (54, 0)])
+def test_a_plateau_acts_exactly_where_no_line_says_that_it_cannot(
+    dltrain, workdir, capsys, monkeypatch, group, warmup, counting
+):
+    """With a metric that never improves after the first evaluation."""
+    monkeypatch.setattr(Trainer, "validate", lambda self: {"loss": 1.0, "accuracy": 0.5})
+    for patience in {counting, counting + 1} - {0}:
+        keys = (f"{group}=plateau", f"{group}.patience={patience}", f"{group}.warmup_steps={warmup}")
+        rates = []
+        set_rates = Trainer.set_rates
+
+        def kept(self, set_rates=set_rates, rates=rates, group=group):
+            set_rates(self)
+            rates.append(
+                (self.parts.schedule if group == "schedule" else self.parts.momentum_schedule)(self.step)
+            )
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "set_rates", kept)
+            assert dltrain(*SHORT, *keys, "epochs=7", f"name=p{patience}") == 0
+        acted = len(set(rates[warmup:])) > 1
+        said = " ".join(capsys.readouterr().out.split())
+        assert acted == (patience <= counting)
+        assert (f"plateau patience {patience} changes nothing within 7 evaluations" in said) == (not acted)
+        cure = f"{group}.patience={counting}" if counting else "epochs="
+        assert acted or f"it may with {cure}" in said
+
+
+def test_the_length_that_a_line_names_lets_a_plateau_act_and_one_epoch_less_does_not(
+    dltrain, workdir, capsys
+):
+    keys = ("schedule=plateau", "schedule.patience=3", "schedule.warmup_epochs=2")
+    for epochs, silent in ((3, False), (5, False), (6, True)):
+        assert dltrain(*SHORT, *keys, f"epochs={epochs}", f"name=e{epochs}") == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("changes nothing" not in said) == silent
+        assert (
+            epochs != 3
+            or "3 evaluations, 2 of them in the warm-up, which do not count · it may with epochs=6" in said
+        )
+
+
+@pytest.mark.parametrize(
+    ("typed", "cure"),
+    [
+        ("schedule.patience=10", "schedule.patience=4 or early_stopping.patience=30"),
+        ("schedule.patience=12", "schedule.patience=4 or early_stopping.patience=36"),
+        ("early_stopping.patience=2", "schedule.patience=1 or early_stopping.patience=9"),
+        ("early_stopping.patience=1 schedule.patience=1", "early_stopping.patience=3"),
+        (
+            "early_stopping.patience=3 early_stopping.min_delta=0.1",
+            "schedule.patience=1 or early_stopping.patience=9",
+        ),
+    ],
+)
+def test_a_plateau_that_early_stopping_never_lets_act_is_refused(dltrain, workdir, typed, cure):
+    usual = ["dataset=iris", "schedule=plateau", "epochs=90", *typed.split()]
+    with pytest.raises(UserError, match="changes nothing: early stopping ends the run after") as error:
+        dltrain(*usual)
+    assert str(error.value).splitlines()[1] == f"Use {cure}"
+    for key in cure.split(" or "):
+        others = [word for word in usual if word.partition("=")[0] != key.partition("=")[0]]
+        assert dltrain(*others, key, "steps=1", "epochs=null", "quiet=true") == 0
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "schedule.patience=9",
+        "schedule.patience=10 schedule.metric=train/loss",
+        "schedule.patience=10 early_stopping.smoothing=0.5",
+        "schedule.patience=10 schedule.min_delta=0.1",
+        "schedule.patience=10 schedule.min_delta=0.1 early_stopping.min_delta=0.2",
+        "schedule.patience=10 averaging=swa",
+        "schedule.patience=10 early_stopping=none",
+    ],
+)
+def test_a_plateau_that_early_stopping_may_let_act_trains(dltrain, workdir, capsys, typed):
+    assert (
+        dltrain(
+            "dataset=iris", "schedule=plateau", "model=linear", "batch_size=full", "epochs=12", *typed.split()
+        )
+        == 0
+    )
     assert "changes nothing" not in capsys.readouterr().out
 
 

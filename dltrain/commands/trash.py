@@ -24,7 +24,8 @@ HELP = """
     nothing is replaced. A run that is training stays, and a sweep moves as a whole.
 
   --list [OUTPUT]     list the trash beside an output folder; by default, beside outputs
-  --empty [OUTPUT]    delete the whole trash beside an output folder permanently, with all that --list shows; asks first
+  --empty [OUTPUT]    delete the whole trash beside an output folder permanently, with all that --list shows; asks first,
+                      and keeps what comes meanwhile
   --yes               do not ask
   --json              one JSON document on standard output
 
@@ -119,15 +120,24 @@ def _status(entry: Entry) -> str:
 
 def delete(base: Path, sure: bool, as_json: bool, command: str) -> None:
     """Delete the trash, if the user is sure; `command` does not ask."""
-    paths = [str(trash / path) for trash in trashes(base) for path, _ in discarded(trash)]
-    what = counted(len(paths), "folder" if all(map(os.path.isdir, paths)) else "item")
-    if paths and not sure:
-        confirm(paths, what, command)
-    empty(base)
+    items = [trash / path for trash in trashes(base) for path, _ in discarded(trash)]
+    if items and not sure:
+        confirm([*map(str, items)], what_of(items), command)
+    # the kind of a deleted item cannot be looked at
+    folders = {item for item in items if item.is_dir()}
+    gone = empty(base, items)
     if as_json:
-        print_json({"deleted": paths})
-    else:
-        write(f"{what} deleted for good" if paths else "The trash is empty.")
+        print_json({"deleted": [*map(str, gone)]})
+        return
+    what = counted(len(gone), "folder" if {*gone} <= folders else "item")
+    left = sum(1 for trash in trashes(base) for _ in discarded(trash))
+    write(f"{what} deleted for good" if items else "The trash is empty.")
+    if left:
+        write(f"Left in the trash, since it came meanwhile: {counted(left, 'item')}")
+
+
+def what_of(items: Sequence[Path]) -> str:
+    return counted(len(items), "folder" if all(map(os.path.isdir, items)) else "item")
 
 
 def confirm(paths: Sequence[str], what: str, command: str) -> None:

@@ -11,7 +11,7 @@ import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -268,36 +268,92 @@ def discarded(trash: Path) -> Iterator[tuple[str, bool]]:
             is_folder = entry.is_dir(follow_symlinks=False)
             if path in above and is_folder:
                 waiting.append(path)
-            elif entry.name != CACHE:
+            elif entry.name != CACHE or is_folder:
                 yield path, path in runs and is_folder
 
 
-def empty(base: Path) -> None:
-    """Delete the trash of all output folders in a folder, for good, and the rest of an interrupted deletion.
+def empty(base: Path, listed: Iterable[Path] | None = None) -> list[Path]:
+    """Delete what lies in the trash of all output folders in a folder, for good, and the rest of an interrupted deletion.
 
-    Each is first renamed, so that nothing half-deleted can be restored. Links are deleted, not followed. Raises FolderInUse, and
-    deletes nothing, where a process trains in one.
+    Each item is first renamed, so that nothing half-deleted can be restored. Links are deleted, not followed. Returns what was
+    deleted. Raises FolderInUse, and deletes nothing, where a process trains in one.
+
+    Args:
+        listed: what to delete; None for all. What comes to the trash later stays
     """
     home, found = base / HOME, list(trashes(base))
+    everything = (trash / path for trash in found for path, _ in discarded(trash))
+    items = [*everything] if listed is None else [*listed]
     _check_unused(found)
-    renamed = {trash: home / f"{_DELETING}{secrets.token_hex(4)}" for trash in found}
-    for trash, away in renamed.items():
-        os.rename(trash, away)
+    if not home.is_dir() or home.is_symlink():
+        return []
+    away = home / f"{_DELETING}{secrets.token_hex(4)}"
+    renamed, kept = _rename_items(items, away)
+    rest = [entry for entry in os.scandir(home) if entry.name.startswith(_DELETING)]
+    folders = [Path(entry.path) for entry in rest if entry.is_dir(follow_symlinks=False)]
     try:
         # one may have been resumed meanwhile
-        _check_unused(list(renamed.values()))
+        _check_unused(folders)
     except FolderInUse:
-        for trash, away in renamed.items():
-            os.rename(away, trash)
+        for item, number in renamed.items():
+            _put_back(number, item)
+        with suppress(OSError):
+            away.rmdir()
         raise
-    if home.is_dir() and not home.is_symlink():
-        for entry in list(os.scandir(home)):
-            if entry.name.startswith(_DELETING) and entry.is_dir(follow_symlinks=False):
-                _delete(Path(entry.path))
+    for folder in folders:
+        _delete(folder)
+    for trash in found:
+        _remove_emptied(trash, [*renamed])
+    for folder in (home / "trash", home):
         with suppress(OSError):
-            (home / "trash").rmdir()
+            folder.rmdir()
+    if kept:
+        raise ResourceProblem(
+            f"{kept[0].filename} cannot be deleted ({kept[0].strerror}).\nThe rest is deleted. Its owner can delete it."
+        )
+    return list(renamed)
+
+
+def _rename_items(items: Sequence[Path], away: Path) -> tuple[dict[Path, Path], list[OSError]]:
+    """Move items of the trash into a new folder; return where they are now, and why others cannot be moved.
+
+    What is gone meanwhile, since it was restored, is left out, as is a folder that runs have come into.
+    """
+    if items:
+        away.mkdir()
+    renamed: dict[Path, Path] = {}
+    kept: list[OSError] = []
+    for number, item in enumerate(items):
+        target = away / str(number)
+        try:
+            os.rename(item, target)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            kept.append(error)
+            continue
+        is_folder = target.is_dir() and not target.is_symlink()
+        if is_folder and any(path and is_run for path, is_run in discarded(target)):
+            _put_back(target, item)
+        else:
+            renamed[item] = target
+    return renamed, kept
+
+
+def _put_back(source: Path, item: Path) -> None:
+    """Move an item back to its place in the trash."""
+    item.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(source, item)
+
+
+def _remove_emptied(trash: Path, items: Sequence[Path]) -> None:
+    """Remove the trash of an output folder, and the folders above its deleted items, where nothing is left in them."""
+    above = {parent for item in items for parent in item.parents if parent.is_relative_to(trash)}
+    for folder in sorted({trash, *above}, key=lambda path: len(path.parts), reverse=True):
         with suppress(OSError):
-            home.rmdir()
+            if [entry.name for entry in os.scandir(folder)] == [CACHE]:
+                (folder / CACHE).unlink()
+            folder.rmdir()
 
 
 def _check_unused(folders: Sequence[Path]) -> None:

@@ -635,6 +635,41 @@ def test_emptying_asks_for_a_word(run, dltrain, monkeypatch, capsys, answer, gon
     assert bool(where(run.name)) is not gone
 
 
+@pytest.mark.parametrize("answer", ["delete\n", None])
+def test_what_comes_to_the_trash_meanwhile_is_not_deleted(run, dltrain, monkeypatch, capsys, answer):
+    """Found by a hostile tester: what another process put into the trash while this one asked was deleted, too."""
+    again, late = make_run(Path("results/n") / stamp(1)), make_run(Path("results/n") / stamp(2))
+    beside = make_run(OUTPUT / "half/kept" / stamp(3))
+    package.trash(run, again)
+    Path(".dltrain/trash/outputs/half").mkdir()
+    capsys.readouterr()
+
+    def others(*rest):
+        package.restore(again)
+        package.trash(late, beside)
+        return answer
+
+    if answer:
+        terminal = io.StringIO()
+        terminal.isatty, terminal.readline = lambda: True, others
+        monkeypatch.setattr("sys.stdin", terminal)
+        assert dltrain("trash", "--empty") == 0
+        said = capsys.readouterr()
+        assert "3 folders deleted for good? Type delete:" in said.err
+        assert said.out == "1 folder deleted for good\nLeft in the trash, since it came meanwhile: 2 items\n"
+    else:
+        emptied = trash_verb.empty
+        monkeypatch.setattr(trash_verb, "empty", lambda *listed: (others(), emptied(*listed))[1])
+        assert dltrain("trash", "--empty", "--yes", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["deleted"] == [str(Path(".dltrain/trash", run).absolute())]
+    assert where(run.name) == []
+    assert again.is_dir()
+    for kept in (late, beside):
+        assert where(kept.name) == [Path(".dltrain/trash") / kept]
+        assert package.restore(kept) == [kept.absolute()]
+    assert not [*Path.cwd().glob(".dltrain/.deleting*")]
+
+
 def test_what_a_dying_process_left_in_the_trash_is_deleted_with_the_next(run, monkeypatch):
     package.trash(run)
     with monkeypatch.context() as patch:

@@ -59,7 +59,7 @@ def place_of(folder: Path) -> Place:
         raise CheckpointProblem(
             f"{folder} is a link: move what it leads to, {folder.readlink()}, by its own name."
         )
-    folder = Path(os.path.realpath(folder))
+    named, folder = Path(os.path.abspath(folder)), Path(os.path.realpath(folder))
     if (folder.parent / SWEEP_RECORD).is_file():
         raise CheckpointProblem(
             f"{folder} is a job of a sweep, whose ranking needs it. The whole sweep: {folder.parent}"
@@ -68,7 +68,7 @@ def place_of(folder: Path) -> Place:
         return shelved
     if len(folder.parts) < 4:
         raise CheckpointProblem(f"{folder} lies in no output folder: runs lie in OUTPUT/NAME/RUN.")
-    output = _output_of(folder)
+    output = _output_of(folder, named)
     return Place(output, folder.relative_to(output))
 
 
@@ -92,11 +92,11 @@ def check_not_shelved(folder: Path) -> None:
         )
 
 
-def _output_of(folder: Path) -> Path:
+def _output_of(folder: Path, named: Path) -> Path:
     """Return the output folder of a run: `outputs` here, or what is left of its path without its name.
 
-    The name is from the record of a run that may be a stranger's: of a run below the working folder, it leads to a folder
-    within that, or to one that is called `outputs`.
+    The name is from the record of a run that may be a stranger's: of a run below the working folder, or below what a link in
+    there leads to, it leads to a folder within that, or to one that is called `outputs`.
     """
     here = Path(os.path.realpath(OUTPUT))
     if folder != here and folder.is_relative_to(here):
@@ -110,11 +110,22 @@ def _output_of(folder: Path) -> Path:
         name = ()
     above = folder.parent.parts
     is_named = bool(name) and above[-len(name) :] == name and len(name) + 2 < len(above)
-    output, bottom = folder.parents[len(name) if is_named else 1], here.parent
-    if not folder.is_relative_to(bottom) or output.name == OUTPUT.name:
+    output = folder.parents[len(name) if is_named else 1]
+    if output.name == OUTPUT.name:
         return output
-    least = bottom / PurePath(*folder.parent.relative_to(bottom).parts[:1])
-    return output if output.is_relative_to(least) else least
+    bounds = [bound for bound in _bounds(folder, named, here.parent) if folder.is_relative_to(bound)]
+    return max([output, *bounds], key=lambda path: len(path.parts))
+
+
+def _bounds(folder: Path, named: Path, beside: Path) -> Iterator[Path]:
+    """Yield folders above which no output folder is looked for: the first ones in the working folder and beside `outputs`."""
+    here = Path.cwd()
+    for bottom in (beside, Path(os.path.realpath(here))):
+        if folder.is_relative_to(bottom):
+            yield bottom / PurePath(*folder.parent.relative_to(bottom).parts[:1])
+    if named.is_relative_to(here):
+        # a link to another disk
+        yield Path(os.path.realpath(here / PurePath(*named.parent.relative_to(here).parts[:1])))
 
 
 def _shelf(name: str) -> Shelf:

@@ -506,6 +506,31 @@ def test_a_record_does_not_choose_a_place_above_the_working_folder(
     assert package.archive(folder) == [workdir / moved]
 
 
+@pytest.mark.parametrize("link, run, name, output", [
+    # `outputs`, or the folder of the run, is a link to another disk
+    ("outputs", "home/proj/results/x/r1", "proj/results/x", "home/proj/results"),
+    ("outputs", "home/proj/results/x/r1", "home/proj/results/x", "home/proj/results"),
+    ("outputs", "store/disk/results/x/r1", "disk/results/x", "store/disk/results"),
+    ("outputs", "store/disk/outputs/x/r1", "disk/outputs/x", "store/disk/outputs"),
+    ("results", "store/disk/results/x/r1", "disk/results/x", "store/disk/results"),
+    ("results", "store/disk/results/x/r1", "store/disk/results/x", "store/disk/results"),
+    ("results", "store/disk/results/a/b/r1", "a/b", "store/disk/results"),
+])  # fmt: skip
+def test_nor_above_what_a_link_leads_to(workdir, monkeypatch, link, run, name, output):
+    """Found by a hostile tester: with `outputs` on another disk, a name decided where the runs beside it went."""
+    here, disk = workdir / "home/proj", workdir / "store/disk"
+    here.mkdir(parents=True)
+    (disk / link).mkdir(parents=True)
+    (here / link).symlink_to(disk / link)
+    folder = make_run(workdir / run, name=name)
+    monkeypatch.chdir(here)
+    typed = here / link / folder.relative_to(disk / link) if folder.is_relative_to(disk / link) else folder
+    below = folder.relative_to(workdir / output)
+    shelf = workdir / Path(output).parent / ".dltrain/archive" / Path(output).name
+    assert package.archive(typed) == [shelf / below]
+    assert package.restore(shelf / below) == [folder]
+
+
 def test_nothing_comes_back_through_a_link(run, tmp_path_factory):
     far = tmp_path_factory.mktemp("far")
     make_run(far / stamp(7))

@@ -213,10 +213,10 @@ def test_values_become_text_that_hydra_reads_back(value, text):
 )
 def test_values_become_text_that_yaml_reads_back(value):
     from dltrain.config.python_values import change_texts
-    from dltrain.config.saved import _read_value
+    from dltrain.config.saved import read_value
 
     (written,) = change_texts((), {"notes": value})
-    read = _read_value(written.partition("=")[2])
+    read = read_value(written.partition("=")[2])
     assert read == (1e-3 if value == "1e-3" else value)
 
 

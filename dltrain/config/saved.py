@@ -8,19 +8,18 @@ from __future__ import annotations
 import copy
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.types import ChoiceSweep
 
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, leaves
-from dltrain.config.compose import check_lr, parse, plain_value
+from dltrain.config.compose import check_lr
 from dltrain.config.grammar import check_encoding
 from dltrain.config.groups import OF_SWEEPS
-from dltrain.config.keys import ELSEWHERE, LENGTH, is_safe
+from dltrain.config.keys import LENGTH, is_safe
 from dltrain.config.schema import Config, to_config
 from dltrain.config.secrets import put, resolve
 from dltrain.config.validation import (
@@ -68,47 +67,6 @@ def flat(content: Mapping[str, Any]) -> dict[str, Any]:
     words = content.get("words")
     values = {key: value for key, value in leaves(content) if not key.startswith("words.")}
     return values | (dict(words) if isinstance(words, Mapping) else {})
-
-
-def contradicted(content: Mapping[str, Any], texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield what was asked of a run, `key=value`, where its saved configuration has another value, with that value.
-
-    Keys that a resumed run may change are left out, and values that the run replaces by others, such as auto. Of several values of
-    an axis, the configuration has one.
-    """
-    known = flat(content)
-    free = {*OVERLAYS, *LENGTH, *ELSEWHERE} - {"lr"}
-    last = {text.lstrip("+").partition("=")[0]: text for text in texts if not text.startswith("~")}
-    for key, text in last.items():
-        if key not in known or key in free or is_safe(key):
-            continue
-        try:
-            (asked,) = parse([text], None)
-        except UserError:
-            # `rerun` takes YAML that Hydra's grammar does not, such as %d/%m/%Y
-            continue
-        value = asked.value()
-        values = value.list if isinstance(value, ChoiceSweep) else [value]
-        if not any(_may_be(plain_value(value), known[key], key) for value in values):
-            yield text, known[key]
-
-
-def _may_be(asked: Any, now: Any, key: str) -> bool:
-    """Return whether a value of a saved configuration may be the one that was asked for."""
-    if key in GROUPS:
-        if not isinstance(asked, str | list):
-            # a pattern of words
-            return True
-        then, found = ([*names] if isinstance(names, list) else [names] for names in (asked, now))
-        return [name for name in then if name != "none"] == [name for name in found if name != "none"]
-    if isinstance(asked, list) and isinstance(now, list) and len(asked) == len(now):
-        return all(_may_be(one, other, "") for one, other in zip(asked, now, strict=True))
-    is_plain = isinstance(asked, bool | int | float) or (
-        isinstance(asked, str) and asked != "auto" and "${" not in asked
-    )
-    # what the run replaced: an expression, null, or a text that stands for a number
-    is_alike = isinstance(now, str) == isinstance(asked, str) and not isinstance(now, list | dict | None)
-    return not (is_plain and is_alike) or asked == now or (asked != asked and now != now)
 
 
 def dump(content: Any) -> str:
@@ -351,7 +309,7 @@ def set_value(content: dict[str, Any], text: str, table: dict[str, Any]) -> None
                 f"`{parent}` is {str(node)[:80]} in config.yaml; it must be keys with their values."
             )
     try:
-        node[last] = _read_value(value)
+        node[last] = read_value(value)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise UserError(
             f"`{text[:80]}` cannot be read: its value is not YAML.\nQuote it: {shlex.quote(f'{key}={_quoted(value)}')}"
@@ -364,7 +322,7 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _read_value(text: str) -> Any:
+def read_value(text: str) -> Any:
     """Parse a value as the command line does; YAML alone would read 1e-3 as a string, and refuse %d/%m/%Y."""
     value = text if text.startswith("%") else yaml.safe_load(text)
     try:

@@ -25,6 +25,7 @@ from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.groups import GROUPS
 from dltrain.config.keys import LENGTH, REPLICATES, is_safe
+from dltrain.config.repeated import compared
 from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
 from dltrain.data.prepare import fingerprint_of
@@ -58,6 +59,8 @@ FILES_SINCE_HASHES = ("data.json", EVENTS, CONFUSION, PER_CLASS)
 FACTS_SINCE_HASHES = frozenset(("metrics", "processor"))
 # what a summary holds of a run that has finished only
 OF_FINISHED = ("test", "objective", "best", "best_epoch")
+# overrides that are named as not compared
+MOST_OPEN = 5
 # files that loggers write, which are no records of results
 UNCOVERED = ("run.log", f"{EVENT_FILES}.*", EARLIER)
 
@@ -570,10 +573,10 @@ def configuration(records: Records, verdict: Verdict, config: Config | UserError
     if seed != config.seed:
         yield Finding("summary.json, seed", str(seed)[:80], f"{config.seed}, as in config.yaml")
     yield from _shown_configuration(records)
-    yield from _asked_for(records)
+    yield from _asked_for(records, verdict)
 
 
-def _asked_for(records: Records) -> Iterator[Finding]:
+def _asked_for(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare what the summary says was asked of the run, which is what somebody would repeat, with config.yaml."""
     said = records.summary
     overrides = said.get("overrides")
@@ -581,27 +584,46 @@ def _asked_for(records: Records) -> Iterator[Finding]:
     # a sweep chooses a word's equal for a job that it takes over, and the repetitions of its jobs
     left_out = (GROUPS if said.get("reused") else (), REPLICATES)
     saved_values = saved.load_bounded(records.path / "config.yaml")
+    command = said.get("command")
+    words = words_of_command(command)
+    options = [word for word in words if word.startswith("-")]
+    # a verb, such as rerun, and the folder of a run
+    has_paths = any("=" not in word for word in words if word not in options)
     for name, asked, free in (
         ("overrides", texts, left_out[0]),
-        ("command", keys_of_command(said.get("command")), (*left_out[0], *left_out[1])),
+        ("command", keys_of_command(command), (*left_out[0], *left_out[1])),
     ):
         kept = [text for text in asked if text.lstrip("+").partition("=")[0] not in free]
-        for text, now in saved.contradicted(saved_values, kept):
-            yield Finding(f"summary.json, {name}", text[:80], f"{str(now)[:80]}, the value in config.yaml")
-            return
+        several = name == "command" and not {"-m", "--multirun"}.isdisjoint(options)
+        found = list(compared(saved_values, kept, several, name == "command" and has_paths))
+        verdict.open += _first([f"{name}: {text[:80]} ({why})" for text, _, why in found if why], name)
+        for text, expected, _ in found:
+            if expected:
+                yield Finding(f"summary.json, {name}", text[:80], expected)
+                return
+    of_files = [option for option in options if option.startswith(("-c", "--config", "--exp"))]
+    verdict.open += _first(
+        [f"command: {option[:80]} (config.yaml does not say)" for option in of_files], "command"
+    )
+
+
+def _first(lines: list[str], name: str) -> list[str]:
+    more = [f"{name}: {len(lines) - MOST_OPEN} more"] if len(lines) > MOST_OPEN else []
+    return [*lines[:MOST_OPEN], *more]
+
+
+def words_of_command(command: object) -> list[str]:
+    """Return the words after the program of a command line of dltrain."""
+    try:
+        program, *words = split_command(command)
+    except ValueError:
+        return []
+    return words if program == "dltrain" else []
 
 
 def keys_of_command(command: object) -> list[str]:
     """Return the `key=value` of a command line of dltrain."""
-    try:
-        words = split_command(command)
-    except ValueError:
-        return []
-    return (
-        [word for word in words[1:] if "=" in word and not word.startswith("-")]
-        if words[:1] == ["dltrain"]
-        else []
-    )
+    return [word for word in words_of_command(command) if "=" in word and not word.startswith("-")]
 
 
 def _shown_configuration(records: Records) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -489,7 +490,14 @@ def test_words_that_contradict_the_keys_are_a_finding(small, words):
 @pytest.mark.parametrize("key, said", [
     ("overrides", ["dataset.val_fraction=0.3"]), ("overrides", ["optimizer=sgd"]), ("overrides", ["lr=0.5"]),
     ("overrides", ["lr=0.001", "model=linear", "lr=0.5"]), ("command", "dltrain lr=0.5"), ("command", "dltrain -m lr=0.1,0.5"),
-    ("command", "dltrain rerun outputs/a/b model=mlp"),
+    ("command", "dltrain rerun outputs/a/b model=mlp"), ("command", "dltrain -m lr=range(1,3)"),
+    ("command", "dltrain -m lr=interval(0.1,0.5)"), ("command", "dltrain -m optimizer=glob(s*)"), ("command", "dltrain lr=0.1,0.001"),
+    # found by a hostile tester: lists, functions, and keys that no configuration has were not compared
+    ("overrides", ["dataset.null_words=[a]"]), ("overrides", ["lr=[0.001]"]), ("overrides", ["lr=choice(0.001,0.5)"]),
+    ("overrides", ["lr=${oc.env:X}"]), ("overrides", ["lr=${batch_size}"]), ("overrides", ["experiment=evil"]), ("overrides", ["nothing=3"]),
+    ("overrides", ["trust=[payload]"]), ("overrides", ["--config-dir=payload"]), ("overrides", ["optimizer=glob(*)"]),
+    ("overrides", ["lr={a:1}"]), ("overrides", ["dataset={limit:3}"]), ("overrides", ["optimizer={lr:0.5}"]), ("overrides", ["lr='0.5'"]),
+    ("overrides", ["batch_size=0.5"]), ("overrides", ["dataset.target=5"]),
 ])  # fmt: skip
 def test_what_was_asked_is_what_the_configuration_holds(small, key, said):
     """Found by a hostile tester: whoever repeated the run, or used the best.yaml of its sweep, trained with other values."""
@@ -501,8 +509,10 @@ def test_what_was_asked_is_what_the_configuration_holds(small, key, said):
 
 @pytest.mark.parametrize("said", [
     {"overrides": ["epochs=9", "name=x", "quiet=false", "threads=7", "evaluation.test=true"]},
-    {"overrides": ["batch_size=auto", "lr=${oc.env:X,1}", "~dataset.limit", "nothing=3", "lr=", "lr=[", "lr=0.5,", "lr=1e-3"]},
+    {"overrides": ["batch_size=auto", "lr=${oc.env:X,1}", "~dataset.limit", "lr=", "lr=[", "lr=0.5,", "lr=1e-3"]},
     {"overrides": ["optimizer=adam", "regularization=none", "regularization=[]"], "command": "dltrain -m optimizer=glob(a*) lr=0.1,0.001"},
+    {"overrides": ["dataset={limit:null}", "trust=[]", "sweep.trials=3"], "command": "dltrain -m lr=interval(0.0001,0.1) new=3"},
+    {"overrides": ["seed=${seed}"], "command": "dltrain rerun outputs/S/1-lr=0.01"},
     {"overrides": ["optimizer=amsgrad"], "reused": "outputs/a/b"}, {"overrides": None}, {"overrides": 3}, {"overrides": [3, None]},
     {"command": "dltrain -m seed=7 sweep.seeds=2"}, {"command": "python train.py lr=9"}, {"command": "dltrain 'lr=9"}, {"command": 3},
 ])  # fmt: skip
@@ -511,6 +521,29 @@ def test_an_honest_run_is_not_accused_of_what_was_asked(small, said):
     rewrite(small / "summary.json", **said)
     manifest.write(small, manifest.covered(small))
     assert findings_of(small) == {}
+
+
+def test_what_is_long_or_in_no_record_is_said_to_be_open(small):
+    """Found by a hostile tester: a list of some thousand letters for each key took Hydra's parser minutes."""
+    lists = [f"{key}=[{'a,' * 60_000}a]" for key in yaml.safe_load((small / "config.yaml").read_text())]
+    rewrite(
+        small / "summary.json",
+        overrides=[*lists, f"~seed=[{'a,' * 300}]", "hydra.searchpath=[pkg://payload]"],
+        command="dltrain --config-dir=payload 'hydra.searchpath=[pkg://payload]'",
+    )
+    manifest.write(small, manifest.covered(small))
+    begun = time.process_time()
+    verdict = verify_run(small, open_catalogue(), data=False)
+    assert time.process_time() - begun < 5
+    assert verdict.findings == []
+    left = [line for line in verdict.open if line.startswith(("overrides:", "command:"))]
+    assert "overrides: hydra.searchpath=[pkg://payload] (config.yaml does not say)" in left
+    assert "command: hydra.searchpath=[pkg://payload] (config.yaml does not say)" in left
+    assert "command: --config-dir=payload (config.yaml does not say)" in left
+    assert sum(line.endswith("(too long to compare)") for line in left) == 3
+    rewrite(small / "summary.json", overrides=[*lists, "lr=0.5"])
+    manifest.write(small, manifest.covered(small))
+    assert findings_of(small) == {"summary.json, overrides": "lr=0.5"}
 
 
 def other_cell(column: str, value: str) -> Callable[[Path], None]:

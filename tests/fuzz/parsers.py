@@ -446,7 +446,7 @@ def parsers() -> dict[str, Parser]:
             0.2,
         ),
         "changes of a run": Parser(
-            seeds.CHANGES, change, (saved.set_value, saved._quoted, saved._read_value, check_value), 3
+            seeds.CHANGES, change, (saved.set_value, saved._quoted, saved.read_value, check_value), 3
         ),
         "YAML of a user": Parser(
             seeds.YAMLS,

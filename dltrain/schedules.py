@@ -591,7 +591,8 @@ class Plateau:
         metric: column of metrics.csv
         mode: whether lower (min) or higher (max) is better; auto follows the metric
         factor: multiplies s
-        patience: evaluations in a row without improvement
+        patience: evaluations in a row without improvement; fewer than those of early stopping of the same metric, which
+            ends the run before
         min_delta: change that an improvement must exceed, in the units of the metric
         start: multiple of lr at the start
         end: multiple of lr at s = 0

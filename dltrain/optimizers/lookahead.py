@@ -124,3 +124,7 @@ def ranger(
         foreach=True,
     )
     return Lookahead(inner, k, alpha)
+
+
+# as the class declares it
+vars(ranger).update(interval=Lookahead.interval)

@@ -502,11 +502,14 @@ def one_left(config: Config, order: Any, plan: Plan) -> tuple[str, ...]:
 
 
 def beyond(config: Config, door: Door, plan: Plan) -> tuple[str, ...]:
-    """Return lines on intervals that are longer than the run, so that nothing happens; a wrap names the key of its own as `interval`."""
+    """Return lines on intervals that are longer than the run, so that nothing happens; an optimizer or a wrap names its key as `interval`."""
     keys = {"log.every_steps": config.log.every_steps}
-    for word, node in config.wrap.items():
-        key = getattr(door.locate(node["_target_"], f"wrap.{word}"), "interval", "")
-        keys |= {f"wrap.{word}.{key}": node[key]} if key in node else {}
+    for place, node in {
+        "optimizer": config.optimizer,
+        **{f"wrap.{w}": n for w, n in config.wrap.items()},
+    }.items():
+        key = getattr(door.locate(node["_target_"], place), "interval", "")
+        keys |= {f"{place}.{key}": node[key]} if key in node else {}
     total = plan.total_steps
     return tuple(
         f"unused   {key}={value}: the run has {counted(total, 'step')}"

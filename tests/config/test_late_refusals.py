@@ -30,6 +30,8 @@ def test_an_idle_key_is_refused_before_the_first_trial(dltrain, data, monkeypatc
     "typed, says",
     [
         ("wrap=[lookahead] wrap.lookahead.k=9", "wrap.lookahead.k=9: the run has 2 steps"),
+        ("optimizer=ranger optimizer.k=3", "optimizer.k=3: the run has 2 steps"),
+        ("optimizer=ranger optimizer.k=2", ""),
         ("log.every_steps=3", "log.every_steps=3: the run has 2 steps"),
         ("wrap=[lookahead] wrap.lookahead.k=2 log.every_steps=2", ""),
     ],

@@ -110,7 +110,8 @@ class Patience(KeepBest):
             those of the best metric, by however little
         smoothing: weight of the previous average of the metric that patience compares; 0 disables it; the best weights are
             those of the best single evaluation
-        tolerance: smallest norm of an update, below which training stops as converged
+        tolerance: smallest norm of an update, below which training stops as converged; the small updates of a warm-up of lr
+            count, so that it must be below those of its first steps
     """
 
     _STATE = ("best", "best_step", "stop_reason", "reference", "stale", "average", "averaged", "not_finite")

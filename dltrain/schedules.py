@@ -483,6 +483,11 @@ def _cycle_edges(length: int, cycles: int, growth: float) -> list[int]:
             f"cycles is {cycles}; the schedule has {length} steps and each cycle must have one: lower cycles "
             "or train for more epochs"
         )
+    if cycles == length > 1:
+        raise Unfit(
+            f"cycles is {cycles}, and the schedule has {length} steps, one for each cycle, so that its value would never change.",
+            f"cycles={length // 2}",
+        )
     return edges
 
 

@@ -254,8 +254,29 @@ REFUSED = [
         r"cycles is 9; the schedule has 120 steps and each cycle must have one",
     ),
     ("triangular", {"cycles": 130}, r"cycles is 130; the schedule has 120 steps .*lower cycles"),
+    (
+        "triangular",
+        {"cycles": 120},
+        r"cycles is 120, .* one for each cycle, so that its value would never change",
+    ),
+    (
+        "cosine_restarts",
+        {"cycles": 20, "growth": 1.0, "warmup_steps": 100},
+        r"cycles is 20, and the schedule has 20 steps, one for each cycle",
+    ),
     ("Plateau", {"warmup_steps": 500}, r"warmup_steps is 500"),
 ]
+
+
+@pytest.mark.parametrize(("word", "keys"), [("triangular", {}), ("cosine_restarts", {"growth": 1.0})])
+def test_cycles_are_refused_exactly_where_no_step_differs(word, keys):
+    for steps in range(2, 9):
+        with pytest.raises(schedules.Unfit) as error:
+            getattr(schedules, word)(steps, EPOCH, cycles=steps, **keys)
+        fewer = {int(error.value.cure.removeprefix("cycles=")), *range(1, steps)}
+        for cycles in fewer:
+            value = getattr(schedules, word)(steps, EPOCH, cycles=cycles, **keys)
+            assert len({value(step) for step in range(steps)}) > 1
 
 
 @pytest.mark.parametrize(("word", "settings", "message"), REFUSED)

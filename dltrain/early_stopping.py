@@ -28,7 +28,8 @@ class KeepBest:
     Args:
         metric: column of metrics.csv, or gap for val/loss − train/loss
         mode: whether lower (min) or higher (max) is better; auto follows the metric
-        tolerance: smallest norm of an update, below which training stops as converged
+        tolerance: smallest norm of an update, below which training stops as converged; the small updates of a warm-up of lr
+            count, so that it must be below those of its first steps
     """
 
     def __init__(

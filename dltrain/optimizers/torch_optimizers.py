@@ -274,7 +274,7 @@ def momentum(
     Args:
         lr: step size
         momentum: factor of the previous v
-        dampening: reduces the weight of the new gradient
+        dampening: reduces the weight of the new gradient, except in the first step, where v = g
         weight_decay: λ of the penalty λ/2·‖w‖², whose gradient is added to g
     """
     return torch.optim.SGD(

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from dltrain.commands.resume import split_arguments, take_config_dir
 from dltrain.config import saved
+from dltrain.config.asked import left_out
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import Door, door_for_saved, foreign_words
 from dltrain.config.schema import Config
-from dltrain.errors import CheckpointProblem, FindingsFailure, UserError
+from dltrain.errors import CheckpointProblem, FindingsFailure, UserError, split_command
 from dltrain.storage.folder_names import SWEEP_RECORD, is_run, runs_in
+from dltrain.storage.summary import read_summary
 from dltrain.text import counted, show
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ Compares every record with its SHA-256, and the records with each other: rows, c
 reports, and the dataset where it is at hand. Exit code 10 with a line for each finding. What no hash can show is
 whether somebody rewrote all of them: dltrain reproduce RUN trains again.
 """
+# keys that are named
+MOST_UNSAID = 5
+OTHER = "config.yaml has other values than the present defaults"
 # what `words` of config.yaml must be
 OWN_KEYS = "the word whose keys config.yaml has"
 
@@ -109,7 +114,25 @@ def verify_run(path: Path, catalogue: Catalogue, data: bool, trust: Sequence[str
     verdict = verify(path, config, door, data)
     for word in words_of_others(path, catalogue):
         verdict.findings.append(Finding("config.yaml, words", word, OWN_KEYS))
+    if missing := unsaid(path, catalogue):
+        more = f" and {len(missing) - MOST_UNSAID} more" if len(missing) > MOST_UNSAID else ""
+        verdict.open.append(f"overrides: they leave out {', '.join(missing[:MOST_UNSAID])}{more} ({OTHER})")
     return verdict
+
+
+def unsaid(path: Path, catalogue: Catalogue) -> list[str]:
+    """Return what differs from the present defaults in a run that was begun by its overrides, which do not say so."""
+    try:
+        summary, content = read_summary(path), saved.load_bounded(path / "config.yaml")
+        program, *words = split_command(summary.get("command"))
+    except (UserError, OSError, ValueError):
+        return []
+    overrides = summary.get("overrides")
+    # `rerun RUN` has the values of another run, and an axis of a sweep may be a word's equal
+    is_begun = program == "dltrain" and not any("=" not in word and word[:1] != "-" for word in words)
+    if not is_begun or not isinstance(overrides, list) or summary.get("reused"):
+        return []
+    return left_out(content, list(map(str, overrides)), catalogue, str(summary.get("command")))
 
 
 def words_of_others(path: Path, catalogue: Catalogue) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dltrain.config.catalogue import OVERLAYS, Catalogue, Word, leaves, written
 from dltrain.config.groups import group_of
-from dltrain.config.keys import LENGTH, is_safe, keys_of
+from dltrain.config.keys import ELSEWHERE, LENGTH, is_safe, keys_of
 from dltrain.errors import UserError, split_command
 
 
@@ -158,6 +158,31 @@ def choices_of(
     content: config.yaml as plain data; command: that which began the run. Words that the catalogue does not have now have no
     defaults to compare with.
     """
+    return [choice for choice in _all_choices(content, overrides, catalogue, command) if choice.source]
+
+
+def left_out(
+    content: Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue, command: str = ""
+) -> list[str]:
+    """Return the words and keys of a saved configuration that differ from the present defaults, and that nobody chose.
+
+    Those that the words of the run choose, such as the model of a dataset, are left out, and those of the machine.
+    """
+    found = [choice for choice in _all_choices(content, overrides, catalogue, command) if not choice.source]
+    words = content.get("words")
+    chosen = words.items() if isinstance(words, dict) else ()
+    free = set(ELSEWHERE) - {"lr"}
+    for group, names in chosen:
+        for name in names if isinstance(names, list) else [names]:
+            if word := catalogue.words.get(group, {}).get(str(name)):
+                free |= {key for key in set_by(word, catalogue) if not key.startswith(f"{group}.")}
+    return [choice.key for choice in found if not _is_among(choice.key, frozenset(free))]
+
+
+def _all_choices(
+    content: Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue, command: str
+) -> list[Choice]:
+    """Return the choices, with an empty source where nobody made them: the default of the time was another one."""
     words = content.get("words")
     chosen = (
         {str(g): w if isinstance(w, list) else [w] for g, w in words.items()}
@@ -174,8 +199,7 @@ def _words(chosen: Mapping[str, list[Any]], sources: Sources, catalogue: Catalog
     for group, names in chosen.items():
         default = catalogue.default_words(group)
         if names != default and not (group in OVERLAYS and names in ([], ["none"])):
-            if source := sources.of_key(group):
-                yield Choice(group, _listed(names) or "none", _listed(default) or "none", source)
+            yield Choice(group, _listed(names) or "none", _listed(default) or "none", sources.of_key(group))
 
 
 def _keys(
@@ -202,8 +226,7 @@ def _keys(
             default = defaults[path]
             stated = "none: required" if default == "???" else written(default)
             source = sources.of_key(path) or ("automatic" if default is None else "")
-            if source:
-                yield Choice(path, written(value), stated, source)
+            yield Choice(path, written(value), stated, source)
 
 
 def _listed(names: Sequence[object]) -> str:

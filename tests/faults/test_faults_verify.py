@@ -546,6 +546,18 @@ def test_what_is_long_or_in_no_record_is_said_to_be_open(small):
     assert findings_of(small) == {"summary.json, overrides": "lr=0.5"}
 
 
+def test_what_the_overrides_leave_out_is_said_to_be_open(small):
+    """Found by a hostile tester: whoever repeats a run without its words and keys trains something else."""
+    assert "leave out" not in str(verify_run(small, open_catalogue(), data=False).open)
+    rewrite(small / "summary.json", overrides=[], command="dltrain")
+    manifest.write(small, manifest.covered(small))
+    verdict = verify_run(small, open_catalogue(), data=False)
+    (line,) = [line for line in verdict.open if "leave out" in line]
+    # the dataset chooses the model, `label` is the default target, and a resumed run may have another length
+    assert line.startswith("overrides: they leave out dataset, dataset.path (")
+    assert verdict.findings == []
+
+
 def other_cell(column: str, value: str) -> Callable[[Path], None]:
     """Return a forgery of the first row of results.csv."""
 

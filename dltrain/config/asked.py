@@ -13,6 +13,9 @@ from dltrain.config.groups import group_of
 from dltrain.config.keys import ELSEWHERE, LENGTH, is_safe, keys_of
 from dltrain.errors import UserError, split_command
 
+# the source of a value whose default is null, and that nobody chose
+AUTOMATIC = "automatic"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -168,7 +171,11 @@ def left_out(
 
     Those that the words of the run choose, such as the model of a dataset, are left out, and those of the machine.
     """
-    found = [choice for choice in _all_choices(content, overrides, catalogue, command) if not choice.source]
+    found = [
+        choice
+        for choice in _all_choices(content, overrides, catalogue, command)
+        if choice.source in ("", AUTOMATIC)
+    ]
     words = content.get("words")
     chosen = words.items() if isinstance(words, dict) else ()
     free = set(ELSEWHERE) - {"lr"}
@@ -225,7 +232,7 @@ def _keys(
         if path in defaults and value != defaults[path] and not follows:
             default = defaults[path]
             stated = "none: required" if default == "???" else written(default)
-            source = sources.of_key(path) or ("automatic" if default is None else "")
+            source = sources.of_key(path) or (AUTOMATIC if default is None else "")
             yield Choice(path, written(value), stated, source)
 
 

@@ -553,8 +553,8 @@ def test_what_the_overrides_leave_out_is_said_to_be_open(small):
     manifest.write(small, manifest.covered(small))
     verdict = verify_run(small, open_catalogue(), data=False)
     (line,) = [line for line in verdict.open if "leave out" in line]
-    # the dataset chooses the model, `label` is the default target, and a resumed run may have another length
-    assert line.startswith("overrides: they leave out dataset, dataset.path (")
+    # the dataset chooses the model, and a resumed run may have another length
+    assert line.startswith("overrides: they leave out dataset, dataset.path, dataset.target (")
     assert verdict.findings == []
 
 

@@ -38,6 +38,9 @@ class GrowingFile:
         before = self.file.stat().st_size if self.file.is_file() else 0
         try:
             with open(self.file, "a", encoding="utf-8") as stream:
+                # whoever takes over the folder puts another file in its place, and lines go to the former one
+                if not self._may_write():
+                    return
                 stream.write(text)
             self.lines.add(text)
             self._waiting = []

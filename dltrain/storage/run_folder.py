@@ -60,7 +60,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.problems: list[str] = []  # what could not be written; the run is `degraded`, not lost
         self._columns: list[str] = []
-        self._rows = GrowingFile(path / METRICS, self.note_problem)
+        self._rows = GrowingFile(path / METRICS, self.note_problem, self.is_ours)
         self.events = EventLog(path, self.note_problem, self.is_ours)
         self._saved_steps: list[int] = []  # checkpoints whose event is to be written
         self._hashes: dict[str, str] = {}  # of large files, from the time when they were written

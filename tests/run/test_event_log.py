@@ -127,6 +127,26 @@ def test_a_full_disk_keeps_events_waiting_and_no_half_line(log, monkeypatch):
     assert [e["step"] for e in list(read_events(file.parent))] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("after", [1, 2])
+def test_no_line_goes_to_a_file_of_a_process_that_took_over(tmp_path, after):
+    """Found by a hostile tester: a process that was stopped between its check and the writing damaged a finished run."""
+    file, looked = tmp_path / "metrics.csv", []
+    file.write_text("ours\n")
+
+    def may_write() -> bool:
+        looked.append(file.read_text() == "ours\n")
+        if len(looked) == after:
+            (tmp_path / "new").write_text("theirs\n")
+            (tmp_path / "new").replace(file)
+        return looked[-1]
+
+    growing = growing_file.GrowingFile(file, pytest.fail, may_write)
+    growing.add("late\n")
+    growing.write()
+    assert file.read_text() == "theirs\n"
+    assert looked == [True, after == 2]
+
+
 def test_steps_wait_for_a_second_at_most(log, monkeypatch):
     log, file, _ = log
     log.add("step_logged", 1)

@@ -2,6 +2,8 @@
 
 A folder OUTPUT/NAME/RUN moves to .dltrain/SHELF/OUTPUT/NAME/RUN beside OUTPUT in one rename, so that it is in exactly one
 place whenever the process dies. Nothing is copied, replaced or followed through a link.
+
+The file is long because one rule says where a run lies, moves to and may be deleted.
 """
 
 from __future__ import annotations

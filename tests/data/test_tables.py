@@ -894,6 +894,43 @@ def test_a_word_that_a_file_calls_missing_recodes_no_level_of_the_training(tmp_p
     assert any("'b': a value of the training in columns of text" in note for note in found.notes)
 
 
+def decimal_contract(tmp_path: Path) -> Contract:
+    rows = {
+        "amount": [f"{i},{i % 1000:03}" for i in range(1, 81)],
+        "x": [f"0,{i}" for i in range(1, 81)],
+        "y": list("ab" * 40),
+    }
+    return contract_of(
+        prepare(
+            csv(save(tmp_path / "t.csv", rows, ";"), "y"), normalize="none", val_fraction=0, test_fraction=0
+        )
+    )
+
+
+def test_the_decimal_mark_of_the_training_is_kept_whatever_stands_in_a_small_file(tmp_path: Path) -> None:
+    """Found by a data scientist: beside one odd text, `1,234` was read as 1234 without a word."""
+    contract = decimal_contract(tmp_path)
+    rows = {"amount": ["1,234", "2,468", "abc", "13,51"], "x": ["0,5", "0,1", "0,25", "0,7"]}
+    found = contract.encode_table(
+        read(Path(save(tmp_path / "u.csv", rows, ";")), "auto"), False, tolerant=True
+    )
+    assert found.inputs[:, 0].tolist() == pytest.approx([1.234, 2.468, 13.51])
+    rows["amount"][3] = "17.25"
+    table = read(Path(save(tmp_path / "v.csv", rows, ";")), "auto")
+    with pytest.raises(DataError, match="dataset.decimal=comma, or dataset.decimal=point"):
+        contract.encode_table(table, False, tolerant=True)
+    found = contract.encode_table(table, False, decimal="comma", tolerant=True)
+    assert found.inputs[:, 0].tolist() == pytest.approx([1.234, 2.468])
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_decimal_commas_in_every_column_are_no_separators(tmp_path: Path, mark: str) -> None:
+    """Found by a data scientist: n columns have n commas a row, and n − 1 separators."""
+    rows = {f"c{k}": [f"{i},{k}5" for i in range(60)] for k in range(3)}
+    table = read(Path(save(tmp_path / "t.csv", rows, mark)), "auto")
+    assert list(table.columns) == ["c0", "c1", "c2"] and len(table) == 60
+
+
 def test_rules_name_their_features() -> None:
     from dltrain.data.tables.rules import Format
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -490,7 +490,11 @@ def _parts(file: _Text) -> Iterator[bytes]:
 def _separator(text: str, delimiter: str) -> tuple[str, tuple[str, ...]]:
     """Return the separator and what to show of it; `auto` takes the one that cuts the first lines most evenly."""
     if delimiter == "auto":
-        found = max(_DETECTED, key=lambda mark: _columns_cut(text, mark))
+        cuts = {mark: _columns_cut(text, mark) for mark in _DETECTED}
+        # commas of which the header has none are decimal commas, where another mark cuts the header as it does the rows
+        if cuts[","].first == 1 and any(cut.first == cut.width > 1 for cut in cuts.values()):
+            del cuts[","]
+        found = max(cuts, key=lambda mark: cuts[mark].score)
         return found, () if found == "," else (f"separator: {SHOWN[found]}",)
     mark = SEPARATORS.get(delimiter, delimiter)
     if len(mark) != 1:
@@ -500,8 +504,16 @@ def _separator(text: str, delimiter: str) -> tuple[str, tuple[str, ...]]:
     return mark, ()
 
 
-def _columns_cut(text: str, mark: str) -> float:
-    """Return the number of columns that most of the first 200 rows have, times the share of these rows."""
+class _Cut(NamedTuple):
+    """How a mark cuts the first rows: fields of the first row, fields of most rows, and how well it does."""
+
+    first: int
+    width: int
+    score: float
+
+
+def _columns_cut(text: str, mark: str) -> _Cut:
+    """Return how a mark cuts the first 200 rows; the score is the columns that most of them have, times the share of these rows."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, skipinitialspace=True)
     widths: list[int] = []
     try:
@@ -510,11 +522,11 @@ def _columns_cut(text: str, mark: str) -> float:
             if len(widths) == 200:
                 break
     except csv.Error:
-        return 0.0
+        return _Cut(0, 0, 0.0)
     if not widths:
-        return 0.0
+        return _Cut(0, 0, 0.0)
     width, rows = Counter(widths).most_common(1)[0]
-    return (width - 1) * (rows / len(widths)) ** 3
+    return _Cut(widths[0], width, (width - 1) * (rows / len(widths)) ** 3)
 
 
 def _named(names: list[str]) -> list[str]:

@@ -117,7 +117,8 @@ class DecimalMarks:
         if self.given:
             return
         for name, column in coded.items():
-            if _holds_marks(column, reading):
+            # of a column that had numbers in the training, few may be left in a small file
+            if name in self._known or _holds_marks(column, reading):
                 self._look(name, bare(column.texts))
         if table.separator == ";" or "," in self._known.values():
             for name in plain:
@@ -161,6 +162,8 @@ class DecimalMarks:
             self._look_at_both(name, evidence)
         elif evidence.comma or evidence.point:
             self.shown[name] = "," if evidence.comma else "."
+            if evidence.either and self._known.get(name, self.shown[name]) != self.shown[name]:
+                raise self._two_readings(name, evidence)
         elif evidence.either:
             self.unclear[name] = evidence.either
 
@@ -178,6 +181,15 @@ class DecimalMarks:
         raise DataError(
             f"column {name!r} of {self._table.path} has {evidence.comma!r} and {evidence.point!r}: one of them has a decimal "
             f"comma, the other a decimal point;\nwrite the numbers alike{cure}"
+        )
+
+    def _two_readings(self, name: str, evidence: MarkEvidence) -> DataError:
+        """Return the refusal of a column with another mark than in the training, and a number such as 1,234 that fits both."""
+        mark = self.shown[name]
+        return DataError(
+            f"column {name!r} of {self._table.path} has {evidence.comma or evidence.point!r}, with a decimal {_WORDS[mark]}, and "
+            f"{evidence.either!r}, which is another number by the decimal {_WORDS[self._known[name]]} of the training;\nsay which it is: "
+            f"dataset.decimal={_WORDS[self._known[name]]}, or dataset.decimal={_WORDS[mark]}"
         )
 
     def _look_at_plain(self, name: str) -> None:

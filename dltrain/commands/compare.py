@@ -207,7 +207,7 @@ def page(found: Comparison) -> Iterator[str]:
     yield ""
     for text in (*found.conclusion, *found.notes):
         # a command is copied, so its line is not broken
-        if text.startswith("dltrain "):
+        if text.startswith(("dltrain ", "for seed in ")):
             yield f"  {one_line(text)}"
             continue
         sentence = text[:1].upper() + text[1:] if text.startswith(("one run", "at most")) else text

@@ -66,9 +66,10 @@ def check_asked(catalogue: Catalogue, arguments: list[str]) -> None:
     values = {_option(arguments, "--config-dir", "-cd"), _option(arguments, "--config-name", "-cn")}
     for text in arguments:
         if "=" not in text and not text.startswith("-") and text not in known and text not in values:
-            raise UserError(
-                f"`{text}` is no group, knob or verb.{nearest(text, known)} `dltrain --help` lists them all."
-            )
+            hint = nearest(text, (*known, "train"))
+            if text == "train" or "`train`" in hint:
+                hint = " Training has no verb: dltrain."
+            raise UserError(f"`{text}` is no group, knob or verb.{hint} `dltrain --help` lists them all.")
 
 
 def _option(arguments: list[str], *names: str) -> str | None:

@@ -489,6 +489,7 @@ def test_the_file_of_a_word_in_the_wrong_place(workdir, monkeypatch, file, folde
 
 
 FLAGS = {
+    "train --help": "`train` is no group, knob or verb. Training has no verb: dltrain.",
     "optimiser --help": "`optimiser` is no group, knob or verb. Did you mean `optimizer`?",
     "--help evalute": "`evalute` is no group, knob or verb. Did you mean `evaluate`?",
     "--lr 0.1": "There is no option --lr. Write lr=0.1.",

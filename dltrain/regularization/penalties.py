@@ -141,7 +141,8 @@ def l1(
     is the fraction of exact zeros in the weights that are evaluated; an average of sparse weights has few.
 
     Symbols: λ = strength; μ the momentum of a heavy ball or of Nesterov
-    Use: proximal gives exact zeros, the subgradient only small weights.
+    Use: proximal gives exact zeros, the subgradient only small weights; beside gradient_clipping the subgradient, which is
+        clipped with the loss, as the threshold is not.
     Defaults: 1e-4, which makes a small network sparse without a large loss of accuracy.
     Paper: Tibshirani 1996; Daubechies et al. 2004, arXiv:math/0307152 (soft thresholding)
     Lecture: L0 L3

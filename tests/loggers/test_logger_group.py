@@ -89,9 +89,14 @@ def test_events_are_those_of_the_run(train, own):
     (started,), (ended,) = lines(run, "started"), lines(run, "ended")
     assert lines(run, "evaluated") == run.rows
     assert [row["step"] for row in lines(run, "step")] == list(range(1, 10))
-    # the mean of an epoch is that of its last log point
-    last = [row for row in lines(run, "step") if row["step"] in {row["step"] for row in run.rows}]
-    assert [row["loss"] for row in last] == [row["train/loss"] for row in run.rows]
+    # the mean over the samples of an epoch is that of its steps
+    count = json.loads((run.path / "data.json").read_text())["sizes"]["train"]
+    sizes = [min(64, count - start) for start in range(0, count, 64)]
+    losses = [row["loss"] for row in lines(run, "step")]
+    for epoch, row in enumerate(run.rows):
+        own_losses = losses[epoch * len(sizes) : (epoch + 1) * len(sizes)]
+        mean = sum(size * loss for size, loss in zip(sizes, own_losses, strict=True)) / count
+        assert row["train/loss"] == pytest.approx(mean, rel=1e-5)
     assert started["config"] == yaml.safe_load((run.path / "config.yaml").read_text())
     assert ended["test/loss"] == run.summary["test"]["loss"] and ended["status"] == "completed"
     assert not events_of(run.path)

@@ -23,7 +23,7 @@ ROWS = [
     ("epochs=5 schedule=multistep schedule.unit=epochs schedule.milestones=[3,9]", r"milestones holds 9 \(unit=epochs\), step 189 of 105",
      2, "epochs=2 schedule=multistep schedule.unit=epochs schedule.milestones=[1]"),
     ("steps=5 schedule=cosine_restarts schedule.cycles=9", r"cycles is 9; the schedule has 5 steps", 2,
-     "schedule=cosine_restarts schedule.cycles=2"),
+     "schedule=cosine_restarts schedule.cycles=1"),
     ("steps=5 schedule=triangular schedule.cycles=9", r"cycles is 9; the schedule has 5 steps", 2, "schedule=triangular schedule.cycles=1"),
     ("epochs=3 schedule=cosine schedule.warmup_epochs=4", r"warmup_epochs is 4, which takes 84 steps; the run has 63", 2,
      "epochs=2 schedule=cosine schedule.warmup_epochs=1"),

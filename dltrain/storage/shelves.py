@@ -21,7 +21,7 @@ from typing import Literal
 
 from dltrain.errors import CheckpointProblem, FolderInUse, ResourceProblem, typed
 from dltrain.storage.folder_names import OUTPUT, SWEEP_RECORD
-from dltrain.storage.index import CACHE, is_named, scan
+from dltrain.storage.index import CACHE, CONFIG, SUMMARY, is_named, scan
 from dltrain.storage.lock import Lock, is_held
 from dltrain.storage.summary import read_json
 
@@ -308,10 +308,11 @@ def empty(base: Path, listed: Iterable[Path] | None = None) -> list[Path]:
         # one may have been resumed meanwhile
         _check_unused(folders)
     except FolderInUse:
-        for item, number in renamed.items():
-            _put_back(number, item)
+        for item, target in renamed.items():
+            _put_back(target, item)
         with suppress(OSError):
-            away.rmdir()
+            for folder in (*away.iterdir(), away):
+                folder.rmdir()
         raise
     for folder in folders:
         _delete(folder)
@@ -337,7 +338,9 @@ def _rename_items(items: Sequence[Path], away: Path) -> tuple[dict[Path, Path], 
     renamed: dict[Path, Path] = {}
     kept: list[OSError] = []
     for number, item in enumerate(items):
-        target = away / str(number)
+        # by its own name, which a message may show
+        target = away / str(number) / item.name
+        target.parent.mkdir()
         try:
             os.rename(item, target)
         except FileNotFoundError:
@@ -346,7 +349,10 @@ def _rename_items(items: Sequence[Path], away: Path) -> tuple[dict[Path, Path], 
             kept.append(error)
             continue
         is_folder = target.is_dir() and not target.is_symlink()
-        if is_folder and any(path and is_run for path, is_run in discarded(target)):
+        is_plain = is_folder and not any(
+            os.path.lexists(target / name) for name in (CONFIG, SUMMARY, SWEEP_RECORD)
+        )
+        if is_plain and any(path and is_run for path, is_run in discarded(target)):
             _put_back(target, item)
         else:
             renamed[item] = target

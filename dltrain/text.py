@@ -18,7 +18,8 @@ _FORMULA = re.compile(r"\s*[=@]|\s*[+-](?!\s*[\d.]+(e[+-]?\d+)?\s*$|inf$|nan$|$)
 _WORD = re.compile(r"\S+")
 # half a letter of UTF-16, or a byte of a file name that is no UTF-8
 _FOREIGN = re.compile("[\ud800-\udfff]")
-_LONG = 200  # letters of a value
+LONG = 200  # letters of a value, or of a name that is compared with others
+LIKE = 0.6  # least likeness of two names, as difflib measures it, of which one may be meant by the other
 _MOST = 2000  # letters of a line
 _AFTER = "`'\"),.;:"  # marks that may follow a value
 _SEPARATORS = "\u2028\u2029"
@@ -32,7 +33,7 @@ def shown(text: str) -> str:
     """
     if not text.isprintable():
         text = "".join(letter if _is_harmless(letter) else _escaped(letter) for letter in text)
-    if len(text) <= _LONG:
+    if len(text) <= LONG:
         return text
     lines = (_WORD.sub(_cut, line) for line in text.split("\n"))
     return "\n".join(line if len(line) <= _MOST else f"{line[:_MOST]}…" for line in lines)
@@ -80,14 +81,14 @@ def is_foreign(text: str) -> bool:
     return _FOREIGN.search(text) is not None
 
 
-def close(name: str, known: Iterable[str], most: int = 1, least: float = 0.6) -> list[str]:
+def close(name: str, known: Iterable[str], most: int = 1, least: float = LIKE) -> list[str]:
     """Return the known names that are most similar to a name, the closest first; none of more letters than a word has.
 
     >>> close("adma", ["adam", "sgd"]), close("a" * 300, ["a" * 300])
     (['adam'], [])
     """
     # difflib takes the square of the length, and names may come from outside
-    short = [other for other in known if len(other) <= _LONG] if len(name) <= _LONG else []
+    short = [other for other in known if len(other) <= LONG] if len(name) <= LONG else []
     return difflib.get_close_matches(name, short, n=most, cutoff=least)
 
 
@@ -99,7 +100,7 @@ def first_line(text: object) -> str:
 def _cut(match: re.Match[str]) -> str:
     """Return a value; the beginning of a long one, and the punctuation after it, of at most three marks."""
     value = match[0]
-    if len(value) <= _LONG:
+    if len(value) <= LONG:
         return value
     # a search from the left would take the square of a value of marks
     end = value[-3:]

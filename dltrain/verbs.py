@@ -12,9 +12,12 @@ completed with run folders and files, FOLDER with folders; `RUN…` takes severa
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+from dltrain.errors import nearest
 
 _FIRST_LINE = re.compile(r'"""`dltrain (?P<usage>(?P<name>[\w-]+)[^`]*)`: (?P<about>.+?)\.?(?:""")?\n')
 
@@ -60,6 +63,11 @@ def verbs() -> dict[str, Verb]:
         (file for folder in folders or () for file in Path(folder).glob("*.py")), key=lambda f: f.name
     )
     return {verb.name: verb for file in files if (verb := _verb_of(file)) is not None}
+
+
+def means_training(text: str, known: Iterable[str]) -> bool:
+    """Return whether a word stands for `train`, which is no verb, rather than for one of the known ones."""
+    return text == "train" or "`train`" in nearest(text, (*known, "train"))
 
 
 def _verb_of(file: Path) -> Verb | None:

@@ -31,7 +31,7 @@ HELP = """
 Examples
   dltrain check
   dltrain check dataset=csv dataset.path=house.csv dataset.target=price
-  dltrain check model=cnn optimizer=momentum loss=focal
+  dltrain check model=cnn optimizer=momentum loss=bce
 """
 
 if TYPE_CHECKING:

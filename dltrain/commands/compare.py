@@ -180,7 +180,7 @@ def document_of(found: Comparison, files: Sequence[Path] = ()) -> dict[str, Any]
 
 def page(found: Comparison) -> Iterator[str]:
     """Yield the table and the conclusions from it."""
-    from dltrain.sweep.outcome.groups import data_names
+    from dltrain.sweep.outcome.groups import COMMANDS, data_names
 
     groups = found.groups
     arrow = listing.ARROWS[found.mode]
@@ -207,7 +207,7 @@ def page(found: Comparison) -> Iterator[str]:
     yield ""
     for text in (*found.conclusion, *found.notes):
         # a command is copied, so its line is not broken
-        if text.startswith(("dltrain ", "for seed in ")):
+        if text.startswith(COMMANDS):
             yield f"  {one_line(text)}"
             continue
         sentence = text[:1].upper() + text[1:] if text.startswith(("one run", "at most")) else text

@@ -13,7 +13,7 @@ from dltrain.commands.launch import BACKEND, LAUNCH, as_launch
 from dltrain.config.catalogue import GROUPS, LIST_GROUPS, OVERLAYS, Catalogue, Param
 from dltrain.config.groups import BY_NAME
 from dltrain.config.search_path import catalogue_dir, user_dirs
-from dltrain.verbs import verbs
+from dltrain.verbs import means_training, verbs
 
 EXAMPLES = (
     ("dltrain", "the default: digits, a small MLP, Adam, early stopping; takes seconds"),
@@ -66,9 +66,7 @@ def check_asked(catalogue: Catalogue, arguments: list[str]) -> None:
     values = {_option(arguments, "--config-dir", "-cd"), _option(arguments, "--config-name", "-cn")}
     for text in arguments:
         if "=" not in text and not text.startswith("-") and text not in known and text not in values:
-            hint = nearest(text, (*known, "train"))
-            if text == "train" or "`train`" in hint:
-                hint = " Training has no verb: dltrain."
+            hint = " Training has no verb: dltrain." if means_training(text, known) else nearest(text, known)
             raise UserError(f"`{text}` is no group, knob or verb.{hint} `dltrain --help` lists them all.")
 
 

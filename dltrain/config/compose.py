@@ -37,7 +37,7 @@ from dltrain.config.values import check_value, fits_rule, refuse_value, spread
 from dltrain.config.yaml_files import read_yaml
 from dltrain.errors import UserError, in_quotes, listing, nearest, typed
 from dltrain.text import close, say
-from dltrain.verbs import verbs
+from dltrain.verbs import means_training, verbs
 
 CONFIG_NAME = "config"
 # of shipped files, in Hydra's search path
@@ -499,10 +499,13 @@ def _form_hint(overrides: list[str], number: int) -> str:
     if match := re.fullmatch(r"([a-z_.]+):\s*(\S+)", text):
         return f" Write {match[1]}={match[2]}."
     rest = typed(*(other for other in overrides if other != text))
-    hint = nearest(text, (*verbs(), "train", "--help", "--multirun", "--cfg"))
-    if text == "train" or "`train`" in hint:
+    known = (*verbs(), "--help", "--multirun", "--cfg")
+    if means_training(text, known):
         return f" Training has no verb: {rest}."
-    return hint or f" An override is the key, `=` and the value; the verbs are {', '.join(verbs())}."
+    return (
+        nearest(text, known)
+        or f" An override is the key, `=` and the value; the verbs are {', '.join(verbs())}."
+    )
 
 
 def values_of(override: Override) -> list[Any]:

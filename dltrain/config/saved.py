@@ -1,6 +1,6 @@
 """The configuration in a run folder: written completely, read as plain data.
 
-The file is long because what is written, read, changed and compared is one format.
+The file is long because what is written, read and changed is one format.
 """
 
 from __future__ import annotations

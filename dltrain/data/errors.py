@@ -5,16 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from dltrain.text import close
+from dltrain.text import LIKE, LONG, close
 
 # broken samples that a message names
 _NAMED = 10
-# least similarity of two names, as difflib measures it, of which one may be meant by the other
-_CLOSE = 0.6
 # names that a list in a message shows, and pairs of names that are compared letter by letter, in about half a second
 SHOWN, _PAIRS = 8, 20_000
-# letters of a name that is compared so: difflib takes the square of the length
-_LONGEST = 200
 
 # first word of the notes on columns without any value of the training: their rows are predicted, with exit code 3
 FOREIGN = "foreign"
@@ -70,7 +66,7 @@ def renamed(missing: Sequence[str], others: Sequence[str]) -> str:
     taken = set(found.values())
     left = [other for other in others if other not in taken]
     for ratio, name, other in _by_likeness(rest, left if len(rest) * len(left) <= _PAIRS else ()):
-        if ratio >= _CLOSE and name not in found and other not in taken:
+        if ratio >= LIKE and name not in found and other not in taken:
             found[name] = other
             taken.add(other)
     told = [f"{found[name]!r} for {name!r}" for name in missing if name in found]
@@ -83,7 +79,7 @@ def _by_likeness(names: Sequence[str], others: Sequence[str]) -> list[tuple[floa
         (difflib.SequenceMatcher(None, _letters(name), _letters(other)).ratio(), name, other)
         for name in names
         for other in others
-        if max(len(name), len(other)) <= _LONGEST
+        if max(len(name), len(other)) <= LONG
     ]
     return sorted(pairs, key=lambda pair: -pair[0])
 

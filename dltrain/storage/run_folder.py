@@ -102,8 +102,8 @@ class RunFolder:
             writer.writerow(self._columns)
         if late := row.keys() - self._columns:
             self.note_problem(
-                f"metrics.csv has no column {some(sorted(late), 3)}: its first row names the columns, so that a diagnostic or "
-                "metric must give all of its own at every evaluation, nan where it has no value"
+                f"metrics.csv has no column {some(sorted(late), 3)}: its first row names the columns, and a diagnostic or "
+                "metric must return the same columns at every evaluation, nan where it has no value"
             )
         writer.writerow([number(row.get(column, float("nan"))) for column in self._columns])
         self._rows.add(lines.getvalue())

@@ -225,12 +225,11 @@ def _delete(folder: Path) -> None:
                 raise
             flatten(folder)
             shutil.rmtree(folder)
-    except FileNotFoundError:
-        # another process deletes the same
-        while folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
+        # of two processes that delete the same, one misses files
+        if not folder.exists():
+            return
         raise ResourceProblem(
             f"{error.filename or folder} cannot be deleted ({error.strerror}).\n"
             f"The rest is deleted. What is left lies in {folder}; its owner can delete it."

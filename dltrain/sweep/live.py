@@ -187,7 +187,7 @@ def dry_run(
 
 
 def beside_objective(plan: Plan, rows: list[Row]) -> list[str]:
-    """Return what the ranking shows beside the metric of early stopping: the objectives where a sweep has several of its own.
+    """Return the columns that the ranking shows beside the metric of early stopping: the other objectives of a sweep with several.
 
     Else this is val/accuracy, or the first other metric of val.
     """

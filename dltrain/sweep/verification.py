@@ -289,7 +289,7 @@ def _cells(folder: Path, plan: Plan, jobs: list[Job]) -> Iterator[Finding]:
             if cell is None or cell == value or column == "seconds" or (column == "reason" and value):
                 continue
             name = PurePath(cell).name
-            # a second folder of the job is a finding of its own
+            # `record` reports a second folder of a job
             if column != "folder" or str(job_number(name)) != number or not (folder / name).is_dir():
                 yield Finding(
                     f"results.csv, job {number}"[:80],

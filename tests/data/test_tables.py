@@ -385,7 +385,7 @@ def test_cures_are_typed_as_a_shell_and_hydra_take_them() -> None:
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_rows_that_repeat_the_header_are_left_out_and_named(tmp_path: Path, mark: str) -> None:
-    """Of two exports that were joined, the second header was a class of its own after the printed cure."""
+    """The cure printed for two joined exports turned the second header line into a class."""
     path = tmp_path / "t.csv"
     header, *rows = Path(save(path, plain(), ";")).read_text().splitlines()
     joined = [header, *rows[:20], mark + header, *rows[20:], header]

@@ -377,6 +377,23 @@ def test_an_export_without_room_for_temporary_files(run, dltrain, monkeypatch):
 # Files of another user ------------------------------------------------------------------------------------------------
 
 
+def test_what_cannot_be_deleted_ends_the_emptying_though_another_process_deletes_the_same(
+    workdir, monkeypatch
+):
+    """A file that is gone meanwhile led to another try for as long as any other file could not be deleted."""
+    (workdir / "a").mkdir()
+    tries = iter(range(5))
+
+    def never(folder, ignore_errors=False):
+        next(tries)
+        if not ignore_errors:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(folder / "b"))
+
+    monkeypatch.setattr(shelves.shutil, "rmtree", never)
+    with pytest.raises(ResourceProblem, match="b cannot be deleted"):
+        shelves._delete(workdir / "a")
+
+
 def test_a_sweep_that_may_not_write_advises_no_space():
     with (
         pytest.raises(ResourceProblem, match="Make it yours to read and write, then continue: again"),

@@ -12,6 +12,8 @@ import pytest
 from made import make_run, make_sweep
 
 from dltrain.commands.schema import of_verb
+from dltrain.config.compose import compose, open_catalogue, open_hydra
+from dltrain.config.validation import validate
 from dltrain.errors import UserError
 from dltrain.verbs import verbs
 
@@ -51,6 +53,16 @@ COMMANDS = [
 def test_each_verb_has_examples():
     assert {command.split()[1] for command in COMMANDS} == set(OURS)
     assert all(len(examples_of(verb)) >= 3 for verb in OURS)
+
+
+@pytest.mark.parametrize(
+    "example", [example for verb in ("check", "find_lr") for example in examples_of(verb)]
+)
+def test_an_example_of_a_verb_that_trains_is_composed(workdir, example):
+    """Found in a review: the page of `check` showed a loss that there is not."""
+    catalogue = open_catalogue()
+    texts = [text for text in shlex.split(example) if "=" in text]
+    validate(compose(texts, catalogue, open_hydra(catalogue)))
 
 
 @pytest.fixture

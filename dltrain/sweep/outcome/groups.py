@@ -119,13 +119,17 @@ def data_names(parts: Sequence[Sequence[Group]]) -> list[str]:
     return names
 
 
+# how a line begins that is typed as it stands
+COMMANDS = ("dltrain ", "for seed in ")
+
+
 def repeated(group: Group) -> str:
     """Return the command that trains a configuration with enough seeds, on the folds and splits that its runs have."""
     member = group.members[0]
     if str(member.summary.get("command") or "").startswith("dltrain rerun "):
         # what was asked for is a change of another run's configuration
         seeds = " ".join(map(str, range(statistics.ENOUGH)))
-        return f"for seed in {seeds}; do {typed('rerun', member.path)} seed=$seed; done"
+        return f"{COMMANDS[1]}{seeds}; do {typed('rerun', member.path)} seed=$seed; done"
     again = {"seed": list(range(statistics.ENOUGH))}
     for key in REPLICATES[1:]:
         values = {value for run in group.members if isinstance(value := run.config.get(key), int)}

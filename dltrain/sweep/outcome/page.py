@@ -13,6 +13,7 @@ from dltrain.storage.files import replace
 from dltrain.sweep.outcome.comparison import Comparison
 from dltrain.sweep.outcome.extent import extent_of
 from dltrain.sweep.outcome.figure import DASHES, MOST, about_curves, best_of, curve, name_of
+from dltrain.sweep.outcome.groups import COMMANDS
 from dltrain.text import utf8
 
 # characters of the name of a curve
@@ -53,6 +54,7 @@ def write_page(found: Comparison, file: Path, x: str, y: str | None) -> None:
         Path(__file__).with_name("comparison.html"),
         {"unit": x, "charts": [chart]},
         title=f"{found.metric} of {len(found.groups)} configurations, {BETTER[found.mode]}",
+        commands=COMMANDS,
         sentences=[*filter(None, [found.warning]), *found.conclusion, *found.notes],
         metric=found.metric,
         rows=table,

@@ -30,6 +30,7 @@ SHELVES: tuple[Shelf, ...] = ("archive", "trash")
 HOME = ".dltrain"
 # beside the trash, while it is emptied
 _DELETING = ".deleting-"
+_TRIES = 10
 LOCKS = ("run.lock", "sweep.lock")
 
 
@@ -226,8 +227,10 @@ def _delete(folder: Path) -> None:
             flatten(folder)
             shutil.rmtree(folder)
     except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        # of two processes that delete the same, one misses files
+        # of two processes that delete the same, one misses what the other deletes
+        for _ in range(_TRIES):
+            if folder.exists():
+                shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             return
         raise ResourceProblem(

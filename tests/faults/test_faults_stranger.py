@@ -382,7 +382,7 @@ def test_what_cannot_be_deleted_ends_the_emptying_though_another_process_deletes
 ):
     """A file that is gone meanwhile led to another try for as long as any other file could not be deleted."""
     (workdir / "a").mkdir()
-    tries = iter(range(5))
+    tries = iter(range(20))
 
     def never(folder, ignore_errors=False):
         next(tries)

@@ -101,6 +101,8 @@ def _one_thread() -> None:
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, which the test works in."""
     monkeypatch.chdir(tmp_path)
+    # Byte code is told from its source by size and second: a module written again within a second would stay the old one.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     return tmp_path
 
 

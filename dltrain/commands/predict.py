@@ -40,7 +40,9 @@ HELP = """
   --output FILE.csv|.parquet|.json   write all predictions there; the ending sets the format
   --output -                         CSV on standard output
   --keep COLUMN[,COLUMN]             copy columns of the table, such as an identifier
-  --json                             one JSON document on standard output
+  --json                             one JSON document on standard output, as FILE.json holds it: "predictions" lists
+                                     {file, row, label, probabilities: {CLASS: p}}, or values: {TARGET: v} of a
+                                     regression, beside kept columns and the truth; "broken" what is left out, and why
   key=value                          device=cpu, evaluation.batch_size=512, dataset.delimiter=tab, dataset.decimal=comma
 
     Rows and files that cannot be read are reported and left out; the exit code is 3 then, and where a column holds

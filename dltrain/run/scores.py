@@ -75,6 +75,9 @@ def print_details(scores: list[Score], resamples: int) -> None:
     """Print what the metrics mean, the threshold, the intervals of all scores, and by class those of the last split of each run."""
     for note in dict.fromkeys(note for score in scores for note in score.notes):
         show(note)
+    for score in scores:
+        if line := undefined(score):
+            show(line)
     if (threshold := scores[0].threshold) is not None:
         changed = [*scores[0].following, "confusion matrix", "report by class"]
         show(f"\nthreshold: {threshold}; it changes {', '.join(changed)}, and no other score")
@@ -98,6 +101,19 @@ def print_details(scores: list[Score], resamples: int) -> None:
     for score in scores:
         for line in suggestion(score):
             show(line)
+
+
+def undefined(score: Score) -> str:
+    """Return a line on the metrics that are no number, of samples of one class with the reason; empty where all are numbers."""
+    names = [name for name, value in score.values.items() if math.isnan(value)]
+    if not names:
+        return ""
+    verb = "is" if len(names) == 1 else "are"
+    text = f"nan      {', '.join(names)} {verb} not defined for the {score.split} split of {score.run}"
+    present = [] if score.counts is None else score.counts.sum(1).nonzero().flatten().tolist()
+    if len(present) == 1 and score.counts is not None:
+        text += f": all samples are of class {shown(names_of(score.counts, score.class_names)[present[0]])}"
+    return text
 
 
 def suggestion(score: Score) -> list[str]:

@@ -189,3 +189,18 @@ def test_a_name_that_no_record_can_hold_is_refused(
 def test_json_from_standard_input_is_refused_by_name() -> None:
     with pytest.raises(DataError, match="standard input holds JSON"):
         read_text(b'{"a": 1}\n{"a": 2}\n', "standard input", "auto")
+
+
+def test_lines_that_are_no_row_are_left_out_where_the_rest_is_predicted(tmp_path: Path) -> None:
+    """The last line of a file that is still written; rows are counted without empty lines."""
+    path = tmp_path / "new.jsonl"
+    path.write_text('{"x": 1}\n\n[2]\n{"x": 3}\n{"x": 4, "c')
+    with pytest.raises(DataError, match="line 3 of .*new.jsonl must be a row"):
+        read(path, "auto")
+    table = read(path, "auto", tolerant=True)
+    assert table.columns["x"].to_pylist() == [1, 3] and table.numbers.tolist() == [1, 3]
+    assert [number for number, _ in table.broken] == [2, 4]
+    assert "line 5 of" in table.broken[1][1] and "is no JSON" in table.broken[1][1]
+    path.write_text('[1]\n{"x"')
+    with pytest.raises(DataError, match="line 2 of .*new.jsonl is no JSON"):
+        read(path, "auto", tolerant=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from dltrain.errors import DataProblem, UserError
@@ -100,6 +101,18 @@ def test_scores_of_any_size_are_shown_as_in_training(capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     assert said.split("\n")[1].split() == ["outputs/a", "test", "1", "3.17e+10", "0.4123", "3.17e-07", "nan"]
     assert "1.50e-07 … 3.17e+10" in said
+
+
+def test_a_metric_that_is_not_defined_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    """AUROC needs samples of both classes."""
+    one = Score(
+        "outputs/a", "all", 3, {"auroc": float("nan"), "f1": 0.8}, counts=torch.tensor([[0, 0], [1, 2]])
+    )
+    print_details([one], 100)
+    line = "nan      auroc is not defined for the all split of outputs/a: all samples are of class 1"
+    assert line in capsys.readouterr().out.splitlines()
+    print_details([Score("outputs/a", "all", 3, {"auroc": 0.5, "f1": 0.8})], 100)
+    assert "not defined" not in capsys.readouterr().out
 
 
 def test_rows_that_cannot_be_scored_are_counted(run: Path, scored: Any) -> None:

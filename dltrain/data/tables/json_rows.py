@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,27 @@ MOST_EMPTY, _FEW = 100, 1_000_000
 Row = dict[str, Any]
 
 
-def columns_of(content: bytes, path: Path, suffix: str) -> dict[str, Any]:
-    """Return the columns of a file; a name that a row lacks is missing there. Raises DataError for other JSON."""
+Broken = list[tuple[int, str]]  # rows by number, counted without empty lines, and why they cannot be read
+
+
+def columns_of(
+    content: bytes, path: Path, suffix: str, tolerant: bool = False
+) -> tuple[dict[str, Any], Broken]:
+    """Return the columns of a file, and the rows that are left out; a name that a row lacks is missing there.
+
+    tolerant: leave out lines that are no row, such as the last one of a file that is still written. Raises DataError for
+    other JSON, and where no row is left.
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no JSON ({error}); write it as UTF-8") from error
-    rows = list(_lines(text, path)) if suffix in LINES else _rows(text, path)
+    rows, broken = _lines(text, path, tolerant) if suffix in LINES else (_rows(text, path), [])
     names = dict.fromkeys(name for row in rows for name in row)
     if not names:
         raise DataError(f"{path} holds no row with a value")
     _check_names(rows, list(names), path)
-    return {name: _column(name, [row.get(name) for row in rows], path) for name in names}
+    return {name: _column(name, [row.get(name) for row in rows], path) for name in names}, broken
 
 
 def _check_names(rows: list[Row], names: list[str], path: Path) -> None:
@@ -64,16 +72,27 @@ def _rows(text: str, path: Path) -> list[Row]:
     return rows
 
 
-def _lines(text: str, path: Path) -> Iterator[Row]:
+def _lines(text: str, path: Path, tolerant: bool) -> tuple[list[Row], Broken]:
     # splitlines would also cut at signs that may stand in texts, such as U+2028
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            row = _parsed(line, path, f"line {number} of ")
-            if not isinstance(row, dict):
-                raise DataError(
-                    f'line {number} of {path} must be a row, such as {{"age": 40, "color": "red"}}'
-                )
-            yield row
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    rows: list[Row] = []
+    broken: Broken = []
+    for place, (number, line) in enumerate(lines, 1):
+        try:
+            rows.append(_row(line, path, number))
+        except DataError as error:
+            # where no line is a row, the file is none of rows
+            if not tolerant or place == len(lines) == len(broken) + 1:
+                raise
+            broken.append((place, str(error)))
+    return rows, broken
+
+
+def _row(line: str, path: Path, number: int) -> Row:
+    row = _parsed(line, path, f"line {number} of ")
+    if not isinstance(row, dict):
+        raise DataError(f'line {number} of {path} must be a row, such as {{"age": 40, "color": "red"}}')
+    return row
 
 
 def _parsed(text: str, path: Path, where: str) -> Any:

@@ -141,7 +141,7 @@ class Table:
 def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) -> Table:
     """Read a table by the ending of its name: Parquet, Arrow IPC (Feather), JSON, else CSV; the last two packed with gzip or not.
 
-    tolerant: leave out rows with more or fewer values than columns, as `Table.broken`. Raises DataError for a file that is
+    tolerant: leave out rows with more or fewer values than columns and lines that are no JSON, as `Table.broken`. Raises DataError for a file that is
     missing, damaged or has no row.
     """
     if not path.is_file():
@@ -163,9 +163,9 @@ def read(path: Path, delimiter: str, key: str = "path", tolerant: bool = False) 
             f"{path} has a name in another encoding than UTF-8, which no table may have; rename it: mv OLD NEW"
         )
     if suffix in LIST + LINES:
-        columns = columns_of(b"".join(_parts(_Text(path))), path, suffix)
+        columns, broken = columns_of(b"".join(_parts(_Text(path))), path, suffix, tolerant)
         _check_names(path, list(columns))
-        return _with_rows(Table(path, columns))
+        return _with_rows(Table(path, columns, broken=tuple(broken)))
     if not is_text(path):
         columns, declared = _read_arrow(path, suffix)
         return _with_rows(Table(path, columns, declared=declared))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from dltrain.diagnostics.probe import Probe, moved
 from dltrain.ranges import Count, Positive
+from dltrain.storage.files import replace
 
 # ends of the line, where 0 is the start and 1 the best weights
 LINE = (-0.25, 1.5)
@@ -63,7 +65,7 @@ class Surface:
         _write(folder / "loss_line.csv", ("t", "loss"), line)
         _write(folder / "loss_surface.csv", ("x", "y", "loss"), plane)
         side = [loss for _, _, loss in plane]
-        (folder / "loss_surface.png").write_bytes(landscape(line, side, self.points, self.radius))
+        replace(folder / "loss_surface.png", landscape(line, side, self.points, self.radius))
 
     def line(self, probe: Probe) -> list[tuple[float, float]]:
         """Return (t, loss) at even steps of t, including 0 and 1."""
@@ -106,7 +108,8 @@ def directions(weights: list[Tensor], generator: torch.Generator) -> list[Tensor
 
 
 def _write(file: Path, columns: tuple[str, ...], rows: Sequence[tuple[float, ...]]) -> None:
-    with open(file, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    replace(file, stream.getvalue().encode())

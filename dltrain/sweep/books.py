@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.errors import CheckpointProblem
+from dltrain.storage.files import unshare
 from dltrain.storage.index import finite, number_of
 from dltrain.storage.summary import ENDED
 from dltrain.sweep.jobs import FACTS, Job
@@ -101,6 +102,8 @@ def connected(file: Path) -> sqlite3.Connection:
     """Open a file of books, or begin one. Raises sqlite3.DatabaseError for a file that holds something else."""
     if str(file) != MEMORY:
         check_alone(file)
+        # a stranger's folder may hold the books of another sweep of the user as a hard link
+        unshare(file)
     connection = sqlite3.connect(file, timeout=PATIENCE)
     try:
         # a rollback journal, which works on network disks, too

@@ -9,22 +9,27 @@ import shutil
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dltrain import __version__
 from dltrain.config import saved
 from dltrain.config.catalogue import leaves
+from dltrain.config.door import Rights
 from dltrain.config.keys import SAFE
+from dltrain.config.own_code import changed_since, own_digests
 from dltrain.config.schema import Config
 from dltrain.direction import resolved_modes
-from dltrain.errors import CheckpointProblem
+from dltrain.errors import CheckpointProblem, UserError
 from dltrain.loggers.events import EVENT_FILES, Best
 from dltrain.storage import manifest
 from dltrain.storage.files import copy
 from dltrain.storage.folder_names import CONTRACT, FILES, METRICS, check_files
 from dltrain.storage.summary import WHOLE, read_json, read_rows
 from dltrain.sweep.jobs import Job, write_summary
-from dltrain.text import say
+from dltrain.text import first_line, say
+
+if TYPE_CHECKING:
+    from dltrain.data.contract import Contract
 
 # What makes no difference to a result beyond the last digits: threads among them, which follow sweep.jobs.
 FREE = frozenset([*SAFE, "name", "output", "threads", "device", "words"])
@@ -53,35 +58,93 @@ def digest_of(config: Config) -> str:
 
 
 class Finished:
-    """Finished runs by their configuration: those of the sweeps in `output`, by the same versions of dltrain and torch."""
+    """Finished runs by their configuration: those of the sweeps in `output`, by the same versions of dltrain and torch.
 
-    def __init__(self, output: Path) -> None:
+    A sweep may come from somebody else, whose data and code have the same names as the user's: a run counts only if both are
+    equal here. rights: by which the data of a configuration are read.
+    """
+
+    def __init__(self, output: Path, rights: Rights) -> None:
         self.runs = dict(finished_runs(output))
+        self.rights = rights
         self.changes: dict[str, float] = {}
+        # of the data here, by what divides them; or why they cannot be read
+        self.contracts: dict[str, Contract | str | None] = {}
 
     def find(self, config: Config, on_gpu: bool) -> Path | None:
-        """Return the folder of an equal run on data that have not changed since.
+        """Return the folder of an equal run with the same code on the same data; says why an equal configuration is not one.
 
         None for a configuration with secrets, which no folder stores.
         """
         run = None if config.secrets else self.runs.get(key_of(config.plain, on_gpu))
-        return None if run is None or self.has_other_data(config, run) else run
+        if run is None:
+            return None
+        if (
+            why := code_changed(config, run)
+            or self.data_written(config, run)
+            or self.data_differ(config, run)
+        ):
+            say(f"{why}, so that its job is not taken over")
+            return None
+        return run
 
-    def has_other_data(self, config: Config, run: Path) -> bool:
-        """Return whether a file or folder that the dataset names was written, moved or replaced after a run read it."""
+    def data_written(self, config: Config, run: Path) -> str:
+        """Return which file or folder that the dataset names was written, moved or replaced after a run read it."""
         try:
             # written when the data are read; a copy of the run keeps its time
             read = os.stat(run / CONTRACT).st_mtime
         except OSError:
-            return False
+            return ""
         places = [os.path.expanduser(value) for value in config.dataset.values() if isinstance(value, str)]
         for place in filter(os.path.exists, places):
             if place not in self.changes:
                 self.changes[place] = newest_change(place)
             if self.changes[place] > read:
-                say(f"{place} was changed after {run} was trained on it, so that its job is not taken over")
-                return True
-        return False
+                return f"{place} was changed after {run} was trained on it"
+        return ""
+
+    def data_differ(self, config: Config, run: Path) -> str:
+        """Return how the data here differ from those of a run. They are read once for each division; it costs an import of torch."""
+        from dltrain.data.changes import data_changes
+        from dltrain.run.other_data import divides
+        from dltrain.storage.run_folder import read_contract
+
+        key = repr(divides(config))
+        if key not in self.contracts:
+            self.contracts[key] = self.contract_here(config)
+        here, known = self.contracts[key], read_contract(run)
+        if isinstance(here, str):
+            return f"the data of {run} cannot be read here ({here})"
+        if (here is None) != (known is None):
+            return f"{run} does not say what it was trained on"
+        changed = data_changes(known, here)
+        return f"{run} was trained on other data ({changed})" if changed else ""
+
+    def contract_here(self, config: Config) -> Contract | str | None:
+        """Return the contract of the data that a configuration names, or why there is none."""
+        import torch
+
+        from dltrain.run.data import build_data
+        from dltrain.run.other_data import quiet
+
+        try:
+            door = self.rights.door(config.trust)
+            return build_data(quiet(config), door, torch.device("cpu"), None).contract
+        except UserError as error:
+            return first_line(error)
+
+
+def code_changed(config: Config, run: Path) -> str:
+    """Return how the user's code that a configuration names differs from that of a run; empty where it does not."""
+    known = read_json(run / "summary.json").get("code") or {}
+    if known == own_digests(str(value) for key, value in leaves(config.plain) if key.endswith("_target_")):
+        return ""
+    changed = changed_since(known)
+    return (
+        f"{changed[0]} since {run} was trained"
+        if changed
+        else f"{run} does not say by which code it was trained"
+    )
 
 
 def newest_change(place: str) -> float:

@@ -15,6 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from dltrain.storage.files import unshare
 from dltrain.storage.folder_names import SWEEP_STUDY
 from dltrain.sweep.jobs import STARTUP, Chosen
 from dltrain.sweep.journal import damaged
@@ -58,6 +59,8 @@ class Journal(JournalFileBackend):
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        # a stranger's folder may hold a file of the user as a hard link
+        unshare(file)
         super().__init__(str(file), NoLock(str(file)))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import errno
 import json
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import as_ci, job_at
+from equality import default
 from faults import copy_of, everything, swept
 
 import dltrain as package
@@ -520,6 +522,85 @@ def test_a_log_that_is_a_file_of_the_user_is_not_written(tmp_path):
     handler.close()
     assert victim.read_text() == "precious"
     assert (tmp_path / "run.log").read_text().startswith("precious[")
+
+
+def test_records_of_a_job_and_pictures_that_are_files_of_the_user_are_not_written(tmp_path, opened):
+    """A resumed sweep writes `.hydra` again, and a resumed run its surface."""
+    from dltrain.diagnostics.surface import _write
+    from dltrain.sweep.backends.worker import write_hydra_folder
+
+    victim, inside = tmp_path / "precious", tmp_path / "job" / ".hydra"
+    victim.write_text("precious")
+    inside.mkdir(parents=True)
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        os.link(victim, inside / name)
+    os.link(victim, tmp_path / "loss_line.csv")
+    write_hydra_folder(tmp_path / "job", 0, ("lr=0.1",), default(opened[0]))
+    _write(tmp_path / "loss_line.csv", ("t", "loss"), [(0.0, 1.0)])
+    assert victim.read_text() == "precious"
+    assert (inside / "overrides.yaml").read_text() == "- lr=0.1\n"
+    assert (tmp_path / "loss_line.csv").read_text() == "t,loss\n0.0,1.0\n"
+
+
+def test_books_and_studies_that_are_files_of_the_user_are_not_written(tmp_path):
+    from dltrain.sweep.books import connected
+    from dltrain.sweep.study import Journal
+
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+    connected(tmp_path / "mine/books.sqlite").close()
+    Journal(tmp_path / "mine/study.log").append_logs([{"op_code": 0}])
+    before = [(tmp_path / "mine" / name).read_bytes() for name in ("books.sqlite", "study.log")]
+    for name in ("books.sqlite", "study.log"):
+        os.link(tmp_path / "mine" / name, tmp_path / "theirs" / name)
+    with connected(tmp_path / "theirs/books.sqlite") as books:
+        books.execute("INSERT INTO jobs (number) VALUES (7)")
+    books.close()
+    Journal(tmp_path / "theirs/study.log").append_logs([{"op_code": 1}])
+    assert [(tmp_path / "mine" / name).read_bytes() for name in ("books.sqlite", "study.log")] == before
+    assert len((tmp_path / "theirs/study.log").read_text().splitlines()) == 2
+
+
+# where a file may be opened for writing in place: nobody else's, or unshared before
+IN_PLACE = {
+    "cli.py": "the process's own streams",
+    "commands/init.py": "new files of a new folder",
+    "config/build.py": "the catalogue of the package, by its developer",
+    "data/cache.py": "a temporary file with a random name",
+    "data/download.py": "a temporary file with a random name",
+    "loggers/tensorboard.py": "a new file, named by time and process",
+    "run/export.py": "a new folder beside the one that it becomes",
+    "storage/checkpoint.py": "a new folder beside the one that it becomes",
+    "storage/files.py": "`replace` itself, and new files",
+    "storage/growing_file.py": "a file that was unshared when it was opened",
+    "sweep/backends/stack.py": "run.log, unshared before",
+    "sweep/backends/worker.py": "the process's own streams",
+    "sweep/outcome/files.py": "a new file, whose name was freed before",
+}
+
+
+def test_files_of_a_run_are_replaced_or_unshared_before_they_are_written():
+    """A hard link in a stranger's folder is another name of any file of the user: `replace` puts a new file in its place."""
+    root = Path(package.__file__).parent
+    found = {
+        file.relative_to(root).as_posix()
+        for file in root.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and writes_in_place(node)
+    }
+    assert found == IN_PLACE.keys()
+
+
+def writes_in_place(call: ast.Call) -> bool:
+    """Return whether a call opens a file for writing."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if name in ("write_text", "write_bytes"):
+        return True
+    words = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+    modes = [word.value for word in words if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+    return name in ("open", "fdopen") and any(
+        set(mode) <= set("rwabx+t") and set(mode) & set("wax+") for mode in modes
+    )
 
 
 def write_bomb(file: Path, kind: str) -> None:

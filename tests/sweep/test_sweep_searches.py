@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+import os
+import shutil
+import time
 
 import optuna
 import pytest
@@ -179,6 +182,57 @@ def test_reuse_takes_over_no_run_on_data_that_have_changed(workdir, dltrain, cap
     (other,) = workdir.glob("outputs/other/*")
     assert not any("reused" in job for job in summaries(other).values())
     assert "t.csv was changed after" in capfd.readouterr().err
+
+
+def copied_sweep(theirs, mine) -> None:
+    """Copy a sweep of somebody else as an archive without times does: it is newer than any file of the user."""
+    shutil.copytree(theirs / "outputs", mine / "outputs")
+    for file in (mine / "outputs").rglob("*"):
+        os.utime(file, (time.time() + 60,) * 2)
+
+
+@pytest.mark.ci
+def test_reuse_takes_over_nothing_of_somebody_else_on_other_data_of_the_same_name(
+    workdir, dltrain, monkeypatch, capfd
+):
+    """Labels were turned round: an equal configuration on a file of the same name has other scores."""
+    rows = [(i * 7 % 11, i % 5, "ab"[i * 7 % 11 > 5]) for i in range(60)]
+    for name, turned in (("theirs", False), ("mine", True), ("equal", False)):
+        (workdir / name).mkdir()
+        lines = [f"{x},{z},{('b' if kind == 'a' else 'a') if turned else kind}" for x, z, kind in rows]
+        (workdir / name / "t.csv").write_text("\n".join(["x,z,kind", *lines]) + "\n")
+    assert (workdir / "mine/t.csv").read_bytes() != (workdir / "theirs/t.csv").read_bytes()
+    command = (
+        "-m",
+        "lr=0.1,0.01",
+        "dataset=csv",
+        "dataset.path=t.csv",
+        "dataset.target=kind",
+        "model=linear",
+        "steps=2",
+    )
+    monkeypatch.chdir(workdir / "theirs")
+    assert dltrain(*command) == 0
+    for name, reused in (("mine", False), ("equal", True)):
+        copied_sweep(workdir / "theirs", workdir / name)
+        monkeypatch.chdir(workdir / name)
+        assert dltrain(*command, "name=again", "sweep.reuse=true") == 0
+        (again,) = (workdir / name).glob("outputs/again/*")
+        assert [("reused" in job) for job in summaries(again).values()] == [reused] * 2
+        told = "was trained on other data (other samples, or the same in another order), so that its job is not taken over"
+        assert (told in capfd.readouterr().err) != reused
+
+
+def test_reuse_takes_over_nothing_that_other_code_trained(workdir, dltrain, capfd):
+    add_faulty_model(workdir)
+    common = ("model=faulty", "steps=2", "sweep.jobs=1", "lr=0.1,0.01")
+    assert dltrain("-m", *common) == 0
+    (code,) = workdir.glob("*.py")
+    code.write_text(code.read_text().replace("inputs.flatten(1)", "-inputs.flatten(1)"))
+    assert dltrain("-m", *common, "name=other", "sweep.reuse=true") == 0
+    (other,) = workdir.glob("outputs/other/*")
+    assert not any("reused" in job for job in summaries(other).values())
+    assert f"{code.name} changed since outputs/" in capfd.readouterr().err
 
 
 def test_a_search_that_draws_a_configuration_again_does_not_run_it_again(workdir, dltrain):

@@ -18,6 +18,7 @@ from dltrain.config.saved import as_saved
 from dltrain.config.schema import to_config
 from dltrain.config.secrets import resolve
 from dltrain.errors import UserError
+from dltrain.storage.files import replace
 from dltrain.sweep.backends import pool
 from dltrain.sweep.backends.pool import Worker
 from dltrain.sweep.backends.worker import Task, work
@@ -85,7 +86,7 @@ def run(text: str) -> str:
     if not (folder.is_dir() and Path(content["cwd"]).is_dir()):
         return json.dumps({"blind": platform.node(), "node": node})
     note = {"format": 1, "host": platform.node(), "node": node, "attempt": content["attempt"]}
-    (folder / NOTE).write_text(json.dumps(note) + "\n", encoding="utf-8")
+    replace(folder / NOTE, f"{json.dumps(note)}\n".encode())
     if not gpus:
         # the device `auto` then means the CPU
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

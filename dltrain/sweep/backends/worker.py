@@ -25,8 +25,10 @@ from dltrain.config.door import Door, Rights, rights_of_record, rights_of_user
 from dltrain.config.schema import Config
 from dltrain.direction import value_of
 from dltrain.errors import FolderInUse, UserError
+from dltrain.storage.files import replace as replace_file
 from dltrain.storage.files import unshare
 from dltrain.sweep.jobs import Job, has_checkpoint
+from dltrain.text import utf8
 
 if TYPE_CHECKING:
     from dltrain.run.built import Experiment
@@ -202,7 +204,7 @@ def write_hydra_folder(folder: Path, number: int, overrides: tuple[str, ...], co
         "sweep": {"dir": str(folder.parent), "subdir": folder.name},
     }
     for name, content in (("hydra.yaml", {"hydra": hydra}), ("overrides.yaml", list(overrides))):
-        (inside / name).write_text(saved.dump(content), encoding="utf-8")
+        replace_file(inside / name, utf8(saved.dump(content)))
 
 
 def _write_to(log: Path) -> None:
